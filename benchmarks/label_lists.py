@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Claim: label lists are read at 200,000 rows/s on one core, in 1.5x the memory of the result.
+
+Writes a list in the shape of ML-Images (8.7 labels a picture, 11,166 classes) and reads it with
+`read_label_list` and, as the peer, with a plain loop of split(), int() and float() that fills
+compact arrays and checks nothing. Each reads in a process of its own, so that the memory before and
+the peak (VmHWM: Linux only) are its own.
+
+    python benchmarks/label_lists.py --rows 2000000
+"""
+
+import argparse
+import array
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mlimages_jax.labels.lists import read_label_list
+
+NUM_CLASSES = 11_166
+MEAN_LABELS = 8.7
+CONFIDENCES = ("1", "0.9", "0.8", "0.7")
+
+
+def write_list(path: Path, rows: int) -> None:
+    """Writes `rows` rows of a name such as 17382017900_f7152f6e1c_o.jpg and 1 to 37 labels."""
+    rng = np.random.default_rng(0)
+    labels = [f"\t{c}:{confidence}" for c in range(NUM_CLASSES) for confidence in CONFIDENCES]
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for start in range(0, rows, 10_000):
+            numbers = np.arange(start, min(start + 10_000, rows))
+            counts = 1 + np.minimum(rng.poisson(MEAN_LABELS - 1, len(numbers)), 36)
+            stops = np.cumsum(counts)
+            within = np.arange(stops[-1]) - np.repeat(stops - counts, counts)  # 0, 1, .. in a row
+            first = np.repeat(rng.integers(NUM_CLASSES, size=len(numbers)), counts)
+            step = np.repeat(rng.integers(1, 301, len(numbers)), counts)  # 36 x 300 < 11,166
+            kinds = rng.choice(4, len(within), p=(0.7, 0.1, 0.1, 0.1))
+            words = (first + step * within) % NUM_CLASSES * len(CONFIDENCES) + kinds
+            tokens = [labels[word] for word in words.tolist()]
+            for number, count, stop in zip(numbers, counts, stops, strict=True):
+                name = f"{10_000_000_000 + number}_{rng.integers(1 << 40):010x}_o.jpg"
+                file.write(name + "".join(tokens[stop - count : stop]) + "\n")
+
+
+def read_plainly(path: Path) -> int:
+    """The peer; returns the bytes of its arrays and names, the names as UTF-8 and offsets."""
+    names, offsets = bytearray(), array.array("q", [0])
+    name_offsets = array.array("q", [0])
+    classes, confidences = array.array("i"), array.array("f")
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            name, *labels = line.split()
+            names += name.encode()
+            name_offsets.append(len(names))
+            for label in labels:
+                class_, _, confidence = label.partition(":")
+                classes.append(int(class_))
+                confidences.append(float(confidence or 1))
+            offsets.append(len(classes))
+    arrays = (name_offsets, offsets, classes, confidences)
+    return len(names) + sum(len(column) * column.itemsize for column in arrays)
+
+
+def resident_bytes(field: str) -> int:
+    """Memory of this process: VmRSS is resident now, VmHWM the most that ever was."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    match = re.search(rf"{field}:\s+(\d+) kB", status)
+    if match is None:
+        raise RuntimeError(f"/proc/self/status has no {field}; run this benchmark on Linux")
+    return int(match.group(1)) * 1024
+
+
+def measure(reader: str, path: Path) -> dict[str, float]:
+    """Reads once, in this process."""
+    before = resident_bytes("VmRSS")
+    wall, cpu = time.perf_counter(), time.process_time()
+    if reader == "plain":
+        array_bytes = read_plainly(path)
+        result = None
+    else:
+        result = read_label_list(path, num_classes=NUM_CLASSES)
+        array_bytes = result.nbytes
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "array_bytes": array_bytes,
+        "peak_bytes": resident_bytes("VmHWM") - before,
+    }
+
+
+def measure_in_child(reader: str, path: Path) -> dict[str, float]:
+    """Reads once, in a fresh process."""
+    command = [sys.executable, __file__, "--child", reader, "--list", str(path)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report(reader: str, rows: int, result: dict[str, float]) -> str:
+    """Returns one line of the table."""
+    return (
+        f"{reader:15}  {rows / result['cpu_s']:9,.0f} rows/CPU s  {rows / result['wall_s']:9,.0f} "
+        f"rows/s  {result['cpu_s']:5.2f} CPU s  "
+        f"arrays {result['array_bytes'] / 1e6:7.1f} MB  peak {result['peak_bytes'] / 1e6:7.1f} MB  "
+        f"ratio {result['peak_bytes'] / result['array_bytes']:.2f}"
+    )
+
+
+def main() -> None:
+    """Writes the list, measures both readers, prints a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--list", type=Path, help="read this list; do not write one")
+    parser.add_argument("--child", choices=("read_label_list", "plain"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.child, arguments.list)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.list or Path(folder) / "labels.txt"
+        if not arguments.list:
+            write_list(path, arguments.rows)
+        with path.open("rb") as file:
+            rows = sum(1 for _ in file)
+        print(f"{rows:,} rows, {path.stat().st_size / 1e6:.1f} MB, {platform.machine()}")
+        for reader in ("read_label_list", "plain"):
+            print(report(reader, rows, measure_in_child(reader, path)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pretraining on ML-Images: ResNet-101, weighted sigmoid cross-entropy.
+
+Wu et al., "Tencent ML-Images: A Large-Scale Multi-Label Image Database for Visual Representation
+Learning" (2019), and the released train.py and train.sh.
+
+    python -m mlimages_jax.main --config=configs/pretrain.py:released --workdir=W
+    python -m mlimages_jax.main --config=configs/pretrain.py:paper --workdir=W
+
+Variants: `released`, the loss and schedule of the published script; `paper`, the loss as the
+paper writes it. Both run 60 epochs with batch 4,096 as 128 groups of 32, the paper's 128 workers.
+The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 pictures and, at 47.2 GFLOP
+each, 5e19 floating-point operations.
+"""
+
+from ml_collections import ConfigDict
+
+TRAIN_PICTURES = 17_609_752  # of the published list
+BATCH = 4_096  # paper, section 5.1: 128 GPUs with 32 pictures each
+EPOCHS = 60  # paper, section 5.1
+
+
+def get_config(variant: str = "released") -> ConfigDict:
+    if variant not in ("released", "paper"):
+        raise ValueError(f"pretrain.py:{variant}: the variants are 'released' and 'paper'")
+    config = ConfigDict()
+    config.task = "train"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.folder = "data/ml_images/released_320/1.0.0"  # what tfds_builders.ml_images prints
+    config.data.train_split = "train"
+    config.data.validation_split = "val"
+
+    config.image_size = 224  # pixels
+    config.batch_size = BATCH  # pictures, over all devices
+    config.group_size = 32  # pictures that share BatchNorm statistics and class counts: one worker
+    config.total_steps = -(-EPOCHS * TRAIN_PICTURES // BATCH)  # 257,955
+
+    config.crop = ConfigDict()
+    config.crop.area = (0.7, 1.0)  # share of the picture, train.py: area_cover
+    config.crop.aspect = (0.75, 1.33)  # width / height, image_preprocessing.py
+    config.crop.interpolation = "linear"  # not antialiased, like the original; or area, reference
+    config.crop.flip = True
+
+    config.augmentation = ConfigDict()
+    config.augmentation.colour = True  # image_preprocessing.py: distort_color
+    config.augmentation.rotation = True  # image_preprocessing.py: +-45 degrees
+
+    config.model = ConfigDict()
+    config.model.stage_sizes = (3, 4, 23, 3)  # ResNet-101
+    config.model.stage_widths = (256, 512, 1024, 2048)
+    config.model.stem_width = 64
+    config.model.stem_kernel = 7
+    config.model.norm_momentum = 0.997  # flags.py: batch_norm_decay
+    config.model.dtype = "bfloat16"  # of activations; parameters, statistics and loss are float32
+    config.model.remat = False  # True: less memory for a third more compute
+
+    config.loss = ConfigDict()
+    config.loss.name = "weighted"
+    config.loss.variant = variant
+    config.loss.positive_weight = 12.0  # train.py: pos_weight; paper: eta
+    config.loss.threshold = 0.7  # train.sh: mask_thres
+    config.loss.negative_selection = 0.1  # train.sh: neg_select; only of the variant `released`
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "pretraining"
+    config.schedule.learning_rate = 0.08  # train.sh: lr
+    config.schedule.decay_steps = 110_000  # train.sh: lr_decay_step, counted from step 0
+    config.schedule.decay_factor = 0.1  # train.py
+    config.schedule.warmup_steps = 35_200  # train.sh: 8 epochs of 4,400 steps
+    config.schedule.warmup_learning_rate = 0.01  # train.sh: lr_warmup
+    config.schedule.warmup_decay_steps = 4_400  # train.sh: one epoch
+    config.schedule.warmup_decay_factor = 1.297  # train.sh: 0.01 * 1.297^8 = 0.08
+
+    config.optimizer = ConfigDict()
+    config.optimizer.momentum = 0.9  # flags.py: opt_momentum
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4  # train.sh: L2 on kernels and the classifier's bias
+    config.optimizer.norm_weight_decay = 0.0  # train.py leaves BatchNorm out
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch_size = 1_024
+    config.evaluation.protocol = "central"  # or short_side, whole
+    config.evaluation.threshold = 0.7  # confidence from which a label is true, as in the loss
+    config.evaluate_every = 4_400  # steps, about an epoch; 0: only at the end
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1_000  # steps
+    config.checkpoint.keep_latest = 3
+    config.checkpoint.keep_every = 44_000  # steps, about 10 epochs
+
+    config.input = ConfigDict()
+    config.input.num_threads = 16  # a process; each makes a whole batch
+    config.input.prefetch = 4  # batches held ready
+    config.input.max_bad_pictures = 10_000  # pictures that may fail to decode before the run stops
+
+    config.log_every = 100  # steps
+    config.fsdp_min_size = 0  # elements from which on a parameter is sharded; 0: all replicated
+    config.init_from = ""  # a workdir, a checkpoint folder or a step to take the parameters from
+    return config

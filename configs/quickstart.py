@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A small ResNet on drawn pictures: minutes on two CPU cores, nothing to download.
+
+    python -m mlimages_jax.main --config=configs/quickstart.py --workdir=workdirs/quickstart
+
+Every field is explained in configs/pretrain.py.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.task = "quickstart"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.folder = ""  # empty: draw `shapes` into the workdir
+    config.data.train_split = "train"
+    config.data.validation_split = "val"
+
+    config.image_size = 64
+    config.batch_size = 64
+    config.group_size = 64
+    config.total_steps = 600
+
+    config.crop = ConfigDict()
+    config.crop.area = (0.7, 1.0)
+    config.crop.aspect = (0.75, 1.33)
+    config.crop.interpolation = "area"
+    config.crop.flip = True
+
+    config.augmentation = ConfigDict()
+    config.augmentation.colour = False  # colours are classes here
+    config.augmentation.rotation = True
+
+    config.model = ConfigDict()
+    config.model.stage_sizes = (1, 1, 1)
+    config.model.stage_widths = (64, 128, 256)
+    config.model.stem_width = 32
+    config.model.stem_kernel = 3
+    config.model.norm_momentum = 0.9  # few steps: the averages must follow quickly
+    config.model.dtype = "float32"
+    config.model.remat = False
+
+    config.loss = ConfigDict()
+    config.loss.name = "weighted"
+    config.loss.variant = "released"
+    config.loss.positive_weight = 12.0
+    config.loss.threshold = 0.7
+    config.loss.negative_selection = 0.1
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"
+    config.schedule.learning_rate = 0.02
+    config.schedule.warmup_steps = 50
+    config.schedule.total_steps = 600
+
+    config.optimizer = ConfigDict()
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.norm_weight_decay = 0.0
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch_size = 128
+    config.evaluation.protocol = "whole"
+    config.evaluation.threshold = 0.7
+    config.evaluate_every = 200
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 200
+    config.checkpoint.keep_latest = 2
+    config.checkpoint.keep_every = 0
+
+    config.input = ConfigDict()
+    config.input.num_threads = 2
+    config.input.prefetch = 8
+    config.input.max_bad_pictures = 10
+
+    config.log_every = 20
+    config.fsdp_min_size = 0
+    config.init_from = ""
+    return config

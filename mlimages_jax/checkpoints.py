@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Checkpoints by Orbax: asynchronous, free of topology, checked before they are believed.
+
+The only file of training that imports orbax. A checkpoint is a plain tree of global arrays
+(`step`, `params`, `batch_stats`, `opt_state`, `class_counts`) without any trace of the number of
+processes or devices; the position in the data is `step`.
+"""
+
+import contextlib
+import dataclasses
+from types import TracebackType
+from typing import Any
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from mlimages_jax.state import TrainState
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint and the configured state differ in names, shapes or dtypes."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, `directory/<step>`; use it as a context manager.
+
+    Attributes:
+        directory: made when absent. Remains of a save that was killed are removed at the start.
+    """
+
+    def __init__(
+        self, directory: epath.PathLike, *, keep_latest: int = 3, keep_every: int | None = None
+    ):
+        policies = ocp.training.preservation_policies
+        keep: list[Any] = [policies.LatestN(keep_latest)]
+        if keep_every:
+            keep.append(policies.EveryNSteps(keep_every))
+        self.directory = epath.Path(directory)
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for a save in progress, also when the run failed."""
+        self._checkpointer.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that can be restored, ascending."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def save(self, state: TrainState, *, step: int, config: dict[str, Any]) -> None:
+        """Starts to save; returns when the state is copied and may be donated.
+
+        Args:
+            state: to save.
+            step: equals state.step, which the host should not wait for.
+            config: JSON values kept beside the arrays, compared by `config_of`.
+
+        Raises:
+            Exception: the error of the previous save, when that one failed.
+        """
+        self._checkpointer.save_async(step, _tree(state), force=True, custom_metadata=config)
+
+    def restore(self, like: TrainState, *, step: int | None = None) -> TrainState:
+        """Restores a state into the shardings of `like`.
+
+        Args:
+            like: tree of ShapeDtypeStruct with shardings.
+            step: None takes the latest.
+
+        Raises:
+            FileNotFoundError: when there is no such step.
+            CheckpointMismatchError: lists every leaf that is missing, extra or of another shape.
+        """
+        if not self.steps or (step is not None and step not in self.steps):
+            raise FileNotFoundError(f"{self.directory} has no step {step}; it has {self.steps}")
+        step = self.steps[-1] if step is None else step
+        tree = _tree(like)
+        _check(self._checkpointer.metadata(step).metadata, tree, where=self.directory / str(step))
+        return TrainState(**self._checkpointer.load(step, tree))
+
+    def config_of(self, step: int) -> dict[str, Any]:
+        """The JSON values that were saved with a step."""
+        return dict(self._checkpointer.metadata(step).custom_metadata or {})
+
+
+def latest_step(directory: epath.PathLike) -> int | None:
+    """The newest finished step under a checkpoint folder, or None."""
+    folder = epath.Path(directory)
+    if not folder.is_dir():
+        return None
+    steps = (int(child.name) for child in folder.iterdir() if child.name.isdigit())
+    return max(steps, default=None)
+
+
+def resolve(path: epath.PathLike) -> epath.Path:
+    """The step folder that a path names: a step, a checkpoint folder or a workdir.
+
+    Raises:
+        FileNotFoundError: when none of them holds a finished checkpoint.
+    """
+    path = epath.Path(path)
+    with contextlib.suppress(ValueError):
+        if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
+            return path
+    for folder in (path / "checkpoints", path):
+        step = latest_step(folder)
+        if step is not None:
+            return folder / str(step)
+    raise FileNotFoundError(
+        f"{path} holds no checkpoint: give a workdir, its checkpoints folder, or one step of it"
+    )
+
+
+def restore_weights(path: epath.PathLike, like: TrainState) -> tuple[Any, Any]:
+    """Parameters and running statistics from another run, everything else left alone.
+
+    Args:
+        path: a workdir, a checkpoint folder or a step.
+        like: gives names, shapes, dtypes and shardings.
+
+    Returns:
+        (params, batch_stats).
+
+    Raises:
+        FileNotFoundError: when there is no checkpoint.
+        CheckpointMismatchError: lists every leaf that differs.
+    """
+    folder = resolve(path)
+    wanted = {"params": like.params, "batch_stats": like.batch_stats}
+    saved = ocp.metadata(folder).metadata
+    _check({name: saved.get(name) for name in wanted}, wanted, where=folder)
+    loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
+    with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
+        restored = ocp.load(folder, wanted)
+    return restored["params"], restored["batch_stats"]
+
+
+def _tree(state: TrainState) -> dict[str, Any]:
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _check(saved: Any, wanted: Any, *, where: epath.Path) -> None:
+    """Orbax restores what it finds; this compares names, shapes and dtypes first."""
+    theirs, ours = _describe(saved), _describe(wanted)
+    lines = [f"  {name}: not in the checkpoint" for name in ours.keys() - theirs.keys()]
+    lines += [f"  {name}: only in the checkpoint" for name in theirs.keys() - ours.keys()]
+    lines += [
+        f"  {name}: checkpoint {theirs[name]}, configuration {ours[name]}"
+        for name in ours.keys() & theirs.keys()
+        if theirs[name] != ours[name]
+    ]
+    if lines:
+        raise CheckpointMismatchError(
+            f"{where} does not fit the configured state. Use the configuration it was saved with "
+            "or another workdir. Differences:\n" + "\n".join(sorted(lines))
+        )
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """'params/head/kernel' -> 'float32[2048, 1000]'."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda leaf: hasattr(leaf, "shape")
+    )
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Grain pipelines: records to numpy batches, and numpy batches to global arrays.
+
+The order of the data is a function of (seed, global batch size, step): a process takes every
+`process_count`-th batch of batch_size / process_count records from one global order, so that the
+global batch of a step is the same for any number of processes, and training continues at any step
+without any state of the iterator.
+
+Threads, not processes: decoding and resizing release Python's lock, threads start in 0.1 s and die
+with the program.
+"""
+
+import collections
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import grain
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+
+from mlimages_jax import sharding
+from mlimages_jax.data import NO_LABEL, transforms
+from mlimages_jax.data.decode import BadPicture, decode, read_header
+from mlimages_jax.data.sources import Record, padded_labels, parse_record
+
+Protocol = Literal["central", "short_side", "whole"]
+NumpyBatch = dict[str, np.ndarray]
+
+
+class TooManyBadPicturesError(RuntimeError):
+    """More pictures than allowed could not be decoded."""
+
+
+class BadPictures:
+    """Counts and lists the pictures that could not be decoded; thread-safe.
+
+    Args:
+        path: a tab-separated file (name, reason, message) to append to; None only counts.
+        limit: one more distinct picture ends the run.
+    """
+
+    def __init__(self, path: epath.PathLike | None = None, *, limit: int = 1000):
+        self.path = epath.Path(path) if path else None
+        self.limit = limit
+        self.names: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, error: BadPicture) -> None:
+        """Records a picture once.
+
+        Raises:
+            TooManyBadPicturesError: over the limit.
+        """
+        with self._lock:
+            if name in self.names:
+                return
+            self.names.add(name)
+            logging.warning("skipped picture %s: %s: %s", name, error.reason, error)
+            if self.path:
+                with self.path.open("a") as file:
+                    file.write(f"{name}\t{error.reason}\t{error}\n")
+            if len(self.names) > self.limit:
+                raise TooManyBadPicturesError(
+                    f"{len(self.names)} pictures could not be decoded (limit {self.limit}); "
+                    f"see {self.path or 'the log'}, and build the data set again"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingView:
+    """How a training picture is cut.
+
+    Attributes:
+        size: side of the result in pixels.
+        area: range of the crop's share of the picture.
+        aspect: range of the crop's width / height.
+        interpolation: see `transforms.crop_and_resize`.
+        flip: mirror half of the pictures.
+    """
+
+    size: int
+    area: tuple[float, float] = (0.7, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.33)
+    interpolation: transforms.Interpolation = "linear"
+    flip: bool = True
+
+    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        """JPEG bytes to uint8 [size, size, 3]; a large JPEG is decoded at 1/2, 1/4 or 1/8.
+
+        Raises:
+            BadPicture: when it cannot be decoded.
+        """
+        header = read_header(data)
+        box = transforms.sample_crop(
+            rng, header.height, header.width, area=self.area, aspect=self.aspect
+        )
+        image = decode(
+            data,
+            min_height=math.ceil(self.size * header.height / box.height),
+            min_width=math.ceil(self.size * header.width / box.width),
+        )
+        box = _scale_box(box, image.shape[0] / header.height, image.shape[1] / header.width)
+        image = transforms.crop_and_resize(
+            image, box, self.size, interpolation=self.interpolation
+        )
+        return transforms.flip(image) if self.flip and rng.random() < 0.5 else image
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationView:
+    """How an evaluation picture is cut: one of the two published protocols, or the whole picture.
+
+    Attributes:
+        size: side of the result in pixels.
+        protocol: "central" (the middle 80% of each side, exact, float32), "short_side" (short side
+            to 256/224 of the size, then the centre, uint8) or "whole" (squeezed to a square, uint8).
+    """
+
+    size: int
+    protocol: Protocol = "central"
+
+    def __call__(self, data: bytes) -> np.ndarray:
+        """JPEG bytes to [size, size, 3].
+
+        Raises:
+            BadPicture: when it cannot be decoded.
+        """
+        image = decode(data)
+        if self.protocol == "central":
+            return transforms.central_view(image, self.size)
+        if self.protocol == "short_side":
+            try:
+                return transforms.short_side_view(image, self.size)
+            except ValueError as error:
+                raise BadPicture("elongated", str(error)) from error
+        box = transforms.CropBox(0, 0, *image.shape[:2])
+        return transforms.crop_and_resize(image, box, self.size, interpolation="area")
+
+    @property
+    def dtype(self) -> type:
+        """Of the result."""
+        return np.float32 if self.protocol == "central" else np.uint8
+
+
+def training_batches(
+    records: Sequence[bytes],
+    view: TrainingView,
+    *,
+    batch_size: int,
+    max_labels: int,
+    seed: int,
+    start_step: int = 0,
+    bad_pictures: BadPictures | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+    prefetch: int = 4,
+) -> Iterator[NumpyBatch]:
+    """Endless training batches of one process, from a step on.
+
+    Args:
+        records: serialised records, all of them on every process.
+        view: cuts the pictures.
+        batch_size: global; the batches have batch_size / process_count rows.
+        max_labels: L.
+        seed: of order and crops; every epoch is shuffled anew.
+        start_step: the step whose batch comes first.
+        bad_pictures: records what could not be decoded; such rows are black and outside the mask.
+        process_index: of this process.
+        process_count: of the job.
+        num_threads: that read and decode, each a whole batch at a time.
+        prefetch: batches held ready.
+
+    Raises:
+        ValueError: when the batch is not divisible by the processes, or there are no records.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes")
+    if not len(records):
+        raise ValueError("the training split has no records")
+    bad = bad_pictures or BadPictures()
+
+    def load(data: bytes, rng: np.random.Generator) -> NumpyBatch:
+        record = parse_record(data)
+        return _row(
+            record,
+            lambda: view(record.jpeg, rng),
+            size=view.size,
+            dtype=np.uint8,
+            max_labels=max_labels,
+            bad=bad,
+        )
+
+    dataset = (
+        grain.MapDataset.source(records)
+        .seed(seed)
+        .shuffle()
+        .repeat(None)
+        .random_map(load)
+        .batch(batch_size // process_count)
+    )
+    first = start_step * process_count + process_index
+    return _iterate(dataset[first::process_count], num_threads=num_threads, prefetch=prefetch)
+
+
+def evaluation_batches(
+    records: Sequence[bytes],
+    view: EvaluationView,
+    *,
+    batch_size: int,
+    max_labels: int,
+    bad_pictures: BadPictures | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+    prefetch: int = 4,
+) -> Iterator[NumpyBatch]:
+    """One pass over all records in order; the last global batch is filled up outside the mask.
+
+    Arguments as for `training_batches`. Every process gets the same number of batches.
+    """
+    bad = bad_pictures or BadPictures()
+
+    def load(index: int) -> NumpyBatch:
+        if index >= len(records):
+            return _empty_row(view.size, view.dtype, max_labels)
+        record = parse_record(records[index])
+        return _row(
+            record,
+            lambda: view(record.jpeg),
+            size=view.size,
+            dtype=view.dtype,
+            max_labels=max_labels,
+            bad=bad,
+        )
+
+    filled = math.ceil(len(records) / batch_size) * batch_size
+    dataset = grain.MapDataset.range(filled).map(load).batch(batch_size // process_count)
+    return _iterate(
+        dataset[process_index::process_count], num_threads=num_threads, prefetch=prefetch
+    )
+
+
+def _scale_box(
+    box: transforms.CropBox, vertical: float, horizontal: float
+) -> transforms.CropBox:
+    """The box in a picture decoded at a fraction of its size, rounded inwards at its far edges."""
+    return transforms.CropBox(
+        top=int(box.top * vertical),
+        left=int(box.left * horizontal),
+        height=max(1, int(box.height * vertical)),
+        width=max(1, int(box.width * horizontal)),
+    )
+
+
+def _row(
+    record: Record,
+    read: Callable[[], np.ndarray],
+    *,
+    size: int,
+    dtype: type,
+    max_labels: int,
+    bad: BadPictures,
+) -> NumpyBatch:
+    try:
+        image = read()
+    except BadPicture as error:
+        bad.add(record.name, error)
+        return _empty_row(size, dtype, max_labels)
+    return {"image": image, "mask": np.True_, **padded_labels(record, max_labels=max_labels)}
+
+
+def _empty_row(size: int, dtype: type, max_labels: int) -> NumpyBatch:
+    return {
+        "image": np.zeros((size, size, 3), dtype),
+        "mask": np.False_,
+        "labels": np.full(max_labels, NO_LABEL, np.int32),
+        "confidences": np.zeros(max_labels, np.float32),
+    }
+
+
+def _iterate(
+    dataset: grain.MapDataset, *, num_threads: int, prefetch: int
+) -> Iterator[NumpyBatch]:
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(dataset.to_iter_dataset(options))
+
+
+class DeviceBatches(Iterator[dict[str, jax.Array]]):
+    """Places batches on the mesh, a few ahead of their use.
+
+    Attributes:
+        seconds_waited: time spent waiting for the host's batches so far.
+    """
+
+    def __init__(self, batches: Iterator[NumpyBatch], mesh: Mesh, *, ahead: int = 2):
+        self.seconds_waited = 0.0
+        self._batches = batches
+        self._place = sharding.by_example(mesh)
+        self._ahead = ahead
+        self._ready: collections.deque[dict[str, jax.Array]] = collections.deque()
+
+    def __next__(self) -> dict[str, jax.Array]:
+        while len(self._ready) < self._ahead:
+            start = time.perf_counter()
+            batch: Any = next(self._batches, None)
+            self.seconds_waited += time.perf_counter() - start
+            if batch is None:
+                break
+            self._ready.append(
+                {
+                    name: jax.make_array_from_process_local_data(self._place, rows)
+                    for name, rows in batch.items()
+                }
+            )
+        if not self._ready:
+            raise StopIteration
+        return self._ready.popleft()

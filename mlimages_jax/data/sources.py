@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A built data set on disk: its metadata, its shards, and one parsed record."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_data_source
+from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax.data import NO_LABEL
+
+HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
+To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
+  dictionary_and_semantic_hierarchy.txt   the 11,166 classes, from the data/ folder of the ML-Images release
+  train_image_list.txt                    one picture a line: name<TAB>class:confidence<TAB>class:confidence ...
+  val_image_list.txt                      the same for validation
+  images/                                 the pictures the lists name
+Then build the data set once:
+  python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
+and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
+Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A built data set.
+
+    Attributes:
+        folder: the version folder, e.g. data/ml_images/released_320/1.0.0.
+        num_classes: C.
+        max_labels: the largest number of labels of one picture, L.
+    """
+
+    folder: epath.Path
+    num_classes: int
+    max_labels: int
+
+    @classmethod
+    def open(cls, folder: epath.PathLike) -> "DataSet":
+        """Reads the metadata.
+
+        Raises:
+            FileNotFoundError: when the folder is no built data set; says how to make one.
+        """
+        folder = epath.Path(folder)
+        for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
+            if not (folder / name).exists():
+                data_dir = folder.parents[2] if len(folder.parents) > 2 else "data"
+                raise FileNotFoundError(
+                    HOW_TO_GET_DATA.format(folder=folder, missing=name, data_dir=data_dir)
+                )
+        metadata = json.loads((folder / "metadata.json").read_text())
+        return cls(folder, metadata["num_classes"], metadata["max_labels"])
+
+    @property
+    def dictionary(self) -> epath.Path:
+        """The category file, for `Hierarchy.from_file`."""
+        return self.folder / "dictionary.txt"
+
+    def records(self, split: str) -> "Records":
+        """The serialised records of a split, random access.
+
+        Raises:
+            ValueError: when the data set has no such split.
+        """
+        info = json.loads((self.folder / "dataset_info.json").read_text())
+        splits = {entry["name"]: entry for entry in info["splits"]}
+        if split not in splits:
+            raise ValueError(f"{self.folder} has no split {split!r}; it has {sorted(splits)}")
+        template = splits[split]["filepathTemplate"]
+        count = len(splits[split]["shardLengths"])
+        names = {"DATASET": info["name"], "SPLIT": split, "FILEFORMAT": info["fileFormat"]}
+        paths = [
+            self.folder / template.format(**names, SHARD_X_OF_Y=f"{i:05d}-of-{count:05d}")
+            for i in range(count)
+        ]
+        return Records([str(path) for path in paths])
+
+
+class Records(Sequence[bytes]):
+    """Serialised records of ArrayRecord files by position; may be read from many threads."""
+
+    def __init__(self, paths: list[str]):
+        self.paths = paths
+        self._source = array_record_data_source.ArrayRecordDataSource(paths)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> bytes:
+        return self._source[int(index)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One parsed record: the stored JPEG and its sparse labels."""
+
+    name: str
+    jpeg: bytes
+    labels: np.ndarray
+    confidences: np.ndarray
+
+
+def parse_record(data: bytes) -> Record:
+    """Parses a tf.train.Example of the ml_images builder; the protobuf alone, without TFDS."""
+    feature = tf_example_pb2.Example.FromString(data).features.feature
+    return Record(
+        name=feature["name"].bytes_list.value[0].decode(),
+        jpeg=feature["image"].bytes_list.value[0],
+        labels=np.asarray(feature["labels"].int64_list.value, np.int32),
+        confidences=np.asarray(feature["confidences"].float_list.value, np.float32),
+    )
+
+
+def padded_labels(record: Record, *, max_labels: int) -> dict[str, np.ndarray]:
+    """labels int32 [L] and confidences float32 [L], filled up with NO_LABEL and 0.
+
+    Raises:
+        ValueError: when the record has more than L labels: the data set's metadata are not its own.
+    """
+    count = len(record.labels)
+    if count > max_labels:
+        raise ValueError(
+            f"{record.name} has {count} labels, metadata.json promises at most {max_labels}: "
+            "build the data set again"
+        )
+    labels = np.full(max_labels, NO_LABEL, np.int32)
+    confidences = np.zeros(max_labels, np.float32)
+    labels[:count] = record.labels
+    confidences[:count] = record.confidences
+    return {"labels": labels, "confidences": confidences}

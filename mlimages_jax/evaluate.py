@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One pass over a set: predictions on the device, sums of metrics on the host."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from mlimages_jax import steps
+from mlimages_jax.data import pipeline
+from mlimages_jax.losses import Loss
+from mlimages_jax.metrics import MultiLabelMetrics
+from mlimages_jax.state import TrainState
+
+EXACT_METRICS_BYTES = 4_000_000_000  # of scores and states, from which on the mAP is binned
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a set is evaluated; made once, run at any step.
+
+    Attributes:
+        model: the network.
+        loss: its value with every class weighing 1 is reported.
+        records: serialised records, all of them on every process.
+        view: cuts the pictures.
+        batch_size: global, divisible by the devices.
+        max_labels: L.
+        paths: int [C, D] of `Hierarchy.paths`, for the hierarchical metrics.
+        mesh: of the parameters.
+        threshold: the confidence from which a label is true.
+    """
+
+    model: nn.Module
+    loss: Loss
+    records: Sequence[bytes]
+    view: pipeline.EvaluationView
+    batch_size: int
+    max_labels: int
+    paths: np.ndarray
+    mesh: Mesh
+    threshold: float
+
+    def run(self, state: TrainState) -> tuple[dict[str, float], MultiLabelMetrics]:
+        """Evaluates the parameters of a state; the state, its loss counts included, stays as it is.
+
+        Returns:
+            The metrics by name, with `loss`, the mean over examples; and the accumulators. The
+            mAP is exact while scores and states fit EXACT_METRICS_BYTES.
+        """
+        classes = len(self.paths)
+        exact = len(self.records) * classes * 5 <= EXACT_METRICS_BYTES
+        metrics = MultiLabelMetrics(
+            classes, self.paths, threshold=self.threshold, exact=exact
+        )
+        loss_sum, rows = 0.0, 0
+        for outputs in one_behind(self.outputs(state, self.records)):
+            mask = local_rows(outputs["mask"])
+            metrics.update(local_rows(outputs["logits"]), local_rows(outputs["targets"]), mask)
+            loss_sum += float(jax.device_get(outputs["loss_sum"]))  # the same on all processes
+            rows += int(mask.sum())
+        metrics = across_processes(metrics)
+        rows = int(np.sum(multihost_utils.process_allgather(np.array(rows))))
+        return {"loss": loss_sum / max(rows, 1), **metrics.compute()}, metrics
+
+    def outputs(
+        self, state: TrainState, records: Sequence[bytes]
+    ) -> Iterator[dict[str, Array]]:
+        """`steps.eval_step` of every global batch of the records, still on the devices."""
+        batches = pipeline.evaluation_batches(
+            records,
+            self.view,
+            batch_size=self.batch_size,
+            max_labels=self.max_labels,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        for batch in pipeline.DeviceBatches(batches, self.mesh):
+            yield self._step(state.params, state.batch_stats, batch)
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        return jax.jit(functools.partial(steps.eval_step, model=self.model, loss=self.loss))
+
+
+def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
+    """Yields every item once the next one is under way, so that device and host work together."""
+    previous = next(outputs, None)
+    for following in outputs:
+        assert previous is not None
+        yield previous
+        previous = following
+    if previous is not None:
+        yield previous
+
+
+def local_rows(array: Array) -> np.ndarray:
+    """The rows of a global array that this process holds, in their order."""
+    if array.is_fully_replicated:
+        return np.asarray(jax.device_get(array))
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([jax.device_get(shard.data) for shard in shards])
+
+
+def across_processes(metrics: MultiLabelMetrics) -> MultiLabelMetrics:
+    """Metrics over what all processes have seen; the same object where there is one process."""
+    if jax.process_count() == 1:
+        return metrics
+    gathered = multihost_utils.process_allgather(metrics.sums())
+    total = dataclasses.replace(metrics)  # made anew, hence empty
+    for process in range(jax.process_count()):
+        total.add_sums({name: values[process] for name, values in gathered.items()})
+    return total

@@ -1,0 +1,1 @@
+"""Class hierarchies and label lists; numpy only, importable without jax."""

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The semantic hierarchy of the classes: a forest in which every class has at most one parent.
+
+The category file is tab-separated UTF-8 text with a header line and four columns: the index of the
+class (0, 1, 2, ... in this order), its WordNet id, the index of its parent (-1 for a root) and its
+name, a comma-separated list of synonyms. A parent may have a larger index than its child.
+"""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+HEADER = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_BREAKS_A_COLUMN = re.compile(r"[\t\r\n]")
+
+
+class HierarchyError(ValueError):
+    """The classes and parents do not form a forest, or the file that holds them is malformed."""
+
+
+class _ClassError(ValueError):
+    """What is wrong with one class; whoever knows the file turns the class into a line."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """C classes and their parents.
+
+    Attributes:
+        ids: WordNet ids, unique; the position is the class index.
+        names: full synonym strings, such as "great white shark, white shark"; these may repeat.
+        parents: int32 [C], the class index of the parent, -1 for a root. Read-only.
+
+    Raises:
+        HierarchyError: lengths differ, an id repeats, a parent does not exist, or there is a cycle.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    parents: np.ndarray
+
+    def __post_init__(self) -> None:
+        parents = np.array(self.parents, np.int32)
+        parents.setflags(write=False)
+        object.__setattr__(self, "parents", parents)
+        if not len(self.ids) == len(self.names) == parents.size or parents.ndim != 1:
+            raise HierarchyError(
+                f"{len(self.ids)} ids, {len(self.names)} names and parents of shape "
+                f"{parents.shape}: give one of each for every class"
+            )
+        try:
+            _check_texts(self.ids, self.names)
+            _check_parents(parents)
+        except _ClassError as error:
+            raise HierarchyError(f"class {error.index}: {error}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "Hierarchy":
+        """Reads a category file; blank lines, a byte order mark and Windows line ends are allowed.
+
+        Raises:
+            HierarchyError: with path and line number, if a row or the forest as a whole is wrong.
+        """
+        ids, names, parents, lines = [], [], [], []
+        for line, wordnet_id, parent, name in _read_rows(Path(path)):
+            ids.append(wordnet_id)
+            names.append(name)
+            parents.append(parent)
+            lines.append(line)
+        if not ids:
+            raise HierarchyError(f"{path}: no classes below the header; is the file complete?")
+        try:
+            return cls(tuple(ids), tuple(names), np.array(parents, np.int32))
+        except HierarchyError as error:
+            if isinstance(error.__cause__, _ClassError):
+                line = lines[error.__cause__.index]
+                raise HierarchyError(f"{path}:{line}: {error.__cause__}") from error
+            raise
+
+    def to_file(self, path: str | os.PathLike[str]) -> None:
+        """Writes the category file that `from_file` reads."""
+        rows = zip(self.ids, self.parents.tolist(), self.names, strict=True)
+        with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+            file.write(HEADER + "\n")
+            for index, (wordnet_id, parent, name) in enumerate(rows):
+                file.write(f"{index}\t{wordnet_id}\t{parent}\t{name}\n")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def index(self, wordnet_id: str) -> int:
+        """Returns the class index of a WordNet id; KeyError if this hierarchy does not have it."""
+        try:
+            return self._index_of_id[wordnet_id]
+        except KeyError:
+            raise KeyError(
+                f"no class has the WordNet id {wordnet_id!r}; the {len(self)} ids of this "
+                f"hierarchy look like {self.ids[0]!r}"
+            ) from None
+
+    def ancestors(self, i: int) -> np.ndarray:
+        """Returns the ancestors of class `i`, int32, nearest first, without `i` itself."""
+        self._check_index(i)
+        return self._paths[i, 1 : self.depth[i] + 1]
+
+    def children(self, i: int) -> np.ndarray:
+        """Returns the classes whose parent is `i`, int32, ascending."""
+        self._check_index(i)
+        return np.flatnonzero(self.parents == i).astype(np.int32)
+
+    @functools.cached_property
+    def depth(self) -> np.ndarray:
+        """int32 [C]: the number of edges between a class and its root."""
+        return (self._paths >= 0).sum(axis=1, dtype=np.int32) - np.int32(1)
+
+    @functools.cached_property
+    def roots(self) -> np.ndarray:
+        """Classes without a parent, int32, ascending."""
+        return np.flatnonzero(self.parents == -1).astype(np.int32)
+
+    @functools.cached_property
+    def leaves(self) -> np.ndarray:
+        """Classes without children, int32, ascending."""
+        return np.setdiff1d(np.arange(len(self), dtype=np.int32), self.parents)
+
+    def paths(self) -> np.ndarray:
+        """Returns int32 [C, D], D = deepest path in nodes, read-only.
+
+        Row i is i followed by its ancestors, nearest first, then -1. Indexing it with many classes
+        at once closes many label sets.
+        """
+        return self._paths
+
+    def close(self, classes: np.ndarray, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Closes the labels of one picture over ancestors.
+
+        A positive confidence holds for every ancestor too, and where several meet the largest wins.
+        Neither -1 (unknown) nor 0 (known to be absent) moves upwards: not being a dog says nothing
+        about being an animal. An unknown label gives way to any known one.
+
+        Args:
+            classes: [n] class indices; repetitions are allowed.
+            confidences: [n], -1 or between 0 and 1.
+
+        Returns:
+            Classes int32 [m], ascending and without repetitions, and confidences float32 [m].
+        """
+        classes = np.asarray(classes, np.int32)
+        confidences = np.asarray(confidences, np.float32)
+        if classes.ndim != 1 or classes.shape != confidences.shape:
+            raise ValueError(f"classes {classes.shape} and confidences {confidences.shape} differ")
+        if classes.size and not 0 <= classes.min() <= classes.max() < len(self):
+            raise IndexError(f"classes {classes.tolist()} are not all in 0..{len(self) - 1}")
+        paths = self._paths[classes]  # [n, D]
+        takes = paths >= 0
+        takes[confidences <= 0, 1:] = False
+        values = np.broadcast_to(confidences[:, None], paths.shape)[takes]
+        closed = paths[takes]
+        order = np.lexsort((values, closed))
+        closed, values = closed[order], values[order]
+        last = np.append(closed[1:] != closed[:-1], True)[: len(closed)]  # the largest of a class
+        return closed[last], values[last]
+
+    @functools.cached_property
+    def _index_of_id(self) -> dict[str, int]:
+        return {wordnet_id: index for index, wordnet_id in enumerate(self.ids)}
+
+    @functools.cached_property
+    def _paths(self) -> np.ndarray:
+        columns = []
+        column = np.arange(len(self), dtype=np.int32)
+        while (column >= 0).any():
+            columns.append(column)
+            column = _step_up(self.parents, column)
+        paths = np.stack(columns, axis=1) if columns else np.zeros((0, 0), np.int32)
+        paths.setflags(write=False)
+        return paths
+
+    def _check_index(self, i: int) -> None:
+        if not 0 <= i < len(self):
+            raise IndexError(f"class {i} is not in 0..{len(self) - 1}")
+
+
+def _step_up(parents: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Returns the parent of each class; -1 stays -1."""
+    return np.where(classes >= 0, parents[classes], np.int32(-1))
+
+
+def _check_texts(ids: tuple[str, ...], names: tuple[str, ...]) -> None:
+    first: dict[str, int] = {}
+    for index, (wordnet_id, name) in enumerate(zip(ids, names, strict=True)):
+        if not wordnet_id.strip() or not name.strip():
+            raise _ClassError(index, "the WordNet id or the name is empty; give both")
+        if _BREAKS_A_COLUMN.search(wordnet_id + name):
+            raise _ClassError(index, f"a tab or line end in {wordnet_id!r}, {name!r}; remove it")
+        if first.setdefault(wordnet_id, index) != index:
+            raise _ClassError(
+                index,
+                f"WordNet id {wordnet_id!r} is already class {first[wordnet_id]}; "
+                "ids must be unique (names need not be)",
+            )
+
+
+def _check_parents(parents: np.ndarray) -> None:
+    dangling = np.flatnonzero((parents < -1) | (parents >= len(parents)))
+    if dangling.size:
+        index = int(dangling[0])
+        raise _ClassError(
+            index,
+            f"parent {parents[index]} does not exist; give one of 0..{len(parents) - 1}, "
+            "or -1 for a root",
+        )
+    # After at least C steps upwards every class is above its root; who is not is on a cycle.
+    above = parents
+    for _ in range(len(parents).bit_length()):
+        above = _step_up(above, above)  # doubles the number of steps
+    on_cycle = above[above >= 0]
+    if on_cycle.size:
+        cycle = [int(on_cycle.min())]
+        while (parent := int(parents[cycle[-1]])) != cycle[0]:
+            cycle.append(parent)
+        way = " -> ".join(map(str, [*cycle, cycle[0]]))
+        raise _ClassError(cycle[0], f"the parents form a cycle, {way}; give one of these a root")
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, str, int, str]]:
+    """Yields (line number, WordNet id, parent, name) and checks columns, header and index."""
+    expected = 0
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            for line, text in enumerate(file, start=1):
+                row = text.removesuffix("\n")
+                if line == 1:
+                    _check_header(path, row)
+                elif row.strip():
+                    yield line, *_parse_row(row, expected, f"{path}:{line}")
+                    expected += 1
+        except UnicodeDecodeError as error:
+            raise HierarchyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _check_header(path: Path, row: str) -> None:
+    if row.split("\t")[0].strip() != "category_index":
+        raise HierarchyError(
+            f"{path}:1: the header is {row[:80]!r}; the first line must be {HEADER!r}"
+        )
+
+
+def _parse_row(row: str, expected: int, where: str) -> tuple[str, int, str]:
+    columns = row.split("\t")
+    if len(columns) != 4:
+        raise HierarchyError(
+            f"{where}: {len(columns)} columns instead of 4 (index, WordNet id, parent index, "
+            f"name); separate them by single tabs: {row[:80]!r}"
+        )
+    index, wordnet_id, parent, name = columns
+    if not _INTEGER.fullmatch(index) or int(index) != expected:
+        raise HierarchyError(
+            f"{where}: index {index!r} where {expected} was expected; "
+            "number the classes 0, 1, 2, ... without gaps, in order"
+        )
+    if not _INTEGER.fullmatch(parent):
+        raise HierarchyError(
+            f"{where}: parent {parent!r} is not an index; give a class index, or -1 for a root"
+        )
+    return wordnet_id, int(parent), name

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The grammar of one row of a label list, in plain Python: the reference, and the error messages.
+
+A row is a name followed by labels, `class` or `class:confidence`; a bare class means confidence 1.
+Confidence is -1 (unknown) or between 0 and 1. Columns are separated by runs of white space, which
+here means all bytes up to 0x20. In a row with a tab the name may hold single spaces: it ends at the
+first tab or at two spaces. A row may have no labels.
+
+`list_chunks` reads many rows much faster, and comes here with what is not plain.
+"""
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+WORD = re.compile(rb"[^\x00-\x20]+")
+SPACED_NAME = re.compile(rb"[^\x00-\x20]+(?: [^\x00-\x20]+)*")
+_LABEL_AS_NAME = re.compile(rb"[0-9]{1,9}:")
+_LABEL = re.compile(rb"([0-9]{1,18})(?::([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?))?")
+
+
+class LabelRow(NamedTuple):
+    """One picture: name, classes int32 [n], confidences float32 [n]."""
+
+    name: str
+    classes: np.ndarray
+    confidences: np.ndarray
+
+
+def parse_row(line: bytes, num_classes: int) -> LabelRow:
+    """Reads a line that is not blank; ValueError says what is wrong with it."""
+    match = (SPACED_NAME if b"\t" in line else WORD).match(line)
+    if match is None:
+        raise ValueError("the name is missing: the line begins with white space; put a name first")
+    name = _decode(match.group())
+    labels = [parse_label(word) for word in WORD.findall(line, match.end())]
+    return check_row(
+        name,
+        [class_ for class_, _ in labels],
+        [confidence for _, confidence in labels],
+        num_classes=num_classes,
+    )
+
+
+def check_row(
+    name: str, classes: Sequence[int], confidences: Sequence[float], *, num_classes: int
+) -> LabelRow:
+    """Returns the row as arrays; ValueError says what is wrong with it."""
+    _check_name(name)
+    seen: set[int] = set()
+    for class_, confidence in zip(classes, confidences, strict=True):
+        if not 0 <= operator.index(class_) < num_classes:
+            raise ValueError(
+                f"class {class_} is out of range 0..{num_classes - 1}; "
+                "does the list belong to another hierarchy?"
+            )
+        if not (confidence == -1 or 0 <= confidence <= 1):
+            raise ValueError(
+                f"confidence {confidence} of class {class_} is neither -1 (unknown) nor between "
+                "0 and 1; correct it or remove the label"
+            )
+        if class_ in seen:
+            raise ValueError(f"class {class_} occurs twice in the row; keep one of its labels")
+        seen.add(class_)
+    return LabelRow(name, np.array(classes, np.int32), np.array(confidences, np.float32))
+
+
+def _check_name(name: str) -> None:
+    encoded = name.encode()
+    if not SPACED_NAME.fullmatch(encoded):
+        raise ValueError(
+            f"the name {name!r} is missing or holds white space other than single spaces; rename it"
+        )
+    last_word = encoded.rsplit(b" ", 1)[-1]
+    if _LABEL_AS_NAME.match(last_word):
+        raise ValueError(
+            f"the name is missing, or no tab follows it: {last_word.decode()!r} looks like a label"
+        )
+
+
+def parse_label(word: bytes) -> tuple[int, float]:
+    """Reads `class` or `class:confidence`, without a look at their range."""
+    match = _LABEL.fullmatch(word)
+    if match is None:
+        raise ValueError(
+            f"{word.decode(errors='replace')!r} is not a label; write class or class:confidence; "
+            "if it is part of a name, single spaces in the name and tabs between all columns"
+        )
+    class_, confidence = match.groups()
+    return int(class_), 1.0 if confidence is None else float(confidence)
+
+
+def _decode(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the name {name!r} is not UTF-8; save the list as UTF-8") from error

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: BSD-3-Clause
+r"""Label lists: one picture a line, its name followed by its labels, held sparsely in memory.
+
+    n04310904/n04310904_8388.JPEG   2367:1  2172:1       ImageNet id list
+    https://farm2.staticflickr.com/2034/15_o.jpg\t3:1    URL list
+    my photo.jpg\t940:0.8\t17                            picture list
+    n01440764/n01440764_10026.JPEG 0                     single class
+
+`list_rows` has the grammar. Blank lines are skipped (they count as lines in messages); Windows line
+ends and a UTF-8 byte order mark are fine. Names may repeat. Labels with an exponent or more than 15
+digits are read one by one, at about the speed of plain Python; all others by NumPy.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
+from mlimages_jax.labels.list_rows import LabelRow, check_row
+
+_CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class LabelListError(ValueError):
+    """A row that cannot be used; the message holds path, line number and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelList:
+    """The labels of N pictures. Make one with `read_label_list` or `from_rows`, which check it.
+
+    Attributes:
+        names: uint8, the UTF-8 names one after the other.
+        name_offsets: int64 [N + 1]; name i is names[name_offsets[i]:name_offsets[i + 1]].
+        offsets: int64 [N + 1]; the labels of row i are offsets[i]:offsets[i + 1].
+        classes: int32 [nnz], unique within a row, in the order of the file.
+        confidences: float32 [nnz], -1 (unknown) or in [0, 1].
+    """
+
+    names: np.ndarray
+    name_offsets: np.ndarray
+    offsets: np.ndarray
+    classes: np.ndarray
+    confidences: np.ndarray
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, num_classes: int
+    ) -> "LabelList":
+        """Builds a list of (name, classes, confidences); checks what `read_label_list` checks.
+
+        Raises:
+            LabelListError: with the number of the first bad row, from 0, instead of path and line.
+        """
+        columns = _Columns()
+        for number, row in enumerate(rows):
+            try:
+                name, classes, confidences = check_row(*row, num_classes=num_classes)
+            except ValueError as error:
+                raise LabelListError(f"row {number}: {error}") from error
+            columns.add(Chunk([name.encode()], np.array([len(classes)]), classes, confidences))
+        return columns.finish()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> LabelRow:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of a label list of {len(self)} rows")
+        i %= len(self)
+        name = self.names[self.name_offsets[i] : self.name_offsets[i + 1]]
+        labels = slice(self.offsets[i], self.offsets[i + 1])
+        return LabelRow(name.tobytes().decode(), self.classes[labels], self.confidences[labels])
+
+    def __iter__(self) -> Iterator[LabelRow]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def max_labels(self) -> int:
+        """The largest number of labels of one row; 0 for an empty list."""
+        return int(np.diff(self.offsets).max(initial=0))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(getattr(self, field.name).nbytes for field in dataclasses.fields(self))
+
+
+def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelList:
+    """Reads a label list in any of the formats above; a file without rows gives an empty list.
+
+    Args:
+        path: the list file.
+        num_classes: classes must be in 0..num_classes - 1.
+
+    Raises:
+        LabelListError: at the first bad row: no name, a word that is no label, a class out of range
+            or given twice, a confidence that is neither -1 nor in [0, 1], a name that is not
+            UTF-8, or a line that is no text line at all (more than a megabyte).
+    """
+    columns = _Columns()
+    for line, share, chunk in _read_chunks(Path(path)):
+        try:
+            columns.add(parse_chunk(chunk, num_classes), share=share)
+        except LineError as error:
+            raise LabelListError(f"{path}:{line + error.line}: {error}") from error
+    return columns.finish()
+
+
+def write_label_list(path: str | os.PathLike[str], label_list: LabelList) -> None:
+    """Writes a picture list with tabs; reading it gives the same names, classes and float32s."""
+    texts = {value: _shortest(value) for value in np.unique(label_list.confidences).tolist()}
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        for name, classes, confidences in label_list:
+            pairs = zip(classes.tolist(), confidences.tolist(), strict=True)
+            labels = "\t".join(f"{class_}:{texts[value]}" for class_, value in pairs)
+            # The tab stands there without labels too: it marks a name with spaces as one name.
+            file.write(f"{name}\t{labels}\n")
+
+
+def _shortest(value: float) -> str:
+    """Returns the shortest decimal that the reader turns into the same float32."""
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    return next(text for text in texts if np.float32(float(text)) == np.float32(value))
+
+
+def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
+    """Yields (number of the first line, share of the file read by now, some whole lines)."""
+    line = 1
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while chunk := file.read(_CHUNK_BYTES):
+            chunk += file.readline(_CHUNK_BYTES)
+            share = min(1, file.tell() / size)
+            first, line = line, line + chunk.count(b"\n")
+            if first == 1:
+                chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+            if not chunk.endswith(b"\n"):
+                if file.read(1):
+                    raise LabelListError(
+                        f"{path}:{line}: a line of more than {_CHUNK_BYTES} bytes; "
+                        "is this the right file? A label list is a text file"
+                    )
+                chunk += b"\n"
+            yield first, share, chunk
+
+
+class _Column:
+    """An array that grows. Memory it has not yet written to takes no room on Linux or macOS."""
+
+    def __init__(self, dtype: type) -> None:
+        self._array: np.ndarray = np.empty(0, dtype)
+        self._used = 0
+
+    def extend(self, values: np.ndarray, share: float) -> None:
+        """Appends `values`; at a time when about `share` of all values will have come."""
+        end = self._used + len(values)
+        if end > len(self._array):
+            grown = np.empty(int(1.25 * end / share) + 1, self._array.dtype)
+            grown[: self._used] = self._array[: self._used]
+            self._array = grown
+        self._array[self._used : end] = values
+        self._used = end
+
+    def finish(self) -> np.ndarray:
+        """Returns the array, and what it did not need to the system."""
+        self._array.resize(self._used, refcheck=False)
+        return self._array
+
+
+class _Columns:
+    """The arrays of a `LabelList` while they grow, with lengths in the place of offsets."""
+
+    def __init__(self) -> None:
+        self._names, self._classes = _Column(np.uint8), _Column(np.int32)
+        self._confidences = _Column(np.float32)
+        self._name_lengths, self._label_counts = _Column(np.int64), _Column(np.int64)
+        for lengths in (self._name_lengths, self._label_counts):
+            lengths.extend(np.zeros(1, np.int64), share=1)  # the sums of all before: N + 1 offsets
+
+    def add(self, chunk: Chunk, *, share: float = 1) -> None:
+        names = b"".join(chunk.names)
+        self._names.extend(np.frombuffer(names, np.uint8), share)
+        lengths = np.fromiter(map(len, chunk.names), np.int64, len(chunk.names))
+        self._name_lengths.extend(lengths, share)
+        self._label_counts.extend(chunk.label_counts, share)
+        self._classes.extend(chunk.classes, share)
+        self._confidences.extend(chunk.confidences, share)
+
+    def finish(self) -> LabelList:
+        name_offsets, offsets = self._name_lengths.finish(), self._label_counts.finish()
+        return LabelList(
+            names=self._names.finish(),
+            name_offsets=np.cumsum(name_offsets, out=name_offsets),
+            offsets=np.cumsum(offsets, out=offsets),
+            classes=self._classes.finish(),
+            confidences=self._confidences.finish(),
+        )

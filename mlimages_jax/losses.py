@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses: weighted sigmoid cross-entropy (released and paper), its peers, and softmax.
+
+Targets of the multi-label losses are dense float32 [B, C]: -1 unknown, 0 absent, (0, 1] present
+with that confidence. Every loss here is called `(logits, targets, counts, key, train)` and returns
+a scalar and the counts; the ones without counts pass them through, so that a training step knows
+one form.
+
+The weighted loss (Wu et al., "Tencent ML-Images", 2019, section 4) balances classes by how many
+steps in a row a class was present or absent *in the batch of one worker*. A worker is a group of
+`group_size` examples here, so the counts are [G, C] and do not depend on the number of devices.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array
+
+from mlimages_jax.models.batch_norm import in_groups
+
+POSITIVE_WEIGHT = 12.0  # weight of the positive term, train.py
+PRESENCE_THRESHOLD = 0.7  # a label of at least this makes its class present, train.py --mask_thres
+NEGATIVE_SELECTION = 0.1  # share of the absent classes that count at a step, --neg_select
+
+
+@struct.dataclass
+class ClassCounts:
+    """How many steps in a row a class was present and absent, float32 [G, C] each."""
+
+    positive: Array
+    negative: Array
+
+
+class Loss(Protocol):
+    """What a training or evaluation step calls."""
+
+    def __call__(
+        self, logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+    ) -> tuple[Array, ClassCounts | None]:
+        """Returns the loss (float32 scalar) and the counts after this step."""
+
+
+class Coefficients(NamedTuple):
+    """Balance weights of the classes, float32 [G, C]."""
+
+    positive: Array
+    negative: Array
+
+
+def initial_counts(num_groups: int, num_classes: int) -> ClassCounts:
+    """Zero counts [num_groups, num_classes]."""
+    zeros = jnp.zeros((num_groups, num_classes), jnp.float32)
+    return ClassCounts(positive=zeros, negative=zeros)
+
+
+def update_counts(counts: ClassCounts, present: Array, selected: Array) -> ClassCounts:
+    """Counts after a step.
+
+    Args:
+        counts: before the step, [G, C].
+        present: bool [G, C], some picture of the group holds the class.
+        selected: bool [G, C], the draw that keeps an absent class.
+
+    Returns:
+        P + 1 and 0 where present; 0 and N + selected where absent (train.py).
+    """
+    return ClassCounts(
+        positive=jnp.where(present, counts.positive + 1, 0.0),
+        negative=jnp.where(present, 0.0, counts.negative + selected),
+    )
+
+
+def released_coefficients(counts: ClassCounts, present: Array, selected: Array) -> Coefficients:
+    """Weights of the released train.py, from the counts after the update, [G, C].
+
+    rP = max(0.01, -log10((0.01 + P) / 10)) where present, else 0;
+    rN = v where v > 0.01 else 0.001, with v = -log10((8 + N) / 10), where absent and selected,
+    else 0. The two floors differ in the original.
+    """
+    positive = jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10))
+    negative = -jnp.log10((8 + counts.negative) / 10)
+    negative = jnp.where(negative > 0.01, negative, 0.001)
+    return Coefficients(
+        positive=jnp.where(present, positive, 0.0),
+        negative=jnp.where(~present & selected, negative, 0.0),
+    )
+
+
+def paper_coefficients(counts: ClassCounts) -> Coefficients:
+    """Weights of the paper, equation 3: both floors 0.01, no selection; [G, C]."""
+    return Coefficients(
+        positive=jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10)),
+        negative=jnp.maximum(0.01, -jnp.log10((8 + counts.negative) / 10)),
+    )
+
+
+def sigmoid_cross_entropy(
+    logits: Array, targets: Array, *, positive_weight: float = 1.0
+) -> Array:
+    """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, 0 where the label is unknown.
+
+    With w = 12 the minimum over x is not at s(x) = y, hence sigmoid(x) is not a probability.
+    """
+    y = jnp.maximum(targets, 0)
+    loss = -positive_weight * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
+    return jnp.where(targets >= 0, loss, 0.0)
+
+
+def weighted_sigmoid_cross_entropy(
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts,
+    *,
+    selected: Array,
+    group_size: int | None = None,
+    variant: str = "released",
+    positive_weight: float = POSITIVE_WEIGHT,
+    threshold: float = PRESENCE_THRESHOLD,
+) -> tuple[Array, ClassCounts]:
+    """The training loss of ML-Images: sum over classes of the mean over a group, groups averaged.
+
+    Args:
+        logits: float32 [B, C].
+        targets: float32 [B, C].
+        counts: before the step, [G, C] with G = B / group_size.
+        selected: bool [G, C], which absent classes count at this step ("released" only).
+        group_size: examples that share counts; None means the whole batch.
+        variant: "released" weights a class by its presence in the group; "paper" weights every
+            element by its own label, positive ones (>= threshold) by rP and the others by rN.
+        positive_weight: eta of the paper.
+        threshold: a label of at least this makes its class present.
+
+    Returns:
+        The loss, float32 scalar, and the counts after the step. No gradient goes through weights.
+
+    Raises:
+        ValueError: for an unknown variant or a batch that is not a whole number of groups.
+    """
+    positive = in_groups(targets, group_size) >= threshold  # [G, n, C]
+    present = positive.any(1)  # [G, C]
+    if variant == "released":
+        counts = update_counts(counts, present, selected)
+        coefficients = released_coefficients(counts, present, selected)
+        weight = (coefficients.positive + coefficients.negative)[:, None]  # [G, 1, C]
+    elif variant == "paper":
+        counts = update_counts(counts, present, jnp.ones_like(present))
+        coefficients = paper_coefficients(counts)
+        weight = jnp.where(
+            positive, coefficients.positive[:, None], coefficients.negative[:, None]
+        )  # [G, n, C]
+    else:
+        raise ValueError(f"variant={variant!r} is neither 'released' nor 'paper'")
+    per_element = sigmoid_cross_entropy(logits, targets, positive_weight=positive_weight)
+    per_class = (weight * in_groups(per_element, group_size)).mean(1)  # [G, C]
+    return per_class.sum(1).mean(), counts
+
+
+def weighted_loss(
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts | None,
+    *,
+    key: Array,
+    train: bool,
+    negative_selection: float = NEGATIVE_SELECTION,
+    positive_weight: float = POSITIVE_WEIGHT,
+    **settings: Any,
+) -> tuple[Array, ClassCounts | None]:
+    """`weighted_sigmoid_cross_entropy` with its selection drawn from `key`.
+
+    One uniform draw a class and group keeps a class with probability `negative_selection`. In
+    evaluation every class weighs 1 and the counts stay as they are.
+
+    Raises:
+        ValueError: when training without counts, and as the wrapped function does.
+    """
+    if not train:
+        per_element = sigmoid_cross_entropy(logits, targets, positive_weight=positive_weight)
+        return per_element.sum(1).mean(), counts
+    if counts is None:
+        raise ValueError("the weighted loss needs class counts in training: see initial_counts")
+    selected = jax.random.uniform(key, counts.positive.shape) <= negative_selection
+    return weighted_sigmoid_cross_entropy(
+        logits, targets, counts, selected=selected, positive_weight=positive_weight, **settings
+    )
+
+
+def plain_sigmoid_cross_entropy(
+    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+) -> tuple[Array, ClassCounts | None]:
+    """Unweighted binary cross-entropy: sum over classes, mean over examples."""
+    return sigmoid_cross_entropy(logits, targets).sum(1).mean(), counts
+
+
+def asymmetric_loss(
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts | None,
+    *,
+    key: Array,
+    train: bool,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 4.0,
+    clip: float = 0.05,
+) -> tuple[Array, ClassCounts | None]:
+    """Asymmetric loss (Ridnik et al., ICCV 2021, equations 7 and 8): sum over classes, batch mean.
+
+    With p = s(x) and p_m = max(p - clip, 0):
+    -y (1 - p)^gamma_positive log p - (1 - y) p_m^gamma_negative log(1 - p_m).
+    """
+    y = jnp.maximum(targets, 0)
+    p = jax.nn.sigmoid(logits)
+    shifted = jnp.maximum(p - clip, 0)
+    # Below the clip the term and its derivative are 0; 1 - shifted stays >= clip > 0.
+    log_negative = jnp.log1p(-shifted) if clip else jax.nn.log_sigmoid(-logits)
+    focus = (1 - p) ** gamma_positive if gamma_positive else 1.0
+    positive = y * focus * jax.nn.log_sigmoid(logits)
+    negative = (1 - y) * shifted**gamma_negative * log_negative
+    return jnp.where(targets >= 0, -positive - negative, 0.0).sum(1).mean(), counts
+
+
+def softmax_cross_entropy(
+    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+) -> tuple[Array, ClassCounts | None]:
+    """-sum_j y_j log softmax(x)_j, mean over examples; unknown labels count as 0."""
+    return optax.softmax_cross_entropy(logits, jnp.maximum(targets, 0)).mean(), counts
+
+
+def calibrated_probability(logits: np.ndarray, *, positive_weight: float = POSITIVE_WEIGHT) -> np.ndarray:
+    """The label probability whose weighted loss a logit minimises, float32, same shape.
+
+    The minimum of -w p log s - (1 - p) log(1 - s) over s lies at s = w p / (w p + 1 - p); solved
+    for p: s / (s + w (1 - s)) = sigmoid(x - log w).
+    """
+    shifted = np.asarray(logits, np.float32) - np.float32(np.log(positive_weight))
+    return 0.5 * (1 + np.tanh(0.5 * shifted))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batch normalisation whose statistics come from fixed groups of examples.
+
+Ioffe and Szegedy (2015) normalise with the statistics of "the batch". In data-parallel training
+the batch behind those statistics is the share of one worker, 32 pictures in the original. Here it
+is `group_size`: example i of the global batch is in group i // group_size, whatever the number of
+devices. A group that fits a device needs no communication.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+
+class GroupBatchNorm(nn.Module):
+    """Normalises [B, H, W, C] over the examples of a group and all positions.
+
+    Attributes:
+        group_size: examples that share statistics; None means the whole batch.
+        momentum: share of the old running value kept at an update.
+        epsilon: added to the variance.
+        dtype: dtype of the output; statistics and parameters are always float32.
+    """
+
+    group_size: int | None = None
+    momentum: float = 0.997
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Returns normalised, scaled and shifted x [B, H, W, C] in `dtype`.
+
+        In training the running averages (collection `batch_stats`) move by the mean over the
+        groups of the groups' means and unbiased variances (Bessel's correction, as in the fused
+        TensorFlow kernel); normalisation itself uses the biased variance.
+
+        Raises:
+            ValueError: when the batch is not a whole number of groups.
+        """
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        if not train:
+            return self._normalise(x, running_mean.value, running_var.value, scale, bias)
+
+        groups = in_groups(x, self.group_size)  # [G, n, H, W, C]
+        mean, var = _moments(groups)  # [G, C]
+        if not self.is_initializing():
+            count = groups[0, ..., 0].size  # n * H * W
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value = self._moved(running_mean.value, mean.mean(0))
+            running_var.value = self._moved(running_var.value, unbiased.mean(0))
+        expand = (slice(None), None, None, None)  # [G, C] -> [G, 1, 1, 1, C]
+        return self._normalise(groups, mean[expand], var[expand], scale, bias).reshape(x.shape)
+
+    def _moved(self, old: Array, new: Array) -> Array:
+        return self.momentum * old + (1 - self.momentum) * new
+
+    def _normalise(self, x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+
+
+def in_groups(x: Array, group_size: int | None) -> Array:
+    """[B, ...] -> [B / group_size, group_size, ...]; None makes one group of the batch.
+
+    Raises:
+        ValueError: when B is not a multiple of group_size.
+    """
+    size = group_size or x.shape[0]
+    if x.shape[0] % size:
+        raise ValueError(f"a batch of {x.shape[0]} is not divisible by group_size={size}")
+    return x.reshape(x.shape[0] // size, size, *x.shape[1:])
+
+
+def _moments(groups: Array) -> tuple[Array, Array]:
+    """Mean and biased variance [G, C] of [G, n, H, W, C], in float32."""
+    x = groups.astype(jnp.float32)
+    mean = x.mean((1, 2, 3))
+    return mean, jnp.square(x - mean[:, None, None, None]).mean((1, 2, 3))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pre-activation ResNet of Tencent ML-Images.
+
+He et al., "Identity Mappings in Deep Residual Networks" (2016), with the changes of the ML-Images
+release: no max-pooling (the first block of every stage, the first stage included, has stride 2),
+the stride sits on the 3x3 convolution, and the projection shortcut has its own BatchNorm and ReLU.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from mlimages_jax.models.batch_norm import GroupBatchNorm
+
+STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STAGE_WIDTHS = (256, 512, 1024, 2048)
+
+# tf.variance_scaling_initializer() of the original: scale 1, fan-in, truncated normal.
+conv_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def _conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
+    """A convolution without bias; symmetric padding also where the stride is above one."""
+    before = (kernel - 1) // 2
+    padding = [(before, kernel - 1 - before)] * 2
+    return nn.Conv(
+        width,
+        (kernel, kernel),
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=conv_init,
+        name=name,
+    )
+
+
+class Bottleneck(nn.Module):
+    """BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1, added to the shortcut.
+
+    Attributes:
+        width: channels of the block's output; the inner convolutions have a quarter.
+        stride: of the 3x3 convolution and of the projection.
+        project: whether the shortcut is BN-ReLU-1x1 rather than the identity.
+        norm: makes the BatchNorms.
+        dtype: of the computation.
+    """
+
+    width: int
+    stride: int
+    project: bool
+    norm: Callable[..., GroupBatchNorm]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), width]."""
+        norm, conv = self.norm, partial(_conv, dtype=self.dtype)
+        shortcut = x
+        if self.project:
+            shortcut = nn.relu(norm(name="shortcut_norm")(x, train=train))
+            shortcut = conv(self.width, 1, stride=self.stride, name="shortcut_conv")(shortcut)
+        x = nn.relu(norm(name="norm1")(x, train=train))
+        x = conv(self.width // 4, 1, name="conv1")(x)
+        x = nn.relu(norm(name="norm2")(x, train=train))
+        x = conv(self.width // 4, 3, stride=self.stride, name="conv2")(x)
+        x = nn.relu(norm(name="norm3")(x, train=train))
+        x = conv(self.width, 1, name="conv3")(x)
+        return x + shortcut
+
+
+class ResNet(nn.Module):
+    """Pictures in [-1, 1] to logits.
+
+    Attributes:
+        num_classes: width of the classifier.
+        stage_sizes: blocks in every stage.
+        stage_widths: output channels of every stage.
+        stem_width: channels of the first convolution.
+        stem_kernel: side of the first convolution's kernel.
+        group_size: examples that share BatchNorm statistics; None means the whole batch.
+        norm_momentum: share of the old running averages kept at a step.
+        dtype: of the computation; parameters, statistics, pooling and logits are float32.
+        remat: recompute a block's activations in the backward pass instead of keeping them.
+    """
+
+    num_classes: int
+    stage_sizes: Sequence[int] = STAGE_SIZES[101]
+    stage_widths: Sequence[int] = STAGE_WIDTHS
+    stem_width: int = 64
+    stem_kernel: int = 7
+    group_size: int | None = None
+    norm_momentum: float = 0.997
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, Array]:
+        """Runs the network.
+
+        Args:
+            images: float [B, H, W, 3] in [-1, 1], RGB.
+            train: use the statistics of the groups and move the running averages.
+
+        Returns:
+            logits float32 [B, num_classes] and pooled features float32 [B, stage_widths[-1]].
+
+        Raises:
+            ValueError: when stage_sizes and stage_widths differ in length.
+        """
+        if len(self.stage_sizes) != len(self.stage_widths):
+            raise ValueError(
+                f"{len(self.stage_sizes)} stage_sizes but {len(self.stage_widths)} stage_widths"
+            )
+        norm = partial(
+            GroupBatchNorm, self.group_size, momentum=self.norm_momentum, dtype=self.dtype
+        )
+        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        stem = _conv(self.stem_width, self.stem_kernel, stride=2, dtype=self.dtype, name="stem")
+        x = stem(images.astype(self.dtype))
+        for i, (size, width) in enumerate(zip(self.stage_sizes, self.stage_widths, strict=True)):
+            for j in range(size):
+                x = block(
+                    width,
+                    stride=2 if j == 0 else 1,
+                    project=j == 0,
+                    norm=norm,
+                    dtype=self.dtype,
+                    name=f"stage{i}_block{j}",
+                )(x, train)
+        x = nn.relu(norm(name="final_norm")(x, train=train))
+        features = x.astype(jnp.float32).mean((1, 2))  # [B, stage_widths[-1]]
+        logits = nn.Dense(self.num_classes, name="head")(features)  # [B, num_classes]
+        return logits, features

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Schedules and SGD with momentum as in the original's train.py and finetune.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Schedule = Callable[[Array | int], Array]
+
+
+def pretraining_schedule(
+    *,
+    learning_rate: float,
+    decay_steps: int,
+    decay_factor: float,
+    warmup_steps: int,
+    warmup_learning_rate: float,
+    warmup_decay_steps: int,
+    warmup_decay_factor: float,
+) -> Schedule:
+    """train.py: a staircase up during warm-up, then a staircase down.
+
+    Warm-up: warmup_learning_rate * warmup_decay_factor ** floor(step / warmup_decay_steps).
+    Afterwards learning_rate * decay_factor ** floor((step - 1) / decay_steps), with at most four
+    drops: the original compares with `<=`, so a drop comes one step after each multiple of
+    decay_steps, counted from step 0 and not from the end of the warm-up.
+
+    Returns:
+        step (int32 scalar) -> float32 scalar.
+    """
+
+    def schedule(step: Array | int) -> Array:
+        step = jnp.asarray(step)
+        warm = warmup_learning_rate * jnp.power(
+            jnp.float32(warmup_decay_factor), step // warmup_decay_steps
+        )
+        drops = jnp.minimum(jnp.maximum(step - 1, 0) // decay_steps, 4)
+        main = learning_rate * jnp.power(jnp.float32(decay_factor), drops)
+        return jnp.where(step < warmup_steps, warm, main)
+
+    return schedule
+
+
+def staircase_schedule(*, learning_rate: float, decay_steps: int, decay_factor: float) -> Schedule:
+    """finetune.py: learning_rate * decay_factor ** floor(step / decay_steps), float32."""
+    return lambda step: learning_rate * jnp.power(
+        jnp.float32(decay_factor), jnp.asarray(step) // decay_steps
+    )
+
+
+def cosine_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """Linear warm-up from 0, then half a cosine down to 0 at total_steps."""
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+
+
+def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float = 0.0) -> Any:
+    """The L2 coefficient of every leaf, a tree of floats shaped like `params`.
+
+    BatchNorm's scales and shifts (leaves of modules named *norm*) get `norm_weight_decay`;
+    kernels and the classifier's bias get `weight_decay`.
+    """
+
+    def factor(path: tuple[Any, ...], _: Any) -> float:
+        in_norm = any("norm" in str(key.key) for key in path)
+        return norm_weight_decay if in_norm else weight_decay
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def l2_penalty(params: Any, factors: Any) -> Array:
+    """Sum over leaves of factor / 2 * |w|^2, float32 scalar (tf.nn.l2_loss times the decay)."""
+    terms = jax.tree.map(lambda w, f: 0.5 * f * jnp.sum(jnp.square(w)), params, factors)
+    return jax.tree.reduce(jnp.add, terms)
+
+
+def add_l2_gradient(factors: Any) -> optax.GradientTransformation:
+    """Adds factor * w, the gradient of `l2_penalty`, to every gradient."""
+
+    def update(grads: Any, state: optax.OptState, params: Any = None) -> tuple[Any, optax.OptState]:
+        return jax.tree.map(lambda g, w, f: g + f * w if f else g, grads, params, factors), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def sgd_momentum(
+    *, momentum: float, decay: Any, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """The velocity of SGD: v = momentum * v + (g + decay * w).
+
+    The caller moves the parameters by -learning_rate(step) * v. The rate multiplies the velocity
+    and not the gradient, as in TensorFlow's MomentumOptimizer, so that a drop takes effect at
+    once; and it is a function of the training step alone, of which there is one.
+
+    Args:
+        momentum: in [0, 1).
+        decay: tree of L2 coefficients, from `decay_factors`.
+        nesterov: look ahead by one momentum step.
+    """
+    return optax.chain(add_l2_gradient(decay), optax.trace(decay=momentum, nesterov=nesterov))

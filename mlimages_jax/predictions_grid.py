@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A PNG of pictures with their true tags and what a model says, for people to look at."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_SMALLEST_WIDTH = 180  # smaller pictures are enlarged, so that there is room for a tag below
+_GAP = 12
+_FONT_SIZE = 14
+_LINE_HEIGHT = 18
+_GREY, _BLACK, _GREEN, _RED = (130, 130, 130), (30, 30, 30), (0, 125, 60), (205, 30, 30)
+
+_Line = tuple[str, str, tuple[int, int, int]]  # text that may be shortened, the rest, colour
+
+
+def save_grid(
+    path: str | Path,
+    images: np.ndarray,
+    *,
+    true_tags: Sequence[Sequence[str]],
+    predicted_tags: Sequence[Sequence[tuple[str, float]]],
+    columns: int = 6,
+) -> Path:
+    """Writes the grid.
+
+    Args:
+        path: of the PNG; its folder is made.
+        images: uint8 [n, H, W, 3], RGB.
+        true_tags: names, one a line, for each of the n pictures.
+        predicted_tags: (name, score) pairs in the order to show; green where the name is among the
+            true ones, red otherwise.
+        columns: pictures side by side.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: images of another shape or type, no images, lengths that differ, no column.
+    """
+    _check(images, true_tags=true_tags, predicted_tags=predicted_tags, columns=columns)
+    captions = [
+        _caption(true, predicted) for true, predicted in zip(true_tags, predicted_tags, strict=True)
+    ]
+    pictures = [_enlarge(Image.fromarray(image)) for image in images]
+    columns = min(columns, len(pictures))
+    width, height = pictures[0].size
+    starts = range(0, len(pictures), columns)
+    row_heights = [
+        height + 2 * _GAP + _LINE_HEIGHT * max(map(len, captions[start : start + columns]))
+        for start in starts
+    ]
+    grid = Image.new("RGB", (_GAP + columns * (width + _GAP), _GAP + sum(row_heights)), "white")
+    for start, top in zip(starts, _GAP + np.cumsum([0, *row_heights]), strict=False):
+        for column, index in enumerate(range(start, min(start + columns, len(pictures)))):
+            left = _GAP + column * (width + _GAP)
+            grid.paste(pictures[index], (left, int(top)))
+            _write(grid, captions[index], left=left, top=int(top) + height + 4, width=width)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(path, format="PNG")
+    return path
+
+
+def _caption(true: Sequence[str], predicted: Sequence[tuple[str, float]]) -> list[_Line]:
+    lines: list[_Line] = [("true", "", _GREY)]
+    lines += [(name, "", _BLACK) for name in true]
+    lines += [("predicted", "", _GREY)]
+    lines += [
+        (name, f"  {score:.2f}", _GREEN if name in true else _RED) for name, score in predicted
+    ]
+    return lines
+
+
+def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width: int) -> None:
+    """Writes a caption; names too long for the width end in an ellipsis, scores stay whole."""
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(size=_FONT_SIZE)
+    for number, (text, rest, color) in enumerate(lines):
+        shown = text
+        while shown and draw.textlength(_with_ellipsis(shown, text) + rest, font=font) > width:
+            shown = shown[:-1]
+        place = (left, top + number * _LINE_HEIGHT)
+        draw.text(place, _with_ellipsis(shown, text) + rest, fill=color, font=font)
+
+
+def _with_ellipsis(shown: str, text: str) -> str:
+    return shown if shown == text else shown.rstrip(" ,") + "…"
+
+
+def _enlarge(picture: Image.Image) -> Image.Image:
+    factor = max(1, math.ceil(_SMALLEST_WIDTH / picture.width))
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _check(
+    images: np.ndarray,
+    *,
+    true_tags: Sequence[Sequence[str]],
+    predicted_tags: Sequence[Sequence[tuple[str, float]]],
+    columns: int,
+) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
+        raise ValueError(
+            f"images are {images.dtype} {images.shape}: give uint8 [n, H, W, 3], n > 0"
+        )
+    if not len(images) == len(true_tags) == len(predicted_tags):
+        raise ValueError(
+            f"{len(images)} images, {len(true_tags)} true_tags and {len(predicted_tags)} "
+            "predicted_tags: give one of each for every picture"
+        )
+    if columns < 1:
+        raise ValueError(f"columns={columns}: must be at least 1")

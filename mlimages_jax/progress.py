@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a person sees of the training steps: a line and scalars a period, read late."""
+
+import contextlib
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import logging
+from jax import Array
+
+from mlimages_jax.metrics_writer import MetricsWriter
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient is no longer a number."""
+
+
+@dataclasses.dataclass
+class _Period:
+    """Steps between two log lines: their metrics, still on the device, and their clock."""
+
+    last_step: int
+    metrics: list[dict[str, Array]]
+    seconds: float
+    seconds_waited: float
+
+
+class Progress:
+    """Collects step metrics and reports them one period late, so that no step waits for a log line.
+
+    Args:
+        writer: of scalars.
+        total_steps: for the time left.
+        batch_size: global, for images per second.
+        every: steps in a period.
+    """
+
+    def __init__(self, writer: MetricsWriter, *, total_steps: int, batch_size: int, every: int):
+        self._writer = writer
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._every = every
+        self._metrics: list[dict[str, Array]] = []
+        self._finished: list[_Period] = []
+        self._start, self._waited_before = time.perf_counter(), 0.0
+
+    def add(self, step: int, metrics: dict[str, Array], *, seconds_waited: float) -> None:
+        """Takes the metrics of a step without reading them; reports the period before last.
+
+        Args:
+            step: updates done, this one included.
+            metrics: scalars on the device.
+            seconds_waited: for input, since the start of the program.
+
+        Raises:
+            NonFiniteError: when a period that is read holds a loss that is not a number.
+        """
+        self._metrics.append(metrics)
+        if step % self._every and step != self._total_steps:
+            return
+        now = time.perf_counter()
+        waited = seconds_waited - self._waited_before
+        self._finished.append(_Period(step, self._metrics, now - self._start, waited))
+        self._metrics, self._start, self._waited_before = [], now, seconds_waited
+        while len(self._finished) > 1:
+            self._report(self._finished.pop(0))
+
+    def flush(self) -> None:
+        """Reads everything, waiting for the device; reports the periods that are complete.
+
+        Raises:
+            NonFiniteError: as `add`.
+        """
+        while self._finished:
+            self._report(self._finished.pop(0))
+        _check_finite(jax.device_get(self._metrics))
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leaves out what happens inside (evaluation, saving) from the clock."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def _report(self, period: _Period) -> None:
+        rows = jax.device_get(period.metrics)
+        _check_finite(rows)
+        values = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        bad = self._batch_size - values.pop("pictures")
+        rate = len(rows) / period.seconds
+        waiting = min(period.seconds_waited / period.seconds, 1.0)
+        values["learning_rate"] = float(rows[-1]["learning_rate"])
+        values |= {"images_per_second": rate * self._batch_size, "input_wait": waiting}
+        values["bad_pictures_per_step"] = bad
+        left = datetime.timedelta(seconds=round((self._total_steps - period.last_step) / rate))
+        logging.info(
+            "step %d/%d  loss %.4f  %.1f images/s  waiting for input %.0f%%  %s left",
+            period.last_step, self._total_steps, values["loss"],
+            values["images_per_second"], 100 * waiting, left,
+        )  # fmt: skip
+        self._writer.write(period.last_step, {f"train/{k}": v for k, v in values.items()})
+
+
+def _check_finite(rows: list[dict[str, np.ndarray]]) -> None:
+    for row in rows:
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+            raise NonFiniteError(
+                f"loss {row['loss']}, gradient norm {row['gradient_norm']} at learning rate "
+                f"{row['learning_rate']}"
+            )

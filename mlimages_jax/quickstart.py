@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The quickstart: draws a small data set, trains on it, and says what to look at and try next."""
+
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from mlimages_jax.train import train
+from tfds_builders import shapes
+
+WHAT_NEXT = """
+Done. Look at
+  {workdir}/predictions.png    validation pictures with true and predicted tags
+  {workdir}/per_class.tsv      average precision of every class
+  {workdir}/metrics.jsonl      all numbers by step (or: tensorboard --logdir {workdir})
+
+Try next
+  train on your own pictures   a folder with dictionary.txt, train_image_list.txt, val_image_list.txt
+                               and images/, then
+                               python -m tfds_builders.ml_images --manual_dir=FOLDER --data_dir=data
+                               and --config.data.folder=THE_FOLDER_IT_PRINTS with this same config
+  another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir
+  the real thing               --config=configs/pretrain.py
+"""
+
+
+def quickstart(config: ConfigDict, workdir: epath.PathLike) -> None:
+    """Builds the drawn data set where `config.data.folder` is empty, trains, prints what is next.
+
+    Args:
+        config: of configs/quickstart.py.
+        workdir: the data set goes to workdir/data.
+
+    Raises:
+        Exception: what `train.train` raises.
+    """
+    if not config.data.folder:
+        data_dir = epath.Path(workdir) / "data"
+        logging.info("drawing the data set `shapes` into %s (once)", data_dir)
+        config.data.folder = str(shapes.build(data_dir))
+    train(config, workdir)
+    print(WHAT_NEXT.format(workdir=workdir))

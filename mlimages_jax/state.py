@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Everything a training step changes, in one frozen tree, and its sharded initialisation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+
+from mlimages_jax import losses, sharding
+
+
+@struct.dataclass
+class TrainState:
+    """The state of training.
+
+    Attributes:
+        step: int32 scalar, updates done. It is also the position in the data.
+        params: nested dict of float32 arrays.
+        batch_stats: BatchNorm's running averages, nested dict of float32 arrays.
+        opt_state: the optimizer's slots.
+        class_counts: counts of the weighted loss [G, C]; None for other losses.
+    """
+
+    step: Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    class_counts: losses.ClassCounts | None
+
+
+def abstract_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    image_size: int,
+    count_groups: int | None,
+    mesh: Mesh,
+    fsdp_min_size: int | None = None,
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without allocating it.
+
+    Args:
+        model: called as `model.init(key, images)`; has `num_classes`.
+        optimizer: of the parameters.
+        image_size: side of the pictures.
+        count_groups: groups of the weighted loss; None when the loss keeps no counts.
+        mesh: where the state will live.
+        fsdp_min_size: elements from which on a leaf is sharded; None replicates all.
+    """
+    shapes = jax.eval_shape(
+        lambda: _initialise(model, optimizer, image_size, count_groups, jax.random.key(0))
+    )
+    shardings = TrainState(
+        step=sharding.replicated(mesh),
+        params=sharding.shard_parameters(shapes.params, mesh, min_size=fsdp_min_size),
+        batch_stats=sharding.shard_parameters(shapes.batch_stats, mesh, min_size=None),
+        opt_state=sharding.shard_parameters(shapes.opt_state, mesh, min_size=fsdp_min_size),
+        class_counts=sharding.shard_groups(shapes.class_counts, mesh),
+    )
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
+    )
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_size: int,
+    count_groups: int | None,
+    like: TrainState,
+) -> TrainState:
+    """A fresh state, every leaf made on the devices that will hold it.
+
+    Args:
+        like: from `abstract_state`, gives the shardings.
+        seed: of the parameters.
+        model: as for `abstract_state`.
+        optimizer: as for `abstract_state`.
+        image_size: as for `abstract_state`.
+        count_groups: as for `abstract_state`.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    initialise = jax.jit(
+        lambda key: _initialise(model, optimizer, image_size, count_groups, key),
+        out_shardings=shardings,
+    )
+    return initialise(jax.random.key(seed))
+
+
+def _initialise(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_size: int,
+    count_groups: int | None,
+    key: Array,
+) -> TrainState:
+    variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)))
+    counts = losses.initial_counts(count_groups, model.num_classes) if count_groups else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        class_counts=counts,
+    )

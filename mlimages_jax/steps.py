@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What happens on the device: pure training, evaluation and prediction steps.
+
+Batches are described in `mlimages_jax.data`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from mlimages_jax.data import augment
+from mlimages_jax.losses import Loss
+from mlimages_jax.state import TrainState
+
+Batch = dict[str, Array]
+
+
+def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> Array:
+    """Sparse labels to float32 [B, C]; rows outside the mask are unknown (-1) throughout.
+
+    The scatter sits under vmap: example by example it needs no communication between devices.
+    `set` rather than `max` keeps -1.
+
+    Args:
+        batch: with labels, confidences and mask.
+        num_classes: C.
+        unlisted: the target of a class that a picture does not list.
+    """
+
+    def one(labels: Array, confidences: Array) -> Array:
+        row = jnp.full(num_classes, unlisted, jnp.float32)
+        return row.at[labels].set(confidences, mode="drop")
+
+    targets = jax.vmap(one)(batch["labels"], batch["confidences"])
+    return jnp.where(batch["mask"][:, None], targets, -1.0)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Array], Array],
+    augmentation: Callable[[Array, Array], Array],
+    seed: int,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update.
+
+    Every random draw is a function of (seed, step) and of the place in the global batch, so that
+    neither a restart nor the number of devices changes it.
+
+    Args:
+        state: before the step; donate it.
+        batch: the global batch.
+        model: `apply(variables, images, train)` -> logits, features.
+        loss: see `losses.Loss`.
+        optimizer: gives the velocity, see `optimizers.sgd_momentum`.
+        schedule: step -> learning rate.
+        augmentation: (key, images) -> float32 images in [-1, 1].
+        seed: of the run.
+
+    Returns:
+        The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
+        pictures (rows inside the mask).
+    """
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    augment_key, loss_key = jax.random.split(key)
+    images = augmentation(augment_key, batch["image"])
+    targets = dense_targets(batch, num_classes=model.num_classes)
+
+    def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        value, counts = loss(logits, targets, state.class_counts, key=loss_key, train=True)
+        return value, (updates["batch_stats"], counts)
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (value, (batch_stats, counts)), grads = gradient(state.params)
+    velocity, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    learning_rate = schedule(state.step)
+    params = jax.tree.map(lambda w, v: w - learning_rate * v, state.params, velocity)
+    metrics = {
+        "loss": value,
+        "learning_rate": jnp.asarray(learning_rate, jnp.float32),
+        "gradient_norm": optax.tree.norm(grads),
+        "pictures": batch["mask"].sum().astype(jnp.float32),
+    }
+    return TrainState(state.step + 1, params, batch_stats, opt_state, counts), metrics
+
+
+def predict_step(
+    params: Any, batch_stats: Any, images: Array, *, model: nn.Module
+) -> tuple[Array, Array]:
+    """Logits float32 [B, C] and features float32 [B, F] with the running statistics."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    return model.apply(variables, augment.to_model_input(images), train=False)
+
+
+def eval_step(
+    params: Any, batch_stats: Any, batch: Batch, *, model: nn.Module, loss: Loss
+) -> dict[str, Array]:
+    """Logits [B, C], targets [B, C], mask [B], and the sum of the loss over the mask's rows.
+
+    Counts neither enter nor leave: evaluation cannot move them.
+    """
+    logits, _ = predict_step(params, batch_stats, batch["image"], model=model)
+    targets = dense_targets(batch, num_classes=model.num_classes)
+
+    def one(row: Array, target: Array) -> Array:
+        return loss(row[None], target[None], None, key=jax.random.key(0), train=False)[0]
+
+    values = jax.vmap(one)(logits, targets)  # [B]
+    total = jnp.where(batch["mask"], values, 0.0).sum()
+    return {"logits": logits, "targets": targets, "mask": batch["mask"], "loss_sum": total}

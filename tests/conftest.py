@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Eight virtual CPU devices, and the folders of real data and golden numbers where they exist."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: the numbers of the original are not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Numbers of the original code."""
+    return _folder("golden")
+
+
+@pytest.fixture(scope="session")
+def stamps_dir() -> Path:
+    """822 + 196 small real pictures in the sets' own list format."""
+    return _folder("data/stamps")
+
+
+@pytest.fixture(scope="session")
+def tencent_dir() -> Path:
+    """The published example files: category file, lists, four photographs, two tfrecords."""
+    return _folder("data/tencent")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from tests import reference
+
+SMALL = {"stage_sizes": (1, 2), "stage_widths": (16, 32), "stem_width": 8}
+
+
+def _forward(golden, name: str, **kwargs):
+    numbers = np.load(golden / f"forward_{name}.npz")
+    size, classes = int(numbers["resnet_size"]), int(numbers["class_num"])
+    model = ResNet(classes, stage_sizes=STAGE_SIZES[size], **kwargs)
+    images = reference.input_images(
+        *(int(numbers[key]) for key in ("seed", "n", "height", "width"))
+    )
+    np.testing.assert_allclose(images.sum(dtype=np.float64), numbers["input_sum"], rtol=1e-6)
+    variables = reference.variables(golden, size, classes)
+    return numbers, jax.jit(model.apply)(variables, images)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50_c1000_64_seed0",
+        "resnet50_c11166_64_seed0",
+        "resnet101_c1000_64_seed0",
+        pytest.param("resnet50_c1000_224_seed0", marks=pytest.mark.slow),
+        pytest.param("resnet50_c1000_299_seed0", marks=pytest.mark.slow),
+        pytest.param("resnet101_c1000_224_seed0", marks=pytest.mark.slow),
+        pytest.param("resnet101_c11166_224_seed0", marks=pytest.mark.slow),
+    ],
+)
+def test_forward_equals_the_original(golden_dir, name):
+    numbers, (logits, features) = _forward(golden_dir, name)
+    np.testing.assert_allclose(features, numbers["feat"], atol=1e-4)
+    shown = numbers["logits"]
+    np.testing.assert_allclose(logits[:, : shown.shape[1]], shown, atol=3e-5)
+    np.testing.assert_array_equal(logits.argmax(1), numbers["logits_argmax"])
+    np.testing.assert_allclose(np.linalg.norm(logits, axis=1), numbers["logits_norm"], rtol=1e-5)
+
+
+def test_training_statistics_equal_the_original(golden_dir):
+    numbers = np.load(golden_dir / "bn_training_resnet50_c1000_64_seed0.npz")
+    variables = reference.variables(golden_dir, 50, 1000)
+    images = reference.input_images(0, int(numbers["n"]), 64, 64)
+    model = ResNet(1000, stage_sizes=STAGE_SIZES[50])
+    (logits, features), updates = jax.jit(
+        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])
+    )(variables, images)
+    np.testing.assert_allclose(logits, numbers["logits"], atol=3e-5)
+    np.testing.assert_allclose(features, numbers["feat"], atol=1e-4)
+    names = [key for key in numbers if key.startswith("var:")]
+    assert len(names) == 106
+    for name in names:
+        ours = reference.look_up(updates, reference.our_path(name.removeprefix("var:")))
+        np.testing.assert_allclose(ours, numbers[name], atol=2e-6, rtol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [50, 101, 152])
+def test_parameter_names_and_shapes_are_the_originals(golden_dir, size):
+    model = ResNet(1000, stage_sizes=STAGE_SIZES[size])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    ours = {path: list(leaf.shape) for path, leaf in traverse_util.flatten_dict(shapes).items()}
+    theirs = {
+        reference.our_path(name): shape
+        for name, shape in reference.variable_names(golden_dir, size, 1000)
+    }
+    assert ours == theirs
+
+
+def test_the_pretraining_network_has_65375326_parameters():
+    shapes = jax.eval_shape(ResNet(11166).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 65_375_326
+
+
+def test_every_stage_halves_the_picture():
+    model = ResNet(5, **SMALL)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    _, captured = model.apply(
+        variables, jnp.zeros((1, 64, 64, 3)), capture_intermediates=True, mutable=["intermediates"]
+    )
+    sides = {
+        name: captured["intermediates"][name]["__call__"][0].shape[1]
+        for name in ("stem", "stage0_block0", "stage1_block0", "stage1_block1")
+    }
+    assert sides == {"stem": 32, "stage0_block0": 16, "stage1_block0": 8, "stage1_block1": 8}
+
+
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
+    model = ResNet(5, dtype=jnp.bfloat16, **SMALL)
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images)
+    (logits, features), updates = model.apply(variables, images, train=True, mutable="batch_stats")
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, updates))} == {jnp.dtype("float32")}
+    assert logits.dtype == features.dtype == jnp.float32
+    exact, _ = ResNet(5, **SMALL).apply(variables, images, train=True, mutable="batch_stats")
+    np.testing.assert_allclose(logits, exact[0], atol=0.05)
+
+
+def test_remat_changes_neither_names_nor_gradients():
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3))
+    plain, remat = ResNet(5, **SMALL), ResNet(5, remat=True, **SMALL)
+    variables = plain.init(jax.random.key(0), images)
+    assert jax.tree.structure(variables) == jax.tree.structure(remat.init(jax.random.key(0), images))
+
+    def gradient(model):
+        def loss(params):
+            outputs, _ = model.apply(
+                {**variables, "params": params}, images, train=True, mutable="batch_stats"
+            )
+            return jnp.square(outputs[0]).sum()
+
+        return jax.grad(loss)(variables["params"])
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4),
+        gradient(plain),
+        gradient(remat),
+    )
+
+
+def test_unequal_stage_lists_are_refused():
+    with pytest.raises(ValueError, match="2 stage_sizes but 4 stage_widths"):
+        ResNet(5, stage_sizes=(1, 1)).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from mlimages_jax import losses, optimizers, sharding, steps
+from mlimages_jax.data import NO_LABEL, augment
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.state import TrainState, abstract_state, create_state
+from tests import reference
+
+
+def _batch(images, targets):
+    count, classes = targets.shape
+    return {
+        "image": images,
+        "labels": np.broadcast_to(np.arange(classes, dtype=np.int32), (count, classes)),
+        "confidences": np.asarray(targets, np.float32),
+        "mask": np.ones(count, bool),
+    }
+
+
+def test_targets_by_hand():
+    batch = {
+        "labels": jnp.array([[1, 3, NO_LABEL], [0, NO_LABEL, NO_LABEL], [2, 2, 2]]),
+        "confidences": jnp.array([[0.8, -1, 0], [1, 0, 0], [1, 1, 1.0]]),
+        "mask": jnp.array([True, True, False]),
+    }
+    targets = steps.dense_targets(batch, num_classes=4)
+    np.testing.assert_allclose(targets, [[0, 0.8, 0, -1], [1, 0, 0, 0], [-1] * 4])
+    targets = steps.dense_targets(batch, num_classes=4, unlisted=-1.0)
+    np.testing.assert_allclose(targets[0], [-1, 0.8, -1, -1])
+
+
+def test_training_equals_the_original(golden_dir):
+    """Four steps of train.py: loss, counts, first gradients (through the velocity), parameters."""
+    numbers = np.load(golden_dir / "train_steps_resnet50_c40_64_seed5.npz")
+    classes, count = int(numbers["class_num"]), int(numbers["n"])
+    start = reference.variables(golden_dir, int(numbers["resnet_size"]), classes)
+    model = ResNet(classes, stage_sizes=STAGE_SIZES[50])
+    factors = optimizers.decay_factors(start["params"], weight_decay=1e-4)
+    optimizer = optimizers.sgd_momentum(momentum=0.9, decay=factors)
+
+    def loss(logits, targets, counts, *, key, train):
+        del key, train
+        return losses.weighted_sigmoid_cross_entropy(logits, targets, counts, selected=selected)
+
+    @jax.jit
+    def step(state, batch, negative_selection):
+        nonlocal selected
+        selected = negative_selection
+        return steps.train_step(
+            state,
+            batch,
+            model=model,
+            loss=loss,
+            optimizer=optimizer,
+            schedule=lambda step: 0.01 * jnp.float32(1.297) ** (step // 2),
+            augmentation=lambda _, images: images,
+            seed=0,
+        )
+
+    selected = None
+    state = TrainState(
+        step=jnp.int32(0),
+        params=start["params"],
+        batch_stats=start["batch_stats"],
+        opt_state=optimizer.init(start["params"]),
+        class_counts=losses.initial_counts(1, classes),
+    )
+    for i in range(len(numbers["loss"])):
+        images = reference.input_images(int(numbers["images_seed"][i]), count, 64, 64)
+        penalty = optimizers.l2_penalty(state.params, factors)
+        state, metrics = step(
+            state, _batch(images, numbers["labels"][i]), numbers["neg_select"][i][None] > 0
+        )
+        np.testing.assert_allclose(metrics["loss"], numbers["cross_entropy"][i], rtol=1e-3)
+        np.testing.assert_allclose(metrics["loss"] + penalty, numbers["loss"][i], rtol=1e-3)
+        np.testing.assert_allclose(
+            metrics["learning_rate"], numbers["learning_rate"][i], rtol=1e-6
+        )
+        np.testing.assert_array_equal(state.class_counts.positive[0], numbers["pos_count"][i])
+        np.testing.assert_array_equal(state.class_counts.negative[0], numbers["neg_count"][i])
+        if i == 0:  # the first velocity is the gradient of the whole loss
+            velocity = {"params": state.opt_state[1].trace}
+            for name, norm, first in zip(
+                numbers["grad_names"],
+                numbers["grad_norms_step0"],
+                numbers["grad_first4_step0"],
+                strict=True,
+            ):
+                ours = reference.look_up(velocity, reference.our_path(str(name)))
+                np.testing.assert_allclose(np.linalg.norm(ours), norm, rtol=1e-4, err_msg=name)
+                np.testing.assert_allclose(ours.ravel()[:4], first, atol=3e-4 * norm, err_msg=name)
+    _assert_changes_agree(numbers, start, state)
+
+
+def _assert_changes_agree(numbers, start, state):
+    end = {"params": state.params, "batch_stats": state.batch_stats}
+    compared = 0
+    for name, change in zip(numbers["final_names"], numbers["final_change_norms"], strict=True):
+        if "/Momentum" in name or "/" not in name:
+            continue
+        path = reference.our_path(str(name))
+        ours = reference.look_up(end, path) - reference.look_up(start, path)
+        np.testing.assert_allclose(np.linalg.norm(ours), change, rtol=5e-2, err_msg=name)
+        compared += 1
+    assert compared == 267
+
+
+SMALL = {"stage_sizes": (1, 1), "stage_widths": (16, 32), "stem_width": 8}
+CLASSES, BATCH, GROUP = 24, 16, 4
+
+
+def _run(devices: int, fsdp_min_size: int | None, count: int = 5):
+    """Losses and final state of a small training, group size 4, on some of the devices."""
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    model = ResNet(CLASSES, group_size=GROUP, **SMALL)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    optimizer = optimizers.sgd_momentum(
+        momentum=0.9, decay=optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
+    )
+    groups = BATCH // GROUP
+    like = abstract_state(
+        model,
+        optimizer,
+        image_size=32,
+        count_groups=groups,
+        mesh=mesh,
+        fsdp_min_size=fsdp_min_size,
+    )
+    state = create_state(
+        model, optimizer, seed=3, image_size=32, count_groups=groups, like=like
+    )
+    step = jax.jit(
+        functools.partial(
+            steps.train_step,
+            model=model,
+            loss=functools.partial(losses.weighted_loss, group_size=GROUP),
+            optimizer=optimizer,
+            schedule=lambda _: jnp.float32(0.05),
+            augmentation=augment.pretrain_augment,
+            seed=7,
+        ),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), None),
+    )
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(count):
+        batch = _batch(
+            rng.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8),
+            (rng.random((BATCH, CLASSES)) < 0.2).astype(np.float32),
+        )
+        batch = jax.device_put(batch, sharding.by_example(mesh))
+        before = state
+        state, metrics = step(state, batch)
+        values.append(float(metrics["loss"]))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before)), "the state is donated"
+    return values, jax.device_get(state), state
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return _run(1, None)
+
+
+@pytest.mark.parametrize(("devices", "fsdp_min_size"), [(8, None), (8, 256), (4, None)])
+def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size):
+    values, state, _ = one_device
+    other_values, other_state, placed = _run(devices, fsdp_min_size)
+    np.testing.assert_allclose(other_values, values, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, other_state.params
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal, state.class_counts, other_state.class_counts
+    )
+    kernel = placed.params["head"]["kernel"]
+    assert kernel.sharding.is_fully_replicated == (fsdp_min_size is None)
+
+
+def test_the_group_size_matters(one_device, monkeypatch):
+    monkeypatch.setattr("tests.test_steps.GROUP", 8)
+    assert abs(_run(1, None, count=2)[0][1] - one_device[0][1]) > 1e-3
+
+
+def test_rows_outside_the_mask_add_nothing_to_the_evaluation():
+    model = ResNet(CLASSES, **SMALL)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    batch = _batch(images, (rng.random((4, CLASSES)) < 0.2))
+    evaluate = functools.partial(
+        steps.eval_step,
+        variables["params"],
+        variables["batch_stats"],
+        model=model,
+        loss=losses.weighted_loss,
+    )
+    full = evaluate(batch)
+    half = evaluate({**batch, "mask": np.array([True, True, False, False])})
+    alone = evaluate({key: value[:2] for key, value in batch.items()})
+    np.testing.assert_allclose(half["loss_sum"], alone["loss_sum"], rtol=1e-5)
+    assert half["loss_sum"] < full["loss_sum"]
+    assert traverse_util.flatten_dict(variables["params"])
+
+
+def test_the_head_is_float32_and_gradients_ignore_the_weights():
+    counts = losses.initial_counts(1, 3)
+
+    def value(logits):
+        loss, _ = losses.weighted_sigmoid_cross_entropy(
+            logits, jnp.eye(3), counts, selected=jnp.ones((1, 3), bool)
+        )
+        return loss
+
+    weight = -np.log10(0.101)
+    expected = weight * np.where(np.eye(3), -12 * 0.5, 0.5) / 3
+    np.testing.assert_allclose(jax.grad(value)(jnp.zeros((3, 3))), expected, rtol=1e-5)

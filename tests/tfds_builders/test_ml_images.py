@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The builder on a handful of pictures, on bad ones, and on the stamps; read back in every way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import picture_files
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax.data.decode import decode
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import read_label_list
+from tfds_builders import ml_images
+from tfds_builders.ml_images import __main__ as command
+from tfds_builders.ml_images import ml_images_dataset_builder
+
+DICTIONARY = """\
+category_index\tcategory_id\tindex_of_parent_category\tcategory name
+0\tn0\t-1\tanimal
+1\tn1\t0\tdog, domestic dog
+2\tn2\t1\tpoodle
+3\tn3\t-1\tvehicle
+4\tn4\t3\tcar
+"""
+TRAIN = [
+    "a/red.jpg\t2:0.9\t4:1",
+    "grey.jpg\t1:1\t0:0.5",
+    "cmyk.jpg\t3:-1",
+    "none.jpg",
+    "deep.png\t4",
+]
+VAL = ["a/red.jpg\t0:1"]
+REPOSITORY = Path(ml_images.__file__).parents[2]
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+class NoTensorFlow(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "tensorflow" else super().find_spec(name, path, target)
+sys.meta_path = [NoTensorFlow if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+@pytest.fixture
+def manual_dir(tmp_path) -> Path:
+    folder = tmp_path / "manual"
+    (folder / "images" / "a").mkdir(parents=True)
+    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
+    (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
+    images = {
+        "a/red.jpg": picture_files.jpeg(picture_files.quadrants()),
+        "grey.jpg": picture_files.grey_jpeg(),
+        "cmyk.jpg": picture_files.GOOD["cmyk"](),
+        "none.jpg": picture_files.jpeg(picture_files.noise()),
+        "deep.png": picture_files.deep_png(),
+    }
+    for name, data in images.items():
+        (folder / "images" / name).write_bytes(data)
+    return folder
+
+
+def records(folder: Path, split: str) -> list[dict]:
+    """All examples of a split, shard by shard, parsed without TFDS."""
+    paths = sorted(folder.glob(f"*-{split}.array_record-*"))
+    examples = []
+    for path in paths:
+        source = ArrayRecordDataSource(os.fspath(path))
+        for record in source.__getitems__(range(len(source))):
+            features = tf_example_pb2.Example.FromString(record).features.feature
+            examples.append(
+                {
+                    "name": features["name"].bytes_list.value[0].decode(),
+                    "image": features["image"].bytes_list.value[0],
+                    "labels": list(features["labels"].int64_list.value),
+                    "confidences": list(features["confidences"].float_list.value),
+                    "height": features["height"].int64_list.value[0],
+                    "width": features["width"].int64_list.value[0],
+                }
+            )
+    return examples
+
+
+def labels_of(folder: Path, split: str) -> dict[str, dict[int, float]]:
+    return {
+        example["name"]: dict(
+            zip(example["labels"], np.round(example["confidences"], 3).tolist(), strict=True)
+        )
+        for example in records(folder, split)
+    }
+
+
+def test_the_set_holds_the_rows_of_the_lists(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", short_side=None)
+    assert folder == tmp_path / "data/ml_images/released_original/1.0.0"
+    train = records(folder, "train")
+    assert [example["name"] for example in train] == [row.split("\t")[0] for row in TRAIN]
+    assert labels_of(folder, "train") == {
+        "a/red.jpg": {2: 0.9, 4: 1.0},
+        "grey.jpg": {1: 1.0, 0: 0.5},
+        "cmyk.jpg": {3: -1.0},
+        "none.jpg": {},
+        "deep.png": {4: 1.0},
+    }
+    assert labels_of(folder, "val") == {"a/red.jpg": {0: 1.0}}
+    assert train[0]["image"] == (manual_dir / "images/a/red.jpg").read_bytes()  # a clean JPEG
+    assert [(e["height"], e["width"]) for e in train] == [(32, 64)] * 3 + [(64, 96), (32, 64)]
+    error = np.abs(decode(train[4]["image"]).astype(int) - picture_files.quadrants())
+    assert error.max() < 10  # the 16-bit PNG, now a JPEG
+
+
+def test_what_lies_beside_the_records(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", short_side=None)
+    assert json.loads((folder / "metadata.json").read_text()) == {
+        "num_classes": 5,
+        "max_labels": 2,
+        "labels": "released",
+        "short_side": None,
+        "skipped": {"train": 0, "val": 0},
+    }
+    assert Hierarchy.from_file(folder / "dictionary.txt").names[1] == "dog, domestic dog"
+    assert (folder / "skipped.tsv").read_text() == "split\tname\treason\tmessage\n"
+
+
+def test_tfds_reads_the_same(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", name="mine", short_side=16)
+    builder = tfds.builder_from_directory(folder)
+    assert (builder.info.name, builder.info.config_name) == ("mine", "released_16")
+    assert builder.info.metadata["num_classes"] == 5
+    raw = records(folder, "train")
+    source = builder.as_data_source(split="train")
+    assert len(source) == len(raw) == builder.info.splits["train"].num_examples
+    for example, expected in zip(source, raw, strict=True):
+        assert example["name"].decode() == expected["name"]
+        assert example["image"].shape == (16, expected["width"], 3)
+        assert example["labels"].dtype == np.int32
+        np.testing.assert_array_equal(example["labels"], expected["labels"])
+        np.testing.assert_array_equal(example["confidences"], np.float32(expected["confidences"]))
+        assert (example["height"], example["width"]) == (expected["height"], expected["width"])
+
+
+def test_closed_labels_hold_all_ancestors(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", labels="closed")
+    assert folder.parent.name == "closed_320"
+    assert labels_of(folder, "train") == {
+        "a/red.jpg": {0: 0.9, 1: 0.9, 2: 0.9, 3: 1.0, 4: 1.0},
+        "grey.jpg": {0: 1.0, 1: 1.0},
+        "cmyk.jpg": {3: -1.0},
+        "none.jpg": {},
+        "deep.png": {3: 1.0, 4: 1.0},
+    }
+    assert json.loads((folder / "metadata.json").read_text())["max_labels"] == 5
+
+
+def test_rows_are_dealt_to_the_shards(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", num_shards=2)
+    names = [row.split("\t")[0] for row in TRAIN]
+    assert [example["name"] for example in records(folder, "train")] == names[::2] + names[1::2]
+    assert tfds.builder_from_directory(folder).info.splits["train"].shard_lengths == [3, 2]
+    assert len(list(folder.glob("*-val.array_record-*"))) == 1  # one row
+
+
+@pytest.mark.parametrize(
+    ("rows", "shards"),
+    [(1, 1), (4_096, 1), (4_097, 2), (8_193, 4), (88_739, 32), (17_609_752, 8_192)],
+)
+def test_default_number_of_shards(rows, shards):
+    assert ml_images_dataset_builder._default_num_shards(rows) == shards
+
+
+def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
+    (tmp_path / "images").symlink_to(stamps_dir / "images")
+    for name in ("dictionary.txt", "val_image_list.txt"):
+        (tmp_path / name).write_bytes((stamps_dir / name).read_bytes())
+    folder = ml_images.build(
+        tmp_path, tmp_path / "here", short_side=64, num_shards=3, num_workers=1
+    )
+    flags = [f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'there'}", "--short_side=64",
+             "--num_shards=3", "--num_workers=5"]  # fmt: skip
+    module = [sys.executable, "-m", "tfds_builders.ml_images"]
+    subprocess.run(module + flags, cwd=REPOSITORY, check=True)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    assert len(files) == 3 + 5
+    for path in files:
+        other = tmp_path / "there" / path.relative_to(tmp_path / "here")
+        assert other.read_bytes() == path.read_bytes(), path.name
+
+
+def test_stamps(stamps_dir, tmp_path):
+    folder = ml_images.build(stamps_dir, tmp_path, name="stamps", short_side=None)
+    hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
+    assert len(hierarchy) == 109
+    for split, count in (("train", 822), ("val", 196)):
+        rows = read_label_list(stamps_dir / f"{split}_image_list.txt", num_classes=109)
+        examples = records(folder, split)
+        assert len(examples) == len(rows) == count
+        for example, row in zip(examples, rows, strict=True):
+            assert example["name"] == row.name
+            assert example["labels"] == row.classes.tolist()
+            assert example["image"] == (stamps_dir / "images" / row.name).read_bytes()
+
+
+def test_bad_pictures_are_listed(manual_dir, tmp_path):
+    rows = ["absent.jpg\t0", "a\t1"]  # the second is a folder
+    expected = [("absent.jpg", "missing"), ("a", "missing")]
+    for number, (make, reason) in enumerate(picture_files.BAD.values()):
+        (manual_dir / "images" / f"{number}.JPEG").write_bytes(make())
+        rows.append(f"{number}.JPEG\t2:1")
+        expected.append((f"{number}.JPEG", reason))
+    (manual_dir / "train_image_list.txt").write_text("\n".join(TRAIN + rows))
+    folder = ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.9)
+    lines = (folder / "skipped.tsv").read_text().splitlines()
+    fields = [line.split("\t") for line in lines]
+    assert fields[0] == ["split", "name", "reason", "message"]
+    assert [(split, name, reason) for split, name, reason, _ in fields[1:]] == [
+        ("train", *pair) for pair in expected
+    ]
+    assert all(message for *_, message in fields)
+    assert len(records(folder, "train")) == len(TRAIN)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["skipped"] == {"train": len(expected), "val": 0}
+
+
+def test_too_many_bad_pictures_are_an_error(manual_dir, tmp_path):
+    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)
+    (manual_dir / "images/cmyk.jpg").unlink()
+    with pytest.raises(ValueError, match=r"2 of 5 pictures are unusable \(1 not_an_image") as error:
+        ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.39)
+    left = list((tmp_path / "data/ml_images/released_320").iterdir())
+    assert [path.name for path in left] == ["1.0.0.skipped.tsv"]
+    assert str(left[0]) in str(error.value)
+    assert "cmyk.jpg\tmissing" in left[0].read_text()
+
+    folder = ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.4)
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]  # the old list is gone
+
+
+def test_a_split_without_any_picture_is_an_error(manual_dir, tmp_path):
+    (manual_dir / "images/a/red.jpg").unlink()
+    with pytest.raises(ValueError, match=r"split val: 1 of 1 pictures are unusable \(1 missing\)"):
+        ml_images.build(manual_dir, tmp_path / "data", max_skipped=1)
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (["dictionary.txt"], "the category file, dictionary.txt or dictionary_and_semantic"),
+        (["train_image_list.txt", "val_image_list.txt"], "a label list, train_image_list.txt or"),
+        (["images"], "the folder of pictures, images/, is not in"),
+    ],
+)
+def test_missing_files_are_named_and_described(manual_dir, tmp_path, remove, message):
+    for name in remove:
+        (manual_dir / name).rename(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=message) as error:
+        ml_images.build(manual_dir, tmp_path / "data")
+    assert str(manual_dir) in str(error.value)
+    assert "One picture a line" in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_options_and_lists(manual_dir, tmp_path):
+    with pytest.raises(ValueError, match="labels='all' is neither"):
+        ml_images.build(manual_dir, tmp_path, labels="all")
+    with pytest.raises(ValueError, match="short_side=0 is not a number of pixels"):
+        ml_images.build(manual_dir, tmp_path, short_side=0)
+    with pytest.raises(ValueError, match="name='my set'"):
+        ml_images.build(manual_dir, tmp_path, name="my set")
+    (manual_dir / "val_image_list.txt").write_text("a/red.jpg\t5:1\n")
+    with pytest.raises(ValueError, match=r"val_image_list\.txt:1"):
+        ml_images.build(manual_dir, tmp_path)
+    (manual_dir / "val_image_list.txt").write_text("")
+    with pytest.raises(ValueError, match="has no rows"):
+        ml_images.build(manual_dir, tmp_path)
+    (manual_dir / "val_image_list.txt").rename(manual_dir / "val-2_image_list.txt")
+    with pytest.raises(ValueError, match="'val-2' cannot be the name of a split"):
+        ml_images.build(manual_dir, tmp_path)
+
+
+def test_a_finished_set_is_kept_unless_overwritten(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data")
+    (manual_dir / "train_image_list.txt").write_text("a/red.jpg\t3:1\n")
+    assert ml_images.build(manual_dir, tmp_path / "data") == folder
+    assert len(records(folder, "train")) == len(TRAIN)
+    assert ml_images.build(manual_dir, tmp_path / "data", overwrite=True) == folder
+    assert labels_of(folder, "train") == {"a/red.jpg": {3: 1.0}}
+
+
+def test_a_killed_build_leaves_nothing_that_looks_finished(manual_dir, tmp_path):
+    script = f"""
+import os, signal
+from tfds_builders import ml_images
+from tfds_builders.ml_images import shards
+def kill(self, row): os.kill(os.getpid(), signal.SIGKILL)
+write = shards.ShardWriter.write
+def write_then_kill(self, shard):
+    if shard.split == "val": shards.ShardWriter._picture = kill
+    return write(self, shard)
+shards.ShardWriter.write = write_then_kill
+ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "data").rglob("*-train.array_record-*"))  # half the work was done
+    assert not (tmp_path / "data/ml_images/released_320/1.0.0").exists()
+    assert not list((tmp_path / "data").rglob("dataset_info.json"))
+    folder = ml_images.build(manual_dir, tmp_path / "data")
+    assert len(records(folder, "val")) == 1
+
+
+def test_no_size_needs_tensorflow(manual_dir, tmp_path):
+    # Where TFDS sorts, a split over MAX_MEM_BUFFER_SIZE (1 GB) is written through TensorFlow: the
+    # first half shows that the lowered limit bites, the second that it does not concern us.
+    script = f"""
+from tensorflow_datasets.core import shuffle
+shuffle.MAX_MEM_BUFFER_SIZE = 0
+try:
+    shuffle.Shuffler({str(tmp_path)!r}, hash_salt="train").add(1, b"record")
+    raise SystemExit("TFDS spilled without TensorFlow: this test proves nothing any more")
+except ImportError:
+    pass
+from tfds_builders import ml_images
+ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r})
+"""
+    subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW + script], cwd=REPOSITORY, check=True)
+    assert len(records(tmp_path / "data/ml_images/released_320/1.0.0", "train")) == len(TRAIN)
+
+
+def test_tfds_build_finds_the_builder(manual_dir, tmp_path):
+    # `tfds build` itself: the front of the `tfds` command imports TensorFlow for another command.
+    script = f"""
+from tensorflow_datasets.scripts.cli import build, cli_utils
+arguments = ["tfds", "--manual_dir={manual_dir}", "--data_dir={tmp_path}", "--num_shards=2",
+             "--config", '{{"labels": "closed", "short_side": null}}']
+cli_utils.make_flags_parser(build.Args, description="")(arguments).execute()
+"""
+    folder = REPOSITORY / "tfds_builders/ml_images"
+    subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW + script], cwd=folder, check=True)
+    built = tmp_path / "ml_images/closed_original/1.0.0"
+    assert len(list(built.glob("*-train.array_record-*"))) == 2
+    assert len(records(built, "train")) == len(TRAIN)
+
+
+def test_a_builder_of_its_own_makes_its_files_first(manual_dir, tmp_path):
+    class Builder(ml_images.Builder, skip_registration=True):
+        name = "drawn"
+        pkg_dir_path = ml_images.Builder.pkg_dir_path
+
+        def _manual_dir(self, dl_manager):
+            return manual_dir
+
+    builder = Builder(data_dir=tmp_path)
+    builder.download_and_prepare()
+    assert len(records(Path(builder.data_path), "train")) == len(TRAIN)
+
+
+def test_the_command(manual_dir, tmp_path, capsys):
+    published = manual_dir / "dictionary_and_semantic_hierarchy.txt"
+    (manual_dir / "dictionary.txt").rename(published)
+    flags = [f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}", "--name=mine"]
+    command.main([*flags, "--short_side=0", "--labels=closed", "--num_shards=2"])
+    folder = tmp_path / "mine/closed_original/1.0.0"
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder)
+    assert len(list(folder.glob("mine-train.array_record-*-of-00002"))) == 2
+    with pytest.raises(SystemExit, match=r"error: the category file, dictionary.txt or"):
+        command.main(["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path)])
+
+
+def test_beam_writes_the_same_records(manual_dir, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)
+    options = {"num_shards": 2, "max_skipped": 0.3}
+    here = ml_images.build(manual_dir, tmp_path / "here", **options)
+    beam = ml_images.build(
+        manual_dir, tmp_path / "beam", beam_options=["--runner=DirectRunner"], **options
+    )
+    assert sorted(path.name for path in here.iterdir()) == sorted(
+        path.name for path in beam.iterdir()
+    )
+    for split in ("train", "val"):
+        assert records(here, split) == records(beam, split)
+    for name in ("metadata.json", "skipped.tsv", "dataset_info.json"):
+        assert (here / name).read_text() == (beam / name).read_text()
+
+
+def test_without_beam_the_error_says_what_to_install(manual_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+    with pytest.raises(ImportError, match=r"pip install 'mlimages-jax\[beam\]'"):
+        ml_images.build(manual_dir, tmp_path, beam_options=[])

@@ -1,0 +1,1 @@
+"""TFDS builders, one folder a data set; none of them imports jax."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The files a person puts into `manual_dir`, and what to tell them when one is missing."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+DICTIONARIES = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
+LIST_SUFFIX = "_image_list.txt"
+
+LAYOUT = """\
+manual_dir holds:
+
+  dictionary.txt (or dictionary_and_semantic_hierarchy.txt, as published)
+      One class a line after a header line, separated by tabs: its index from 0, its id, the index
+      of its parent class (-1: none), its names.
+          category_index  category_id  index_of_parent_category  category name
+          0               n00002684    -1                        object, physical object
+  train_image_list.txt, val_image_list.txt
+      One picture a line: its file under images/, then its labels as class index:confidence. Each
+      <split>_image_list.txt becomes a split; one is enough.
+          n04310904/n04310904_8388.JPEG   2367:1  2172:1  1831:0.9
+  images/
+      The picture files, in any folders below.
+"""
+
+
+class ManualFiles(NamedTuple):
+    """What `find_manual_files` found.
+
+    Attributes:
+      dictionary: The category file.
+      lists: The label list of each split, in alphabetical order of the splits.
+      images: The folder to which the names in the lists are relative.
+    """
+
+    dictionary: Path
+    lists: dict[str, Path]
+    images: Path
+
+
+def find_manual_files(manual_dir: Path) -> ManualFiles:
+    """Look for the files of `LAYOUT`.
+
+    Raises:
+      FileNotFoundError: Names the missing file and says what it looks like.
+      ValueError: A list's name is not that of a split.
+    """
+    dictionaries = [manual_dir / name for name in DICTIONARIES if (manual_dir / name).is_file()]
+    if not dictionaries:
+        raise _missing(manual_dir, " or ".join(DICTIONARIES), "the category file")
+    lists = {
+        path.name.removesuffix(LIST_SUFFIX): path for path in manual_dir.glob(f"*{LIST_SUFFIX}")
+    }
+    if not lists:
+        raise _missing(manual_dir, f"train{LIST_SUFFIX} or val{LIST_SUFFIX}", "a label list")
+    for split, path in lists.items():
+        if split == "all" or not re.fullmatch("[a-zA-Z][a-zA-Z0-9_]*", split):
+            raise ValueError(f"{path}: {split!r} cannot be the name of a split: rename the file")
+    images = manual_dir / "images"
+    if not images.is_dir():
+        raise _missing(manual_dir, "images/", "the folder of pictures")
+    return ManualFiles(dictionaries[0], dict(sorted(lists.items())), images)
+
+
+def _missing(manual_dir: Path, name: str, what: str) -> FileNotFoundError:
+    return FileNotFoundError(f"{what}, {name}, is not in {manual_dir}: put it there.\n\n{LAYOUT}")

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Drawn pictures in the format of ML-Images: 40 classes in four trees, nothing to download."""
+
+from tfds_builders.shapes.files import draw
+from tfds_builders.shapes.shapes_dataset_builder import Builder, Config, build
+
+__all__ = ["Builder", "Config", "build", "draw"]

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is in a picture, drawn by lot, and the tags that follow from it.
+
+Lengths are in units of the picture's side: (0, 0) is the top left corner and (1, 1) the bottom
+right one. A picture depends on (seed, split, index) alone, not on the ones drawn before it.
+"""
+
+import colorsys
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from tfds_builders.shapes.classes import parent
+
+RGB = tuple[float, float, float]
+Key = TypeVar("Key", str, int, str | None)
+
+SPLITS = ("train", "val")
+
+# Shares in percent, with a long tail: 1,103 of 4,000 pictures show red and 148 an hourglass.
+_COUNTS = {0: 4, 1: 46, 2: 34, 3: 16}
+_SHAPES = {
+    "disc": 20, "square": 17, "triangle": 14, "ring": 12, "star": 10,
+    "cross": 8, "heart": 7, "crescent": 5, "arrow": 4, "hourglass": 3,
+}  # fmt: skip
+_COLORS = {
+    "red": 22, "blue": 19, "yellow": 15, "green": 13, "white": 10,
+    "orange": 8, "black": 6, "violet": 4, "turquoise": 3,
+}  # fmt: skip
+_SIZES = {"small": 52, "large": 44, "in between": 4}
+_PATTERNS = {None: 42, "stripes": 25, "dots": 17, "checks": 10, "grid": 6}
+
+_HUES = {
+    "red": 0, "orange": 28, "yellow": 56, "green": 125,
+    "turquoise": 178, "blue": 223, "violet": 282,
+}  # fmt: skip
+_HUE_JITTER = 5.0  # degrees; the closest two hues are 28 degrees apart
+
+# Radius of the circle around an object. Between the largest small one and the smallest large
+# one there is room for what a crop of 70% of the area enlarges: 1.2 times.
+_RADII = {"small": (0.155, 0.185), "in between": (0.2, 0.22), "large": (0.235, 0.28)}
+_MARGIN = 0.08  # objects keep off the border, which crops cut away
+_CLOSEST = 0.82  # of the sum of two radii: objects may touch and overlap a little
+_THROWS = 60
+_LEAN = math.radians(15)  # at any angle at all, shapes take far more than a few epochs to learn
+
+_PALE_SHARE = 0.10
+_PALE = 0.35  # how far a pale colour is mixed with white
+
+PALE_CONFIDENCE = 0.9
+HIDDEN_CONFIDENCE = 0.8
+HIDDEN_SHARE = 0.03  # of an object's area: from here on its shape is less sure
+UNKNOWN = -1.0
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object; `color` and `shape` are class keys, `angle` is in radians."""
+
+    shape: str
+    color: str
+    size: str
+    pale: bool
+    rgb: RGB
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class Background:
+    """A muted ground with a pattern in a second tone; `period` is the distance of its repeats."""
+
+    pattern: str | None
+    ground: RGB
+    tone: RGB
+    period: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background and up to three objects, the nearest one last."""
+
+    background: Background
+    things: tuple[Thing, ...]
+
+
+def compose(seed: int, split: str, index: int) -> Scene:
+    """Throws the dice for one picture."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    count = _pick(rng, _COUNTS)
+    things: list[Thing] = []
+    for _ in range(count):
+        thing = _place(rng, things)
+        if thing is not None:  # a crowded picture stays with fewer objects
+            things.append(thing)
+    return Scene(_background(rng, must_show=not things), tuple(things))
+
+
+def tags(scene: Scene, hidden: Sequence[float]) -> dict[str, float]:
+    """Confidence of every class in the picture, ancestors included.
+
+    Args:
+        scene: the picture.
+        hidden: share of each object's area that lies under nearer objects, [len(scene.things)].
+
+    Returns:
+        Class key to confidence: 1 when clear, 0.9 for a pale colour, 0.8 for a shape partly
+        hidden, and -1 (unknown) for a size that only an object between the two could have.
+        Several objects of a class give it their highest confidence; a class has at least that of
+        its children.
+    """
+    found: dict[str, float] = {}
+    for thing, share in zip(scene.things, hidden, strict=True):
+        _raise(found, thing.shape, HIDDEN_CONFIDENCE if share >= HIDDEN_SHARE else 1.0)
+        _raise(found, thing.color, PALE_CONFIDENCE if thing.pale else 1.0)
+        _raise(found, "size" if thing.size == "in between" else thing.size, 1.0)
+    if any(thing.size == "in between" for thing in scene.things):
+        for size in ("large", "small"):
+            found.setdefault(size, UNKNOWN)
+    if scene.background.pattern is not None:
+        _raise(found, scene.background.pattern, 1.0)
+    return found
+
+
+def _raise(found: dict[str, float], key: str, confidence: float) -> None:
+    """Gives a class and its ancestors at least this confidence."""
+    above: str | None = key
+    while above is not None:
+        found[above] = max(confidence, found.get(above, confidence))
+        above = parent(above)
+
+
+def _place(rng: Generator, others: Sequence[Thing]) -> Thing | None:
+    """An object by lot where it hardly covers the others, or None when it finds no such place."""
+    shape, color, size = _pick(rng, _SHAPES), _pick(rng, _COLORS), _pick(rng, _SIZES)
+    pale = bool(rng.random() < _PALE_SHARE) and color in _HUES
+    rgb = _object_color(rng, color, pale=pale)
+    radius = float(rng.uniform(*_RADII[size]))
+    angle = float(rng.uniform(-_LEAN, _LEAN))
+    for x, y in rng.uniform(_MARGIN + radius, 1 - _MARGIN - radius, (_THROWS, 2)).tolist():
+        if all(
+            math.hypot(x - other.x, y - other.y) >= _CLOSEST * (radius + other.radius)
+            for other in others
+        ):
+            return Thing(shape, color, size, pale, rgb, x, y, radius, angle)
+    return None
+
+
+def _object_color(rng: Generator, color: str, *, pale: bool) -> RGB:
+    """Saturated colours, a pale variant of them, near-white or near-black; RGB in [0, 1]."""
+    jitter, shade = float(rng.uniform(-_HUE_JITTER, _HUE_JITTER)), float(rng.uniform(0, 0.08))
+    if color == "white":
+        return (1 - shade / 2,) * 3
+    if color == "black":
+        return (shade,) * 3
+    saturation = (0.96 - shade) * (1 - _PALE * pale)
+    return colorsys.hsv_to_rgb((_HUES[color] + jitter) % 360 / 360, saturation, 0.98 - shade)
+
+
+def _background(rng: Generator, *, must_show: bool) -> Background:
+    """Two muted tones of one hue, of middling brightness: black, white and colours stand out."""
+    shares = {key: share for key, share in _PATTERNS.items() if key is not None or not must_show}
+    hue, saturation = float(rng.uniform()), float(rng.uniform(0.05, 0.2))
+    dark = float(rng.uniform(0.4, 0.56))
+    tones = [dark, dark + float(rng.uniform(0.15, 0.2))]
+    rng.shuffle(tones)
+    ground, tone = (colorsys.hsv_to_rgb(hue, saturation, value) for value in tones)
+    period, angle = float(rng.uniform(0.14, 0.2)), float(rng.uniform(0, math.tau))
+    return Background(_pick(rng, shares), ground, tone, period, angle)
+
+
+def _pick(rng: Generator, shares: Mapping[Key, float]) -> Key:
+    keys = list(shares)
+    ends = np.cumsum([shares[key] for key in keys])
+    return keys[int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))]

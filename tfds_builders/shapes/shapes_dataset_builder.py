@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The TFDS builder of the drawn pictures: it draws the files, then ml_images takes over."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from tfds_builders.ml_images import ml_images_dataset_builder
+from tfds_builders.shapes.files import NUM_TRAIN, NUM_VAL, SIZE, check, draw
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Config(ml_images_dataset_builder.Config):
+    """What is drawn, as for `draw`; other numbers have a folder of their own.
+
+    Attributes:
+      num_train: Pictures of the split "train".
+      num_val: Pictures of the split "val".
+      size: Side of a picture in pixels.
+      seed: Another seed gives other pictures.
+    """
+
+    name: str = dataclasses.field(default="", init=False)
+    labels: str = dataclasses.field(default="released", init=False)  # drawn closed over ancestors
+    short_side: int | None = dataclasses.field(default=None, init=False)
+    num_train: int = NUM_TRAIN
+    num_val: int = NUM_VAL
+    size: int = SIZE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(num_train=self.num_train, num_val=self.num_val, size=self.size, seed=self.seed)
+        self.name = f"{self.num_train}_{self.num_val}_{self.size}px_seed{self.seed}"
+        super().__post_init__()
+
+
+class Builder(ml_images_dataset_builder.Builder):
+    """Draws before it builds.
+
+    Attributes:
+      files_dir: Folder for the drawn files; None: in TFDS's folder of downloads.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar[list[ml_images_dataset_builder.Config]] = [Config()]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ""  # nothing to get
+
+    def __init__(self, *, files_dir: Path | None = None, **kwargs: Any):
+        self.files_dir = files_dir
+        super().__init__(**kwargs)
+
+    def _manual_dir(self, dl_manager: tfds.download.DownloadManager) -> Path:
+        config = self.builder_config
+        return draw(
+            self.files_dir or Path(dl_manager.download_dir) / f"shapes_{config.name}",
+            num_train=config.num_train,
+            num_val=config.num_val,
+            size=config.size,
+            seed=config.seed,
+        )
+
+
+def build(
+    data_dir: str | Path,
+    *,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
+    size: int = SIZE,
+    seed: int = 0,
+    keep_files: str | Path | None = None,
+) -> Path:
+    """Draws the pictures and makes a TFDS data set of them, unless it is already there.
+
+    Args:
+      data_dir: Holds data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0, or
+        what the numbers are.
+      num_train: As for `Config`, like the next three.
+      num_val: Likewise.
+      size: Likewise.
+      seed: Likewise.
+      keep_files: Folder for the drawn files; None: a temporary one, which is removed.
+
+    Returns:
+      The folder that holds the finished data set.
+
+    Raises:
+      ValueError: A number is out of range.
+    """
+    config = Config(num_train=num_train, num_val=num_val, size=size, seed=seed)
+    with _folder(keep_files) as files_dir:
+        builder = Builder(
+            config=Builder.builder_configs.get(config.name, config),
+            data_dir=os.fspath(data_dir),
+            files_dir=files_dir,
+        )
+        builder.download_and_prepare()
+    return Path(builder.data_path)
+
+
+@contextmanager
+def _folder(keep_files: str | Path | None) -> Iterator[Path]:
+    if keep_files is not None:
+        yield Path(keep_files)
+        return
+    with tempfile.TemporaryDirectory(prefix="shapes-") as name:
+        yield Path(name)
