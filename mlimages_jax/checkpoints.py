@@ -124,6 +124,28 @@ def resolve(path: epath.PathLike) -> epath.Path:
     )
 
 
+def load(path: epath.PathLike) -> dict[str, Any]:
+    """A whole checkpoint as plain nested containers of arrays on this process's first devices.
+
+    Args:
+        path: a workdir, a checkpoint folder or a step.
+
+    Returns:
+        {"step", "params", "batch_stats", "opt_state", "class_counts"}.
+
+    Raises:
+        FileNotFoundError: when there is no checkpoint.
+    """
+    folder = resolve(path)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        ocp.metadata(folder).metadata,
+        is_leaf=_is_array,
+    )
+    return ocp.load(folder, like)
+
+
 def restore_weights(path: epath.PathLike, like: TrainState) -> tuple[Any, Any]:
     """Parameters and running statistics from another run, everything else left alone.
 
@@ -171,10 +193,12 @@ def _check(saved: Any, wanted: Any, *, where: epath.Path) -> None:
 
 def _describe(tree: Any) -> dict[str, str]:
     """'params/head/kernel' -> 'float32[2048, 1000]'."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda leaf: hasattr(leaf, "shape")
-    )
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
     }
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape")

@@ -51,9 +51,7 @@ def model(config: ConfigDict, *, num_classes: int) -> ResNet:
         raise ConfigError(f"model.dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     for name in ("stage_sizes", "stage_widths"):
         arguments[name] = tuple(arguments[name])
-    return ResNet(
-        num_classes, group_size=config.group_size, dtype=jnp.dtype(dtype), **arguments
-    )
+    return ResNet(num_classes, group_size=config.group_size, dtype=jnp.dtype(dtype), **arguments)
 
 
 def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
@@ -86,9 +84,7 @@ def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
     decay = optimizers.decay_factors(
         params, weight_decay=values.weight_decay, norm_weight_decay=values.norm_weight_decay
     )
-    return optimizers.sgd_momentum(
-        momentum=values.momentum, decay=decay, nesterov=values.nesterov
-    )
+    return optimizers.sgd_momentum(momentum=values.momentum, decay=decay, nesterov=values.nesterov)
 
 
 def training_view(config: ConfigDict) -> TrainingView:

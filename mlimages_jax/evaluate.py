@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from mlimages_jax import steps
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.sources import RandomAccess
 from mlimages_jax.losses import Loss
 from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.state import TrainState
@@ -40,7 +41,7 @@ class Evaluation:
 
     model: nn.Module
     loss: Loss
-    records: Sequence[bytes]
+    records: RandomAccess
     view: pipeline.EvaluationView
     batch_size: int
     max_labels: int
@@ -57,9 +58,7 @@ class Evaluation:
         """
         classes = len(self.paths)
         exact = len(self.records) * classes * 5 <= EXACT_METRICS_BYTES
-        metrics = MultiLabelMetrics(
-            classes, self.paths, threshold=self.threshold, exact=exact
-        )
+        metrics = MultiLabelMetrics(classes, self.paths, threshold=self.threshold, exact=exact)
         loss_sum, rows = 0.0, 0
         for outputs in one_behind(self.outputs(state, self.records)):
             mask = local_rows(outputs["mask"])
@@ -70,9 +69,7 @@ class Evaluation:
         rows = int(np.sum(multihost_utils.process_allgather(np.array(rows))))
         return {"loss": loss_sum / max(rows, 1), **metrics.compute()}, metrics
 
-    def outputs(
-        self, state: TrainState, records: Sequence[bytes]
-    ) -> Iterator[dict[str, Array]]:
+    def outputs(self, state: TrainState, records: RandomAccess) -> Iterator[dict[str, Array]]:
         """`steps.eval_step` of every global batch of the records, still on the devices."""
         batches = pipeline.evaluation_batches(
             records,

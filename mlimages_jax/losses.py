@@ -98,9 +98,7 @@ def paper_coefficients(counts: ClassCounts) -> Coefficients:
     )
 
 
-def sigmoid_cross_entropy(
-    logits: Array, targets: Array, *, positive_weight: float = 1.0
-) -> Array:
+def sigmoid_cross_entropy(logits: Array, targets: Array, *, positive_weight: float = 1.0) -> Array:
     """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, 0 where the label is unknown.
 
     With w = 12 the minimum over x is not at s(x) = y, hence sigmoid(x) is not a probability.
@@ -230,7 +228,9 @@ def softmax_cross_entropy(
     return optax.softmax_cross_entropy(logits, jnp.maximum(targets, 0)).mean(), counts
 
 
-def calibrated_probability(logits: np.ndarray, *, positive_weight: float = POSITIVE_WEIGHT) -> np.ndarray:
+def calibrated_probability(
+    logits: np.ndarray, *, positive_weight: float = POSITIVE_WEIGHT
+) -> np.ndarray:
     """The label probability whose weighted loss a logit minimises, float32, same shape.
 
     The minimum of -w p log s - (1 - p) log(1 - s) over s lies at s = w p / (w p + 1 - p); solved

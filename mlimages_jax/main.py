@@ -6,15 +6,25 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/pretrain.py:paper")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, e.g. configs/pretrain.py:paper"
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and logs.")
 
 
 def main(argv: list[str]) -> None:
     """Runs the task that the config names."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}: values are set by --config.name=value")
-    from mlimages_jax import checkpoints, configure, progress, quickstart, train  # not before --help
+        raise app.UsageError(
+            f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
+        )
+    from mlimages_jax import (
+        checkpoints,
+        configure,
+        progress,
+        quickstart,
+        train,
+    )  # not before --help
 
     logging.set_verbosity(logging.INFO)
     tasks = {"train": train.train, "quickstart": quickstart.quickstart}

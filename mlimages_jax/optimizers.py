@@ -47,8 +47,8 @@ def pretraining_schedule(
 
 def staircase_schedule(*, learning_rate: float, decay_steps: int, decay_factor: float) -> Schedule:
     """finetune.py: learning_rate * decay_factor ** floor(step / decay_steps), float32."""
-    return lambda step: learning_rate * jnp.power(
-        jnp.float32(decay_factor), jnp.asarray(step) // decay_steps
+    return lambda step: (
+        learning_rate * jnp.power(jnp.float32(decay_factor), jnp.asarray(step) // decay_steps)
     )
 
 

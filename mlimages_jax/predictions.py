@@ -55,9 +55,7 @@ def write_grid(
         best = np.argsort(-row, kind="stable")[:_TAGS]
         predicted_tags.append([(hierarchy.names[i], float(row[i])) for i in best])
     if images:
-        save_grid(
-            path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags
-        )
+        save_grid(path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags)
 
 
 def write_per_class_table(

@@ -15,8 +15,8 @@ Done. Look at
   {workdir}/metrics.jsonl      all numbers by step (or: tensorboard --logdir {workdir})
 
 Try next
-  train on your own pictures   a folder with dictionary.txt, train_image_list.txt, val_image_list.txt
-                               and images/, then
+  train on your own pictures   put dictionary.txt, train_image_list.txt, val_image_list.txt and
+                               images/ into a FOLDER (README: "Your own pictures"), then
                                python -m tfds_builders.ml_images --manual_dir=FOLDER --data_dir=data
                                and --config.data.folder=THE_FOLDER_IT_PRINTS with this same config
   another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir

@@ -55,8 +55,9 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: _initialise(model, optimizer, image_size, count_groups, jax.random.key(0))
     )
+    place: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
     shardings = TrainState(
-        step=sharding.replicated(mesh),
+        step=place,
         params=sharding.shard_parameters(shapes.params, mesh, min_size=fsdp_min_size),
         batch_stats=sharding.shard_parameters(shapes.batch_stats, mesh, min_size=None),
         opt_state=sharding.shard_parameters(shapes.opt_state, mesh, min_size=fsdp_min_size),

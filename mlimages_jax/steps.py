@@ -100,7 +100,8 @@ def predict_step(
 ) -> tuple[Array, Array]:
     """Logits float32 [B, C] and features float32 [B, F] with the running statistics."""
     variables = {"params": params, "batch_stats": batch_stats}
-    return model.apply(variables, augment.to_model_input(images), train=False)
+    outputs: Any = model.apply(variables, augment.to_model_input(images), train=False)
+    return outputs
 
 
 def eval_step(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The training loop: set up, restore, iterate, evaluate, save."""
 
+import dataclasses
 import functools
 import json
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mlimages_jax import configure, predictions, sharding, steps
 from mlimages_jax.checkpoints import Checkpoints, restore_weights
 from mlimages_jax.data import augment, pipeline
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.sources import DataSet, Records
 from mlimages_jax.evaluate import Evaluation
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import Loss
@@ -94,7 +94,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             logging.info("continuing from step %d of %s", checkpoints.steps[-1], workdir)
         elif config.init_from:
             params, batch_stats = restore_weights(config.init_from, like)
-            state = fresh().replace(params=params, batch_stats=batch_stats)
+            state = dataclasses.replace(fresh(), params=params, batch_stats=batch_stats)
             logging.info("starting with the parameters of %s", config.init_from)
         else:
             state = fresh()
@@ -153,12 +153,8 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
         ConfigError: with the numbers.
     """
     try:
-        sharding.check_batch(
-            batch_size=config.batch_size, group_size=config.group_size, mesh=mesh
-        )
-        sharding.check_batch(
-            batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh
-        )
+        sharding.check_batch(batch_size=config.batch_size, group_size=config.group_size, mesh=mesh)
+        sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
         raise configure.ConfigError(str(error)) from error
 
@@ -183,7 +179,7 @@ def make_evaluation(
 def training_input(
     config: ConfigDict,
     data: DataSet,
-    records: Sequence[bytes],
+    records: Records,
     mesh: Mesh,
     *,
     start: int,

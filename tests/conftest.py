@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Eight virtual CPU devices, and the folders of real data and golden numbers where they exist."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+# Programs are compiled once a test run, also for the processes that tests start.
+CACHE = tempfile.mkdtemp(prefix="mlimages_jax_programs_")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

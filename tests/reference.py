@@ -29,7 +29,7 @@ _LAYERS = {
 
 
 def our_path(name: str) -> tuple[str, ...]:
-    """'stages_0_block_1/conv1_b2/conv2d/kernel' -> ('params', 'stage0_block1', 'conv1', 'kernel')."""
+    """'stages_0_block_1/conv1_b2/conv2d/kernel' -> 'params', 'stage0_block1', 'conv1', 'kernel'."""
     *scope, leaf = name.split("/")
     collection, ours = _NORM.get(leaf, ("params", leaf))
     if scope[0] == "init":

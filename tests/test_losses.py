@@ -13,7 +13,9 @@ LOG2 = math.log(2)
 
 
 def _counts(positive, negative):
-    return losses.ClassCounts(jnp.array([positive], jnp.float32), jnp.array([negative], jnp.float32))
+    return losses.ClassCounts(
+        jnp.array([positive], jnp.float32), jnp.array([negative], jnp.float32)
+    )
 
 
 def test_counts_by_hand():
@@ -87,7 +89,9 @@ def test_groups_equal_separate_workers():
     assert not np.array_equal(after.positive[0], after.positive[1])
 
 
-@pytest.mark.parametrize("name", ["loss_a_b16_c40_thres0.7_neg0.3", "loss_b_b16_c40_thres0.7_neg0.1"])
+@pytest.mark.parametrize(
+    "name", ["loss_a_b16_c40_thres0.7_neg0.3", "loss_b_b16_c40_thres0.7_neg0.1"]
+)
 def test_released_loss_equals_the_original_at_every_step(golden_dir, name):
     numbers = np.load(golden_dir / f"{name}.npz")
     counts = losses.initial_counts(1, 40)
@@ -118,7 +122,10 @@ def test_released_loss_equals_the_original_at_every_step(golden_dir, name):
         known = targets >= 0
         per_element = elements(numbers["logits"][step], targets, positive_weight=12.0)
         np.testing.assert_allclose(
-            np.asarray(per_element)[known], numbers["per_element_ce"][step][known], rtol=1e-5, atol=1e-6
+            np.asarray(per_element)[known],
+            numbers["per_element_ce"][step][known],
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 

@@ -80,9 +80,7 @@ def test_training_equals_the_original(golden_dir):
         )
         np.testing.assert_allclose(metrics["loss"], numbers["cross_entropy"][i], rtol=1e-3)
         np.testing.assert_allclose(metrics["loss"] + penalty, numbers["loss"][i], rtol=1e-3)
-        np.testing.assert_allclose(
-            metrics["learning_rate"], numbers["learning_rate"][i], rtol=1e-6
-        )
+        np.testing.assert_allclose(metrics["learning_rate"], numbers["learning_rate"][i], rtol=1e-6)
         np.testing.assert_array_equal(state.class_counts.positive[0], numbers["pos_count"][i])
         np.testing.assert_array_equal(state.class_counts.negative[0], numbers["neg_count"][i])
         if i == 0:  # the first velocity is the gradient of the whole loss
@@ -133,9 +131,7 @@ def _run(devices: int, fsdp_min_size: int | None, count: int = 5):
         mesh=mesh,
         fsdp_min_size=fsdp_min_size,
     )
-    state = create_state(
-        model, optimizer, seed=3, image_size=32, count_groups=groups, like=like
-    )
+    state = create_state(model, optimizer, seed=3, image_size=32, count_groups=groups, like=like)
     step = jax.jit(
         functools.partial(
             steps.train_step,
@@ -177,9 +173,7 @@ def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, other_state.params
     )
-    jax.tree.map(
-        np.testing.assert_array_equal, state.class_counts, other_state.class_counts
-    )
+    jax.tree.map(np.testing.assert_array_equal, state.class_counts, other_state.class_counts)
     kernel = placed.params["head"]["kernel"]
     assert kernel.sharding.is_fully_replicated == (fsdp_min_size is None)
 

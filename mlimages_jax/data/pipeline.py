@@ -15,9 +15,10 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import cv2
 import grain
 import jax
 import numpy as np
@@ -28,10 +29,11 @@ from jax.sharding import Mesh
 from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL, transforms
 from mlimages_jax.data.decode import BadPicture, decode, read_header
-from mlimages_jax.data.sources import Record, padded_labels, parse_record
+from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
 
 Protocol = Literal["central", "short_side", "whole"]
 NumpyBatch = dict[str, np.ndarray]
+ENDLESS = 2**50  # pictures; grain's own endless repeat overflows when it is sliced
 
 
 class TooManyBadPicturesError(RuntimeError):
@@ -107,9 +109,7 @@ class TrainingView:
             min_width=math.ceil(self.size * header.width / box.width),
         )
         box = _scale_box(box, image.shape[0] / header.height, image.shape[1] / header.width)
-        image = transforms.crop_and_resize(
-            image, box, self.size, interpolation=self.interpolation
-        )
+        image = transforms.crop_and_resize(image, box, self.size, interpolation=self.interpolation)
         return transforms.flip(image) if self.flip and rng.random() < 0.5 else image
 
 
@@ -120,7 +120,8 @@ class EvaluationView:
     Attributes:
         size: side of the result in pixels.
         protocol: "central" (the middle 80% of each side, exact, float32), "short_side" (short side
-            to 256/224 of the size, then the centre, uint8) or "whole" (squeezed to a square, uint8).
+            to 256/224 of the size, then the centre, uint8) or "whole" (all of it squeezed to a
+            square, uint8).
     """
 
     size: int
@@ -150,7 +151,7 @@ class EvaluationView:
 
 
 def training_batches(
-    records: Sequence[bytes],
+    records: RandomAccess,
     view: TrainingView,
     *,
     batch_size: int,
@@ -202,7 +203,7 @@ def training_batches(
         grain.MapDataset.source(records)
         .seed(seed)
         .shuffle()
-        .repeat(None)
+        .repeat(ENDLESS // len(records) + 1)
         .random_map(load)
         .batch(batch_size // process_count)
     )
@@ -211,7 +212,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    records: Sequence[bytes],
+    records: RandomAccess,
     view: EvaluationView,
     *,
     batch_size: int,
@@ -248,9 +249,7 @@ def evaluation_batches(
     )
 
 
-def _scale_box(
-    box: transforms.CropBox, vertical: float, horizontal: float
-) -> transforms.CropBox:
+def _scale_box(box: transforms.CropBox, vertical: float, horizontal: float) -> transforms.CropBox:
     """The box in a picture decoded at a fraction of its size, rounded inwards at its far edges."""
     return transforms.CropBox(
         top=int(box.top * vertical),
@@ -274,21 +273,20 @@ def _row(
     except BadPicture as error:
         bad.add(record.name, error)
         return _empty_row(size, dtype, max_labels)
-    return {"image": image, "mask": np.True_, **padded_labels(record, max_labels=max_labels)}
+    return {"image": image, "mask": np.array(True), **padded_labels(record, max_labels=max_labels)}
 
 
 def _empty_row(size: int, dtype: type, max_labels: int) -> NumpyBatch:
     return {
         "image": np.zeros((size, size, 3), dtype),
-        "mask": np.False_,
+        "mask": np.array(False),
         "labels": np.full(max_labels, NO_LABEL, np.int32),
         "confidences": np.zeros(max_labels, np.float32),
     }
 
 
-def _iterate(
-    dataset: grain.MapDataset, *, num_threads: int, prefetch: int
-) -> Iterator[NumpyBatch]:
+def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> Iterator[NumpyBatch]:
+    cv2.setNumThreads(1)  # the threads are ours: one picture each
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(options))
 

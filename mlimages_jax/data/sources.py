@@ -3,8 +3,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from array_record.python import array_record_data_source
@@ -15,10 +14,10 @@ from mlimages_jax.data import NO_LABEL
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
 To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
-  dictionary_and_semantic_hierarchy.txt   the 11,166 classes, from the data/ folder of the ML-Images release
-  train_image_list.txt                    one picture a line: name<TAB>class:confidence<TAB>class:confidence ...
+  dictionary_and_semantic_hierarchy.txt   the 11,166 classes, of the ML-Images release (data/)
+  train_image_list.txt                    one picture a line: name<TAB>class:confidence<TAB>...
   val_image_list.txt                      the same for validation
-  images/                                 the pictures the lists name
+  images/                                 the pictures that the lists name
 Then build the data set once:
   python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
@@ -81,7 +80,14 @@ class DataSet:
         return Records([str(path) for path in paths])
 
 
-class Records(Sequence[bytes]):
+class RandomAccess(Protocol):
+    """Serialised records by position; a list of bytes is one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+class Records:
     """Serialised records of ArrayRecord files by position; may be read from many threads."""
 
     def __init__(self, paths: list[str]):
@@ -91,7 +97,7 @@ class Records(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: Any) -> bytes:
+    def __getitem__(self, index: int, /) -> bytes:
         return self._source[int(index)]
 
 
@@ -117,7 +123,7 @@ def parse_record(data: bytes) -> Record:
 
 
 def padded_labels(record: Record, *, max_labels: int) -> dict[str, np.ndarray]:
-    """labels int32 [L] and confidences float32 [L], filled up with NO_LABEL and 0.
+    """Labels int32 [L] and confidences float32 [L], filled up with NO_LABEL and 0.
 
     Raises:
         ValueError: when the record has more than L labels: the data set's metadata are not its own.

@@ -106,7 +106,9 @@ def test_remat_changes_neither_names_nor_gradients():
     images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 3))
     plain, remat = ResNet(5, **SMALL), ResNet(5, remat=True, **SMALL)
     variables = plain.init(jax.random.key(0), images)
-    assert jax.tree.structure(variables) == jax.tree.structure(remat.init(jax.random.key(0), images))
+    assert jax.tree.structure(variables) == jax.tree.structure(
+        remat.init(jax.random.key(0), images)
+    )
 
     def gradient(model):
         def loss(params):

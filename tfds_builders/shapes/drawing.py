@@ -16,8 +16,8 @@ Cover = np.ndarray  # float32 [size, size] in [0, 1]
 _HALVINGS = 2
 _OVERSAMPLING = 2**_HALVINGS
 _SUBPIXEL_BITS = 4  # OpenCV takes fixed-point coordinates
-_RIM = 0.012  # half the width of the dark line around an object, of the picture's side
-_RIM_SHADE = 0.45
+_RIM = 0.013  # half the width of the line around an object, of the picture's side
+_RIM_COLOR = (0.06, 0.06, 0.06)  # one for all: outlines are what shapes are learnt from
 
 
 def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
@@ -40,7 +40,7 @@ def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
     for thing in scene.things:
         fill, rim = _object(thing, size=size)
         _blend(canvas, fill, thing.rgb)
-        _blend(canvas, rim, _darker(thing.rgb))
+        _blend(canvas, rim, _RIM_COLOR)
         covers.append(np.maximum(fill, rim))
     pixels = cv2.merge([np.rint(plane * 255).astype(np.uint8) for plane in canvas])
     return pixels, _hidden_shares(covers)
@@ -60,11 +60,6 @@ def _blend(canvas: np.ndarray, cover: Cover, color: RGB) -> None:
     """Lays a colour over the canvas [3, size, size], in place."""
     for plane, level in zip(canvas, color, strict=True):
         plane += cover * (np.float32(level) - plane)
-
-
-def _darker(color: RGB) -> RGB:
-    red, green, blue = (_RIM_SHADE * part for part in color)
-    return red, green, blue
 
 
 def _object(thing: Thing, *, size: int) -> tuple[Cover, Cover]:

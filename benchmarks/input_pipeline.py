@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Claim: our input delivers more pictures per second, and per CPU second, than its peers.
+
+Ours (ArrayRecord, Grain, simplejpeg, OpenCV) against tf.data (TFRecord, fused decode and crop) and
+PyTorch's DataLoader with Pillow, on the same JPEG files, with the same distribution of crops. Every
+peer of every round runs alone in a fresh process, one after the other. Beside the speed stands the
+quality: PSNR of 200 given crops against a float32 resize with a triangle filter of the decoded
+original. 'short side 320' reads pictures that were shrunk when the data set was built.
+
+    python benchmarks/input_pipeline.py                     # pictures cut from four photographs
+    python benchmarks/input_pipeline.py --pictures FOLDER   # any JPEG files
+    python benchmarks/input_pipeline.py --area 0.05 1       # the crops of finetuning
+
+A peer whose libraries are missing is left out with a line saying so; TensorFlow may live in another
+interpreter (--tensorflow_python). Memory is measured on Linux.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from peers.process import NotInstalledError, Peer
+from PIL import Image
+
+from mlimages_jax.data import transforms
+from mlimages_jax.data.decode import read_header
+from mlimages_jax.data.sources import DataSet, parse_record
+from tfds_builders import ml_images
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared/data/tencent/images"
+PICTURE = (500, 375)  # pixels: the commonest size in ImageNet
+JPEG_QUALITY = 97
+PORTRAITS = 0.25  # share of the pictures that stand upright
+NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+NUM_CLASSES = 11_166
+BASELINE = "tf.data"
+ROW = "{:28} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
+
+
+class Contender(NamedTuple):
+    """A row of the table: its name, its module in `peers`, what it is told."""
+
+    name: str
+    module: str
+    arguments: dict[str, Any]
+
+
+class Measurement(NamedTuple):
+    """Of one contender in one round."""
+
+    rate: float  # pictures per second
+    cpu_rate: float  # pictures per CPU second
+    peak_bytes: int
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files, used as they are")
+    parser.add_argument(
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+    )
+    parser.add_argument("--count", type=int, default=600, help="pictures to cut")
+    parser.add_argument("--area", type=float, nargs=2, default=(0.7, 1.0), metavar=("MIN", "MAX"))
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before it")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains this")
+    parser.add_argument("--tensorflow_python", default=sys.executable)
+    return parser.parse_args()
+
+
+def cut_pictures(photographs: Path, folder: Path, count: int) -> None:
+    """Writes JPEGs of 500x375 or 375x500 from regions of all sizes of the photographs."""
+    files = sorted(photographs.glob("*.jpg"))
+    if not files:
+        raise SystemExit(
+            f"{photographs} has no .jpg files: give --photographs, a folder of large photographs "
+            "(the four of the ML-Images release, say), or --pictures, a folder of JPEG files"
+        )
+    originals = [Image.open(file).convert("RGB") for file in files]
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        original = originals[i % len(originals)]
+        width, height = PICTURE if rng.random() > PORTRAITS else PICTURE[::-1]
+        largest = min(original.width / width, original.height / height)
+        scale = max(1.0, rng.uniform(1, largest))
+        left = rng.uniform(0, original.width - scale * width)
+        top = rng.uniform(0, original.height - scale * height)
+        box = (left, top, left + scale * width, top + scale * height)
+        picture = original.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        picture.save(folder / f"{i:05d}.jpg", quality=JPEG_QUALITY)  # 4:2:0
+
+
+def write_lists(folder: Path) -> None:
+    """Writes the category file and the label list beside `images`."""
+    rows = [f"{i}\tn{i:08d}\t-1\tclass {i}" for i in range(NUM_CLASSES)]
+    header = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
+    (folder / "dictionary.txt").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    labels = "\t".join(f"{i}:1" for i in range(NUM_LABELS))
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    lines = [f"{name}\t{labels}" for name in names]
+    (folder / "train_image_list.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def crops(data: Path, images: Path, *, area: list[float], count: int) -> list[Any]:
+    """Crops to compare: pairs of a name and a box (top, left, height, width) of the original file.
+
+    Box i is what generator i draws for stored picture i, measured in the original picture, so it
+    falls between its pixels where the stored picture was shrunk.
+    """
+    records = DataSet.open(data).records("train")
+    result = []
+    for i in range(min(count, len(records))):
+        record = parse_record(records[i])
+        stored = read_header(record.jpeg)
+        original = read_header((images / record.name).read_bytes())
+        box = transforms.sample_crop(
+            np.random.default_rng(i), stored.height, stored.width, area=(area[0], area[1])
+        )
+        down, across = original.height / stored.height, original.width / stored.width
+        scaled = (box.top * down, box.left * across, box.height * down, box.width * across)
+        result.append((record.name, scaled if down != 1 else box))
+    return result
+
+
+def reference(file: Path, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """The box, decoded with the accurate DCT, resized in float32 with a triangle filter."""
+    top, left, height, width = box
+    bands = Image.open(file).convert("RGB").split()
+    edges = (left, top, left + width, top + height)
+    resized = [
+        band.convert("F").resize((size, size), Image.Resampling.BILINEAR, box=edges)
+        for band in bands
+    ]
+    return np.stack([np.asarray(band) for band in resized], -1)
+
+
+def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
+    """Mean over the pictures of 10 log10(255^2 / mean squared difference), in dB."""
+    values = []
+    for image, (name, box) in zip(cuts, boxes, strict=True):
+        difference = image - reference(images / name, box, cuts.shape[1])
+        values.append(10 * np.log10(255**2 / np.square(difference).mean()))
+    return float(np.mean(values))
+
+
+def contenders(arguments: argparse.Namespace, work: Path, images: Path) -> list[Contender]:
+    """The rows of the table; builds their data sets."""
+    common = {name: getattr(arguments, name) for name in ("area", "size", "batch", "workers")}
+    common |= {name: getattr(arguments, name) for name in ("warm_up", "seconds")}
+    common |= {"images": str(images), "cuts": str(work / "cuts.npy")}
+    result, original_boxes = [], []
+    for short_side, title in ((None, "original"), (320, "short side 320")):
+        data = ml_images.build(work, work / "data", name="pictures", short_side=short_side)
+        boxes = crops(data, images, area=arguments.area, count=200)
+        original_boxes = original_boxes or boxes
+        for interpolation in ("linear", "area"):
+            own = {"folder": str(data), "interpolation": interpolation, "boxes": boxes}
+            name = f"ours, {interpolation}, {title}"
+            result.append(Contender(name, "ours_input", common | own))
+    common |= {"boxes": original_boxes, "tfrecord": str(work / "train.tfrecord")}
+    for name, antialias in ((BASELINE, False), (f"{BASELINE}, antialiased", True)):
+        result.append(Contender(name, "tf_data", common | {"antialias": antialias}))
+    result.append(Contender("torch DataLoader + Pillow", "torch_loader", common))
+    return [row for row in result if any(part in row.name for part in arguments.only)]
+
+
+def measure(contender: Contender, python: str) -> tuple[Measurement, str]:
+    """Runs a contender once; returns the version of its library too. Saves its cuts."""
+    without_gpu = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    with Peer(
+        contender.module, contender.arguments, python=python, environment=without_gpu
+    ) as peer:
+        answer = peer.ask("measure")
+        peer.ask("quality")
+    images = answer.values["images"]
+    rate = images / answer.values["seconds"]
+    measurement = Measurement(rate, images / answer.cpu_seconds, answer.peak_bytes)
+    return measurement, peer.about["version"]
+
+
+def print_row(name: str, own: list[Measurement], base: list[Measurement], quality: float) -> None:
+    """Medians over the rounds; ratios to the baseline are medians of the rounds' ratios."""
+
+    def ratio(field: str) -> str:
+        pairs = zip(own, base, strict=False)
+        ratios = [getattr(mine, field) / getattr(other, field) for mine, other in pairs]
+        return f"{statistics.median(ratios):.2f}" if ratios else "-"
+
+    rate, cpu_rate, peak = (statistics.median(column) for column in zip(*own, strict=True))
+    cells = f"{rate:.0f}", ratio("rate"), f"{cpu_rate:.0f}", ratio("cpu_rate")
+    memory = f"{peak / 1e6:.0f}", ratio("peak_bytes")
+    print(ROW.format(name, *cells, *memory, f"{quality:.1f}"))
+
+
+def main() -> None:
+    """Makes the data, runs the rounds, prints the table."""
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        images = work / "images"
+        if arguments.pictures:
+            images.symlink_to(arguments.pictures.resolve())
+        else:
+            images.mkdir()
+            cut_pictures(arguments.photographs, images, arguments.count)
+        sizes = [path.stat().st_size for path in images.iterdir()]
+        print(f"{len(sizes)} pictures, {statistics.mean(sizes) / 1e3:.1f} kB each on average")
+        write_lists(work)
+        compare(contenders(arguments, work, images), arguments, images)
+
+
+def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) -> None:
+    """Runs and prints."""
+    results: dict[str, list[Measurement]] = {row.name: [] for row in rows}
+    quality: dict[str, float] = {}
+    for round_number in range(arguments.rounds):
+        for row in list(rows):
+            python = arguments.tensorflow_python if row.module == "tf_data" else sys.executable
+            try:
+                measurement, version = measure(row, python)
+            except NotInstalledError as error:
+                print(f"{row.name}: left out: {error}")
+                rows.remove(row)
+                continue
+            results[row.name].append(measurement)
+            if round_number == 0:
+                cuts = np.load(row.arguments["cuts"])
+                quality[row.name] = psnr(cuts, row.arguments["boxes"], images)
+                print(f"{row.name}: {version}, load {os.getloadavg()[0]:.1f}", flush=True)
+    titles = ("images/s", "x tf.data", "per CPU s", "x", "MB", "x", "PSNR dB")
+    print(f"\nload at the end {os.getloadavg()[0]:.1f}")
+    print(ROW.format("", *titles))
+    for name, quality_db in quality.items():
+        print_row(name, results[name], results.get(BASELINE, []), quality_db)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our input: ArrayRecord, Grain, simplejpeg, OpenCV."""
+
+from importlib.metadata import version
+
+import numpy as np
+
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.sources import DataSet, parse_record
+from peers.serve import arguments, serve_batches
+
+
+def main() -> None:
+    """Serves batches of `folder`."""
+    given = arguments()
+    data = DataSet.open(given["folder"])
+    records = data.records("train")
+    settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}
+
+    def save_cuts() -> None:
+        view = pipeline.TrainingView(given["size"], flip=False, **settings)
+        jpegs = [parse_record(records[i]).jpeg for i in range(len(given["boxes"]))]
+        # The parent drew the boxes from these very generators.
+        cuts = [view(jpeg, np.random.default_rng(i)) for i, jpeg in enumerate(jpegs)]
+        np.save(given["cuts"], np.stack(cuts))
+
+    serve_batches(
+        pipeline.training_batches(
+            records,
+            pipeline.TrainingView(given["size"], **settings),
+            batch_size=given["batch"],
+            max_labels=data.max_labels,
+            seed=0,
+            num_threads=given["workers"],
+        ),
+        batch_size=given["batch"],
+        warm_up=given["warm_up"],
+        seconds=given["seconds"],
+        version=f"grain {version('grain')}",
+        save_cuts=save_cuts,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our training step, as configs/pretrain.py sets it up, on one batch that stays on the device.
+
+Needs jax, flax and optax only, so that a GPU machine without the input's libraries can run it.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlimages_jax import losses, optimizers, sharding, steps
+from mlimages_jax.data import augment
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.state import TrainState, abstract_state, create_state
+from peers.serve import Values, arguments, serve
+
+NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+
+
+def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:
+    """One global batch as the input delivers it."""
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": rng.integers(0, 256, (batch, size, size, 3), np.uint8),
+        "labels": rng.integers(0, classes, (batch, NUM_LABELS), np.int32),
+        "confidences": np.ones((batch, NUM_LABELS), np.float32),
+        "mask": np.ones(batch, bool),
+    }
+    return jax.device_put(rows, sharding.by_example(sharding.make_mesh()))
+
+
+def forward_macs(model: ResNet, size: int) -> int:
+    """Multiply-accumulates of all convolutions and the classifier for one picture."""
+    image = jnp.zeros((1, size, size, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    total = 0
+    for equation in jax.make_jaxpr(model.apply)(variables, image).jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            kernel, result = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            total += math.prod(result) * math.prod(kernel[:-1])  # HWIO and IO: O is last
+    return total
+
+
+class Variant:
+    """A compiled step and its state.
+
+    Attributes:
+      compile_seconds: To trace and to compile.
+      memory: Bytes of arguments, results and temporaries of the program, donated ones once.
+    """
+
+    def __init__(self, name: str, given: Values, model: ResNet, batch: steps.Batch):
+        weighted, augmented = name in ("full", "weighted"), name in ("full", "augmented")
+        size, group = given["size"], given["group_size"]
+        groups = len(batch["mask"]) // group if weighted else None
+        loss: losses.Loss = losses.plain_sigmoid_cross_entropy
+        if weighted:
+            loss = functools.partial(losses.weighted_loss, group_size=group)
+        augmentation: Callable[..., jax.Array] = lambda _, images: augment.to_model_input(images)  # noqa: E731
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        decay = optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
+        optimizer = optimizers.sgd_momentum(momentum=0.9, decay=decay)
+        like = abstract_state(
+            model, optimizer, image_size=size, count_groups=groups, mesh=sharding.make_mesh()
+        )
+        self.state = create_state(
+            model, optimizer, seed=0, image_size=size, count_groups=groups, like=like
+        )
+        step = functools.partial(
+            steps.train_step,
+            model=model,
+            loss=loss,
+            optimizer=optimizer,
+            schedule=lambda _: jnp.float32(1e-3),
+            augmentation=augment.pretrain_augment if augmented else augmentation,
+            seed=0,
+        )
+        self.batch = batch
+        start = time.perf_counter()
+        self.compiled = jax.jit(step, donate_argnums=0).lower(self.state, batch).compile()
+        self.compile_seconds = time.perf_counter() - start
+        self.memory = _program_bytes(self.compiled)
+        self.seconds(1)
+
+    def seconds(self, steps: int) -> float:
+        """Runs so many steps and waits for the last."""
+        state: TrainState = self.state
+        start = time.perf_counter()
+        for _ in range(steps):
+            state, _ = self.compiled(state, self.batch)
+        jax.block_until_ready(state)
+        self.state = state
+        return time.perf_counter() - start
+
+
+def _program_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return used + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
+def main() -> None:
+    """Serves the seconds of `steps` steps of the variant that is asked for."""
+    given = arguments()
+    device = jax.devices()[0]
+    on_cpu = device.platform == "cpu"
+    resolved = {
+        "batch": given["batch"] or (4 if on_cpu else 256) * jax.device_count(),
+        "dtype": given["dtype"] or ("float32" if on_cpu else "bfloat16"),
+        "steps": given["steps"] or (2 if on_cpu else 30),
+    }
+    given |= resolved
+    given["group_size"] = min(given["group_size"], given["batch"])
+    model = ResNet(
+        given["classes"],
+        stage_sizes=STAGE_SIZES[given["depth"]],
+        group_size=given["group_size"],
+        dtype=jnp.dtype(given["dtype"]),
+    )
+    batch = random_batch(**{name: given[name] for name in ("batch", "size", "classes")})
+    variants = {name: Variant(name, given, model, batch) for name in given["variants"]}
+
+    def answer(name: str) -> Values:
+        seconds = variants[name].seconds(given["steps"])
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+        return {"seconds": seconds, "peak_bytes": peak}
+
+    parameters = jax.tree.leaves(next(iter(variants.values())).state.params)
+    about = resolved | {
+        "version": f"jax {jax.__version__}",
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "parameters": sum(leaf.size for leaf in parameters),
+        "macs": forward_macs(model, given["size"]),
+        "compile_seconds": {name: each.compile_seconds for name, each in variants.items()},
+        "memory": {name: each.memory for name, each in variants.items()},
+    }
+    serve(about, answer)
+
+
+if __name__ == "__main__":
+    main()

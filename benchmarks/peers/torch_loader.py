@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PyTorch's DataLoader with Pillow, as timm reads ImageNet: picture files, worker processes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from mlimages_jax.data import transforms
+from peers.serve import arguments, serve_batches
+
+Row = tuple[np.ndarray, np.ndarray]
+
+
+def cut(picture: Image.Image, box: transforms.CropBox, size: int) -> Image.Image:
+    """Decodes the picture and resizes the box with Pillow's antialiased bilinear filter."""
+    right, bottom = box.left + box.width, box.top + box.height
+    return picture.convert("RGB").resize(
+        (size, size), Image.Resampling.BILINEAR, box=(box.left, box.top, right, bottom)
+    )
+
+
+class Pictures(Dataset[Row]):
+    """The files of a folder, cropped and flipped at random, with nine labels each."""
+
+    def __init__(self, images: Path, *, size: int, area: tuple[float, float]):
+        self.files = sorted(images.iterdir())
+        self.size = size
+        self.area = area
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Row:
+        rng = np.random.default_rng(torch.randint(2**62, ()).item())  # seeded for each worker
+        with Image.open(self.files[index]) as picture:
+            box = transforms.sample_crop(rng, picture.height, picture.width, area=self.area)
+            image = cut(picture, box, self.size)
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image), np.arange(9)
+
+
+def collate(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 [B, S, S, 3] and labels [B, 9], like timm's fast_collate without its transposition."""
+    images, labels = zip(*rows, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def main() -> None:
+    """Serves batches of the pictures in `images`."""
+    given = arguments()
+    images = Path(given["images"])
+    pictures = Pictures(images, size=given["size"], area=tuple(given["area"]))
+
+    def save_cuts() -> None:
+        cuts = [
+            cut(Image.open(images / name), transforms.CropBox(*box), given["size"])
+            for name, box in given["boxes"]
+        ]
+        np.save(given["cuts"], np.stack([np.asarray(image) for image in cuts]))
+
+    loader = DataLoader(
+        pictures,
+        given["batch"],
+        sampler=RandomSampler(pictures, replacement=True, num_samples=2**40),  # endless
+        num_workers=given["workers"],
+        collate_fn=collate,
+        drop_last=True,
+    )
+    serve_batches(
+        iter(loader),
+        batch_size=given["batch"],
+        warm_up=given["warm_up"],
+        seconds=given["seconds"],
+        version=f"torch {torch.__version__}",
+        save_cuts=save_cuts,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import itertools
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import simplejpeg
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax import sharding
+from mlimages_jax.data import NO_LABEL, pipeline, transforms
+
+SIZE, MAX_LABELS = 16, 3
+
+
+def _record(name: str, jpeg: bytes, labels: dict[int, float]) -> bytes:
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["name"].bytes_list.value.append(name.encode())
+    feature["image"].bytes_list.value.append(jpeg)
+    feature["labels"].int64_list.value.extend(labels)
+    feature["confidences"].float_list.value.extend(labels.values())
+    return example.SerializeToString()
+
+
+def _picture(value: int, height: int = 40, width: int = 60) -> bytes:
+    return simplejpeg.encode_jpeg(np.full((height, width, 3), value, np.uint8), quality=95)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[bytes]:
+    """Ten grey pictures; picture i has the grey value 20 i and the label i."""
+    return [_record(f"{i}.jpg", _picture(20 * i), {i: 1.0}) for i in range(10)]
+
+
+def _batches(records, count, **kwargs):
+    view = pipeline.TrainingView(SIZE)
+    arguments = {"batch_size": 4, "max_labels": MAX_LABELS, "seed": 5, "num_threads": 2} | kwargs
+    return list(itertools.islice(pipeline.training_batches(records, view, **arguments), count))
+
+
+def _stack(batches):
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def test_an_epoch_holds_every_picture_once_with_its_labels(records):
+    rows = _stack(_batches(records, 5))
+    shown = rows["labels"][:, 0]
+    assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10))
+    assert list(shown[:10]) != list(shown[10:]), "every epoch is shuffled anew"
+    np.testing.assert_allclose(rows["image"].mean((1, 2, 3)), 20 * shown, atol=1)
+    assert (rows["labels"][:, 1:] == NO_LABEL).all()
+    assert rows["mask"].all()
+
+
+def test_training_goes_on_at_any_step(records):
+    whole = _batches(records, 6)
+    for later in (_batches(records, 2, start_step=4), _batches(records, 2, start_step=4)):
+        for ours, theirs in zip(later, whole[4:], strict=True):
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    (far,) = _batches(records, 1, start_step=10**9)
+    assert far["image"].shape == (4, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_threads_do_not_change_the_batches(records, threads):
+    ours, theirs = _batches(records, 4), _batches(records, 4, num_threads=threads)
+    assert all(np.array_equal(_stack(ours)[name], _stack(theirs)[name]) for name in ours[0])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_global_batch(records, processes):
+    parts = [
+        _batches(records, 3, process_index=i, process_count=processes) for i in range(processes)
+    ]
+    for step, expected in enumerate(_batches(records, 3)):
+        together = _stack([part[step] for part in parts])
+        assert all(np.array_equal(together[name], expected[name]) for name in expected)
+
+
+def test_a_batch_that_processes_do_not_divide_is_refused(records):
+    with pytest.raises(ValueError, match="batch_size=4 is not divisible by 3 processes"):
+        _batches(records, 1, process_count=3)
+    with pytest.raises(ValueError, match="no records"):
+        _batches([], 1)
+
+
+def test_a_broken_picture_is_masked_listed_once_and_limited(records, tmp_path):
+    broken = [*records, _record("broken.jpg", _picture(9)[:-30], {1: 1.0})]
+    bad = pipeline.BadPictures(tmp_path / "bad.tsv", limit=1)
+    rows = _stack(_batches(broken, 11, bad_pictures=bad))
+    assert (~rows["mask"]).sum() == 4
+    assert not rows["image"][~rows["mask"]].any()
+    assert (rows["labels"][~rows["mask"]] == NO_LABEL).all()
+    (line,) = (tmp_path / "bad.tsv").read_text().splitlines()
+    assert line.startswith("broken.jpg\ttruncated\t")
+    two = [*broken, _record("empty.jpg", b"", {1: 1.0})]
+    with pytest.raises(pipeline.TooManyBadPicturesError, match=r"2 pictures.*limit 1"):
+        _batches(two, 6, bad_pictures=bad)
+
+
+def test_more_labels_than_promised_are_an_error():
+    record = _record("full.jpg", _picture(9), dict.fromkeys(range(4), 1.0))
+    with pytest.raises(
+        ValueError, match=r"full.jpg has 4 labels, metadata.json promises at most 3"
+    ):
+        _batches([record], 1)
+
+
+def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
+    for processes in (1, 2):
+        parts = [
+            list(
+                pipeline.evaluation_batches(
+                    records,
+                    pipeline.EvaluationView(SIZE, "whole"),
+                    batch_size=4,
+                    max_labels=MAX_LABELS,
+                    process_index=i,
+                    process_count=processes,
+                )
+            )
+            for i in range(processes)
+        ]
+        assert [len(part) for part in parts] == [3] * processes
+        rows = _stack([part[step] for step in range(3) for part in parts])
+        assert rows["mask"].tolist() == [True] * 10 + [False] * 2
+        assert rows["labels"][:10, 0].tolist() == list(range(10))
+
+
+def test_views_by_hand():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = 255
+    jpeg = simplejpeg.encode_jpeg(image, quality=100, colorsubsampling="444")
+    whole = pipeline.EvaluationView(20, "whole")(jpeg)
+    assert whole.dtype == np.uint8
+    assert whole[:, :9].max() < 10 < 245 < whole[:, 11:].min()
+    central = pipeline.EvaluationView(16, "central")(jpeg)
+    assert central.dtype == np.float32
+    assert (central[:, :7] < -0.9).all() and (central[:, 9:] > 0.9).all()
+    short = pipeline.EvaluationView(14, "short_side")(jpeg)
+    assert short.dtype == np.uint8 and short.shape == (14, 14, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "area"])
+def test_decoding_at_a_fraction_shows_the_same_crop(tencent_dir, interpolation):
+    """A large photograph is decoded at 1/2 or less; the crop must not move."""
+    jpeg = (tencent_dir / "images" / "im_0.jpg").read_bytes()
+    view = pipeline.TrainingView(128, interpolation=interpolation, flip=False)
+    quick = view(jpeg, np.random.default_rng(3))
+    full = cv2.imdecode(
+        np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+    full = np.ascontiguousarray(full[..., ::-1])
+    box = transforms.sample_crop(np.random.default_rng(3), *full.shape[:2])
+    slow = transforms.crop_and_resize(full, box, 128, interpolation="area")
+    error = np.abs(quick.astype(float) - slow).mean()
+    moved = np.abs(np.roll(slow, 2, axis=1).astype(float) - slow).mean()
+    assert error < 0.5 * moved
+
+
+def test_batches_are_placed_ahead_and_end(records):
+    mesh = sharding.make_mesh(jax.devices()[:4])
+    batches = pipeline.evaluation_batches(
+        records, pipeline.EvaluationView(SIZE, "whole"), batch_size=4, max_labels=MAX_LABELS
+    )
+    placed = list(pipeline.DeviceBatches(batches, mesh))
+    assert len(placed) == 3
+    assert placed[0]["image"].sharding == sharding.by_example(mesh)
+    assert placed[0]["image"].addressable_shards[0].data.shape == (1, SIZE, SIZE, 3)

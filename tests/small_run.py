@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A training that takes seconds: the quickstart's config cut down, on a few drawn pictures."""
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_config(name: str, *arguments: str) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*arguments)
+
+
+SMALL = {
+    "task": "train",
+    "image_size": 32,
+    "batch_size": 16,
+    "group_size": 4,
+    "total_steps": 8,
+    "log_every": 2,
+    "evaluate_every": 0,
+    "fsdp_min_size": 0,
+    "model.stage_sizes": (1, 1),
+    "model.stage_widths": (16, 32),
+    "model.stem_width": 8,
+    "schedule.warmup_steps": 2,
+    "schedule.total_steps": 8,
+    "evaluation.batch_size": 16,
+    "checkpoint.every": 2,
+    "checkpoint.keep_latest": 2,
+    "input.num_threads": 2,
+}
+
+
+def small_config(folder: Path, **changes) -> ConfigDict:
+    config = load_config("quickstart")
+    values = {**SMALL, "data.folder": str(folder), **changes}
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def flags(folder: Path, **changes) -> list[str]:
+    """The same as command-line flags."""
+    values = {**SMALL, "data.folder": str(folder), **changes}
+    return [f"--config.{name}={value}" for name, value in values.items()]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlimages_jax import checkpoints, losses, sharding
+from mlimages_jax.state import TrainState
+
+
+def _state(value: int, classes: int = 8) -> TrainState:
+    params = {"head": {"kernel": jnp.full((4, classes), float(value)), "bias": jnp.zeros(classes)}}
+    return TrainState(
+        step=jnp.int32(value),
+        params=params,
+        batch_stats={"norm": {"mean": jnp.full(3, float(value))}},
+        opt_state=jax.tree.map(jnp.zeros_like, params),
+        class_counts=losses.initial_counts(2, classes),
+    )
+
+
+def _like(state: TrainState, place=None) -> TrainState:
+    place = place or sharding.replicated(sharding.make_mesh())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+
+
+def _saved(folder, steps, **kwargs):
+    with checkpoints.Checkpoints(folder, **kwargs) as saved:
+        for step in steps:
+            saved.save(_state(step), step=step, config={"seed": step})
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
+    _saved(tmp_path / "c", [1, 2])
+    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        assert saved.steps == [1, 2]
+        assert saved.config_of(2) == {"seed": 2}
+        latest, first = saved.restore(_like(_state(0))), saved.restore(_like(_state(0)), step=1)
+    for step, restored in ((2, latest), (1, first)):
+        assert jax.tree.structure(restored) == jax.tree.structure(_state(step))
+        jax.tree.map(np.testing.assert_array_equal, restored, _state(step))
+
+
+def test_latest_and_every_mth_are_kept(tmp_path):
+    _saved(tmp_path / "c", range(1, 8), keep_latest=2, keep_every=3)
+    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        assert saved.steps == [3, 6, 7]
+    assert checkpoints.latest_step(tmp_path / "c") == 7
+
+
+def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
+    _saved(tmp_path / "c", [1])
+    place = sharding.by_example(sharding.make_mesh(jax.devices()[:4]))
+    like = _like(_state(0))
+    kernel = jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=place)
+    like = like.replace(params={"head": {**like.params["head"], "kernel": kernel}})
+    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        restored = saved.restore(like)
+    assert restored.params["head"]["kernel"].sharding == place
+    np.testing.assert_array_equal(restored.params["head"]["kernel"], np.ones((4, 8)))
+
+
+def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
+    _saved(tmp_path / "c", [1])
+    other = _state(0, classes=9)
+    other = other.replace(params={**other.params, "extra": jnp.zeros(2)}, batch_stats={})
+    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        with pytest.raises(checkpoints.CheckpointMismatchError) as error:
+            saved.restore(_like(other))
+        with pytest.raises(FileNotFoundError, match=r"has no step 5; it has \[1\]"):
+            saved.restore(_like(_state(0)), step=5)
+    message = str(error.value)
+    assert "params/head/kernel: checkpoint float32[4, 8], configuration float32[4, 9]" in message
+    assert "params/extra: not in the checkpoint" in message
+    assert "batch_stats/norm/mean: only in the checkpoint" in message
+
+
+@pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/2"])
+def test_weights_come_from_a_workdir_a_folder_or_a_step(tmp_path, tail):
+    _saved(tmp_path / "checkpoints", [1, 2])
+    params, batch_stats = checkpoints.restore_weights(tmp_path / tail, _like(_state(0)))
+    np.testing.assert_array_equal(params["head"]["kernel"], np.full((4, 8), 2.0))
+    np.testing.assert_array_equal(batch_stats["norm"]["mean"], np.full(3, 2.0))
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    _saved(tmp_path / "checkpoints", [1])
+    with pytest.raises(checkpoints.CheckpointMismatchError, match="params/head/bias"):
+        checkpoints.restore_weights(tmp_path, _like(_state(0, classes=9)))
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        checkpoints.restore_weights(tmp_path / "nothing", _like(_state(0)))
+
+
+def test_remains_of_a_killed_save_are_removed(tmp_path):
+    _saved(tmp_path / "c", [1])
+    left = tmp_path / "c" / "2.orbax-checkpoint-tmp-123"
+    left.mkdir()
+    (left / "half").write_text("x")
+    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        assert saved.steps == [1]
+    assert checkpoints.latest_step(tmp_path / "c") == 1
+
+
+def test_a_checkpoint_loads_without_knowing_the_run(tmp_path):
+    _saved(tmp_path / "checkpoints", [3])
+    tree = checkpoints.load(tmp_path)
+    assert tree["step"] == 3
+    np.testing.assert_array_equal(tree["params"]["head"]["kernel"], np.full((4, 8), 3.0))

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who may import whom, read from the source; and what importing the package costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "mlimages_jax"
+
+# module -> the modules of ours it may import; what is not listed may import nothing of ours.
+ALLOWED = {
+    "": {"labels.hierarchy"},
+    "labels.lists": {"labels.list_chunks", "labels.list_rows"},
+    "labels.list_chunks": {"labels.list_rows"},
+    "top_k": {"average_precision"},
+    "metrics": {"average_precision", "top_k"},
+    "models.resnet": {"models.batch_norm"},
+    "losses": {"models.batch_norm"},
+    "state": {"losses", "sharding"},
+    "steps": {"losses", "state", "data", "data.augment"},
+    "checkpoints": {"state"},
+    "data.sources": {"data"},
+    "data.pipeline": {"data", "data.decode", "data.sources", "data.transforms", "sharding"},
+    "evaluate": {"data.pipeline", "data.sources", "losses", "metrics", "state", "steps"},
+    "progress": {"metrics_writer"},
+    "configure": {"data.pipeline", "losses", "models.resnet", "optimizers"},
+    "predictions": {
+        "data.decode", "data.pipeline", "data.sources", "evaluate", "labels.hierarchy", "losses",
+        "metrics", "predictions_grid", "state",
+    },
+    "quickstart": {"train"},
+    "main": {"checkpoints", "configure", "progress", "quickstart", "train"},
+}  # fmt: skip
+ANYTHING = {"train"}  # the loop may use all of them
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, each submodule by its own name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                file = ROOT / Path(*full.split("."))
+                is_module = file.with_suffix(".py").exists() or (file / "__init__.py").exists()
+                found.add(full if is_module else node.module)
+    return found
+
+
+MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[_name(path) or PACKAGE for path in MODULES])
+def test_modules_import_only_what_the_design_allows(path):
+    ours = {
+        name.removeprefix(PACKAGE).removeprefix(".")
+        for name in _imports(path)
+        if name.split(".")[0] == PACKAGE
+    }
+    if _name(path) not in ANYTHING:
+        assert ours <= ALLOWED.get(_name(path), set())
+
+
+@pytest.mark.parametrize("module", ["labels", "data.decode", "data.transforms", "metrics"])
+def test_host_modules_know_no_jax(module):
+    files = [
+        path for path in MODULES if _name(path) == module or _name(path).startswith(f"{module}.")
+    ]
+    assert files
+    for path in files:
+        assert not any(name.split(".")[0] in ("jax", "flax") for name in _imports(path)), path
+
+
+def test_only_checkpoints_imports_orbax():
+    users = [_name(path) for path in MODULES if any("orbax" in name for name in _imports(path))]
+    assert users == ["checkpoints"]
+
+
+def test_builders_use_labels_and_decode_only():
+    for path in (ROOT / "tfds_builders").rglob("*.py"):
+        for name in _imports(path):
+            assert name.split(".")[0] not in ("jax", "flax"), path
+            if name.split(".")[0] == PACKAGE:
+                assert name.startswith((f"{PACKAGE}.labels", f"{PACKAGE}.data.decode")), path
+
+
+def test_configs_import_nothing_of_ours():
+    for path in (ROOT / "configs").glob("*.py"):
+        assert _imports(path) <= {"ml_collections"}, path
+
+
+def test_importing_the_package_loads_neither_jax_nor_tensorflow():
+    code = (
+        "import sys, mlimages_jax; "
+        "print([name for name in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'grain') "
+        "if name in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_training_runs_without_tensorflow_installed():
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'tensorflow': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import mlimages_jax.main, mlimages_jax.train, mlimages_jax.quickstart"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlimages_jax import checkpoints, configure, progress, sharding, steps, train
+from mlimages_jax.state import TrainState
+from tests.small_run import ROOT, flags, load_config, small_config
+from tfds_builders import shapes
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A built data set of 64 + 20 drawn pictures."""
+    return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(drawn, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, jax.device_get(train.train(small_config(drawn), workdir))
+
+
+def _assert_equal(ours: TrainState, theirs: TrainState, **tolerance):
+    compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
+    jax.tree.map(lambda a, b: compare(a, b, **tolerance), ours, theirs)
+
+
+def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
+    workdir, state = uninterrupted
+    assert state.step == 8
+    assert checkpoints.latest_step(workdir / "checkpoints") == 8
+    assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
+    assert rows[0]["train/bad_pictures_per_step"] == 0
+    assert {"train/loss", "train/images_per_second", "train/input_wait"} <= rows[0].keys()
+    assert 0 <= rows[-1]["validation/mAP"] <= 1
+    assert rows[-1]["validation/examples"] == 20
+    assert Image.open(workdir / "predictions.png").width > 500
+    table = (workdir / "per_class.tsv").read_text().splitlines()
+    assert len(table) == 1 + state.params["head"]["bias"].size
+    assert list((workdir / "events").glob("events*"))
+
+
+def test_stopping_and_starting_again_changes_no_bit(drawn, uninterrupted, tmp_path):
+    for total_steps in (3, 5, 8):
+        state = train.train(small_config(drawn, total_steps=total_steps), tmp_path)
+    _assert_equal(jax.device_get(state), uninterrupted[1])
+
+
+@pytest.mark.parametrize("fsdp_min_size", [0, 64])
+def test_training_goes_on_with_other_devices(
+    drawn, uninterrupted, tmp_path, monkeypatch, fsdp_min_size
+):
+    config = small_config(drawn, fsdp_min_size=fsdp_min_size)
+    meshes = {count: sharding.make_mesh(jax.devices()[:count]) for count in (2, 4, 8)}
+    for total_steps, devices in ((2, 8), (5, 2), (8, 4)):
+        monkeypatch.setattr(sharding, "make_mesh", lambda devices=devices: meshes[devices])
+        config.total_steps = total_steps
+        state = train.train(config, tmp_path)
+    _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_finished_run_is_left_alone(drawn, uninterrupted):
+    workdir, before = uninterrupted
+    _assert_equal(jax.device_get(train.train(small_config(drawn), workdir)), before)
+
+
+def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_path):
+    workdir, before = uninterrupted
+    config = small_config(drawn, init_from=str(workdir), total_steps=0)
+    state = jax.device_get(train.train(config, tmp_path))
+    _assert_equal(state.params, before.params)
+    _assert_equal(state.batch_stats, before.batch_stats)
+    assert state.step == 0
+    assert not state.class_counts.positive.any()
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.opt_state))
+
+
+def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
+    workdir, _ = uninterrupted
+    config = small_config(drawn, seed=1, **{"loss.positive_weight": 3.0})
+    with pytest.raises(configure.ConfigError) as error:
+        train.train(config, workdir)
+    assert "seed: 0 in the checkpoint, 1 now" in str(error.value)
+    assert "loss.positive_weight: 12.0 in the checkpoint, 3.0 now" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 12}, "batch_size=12 is not divisible by 8 devices"),
+        ({"group_size": 3}, "batch_size=16 is not divisible by group_size=3"),
+        ({"loss.name": "hinge"}, "loss.name='hinge' is none of"),
+        ({"schedule.name": "linear"}, "schedule.name='linear' is none of"),
+        ({"model.dtype": "float16"}, "model.dtype='float16' is neither"),
+        ({"evaluation.protocol": "zoom"}, "evaluation.protocol='zoom' is none of"),
+    ],
+)
+def test_a_configuration_that_cannot_run_is_refused(drawn, tmp_path, changes, message):
+    with pytest.raises(configure.ConfigError, match=message):
+        train.train(small_config(drawn, **changes), tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_last_checkpoint(drawn, tmp_path, monkeypatch):
+    original = steps.train_step
+
+    def breaks(state, batch, **kwargs):
+        state, metrics = original(state, batch, **kwargs)
+        broken = jax.numpy.where(state.step > 5, jax.numpy.nan, 1.0)
+        return state, {**metrics, "loss": metrics["loss"] * broken}
+
+    monkeypatch.setattr(steps, "train_step", breaks)
+    with pytest.raises(progress.NonFiniteError, match=r"loss nan.*checkpoints/4"):
+        train.train(small_config(drawn), tmp_path)
+    assert checkpoints.latest_step(tmp_path / "checkpoints") == 4
+
+
+def _command(workdir, folder, **changes):
+    return [
+        sys.executable, "-m", "mlimages_jax.main", "--config=configs/quickstart.py",
+        f"--workdir={workdir}", *flags(folder, **changes),
+    ]  # fmt: skip
+
+
+def test_missing_data_is_explained_in_seconds(tmp_path):
+    command = [
+        sys.executable, "-m", "mlimages_jax.main", "--config=configs/pretrain.py",
+        f"--workdir={tmp_path}", "--config.data.folder=nowhere/ml_images/released_320/1.0.0",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    for part in (
+        "train_image_list.txt",
+        "images/",
+        "tfds_builders.ml_images",
+        "--data_dir=nowhere",
+    ):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
+    """SIGKILL while saving, then at four random moments after a logged step; each restarted."""
+    moments = random.Random(0)
+    changes = {"total_steps": 60, "checkpoint.every": 6, "schedule.total_steps": 60}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(_command(whole, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
+
+    def start():
+        return subprocess.Popen(
+            _command(killed, drawn, **changes),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def saving() -> bool:
+        return any((killed / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+
+    def logged() -> int:
+        path = killed / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    kills = 0
+    for attempt in range(5):
+        process = start()
+        before, wait = logged(), moments.uniform(0.0, 0.5)
+        while process.poll() is None:
+            if saving() if attempt == 0 else logged() > before:
+                time.sleep(0 if attempt == 0 else wait)
+                break
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    subprocess.run(_command(killed, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
+    assert kills >= 4, "the run was over before it could be killed"
+
+    ours, theirs = (checkpoints.load(workdir) for workdir in (killed, whole))
+    assert ours["step"] == 60
+    _assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("pretrain", "released"), ("pretrain", "paper")])
+def test_published_configurations_are_the_published_numbers(name, variant):
+    config = load_config(name, variant)
+    assert config.total_steps == 257_955
+    assert config.batch_size // config.group_size == 128
+    model = configure.model(config, num_classes=11_166)
+    assert model.stage_sizes == (3, 4, 23, 3)
+    schedule = configure.schedule(config)
+    rates = [float(schedule(step)) for step in (0, 4_400, 35_200, 110_001)]
+    np.testing.assert_allclose(rates, [0.01, 0.01297, 0.08, 0.008], rtol=1e-5)
+    loss, groups = configure.loss(config)
+    assert groups == 128
+    assert loss.keywords["variant"] == variant
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="'released' and 'paper'"):
+        load_config("pretrain", "fast")
