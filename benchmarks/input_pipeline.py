@@ -16,6 +16,7 @@ interpreter (--tensorflow_python). Memory is measured on Linux.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -158,9 +159,11 @@ def contenders(arguments: argparse.Namespace, work: Path, images: Path) -> list[
     common = {name: getattr(arguments, name) for name in ("area", "size", "batch", "workers")}
     common |= {name: getattr(arguments, name) for name in ("warm_up", "seconds")}
     common |= {"images": str(images), "cuts": str(work / "cuts.npy")}
-    result, original_boxes = [], []
+    result: list[Contender] = []
+    original_boxes: list[Any] = []
     for short_side, title in ((None, "original"), (320, "short side 320")):
-        data = ml_images.build(work, work / "data", name="pictures", short_side=short_side)
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+            data = ml_images.build(work, work / "data", name="pictures", short_side=short_side)
         boxes = crops(data, images, area=arguments.area, count=200)
         original_boxes = original_boxes or boxes
         for interpolation in ("linear", "area"):
@@ -181,7 +184,7 @@ def measure(contender: Contender, python: str) -> tuple[Measurement, str]:
         contender.module, contender.arguments, python=python, environment=without_gpu
     ) as peer:
         answer = peer.ask("measure")
-        peer.ask("quality")
+        peer.ask("quality")  # after the answer, which holds the memory until then
     images = answer.values["images"]
     rate = images / answer.values["seconds"]
     measurement = Measurement(rate, images / answer.cpu_seconds, answer.peak_bytes)

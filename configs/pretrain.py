@@ -35,7 +35,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.image_size = 224  # pixels
     config.batch_size = BATCH  # pictures, over all devices
     config.group_size = 32  # pictures that share BatchNorm statistics and class counts: one worker
-    config.total_steps = -(-EPOCHS * TRAIN_PICTURES // BATCH)  # 257,955
+    config.total_steps = round(EPOCHS * TRAIN_PICTURES / BATCH)  # 257,955
 
     config.crop = ConfigDict()
     config.crop.area = (0.7, 1.0)  # share of the picture, train.py: area_cover

@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mlimages_jax import steps
+from mlimages_jax import sharding, steps
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.sources import RandomAccess
 from mlimages_jax.losses import Loss
@@ -84,7 +84,12 @@ class Evaluation:
 
     @functools.cached_property
     def _step(self) -> Any:
-        return jax.jit(functools.partial(steps.eval_step, model=self.model, loss=self.loss))
+        rows = sharding.by_example(self.mesh)  # what `local_rows` relies on
+        places = {"logits": rows, "targets": rows, "mask": rows}
+        return jax.jit(
+            functools.partial(steps.eval_step, model=self.model, loss=self.loss),
+            out_shardings=places | {"loss_sum": sharding.replicated(self.mesh)},
+        )
 
 
 def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
@@ -99,7 +104,7 @@ def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]
 
 
 def local_rows(array: Array) -> np.ndarray:
-    """The rows of a global array that this process holds, in their order."""
+    """The rows of an array cut by its leading axis that this process holds, in their order."""
     if array.is_fully_replicated:
         return np.asarray(jax.device_get(array))
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)

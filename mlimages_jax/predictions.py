@@ -16,6 +16,7 @@ from mlimages_jax.state import TrainState
 
 _TAGS = 5  # shown of each picture
 _PICTURE_SIZE = 128
+_LIKELY = 0.5
 
 
 def write_grid(
@@ -52,10 +53,32 @@ def write_grid(
         except BadPicture:
             continue
         true_tags.append(_true_names(record, hierarchy, threshold=evaluation.threshold))
-        best = np.argsort(-row, kind="stable")[:_TAGS]
-        predicted_tags.append([(hierarchy.names[i], float(row[i])) for i in best])
+        true = set(record.labels[record.confidences > 0].tolist())
+        predicted_tags.append(
+            [
+                (hierarchy.names[i], float(row[i]), i in true)
+                for i in specific_classes(row, hierarchy, count=_TAGS)
+            ]
+        )
     if images:
         save_grid(path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags)
+
+
+def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: int) -> list[int]:
+    """The likeliest classes, best first, without those that a likely descendant already says.
+
+    Args:
+        probabilities: float [C].
+        hierarchy: of the C classes.
+        count: how many to return.
+    """
+    said = {
+        int(ancestor)
+        for i in np.flatnonzero(probabilities >= _LIKELY)
+        for ancestor in hierarchy.ancestors(i)
+    }
+    ranked = np.argsort(-probabilities, kind="stable").tolist()
+    return [i for i in ranked if i not in said][:count]
 
 
 def write_per_class_table(
@@ -76,7 +99,8 @@ def write_per_class_table(
 
 
 def _true_names(record: Record, hierarchy: Hierarchy, *, threshold: float) -> list[str]:
-    """Names of the true labels, the most specific ones first."""
-    true = record.labels[record.confidences >= threshold]
-    deepest = true[np.argsort(-hierarchy.depth[true], kind="stable")]
-    return [hierarchy.names[i] for i in deepest[:_TAGS]]
+    """Names of the true labels, without those that a true descendant already says."""
+    confidences = np.zeros(len(hierarchy))
+    confidences[record.labels] = record.confidences
+    specific = specific_classes(confidences, hierarchy, count=_TAGS)
+    return [hierarchy.names[i] for i in specific if confidences[i] >= threshold]

@@ -22,7 +22,7 @@ def save_grid(
     images: np.ndarray,
     *,
     true_tags: Sequence[Sequence[str]],
-    predicted_tags: Sequence[Sequence[tuple[str, float]]],
+    predicted_tags: Sequence[Sequence[tuple[str, float, bool]]],
     columns: int = 6,
 ) -> Path:
     """Writes the grid.
@@ -31,8 +31,8 @@ def save_grid(
         path: of the PNG; its folder is made.
         images: uint8 [n, H, W, 3], RGB.
         true_tags: names, one a line, for each of the n pictures.
-        predicted_tags: (name, score) pairs in the order to show; green where the name is among the
-            true ones, red otherwise.
+        predicted_tags: (name, score, whether it is right) in the order to show; right ones are
+            green, the others red.
         columns: pictures side by side.
 
     Returns:
@@ -65,12 +65,12 @@ def save_grid(
     return path
 
 
-def _caption(true: Sequence[str], predicted: Sequence[tuple[str, float]]) -> list[_Line]:
+def _caption(true: Sequence[str], predicted: Sequence[tuple[str, float, bool]]) -> list[_Line]:
     lines: list[_Line] = [("true", "", _GREY)]
     lines += [(name, "", _BLACK) for name in true]
     lines += [("predicted", "", _GREY)]
     lines += [
-        (name, f"  {score:.2f}", _GREEN if name in true else _RED) for name, score in predicted
+        (name, f"  {score:.2f}", _GREEN if right else _RED) for name, score, right in predicted
     ]
     return lines
 
@@ -101,7 +101,7 @@ def _check(
     images: np.ndarray,
     *,
     true_tags: Sequence[Sequence[str]],
-    predicted_tags: Sequence[Sequence[tuple[str, float]]],
+    predicted_tags: Sequence[Sequence[tuple[str, float, bool]]],
     columns: int,
 ) -> None:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:

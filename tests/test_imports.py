@@ -25,7 +25,9 @@ ALLOWED = {
     "checkpoints": {"state"},
     "data.sources": {"data"},
     "data.pipeline": {"data", "data.decode", "data.sources", "data.transforms", "sharding"},
-    "evaluate": {"data.pipeline", "data.sources", "losses", "metrics", "state", "steps"},
+    "evaluate": {
+        "data.pipeline", "data.sources", "losses", "metrics", "sharding", "state", "steps",
+    },
     "progress": {"metrics_writer"},
     "configure": {"data.pipeline", "losses", "models.resnet", "optimizers"},
     "predictions": {

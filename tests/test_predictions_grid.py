@@ -28,7 +28,7 @@ def test_right_tags_are_green_and_wrong_ones_red(tmp_path):
         tmp_path,
         pictures(2),
         true_tags=[["disc", "red"], ["star"]],
-        predicted_tags=[[("disc", 0.9)], [("ring", 0.4)]],
+        predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False)]],
     )
     left, right = np.split(pixels[:, : 2 * (pixels.shape[1] // 2)], 2, axis=1)
     assert count(left, GREEN) > 20 and count(left, RED) == 0
@@ -62,12 +62,12 @@ def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
     """What follows a name too long is as wide as the picture and ends like the short name's."""
     long_name = "great white shark, white shark, man-eater, man-eating shark"
     pixels = grid_of(
-        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37)], []]
+        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37, False)], []]
     )
     red = np.argwhere(np.all(pixels == RED, axis=-1))
     assert 12 + 192 - 25 < red[:, 1].max() <= 12 + 192
     other = grid_of(
-        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88)], []]
+        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88, False)], []]
     )
     changed = np.argwhere(np.any(pixels != other, axis=-1))
     assert changed[:, 1].min() > 12 + 192 - 40  # only the digits at the end

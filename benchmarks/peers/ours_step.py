@@ -7,12 +7,12 @@ Needs jax, flax and optax only, so that a GPU machine without the input's librar
 import functools
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mlimages_jax import losses, optimizers, sharding, steps
 from mlimages_jax.data import augment
@@ -35,6 +35,11 @@ def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:
     return jax.device_put(rows, sharding.by_example(sharding.make_mesh()))
 
 
+def without_augmentation(_: jax.Array, images: jax.Array) -> jax.Array:
+    """Only maps to [-1, 1]."""
+    return augment.to_model_input(images)
+
+
 def forward_macs(model: ResNet, size: int) -> int:
     """Multiply-accumulates of all convolutions and the classifier for one picture."""
     image = jnp.zeros((1, size, size, 3))
@@ -47,43 +52,69 @@ def forward_macs(model: ResNet, size: int) -> int:
     return total
 
 
+def make_optimizer(model: ResNet, size: int) -> optax.GradientTransformation:
+    """SGD with momentum and decay of the kernels."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    decay = optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
+    return optimizers.sgd_momentum(momentum=0.9, decay=decay)
+
+
+def initial_state(
+    model: ResNet, optimizer: optax.GradientTransformation, *, size: int, groups: int
+) -> TrainState:
+    """A fresh state with the counts of the weighted loss."""
+    settings = {"image_size": size, "count_groups": groups}
+    like = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
+    return create_state(model, optimizer, seed=0, like=like, **settings)
+
+
 class Variant:
     """A compiled step and its state.
 
+    Args:
+      name: plain, weighted, augmented or full (both).
+      group_size: Of the weighted loss.
+      initial: The state to begin from; it is copied.
+      batch: To train on.
+      model: The network.
+      optimizer: Of the parameters.
+
     Attributes:
+      state: After the steps so far.
       compile_seconds: To trace and to compile.
       memory: Bytes of arguments, results and temporaries of the program, donated ones once.
     """
 
-    def __init__(self, name: str, given: Values, model: ResNet, batch: steps.Batch):
-        weighted, augmented = name in ("full", "weighted"), name in ("full", "augmented")
-        size, group = given["size"], given["group_size"]
-        groups = len(batch["mask"]) // group if weighted else None
+    def __init__(
+        self,
+        name: str,
+        *,
+        group_size: int,
+        initial: TrainState,
+        batch: steps.Batch,
+        model: ResNet,
+        optimizer: optax.GradientTransformation,
+    ):
         loss: losses.Loss = losses.plain_sigmoid_cross_entropy
-        if weighted:
-            loss = functools.partial(losses.weighted_loss, group_size=group)
-        augmentation: Callable[..., jax.Array] = lambda _, images: augment.to_model_input(images)  # noqa: E731
-        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-        decay = optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
-        optimizer = optimizers.sgd_momentum(momentum=0.9, decay=decay)
-        like = abstract_state(
-            model, optimizer, image_size=size, count_groups=groups, mesh=sharding.make_mesh()
-        )
-        self.state = create_state(
-            model, optimizer, seed=0, image_size=size, count_groups=groups, like=like
-        )
+        if name in ("full", "weighted"):
+            loss = functools.partial(losses.weighted_loss, group_size=group_size)
+        augmented = name in ("full", "augmented")
         step = functools.partial(
             steps.train_step,
             model=model,
             loss=loss,
             optimizer=optimizer,
             schedule=lambda _: jnp.float32(1e-3),
-            augmentation=augment.pretrain_augment if augmented else augmentation,
+            augmentation=augment.pretrain_augment if augmented else without_augmentation,
             seed=0,
         )
+        self.state = jax.tree.map(jnp.copy, initial)
         self.batch = batch
+        places = jax.tree.map(lambda leaf: leaf.sharding, initial)
+        metrics_place = sharding.replicated(sharding.make_mesh())
         start = time.perf_counter()
-        self.compiled = jax.jit(step, donate_argnums=0).lower(self.state, batch).compile()
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, metrics_place))
+        self.compiled = jitted.lower(self.state, batch).compile()
         self.compile_seconds = time.perf_counter() - start
         self.memory = _program_bytes(self.compiled)
         self.seconds(1)
@@ -113,7 +144,7 @@ def main() -> None:
     resolved = {
         "batch": given["batch"] or (4 if on_cpu else 256) * jax.device_count(),
         "dtype": given["dtype"] or ("float32" if on_cpu else "bfloat16"),
-        "steps": given["steps"] or (2 if on_cpu else 30),
+        "steps": given["steps"] or (1 if on_cpu else 30),
     }
     given |= resolved
     given["group_size"] = min(given["group_size"], given["batch"])
@@ -124,20 +155,32 @@ def main() -> None:
         dtype=jnp.dtype(given["dtype"]),
     )
     batch = random_batch(**{name: given[name] for name in ("batch", "size", "classes")})
-    variants = {name: Variant(name, given, model, batch) for name in given["variants"]}
+    optimizer = make_optimizer(model, given["size"])
+    groups = given["batch"] // given["group_size"]
+    initial = initial_state(model, optimizer, size=given["size"], groups=groups)
+    variants = {
+        name: Variant(
+            name,
+            group_size=given["group_size"],
+            initial=initial,
+            batch=batch,
+            model=model,
+            optimizer=optimizer,
+        )
+        for name in given["variants"]
+    }
 
     def answer(name: str) -> Values:
         seconds = variants[name].seconds(given["steps"])
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
         return {"seconds": seconds, "peak_bytes": peak}
 
-    parameters = jax.tree.leaves(next(iter(variants.values())).state.params)
     about = resolved | {
         "version": f"jax {jax.__version__}",
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "parameters": sum(leaf.size for leaf in parameters),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(initial.params)),
         "macs": forward_macs(model, given["size"]),
         "compile_seconds": {name: each.compile_seconds for name, each in variants.items()},
         "memory": {name: each.memory for name, each in variants.items()},

@@ -65,7 +65,7 @@ class Peer:
         environment: dict[str, str] | None = None,
     ):
         path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 lives on
         self._process = subprocess.Popen(
             [python, "-m", f"peers.{module}", json.dumps(arguments)],
             cwd=BENCHMARKS,

@@ -98,6 +98,8 @@ class Records:
         return len(self._source)
 
     def __getitem__(self, index: int, /) -> bytes:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
         return self._source[int(index)]
 
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from mlimages_jax import progress
+from mlimages_jax.metrics_writer import MetricsWriter
+
+
+def _metrics(loss: float, pictures: float = 4.0):
+    values = {"loss": loss, "learning_rate": 0.1, "gradient_norm": 1.0, "pictures": pictures}
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
+def _rows(folder):
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    writer = MetricsWriter(tmp_path, start_step=0)
+    return progress.Progress(writer, total_steps=7, batch_size=4, every=2)
+
+
+def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
+    for step in range(1, 4):
+        reporter.add(step, _metrics(step), seconds_waited=0.0)
+    assert _rows(tmp_path) == []
+    reporter.add(4, _metrics(4), seconds_waited=0.0)
+    (row,) = _rows(tmp_path)
+    assert row["step"] == 2
+    assert row["train/loss"] == 1.5
+    for step in range(5, 8):
+        reporter.add(step, _metrics(step), seconds_waited=0.0)
+    reporter.flush()
+    assert [(row["step"], row["train/loss"]) for row in _rows(tmp_path)] == [
+        (2, 1.5), (4, 3.5), (6, 5.5), (7, 7.0),
+    ]  # fmt: skip
+
+
+def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    reporter = progress.Progress(
+        MetricsWriter(tmp_path, start_step=0), total_steps=2, batch_size=4, every=2
+    )
+    clock[0] += 1
+    reporter.add(1, _metrics(1, pictures=3.0), seconds_waited=0.25)
+    with reporter.pause():
+        clock[0] += 50
+    clock[0] += 1
+    reporter.add(2, _metrics(1), seconds_waited=0.5)
+    reporter.flush()
+    (row,) = _rows(tmp_path)
+    assert row["train/input_wait"] == 0.25  # half a second of two
+    assert row["train/images_per_second"] == 4
+    assert row["train/bad_pictures_per_step"] == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_found_also_in_an_open_period(reporter, value):
+    reporter.add(1, _metrics(value), seconds_waited=0.0)
+    with pytest.raises(progress.NonFiniteError, match=f"loss {value}"):
+        reporter.flush()
+
+
+def test_what_json_cannot_say_is_null(tmp_path):
+    writer = MetricsWriter(tmp_path, start_step=0)
+    writer.write(3, {"a": float("nan"), "b@5": 0.5})
+    writer.close()
+    assert _rows(tmp_path) == [{"step": 3, "a": None, "b@5": 0.5}]
