@@ -13,7 +13,8 @@ max-pooling) where timm is installed; their BatchNorm takes the whole batch, our
 
 FLOP/s count the model's own work: 3 x 2 x multiply-accumulates of the convolutions and the
 classifier in the forward pass (47.2 GFLOP a picture for ResNet-101 at 224), whatever the compiler
-made of it. MFU is their share of the device's peak in bfloat16 (or of --peak_tflops).
+made of it. 'per CPU s' divides by the processes' CPU time: on a CPU that others use too it is the
+fairer figure, on an accelerator it is the host's share of the work. MFU is their share of the device's peak in bfloat16 (or of --peak_tflops).
 """
 
 import argparse
@@ -38,7 +39,7 @@ PEAK_TFLOPS = {
     "TPU v6 lite": 918,
 }
 BASELINE = "torch, ours"
-ROW = "{:18} {:>9} {:>9} {:>8} {:>6} {:>10} {:>9}"
+ROW = "{:18} {:>9} {:>8} {:>9} {:>8} {:>8} {:>6} {:>10} {:>7}"
 
 
 class Contender(NamedTuple):
@@ -128,21 +129,33 @@ def print_table(
       pictures: In each answer.
       peak_tflops: Of the device; None: unknown.
     """
-    print(ROW.format("", "images/s", "x torch", "TFLOP/s", "MFU", "compile s", "GB"))
+    print(
+        ROW.format(
+            "", "images/s", "x torch", "per CPU s", "x torch", "TFLOP/s", "MFU", "compile s", "GB"
+        )
+    )
     rates = {
         name: [pictures / each.values["seconds"] for each in own] for name, own in answers.items()
     }
+    cpu_rates = {
+        name: [pictures / each.cpu_seconds for each in own] for name, own in answers.items()
+    }
     for row in rows:
-        rate = statistics.median(rates[row.name])
-        pairs = zip(rates[row.name], rates.get(BASELINE, []), strict=False)
-        ratios = [mine / other for mine, other in pairs]
-        ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
+        rate, ratio = _against_torch(rates, row.name)
+        cpu_rate, cpu_ratio = _against_torch(cpu_rates, row.name)
         tflops = rate * 3 * 2 * row.macs / 1e12
         mfu = f"{tflops / peak_tflops:.1%}" if peak_tflops else "-"
         memory = row.memory or answers[row.name][-1].values["memory"]
         gigabytes = f"{memory / 1e9:.2f}" if memory else "-"
-        cells = f"{rate:.2f}", ratio, f"{tflops:.3f}", mfu, f"{row.compile_seconds:.1f}", gigabytes
-        print(ROW.format(row.name, *cells))
+        speed = f"{rate:.2f}", ratio, f"{cpu_rate:.2f}", cpu_ratio, f"{tflops:.3f}", mfu
+        print(ROW.format(row.name, *speed, f"{row.compile_seconds:.1f}", gigabytes))
+
+
+def _against_torch(rates: dict[str, list[float]], name: str) -> tuple[float, str]:
+    """The median rate, and the median of the rounds' ratios to the baseline."""
+    pairs = zip(rates[name], rates.get(BASELINE, []), strict=False)
+    ratios = [mine / other for mine, other in pairs]
+    return statistics.median(rates[name]), f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
 def main() -> None:

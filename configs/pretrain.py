@@ -30,7 +30,6 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.data = ConfigDict()
     config.data.folder = "data/ml_images/released_320/1.0.0"  # what tfds_builders.ml_images prints
     config.data.train_split = "train"
-    config.data.validation_split = "val"
 
     config.image_size = 224  # pixels
     config.batch_size = BATCH  # pictures, over all devices
@@ -59,6 +58,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.name = "weighted"
     config.loss.variant = variant
+    config.loss.group_size = 0  # pictures that share class counts; 0: config.group_size
     config.loss.positive_weight = 12.0  # train.py: pos_weight; paper: eta
     config.loss.threshold = 0.7  # train.sh: mask_thres
     config.loss.negative_selection = 0.1  # train.sh: neg_select; only of the variant `released`
@@ -80,6 +80,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.optimizer.norm_weight_decay = 0.0  # train.py leaves BatchNorm out
 
     config.evaluation = ConfigDict()
+    config.evaluation.splits = ("val",)  # pictures and table at the end are of the first
     config.evaluation.batch_size = 1_024
     config.evaluation.protocol = "central"  # or short_side, whole
     config.evaluation.threshold = 0.7  # confidence from which a label is true, as in the loss

@@ -58,12 +58,16 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
     """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts).
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: for an unknown name, or groups that do not divide the batch.
     """
     function, arguments = _named(_LOSSES, config.loss, "loss")
     if function is not losses.weighted_loss:
         return functools.partial(function, **arguments), None
-    group_size = config.group_size or config.batch_size
+    group_size = arguments.pop("group_size") or config.group_size or config.batch_size
+    if config.batch_size % group_size:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is not divisible by loss.group_size={group_size}"
+        )
     weighted = functools.partial(function, group_size=group_size, **arguments)
     return weighted, config.batch_size // group_size
 

@@ -57,7 +57,8 @@ def write_grid(
         predicted_tags.append(
             [
                 (hierarchy.names[i], float(row[i]), i in true)
-                for i in specific_classes(row, hierarchy, count=_TAGS)
+                for rank, i in enumerate(specific_classes(row, hierarchy, count=_TAGS))
+                if rank == 0 or row[i] >= _LIKELY
             ]
         )
     if images:
@@ -75,7 +76,7 @@ def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: 
     said = {
         int(ancestor)
         for i in np.flatnonzero(probabilities >= _LIKELY)
-        for ancestor in hierarchy.ancestors(i)
+        for ancestor in hierarchy.ancestors(int(i))
     }
     ranked = np.argsort(-probabilities, kind="stable").tolist()
     return [i for i in ranked if i not in said][:count]

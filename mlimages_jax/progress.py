@@ -103,7 +103,7 @@ class Progress:
             period.last_step, self._total_steps, values["loss"],
             values["images_per_second"], 100 * waiting, left,
         )  # fmt: skip
-        self._writer.write(period.last_step, {f"train/{k}": v for k, v in values.items()})
+        self._writer.write(period.last_step, {f"training/{k}": v for k, v in values.items()})
 
 
 def _check_finite(rows: list[dict[str, np.ndarray]]) -> None:

@@ -76,7 +76,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), sharding.replicated(mesh)),
     )
-    evaluation = make_evaluation(config, data, model, loss, mesh)
+    evaluations = make_evaluations(config, data, model, loss, mesh)
 
     settings = configure.values(config)
     with Checkpoints(
@@ -125,19 +125,20 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
                         checkpoints.save(state, step=step, config=settings)
                 if config.evaluate_every and step % config.evaluate_every == 0 and not last:
                     with progress.pause():
-                        evaluate_and_log(evaluation, state, writer, step)
+                        evaluate_and_log(evaluations, state, writer, step)
         except NonFiniteError as error:
+            good = checkpoints.directory / str(checkpoints.steps[-1]) if checkpoints.steps else None
             raise NonFiniteError(
-                f"{error}. The last good checkpoint is "
-                f"{[str(workdir / 'checkpoints' / str(step)) for step in checkpoints.steps][-1:]}. "
-                "Lower the learning rate or look at the data of these steps, then start again."
+                f"{error}. The last good checkpoint is {good}. Lower the learning rate (in another "
+                "--workdir, with --config.init_from) or look at the data of these steps."
             ) from error
 
         # ---------- what came out
-        metrics = evaluate_and_log(evaluation, state, writer, int(state.step))
+        metrics = evaluate_and_log(evaluations, state, writer, int(state.step))
         writer.close()
         if jax.process_count() == 1:
             hierarchy = Hierarchy.from_file(data.dictionary)
+            evaluation = evaluations[config.evaluation.splits[0]]
             weight = config.loss.get("positive_weight", 1.0)
             predictions.write_per_class_table(workdir / "per_class.tsv", metrics, hierarchy)
             predictions.write_grid(
@@ -159,14 +160,14 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
         raise configure.ConfigError(str(error)) from error
 
 
-def make_evaluation(
+def make_evaluations(
     config: ConfigDict, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
-) -> Evaluation:
-    """The evaluation of the validation split."""
-    return Evaluation(
+) -> dict[str, Evaluation]:
+    """How each of `config.evaluation.splits` is evaluated."""
+    evaluation = functools.partial(
+        Evaluation,
         model=model,
         loss=loss,
-        records=data.records(config.data.validation_split),
         view=configure.evaluation_view(config),
         batch_size=config.evaluation.batch_size,
         max_labels=data.max_labels,
@@ -174,6 +175,7 @@ def make_evaluation(
         mesh=mesh,
         threshold=config.evaluation.threshold,
     )
+    return {split: evaluation(records=data.records(split)) for split in config.evaluation.splits}
 
 
 def training_input(
@@ -206,17 +208,21 @@ def training_input(
 
 
 def evaluate_and_log(
-    evaluation: Evaluation, state: TrainState, writer: MetricsWriter, step: int
+    evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
 ) -> MultiLabelMetrics:
-    """Evaluates, prints a line, writes the scalars; returns the accumulators."""
-    values, metrics = evaluation.run(state)
-    writer.write(step, {f"validation/{name}": value for name, value in values.items()})
-    logging.info(
-        "step %d  validation: %s",
-        step,
-        "  ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values),
-    )
-    return metrics
+    """Evaluates every split, prints a line each, writes the scalars.
+
+    Returns:
+        The accumulators of the first split.
+    """
+    accumulators = []
+    for split, evaluation in evaluations.items():
+        values, metrics = evaluation.run(state)
+        accumulators.append(metrics)
+        writer.write(step, {f"{split}/{name}": value for name, value in values.items()})
+        shown = "  ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)
+        logging.info("step %d  %s: %s", step, split, shown)
+    return accumulators[0]
 
 
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:

@@ -31,11 +31,11 @@ def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
     reporter.add(4, _metrics(4), seconds_waited=0.0)
     (row,) = _rows(tmp_path)
     assert row["step"] == 2
-    assert row["train/loss"] == 1.5
+    assert row["training/loss"] == 1.5
     for step in range(5, 8):
         reporter.add(step, _metrics(step), seconds_waited=0.0)
     reporter.flush()
-    assert [(row["step"], row["train/loss"]) for row in _rows(tmp_path)] == [
+    assert [(row["step"], row["training/loss"]) for row in _rows(tmp_path)] == [
         (2, 1.5), (4, 3.5), (6, 5.5), (7, 7.0),
     ]  # fmt: skip
 
@@ -54,9 +54,9 @@ def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     reporter.add(2, _metrics(1), seconds_waited=0.5)
     reporter.flush()
     (row,) = _rows(tmp_path)
-    assert row["train/input_wait"] == 0.25  # half a second of two
-    assert row["train/images_per_second"] == 4
-    assert row["train/bad_pictures_per_step"] == 0.5
+    assert row["training/input_wait"] == 0.25  # half a second of two
+    assert row["training/images_per_second"] == 4
+    assert row["training/bad_pictures_per_step"] == 0.5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

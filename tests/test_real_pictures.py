@@ -100,4 +100,4 @@ def test_one_step_of_pretraining_on_photographs(photographs, tmp_path, monkeypat
     selected = np.asarray(jax.random.uniform(loss_key, (1, 11_166)) <= 0.1)[0]
     expected = _numpy_loss(np.asarray(logits), targets, selected)
     tolerance = 1e-4 if dtype == "float32" else 2e-2
-    np.testing.assert_allclose(rows[0]["train/loss"], expected, rtol=tolerance)
+    np.testing.assert_allclose(rows[0]["training/loss"], expected, rtol=tolerance)

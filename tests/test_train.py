@@ -41,10 +41,10 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
-    assert rows[0]["train/bad_pictures_per_step"] == 0
-    assert {"train/loss", "train/images_per_second", "train/input_wait"} <= rows[0].keys()
-    assert 0 <= rows[-1]["validation/mAP"] <= 1
-    assert rows[-1]["validation/examples"] == 20
+    assert rows[0]["training/bad_pictures_per_step"] == 0
+    assert {"training/loss", "training/images_per_second", "training/input_wait"} <= rows[0].keys()
+    assert 0 <= rows[-1]["val/mAP"] <= 1
+    assert rows[-1]["val/examples"] == 20
     assert Image.open(workdir / "predictions.png").width > 500
     table = (workdir / "per_class.tsv").read_text().splitlines()
     assert len(table) == 1 + state.params["head"]["bias"].size
@@ -100,6 +100,7 @@ def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
     [
         ({"batch_size": 12}, "batch_size=12 is not divisible by 8 devices"),
         ({"group_size": 3}, "batch_size=16 is not divisible by group_size=3"),
+        ({"loss.group_size": 5}, "batch_size=16 is not divisible by loss.group_size=5"),
         ({"loss.name": "hinge"}, "loss.name='hinge' is none of"),
         ({"schedule.name": "linear"}, "schedule.name='linear' is none of"),
         ({"model.dtype": "float16"}, "model.dtype='float16' is neither"),

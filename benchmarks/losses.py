@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Three multi-label losses on one data set: same network, pictures, order, steps, schedule.
+
+    python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=/tmp/losses
+
+Trains configs/quickstart.py's network with the weighted, the plain and the asymmetric sigmoid loss,
+each with its own learning rate, evaluates on training and validation split as it goes, and prints
+one table (a row a loss and evaluation, seconds of training beside it).
+"""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from mlimages_jax import train
+
+ROOT = Path(__file__).resolve().parents[1]
+# The weighted loss has the smaller gradients: a class counts only in groups where it is present.
+LEARNING_RATES = {"weighted": 0.1, "sigmoid": 0.05, "asymmetric": 0.05}
+SHOWN = ("mAP", "f1@5", "hierarchical_f1")
+
+
+def main() -> None:
+    """Trains and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a built data set's version folder")
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder a loss is made here")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--evaluations", type=int, default=5)
+    parser.add_argument("--losses", nargs="+", default=list(LEARNING_RATES))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.set_verbosity(logging.INFO)
+    rows = []
+    for name in arguments.losses:
+        workdir = arguments.workdir / name
+        train.train(_config(name, arguments), workdir)
+        rows += _rows(name, workdir)
+    header = ["loss", "step", "seconds", *(f"{s} {m}" for s in ("train", "val") for m in SHOWN)]
+    for row in [header, ["---"] * len(header), *rows]:
+        print("| " + " | ".join(row) + " |")
+
+
+def _config(loss: str, arguments: argparse.Namespace) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "configs" / "quickstart.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.data.folder = arguments.data
+    config.seed = arguments.seed
+    config.image_size = arguments.image_size
+    config.total_steps = config.schedule.total_steps = arguments.steps
+    config.evaluate_every = config.checkpoint.every = arguments.steps // arguments.evaluations
+    config.evaluation.splits = ("val", "train")
+    config.schedule.learning_rate = LEARNING_RATES[loss]
+    if loss != "weighted":
+        config.loss = ConfigDict({"name": loss})
+    return config
+
+
+def _rows(loss: str, workdir: Path) -> list[list[str]]:
+    by_step: dict[int, dict[str, float]] = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        by_step.setdefault(row["step"], {}).update(row)
+    table, seconds, before = [], 0.0, 0
+    for step, values in sorted(by_step.items()):
+        if "training/images_per_second" in values:
+            pictures = (step - before) * 64  # the quickstart's batch
+            seconds, before = seconds + pictures / values["training/images_per_second"], step
+        if "val/mAP" in values:
+            numbers = [f"{values[f'{s}/{m}']:.3f}" for s in ("train", "val") for m in SHOWN]
+            table.append([loss, str(step), f"{seconds:.0f}", *numbers])
+    return table
+
+
+if __name__ == "__main__":
+    main()
