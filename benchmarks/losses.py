@@ -55,12 +55,11 @@ def _config(loss: str, arguments: argparse.Namespace) -> ConfigDict:
     config.data.folder = arguments.data
     config.seed = arguments.seed
     config.image_size = arguments.image_size
-    config.total_steps = config.schedule.total_steps = arguments.steps
+    config.total_steps = config.schedule.cosine.total_steps = arguments.steps
     config.evaluate_every = config.checkpoint.every = arguments.steps // arguments.evaluations
     config.evaluation.splits = ("val", "train")
-    config.schedule.learning_rate = LEARNING_RATES[loss]
-    if loss != "weighted":
-        config.loss = ConfigDict({"name": loss})
+    config.schedule.cosine.learning_rate = LEARNING_RATES[loss]
+    config.loss.name = loss
     return config
 
 

@@ -56,22 +56,28 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.model.remat = False  # True: less memory for a third more compute
 
     config.loss = ConfigDict()
-    config.loss.name = "weighted"
-    config.loss.variant = variant
-    config.loss.group_size = 0  # pictures that share class counts; 0: config.group_size
-    config.loss.positive_weight = 12.0  # train.py: pos_weight; paper: eta
-    config.loss.threshold = 0.7  # train.sh: mask_thres
-    config.loss.negative_selection = 0.1  # train.sh: neg_select; only of the variant `released`
+    config.loss.name = "weighted"  # or sigmoid, asymmetric, softmax
+    config.loss.weighted = ConfigDict()
+    config.loss.weighted.variant = variant
+    config.loss.weighted.group_size = 0  # pictures that share class counts; 0: config.group_size
+    config.loss.weighted.positive_weight = 12.0  # train.py: pos_weight; paper: eta
+    config.loss.weighted.threshold = 0.7  # train.sh: mask_thres
+    config.loss.weighted.negative_selection = 0.1  # train.sh: neg_select; `released` only
+    config.loss.asymmetric = ConfigDict()  # Ridnik et al., 2021, section 4
+    config.loss.asymmetric.gamma_positive = 0.0
+    config.loss.asymmetric.gamma_negative = 4.0
+    config.loss.asymmetric.clip = 0.05
 
     config.schedule = ConfigDict()
-    config.schedule.name = "pretraining"
-    config.schedule.learning_rate = 0.08  # train.sh: lr
-    config.schedule.decay_steps = 110_000  # train.sh: lr_decay_step, counted from step 0
-    config.schedule.decay_factor = 0.1  # train.py
-    config.schedule.warmup_steps = 35_200  # train.sh: 8 epochs of 4,400 steps
-    config.schedule.warmup_learning_rate = 0.01  # train.sh: lr_warmup
-    config.schedule.warmup_decay_steps = 4_400  # train.sh: one epoch
-    config.schedule.warmup_decay_factor = 1.297  # train.sh: 0.01 * 1.297^8 = 0.08
+    config.schedule.name = "pretraining"  # or staircase, cosine, with a section of that name
+    config.schedule.pretraining = ConfigDict()
+    config.schedule.pretraining.learning_rate = 0.08  # train.sh: lr
+    config.schedule.pretraining.decay_steps = 110_000  # train.sh: lr_decay_step, from step 0
+    config.schedule.pretraining.decay_factor = 0.1  # train.py
+    config.schedule.pretraining.warmup_steps = 35_200  # train.sh: 8 epochs of 4,400 steps
+    config.schedule.pretraining.warmup_learning_rate = 0.01  # train.sh: lr_warmup
+    config.schedule.pretraining.warmup_decay_steps = 4_400  # train.sh: one epoch
+    config.schedule.pretraining.warmup_decay_factor = 1.297  # train.sh: 0.01 * 1.297^8 = 0.08
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9  # flags.py: opt_momentum

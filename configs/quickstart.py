@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
 
     config.image_size = 48
     config.batch_size = 64
-    config.group_size = 64  # of BatchNorm: with 4 the statistics are noisy and cost 0.1 mAP
+    config.group_size = 64  # of BatchNorm; smaller groups have noisy statistics and learn slower
     config.total_steps = 1100
 
     config.crop = ConfigDict()
@@ -43,18 +43,20 @@ def get_config() -> ConfigDict:
     config.model.remat = False
 
     config.loss = ConfigDict()
-    config.loss.name = "weighted"
-    config.loss.variant = "released"
-    config.loss.group_size = 4  # a class of 15% is in half of the groups; in groups of 64 always
-    config.loss.positive_weight = 4.0  # 12 is for classes of one in a thousand
-    config.loss.threshold = 0.7
-    config.loss.negative_selection = 0.1
+    config.loss.name = "weighted"  # or sigmoid, asymmetric
+    config.loss.weighted = ConfigDict()
+    config.loss.weighted.variant = "released"
+    config.loss.weighted.group_size = 4  # a class of 15% is in half of such groups
+    config.loss.weighted.positive_weight = 4.0  # 12 is for classes of one picture in a thousand
+    config.loss.weighted.threshold = 0.7
+    config.loss.weighted.negative_selection = 0.1
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"
-    config.schedule.learning_rate = 0.1
-    config.schedule.warmup_steps = 100
-    config.schedule.total_steps = 1100
+    config.schedule.cosine = ConfigDict()
+    config.schedule.cosine.learning_rate = 0.1
+    config.schedule.cosine.warmup_steps = 100
+    config.schedule.cosine.total_steps = 1100
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9

@@ -66,10 +66,16 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
     group_size = arguments.pop("group_size") or config.group_size or config.batch_size
     if config.batch_size % group_size:
         raise ConfigError(
-            f"batch_size={config.batch_size} is not divisible by loss.group_size={group_size}"
+            f"batch_size={config.batch_size} is not divisible by "
+            f"loss.weighted.group_size={group_size}"
         )
     weighted = functools.partial(function, group_size=group_size, **arguments)
     return weighted, config.batch_size // group_size
+
+
+def positive_weight(config: ConfigDict) -> float:
+    """The weight of positive labels in the loss, for turning logits into probabilities."""
+    return config.loss.weighted.positive_weight if config.loss.name == "weighted" else 1.0
 
 
 def schedule(config: ConfigDict) -> optimizers.Schedule:
@@ -157,8 +163,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _named(choices: dict[str, Any], section: ConfigDict, title: str) -> tuple[Any, dict[str, Any]]:
-    arguments = dict(section)
-    name = arguments.pop("name")
-    if name not in choices:
-        raise ConfigError(f"{title}.name={name!r} is none of {sorted(choices)}")
-    return choices[name], arguments
+    """What `section.name` chooses, and its arguments: the values under that name, if any."""
+    if section.name not in choices:
+        raise ConfigError(f"{title}.name={section.name!r} is none of {sorted(choices)}")
+    return choices[section.name], dict(section.get(section.name, {}))

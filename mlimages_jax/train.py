@@ -139,7 +139,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         if jax.process_count() == 1:
             hierarchy = Hierarchy.from_file(data.dictionary)
             evaluation = evaluations[config.evaluation.splits[0]]
-            weight = config.loss.get("positive_weight", 1.0)
+            weight = configure.positive_weight(config)
             predictions.write_per_class_table(workdir / "per_class.tsv", metrics, hierarchy)
             predictions.write_grid(
                 workdir / "predictions.png", evaluation, state, hierarchy, positive_weight=weight

@@ -88,11 +88,11 @@ def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_p
 
 def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
     workdir, _ = uninterrupted
-    config = small_config(drawn, seed=1, **{"loss.positive_weight": 3.0})
+    config = small_config(drawn, seed=1, **{"loss.weighted.positive_weight": 3.0})
     with pytest.raises(configure.ConfigError) as error:
         train.train(config, workdir)
     assert "seed: 0 in the checkpoint, 1 now" in str(error.value)
-    assert "loss.positive_weight: 12.0 in the checkpoint, 3.0 now" in str(error.value)
+    assert "loss.weighted.positive_weight: 4.0 in the checkpoint, 3.0 now" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,10 @@ def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
     [
         ({"batch_size": 12}, "batch_size=12 is not divisible by 8 devices"),
         ({"group_size": 3}, "batch_size=16 is not divisible by group_size=3"),
-        ({"loss.group_size": 5}, "batch_size=16 is not divisible by loss.group_size=5"),
+        (
+            {"loss.weighted.group_size": 5},
+            "batch_size=16 is not divisible by loss.weighted.group_size=5",
+        ),
         ({"loss.name": "hinge"}, "loss.name='hinge' is none of"),
         ({"schedule.name": "linear"}, "schedule.name='linear' is none of"),
         ({"model.dtype": "float16"}, "model.dtype='float16' is neither"),
@@ -154,7 +157,7 @@ def test_missing_data_is_explained_in_seconds(tmp_path):
 def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
     """SIGKILL while saving, then at four random moments after a logged step; each restarted."""
     moments = random.Random(0)
-    changes = {"total_steps": 60, "checkpoint.every": 6, "schedule.total_steps": 60}
+    changes = {"total_steps": 60, "checkpoint.every": 6, "schedule.cosine.total_steps": 60}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(_command(whole, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
 
