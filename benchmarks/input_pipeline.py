@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Claim: our input delivers more pictures per second, and per CPU second, than its peers.
+"""Pictures per second and per CPU second, memory and quality of our input and of its peers.
 
 Ours (ArrayRecord, Grain, simplejpeg, OpenCV) against tf.data (TFRecord, fused decode and crop) and
 PyTorch's DataLoader with Pillow, on the same JPEG files, with the same distribution of crops. Every
@@ -7,8 +7,8 @@ peer of every round runs alone in a fresh process, one after the other. Beside t
 quality: PSNR of 200 given crops against a float32 resize with a triangle filter of the decoded
 original. 'short side 320' reads pictures that were shrunk when the data set was built.
 
-Grain's shuffle costs 52 us a picture in a set of 600 pictures, 18 us at 2,000 and 6 us at a million:
-with few pictures ours looks slower than it is.
+Grain's shuffle costs more a picture in a set of hundreds of pictures than in one of millions (it
+draws until the index falls into the set), so that with few pictures ours looks slower than it is.
 
     python benchmarks/input_pipeline.py                     # pictures cut from four photographs
     python benchmarks/input_pipeline.py --pictures FOLDER   # any JPEG files

@@ -2,10 +2,13 @@
 """The command line: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`."""
 
 import sys
+from logging import WARNING, LogRecord
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+ROOT = Path(__file__).parents[1]
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, e.g. configs/pretrain.py:paper"
 )
@@ -18,15 +21,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
         )
-    from mlimages_jax import (
-        checkpoints,
-        configure,
-        progress,
-        quickstart,
-        train,
-    )  # not before --help
+    # Imported here: jax takes seconds, which --help and a mistyped flag should not.
+    from mlimages_jax import checkpoints, configure, progress, quickstart, train
+    from mlimages_jax.data import pipeline
 
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_is_for_people)
     tasks = {"train": train.train, "quickstart": quickstart.quickstart}
     config = _CONFIG.value
     if config.task not in tasks:
@@ -37,9 +37,17 @@ def main(argv: list[str]) -> None:
         FileNotFoundError,
         checkpoints.CheckpointMismatchError,
         configure.ConfigError,
+        pipeline.TooManyBadPicturesError,
         progress.NonFiniteError,
     ) as error:
         sys.exit(f"error: {error}")
+
+
+def _is_for_people(record: LogRecord) -> bool:
+    """Our own lines and every warning; the libraries tell of each array they save."""
+    path = Path(record.pathname)
+    ours = any(path.is_relative_to(ROOT / name) for name in ("mlimages_jax", "tfds_builders"))
+    return ours or record.levelno >= WARNING
 
 
 def run() -> None:

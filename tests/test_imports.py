@@ -35,7 +35,9 @@ ALLOWED = {
         "metrics", "predictions_grid", "state",
     },
     "quickstart": {"train"},
-    "main": {"checkpoints", "configure", "progress", "quickstart", "train"},
+    "main": {
+        "checkpoints", "configure", "data.pipeline", "progress", "quickstart", "train",
+    },
 }  # fmt: skip
 ANYTHING = {"train"}  # the loop may use all of them
 

@@ -114,15 +114,15 @@ SMALL = {"stage_sizes": (1, 1), "stage_widths": (16, 32), "stem_width": 8}
 CLASSES, BATCH, GROUP = 24, 16, 4
 
 
-def _run(devices: int, fsdp_min_size: int | None, *, count: int = 5, group: int = GROUP):
+def _run(devices: int, fsdp_min_size: int | None):
     """Losses and final state of a small training, on some of the devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    model = ResNet(CLASSES, group_size=group, **SMALL)
+    model = ResNet(CLASSES, group_size=GROUP, **SMALL)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     optimizer = optimizers.sgd_momentum(
         momentum=0.9, decay=optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
     )
-    groups = BATCH // group
+    groups = BATCH // GROUP
     like = abstract_state(
         model,
         optimizer,
@@ -136,7 +136,7 @@ def _run(devices: int, fsdp_min_size: int | None, *, count: int = 5, group: int 
         functools.partial(
             steps.train_step,
             model=model,
-            loss=functools.partial(losses.weighted_loss, group_size=group),
+            loss=functools.partial(losses.weighted_loss, group_size=GROUP),
             optimizer=optimizer,
             schedule=lambda _: jnp.float32(0.05),
             augmentation=augment.pretrain_augment,
@@ -147,7 +147,7 @@ def _run(devices: int, fsdp_min_size: int | None, *, count: int = 5, group: int 
     )
     rng = np.random.default_rng(0)
     values = []
-    for _ in range(count):
+    for _ in range(5):
         batch = _batch(
             rng.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8),
             (rng.random((BATCH, CLASSES)) < 0.2).astype(np.float32),
@@ -165,7 +165,7 @@ def one_device():
     return _run(1, None)
 
 
-@pytest.mark.parametrize(("devices", "fsdp_min_size"), [(8, None), (8, 256), (4, None)])
+@pytest.mark.parametrize(("devices", "fsdp_min_size"), [(8, None), (8, 256)])
 def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size):
     values, state, _ = one_device
     other_values, other_state, placed = _run(devices, fsdp_min_size)
@@ -178,24 +178,14 @@ def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size)
     assert kernel.sharding.is_fully_replicated == (fsdp_min_size is None)
 
 
-def test_the_group_size_matters(one_device):
-    values, _, _ = _run(1, None, count=2, group=8)
-    assert abs(values[1] - one_device[0][1]) > 1e-3
-
-
 def test_rows_outside_the_mask_add_nothing_to_the_evaluation():
     model = ResNet(CLASSES, **SMALL)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     batch = _batch(images, (rng.random((4, CLASSES)) < 0.2))
-    evaluate = functools.partial(
-        steps.eval_step,
-        variables["params"],
-        variables["batch_stats"],
-        model=model,
-        loss=losses.weighted_loss,
-    )
+    step = functools.partial(steps.eval_step, model=model, loss=losses.weighted_loss)
+    evaluate = functools.partial(jax.jit(step), variables["params"], variables["batch_stats"])
     full = evaluate(batch)
     half = evaluate({**batch, "mask": np.array([True, True, False, False])})
     alone = evaluate({key: value[:2] for key, value in batch.items()})
