@@ -119,8 +119,8 @@ def parse_record(data: bytes) -> Record:
     return Record(
         name=feature["name"].bytes_list.value[0].decode(),
         jpeg=feature["image"].bytes_list.value[0],
-        labels=np.asarray(feature["labels"].int64_list.value, np.int32),
-        confidences=np.asarray(feature["confidences"].float_list.value, np.float32),
+        labels=np.array(feature["labels"].int64_list.value[:], np.int32),
+        confidences=np.array(feature["confidences"].float_list.value[:], np.float32),
     )
 
 
