@@ -36,7 +36,7 @@ class Checkpoints:
         keep: list[Any] = [policies.LatestN(keep_latest)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
-        self.directory = epath.Path(directory)
+        self.directory = _absolute(directory)
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=policies.AnyPreservationPolicy(keep),
@@ -111,7 +111,7 @@ def resolve(path: epath.PathLike) -> epath.Path:
     Raises:
         FileNotFoundError: when none of them holds a finished checkpoint.
     """
-    path = epath.Path(path)
+    path = _absolute(path)
     with contextlib.suppress(ValueError):
         if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
             return path
@@ -198,6 +198,11 @@ def _describe(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
     }
+
+
+def _absolute(path: epath.PathLike) -> epath.Path:
+    """Orbax takes no relative path, and says so only when a save in the background has failed."""
+    return epath.Path(path).expanduser().resolve()
 
 
 def _is_array(leaf: Any) -> bool:

@@ -106,3 +106,11 @@ def test_a_checkpoint_loads_without_knowing_the_run(tmp_path):
     tree = checkpoints.load(tmp_path)
     assert tree["step"] == 3
     np.testing.assert_array_equal(tree["params"]["head"]["kernel"], np.full((4, 8), 3.0))
+
+
+def test_a_relative_path_is_one_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _saved("run/checkpoints", [1, 2])
+    assert checkpoints.load("run")["step"] == 2
+    with checkpoints.Checkpoints("run/checkpoints") as saved:
+        assert saved.restore(_like(_state(0))).step == 2
