@@ -8,6 +8,7 @@ processes or devices; the position in the data is `step`.
 
 import contextlib
 import dataclasses
+import os
 from types import TracebackType
 from typing import Any
 
@@ -202,7 +203,8 @@ def _describe(tree: Any) -> dict[str, str]:
 
 def _absolute(path: epath.PathLike) -> epath.Path:
     """Orbax takes no relative path, and says so only when a save in the background has failed."""
-    return epath.Path(path).expanduser().resolve()
+    path = epath.Path(path)
+    return path if "://" in os.fspath(path) else path.expanduser().resolve()
 
 
 def _is_array(leaf: Any) -> bool:
