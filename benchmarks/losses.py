@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Three multi-label losses on one data set: same network, pictures, order, steps, schedule.
 
-    python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=/tmp/losses
+    python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=workdirs/losses
 
 Trains configs/quickstart.py's network with the weighted, the plain and the asymmetric sigmoid loss,
 each with its own learning rate, evaluates on training and validation split as it goes, and prints
