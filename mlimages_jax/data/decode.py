@@ -133,6 +133,18 @@ def decode(
     return _upright(pixels, orientation)
 
 
+def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
+    """Checks that a picture file decodes to its end; returns what its header says.
+
+    A broken JPEG shows while its coefficients are read, and at 1/8 of the size they all are.
+
+    Raises:
+      BadPicture: With a reason.
+    """
+    decode(data, min_height=1, min_width=1, max_pixels=max_pixels)
+    return read_header(data)
+
+
 def stored_jpeg(
     data: bytes,
     *,
@@ -162,8 +174,7 @@ def stored_jpeg(
     height, width = _shrunken_size(header.height, header.width, short_side=short_side)
     shrinks = (height, width) != (header.height, header.width)
     if header.format == "jpeg" and header.components != 4 and not shrinks:
-        # A broken file shows while its coefficients are read; at 1/8 of the size they all are.
-        decode(data, min_height=1, min_width=1, max_pixels=max_pixels)
+        verify(data, max_pixels=max_pixels)
         return StoredPicture(data, height, width)
     pixels = decode(data, min_height=2 * height, min_width=2 * width, max_pixels=max_pixels)
     if shrinks:

@@ -22,6 +22,7 @@ from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
 
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
+_REMEMBERED_TEXTS = 10_000  # of confidences while writing; a list made by people has a few
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -104,22 +105,87 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
     """
     columns = _Columns()
     for line, share, chunk in _read_chunks(Path(path)):
-        try:
-            columns.add(parse_chunk(chunk, num_classes), share=share)
-        except LineError as error:
-            raise LabelListError(f"{path}:{line + error.line}: {error}") from error
+        columns.add(_parse(path, line, chunk, num_classes), share=share)
     return columns.finish()
+
+
+def iter_label_list(
+    path: str | os.PathLike[str], *, num_classes: int
+) -> Iterator["LabelList"]:
+    """Reads a label list piece by piece, in memory that does not grow with its length.
+
+    Args:
+        path: the list file.
+        num_classes: classes must be in 0..num_classes - 1.
+
+    Yields:
+        Parts of some ten thousand rows, in order; together they are what `read_label_list` returns.
+
+    Raises:
+        LabelListError: as `read_label_list`, when the row is reached.
+    """
+    for line, _, chunk in _read_chunks(Path(path)):
+        columns = _Columns()
+        columns.add(_parse(path, line, chunk, num_classes))
+        yield columns.finish()
 
 
 def write_label_list(path: str | os.PathLike[str], label_list: LabelList) -> None:
     """Writes a picture list with tabs; reading it gives the same names, classes and float32s."""
-    texts = {value: _shortest(value) for value in np.unique(label_list.confidences).tolist()}
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for name, classes, confidences in label_list:
-            pairs = zip(classes.tolist(), confidences.tolist(), strict=True)
-            labels = "\t".join(f"{class_}:{texts[value]}" for class_, value in pairs)
+    with LabelListWriter(path) as writer:
+        writer.write(label_list)
+
+
+class LabelListWriter:
+    """Writes a picture list part by part; the file appears under its name when it is complete.
+
+    A context manager. Where its block raises, the file that was there before stays.
+
+    Args:
+        path: of the list file.
+
+    Raises:
+        OSError: on entering, when the folder is missing or cannot be written to.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._path = Path(path)
+        self._unfinished = self._path.with_name(f"{self._path.name}.unfinished")
+        self._texts: dict[float, str] = {}
+
+    def __enter__(self) -> "LabelListWriter":
+        self._file = self._unfinished.open("w", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._unfinished.replace(self._path)
+        else:
+            self._unfinished.unlink()
+
+    def write(self, rows: Iterable[LabelRow]) -> None:
+        """Appends rows: a `LabelList`, or any others that `check_row` would accept."""
+        for name, classes, confidences in rows:
+            pairs = zip(classes.tolist(), map(self._text, confidences.tolist()), strict=True)
+            labels = "\t".join(f"{class_}:{text}" for class_, text in pairs)
             # The tab stands there without labels too: it marks a name with spaces as one name.
-            file.write(f"{name}\t{labels}\n")
+            self._file.write(f"{name}\t{labels}\n")
+
+    def _text(self, value: float) -> str:
+        text = self._texts.get(value)
+        if text is None:
+            text = _shortest(value)
+            if len(self._texts) < _REMEMBERED_TEXTS:
+                self._texts[value] = text
+        return text
+
+
+def _parse(path: str | os.PathLike[str], line: int, chunk: bytes, num_classes: int) -> Chunk:
+    try:
+        return parse_chunk(chunk, num_classes)
+    except LineError as error:
+        raise LabelListError(f"{path}:{line + error.line}: {error}") from error
 
 
 def _shortest(value: float) -> str:

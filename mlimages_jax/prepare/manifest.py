@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What became of every picture of a list: one SQLite file beside the folder of pictures.
+
+A picture is known by its name in the list, a URL or a path such as n04310904/n04310904_8388.JPEG.
+Its row is written after its file is complete, and a file appears under its name only when it is
+complete, so a job that is killed at any moment leaves a manifest whose rows are true. Started
+again, it goes on with the names that have no row.
+
+    sqlite3 manifest.sqlite "select error, count(*) from pictures group by error"
+"""
+
+import dataclasses
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+OK = "ok"
+FAILED = "failed"
+_FORMAT = 1  # of the tables, in SQLite's user_version; ours is told by the name of the table
+_BATCH = 500  # names in one question; SQLite allows 32,766 parameters
+
+
+class ManifestError(Exception):
+    """A file that is no manifest, or one that this program cannot read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A row.
+
+    Attributes:
+        name: in the list: a URL or a path.
+        status: OK or FAILED.
+        file: where the picture lies, relative to the folder of pictures; None unless OK.
+        source: where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
+        http_status: the last answer's, where there was one.
+        bytes: as received.
+        sha256: of the bytes as received, 32 bytes.
+        width: of the file in pixels.
+        height: likewise.
+        file_sha256: of the file, where it is not what was received (shrunken on arrival).
+        error: why it failed, one countable word; None if OK.
+        message: the same for people.
+        time: when this became known, seconds since 1970 (UTC).
+        license: of the picture, as its source states it; the next two likewise.
+        author: who made it.
+        rotation: degrees to turn it counter-clockwise, Open Images' column.
+    """
+
+    name: str
+    status: str
+    time: float
+    file: str | None = None
+    source: str | None = None
+    http_status: int | None = None
+    bytes: int | None = None
+    sha256: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    file_sha256: bytes | None = None
+    error: str | None = None
+    message: str | None = None
+    license: str | None = None
+    author: str | None = None
+    rotation: float | None = None
+
+
+_COLUMNS = [field.name for field in dataclasses.fields(Picture)]
+_SQL_TYPES = {
+    "time": "REAL NOT NULL", "http_status": "INTEGER", "bytes": "INTEGER", "sha256": "BLOB",
+    "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
+    "name": "TEXT PRIMARY KEY", "status": "TEXT NOT NULL",
+}  # fmt: skip
+_CREATE = f"""
+CREATE TABLE pictures ({", ".join(f"{c} {_SQL_TYPES.get(c, 'TEXT')}" for c in _COLUMNS)})
+WITHOUT ROWID;
+CREATE INDEX contents ON pictures (sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX files_of_failed ON pictures (name) WHERE status = 'failed' AND file IS NOT NULL;
+PRAGMA user_version = {_FORMAT};
+"""
+
+
+class Manifest:
+    """An open manifest; a context manager. Use it from one thread.
+
+    Args:
+        path: of the SQLite file.
+        readonly: must exist, and is not written to; else it is made if it is not there.
+
+    Raises:
+        FileNotFoundError: read-only and absent.
+        ManifestError: the file is something else, damaged, or of another version.
+        sqlite3.OperationalError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False):
+        self.path = Path(path)
+        if readonly and not self.path.is_file():
+            raise FileNotFoundError(f"{path}: there is no manifest; give the file a job wrote")
+        mode = "ro" if readonly else "rwc"
+        self._db = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
+        )
+        try:
+            self._open(readonly=readonly)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise ManifestError(f"{path}: not a manifest ({error}); give another name") from error
+        except ManifestError:
+            self._db.close()
+            raise
+
+    def _open(self, *, readonly: bool) -> None:
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_schema")}
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if not tables and not readonly:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(f"BEGIN; {_CREATE} COMMIT;")
+        elif "pictures" not in tables:
+            raise ManifestError(f"{self.path}: an SQLite file, but no manifest; give another name")
+        elif version != _FORMAT:
+            raise ManifestError(
+                f"{self.path}: a manifest of version {version}; this program reads {_FORMAT}"
+            )
+        self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def __enter__(self) -> "Manifest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def put(self, pictures: Iterable[Picture]) -> None:
+        """Writes rows, all or none; a row of the same name is replaced."""
+        places = ", ".join("?" * len(_COLUMNS))
+        rows = [[getattr(picture, column) for column in _COLUMNS] for picture in pictures]
+        with self._transaction():
+            self._db.executemany(f"INSERT OR REPLACE INTO pictures VALUES ({places})", rows)
+
+    def get(self, names: Sequence[str]) -> dict[str, Picture]:
+        """The rows of some names; a name without a row is left out."""
+        found = {}
+        for start in range(0, len(names), _BATCH):
+            part = names[start : start + _BATCH]
+            places = ", ".join("?" * len(part))
+            for row in self._db.execute(f"SELECT * FROM pictures WHERE name IN ({places})", part):
+                picture = Picture(**dict(zip(_COLUMNS, row, strict=True)))
+                found[picture.name] = picture
+        return found
+
+    def __iter__(self) -> Iterator[Picture]:
+        """All rows, by name; write to it only when done."""
+        for row in self._db.execute("SELECT * FROM pictures ORDER BY name"):
+            yield Picture(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def __len__(self) -> int:
+        return self._db.execute("SELECT count(*) FROM pictures").fetchone()[0]
+
+    def counts(self, *columns: str) -> dict[tuple[Any, ...], int]:
+        """How many rows have each combination of values, most frequent first.
+
+        Args:
+            *columns: of `Picture`, such as "status", "error" or "source".
+        """
+        unknown = set(columns) - set(_COLUMNS)
+        if unknown or not columns:
+            raise ValueError(f"columns {sorted(unknown)} are none of {_COLUMNS}")
+        names = ", ".join(columns)
+        rows = self._db.execute(
+            f"SELECT {names}, count(*) FROM pictures GROUP BY {names} ORDER BY count(*) DESC"
+        )
+        return {tuple(values): count for *values, count in rows}
+
+    def copies(self, contents: Iterable[bytes]) -> Mapping[bytes, int]:
+        """How many OK rows hold each of these contents, by sha256 as received."""
+        query = "SELECT count(*) FROM pictures WHERE sha256 = ? AND status = 'ok'"
+        return {
+            content: self._db.execute(query, (content,)).fetchone()[0] for content in set(contents)
+        }
+
+    def fail_content(self, content: bytes, *, error: str, message: str) -> int:
+        """Turns all OK rows of one content into failures; returns how many.
+
+        They keep their `file` until `forget_files`, so that a killed job cannot lose track of it.
+        """
+        with self._transaction():
+            cursor = self._db.execute(
+                "UPDATE pictures SET status = 'failed', error = ?, message = ? "
+                "WHERE sha256 = ? AND status = 'ok'",
+                (error, message, content),
+            )
+        return cursor.rowcount
+
+    def files_of_failed(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """(name, file) of failures whose file is still to be removed."""
+        query = (
+            "SELECT name, file FROM pictures WHERE status = 'failed' AND file IS NOT NULL LIMIT ?"
+        )
+        return self._db.execute(query, (limit,)).fetchall()
+
+    def forget_files(self, names: Iterable[str]) -> None:
+        """Says that the files of these failures are gone."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE pictures SET file = NULL WHERE name = ?", ((name,) for name in names)
+            )
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN; then COMMIT, or ROLLBACK where something was raised, a full disk included."""
+
+    def __init__(self, db: sqlite3.Connection):
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
