@@ -10,9 +10,11 @@ from tyro.extras import SubcommandApp
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.download import download
 from mlimages_jax.prepare.manifest import ManifestError
 
 app = SubcommandApp()
+app.command(download)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ class Picture:
         file: where the picture lies, relative to the folder of pictures; None unless OK.
         source: where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
         http_status: the last answer's, where there was one.
-        bytes: as received.
+        num_bytes: as received.
         sha256: of the bytes as received, 32 bytes.
         width: of the file in pixels.
         height: likewise.
@@ -55,7 +55,7 @@ class Picture:
     file: str | None = None
     source: str | None = None
     http_status: int | None = None
-    bytes: int | None = None
+    num_bytes: int | None = None
     sha256: bytes | None = None
     width: int | None = None
     height: int | None = None
@@ -69,7 +69,7 @@ class Picture:
 
 _COLUMNS = [field.name for field in dataclasses.fields(Picture)]
 _SQL_TYPES = {
-    "time": "REAL NOT NULL", "http_status": "INTEGER", "bytes": "INTEGER", "sha256": "BLOB",
+    "time": "REAL NOT NULL", "http_status": "INTEGER", "num_bytes": "INTEGER", "sha256": "BLOB",
     "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
     "name": "TEXT PRIMARY KEY", "status": "TEXT NOT NULL",
 }  # fmt: skip
@@ -179,9 +179,14 @@ class Manifest:
         )
         return {tuple(values): count for *values, count in rows}
 
+    def received(self) -> int:
+        """Bytes received of the pictures that are OK."""
+        query = "SELECT total(num_bytes) FROM pictures WHERE status = 'ok'"
+        return int(self._db.execute(query).fetchone()[0])
+
     def copies(self, contents: Iterable[bytes]) -> Mapping[bytes, int]:
-        """How many OK rows hold each of these contents, by sha256 as received."""
-        query = "SELECT count(*) FROM pictures WHERE sha256 = ? AND status = 'ok'"
+        """How many rows, failures included, have each of these contents (sha256 as received)."""
+        query = "SELECT count(*) FROM pictures WHERE sha256 = ?"
         return {
             content: self._db.execute(query, (content,)).fetchone()[0] for content in set(contents)
         }

@@ -19,5 +19,11 @@ def progress(total: int | None, *, what: str, unit: str = " pictures", done: int
     interval = 0.5 if sys.stderr.isatty() else 10
     options: dict[str, Any] = {"mininterval": interval, "maxinterval": interval}
     return tqdm(
-        total=total, desc=what, unit=unit, initial=done, dynamic_ncols=True, smoothing=0.05, **options
+        total=total,
+        desc=what,
+        unit=unit,
+        initial=done,
+        dynamic_ncols=True,
+        smoothing=0.05,
+        **options,
     )

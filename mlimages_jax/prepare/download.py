@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `download`: the pictures of URL lists, verified, with a manifest that resumes."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+import mlimages_jax
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.addresses import AddressMap
+from mlimages_jax.prepare.download_engine import Patience
+from mlimages_jax.prepare.download_job import DownloadJob
+from mlimages_jax.prepare.fetch import Fetcher, Limits
+from mlimages_jax.prepare.manifest import OK, Manifest
+from mlimages_jax.prepare.picture_sources import SourceName
+from mlimages_jax.prepare.url_lists import Shard
+
+
+def download(
+    lists: Positional[list[Path]],
+    /,
+    *,
+    output: Path,
+    shard: str = "0/1",
+    short_side: int | None = None,
+    retry_failed: tuple[str, ...] = (),
+    retries: int = 2,
+    timeout: float = 30.0,
+    connections: int = 128,
+    connections_per_host: int = 16,
+    max_bytes: int = 50_000_000,
+    max_redirects: int = 5,
+    max_copies: int = 10,
+    max_wait: float = 60.0,
+    give_up_after: int = 1000,
+    open_images_table: tuple[Path, ...] = (),
+    sources: tuple[SourceName, ...] = ("thumbnail", "mirror", "original", "list"),
+    user_agent: str = f"mlimages_jax/{mlimages_jax.__version__}",
+    proxy: str | None = None,
+    address_map: tuple[str, ...] = (),
+    allow_private: bool = False,
+) -> None:
+    """Fetch the pictures of URL lists, many at a time, and keep a record of each.
+
+    A list has a URL a line; labels may follow it and are ignored here:
+
+        python -m mlimages_jax.prepare download train_urls.txt --output ml_images
+
+    Every picture is checked (it decodes to its end, and is no "photo not available" drawing) before
+    it appears as OUTPUT/images/<host>/<nn>/<name>. What became of every URL stands in
+    OUTPUT/manifest.sqlite. Stop it at any time: the same command goes on where it ended and fetches
+    nothing twice. Many URLs of ML-Images are dead, which is normal and no error: `coverage` says
+    what is there, what is missing and why, and `labels --manifests` makes the list of what is
+    there, for the builder.
+
+    With Open Images' table of pictures (--open-images-table) most pictures have better sources than
+    the URL of the list: a thumbnail of 300,000 pixels, a mirror, and the original with its MD5;
+    licence, author and rotation go into the manifest.
+
+    Args:
+        lists: files with a URL in the first column.
+        output: folder for images/, manifest.sqlite and unfinished/.
+        shard: i/n fetches part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
+            parts on n machines, into one folder or several.
+        short_side: shrink larger pictures to this shorter side in pixels as they arrive.
+        retry_failed: also try again what failed in earlier runs with these errors, such as
+            "timeout http_503"; "all" for any.
+        retries: further attempts after a failure that may pass (time-outs, resets, 429, 5xx).
+        timeout: seconds for connecting, and without a byte of an answer.
+        connections: open at a time.
+        connections_per_host: of these to one host.
+        max_bytes: of a file.
+        max_redirects: in a row.
+        max_copies: the same bytes under so many URLs are a placeholder; 0: they never are.
+        max_wait: seconds; a server that asks to be left alone for longer is given up for this run.
+        give_up_after: attempts in a row that nobody answers end the run: the network is gone.
+        open_images_table: Open Images' CSV files of image URLs; an index of them is made once.
+        sources: which to try, in this order, for pictures of that table.
+        user_agent: says who asks; add an address at which you can be reached.
+        proxy: URL of an HTTP proxy; it resolves the names, so it has to refuse private addresses.
+        address_map: PATTERN=BASE asks BASE for hosts like PATTERN, such as
+            "*.staticflickr.com=http://mirror:8080".
+        allow_private: also fetch from private and loopback addresses.
+    """
+    try:
+        part = Shard.parse(shard)
+        maps = [AddressMap.parse(text) for text in address_map]
+    except ValueError as error:
+        raise PrepareError(str(error)) from error
+    job = DownloadJob(
+        lists=lists,
+        output=output,
+        shard=part,
+        fetcher=Fetcher(
+            limits=Limits(timeout=timeout, max_bytes=max_bytes, max_redirects=max_redirects),
+            connections=connections,
+            user_agent=user_agent,
+            proxy=proxy,
+            maps=maps,
+            allow_private=allow_private,
+        ),
+        connections=connections,
+        per_host=connections_per_host,
+        patience=Patience(retries=retries, max_wait=max_wait, give_up_after=give_up_after),
+        short_side=short_side,
+        max_copies=max_copies,
+        retry_failed=retry_failed,
+        tables=open_images_table,
+        order=sources,
+    )
+    try:
+        job.run()
+    finally:
+        if job.manifest_path.is_file():
+            print(summary(job.manifest_path))
+    with Manifest(job.manifest_path, readonly=True) as manifest:
+        if len(manifest) and not manifest.counts("status").get((OK,)):
+            raise PrepareError("not one picture arrived; the table above says why")
+
+
+def summary(path: Path) -> str:
+    """What a manifest says in all: pictures and bytes by source, failures by error."""
+    with Manifest(path, readonly=True) as manifest:
+        outcomes = manifest.counts("status", "source", "error")
+        received = manifest.received()
+    there = {source: count for (status, source, _), count in outcomes.items() if status == OK}
+    failed = {error: count for (status, _, error), count in outcomes.items() if status != OK}
+    lines = [f"{sum(there.values()):>12,} pictures there, {received / 1e6:,.1f} MB received"]
+    lines += [f"{count:>12,}   from {source}" for source, count in there.items()]
+    lines.append(f"{sum(failed.values()):>12,} not to be had")
+    lines += [f"{count:>12,}   {error}" for error, count in failed.items()]
+    return "\n".join([*lines, f"of every URL: {path}"])

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The concurrent part of a download: rows in, attempts and retries, rows of the manifest out.
+
+Everything that grows is bounded: rows are read as room comes free, so memory does not depend on
+the length of the list.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from yarl import URL
+
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.fetch import Fetcher, FetchError
+from mlimages_jax.prepare.host_queues import HostQueues
+from mlimages_jax.prepare.manifest import OK, Picture
+from mlimages_jax.prepare.open_images_table import Photo
+from mlimages_jax.prepare.picture_sources import PictureSource
+from mlimages_jax.prepare.recorder import Recorder
+from mlimages_jax.prepare.storing import StoredFile, UnwantedFileError, file_name, store
+
+_FLUSH_EVERY = 0.5  # seconds: what a killed download fetches again
+_ROWS_PER_SLOT = 20  # read ahead, so that there is work for others while a host is slow
+_FIRST_PAUSE = 1.0  # seconds before a second attempt; twice as long before the next
+_BUSY_IN_A_ROW = 3  # such answers tell of a busy host rather than of a busy picture
+
+
+@dataclasses.dataclass
+class Wanted:
+    """A picture that is to be had, and how far the attempts are.
+
+    Attributes:
+        url: of the list.
+        sources: where it may lie, best first.
+        photo: its row in Open Images' table.
+        source: the position of the source in use.
+        attempts: made of this source.
+        failures: what went wrong so far, for people.
+        http_status: of the last answer.
+    """
+
+    url: str
+    sources: list[PictureSource]
+    photo: Photo | None = None
+    source: int = 0
+    attempts: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+    http_status: int | None = None
+
+    @property
+    def host(self) -> str:
+        """Whom the next attempt asks."""
+        return URL(self.sources[self.source].url).host or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """When to try again, and when no more.
+
+    Attributes:
+        retries: further attempts of a source after a passing failure.
+        max_wait: seconds; a server that asks for more is given up until another run.
+        give_up_after: pictures in a row without any answer from anybody end the job.
+    """
+
+    retries: int = 2
+    max_wait: float = 60.0
+    give_up_after: int = 1000
+
+
+class DownloadEngine:
+    """Fetches, verifies and records pictures, many at a time.
+
+    Args:
+        fetcher: open.
+        recorder: takes the rows.
+        images: the folder of pictures.
+        slots: files that pictures arrive in, on the same file system; as many may be in work.
+        pool: threads that verify.
+        short_side: shrink larger pictures, see `storing.store`.
+        per_host: pictures of one host that may be in work.
+        patience: when to try again.
+        bar: is moved along.
+    """
+
+    def __init__(
+        self,
+        *,
+        fetcher: Fetcher,
+        recorder: Recorder,
+        images: Path,
+        slots: Sequence[Path],
+        pool: Executor,
+        short_side: int | None,
+        per_host: int,
+        patience: Patience,
+        bar: tqdm,
+    ):
+        self._fetcher = fetcher
+        self._recorder = recorder
+        self._images = images
+        self._pool = pool
+        self._short_side = short_side
+        self._patience = patience
+        self._bar = bar
+        self._queues: HostQueues[Wanted] = HostQueues(per_host=per_host)
+        self._slots: asyncio.Queue[Path] = asyncio.Queue()
+        for slot in slots:
+            self._slots.put_nowait(slot)
+        self._window = _ROWS_PER_SLOT * len(slots)
+        self._open: set[str] = set()
+        self._closed = asyncio.Event()
+        self._busy_answers: collections.Counter[str] = collections.Counter()
+        self._silence = 0
+
+    async def run(self, wanted: Iterator[list[Wanted]]) -> None:
+        """Works through blocks of pictures, which are pulled as there is room for them.
+
+        Whatever ends it, what is complete has its row afterwards.
+
+        Raises:
+            PrepareError: nothing can be stored, or nobody answers.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [
+                    group.create_task(self._dispatch(group)),
+                    group.create_task(self._flush_now_and_then()),
+                ]
+                await self._feed(wanted)
+                for helper in helpers:
+                    helper.cancel()
+        except* PrepareError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._recorder.flush()
+
+    def is_known(self, url: str) -> bool:
+        """Whether a URL is in work, or done without being in the manifest yet."""
+        return url in self._open or url in self._recorder.pending
+
+    async def _feed(self, wanted: Iterator[list[Wanted]]) -> None:
+        for block in wanted:
+            for item in block:
+                self._open.add(item.url)
+                self._queues.add(item.host, item)
+            await self._until(lambda: len(self._open) < self._window)
+        await self._until(lambda: not self._open)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        await asyncio.sleep(0)  # lets the others work also where every row is done already
+        while not condition():
+            self._closed.clear()
+            await self._closed.wait()
+
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            slot = await self._slots.get()
+            host, item = await self._queues.get()
+            group.create_task(self._attempt(host, item, slot))
+
+    async def _flush_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_EVERY)
+            self._recorder.flush()
+            self._bar.set_postfix(self._recorder.written, refresh=False)
+
+    async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
+        source = item.sources[item.source]
+        file = file_name(item.url)
+        try:
+            item.http_status = await self._fetcher.fetch(source.url, unfinished)
+            stored = await asyncio.get_running_loop().run_in_executor(
+                self._pool,
+                lambda: store(
+                    unfinished,
+                    self._images / file,
+                    expected=source.expected,
+                    short_side=self._short_side,
+                ),
+            )
+            self._heard(host)
+            self._succeed(item, file, stored)
+        except FetchError as error:
+            self._heard(host, error)
+            item.http_status = error.http_status
+            self._fail(host, item, error.error, str(error), delay=self._delay(item, error))
+        except UnwantedFileError as error:
+            self._heard(host)
+            self._fail(host, item, error.reason, str(error), delay=None)
+        finally:
+            self._queues.done(host)
+            self._slots.put_nowait(unfinished)
+
+    def _succeed(self, item: Wanted, file: str, stored: StoredFile) -> None:
+        self._recorder.add(
+            Picture(
+                name=item.url,
+                status=OK,
+                time=time.time(),
+                file=file,
+                source=item.sources[item.source].name,
+                http_status=item.http_status,
+                **stored._asdict(),
+                **_credit(item.photo),
+            )
+        )
+        self._close(item)
+
+    def _fail(
+        self, host: str, item: Wanted, error: str, message: str, *, delay: float | None
+    ) -> None:
+        """Tries again after `delay` seconds, else the next source; else this is the end of it."""
+        item.attempts += 1
+        if delay is not None:
+            self._queues.add(host, item, delay=delay)
+            return
+        item.failures.append(f"{item.sources[item.source].name}: {message}")
+        if item.source + 1 < len(item.sources):
+            item.source += 1
+            item.attempts = 0
+            self._queues.add(item.host, item)
+            return
+        self._recorder.fail(
+            item.url, error, "; ".join(item.failures), http_status=item.http_status,
+            **_credit(item.photo),
+        )  # fmt: skip
+        self._close(item)
+
+    def _close(self, item: Wanted) -> None:
+        self._open.remove(item.url)
+        self._bar.update()
+        self._closed.set()
+
+    def _delay(self, item: Wanted, error: FetchError) -> float | None:
+        """Seconds until the next attempt, None if there is none."""
+        wait = error.retry_after or 0.0
+        patience = self._patience
+        if not error.passing or item.attempts >= patience.retries or wait > patience.max_wait:
+            return None
+        # Never all at once: what failed together would else come back together.
+        return max(wait, _FIRST_PAUSE * 2**item.attempts) * random.uniform(1, 1.25)
+
+    def _heard(self, host: str, error: FetchError | None = None) -> None:
+        """Learns about hosts that ask for a pause, and about a network that is gone."""
+        if error is None or not error.is_busy:
+            self._busy_answers.pop(host, None)
+        else:
+            self._busy_answers[host] += 1
+            if self._busy_answers[host] >= _BUSY_IN_A_ROW:
+                pause = error.retry_after or _FIRST_PAUSE * self._busy_answers[host]
+                self._queues.pause(host, min(pause, self._patience.max_wait))
+        self._silence = self._silence + 1 if error is not None and error.is_network else 0
+        if self._silence >= self._patience.give_up_after:
+            raise PrepareError(
+                f"{self._silence:,} attempts in a row got no answer, the last one from {host}: "
+                f"{error}. Is this machine on the net? Then start again with --retry-failed "
+                "dns connection timeout"
+            )
+
+
+def _credit(photo: Photo | None) -> dict[str, Any]:
+    if photo is None:
+        return {}
+    return {
+        "license": photo.license or None,
+        "author": photo.author or None,
+        "rotation": photo.rotation,
+    }

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One URL to one file: redirects, limits, and every way in which it can go wrong by its name."""
+
+import asyncio
+import dataclasses
+import email.utils
+import ipaddress
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from mlimages_jax.prepare import addresses, placeholders
+from mlimages_jax.prepare.storing import writing
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a moment later
+_NETWORK = {"dns", "connection", "timeout"}  # nobody answered
+
+
+class FetchError(Exception):
+    """Why there is no file.
+
+    Attributes:
+        error: one countable word: http_404, timeout, connection, redirects, ...
+        http_status: of the last answer, or None.
+        passing: whether another attempt may succeed.
+        retry_after: seconds that the server asks us to wait, or None.
+    """
+
+    def __init__(
+        self,
+        error: str,
+        message: str,
+        *,
+        http_status: int | None = None,
+        passing: bool = False,
+        retry_after: float | None = None,
+    ):
+        super().__init__(message)
+        self.error = error
+        self.http_status = http_status
+        self.passing = passing
+        self.retry_after = retry_after
+
+    @property
+    def is_network(self) -> bool:
+        """Whether nobody answered at all, as when this machine is off the net."""
+        return self.error in _NETWORK
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server asks for fewer requests."""
+        return self.http_status in (429, 503)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a request may cost.
+
+    Attributes:
+        timeout: seconds for connecting, and without a byte of the answer; ten times as much in all.
+        max_bytes: of a file.
+        max_redirects: in a row.
+    """
+
+    timeout: float = 30.0
+    max_bytes: int = 50_000_000
+    max_redirects: int = 5
+
+
+class Fetcher:
+    """Fetches files over HTTP; an asynchronous context manager.
+
+    Args:
+        limits: of every request.
+        connections: open at a time.
+        user_agent: says who asks; servers refuse those that do not.
+        proxy: URL of an HTTP proxy, which then resolves the names.
+        maps: hosts that others answer for.
+        allow_private: also ask addresses that are not public.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        connections: int,
+        user_agent: str,
+        proxy: str | None = None,
+        maps: Sequence[addresses.AddressMap] = (),
+        allow_private: bool = False,
+    ):
+        self._limits = limits
+        self._connections = connections
+        self._user_agent = user_agent
+        self._proxy = proxy
+        self._maps = maps
+        self._allow_private = allow_private
+
+    async def __aenter__(self) -> "Fetcher":
+        exempt = [URL(self._proxy).host or ""] if self._proxy else []
+        resolver = None if self._allow_private else addresses.PublicResolver(exempt=exempt)
+        timeout = self._limits.timeout
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, resolver=resolver),
+            timeout=aiohttp.ClientTimeout(
+                total=10 * timeout, sock_connect=timeout, sock_read=timeout
+            ),
+            # Pictures do not shrink further, and a compressed answer could grow without limit.
+            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=1 << 18,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def fetch(self, url: str, path: Path) -> int:
+        """Writes the answer to a file, which is incomplete where this raises.
+
+        Returns:
+            The HTTP status, 200.
+
+        Raises:
+            FetchError: there is no answer, or one that is no file.
+            StorageError: the file cannot be written.
+        """
+        target = URL(url)
+        try:
+            for _ in range(self._limits.max_redirects + 1):
+                following = await self._request(target, path)
+                if following is None:
+                    return 200
+                target = following
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _classify(error) from error
+        message = f"more than {self._limits.max_redirects} redirects, the last one to {target}"
+        raise FetchError("redirects", message, http_status=302)
+
+    async def _request(self, url: URL, path: Path) -> URL | None:
+        """Follows one URL: to where it redirects, or None when the file is written."""
+        request, host = addresses.mapped(url, self._maps)
+        self._check_address(request)
+        headers = {"Host": host} if host else None
+        async with self._session.get(
+            request, headers=headers, allow_redirects=False, proxy=self._proxy
+        ) as response:
+            if response.status in _REDIRECTS:
+                return self._redirect(url, response)
+            _check_status(response)
+            await self._write(response, path)
+            return None
+
+    def _check_address(self, url: URL) -> None:
+        if url.scheme not in ("http", "https") or not url.host:
+            raise FetchError("redirects", f"a redirect to {url}, which is not http or https")
+        if self._allow_private:
+            return
+        try:
+            ipaddress.ip_address(url.host)
+        except ValueError:
+            return  # a name: its addresses are checked when they are known
+        try:
+            addresses.check_public(url.host, host=url.host)
+        except addresses.PrivateAddressError as error:
+            raise FetchError("private_address", str(error)) from error
+
+    def _redirect(self, url: URL, response: aiohttp.ClientResponse) -> URL:
+        location = response.headers.get("Location")
+        if not location:
+            message = f"HTTP {response.status} without a place to go to"
+            raise FetchError("redirects", message, http_status=response.status)
+        target = url.join(URL(location))
+        if placeholders.known_place(target):
+            message = f"redirected to the placeholder {target}"
+            raise FetchError("placeholder", message, http_status=response.status)
+        return target
+
+    async def _write(self, response: aiohttp.ClientResponse, path: Path) -> None:
+        limit = self._limits.max_bytes
+        if (response.content_length or 0) > limit:
+            raise _too_many_bytes(f"{response.content_length:,} bytes", limit)
+        written = 0
+        with writing(path):
+            file = path.open("wb")
+        with file:
+            async for block in response.content.iter_any():
+                written += len(block)
+                if written > limit:
+                    raise _too_many_bytes("the answer goes on", limit)
+                with writing(path):
+                    file.write(block)  # to the system's cache: faster than asking a thread to
+            with writing(path):
+                file.flush()
+
+
+def _too_many_bytes(what: str, limit: int) -> FetchError:
+    message = f"{what}, more than the {limit:,} of --max-bytes"
+    return FetchError("too_many_bytes", message, http_status=200)
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status != 200:
+        raise FetchError(
+            f"http_{status}",
+            f"HTTP {status} {response.reason or ''}".strip(),
+            http_status=status,
+            passing=status in _PASSING,
+            retry_after=retry_after(response.headers.get("Retry-After")),
+        )
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3)."""
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, when.timestamp() - time.time())
+
+
+def _classify(error: Exception) -> FetchError:
+    """The library's errors by our names."""
+    message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    cause: Any = getattr(error, "os_error", None) or error.__cause__
+    if isinstance(cause, addresses.PrivateAddressError):
+        return FetchError("private_address", str(cause))
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        return FetchError("timeout", "no answer in time", passing=True)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return FetchError("dns", message, passing=True)
+    if isinstance(error, aiohttp.ClientSSLError):
+        return FetchError("tls", message)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return FetchError("incomplete", f"the answer broke off: {message}", passing=True)
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return FetchError("bad_url", message)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return FetchError("protocol", message, passing=True)
+    return FetchError("connection", message, passing=True)

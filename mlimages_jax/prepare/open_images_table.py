@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Open Images' table of pictures, by Flickr photo id: 9 million rows, looked up on disk.
+
+Most URLs of ML-Images are Flickr originals that Open Images lists too, with an MD5, a smaller copy,
+the licence and the author. The host in a Flickr URL has changed over the years (farm3, c4, live),
+the photo id and its secret have not: .../2034/<id>_<secret>_o.jpg.
+"""
+
+import base64
+import binascii
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.progress import progress
+
+_READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
+         "Thumbnail300KURL", "Rotation")  # fmt: skip
+_PHOTO = re.compile(r"/(\d{1,18})_([0-9a-f]+)_o\.[A-Za-z]+$")
+_BLOCK_BYTES = 4 << 20
+_QUESTION = 500  # photo ids; SQLite allows 32,766 parameters
+
+
+class Photo(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        photo_id: Flickr's.
+        secret: of the original.
+        image_id: Open Images'.
+        subset: train, validation or test.
+        original_url: of the picture as uploaded.
+        thumbnail_url: of a copy of about 300,000 pixels; may be empty.
+        license: URL of the licence; may be empty.
+        author: may be empty.
+        num_bytes: of the original, or None.
+        md5: of the original, 16 bytes, or None.
+        rotation: degrees counter-clockwise, or None.
+    """
+
+    photo_id: int
+    secret: str
+    image_id: str
+    subset: str
+    original_url: str
+    thumbnail_url: str
+    license: str
+    author: str
+    num_bytes: int | None
+    md5: bytes | None
+    rotation: float | None
+
+
+class OpenImagesTable:
+    """Looks photos up in an index on disk, which is made first where it is missing or outdated.
+
+    Args:
+        files: the table's CSV files, e.g. train-images-with-labels-with-rotation.csv.
+        index: the SQLite file to make; about 300 bytes a row.
+
+    Raises:
+        PrepareError: a file is no such table; names the columns that are missing.
+        OSError: a file cannot be read.
+    """
+
+    def __init__(self, files: Sequence[Path], index: Path):
+        made_of = json.dumps([_identity(path) for path in files])
+        if not _is_made_of(index, made_of):
+            _make(files, index, made_of)
+        self._db = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
+
+    def __len__(self) -> int:
+        return self._db.execute("SELECT count(*) FROM photos").fetchone()[0]
+
+    def close(self) -> None:
+        """Closes the index."""
+        self._db.close()
+
+    def find(self, urls: Iterable[str]) -> dict[str, Photo]:
+        """The photos of those URLs that the table knows, by id and secret, whatever the host."""
+        keys = {url: key for url in urls if (key := photo_key(url))}
+        ids = sorted({photo_id for photo_id, _ in keys.values()})
+        photos = {}
+        for start in range(0, len(ids), _QUESTION):
+            part = ids[start : start + _QUESTION]
+            places = ", ".join("?" * len(part))
+            query = f"SELECT * FROM photos WHERE photo_id IN ({places})"
+            for row in self._db.execute(query, part):
+                photo = Photo(*row)
+                photos[photo.photo_id, photo.secret] = photo
+        return {url: photos[key] for url, key in keys.items() if key in photos}
+
+
+def photo_key(url: str) -> tuple[int, str] | None:
+    """Photo id and secret of a Flickr original's URL, None for any other URL."""
+    match = _PHOTO.search(url)
+    return (int(match[1]), match[2]) if match else None
+
+
+def _identity(path: Path) -> list[Any]:
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _is_made_of(index: Path, made_of: str) -> bool:
+    if not index.is_file():
+        return False
+    with sqlite3.connect(index) as db:
+        try:
+            return db.execute("SELECT files FROM made_of").fetchone() == (made_of,)
+        except sqlite3.DatabaseError:
+            return False
+        finally:
+            db.rollback()
+
+
+def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
+    """Fills a new file without a journal, sorts it, and gives it its name."""
+    unfinished = index.with_name(f"{index.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    db = sqlite3.connect(unfinished, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute(f"CREATE TABLE photos ({', '.join(Photo._fields)})")
+        db.execute("BEGIN")
+        places = ", ".join("?" * len(Photo._fields))
+        for path in files:
+            db.executemany(f"INSERT INTO photos VALUES ({places})", _photos(path))
+        db.execute("CREATE INDEX by_id ON photos (photo_id)")
+        db.execute("CREATE TABLE made_of (files)")
+        db.execute("INSERT INTO made_of VALUES (?)", (made_of,))
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    unfinished.replace(index)
+
+
+def _photos(path: Path) -> Iterator[Photo]:
+    """The rows of a CSV file whose original lies at Flickr; malformed rows are left out."""
+    malformed = 0
+
+    def skip(_: Any) -> str:
+        nonlocal malformed
+        malformed += 1
+        return "skip"
+
+    try:
+        reader = pa.csv.open_csv(
+            path,
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(_READ, pa.string()), include_columns=list(_READ)
+            ),
+        )
+        with progress(None, what=f"reading {path.name}", unit=" rows") as bar:
+            for batch in reader:
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    if (photo := _photo(*row)) is not None:
+                        yield photo
+                bar.update(batch.num_rows)
+                bar.set_postfix(malformed=malformed)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise PrepareError(
+            f"{path}: {error}. This should be Open Images' table of pictures, a CSV file with the "
+            f"columns {', '.join(_READ)}"
+        ) from error
+
+
+def _photo(
+    image_id: str, subset: str, url: str, license_url: str, author: str, size: str, md5: str,
+    thumbnail: str, rotation: str,
+) -> Photo | None:  # fmt: skip
+    key = photo_key(url)
+    if key is None:
+        return None
+    return Photo(
+        *key, image_id, subset, url, thumbnail, license_url, author,
+        num_bytes=int(size) if size.isdecimal() else None,
+        md5=_md5(md5),
+        rotation=_number(rotation),
+    )  # fmt: skip
+
+
+def _md5(text: str) -> bytes | None:
+    """The table has MD5 sums in base64."""
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+    return digest if len(digest) == 16 else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

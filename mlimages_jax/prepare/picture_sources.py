@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The places from which the picture of a URL may be had, in the order in which they are tried."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from mlimages_jax.prepare.open_images_table import Photo
+from mlimages_jax.prepare.storing import Expected
+
+# thumbnail: Flickr's copy of 300,000 pixels, a tenth of the original's bytes.
+# mirror: Open Images' own, which holds a part of the set.
+# original: as uploaded to Flickr, at the address in Open Images' table.
+# list: the URL of the list.
+SourceName = Literal["thumbnail", "mirror", "original", "list"]
+_MIRROR = "https://open-images-dataset.s3.amazonaws.com"
+
+
+class PictureSource(NamedTuple):
+    """A URL to try, and what is known about the file there."""
+
+    name: SourceName
+    url: str
+    expected: Expected
+
+
+def picture_sources(
+    url: str, photo: Photo | None, order: Sequence[SourceName]
+) -> list[PictureSource]:
+    """The sources of a picture, each URL once.
+
+    Args:
+        url: of the list.
+        photo: its row in Open Images' table, if it has one.
+        order: which to use; a picture without a row has only "list", named or not.
+    """
+    if photo is None:
+        return [PictureSource("list", url, Expected())]
+    unchanged = Expected(photo.num_bytes, photo.md5)
+    known = {
+        "thumbnail": (photo.thumbnail_url, Expected()),
+        "mirror": (f"{_MIRROR}/{photo.subset}/{photo.image_id}.jpg", Expected()),
+        "original": (photo.original_url, unchanged),
+        "list": (url, unchanged),
+    }
+    sources: dict[str, PictureSource] = {}
+    for name in order:
+        place, expected = known[name]
+        if place:
+            sources.setdefault(place, PictureSource(name, place, expected))
+    return list(sources.values())

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Between a download and its manifest: rows in batches, and one content under many URLs.
+
+A server that has lost its pictures answers every URL with the same one. Its first answers look like
+pictures; when a content has come often enough, all of its rows become failures and its files go.
+"""
+
+import collections
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from mlimages_jax.prepare.storing import StorageError
+
+
+class Recorder:
+    """Collects rows and writes them when told to; for one thread.
+
+    Args:
+        manifest: where they go.
+        images: the folder of pictures.
+        max_copies: a content under so many names is a placeholder; 0: never.
+
+    Attributes:
+        pending: rows that are not written yet, by name.
+        written: how many rows were written, by status.
+    """
+
+    def __init__(self, manifest: Manifest, images: Path, *, max_copies: int):
+        self._manifest = manifest
+        self._images = images
+        self._max_copies = max_copies
+        self.pending: dict[str, Picture] = {}
+        self.written: collections.Counter[str] = collections.Counter()
+
+    def add(self, picture: Picture) -> None:
+        """Takes a row; its file, if it has one, is complete."""
+        self.pending[picture.name] = picture
+
+    def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
+        """Takes the row of a picture that is not to be had; `fields` are those of `Picture`."""
+        self.add(
+            Picture(
+                name=name, status=FAILED, time=time.time(), error=error, message=message, **fields
+            )
+        )
+
+    def flush(self) -> None:
+        """Writes what is pending, all or nothing.
+
+        Raises:
+            StorageError: the manifest cannot be written; the rows stay pending.
+        """
+        try:
+            self._manifest.put(self.pending.values())
+            written = list(self.pending.values())
+            self.pending.clear()
+            self.written.update(picture.status for picture in written)
+            if self._max_copies:
+                self._fail_repeated(written)
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"{self._manifest.path}: {error}. Make room or give another folder, and start the "
+                "same command again: it goes on where it ended"
+            ) from error
+
+    def _fail_repeated(self, written: list[Picture]) -> None:
+        contents = {p.sha256 for p in written if p.status == OK and p.sha256 is not None}
+        for content, copies in self._manifest.copies(contents).items():
+            if copies >= self._max_copies:
+                message = f"the same bytes came from {self._max_copies} or more URLs"
+                self._manifest.fail_content(content, error="placeholder", message=message)
+        self.remove_files()
+
+    def remove_files(self) -> None:
+        """Removes the files of failures, also of a job that was killed before it came to that."""
+        while files := self._manifest.files_of_failed():
+            for _, file in files:
+                (self._images / file).unlink(missing_ok=True)
+            self._manifest.forget_files(name for name, _ in files)
