@@ -8,6 +8,7 @@ the length of the list.
 import asyncio
 import collections
 import dataclasses
+import functools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -174,21 +175,11 @@ class DownloadEngine:
             self._bar.set_postfix(self._recorder.written, refresh=False)
 
     async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
-        source = item.sources[item.source]
-        file = file_name(item.url)
         try:
-            item.http_status = await self._fetcher.fetch(source.url, unfinished)
-            stored = await asyncio.get_running_loop().run_in_executor(
-                self._pool,
-                lambda: store(
-                    unfinished,
-                    self._images / file,
-                    expected=source.expected,
-                    short_side=self._short_side,
-                ),
-            )
+            url = item.sources[item.source].url
+            item.http_status = await self._fetcher.fetch(url, unfinished)
+            await self._store(item, unfinished)
             self._heard(host)
-            self._succeed(item, file, stored)
         except FetchError as error:
             self._heard(host, error)
             item.http_status = error.http_status
@@ -199,6 +190,24 @@ class DownloadEngine:
         finally:
             self._queues.done(host)
             self._slots.put_nowait(unfinished)
+
+    async def _store(self, item: Wanted, unfinished: Path) -> None:
+        file = file_name(item.url)
+        moving = asyncio.get_running_loop().run_in_executor(
+            self._pool,
+            functools.partial(
+                store,
+                unfinished,
+                self._images / file,
+                expected=item.sources[item.source].expected,
+                short_side=self._short_side,
+            ),
+        )
+        try:
+            self._succeed(item, file, await asyncio.shield(moving))
+        except asyncio.CancelledError:  # the thread goes on, and what it stores has its row
+            self._succeed(item, file, await moving)
+            raise
 
     def _succeed(self, item: Wanted, file: str, stored: StoredFile) -> None:
         self._recorder.add(

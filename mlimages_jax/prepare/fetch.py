@@ -141,7 +141,7 @@ class Fetcher:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _classify(error) from error
         message = f"more than {self._limits.max_redirects} redirects, the last one to {target}"
-        raise FetchError("redirects", message, http_status=302)
+        raise FetchError("redirects", message)
 
     async def _request(self, url: URL, path: Path) -> URL | None:
         """Follows one URL: to where it redirects, or None when the file is written."""

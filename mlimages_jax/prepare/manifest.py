@@ -19,6 +19,7 @@ from typing import Any
 OK = "ok"
 FAILED = "failed"
 _FORMAT = 1  # of the tables, in SQLite's user_version; ours is told by the name of the table
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # what a damaged file makes SQLite say
 _BATCH = 500  # names in one question; SQLite allows 32,766 parameters
 
 
@@ -105,13 +106,13 @@ class Manifest:
         )
         try:
             self._open(readonly=readonly)
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._db.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            raise ManifestError(f"{path}: not a manifest ({error}); give another name") from error
-        except ManifestError:
-            self._db.close()
+            cannot_write = isinstance(error, sqlite3.OperationalError) and not readonly
+            if isinstance(error, _UNREADABLE) and not cannot_write:
+                raise ManifestError(
+                    f"{path}: not a manifest ({error}); give another name"
+                ) from error
             raise
 
     def _open(self, *, readonly: bool) -> None:
@@ -151,18 +152,16 @@ class Manifest:
         for start in range(0, len(names), _BATCH):
             part = names[start : start + _BATCH]
             places = ", ".join("?" * len(part))
-            for row in self._db.execute(f"SELECT * FROM pictures WHERE name IN ({places})", part):
-                picture = Picture(**dict(zip(_COLUMNS, row, strict=True)))
+            for picture in self._pictures(f"WHERE name IN ({places})", part):
                 found[picture.name] = picture
         return found
 
     def __iter__(self) -> Iterator[Picture]:
         """All rows, by name; write to it only when done."""
-        for row in self._db.execute("SELECT * FROM pictures ORDER BY name"):
-            yield Picture(**dict(zip(_COLUMNS, row, strict=True)))
+        return self._pictures("ORDER BY name")
 
     def __len__(self) -> int:
-        return self._db.execute("SELECT count(*) FROM pictures").fetchone()[0]
+        return next(self._read("SELECT count(*) FROM pictures"))[0]
 
     def counts(self, *columns: str) -> dict[tuple[Any, ...], int]:
         """How many rows have each combination of values, most frequent first.
@@ -174,7 +173,7 @@ class Manifest:
         if unknown or not columns:
             raise ValueError(f"columns {sorted(unknown)} are none of {_COLUMNS}")
         names = ", ".join(columns)
-        rows = self._db.execute(
+        rows = self._read(
             f"SELECT {names}, count(*) FROM pictures GROUP BY {names} ORDER BY count(*) DESC"
         )
         return {tuple(values): count for *values, count in rows}
@@ -182,14 +181,12 @@ class Manifest:
     def received(self) -> int:
         """Bytes received of the pictures that are OK."""
         query = "SELECT total(num_bytes) FROM pictures WHERE status = 'ok'"
-        return int(self._db.execute(query).fetchone()[0])
+        return int(next(self._read(query))[0])
 
     def copies(self, contents: Iterable[bytes]) -> Mapping[bytes, int]:
         """How many rows, failures included, have each of these contents (sha256 as received)."""
         query = "SELECT count(*) FROM pictures WHERE sha256 = ?"
-        return {
-            content: self._db.execute(query, (content,)).fetchone()[0] for content in set(contents)
-        }
+        return {content: next(self._read(query, [content]))[0] for content in set(contents)}
 
     def fail_content(self, content: bytes, *, error: str, message: str) -> int:
         """Turns all OK rows of one content into failures; returns how many.
@@ -198,7 +195,7 @@ class Manifest:
         """
         with self._transaction():
             cursor = self._db.execute(
-                "UPDATE pictures SET status = 'failed', error = ?, message = ? "
+                "UPDATE pictures SET status = 'failed', source = NULL, error = ?, message = ? "
                 "WHERE sha256 = ? AND status = 'ok'",
                 (error, message, content),
             )
@@ -209,7 +206,7 @@ class Manifest:
         query = (
             "SELECT name, file FROM pictures WHERE status = 'failed' AND file IS NOT NULL LIMIT ?"
         )
-        return self._db.execute(query, (limit,)).fetchall()
+        return list(self._read(query, [limit]))
 
     def forget_files(self, names: Iterable[str]) -> None:
         """Says that the files of these failures are gone."""
@@ -217,6 +214,19 @@ class Manifest:
             self._db.executemany(
                 "UPDATE pictures SET file = NULL WHERE name = ?", ((name,) for name in names)
             )
+
+    def _pictures(self, which: str, values: Sequence[Any] = ()) -> Iterator[Picture]:
+        for row in self._read(f"SELECT {', '.join(_COLUMNS)} FROM pictures {which}", values):
+            yield Picture(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        try:
+            yield from self._db.execute(query, values)
+        except _UNREADABLE as error:
+            raise ManifestError(
+                f"{self.path}: damaged or unreadable ({error}). `sqlite3 {self.path} .recover` may "
+                "save its rows; without them everything is fetched again"
+            ) from error
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)

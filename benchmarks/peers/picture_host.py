@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The picture server's process: HTTP/1.1 with connections kept alive; see picture_server.py.
+
+Whole answers are sent as they are read, without a task or a copy of their own, so that serving
+costs a fraction of what any client spends.
+"""
+
+import argparse
+import asyncio
+import email.utils
+import http
+import itertools
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from peers.served_pictures import Pictures
+
+HOST = "127.0.0.1"
+HTML = b"<!DOCTYPE html><html><title>Photo</title><p>This photo is not available.</html>"
+UNAVAILABLE = "/pw/images/en-us/photo_unavailable.png"
+TRICKS = {
+    "timeout", "hangup", "stall", "crawl", "reset", "truncated", "slow", "large", "endless",
+}  # fmt: skip
+TYPE = "Content-Type: image/jpeg"  # whatever it is: hosts do that
+WAIT = "Retry-After: 1"
+CHUNKED = f"HTTP/1.1 200 OK\r\n{TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+CHUNKS = 7
+ZEROS = bytes(2**16)
+LARGE = 2**30  # bytes of /large/: so many times ZEROS
+SLOW_PIECES, SLOW_PAUSE = 10, 0.05  # seconds
+CRAWL_PAUSE = 0.2  # seconds between two bytes
+SEND_BUFFER = 2**20  # bytes: a picture goes to the kernel in one piece
+
+
+class Answers:
+    """What the server says to each path, where it says it whole, and how often it was asked."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+        self.requests: Counter[str] = Counter()
+
+    def whole(self, kind: str, path: str) -> bytes | None:
+        """A complete answer with its headers; None if the path is one of `Connection`'s tricks."""
+        pictures = self.pictures
+        again = self.requests[path] > 1
+        match kind:
+            case "ok":
+                return _answer(200, pictures.jpeg(path))
+            case "flaky":
+                return _answer(200, pictures.jpeg(path)) if again else _answer(500, HTML)
+            case "busy":
+                return _answer(200, pictures.jpeg(path)) if again else _answer(429, HTML, WAIT)
+            case "429":
+                return _answer(429, HTML, WAIT)
+            case "http-date":
+                when = email.utils.formatdate(time.time() + 1, usegmt=True)
+                return _answer(503, HTML, f"Retry-After: {when}")
+            case "403" | "404" | "410" | "500":
+                return _answer(int(kind), HTML)
+            case "redirect":
+                return _answer(301, b"", f"Location: /ok/{path.rpartition('/')[2]}")
+            case "unavailable":
+                return _answer(302, b"", f"Location: {UNAVAILABLE}")
+            case "loop":
+                return _answer(302, b"", f"Location: {path}")
+            case "to":
+                target = urllib.parse.unquote(path.removeprefix("/to/"))
+                return _answer(302, b"", f"Location: {target}")
+            case "cut":
+                jpeg = pictures.jpeg(path)
+                return _answer(200, jpeg[: len(jpeg) // 2])
+            case "html":
+                return _answer(200, HTML)
+            case "placeholder":
+                return _answer(200, pictures.placeholder)
+            case "empty":
+                return _answer(200, b"")
+            case "bomb":
+                return _answer(200, pictures.bomb(path))
+            case "cmyk":
+                return _answer(200, pictures.cmyk(path))
+            case "png":
+                return _answer(200, pictures.png(path))
+            case "chunked":
+                pieces = _pieces(pictures.jpeg(path), CHUNKS)
+                return b"".join([CHUNKED, *map(_chunk, pieces), _chunk(b"")])
+        return None if kind in TRICKS else self._by_name(path)
+
+    def _by_name(self, path: str) -> bytes:
+        if path == "/-/requests":
+            return _answer(200, json.dumps(self.requests).encode())
+        if path == UNAVAILABLE:
+            return _answer(200, self.pictures.unavailable)
+        if path.endswith(".jpg"):
+            return _answer(200, self.pictures.jpeg(path))
+        return _answer(404, HTML)
+
+
+class Connection(asyncio.Protocol):
+    """One client's requests, one after the other."""
+
+    def __init__(self, answers: Answers):
+        self._answers = answers
+        self._received = b""
+        self._occupied = False  # with an answer that is not finished, or never will be
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._stream: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        if self._stream:
+            self._stream.cancel()
+
+    def pause_writing(self) -> None:
+        """Called by asyncio."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Called by asyncio."""
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._received += data
+        while not self._occupied and (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head, self._received = self._received[:end], self._received[end + 4 :]
+            self._request(head)
+
+    def _request(self, head: bytes) -> None:
+        method, _, rest = head.partition(b" ")
+        target, _, rest = rest.partition(b" ")
+        if method != b"GET" or not rest.startswith(b"HTTP/1."):
+            self._transport.write(_answer(400, b"only GET is answered"))
+            self._transport.close()
+            return
+        path = target.decode("latin-1").partition("?")[0]
+        if not path.startswith("/"):  # what a proxy is asked for: http://host/path
+            path = urllib.parse.urlsplit(path).path
+        kind = path[1:].partition("/")[0]
+        if kind != "-":
+            self._answers.requests[path] += 1
+        whole = self._answers.whole(kind, path)
+        if whole is None:
+            self._trick(kind, self._answers.pictures.jpeg(path))
+            return
+        self._transport.write(whole)
+        if rest.startswith(b"HTTP/1.0") or b"connection: close" in head.lower():
+            self._transport.close()
+
+    def _trick(self, kind: str, jpeg: bytes) -> None:
+        """Begins one of `TRICKS`."""
+        self._occupied = True
+        headers = _headers(200, len(jpeg))
+        match kind:
+            case "hangup":
+                self._transport.close()
+            case "stall":
+                self._transport.write(headers + jpeg[: len(jpeg) // 2])
+            case "truncated":
+                self._transport.write(headers + jpeg[: len(jpeg) // 2])
+                self._transport.close()
+            case "reset":
+                self._transport.write(headers + jpeg[: len(jpeg) // 2])
+                linger = struct.pack("ii", 1, 0)  # on, 0 s: closing sends a reset
+                connection = self._transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self._transport.abort()
+            case "slow":
+                self._transport.write(headers)
+                self._send(_pieces(jpeg, SLOW_PIECES), pause=SLOW_PAUSE)
+            case "crawl":
+                self._transport.write(headers)
+                self._send(_pieces(jpeg, len(jpeg)), pause=CRAWL_PAUSE)
+            case "large":
+                first = jpeg[: len(ZEROS)].ljust(len(ZEROS), b"\0")
+                zeros = itertools.repeat(ZEROS, LARGE // len(ZEROS) - 1)
+                self._send(itertools.chain([_headers(200, LARGE), first], zeros))
+            case "endless":
+                zeros = itertools.repeat(_chunk(ZEROS))
+                self._send(itertools.chain([CHUNKED, _chunk(jpeg)], zeros))
+
+    def _send(self, pieces: Iterable[bytes], *, pause: float = 0) -> None:
+        self._stream = asyncio.create_task(self._send_pieces(pieces, pause))
+
+    async def _send_pieces(self, pieces: Iterable[bytes], pause: float) -> None:
+        for piece in pieces:
+            self._transport.write(piece)
+            await asyncio.sleep(pause)
+            await self._writable.wait()
+        self._occupied = False
+        self.data_received(b"")
+
+
+def _headers(status: int, length: int, *more: str) -> bytes:
+    reason = http.HTTPStatus(status).phrase
+    lines = [f"HTTP/1.1 {status} {reason}", TYPE, f"Content-Length: {length}", *more]
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def _answer(status: int, body: bytes, *more: str) -> bytes:
+    return b"".join([_headers(status, len(body), *more), body])
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def _pieces(data: bytes, count: int) -> Iterator[bytes]:
+    for i in range(count):
+        yield data[len(data) * i // count : len(data) * (i + 1) // count]
+
+
+async def _serve(answers: Answers, *, port: int) -> None:
+    """Prints the port, then serves until standard input ends."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def watch() -> None:  # in a thread: not every standard input can be polled
+        sys.stdin.buffer.read()
+        loop.call_soon_threadsafe(ended.set)
+
+    listener = socket.create_server((HOST, port), backlog=1024)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
+    await loop.create_server(lambda: Connection(answers), sock=listener)
+    print(listener.getsockname()[1], flush=True)
+    threading.Thread(target=watch, daemon=True).start()
+    await ended.wait()
+
+
+def main() -> None:
+    """Makes the pictures and serves them."""
+    parser = argparse.ArgumentParser(description="Plays good and bad picture hosts.")
+    parser.add_argument("--port", type=int, default=0, help="0 (default): any free port")
+    parser.add_argument("--bases", type=int, default=8, help="pictures with pixels of their own")
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--height", type=int, default=375)
+    given = parser.parse_args()
+    pictures = Pictures(bases=given.bases, width=given.width, height=given.height)
+    asyncio.run(_serve(Answers(pictures), port=given.port))
+
+
+if __name__ == "__main__":
+    main()
