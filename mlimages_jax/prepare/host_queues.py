@@ -17,7 +17,9 @@ class _Host(Generic[Job]):
     jobs: collections.deque[Job] = dataclasses.field(default_factory=collections.deque)
     active: int = 0
     not_before: float = 0.0
-    listed: bool = False  # stands in `_ready`, or in `_later` to be listed again
+    listed: bool = (
+        False  # has a job that may be taken: stands in `_ready`, or in `_later` if paused
+    )
 
 
 class HostQueues(Generic[Job]):
@@ -108,8 +110,6 @@ class HostQueues(Generic[Job]):
                 self._push_later(entry.not_before, host, None)  # still listed
                 continue
             entry.listed = False
-            if not entry.jobs or entry.active >= self._per_host:
-                continue
             job = entry.jobs.popleft()
             entry.active += 1
             if entry.jobs:

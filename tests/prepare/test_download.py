@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlimages_jax.data.decode import read_header, verify
-from mlimages_jax.prepare import download_job, storing
+from mlimages_jax.prepare import download_engine, download_job, storing
 from mlimages_jax.prepare.__main__ import main
 from mlimages_jax.prepare.manifest import Manifest
 
@@ -210,6 +210,45 @@ def test_a_signal_ends_it_in_order(picture_server, tmp_path, number):
     check_agreement(tmp_path)
     run(urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 200
+
+
+def test_what_is_being_stored_when_a_signal_comes_has_its_row(
+    picture_server, tmp_path, monkeypatch
+):
+    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/stored.jpg", "timeout/1.jpg"])
+
+    def store_slowly(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        return storing.store(*arguments, **options)
+
+    monkeypatch.setattr(download_engine, "store", store_slowly)
+    with pytest.raises(SystemExit) as end:
+        run(urls, "--output", tmp_path, *QUICK)
+    assert end.value.code == 130
+    assert [row.status for row in rows(tmp_path).values()] == ["ok"]
+    check_agreement(tmp_path)
+
+
+def test_servers_are_left_alone_for_as_long_as_they_ask(picture_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", picture_server, ["busy/wait.jpg", "ok/wait.jpg"])
+    start = time.monotonic()
+    run(urls, "--output", tmp_path / "a", *QUICK)  # Retry-After: 1
+    assert time.monotonic() - start >= 1
+    assert all(row.status == "ok" for row in rows(tmp_path / "a").values())
+    urls = write_list(tmp_path / "urls.txt", picture_server, ["429/wait.jpg", "ok/wait.jpg"])
+    run(urls, "--output", tmp_path / "b", *QUICK, "--max-wait=0.9", "--retries=3")
+    assert picture_server.requests()["/429/wait.jpg"] == 1
+
+
+def test_a_url_that_occurs_again_is_fetched_once(picture_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download_job, "_BLOCK", 2)
+    paths = ["slow/twice.jpg", "ok/twice.jpg", "slow/twice.jpg", "ok/twice2.jpg", "ok/twice.jpg"]
+    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    run(urls, urls, "--output", tmp_path, *QUICK)
+    requests = picture_server.requests()
+    assert all(requests[f"/{path}"] == 1 for path in paths)
+    assert len(rows(tmp_path)) == 3
 
 
 def test_better_sources(picture_server, tmp_path):

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A command in a process of its own, whose time, CPU time and memory are measured."""
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from peers.process import SAMPLE_EVERY, _resident_bytes
+
+
+class Cost(NamedTuple):
+    """What a command took.
+
+    Attributes:
+      seconds: From its start to its end.
+      cpu_seconds: User and system time, with the children that it waited for.
+      peak_bytes: Memory with all descendants. Pages that several of them share count once (Linux's
+        proportional set size, sampled).
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+class Command:
+    """A running command; it is killed if the block ends before it.
+
+    Args:
+      arguments: The program and its arguments.
+      folder: Where it runs.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, folder: Path):
+        self._arguments = arguments
+        self._folder = folder
+        self._peak_bytes = 0
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Command":
+        self._output = tempfile.TemporaryFile("w+")
+        self._start = time.perf_counter()
+        self._process = subprocess.Popen(
+            self._arguments,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # no more than a question where it has ended
+        self._process.wait()
+        self._stop_sampling()
+        self._output.close()
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kills the command with SIGKILL then; False if it had ended before."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return True
+        return False
+
+    def finish(self) -> Cost:
+        """Waits for its end.
+
+        Raises:
+          RuntimeError: It failed; with the end of what it wrote.
+        """
+        _, status, usage = os.wait4(self._process.pid, 0)
+        seconds = time.perf_counter() - self._start
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._stop_sampling()
+        if self._process.returncode:
+            raise RuntimeError(f"{' '.join(self._arguments)} failed:\n{self.last_lines()}")
+        return Cost(seconds, usage.ru_utime + usage.ru_stime, self._peak_bytes)
+
+    def last_lines(self, count: int = 30) -> str:
+        """The end of what it wrote to both outputs."""
+        self._output.seek(0)
+        return "\n".join(self._output.read().splitlines()[-count:])
+
+    def _stop_sampling(self) -> None:
+        self._ended.set()
+        self._sampler.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_EVERY):
+            try:
+                root = psutil.Process(self._process.pid)
+                processes = [root, *root.children(recursive=True)]
+                resident = sum(_resident_bytes(process) for process in processes)
+            except psutil.Error:  # a process has just ended
+                continue
+            self._peak_bytes = max(self._peak_bytes, resident)

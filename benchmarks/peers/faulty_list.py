@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A list of URLs of which a fifth fails in every way, and whether a download noticed it all."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+
+HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the picture server
+CLOSED_HOST = "closed.test"  # where nobody listens
+MISSING = "no row"
+
+# kind of URL (see picture_server.py) -> what the manifest must say, the column `error`.
+FAULTS = {
+    "403": "http_403",
+    "404": "http_404",
+    "410": "http_410",
+    "429": "http_429",
+    "500": "http_500",
+    "http-date": "http_503",
+    "timeout": "timeout",
+    "stall": "timeout",
+    "reset": "incomplete",
+    "hangup": "connection",
+    "closed": "connection",
+    "truncated": "incomplete",
+    "cut": "truncated",
+    "html": "not_an_image",
+    "empty": "empty",
+    "bomb": "too_large",
+    "placeholder": "placeholder",
+    "unavailable": "placeholder",
+    "loop": "redirects",
+    "to-file": "redirects",
+    "large": "too_many_bytes",
+    "endless": "too_many_bytes",
+    "ftp": "bad_url",
+}
+GOOD = ("redirect", "chunked", "slow", "png", "cmyk", "flaky", "busy")  # and "ok"
+EXPECTED = dict.fromkeys(("ok", *GOOD), OK) | FAULTS
+
+
+class FaultyUrl(NamedTuple):
+    """A URL and its kind, a key of `EXPECTED`."""
+
+    url: str
+    kind: str
+
+    @property
+    def path(self) -> str:
+        """As the server counts it."""
+        return "/" + self.url.split("/", 3)[3].partition("?")[0]
+
+
+def faulty_urls(count: int) -> Iterator[FaultyUrl]:
+    """Every fifth URL fails, its kinds in turn; every twentieth of the others is not plain."""
+    faults = list(FAULTS)
+    for i in range(count):
+        if i % 5 == 4:
+            kind = faults[i // 5 % len(faults)]
+        elif i % 25 == 0:
+            kind = GOOD[i // 25 % len(GOOD)]
+        else:
+            kind = "ok"
+        yield FaultyUrl(_url(kind, i), kind)
+
+
+def _url(kind: str, i: int) -> str:
+    host = f"photos{i % HOSTS}.test"
+    if kind == "closed":
+        return f"http://{CLOSED_HOST}/ok/{i}.jpg"
+    if kind == "ftp":
+        return f"ftp://{host}/ok/{i}.jpg"
+    if kind == "to-file":
+        return f"http://{host}/to/file%3A%2F%2F%2Fetc%2F{i}.jpg"
+    return f"http://{host}/{kind}/{i}.jpg"
+
+
+def outcomes(output: Path, count: int) -> dict[str, Counter[str]]:
+    """By kind, what the manifest says of the URLs: ok, an error, or that there is no row."""
+    found = recorded(output)
+    result: dict[str, Counter[str]] = {kind: Counter() for kind in EXPECTED}
+    for url, kind in faulty_urls(count):
+        row = found.pop(url, None)
+        result[kind][MISSING if row is None else row.error or row.status] += 1
+    if found:
+        raise AssertionError(f"{len(found)} rows of URLs that are not in the list: {min(found)}")
+    return result
+
+
+def recorded(output: Path) -> dict[str, Picture]:
+    """The rows of the manifest by URL."""
+    with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
+        return {row.name: row for row in manifest}
+
+
+def surprises(kinds: Mapping[str, Counter[str]]) -> int:
+    """How many URLs did not end as they must."""
+    return sum(sum(found.values()) - found[EXPECTED[kind]] for kind, found in kinds.items())
+
+
+def files_amiss(output: Path) -> list[str]:
+    """Where the folder of pictures and the manifest do not agree; nothing, if they do."""
+    rows = {row.file: row for row in recorded(output).values() if row.file is not None}
+    images = output / "images"
+    there = {str(path.relative_to(images)) for path in images.rglob("*") if path.is_file()}
+    found = [f"{name}: a file without a row" for name in sorted(there - set(rows))]
+    for name, row in rows.items():
+        if row.status != OK:
+            found.append(f"{name}: the file of a failure")
+        elif name not in there:
+            found.append(f"{name}: a row without its file")
+        else:
+            data = (images / name).read_bytes()
+            if (len(data), hashlib.sha256(data).digest()) != (row.num_bytes, row.sha256):
+                found.append(f"{name}: not the bytes of its row")
+    unfinished = [path for path in (output / "unfinished").iterdir() if path.stat().st_size]
+    return found + [f"{path}: a temporary file" for path in unfinished]
