@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy, HierarchyError
@@ -237,3 +237,43 @@ def test_the_stamps_hierarchy(stamps_dir):
     hierarchy = Hierarchy.from_file(stamps_dir / "dictionary.txt")
     assert len(hierarchy) == 109
     assert "animals" in [hierarchy.names[root] for root in hierarchy.roots]
+
+
+FIELDS = st.sampled_from(["0", "1", "-1", "n1", "dog", "", " ", "\ufeff", "9" * 12])
+ODD_ROWS = st.lists(FIELDS, max_size=5).map("\t".join)
+PARENT = st.integers(-1, 4)
+FILES = st.builds(
+    lambda parents, odd: "\n".join(
+        [HEADER, *(f"{i}\tn{i}\t{parent}\tname {i}" for i, parent in enumerate(parents)), *odd]
+    ).encode(),
+    st.lists(PARENT, max_size=5),
+    st.lists(ODD_ROWS, max_size=1),
+)
+
+
+def check_any_bytes(folder, data):
+    """A category file is a forest that can be written and read again, or is refused by its name."""
+    path = folder / "categories.txt"
+    path.write_bytes(data)
+    try:
+        hierarchy = Hierarchy.from_file(path)
+    except HierarchyError as error:
+        assert str(error).startswith(str(path))
+        return
+    assert (hierarchy.depth <= len(hierarchy)).all() and len(hierarchy.roots)
+    hierarchy.to_file(folder / "again.txt")
+    again = Hierarchy.from_file(folder / "again.txt")
+    assert (again.ids, again.names) == (hierarchy.ids, hierarchy.names)
+    np.testing.assert_array_equal(again.parents, hierarchy.parents)
+
+
+@given(FILES | st.binary(max_size=80))
+def test_any_bytes_are_a_forest_or_refused(tmp_path_factory, data):
+    check_any_bytes(tmp_path_factory.getbasetemp(), data)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(FILES | st.binary(max_size=80))
+def test_any_bytes_are_a_forest_or_refused_thoroughly(tmp_path_factory, data):
+    check_any_bytes(tmp_path_factory.getbasetemp(), data)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlimages_jax.labels import lists
@@ -11,6 +11,8 @@ from mlimages_jax.labels.list_rows import parse_row
 from mlimages_jax.labels.lists import (
     LabelList,
     LabelListError,
+    LabelListWriter,
+    iter_label_list,
     read_label_list,
     write_label_list,
 )
@@ -157,6 +159,38 @@ def test_columns_grow_when_the_first_rows_mislead(tmp_path, monkeypatch):
     np.testing.assert_array_equal(rows.classes, np.tile(np.arange(15), 50))
 
 
+def test_parts_together_are_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "_CHUNK_BYTES", 64)
+    text = "".join(f"{i}.jpg\t{i % 7}:0.{i % 10}\t9:1\n" for i in range(100))
+    path = write(tmp_path, text)
+    parts = list(iter_label_list(path, num_classes=10))
+    assert len(parts) > 10
+    assert [row for part in parts for row in as_rows(part)] == as_rows(read(tmp_path, text))
+    path = write(tmp_path, text + "bad.jpg\t10\n")
+    reader = iter_label_list(path, num_classes=10)
+    assert as_rows(next(reader))[0][0] == "0.jpg"  # what comes before a bad row is there
+    with pytest.raises(LabelListError, match=r"list\.txt:101: class 10"):
+        list(reader)
+
+
+def test_a_list_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("what was there")
+    rows = LabelList.from_rows([("a", [1], [0.1]), ("b", [2], [-1])], num_classes=3)
+    with pytest.raises(KeyError), LabelListWriter(path) as writer:
+        writer.write(rows)
+        raise KeyError
+    assert path.read_text() == "what was there"
+    with LabelListWriter(path) as writer:
+        writer.write(rows)
+        writer.write(rows[i] for i in (1, 0))
+        assert path.read_text() == "what was there"
+    assert path.read_text() == "a\t1:0.1\nb\t2:-1\nb\t2:-1\na\t1:0.1\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+    with pytest.raises(FileNotFoundError), LabelListWriter(tmp_path / "absent" / "out.txt"):
+        pass
+
+
 def test_a_file_without_line_ends_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "_CHUNK_BYTES", 64)
     with pytest.raises(LabelListError, match=r"list\.txt:2: a line of more than 64 bytes"):
@@ -222,8 +256,18 @@ LINES = st.lists(st.tuples(WORDS, GAPS), max_size=12).map(
 @example(b"\xef\xbb\xbf")
 @example(b"a b\tc d\t3\n")
 def test_any_bytes_give_what_the_plain_parser_gives(tmp_path_factory, text):
+    check_any_bytes(tmp_path_factory.getbasetemp(), text)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(LINES | st.binary(max_size=60))
+def test_any_bytes_give_what_the_plain_parser_gives_thoroughly(tmp_path_factory, text):
+    check_any_bytes(tmp_path_factory.getbasetemp(), text)
+
+
+def check_any_bytes(folder, text):
     """One row after the other in plain Python is the oracle of the vectorised reader."""
-    folder = tmp_path_factory.getbasetemp()
     expected = []
     try:
         for line in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
