@@ -10,11 +10,15 @@ from tyro.extras import SubcommandApp
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.coverage import coverage
 from mlimages_jax.prepare.download import download
+from mlimages_jax.prepare.extract import extract
 from mlimages_jax.prepare.manifest import ManifestError
 
 app = SubcommandApp()
 app.command(download)
+app.command(extract)
+app.command(coverage)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

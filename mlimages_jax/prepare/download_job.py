@@ -4,7 +4,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import os
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download_engine import DownloadEngine, Patience, Wanted
 from mlimages_jax.prepare.fetch import Fetcher
+from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, Manifest, Picture
 from mlimages_jax.prepare.open_images_table import OpenImagesTable
 from mlimages_jax.prepare.picture_sources import SourceName, picture_sources
@@ -88,7 +88,7 @@ class DownloadJob:
             images.mkdir(parents=True, exist_ok=True)
             unfinished.mkdir(exist_ok=True)
         with (
-            _alone(unfinished / f"lock{self._part}"),
+            alone(self.manifest_path.with_suffix(".lock")),
             Manifest(self.manifest_path) as manifest,
             ThreadPoolExecutor(os.cpu_count()) as pool,
             progress(total, what="download") as bar,
@@ -202,20 +202,6 @@ class _Selection:
                 f"{row.message}. {self._bad:,} rows so far are no URLs: is this a list of URLs? "
                 "Pictures with ImageNet ids come out of its archives: see `extract`"
             )
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Holds a lock that ends with this process, however it ends."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepareError(
-                f"{lock} is locked: another download writes here. Wait for it, give another "
-                "--output, or share the work by --shard"
-            ) from error
-        yield
 
 
 def _run_until_signal(main: Callable[[], Coroutine[None, None, None]]) -> None:

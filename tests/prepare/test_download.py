@@ -18,6 +18,7 @@ import pytest
 from mlimages_jax.data.decode import read_header, verify
 from mlimages_jax.prepare import download_engine, download_job, storing
 from mlimages_jax.prepare.__main__ import main
+from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +62,7 @@ def check_agreement(output, name="manifest.sqlite"):
         assert row.file_sha256 is not None or row.num_bytes == len(data)
         header = read_header(data)
         assert (row.width, row.height) == (header.width, header.height)
-    assert all(path.name.startswith("lock") for path in (output / "unfinished").iterdir())
+    assert not list((output / "unfinished").iterdir())
 
 
 def test_every_row_is_accounted_for(picture_server, tmp_path, capsys):
@@ -351,9 +352,8 @@ def test_a_folder_that_cannot_be_written_to(picture_server, tmp_path):
 
 def test_two_downloads_do_not_share_a_manifest(picture_server, tmp_path):
     urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/1.jpg"])
-    (tmp_path / "unfinished").mkdir()
-    with download_job._alone(tmp_path / "unfinished/lock"):
-        fails("another download writes here", urls, "--output", tmp_path, *QUICK)
+    with alone(tmp_path / "manifest.lock"):
+        fails("another job writes here", urls, "--output", tmp_path, *QUICK)
     run(urls, "--output", tmp_path, *QUICK)
 
 

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command that says how much of a list is there, what is missing, and why."""
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tyro.conf import Positional
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList, iter_label_list
+from mlimages_jax.labels.rows import row_names
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.url_lists import count_rows
+from mlimages_jax.prepare.wanted import ANY_CLASS
+
+NOT_TRIED = "not_tried"
+_BY_CLASS = "coverage_by_class.tsv"
+_MISSING = "missing.tsv"
+
+
+@dataclasses.dataclass
+class Coverage:
+    """What manifests know of the rows of one list.
+
+    Attributes:
+        path: of the list.
+        rows: in the list.
+        sources: rows whose picture is there, by where it came from.
+        errors: the other rows, by error; `NOT_TRIED` where no manifest has the name.
+    """
+
+    path: Path
+    rows: int = 0
+    sources: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    errors: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @property
+    def there(self) -> int:
+        """Rows whose picture is there."""
+        return self.sources.total()
+
+    def __str__(self) -> str:
+        untried = self.errors[NOT_TRIED]
+        lines = [f"{self.path}: {self.rows:,} rows", self._line("there", self.there)]
+        lines += [self._line(f"  from {source}", n) for source, n in self.sources.most_common()]
+        lines.append(self._line("failed", self.errors.total() - untried))
+        lines += [
+            self._line(f"  {error}", count)
+            for error, count in self.errors.most_common()
+            if error != NOT_TRIED
+        ]
+        lines.append(self._line("not tried", untried))
+        return "\n".join(lines)
+
+    def _line(self, what: str, count: int) -> str:
+        return f"  {what:<40} {count:>12,} {count / max(self.rows, 1):>7.2%}"
+
+
+class ClassCounts:
+    """Pictures of each class (confidence above 0): how many lists name, and how many are there.
+
+    Args:
+        num_classes: C.
+
+    Attributes:
+        listed: int64 [C].
+        there: int64 [C].
+    """
+
+    def __init__(self, num_classes: int):
+        self.listed = np.zeros(num_classes, np.int64)
+        self.there = np.zeros(num_classes, np.int64)
+
+    def add(self, part: LabelList, there: np.ndarray) -> None:
+        """Counts R rows; `there` is bool [R]."""
+        positive = part.confidences > 0
+        label_there = np.repeat(there, np.diff(part.offsets))
+        for counts, chosen in (self.listed, positive), (self.there, positive & label_there):
+            counts += np.bincount(part.classes[chosen], minlength=len(counts))
+
+
+def coverage(
+    lists: Positional[tuple[Path, ...]],
+    /,
+    *,
+    manifests: tuple[Path, ...],
+    dictionary: Path | None = None,
+    output_dir: Path | None = None,
+) -> None:
+    r"""Says how much of a list is there, what is missing, and why.
+
+    Works on the manifests of `download` and `extract`, also while those run. Where several know a
+    name, one that has the picture counts; so the shards of many machines can be looked at together.
+
+        python -m mlimages_jax.prepare coverage train_image_list.txt val_image_list.txt \
+            --manifests urls/manifest.sqlite ml_images/manifest.sqlite \
+            --dictionary dictionary_and_semantic_hierarchy.txt --output-dir report
+
+    Prints the rows of each list: there (by source), failed (by error), not tried. Writes into the
+    folder report
+
+        missing.tsv             name, error, message, list: of each row whose picture is not there
+        coverage_by_class.tsv   class, WordNet id, name, pictures listed, there, share; with
+                                --dictionary. A label of confidence 0 or -1 is not counted
+
+    Args:
+        lists: label lists, of URLs or of picture names.
+        manifests: manifest.sqlite files.
+        dictionary: the category file of the lists.
+        output_dir: folder for the tables; made if it is not there.
+    """
+    if not lists:
+        raise PrepareError("no list: give one or more label lists")
+    if dictionary is not None and output_dir is None:
+        raise PrepareError("--dictionary makes a table: say where it belongs with --output-dir")
+    hierarchy = None if dictionary is None else Hierarchy.from_file(dictionary)
+    classes = None if hierarchy is None else ClassCounts(len(hierarchy))
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Manifest(path, readonly=True)) for path in manifests]
+        missing = None
+        if output_dir is not None:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            missing = stack.enter_context(_new_table(output_dir / _MISSING))
+            missing.write("name\terror\tmessage\tlist\n")
+        for path in lists:
+            print(cover(path, opened, classes=classes, missing=missing), flush=True)
+    if output_dir is not None and hierarchy is not None and classes is not None:
+        with _new_table(output_dir / _BY_CLASS) as file:
+            write_by_class(file, hierarchy, classes)
+
+
+def cover(
+    path: Path,
+    manifests: Sequence[Manifest],
+    *,
+    classes: ClassCounts | None = None,
+    missing: TextIO | None = None,
+) -> Coverage:
+    """Looks up each row of a list, in memory that does not depend on its length.
+
+    Args:
+        path: of the list.
+        manifests: to look into.
+        classes: is added to.
+        missing: gets a line for each row whose picture is not there.
+
+    Raises:
+        LabelListError: a row that cannot be read, or a class that `classes` does not have.
+    """
+    result = Coverage(path)
+    num_classes = ANY_CLASS if classes is None else len(classes.listed)
+    with progress(count_rows([path]), what=path.name, unit=" rows") as bar:
+        for part in iter_label_list(path, num_classes=num_classes):
+            names = [name.decode() for name in row_names(part)]
+            found = _look_up(names, manifests)
+            there = np.array([name in found and found[name].status == OK for name in names], bool)
+            result.rows += len(names)
+            for name, is_there in zip(names, there.tolist(), strict=True):
+                if is_there:
+                    result.sources[str(found[name].source)] += 1
+                    continue
+                picture = found.get(name)
+                error = NOT_TRIED if picture is None else str(picture.error)
+                result.errors[error] += 1
+                if missing is not None:
+                    message = "" if picture is None else " ".join(str(picture.message).split())
+                    missing.write(f"{name}\t{error}\t{message}\t{path.name}\n")
+            if classes is not None:
+                classes.add(part, there)
+            bar.update(len(names))
+    return result
+
+
+def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> None:
+    """Writes a table of the classes in their order."""
+    file.write("class\twordnet_id\tname\tlisted\tthere\tshare\n")
+    counts = zip(classes.listed.tolist(), classes.there.tolist(), strict=True)
+    rows = zip(hierarchy.ids, hierarchy.names, counts, strict=True)
+    for class_, (wordnet_id, name, (listed, there)) in enumerate(rows):
+        share = f"{there / listed:.4f}" if listed else ""
+        file.write(f"{class_}\t{wordnet_id}\t{name}\t{listed}\t{there}\t{share}\n")
+
+
+def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Picture]:
+    """Rows of names, of the first manifest that has the picture, or else of the last that tried."""
+    found: dict[str, Picture] = {}
+    left = sorted(names)  # neighbours lie on the same page of the file
+    for manifest in manifests:
+        found |= manifest.get(left)
+        left = [name for name in left if name not in found or found[name].status != OK]
+    return found
+
+
+@contextlib.contextmanager
+def _new_table(path: Path) -> Iterator[TextIO]:
+    """A text file that appears under its name when it is complete."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
