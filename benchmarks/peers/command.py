@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from peers.process import SAMPLE_EVERY, _resident_bytes
+from peers.process import SAMPLE_EVERY, resident_bytes
 
 
 class Cost(NamedTuple):
@@ -102,7 +102,7 @@ class Command:
             try:
                 root = psutil.Process(self._process.pid)
                 processes = [root, *root.children(recursive=True)]
-                resident = sum(_resident_bytes(process) for process in processes)
+                resident = sum(resident_bytes(process) for process in processes)
             except psutil.Error:  # a process has just ended
                 continue
             self._peak_bytes = max(self._peak_bytes, resident)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import OK, Manifest, ManifestError, Picture
 
 HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the picture server
 CLOSED_HOST = "closed.test"  # where nobody listens
@@ -95,6 +95,14 @@ def recorded(output: Path) -> dict[str, Picture]:
     """The rows of the manifest by URL."""
     with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
         return {row.name: row for row in manifest}
+
+
+def recorded_so_far(output: Path) -> dict[str, Picture]:
+    """The same after a kill, which may have come before there was a manifest."""
+    try:
+        return recorded(output)
+    except (FileNotFoundError, ManifestError):  # a damaged one would stop the next download too
+        return {}
 
 
 def surprises(kinds: Mapping[str, Counter[str]]) -> int:

@@ -128,12 +128,13 @@ class Peer:
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_EVERY):
             try:
-                resident = sum(_resident_bytes(process) for process in self._processes())
+                resident = sum(resident_bytes(process) for process in self._processes())
             except psutil.Error:  # a process has just ended
                 continue
             self._peak_bytes = max(self._peak_bytes, resident)
 
 
-def _resident_bytes(process: psutil.Process) -> int:
+def resident_bytes(process: psutil.Process) -> int:
+    """Memory of a process; on Linux, pages that several share count once in all of them."""
     memory = process.memory_full_info()
     return getattr(memory, "pss", memory.rss)

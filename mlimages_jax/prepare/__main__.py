@@ -10,15 +10,21 @@ from tyro.extras import SubcommandApp
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.co_occurrence import co_occurrence
 from mlimages_jax.prepare.coverage import coverage
 from mlimages_jax.prepare.download import download
 from mlimages_jax.prepare.extract import extract
+from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.manifest import ManifestError
+from mlimages_jax.prepare.stats import stats
 
 app = SubcommandApp()
 app.command(download)
 app.command(extract)
 app.command(coverage)
+app.command(labels)
+app.command(co_occurrence)
+app.command(stats)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -42,7 +42,7 @@ class PublicResolver(abc.AbstractResolver):
     """Resolves names to public addresses only.
 
     Args:
-        exempt: names that may have any address, such as that of the proxy.
+        exempt: names that may have any address: those that the user gave, not the list.
     """
 
     def __init__(self, *, exempt: Sequence[str] = ()):

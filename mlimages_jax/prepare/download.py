@@ -59,7 +59,7 @@ def download(
 
     Args:
         lists: files with a URL in the first column.
-        output: folder for images/, manifest.sqlite and unfinished/.
+        output: folder for images/ and manifest.sqlite; made if it is not there.
         shard: i/n fetches part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
             parts on n machines, into one folder or several.
         short_side: shrink larger pictures to this shorter side in pixels as they arrive.
@@ -79,7 +79,7 @@ def download(
         user_agent: says who asks; add an address at which you can be reached.
         proxy: URL of an HTTP proxy; it resolves the names, so it has to refuse private addresses.
         address_map: PATTERN=BASE asks BASE for hosts like PATTERN, such as
-            "*.staticflickr.com=http://mirror:8080".
+            "*.staticflickr.com=http://mirror:8080"; BASE may have a private address.
         allow_private: also fetch from private and loopback addresses.
     """
     try:

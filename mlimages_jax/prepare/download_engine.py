@@ -238,6 +238,8 @@ class DownloadEngine:
             item.attempts = 0
             self._queues.add(item.host, item)
             return
+        # A job killed between storing a picture and its row leaves a file that nobody vouches for.
+        (self._images / file_name(item.url)).unlink(missing_ok=True)
         self._recorder.fail(
             item.url, error, "; ".join(item.failures), http_status=item.http_status,
             **_credit(item.photo),

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -37,7 +38,7 @@ class DownloadJob:
 
     Attributes:
         lists: of URLs.
-        output: gets images/, unfinished/ and the manifest.
+        output: gets images/, the manifest and, while it runs, unfinished/.
         shard: the part of the URLs.
         fetcher: not yet open.
         connections: open at a time.
@@ -83,10 +84,9 @@ class DownloadJob:
         if not self.lists:
             raise PrepareError("no list of URLs is given; name at least one file")
         total = count_rows(self.lists) // self.shard.parts  # a wrong name shows before all else
-        images, unfinished = self.output / "images", self.output / "unfinished"
+        images, unfinished = self.output / "images", self.output / f"unfinished{self._part}"
         with writing(self.output):
             images.mkdir(parents=True, exist_ok=True)
-            unfinished.mkdir(exist_ok=True)
         with (
             alone(self.manifest_path.with_suffix(".lock")),
             Manifest(self.manifest_path) as manifest,
@@ -95,14 +95,16 @@ class DownloadJob:
         ):
             recorder = Recorder(manifest, images, max_copies=self.max_copies)
             recorder.remove_files()
-            slots = [unfinished / f"{i}{self._part}" for i in range(self.connections)]
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
+            with writing(unfinished):
+                unfinished.mkdir()
+            slots = [unfinished / str(i) for i in range(self.connections)]
             try:
                 _run_until_signal(
                     functools.partial(self._fetch_all, manifest, recorder, images, slots, pool, bar)
                 )
             finally:
-                for slot in slots:
-                    slot.unlink(missing_ok=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     async def _fetch_all(
         self,

@@ -80,8 +80,8 @@ class Fetcher:
         connections: open at a time.
         user_agent: says who asks; servers refuse those that do not.
         proxy: URL of an HTTP proxy, which then resolves the names.
-        maps: hosts that others answer for.
-        allow_private: also ask addresses that are not public.
+        maps: hosts that others answer for; these may have private addresses, as the proxy may.
+        allow_private: also ask other addresses that are not public.
     """
 
     def __init__(
@@ -102,7 +102,8 @@ class Fetcher:
         self._allow_private = allow_private
 
     async def __aenter__(self) -> "Fetcher":
-        exempt = [URL(self._proxy).host or ""] if self._proxy else []
+        named = [base for _, base in self._maps] + ([URL(self._proxy)] if self._proxy else [])
+        exempt = [url.host or "" for url in named]
         resolver = None if self._allow_private else addresses.PublicResolver(exempt=exempt)
         timeout = self._limits.timeout
         self._session = aiohttp.ClientSession(
@@ -146,7 +147,8 @@ class Fetcher:
     async def _request(self, url: URL, path: Path) -> URL | None:
         """Follows one URL: to where it redirects, or None when the file is written."""
         request, host = addresses.mapped(url, self._maps)
-        self._check_address(request)
+        if host is None:
+            self._check_address(request)
         headers = {"Host": host} if host else None
         async with self._session.get(
             request, headers=headers, allow_redirects=False, proxy=self._proxy

@@ -13,7 +13,8 @@ from mlimages_jax.prepare.addresses import AddressMap, PrivateAddressError, Publ
     "address",
     ["127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1",
      "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::",
-     "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:0001::"],
+     "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+     "2002:7f00:0001::"],
 )  # fmt: skip
 def test_private_addresses_are_refused(address):
     with pytest.raises(PrivateAddressError, match=r"a\.org has the address .* --allow-private"):

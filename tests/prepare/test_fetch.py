@@ -138,8 +138,14 @@ def test_a_redirect_to_a_private_address_is_not_followed(picture_server, tmp_pat
 def test_mapped_hosts(picture_server, tmp_path):
     maps = [AddressMap.parse(f"*.staticflickr.com={picture_server.url}")]
     url = "https://farm2.staticflickr.com/2034/1_2_o.jpg"
-    assert fetch(url, tmp_path / "file", maps=maps) == 200
+    assert fetch(url, tmp_path / "file", maps=maps, allow_private=False) == 200
     assert picture_server.requests()["/2034/1_2_o.jpg"] == 1
+    there = f"http://localhost:{picture_server.port}"
+    named = [AddressMap.parse(f"a.org={there}")]
+    assert fetch("http://a.org/ok/1.jpg", tmp_path / "file", maps=named, allow_private=False) == 200
+    redirect = f"http://a.org/to/{quote(picture_server.url + '/ok/1.jpg', safe='')}"
+    found = refused(redirect, tmp_path / "file", maps=named, allow_private=False)
+    assert found.error == "private_address"
 
 
 def test_a_proxy_is_asked_and_may_be_private(picture_server, tmp_path):

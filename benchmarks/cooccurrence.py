@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Claim: co-occurrences of 17.6 million predicted pictures are counted in bounded memory.
+
+Draws predictions of a model of 11,166 classes on pictures of one class each, as Parquet files and
+label lists: sparse scores (names, classes, scores; the class of a picture is looked up in the
+list), and dense scores of a model of 1,134 classes. Counts them as the command `co-occurrence`
+does, and adds the labels of the pairs to the list. The peers do the same counting on a sample of
+the sparse rows, checking nothing: a plain loop over dictionaries, and np.add.at on a matrix of all
+pairs. Each works in a process of its own, so that its peak of memory (VmHWM: Linux only) is its
+own; what its libraries and the category file take is not counted.
+
+    python benchmarks/cooccurrence.py
+    python benchmarks/cooccurrence.py --rows 17600000      # a quarter of an hour, 4 GB of disk
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from label_lists import resident_bytes
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.prepare.co_occurrence import PairAdder
+from mlimages_jax.prepare.prediction_counts import PredictionCounter
+
+NUM_CLASSES = 11_166
+DENSE_CLASSES = 1_134  # of the paper's model
+POSTERIOR, SHARE = 0.95, 0.5
+CANDIDATES = 8  # classes a picture has scores of
+SURE = 0.3  # share of these scores above the posterior
+ROW_GROUP = 100_000
+ROW = "{:24} {:>11} {:>10} {:>10} {:>6} {:>9} {:>9}"
+
+
+class Files(NamedTuple):
+    """A drawn set in a folder; `name` tells sets apart."""
+
+    folder: Path
+    name: str
+
+    @property
+    def dictionary(self) -> Path:
+        """The category file."""
+        return self.folder / "dictionary.txt"
+
+    @property
+    def labels(self) -> Path:
+        """The label list."""
+        return self.folder / f"{self.name}.txt"
+
+    @property
+    def predictions(self) -> Path:
+        """The Parquet file."""
+        return self.folder / f"{self.name}.parquet"
+
+
+def write_dictionary(path: Path) -> None:
+    """Writes classes in a tree where every class has seven children."""
+    ids = tuple(f"n{i:08d}" for i in range(NUM_CLASSES))
+    parents = (np.arange(NUM_CLASSES) - 1) // 7
+    Hierarchy(ids, tuple(f"class {i}" for i in range(NUM_CLASSES)), parents).to_file(path)
+
+
+def write_set(files: Files, rows: int, *, dense: bool) -> None:
+    """Writes predictions and labels of `rows` pictures; the same seed for every number of rows."""
+    rng = np.random.default_rng(0)
+    with contextlib.ExitStack() as stack:
+        labels = stack.enter_context(files.labels.open("w", encoding="utf-8", newline="\n"))
+        writer = None
+        for start in range(0, rows, ROW_GROUP):
+            count = min(ROW_GROUP, rows - start)
+            classes = rng.integers(NUM_CLASSES, size=count)
+            names = [f"n{c:08d}/n{c:08d}_{start + i}.JPEG" for i, c in enumerate(classes.tolist())]
+            scores = dense_scores(rng, count) if dense else sparse_scores(rng, classes)
+            table = pa.table({"name": names, **scores})
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(files.predictions, table.schema))
+            writer.write_table(table)
+            lines = (f"{name}\t{c}:1\n" for name, c in zip(names, classes.tolist(), strict=True))
+            labels.writelines(lines)
+
+
+def sparse_scores(rng: np.random.Generator, classes: np.ndarray) -> dict[str, pa.Array]:
+    """Scores of a few classes that depend on the picture's class, some above the posterior."""
+    offsets = pa.array(np.arange(len(classes) + 1, dtype=np.int32) * CANDIDATES)
+    candidates = (classes[:, None] * 7 + np.arange(CANDIDATES) ** 2 * 31) % NUM_CLASSES
+    sure = rng.random(candidates.shape) < SURE + 0.3 * (np.arange(CANDIDATES) == 1)
+    scores = np.where(sure, 0.97, 0.5).astype(np.float32)
+    return {
+        "classes": pa.ListArray.from_arrays(offsets, candidates.astype(np.int32).ravel()),
+        "scores": pa.ListArray.from_arrays(offsets, scores.ravel()),
+    }
+
+
+def dense_scores(rng: np.random.Generator, count: int) -> dict[str, pa.Array]:
+    """Scores of all classes; one in a thousand is above the posterior."""
+    scores = rng.random((count, DENSE_CLASSES), np.float32) ** 50
+    return {"scores": pa.FixedSizeListArray.from_arrays(scores.ravel(), DENSE_CLASSES)}
+
+
+def count_ours(files: Files, hierarchy: Hierarchy, num_model: int) -> int:
+    """Counts as the command does; returns the number of pairs above the share."""
+    model = hierarchy
+    if num_model < NUM_CLASSES:
+        parents = np.full(num_model, -1)
+        model = Hierarchy(hierarchy.ids[:num_model], hierarchy.names[:num_model], parents)
+    counter = PredictionCounter(hierarchy, model=model, posterior=POSTERIOR)
+    counter.count([files.predictions], [files.labels])
+    pairs = counter.occurrences.pairs()
+    return int((pairs.share > SHARE).sum())
+
+
+def add_ours(files: Files, hierarchy: Hierarchy) -> int:
+    """Adds the labels of one pair a class to the list."""
+    counter = PredictionCounter(hierarchy, model=hierarchy, posterior=POSTERIOR)
+    every = np.arange(NUM_CLASSES)
+    counter.occurrences.add(every, every, (every * 7 + 31) % NUM_CLASSES)
+    adder = PairAdder(hierarchy, counter.occurrences.pairs(), times_share=False)
+    adder.write_lists([files.labels], files.folder / "more.txt")
+    return len(adder.apart)
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """The class of every picture, as the peers know it."""
+    with path.open(encoding="utf-8") as file:
+        rows = (line.split() for line in file)
+        return {name: int(label.partition(":")[0]) for name, label in rows}
+
+
+def count_by_dictionaries(files: Files, _: Hierarchy) -> int:
+    """A peer: plain Python."""
+    class_of = read_classes(files.labels)
+    pictures: collections.Counter[int] = collections.Counter()
+    both: collections.Counter[tuple[int, int]] = collections.Counter()
+    for batch in pq.ParquetFile(files.predictions).iter_batches(1 << 16):
+        for row in batch.to_pylist():
+            i = class_of[row["name"]]
+            pictures[i] += 1
+            for j, score in zip(row["classes"], row["scores"], strict=True):
+                if score > POSTERIOR:
+                    both[i, j] += 1
+    return sum(count / pictures[i] > SHARE for (i, _), count in both.items())
+
+
+def count_in_a_matrix(files: Files, _: Hierarchy) -> int:
+    """A peer: numpy, with a counter for every possible pair."""
+    class_of = read_classes(files.labels)
+    pictures = np.zeros(NUM_CLASSES, np.int64)
+    both = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int32)
+    for batch in pq.ParquetFile(files.predictions).iter_batches(1 << 16):
+        own = np.array([class_of[name] for name in batch.column("name").to_pylist()])
+        lengths = np.diff(batch.column("scores").offsets.to_numpy())
+        sure = batch.column("scores").flatten().to_numpy() > POSTERIOR
+        classes = batch.column("classes").flatten().to_numpy()[sure]
+        np.add.at(pictures, own, 1)
+        np.add.at(both, (np.repeat(own, lengths)[sure], classes), 1)
+    return int((both > SHARE * pictures[:, None]).sum())
+
+
+WORK = {
+    "ours, sparse": lambda files, hierarchy: count_ours(files, hierarchy, NUM_CLASSES),
+    "ours, dense": lambda files, hierarchy: count_ours(files, hierarchy, DENSE_CLASSES),
+    "ours, adding labels": add_ours,
+    "dictionaries": count_by_dictionaries,
+    "np.add.at": count_in_a_matrix,
+}
+
+
+def measure(work: str, files: Files) -> dict[str, float]:
+    """Does it once, in this process."""
+    hierarchy = Hierarchy.from_file(files.dictionary)
+    before = resident_bytes("VmRSS")
+    wall, cpu = time.perf_counter(), time.process_time()
+    pairs = WORK[work](files, hierarchy)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resident_bytes("VmHWM") - before
+    return {"wall_s": wall, "cpu_s": cpu, "peak_bytes": peak, "pairs": pairs}
+
+
+def measure_in_child(work: str, files: Files) -> dict[str, float]:
+    """Does it once, in a fresh process."""
+    command = [sys.executable, __file__, "--child", work, str(files.folder), files.name]
+    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(child.stdout)
+
+
+def main() -> None:
+    """Draws the sets, measures, prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of sparse predictions")
+    parser.add_argument("--dense_rows", type=int, default=30_000, help="4.5 kB of disk a row")
+    parser.add_argument("--sample", type=int, default=200_000, help="rows for the peers")
+    parser.add_argument("--folder", type=Path, help="for temporary files")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        work, folder, name = arguments.child
+        print(json.dumps(measure(work, Files(Path(folder), name))))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        sets = {name: Files(Path(folder), name) for name in ("all", "sample", "dense")}
+        write_dictionary(sets["all"].dictionary)
+        sizes = {"all": arguments.rows, "sample": arguments.sample, "dense": arguments.dense_rows}
+        for name, files in sets.items():
+            write_set(files, sizes[name], dense=name == "dense")
+        print(ROW.format("", "rows", "rows/s", "per CPU s", "x", "peak MB", "pairs"))
+        base = None
+        for work, name in (
+            ("dictionaries", "sample"),
+            ("np.add.at", "sample"),
+            ("ours, sparse", "sample"),
+            ("ours, sparse", "all"),
+            ("ours, adding labels", "all"),
+            ("ours, dense", "dense"),
+        ):
+            result = measure_in_child(work, sets[name])
+            rate, cpu_rate = sizes[name] / result["wall_s"], sizes[name] / result["cpu_s"]
+            base = base or cpu_rate
+            rates = (f"{rate:,.0f}", f"{cpu_rate:,.0f}", f"{cpu_rate / base:.1f}")
+            peak, pairs = f"{result['peak_bytes'] / 1e6:,.0f}", f"{result['pairs']:,}"
+            print(ROW.format(work, f"{sizes[name]:,}", *rates, peak, pairs), flush=True)
+    print("x: rows per CPU second, against the plain loop over dictionaries")
+
+
+if __name__ == "__main__":
+    main()

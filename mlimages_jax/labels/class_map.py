@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Classes of one category file as classes of another: the same WordNet id is the same class."""
+
+import dataclasses
+
+import numpy as np
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList
+
+
+def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
+    """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has."""
+    index = {wordnet_id: i for i, wordnet_id in enumerate(target.ids)}
+    return np.array([index.get(wordnet_id, -1) for wordnet_id in source.ids], np.int32)
+
+
+def replace_classes(label_list: LabelList, table: np.ndarray) -> tuple[LabelList, np.ndarray]:
+    """Renumbers the classes of a list and leaves out the labels whose class is unknown.
+
+    Args:
+        label_list: any; a class that is beyond the end of the table is unknown too.
+        table: int32 [C], as `map_classes` gives it: no class but -1 occurs twice.
+
+    Returns:
+        A list with the same rows, the order of the labels kept, and the positions of the labels
+        that were left out, in `label_list.classes`, int64 [n].
+    """
+    classes = np.full(len(label_list.classes), -1, np.int32)
+    inside = label_list.classes < len(table)
+    classes[inside] = table[label_list.classes[inside]]
+    known = classes >= 0
+    known_before = np.concatenate([[0], np.cumsum(known)])  # [nnz + 1]
+    replaced = dataclasses.replace(
+        label_list,
+        offsets=known_before[label_list.offsets],
+        classes=classes[known],
+        confidences=label_list.confidences[known],
+    )
+    return replaced, np.flatnonzero(~known)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Closes whole label lists over ancestors: `Hierarchy.close` for many rows at once."""
+
+from mlimages_jax.labels import label_keys
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList
+from mlimages_jax.labels.rows import iter_blocks, label_rows
+
+
+def close_rows(label_list: LabelList, hierarchy: Hierarchy) -> LabelList:
+    """Closes every row over ancestors.
+
+    A positive confidence holds for every ancestor too, and where several meet the largest wins;
+    neither -1 nor 0 moves upwards. The memory it takes besides the result is that of some
+    thousand rows.
+
+    Args:
+        label_list: its classes are those of `hierarchy`.
+        hierarchy: of label_keys.MAX_CLASSES classes at most.
+
+    Returns:
+        The same names; each row holds what `Hierarchy.close` gives for it, classes ascending.
+
+    Raises:
+        IndexError: a class is not in the hierarchy.
+    """
+    paths = hierarchy.paths()  # [C, D]
+    is_class, path_keys = paths >= 0, label_keys.class_keys(paths)
+
+    def close_block(block: LabelList) -> label_keys.Labels:
+        takes = is_class[block.classes]  # [n, D]
+        takes[block.confidences <= 0, 1:] = False
+        keys = label_keys.row_keys(label_rows(block), block.confidences)  # [n]
+        keys = (path_keys[block.classes] + keys[:, None])[takes]
+        return label_keys.unite_labels(keys, num_rows=len(block))
+
+    blocks = iter_blocks(label_list, label_keys.MAX_ROWS)
+    return label_keys.relabel(label_list, map(close_block, blocks))

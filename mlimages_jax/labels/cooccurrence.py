@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Classes that occur together, from a model's predictions on pictures of one known class.
+
+After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the share of the pictures of class i for
+which the model is sure of class j too. Where that share is large and neither class is an ancestor
+of the other, every picture labelled i gets the label j. (Labels along a path of the hierarchy need
+no statistics: closing the list adds them.)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mlimages_jax.labels import label_keys
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList
+from mlimages_jax.labels.rows import iter_blocks, label_rows
+
+_LEAST_MERGED = 1 << 20  # pairs that wait, at least, until they are merged into the sums
+
+
+class Pairs(NamedTuple):
+    """P pairs of classes i and j, with what was counted for them; ordered by i, then j.
+
+    Attributes:
+        first: int64 [P], class i, of the picture.
+        second: int64 [P], class j, predicted.
+        pictures: int64 [P], of class i.
+        both: int64 [P], pictures of class i for which j was predicted.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    pictures: np.ndarray
+    both: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """float64 [P]: CO(i, j)."""
+        return self.both / self.pictures
+
+    def where(self, chosen: np.ndarray) -> "Pairs":
+        """The pairs for which a bool [P] is true."""
+        return Pairs(*(column[chosen] for column in self))
+
+
+class CoOccurrences:
+    """Counts pictures of each class, and of each pair of classes that ever occurs.
+
+    Memory: 16 bytes a pair that occurs, three times that while counts are merged; never a matrix
+    of C x C.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int):
+        self.pictures = np.zeros(num_classes, np.int64)  # [C] pictures of each class
+        self._keys = np.empty(0, np.int64)  # i * C + j of the pairs, ascending
+        self._both = np.empty(0, np.int64)
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []  # the same of some batches
+        self._num_waiting = 0  # pairs in them
+
+    def add(self, classes: np.ndarray, pictures: np.ndarray, predicted: np.ndarray) -> None:
+        """Adds a batch of N pictures.
+
+        Args:
+            classes: int [N], of each picture.
+            pictures: int [n], 0 to N - 1, ...
+            predicted: int [n], ... and a class that was predicted for this picture, once.
+        """
+        self.pictures += np.bincount(classes, minlength=len(self.pictures))
+        keys = classes[pictures].astype(np.int64) * len(self.pictures) + predicted
+        keys, both = np.unique(keys, return_counts=True)
+        self._waiting.append((keys, both))
+        self._num_waiting += len(keys)
+        # Merging takes time in the number of all pairs: it waits until it is worth it.
+        if self._num_waiting > max(_LEAST_MERGED, len(self._keys)):
+            self._merge()
+
+    def pairs(self) -> Pairs:
+        """All pairs that ever occurred, i = j among them."""
+        self._merge()
+        first, second = np.divmod(self._keys, len(self.pictures))
+        return Pairs(first, second, self.pictures[first], self._both)
+
+    def _merge(self) -> None:
+        keys = np.concatenate([self._keys, *(keys for keys, _ in self._waiting)])
+        both = np.concatenate([self._both, *(counts for _, counts in self._waiting)])
+        self._waiting.clear()
+        self._num_waiting = 0
+        order = np.argsort(keys)
+        keys, both = keys[order], both[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._keys = keys[starts]
+        self._both = np.add.reduceat(both, starts) if len(starts) else both
+
+
+class Addition(NamedTuple):
+    """A list with the labels of pairs.
+
+    Attributes:
+        label_list: the same rows, classes ascending within each.
+        new_labels: int64 [P]: rows that hold class i and did not hold class j. A label that two
+            pairs give a row counts for both.
+    """
+
+    label_list: LabelList
+    new_labels: np.ndarray
+
+
+def on_common_path(hierarchy: Hierarchy, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns bool [n]: whether one of the two classes is an ancestor of the other, or the same.
+
+    Args:
+        hierarchy: of the classes.
+        first: int [n].
+        second: int [n].
+    """
+    return _is_above(hierarchy, first, second) | _is_above(hierarchy, second, first)
+
+
+def single_classes(label_list: LabelList, hierarchy: Hierarchy) -> np.ndarray:
+    """Finds the class of the pictures that have one.
+
+    Of the labels with a positive confidence, one must be below all others in the hierarchy: a row
+    with a class and any of its ancestors, closed or not, is a picture of that class.
+
+    Args:
+        label_list: classes of `hierarchy`.
+        hierarchy: of the classes.
+
+    Returns:
+        int32 [N], -1 for rows without a positive label or with labels on different paths.
+    """
+    positive = label_list.confidences > 0
+    rows, classes = label_rows(label_list)[positive], label_list.classes[positive]
+    # The deepest label of each row is the last one written.
+    order = np.argsort(hierarchy.depth[classes], kind="stable")
+    deepest = np.full(len(label_list), -1, np.int32)
+    deepest[rows[order]] = classes[order]
+    elsewhere = ~_is_above(hierarchy, classes, deepest[rows])
+    deepest[rows[elsewhere]] = -1
+    return deepest
+
+
+def add_pairs(label_list: LabelList, pairs: Pairs, *, confidence_factors: np.ndarray) -> Addition:
+    """Gives class j to every row that holds class i with a positive confidence, for every pair.
+
+    The new label has the confidence of i times the factor of the pair; where j is there already,
+    or comes from several pairs, the largest confidence wins. What is added adds nothing in turn.
+
+    Args:
+        label_list: any rows.
+        pairs: ordered by i.
+        confidence_factors: float [P], between 0 and 1.
+    """
+    new_labels = np.zeros(len(pairs.first), np.int64)
+
+    def add_to(block: LabelList) -> label_keys.Labels:
+        nonlocal new_labels
+        rows = label_rows(block)
+        old = label_keys.class_keys(block.classes) + label_keys.row_keys(rows, block.confidences)
+        label, pair = _matches(block, pairs.first)
+        values = (block.confidences[label] * confidence_factors[pair]).astype(np.float32)
+        more = label_keys.class_keys(pairs.second[pair])
+        more += label_keys.row_keys(rows[label], values)
+        known = np.isin(label_keys.without_confidences(more), label_keys.without_confidences(old))
+        new_labels += np.bincount(pair[~known], minlength=len(new_labels))
+        return label_keys.unite_labels(np.concatenate([old, more]), num_rows=len(block))
+
+    blocks = iter_blocks(label_list, label_keys.MAX_ROWS)
+    return Addition(label_keys.relabel(label_list, map(add_to, blocks)), new_labels)
+
+
+def _is_above(hierarchy: Hierarchy, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Returns bool [n]: whether `upper` is `lower` or an ancestor of it."""
+    steps = hierarchy.depth[lower] - hierarchy.depth[upper]
+    return (steps >= 0) & (hierarchy.paths()[lower, np.maximum(steps, 0)] == upper)
+
+
+def _matches(label_list: LabelList, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the positions of positive labels and of the pairs, [n] each, that share class i."""
+    positive = np.flatnonzero(label_list.confidences > 0)
+    start = np.searchsorted(first, label_list.classes[positive])
+    count = np.searchsorted(first, label_list.classes[positive], side="right") - start
+    labels = np.repeat(positive, count)
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(count) - count, count)
+    return labels, np.repeat(start, count) + within

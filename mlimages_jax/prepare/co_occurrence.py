@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `co-occurrence`: labels that a model's predictions say occur together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tyro.conf import Positional
+
+from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelListWriter
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.prediction_counts import PredictionCounter, iter_lists
+from mlimages_jax.prepare.progress import progress
+
+_COLUMNS = (
+    "class i", "id", "name", "class j", "id", "name",
+    "pictures of i", "with j", "share", "common path", "labels added",
+)  # fmt: skip
+
+
+def co_occurrence(
+    lists: Positional[list[Path]],
+    /,
+    *,
+    predictions: list[Path],
+    dictionary: Path,
+    output: Path,
+    pairs: Path,
+    posterior: float = 0.95,
+    share: float = 0.5,
+    min_pictures: int = 1,
+    prediction_dictionary: Path | None = None,
+    confidence: Literal["label", "share"] = "label",
+    max_unlisted: float = 0.0,
+) -> None:
+    """Add labels of classes that occur together, by a model's predictions, as ML-Images was made.
+
+    CO(i, j) is the share of the pictures of class i for which the model's posterior of class j is
+    above --posterior. Where it is above --share (in both cases equal is not enough), and neither
+    class is an ancestor of the other, every row of the lists with a positive label i gets label j:
+
+        python -m mlimages_jax.prepare co-occurrence train_image_list.txt
+            --predictions scores_0.parquet scores_1.parquet
+            --dictionary dictionary_and_semantic_hierarchy.txt
+            --prediction-dictionary model_dictionary.txt
+            --output train_image_list_more.txt --pairs pairs.tsv
+
+    Predictions are Parquet files with a row a picture and these columns:
+
+        name      string
+        scores    list of probabilities, one a class of the model; null: not predicted
+        classes   if scores are not of all classes: list of the classes they are of, others have 0
+        label     if the file knows it: the class of the picture, a number of --dictionary
+
+    Without a column "label" the class is that of the first row of the lists with this name: the
+    label that is below all other positive ones in the hierarchy, so that rows may be closed over
+    ancestors. A row with labels on different paths is no picture of one class and does not count;
+    nor does a picture that was predicted before.
+
+    What is added is not closed over ancestors and adds nothing in turn: `labels --close` closes it.
+
+    Args:
+        lists: what gets the labels; and, by name, the classes of the predicted pictures.
+        predictions: Parquet files.
+        dictionary: the category file of the lists.
+        output: the new list, classes ascending in each row. It may be one of the lists.
+        pairs: a table (tab-separated) of all pairs above --share, on common paths too. A label that
+            a row gets through two pairs counts for both.
+        posterior: of class j, in a picture of class i.
+        share: of the pictures of class i.
+        min_pictures: of class i; with fewer its pairs are left out. The paper has no such limit.
+        prediction_dictionary: the category file of the model, if it is not that of the lists.
+            Classes are the same if their ids (column 2) are; others of the model are ignored.
+        confidence: of a new label: that of the row's label i, or this times the share. Where the
+            row has label j already, the larger confidence stays.
+        max_unlisted: share of the predicted pictures that may be in none of the lists.
+    """
+    if not lists or not predictions:
+        raise PrepareError("give at least one list and one file of predictions")
+    if not (0 <= posterior < 1 and 0 <= share < 1):
+        raise PrepareError(f"--posterior {posterior} and --share {share}: from 0 to below 1")
+    for path in (output, pairs):
+        if not path.absolute().parent.is_dir():
+            raise PrepareError(f"{path}: there is no such folder; make it first")
+    hierarchy = Hierarchy.from_file(dictionary)
+    model = Hierarchy.from_file(prediction_dictionary) if prediction_dictionary else hierarchy
+    counter = PredictionCounter(hierarchy, model=model, posterior=posterior)
+    counter.count(predictions, lists)
+    print(counter.summary())
+    counter.check(max_unlisted)
+
+    found = counter.occurrences.pairs()
+    above = (found.share > share) & (found.pictures >= min_pictures)
+    found = found.where(above & (found.first != found.second))
+    adder = PairAdder(hierarchy, found, times_share=confidence == "share")
+    adder.write_lists(lists, output)
+    adder.write_table(pairs)
+    print(adder.summary())
+    print(f"written: {output}, {pairs}")
+
+
+class PairAdder:
+    """Adds the labels of pairs to lists, and writes the table of the pairs.
+
+    Args:
+        hierarchy: of the classes.
+        pairs: P pairs of two classes, ordered by the first.
+        times_share: a new label has the confidence of label i times the share.
+
+    Attributes:
+        pairs: the same.
+        apart: bool [P], the classes are on no common path: only these pairs add labels.
+        new_labels: int64 [P], as `Addition` counts them.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, pairs: Pairs, *, times_share: bool):
+        self._hierarchy, self._times_share = hierarchy, times_share
+        self.pairs = pairs
+        self.apart = ~on_common_path(hierarchy, pairs.first, pairs.second)
+        self.new_labels = np.zeros(len(self.apart), np.int64)
+        self._rows = self._added = 0
+
+    def write_lists(self, lists: Sequence[Path], output: Path) -> None:
+        """Writes one list with the rows of all lists and the labels of the pairs.
+
+        Raises:
+            LabelListError: a row that cannot be read.
+        """
+        pairs = self.pairs.where(self.apart)
+        factors = pairs.share if self._times_share else np.ones(len(pairs.first))
+        with LabelListWriter(output) as writer, progress(None, what="labels", unit=" rows") as bar:
+            for part in iter_lists(lists, self._hierarchy):
+                more, new_labels = add_pairs(part, pairs, confidence_factors=factors)
+                writer.write(more)
+                self.new_labels[self.apart] += new_labels
+                self._rows += len(part)
+                self._added += len(more.classes) - len(part.classes)
+                bar.update(len(part))
+
+    def write_table(self, path: Path) -> None:
+        """Writes the pairs, those with the most pictures first."""
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write("\t".join(_COLUMNS) + "\n")
+            for pair in np.argsort(-self.pairs.both, kind="stable").tolist():
+                file.write("\t".join(map(str, self._row(pair))) + "\n")
+        unfinished.replace(path)
+
+    def _row(self, pair: int) -> list[object]:
+        ids, names = self._hierarchy.ids, self._hierarchy.names
+        i, j = int(self.pairs.first[pair]), int(self.pairs.second[pair])
+        return [
+            i, ids[i], names[i], j, ids[j], names[j],
+            self.pairs.pictures[pair], self.pairs.both[pair], f"{self.pairs.share[pair]:.4f}",
+            "no" if self.apart[pair] else "yes", self.new_labels[pair],
+        ]  # fmt: skip
+
+    def summary(self) -> str:
+        """Pairs and labels, a count a line."""
+        lines = [
+            (len(self.apart), "pairs of classes above the share"),
+            (int((~self.apart).sum()), "  left out: on a common path"),
+            (self._rows, "rows written"),
+            (self._added, "labels added"),
+        ]
+        return "\n".join(f"{count:>14,} {text}" for count, text in lines)

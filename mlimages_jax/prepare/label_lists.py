@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `labels`: a new label list from others: closed, merged, cleaned, naming files."""
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tyro.conf import Positional
+
+from mlimages_jax.labels.class_map import map_classes, replace_classes
+from mlimages_jax.labels.closure import close_rows
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.label_keys import MAX_CLASSES
+from mlimages_jax.labels.list_rows import check_row
+from mlimages_jax.labels.lists import LabelList, LabelListWriter, iter_label_list
+from mlimages_jax.labels.merging import merge_rows
+from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_rows
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.manifest import OK, Manifest
+from mlimages_jax.prepare.progress import progress
+
+_SHOWN_CLASSES = 20
+_CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive
+
+
+def labels(
+    lists: Positional[list[Path]],
+    /,
+    *,
+    output: Path,
+    dictionary: Path | None = None,
+    close: bool = False,
+    unknown_classes: Literal["error", "drop"] = "error",
+    from_dictionary: Path | None = None,
+    merge: bool = False,
+    manifests: tuple[Path, ...] = (),
+) -> None:
+    """Make a label list from others: close it over ancestors, merge, clean, keep what is there.
+
+    After a download, this writes the list that the builder reads beside OUTPUT/images:
+
+        python -m mlimages_jax.prepare labels train_urls.txt --manifests ml_images/manifest.sqlite
+            --dictionary dictionary_and_semantic_hierarchy.txt --close
+            --output ml_images/train_image_list.txt
+
+    The steps come in this order, each only if asked for: classes of another category file become
+    those of --dictionary; names become files; rows of one picture become one row; rows are closed.
+    Without --merge the memory needed does not grow with the lists. With it their labels are held in
+    memory: for the 17.6 million rows of ML-Images some 4 GB.
+
+    Args:
+        lists: one after the other; a row is a name and its labels, class:confidence.
+        output: the new list. It may be one of the lists.
+        dictionary: the category file of the new list.
+        close: adds all ancestors of every class. A positive confidence moves upwards, and where
+            several meet the largest wins; -1 (unknown) and 0 (absent) stay where they are.
+        unknown_classes: what to do with labels whose class the dictionary does not have. Dropped
+            ones are counted by class; their rows stay, even without a label.
+        from_dictionary: the category file of the lists, if that is another one: a class becomes the
+            class of --dictionary with the same id (column 2), or is unknown if there is none.
+        merge: makes one row of all rows with the same name. For every class the largest confidence
+            wins, and any known confidence over -1. The order is that of first appearance.
+        manifests: keep the pictures that one of these manifests has, under the names of their
+            files. What is left out is counted by its error.
+    """
+    if not lists:
+        raise PrepareError("no list is given; name at least one")
+    job = LabelsJob(
+        lists=lists,
+        classes=_read_classes(dictionary, from_dictionary, drop=unknown_classes == "drop"),
+        close=close,
+        merge=merge,
+    )
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Manifest(path, readonly=True)) for path in manifests]
+        job.run(output, opened)
+    print(job.summary())
+    print(f"written: {output}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Whose classes the lists have and whose they get.
+
+    Attributes:
+        source: category file of the lists; None: nobody knows.
+        target: category file of the new list; the same object if nothing changes.
+        drop: leave out unknown classes, instead of an error.
+    """
+
+    source: Hierarchy | None
+    target: Hierarchy | None
+    drop: bool
+
+
+class LabelsJob:
+    """Makes the list part by part, and counts.
+
+    Args:
+        lists: label lists.
+        classes: of the lists and of the new one.
+        close: over the ancestors in classes.target.
+        merge: rows of the same name.
+
+    Raises:
+        PrepareError: the target is missing where it is needed.
+
+    Attributes:
+        counts: rows and labels by what became of them.
+        dropped: labels by their unknown class, as the lists number it.
+        absent: rows by the error for which their picture is absent from all manifests.
+        confidences: labels of the new list by range.
+    """
+
+    def __init__(self, *, lists: Sequence[Path], classes: Classes, close: bool, merge: bool):
+        if classes.target is None and (close or classes.drop):
+            raise PrepareError("give --dictionary, the category file: --close and drop need it")
+        self._lists, self._classes = lists, classes
+        self._close, self._merge = close, merge
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.dropped: collections.Counter[int] = collections.Counter()
+        self.absent: collections.Counter[str] = collections.Counter()
+        self.confidences: collections.Counter[str] = collections.Counter()
+
+    def run(self, output: Path, manifests: Sequence[Manifest] = ()) -> None:
+        """Writes the new list; it appears under its name when it is complete.
+
+        Raises:
+            LabelListError: a row that cannot be read.
+            PrepareError: an unknown class or, from a manifest, a file that no list can name.
+        """
+        parts = self._read()
+        if manifests:
+            parts = (self._files_of(part, manifests) for part in parts)
+        if self._merge:
+            parts = self._merged(parts)
+        with LabelListWriter(output) as writer, progress(None, what="labels", unit=" rows") as bar:
+            for part in parts:
+                if self._close and self._classes.target is not None:
+                    part = self._closed(part, self._classes.target)
+                writer.write(part)
+                self._count_written(part)
+                bar.update(len(part))
+
+    def _read(self) -> Iterator[LabelList]:
+        """The rows of all lists with the classes of the new one."""
+        classes = self._classes
+        limit = MAX_CLASSES if classes.source is None or classes.drop else len(classes.source)
+        table = _class_table(classes)
+        for path in self._lists:
+            for part in iter_label_list(path, num_classes=limit):
+                self.counts["rows read"] += len(part)
+                self.counts["labels read"] += len(part.classes)
+                if table is None:
+                    yield part
+                    continue
+                known, unknown = replace_classes(part, table)
+                if len(unknown) and not classes.drop:
+                    raise PrepareError(self._complaint(path, part, int(unknown[0])))
+                self._count_dropped(part, known, unknown)
+                yield known
+
+    def _complaint(self, path: Path, part: LabelList, label: int) -> str:
+        row = part[int(np.searchsorted(part.offsets, label, side="right")) - 1]
+        class_ = self._describe(int(part.classes[label]))
+        return (
+            f"{path}: {row.name}: class {class_} is not in the new dictionary; "
+            "--unknown-classes drop leaves such labels out"
+        )
+
+    def _count_dropped(self, part: LabelList, known: LabelList, unknown: np.ndarray) -> None:
+        classes, counts = np.unique(part.classes[unknown], return_counts=True)
+        self.dropped.update(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
+        emptied = (np.diff(known.offsets) == 0) & (np.diff(part.offsets) > 0)
+        self.counts["rows that lost all labels"] += int(emptied.sum())
+
+    def _files_of(self, part: LabelList, manifests: Sequence[Manifest]) -> LabelList:
+        """The rows whose picture is there, with the names of the files."""
+        files = []  # one a row; empty where there is none
+        found = _find_files([name.decode() for name in row_names(part)], manifests)
+        for file, error in found:
+            self.absent.update([error] if error else [])
+            files.append(file.encode())
+        rows = np.flatnonzero([len(file) for file in files])
+        return rename_rows(take_rows(part, rows), [files[row] for row in rows.tolist()])
+
+    def _merged(self, parts: Iterable[LabelList]) -> Iterator[LabelList]:
+        label_list = join_lists(list(parts))
+        self.counts["rows merged into others"] += len(label_list)
+        for part in merge_rows(label_list):
+            self.counts["rows merged into others"] -= len(part)
+            yield part
+
+    def _closed(self, part: LabelList, hierarchy: Hierarchy) -> LabelList:
+        closed = close_rows(part, hierarchy)
+        added = np.diff(closed.offsets) - np.diff(part.offsets)
+        self.counts["added by closing"] += int(added.sum())
+        self.counts["rows that closing added to"] += int(np.count_nonzero(added))
+        return closed
+
+    def _count_written(self, part: LabelList) -> None:
+        self.counts["rows written"] += len(part)
+        self.counts["labels written"] += len(part.classes)
+        values = part.confidences
+        ranges = {
+            "-1 (unknown)": values == -1,
+            "0 (absent)": values == 0,
+            f"below {_CERTAIN:.1f}": (values > 0) & (values < _CERTAIN),
+            f"{_CERTAIN:.1f} to 1": (values >= _CERTAIN) & (values < 1),
+            "1": values == 1,
+        }
+        self.confidences.update({text: int(chosen.sum()) for text, chosen in ranges.items()})
+
+    def summary(self) -> str:
+        """What became of rows and labels, a count a line."""
+        counts = self.counts
+        lines = [(counts["rows read"], "rows read")]
+        lines += [(count, f"  left out: {error}") for error, count in self.absent.most_common()]
+        lines += [(counts["rows merged into others"], "  merged into others")] * self._merge
+        lines += [(counts["rows written"], "rows written"), (counts["labels read"], "labels read")]
+        if self._classes.drop:
+            lines.append((self.dropped.total(), "  dropped: unknown class"))
+            lines += self._most_dropped()
+            lines.append((counts["rows that lost all labels"], "  rows that lost all labels so"))
+        if self._close:
+            rows = f"{counts['rows that closing added to']:,} rows"
+            lines.append((counts["added by closing"], f"  added by closing, to {rows}"))
+        lines.append((counts["labels written"], "labels written"))
+        lines += [(count, f"  {text}") for text, count in self.confidences.items()]
+        return "\n".join(f"{count:>14,} {text}" for count, text in lines)
+
+    def _most_dropped(self) -> list[tuple[int, str]]:
+        ranked = self.dropped.most_common()
+        lines = [(n, f"    {self._describe(class_)}") for class_, n in ranked[:_SHOWN_CLASSES]]
+        rest = ranked[_SHOWN_CLASSES:]
+        if rest:
+            lines.append((sum(n for _, n in rest), f"    {len(rest):,} more classes"))
+        return lines
+
+    def _describe(self, class_: int) -> str:
+        source = self._classes.source
+        if source is None or class_ >= len(source):
+            return str(class_)
+        return f"{class_} {source.ids[class_]} ({source.names[class_]})"
+
+
+def _read_classes(dictionary: Path | None, from_dictionary: Path | None, *, drop: bool) -> Classes:
+    if dictionary is None:
+        if from_dictionary is not None:
+            raise PrepareError("--from-dictionary maps to the classes of --dictionary: give that")
+        return Classes(None, None, drop)
+    target = Hierarchy.from_file(dictionary)
+    source = target if from_dictionary is None else Hierarchy.from_file(from_dictionary)
+    return Classes(source, target, drop)
+
+
+def _class_table(classes: Classes) -> np.ndarray | None:
+    """For `replace_classes`; None where it would change nothing."""
+    if classes.source is None or classes.target is None:
+        return None
+    if classes.source is classes.target:
+        return np.arange(len(classes.target), dtype=np.int32) if classes.drop else None
+    return map_classes(classes.source, classes.target)
+
+
+def _find_files(
+    names: Sequence[str], manifests: Sequence[Manifest]
+) -> Iterator[tuple[str, str | None]]:
+    """Yields (file, None) for every name, or ("", error) where no manifest has the picture."""
+    files: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    for manifest in manifests:
+        wanted = [name for name in names if name not in files]
+        for name, picture in manifest.get(wanted).items():
+            if picture.status != OK:
+                errors.setdefault(name, picture.error or "failed")
+            elif picture.file is not None:
+                files[name] = _checked(picture.file, manifest.path)
+    for name in names:
+        if name in files:
+            yield files[name], None
+        else:
+            yield "", errors.get(name, "in no manifest")
+
+
+def _checked(file: str, manifest: Path) -> str:
+    try:
+        return check_row(file, [], [], num_classes=1).name
+    except ValueError as error:
+        raise PrepareError(f"{manifest}: file {file!r} cannot stand in a list: {error}") from error

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Counts which classes a model predicts in pictures of which class."""
+
+import collections
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlimages_jax.labels.class_map import map_classes
+from mlimages_jax.labels.cooccurrence import CoOccurrences, single_classes
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList, iter_label_list
+from mlimages_jax.labels.names import NameIndex, name_digests, row_digests
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.predictions import PredictionFile, SurePredictions
+from mlimages_jax.prepare.progress import progress
+
+# In the place of a class: why a picture does not count.
+_OF_NO_CLASS, _UNLISTED, _REPEATED = -1, -2, -3
+_REASONS = {
+    _OF_NO_CLASS: "not of one class",
+    _UNLISTED: "in none of the lists",
+    _REPEATED: "predicted before",
+}
+
+
+class PredictionCounter:
+    """Counts predictions by the classes of the lists.
+
+    Args:
+        hierarchy: of the lists.
+        model: the classes of the predictions.
+        posterior: above which a class counts as predicted.
+
+    Attributes:
+        occurrences: of classes in pictures that have one class.
+        left_out: pictures with scores that do not count, by the reason.
+
+    Raises:
+        PrepareError: the model has no class of the lists.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, *, model: Hierarchy, posterior: float):
+        self._hierarchy = hierarchy
+        self._table = map_classes(model, hierarchy)  # [classes of the model]
+        if not (self._table >= 0).any():
+            raise PrepareError("the two category files have no id (column 2) in common")
+        self._posterior = posterior
+        self.occurrences = CoOccurrences(len(hierarchy))
+        self.left_out: collections.Counter[str] = collections.Counter()
+        self._predicted = self._without_scores = 0
+        self._an_unlisted = ""  # the first name that is in no list, and its file
+
+    def count(self, predictions: Sequence[Path], lists: Sequence[Path]) -> None:
+        """Reads files of predictions; and the lists, if a file has no labels of its own.
+
+        Raises:
+            PrepareError: a file is not what it should be.
+            LabelListError: likewise a list.
+        """
+        files = [PredictionFile(path, num_classes=len(self._table)) for path in predictions]
+        listed = None
+        if not all(file.has_labels for file in files):
+            listed = ListedClasses(lists, self._hierarchy)
+        total = sum(file.num_rows for file in files)
+        with progress(total, what="predictions") as bar:
+            for file in files:
+                for sure in file.sure(self._posterior):
+                    self._predicted += sure.num_pictures
+                    self._without_scores += sure.without_scores
+                    self._add(sure, self._classes_of(sure, file.path, listed))
+                    bar.update(sure.num_pictures + sure.without_scores)
+
+    def _classes_of(
+        self, sure: SurePredictions, path: Path, listed: "ListedClasses | None"
+    ) -> np.ndarray:
+        """Returns int64 [N]: the class of each picture, negative where there is none to count."""
+        if sure.labels is not None:
+            largest = sure.labels.max(initial=-1)
+            if largest >= len(self._hierarchy):
+                raise PrepareError(
+                    f"{path}: label {largest} is not in 0..{len(self._hierarchy) - 1}; "
+                    "labels are class numbers of --dictionary"
+                )
+            return np.maximum(sure.labels, _OF_NO_CLASS)
+        assert sure.names is not None and listed is not None
+        classes = listed.look_up(sure.names)
+        unlisted = classes == _UNLISTED
+        if unlisted.any() and not self._an_unlisted:
+            name = sure.names[int(unlisted.argmax())].decode(errors="replace")
+            self._an_unlisted = f"{name} of {path}"
+        return classes
+
+    def _add(self, sure: SurePredictions, classes: np.ndarray) -> None:
+        for reason, text in _REASONS.items():
+            self.left_out[text] += int(np.count_nonzero(classes == reason))
+        counted = classes >= 0
+        number = np.cumsum(counted) - 1  # of each picture among those that count
+        predicted = self._table[sure.classes]
+        use = counted[sure.pictures] & (predicted >= 0)
+        self.occurrences.add(classes[counted], number[sure.pictures[use]], predicted[use])
+
+    def summary(self) -> str:
+        """What became of the predicted pictures, a count a line."""
+        pictures = self.occurrences.pictures
+        classes = f"of {np.count_nonzero(pictures):,} classes"
+        lines = [
+            (self._predicted + self._without_scores, "predictions read"),
+            (self._without_scores, "  left out: without scores"),
+            *((count, f"  left out: {text}") for text, count in self.left_out.items()),
+            (int(pictures.sum()), f"pictures counted, {classes}"),
+            (int((self._table < 0).sum()), "classes of the model are not in --dictionary: ignored"),
+        ]
+        return "\n".join(f"{count:>14,} {text}" for count, text in lines)
+
+    def check(self, max_unlisted: float) -> None:
+        """Says whether this is enough to go on.
+
+        Raises:
+            PrepareError: no picture counted, or too large a share is in no list.
+        """
+        unlisted = self.left_out[_REASONS[_UNLISTED]]
+        if unlisted > max_unlisted * self._predicted:
+            raise PrepareError(
+                f"{unlisted:,} of {self._predicted:,} predicted pictures are in none of the lists, "
+                f"such as {self._an_unlisted}; give their list too, or allow it with --max-unlisted"
+            )
+        if not self.occurrences.pictures.any():
+            raise PrepareError("no predicted picture counts; the table above says why")
+
+
+class ListedClasses:
+    """The class of every picture of some lists, by name: 29 bytes a row.
+
+    Args:
+        lists: of these, a name's first row counts.
+        hierarchy: of their classes.
+    """
+
+    def __init__(self, lists: Sequence[Path], hierarchy: Hierarchy):
+        digests, classes = [row_digests(LabelList.from_rows([], num_classes=1))], []
+        with progress(None, what="lists", unit=" rows") as bar:
+            for part in iter_lists(lists, hierarchy):
+                digests.append(row_digests(part))
+                classes.append(single_classes(part, hierarchy))
+                bar.update(len(part))
+        self._index = NameIndex(np.concatenate(digests))
+        self._classes = np.concatenate([np.empty(0, np.int32), *classes])
+        self._seen = np.zeros(len(self._classes), bool)
+
+    def look_up(self, names: Sequence[bytes]) -> np.ndarray:
+        """Returns int64 [n]: the class of each picture, or a negative key of `_REASONS`."""
+        rows = self._index.find(name_digests(names))
+        listed = np.flatnonzero(rows >= 0)
+        _, firsts = np.unique(rows[listed], return_index=True)
+        new = listed[firsts]
+        new = new[~self._seen[rows[new]]]
+        self._seen[rows[new]] = True
+        classes = np.full(len(rows), _UNLISTED, np.int64)
+        classes[listed] = _REPEATED
+        classes[new] = self._classes[rows[new]]
+        return classes
+
+
+def iter_lists(lists: Sequence[Path], hierarchy: Hierarchy) -> Iterator[LabelList]:
+    """Yields parts of lists, one list after the other."""
+    for path in lists:
+        yield from iter_label_list(path, num_classes=len(hierarchy))

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`stats`: what label lists, or a built data set, hold; as a table, as JSON and as figures."""
+
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+from tyro.conf import Positional
+
+from mlimages_jax.data.sources import Records, parse_record
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.list_rows import check_row
+from mlimages_jax.labels.lists import LabelList, iter_label_list
+from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.built_set import BuiltSet, ShardFile
+from mlimages_jax.prepare.problems import Problem, ProblemList
+from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.stats_table import table
+from mlimages_jax.prepare.url_lists import count_rows
+
+_ROWS_AT_A_TIME = 4096  # of a data set; their pictures are dropped as they come
+_BAD_FILE = (RuntimeError, ValueError)  # ArrayRecord's
+_BAD_RECORD = (*_BAD_FILE, DecodeError, LookupError, OverflowError)
+_COLUMNS = (
+    "class", "wordnet_id", "name", "depth", "pictures", "certain", "soft", "absent", "unknown",
+    "without_parent",
+)  # fmt: skip
+
+
+class Source(NamedTuple):
+    """Rows to count.
+
+    Attributes:
+        name: of the list, or of the data set's split.
+        expected: about how many rows there are, for the time left.
+        parts: of them, in order.
+    """
+
+    name: str
+    expected: int
+    parts: Iterator[LabelList]
+
+
+def stats(
+    lists: Positional[tuple[Path, ...]] = (),
+    /,
+    *,
+    dictionary: Path | None = None,
+    dataset: Path | None = None,
+    split: str | None = None,
+    output_dir: Path | None = None,
+    threshold: int = 100,
+) -> None:
+    """Show what label lists, or a built data set, hold: classes, tags, confidences, closure.
+
+    Of lists, counted together as if they were one:
+
+        python -m mlimages_jax.prepare stats train_urls.txt --dictionary dictionary.txt
+
+    Of a data set, all of its splits or one, with files and figures:
+
+        python -m mlimages_jax.prepare stats --dataset data/ml_images/released_320/1.0.0
+            --split train --output-dir statistics
+
+    A tag is a label with a positive confidence; a picture belongs to the classes of its tags. A
+    row is closed over ancestors if the parent of every tag is a tag of the row too, with at least
+    its confidence; the command `labels` closes lists.
+
+    The output folder gets statistics.json with all numbers, per_class.tsv with a row for each
+    class, and two figures for a paper, pictures_per_class and tags_per_picture (.png and .svg).
+
+    Args:
+        lists: label lists: one picture or URL a line, then class:confidence ...
+        dictionary: the category file of the lists.
+        dataset: instead of lists, the version folder of a built data set.
+        split: of the data set, such as train; all of them if not given.
+        output_dir: the folder for the files; it is made if it is not there.
+        threshold: a class with more pictures than this counts as trainable.
+    """
+    if threshold < 1:
+        raise PrepareError(f"--threshold {threshold}: give a number of pictures, 1 or more")
+    problems = ProblemList(None)
+    hierarchy, sources = _open(lists, dictionary, dataset, split, problems)
+    if output_dir is not None:
+        _check_output(output_dir)
+    statistics, rows = count(hierarchy, sources)
+    promised, counted = sum(source.expected for source in sources), sum(rows.values())
+    numbers = {
+        "sources": rows,
+        "records_not_counted": promised - counted if dataset is not None else 0,
+        **statistics.compute(trainable_above=threshold),
+    }
+    print(table(numbers))
+    if output_dir is not None:
+        write_files(output_dir, statistics, numbers)
+
+
+def open_lists(paths: Sequence[Path], dictionary: Path) -> tuple[Hierarchy, list[Source]]:
+    """Label lists as sources.
+
+    Raises:
+        OSError: a file cannot be read.
+        HierarchyError: the dictionary is malformed.
+    """
+    hierarchy = Hierarchy.from_file(dictionary)
+    sources = [
+        Source(str(path), count_rows([path]), iter_label_list(path, num_classes=len(hierarchy)))
+        for path in paths
+    ]
+    return hierarchy, sources
+
+
+def open_data_set(
+    folder: Path, *, split: str | None, problems: ProblemList
+) -> tuple[Hierarchy, list[Source]]:
+    """The splits of a built data set as sources.
+
+    Args:
+        folder: the version folder.
+        split: the one wanted; None: all.
+        problems: takes what cannot be read, while the sources are.
+
+    Raises:
+        FileNotFoundError: the folder is no data set.
+        PrepareError: its metadata are damaged, or it has no such split.
+        HierarchyError: its dictionary is malformed.
+    """
+    data_set = BuiltSet.open(folder)
+    hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
+    shards = data_set.shards_of([] if split is None else [split])
+    sources = []
+    for name, group in itertools.groupby(shards, key=lambda shard: shard.split):
+        files = list(group)
+        expected = sum(shard.num_records for shard in files)
+        parts = _read_shards(files, num_classes=len(hierarchy), problems=problems)
+        sources.append(Source(name, expected, parts))
+    return hierarchy, sources
+
+
+def count(hierarchy: Hierarchy, sources: Sequence[Source]) -> tuple[ListStatistics, dict[str, int]]:
+    """Counts all rows.
+
+    Returns:
+        The statistics, and how many rows each source had.
+
+    Raises:
+        PrepareError: there are no rows.
+        LabelListError: a row of a list is malformed, or of another hierarchy.
+    """
+    statistics = ListStatistics(hierarchy)
+    rows = {source.name: 0 for source in sources}
+    expected = sum(source.expected for source in sources)
+    with progress(expected, what="statistics", unit=" rows") as bar:
+        for source in sources:
+            for part in source.parts:
+                statistics.update(part)
+                rows[source.name] += len(part)
+                bar.update(len(part))
+    if not sum(rows.values()):
+        raise PrepareError(f"{', '.join(rows)}: not one row to count; are the files complete?")
+    return statistics, rows
+
+
+def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any]) -> None:
+    """Writes the numbers, the table of classes and the figures, each when it is complete.
+
+    Raises:
+        PrepareError: a file cannot be written.
+    """
+    from mlimages_jax.prepare import figures  # matplotlib: half a second that only this costs
+
+    text = json.dumps(numbers, indent=2) + "\n"
+    _replace(folder / "statistics.json", lambda path: path.write_text(text, encoding="utf-8"))
+    _replace(folder / "per_class.tsv", functools.partial(_write_classes, statistics))
+    drawn = {
+        "pictures_per_class": figures.pictures_per_class(
+            statistics.pictures_per_class, trainable_above=numbers["classes"]["trainable_above"]
+        ),
+        "tags_per_picture": figures.tags_per_picture(statistics.tags),
+    }
+    for name, figure in drawn.items():
+        for kind in ("png", "svg"):
+            save = functools.partial(figures.save, figure, kind=kind)
+            _replace(folder / f"{name}.{kind}", save)
+
+
+def _open(
+    lists: Sequence[Path],
+    dictionary: Path | None,
+    dataset: Path | None,
+    split: str | None,
+    problems: ProblemList,
+) -> tuple[Hierarchy, list[Source]]:
+    """Checks which options go together, and opens what they name."""
+    if bool(lists) == (dataset is not None):
+        raise PrepareError("whose statistics? Give label lists, or else --dataset FOLDER")
+    if dataset is not None:
+        if dictionary is not None:
+            raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
+        return open_data_set(dataset, split=split, problems=problems)
+    if dictionary is None:
+        raise PrepareError("label lists need --dictionary FILE, the category file with the classes")
+    if split is not None:
+        raise PrepareError("--split is for data sets: name the split's own label list instead")
+    return open_lists(lists, dictionary)
+
+
+def _read_shards(
+    shards: Sequence[ShardFile], *, num_classes: int, problems: ProblemList
+) -> Iterator[LabelList]:
+    rows = itertools.chain.from_iterable(
+        _read_shard(shard, num_classes=num_classes, problems=problems) for shard in shards
+    )
+    while part := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
+        yield LabelList.from_rows(part, num_classes=num_classes)
+
+
+def _read_shard(
+    shard: ShardFile, *, num_classes: int, problems: ProblemList
+) -> Iterator[tuple[str, list[int], list[float]]]:
+    """Yields the rows of a file; a damaged record costs itself, a damaged index the whole file."""
+    file = shard.path.name
+    try:
+        records = Records([os.fspath(shard.path)])
+    except _BAD_FILE as error:
+        problems.add(Problem(file, None, "", "unreadable", str(error)))
+        return
+    if len(records) != shard.num_records:
+        message = f"{len(records):,} records, dataset_info.json promises {shard.num_records:,}"
+        problems.add(Problem(file, None, "", "count", message))
+    for number in range(len(records)):
+        try:
+            record = parse_record(records[number])
+            labels, confidences = record.labels.tolist(), record.confidences.tolist()
+            check_row(record.name, labels, confidences, num_classes=num_classes)
+        except _BAD_RECORD as error:
+            problems.add(Problem(file, number, "", "unreadable", str(error)))
+        else:
+            yield record.name, labels, confidences
+
+
+def _check_output(folder: Path) -> None:
+    """Fails now and not at the end of a long job."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PrepareError("--output-dir draws with matplotlib: pip install matplotlib")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _no_place(folder, error) from error
+
+
+def _no_place(path: Path, error: OSError) -> PrepareError:
+    return PrepareError(f"{path}: {error.strerror}; make room, or give another --output-dir")
+
+
+def _write_classes(statistics: ListStatistics, path: Path) -> None:
+    hierarchy, labels = statistics.hierarchy, statistics.labels
+    columns = (
+        range(len(hierarchy)), hierarchy.ids, hierarchy.names, hierarchy.depth,
+        statistics.pictures_per_class, labels[CERTAIN], labels[SOFT], labels[ABSENT],
+        labels[UNKNOWN], statistics.orphans,
+    )  # fmt: skip
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in (_COLUMNS, *zip(*columns, strict=True)):
+            file.write("\t".join(map(str, row)) + "\n")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file that appears under its name when it is complete."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise _no_place(path, error) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

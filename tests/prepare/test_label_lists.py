@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+from drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlimages_jax.labels import lists as lists_module
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.label_lists import Classes, LabelsJob, labels
+from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+
+# animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2)
+SMALL = make_hierarchy([1, 3, -1, -1, 1])
+
+
+@pytest.fixture
+def dictionary(tmp_path) -> Path:
+    SMALL.to_file(tmp_path / "dictionary.txt")
+    return tmp_path / "dictionary.txt"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(capsys, *arguments: str | Path) -> str:
+    tyro.cli(labels, args=[str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_closing_worked_by_hand(tmp_path, dictionary, capsys):
+    source = write(tmp_path / "list.txt", "a b.jpg\t4:0.5\t2:-1\nb.jpg\nc.jpg\t3:1\t4:0\n")
+    output = tmp_path / "closed.txt"
+    out = run(capsys, source, "--dictionary", dictionary, "--close", "--output", output)
+    assert output.read_text() == "a b.jpg\t1:0.5\t2:-1\t3:0.5\t4:0.5\nb.jpg\t\nc.jpg\t3:1\t4:0\n"
+    assert [line.split(maxsplit=1) for line in out.splitlines()] == [
+        ["3", "rows read"],
+        ["3", "rows written"],
+        ["4", "labels read"],
+        ["2", "added by closing, to 1 rows"],
+        ["6", "labels written"],
+        ["1", "-1 (unknown)"],
+        ["1", "0 (absent)"],
+        ["3", "below 0.7"],
+        ["0", "0.7 to 1"],
+        ["1", "1"],
+        ["written:", str(output)],
+    ]
+
+
+def test_without_steps_the_list_is_copied(tmp_path, capsys):
+    source = write(tmp_path / "list.txt", "a.jpg  7 3:0.5\n\nb.jpg\t1000000:0.25\n")
+    run(capsys, source, "--output", source)  # onto itself
+    assert source.read_text() == "a.jpg\t7:1\t3:0.5\nb.jpg\t1000000:0.25\n"
+
+
+def test_merging_lists_worked_by_hand(tmp_path, capsys):
+    first = write(tmp_path / "first.txt", "b\t3:0.5\t1:-1\na\t2\nb\t1:0\n")
+    second = write(tmp_path / "second.txt", "c\t9\na\t2:0.5\t4:0.25\n")
+    out = run(capsys, first, second, "--merge", "--output", tmp_path / "merged.txt")
+    expected = "b\t1:0\t3:0.5\na\t2:1\t4:0.25\nc\t9:1\n"
+    assert (tmp_path / "merged.txt").read_text() == expected
+    assert "5 rows read\n             2   merged into others\n             3 rows written" in out
+
+
+def test_unknown_classes_are_an_error_with_the_line(tmp_path, dictionary, capsys):
+    source = write(tmp_path / "list.txt", "a\t1\nb\t2\t5\n")
+    with pytest.raises(LabelListError, match=r"list\.txt:2: class 5 is out of range 0\.\.4"):
+        run(capsys, source, "--dictionary", dictionary, "--output", tmp_path / "new.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dictionary.txt", "list.txt"]
+
+
+def test_unknown_classes_are_dropped_and_counted(tmp_path, dictionary, capsys):
+    source = write(tmp_path / "list.txt", "a\t7:0.5\t1\t5\nb\t7\nc\nd\t2\n")
+    output = tmp_path / "new.txt"
+    out = run(
+        capsys, source, "--dictionary", dictionary, "--unknown-classes", "drop", "--output", output
+    )
+    assert output.read_text() == "a\t1:1\nb\t\nc\t\nd\t2:1\n"
+    counts = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert counts[2:8] == [
+        ["5", "labels read"],
+        ["3", "dropped: unknown class"],
+        ["2", "7"],
+        ["1", "5"],
+        ["1", "rows that lost all labels so"],
+        ["2", "labels written"],
+    ]
+
+
+def test_many_unknown_classes_are_summed_up(tmp_path, dictionary, capsys):
+    labels_ = "\t".join(str(class_) for class_ in range(5, 30))
+    source = write(tmp_path / "list.txt", f"a\t{labels_}\nb\t29\n")
+    out = run(
+        capsys, source, "--dictionary", dictionary, "--unknown-classes", "drop",
+        "--output", tmp_path / "new.txt",
+    )  # fmt: skip
+    assert "             2     29\n" in out
+    assert "             5     5 more classes\n" in out
+
+
+def test_classes_of_another_dictionary(tmp_path, dictionary, capsys):
+    other = Hierarchy(("n4", "x", "n3"), ("hound", "cat", "animal"), np.array([2, 2, -1]))
+    other.to_file(tmp_path / "other.txt")
+    source = write(tmp_path / "list.txt", "a\t2:0.5\t0:0.75\nb\t1\t2\n")
+    arguments = [source, "--dictionary", dictionary, "--from-dictionary", tmp_path / "other.txt"]
+    arguments += ["--output", tmp_path / "new.txt"]
+    with pytest.raises(PrepareError, match=r"list\.txt: b: class 1 x \(cat\).*--unknown-classes"):
+        run(capsys, *arguments)
+    assert not (tmp_path / "new.txt").exists()
+    out = run(capsys, *arguments, "--unknown-classes", "drop", "--close")
+    assert (tmp_path / "new.txt").read_text() == "a\t1:0.75\t3:0.75\t4:0.75\nb\t3:1\n"
+    assert "1     1 x (cat)" in out
+
+
+def put(path: Path, *pictures: Picture) -> Path:
+    with Manifest(path) as manifest:
+        manifest.put(pictures)
+    return path
+
+
+def failed(name: str, error: str) -> Picture:
+    return Picture(name=name, status=FAILED, time=0.0, error=error)
+
+
+def ok(name: str, file: str) -> Picture:
+    return Picture(name=name, status=OK, time=0.0, file=file)
+
+
+def test_lists_of_urls_become_lists_of_files(tmp_path, capsys):
+    first = put(
+        tmp_path / "0.sqlite",
+        ok("http://a/1.jpg", "a/00/1.jpg"),
+        failed("http://a/2.jpg", "http_404"),
+        failed("http://a/3.jpg", "timeout"),
+        failed("http://a/5.jpg", "timeout"),
+        ok("http://a/6.jpg", "a/00/6.jpg"),
+    )
+    second = put(
+        tmp_path / "1.sqlite",
+        ok("http://a/3.jpg", "a/00/my 3.jpg"),
+        failed("http://a/2.jpg", "timeout"),
+        failed("http://a/1.jpg", "timeout"),
+        ok("http://a/6.jpg", "elsewhere/6.jpg"),
+    )
+    source = write(
+        tmp_path / "list.txt",
+        "".join(f"http://a/{i}.jpg\t{i}:1\n" for i in (3, 5, 2, 1, 4, 6)),
+    )
+    output = tmp_path / "train_image_list.txt"
+    out = run(capsys, source, "--manifests", first, second, "--output", output)
+    assert output.read_text() == (
+        "a/00/my 3.jpg\t3:1\na/00/1.jpg\t1:1\na/00/6.jpg\t6:1\n"  # the first manifest wins
+    )
+    assert [line.split(maxsplit=1) for line in out.splitlines()[:5]] == [
+        ["6", "rows read"],
+        ["1", "left out: timeout"],
+        ["1", "left out: http_404"],
+        ["1", "left out: in no manifest"],
+        ["3", "rows written"],
+    ]
+
+
+def test_rows_of_one_file_are_merged(tmp_path, capsys):
+    manifest = put(tmp_path / "m.sqlite", ok("u1", "same.jpg"), ok("u2", "same.jpg"))
+    source = write(tmp_path / "list.txt", "u1\t1\nu2\t2\n")
+    output = tmp_path / "new.txt"
+    run(capsys, source, "--manifests", manifest, "--merge", "--output", output)
+    assert output.read_text() == "same.jpg\t1:1\t2:1\n"
+
+
+def test_a_file_that_no_list_can_name_is_refused(tmp_path, capsys):
+    manifest = put(tmp_path / "m.sqlite", ok("u1", "two  spaces.jpg"))
+    source = write(tmp_path / "list.txt", "u1\t1\n")
+    with pytest.raises(PrepareError, match=r"m\.sqlite: file 'two  spaces\.jpg'.*rename"):
+        run(capsys, source, "--manifests", manifest, "--output", tmp_path / "new.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "x"], "no list"),
+        (["list.txt", "--output", "x", "--close"], "--dictionary"),
+        (["list.txt", "--output", "x", "--unknown-classes", "drop"], "--dictionary"),
+        (["list.txt", "--output", "x", "--from-dictionary", "other.txt"], "--dictionary"),
+    ],
+)
+def test_what_does_not_go_together_is_said(capsys, arguments, message):
+    with pytest.raises(PrepareError, match=message):
+        run(capsys, *arguments)
+
+
+def test_a_missing_manifest_or_list_is_named(tmp_path, capsys):
+    source = write(tmp_path / "list.txt", "u1\t1\n")
+    for arguments in ([source, "--manifests", tmp_path / "no.sqlite"], [tmp_path / "no.txt"]):
+        with pytest.raises(FileNotFoundError, match=r"no\."):
+            run(capsys, *arguments, "--output", tmp_path / "new.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+
+@STEADY
+@given(st.data(), st.booleans(), st.booleans())
+def test_all_steps_equal_a_plain_loop(tmp_path_factory, data, close, merge):
+    """Two lists, classes mapped and dropped, merged, closed; many small parts."""
+    source, target = data.draw(hierarchies()), data.draw(hierarchies())
+    drawn = data.draw(st.lists(label_lists(len(source)), min_size=1, max_size=2))
+    folder = tmp_path_factory.getbasetemp()
+    paths = [folder / f"{i}.txt" for i in range(len(drawn))]
+    for path, rows in zip(paths, drawn, strict=True):
+        write_label_list(path, rows)
+    job = LabelsJob(
+        lists=paths, classes=Classes(source, target, drop=True), close=close, merge=merge
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists_module, "_CHUNK_BYTES", 256)
+        job.run(folder / "new.txt")
+
+    rows = [
+        (name, {c: v for c, v in labels_.items() if c < len(target)})  # ids are n0, n1, ...
+        for label_list in drawn
+        for name, labels_ in as_rows(label_list)
+    ]
+    if merge:
+        united: dict[str, dict[int, float]] = {}
+        for name, labels_ in rows:
+            row = united.setdefault(name, {})
+            row.update({c: max(row.get(c, -1), v) for c, v in labels_.items()})
+        rows = list(united.items())
+    if close:
+        for _, row in rows:
+            classes, values = target.close(np.array(list(row)), np.array(list(row.values())))
+            row.clear()
+            row.update(zip(classes.tolist(), values.tolist(), strict=True))
+    written = as_rows(read_label_list(folder / "new.txt", num_classes=len(target)))
+    assert written == rows
+    assert job.counts["rows read"] == sum(map(len, drawn))
+    assert job.counts["rows written"] == len(rows)
+    assert job.counts["labels written"] == sum(len(row) for _, row in rows)
+    assert job.counts["labels written"] == sum(job.confidences.values())
+    if not merge:
+        dropped = sum(job.dropped.values())
+        added = job.counts["added by closing"]
+        assert job.counts["labels written"] == job.counts["labels read"] - dropped + added
+
+
+def test_the_published_list_closed_and_mapped_to_stamps(tencent_dir, tmp_path, capsys):
+    dictionary = tencent_dir / "dictionary_and_semantic_hierarchy.txt"
+    source = tencent_dir / "train_im_list_tiny.txt"
+    output = tmp_path / "closed.txt"
+    out = run(capsys, source, "--dictionary", dictionary, "--close", "--output", output)
+    assert "276   added by closing, to 65 rows" in out
+    hierarchy = Hierarchy.from_file(dictionary)
+    before = read_label_list(source, num_classes=len(hierarchy))
+    for row, old in zip(read_label_list(output, num_classes=len(hierarchy)), before, strict=True):
+        assert row.name == old.name
+        expected = hierarchy.close(old.classes, old.confidences)
+        np.testing.assert_array_equal((row.classes, row.confidences), expected)
