@@ -37,6 +37,7 @@ class Evaluation:
         paths: int [C, D] of `Hierarchy.paths`, for the hierarchical metrics.
         mesh: of the parameters.
         threshold: the confidence from which a label is true.
+        unlisted: the target of a class that a picture does not list, 0 (absent) or -1 (unknown).
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Evaluation:
     paths: np.ndarray
     mesh: Mesh
     threshold: float
+    unlisted: float = 0.0
 
     def run(self, state: TrainState) -> tuple[dict[str, float], MultiLabelMetrics]:
         """Evaluates the parameters of a state; the state, its loss counts included, stays as it is.
@@ -87,7 +89,9 @@ class Evaluation:
         rows = sharding.by_example(self.mesh)  # what `local_rows` relies on
         places = {"logits": rows, "targets": rows, "mask": rows}
         return jax.jit(
-            functools.partial(steps.eval_step, model=self.model, loss=self.loss),
+            functools.partial(
+                steps.eval_step, model=self.model, loss=self.loss, unlisted=self.unlisted
+            ),
             out_shardings=places | {"loss_sum": sharding.replicated(self.mesh)},
         )
 

@@ -29,7 +29,7 @@ def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> A
     Args:
         batch: with labels, confidences and mask.
         num_classes: C.
-        unlisted: the target of a class that a picture does not list.
+        unlisted: the target of a class that a picture does not list: 0 (absent) or -1 (unknown).
     """
 
     def one(labels: Array, confidences: Array) -> Array:
@@ -50,6 +50,7 @@ def train_step(
     schedule: Callable[[Array], Array],
     augmentation: Callable[[Array, Array], Array],
     seed: int,
+    unlisted: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update.
 
@@ -65,6 +66,7 @@ def train_step(
         schedule: step -> learning rate.
         augmentation: (key, images) -> float32 images in [-1, 1].
         seed: of the run.
+        unlisted: of the data set, see `dense_targets`.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
@@ -73,7 +75,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, loss_key = jax.random.split(key)
     images = augmentation(augment_key, batch["image"])
-    targets = dense_targets(batch, num_classes=model.num_classes)
+    targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -105,14 +107,21 @@ def predict_step(
 
 
 def eval_step(
-    params: Any, batch_stats: Any, batch: Batch, *, model: nn.Module, loss: Loss
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    loss: Loss,
+    unlisted: float = 0.0,
 ) -> dict[str, Array]:
     """Logits [B, C], targets [B, C], mask [B], and the sum of the loss over the mask's rows.
 
-    Counts neither enter nor leave: evaluation cannot move them.
+    Counts neither enter nor leave: evaluation cannot move them. `unlisted` is the data set's, see
+    `dense_targets`.
     """
     logits, _ = predict_step(params, batch_stats, batch["image"], model=model)
-    targets = dense_targets(batch, num_classes=model.num_classes)
+    targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)
 
     def one(row: Array, target: Array) -> Array:
         return loss(row[None], target[None], None, key=jax.random.key(0), train=False)[0]

@@ -72,6 +72,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             schedule=configure.schedule(config),
             augmentation=functools.partial(augment.pretrain_augment, **config.augmentation),
             seed=config.seed,
+            unlisted=data.unlisted,
         ),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), sharding.replicated(mesh)),
@@ -174,6 +175,7 @@ def make_evaluations(
         paths=Hierarchy.from_file(data.dictionary).paths(),
         mesh=mesh,
         threshold=config.evaluation.threshold,
+        unlisted=data.unlisted,
     )
     return {split: evaluation(records=data.records(split)) for split in config.evaluation.splits}
 
@@ -228,9 +230,10 @@ def evaluate_and_log(
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:
     groups = config.batch_size // (config.group_size or config.batch_size)
     logging.info(
-        "%s: %d pictures, %d classes, up to %d labels; batch %d in %d groups on %d %s devices of "
-        "%d processes; %.1f epochs",
-        data.folder, pictures, data.num_classes, data.max_labels, config.batch_size, groups,
+        "%s: %d pictures, %d classes, up to %d labels, unlisted classes are %s; batch %d in %d "
+        "groups on %d %s devices of %d processes; %.1f epochs",
+        data.folder, pictures, data.num_classes, data.max_labels,
+        "unknown" if data.unlisted < 0 else "absent", config.batch_size, groups,
         mesh.size, jax.default_backend(), jax.process_count(),
         config.total_steps * config.batch_size / max(pictures, 1),
     )  # fmt: skip

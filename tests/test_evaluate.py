@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import dataclasses
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +74,51 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     np.testing.assert_allclose(results[1]["mAP"], np.mean(per_class), atol=1e-6)
     assert results[1]["examples"] == 21
     np.testing.assert_allclose(np.nanmean(metrics.per_class_ap()), results[1]["mAP"])
+
+
+def test_where_unlisted_is_unknown_only_listed_labels_are_judged(drawn):
+    """The drawn pictures list what they show and nothing else, so no class has a negative."""
+    evaluation = dataclasses.replace(_evaluation(drawn, 2, 16), unlisted=-1.0)
+    state = _state(evaluation.model)
+    values, _ = evaluation.run(state)
+
+    total = 0.0
+    for outputs, start in zip(evaluation.outputs(state, evaluation.records), (0, 16), strict=True):
+        logits = np.asarray(outputs["logits"], np.float64)
+        for row, data in zip(logits, list(evaluation.records)[start:], strict=False):
+            record = parse_record(data)
+            for class_, y in zip(record.labels, record.confidences, strict=True):
+                if y != -1:
+                    p = 1 / (1 + np.exp(-row[class_]))
+                    total -= y * np.log(p) + (1 - y) * np.log(1 - p)
+    np.testing.assert_allclose(values["loss"], total / 21, rtol=1e-4)
+    assert values["mAP"] == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "unlisted"), [({}, 0), ({"unlisted": 0}, 0), ({"unlisted": -1}, -1)]
+)
+def test_the_metadata_say_what_an_unlisted_class_is(drawn, tmp_path, entry, unlisted):
+    _with_metadata(drawn, tmp_path, entry)
+    assert DataSet.open(tmp_path).unlisted == unlisted
+
+
+@pytest.mark.parametrize("value", [1, "unknown", None])
+def test_metadata_that_say_something_else_about_unlisted_classes_are_refused(
+    drawn, tmp_path, value
+):
+    _with_metadata(drawn, tmp_path, {"unlisted": value})
+    with pytest.raises(ValueError, match=r"metadata.json: unlisted=.* is neither 0 .* nor -1"):
+        DataSet.open(tmp_path)
+
+
+def _with_metadata(data: DataSet, folder: Path, entry: dict) -> None:
+    """Copies what `DataSet.open` reads, with this entry about unlisted classes."""
+    for name in ("dataset_info.json", "dictionary.txt"):
+        (folder / name).write_text((data.folder / name).read_text())
+    metadata = json.loads((data.folder / "metadata.json").read_text())
+    metadata.pop("unlisted", None)
+    (folder / "metadata.json").write_text(json.dumps(metadata | entry))
 
 
 def test_rows_of_a_sharded_array_come_in_order():

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mlimages_jax import losses, optimizers, sharding, steps
 from mlimages_jax.data import NO_LABEL, augment
+from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.state import TrainState, abstract_state, create_state
 from tests import reference
@@ -108,6 +111,65 @@ def _assert_changes_agree(numbers, start, state):
         np.testing.assert_allclose(np.linalg.norm(ours), change, rtol=5e-2, err_msg=name)
         compared += 1
     assert compared == 267
+
+
+def _loss_by_loops(logits, labels, confidences):
+    """Plain sigmoid cross-entropy of listed labels only: sum over classes, mean over pictures."""
+    total = 0.0
+    for row, listed, values in zip(logits, labels, confidences, strict=True):
+        for class_, y in zip(listed, values, strict=True):
+            if class_ != NO_LABEL and y != -1:
+                p = 1 / (1 + math.exp(-float(row[class_])))
+                total -= y * math.log(p) + (1 - y) * math.log(1 - p)
+    return total / len(logits)
+
+
+def test_where_unlisted_is_unknown_only_listed_labels_count():
+    """In the loss of both steps and in the metrics; classes 1, 2 and 4 of picture 0 are not -1."""
+    model = ResNet(6, **SMALL)
+    images = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    batch = {
+        "image": images,
+        "labels": np.array(
+            [[1, 2, 4, 5], [0, 3] + [NO_LABEL] * 2, [NO_LABEL] * 4, [5] + [NO_LABEL] * 3], np.int32
+        ),
+        "confidences": np.array([[1, 0, 0.8, -1], [0, 0.9, 0, 0], [0] * 4, [0] * 4], np.float32),
+        "mask": np.ones(4, bool),
+    }
+    variables = model.init(jax.random.key(4), jnp.zeros((1, 32, 32, 3)))
+    state = TrainState(
+        jnp.int32(0), variables["params"], variables["batch_stats"], optax.EmptyState(), None
+    )
+    common = {"model": model, "loss": losses.plain_sigmoid_cross_entropy, "unlisted": -1.0}
+    out = steps.eval_step(state.params, state.batch_stats, batch, **common)
+    targets = [[-1, 1, 0, -1, 0.8, -1], [0, -1, -1, 0.9, -1, -1], [-1] * 6, [-1] * 5 + [0]]
+    np.testing.assert_array_equal(out["targets"], np.float32(targets))
+    listed = batch["labels"], batch["confidences"]
+    np.testing.assert_allclose(
+        out["loss_sum"], 4 * _loss_by_loops(out["logits"], *listed), rtol=1e-5
+    )
+
+    (logits, _), _ = model.apply(
+        variables, augment.to_model_input(images), train=True, mutable=["batch_stats"]
+    )
+    _, metrics = steps.train_step(
+        state,
+        batch,
+        optimizer=optax.identity(),
+        schedule=lambda _: 0.1,
+        augmentation=lambda _, images: augment.to_model_input(images),
+        seed=0,
+        **common,
+    )
+    np.testing.assert_allclose(metrics["loss"], _loss_by_loops(logits, *listed), rtol=1e-5)
+
+    accumulator = MultiLabelMetrics(6)
+    accumulator.update(np.asarray(out["logits"]), np.asarray(out["targets"]))
+    values = accumulator.compute()
+    assert values["examples"] == 3  # picture 2 says nothing
+    assert values["recall@5"] == 1  # at most three classes of a picture are judged
+    assert values["precision@5"] == pytest.approx((2 / 5 + 1 / 5) / 2)  # over pictures 0 and 1
+    np.testing.assert_array_equal(np.isnan(accumulator.per_class_ap()), [1, 0, 1, 0, 0, 1])
 
 
 SMALL = {"stage_sizes": (1, 1), "stage_widths": (16, 32), "stem_width": 8}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,26 @@ def test_training_goes_on_with_other_devices(drawn, uninterrupted, tmp_path, mon
         config.total_steps = total_steps
         state = train.train(config, tmp_path)
     _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unlisted", [0, -1])
+def test_what_the_data_set_says_of_unlisted_classes_reaches_training(drawn, tmp_path, unlisted):
+    """The drawn pictures list present classes only: without the others there is no negative."""
+    folder = shutil.copytree(drawn, tmp_path / "data")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(metadata | {"unlisted": unlisted}))
+    changes = {"loss.name": "sigmoid", "total_steps": 2, "checkpoint.every": 2}
+    state = train.train(small_config(folder, **changes), tmp_path / "workdir")
+    bias = jax.device_get(state.params["head"]["bias"])
+    rows = (tmp_path / "workdir" / "metrics.jsonl").read_text().splitlines()
+    mean_precision = json.loads(rows[-1])["val/mAP"]
+    if unlisted == -1:
+        assert (bias >= 0).all()  # nothing has ever pulled a class down
+        assert bias.any()
+        assert mean_precision == 1
+    else:
+        assert (bias < 0).any()
+        assert mean_precision < 1
 
 
 def test_a_finished_run_is_left_alone(drawn, uninterrupted):

@@ -32,11 +32,14 @@ class DataSet:
         folder: the version folder, e.g. data/ml_images/released_320/1.0.0.
         num_classes: C.
         max_labels: the largest number of labels of one picture, L.
+        unlisted: the target of a class that a picture does not list: 0.0, it is absent, or -1.0,
+            nobody looked.
     """
 
     folder: epath.Path
     num_classes: int
     max_labels: int
+    unlisted: float
 
     @classmethod
     def open(cls, folder: epath.PathLike) -> "DataSet":
@@ -44,6 +47,7 @@ class DataSet:
 
         Raises:
             FileNotFoundError: when the folder is no built data set; says how to make one.
+            ValueError: when its metadata say something else than 0 or -1 about unlisted classes.
         """
         folder = epath.Path(folder)
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
@@ -53,7 +57,13 @@ class DataSet:
                     HOW_TO_GET_DATA.format(folder=folder, missing=name, data_dir=data_dir)
                 )
         metadata = json.loads((folder / "metadata.json").read_text())
-        return cls(folder, metadata["num_classes"], metadata["max_labels"])
+        unlisted = metadata.get("unlisted", 0)  # sets built before this was a choice lack it
+        if unlisted not in (0, -1):
+            raise ValueError(
+                f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
+                "(unknown): build the data set again"
+            )
+        return cls(folder, metadata["num_classes"], metadata["max_labels"], float(unlisted))
 
     @property
     def dictionary(self) -> epath.Path:

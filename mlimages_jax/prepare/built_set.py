@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the files beside the records say about a built data set, and whether they agree."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlimages_jax.data.sources import DataSet
+from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.problems import Problem
+
+CHECKSUMS = "checksums.txt"
+SKIPPED = "skipped.tsv"
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
+_STRAY = re.compile(r"\.array_record|^unfinished-|\.unfinished$")
+
+
+class ShardFile(NamedTuple):
+    """A file of records, as dataset_info.json promises it.
+
+    Attributes:
+        split: its split's name.
+        number: among the files of the split, from 0.
+        path: of the file.
+        num_records: in it.
+    """
+
+    split: str
+    number: int
+    path: Path
+    num_records: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltSet:
+    """A version folder of `tfds_builders.ml_images`, or of a builder made from it.
+
+    Attributes:
+        folder: the version folder, which holds everything.
+        shards: of each split.
+        num_classes: of the labels.
+        max_labels: the largest number of labels of one picture.
+        short_side: no picture's shorter side has more pixels; None: they are as they came.
+        closed: labels hold all ancestors of every class.
+        hierarchy: of the labels; None: its file is malformed.
+        skipped: pictures without a record, of each split.
+    """
+
+    folder: Path
+    shards: dict[str, list[ShardFile]]
+    num_classes: int
+    max_labels: int
+    short_side: int | None
+    closed: bool
+    hierarchy: Hierarchy | None
+    skipped: dict[str, int]
+
+    @classmethod
+    def open(cls, folder: Path) -> "BuiltSet":
+        """Reads the metadata.
+
+        Raises:
+            FileNotFoundError: the folder is no built data set; says how to make one.
+            PrepareError: its metadata cannot be understood.
+        """
+        try:
+            data_set = DataSet.open(folder)
+            info = json.loads((folder / "dataset_info.json").read_text())
+            metadata = json.loads((folder / "metadata.json").read_text())
+            shards = {entry["name"]: _shards(folder, info, entry) for entry in info["splits"]}
+            short_side, skipped = metadata["short_side"], dict(metadata["skipped"])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise PrepareError(
+                f"{folder}: dataset_info.json or metadata.json is damaged ({error!r}): get it from "
+                "where the set was built, or build the set again"
+            ) from error
+        try:
+            hierarchy = Hierarchy.from_file(data_set.dictionary)
+        except HierarchyError:
+            hierarchy = None
+        return cls(
+            folder=folder,
+            shards=shards,
+            num_classes=data_set.num_classes,
+            max_labels=data_set.max_labels,
+            short_side=short_side,
+            closed=metadata.get("labels") == "closed",
+            hierarchy=hierarchy,
+            skipped=skipped,
+        )
+
+    def shards_of(self, splits: Sequence[str]) -> list[ShardFile]:
+        """The files of some splits; of all, if none is named.
+
+        Raises:
+            PrepareError: there is no such split.
+        """
+        unknown = set(splits) - set(self.shards)
+        if unknown:
+            raise PrepareError(
+                f"{self.folder} has no split {sorted(unknown)[0]!r}; it has {sorted(self.shards)}"
+            )
+        return [shard for split in splits or self.shards for shard in self.shards[split]]
+
+    def problems(self, checksums: dict[str, str] | None) -> Iterator[Problem]:
+        """What is wrong beside the shards.
+
+        Args:
+            checksums: SHA-256 by file name; None: hashes are not looked at.
+        """
+        yield from self._file_problems(checksums or {})
+        yield from self._metadata_problems()
+
+    def _file_problems(self, checksums: dict[str, str]) -> Iterator[Problem]:
+        expected = {shard.path.name for shards in self.shards.values() for shard in shards}
+        for name in sorted(path.name for path in self.folder.iterdir()):
+            if _STRAY.search(name) and name not in expected:
+                message = (
+                    "dataset_info.json does not know it; an interrupted build may have left it"
+                )
+                yield Problem(name, None, "", "stray_file", message)
+        for name in sorted(set(checksums) - expected):
+            path = self.folder / name
+            if not path.is_file():
+                yield Problem(name, None, "", "hash", "checksums.txt names it, it is not there")
+            elif sha256(path) != checksums[name]:
+                yield Problem(name, None, "", "hash", "its SHA-256 is not that of checksums.txt")
+
+    def _metadata_problems(self) -> Iterator[Problem]:
+        if self.hierarchy is None:
+            yield Problem("dictionary.txt", None, "", "metadata", "it is malformed")
+        elif len(self.hierarchy) != self.num_classes:
+            message = f"num_classes is {self.num_classes}, dictionary.txt has {len(self.hierarchy)}"
+            yield Problem("metadata.json", None, "", "metadata", message)
+        counts = collections.Counter(split for split, _ in read_skipped(self.folder))
+        for split, promised in self.skipped.items():
+            if counts[split] != promised:
+                message = f"{promised} skipped of {split}, skipped.tsv lists {counts[split]}"
+                yield Problem("metadata.json", None, "", "metadata", message)
+
+
+def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields split and name of the pictures that a set left out; nothing without the file."""
+    path = folder / SKIPPED
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            next(file, None)  # the header
+            for line in file:
+                split, _, rest = line.partition("\t")
+                yield split, rest.partition("\t")[0]
+
+
+def read_checksums(folder: Path) -> dict[str, str] | None:
+    """Returns the SHA-256 of files by their names; None: an older builder wrote no such file.
+
+    Raises:
+        PrepareError: a line is malformed.
+    """
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return None
+    checksums = {}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            match = _CHECKSUM_LINE.fullmatch(line.removesuffix("\n"))
+            if match is None:
+                raise PrepareError(
+                    f"{path}:{number}: not a line of sha256sum: {line[:80]!r}; get the file from "
+                    "where the set was built, or remove it to check without hashes"
+                )
+            checksums[match[2]] = match[1]
+    return checksums
+
+
+def sha256(path: Path) -> str:
+    """Returns the hash of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shards(folder: Path, info: dict[str, Any], split: dict[str, Any]) -> list[ShardFile]:
+    """The rule of `DataSet.records`, with the numbers of records."""
+    lengths = [int(length) for length in split["shardLengths"]]
+    names = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info["fileFormat"]}
+    files = (
+        split["filepathTemplate"].format(
+            **names, SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}"
+        )
+        for number in range(len(lengths))
+    )
+    return [
+        ShardFile(split["name"], number, folder / file, length)
+        for number, (file, length) in enumerate(zip(files, lengths, strict=True))
+    ]

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads a built data set back, to say which file and record is not what it should be."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from mlimages_jax.labels.lists import read_label_list
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.built_set import BuiltSet, ShardFile, read_checksums, read_skipped
+from mlimages_jax.prepare.check_record import RecordRules
+from mlimages_jax.prepare.check_shard import ShardChecker
+from mlimages_jax.prepare.listed_rows import ListedRows
+from mlimages_jax.prepare.problems import Problem, ProblemList
+from mlimages_jax.prepare.progress import progress
+
+_SEED = 0  # of the sample: the same records every time
+
+
+def check(
+    folder: Positional[Path],
+    /,
+    *,
+    splits: tuple[str, ...] = (),
+    sample: int | None = None,
+    hashes: bool = False,
+    label_list: Annotated[Path | None, arg(name="list")] = None,
+    report: Path | None = None,
+    workers: int | None = None,
+) -> None:
+    """Reads a built data set back: files, hashes, records, labels, pictures.
+
+    All of it, or a sample:
+
+        python -m mlimages_jax.prepare check data/ml_images/released_320/1.0.0
+        python -m mlimages_jax.prepare check data/ml_images/released_320/1.0.0 --sample 10000
+
+    Looks whether every file is there, with the number of records that dataset_info.json says and
+    the SHA-256 of checksums.txt; whether every record can be read and every picture decoded to its
+    end, in the size that the record says; whether labels are classes of the dictionary, none twice,
+    no more of them than metadata.json says, with confidences of -1 or 0 to 1, and closed over
+    ancestors where the set was built so. The exit code is 1 where anything is wrong.
+
+    The problems, by the word that counts them:
+
+        missing_shard, stray_file     a file that should be there, or should not
+        hash, count                   of a file: its SHA-256, its number of records
+        unreadable                    ArrayRecord cannot read it: bytes have changed on disk
+        record, name, labels          of a record: its format, its name, its labels
+        picture, size                 it does not decode; it has another size than it should
+        list                          it differs from the row of --list
+        metadata                      files beside the records do not agree
+
+    Args:
+        folder: of the built set: where dataset_info.json is.
+        splits: by default all.
+        sample: look at this many records, the same ones every time, instead of all.
+        hashes: with --sample, the SHA-256 of all files too.
+        label_list: the list that the split was built from: compare names and labels. Name the split
+            with --splits. The list is held in memory.
+        report: a tab-separated table of all problems; the first 20 are printed in any case.
+        workers: threads; by default one a core.
+    """
+    if sample is not None and sample < 1:
+        raise PrepareError(f"--sample {sample}: give a number of records, or leave it out for all")
+    built = BuiltSet.open(folder)
+    shards = built.shards_of(splits)
+    listed = None if label_list is None else _listed(built, splits, label_list)
+    checksums = read_checksums(folder) if hashes or sample is None else None
+    if checksums is None and sample is None:
+        print("There is no checksums.txt (an older builder wrote none): no hashes are checked.")
+    total = sum(shard.num_records for shard in shards)
+    with (
+        ProblemList(report) as problems,
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        progress(min(sample or total, total), what="check", unit=" records") as bar,
+    ):
+        checker = ShardChecker(_rules(built), checksums, listed, pool, bar)
+        for problem in _problems(built, checker, _plan(shards, sample)):
+            problems.add(problem)
+        bar.close()
+        what = f"{bar.n:,} records of {len(shards):,} shards"
+        if problems.counts:
+            place = "" if report is None else f"; {report} lists them"
+            raise PrepareError(
+                f"{problems.counts.total():,} problems in {what}: {problems.summary()}{place}"
+            )
+    print(f"{what}: all right")
+
+
+_Plan = Iterator[tuple[ShardFile, Sequence[int] | None]]
+
+
+def _problems(built: BuiltSet, checker: ShardChecker, plan: _Plan) -> Iterator[Problem]:
+    yield from built.problems(checker.checksums)
+    for shard, numbers in plan:
+        yield from checker.problems(shard, numbers)
+
+
+def _plan(shards: list[ShardFile], sample: int | None) -> _Plan:
+    """Yields every shard and the numbers of the records to look at; None: all."""
+    if sample is None:
+        yield from ((shard, None) for shard in shards)
+        return
+    starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+    chosen = np.random.default_rng(_SEED).choice(
+        starts[-1], size=min(sample, int(starts[-1])), replace=False, shuffle=False
+    )
+    chosen.sort()
+    for shard, start, stop in zip(shards, starts[:-1], starts[1:], strict=True):
+        numbers = chosen[slice(*np.searchsorted(chosen, [start, stop]))] - start
+        yield shard, numbers.tolist()
+
+
+def _rules(built: BuiltSet) -> RecordRules:
+    return RecordRules(
+        num_classes=built.num_classes,
+        max_labels=built.max_labels,
+        short_side=built.short_side,
+        closed_over=built.hierarchy if built.closed else None,
+    )
+
+
+def _listed(built: BuiltSet, splits: Sequence[str], label_list: Path) -> ListedRows:
+    names = splits or tuple(built.shards)
+    if len(names) != 1:
+        raise PrepareError("--list is the list of one split: name this with --splits")
+    split = names[0]
+    return ListedRows(
+        read_label_list(label_list, num_classes=built.num_classes),
+        num_shards=len(built.shards[split]),
+        skipped=frozenset(name for of, name in read_skipped(built.folder) if of == split),
+        closed_over=built.hierarchy if built.closed else None,
+    )

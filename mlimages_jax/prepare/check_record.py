@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether one record of a built data set is what its metadata promise."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax.data.decode import BadPicture, verify
+from mlimages_jax.data.sources import Record, parse_record
+from mlimages_jax.labels.hierarchy import Hierarchy
+
+Found = tuple[str, str]  # one countable word, and a message for people
+
+
+class CheckedRecord(NamedTuple):
+    """A record, without its picture.
+
+    Attributes:
+        name: of the picture; "" where the record could not be parsed.
+        labels: its classes and their confidences.
+        found: what is wrong with it.
+    """
+
+    name: str
+    labels: dict[int, float]
+    found: list[Found]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordRules:
+    """What holds for all records of a set.
+
+    Attributes:
+        num_classes: classes are below.
+        max_labels: no picture has more.
+        short_side: no picture's shorter side has more pixels; None: any.
+        closed_over: labels hold all ancestors in this hierarchy; None: they need not.
+    """
+
+    num_classes: int
+    max_labels: int
+    short_side: int | None
+    closed_over: Hierarchy | None
+
+    def check(self, data: bytes) -> CheckedRecord:
+        """Looks at everything in a serialised record, and decodes the picture to its end."""
+        try:
+            record = parse_record(data)
+            height, width = _stored_size(data)
+        except (DecodeError, LookupError, ValueError, OverflowError) as error:
+            return CheckedRecord("", {}, [("record", f"it cannot be parsed: {error}")])
+        found = [*self._label_problems(record), *self._picture_problems(record, height, width)]
+        if not record.name:
+            found.append(("name", "it is empty"))
+        pairs = zip(record.labels.tolist(), record.confidences.tolist(), strict=False)
+        return CheckedRecord(record.name, dict(pairs), found)
+
+    def _label_problems(self, record: Record) -> Iterator[Found]:
+        classes, confidences = record.labels, record.confidences
+        if len(classes) != len(confidences):
+            yield "labels", f"{len(classes)} labels have {len(confidences)} confidences"
+            return
+        if len(classes) > self.max_labels:
+            message = f"{len(classes)} labels, metadata.json promises at most {self.max_labels}"
+            yield "labels", message
+        outside = classes[(classes < 0) | (classes >= self.num_classes)]
+        if outside.size:
+            yield "labels", f"class {outside[0]} is not in 0..{self.num_classes - 1}"
+        known = (confidences == -1) | ((confidences >= 0) & (confidences <= 1))
+        if not known.all():
+            yield "labels", f"a confidence of {confidences[~known][0]}: not -1 and not in 0..1"
+        if len(np.unique(classes)) != len(classes):
+            yield "labels", "a class occurs twice"
+        elif self.closed_over is None or outside.size or not known.all():
+            return
+        elif not _is_closed(record, self.closed_over):
+            yield "labels", "ancestors are missing, or less certain than their descendants"
+
+    def _picture_problems(self, record: Record, height: int, width: int) -> Iterator[Found]:
+        try:
+            header = verify(record.jpeg)
+        except BadPicture as bad:
+            yield "picture", f"{bad.reason}: {bad}"
+            return
+        if header.format != "jpeg" or header.components not in (1, 3):
+            message = f"a {header.format} of {header.components} components, not a JPEG of 1 or 3"
+            yield "picture", message
+        if (header.height, header.width) != (height, width):
+            message = f"{header.width} x {header.height} pixels, the record says {width} x {height}"
+            yield "size", message
+        if self.short_side is not None and min(header.height, header.width) > self.short_side:
+            message = f"{header.width} x {header.height} pixels, the short side over the "
+            yield "size", f"{message}{self.short_side} of metadata.json"
+
+
+def _is_closed(record: Record, hierarchy: Hierarchy) -> bool:
+    order = np.argsort(record.labels)
+    classes, confidences = hierarchy.close(record.labels, record.confidences)
+    return np.array_equal(classes, record.labels[order]) and np.array_equal(
+        confidences, record.confidences[order]
+    )
+
+
+def _stored_size(data: bytes) -> tuple[int, int]:
+    """Height and width as the record says; training does not read them, so neither does Record."""
+    feature = tf_example_pb2.Example.FromString(data).features.feature
+    return feature["height"].int64_list.value[0], feature["width"].int64_list.value[0]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Image-level labels of Open Images to the files that our builder takes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.list_rows import check_row
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.manual_dir import (
+    Unlisted,
+    what_came_and_what_is_next,
+    write_manual_dir,
+)
+from mlimages_jax.prepare.open_images_classes import (
+    Edge,
+    Tree,
+    make_hierarchy,
+    read_descriptions,
+    read_tree,
+    write_dropped,
+)
+from mlimages_jax.prepare.open_images_labels import Verdicts
+
+DROPPED_EDGES = "dropped_edges.tsv"
+
+
+def import_open_images(
+    *,
+    output: Path,
+    descriptions: Path,
+    hierarchy: Path | None = None,
+    train: tuple[Path, ...] = (),
+    val: tuple[Path, ...] = (),
+    test: tuple[Path, ...] = (),
+    machine: Literal["drop", "keep"] = "drop",
+    unlisted: Unlisted = "absent",
+    name: str = "{id}.jpg",
+) -> None:
+    """Turns image-level labels of Open Images into label lists.
+
+    All splits of a set are imported at once:
+
+        python -m mlimages_jax.prepare import open-images --output open_images
+            --descriptions class-descriptions.csv
+            --hierarchy bbox_labels_600_hierarchy.json
+            --train train-annotations-human-imagelabels.csv
+            --val validation-annotations-human-imagelabels.csv
+            --unlisted unknown
+
+    People verified some classes of each picture: what they confirmed gets confidence 1, what they
+    denied is listed with 0. About all other classes the tables say nothing. If you call these
+    unknown they take no part in the loss and the metrics; if absent they count as not there, which
+    is wrong for whatever nobody looked for.
+
+    Where a class stands below several parents, the one on its longest way up is kept, since here a
+    class has one parent. The others are listed in dropped_edges.tsv. "Part" is no kind-of relation
+    and gives no parent. A class that only descriptions or labels know has none either.
+
+    The rows that are kept are held in memory, some 26 MB a million, and 150 MB beside them.
+
+    Args:
+        output: the folder to write to: the `--manual_dir` of `python -m tfds_builders.ml_images`.
+        descriptions: table of LabelName and DisplayName, with or without that header.
+        hierarchy: JSON of nested LabelName, Subcategory and Part. Without it all classes are roots.
+        train: tables of ImageID, Source, LabelName and Confidence for this split; people's and
+            machine-generated ones, also compressed (.gz), in any order.
+        val: likewise.
+        test: likewise.
+        machine: what becomes of rows with the source "machine": drop them, or keep them with their
+            confidence where no person has spoken.
+        unlisted: what a class is that a picture does not list.
+        name: of the picture files under images/, with {id} for the image's id, such as
+            "{split}/{id}.jpg".
+    """
+    tables = {
+        split: paths for split, paths in (("train", train), ("val", val), ("test", test)) if paths
+    }
+    if not tables:
+        raise PrepareError("no tables of labels: give some with --train, --val or --test")
+    names = {split: name.replace("{split}", split) for split in tables}
+    for template in names.values():
+        _check_name(template)
+    known = read_descriptions(descriptions)
+    tree = read_tree(hierarchy) if hierarchy else None
+
+    numbers: dict[str, int] = {}
+    verdicts = {
+        split: _read(paths, numbers, with_machine=machine == "keep")
+        for split, paths in tables.items()
+    }
+    try:
+        classes, dropped = make_hierarchy(known, tree, numbers)
+    except ValueError as error:
+        raise PrepareError(f"{hierarchy}: {error}; take one of these edges out") from error
+    class_of_number = np.array([classes.index(id_) for id_ in numbers], np.int32)
+    with write_manual_dir(output, classes, unlisted=unlisted) as writer:
+        for split, template in names.items():
+            writer.write(split, verdicts[split].label_rows(template, class_of_number))
+    write_dropped(output / DROPPED_EDGES, dropped, classes)
+
+    rows = sum((part.rows for part in verdicts.values()), Counter())
+    print(_account(rows, machine, classes, known, tree, dropped))
+    print(what_came_and_what_is_next(output, classes, writer, unlisted=unlisted))
+
+
+def _read(paths: Sequence[Path], numbers: dict[str, int], *, with_machine: bool) -> Verdicts:
+    verdicts = Verdicts(numbers)
+    for path in paths:
+        verdicts.read(path, with_machine=with_machine)
+    return verdicts
+
+
+def _check_name(template: str) -> None:
+    try:
+        if "{id}" not in template:
+            raise ValueError("it must hold {id}")
+        check_row(template.format(id="0" * 16), [], [], num_classes=1)
+    except (ValueError, LookupError) as error:
+        raise PrepareError(f"--name {template!r} is no name of a file: {error}") from error
+
+
+def _account(
+    rows: Mapping[str, int],
+    machine: str,
+    classes: Hierarchy,
+    known: Mapping[str, str],
+    tree: Tree | None,
+    dropped: Sequence[Edge],
+) -> str:
+    """What was read and what was decided, for people."""
+    unnamed = sum(id_ not in known for id_ in classes.ids)
+    lines = [
+        f"{count:,} rows of {source}" + (", dropped" * (source == "machine" and machine == "drop"))
+        for source, count in sorted(rows.items())
+    ]
+    lines.append(f"{unnamed:,} classes without a description: their id is their name")
+    if tree:
+        if tree.top not in classes.ids:
+            lines.append(f"the outermost class, {tree.top}, is left out: it has no description")
+        implied = sum(edge.implied for edge in dropped)
+        lines.append(
+            f"{len(dropped):,} edges dropped, of which {implied:,} lose nothing because the parent "
+            f"is still an ancestor; {tree.parts:,} entries of Part give no parent"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The original's .tfrecords become pictures and a label list, the files that the builders read."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from mlimages_jax.data.decode import BadPicture, verify
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.manual_dir import (
+    DICTIONARY,
+    LIST_SUFFIX,
+    check_split,
+    write_manual_dir,
+)
+from mlimages_jax.prepare.original_examples import (
+    OTHER_CLASSES,
+    Example,
+    UnusableRecordError,
+    parse_example,
+)
+from mlimages_jax.prepare.problems import Problem, ProblemList
+from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.tfrecord import TFRecord, TFRecordError, read_tfrecords
+from mlimages_jax.prepare.threads import in_threads
+
+IMAGES = "images"
+RENAMED = "renamed"  # the only problem whose record is imported all the same
+
+
+def convert(
+    files: list[Path],
+    folder: Path,
+    problems: ProblemList,
+    *,
+    split: str,
+    hierarchy: Hierarchy,
+    threshold_keep: float = 0.0,
+    workers: int | None = None,
+) -> int:
+    """Imports files, in their order; returns the number of rows of the list.
+
+    Args:
+        files: uncompressed TFRecord files.
+        folder: the `manual_dir` of a builder.
+        problems: is told of every record that is left out or renamed.
+        split: of which a list is written.
+        hierarchy: of the labels.
+        threshold_keep: as for `parse_example`.
+        workers: threads that verify pictures; None: one a core. Without influence on the result.
+
+    Raises:
+        PrepareError: a label of another hierarchy, or not one usable record. There is no list.
+        OSError: a file cannot be read, or the disk is full. There is no list.
+    """
+    parse = functools.partial(
+        _usable_example, num_classes=len(hierarchy), threshold_keep=threshold_keep
+    )
+    rows = 0
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        _progress(files) as bar,
+        write_manual_dir(folder, hierarchy, unlisted="absent") as writer,
+    ):
+        for (path, record), future in in_threads(pool, parse, _records(files, bar)):
+            try:
+                example = future.result()
+                name = add_picture(folder / IMAGES, example.row.name, example.image)
+            except UnusableRecordError as bad:
+                if bad.reason == OTHER_CLASSES and not rows:  # the wrong dictionary, not damage
+                    raise PrepareError(f"{path}: record {record.number}: {bad}") from bad
+                problem = Problem(str(path), record.number, bad.name, bad.reason, str(bad))
+                problems.add(problem)
+                continue
+            if name != example.row.name:
+                message = f"another picture has this name; this one is {name}"
+                problems.add(Problem(str(path), record.number, example.row.name, RENAMED, message))
+            writer.write(split, [example.row._replace(name=name)])
+            rows += 1
+        if not rows:
+            raise PrepareError(
+                f"no record can be used ({problems.summary()}); {problems.path} lists them. "
+                "Are these .tfrecords of the original?"
+            )
+    return rows
+
+
+def add_picture(images: Path, name: str, data: bytes) -> str:
+    """Stores a picture below a folder, complete when it appears, and returns its name.
+
+    Where a different picture has this name, the name gets a hash of the content. So the same
+    records in the same order give the same names, and what an earlier run stored is not written
+    again.
+
+    Raises:
+        UnusableRecordError: the name of a folder for a picture, or the other way round.
+        OSError: the disk is full or fails.
+    """
+    try:
+        path = images / name
+        if path.exists() and path.read_bytes() != data:
+            path = path.with_stem(f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            unfinished.write_bytes(data)
+            unfinished.replace(path)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        message = f"one name for a file and a folder: {error}"
+        raise UnusableRecordError("name", message, name) from error
+    return path.relative_to(images).as_posix()
+
+
+def import_tfrecords(
+    files: Positional[list[Path]],
+    /,
+    *,
+    output: Path,
+    split: str,
+    dictionary: Path | None = None,
+    threshold_keep: float = 0.0,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    r"""Turns .tfrecords of the original into the files that the builder reads. No TensorFlow.
+
+    The records hold `name`, `image` (a JPEG file) and `label`: as many float32 as there are
+    classes, or one class as an integer. OUTPUT gets
+
+        images/<name>                the pictures, byte for byte, each decoded once as a check
+        <split>_image_list.txt       names and the labels other than 0, sparsely; -1 is unknown
+        <split>_import_problems.tsv  records that were left out, with reasons; and renamed pictures
+        dictionary.txt               the classes
+
+    and then it can be built:
+
+        python -m mlimages_jax.prepare import-tfrecords records/*.tfrecords \
+            --output my_set --split train --dictionary dictionary_and_semantic_hierarchy.txt
+        python -m tfds_builders.ml_images --manual_dir=my_set --data_dir=data
+
+    A damaged record is left out, and the job goes on. If it was interrupted, start the same command
+    again: stored pictures stay, and the list appears when it is complete.
+
+    Args:
+        files: uncompressed .tfrecords, all those of the split, in the order of the list to be.
+        output: folder for all this; it may hold other splits.
+        split: such as train or val.
+        dictionary: category file of the labels; by default the dictionary.txt in OUTPUT.
+        threshold_keep: drop positive labels of dense vectors below this confidence.
+        workers: threads that decode; by default one a core.
+        overwrite: replace the list of this split.
+    """
+    if not files:
+        raise PrepareError("no files: give one or more .tfrecords")
+    check_split(split)
+    label_list = output / f"{split}{LIST_SUFFIX}"
+    if label_list.exists() and not overwrite:
+        raise PrepareError(
+            f"{label_list} exists: give all files of a split to one command, or another --split, "
+            "or --overwrite to replace the list"
+        )
+    hierarchy = _hierarchy(dictionary, output)
+    output.mkdir(parents=True, exist_ok=True)
+    with ProblemList(output / f"{split}_import_problems.tsv") as problems:
+        rows = convert(
+            files,
+            output,
+            problems,
+            split=split,
+            hierarchy=hierarchy,
+            threshold_keep=threshold_keep,
+            workers=workers,
+        )
+    print(_summary(rows, label_list, problems))
+
+
+def _summary(rows: int, label_list: Path, problems: ProblemList) -> str:
+    lines = [f"{rows:,} records are in {label_list}"]
+    renamed = problems.counts.pop(RENAMED, 0)
+    if renamed:
+        lines.append(f"{renamed:,} pictures have another name there: {problems.path}")
+    if problems.counts:
+        count = problems.counts.total()
+        lines.append(f"{count:,} records were left out ({problems.summary()}): {problems.path}")
+    return "\n".join(lines)
+
+
+def _hierarchy(dictionary: Path | None, output: Path) -> Hierarchy:
+    if dictionary is None:
+        dictionary = output / DICTIONARY
+        if not dictionary.exists():
+            raise PrepareError(
+                f"{dictionary} is not there: give --dictionary, the category file of the labels"
+            )
+    return Hierarchy.from_file(dictionary)
+
+
+def _progress(files: list[Path]) -> tqdm:
+    total = sum(path.stat().st_size for path in files)
+    return progress(total >> 20, what="import-tfrecords", unit=" MB")
+
+
+def _records(files: list[Path], bar: tqdm) -> Iterator[tuple[Path, TFRecord | TFRecordError]]:
+    passed = 0
+    for path in files:
+        for record in read_tfrecords(path):
+            bar.update((passed + record.offset >> 20) - bar.n)
+            yield path, record
+        passed += path.stat().st_size
+    bar.update((passed >> 20) - bar.n)
+
+
+def _usable_example(
+    source: tuple[Path, TFRecord | TFRecordError], *, num_classes: int, threshold_keep: float
+) -> Example:
+    """Parses a record and decodes its picture; UnusableRecordError where either fails."""
+    _, record = source
+    if isinstance(record, TFRecordError):
+        raise UnusableRecordError("damaged", f"byte {record.offset}: {record.message}")
+    example = parse_example(record.data, num_classes=num_classes, threshold_keep=threshold_keep)
+    try:
+        verify(example.image)
+    except BadPicture as bad:
+        raise UnusableRecordError(bad.reason, str(bad), example.row.name) from bad
+    return example

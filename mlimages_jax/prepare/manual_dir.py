@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The folder that `tfds_builders.ml_images` builds from: classes, lists, what is not listed.
+
+    dictionary.txt            the classes, see `labels.hierarchy`
+    <split>_image_list.txt    the pictures of a split and their labels, see `labels.lists`
+    unlisted.txt              one word: what a class is that a picture does not list
+    images/                   the pictures, which somebody else puts there
+
+The list names classes by their place in the dictionary. So the files of one folder belong together,
+and a list never stands beside a dictionary that is not its own, wherever a job is killed.
+"""
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelListWriter, LabelRow
+from mlimages_jax.prepare import PrepareError
+
+Unlisted = Literal["absent", "unknown"]
+
+DICTIONARY = "dictionary.txt"
+UNLISTED = "unlisted.txt"
+LIST_SUFFIX = "_image_list.txt"
+_SPLIT = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
+
+
+class ManualDirWriter:
+    """Writes lists, each under a temporary name; made by `write_manual_dir`.
+
+    Attributes:
+        pictures: of each split, so far.
+    """
+
+    def __init__(self, folder: Path, files: contextlib.ExitStack):
+        self._folder = folder
+        self._files = files
+        self._lists: dict[str, LabelListWriter] = {}
+        self.pictures: Counter[str] = Counter()
+
+    def write(self, split: str, rows: Iterable[LabelRow]) -> None:
+        """Appends rows, which `list_rows.check_row` would accept, to the list of a split.
+
+        Raises:
+            PrepareError: the split has an impossible name.
+        """
+        if split not in self._lists:
+            check_split(split)
+            path = self._folder / f"{split}{LIST_SUFFIX}"
+            self._lists[split] = self._files.enter_context(LabelListWriter(path))
+            self.pictures[split] = 0
+        self._lists[split].write(self._counted(split, rows))
+
+    def _counted(self, split: str, rows: Iterable[LabelRow]) -> Iterator[LabelRow]:
+        for row in rows:
+            self.pictures[split] += 1
+            yield row
+
+
+@contextlib.contextmanager
+def write_manual_dir(
+    folder: Path, hierarchy: Hierarchy, *, unlisted: Unlisted
+) -> Iterator[ManualDirWriter]:
+    """Gives a writer for the lists; afterwards all files take their names, or none does.
+
+    Args:
+        folder: is made if it is not there. Lists of the splits that are written are replaced.
+        hierarchy: the classes of the lists.
+        unlisted: what a class is that a picture does not list.
+
+    Raises:
+        PrepareError: no pictures came, or the folder holds lists of other splits with another
+            dictionary, or another word about unlisted classes.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as files:
+        writer = ManualDirWriter(folder, files)
+        yield writer
+        if not writer.pictures.total():
+            raise PrepareError(f"{folder}: no pictures came, so there is nothing to write")
+        dictionary, word = (folder / f"{name}.unfinished" for name in (DICTIONARY, UNLISTED))
+        files.callback(dictionary.unlink, missing_ok=True)
+        files.callback(word.unlink, missing_ok=True)
+        hierarchy.to_file(dictionary)
+        word.write_text(f"{unlisted}\n")
+        _refuse_a_mixture(folder, set(writer.pictures), dictionary, word)
+        for split in writer.pictures:
+            (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)  # of another dictionary
+        dictionary.replace(folder / DICTIONARY)
+        word.replace(folder / UNLISTED)
+
+
+def check_split(split: str) -> None:
+    """Checks the name of a split.
+
+    Raises:
+        PrepareError: it cannot be one.
+    """
+    if split == "all" or not _SPLIT.fullmatch(split):
+        raise PrepareError(
+            f"{split!r} cannot be the name of a split: begin with a letter and use letters, digits "
+            "and underscores only, and not the word 'all'"
+        )
+
+
+def what_came_and_what_is_next(
+    folder: Path, hierarchy: Hierarchy, writer: ManualDirWriter, *, unlisted: Unlisted
+) -> str:
+    """The last lines that an import prints."""
+    lines = [f"{split}: {count:,} pictures" for split, count in writer.pictures.items()]
+    return "\n".join(
+        [
+            *lines,
+            f"{len(hierarchy):,} classes, {len(hierarchy.roots):,} of them roots, at most "
+            f"{hierarchy.depth.max()} edges deep; a class that a picture does not list is "
+            f"{unlisted}",
+            f"Put the pictures, or a link to their folder, to {folder / 'images'} and build:",
+            "  python -m tfds_builders.ml_images "
+            f"--manual_dir={folder} --data_dir=data --name=mine",
+        ]
+    )
+
+
+def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:
+    """Lists that stay need the dictionary and the word that they came with."""
+    kept = {path.name.removesuffix(LIST_SUFFIX) for path in folder.glob(f"*{LIST_SUFFIX}")} - splits
+    if not kept:
+        return
+    for new, name, default in ((dictionary, DICTIONARY, b""), (word, UNLISTED, b"absent")):
+        old = folder / name
+        before = old.read_bytes() if old.exists() else default
+        if before.split() != new.read_bytes().split():
+            raise PrepareError(
+                f"{old}: differs from what this import writes, and belongs to the lists of "
+                f"{', '.join(sorted(kept))} in the same folder: import all splits in one command, "
+                "or choose another --output"
+            )

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One record of the original's .tfrecords to a name, a picture file and sparse labels."""
+
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax.labels.list_rows import LabelRow, check_row
+
+OTHER_CLASSES = "other_classes"  # a dense label of another length than the hierarchy
+_LONGEST_PART = 200  # bytes of a name between slashes; systems allow 255, and more is appended
+
+
+class UnusableRecordError(ValueError):
+    """What is wrong with one record.
+
+    Attributes:
+        reason: one countable word.
+        name: of its picture, where that is known.
+    """
+
+    def __init__(self, reason: str, message: str, name: str = ""):
+        super().__init__(message)
+        self.reason = reason
+        self.name = name
+
+
+class Example(NamedTuple):
+    """A parsed record.
+
+    Attributes:
+        row: name and sparse labels.
+        image: the picture file.
+    """
+
+    row: LabelRow
+    image: bytes
+
+
+def parse_example(data: bytes, *, num_classes: int, threshold_keep: float = 0.0) -> Example:
+    """Reads a tf.train.Example of the original: the features `name`, `image` and `label`.
+
+    A dense label, float32 [C] as bytes, gives its entries other than 0, which are what a builder
+    fills in again. An int64 label gives one class of confidence 1.
+
+    Args:
+        data: the serialised record.
+        num_classes: of the hierarchy.
+        threshold_keep: smaller positive entries of a dense label are dropped; -1, unknown, stays.
+
+    Raises:
+        UnusableRecordError: not_an_example, features, name, labels or OTHER_CLASSES.
+    """
+    try:
+        features = tf_example_pb2.Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise UnusableRecordError("not_an_example", f"no tf.train.Example: {error}") from error
+    name = _safe_name(_only_value(features, "name", "bytes_list"))
+    image = _only_value(features, "image", "bytes_list")
+    if "label" in features and features["label"].WhichOneof("kind") == "int64_list":
+        classes, confidences = [_only_value(features, "label", "int64_list")], [1.0]
+    else:
+        dense = _dense_label(_only_value(features, "label", "bytes_list"), name, num_classes)
+        dropped = (dense == 0) | ((dense > 0) & (dense < threshold_keep))
+        kept = np.flatnonzero(~dropped)  # nan too, to be refused
+        classes, confidences = kept.tolist(), dense[kept].tolist()
+    try:
+        row = check_row(name, classes, confidences, num_classes=num_classes)
+    except ValueError as error:
+        raise UnusableRecordError("labels", str(error), name) from error
+    return Example(row, image)
+
+
+def _only_value(features: Any, key: str, kind: str) -> Any:
+    values: Any = getattr(features[key], kind).value if key in features else ()
+    if len(values) != 1:
+        kinds = kind.removesuffix("_list")
+        message = f"the feature {key!r} has {len(values)} values of {kinds} instead of one"
+        raise UnusableRecordError("features", message)
+    return values[0]
+
+
+def _dense_label(data: bytes, name: str, num_classes: int) -> np.ndarray:
+    """Returns float32 [C]."""
+    if len(data) != 4 * num_classes:
+        message = (
+            f"{len(data):,} bytes of label are not a float32 for each of {num_classes:,} classes; "
+            "give the dictionary of these files, and import files of other sets on their own"
+        )
+        raise UnusableRecordError(OTHER_CLASSES, message, name)
+    return np.frombuffer(data, "<f4")
+
+
+def _safe_name(name: bytes) -> str:
+    """Returns the name as a path below a folder; UnusableRecordError where it is none."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError as error:
+        raise UnusableRecordError("name", f"{name!r} is not UTF-8") from error
+    path = PurePosixPath(text)
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in text
+        or not text.isprintable()
+        or max(len(part.encode()) for part in path.parts) > _LONGEST_PART
+    ):
+        raise UnusableRecordError("name", f"{text!r} is not the name of a file below a folder")
+    try:
+        check_row(str(path), [], [], num_classes=1)
+    except ValueError as error:
+        raise UnusableRecordError("name", str(error), text) from error
+    return str(path)

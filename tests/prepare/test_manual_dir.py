@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import numpy as np
+import pytest
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.manual_dir import write_manual_dir
+
+
+def _classes(*ids: str) -> Hierarchy:
+    return Hierarchy(ids, ids, np.full(len(ids), -1, np.int32))
+
+
+def _row(name: str, class_: int) -> LabelRow:
+    return LabelRow(name, np.int32([class_]), np.float32([1]))
+
+
+def _write(folder, ids, *splits, unlisted="absent"):
+    with write_manual_dir(folder, _classes(*ids), unlisted=unlisted) as writer:
+        for split in splits:
+            writer.write(split, [_row("a.jpg", 0)])
+            writer.write(split, [_row("b.jpg", len(ids) - 1)])
+    return writer
+
+
+def _contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_the_files_of_a_folder(tmp_path):
+    writer = _write(tmp_path / "new" / "out", ["x", "y"], "train", "val", unlisted="unknown")
+    contents = _contents(tmp_path / "new" / "out")
+    assert contents["train_image_list.txt"] == "a.jpg\t0:1\nb.jpg\t1:1\n"
+    assert contents["unlisted.txt"] == "unknown\n"
+    assert contents.keys() == {
+        "dictionary.txt", "unlisted.txt", "train_image_list.txt", "val_image_list.txt",
+    }  # fmt: skip
+    assert writer.pictures == {"train": 2, "val": 2}
+
+
+def test_where_something_is_raised_all_stays_as_it_was(tmp_path):
+    _write(tmp_path, ["x", "y"], "train")
+    before = _contents(tmp_path)
+
+    def rows():
+        yield _row("c.jpg", 0)
+        raise RuntimeError
+
+    with (
+        pytest.raises(RuntimeError),
+        write_manual_dir(tmp_path, _classes("z"), unlisted="unknown") as writer,
+    ):
+        writer.write("val", [_row("a.jpg", 0)])
+        writer.write("train", rows())
+    assert _contents(tmp_path) == before
+
+
+def test_a_new_import_of_the_same_splits_replaces_the_old_one(tmp_path):
+    _write(tmp_path, ["x", "y"], "train", "val")
+    _write(tmp_path, ["x", "y", "z"], "val", "train", unlisted="unknown")
+    contents = _contents(tmp_path)
+    assert contents["val_image_list.txt"] == "a.jpg\t0:1\nb.jpg\t2:1\n"
+    assert "z" in contents["dictionary.txt"]
+    assert contents["unlisted.txt"] == "unknown\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "unlisted", "file"),
+    [(["x", "z"], "absent", "dictionary.txt"), (["x", "y"], "unknown", "unlisted.txt")],
+)
+@pytest.mark.parametrize("with_word", [True, False])
+def test_a_list_that_stays_keeps_its_dictionary_and_word(tmp_path, ids, unlisted, file, with_word):
+    _write(tmp_path, ["x", "y"], "train")
+    if not with_word:  # made by hand: then absent is meant
+        (tmp_path / "unlisted.txt").unlink()
+    before = _contents(tmp_path)
+    with pytest.raises(PrepareError, match=rf"{file}: differs .* lists of train in the same"):
+        _write(tmp_path, ids, "val", unlisted=unlisted)
+    assert _contents(tmp_path) == before
+    _write(tmp_path, ["x", "y"], "val")
+    assert len(_contents(tmp_path)) == 4
+
+
+def test_an_import_without_pictures_is_refused(tmp_path):
+    with (
+        pytest.raises(PrepareError, match="no pictures"),
+        write_manual_dir(tmp_path, _classes("x"), unlisted="absent") as writer,
+    ):
+        writer.write("train", [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("split", ["all", "", "../train", "1st", "val set"])
+def test_impossible_splits_are_refused(tmp_path, split):
+    with pytest.raises(PrepareError, match="cannot be the name of a split"):
+        _write(tmp_path, ["x"], split)
+    assert not list(tmp_path.iterdir())
+
+
+def test_at_no_moment_does_a_list_stand_beside_another_dictionary(tmp_path, monkeypatch):
+    """A dying process between any two changes of the folder."""
+    _write(tmp_path, ["x", "y"], "train", "val")
+    states = []
+
+    def spy(kind, name):
+        original = getattr(kind, name)
+
+        def watched(self, *args, **kwargs):
+            result = original(self, *args, **kwargs)
+            contents = _contents(tmp_path)
+            lists = {text for name, text in contents.items() if name.endswith("list.txt")}
+            states.append((lists, "z" in contents.get("dictionary.txt", "z")))
+            return result
+
+        monkeypatch.setattr(kind, name, watched)
+
+    kind = type(tmp_path)
+    spy(kind, "replace")
+    spy(kind, "unlink")
+    _write(tmp_path, ["x", "y", "z"], "train", "val")
+    assert len(states) >= 6
+    for lists, is_new in states:
+        assert lists <= {f"a.jpg\t0:1\nb.jpg\t{2 if is_new else 1}:1\n"}
