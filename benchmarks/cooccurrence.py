@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from label_lists import resident_bytes
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.prepare.co_occurrence import PairAdder
-from mlimages_jax.prepare.prediction_counts import PredictionCounter
+from mlimages_jax.prepare.co_occurrence.command import PairAdder
+from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter
 
 NUM_CLASSES = 11_166
 DENSE_CLASSES = 1_134  # of the paper's model

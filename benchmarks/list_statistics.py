@@ -31,7 +31,7 @@ import numpy as np
 from label_lists import NUM_CLASSES, resident_bytes, write_list
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.prepare.stats import stats
+from mlimages_jax.prepare.stats.command import stats
 
 ROOTS = 4
 

@@ -2,6 +2,7 @@
 """Who may import whom, read from the source; and what importing the package costs."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,17 @@ ALLOWED = {
     "": {"labels.hierarchy"},
     "labels.lists": {"labels.list_chunks", "labels.list_rows"},
     "labels.list_chunks": {"labels.list_rows"},
+    "labels.rows": {"labels.lists"},
+    "labels.names": {"labels.lists", "labels.rows"},
+    "labels.label_keys": {"labels.lists"},
+    "labels.class_map": {"labels.hierarchy", "labels.lists"},
+    "labels.closure": {"labels.hierarchy", "labels.label_keys", "labels.lists", "labels.rows"},
+    "labels.merging": {"labels.label_keys", "labels.lists", "labels.names", "labels.rows"},
+    "labels.cooccurrence": {
+        "labels.hierarchy", "labels.label_keys", "labels.lists", "labels.rows",
+    },
+    "labels.statistics": {"labels.hierarchy", "labels.lists", "labels.names", "labels.rows"},
+    "data.archives": {"data.tar_headers"},
     "top_k": {"average_precision"},
     "metrics": {"average_precision", "top_k"},
     "models.resnet": {"models.batch_norm"},
@@ -72,11 +84,46 @@ def test_modules_import_only_what_the_design_allows(path):
         for name in _imports(path)
         if name.split(".")[0] == PACKAGE
     }
-    if _name(path) not in ANYTHING:
+    if _name(path) not in ANYTHING and not _name(path).startswith("prepare"):
         assert ours <= ALLOWED.get(_name(path), set())
 
 
-@pytest.mark.parametrize("module", ["labels", "data.decode", "data.transforms", "metrics"])
+def _preparation() -> dict[str, set[str]]:
+    """Modules of `prepare`, and the modules of ours that they import."""
+    return {
+        _name(path): {
+            name.removeprefix(f"{PACKAGE}.")
+            for name in _imports(path)
+            if name.startswith(f"{PACKAGE}.")
+        }
+        for path in MODULES
+        if _name(path).startswith("prepare")
+    }
+
+
+def test_preparation_uses_labels_and_files_only():
+    for module, imported in _preparation().items():
+        others = {name for name in imported if not name.startswith(("prepare", "labels."))}
+        assert others <= {"data.archives", "data.decode", "data.sources"}, module
+
+
+def test_commands_of_the_preparation_know_nothing_of_each_other():
+    """A folder of `prepare` is one command; what several need lies beside the folders."""
+    for module, imported in _preparation().items():
+        if module != "prepare.__main__":
+            own = module.split(".")[1:-1]
+            folders = [name.split(".")[1:-1] for name in imported if name.startswith("prepare.")]
+            assert all(folder in ([], own) for folder in folders), (module, imported)
+
+
+def test_preparation_has_no_cycles():
+    graph = _preparation()
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    "module", ["labels", "data.decode", "data.transforms", "data.archives", "metrics", "prepare"]
+)
 def test_host_modules_know_no_jax(module):
     files = [
         path for path in MODULES if _name(path) == module or _name(path).startswith(f"{module}.")
@@ -96,7 +143,8 @@ def test_builders_use_labels_and_decode_only():
         for name in _imports(path):
             assert name.split(".")[0] not in ("jax", "flax"), path
             if name.split(".")[0] == PACKAGE:
-                assert name.startswith((f"{PACKAGE}.labels", f"{PACKAGE}.data.decode")), path
+                used = ("labels", "data.decode", "data.archives")
+                assert name.startswith(tuple(f"{PACKAGE}.{module}" for module in used)), path
 
 
 def test_configs_import_nothing_of_ours():

@@ -21,6 +21,7 @@ import numpy as np
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
 
+ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
 _REMEMBERED_TEXTS = 10_000  # of confidences while writing; a list made by people has a few
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -109,9 +110,7 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
     return columns.finish()
 
 
-def iter_label_list(
-    path: str | os.PathLike[str], *, num_classes: int
-) -> Iterator["LabelList"]:
+def iter_label_list(path: str | os.PathLike[str], *, num_classes: int) -> Iterator["LabelList"]:
     """Reads a label list piece by piece, in memory that does not grow with its length.
 
     Args:

@@ -13,20 +13,20 @@ from tyro.extras import SubcommandApp
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.check import check
-from mlimages_jax.prepare.co_occurrence import co_occurrence
+from mlimages_jax.prepare.check.command import check
+from mlimages_jax.prepare.co_occurrence.command import co_occurrence
 from mlimages_jax.prepare.coverage import coverage
-from mlimages_jax.prepare.download import download
-from mlimages_jax.prepare.extract import extract
-from mlimages_jax.prepare.import_coco import import_coco
-from mlimages_jax.prepare.import_open_images import import_open_images
-from mlimages_jax.prepare.import_table import import_table
-from mlimages_jax.prepare.import_tfrecords import import_tfrecords
+from mlimages_jax.prepare.download.command import download
+from mlimages_jax.prepare.extract.command import extract
+from mlimages_jax.prepare.imports.coco import import_coco
+from mlimages_jax.prepare.imports.open_images import import_open_images
+from mlimages_jax.prepare.imports.table import import_table
+from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.manifest import ManifestError
-from mlimages_jax.prepare.stats import stats
+from mlimages_jax.prepare.stats.command import stats
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "download": download,
     "extract": extract,
     "coverage": coverage,
@@ -36,7 +36,11 @@ _COMMANDS = {
     "check": check,
     "import-tfrecords": import_tfrecords,
 }
-_IMPORTS = {"open-images": import_open_images, "coco": import_coco, "table": import_table}
+_IMPORTS: dict[str, Callable[..., None]] = {
+    "open-images": import_open_images,
+    "coco": import_coco,
+    "table": import_table,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +66,7 @@ def _group(commands: Mapping[str, Callable[..., None]], words: Sequence[str]) ->
     app = SubcommandApp()
     for name, command in commands.items():
         first_line = (command.__doc__ or "").partition("\n")[0]
-        app.command(command, name=name, help=first_line if is_list else None)
+        app.command(name=name, help=first_line if is_list else None)(command)
     return app
 
 

@@ -12,13 +12,12 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import LabelList, iter_label_list
+from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
-from mlimages_jax.prepare.wanted import ANY_CLASS
 
 NOT_TRIED = "not_tried"
 _BY_CLASS = "coverage_by_class.tsv"

@@ -5,8 +5,13 @@ import socket
 import pytest
 from yarl import URL
 
-from mlimages_jax.prepare import addresses
-from mlimages_jax.prepare.addresses import AddressMap, PrivateAddressError, PublicResolver, mapped
+from mlimages_jax.prepare.download import addresses
+from mlimages_jax.prepare.download.addresses import (
+    AddressMap,
+    PrivateAddressError,
+    PublicResolver,
+    mapped,
+)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
-from mlimages_jax.prepare.check import _plan, check
-from mlimages_jax.prepare.check_record import RecordRules
+from mlimages_jax.prepare.check.command import _plan, check
+from mlimages_jax.prepare.check.record import RecordRules
 from tfds_builders import ml_images
 
 DICTIONARY = """\

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list, write_label_list
-from mlimages_jax.prepare import PrepareError, predictions
-from mlimages_jax.prepare.co_occurrence import co_occurrence
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.co_occurrence import predictions
+from mlimages_jax.prepare.co_occurrence.command import co_occurrence
 
 # 0 animal -> 1 dog -> 2 hound; 3 plant -> 4 grass; 5 sky
 SIX = make_hierarchy([-1, 0, 1, -1, 3, -1])

@@ -15,7 +15,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCounts, cover, coverage
-from mlimages_jax.prepare.extract import extract
+from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
 
 URLS = [f"https://farm{i}.staticflickr.com/1/{i}_o.jpg" for i in range(6)]

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from mlimages_jax.data.decode import read_header, verify
-from mlimages_jax.prepare import download_engine, download_job, storing
+from mlimages_jax.prepare import storing
 from mlimages_jax.prepare.__main__ import main
+from mlimages_jax.prepare.download import engine as download_engine
+from mlimages_jax.prepare.download import job as download_job
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 

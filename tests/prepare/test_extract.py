@@ -19,8 +19,9 @@ import tyro
 from mlimages_jax.data.archives import Archive, Member
 from mlimages_jax.data.decode import read_header, stored_jpeg
 from mlimages_jax.labels.lists import LabelListError
-from mlimages_jax.prepare import PrepareError, extraction, wanted
-from mlimages_jax.prepare.extract import extract
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.extract import extraction, wanted
+from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
 
@@ -462,7 +463,7 @@ def test_command_line(tmp_path, capsys):
 JOB = """
 import sys
 from pathlib import Path
-from mlimages_jax.prepare.extract import extract
+from mlimages_jax.prepare.extract.command import extract
 archive, rows, output = map(Path, sys.argv[1:])
 extract((archive,), lists=(rows,), output=output, short_side=16, workers=2)
 """

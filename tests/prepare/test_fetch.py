@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from mlimages_jax.data.decode import verify
-from mlimages_jax.prepare import addresses
-from mlimages_jax.prepare.addresses import AddressMap
-from mlimages_jax.prepare.fetch import Fetcher, FetchError, Limits, retry_after
+from mlimages_jax.prepare.download import addresses
+from mlimages_jax.prepare.download.addresses import AddressMap
+from mlimages_jax.prepare.download.fetch import Fetcher, FetchError, Limits, retry_after
 from mlimages_jax.prepare.storing import StorageError
 
 LIMITS = Limits(timeout=0.5, max_bytes=1_000_000, max_redirects=3)

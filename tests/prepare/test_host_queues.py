@@ -2,7 +2,7 @@
 import asyncio
 import time
 
-from mlimages_jax.prepare.host_queues import HostQueues
+from mlimages_jax.prepare.download.host_queues import HostQueues
 
 
 def run(test):

@@ -7,7 +7,7 @@ import tyro
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.import_coco import import_coco
+from mlimages_jax.prepare.imports.coco import import_coco
 
 OUTLINE = [[1.5, 2.5, 3.5, 4.5]]
 CONTENT = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.import_open_images import import_open_images
-from mlimages_jax.prepare.open_images_classes import read_tree, to_forest
+from mlimages_jax.prepare.imports.open_images import import_open_images
+from mlimages_jax.prepare.imports.open_images_classes import read_tree, to_forest
 
 HEADER = "ImageID,Source,LabelName,Confidence\n"
 DESCRIPTIONS = """\

@@ -15,8 +15,8 @@ from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.import_table import import_table, in_val
-from mlimages_jax.prepare.table_rows import read_table
+from mlimages_jax.prepare.imports.table import import_table, in_val
+from mlimages_jax.prepare.imports.table_rows import read_table
 from tfds_builders import ml_images
 
 CSV = """\
@@ -309,7 +309,7 @@ def test_any_bytes_are_read_or_named(tmp_path_factory, lines):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_10_000_tables(tmp_path):
+def test_many_tables(tmp_path):
     @given(_tables, _lines)
     @settings(max_examples=1_000, deadline=None)
     def every(rows, lines):

@@ -17,13 +17,13 @@ from mlimages_jax.data.decode import read_header
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.check import check
-from mlimages_jax.prepare.import_tfrecords import import_tfrecords
-from mlimages_jax.prepare.original_examples import (
+from mlimages_jax.prepare.check.command import check
+from mlimages_jax.prepare.imports.original_examples import (
     OTHER_CLASSES,
     UnusableRecordError,
     parse_example,
 )
+from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from tfds_builders import ml_images
 
 DICTIONARY = """\

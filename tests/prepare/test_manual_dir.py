@@ -5,7 +5,7 @@ import pytest
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manual_dir import write_manual_dir
+from mlimages_jax.prepare.imports.manual_dir import write_manual_dir
 
 
 def _classes(*ids: str) -> Hierarchy:

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.open_images_table import OpenImagesTable, photo_key
-from mlimages_jax.prepare.picture_sources import picture_sources
+from mlimages_jax.prepare.download.open_images_table import OpenImagesTable, photo_key
+from mlimages_jax.prepare.download.picture_sources import picture_sources
 from mlimages_jax.prepare.storing import Expected
 
 HEADER = (

@@ -9,8 +9,9 @@ from drawn_lists import STEADY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlimages_jax.prepare import PrepareError, predictions
-from mlimages_jax.prepare.predictions import PredictionFile
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.co_occurrence import predictions
+from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile
 
 FLOATS = pa.list_(pa.float32())
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
-from mlimages_jax.prepare import PrepareError, figures
-from mlimages_jax.prepare.stats import stats
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.stats import figures
+from mlimages_jax.prepare.stats.command import stats
 from tfds_builders import ml_images
 
 DICTIONARY = """\
@@ -265,7 +266,7 @@ def test_figures_are_sharp_pictures_and_drawings_with_letters(manual_dir, tmp_pa
 
 
 def test_the_command_loads_matplotlib_only_to_draw():
-    code = "import sys, mlimages_jax.prepare.stats; print('matplotlib' in sys.modules)"
+    code = "import sys, mlimages_jax.prepare.stats.command; print('matplotlib' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
 

@@ -9,8 +9,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from mlimages_jax.prepare import tfrecord
-from mlimages_jax.prepare.tfrecord import TFRecord, TFRecordError, read_tfrecords
+from mlimages_jax.prepare.imports import tfrecord
+from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_tfrecords
 
 RECORDS = [b"first", b"", b"the third record"]
 OFFSETS = [0, 21, 37, 69]  # a frame has 16 bytes more than its data

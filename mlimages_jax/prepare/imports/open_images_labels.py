@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.open_images_classes import is_class_id
+from mlimages_jax.prepare.imports.open_images_classes import is_class_id
 from mlimages_jax.prepare.progress import progress
 
 COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")

@@ -15,14 +15,14 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manual_dir import (
+from mlimages_jax.prepare.imports.manual_dir import (
     ManualDirWriter,
     Unlisted,
     check_split,
     what_came_and_what_is_next,
     write_manual_dir,
 )
-from mlimages_jax.prepare.table_rows import TableRow, read_table
+from mlimages_jax.prepare.imports.table_rows import TableRow, read_table
 
 _PATH = " > "  # between the names in the id of a collected class
 

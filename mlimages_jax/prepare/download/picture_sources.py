@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from mlimages_jax.prepare.open_images_table import Photo
+from mlimages_jax.prepare.download.open_images_table import Photo
 from mlimages_jax.prepare.storing import Expected
 
 # thumbnail: Flickr's copy of 300,000 pixels, a tenth of the original's bytes.

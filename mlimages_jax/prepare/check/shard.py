@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from mlimages_jax.data.sources import RandomAccess, Records
 from mlimages_jax.prepare.built_set import ShardFile, sha256
-from mlimages_jax.prepare.check_record import CheckedRecord, RecordRules
-from mlimages_jax.prepare.listed_rows import ListedRows
+from mlimages_jax.prepare.check.listed_rows import ListedRows
+from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules
 from mlimages_jax.prepare.problems import Problem
 from mlimages_jax.prepare.threads import in_threads
 

@@ -12,7 +12,7 @@ from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.prediction_counts import PredictionCounter, iter_lists
+from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter, iter_lists
 from mlimages_jax.prepare.progress import progress
 
 _COLUMNS = (

@@ -14,21 +14,21 @@ from tyro.conf import Positional
 from mlimages_jax.data.decode import BadPicture, verify
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manual_dir import (
+from mlimages_jax.prepare.imports.manual_dir import (
     DICTIONARY,
     LIST_SUFFIX,
     check_split,
     write_manual_dir,
 )
-from mlimages_jax.prepare.original_examples import (
+from mlimages_jax.prepare.imports.original_examples import (
     OTHER_CLASSES,
     Example,
     UnusableRecordError,
     parse_example,
 )
+from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_tfrecords
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
-from mlimages_jax.prepare.tfrecord import TFRecord, TFRecordError, read_tfrecords
 from mlimages_jax.prepare.threads import in_threads
 
 IMAGES = "images"

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from yarl import URL
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.fetch import Fetcher, FetchError
-from mlimages_jax.prepare.host_queues import HostQueues
+from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
+from mlimages_jax.prepare.download.host_queues import HostQueues
+from mlimages_jax.prepare.download.open_images_table import Photo
+from mlimages_jax.prepare.download.picture_sources import PictureSource
 from mlimages_jax.prepare.manifest import OK, Picture
-from mlimages_jax.prepare.open_images_table import Photo
-from mlimages_jax.prepare.picture_sources import PictureSource
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import StoredFile, UnwantedFileError, file_name, store
 

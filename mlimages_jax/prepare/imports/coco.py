@@ -13,7 +13,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manual_dir import what_came_and_what_is_next, write_manual_dir
+from mlimages_jax.prepare.imports.manual_dir import what_came_and_what_is_next, write_manual_dir
 
 _KEPT = {
     "images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "name",

@@ -23,7 +23,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, ShardFile
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
-from mlimages_jax.prepare.stats_table import table
+from mlimages_jax.prepare.stats.table import table
 from mlimages_jax.prepare.url_lists import count_rows
 
 _ROWS_AT_A_TIME = 4096  # of a data set; their pictures are dropped as they come
@@ -175,7 +175,7 @@ def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any
     Raises:
         PrepareError: a file cannot be written.
     """
-    from mlimages_jax.prepare import figures  # matplotlib: half a second that only this costs
+    from mlimages_jax.prepare.stats import figures  # matplotlib: half a second
 
     text = json.dumps(numbers, indent=2) + "\n"
     _replace(folder / "statistics.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from mlimages_jax.prepare import addresses, placeholders
+from mlimages_jax.prepare import placeholders
+from mlimages_jax.prepare.download import addresses
 from mlimages_jax.prepare.storing import writing
 
 _REDIRECTS = {301, 302, 303, 307, 308}

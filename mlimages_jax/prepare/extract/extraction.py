@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from mlimages_jax.data.archives import Archive, ArchiveError, Member, folder_of, is_tar
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.extract.wanted import Wanted
 from mlimages_jax.prepare.manifest import FAILED, OK, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import Expected, StorageError, UnwantedFileError, store, writing
 from mlimages_jax.prepare.threads import in_threads
-from mlimages_jax.prepare.wanted import Wanted
 
 _ROWS = 1000  # written together, at the latest
 _SHOWN_PROBLEMS = 10  # of an archive

@@ -17,13 +17,12 @@ from typing import Protocol
 
 import numpy as np
 
-from mlimages_jax.labels.lists import iter_label_list
+from mlimages_jax.labels.lists import ANY_CLASS, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.storing import writing
 
-ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 MISSING = "missing"  # the error of a picture that no archive held
 _OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken
 _LONGEST_NAME = 255  # bytes; what file systems allow

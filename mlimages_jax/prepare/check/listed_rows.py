@@ -5,7 +5,7 @@ import collections
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
-from mlimages_jax.prepare.check_record import CheckedRecord
+from mlimages_jax.prepare.check.record import CheckedRecord
 
 
 class ListedRows:

@@ -11,12 +11,12 @@ import numpy as np
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manual_dir import (
+from mlimages_jax.prepare.imports.manual_dir import (
     Unlisted,
     what_came_and_what_is_next,
     write_manual_dir,
 )
-from mlimages_jax.prepare.open_images_classes import (
+from mlimages_jax.prepare.imports.open_images_classes import (
     Edge,
     Tree,
     make_hierarchy,
@@ -24,7 +24,7 @@ from mlimages_jax.prepare.open_images_classes import (
     read_tree,
     write_dropped,
 )
-from mlimages_jax.prepare.open_images_labels import Verdicts
+from mlimages_jax.prepare.imports.open_images_labels import Verdicts
 
 DROPPED_EDGES = "dropped_edges.tsv"
 

@@ -7,12 +7,12 @@ from tyro.conf import Positional
 
 import mlimages_jax
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.addresses import AddressMap
-from mlimages_jax.prepare.download_engine import Patience
-from mlimages_jax.prepare.download_job import DownloadJob
-from mlimages_jax.prepare.fetch import Fetcher, Limits
+from mlimages_jax.prepare.download.addresses import AddressMap
+from mlimages_jax.prepare.download.engine import Patience
+from mlimages_jax.prepare.download.fetch import Fetcher, Limits
+from mlimages_jax.prepare.download.job import DownloadJob
+from mlimages_jax.prepare.download.picture_sources import SourceName
 from mlimages_jax.prepare.manifest import OK, Manifest
-from mlimages_jax.prepare.picture_sources import SourceName
 from mlimages_jax.prepare.url_lists import Shard
 
 

@@ -13,9 +13,9 @@ from tyro.conf import Positional, arg
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, ShardFile, read_checksums, read_skipped
-from mlimages_jax.prepare.check_record import RecordRules
-from mlimages_jax.prepare.check_shard import ShardChecker
-from mlimages_jax.prepare.listed_rows import ListedRows
+from mlimages_jax.prepare.check.listed_rows import ListedRows
+from mlimages_jax.prepare.check.record import RecordRules
+from mlimages_jax.prepare.check.shard import ShardChecker
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Labels of classes that occur together, by the predictions of a model."""
