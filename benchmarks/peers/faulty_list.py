@@ -125,5 +125,5 @@ def files_amiss(output: Path) -> list[str]:
             data = (images / name).read_bytes()
             if (len(data), hashlib.sha256(data).digest()) != (row.num_bytes, row.sha256):
                 found.append(f"{name}: not the bytes of its row")
-    unfinished = [path for path in (output / "unfinished").iterdir() if path.stat().st_size]
+    unfinished = output.glob("unfinished*/*")
     return found + [f"{path}: a temporary file" for path in unfinished]

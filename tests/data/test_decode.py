@@ -268,3 +268,29 @@ def test_importing_stays_light():
     heavy = "{'jax', 'tensorflow', 'tensorflow_datasets', 'grain'} & set(sys.modules)"
     code = f"import sys, mlimages_jax.data.decode; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("size", [(61, 97, 20, 32), (640, 480, 427, 320), (64, 96, 32, 48)])
+def test_averages_are_those_of_bytes(size):
+    """As OpenCV does with bytes, and as the mean of each block where the factor is a whole one."""
+    height, width, new_height, new_width = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    found = decode_module._shrink(pixels, new_height, new_width)
+    expected = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert (found != expected).mean() < (0.3 if height == 2 * new_height else 0.001)
+    if height == 2 * new_height:
+        blocks = pixels.reshape(new_height, 2, new_width, 2, 3).mean(axis=(1, 3))
+        assert np.abs(found - blocks).max() <= 0.5
+    again = decode_module._shrink(pixels[:, ::-1].copy(), new_height, new_width)
+    np.testing.assert_array_equal(found, decode_module._shrink(pixels, new_height, new_width))
+    assert not np.shares_memory(found, again)
+
+
+def test_verifying_says_what_decoding_says():
+    for make in picture_files.GOOD.values():
+        assert decode_module.verify(make()) == read_header(make())
+    for make, reason in picture_files.BAD.values():
+        with pytest.raises(BadPicture) as error:
+            decode_module.verify(make())
+        assert error.value.reason == reason

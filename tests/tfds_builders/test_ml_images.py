@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The builder on a handful of pictures, on bad ones, and on the stamps; read back in every way."""
 
+import hashlib
 import json
-import os
-import signal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,82 +12,19 @@ import numpy as np
 import picture_files
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from tensorflow_datasets.proto import tf_example_pb2
+from built_set import REPOSITORY, TRAIN, WITHOUT_TENSORFLOW, records, write_manual_dir
 
 from mlimages_jax.data.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from tfds_builders import ml_images
 from tfds_builders.ml_images import __main__ as command
-from tfds_builders.ml_images import ml_images_dataset_builder
-
-DICTIONARY = """\
-category_index\tcategory_id\tindex_of_parent_category\tcategory name
-0\tn0\t-1\tanimal
-1\tn1\t0\tdog, domestic dog
-2\tn2\t1\tpoodle
-3\tn3\t-1\tvehicle
-4\tn4\t3\tcar
-"""
-TRAIN = [
-    "a/red.jpg\t2:0.9\t4:1",
-    "grey.jpg\t1:1\t0:0.5",
-    "cmyk.jpg\t3:-1",
-    "none.jpg",
-    "deep.png\t4",
-]
-VAL = ["a/red.jpg\t0:1"]
-REPOSITORY = Path(ml_images.__file__).parents[2]
-WITHOUT_TENSORFLOW = """
-import sys
-from importlib.machinery import PathFinder
-class NoTensorFlow(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name == "tensorflow" else super().find_spec(name, path, target)
-sys.meta_path = [NoTensorFlow if finder is PathFinder else finder for finder in sys.meta_path]
-"""
+from tfds_builders.pictures import builder as pictures_builder
 
 
 @pytest.fixture
 def manual_dir(tmp_path) -> Path:
-    folder = tmp_path / "manual"
-    (folder / "images" / "a").mkdir(parents=True)
-    (folder / "dictionary.txt").write_text(DICTIONARY)
-    (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
-    (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
-    images = {
-        "a/red.jpg": picture_files.jpeg(picture_files.quadrants()),
-        "grey.jpg": picture_files.grey_jpeg(),
-        "cmyk.jpg": picture_files.GOOD["cmyk"](),
-        "none.jpg": picture_files.jpeg(picture_files.noise()),
-        "deep.png": picture_files.deep_png(),
-    }
-    for name, data in images.items():
-        (folder / "images" / name).write_bytes(data)
-    return folder
-
-
-def records(folder: Path, split: str) -> list[dict]:
-    """All examples of a split, shard by shard, parsed without TFDS."""
-    paths = sorted(folder.glob(f"*-{split}.array_record-*"))
-    examples = []
-    for path in paths:
-        source = ArrayRecordDataSource(os.fspath(path))
-        for record in source.__getitems__(range(len(source))):
-            features = tf_example_pb2.Example.FromString(record).features.feature
-            examples.append(
-                {
-                    "name": features["name"].bytes_list.value[0].decode(),
-                    "image": features["image"].bytes_list.value[0],
-                    "labels": list(features["labels"].int64_list.value),
-                    "confidences": list(features["confidences"].float_list.value),
-                    "height": features["height"].int64_list.value[0],
-                    "width": features["width"].int64_list.value[0],
-                }
-            )
-    return examples
+    return write_manual_dir(tmp_path / "manual")
 
 
 def labels_of(folder: Path, split: str) -> dict[str, dict[int, float]]:
@@ -125,10 +62,38 @@ def test_what_lies_beside_the_records(manual_dir, tmp_path):
         "max_labels": 2,
         "labels": "released",
         "short_side": None,
+        "unlisted": 0,
         "skipped": {"train": 0, "val": 0},
     }
     assert Hierarchy.from_file(folder / "dictionary.txt").names[1] == "dog, domestic dog"
     assert (folder / "skipped.tsv").read_text() == "split\tname\treason\tmessage\n"
+
+
+def test_checksums_are_those_of_sha256sum(manual_dir, tmp_path):
+    folder = ml_images.build(manual_dir, tmp_path / "data", num_shards=2)
+    lines = (folder / "checksums.txt").read_text().splitlines()
+    names = sorted(path.name for path in folder.glob("*.array_record-*"))
+    expected = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    assert lines == [f"{digest}  {name}" for digest, name in zip(expected, names, strict=True)]
+    if shutil.which("sha256sum"):
+        check = ["sha256sum", "--strict", "-c", "checksums.txt"]
+        subprocess.run(check, cwd=folder, check=True)
+
+
+@pytest.mark.parametrize(("text", "target"), [("absent", 0), ("unknown\n", -1)])
+def test_what_unlisted_classes_are(manual_dir, tmp_path, text, target):
+    (manual_dir / "unlisted.txt").write_text(text)
+    folder = ml_images.build(manual_dir, tmp_path / "data")
+    assert json.loads((folder / "metadata.json").read_text())["unlisted"] == target
+
+
+@pytest.mark.parametrize("text", ["", "maybe", "absent unknown", "Absent"])
+def test_another_word_for_unlisted_classes(manual_dir, tmp_path, text):
+    (manual_dir / "unlisted.txt").write_text(text)
+    message = rf"manual/unlisted\.txt: {text!r} is not one word, absent or unknown"
+    with pytest.raises(ValueError, match=message):
+        ml_images.build(manual_dir, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_tfds_reads_the_same(manual_dir, tmp_path):
@@ -174,7 +139,7 @@ def test_rows_are_dealt_to_the_shards(manual_dir, tmp_path):
     [(1, 1), (4_096, 1), (4_097, 2), (8_193, 4), (88_739, 32), (17_609_752, 8_192)],
 )
 def test_default_number_of_shards(rows, shards):
-    assert ml_images_dataset_builder._default_num_shards(rows) == shards
+    assert pictures_builder.default_num_shards(rows) == shards
 
 
 def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
@@ -189,7 +154,7 @@ def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
     module = [sys.executable, "-m", "tfds_builders.ml_images"]
     subprocess.run(module + flags, cwd=REPOSITORY, check=True)
     files = [path for path in folder.iterdir() if path.is_file()]
-    assert len(files) == 3 + 5
+    assert len(files) == 3 + 6
     for path in files:
         other = tmp_path / "there" / path.relative_to(tmp_path / "here")
         assert other.read_bytes() == path.read_bytes(), path.name
@@ -210,8 +175,9 @@ def test_stamps(stamps_dir, tmp_path):
 
 
 def test_bad_pictures_are_listed(manual_dir, tmp_path):
-    rows = ["absent.jpg\t0", "a\t1"]  # the second is a folder
-    expected = [("absent.jpg", "missing"), ("a", "missing")]
+    long = "x" * 300  # no file system takes it
+    rows = ["absent.jpg\t0", "a\t1", f"{long}\t1"]  # the second is a folder
+    expected = [("absent.jpg", "missing"), ("a", "missing"), (long, "unreadable")]
     for number, (make, reason) in enumerate(picture_files.BAD.values()):
         (manual_dir / "images" / f"{number}.JPEG").write_bytes(make())
         rows.append(f"{number}.JPEG\t2:1")
@@ -236,7 +202,8 @@ def test_too_many_bad_pictures_are_an_error(manual_dir, tmp_path):
     with pytest.raises(ValueError, match=r"2 of 5 pictures are unusable \(1 not_an_image") as error:
         ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.39)
     left = list((tmp_path / "data/ml_images/released_320").iterdir())
-    assert [path.name for path in left] == ["1.0.0.skipped.tsv"]
+    assert sorted(path.name for path in left) == ["1.0.0.skipped.tsv", "1.0.0.unfinished"]
+    left.sort()
     assert str(left[0]) in str(error.value)
     assert "cmyk.jpg\tmissing" in left[0].read_text()
 
@@ -295,28 +262,6 @@ def test_a_finished_set_is_kept_unless_overwritten(manual_dir, tmp_path):
     assert labels_of(folder, "train") == {"a/red.jpg": {3: 1.0}}
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(manual_dir, tmp_path):
-    script = f"""
-import os, signal
-from tfds_builders import ml_images
-from tfds_builders.ml_images import shards
-def kill(self, row): os.kill(os.getpid(), signal.SIGKILL)
-write = shards.ShardWriter.write
-def write_then_kill(self, shard):
-    if shard.split == "val": shards.ShardWriter._picture = kill
-    return write(self, shard)
-shards.ShardWriter.write = write_then_kill
-ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r})
-"""
-    killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    assert list((tmp_path / "data").rglob("*-train.array_record-*"))  # half the work was done
-    assert not (tmp_path / "data/ml_images/released_320/1.0.0").exists()
-    assert not list((tmp_path / "data").rglob("dataset_info.json"))
-    folder = ml_images.build(manual_dir, tmp_path / "data")
-    assert len(records(folder, "val")) == 1
-
-
 def test_no_size_needs_tensorflow(manual_dir, tmp_path):
     # Where TFDS sorts, a split over MAX_MEM_BUFFER_SIZE (1 GB) is written through TensorFlow: the
     # first half shows that the lowered limit bites, the second that it does not concern us.
@@ -373,23 +318,6 @@ def test_the_command(manual_dir, tmp_path, capsys):
     assert len(list(folder.glob("mine-train.array_record-*-of-00002"))) == 2
     with pytest.raises(SystemExit, match=r"error: the category file, dictionary.txt or"):
         command.main(["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path)])
-
-
-def test_beam_writes_the_same_records(manual_dir, tmp_path):
-    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)
-    options = {"num_shards": 2, "max_skipped": 0.3}
-    here = ml_images.build(manual_dir, tmp_path / "here", **options)
-    beam = ml_images.build(
-        manual_dir, tmp_path / "beam", beam_options=["--runner=DirectRunner"], **options
-    )
-    assert sorted(path.name for path in here.iterdir()) == sorted(
-        path.name for path in beam.iterdir()
-    )
-    for split in ("train", "val"):
-        assert records(here, split) == records(beam, split)
-    for name in ("metadata.json", "skipped.tsv", "dataset_info.json"):
-        assert (here / name).read_text() == (beam / name).read_text()
 
 
 def test_without_beam_the_error_says_what_to_install(manual_dir, tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 DICTIONARIES = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
 LIST_SUFFIX = "_image_list.txt"
+UNLISTED = "unlisted.txt"
+UNLISTED_TARGETS = {"absent": 0, "unknown": -1}
 
 LAYOUT = """\
 manual_dir holds:
@@ -22,6 +24,9 @@ manual_dir holds:
           n04310904/n04310904_8388.JPEG   2367:1  2172:1  1831:0.9
   images/
       The picture files, in any folders below.
+  unlisted.txt (may be left out)
+      One word: what a class is that a picture's row does not list: `absent`, as without this file,
+      or `unknown`, where people looked for some classes only.
 """
 
 
@@ -32,11 +37,13 @@ class ManualFiles(NamedTuple):
       dictionary: The category file.
       lists: The label list of each split, in alphabetical order of the splits.
       images: The folder to which the names in the lists are relative.
+      unlisted: The target of a class that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     dictionary: Path
     lists: dict[str, Path]
     images: Path
+    unlisted: int
 
 
 def find_manual_files(manual_dir: Path) -> ManualFiles:
@@ -44,7 +51,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
 
     Raises:
       FileNotFoundError: Names the missing file and says what it looks like.
-      ValueError: A list's name is not that of a split.
+      ValueError: A list's name is not that of a split, or `unlisted.txt` says something else.
     """
     dictionaries = [manual_dir / name for name in DICTIONARIES if (manual_dir / name).is_file()]
     if not dictionaries:
@@ -60,7 +67,18 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
     images = manual_dir / "images"
     if not images.is_dir():
         raise _missing(manual_dir, "images/", "the folder of pictures")
-    return ManualFiles(dictionaries[0], dict(sorted(lists.items())), images)
+    unlisted = _read_unlisted(manual_dir / UNLISTED)
+    return ManualFiles(dictionaries[0], dict(sorted(lists.items())), images, unlisted)
+
+
+def _read_unlisted(path: Path) -> int:
+    if not path.exists():
+        return UNLISTED_TARGETS["absent"]
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if text not in UNLISTED_TARGETS:
+        words = " or ".join(UNLISTED_TARGETS)
+        raise ValueError(f"{path}: {text[:80]!r} is not one word, {words}: correct or remove it")
+    return UNLISTED_TARGETS[text]
 
 
 def _missing(manual_dir: Path, name: str, what: str) -> FileNotFoundError:

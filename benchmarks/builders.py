@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Cost and size of a picture while a data set is built: stored as it came, and at short side 320.
+
+Builds the same pictures with `tfds_builders.ml_images` and with two peers: Pillow, which decodes,
+shrinks (bicubic, its default), encodes with the same quality, and writes TFRecord-like files with
+the same number of threads; and TFDS's own GeneratorBasedBuilder, which stores what it is given
+without a look at it. Every build of every round is in a fresh process. CPU seconds are those of
+user and system, of all threads; the time of imports is left out. Then it shows where our time goes,
+stage by stage on one thread, and what the 17,609,752 pictures of ML-Images would need.
+
+    python benchmarks/builders.py                      # pictures cut from four photographs
+    python benchmarks/builders.py --pictures FOLDER    # any JPEG files
+
+Without photographs it draws pictures, which are smaller and cheaper than photographs: the ratios
+are then what to look at.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import io
+import json
+import os
+import resource
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import simplejpeg
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
+from PIL import Image
+
+from mlimages_jax.data import decode
+from mlimages_jax.labels.lists import LabelRow, read_label_list
+from tfds_builders import ml_images, shapes
+from tfds_builders.pictures import records, shards
+
+NUM_ML_IMAGES = 17_609_752
+SHORT_SIDE = 320
+ROW = "{:36} {:>10} {:>8} {:>8} {:>10} {:>10} {:>10} {:>6}"
+TITLES = ("CPU ms", "x Pillow", "per CPU s", "pictures/s", "kB stored", "TB for all", "CPU h")
+OURS, PILLOW, TFDS = "ours", "Pillow, TFRecord-like", "TFDS generator, unchecked"
+CONTENDERS = [(OURS, None), (PILLOW, None), (TFDS, None), (OURS, SHORT_SIDE), (PILLOW, SHORT_SIDE)]
+
+
+class Measurement(NamedTuple):
+    """Of one build: seconds, CPU seconds, bytes of the files with records."""
+
+    seconds: float
+    cpu_seconds: float
+    file_bytes: int
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files, used as they are")
+    parser.add_argument(
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+    )
+    parser.add_argument("--count", type=int, default=2000, help="pictures to cut or to draw")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--child", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--short_side", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def make_pictures(arguments: argparse.Namespace, work: Path) -> str:
+    """Fills `work` with `images/` and lists; returns what the pictures are."""
+    images = work / "images"
+    if arguments.pictures:
+        images.symlink_to(arguments.pictures.resolve())
+        kind = f"from {arguments.pictures}"
+    elif arguments.photographs.is_dir():
+        images.mkdir()
+        cut_pictures(arguments.photographs, images, arguments.count)
+        kind = "cut from photographs"
+    else:
+        drawn = shapes.draw(work / "drawn", num_train=arguments.count, num_val=1, size=500)
+        images.symlink_to(drawn / "images")
+        kind = "drawn (there are no photographs)"
+    write_lists(work)
+    return kind
+
+
+def build_ours(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
+    """With the builder of this repository; returns the folder with the records."""
+    return ml_images.build(work, out, short_side=short_side, num_workers=workers)
+
+
+def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
+    """Records with a length and a checksum, as in TFRecord files, of Pillow's pictures."""
+
+    def example(row: LabelRow) -> bytes:
+        data = (work / "images" / row.name).read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+            width, height = picture.size
+            if short_side and min(picture.size) > short_side:
+                scale = short_side / min(picture.size)
+                width, height = round(width * scale), round(height * scale)
+                file = io.BytesIO()
+                picture.resize((width, height)).save(
+                    file, "JPEG", quality=decode.JPEG_QUALITY, subsampling=0
+                )
+                data = file.getvalue()
+        return records.serialize(row, decode.StoredPicture(data, height, width))
+
+    rows = read_label_list(work / "train_image_list.txt", num_classes=1 << 20)
+    out.mkdir()
+    with (
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        (out / "train.tfrecord").open("wb") as file,
+    ):
+        for record in pool.map(example, rows):
+            length = struct.pack("<Q", len(record))
+            file.write(length + struct.pack("<I", zlib.crc32(length)))
+            file.write(record + struct.pack("<I", zlib.crc32(record)))
+    return out
+
+
+def build_with_tfds(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
+    """With TFDS's GeneratorBasedBuilder, on one thread, without decoding a picture."""
+    assert short_side is None, "it stores files as they are"
+
+    class Generated(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(builder=self, features=records.features())
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+            for name, labels, confidences in rows:
+                image = work / "images" / name
+                header = decode.read_header(image.read_bytes())
+                yield name, {
+                    "image": image, "name": name, "labels": labels, "confidences": confidences,
+                    "height": header.height, "width": header.width,
+                }  # fmt: skip
+
+    rows = read_label_list(work / "train_image_list.txt", num_classes=1 << 20)
+    builder = Generated(data_dir=os.fspath(out), file_format="array_record")
+    builder.download_and_prepare()
+    return Path(builder.data_path)
+
+
+BUILDS: dict[str, Callable[[Path, Path, int | None, int], Path]] = {
+    OURS: build_ours,
+    PILLOW: build_with_pillow,
+    TFDS: build_with_tfds,
+}
+
+
+def measure_here(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
+    """One build, in this process."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+            built = BUILDS[name](work, Path(folder) / "out", short_side, workers)
+        seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        size = sum(path.stat().st_size for path in built.glob("*record*"))
+    return Measurement(seconds, cpu, size)
+
+
+def measure(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
+    """One build, in a fresh process."""
+    command = [sys.executable, __file__, "--child", name, os.fspath(work), f"--workers={workers}"]
+    if short_side:
+        command.append(f"--short_side={short_side}")
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return Measurement(*json.loads(done.stdout))
+
+
+def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
+    """CPU milliseconds a picture of each stage of ours, on one thread; the best of three."""
+    rows = list(read_label_list(work / "train_image_list.txt", num_classes=1 << 20))[:count]
+    files = [work / "images" / row.name for row in rows]
+    found: dict[str, float] = {}
+
+    def stage(name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
+        best = float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            results = [function(*values) for values in zip(*columns, strict=True)]
+            best = min(best, time.process_time() - start)
+        found[name] = 1e3 * best / len(rows)
+        return results
+
+    data = stage("read the file", Path.read_bytes, files)
+    headers = stage("read its header", decode.read_header, data)
+    if short_side is None:
+        stage("decode as a check", decode.verify, data)
+        stored = [decode.StoredPicture(*pair) for pair in zip(data, *_sizes(headers), strict=True)]
+    else:
+        sizes = [decode._shrunken_size(h.height, h.width, short_side=short_side) for h in headers]
+        heights, widths = zip(*sizes, strict=True)
+        pixels = stage(
+            "decode", lambda d, h, w: decode.decode(d, min_height=2 * h, min_width=2 * w),
+            data, heights, widths,
+        )  # fmt: skip
+        pixels = stage("shrink", decode._shrink, pixels, heights, widths)
+        jpegs = stage("encode", _encode, pixels)
+        stored = [
+            decode.StoredPicture(*values) for values in zip(jpegs, heights, widths, strict=True)
+        ]
+    examples = stage("make the record", records.serialize, rows, stored)
+    path = work / "stage.array_record"
+    stage("write it", _write, [examples], [path])
+    stage("hash the file", shards._sha256, [path])
+    path.unlink()
+    return found
+
+
+def _sizes(headers: list[decode.PictureHeader]) -> tuple[list[int], list[int]]:
+    return [header.height for header in headers], [header.width for header in headers]
+
+
+def _encode(pixels: Any) -> bytes:
+    return simplejpeg.encode_jpeg(
+        pixels, quality=decode.JPEG_QUALITY, colorspace="RGB", colorsubsampling="444"
+    )
+
+
+def _write(examples: list[bytes], path: Path) -> None:
+    writer = ArrayRecordWriter(os.fspath(path), shards._FILE_OPTIONS)
+    for example in examples:
+        writer.write(example)
+    writer.close()
+
+
+def print_row(name: str, count: int, runs: list[Measurement], baseline: list[Measurement]) -> None:
+    """Medians of the rounds; the ratio is the median of the rounds' ratios."""
+    cpu = statistics.median(run.cpu_seconds for run in runs) / count
+    rate = count / statistics.median(run.seconds for run in runs)
+    pairs = zip(runs, baseline, strict=True)
+    ratio = statistics.median(ours.cpu_seconds / other.cpu_seconds for ours, other in pairs)
+    size = runs[0].file_bytes / count
+    print(
+        ROW.format(
+            name, f"{1e3 * cpu:.2f}", f"{ratio:.2f}", f"{1 / cpu:.0f}", f"{rate:.0f}",
+            f"{size / 1e3:.1f}", f"{size * NUM_ML_IMAGES / 1e12:.2f}",
+            f"{cpu * NUM_ML_IMAGES / 3600:.1f}",
+        )
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Makes the pictures, builds in rounds, prints both tables."""
+    arguments = parse_arguments()
+    if arguments.child:
+        name, folder = arguments.child
+        result = measure_here(name, Path(folder), arguments.short_side, arguments.workers)
+        print(json.dumps(result))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        kind = make_pictures(arguments, work)
+        sizes = [path.stat().st_size for path in (work / "images").iterdir()]
+        count = len(sizes)
+        print(f"{count} pictures, {kind}, {statistics.mean(sizes) / 1e3:.1f} kB each on average;")
+        print(f"{arguments.workers} threads, load at the start {os.getloadavg()[0]:.1f}")
+        results: dict[tuple[str, int | None], list[Measurement]] = {c: [] for c in CONTENDERS}
+        for _ in range(arguments.rounds):
+            for name, short_side in CONTENDERS:
+                run = measure(name, work, short_side, arguments.workers)
+                results[name, short_side].append(run)
+        print(f"load at the end {os.getloadavg()[0]:.1f}; medians of {arguments.rounds} rounds\n")
+        titles = (
+            "CPU ms",
+            "x Pillow",
+            "per CPU s",
+            "pictures/s",
+            "kB stored",
+            "TB for all",
+            "CPU h",
+        )
+        print(ROW.format("", *titles))
+        for (name, short_side), runs in results.items():
+            title = f"{name}, {short_side or 'original'}"
+            print_row(title, count, runs, results[PILLOW, short_side])
+        for short_side in (None, SHORT_SIDE):
+            found = stages(work, short_side, min(count, 400))
+            print(f"\nours, {short_side or 'original'}: CPU ms a picture on one thread")
+            for name, value in found.items():
+                print(f"  {name:20} {value:6.3f}  {value / sum(found.values()):4.0%}")
+            print(f"  {'together':20} {sum(found.values()):6.3f}")
+
+
+if __name__ == "__main__":
+    main()

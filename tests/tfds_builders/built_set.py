@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Files to build from, and what was built: records, parsed without TFDS."""
+
+import os
+from pathlib import Path
+
+import picture_files
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tensorflow_datasets.proto import tf_example_pb2
+
+from tfds_builders import ml_images
+
+DICTIONARY = """\
+category_index\tcategory_id\tindex_of_parent_category\tcategory name
+0\tn0\t-1\tanimal
+1\tn1\t0\tdog, domestic dog
+2\tn2\t1\tpoodle
+3\tn3\t-1\tvehicle
+4\tn4\t3\tcar
+"""
+TRAIN = [
+    "a/red.jpg\t2:0.9\t4:1",
+    "grey.jpg\t1:1\t0:0.5",
+    "cmyk.jpg\t3:-1",
+    "none.jpg",
+    "deep.png\t4",
+]
+VAL = ["a/red.jpg\t0:1"]
+REPOSITORY = Path(ml_images.__file__).parents[2]
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+class NoTensorFlow(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "tensorflow" else super().find_spec(name, path, target)
+sys.meta_path = [NoTensorFlow if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+def write_manual_dir(folder: Path) -> Path:
+    """Five pictures to train on, one to validate with; returns `folder`."""
+    (folder / "images" / "a").mkdir(parents=True)
+    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
+    (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
+    images = {
+        "a/red.jpg": picture_files.jpeg(picture_files.quadrants()),
+        "grey.jpg": picture_files.grey_jpeg(),
+        "cmyk.jpg": picture_files.GOOD["cmyk"](),
+        "none.jpg": picture_files.jpeg(picture_files.noise()),
+        "deep.png": picture_files.deep_png(),
+    }
+    for name, data in images.items():
+        (folder / "images" / name).write_bytes(data)
+    return folder
+
+
+def records(folder: Path, split: str) -> list[dict]:
+    """All examples of a split, shard by shard, parsed without TFDS."""
+    paths = sorted(folder.glob(f"*-{split}.array_record-*"))
+    examples = []
+    for path in paths:
+        source = ArrayRecordDataSource(os.fspath(path))
+        for record in source.__getitems__(range(len(source))):
+            features = tf_example_pb2.Example.FromString(record).features.feature
+            examples.append(
+                {
+                    "name": features["name"].bytes_list.value[0].decode(),
+                    "image": features["image"].bytes_list.value[0],
+                    "labels": list(features["labels"].int64_list.value),
+                    "confidences": list(features["confidences"].float_list.value),
+                    "height": features["height"].int64_list.value[0],
+                    "width": features["width"].int64_list.value[0],
+                }
+            )
+    return examples

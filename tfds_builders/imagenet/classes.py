@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The classes: their order, their names, and which picture of the validation set has which."""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+
+from . import manual_files
+
+_KIT_META = "data/meta.mat"
+_KIT_TRUTH = f"data/{manual_files.TRUTH}"
+_WORDNET_ID = re.compile(r"n[0-9]{8}")
+
+
+def flat_hierarchy(ids: Iterable[str], names: Mapping[str, str]) -> Hierarchy:
+    """Classes without parents, in the order of their ids, whose names are the ids where unknown."""
+    ordered = tuple(sorted(set(ids)))
+    return Hierarchy(
+        ordered,
+        tuple(names.get(one, one) for one in ordered),
+        np.full(len(ordered), -1, np.int32),
+    )
+
+
+def read_names(manual_dir: Path) -> dict[str, str]:
+    """Full names by class id, of the first file of `manual_files.LAYOUT` that has them.
+
+    Raises:
+      ValueError: A line of that file is no class and name.
+    """
+    dictionary = manual_dir / "dictionary.txt"
+    if dictionary.is_file():
+        hierarchy = Hierarchy.from_file(dictionary)
+        return dict(zip(hierarchy.ids, hierarchy.names, strict=True))
+    mapping = manual_dir / "LOC_synset_mapping.txt"
+    if mapping.is_file():
+        return _read_mapping(mapping)
+    kit = manual_dir / manual_files.DEVKIT
+    return dict(_read_kit(kit).values()) if kit.is_file() else {}
+
+
+def read_truth(path: Path) -> list[str]:
+    """The class id of validation picture 1, 2, ...
+
+    Args:
+      path: The text file, with WordNet ids or numbers, or the development kit.
+
+    Raises:
+      ValueError: A line is neither, or numbers come without the kit that says what they mean.
+    """
+    if path.name == manual_files.DEVKIT:
+        text = _read_member(path, _KIT_TRUTH).decode()
+        kit = path
+    else:
+        text = path.read_text(encoding="utf-8")
+        kit = path.with_name(manual_files.DEVKIT)
+    words = text.split()
+    if not words:
+        raise ValueError(f"{path} is empty: get it anew")
+    if not all(word.isdecimal() for word in words):
+        return _checked_ids(path, text.splitlines())
+    if not kit.is_file():
+        raise ValueError(
+            f"{path} numbers the classes as the development kit does, which is not the order of"
+            f" their ids: put {kit.name} beside it, or write WordNet ids (n01440764)"
+        )
+    ids = {number: one for number, (one, _) in _read_kit(kit).items()}
+    unknown = [word for word in words if int(word) not in ids]
+    if unknown:
+        raise ValueError(f"{path}: {unknown[0]} is the number of no class in {kit.name}")
+    return [ids[int(word)] for word in words]
+
+
+def _checked_ids(path: Path, lines: list[str]) -> list[str]:
+    for number, line in enumerate(lines, start=1):
+        if not _WORDNET_ID.fullmatch(line.strip()):
+            raise ValueError(f"{path}:{number}: {line[:80]!r} is no WordNet id such as n01440764")
+    return [line.strip() for line in lines]
+
+
+def _read_mapping(path: Path) -> dict[str, str]:
+    names = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        one, _, name = line.strip().partition(" ")
+        if line.strip() and not name.strip():
+            raise ValueError(f"{path}:{number}: {line[:80]!r} is no class id, a space and its name")
+        if one:
+            names[one] = name.strip()
+    return names
+
+
+def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
+    """Id and name by number of those classes of the kit that have pictures: those without children.
+
+    Raises:
+      ValueError: It is not the development kit.
+    """
+    content = _read_member(path, _KIT_META)
+    try:
+        synsets = np.ravel(scipy.io.loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])
+        return {
+            int(synset["ILSVRC2012_ID"]): (str(synset["WNID"]), str(synset["words"]))
+            for synset in synsets
+            if synset["num_children"] == 0
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {_KIT_META} has no table of synsets ({error})") from error
+
+
+def _read_member(path: Path, end: str) -> bytes:
+    """The file of the kit whose name ends so."""
+    try:
+        with tarfile.open(path) as kit:
+            for member in kit:
+                file = kit.extractfile(member) if member.name.endswith(end) else None
+                if file is not None:
+                    return file.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no tar file that can be read: get it anew") from error
+    raise ValueError(f"{path}: there is no {end} in it; it should be {manual_files.DEVKIT}")

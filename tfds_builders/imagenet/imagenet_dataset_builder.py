@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The TFDS builder of ImageNet (ILSVRC2012) from its archives, and of any folder-per-class set."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList, LabelListError
+from tfds_builders.pictures import builder as pictures
+
+from . import classes, manual_files
+from .listing import Listing, list_pictures
+
+SPLITS = ("train", "val")
+NUM_CLASSES = 1_000
+NUM_PICTURES = {"train": 1_281_167, "val": 50_000}
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Config(pictures.Config):
+    """What is stored; each choice has a folder of its own.
+
+    Attributes:
+      short_side: Larger pictures are shrunk to this shorter side; None: stored as they came, since
+        the crops of finetuning may take as little as 5% of a picture.
+      name: `original` or, for example, `short_side_320`.
+    """
+
+    name: str = dataclasses.field(default="", init=False)
+    labels: str = dataclasses.field(default="released", init=False)  # classes have no ancestors
+    short_side: int | None = None
+
+    def __post_init__(self) -> None:
+        self.name = f"short_side_{self.short_side}" if self.short_side else "original"
+        super().__post_init__()
+
+
+class Builder(pictures.PictureBuilder):
+    """Reads the files of `manual_files.LAYOUT`.
+
+    Attributes:
+      splits: Some of `SPLITS`.
+      subset: Archives may hold fewer classes and pictures than ImageNet has.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
+    BUILDER_CONFIGS: ClassVar[list[Config]] = [Config()]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = manual_files.LAYOUT
+    HOMEPAGE = "https://www.image-net.org/challenges/LSVRC/2012/"
+
+    def __init__(self, *, splits: Sequence[str] = SPLITS, subset: bool = False, **kwargs: Any):
+        self.splits = _checked_splits(splits)
+        self.subset = subset
+        super().__init__(**kwargs)
+
+    def _content(self, dl_manager: tfds.download.DownloadManager) -> pictures.Content:
+        manual_dir = Path(dl_manager.manual_dir)
+        sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
+        listings = {}
+        for split, source in sources.items():
+            listings[split] = list_pictures(source, subset=self.subset)
+            if not source.path.is_dir() and not self.subset:
+                _check_counts(listings[split], split, source.path)
+        ids = set(listings[self.splits[0]].classes)
+        hierarchy = classes.flat_hierarchy(ids, classes.read_names(manual_dir))
+        _check_classes(listings, hierarchy, sources)
+        return pictures.Content(
+            hierarchy=hierarchy,
+            lists={
+                split: _label_list(listing, hierarchy, sources[split].path)
+                for split, listing in listings.items()
+            },
+            places={split: listing.places for split, listing in listings.items()},
+        )
+
+
+def build(
+    manual_dir: str | Path,
+    data_dir: str | Path,
+    *,
+    name: str = "imagenet",
+    short_side: int | None = None,
+    splits: Sequence[str] = SPLITS,
+    subset: bool = False,
+    num_shards: int | None = None,
+    max_skipped: float = 0.01,
+    num_workers: int | None = None,
+    beam_options: list[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Build a data set from the files described in `manual_files.LAYOUT`.
+
+    Args:
+      manual_dir: Holds these files.
+      data_dir: Holds data sets; this one goes to data_dir/name/original/1.0.0.
+      name: Of the data set.
+      short_side: In pixels or None, see `Config`.
+      splits: train, val or both.
+      subset: Archives may hold fewer classes and pictures than ImageNet has.
+      num_shards: As for `ml_images.build`, like all that follow.
+      max_skipped: Likewise.
+      num_workers: Likewise.
+      beam_options: Likewise.
+      overwrite: Likewise.
+
+    Returns:
+      The folder that holds the finished data set.
+
+    Raises:
+      FileNotFoundError: A file is missing from `manual_dir`.
+      OSError: `data_dir` cannot be written to, or another process builds the same set.
+      ValueError: A bad option, a file that is not what it should be, or too many unusable pictures.
+    """
+    for split in _checked_splits(splits):
+        manual_files.find_source(Path(manual_dir), split)  # before anything is created
+    config = Config(short_side=short_side)
+    builder = Builder(
+        name=name,
+        splits=splits,
+        subset=subset,
+        max_skipped=max_skipped,
+        num_workers=num_workers,
+        config=Builder.builder_configs.get(config.name, config),
+        data_dir=os.fspath(data_dir),
+    )
+    return pictures.prepare(
+        builder,
+        manual_dir,
+        num_shards=num_shards,
+        beam_options=beam_options,
+        overwrite=overwrite,
+    )
+
+
+def _checked_splits(splits: Sequence[str]) -> tuple[str, ...]:
+    if not splits or not set(splits) <= set(SPLITS):
+        raise ValueError(f"splits={','.join(splits)!r}: give train, val, or train,val")
+    return tuple(split for split in SPLITS if split in splits)
+
+
+def _check_counts(listing: Listing, split: str, path: Path) -> None:
+    found = len(listing.names), len(set(listing.classes))
+    expected = NUM_PICTURES[split], NUM_CLASSES
+    if found != expected:
+        raise ValueError(
+            f"{path} holds {found[0]:,} pictures of {found[1]:,} classes, ImageNet's has"
+            f" {expected[0]:,} of {expected[1]:,}: get it anew, or allow that with --subset"
+        )
+
+
+def _check_classes(
+    listings: Mapping[str, Listing],
+    hierarchy: Hierarchy,
+    sources: Mapping[str, manual_files.Source],
+) -> None:
+    """Refuses a class that is in the second split only: nothing could learn it."""
+    for split, listing in listings.items():
+        unknown = sorted(set(listing.classes) - set(hierarchy.ids))
+        if unknown:
+            raise ValueError(
+                f"{len(unknown):,} classes of {sources[split].path}, such as {unknown[0]!r}, are"
+                f" missing from {sources[SPLITS[0]].path}: add their pictures there, or remove"
+                f" them from {split}"
+            )
+
+
+def _label_list(listing: Listing, hierarchy: Hierarchy, path: Path) -> LabelList:
+    rows = zip(listing.names, listing.classes, strict=True)
+    try:
+        return LabelList.from_rows(
+            ((name, [hierarchy.index(one)], [1.0]) for name, one in rows),
+            num_classes=len(hierarchy),
+        )
+    except LabelListError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Apache Beam as the engine that writes shards on many machines; an extra, imported when used."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .shards import Shard
+
+
+def pipeline_options(flags: list[str]) -> Any:
+    """Beam's `PipelineOptions` of flags such as --runner=DirectRunner.
+
+    Raises:
+      ImportError: Beam is not installed; says how to get it.
+    """
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        message = (
+            "Apache Beam is not installed: pip install 'mlimages-jax[beam]' in a venv of its own"
+        )
+        raise ImportError(message) from error
+    return PipelineOptions(flags)
+
+
+def write(
+    write_shard: Callable[[Shard], object],
+    shards: Iterable[Shard],
+    *,
+    scratch: Path,
+    runner: Any,
+    options: Any,
+) -> None:
+    """Write every shard as one element of an Apache Beam pipeline.
+
+    The rows (1.3 GB of labels for ML-Images) would not fit into the description of the pipeline, so
+    each shard's rows travel in a file.
+
+    Args:
+      write_shard: Leaves its result in files.
+      shards: In any order.
+      scratch: A new folder for these files. All machines must see it under this name, and the
+        folders of pictures and of the data set too.
+      runner: A Beam runner or its name; None: what `options` say.
+      options: Beam's `PipelineOptions`, or None.
+    """
+    import apache_beam as beam
+
+    scratch.mkdir()
+    staged = []
+    for number, shard in enumerate(shards):
+        staged.append(os.fspath(scratch / f"{number:05d}"))
+        Path(staged[-1]).write_bytes(pickle.dumps(shard))
+
+    def write_staged(path: str) -> None:
+        write_shard(pickle.loads(Path(path).read_bytes()))
+
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(staged)
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.Map(write_staged)
+        )
+    shutil.rmtree(scratch)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The folder in which finished shards wait for the others, and survive a build that is killed.
+
+TFDS builds in a folder with a random name and removes it when a build fails. Shards are therefore
+written beside it, into `1.0.0.unfinished`, each with a line of JSON that says what is in it, and
+put into the data set at the end. `inputs.json` there says from what they were made: an attempt with
+other inputs cannot use them.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from absl import logging
+from array_record.python.array_record_module import ArrayRecordReader
+from tensorflow_datasets.core import constants
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList
+
+from .shards import UNFINISHED, Shard, ShardWriter, WrittenShard
+from .skipped import Skipped
+
+_INPUTS = "inputs.json"
+_LOCK = "lock"
+# Another release of these may write other bytes.
+_WRITERS = ("array-record", "opencv-python-headless", "pillow", "simplejpeg")
+
+Inputs = Mapping[str, str]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine out of the folder, which is made if it is absent.
+
+    Raises:
+      BlockingIOError: Another build of this data set is running.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:  # which the system lets go when we are killed
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another process builds this data set in {folder}: wait for it, or end it"
+            raise BlockingIOError(error.errno, message) from error
+        yield
+
+
+def begin(folder: Path, inputs: Inputs) -> None:
+    """Make the folder ready: empty, unless an earlier attempt had the same inputs."""
+    reason = _why_useless(folder, inputs)
+    if reason:
+        logging.warning("%s: %s. Starting anew.", folder, reason)
+    for path in folder.iterdir():
+        if path.is_dir():  # of Beam
+            shutil.rmtree(path)
+        elif path.name != _LOCK and (reason or path.name.startswith(UNFINISHED)):
+            path.unlink()
+    _write(folder / _INPUTS, dict(inputs))
+
+
+def write(writer: ShardWriter, shard: Shard) -> WrittenShard:
+    """Write a shard, then the note that it is complete.
+
+    Raises:
+      OSError: The disk is full, say; tells what is left and what to do.
+    """
+    try:
+        written = writer.write(shard)
+        _write(_note(shard.path), written._asdict())
+    except (OSError, RuntimeError) as error:  # the latter comes from ArrayRecord
+        raise OSError(
+            f"{shard.path} cannot be written ({error}). The shards that are finished stay in"
+            f" {shard.path.parent}: mend that, and the same command goes on from them."
+        ) from error
+    return written
+
+
+def load(path: Path) -> WrittenShard | None:
+    """What was written to `path`; None if that is not complete.
+
+    The size and the number of records are compared with what was noted: a file gets its name
+    only after its end was written, so they differ only after a failure of the whole machine.
+    """
+    try:
+        noted = json.loads(_note(path).read_bytes())
+        shard = WrittenShard(**noted | {"skipped": [Skipped(*row) for row in noted["skipped"]]})
+        if path.stat().st_size != shard.file_bytes:
+            raise ValueError(f"{path.stat().st_size} bytes instead of {shard.file_bytes}")
+        count = _num_records(path)
+        if count != shard.num_examples:
+            raise ValueError(f"{count} records instead of {shard.num_examples}")
+    except FileNotFoundError:
+        return None
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        logging.warning("%s is damaged (%s) and written again", path, error)
+        return None
+    return shard
+
+
+def put_into(folder: Path, shards: Iterable[Path]) -> None:
+    """Give the files a second name in `folder`, so that nothing is lost if TFDS removes that.
+
+    Where the file system cannot do that, they move there.
+    """
+    for path in shards:
+        try:
+            os.link(path, folder / path.name)
+        except OSError:
+            path.replace(folder / path.name)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder when the data set is complete."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def remove_attempts(folder: Path) -> None:
+    """Remove TFDS's temporary folders of attempts that were killed.
+
+    Args:
+      folder: That of this attempt, `incomplete.<six characters>_<version>`.
+    """
+    prefix = len(f"{constants.INCOMPLETE_PREFIX}??????")
+    for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}??????{folder.name[prefix:]}"):
+        if other.name != folder.name:
+            shutil.rmtree(other)
+
+
+def fingerprint(hierarchy: Hierarchy, lists: Mapping[str, LabelList]) -> dict[str, str]:
+    """What identifies classes, rows and writers, as a part of `Inputs`."""
+    classes = hashlib.sha256(repr((hierarchy.ids, hierarchy.names)).encode())
+    classes.update(hierarchy.parents.tobytes())
+    writers = [f"{name} {importlib.metadata.version(name)}" for name in _WRITERS]
+    return {
+        "classes": classes.hexdigest(),
+        "software": ", ".join(writers),
+    } | {f"rows of {split}": _digest(rows) for split, rows in lists.items()}
+
+
+def _digest(rows: LabelList) -> str:
+    digest = hashlib.sha256()
+    for column in (rows.names, rows.name_offsets, rows.offsets, rows.classes, rows.confidences):
+        digest.update(column.data)
+    return digest.hexdigest()
+
+
+def _why_useless(folder: Path, inputs: Inputs) -> str | None:
+    """Why the shards in the folder cannot be used; None if they can, or if there is nothing."""
+    try:
+        earlier = {**json.loads((folder / _INPUTS).read_bytes())}
+    except FileNotFoundError:
+        return None if {path.name for path in folder.iterdir()} <= {_LOCK} else "no inputs.json"
+    except (TypeError, ValueError):
+        return f"{_INPUTS} is damaged"
+    names = sorted(name for name in earlier | dict(inputs) if earlier.get(name) != inputs.get(name))
+    if not names:
+        return None
+    return f"the earlier attempt had other inputs ({', '.join(names)}), its shards are useless now"
+
+
+def _num_records(path: Path) -> int:
+    reader = ArrayRecordReader(os.fspath(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _write(path: Path, values: dict[str, object]) -> None:
+    """Under its name only when it is complete."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    unfinished.write_text(json.dumps(values), encoding="utf-8")
+    unfinished.replace(path)
