@@ -18,6 +18,7 @@ To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
   train_image_list.txt                    one picture a line: name<TAB>class:confidence<TAB>...
   val_image_list.txt                      the same for validation
   images/                                 the pictures that the lists name
+docs/get_ml_images.md says how to get them, command by command.
 Then build the data set once:
   python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.

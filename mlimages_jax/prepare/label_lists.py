@@ -22,6 +22,7 @@ from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_ro
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.url_lists import count_rows
 
 _SHOWN_CLASSES = 20
 _CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive
@@ -138,31 +139,33 @@ class LabelsJob:
             parts = (self._files_of(part, manifests) for part in parts)
         if self._merge:
             parts = self._merged(parts)
-        with LabelListWriter(output) as writer, progress(None, what="labels", unit=" rows") as bar:
+        with LabelListWriter(output) as writer:
             for part in parts:
                 if self._close and self._classes.target is not None:
                     part = self._closed(part, self._classes.target)
                 writer.write(part)
                 self._count_written(part)
-                bar.update(len(part))
 
     def _read(self) -> Iterator[LabelList]:
         """The rows of all lists with the classes of the new one."""
         classes = self._classes
         limit = MAX_CLASSES if classes.source is None or classes.drop else len(classes.source)
         table = _class_table(classes)
-        for path in self._lists:
-            for part in iter_label_list(path, num_classes=limit):
-                self.counts["rows read"] += len(part)
-                self.counts["labels read"] += len(part.classes)
-                if table is None:
-                    yield part
-                    continue
-                known, unknown = replace_classes(part, table)
-                if len(unknown) and not classes.drop:
-                    raise PrepareError(self._complaint(path, part, int(unknown[0])))
-                self._count_dropped(part, known, unknown)
-                yield known
+        with progress(count_rows(self._lists), what="labels", unit=" rows") as bar:
+            for path in self._lists:
+                for part in iter_label_list(path, num_classes=limit):
+                    self.counts["rows read"] += len(part)
+                    self.counts["labels read"] += len(part.classes)
+                    yield part if table is None else self._replaced(path, part, table)
+                    bar.update(len(part))
+
+    def _replaced(self, path: Path, part: LabelList, table: np.ndarray) -> LabelList:
+        """A part of a list with the classes of the new one."""
+        known, unknown = replace_classes(part, table)
+        if len(unknown) and not self._classes.drop:
+            raise PrepareError(self._complaint(path, part, int(unknown[0])))
+        self._count_dropped(part, known, unknown)
+        return known
 
     def _complaint(self, path: Path, part: LabelList, label: int) -> str:
         row = part[int(np.searchsorted(part.offsets, label, side="right")) - 1]

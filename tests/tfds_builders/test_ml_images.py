@@ -211,6 +211,24 @@ def test_too_many_bad_pictures_are_an_error(manual_dir, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]  # the old list is gone
 
 
+def test_verified_pictures_are_not_decoded_again(manual_dir, tmp_path):
+    once = ml_images.build(manual_dir, tmp_path / "a", short_side=None, num_shards=1)
+    again = ml_images.build(
+        manual_dir, tmp_path / "b", short_side=None, num_shards=1, verified=True
+    )
+    assert (once / "checksums.txt").read_text() == (again / "checksums.txt").read_text()
+    broken = picture_files.truncated(picture_files.jpeg(picture_files.noise()))
+    (manual_dir / "images/none.jpg").write_bytes(broken)
+    flags = [f"--manual_dir={manual_dir}", "--short_side=0", "--max_skipped=0.3"]
+    for number, extra in enumerate(([], ["--verified"])):
+        command.main([*flags, f"--data_dir={tmp_path / str(number)}", *extra])
+    checked, trusted = (
+        records(tmp_path / name / "ml_images/released_original/1.0.0", "train") for name in "01"
+    )
+    assert len(checked) == 4  # cmyk.jpg and deep.png are decoded in any case
+    assert [example["image"] for example in trusted if example["name"] == "none.jpg"] == [broken]
+
+
 def test_a_split_without_any_picture_is_an_error(manual_dir, tmp_path):
     (manual_dir / "images/a/red.jpg").unlink()
     with pytest.raises(ValueError, match=r"split val: 1 of 1 pictures are unusable \(1 missing\)"):

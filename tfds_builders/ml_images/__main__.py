@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="as in the lists, or with all ancestors of every class")  # fmt: skip
     add("--short_side", type=int, default=320,
         help="shrink larger pictures to this many pixels (default: 320); 0: never")  # fmt: skip
+    add("--verified", action="store_true",
+        help="the pictures were verified before, by `mlimages_jax.prepare download` or `extract`:"
+        " do not decode those that keep their bytes")  # fmt: skip
     options = parser.parse_args(arguments)
     command.run(
         build,
@@ -29,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name=options.name,
         labels=options.labels,
         short_side=options.short_side or None,
+        verified=options.verified,
     )
 
 

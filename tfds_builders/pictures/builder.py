@@ -82,6 +82,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
     Attributes:
       max_skipped: Share of a split's rows that may have no usable picture.
       num_workers: Threads (of each Beam worker).
+      verified: Pictures that are stored as they came need not be decoded as a check.
     """
 
     HOMEPAGE = ""
@@ -92,6 +93,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         name: str | None = None,
         max_skipped: float = 0.01,
         num_workers: int | None = None,
+        verified: bool = False,
         **kwargs: Any,
     ):
         if name is not None:
@@ -100,6 +102,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             self.name = name  # TFDS has it on the class
         self.max_skipped = max_skipped
         self.num_workers = num_workers or os.cpu_count() or 1
+        self.verified = verified
         super().__init__(**{"file_format": "array_record"} | kwargs)
 
     @abc.abstractmethod
@@ -161,6 +164,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             "version": str(self.version),
             "labels": self.builder_config.labels,
             "short_side": str(self.builder_config.short_side),
+            "verified": str(self.verified),
             **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
             **{
                 f"pictures of {split}": places.fingerprint()
@@ -177,7 +181,9 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         download_config: tfds.download.DownloadConfig,
     ) -> list[shards.WrittenShard]:
         """Writes what earlier attempts did not; returns all shards in the order of `parts`."""
-        writer = shards.ShardWriter(self.builder_config.short_side, self.num_workers)
+        writer = shards.ShardWriter(
+            self.builder_config.short_side, self.num_workers, check=not self.verified
+        )
         finished = {part.path: self._finished(writer, content, part) for part in parts}
         left = [part for part in parts if finished[part.path] is None]
         runner, options = download_config.beam_runner, download_config.beam_options

@@ -80,10 +80,12 @@ class ShardWriter:
     Attributes:
       short_side: Shrink pictures to this shorter side; None: store them as they came.
       num_workers: Threads that read and verify pictures.
+      check: Decode also the pictures that are stored as they came.
     """
 
     short_side: int | None
     num_workers: int
+    check: bool = True
 
     def write(self, shard: Shard) -> WrittenShard:
         """Write one ArrayRecord file of single-record groups.
@@ -143,7 +145,7 @@ class ShardWriter:
 
     def _record(self, row: LabelRow, place: Place) -> bytes | BadPicture:
         try:
-            picture = stored_jpeg(place.read(), short_side=self.short_side)
+            picture = stored_jpeg(place.read(), short_side=self.short_side, check=self.check)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             return BadPicture("missing", f"there is no file {error.filename}")
         except (OSError, ArchiveError) as error:

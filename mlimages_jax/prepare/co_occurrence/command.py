@@ -14,6 +14,7 @@ from mlimages_jax.labels.lists import LabelListWriter
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter, iter_lists
 from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.url_lists import count_rows
 
 _COLUMNS = (
     "class i", "id", "name", "class j", "id", "name",
@@ -131,7 +132,8 @@ class PairAdder:
         """
         pairs = self.pairs.where(self.apart)
         factors = pairs.share if self._times_share else np.ones(len(pairs.first))
-        with LabelListWriter(output) as writer, progress(None, what="labels", unit=" rows") as bar:
+        bar = progress(count_rows(lists), what="labels", unit=" rows")
+        with LabelListWriter(output) as writer, bar:
             for part in iter_lists(lists, self._hierarchy):
                 more, new_labels = add_pairs(part, pairs, confidence_factors=factors)
                 writer.write(more)

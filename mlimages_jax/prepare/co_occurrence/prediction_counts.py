@@ -15,6 +15,7 @@ from mlimages_jax.labels.names import NameIndex, name_digests, row_digests
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile, SurePredictions
 from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.url_lists import count_rows
 
 # In the place of a class: why a picture does not count.
 _OF_NO_CLASS, _UNLISTED, _REPEATED = -1, -2, -3
@@ -140,7 +141,7 @@ class ListedClasses:
 
     def __init__(self, lists: Sequence[Path], hierarchy: Hierarchy):
         digests, classes = [row_digests(LabelList.from_rows([], num_classes=1))], []
-        with progress(None, what="lists", unit=" rows") as bar:
+        with progress(count_rows(lists), what="lists", unit=" rows") as bar:
             for part in iter_lists(lists, hierarchy):
                 digests.append(row_digests(part))
                 classes.append(single_classes(part, hierarchy))
