@@ -4,6 +4,7 @@
 Every command has a --help of its own, with an example.
 """
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app.command(imports, name="import", help="Turn other multi-label data into label lists.")
     try:
         app.cli(args=words, prog="python -m mlimages_jax.prepare", description=__doc__)
+    except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (
         PrepareError, LabelListError, HierarchyError, ManifestError, OSError,
         sqlite3.OperationalError,

@@ -152,6 +152,8 @@ def test_a_proxy_is_asked_and_may_be_private(picture_server, tmp_path):
     url = "http://pictures.invalid/ok/by_proxy.jpg"
     found = refused(url, tmp_path / "f", proxy="http://127.0.0.1:9", allow_private=False)
     assert found.error == "connection" and "127.0.0.1:9" in str(found)
+    assert fetch(url, tmp_path / "f", proxy=picture_server.url, allow_private=False) == 200
+    assert picture_server.requests()["/ok/by_proxy.jpg"] == 1
 
 
 def test_a_file_that_cannot_be_written_is_no_fault_of_the_server(picture_server, tmp_path):
