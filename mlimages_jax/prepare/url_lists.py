@@ -64,7 +64,7 @@ def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
                         pass
                     message = f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes"
                     yield UrlRow(f"{path.name}:{number}", "bad_row", message)
-                elif line.strip():
+                elif WORD.search(line):
                     yield _parse(line, f"{path}:{number}")
 
 
