@@ -188,6 +188,14 @@ class Manifest:
         query = "SELECT count(*) FROM pictures WHERE sha256 = ?"
         return {content: next(self._read(query, [content]))[0] for content in set(contents)}
 
+    def repeated_contents(self, copies: int) -> list[bytes]:
+        """Contents (sha256 as received) of at least so many rows, failures included."""
+        query = (
+            "SELECT sha256 FROM pictures WHERE sha256 IS NOT NULL "
+            "GROUP BY sha256 HAVING count(*) >= ?"
+        )
+        return [content for (content,) in self._read(query, [copies])]
+
     def fail_content(self, content: bytes, *, error: str, message: str) -> int:
         """Turns all OK rows of one content into failures; returns how many.
 

@@ -8,6 +8,7 @@ pictures; when a content has come often enough, all of its rows become failures 
 import collections
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,25 @@ class Recorder:
                 "same command again: it goes on where it ended"
             ) from error
 
+    def settle(self) -> None:
+        """Does what a job that was killed between two writes did not come to; call it at first."""
+        if self._max_copies:
+            self._fail(self._manifest.repeated_contents(self._max_copies))
+        self._remove_files()
+
     def _fail_repeated(self, written: list[Picture]) -> None:
         contents = {p.sha256 for p in written if p.status == OK and p.sha256 is not None}
-        for content, copies in self._manifest.copies(contents).items():
-            if copies >= self._max_copies:
-                message = f"the same bytes came from {self._max_copies} or more URLs"
-                self._manifest.fail_content(content, error="placeholder", message=message)
-        self.remove_files()
+        copies = self._manifest.copies(contents)
+        self._fail(content for content in contents if copies[content] >= self._max_copies)
+        self._remove_files()
 
-    def remove_files(self) -> None:
-        """Removes the files of failures, also of a job that was killed before it came to that."""
+    def _fail(self, contents: Iterable[bytes]) -> None:
+        message = f"the same bytes came from {self._max_copies} or more URLs"
+        for content in contents:
+            self._manifest.fail_content(content, error="placeholder", message=message)
+
+    def _remove_files(self) -> None:
+        """Removes the files of failures."""
         while files := self._manifest.files_of_failed():
             for _, file in files:
                 (self._images / file).unlink(missing_ok=True)

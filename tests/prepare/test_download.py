@@ -148,6 +148,10 @@ def test_one_content_under_many_urls_goes_also_over_several_runs(picture_server,
         errors = [row.error for row in rows(tmp_path).values()]
         assert errors.count("placeholder") == {3: 0, 5: 4, 6: 5}[count]
         check_agreement(tmp_path)
+    run(urls, "--output", tmp_path / "killed", *QUICK, "--max-copies=0")  # did not come to it
+    run(urls, "--output", tmp_path / "killed", *QUICK, "--max-copies=4")
+    assert [row.error for row in rows(tmp_path / "killed").values()].count("placeholder") == 5
+    check_agreement(tmp_path / "killed")
     urls = write_list(tmp_path / "more.txt", picture_server, paths)
     run(urls, "--output", tmp_path / "kept", *QUICK, "--max-copies=0")
     assert all(row.status == "ok" for row in rows(tmp_path / "kept").values())

@@ -94,7 +94,7 @@ class DownloadJob:
             progress(total, what="download") as bar,
         ):
             recorder = Recorder(manifest, images, max_copies=self.max_copies)
-            recorder.remove_files()
+            recorder.settle()
             shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
             with writing(unfinished):
                 unfinished.mkdir()
