@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.storing import writing
 
 
 @contextlib.contextmanager
@@ -17,9 +18,11 @@ def alone(lock: Path) -> Iterator[None]:
         lock: a file in the folder; it stays, empty.
 
     Raises:
-        PrepareError: another job holds it.
+        PrepareError: another job holds it, or the folder cannot be written to.
     """
-    with lock.open("w") as file:
+    with writing(lock):
+        file = lock.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

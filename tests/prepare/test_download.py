@@ -357,12 +357,17 @@ def test_a_manifest_that_cannot_grow_stops_it(picture_server, tmp_path, monkeypa
     paths = [f"ok/manifest{i}.jpg" for i in range(30)]
     urls = write_list(tmp_path / "urls.txt", picture_server, paths)
 
-    def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+    put = Manifest.put
 
-    monkeypatch.setattr(Manifest, "put", full)
+    def full_while_files_arrive(self, pictures):
+        if (tmp_path / "unfinished").exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        put(self, pictures)
+
+    monkeypatch.setattr(Manifest, "put", full_while_files_arrive)
     fails("database or disk is full. Make room", urls, "--output", tmp_path, *QUICK)
     monkeypatch.undo()
+    check_agreement(tmp_path)
     run(urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 30
     check_agreement(tmp_path)

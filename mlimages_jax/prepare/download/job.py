@@ -25,10 +25,11 @@ from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, Manifest, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
-from mlimages_jax.prepare.storing import writing
+from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
 
 _BLOCK = 500  # rows that are looked up in the manifest at once
+_RESERVE_BYTES = 4 << 20  # of disk, for the last rows of a manifest when pictures have filled it
 _BAD_ROWS = 1000  # so many, and more than good ones: this is no URL list
 
 
@@ -98,6 +99,7 @@ class DownloadJob:
             shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
             with writing(unfinished):
                 unfinished.mkdir()
+                (unfinished / "reserve").write_bytes(os.urandom(_RESERVE_BYTES))
             slots = [unfinished / str(i) for i in range(self.connections)]
             try:
                 _run_until_signal(
@@ -105,6 +107,8 @@ class DownloadJob:
                 )
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
+                with contextlib.suppress(StorageError):  # it would hide the first error
+                    recorder.flush()  # on a full disk the reserve has just made room for these
 
     async def _fetch_all(
         self,
