@@ -15,6 +15,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
@@ -200,10 +201,8 @@ def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Pictu
 @contextlib.contextmanager
 def _new_table(path: Path) -> Iterator[TextIO]:
     """A text file that appears under its name when it is complete."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        complete_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file

@@ -11,6 +11,7 @@ import picture_files
 import pytest
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
+from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.prepare import PrepareError
@@ -19,14 +20,6 @@ from mlimages_jax.prepare.check.command import _plan, check
 from mlimages_jax.prepare.check.record import RecordRules
 from tfds_builders import ml_images
 
-DICTIONARY = """\
-category_index\tcategory_id\tindex_of_parent_category\tcategory name
-0\tn0\t-1\tanimal
-1\tn1\t0\tdog, domestic dog
-2\tn2\t1\tpoodle
-3\tn3\t-1\tvehicle
-4\tn4\t3\tcar
-"""
 QUADRANTS = picture_files.jpeg(picture_files.quadrants())  # 64 x 32
 LABELS = {0: 0.9, 1: 0.9, 4: -1.0}
 TRAIN = "pets-train.array_record-0000{}-of-00002"

@@ -11,6 +11,7 @@ import numpy as np
 import picture_files
 import pytest
 import tyro
+from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data.decode import read_header
@@ -26,14 +27,6 @@ from mlimages_jax.prepare.imports.original_examples import (
 from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from tfds_builders import ml_images
 
-DICTIONARY = """\
-category_index\tcategory_id\tindex_of_parent_category\tcategory name
-0\tn0\t-1\tanimal
-1\tn1\t0\tdog, domestic dog
-2\tn2\t1\tpoodle
-3\tn3\t-1\tvehicle
-4\tn4\t3\tcar
-"""
 QUADRANTS = picture_files.jpeg(picture_files.quadrants())
 NOISE = picture_files.jpeg(picture_files.noise())
 HEADER = "file\trecord\tname\tproblem\tmessage"

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import picture_files
 import pytest
+from five_classes import DICTIONARY
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -19,14 +20,6 @@ from mlimages_jax.prepare.stats import figures
 from mlimages_jax.prepare.stats.command import stats
 from tfds_builders import ml_images
 
-DICTIONARY = """\
-category_index\tcategory_id\tindex_of_parent_category\tcategory name
-0\tn0\t-1\tanimal
-1\tn1\t0\tdog, domestic dog
-2\tn2\t1\tpoodle
-3\tn3\t-1\tvehicle
-4\tn4\t3\tcar
-"""
 TRAIN = """\
 a.jpg\t2:0.9\t4:1
 b.jpg\t1:1\t0:0.5

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import picture_files
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
 from tfds_builders import ml_images
 
-DICTIONARY = """\
-category_index\tcategory_id\tindex_of_parent_category\tcategory name
-0\tn0\t-1\tanimal
-1\tn1\t0\tdog, domestic dog
-2\tn2\t1\tpoodle
-3\tn3\t-1\tvehicle
-4\tn4\t3\tcar
-"""
 TRAIN = [
     "a/red.jpg\t2:0.9\t4:1",
     "grey.jpg\t1:1\t0:0.5",

@@ -13,6 +13,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter, iter_lists
+from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
 
@@ -144,12 +145,13 @@ class PairAdder:
 
     def write_table(self, path: Path) -> None:
         """Writes the pairs, those with the most pictures first."""
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        with (
+            complete_file(path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             file.write("\t".join(_COLUMNS) + "\n")
             for pair in np.argsort(-self.pairs.both, kind="stable").tolist():
                 file.write("\t".join(map(str, self._row(pair))) + "\n")
-        unfinished.replace(path)
 
     def _row(self, pair: int) -> list[object]:
         ids, names = self._hierarchy.ids, self._hierarchy.names

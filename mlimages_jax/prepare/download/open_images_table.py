@@ -8,6 +8,7 @@ the photo id and its secret have not: .../2034/<id>_<secret>_o.jpg.
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 import sqlite3
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.progress import progress
 
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
@@ -123,10 +125,10 @@ def _is_made_of(index: Path, made_of: str) -> bool:
 
 def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
     """Fills a new file without a journal, sorts it, and gives it its name."""
-    unfinished = index.with_name(f"{index.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    db = sqlite3.connect(unfinished, isolation_level=None)
-    try:
+    with (
+        complete_file(index) as unfinished,
+        contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as db,
+    ):
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA synchronous = OFF")
         db.execute(f"CREATE TABLE photos ({', '.join(Photo._fields)})")
@@ -138,9 +140,6 @@ def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
         db.execute("CREATE TABLE made_of (files)")
         db.execute("INSERT INTO made_of VALUES (?)", (made_of,))
         db.execute("COMMIT")
-    finally:
-        db.close()
-    unfinished.replace(index)
 
 
 def _photos(path: Path) -> Iterator[Photo]:

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from mlimages_jax.data.decode import BadPicture, verify
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.imports.manual_dir import (
     DICTIONARY,
     LIST_SUFFIX,
@@ -109,9 +110,8 @@ def add_picture(images: Path, name: str, data: bytes) -> str:
             path = path.with_stem(f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f"{path.name}.unfinished")
-            unfinished.write_bytes(data)
-            unfinished.replace(path)
+            with complete_file(path) as unfinished:
+                unfinished.write_bytes(data)
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         message = f"one name for a file and a folder: {error}"
         raise UnusableRecordError("name", message, name) from error

@@ -21,6 +21,7 @@ from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, ShardFile
+from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.stats.table import table
@@ -276,11 +277,8 @@ def _write_classes(statistics: ListStatistics, path: Path) -> None:
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file that appears under its name when it is complete."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        write(unfinished)
-        unfinished.replace(path)
+        with complete_file(path) as unfinished:
+            write(unfinished)
     except OSError as error:
         raise _no_place(path, error) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
