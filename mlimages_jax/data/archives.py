@@ -14,7 +14,6 @@ Nothing an archive says is believed. Absolute names, "..", names that are not UT
 and the second of two equal names are left out, and reported.
 """
 
-import functools
 import gzip
 import os
 import sys
@@ -78,8 +77,13 @@ def members(path: str | os.PathLike[str], *, on_error: OnError | None = None) ->
     """
     with Archive(path) as archive:
         if archive.compressed:
-            raise ArchiveError(f"{path}: compressed; run gunzip on it, or read it with `stream`")
-        yield from _flattened(archive, on_error)
+            raise ArchiveError(f"{path}: compressed; run gunzip on it")
+        for entry in archive.entries(on_error=on_error):
+            if is_tar(entry):
+                for member in archive.entries(within=entry, on_error=on_error):
+                    yield member._replace(name=f"{folder_of(entry)}/{member.name}")
+            else:
+                yield entry
 
 
 def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
@@ -103,26 +107,6 @@ def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
             "its last; get the archive anew"
         )
     return data
-
-
-def stream(
-    path: str | os.PathLike[str], *, on_error: OnError | None = None
-) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Reads an archive from its beginning to its end, compressed (gzip) or not.
-
-    Args:
-        path: of the outer tar.
-        on_error: as for `members`.
-
-    Yields:
-        (name, a function that returns the bytes); call it, if at all, before taking the next.
-
-    Raises:
-        ArchiveError: as `members`; the function as `read`.
-    """
-    with Archive(path) as archive:
-        for member in _flattened(archive, on_error):
-            yield member.name, functools.partial(archive.read, member)
 
 
 class Archive:
@@ -280,15 +264,6 @@ def is_tar(member: Member) -> bool:
 def folder_of(member: Member) -> str:
     """The folder that the members of an inner tar are in: sets/n01440764.tar gives n01440764."""
     return PurePosixPath(member.name).stem
-
-
-def _flattened(archive: Archive, on_error: OnError | None) -> Iterator[Member]:
-    for entry in archive.entries(on_error=on_error):
-        if is_tar(entry):
-            for member in archive.entries(within=entry, on_error=on_error):
-                yield member._replace(name=f"{folder_of(entry)}/{member.name}")
-        else:
-            yield entry
 
 
 def _check_size(path: object, member: Member) -> None:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import json
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from array_record.python import array_record_data_source
@@ -23,6 +23,22 @@ Then build the data set once:
   python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
+
+
+class Shard(NamedTuple):
+    """A file of records.
+
+    Attributes:
+        split: its split's name.
+        number: among the files of the split, from 0.
+        path: of the file.
+        num_records: in it.
+    """
+
+    split: str
+    number: int
+    path: epath.Path
+    num_records: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,24 +87,31 @@ class DataSet:
         """The category file, for `Hierarchy.from_file`."""
         return self.folder / "dictionary.txt"
 
+    def shards(self) -> dict[str, list["Shard"]]:
+        """The files of each split, as dataset_info.json promises them."""
+        info = json.loads((self.folder / "dataset_info.json").read_text())
+        return {entry["name"]: self._shards_of(info, entry) for entry in info["splits"]}
+
+    def _shards_of(self, info: dict[str, Any], split: dict[str, Any]) -> list["Shard"]:
+        lengths = [int(length) for length in split["shardLengths"]]
+        names = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info["fileFormat"]}
+        shards = []
+        for number, length in enumerate(lengths):
+            place = f"{number:05d}-of-{len(lengths):05d}"
+            file = split["filepathTemplate"].format(**names, SHARD_X_OF_Y=place)
+            shards.append(Shard(split["name"], number, self.folder / file, length))
+        return shards
+
     def records(self, split: str) -> "Records":
         """The serialised records of a split, random access.
 
         Raises:
             ValueError: when the data set has no such split.
         """
-        info = json.loads((self.folder / "dataset_info.json").read_text())
-        splits = {entry["name"]: entry for entry in info["splits"]}
-        if split not in splits:
-            raise ValueError(f"{self.folder} has no split {split!r}; it has {sorted(splits)}")
-        template = splits[split]["filepathTemplate"]
-        count = len(splits[split]["shardLengths"])
-        names = {"DATASET": info["name"], "SPLIT": split, "FILEFORMAT": info["fileFormat"]}
-        paths = [
-            self.folder / template.format(**names, SHARD_X_OF_Y=f"{i:05d}-of-{count:05d}")
-            for i in range(count)
-        ]
-        return Records([str(path) for path in paths])
+        shards = self.shards()
+        if split not in shards:
+            raise ValueError(f"{self.folder} has no split {split!r}; it has {sorted(shards)}")
+        return Records([str(shard.path) for shard in shards[split]])
 
 
 class RandomAccess(Protocol):

@@ -8,9 +8,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.sources import DataSet, Shard
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.problems import Problem
@@ -19,22 +18,6 @@ CHECKSUMS = "checksums.txt"
 SKIPPED = "skipped.tsv"
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
 _STRAY = re.compile(r"\.array_record|^unfinished-|\.unfinished$")
-
-
-class ShardFile(NamedTuple):
-    """A file of records, as dataset_info.json promises it.
-
-    Attributes:
-        split: its split's name.
-        number: among the files of the split, from 0.
-        path: of the file.
-        num_records: in it.
-    """
-
-    split: str
-    number: int
-    path: Path
-    num_records: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +36,7 @@ class BuiltSet:
     """
 
     folder: Path
-    shards: dict[str, list[ShardFile]]
+    shards: dict[str, list[Shard]]
     num_classes: int
     max_labels: int
     short_side: int | None
@@ -71,9 +54,8 @@ class BuiltSet:
         """
         try:
             data_set = DataSet.open(folder)
-            info = json.loads((folder / "dataset_info.json").read_text())
             metadata = json.loads((folder / "metadata.json").read_text())
-            shards = {entry["name"]: _shards(folder, info, entry) for entry in info["splits"]}
+            shards = data_set.shards()
             short_side, skipped = metadata["short_side"], dict(metadata["skipped"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise PrepareError(
@@ -95,7 +77,7 @@ class BuiltSet:
             skipped=skipped,
         )
 
-    def shards_of(self, splits: Sequence[str]) -> list[ShardFile]:
+    def shards_of(self, splits: Sequence[str]) -> list[Shard]:
         """The files of some splits; of all, if none is named.
 
         Raises:
@@ -186,19 +168,3 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shards(folder: Path, info: dict[str, Any], split: dict[str, Any]) -> list[ShardFile]:
-    """The rule of `DataSet.records`, with the numbers of records."""
-    lengths = [int(length) for length in split["shardLengths"]]
-    names = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info["fileFormat"]}
-    files = (
-        split["filepathTemplate"].format(
-            **names, SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}"
-        )
-        for number in range(len(lengths))
-    )
-    return [
-        ShardFile(split["name"], number, folder / file, length)
-        for number, (file, length) in enumerate(zip(files, lengths, strict=True))
-    ]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reading archives: against the tarfile module, whole, cut anywhere, damaged and hostile."""
 
+import functools
 import gzip
 import io
 import os
@@ -17,9 +18,10 @@ from mlimages_jax.data.archives import (
     MAX_MEMBER_BYTES,
     Archive,
     ArchiveError,
+    folder_of,
+    is_tar,
     members,
     read,
-    stream,
 )
 
 SYNSETS = {
@@ -58,6 +60,16 @@ def unended_gzip(data: bytes) -> bytes:
         packer.write(data)
         packer.flush()
         return file.getvalue()
+
+
+def stream(path: Path, *, on_error=None):
+    """Yields names and functions that read, for any archive, in its order."""
+    with Archive(path) as archive:
+        for entry in archive.entries(on_error=on_error):
+            inside = archive.entries(within=entry, on_error=on_error) if is_tar(entry) else [entry]
+            folder = f"{folder_of(entry)}/" if is_tar(entry) else ""
+            for member in inside:
+                yield folder + member.name, functools.partial(archive.read, member)
 
 
 def unchanged(header: tarfile.TarInfo) -> None:

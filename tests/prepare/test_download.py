@@ -391,6 +391,8 @@ def test_a_net_that_is_gone_ends_it(tmp_path):
     options = [tmp_path / "urls.txt", "--output", tmp_path, *QUICK, "--retries=0"]
     fails("50 attempts in a row got no answer", *options, "--give-up-after=50")
     assert 0 < len(rows(tmp_path)) < 100
+    fails("not one picture arrived", *options, "--give-up-after=0")
+    assert len(rows(tmp_path)) == 300
 
 
 def test_not_one_picture(picture_server, tmp_path):

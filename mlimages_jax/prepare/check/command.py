@@ -10,9 +10,10 @@ from typing import Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
+from mlimages_jax.data.sources import Shard
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.built_set import BuiltSet, ShardFile, read_checksums, read_skipped
+from mlimages_jax.prepare.built_set import BuiltSet, read_checksums, read_skipped
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import RecordRules
 from mlimages_jax.prepare.check.shard import ShardChecker
@@ -93,7 +94,7 @@ def check(
     print(f"{what}: all right")
 
 
-_Plan = Iterator[tuple[ShardFile, Sequence[int] | None]]
+_Plan = Iterator[tuple[Shard, Sequence[int] | None]]
 
 
 def _problems(built: BuiltSet, checker: ShardChecker, plan: _Plan) -> Iterator[Problem]:
@@ -102,7 +103,7 @@ def _problems(built: BuiltSet, checker: ShardChecker, plan: _Plan) -> Iterator[P
         yield from checker.problems(shard, numbers)
 
 
-def _plan(shards: list[ShardFile], sample: int | None) -> _Plan:
+def _plan(shards: list[Shard], sample: int | None) -> _Plan:
     """Yields every shard and the numbers of the records to look at; None: all."""
     if sample is None:
         yield from ((shard, None) for shard in shards)

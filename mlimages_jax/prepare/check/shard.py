@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from mlimages_jax.data.sources import RandomAccess, Records
-from mlimages_jax.prepare.built_set import ShardFile, sha256
+from mlimages_jax.data.sources import RandomAccess, Records, Shard
+from mlimages_jax.prepare.built_set import sha256
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules
 from mlimages_jax.prepare.problems import Problem
@@ -42,7 +42,7 @@ class ShardChecker:
     pool: ThreadPoolExecutor
     bar: tqdm
 
-    def problems(self, shard: ShardFile, numbers: Sequence[int] | None = None) -> Iterator[Problem]:
+    def problems(self, shard: Shard, numbers: Sequence[int] | None = None) -> Iterator[Problem]:
         """Finds what is wrong with a file.
 
         Args:
@@ -66,7 +66,7 @@ class ShardChecker:
             yield from self._hash_problems(shard, digest)
 
     def _record_problems(
-        self, shard: ShardFile, records: RandomAccess, numbers: Sequence[int] | None
+        self, shard: Shard, records: RandomAccess, numbers: Sequence[int] | None
     ) -> Iterator[Problem]:
         rows = None
         if self.listed is not None and (numbers is None or len(numbers)):
@@ -89,7 +89,7 @@ class ShardChecker:
                 message = "the list has a row for this shard, skipped.tsv none, and no record is it"
                 yield Problem(shard.path.name, None, name, "list", message)
 
-    def _hash_problems(self, shard: ShardFile, digest: "Future[str]") -> Iterator[Problem]:
+    def _hash_problems(self, shard: Shard, digest: "Future[str]") -> Iterator[Problem]:
         assert self.checksums is not None
         expected = self.checksums.get(shard.path.name)
         if expected is None:
@@ -102,7 +102,7 @@ class ShardChecker:
             yield _about(shard, "hash", f"it cannot be read: {error}")
 
 
-def _about(shard: ShardFile, problem: str, message: str) -> Problem:
+def _about(shard: Shard, problem: str, message: str) -> Problem:
     return Problem(shard.path.name, None, "", problem, message)
 
 

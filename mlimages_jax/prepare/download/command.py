@@ -73,7 +73,8 @@ def download(
         max_redirects: in a row.
         max_copies: the same bytes under so many URLs are a placeholder; 0: they never are.
         max_wait: seconds; a server that asks to be left alone for longer is given up for this run.
-        give_up_after: attempts in a row that nobody answers end the run: the network is gone.
+        give_up_after: attempts in a row that nobody answers end the run: the network is gone. 0:
+            never, for a list whose hosts are mostly gone.
         open_images_table: Open Images' CSV files of image URLs; an index of them is made once.
         sources: which to try, in this order, for pictures of that table.
         user_agent: says who asks; add an address at which you can be reached.

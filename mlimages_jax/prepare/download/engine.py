@@ -9,6 +9,7 @@ import asyncio
 import collections
 import dataclasses
 import functools
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,7 @@ class Patience:
     Attributes:
         retries: further attempts of a source after a passing failure.
         max_wait: seconds; a server that asks for more is given up until another run.
-        give_up_after: pictures in a row without any answer from anybody end the job.
+        give_up_after: attempts in a row without any answer from anybody end the job; 0: never.
     """
 
     retries: int = 2
@@ -177,7 +178,8 @@ class DownloadEngine:
     async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
         try:
             url = item.sources[item.source].url
-            item.http_status = await self._fetcher.fetch(url, unfinished)
+            await self._fetcher.fetch(url, unfinished)
+            item.http_status = 200  # `fetch` takes nothing else
             await self._store(item, unfinished)
             self._heard(host)
         except FetchError as error:
@@ -270,7 +272,7 @@ class DownloadEngine:
                 pause = error.retry_after or _FIRST_PAUSE * self._busy_answers[host]
                 self._queues.pause(host, min(pause, self._patience.max_wait))
         self._silence = self._silence + 1 if error is not None and error.is_network else 0
-        if self._silence >= self._patience.give_up_after:
+        if self._silence >= (self._patience.give_up_after or math.inf):
             raise PrepareError(
                 f"{self._silence:,} attempts in a row got no answer, the last one from {host}: "
                 f"{error}. Is this machine on the net? Then start again with --retry-failed "

@@ -123,11 +123,8 @@ class Fetcher:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, path: Path) -> int:
-        """Writes the answer to a file, which is incomplete where this raises.
-
-        Returns:
-            The HTTP status, 200.
+    async def fetch(self, url: str, path: Path) -> None:
+        """Writes the answer, of HTTP status 200, to a file, which is incomplete where this raises.
 
         Raises:
             FetchError: there is no answer, or one that is no file.
@@ -138,7 +135,7 @@ class Fetcher:
             for _ in range(self._limits.max_redirects + 1):
                 following = await self._request(target, path)
                 if following is None:
-                    return 200
+                    return
                 target = following
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _classify(error) from error

@@ -27,9 +27,6 @@ class HostQueues(Generic[Job]):
 
     Args:
         per_host: jobs of one host that may be in work at a time.
-
-    Attributes:
-        waiting: jobs that are not in work.
     """
 
     def __init__(self, *, per_host: int):
@@ -39,11 +36,9 @@ class HostQueues(Generic[Job]):
         self._later: list[tuple[float, int, str, Job | None]] = []
         self._ties = itertools.count()
         self._changed = asyncio.Event()
-        self.waiting = 0
 
     def add(self, host: str, job: Job, *, delay: float = 0.0) -> None:
         """Queues a job; one with a delay, in seconds, stays out of sight until then."""
-        self.waiting += 1
         if delay > 0:
             self._push_later(time.monotonic() + delay, host, job)
         else:
@@ -60,7 +55,6 @@ class HostQueues(Generic[Job]):
         while True:
             self._wake()
             if (found := self._take()) is not None:
-                self.waiting -= 1
                 return found
             self._changed.clear()
             timeout = self._later[0][0] - time.monotonic() if self._later else None

@@ -3,11 +3,12 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from tqdm import tqdm
 from tyro.conf import Positional
 
 from mlimages_jax.data.archives import Archive, ArchiveError
@@ -15,7 +16,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction, FinishedTars
 from mlimages_jax.prepare.extract.wanted import MISSING, Everything, ListedNames, Wanted
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Manifest
+from mlimages_jax.prepare.manifest import Manifest, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
@@ -109,8 +110,13 @@ def _recall(wanted: ListedNames, manifest: Manifest, images: Path) -> int:
     if not len(manifest):
         return 0
     with progress(len(manifest), what=manifest.path.name, unit=" rows") as bar:
-        bar.iterable = manifest
-        return wanted.recall(bar, images)
+        return wanted.recall(_counted(manifest, bar), images)
+
+
+def _counted(pictures: Iterable[Picture], bar: tqdm) -> Iterator[Picture]:
+    for picture in pictures:
+        yield picture
+        bar.update()
 
 
 def _record_missing(wanted: ListedNames, recorder: Recorder, archives: Sequence[Path]) -> None:

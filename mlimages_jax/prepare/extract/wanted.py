@@ -43,9 +43,6 @@ class Wanted(Protocol):
     def failed(self, name: str) -> None:
         """Takes back a claim: another copy of this picture would be welcome."""
 
-    def missing(self) -> Iterator[str]:
-        """Names of which nothing is known, when all archives have been read."""
-
 
 class Everything:
     """Every member, under its own name, unless the manifest has it already."""
@@ -64,10 +61,6 @@ class Everything:
 
     def failed(self, name: str) -> None:
         """See `Wanted`."""
-
-    def missing(self) -> Iterator[str]:
-        """See `Wanted`."""
-        return iter(())
 
 
 class ListedNames:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from tyro.conf import Positional
 
-from mlimages_jax.data.sources import Records, parse_record
+from mlimages_jax.data.sources import Records, Shard, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.built_set import BuiltSet, ShardFile
+from mlimages_jax.prepare.built_set import BuiltSet
 from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
@@ -215,7 +215,7 @@ def _open(
 
 
 def _read_shards(
-    shards: Sequence[ShardFile], *, num_classes: int, problems: ProblemList
+    shards: Sequence[Shard], *, num_classes: int, problems: ProblemList
 ) -> Iterator[LabelList]:
     rows = itertools.chain.from_iterable(
         _read_shard(shard, num_classes=num_classes, problems=problems) for shard in shards
@@ -225,7 +225,7 @@ def _read_shards(
 
 
 def _read_shard(
-    shard: ShardFile, *, num_classes: int, problems: ProblemList
+    shard: Shard, *, num_classes: int, problems: ProblemList
 ) -> Iterator[tuple[str, list[int], list[float]]]:
     """Yields the rows of a file; a damaged record costs itself, a damaged index the whole file."""
     file = shard.path.name
