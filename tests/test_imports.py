@@ -32,6 +32,7 @@ ALLOWED = {
     "top_k": {"average_precision"},
     "metrics": {"average_precision", "top_k"},
     "models.resnet": {"models.batch_norm"},
+    "models.architecture": {"models.resnet"},
     "losses": {"models.batch_norm"},
     "state": {"losses", "sharding"},
     "steps": {"losses", "state", "data", "data.augment"},
