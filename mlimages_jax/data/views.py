@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a stored picture becomes a view of one size: for training at random, for evaluation fixed."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+
+from mlimages_jax.data import transforms
+from mlimages_jax.data.decode import BadPicture, decode, read_header
+
+Protocol = Literal["central", "short_side", "ten_crop", "whole"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingView:
+    """How a training picture is cut.
+
+    Attributes:
+        size: side of the result in pixels.
+        area: range of the crop's share of the picture.
+        aspect: range of the crop's width / height.
+        interpolation: see `transforms.crop_and_resize`.
+        flip: mirror half of the pictures.
+        distort: (uint8 [S, S, 3], generator) -> the same, after crop and flip; None does nothing.
+    """
+
+    size: int
+    area: tuple[float, float] = (0.7, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.33)
+    interpolation: transforms.Interpolation = "linear"
+    flip: bool = True
+    distort: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+
+    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        """JPEG bytes to uint8 [size, size, 3]; a large JPEG is decoded at 1/2, 1/4 or 1/8.
+
+        Raises:
+            BadPicture: when it cannot be decoded.
+        """
+        header = read_header(data)
+        box = transforms.sample_crop(
+            rng, header.height, header.width, area=self.area, aspect=self.aspect
+        )
+        image = decode(
+            data,
+            min_height=math.ceil(self.size * header.height / box.height),
+            min_width=math.ceil(self.size * header.width / box.width),
+        )
+        box = _scale_box(box, image.shape[0] / header.height, image.shape[1] / header.width)
+        image = transforms.crop_and_resize(image, box, self.size, interpolation=self.interpolation)
+        if self.flip and rng.random() < 0.5:
+            image = transforms.flip(image)
+        return self.distort(image, rng) if self.distort else image
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationView:
+    """How an evaluation picture is cut: one of the published protocols, or the whole picture.
+
+    Attributes:
+        size: side of the result in pixels.
+        protocol: "central" (the middle 80% of each side, exact, float32), "short_side" (short side
+            to 256/224 of the size, then the centre, uint8), "ten_crop" (scaled the same, four
+            corners and the centre, mirrored too, uint8) or "whole" (all of it squeezed to a
+            square, uint8).
+    """
+
+    size: int
+    protocol: Protocol = "central"
+
+    def __call__(self, data: bytes) -> np.ndarray:
+        """JPEG bytes to [size, size, 3], or to [10, size, size, 3] of ten crops.
+
+        Raises:
+            BadPicture: when it cannot be decoded.
+        """
+        image = decode(data)
+        if self.protocol == "central":
+            return transforms.central_view(image, self.size)
+        if self.protocol in ("short_side", "ten_crop"):
+            one = self.protocol == "short_side"
+            cut = transforms.short_side_view if one else transforms.ten_crop_views
+            try:
+                return cut(image, self.size)
+            except ValueError as error:
+                raise BadPicture("elongated", str(error)) from error
+        box = transforms.CropBox(0, 0, *image.shape[:2])
+        return transforms.crop_and_resize(image, box, self.size, interpolation="area")
+
+    @property
+    def empty(self) -> np.ndarray:
+        """A black result."""
+        views = (10,) if self.protocol == "ten_crop" else ()
+        dtype = np.float32 if self.protocol == "central" else np.uint8
+        return np.zeros((*views, self.size, self.size, 3), dtype)
+
+
+def _scale_box(box: transforms.CropBox, vertical: float, horizontal: float) -> transforms.CropBox:
+    """The box in a picture decoded at a fraction of its size, rounded inwards at its far edges."""
+    return transforms.CropBox(
+        top=int(box.top * vertical),
+        left=int(box.left * horizontal),
+        height=max(1, int(box.height * vertical)),
+        width=max(1, int(box.width * horizontal)),
+    )
