@@ -35,6 +35,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.batch_size = BATCH  # pictures, over all devices
     config.group_size = 32  # pictures that share BatchNorm statistics and class counts: one worker
     config.total_steps = round(EPOCHS * TRAIN_PICTURES / BATCH)  # 257,955
+    config.resize = ()  # further sizes: ((from step, image size, batch size), ...)
 
     config.crop = ConfigDict()
     config.crop.area = (0.7, 1.0)  # share of the picture, train.py: area_cover
@@ -45,6 +46,10 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.augmentation = ConfigDict()
     config.augmentation.colour = True  # image_preprocessing.py: distort_color
     config.augmentation.rotation = True  # image_preprocessing.py: +-45 degrees
+    config.augmentation.rand_augment = 0  # operations a picture (Cubuk et al., 2020); 0: none
+    config.augmentation.magnitude = 9.0  # of these operations, 0 to 10
+    config.augmentation.mixup = 0.0  # alpha (Zhang et al., 2018); 0: off
+    config.augmentation.cutmix = 0.0  # alpha (Yun et al., 2019); 0: off
 
     config.model = ConfigDict()
     config.model.stage_sizes = (3, 4, 23, 3)  # ResNet-101
@@ -67,6 +72,8 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.loss.asymmetric.gamma_positive = 0.0
     config.loss.asymmetric.gamma_negative = 4.0
     config.loss.asymmetric.clip = 0.05
+    config.loss.softmax = ConfigDict()  # for one class a picture
+    config.loss.softmax.label_smoothing = 0.0  # Szegedy et al., 2016, section 7
 
     config.schedule = ConfigDict()
     config.schedule.name = "pretraining"  # or staircase, cosine, with a section of that name
@@ -84,11 +91,15 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-4  # train.sh: L2 on kernels and the classifier's bias
     config.optimizer.norm_weight_decay = 0.0  # train.py leaves BatchNorm out
+    config.optimizer.freeze = ()  # patterns of parameters that stay: ("stem/*", "stage0_*")
+    config.optimizer.learning_rate_factors = ()  # (("head/*", 10.0), ...), the last match counts
+    config.optimizer.average_decay = 0.0  # of moving averages of the weights; 0: none are kept
 
     config.evaluation = ConfigDict()
-    config.evaluation.splits = ("val",)  # pictures and table at the end are of the first
+    config.evaluation.splits = ("val",)  # pictures and tables at the end are of the first
     config.evaluation.batch_size = 1_024
-    config.evaluation.protocol = "central"  # or short_side, whole
+    config.evaluation.sizes = ()  # pixels; none: config.image_size
+    config.evaluation.protocols = ("central",)  # or short_side, ten_crop, whole
     config.evaluation.threshold = 0.7  # confidence from which a label is true, as in the loss
     config.evaluate_every = 4_400  # steps, about an epoch; 0: only at the end
 
@@ -104,5 +115,5 @@ def get_config(variant: str = "released") -> ConfigDict:
 
     config.log_every = 100  # steps
     config.fsdp_min_size = 0  # elements from which on a parameter is sharded; 0: all replicated
-    config.init_from = ""  # a workdir, a checkpoint folder or a step to take the parameters from
+    config.init_from = ""  # a workdir, a checkpoint folder or a step to take the weights from
     return config

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64
     config.group_size = 64  # of BatchNorm; smaller groups have noisy statistics and learn slower
     config.total_steps = 1100
+    config.resize = ()
 
     config.crop = ConfigDict()
     config.crop.area = (0.7, 1.0)
@@ -32,6 +33,10 @@ def get_config() -> ConfigDict:
     config.augmentation = ConfigDict()
     config.augmentation.colour = False  # colours are classes here
     config.augmentation.rotation = False  # a turned square is another class to learn
+    config.augmentation.rand_augment = 0
+    config.augmentation.magnitude = 9.0
+    config.augmentation.mixup = 0.0
+    config.augmentation.cutmix = 0.0
 
     config.model = ConfigDict()
     config.model.stage_sizes = (1, 1, 1)
@@ -50,6 +55,8 @@ def get_config() -> ConfigDict:
     config.loss.weighted.positive_weight = 4.0  # 12 is for classes of one picture in a thousand
     config.loss.weighted.threshold = 0.7
     config.loss.weighted.negative_selection = 0.1
+    config.loss.softmax = ConfigDict()
+    config.loss.softmax.label_smoothing = 0.0
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"
@@ -63,11 +70,15 @@ def get_config() -> ConfigDict:
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-4
     config.optimizer.norm_weight_decay = 0.0
+    config.optimizer.freeze = ()
+    config.optimizer.learning_rate_factors = ()
+    config.optimizer.average_decay = 0.0
 
     config.evaluation = ConfigDict()
     config.evaluation.splits = ("val",)
     config.evaluation.batch_size = 128
-    config.evaluation.protocol = "whole"
+    config.evaluation.sizes = ()
+    config.evaluation.protocols = ("whole",)
     config.evaluation.threshold = 0.7
     config.evaluate_every = 550
 

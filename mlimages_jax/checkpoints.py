@@ -2,8 +2,8 @@
 """Checkpoints by Orbax: asynchronous, free of topology, checked before they are believed.
 
 The only file of training that imports orbax. A checkpoint is a plain tree of global arrays
-(`step`, `params`, `batch_stats`, `opt_state`, `class_counts`) without any trace of the number of
-processes or devices; the position in the data is `step`.
+(`step`, `params`, `batch_stats`, `opt_state`, `class_counts`, `averages`) without any trace of the
+number of processes or devices; the position in the data is `step`.
 """
 
 import contextlib
@@ -16,7 +16,11 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from mlimages_jax.models import architecture
 from mlimages_jax.state import TrainState
+
+HEAD = "head"  # the module whose shape follows the number of classes
+MAX_LISTED = 40  # differences that an error lists
 
 
 class CheckpointMismatchError(ValueError):
@@ -99,30 +103,45 @@ class Checkpoints:
 
 def latest_step(directory: epath.PathLike) -> int | None:
     """The newest finished step under a checkpoint folder, or None."""
-    folder = epath.Path(directory)
-    if not folder.is_dir():
-        return None
-    steps = (int(child.name) for child in folder.iterdir() if child.name.isdigit())
-    return max(steps, default=None)
+    return max(_steps_in(epath.Path(directory)), default=None)
 
 
-def resolve(path: epath.PathLike) -> epath.Path:
-    """The step folder that a path names: a step, a checkpoint folder or a workdir.
+def find(path: epath.PathLike) -> list[epath.Path]:
+    """The step folders that a path names, oldest first.
 
-    Raises:
-        FileNotFoundError: when none of them holds a finished checkpoint.
+    Args:
+        path: a step, a checkpoint folder or a workdir; may not exist yet.
     """
     path = _absolute(path)
     with contextlib.suppress(ValueError):
         if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
-            return path
+            return [path]
     for folder in (path / "checkpoints", path):
-        step = latest_step(folder)
-        if step is not None:
-            return folder / str(step)
-    raise FileNotFoundError(
-        f"{path} holds no checkpoint: give a workdir, its checkpoints folder, or one step of it"
-    )
+        if steps := _steps_in(folder):
+            return [folder / str(step) for step in sorted(steps)]
+    return []
+
+
+def resolve(path: epath.PathLike) -> epath.Path:
+    """The newest of the step folders that a path names.
+
+    Raises:
+        FileNotFoundError: when it names no finished checkpoint.
+    """
+    folders = find(path)
+    if not folders:
+        raise FileNotFoundError(
+            f"{_absolute(path)} holds no checkpoint: give a workdir, its checkpoints folder, or "
+            "one step of it"
+        )
+    return folders[-1]
+
+
+def classes_of(path: epath.PathLike) -> epath.Path | None:
+    """The category file kept in the workdir of a checkpoint, if there is one."""
+    folder = resolve(path)
+    candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]
+    return next((file for file in candidates if file.exists()), None)
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:
@@ -132,7 +151,7 @@ def load(path: epath.PathLike) -> dict[str, Any]:
         path: a workdir, a checkpoint folder or a step.
 
     Returns:
-        {"step", "params", "batch_stats", "opt_state", "class_counts"}.
+        {"step", "params", "batch_stats", "opt_state", "class_counts", "averages"}.
 
     Raises:
         FileNotFoundError: when there is no checkpoint.
@@ -147,28 +166,106 @@ def load(path: epath.PathLike) -> dict[str, Any]:
     return ocp.load(folder, like)
 
 
-def restore_weights(path: epath.PathLike, like: TrainState) -> tuple[Any, Any]:
-    """Parameters and running statistics from another run, everything else left alone.
+def config_of(path: epath.PathLike) -> dict[str, Any]:
+    """The JSON values saved with a checkpoint; empty when there are none.
+
+    Raises:
+        FileNotFoundError: when there is no checkpoint.
+    """
+    return dict(ocp.metadata(resolve(path)).custom_metadata or {})
+
+
+def load_weights(
+    path: epath.PathLike, place: jax.sharding.Sharding, *, averaged: bool = True
+) -> dict[str, Any]:
+    """Parameters and running statistics alone.
+
+    Args:
+        path: a workdir, a checkpoint folder or a step.
+        place: where every array goes.
+        averaged: take the averages where the checkpoint has them.
+
+    Returns:
+        {"params", "batch_stats"}, nested dicts of arrays.
+
+    Raises:
+        FileNotFoundError: when there is no checkpoint.
+    """
+    folder = resolve(path)
+    saved, prefix = _saved_weights(folder, averaged=averaged)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        saved,
+        is_leaf=_is_array,
+    )
+    return _load_part(folder, like, prefix=prefix)
+
+
+def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
+    """Parameters and running statistics of another run, to start from.
+
+    The averaged ones are taken where the checkpoint has them. A classifier for another number of
+    classes is left out; everything else has to fit.
 
     Args:
         path: a workdir, a checkpoint folder or a step.
         like: gives names, shapes, dtypes and shardings.
 
     Returns:
-        (params, batch_stats).
+        {"params", "batch_stats"}; "params" lacks "head" where the classes differ in number.
 
     Raises:
         FileNotFoundError: when there is no checkpoint.
-        CheckpointMismatchError: lists every leaf that differs.
+        CheckpointMismatchError: lists the leaves that differ.
     """
     folder = resolve(path)
-    wanted = {"params": like.params, "batch_stats": like.batch_stats}
+    wanted = like.weights
+    saved, prefix = _saved_weights(folder, averaged=True)
+    if not _same_head(saved["params"], wanted["params"]):
+        wanted, saved = (
+            {
+                **tree,
+                "params": {name: part for name, part in tree["params"].items() if name != HEAD},
+            }
+            for tree in (wanted, saved)
+        )
+    _check(saved, wanted, where=folder)
+    return _load_part(folder, wanted, prefix=prefix)
+
+
+def _saved_weights(folder: epath.Path, *, averaged: bool) -> tuple[dict[str, Any], str]:
+    """Metadata of the arrays, and the name that they are under ("" for none)."""
     saved = ocp.metadata(folder).metadata
-    _check({name: saved.get(name) for name in wanted}, wanted, where=folder)
+    prefix = "averages" if averaged and saved.get("averages") else ""
+    saved = saved[prefix] if prefix else saved
+    return {name: saved.get(name) or {} for name in ("params", "batch_stats")}, prefix
+
+
+def _load_part(folder: epath.Path, like: dict[str, Any], *, prefix: str) -> dict[str, Any]:
+    """The arrays of `like`, of which the checkpoint holds more."""
     loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
     with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
-        restored = ocp.load(folder, wanted)
-    return restored["params"], restored["batch_stats"]
+        restored = ocp.load(folder, {prefix: like} if prefix else like)
+    return restored[prefix] if prefix else restored
+
+
+def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """False when only the number of classes differs."""
+    theirs, ours = (tree.get(HEAD, {}).get("kernel") for tree in (saved, wanted))
+    if theirs is None or ours is None or theirs.shape[0] != ours.shape[0]:
+        return True  # not a matter of classes: `_check` tells
+    return theirs.shape == ours.shape
+
+
+def _without_head(weights: dict[str, Any]) -> dict[str, Any]:
+    params = {name: module for name, module in weights["params"].items() if name != HEAD}
+    return {**weights, "params": params}
+
+
+def _steps_in(folder: epath.Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
@@ -186,10 +283,23 @@ def _check(saved: Any, wanted: Any, *, where: epath.Path) -> None:
         if theirs[name] != ours[name]
     ]
     if lines:
+        more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise CheckpointMismatchError(
-            f"{where} does not fit the configured state. Use the configuration it was saved with "
-            "or another workdir. Differences:\n" + "\n".join(sorted(lines))
+            f"{where} does not fit the configured state{_depths(saved, wanted)}. Use the "
+            "configuration it was saved with or another workdir. Differences:\n"
+            + "\n".join(sorted(lines)[:MAX_LISTED] + more)
         )
+
+
+def _depths(saved: Any, wanted: Any) -> str:
+    """Names the depths where they differ, which a list of hundreds of leaves does not."""
+    try:
+        theirs, ours = (architecture.stage_sizes(tree["params"]) for tree in (saved, wanted))
+    except architecture.UnknownArchitectureError:
+        return ""
+    if theirs == ours:
+        return ""
+    return f" (its stages have {theirs} blocks, the configuration's model.stage_sizes are {ours})"
 
 
 def _describe(tree: Any) -> dict[str, str]:

@@ -6,15 +6,23 @@ Nothing below this module and the tasks sees a ConfigDict.
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import scipy.special
 from ml_collections import ConfigDict
 
 from mlimages_jax import losses, optimizers
-from mlimages_jax.data.pipeline import EvaluationView, TrainingView
+from mlimages_jax.calibration import calibrated_probability
+from mlimages_jax.data import augment, mixing, rand_augment
+from mlimages_jax.data.views import PROTOCOLS, EvaluationView, TrainingView
 from mlimages_jax.models.resnet import ResNet
+from mlimages_jax.phases import Phase, make_phases
+from mlimages_jax.steps import Mixing
 
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (
@@ -54,6 +62,30 @@ def model(config: ConfigDict, *, num_classes: int) -> ResNet:
     return ResNet(num_classes, group_size=config.group_size, dtype=jnp.dtype(dtype), **arguments)
 
 
+def phases(config: ConfigDict) -> list[Phase]:
+    """The parts of the training in which sizes stay the same.
+
+    Raises:
+        ConfigError: for sizes that groups do not divide, and for a change of batch under a loss
+            that keeps counts.
+    """
+    try:
+        parts = make_phases(
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            total_steps=config.total_steps,
+            resize=tuple(tuple(entry) for entry in config.resize),
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.resize: {error}") from error
+    if config.loss.name == "weighted" and len({part.batch_size for part in parts}) > 1:
+        raise ConfigError(
+            "loss.name='weighted' counts the classes of every group from step to step, so the "
+            "batch size in config.resize must stay the same"
+        )
+    return parts
+
+
 def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
     """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts).
 
@@ -61,6 +93,9 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
         ConfigError: for an unknown name, or groups that do not divide the batch.
     """
     function, arguments = _named(_LOSSES, config.loss, "loss")
+    smoothing = arguments.get("label_smoothing", 0.0)
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"loss.softmax.label_smoothing={smoothing} must be in [0, 1)")
     if function is not losses.weighted_loss:
         return functools.partial(function, **arguments), None
     group_size = arguments.pop("group_size") or config.group_size or config.batch_size
@@ -73,9 +108,35 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
     return weighted, config.batch_size // group_size
 
 
+def evaluation_loss(saved: ConfigDict) -> losses.Loss:
+    """The loss of a checkpoint's configuration, for evaluation, which knows no groups.
+
+    Args:
+        saved: with `loss.name` and, where the loss has arguments, a section of its name.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    function, arguments = _named(_LOSSES, saved.loss, "loss")
+    arguments.pop("group_size", None)
+    return functools.partial(function, **arguments)
+
+
+def is_single_label(config: ConfigDict) -> bool:
+    """Whether every picture has one class: the softmax loss says so."""
+    return config.loss.name == "softmax"
+
+
 def positive_weight(config: ConfigDict) -> float:
     """The weight of positive labels in the loss, for turning logits into probabilities."""
     return config.loss.weighted.positive_weight if config.loss.name == "weighted" else 1.0
+
+
+def probabilities(config: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
+    """From logits float32 [n, C] to probabilities of the classes, by the loss they come from."""
+    if is_single_label(config):
+        return functools.partial(scipy.special.softmax, axis=-1)
+    return functools.partial(calibrated_probability, positive_weight=positive_weight(config))
 
 
 def schedule(config: ConfigDict) -> optimizers.Schedule:
@@ -88,39 +149,106 @@ def schedule(config: ConfigDict) -> optimizers.Schedule:
     return function(**arguments)
 
 
+def learning_rate_factors(config: ConfigDict, params: Any) -> Any:
+    """What multiplies the learning rate of every leaf; frozen ones have 0.
+
+    Raises:
+        ConfigError: for a pattern that matches nothing.
+    """
+    values = config.optimizer
+    pairs = tuple(tuple(pair) for pair in values.learning_rate_factors)
+    if any(len(pair) != 2 for pair in pairs):
+        raise ConfigError(f"optimizer.learning_rate_factors={pairs}: give (pattern, factor) pairs")
+    try:
+        return optimizers.learning_rate_factors(params, freeze=tuple(values.freeze), factors=pairs)
+    except ValueError as error:
+        raise ConfigError(f"optimizer.freeze or learning_rate_factors: {error}") from error
+
+
 def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
-    """SGD as `config.optimizer` says, for parameters (or their shapes) of this tree."""
+    """SGD as `config.optimizer` says, for parameters (or their shapes) of this tree.
+
+    Raises:
+        ConfigError: for a pattern that matches nothing.
+    """
     values = config.optimizer
     decay = optimizers.decay_factors(
         params, weight_decay=values.weight_decay, norm_weight_decay=values.norm_weight_decay
     )
-    return optimizers.sgd_momentum(momentum=values.momentum, decay=decay, nesterov=values.nesterov)
+    return optimizers.sgd_momentum(
+        momentum=values.momentum,
+        decay=decay,
+        nesterov=values.nesterov,
+        factors=learning_rate_factors(config, params),
+    )
 
 
-def training_view(config: ConfigDict) -> TrainingView:
-    """How training pictures are cut, from `config.crop`."""
-    crop = config.crop
+def training_view(config: ConfigDict, *, image_size: int) -> TrainingView:
+    """How training pictures are cut, from `config.crop`, and distorted on the host.
+
+    Raises:
+        ConfigError: for a magnitude out of range.
+    """
+    crop, values = config.crop, config.augmentation
+    distort = None
+    if values.rand_augment:
+        distort = functools.partial(
+            rand_augment.rand_augment, num_ops=values.rand_augment, magnitude=values.magnitude
+        )
+        try:
+            distort(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(0))
+        except ValueError as error:
+            raise ConfigError(f"config.augmentation: {error}") from error
     return TrainingView(
-        config.image_size,
+        image_size,
         area=tuple(crop.area),
         aspect=tuple(crop.aspect),
         interpolation=crop.interpolation,
         flip=crop.flip,
+        distort=distort,
     )
 
 
-def evaluation_view(config: ConfigDict) -> EvaluationView:
-    """How evaluation pictures are cut.
+def augmentation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Colour and rotation, on the device."""
+    values = config.augmentation
+    return functools.partial(
+        augment.pretrain_augment, colour=values.colour, rotation=values.rotation
+    )
+
+
+def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
+    """Mixup and CutMix, on the device; None when both are off."""
+    values = config.augmentation
+    if not (values.mixup or values.cutmix):
+        return None
+    return functools.partial(
+        mixing.mix,
+        mixup_alpha=values.mixup,
+        cutmix_alpha=values.cutmix,
+        group_size=config.group_size or None,
+    )
+
+
+def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[EvaluationView]:
+    """How evaluation pictures are cut: every protocol at every size.
+
+    Args:
+        evaluation: with `sizes` and `protocols`.
+        image_size: where `sizes` is empty.
 
     Raises:
-        ConfigError: for an unknown protocol.
+        ConfigError: for an unknown protocol, or none.
     """
-    protocol = config.evaluation.protocol
-    if protocol not in ("central", "short_side", "whole"):
-        raise ConfigError(
-            f"evaluation.protocol={protocol!r} is none of 'central', 'short_side', 'whole'"
-        )
-    return EvaluationView(config.image_size, protocol)
+    for protocol in evaluation.protocols:
+        if protocol not in PROTOCOLS:
+            raise ConfigError(
+                f"evaluation.protocols has {protocol!r}, which is none of {', '.join(PROTOCOLS)}"
+            )
+    if not evaluation.protocols:
+        raise ConfigError(f"evaluation.protocols is empty: name some of {', '.join(PROTOCOLS)}")
+    sizes = tuple(evaluation.sizes) or (image_size,)
+    return [EvaluationView(size, name) for name in evaluation.protocols for size in sizes]
 
 
 def values(config: ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,13 +14,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mlimages_jax import sharding, steps
-from mlimages_jax.data import pipeline
-from mlimages_jax.data.sources import RandomAccess
+from mlimages_jax.data import pipeline, views
+from mlimages_jax.data.sources import RandomAccess, Record
 from mlimages_jax.losses import Loss
 from mlimages_jax.metrics import MultiLabelMetrics
-from mlimages_jax.state import TrainState
+from mlimages_jax.single_label import SingleLabelMetrics
 
 EXACT_METRICS_BYTES = 4_000_000_000  # of scores and states, from which on the mAP is binned
+
+Metrics = MultiLabelMetrics | SingleLabelMetrics
+Weights = dict[str, Any]  # {"params", "batch_stats"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,57 +35,63 @@ class Evaluation:
         loss: its value with every class weighing 1 is reported.
         records: serialised records, all of them on every process.
         view: cuts the pictures.
+        metrics: empty; every run fills a fresh one made with the same arguments.
         batch_size: global, divisible by the devices.
         max_labels: L.
-        paths: int [C, D] of `Hierarchy.paths`, for the hierarchical metrics.
         mesh: of the parameters.
-        threshold: the confidence from which a label is true.
         unlisted: the target of a class that a picture does not list, 0 (absent) or -1 (unknown).
+        relabel: gives the records other labels; None leaves theirs.
+        bad_pictures: records what cannot be decoded, which stays out of the metrics.
+        num_threads: that read and decode.
     """
 
     model: nn.Module
     loss: Loss
     records: RandomAccess
-    view: pipeline.EvaluationView
+    view: views.EvaluationView
+    metrics: Metrics
     batch_size: int
     max_labels: int
-    paths: np.ndarray
     mesh: Mesh
-    threshold: float
     unlisted: float = 0.0
+    relabel: Callable[[Record], Record] | None = None
+    bad_pictures: pipeline.BadPictures | None = None
+    num_threads: int = 4
 
-    def run(self, state: TrainState) -> tuple[dict[str, float], MultiLabelMetrics]:
-        """Evaluates the parameters of a state; the state, its loss counts included, stays as it is.
+    def run(self, weights: Weights) -> tuple[dict[str, float], Metrics]:
+        """Evaluates parameters and running statistics, without changing anything.
 
         Returns:
-            The metrics by name, with `loss`, the mean over examples; and the accumulators. The
-            mAP is exact while scores and states fit EXACT_METRICS_BYTES.
+            The metrics by name, with `loss`, the mean over examples (left out with other labels,
+            which the loss was not made for); and the accumulators.
         """
-        classes = len(self.paths)
-        exact = len(self.records) * classes * 5 <= EXACT_METRICS_BYTES
-        metrics = MultiLabelMetrics(classes, self.paths, threshold=self.threshold, exact=exact)
+        metrics = dataclasses.replace(self.metrics)  # made anew, hence empty
         loss_sum, rows = 0.0, 0
-        for outputs in one_behind(self.outputs(state, self.records)):
+        for outputs in one_behind(self.outputs(weights, self.records)):
             mask = local_rows(outputs["mask"])
             metrics.update(local_rows(outputs["logits"]), local_rows(outputs["targets"]), mask)
             loss_sum += float(jax.device_get(outputs["loss_sum"]))  # the same on all processes
             rows += int(mask.sum())
         metrics = across_processes(metrics)
         rows = int(np.sum(multihost_utils.process_allgather(np.array(rows))))
-        return {"loss": loss_sum / max(rows, 1), **metrics.compute()}, metrics
+        loss = {} if self.relabel else {"loss": loss_sum / max(rows, 1)}
+        return loss | metrics.compute(), metrics
 
-    def outputs(self, state: TrainState, records: RandomAccess) -> Iterator[dict[str, Array]]:
+    def outputs(self, weights: Weights, records: RandomAccess) -> Iterator[dict[str, Array]]:
         """`steps.eval_step` of every global batch of the records, still on the devices."""
         batches = pipeline.evaluation_batches(
             records,
             self.view,
             batch_size=self.batch_size,
             max_labels=self.max_labels,
+            relabel=self.relabel,
+            bad_pictures=self.bad_pictures,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            num_threads=self.num_threads,
         )
         for batch in pipeline.DeviceBatches(batches, self.mesh):
-            yield self._step(state.params, state.batch_stats, batch)
+            yield self._step(weights["params"], weights["batch_stats"], batch)
 
     @functools.cached_property
     def _step(self) -> Any:
@@ -94,6 +103,23 @@ class Evaluation:
             ),
             out_shardings=places | {"loss_sum": sharding.replicated(self.mesh)},
         )
+
+
+def multi_label_metrics(
+    num_examples: int, paths: np.ndarray, *, threshold: float, positive_weight: float | None = None
+) -> MultiLabelMetrics:
+    """Empty metrics whose mAP is exact while scores and states fit EXACT_METRICS_BYTES.
+
+    Args:
+        num_examples: pictures of the set.
+        paths: int [C, D] of `Hierarchy.paths`.
+        threshold: the confidence from which a label is true.
+        positive_weight: see `MultiLabelMetrics`.
+    """
+    exact = num_examples * len(paths) * 5 <= EXACT_METRICS_BYTES
+    return MultiLabelMetrics(
+        len(paths), paths, threshold=threshold, exact=exact, positive_weight=positive_weight
+    )
 
 
 def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
@@ -115,7 +141,7 @@ def local_rows(array: Array) -> np.ndarray:
     return np.concatenate([jax.device_get(shard.data) for shard in shards])
 
 
-def across_processes(metrics: MultiLabelMetrics) -> MultiLabelMetrics:
+def across_processes(metrics: Metrics) -> Metrics:
     """Metrics over what all processes have seen; the same object where there is one process."""
     if jax.process_count() == 1:
         return metrics

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax import Array
@@ -222,19 +221,27 @@ def asymmetric_loss(
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts | None,
+    *,
+    key: Array,
+    train: bool,
+    label_smoothing: float = 0.0,
 ) -> tuple[Array, ClassCounts | None]:
-    """-sum_j y_j log softmax(x)_j, mean over examples; unknown labels count as 0."""
-    return optax.softmax_cross_entropy(logits, jnp.maximum(targets, 0)).mean(), counts
+    """-sum_j y_j log softmax(x)_j, mean over examples; unknown labels count as 0.
 
+    Smoothing by s (Szegedy et al., CVPR 2016, section 7) puts y (1 - s) + s / C in place of y, in
+    training only: evaluation reports the plain loss. A row without a class, such as one outside the
+    mask, contributes 0 either way.
 
-def calibrated_probability(
-    logits: np.ndarray, *, positive_weight: float = POSITIVE_WEIGHT
-) -> np.ndarray:
-    """The label probability whose weighted loss a logit minimises, float32, same shape.
-
-    The minimum of -w p log s - (1 - p) log(1 - s) over s lies at s = w p / (w p + 1 - p); solved
-    for p: s / (s + w (1 - s)) = sigmoid(x - log w).
+    Raises:
+        ValueError: when label_smoothing is outside [0, 1).
     """
-    shifted = np.asarray(logits, np.float32) - np.float32(np.log(positive_weight))
-    return 0.5 * (1 + np.tanh(0.5 * shifted))
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+    y = jnp.maximum(targets, 0)
+    if train and label_smoothing:
+        smooth = (1 - label_smoothing) * y + label_smoothing / y.shape[-1]
+        y = jnp.where((y > 0).any(-1, keepdims=True), smooth, y)
+    return optax.softmax_cross_entropy(logits, y).mean(), counts

@@ -22,12 +22,23 @@ def main(argv: list[str]) -> None:
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
         )
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
-    from mlimages_jax import checkpoints, configure, progress, quickstart, train
-    from mlimages_jax.data import pipeline
+    from mlimages_jax import (
+        checkpoints,
+        configure,
+        evaluate_checkpoints,
+        progress,
+        quickstart,
+        train,
+    )
+    from mlimages_jax.data import pipeline, sources
 
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_is_for_people)
-    tasks = {"train": train.train, "quickstart": quickstart.quickstart}
+    tasks = {
+        "train": train.train,
+        "quickstart": quickstart.quickstart,
+        "evaluate": evaluate_checkpoints.evaluate,
+    }
     config = _CONFIG.value
     if config.task not in tasks:
         sys.exit(f"task={config.task!r} in the config is none of {sorted(tasks)}")
@@ -38,6 +49,7 @@ def main(argv: list[str]) -> None:
         checkpoints.CheckpointMismatchError,
         configure.ConfigError,
         pipeline.TooManyBadPicturesError,
+        sources.DataSetError,
         progress.NonFiniteError,
     ) as error:
         sys.exit(f"error: {error}")

@@ -37,7 +37,8 @@ from mlimages_jax.average_precision import (
     BinnedAveragePrecision,
     ExactAveragePrecision,
 )
-from mlimages_jax.top_k import NAN, HierarchicalMetrics, InstanceMetrics, top_classes
+from mlimages_jax.calibration import Calibration, calibrated_probability
+from mlimages_jax.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
 
 
 def judge(
@@ -57,10 +58,7 @@ def judge(
     Raises:
         ValueError: shapes that do not fit, or a score that is not finite.
     """
-    scores, targets = np.asarray(scores, np.float32), np.asarray(targets, np.float32)
-    if scores.ndim != 2 or scores.shape != targets.shape:
-        raise ValueError(f"scores {scores.shape} and targets {targets.shape} must both be [n, C]")
-    scores, kept = _drop_padding(scores, mask)
+    scores, targets, kept = check_batch(scores, targets, mask)
     states = np.full(targets.shape, IGNORED, np.int8)
     states[targets == 0] = NEGATIVE
     # The threshold is rounded as the targets are: a stored 0.7 is below the float64 0.7.
@@ -69,8 +67,17 @@ def judge(
     return scores, states
 
 
-def _drop_padding(scores: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with zeros in padding rows, and the kept rows bool [n]; refuses nan and infinity."""
+def check_batch(
+    scores: np.ndarray, targets: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores float32 [n, C] with zeros in padding rows, targets float32 [n, C], kept rows bool [n].
+
+    Raises:
+        ValueError: shapes that do not fit, or a score in a kept row that is not finite.
+    """
+    scores, targets = np.asarray(scores, np.float32), np.asarray(targets, np.float32)
+    if scores.ndim != 2 or scores.shape != targets.shape:
+        raise ValueError(f"scores {scores.shape} and targets {targets.shape} must both be [n, C]")
     kept = np.ones(len(scores), bool) if mask is None else np.asarray(mask, bool)
     if kept.shape != scores.shape[:1]:
         raise ValueError(f"mask {kept.shape} must have one entry for each of {len(scores)} rows")
@@ -82,45 +89,7 @@ def _drop_padding(scores: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarr
             f"the score of row {row}, class {column} is {scores[row, column]}: scores must be "
             "finite; look for the step at which the loss or the parameters stopped being so"
         )
-    return scores, kept
-
-
-@dataclasses.dataclass
-class SingleLabelAccuracy:
-    """Share of pictures whose one true class is the best (top1) or among the five best (top5)."""
-
-    def __post_init__(self) -> None:
-        self.counts = np.zeros(3, np.int64)  # top-1, top-5, examples
-
-    def update(
-        self, scores: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
-    ) -> None:
-        """Count one batch: scores float [n, C], labels int [n]; ties go to the lower class."""
-        scores, kept = _drop_padding(np.asarray(scores, np.float32), mask)
-        labels = np.where(kept, labels, 0)[:, None]
-        if labels.min(initial=0) < 0:
-            raise ValueError(f"label {labels.min()}: mask out the pictures without a class")
-        own = np.take_along_axis(scores, labels, axis=1)
-        ahead = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels))
-        rank = ahead.sum(axis=1)
-        self.counts += [((rank < 1) & kept).sum(), ((rank < 5) & kept).sum(), kept.sum()]
-
-    def sums(self) -> dict[str, np.ndarray]:
-        """Top-1 hits, top-5 hits and examples, int64 [3]."""
-        return {"counts": self.counts.copy()}
-
-    def add_sums(self, sums: dict[str, np.ndarray]) -> None:
-        """Add another accumulator's counts."""
-        self.counts += sums["counts"]
-
-    def compute(self) -> dict[str, float]:
-        """`top1`, `top5` and `examples`."""
-        top1, top5, examples = (int(count) for count in self.counts)
-        return {
-            "top1": top1 / examples if examples else NAN,
-            "top5": top5 / examples if examples else NAN,
-            "examples": float(examples),
-        }
+    return scores, targets, kept
 
 
 class _Part(Protocol):
@@ -139,6 +108,12 @@ class MultiLabelMetrics:
         threshold: the confidence from which a class is positive.
         exact: True keeps all scores for the exact mAP; False counts logits in bins, and
             `compute` adds `mAP_error_bound`.
+        positive_weight: w of the loss that the logits were trained with (12 as published, 1 for a
+            loss without weights), for the calibration of their probabilities; None leaves it out.
+
+    Attributes:
+        calibration: of the probability of every judged class of every picture, and whether the
+            class is positive; None without `positive_weight`.
     """
 
     num_classes: int
@@ -146,6 +121,7 @@ class MultiLabelMetrics:
     _: dataclasses.KW_ONLY
     threshold: float = 0.7
     exact: bool = True
+    positive_weight: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -164,6 +140,9 @@ class MultiLabelMetrics:
         self._hierarchical = None if self.paths is None else HierarchicalMetrics(self.paths)
         if self._hierarchical:
             self._parts["hierarchical"] = self._hierarchical
+        self.calibration = None if self.positive_weight is None else Calibration()
+        if self.calibration:
+            self._parts["calibration"] = self.calibration
 
     def update(
         self, scores: np.ndarray, targets: np.ndarray, mask: np.ndarray | None = None
@@ -172,7 +151,7 @@ class MultiLabelMetrics:
 
         Args:
             scores: float [n, C], finite. Only their order matters, but without `exact` logits are
-                binned more finely than probabilities.
+                binned more finely than probabilities, and the calibration needs logits.
             targets: float [n, C], each -1, 0 or in (0, 1].
             mask: bool [n], False for padding rows.
         """
@@ -183,6 +162,12 @@ class MultiLabelMetrics:
         self._at_10.update(top, states)
         if self._hierarchical:
             self._hierarchical.update(top, states)
+        if self.calibration and self.positive_weight is not None:
+            judged = states != IGNORED
+            probabilities = calibrated_probability(
+                scores[judged], positive_weight=self.positive_weight
+            )
+            self.calibration.update(probabilities, states[judged] == POSITIVE)
 
     def sums(self) -> dict[str, np.ndarray]:
         """Sums of all parts, under "part/name"."""

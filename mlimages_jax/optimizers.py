@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Schedules and SGD with momentum as in the original's train.py and finetune.py."""
 
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +72,39 @@ def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float 
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
+def learning_rate_factors(
+    params: Any, *, freeze: Sequence[str] = (), factors: Sequence[tuple[str, float]] = ()
+) -> Any:
+    """What multiplies the learning rate of every leaf, a tree of floats shaped like `params`.
+
+    Patterns are those of the shell, over names such as "stage0_block1/conv2/kernel"; `*` also
+    crosses a "/". Where several pairs of `factors` match, the last one counts.
+
+    Args:
+        params: nested dict.
+        freeze: patterns of the leaves that stay as they are: factor 0.
+        factors: (pattern, factor) of other leaves; 1 where nothing matches.
+
+    Raises:
+        ValueError: for a pattern that matches no leaf, and for a factor that is not positive.
+    """
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    values = dict.fromkeys(names, 1.0)
+    for pattern, factor in (*factors, *((pattern, 0.0) for pattern in freeze)):
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            modules = sorted({name.split("/")[0] for name in names})
+            raise ValueError(
+                f"{pattern!r} matches no parameter; names are like {names[0]!r}, of the modules "
+                f"{', '.join(modules)}"
+            )
+        if factor <= 0 and pattern not in freeze:
+            raise ValueError(f"the factor {factor} of {pattern!r} must be above 0; freeze instead")
+        values |= dict.fromkeys(matched, float(factor))
+    return jax.tree.unflatten(jax.tree.structure(params), [values[name] for name in names])
+
+
 def l2_penalty(params: Any, factors: Any) -> Array:
     """Sum over leaves of factor / 2 * |w|^2, float32 scalar (tf.nn.l2_loss times the decay)."""
     terms = jax.tree.map(lambda w, f: 0.5 * f * jnp.sum(jnp.square(w)), params, factors)
@@ -87,7 +121,7 @@ def add_l2_gradient(factors: Any) -> optax.GradientTransformation:
 
 
 def sgd_momentum(
-    *, momentum: float, decay: Any, nesterov: bool = False
+    *, momentum: float, decay: Any, nesterov: bool = False, factors: Any = None
 ) -> optax.GradientTransformation:
     """The velocity of SGD: v = momentum * v + (g + decay * w).
 
@@ -99,5 +133,9 @@ def sgd_momentum(
         momentum: in [0, 1).
         decay: tree of L2 coefficients, from `decay_factors`.
         nesterov: look ahead by one momentum step.
+        factors: from `learning_rate_factors`; frozen leaves have no slot. None: all are trained.
     """
-    return optax.chain(add_l2_gradient(decay), optax.trace(decay=momentum, nesterov=nesterov))
+    trace = optax.trace(decay=momentum, nesterov=nesterov)
+    if factors is not None and not all(jax.tree.leaves(factors)):
+        trace = optax.masked(trace, jax.tree.map(bool, factors))
+    return optax.chain(add_l2_gradient(decay), trace)

@@ -26,6 +26,7 @@ class _Period:
 
     last_step: int
     metrics: list[dict[str, Array]]
+    rows: int
     seconds: float
     seconds_waited: float
 
@@ -36,37 +37,41 @@ class Progress:
     Args:
         writer: of scalars.
         total_steps: for the time left.
-        batch_size: global, for images per second.
         every: steps in a period.
     """
 
-    def __init__(self, writer: MetricsWriter, *, total_steps: int, batch_size: int, every: int):
+    def __init__(self, writer: MetricsWriter, *, total_steps: int, every: int):
         self._writer = writer
         self._total_steps = total_steps
-        self._batch_size = batch_size
         self._every = every
         self._metrics: list[dict[str, Array]] = []
+        self._rows = 0
         self._finished: list[_Period] = []
         self._start, self._waited_before = time.perf_counter(), 0.0
 
-    def add(self, step: int, metrics: dict[str, Array], *, seconds_waited: float) -> None:
+    def add(
+        self, step: int, metrics: dict[str, Array], *, batch_size: int, seconds_waited: float
+    ) -> None:
         """Takes the metrics of a step without reading them; reports the period before last.
 
         Args:
             step: updates done, this one included.
             metrics: scalars on the device.
+            batch_size: global, of this step.
             seconds_waited: for input, since the start of the program.
 
         Raises:
             NonFiniteError: when a period that is read holds a loss that is not a number.
         """
         self._metrics.append(metrics)
+        self._rows += batch_size
         if step % self._every and step != self._total_steps:
             return
         now = time.perf_counter()
         waited = seconds_waited - self._waited_before
-        self._finished.append(_Period(step, self._metrics, now - self._start, waited))
-        self._metrics, self._start, self._waited_before = [], now, seconds_waited
+        self._finished.append(_Period(step, self._metrics, self._rows, now - self._start, waited))
+        self._metrics, self._rows = [], 0
+        self._start, self._waited_before = now, seconds_waited
         while len(self._finished) > 1:
             self._report(self._finished.pop(0))
 
@@ -91,11 +96,11 @@ class Progress:
         rows = jax.device_get(period.metrics)
         _check_finite(rows)
         values = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        bad = self._batch_size - values.pop("pictures")
+        bad = period.rows / len(rows) - values.pop("pictures")
         rate = len(rows) / period.seconds
         waiting = min(period.seconds_waited / period.seconds, 1.0)
         values["learning_rate"] = float(rows[-1]["learning_rate"])
-        values |= {"images_per_second": rate * self._batch_size, "input_wait": waiting}
+        values |= {"images_per_second": period.rows / period.seconds, "input_wait": waiting}
         values["bad_pictures_per_step"] = bad
         left = datetime.timedelta(seconds=round((self._total_steps - period.last_step) / rate))
         logging.info(

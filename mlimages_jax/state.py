@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Everything a training step changes, in one frozen tree, and its sharded initialisation."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ class TrainState:
         batch_stats: BatchNorm's running averages, nested dict of float32 arrays.
         opt_state: the optimizer's slots.
         class_counts: counts of the weighted loss [G, C]; None for other losses.
+        averages: exponential moving averages {"params", "batch_stats"}; None where none are kept.
     """
 
     step: Array
@@ -31,6 +33,12 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     class_counts: losses.ClassCounts | None
+    averages: Any = None
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """{"params", "batch_stats"}: what a prediction needs."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def abstract_state(
@@ -39,6 +47,7 @@ def abstract_state(
     *,
     image_size: int,
     count_groups: int | None,
+    averaged: bool = False,
     mesh: Mesh,
     fsdp_min_size: int | None = None,
 ) -> TrainState:
@@ -49,19 +58,23 @@ def abstract_state(
         optimizer: of the parameters.
         image_size: side of the pictures.
         count_groups: groups of the weighted loss; None when the loss keeps no counts.
+        averaged: whether averages of the weights are kept.
         mesh: where the state will live.
         fsdp_min_size: elements from which on a leaf is sharded; None replicates all.
     """
     shapes = jax.eval_shape(
-        lambda: _initialise(model, optimizer, image_size, count_groups, jax.random.key(0))
+        lambda: _initialise(model, optimizer, image_size, count_groups, averaged, jax.random.key(0))
     )
     place: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
+    params = sharding.shard_parameters(shapes.params, mesh, min_size=fsdp_min_size)
+    batch_stats = sharding.shard_parameters(shapes.batch_stats, mesh, min_size=None)
     shardings = TrainState(
         step=place,
-        params=sharding.shard_parameters(shapes.params, mesh, min_size=fsdp_min_size),
-        batch_stats=sharding.shard_parameters(shapes.batch_stats, mesh, min_size=None),
+        params=params,
+        batch_stats=batch_stats,
         opt_state=sharding.shard_parameters(shapes.opt_state, mesh, min_size=fsdp_min_size),
         class_counts=sharding.shard_groups(shapes.class_counts, mesh),
+        averages={"params": params, "batch_stats": batch_stats} if averaged else None,
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -77,6 +90,7 @@ def create_state(
     seed: int,
     image_size: int,
     count_groups: int | None,
+    averaged: bool = False,
     like: TrainState,
 ) -> TrainState:
     """A fresh state, every leaf made on the devices that will hold it.
@@ -88,10 +102,11 @@ def create_state(
         optimizer: as for `abstract_state`.
         image_size: as for `abstract_state`.
         count_groups: as for `abstract_state`.
+        averaged: as for `abstract_state`.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     initialise = jax.jit(
-        lambda key: _initialise(model, optimizer, image_size, count_groups, key),
+        lambda key: _initialise(model, optimizer, image_size, count_groups, averaged, key),
         out_shardings=shardings,
     )
     return initialise(jax.random.key(seed))
@@ -102,6 +117,7 @@ def _initialise(
     optimizer: optax.GradientTransformation,
     image_size: int,
     count_groups: int | None,
+    averaged: bool,
     key: Array,
 ) -> TrainState:
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)))
@@ -112,4 +128,18 @@ def _initialise(
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
         class_counts=counts,
+        averages=dict(variables) if averaged else None,
     )
+
+
+def with_weights(state: TrainState, weights: dict[str, Any]) -> TrainState:
+    """The state with other parameters and statistics, from which averages start too.
+
+    Args:
+        state: gives everything else, also the modules that `weights` lacks.
+        weights: {"params", "batch_stats"}, module by module.
+    """
+    merged = {name: {**tree, **weights[name]} for name, tree in state.weights.items()}
+    averages = None if state.averages is None else jax.tree.map(jnp.copy, merged)
+    params, batch_stats = merged["params"], merged["batch_stats"]
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, averages=averages)

@@ -4,6 +4,7 @@
 Batches are described in `mlimages_jax.data`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlimages_jax.losses import Loss
 from mlimages_jax.state import TrainState
 
 Batch = dict[str, Array]
+Mixing = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 
 
 def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> Array:
@@ -51,6 +53,9 @@ def train_step(
     augmentation: Callable[[Array, Array], Array],
     seed: int,
     unlisted: float = 0.0,
+    mixing: Mixing | None = None,
+    factors: Any = None,
+    average_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update.
 
@@ -67,17 +72,27 @@ def train_step(
         augmentation: (key, images) -> float32 images in [-1, 1].
         seed: of the run.
         unlisted: of the data set, see `dense_targets`.
+        mixing: (key, images, targets, mask) -> images, targets; None leaves them apart.
+        factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
+            everywhere.
+        average_decay: of the moving averages, used where the state has them, see `moved_averages`.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
         pictures (rows inside the mask).
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    augment_key, loss_key = jax.random.split(key)
+    augment_key, loss_key, mix_key = jax.random.split(key, 3)
     images = augmentation(augment_key, batch["image"])
     targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)
+    if mixing:
+        images, targets = mixing(mix_key, images, targets, batch["mask"])
+    if factors is None:
+        factors = jax.tree.map(lambda _: 1.0, state.params)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
+        # XLA leaves out the backward pass that only frozen leaves would need.
+        params = jax.tree.map(lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors)
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
         value, counts = loss(logits, targets, state.class_counts, key=loss_key, train=True)
@@ -87,23 +102,55 @@ def train_step(
     (value, (batch_stats, counts)), grads = gradient(state.params)
     velocity, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = schedule(state.step)
-    params = jax.tree.map(lambda w, v: w - learning_rate * v, state.params, velocity)
+    params = jax.tree.map(
+        lambda w, v, f: w - learning_rate * f * v if f else w, state.params, velocity, factors
+    )
     metrics = {
         "loss": value,
         "learning_rate": jnp.asarray(learning_rate, jnp.float32),
         "gradient_norm": optax.tree.norm(grads),
         "pictures": batch["mask"].sum().astype(jnp.float32),
     }
-    return TrainState(state.step + 1, params, batch_stats, opt_state, counts), metrics
+    state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        class_counts=counts,
+    )
+    if state.averages is not None:
+        averages = moved_averages(state, decay=average_decay)
+        state = dataclasses.replace(state, averages=averages)
+    return state, metrics
+
+
+def moved_averages(state: TrainState, *, decay: float) -> dict[str, Any]:
+    """A = d a + (1 - d) w for parameters and running statistics, with d = min(decay, (1+t)/(10+t)).
+
+    t is the step just done. The smaller d of the first steps forgets the start quickly (as
+    tf.train.ExponentialMovingAverage does with num_updates).
+    """
+    step = state.step.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: a + share * (w - a), state.averages, state.weights)
 
 
 def predict_step(
     params: Any, batch_stats: Any, images: Array, *, model: nn.Module
 ) -> tuple[Array, Array]:
-    """Logits float32 [B, C] and features float32 [B, F] with the running statistics."""
+    """Logits float32 [B, C] and features float32 [B, F] with the running statistics.
+
+    Images are [B, S, S, 3], or [B, V, S, S, 3] for V views of each picture, whose features (hence
+    logits, which are affine in them) are averaged.
+    """
     variables = {"params": params, "batch_stats": batch_stats}
-    outputs: Any = model.apply(variables, augment.to_model_input(images), train=False)
-    return outputs
+    views = images.reshape(-1, *images.shape[-3:])
+    outputs: Any = model.apply(variables, augment.to_model_input(views), train=False)
+    if images.ndim == 4:
+        return outputs
+    logits, features = (rows.reshape(*images.shape[:2], -1).mean(1) for rows in outputs)
+    return logits, features
 
 
 def eval_step(

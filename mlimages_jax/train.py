@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The training loop: set up, restore, iterate, evaluate, save."""
+"""The training loop: set up, restore, compile, iterate, evaluate, save."""
 
-import dataclasses
 import functools
 import json
+import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +15,24 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, predictions, sharding, steps
-from mlimages_jax.checkpoints import Checkpoints, restore_weights
-from mlimages_jax.data import augment, pipeline
-from mlimages_jax.data.sources import DataSet, Records
-from mlimages_jax.evaluate import Evaluation
+from mlimages_jax import configure, evaluation_report, predictions, sharding, steps
+from mlimages_jax.checkpoints import HEAD, Checkpoints, restore_weights
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.sources import DataSet
+from mlimages_jax.evaluate import Evaluation, Metrics, multi_label_metrics
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import Loss
-from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.phases import Phase
 from mlimages_jax.progress import NonFiniteError, Progress
-from mlimages_jax.state import TrainState, abstract_state, create_state
+from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.state import TrainState, abstract_state, create_state, with_weights
 
-SHOWN = ("loss", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1")  # on the log line
+SHOWN = (  # on the log line
+    "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",
+)  # fmt: skip
+
+CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
@@ -35,13 +42,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     devices, and ends where an uninterrupted run would have ended.
 
     Args:
-        config: see configs/pretrain.py for every field.
+        config: see configs/pretrain.py and configs/finetune.py for every field.
         workdir: checkpoints, metrics and the configuration go here.
 
     Raises:
         FileNotFoundError: the data set or `init_from` is missing; says what to do.
         ConfigError: the configuration cannot run, or differs from the checkpoint's.
         CheckpointMismatchError: names, shapes or dtypes differ from the checkpoint's.
+        DataSetError: the data set lacks a split.
         NonFiniteError: names the last good checkpoint.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
     """
@@ -50,7 +58,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     data = DataSet.open(config.data.folder)
     records = data.records(config.data.train_split)
     mesh = sharding.make_mesh()
-    check_sizes(config, mesh)
+    phases = configure.phases(config)
+    check_sizes(config, phases, mesh)
+    if configure.is_single_label(config) and data.max_labels > 1:
+        raise configure.ConfigError(
+            f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
+            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
+        )
     _log_layout(config, data, len(records), mesh)
 
     # ---------- model, loss, optimizer
@@ -59,7 +73,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     side = config.image_size
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
     optimizer = configure.optimizer(config, shapes["params"])
-    initial = {"image_size": side, "count_groups": count_groups}
+    averaged = config.optimizer.average_decay > 0
+    initial = {"image_size": side, "count_groups": count_groups, "averaged": averaged}
     like = abstract_state(
         model, optimizer, mesh=mesh, fsdp_min_size=config.fsdp_min_size or None, **initial
     )
@@ -70,7 +85,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             loss=loss,
             optimizer=optimizer,
             schedule=configure.schedule(config),
-            augmentation=functools.partial(augment.pretrain_augment, **config.augmentation),
+            augmentation=configure.augmentation(config),
+            mixing=configure.mixup_and_cutmix(config),
+            factors=configure.learning_rate_factors(config, shapes["params"]),
+            average_decay=config.optimizer.average_decay,
             seed=config.seed,
             unlisted=data.unlisted,
         ),
@@ -94,39 +112,46 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             state = checkpoints.restore(like)
             logging.info("continuing from step %d of %s", checkpoints.steps[-1], workdir)
         elif config.init_from:
-            params, batch_stats = restore_weights(config.init_from, like)
-            state = dataclasses.replace(fresh(), params=params, batch_stats=batch_stats)
-            logging.info("starting with the parameters of %s", config.init_from)
+            state = begin_with(config.init_from, fresh, like)
         else:
             state = fresh()
         start = int(state.step)
-
-        if start >= config.total_steps:
+        left = [phase for phase in phases if phase.stop > start]
+        if not left:
             logging.info("all %d steps are done", config.total_steps)
 
+        # ---------- compile: every size once, before the first step
+        compiled = {
+            phase: compile_step(train_step, like, phase, data.max_labels, mesh) for phase in left
+        }
+
         # ---------- loop
-        (workdir / "config.json").write_text(json.dumps(settings, indent=1))
+        keep_in_workdir(workdir, settings, data)
         writer = MetricsWriter(workdir, start_step=start)
-        progress = Progress(
-            writer,
-            total_steps=config.total_steps,
-            batch_size=config.batch_size,
-            every=config.log_every,
-        )
-        batches = training_input(config, data, records, mesh, start=start, workdir=workdir)
+        progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
+        inputs = training_inputs(config, data, mesh, workdir)
         try:
-            for step in range(start + 1, config.total_steps + 1):
-                with jax.transfer_guard("disallow"):
-                    state, metrics = train_step(state, next(batches))
-                progress.add(step, metrics, seconds_waited=batches.seconds_waited)
-                last = step == config.total_steps
-                if last or step % config.checkpoint.every == 0:
-                    with progress.pause():
-                        progress.flush()  # a state that is not finite is never saved
-                        checkpoints.save(state, step=step, config=settings)
-                if config.evaluate_every and step % config.evaluate_every == 0 and not last:
-                    with progress.pause():
-                        evaluate_and_log(evaluations, state, writer, step)
+            for phase in left:
+                first = max(start, phase.start)
+                batches = inputs(phase, start_step=first - phase.start)
+                _log_phase(phase, len(records))
+                for step in range(first + 1, phase.stop + 1):
+                    with jax.transfer_guard("disallow"):
+                        state, metrics = compiled[phase](state, next(batches))
+                    progress.add(
+                        step,
+                        metrics,
+                        batch_size=phase.batch_size,
+                        seconds_waited=batches.seconds_waited,
+                    )
+                    last = step == config.total_steps
+                    if last or step % config.checkpoint.every == 0:
+                        with progress.pause():
+                            progress.flush()  # a state that is not finite is never saved
+                            checkpoints.save(state, step=step, config=settings)
+                    if config.evaluate_every and step % config.evaluate_every == 0 and not last:
+                        with progress.pause():
+                            evaluate_and_log(evaluations, state, writer, step)
         except NonFiniteError as error:
             good = checkpoints.directory / str(checkpoints.steps[-1]) if checkpoints.steps else None
             raise NonFiniteError(
@@ -135,105 +160,178 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             ) from error
 
         # ---------- what came out
-        metrics = evaluate_and_log(evaluations, state, writer, int(state.step))
+        found = evaluate_and_log(evaluations, state, writer, int(state.step))
         writer.close()
         if jax.process_count() == 1:
             hierarchy = Hierarchy.from_file(data.dictionary)
-            evaluation = evaluations[config.evaluation.splits[0]]
-            weight = configure.positive_weight(config)
-            predictions.write_per_class_table(workdir / "per_class.tsv", metrics, hierarchy)
+            evaluation_report.write_files(
+                workdir, found, hierarchy, title=f"{workdir.name}, step {int(state.step)}"
+            )
             predictions.write_grid(
-                workdir / "predictions.png", evaluation, state, hierarchy, positive_weight=weight
+                workdir / "predictions.png",
+                next(iter(evaluations.values())),
+                state.averages or state.weights,
+                hierarchy,
+                probabilities=configure.probabilities(config),
+                threshold=config.evaluation.threshold,
             )
     return state
 
 
-def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
+def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
     """Checks that devices, groups and processes divide the batches.
 
     Raises:
         ConfigError: with the numbers.
     """
     try:
-        sharding.check_batch(batch_size=config.batch_size, group_size=config.group_size, mesh=mesh)
+        for phase in phases:
+            sharding.check_batch(
+                batch_size=phase.batch_size, group_size=config.group_size, mesh=mesh
+            )
         sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
         raise configure.ConfigError(str(error)) from error
 
 
+def begin_with(path: str, fresh: Callable[[], TrainState], like: TrainState) -> TrainState:
+    """A fresh state with the weights of another run, apart from a head for other classes."""
+    weights = restore_weights(path, like)
+    logging.info("starting with the parameters of %s", path)
+    if HEAD not in weights["params"]:
+        classes = like.params[HEAD]["kernel"].shape[-1]
+        logging.info("its classifier is for other classes: a new one for %d begins", classes)
+    return with_weights(fresh(), weights)
+
+
+def compile_step(
+    train_step: Any, like: TrainState, phase: Phase, max_labels: int, mesh: Mesh
+) -> CompiledStep:
+    """Compiles the step for the sizes of a phase and logs how long that took."""
+    batch = pipeline.abstract_batch(
+        phase.image_size, batch_size=phase.batch_size, max_labels=max_labels, mesh=mesh
+    )
+    begin = time.perf_counter()
+    compiled = train_step.lower(like, batch).compile()
+    logging.info(
+        "compiled the step for %d px, batch %d, in %.1f s",
+        phase.image_size, phase.batch_size, time.perf_counter() - begin,
+    )  # fmt: skip
+    return compiled
+
+
 def make_evaluations(
     config: ConfigDict, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
-    """How each of `config.evaluation.splits` is evaluated."""
-    evaluation = functools.partial(
-        Evaluation,
-        model=model,
-        loss=loss,
-        view=configure.evaluation_view(config),
-        batch_size=config.evaluation.batch_size,
-        max_labels=data.max_labels,
-        paths=Hierarchy.from_file(data.dictionary).paths(),
-        mesh=mesh,
-        threshold=config.evaluation.threshold,
-        unlisted=data.unlisted,
-    )
-    return {split: evaluation(records=data.records(split)) for split in config.evaluation.splits}
+    """How each of `config.evaluation.splits` is evaluated, at every size and protocol, by name."""
+    paths = Hierarchy.from_file(data.dictionary).paths()
+    views = configure.evaluation_views(config.evaluation, image_size=config.image_size)
+    evaluations = {}
+    for split in config.evaluation.splits:
+        records = data.records(split)
+        metrics: Metrics = (
+            SingleLabelMetrics(data.num_classes)
+            if configure.is_single_label(config)
+            else multi_label_metrics(len(records), paths, threshold=config.evaluation.threshold)
+        )
+        for view in views:
+            name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
+            evaluations[name] = Evaluation(
+                model=model,
+                loss=loss,
+                records=records,
+                view=view,
+                metrics=metrics,
+                batch_size=config.evaluation.batch_size,
+                max_labels=data.max_labels,
+                mesh=mesh,
+                unlisted=data.unlisted,
+                num_threads=config.input.num_threads,
+            )
+    return evaluations
 
 
-def training_input(
-    config: ConfigDict,
-    data: DataSet,
-    records: Records,
-    mesh: Mesh,
-    *,
-    start: int,
-    workdir: epath.Path,
-) -> pipeline.DeviceBatches:
-    """The training batches from step `start` on, placed on the mesh."""
+def training_inputs(
+    config: ConfigDict, data: DataSet, mesh: Mesh, workdir: epath.Path
+) -> Callable[..., pipeline.DeviceBatches]:
+    """Makes, for a phase and `start_step` within it, its training batches, placed on the mesh."""
+    records = data.records(config.data.train_split)
     bad_pictures = pipeline.BadPictures(
         workdir / "bad_pictures.tsv", limit=config.input.max_bad_pictures
     )
-    batches = pipeline.training_batches(
-        records,
-        configure.training_view(config),
-        batch_size=config.batch_size,
-        max_labels=data.max_labels,
-        seed=config.seed,
-        start_step=start,
-        bad_pictures=bad_pictures,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=config.input.num_threads,
-        prefetch=config.input.prefetch,
-    )
-    return pipeline.DeviceBatches(batches, mesh)
+
+    def inputs(phase: Phase, *, start_step: int) -> pipeline.DeviceBatches:
+        batches = pipeline.training_batches(
+            records,
+            configure.training_view(config, image_size=phase.image_size),
+            batch_size=phase.batch_size,
+            max_labels=data.max_labels,
+            seed=config.seed,
+            start_step=start_step,
+            first_picture=phase.first_picture,
+            bad_pictures=bad_pictures,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.input.num_threads,
+            prefetch=config.input.prefetch,
+        )
+        return pipeline.DeviceBatches(batches, mesh)
+
+    return inputs
+
+
+def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:
+    """Writes the configuration, and the classes, which whoever uses the checkpoints needs.
+
+    Raises:
+        ConfigError: when the workdir holds the classes of another data set.
+    """
+    classes, kept = data.dictionary.read_text(), workdir / "dictionary.txt"
+    if kept.exists() and kept.read_text() != classes:
+        raise configure.ConfigError(
+            f"{kept} and {data.dictionary} hold different classes: train on the data set that this "
+            "workdir began with, or give another --workdir"
+        )
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(settings, indent=1))
+        kept.write_text(classes)
 
 
 def evaluate_and_log(
     evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
-) -> MultiLabelMetrics:
-    """Evaluates every split, prints a line each, writes the scalars.
+) -> Metrics:
+    """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
 
     Returns:
-        The accumulators of the first split.
+        The accumulators of the first evaluation, of the averages where there are some.
     """
-    accumulators = []
-    for split, evaluation in evaluations.items():
-        values, metrics = evaluation.run(state)
-        accumulators.append(metrics)
-        writer.write(step, {f"{split}/{name}": value for name, value in values.items()})
-        shown = "  ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)
-        logging.info("step %d  %s: %s", step, split, shown)
-    return accumulators[0]
+    kinds = {"": state.weights}
+    if state.averages is not None:
+        kinds["_averaged"] = state.averages
+    accumulators = {}
+    for name, evaluation in evaluations.items():
+        for kind, weights in kinds.items():
+            values, accumulators[name] = evaluation.run(weights)
+            writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
+            shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
+            logging.info("step %d  %s%s: %s", step, name, kind, shown)
+    return next(iter(accumulators.values()))
 
 
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:
     groups = config.batch_size // (config.group_size or config.batch_size)
     logging.info(
         "%s: %d pictures, %d classes, up to %d labels, unlisted classes are %s; batch %d in %d "
-        "groups on %d %s devices of %d processes; %.1f epochs",
+        "groups on %d %s devices of %d processes",
         data.folder, pictures, data.num_classes, data.max_labels,
         "unknown" if data.unlisted < 0 else "absent", config.batch_size, groups,
         mesh.size, jax.default_backend(), jax.process_count(),
-        config.total_steps * config.batch_size / max(pictures, 1),
+    )  # fmt: skip
+
+
+def _log_phase(phase: Phase, pictures: int) -> None:
+    epochs = (phase.stop - phase.start) * phase.batch_size / max(pictures, 1)
+    logging.info(
+        "steps %d to %d: %d px, batch %d, %.1f epochs",
+        phase.start + 1, phase.stop, phase.image_size, phase.batch_size, epochs,
     )  # fmt: skip

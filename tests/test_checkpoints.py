@@ -8,14 +8,23 @@ from mlimages_jax import checkpoints, losses, sharding
 from mlimages_jax.state import TrainState
 
 
-def _state(value: int, classes: int = 8) -> TrainState:
-    params = {"head": {"kernel": jnp.full((4, classes), float(value)), "bias": jnp.zeros(classes)}}
+def _state(value: int, classes: int = 8, *, averaged: bool = False) -> TrainState:
+    params = {
+        "stem": {"kernel": jnp.full(5, float(value))},
+        "head": {"kernel": jnp.full((4, classes), float(value)), "bias": jnp.zeros(classes)},
+    }
     return TrainState(
         step=jnp.int32(value),
         params=params,
         batch_stats={"norm": {"mean": jnp.full(3, float(value))}},
         opt_state=jax.tree.map(jnp.zeros_like, params),
         class_counts=losses.initial_counts(2, classes),
+        averages={
+            "params": jax.tree.map(lambda leaf: leaf + 100, params),
+            "batch_stats": {"norm": {"mean": jnp.full(3, value + 100.0)}},
+        }
+        if averaged
+        else None,
     )
 
 
@@ -53,7 +62,8 @@ def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
     place = sharding.by_example(sharding.make_mesh(jax.devices()[:4]))
     like = _like(_state(0))
     kernel = jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=place)
-    like = like.replace(params={"head": {**like.params["head"], "kernel": kernel}})
+    head = {**like.params["head"], "kernel": kernel}
+    like = like.replace(params={**like.params, "head": head})
     with checkpoints.Checkpoints(tmp_path / "c") as saved:
         restored = saved.restore(like)
     assert restored.params["head"]["kernel"].sharding == place
@@ -78,17 +88,82 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
 @pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/2"])
 def test_weights_come_from_a_workdir_a_folder_or_a_step(tmp_path, tail):
     _saved(tmp_path / "checkpoints", [1, 2])
-    params, batch_stats = checkpoints.restore_weights(tmp_path / tail, _like(_state(0)))
-    np.testing.assert_array_equal(params["head"]["kernel"], np.full((4, 8), 2.0))
-    np.testing.assert_array_equal(batch_stats["norm"]["mean"], np.full(3, 2.0))
+    weights = checkpoints.restore_weights(tmp_path / tail, _like(_state(0)))
+    np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 2.0))
+    np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 2.0))
+
+
+def test_averaged_weights_are_preferred(tmp_path):
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+        saved.save(_state(3, averaged=True), step=3, config={})
+    place = sharding.replicated(sharding.make_mesh())
+    like = _like(_state(0, averaged=True))
+    for weights in (
+        checkpoints.restore_weights(tmp_path, like),
+        checkpoints.restore_weights(tmp_path, _like(_state(0))),
+        checkpoints.load_weights(tmp_path, place),
+    ):
+        np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 103.0))
+        np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 103.0))
+    raw = checkpoints.load_weights(tmp_path, place, averaged=False)
+    np.testing.assert_array_equal(raw["params"]["head"]["kernel"], np.full((4, 8), 3.0))
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+        restored = saved.restore(like)
+    jax.tree.map(np.testing.assert_array_equal, restored, _state(3, averaged=True))
+
+
+def test_a_head_for_other_classes_is_left_out(tmp_path):
+    _saved(tmp_path / "checkpoints", [1])
+    weights = checkpoints.restore_weights(tmp_path, _like(_state(0, classes=9)))
+    assert list(weights["params"]) == ["stem"]
+    np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.ones(3))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
-    with pytest.raises(checkpoints.CheckpointMismatchError, match="params/head/bias"):
-        checkpoints.restore_weights(tmp_path, _like(_state(0, classes=9)))
+    other = _like(_state(0, classes=9)).replace(
+        batch_stats={"norm": {"mean": jax.ShapeDtypeStruct((5,), jnp.float32)}}
+    )
+    with pytest.raises(
+        checkpoints.CheckpointMismatchError,
+        match=r"batch_stats/norm/mean: checkpoint float32\[3\], configuration float32\[5\]",
+    ):
+        checkpoints.restore_weights(tmp_path, other)
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         checkpoints.restore_weights(tmp_path / "nothing", _like(_state(0)))
+
+
+def test_another_depth_is_named_and_the_list_is_short(tmp_path):
+    def deep(blocks):
+        block = {f"conv{i}": {"kernel": jnp.ones(2)} for i in range(30)}
+        tree = {f"stage0_block{i}": block for i in range(blocks)}
+        return _state(0).replace(params=tree, opt_state=None)
+
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+        saved.save(deep(2), step=1, config={})
+    with pytest.raises(checkpoints.CheckpointMismatchError) as error:
+        checkpoints.restore_weights(tmp_path, _like(deep(4)))
+    message = str(error.value)
+    assert "its stages have (2,) blocks, the configuration's model.stage_sizes are (4,)" in message
+    assert "params/stage0_block2/conv0/kernel: not in the checkpoint" in message
+    assert "and 20 more" in message
+
+
+def test_every_step_is_found_oldest_first(tmp_path):
+    assert checkpoints.find(tmp_path / "nothing") == []
+    _saved(tmp_path / "checkpoints", [2, 10, 9], keep_latest=5)
+    found = checkpoints.find(tmp_path)
+    assert [int(folder.name) for folder in found] == [2, 9, 10]
+    assert checkpoints.find(tmp_path / "checkpoints" / "9") == [found[1]]
+    assert checkpoints.config_of(found[1]) == {"seed": 9}
+
+
+def test_the_classes_of_a_run_lie_in_its_workdir(tmp_path):
+    _saved(tmp_path / "checkpoints", [1])
+    assert checkpoints.classes_of(tmp_path) is None
+    (tmp_path / "dictionary.txt").write_text("classes")
+    for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "1"):
+        assert checkpoints.classes_of(path).read_text() == "classes"
 
 
 def test_remains_of_a_killed_save_are_removed(tmp_path):

@@ -10,11 +10,10 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from mlimages_jax import evaluate, losses, sharding
-from mlimages_jax.data import pipeline
+from mlimages_jax.data import views
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.state import TrainState
 from tfds_builders import shapes
 
 
@@ -29,28 +28,29 @@ def _evaluation(data: DataSet, devices: int, batch_size: int) -> evaluate.Evalua
         model=ResNet(data.num_classes, stage_sizes=(1,), stage_widths=(16,), stem_width=8),
         loss=losses.plain_sigmoid_cross_entropy,
         records=data.records("val"),
-        view=pipeline.EvaluationView(32, "whole"),
+        view=views.EvaluationView(32, "whole"),
+        metrics=evaluate.multi_label_metrics(
+            21, Hierarchy.from_file(data.dictionary).paths(), threshold=0.7
+        ),
         batch_size=batch_size,
         max_labels=data.max_labels,
-        paths=Hierarchy.from_file(data.dictionary).paths(),
         mesh=sharding.make_mesh(jax.devices()[:devices]),
-        threshold=0.7,
     )
 
 
-def _state(model: ResNet) -> TrainState:
+def _weights(model: ResNet) -> evaluate.Weights:
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     params = variables["params"]
     head = {**params["head"], "kernel": 5 * params["head"]["kernel"]}
-    return TrainState(jnp.int32(0), {**params, "head": head}, variables["batch_stats"], None, None)
+    return {"params": {**params, "head": head}, "batch_stats": variables["batch_stats"]}
 
 
 def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     results = {}
     for devices, batch_size in ((1, 21), (4, 8), (2, 16)):
         evaluation = _evaluation(drawn, devices, batch_size)
-        state = _state(evaluation.model)
-        results[devices], metrics = evaluation.run(state)
+        weights = _weights(evaluation.model)
+        results[devices], metrics = evaluation.run(weights)
     for name, value in results[1].items():
         np.testing.assert_allclose([r[name] for r in results.values()], value, rtol=1e-5)
 
@@ -59,8 +59,7 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     targets = np.zeros((21, drawn.num_classes), np.float32)
     for row, record in zip(targets, records, strict=True):
         row[record.labels] = record.confidences
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits, _ = evaluation.model.apply(variables, images / 127.5 - 1)
+    logits, _ = evaluation.model.apply(weights, images / 127.5 - 1)
     logits = np.asarray(logits, np.float64)
     elements = np.log1p(np.exp(logits)) - targets * logits
     expected = (elements * (targets >= 0)).sum(1).mean()
@@ -79,11 +78,13 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
 def test_where_unlisted_is_unknown_only_listed_labels_are_judged(drawn):
     """The drawn pictures list what they show and nothing else, so no class has a negative."""
     evaluation = dataclasses.replace(_evaluation(drawn, 2, 16), unlisted=-1.0)
-    state = _state(evaluation.model)
-    values, _ = evaluation.run(state)
+    weights = _weights(evaluation.model)
+    values, _ = evaluation.run(weights)
 
     total = 0.0
-    for outputs, start in zip(evaluation.outputs(state, evaluation.records), (0, 16), strict=True):
+    for outputs, start in zip(
+        evaluation.outputs(weights, evaluation.records), (0, 16), strict=True
+    ):
         logits = np.asarray(outputs["logits"], np.float64)
         for row, data in zip(logits, list(evaluation.records)[start:], strict=False):
             record = parse_record(data)

@@ -4,10 +4,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.optimize import minimize_scalar
 
 from mlimages_jax import losses
+from mlimages_jax.calibration import calibrated_probability
 
 LOG2 = math.log(2)
 
@@ -202,6 +204,55 @@ def test_softmax_by_hand():
     np.testing.assert_allclose(loss, math.log(4), rtol=1e-6)
 
 
+def _softmax(logits, targets, *, train=True, **smoothing):
+    return losses.softmax_cross_entropy(
+        logits, targets, None, key=jax.random.key(0), train=train, **smoothing
+    )[0]
+
+
+def test_label_smoothing_by_hand():
+    # Logits log 3 and log 1: probabilities 3/4 and 1/4. With s = .2 the targets are .9 and .1.
+    logits, targets = jnp.log(jnp.array([[3.0, 1.0]])), jnp.array([[1.0, 0.0]])
+    expected = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
+    np.testing.assert_allclose(_softmax(logits, targets, label_smoothing=0.2), expected, rtol=1e-6)
+
+
+def test_label_smoothing_is_optax_s():
+    logits = 3 * jax.random.normal(jax.random.key(0), (6, 5))
+    targets = jnp.eye(5)[jnp.array([0, 3, 1, 4, 4, 2])]
+    targets = targets.at[0].set(jnp.array([0.3, 0.0, 0.7, 0.0, 0.0]))  # a mixture of two
+    expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, 0.1)).mean()
+    np.testing.assert_allclose(_softmax(logits, targets, label_smoothing=0.1), expected, rtol=1e-6)
+
+
+def test_label_smoothing_leaves_rows_without_a_class_at_zero():
+    logits = jnp.array([[3.0, 1.0, -2.0], [5.0, 0.0, 1.0], [0.0, 2.0, 4.0]])
+    targets = jnp.array([[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [0.0, 1.0, -1.0]])
+    assert _softmax(logits[:2], targets[:2], label_smoothing=0.1) == 0
+    gradient = jax.grad(_softmax)(logits, targets, label_smoothing=0.1)
+    assert (gradient[:2] == 0).all() and (gradient[2] != 0).all()
+    alone = _softmax(logits[2:], jnp.array([[0.0, 1.0, 0.0]]), label_smoothing=0.1)
+    smoothed = _softmax(logits, targets, label_smoothing=0.1)
+    np.testing.assert_allclose(smoothed, alone / 3, rtol=1e-6)
+
+
+def test_without_smoothing_and_in_evaluation_the_loss_is_the_plain_one_to_the_bit():
+    logits = 3 * jax.random.normal(jax.random.key(1), (6, 5))
+    targets = jnp.eye(5)[jnp.array([0, 3, 1, 4, 4, 2])].at[1].set(-1.0)
+    plain = optax.softmax_cross_entropy(logits, jnp.maximum(targets, 0)).mean()
+    assert _softmax(logits, targets) == plain
+    assert _softmax(logits, targets, label_smoothing=0.0) == plain
+    assert _softmax(logits, targets, train=False, label_smoothing=0.1) == plain
+    assert _softmax(logits, targets, label_smoothing=0.1) != plain
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+@pytest.mark.parametrize("train", [True, False])
+def test_impossible_smoothing_is_refused(smoothing, train):
+    with pytest.raises(ValueError, match=f"label_smoothing={smoothing} must be"):
+        _softmax(jnp.zeros((1, 2)), jnp.eye(2)[:1], train=train, label_smoothing=smoothing)
+
+
 @pytest.mark.parametrize("probability", [0.05, 0.3, 0.9])
 def test_calibration_inverts_the_minimum_of_the_weighted_loss(probability):
     def loss(logit):
@@ -209,7 +260,8 @@ def test_calibration_inverts_the_minimum_of_the_weighted_loss(probability):
         return float(losses.sigmoid_cross_entropy(jnp.float32(logit), target, positive_weight=12.0))
 
     logit = minimize_scalar(loss, bounds=(-10, 10), method="bounded").x
-    np.testing.assert_allclose(losses.calibrated_probability(logit), probability, atol=2e-3)
+    ours = calibrated_probability(logit, positive_weight=12.0)
+    np.testing.assert_allclose(ours, probability, atol=2e-3)
 
 
 def test_unknown_variants_and_missing_counts_are_refused():

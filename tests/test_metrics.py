@@ -3,10 +3,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score
 
 from mlimages_jax.average_precision import IGNORED, NEGATIVE, POSITIVE
-from mlimages_jax.metrics import MultiLabelMetrics, SingleLabelAccuracy, judge
+from mlimages_jax.metrics import MultiLabelMetrics, judge
 
 CLASSES = 20
 PATHS = np.array([[i, (i - 1) // 2 if i else -1] for i in range(CLASSES)], np.int32)
@@ -161,6 +161,38 @@ def test_fewer_classes_than_places():
     assert "hierarchical_f1" not in result
 
 
+def test_the_calibration_is_of_every_judged_class():
+    """Weight 3: logit log 3 means 1/2, log 1 means 1/4, log 9 means 3/4."""
+    metrics = MultiLabelMetrics(4, positive_weight=3.0)
+    scores = np.log([[3.0, 1, 9, 9], [1, 1, 9, 3]])
+    targets = np.array([[1, 0, 0.3, -1], [0, 1, 0.7, 1]], np.float32)
+    metrics.update(scores, targets)
+    padding = np.full((1, 4), np.nan)
+    metrics.update(padding, np.ones((1, 4)), np.array([False]))
+    table = metrics.calibration.table()
+    used = np.flatnonzero(table.pictures)
+    assert table.pictures[used].tolist() == [3, 2, 1]
+    np.testing.assert_allclose(table.probability[used], [1 / 4, 1 / 2, 3 / 4], atol=1e-6)
+    np.testing.assert_allclose(table.accuracy[used], [1 / 3, 1, 1])
+    expected = (3 * (1 / 3 - 1 / 4) + 2 * (1 / 2) + 1 / 4) / 6
+    assert metrics.compute()["calibration_error"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_calibration_adds_over_hosts_and_changes_nothing_else():
+    scores, targets = random_batch(14)
+    total, other = (MultiLabelMetrics(CLASSES, PATHS, positive_weight=12.0) for _ in range(2))
+    total.update(scores[:10], targets[:10])
+    other.update(scores[10:], targets[10:])
+    total.merge(other)
+    at_once = MultiLabelMetrics(CLASSES, PATHS, positive_weight=12.0)
+    at_once.update(scores, targets)
+    result = at_once.compute()
+    assert total.compute() == result
+    assert 0 < result.pop("calibration_error") < 1
+    assert result == measured(scores, targets).compute()
+    assert measured(scores, targets).calibration is None
+
+
 def test_nothing_seen():
     result = MultiLabelMetrics(CLASSES, PATHS).compute()
     assert result.pop("examples") == result.pop("mAP_classes") == 0
@@ -185,29 +217,3 @@ def test_arguments_that_do_not_fit():
         MultiLabelMetrics(CLASSES, threshold=0)
     with pytest.raises(ValueError, match="paths has 20 rows for 21 classes"):
         MultiLabelMetrics(21, PATHS)
-
-
-def test_single_label_accuracy():
-    scores = np.random.default_rng(11).normal(size=(100, 12)).astype(np.float32)
-    labels = np.random.default_rng(12).integers(0, 12, 100)
-    mask = np.arange(100) < 90
-    labels[90:] = -1
-    accuracy, other = SingleLabelAccuracy(), SingleLabelAccuracy()
-    accuracy.update(scores[:40], labels[:40])
-    other.update(scores[40:], labels[40:], mask[40:])
-    accuracy.add_sums(other.sums())
-    expected = {
-        f"top{k}": pytest.approx(
-            top_k_accuracy_score(labels[:90], scores[:90], k=k, labels=range(12))
-        )
-        for k in (1, 5)
-    }
-    assert accuracy.compute() == {**expected, "examples": 90}
-    with pytest.raises(ValueError, match="label -1: mask out"):
-        accuracy.update(scores, labels)
-
-
-def test_single_label_ties_go_to_the_lower_class():
-    accuracy = SingleLabelAccuracy()
-    accuracy.update(np.zeros((3, 8), np.float32), np.array([0, 4, 5]))
-    assert accuracy.compute() == {"top1": 1 / 3, "top5": 2 / 3, "examples": 3}

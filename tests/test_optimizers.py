@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -88,3 +89,45 @@ def test_cosine_schedule_ends_at_zero():
     schedule = optimizers.cosine_schedule(learning_rate=0.4, warmup_steps=10, total_steps=110)
     rates = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]
     np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.2, 0], atol=1e-6)
+
+
+PARAMS = {
+    "stem": {"kernel": 1.0},
+    "stage0_block0": {"conv1": {"kernel": 1.0}, "norm1": {"scale": 1.0}},
+    "stage1_block0": {"conv1": {"kernel": 1.0}},
+    "head": {"kernel": 1.0, "bias": 1.0},
+}
+
+
+def test_learning_rate_factors_by_hand():
+    factors = optimizers.learning_rate_factors(
+        PARAMS,
+        freeze=("stem/*",),
+        factors=(("*", 0.5), ("stage0_*", 0.1), ("*/bias", 20), ("stem/*", 3.0)),
+    )
+    assert factors == {
+        "stem": {"kernel": 0.0},
+        "stage0_block0": {"conv1": {"kernel": 0.1}, "norm1": {"scale": 0.1}},
+        "stage1_block0": {"conv1": {"kernel": 0.5}},
+        "head": {"kernel": 0.5, "bias": 20.0},
+    }
+    assert set(jax.tree.leaves(optimizers.learning_rate_factors(PARAMS))) == {1.0}
+
+
+def test_a_pattern_without_a_parameter_is_named():
+    with pytest.raises(ValueError, match=r"'stage9_\*' matches no parameter.*modules head, stage0"):
+        optimizers.learning_rate_factors(PARAMS, freeze=("stage9_*",))
+    with pytest.raises(ValueError, match="'stem' matches no parameter"):
+        optimizers.learning_rate_factors(PARAMS, factors=(("stem", 2.0),))
+    with pytest.raises(ValueError, match="factor 0 of 'stem/\\*' must be above 0; freeze"):
+        optimizers.learning_rate_factors(PARAMS, factors=(("stem/*", 0),))
+
+
+def test_frozen_parameters_have_no_slot():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    decay, factors = {"a": 0.1, "b": 0.1}, {"a": 0.0, "b": 2.0}
+    optimizer = optimizers.sgd_momentum(momentum=0.5, decay=decay, factors=factors)
+    state = optimizer.init(params)
+    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3,)]
+    velocity, _ = optimizer.update({"a": jnp.zeros(2), "b": jnp.ones(3)}, state, params)
+    np.testing.assert_allclose(velocity["b"], 1.1)  # the factor is the caller's

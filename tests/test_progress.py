@@ -21,19 +21,19 @@ def _rows(folder):
 @pytest.fixture
 def reporter(tmp_path):
     writer = MetricsWriter(tmp_path, start_step=0)
-    return progress.Progress(writer, total_steps=7, batch_size=4, every=2)
+    return progress.Progress(writer, total_steps=7, every=2)
 
 
 def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
     for step in range(1, 4):
-        reporter.add(step, _metrics(step), seconds_waited=0.0)
+        reporter.add(step, _metrics(step), batch_size=4, seconds_waited=0.0)
     assert _rows(tmp_path) == []
-    reporter.add(4, _metrics(4), seconds_waited=0.0)
+    reporter.add(4, _metrics(4), batch_size=4, seconds_waited=0.0)
     (row,) = _rows(tmp_path)
     assert row["step"] == 2
     assert row["training/loss"] == 1.5
     for step in range(5, 8):
-        reporter.add(step, _metrics(step), seconds_waited=0.0)
+        reporter.add(step, _metrics(step), batch_size=4, seconds_waited=0.0)
     reporter.flush()
     assert [(row["step"], row["training/loss"]) for row in _rows(tmp_path)] == [
         (2, 1.5), (4, 3.5), (6, 5.5), (7, 7.0),
@@ -43,15 +43,13 @@ def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
 def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
-    reporter = progress.Progress(
-        MetricsWriter(tmp_path, start_step=0), total_steps=2, batch_size=4, every=2
-    )
+    reporter = progress.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=2, every=2)
     clock[0] += 1
-    reporter.add(1, _metrics(1, pictures=3.0), seconds_waited=0.25)
+    reporter.add(1, _metrics(1, pictures=3.0), batch_size=4, seconds_waited=0.25)
     with reporter.pause():
         clock[0] += 50
     clock[0] += 1
-    reporter.add(2, _metrics(1), seconds_waited=0.5)
+    reporter.add(2, _metrics(1), batch_size=4, seconds_waited=0.5)
     reporter.flush()
     (row,) = _rows(tmp_path)
     assert row["training/input_wait"] == 0.25  # half a second of two
@@ -61,7 +59,7 @@ def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_found_also_in_an_open_period(reporter, value):
-    reporter.add(1, _metrics(value), seconds_waited=0.0)
+    reporter.add(1, _metrics(value), batch_size=4, seconds_waited=0.0)
     with pytest.raises(progress.NonFiniteError, match=f"loss {value}"):
         reporter.flush()
 

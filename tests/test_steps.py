@@ -240,6 +240,94 @@ def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size)
     assert kernel.sharding.is_fully_replicated == (fsdp_min_size is None)
 
 
+def _small_step(*, optimizer_factors=None, averages=False, **changes):
+    """One jitted step of a small network at rate 0.1 on a fixed batch; before and after."""
+    model = ResNet(CLASSES, **SMALL)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    decay = optimizers.decay_factors(variables["params"], weight_decay=1e-2)
+    optimizer = optimizers.sgd_momentum(momentum=0.9, decay=decay, factors=optimizer_factors)
+    before = TrainState(
+        jnp.int32(0), variables["params"], variables["batch_stats"],
+        optimizer.init(variables["params"]), None, dict(variables) if averages else None,
+    )  # fmt: skip
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        loss=losses.softmax_cross_entropy,
+        optimizer=optimizer,
+        schedule=lambda _: 0.1,
+        augmentation=lambda _, images: augment.to_model_input(images),
+        seed=0,
+        **changes,
+    )
+    images = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    after, metrics = jax.jit(step)(before, _batch(images, np.eye(CLASSES)[:4]))
+    return before, after, metrics
+
+
+def _changes(before, after):
+    return jax.tree.map(lambda a, b: np.asarray(b - a), before.params, after.params)
+
+
+def test_frozen_parameters_stay_and_factors_scale_the_others():
+    shapes = jax.eval_shape(
+        ResNet(CLASSES, **SMALL).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    )
+    plain = _changes(*_small_step()[:2])
+    factors = optimizers.learning_rate_factors(
+        shapes["params"], freeze=("stem/*",), factors=(("head/*", 3.0),)
+    )
+    before, after, _ = _small_step(factors=factors, optimizer_factors=factors)
+    changes = _changes(before, after)
+    assert not changes["stem"]["kernel"].any()
+    assert plain["stem"]["kernel"].any()
+    np.testing.assert_allclose(changes["head"]["bias"], 3 * plain["head"]["bias"], rtol=1e-5)
+    block = ("stage1_block0", "conv2", "kernel")
+    ours, theirs = (reference.look_up(tree, block) for tree in (changes, plain))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.batch_stats, after.batch_stats)
+    assert all(jax.tree.leaves(moved)), "running statistics move everywhere"
+
+
+def test_averages_move_towards_the_weights():
+    before, after, _ = _small_step(averages=True, average_decay=0.99)
+    share = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
+    jax.tree.map(
+        lambda a, w, moved: np.testing.assert_allclose(moved, a + share * (w - a), atol=1e-6),
+        before.weights, after.weights, after.averages,
+    )  # fmt: skip
+    late = after.replace(step=jnp.int32(10_000))
+    jax.tree.map(
+        lambda a, w, moved: np.testing.assert_allclose(moved, a + 0.01 * (w - a), atol=1e-6),
+        after.averages, after.weights, steps.moved_averages(late, decay=0.99),
+    )  # fmt: skip
+
+
+def test_mixing_gets_the_batch_and_its_result_is_learnt():
+    seen = []
+
+    def mixing(key, images, targets, mask):
+        seen.append((key.shape, images.shape, targets.shape, mask.shape))
+        return images, jnp.roll(targets, 4, axis=1)
+
+    plain, mixed = _small_step(), _small_step(mixing=mixing)
+    assert seen[0] == ((), (4, 32, 32, 3), (4, CLASSES), (4,))
+    plain, mixed = (_changes(*result[:2])["head"]["bias"] for result in (plain, mixed))
+    assert (plain[:4] > 0).all() and (plain[4:] < 0).all()
+    assert (mixed[4:8] > 0).all() and (mixed[:4] < 0).all()
+
+
+def test_several_views_of_a_picture_are_averaged():
+    model = ResNet(CLASSES, **SMALL)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    images = np.random.default_rng(2).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
+    predict = functools.partial(steps.predict_step, **variables, model=model)
+    outputs = predict(images=images)
+    for i, rows in enumerate(outputs):
+        single = np.stack([predict(images=images[:, view])[i] for view in range(3)])
+        np.testing.assert_allclose(rows, single.mean(0), rtol=1e-4, atol=1e-5)
+
+
 def test_rows_outside_the_mask_add_nothing_to_the_evaluation():
     model = ResNet(CLASSES, **SMALL)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from mlimages_jax.data import pipeline
+from mlimages_jax.data import pipeline, views
 from mlimages_jax.data.sources import DataSet, parse_record
 from peers.serve import arguments, serve_batches
 
@@ -18,7 +18,7 @@ def main() -> None:
     settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}
 
     def save_cuts() -> None:
-        view = pipeline.TrainingView(given["size"], flip=False, **settings)
+        view = views.TrainingView(given["size"], flip=False, **settings)
         jpegs = [parse_record(records[i]).jpeg for i in range(len(given["boxes"]))]
         # The parent drew the boxes from these very generators.
         cuts = [view(jpeg, np.random.default_rng(i)) for i, jpeg in enumerate(jpegs)]
@@ -27,7 +27,7 @@ def main() -> None:
     serve_batches(
         pipeline.training_batches(
             records,
-            pipeline.TrainingView(given["size"], **settings),
+            views.TrainingView(given["size"], **settings),
             batch_size=given["batch"],
             max_labels=data.max_labels,
             seed=0,

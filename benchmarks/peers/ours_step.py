@@ -63,7 +63,7 @@ def initial_state(
     model: ResNet, optimizer: optax.GradientTransformation, *, size: int, groups: int
 ) -> TrainState:
     """A fresh state with the counts of the weighted loss."""
-    settings = {"image_size": size, "count_groups": groups}
+    settings: dict[str, Any] = {"image_size": size, "count_groups": groups}
     like = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
     return create_state(model, optimizer, seed=0, like=like, **settings)
 

@@ -11,12 +11,11 @@ with the program.
 """
 
 import collections
-import dataclasses
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import grain
@@ -27,11 +26,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from mlimages_jax import sharding
-from mlimages_jax.data import NO_LABEL, transforms
-from mlimages_jax.data.decode import BadPicture, decode, read_header
+from mlimages_jax.data import NO_LABEL
+from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
+from mlimages_jax.data.views import EvaluationView, TrainingView
 
-Protocol = Literal["central", "short_side", "whole"]
 NumpyBatch = dict[str, np.ndarray]
 ENDLESS = 2**50  # pictures; grain's own endless repeat overflows when it is sliced
 
@@ -75,81 +74,6 @@ class BadPictures:
                 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingView:
-    """How a training picture is cut.
-
-    Attributes:
-        size: side of the result in pixels.
-        area: range of the crop's share of the picture.
-        aspect: range of the crop's width / height.
-        interpolation: see `transforms.crop_and_resize`.
-        flip: mirror half of the pictures.
-    """
-
-    size: int
-    area: tuple[float, float] = (0.7, 1.0)
-    aspect: tuple[float, float] = (0.75, 1.33)
-    interpolation: transforms.Interpolation = "linear"
-    flip: bool = True
-
-    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
-        """JPEG bytes to uint8 [size, size, 3]; a large JPEG is decoded at 1/2, 1/4 or 1/8.
-
-        Raises:
-            BadPicture: when it cannot be decoded.
-        """
-        header = read_header(data)
-        box = transforms.sample_crop(
-            rng, header.height, header.width, area=self.area, aspect=self.aspect
-        )
-        image = decode(
-            data,
-            min_height=math.ceil(self.size * header.height / box.height),
-            min_width=math.ceil(self.size * header.width / box.width),
-        )
-        box = _scale_box(box, image.shape[0] / header.height, image.shape[1] / header.width)
-        image = transforms.crop_and_resize(image, box, self.size, interpolation=self.interpolation)
-        return transforms.flip(image) if self.flip and rng.random() < 0.5 else image
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationView:
-    """How an evaluation picture is cut: one of the two published protocols, or the whole picture.
-
-    Attributes:
-        size: side of the result in pixels.
-        protocol: "central" (the middle 80% of each side, exact, float32), "short_side" (short side
-            to 256/224 of the size, then the centre, uint8) or "whole" (all of it squeezed to a
-            square, uint8).
-    """
-
-    size: int
-    protocol: Protocol = "central"
-
-    def __call__(self, data: bytes) -> np.ndarray:
-        """JPEG bytes to [size, size, 3].
-
-        Raises:
-            BadPicture: when it cannot be decoded.
-        """
-        image = decode(data)
-        if self.protocol == "central":
-            return transforms.central_view(image, self.size)
-        if self.protocol == "short_side":
-            try:
-                return transforms.short_side_view(image, self.size)
-            except ValueError as error:
-                raise BadPicture("elongated", str(error)) from error
-        box = transforms.CropBox(0, 0, *image.shape[:2])
-        return transforms.crop_and_resize(image, box, self.size, interpolation="area")
-
-    @property
-    def dtype(self) -> type:
-        """Of the result."""
-        return np.float32 if self.protocol == "central" else np.uint8
-
-
 def training_batches(
     records: RandomAccess,
     view: TrainingView,
@@ -158,6 +82,7 @@ def training_batches(
     max_labels: int,
     seed: int,
     start_step: int = 0,
+    first_picture: int = 0,
     bad_pictures: BadPictures | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -172,7 +97,8 @@ def training_batches(
         batch_size: global; the batches have batch_size / process_count rows.
         max_labels: L.
         seed: of order and crops; every epoch is shuffled anew.
-        start_step: the step whose batch comes first.
+        start_step: the batch that comes first, counted from `first_picture`.
+        first_picture: pictures of the order that were taken before, in batches of another size.
         bad_pictures: records what could not be decoded; such rows are black and outside the mask.
         process_index: of this process.
         process_count: of the job.
@@ -193,8 +119,7 @@ def training_batches(
         return _row(
             record,
             lambda: view(record.jpeg, rng),
-            size=view.size,
-            dtype=np.uint8,
+            empty=np.zeros((view.size, view.size, 3), np.uint8),
             max_labels=max_labels,
             bad=bad,
         )
@@ -205,8 +130,10 @@ def training_batches(
         .shuffle()
         .repeat(ENDLESS // len(records) + 1)
         .random_map(load)
-        .batch(batch_size // process_count)
     )
+    if first_picture:
+        dataset = dataset[first_picture:]
+    dataset = dataset.batch(batch_size // process_count)
     first = start_step * process_count + process_index
     return _iterate(dataset[first::process_count], num_threads=num_threads, prefetch=prefetch)
 
@@ -217,6 +144,7 @@ def evaluation_batches(
     *,
     batch_size: int,
     max_labels: int,
+    relabel: Callable[[Record], Record] | None = None,
     bad_pictures: BadPictures | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -225,19 +153,20 @@ def evaluation_batches(
 ) -> Iterator[NumpyBatch]:
     """One pass over all records in order; the last global batch is filled up outside the mask.
 
-    Arguments as for `training_batches`. Every process gets the same number of batches.
+    Arguments as for `training_batches`, and `relabel`, which gives records other labels. Every
+    process gets the same number of batches.
     """
     bad = bad_pictures or BadPictures()
 
     def load(index: int) -> NumpyBatch:
         if index >= len(records):
-            return _empty_row(view.size, view.dtype, max_labels)
+            return _empty_row(view.empty, max_labels)
         record = parse_record(records[index])
+        record = relabel(record) if relabel else record
         return _row(
             record,
             lambda: view(record.jpeg),
-            size=view.size,
-            dtype=view.dtype,
+            empty=view.empty,
             max_labels=max_labels,
             bad=bad,
         )
@@ -249,22 +178,23 @@ def evaluation_batches(
     )
 
 
-def _scale_box(box: transforms.CropBox, vertical: float, horizontal: float) -> transforms.CropBox:
-    """The box in a picture decoded at a fraction of its size, rounded inwards at its far edges."""
-    return transforms.CropBox(
-        top=int(box.top * vertical),
-        left=int(box.left * horizontal),
-        height=max(1, int(box.height * vertical)),
-        width=max(1, int(box.width * horizontal)),
-    )
+def abstract_batch(
+    image_size: int, *, batch_size: int, max_labels: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a global training batch, for compiling ahead of it."""
+    row = _empty_row(np.zeros((image_size, image_size, 3), np.uint8), max_labels)
+    place = sharding.by_example(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *value.shape), value.dtype, sharding=place)
+        for name, value in row.items()
+    }
 
 
 def _row(
     record: Record,
     read: Callable[[], np.ndarray],
     *,
-    size: int,
-    dtype: type,
+    empty: np.ndarray,
     max_labels: int,
     bad: BadPictures,
 ) -> NumpyBatch:
@@ -272,13 +202,13 @@ def _row(
         image = read()
     except BadPicture as error:
         bad.add(record.name, error)
-        return _empty_row(size, dtype, max_labels)
+        return _empty_row(empty, max_labels)
     return {"image": image, "mask": np.array(True), **padded_labels(record, max_labels=max_labels)}
 
 
-def _empty_row(size: int, dtype: type, max_labels: int) -> NumpyBatch:
+def _empty_row(empty: np.ndarray, max_labels: int) -> NumpyBatch:
     return {
-        "image": np.zeros((size, size, 3), dtype),
+        "image": empty,
         "mask": np.array(False),
         "labels": np.full(max_labels, NO_LABEL, np.int32),
         "confidences": np.zeros(max_labels, np.float32),

@@ -25,6 +25,10 @@ and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
 
 
+class DataSetError(ValueError):
+    """A built data set that lacks a split, or whose metadata cannot be."""
+
+
 class Shard(NamedTuple):
     """A file of records.
 
@@ -64,7 +68,7 @@ class DataSet:
 
         Raises:
             FileNotFoundError: when the folder is no built data set; says how to make one.
-            ValueError: when its metadata say something else than 0 or -1 about unlisted classes.
+            DataSetError: when its metadata say something else than 0 or -1 about unlisted classes.
         """
         folder = epath.Path(folder)
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
@@ -76,7 +80,7 @@ class DataSet:
         metadata = json.loads((folder / "metadata.json").read_text())
         unlisted = metadata.get("unlisted", 0)  # sets built before this was a choice lack it
         if unlisted not in (0, -1):
-            raise ValueError(
+            raise DataSetError(
                 f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
                 "(unknown): build the data set again"
             )
@@ -106,11 +110,15 @@ class DataSet:
         """The serialised records of a split, random access.
 
         Raises:
-            ValueError: when the data set has no such split.
+            DataSetError: when the data set has no such split.
         """
         shards = self.shards()
         if split not in shards:
-            raise ValueError(f"{self.folder} has no split {split!r}; it has {sorted(shards)}")
+            raise DataSetError(
+                f"{self.folder} has no split {split!r}; it has {sorted(shards)}. Name one of them "
+                "(config.data.train_split, config.data.split, config.evaluation.splits), or build "
+                "the set with its list or archive of that split"
+            )
         return Records([str(shard.path) for shard in shards[split]])
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import dataclasses
 import itertools
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import simplejpeg
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax import sharding
-from mlimages_jax.data import NO_LABEL, pipeline, transforms
+from mlimages_jax.data import NO_LABEL, pipeline, views
 
 SIZE, MAX_LABELS = 16, 3
 
@@ -35,7 +35,7 @@ def records() -> list[bytes]:
 
 
 def _batches(records, count, **kwargs):
-    view = pipeline.TrainingView(SIZE)
+    view = views.TrainingView(SIZE)
     arguments = {"batch_size": 4, "max_labels": MAX_LABELS, "seed": 5, "num_threads": 2} | kwargs
     return list(itertools.islice(pipeline.training_batches(records, view, **arguments), count))
 
@@ -114,7 +114,7 @@ def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
             list(
                 pipeline.evaluation_batches(
                     records,
-                    pipeline.EvaluationView(SIZE, "whole"),
+                    views.EvaluationView(SIZE, "whole"),
                     batch_size=4,
                     max_labels=MAX_LABELS,
                     process_index=i,
@@ -129,41 +129,47 @@ def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
         assert rows["labels"][:10, 0].tolist() == list(range(10))
 
 
-def test_views_by_hand():
-    image = np.zeros((40, 60, 3), np.uint8)
-    image[:, 30:] = 255
-    jpeg = simplejpeg.encode_jpeg(image, quality=100, colorsubsampling="444")
-    whole = pipeline.EvaluationView(20, "whole")(jpeg)
-    assert whole.dtype == np.uint8
-    assert whole[:, :9].max() < 10 < 245 < whole[:, 11:].min()
-    central = pipeline.EvaluationView(16, "central")(jpeg)
-    assert central.dtype == np.float32
-    assert (central[:, :7] < -0.9).all() and (central[:, 9:] > 0.9).all()
-    short = pipeline.EvaluationView(14, "short_side")(jpeg)
-    assert short.dtype == np.uint8 and short.shape == (14, 14, 3)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_another_batch_size_goes_on_where_the_last_one_stopped(records, processes):
+    """Two batches of 4, then batches of 2 from picture 8 on: the same pictures, the same crops."""
+    whole = _stack(_batches(records, 3, batch_size=4))
+    parts = [
+        _batches(
+            records, 2, batch_size=2, first_picture=8, process_index=i, process_count=processes
+        )
+        for i in range(processes)
+    ]
+    rows = _stack([part[step] for step in range(2) for part in parts])
+    for name in ("image", "labels"):
+        np.testing.assert_array_equal(rows[name], whole[name][8:])
 
 
-@pytest.mark.parametrize("interpolation", ["linear", "area"])
-def test_decoding_at_a_fraction_shows_the_same_crop(tencent_dir, interpolation):
-    """A large photograph is decoded at 1/2 or less; the crop must not move."""
-    jpeg = (tencent_dir / "images" / "im_0.jpg").read_bytes()
-    view = pipeline.TrainingView(128, interpolation=interpolation, flip=False)
-    quick = view(jpeg, np.random.default_rng(3))
-    full = cv2.imdecode(
-        np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    full = np.ascontiguousarray(full[..., ::-1])
-    box = transforms.sample_crop(np.random.default_rng(3), *full.shape[:2])
-    slow = transforms.crop_and_resize(full, box, 128, interpolation="area")
-    error = np.abs(quick.astype(float) - slow).mean()
-    moved = np.abs(np.roll(slow, 2, axis=1).astype(float) - slow).mean()
-    assert error < 0.5 * moved
+def test_an_evaluation_may_have_other_labels_and_ten_views(records):
+    def relabel(record):
+        return dataclasses.replace(record, labels=record.labels + 1)
+
+    (batch,) = pipeline.evaluation_batches(
+        records, views.EvaluationView(14, "ten_crop"), batch_size=16, max_labels=MAX_LABELS,
+        relabel=relabel,
+    )  # fmt: skip
+    assert batch["image"].shape == (16, 10, 14, 14, 3)
+    assert batch["labels"][:10, 0].tolist() == list(range(1, 11))
+
+
+def test_the_shapes_of_a_batch_are_known_before_it(records):
+    mesh = sharding.make_mesh(jax.devices()[:4])
+    expected = pipeline.abstract_batch(SIZE, batch_size=4, max_labels=MAX_LABELS, mesh=mesh)
+    batches = iter(_batches(records, 3, batch_size=4))
+    (batch, *_) = pipeline.DeviceBatches(batches, mesh)
+    for name, value in expected.items():
+        assert (value.shape, value.dtype) == (batch[name].shape, batch[name].dtype), name
+        assert value.sharding == batch[name].sharding
 
 
 def test_batches_are_placed_ahead_and_end(records):
     mesh = sharding.make_mesh(jax.devices()[:4])
     batches = pipeline.evaluation_batches(
-        records, pipeline.EvaluationView(SIZE, "whole"), batch_size=4, max_labels=MAX_LABELS
+        records, views.EvaluationView(SIZE, "whole"), batch_size=4, max_labels=MAX_LABELS
     )
     placed = list(pipeline.DeviceBatches(batches, mesh))
     assert len(placed) == 3

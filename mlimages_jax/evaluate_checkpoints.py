@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from mlimages_jax import checkpoints, configure, evaluation_report, published, sharding
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.reassessed import ReassessedLabels
+from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.evaluate import Evaluation, Metrics, Weights, multi_label_metrics
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.models import architecture
+from mlimages_jax.single_label import SingleLabelMetrics
+
+IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
+
+Row = dict[str, Any]
+
+
+class Subject(NamedTuple):
+    """One checkpoint to evaluate."""
+
+    folder: epath.Path
+    step: int
+    weights: Weights
+    settings: ConfigDict
+
+
+def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
+    """Evaluates as configured; prints a table and leaves files in the workdir.
+
+    Args:
+        config: see configs/evaluate.py for every field.
+        workdir: of the results; what it already holds of the same evaluation is not done again.
+
+    Returns:
+        One row an evaluation, in order: where it comes from and all its numbers.
+
+    Raises:
+        FileNotFoundError: no checkpoint, or no data set.
+        ConfigError: the checkpoint does not fit the set, or a value cannot be.
+        DataSetError: the set lacks the split.
+        TooManyBadPicturesError: over `config.input.max_bad_pictures`.
+    """
+    workdir = epath.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    data = DataSet.open(config.data.folder)
+    views = configure.evaluation_views(config.evaluation, image_size=0)
+    relabel = _reassessed(config, data)
+    results = workdir / "results.jsonl"
+    rows = _read_rows(results)
+    writer = MetricsWriter(workdir, start_step=0)
+    shown: list[Row] = []
+    for folder in _checkpoints(config):
+        keys = {view: _key(config, folder, view) for view in views}
+        known = {view: row for view in views for row in rows if keys[view].items() <= row.items()}
+        shown += known.values()
+        if len(known) == len(views):
+            logging.info("%s was evaluated before", folder)
+            continue
+        subject = _load(config, folder, data)
+        for view in (view for view in views if view not in known):
+            evaluation = _evaluation(config, data, subject, view, relabel, workdir)
+            values, metrics = evaluation.run(subject.weights)
+            row = {**keys[view], "step": subject.step, **values}
+            shown.append(row)
+            name = f"{config.data.split}_{view.protocol}_{view.size}"
+            writer.write(subject.step, {f"{name}/{key}": value for key, value in values.items()})
+            if jax.process_index() == 0:
+                _write(workdir / str(subject.step) / name, metrics, data, row)
+                with results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            logging.info("step %d  %s: %s", subject.step, name, _line(values))
+    writer.close()
+    table = _tables(config, data, shown)
+    if jax.process_index() == 0:
+        (workdir / "results.txt").write_text(table + "\n")
+        print(table)
+    return shown
+
+
+def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
+    """The step folders to evaluate, the same on all processes.
+
+    Raises:
+        ConfigError: for an unknown `config.which`.
+        FileNotFoundError: when there is none, or none came in time.
+    """
+    if config.which not in ("latest", "all", "new"):
+        raise configure.ConfigError(f"which={config.which!r} is none of latest, all, new")
+    if config.which != "new":
+        checkpoints.resolve(config.checkpoint)  # explains what is missing
+        found = checkpoints.find(config.checkpoint)
+        yield from (
+            _agreed(folder) for folder in (found[-1:] if config.which == "latest" else found)
+        )
+        return
+    done: set[epath.Path] = set()
+    deadline = time.monotonic() + 60 * config.wait_minutes
+    while time.monotonic() < deadline:
+        fresh = [folder for folder in checkpoints.find(config.checkpoint) if folder not in done]
+        if not fresh:
+            time.sleep(config.poll_seconds)
+            continue
+        folder = _agreed(fresh[0])
+        done.add(folder)
+        yield folder
+        if int(folder.name) >= checkpoints.config_of(folder).get("total_steps", float("inf")):
+            return
+        deadline = time.monotonic() + 60 * config.wait_minutes
+    logging.warning(
+        "no new checkpoint of %s in %.0f minutes: that was all", config.checkpoint,
+        config.wait_minutes,
+    )  # fmt: skip
+    if not done:
+        checkpoints.resolve(config.checkpoint)
+
+
+def _agreed(folder: epath.Path) -> epath.Path:
+    """Process 0's choice of a step, which others may not see yet."""
+    step = multihost_utils.broadcast_one_to_all(np.int64(int(folder.name)))
+    return folder.parent / str(int(step))
+
+
+def _key(config: ConfigDict, folder: epath.Path, view: EvaluationView) -> Row:
+    """What makes an evaluation another one."""
+    return {
+        "checkpoint": str(folder),
+        "data": str(config.data.folder),
+        "split": config.data.split,
+        "size": view.size,
+        "protocol": view.protocol,
+        "labels": config.data.reassessed,
+        "averaged": config.averaged,
+        "dtype": config.dtype,
+    }
+
+
+def _read_rows(path: epath.Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
+    """Weights and configuration of a checkpoint whose classes are those of the set.
+
+    Raises:
+        ConfigError: when they are not, or the loss is not known.
+    """
+    place = sharding.replicated(sharding.make_mesh())
+    weights = checkpoints.load_weights(folder, place, averaged=config.averaged)
+    settings = ConfigDict({"loss": {"name": ""}})
+    settings.update(checkpoints.config_of(folder))
+    if config.loss:
+        settings.loss.name = config.loss
+    if not settings.loss.name:
+        raise configure.ConfigError(
+            f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
+            "for one class a picture, else weighted, sigmoid or asymmetric"
+        )
+    classes = architecture.network_of(weights["params"]).num_classes
+    if classes != data.num_classes:
+        raise configure.ConfigError(
+            f"{folder} tells {classes} classes apart and {data.folder} has {data.num_classes}: "
+            "evaluate it on the set it was trained for, or finetune it on this one first"
+        )
+    kept = checkpoints.classes_of(folder)
+    if kept and Hierarchy.from_file(kept).ids != Hierarchy.from_file(data.dictionary).ids:
+        raise configure.ConfigError(
+            f"{kept} and {data.dictionary} have other classes or another order: build the set "
+            "with the categories that the checkpoint was trained on"
+        )
+    return Subject(folder, int(folder.name), weights, settings)
+
+
+def _evaluation(
+    config: ConfigDict,
+    data: DataSet,
+    subject: Subject,
+    view: EvaluationView,
+    relabel: ReassessedLabels | None,
+    workdir: epath.Path,
+) -> Evaluation:
+    records = data.records(config.data.split)
+    metrics: Metrics
+    if configure.is_single_label(subject.settings):
+        metrics = SingleLabelMetrics(data.num_classes)
+    else:
+        metrics = multi_label_metrics(
+            len(records),
+            Hierarchy.from_file(data.dictionary).paths(),
+            threshold=config.evaluation.threshold,
+            positive_weight=configure.positive_weight(subject.settings),
+        )
+    return Evaluation(
+        model=architecture.network_of(subject.weights["params"], dtype=jnp.dtype(config.dtype)),
+        loss=configure.evaluation_loss(subject.settings),
+        records=records,
+        view=view,
+        metrics=metrics,
+        batch_size=config.evaluation.batch_size,
+        max_labels=relabel.max_labels if relabel else data.max_labels,
+        mesh=sharding.make_mesh(),
+        unlisted=data.unlisted,
+        relabel=relabel,
+        bad_pictures=pipeline.BadPictures(
+            workdir / "bad_pictures.tsv", limit=config.input.max_bad_pictures
+        ),
+        num_threads=config.input.num_threads,
+    )
+
+
+def _reassessed(config: ConfigDict, data: DataSet) -> ReassessedLabels | None:
+    """Other labels for the set, if configured, checked against it."""
+    if not config.data.reassessed:
+        return None
+    records = data.records(config.data.split)
+    try:
+        labels = ReassessedLabels.from_file(config.data.reassessed, num_classes=data.num_classes)
+        labels.check_length(len(records))
+        labels(parse_record(records[0]))
+    except ValueError as error:
+        raise configure.ConfigError(f"data.reassessed: {error}") from error
+    return labels
+
+
+def _write(folder: epath.Path, metrics: Metrics, data: DataSet, row: Row) -> None:
+    title = f"step {row['step']}, {row['split']} at {row['size']} px, {row['protocol']}"
+    hierarchy = Hierarchy.from_file(data.dictionary)
+    evaluation_report.write_files(folder, metrics, hierarchy, title=title)
+
+
+def _line(values: dict[str, float]) -> str:
+    shown = (f"{key} {values[key]:.4f}" for key in published.METRICS if key in values)
+    return "  ".join(shown)
+
+
+def _tables(config: ConfigDict, data: DataSet, rows: list[Row]) -> str:
+    """All results, and for one class a picture the last step's beside the published ones."""
+    tables = [published.results_table(rows)]
+    last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]] if rows else []
+    if last and "top1" in last[0]:
+        pictures = len(data.records(config.data.split))
+        imagenet = (data.num_classes, pictures) == IMAGENET and not config.data.reassessed
+        ours = {(row["size"], row["protocol"]): row for row in last}
+        title = f"{last[0]['checkpoint']} on {data.folder}, {config.data.split}"
+        tables.append(published.table(ours, title=title, comparable=imagenet))
+    return "\n".join(tables)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Results of evaluations as text tables: ours beside what was published for ML-Images, or alone."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+SOURCE = "README of github.com/Tencent/tencent-ml-images (paper: arXiv:1901.01703)"
+SIZES = (224, 299)  # pixels, of the published results
+METRICS = (
+    "top1", "top5", "loss", "mAP", "f1@5", "hierarchical_f1", "calibration_error", "examples",
+)  # fmt: skip
+_ABSENT = "-"
+
+
+class PublishedResult(NamedTuple):
+    """A ResNet-101 on ImageNet's validation set.
+
+    Attributes:
+        checkpoint: its name, with MSRA's (He et al., 2016) and Google's (Sun et al., 2017,
+            arXiv:1707.02968) as the table's authors quote them.
+        training: on what, and at how many pixels where that is not 224.
+        accuracies: top-1 and top-5 in percent, with the digits that were published, by picture
+            size in pixels; sizes without a result are absent.
+    """
+
+    checkpoint: str
+    training: str
+    accuracies: Mapping[int, tuple[float, float]]
+
+
+PUBLISHED = (
+    PublishedResult("MSRA ResNet-101", "ImageNet", {224: (76.4, 92.9)}),
+    PublishedResult("Google ResNet-101 ckpt1", "ImageNet at 299", {299: (77.5, 93.9)}),
+    PublishedResult("ML-Images ckpt1", "ImageNet", {224: (77.8, 93.9), 299: (79.0, 94.5)}),
+    PublishedResult(
+        "Google ResNet-101 ckpt2", "JFT-300M, then ImageNet at 299", {299: (79.2, 94.7)}
+    ),
+    PublishedResult(
+        "ML-Images ckpt2", "ML-Images, then ImageNet", {224: (78.8, 94.5), 299: (79.5, 94.9)}
+    ),
+    PublishedResult(
+        "ML-Images ckpt3",
+        "ML-Images, then ImageNet 224 to 299",
+        {224: (78.3, 94.2), 299: (80.73, 95.5)},
+    ),
+    PublishedResult(
+        "ML-Images ckpt4", "ML-Images, then ImageNet at 299", {224: (75.8, 92.7), 299: (79.6, 94.6)}
+    ),
+)
+
+
+def table(
+    ours: Mapping[tuple[int, str], Mapping[str, float]], *, title: str, comparable: bool
+) -> str:
+    """The published results and, below them, ours; top-1 and top-5 in percent.
+
+    Args:
+        ours: by picture size in pixels and protocol, each with `top1` and `top5` from 0 to 1.
+        title: what was evaluated, the first line.
+        comparable: whether ours are of ImageNet's validation set with its own labels. If not, the
+            published results are left out, and a line says so.
+
+    Returns:
+        Lines, each with a line end.
+
+    Raises:
+        ValueError: a result without `top1` or `top5`.
+    """
+    percents = {key: _percents(key, values) for key, values in ours.items()}
+    blocks = [[title]]
+    others = sorted(percents)
+    if comparable:
+        blocks.append(_beside_the_published(percents))
+        others = [key for key in others if key[0] not in SIZES]
+    if others:
+        rows = [[f"{size} px", protocol, *percents[size, protocol]] for size, protocol in others]
+        blocks.append(_aligned([["ours", "protocol", "top-1", "top-5"], *rows], left=(0, 1)))
+    blocks.append(_notes({protocol for _, protocol in ours}, comparable=comparable))
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def results_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Evaluations, one a line, in aligned columns.
+
+    Args:
+        rows: each with `step`, `split`, `size`, `protocol` and any metrics.
+
+    Returns:
+        A header and a line for each row, each with a line end; those of METRICS that some row has.
+        "-" stands for what a row lacks, and for nan.
+    """
+    present = [name for name in METRICS if any(name in row for row in rows)]
+    columns = ["step", "split", "size", "protocol", *present]
+    cells = [[_readable(name, row.get(name)) for name in columns] for row in rows]
+    return "".join(f"{line}\n" for line in _aligned([columns, *cells], left=(1, 3)))
+
+
+def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, str]:
+    """Top-1 and top-5 with two decimals."""
+    for name in ("top1", "top5"):
+        if name not in values:
+            raise ValueError(
+                f"the result at {key[0]} px, {key[1]}, has no {name!r} but {sorted(values)}: the "
+                "published results are of one class a picture; use results_table for others"
+            )
+    top1, top5 = (
+        _ABSENT if _is_absent(values[name]) else f"{100 * values[name]:.2f}"
+        for name in ("top1", "top5")
+    )
+    return top1, top5
+
+
+def _beside_the_published(percents: Mapping[tuple[int, str], tuple[str, str]]) -> list[str]:
+    """Lines of the published results, then one for each protocol of ours at their sizes."""
+    rows = [["", ""], ["checkpoint", "trained on"]]
+    for size in SIZES:
+        rows[0] += [f"{size} px", ""]
+        rows[1] += ["top-1", "top-5"]
+    for result in PUBLISHED:
+        row = [result.checkpoint, result.training]
+        for size in SIZES:
+            row += [_as_published(value) for value in result.accuracies.get(size, (None, None))]
+        rows.append(row)
+    nothing = (_ABSENT, _ABSENT)
+    for protocol in dict.fromkeys(protocol for size, protocol in percents if size in SIZES):
+        row = [f"ours, {protocol}", ""]
+        for size in SIZES:
+            row += percents.get((size, protocol), nothing)
+        rows.append(row)
+    return _aligned(rows, left=(0, 1))
+
+
+def _notes(protocols: set[str], *, comparable: bool) -> list[str]:
+    if not comparable:
+        return [
+            "Not ImageNet's validation set with its own labels: the published results do not",
+            "compare with these and are left out.",
+        ]
+    notes = [f"Published: {SOURCE}.", "It does not say how the validation pictures were cut."]
+    if "ten_crop" in protocols:
+        notes.append("ten_crop is the mean of ten crops a picture, the others look at one.")
+    return notes
+
+
+def _as_published(value: float | None) -> str:
+    """As many digits as were published; blanks keep the points below each other."""
+    if value is None:
+        return _ABSENT
+    digits = str(value)
+    return digits.ljust(digits.index(".") + 3)
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _readable(name: str, value: object) -> str:
+    if _is_absent(value):
+        return _ABSENT
+    if name == "examples":
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if name in METRICS else str(value)
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str]:
+    """Lines of equal columns; those numbered in `left` are flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

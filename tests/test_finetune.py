@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""configs/finetune.py from archives in ImageNet's form to numbers, cut down to seconds."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from mlimages_jax import checkpoints, configure, train
+from mlimages_jax.data import sources
+from tests import imagenet_shaped
+from tests.conftest import SHARED
+from tests.small_run import SMALL_FINETUNING, load_config, small_config, small_finetuning
+from tfds_builders import shapes
+
+STAMPS = SHARED / "data" / "stamps"
+NETWORK = {key: SMALL_FINETUNING[key] for key in SMALL_FINETUNING if key.startswith("model.")}
+
+
+@pytest.fixture(scope="module")
+def imagenet_set(tmp_path_factory):
+    """Of real pictures where they are at hand."""
+    stamps = STAMPS if STAMPS.is_dir() else None
+    return imagenet_shaped.build(tmp_path_factory.mktemp("imagenet"), stamps)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return imagenet_shaped.build(tmp_path_factory.mktemp("imagenet"), None)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A workdir of two steps on the drawn set with its 40 classes."""
+    folder = shapes.build(tmp_path_factory.mktemp("data"), num_train=32, num_val=16, size=48)
+    workdir = tmp_path_factory.mktemp("pretrained")
+    config = small_config(folder, total_steps=2, **NETWORK, **{"optimizer.average_decay": 0.5})
+    train.train(config, workdir)
+    return workdir
+
+
+def _rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _weights(workdir, **kwargs):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.device_get(checkpoints.load_weights(workdir, place, **kwargs))
+
+
+def _equal(ours, theirs):
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), ours, theirs)))
+
+
+@pytest.mark.parametrize("variant", ["224", "224to299", "299", "scratch", "modern"])
+def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config = small_finetuning(imagenet_set, variant)
+    config.init_from = str(pretrained) if config.init_from else ""
+    state = train.train(config, tmp_path)
+    sizes = {"224": [32], "299": [48], "224to299": [32, 48]}.get(variant, [32])
+    messages = [record.getMessage() for record in caplog.records]
+    compiled = [int(text.split()[4]) for text in messages if text.startswith("compiled the step")]
+    assert compiled == sizes
+    kinds = ("", "_averaged") if variant == "modern" else ("",)
+    for size in (32, 48):
+        for kind in kinds:
+            values = [row for row in _rows(tmp_path) if f"val_central_{size}{kind}/top1" in row]
+            assert values[-1]["step"] == 8
+            assert 0 <= values[-1][f"val_central_{size}{kind}/top1"] <= 1
+            assert values[-1][f"val_central_{size}{kind}/examples"] == 20
+    assert state.params["head"]["bias"].shape == (5,)
+    start = _weights(pretrained)["params"]
+    stays = _equal(start["stage1_block0"], jax.device_get(state.params["stage1_block0"]))
+    assert stays == (variant not in ("scratch", "modern"))
+    assert not _equal(start["stage2_block0"], jax.device_get(state.params["stage2_block0"]))
+    for name in ("per_class.tsv", "confusion.tsv", "reliability.png", "predictions.png"):
+        assert (tmp_path / name).exists()
+    assert (tmp_path / "dictionary.txt").read_text() == (
+        imagenet_set / "dictionary.txt"
+    ).read_text()
+
+
+@pytest.fixture(scope="module")
+def progressive(built, pretrained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("progressive")
+    config = small_finetuning(built, "224to299", init_from=str(pretrained))
+    return workdir, jax.device_get(train.train(config, workdir))
+
+
+def test_resuming_around_the_change_of_size_changes_no_bit(
+    built, pretrained, progressive, tmp_path
+):
+    for total_steps in (3, 4, 6, 8):
+        config = small_finetuning(
+            built, "224to299", init_from=str(pretrained), total_steps=total_steps
+        )
+        state = train.train(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), progressive[1])
+
+
+def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
+    changes = {"resize": ((3, 48, 8), (5, 32, 24)), "group_size": 8}
+    whole = train.train(small_finetuning(built, "scratch", **changes), tmp_path / "whole")
+    for total_steps in (4, 8):
+        config = small_finetuning(built, "scratch", total_steps=total_steps, **changes)
+        state = train.train(config, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(whole))
+
+
+def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
+    config = small_finetuning(built, "224", init_from=str(pretrained), total_steps=0)
+    state = jax.device_get(train.train(config, tmp_path))
+    averaged, raw = _weights(pretrained), _weights(pretrained, averaged=False)
+    assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
+    assert not _equal(state.params["stage0_block0"], raw["params"]["stage0_block0"])
+    assert _equal(state.batch_stats, averaged["batch_stats"])
+    assert not state.params["head"]["bias"].any()
+
+
+def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
+    folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
+    changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
+    with pytest.raises(configure.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):
+        train.train(small_finetuning(folder, "224", **changes), tmp_path / "w")
+    for name in ("sigmoid", "asymmetric", "weighted"):
+        config = small_finetuning(folder, "224", **changes, **{"loss.name": name})
+        train.train(config, tmp_path / name)
+        assert _rows(tmp_path / name)[-1]["val/mAP"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.freeze": ("stage7_*",)}, "'stage7_\\*' matches no parameter"),
+        ({"optimizer.learning_rate_factors": (("head/*", 0.0),)}, "must be above 0"),
+        ({"optimizer.learning_rate_factors": ("head/*",)}, r"give \(pattern, factor\) pairs"),
+        ({"resize": ((4, 48),)}, "from step, image size, batch size"),
+        ({"resize": ((4, 48, 20),)}, "batch_size=20 is not divisible by 8 devices"),
+        ({"resize": ((4, 48, 24),), "group_size": 16}, "24 is not divisible by group_size=16"),
+        ({"resize": ((4, 48, 32),), "loss.name": "weighted"}, "batch size in config.resize must"),
+        ({"augmentation.rand_augment": 2, "augmentation.magnitude": 11.0}, "augmentation: "),
+        ({"evaluation.protocols": ("zoom",)}, "protocols has 'zoom'"),
+        ({"evaluation.protocols": ()}, "protocols is empty"),
+        ({"loss.softmax.label_smoothing": 1.0}, "label_smoothing=1.0"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, changes, message):
+    config = small_finetuning(built, "scratch", **changes)
+    with pytest.raises(configure.ConfigError, match=message):
+        train.train(config, tmp_path)
+
+
+def test_another_depth_is_named(built, pretrained, tmp_path):
+    changes = {"model.stage_sizes": (1, 2, 1), "init_from": str(pretrained)}
+    with pytest.raises(
+        checkpoints.CheckpointMismatchError, match=r"\(1, 1, 1\) blocks.*\(1, 2, 1\)"
+    ):
+        train.train(small_finetuning(built, "224", **changes), tmp_path)
+
+
+def test_a_set_without_validation_split_is_named(built, tmp_path):
+    config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
+    with pytest.raises(sources.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
+        train.train(config, tmp_path)
+
+
+def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
+    workdir, _ = progressive
+    config = small_finetuning(built, "224to299", init_from=str(pretrained))
+    kept = (workdir / "dictionary.txt").read_text()
+    (workdir / "dictionary.txt").write_text(kept.replace("n00000001", "n00000009"))
+    with pytest.raises(configure.ConfigError, match="different classes"):
+        train.train(config, workdir)
+    (workdir / "dictionary.txt").write_text(kept)
+
+
+def test_the_published_recipes_are_the_published_numbers():
+    config = load_config("finetune", "224to299")
+    schedule = configure.schedule(config)
+    rates = [float(schedule(step)) for step in (0, 149_999, 150_000, 300_000, 599_999)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 1e-3, 1e-4], rtol=1e-5)
+    assert [phase[:4] for phase in configure.phases(config)] == [
+        (0, 300_000, 224, 256),
+        (300_000, 600_000, 299, 256),
+    ]
+    assert config.optimizer.norm_weight_decay == 0.1 * config.optimizer.weight_decay
+    with pytest.raises(ValueError, match="224, 224to299, 299, scratch, modern"):
+        load_config("finetune", "256")
