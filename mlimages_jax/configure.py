@@ -54,12 +54,21 @@ def model(config: ConfigDict, *, num_classes: int) -> ResNet:
         ConfigError: for a dtype that jax does not know.
     """
     arguments = dict(config.model)
-    dtype = arguments.pop("dtype")
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"model.dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
+    dtype = compute_dtype(arguments.pop("dtype"))
     for name in ("stage_sizes", "stage_widths"):
         arguments[name] = tuple(arguments[name])
-    return ResNet(num_classes, group_size=config.group_size, dtype=jnp.dtype(dtype), **arguments)
+    return ResNet(num_classes, group_size=config.group_size, dtype=dtype, **arguments)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype of activations.
+
+    Raises:
+        ConfigError: for another one than float32 and bfloat16.
+    """
+    if name not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype={name!r} is neither 'float32' nor 'bfloat16'")
+    return jnp.dtype(name)
 
 
 def phases(config: ConfigDict) -> list[Phase]:
@@ -218,10 +227,18 @@ def augmentation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Arr
 
 
 def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
-    """Mixup and CutMix, on the device; None when both are off."""
+    """Mixup and CutMix, on the device; None when both are off.
+
+    Raises:
+        ConfigError: for a negative alpha, and for groups without a second picture to mix with.
+    """
     values = config.augmentation
+    if min(values.mixup, values.cutmix) < 0:
+        raise ConfigError(f"augmentation.mixup={values.mixup}, cutmix={values.cutmix}: 0 or more")
     if not (values.mixup or values.cutmix):
         return None
+    if config.group_size == 1:
+        raise ConfigError("mixup and cutmix mix pictures of a group: group_size=1 has no second")
     return functools.partial(
         mixing.mix,
         mixup_alpha=values.mixup,

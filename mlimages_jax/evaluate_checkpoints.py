@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -58,7 +57,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder)
-    views = configure.evaluation_views(config.evaluation, image_size=0)
+    views = _checked_views(config)
     relabel = _reassessed(config, data)
     results = workdir / "results.jsonl"
     rows = _read_rows(results)
@@ -80,7 +79,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
             name = f"{config.data.split}_{view.protocol}_{view.size}"
             writer.write(subject.step, {f"{name}/{key}": value for key, value in values.items()})
             if jax.process_index() == 0:
-                _write(workdir / str(subject.step) / name, metrics, data, row)
+                _write(workdir / str(subject.step) / name, metrics, data, row, values)
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
             logging.info("step %d  %s: %s", subject.step, name, _line(values))
@@ -90,6 +89,23 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         (workdir / "results.txt").write_text(table + "\n")
         print(table)
     return shown
+
+
+def _checked_views(config: ConfigDict) -> list[EvaluationView]:
+    """What to evaluate.
+
+    Raises:
+        ConfigError: for values that cannot be.
+    """
+    configure.compute_dtype(config.dtype)
+    if not config.evaluation.sizes:
+        raise configure.ConfigError("evaluation.sizes is empty: give sides in pixels, (224, 299)")
+    try:
+        batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
+        sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
+    except ValueError as error:
+        raise configure.ConfigError(f"evaluation.{error}") from error
+    return configure.evaluation_views(config.evaluation, image_size=0)
 
 
 def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
@@ -205,7 +221,9 @@ def _evaluation(
             positive_weight=configure.positive_weight(subject.settings),
         )
     return Evaluation(
-        model=architecture.network_of(subject.weights["params"], dtype=jnp.dtype(config.dtype)),
+        model=architecture.network_of(
+            subject.weights["params"], dtype=configure.compute_dtype(config.dtype)
+        ),
         loss=configure.evaluation_loss(subject.settings),
         records=records,
         view=view,
@@ -236,10 +254,12 @@ def _reassessed(config: ConfigDict, data: DataSet) -> ReassessedLabels | None:
     return labels
 
 
-def _write(folder: epath.Path, metrics: Metrics, data: DataSet, row: Row) -> None:
+def _write(
+    folder: epath.Path, metrics: Metrics, data: DataSet, row: Row, values: dict[str, float]
+) -> None:
     title = f"step {row['step']}, {row['split']} at {row['size']} px, {row['protocol']}"
     hierarchy = Hierarchy.from_file(data.dictionary)
-    evaluation_report.write_files(folder, metrics, hierarchy, title=title)
+    evaluation_report.write_files(folder, metrics, hierarchy, title=title, values=values)
 
 
 def _line(values: dict[str, float]) -> str:

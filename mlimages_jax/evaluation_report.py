@@ -35,7 +35,8 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "hatch.linewidth": 0.6,
-    "legend.edgecolor": "none",  # the ground stays, as bars may reach behind the letters
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
@@ -163,7 +164,7 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is right")
         result = "nothing was counted"
         if used.size:
-            upper.legend(loc="upper left")
+            figure.legend(loc="outside lower center", ncols=2)  # bars may be anywhere within
             result = f"calibration error {calibration.error():.4f}, {pictures.sum():,} {unit}"
         lines = [*textwrap.wrap(title, _TITLE_WIDTH), result]
         figure.suptitle("\n".join(lines), parse_math=False)

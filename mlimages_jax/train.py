@@ -160,13 +160,12 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             ) from error
 
         # ---------- what came out
-        found = evaluate_and_log(evaluations, state, writer, int(state.step))
+        values, found = evaluate_and_log(evaluations, state, writer, int(state.step))
         writer.close()
         if jax.process_count() == 1:
             hierarchy = Hierarchy.from_file(data.dictionary)
-            evaluation_report.write_files(
-                workdir, found, hierarchy, title=f"{workdir.name}, step {int(state.step)}"
-            )
+            title = f"{workdir.name}, step {int(state.step)}"
+            evaluation_report.write_files(workdir, found, hierarchy, title=title, values=values)
             predictions.write_grid(
                 workdir / "predictions.png",
                 next(iter(evaluations.values())),
@@ -232,7 +231,12 @@ def make_evaluations(
         metrics: Metrics = (
             SingleLabelMetrics(data.num_classes)
             if configure.is_single_label(config)
-            else multi_label_metrics(len(records), paths, threshold=config.evaluation.threshold)
+            else multi_label_metrics(
+                len(records),
+                paths,
+                threshold=config.evaluation.threshold,
+                positive_weight=configure.positive_weight(config),
+            )
         )
         for view in views:
             name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
@@ -299,23 +303,24 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
 
 def evaluate_and_log(
     evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
-) -> Metrics:
+) -> tuple[dict[str, float], Metrics]:
     """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
 
     Returns:
-        The accumulators of the first evaluation, of the averages where there are some.
+        Values and accumulators of the first evaluation, of the averages where there are some.
     """
     kinds = {"": state.weights}
     if state.averages is not None:
         kinds["_averaged"] = state.averages
-    accumulators = {}
+    results = {}
     for name, evaluation in evaluations.items():
         for kind, weights in kinds.items():
-            values, accumulators[name] = evaluation.run(weights)
+            results[name] = evaluation.run(weights)
+            values = results[name][0]
             writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
             shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
             logging.info("step %d  %s%s: %s", step, name, kind, shown)
-    return next(iter(accumulators.values()))
+    return next(iter(results.values()))
 
 
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:

@@ -142,9 +142,10 @@ def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
         ({"resize": ((4, 48, 24),), "group_size": 16}, "24 is not divisible by group_size=16"),
         ({"resize": ((4, 48, 32),), "loss.name": "weighted"}, "batch size in config.resize must"),
         ({"augmentation.rand_augment": 2, "augmentation.magnitude": 11.0}, "augmentation: "),
-        ({"evaluation.protocols": ("zoom",)}, "protocols has 'zoom'"),
         ({"evaluation.protocols": ()}, "protocols is empty"),
         ({"loss.softmax.label_smoothing": 1.0}, "label_smoothing=1.0"),
+        ({"augmentation.cutmix": -1.0}, "cutmix=-1.0: 0 or more"),
+        ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, changes, message):

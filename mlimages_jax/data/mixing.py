@@ -139,8 +139,7 @@ def mix_targets(own: Array, other: Array, *, share: Array) -> Array:
     """
     share = share[:, None]
     unknown = ((own < 0) & (share > 0)) | ((other < 0) & (share < 1))
-    mixed = share * jnp.maximum(own, 0) + (1 - share) * jnp.maximum(other, 0)
-    return jnp.where(unknown, -1.0, mixed)
+    return jnp.where(unknown, -1.0, share * own + (1 - share) * other)
 
 
 def _neighbour(x: Array, group_size: int | None) -> Array:

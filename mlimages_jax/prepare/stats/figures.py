@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The two figures of a label list, as wide as a column of a paper; the only user of matplotlib."""
+"""The two figures of a label list, as wide as a column of a paper."""
 
 from pathlib import Path
 from typing import Any

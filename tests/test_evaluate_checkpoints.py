@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task of configs/evaluate.py on checkpoints of small runs, against computations by hand."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlimages_jax import checkpoints, configure, evaluate, evaluate_checkpoints, train
+from mlimages_jax.data import transforms
+from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.state import TrainState
+from tests import imagenet_shaped, reference
+from tests.small_run import ROOT, load_config, small_config, small_finetuning
+from tfds_builders import shapes
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return imagenet_shaped.build(tmp_path_factory.mktemp("imagenet"), None)
+
+
+@pytest.fixture(scope="module")
+def run(built, tmp_path_factory):
+    """A run of six steps on the five classes, with averages, saved at 2, 4 and 6."""
+    workdir = tmp_path_factory.mktemp("run")
+    changes = {"optimizer.average_decay": 0.9, "total_steps": 6, "evaluation.sizes": (32,)}
+    train.train(small_finetuning(built, "scratch", **changes), workdir)
+    return workdir
+
+
+def _config(checkpoint, folder, **changes):
+    config = load_config("evaluate")
+    values = {
+        "checkpoint": str(checkpoint), "data.folder": str(folder), "evaluation.sizes": (32,),
+        "evaluation.protocols": ("central",), "evaluation.batch_size": 8, "input.num_threads": 2,
+    }  # fmt: skip
+    config.update_from_flattened_dict(values | changes)
+    return config
+
+
+def _last(workdir, name):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    values = [row for row in rows if any(key.startswith(f"{name}/") for key in row)][-1]
+    return {key.removeprefix(f"{name}/"): value for key, value in values.items() if "/" in key}
+
+
+def _pictures(folder):
+    """Records of the validation split and their pictures, decoded by OpenCV, RGB."""
+    records = [parse_record(data) for data in DataSet.open(folder).records("val")]
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pictures = [cv2.imdecode(np.frombuffer(r.jpeg, np.uint8), flags)[..., ::-1] for r in records]
+    return records, pictures
+
+
+def _logits(model, weights, pictures, size):
+    images = np.stack([transforms.central_view(picture, size) for picture in pictures])
+    return np.asarray(jax.jit(model.apply)(weights, images)[0], np.float64)
+
+
+def _shares(logits, valid):
+    """Top-1 and top-5 by sorting; `valid` is a set of classes a picture, empty ones left out."""
+    hits = []
+    for row, classes in zip(logits, valid, strict=True):
+        best = np.argsort(-row, kind="stable")[:5].tolist()
+        if classes:
+            hits.append((best[0] in classes, bool(classes & set(best))))
+    return np.mean(hits, axis=0)
+
+
+def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, monkeypatch, capsys):
+    changes = {"which": "all", "evaluation.sizes": (32, 40)}
+    changes["evaluation.protocols"] = ("central", "short_side", "ten_crop")
+    rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    assert [row["step"] for row in rows] == [2] * 6 + [4] * 6 + [6] * 6
+    assert [(row["protocol"], row["size"]) for row in rows[:6]] == [
+        (protocol, size) for protocol in ("central", "short_side", "ten_crop") for size in (32, 40)
+    ]
+    ours = rows[-6]
+    for name, value in _last(run, "val_averaged").items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-5, err_msg=name)
+    shown = capsys.readouterr().out
+    assert "published results do not" in shown
+    assert (tmp_path / "results.txt").read_text().strip() == shown.strip()
+    for name in ("metrics.json", "per_class.tsv", "confusion.tsv", "reliability.png"):
+        assert (tmp_path / "6" / "val_ten_crop_40" / name).exists()
+    saved = json.loads((tmp_path / "6" / "val_central_32" / "metrics.json").read_text())
+    assert saved["loss"] == ours["loss"]
+
+    def refuse(*_):
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(evaluate.Evaluation, "run", refuse)
+    again = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    assert again == rows
+    with pytest.raises(AssertionError, match="evaluated again"):
+        evaluate_checkpoints.evaluate(_config(run, built, averaged=False), tmp_path)
+
+
+def test_weights_before_averaging(built, run, tmp_path):
+    (row,) = evaluate_checkpoints.evaluate(_config(run, built, averaged=False), tmp_path)
+    assert row["step"] == 6
+    np.testing.assert_allclose(row["loss"], _last(run, "val")["loss"], rtol=1e-5)
+    assert abs(row["loss"] - _last(run, "val_averaged")["loss"]) > 1e-4
+
+
+def _save_imported(folder, weights):
+    """A checkpoint without configuration, as an import from another program may leave it."""
+    state = TrainState(jnp.int32(7), weights["params"], weights["batch_stats"], None, None)
+    with checkpoints.Checkpoints(folder) as saved:
+        saved.save(state, step=7, config={})
+
+
+def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_path):
+    """The weights of golden/detweights.py: ResNet-50 of the original, without configuration."""
+    weights = reference.variables(golden_dir, 50, imagenet_shaped.CLASSES)
+    _save_imported(tmp_path / "imported", weights)
+    config = _config(tmp_path / "imported", built, loss="softmax", **{"evaluation.sizes": (64,)})
+    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    records, pictures = _pictures(built)
+    model = ResNet(imagenet_shaped.CLASSES, stage_sizes=STAGE_SIZES[50])
+    logits = _logits(model, weights, pictures, 64)
+    top1, top5 = _shares(logits, [set(record.labels.tolist()) for record in records])
+    assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 20)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    true = [int(record.labels[0]) for record in records]
+    np.testing.assert_allclose(row["loss"], -log_p[np.arange(20), true].mean(), rtol=1e-4)
+
+
+def test_reassessed_labels_are_the_truth(built, run, tmp_path):
+    """Valid classes by the number in a name; a picture without any is left out."""
+    records, pictures = _pictures(built)
+    numbers = [int(record.name[-13:-5]) for record in records]
+    valid = {n: {n % 5, 2 * n % 5} if n % 4 else set() for n in range(1, 21)}
+    path = tmp_path / "real.json"
+    path.write_text(json.dumps([sorted(valid[n]) for n in range(1, 21)]))
+    config = _config(run, built, **{"data.reassessed": str(path)})
+    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    weights = checkpoints.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    model = configure.model(small_finetuning(built, "scratch"), num_classes=5)
+    logits = _logits(model, jax.device_get(weights), pictures, 32)
+    top1, top5 = _shares(logits, [valid[n] for n in numbers])
+    assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 15)
+    assert "loss" not in row
+
+    path.write_text(json.dumps([[0]] * 19))
+    with pytest.raises(configure.ConfigError, match=r"real.json has 19 entries, the split 20"):
+        evaluate_checkpoints.evaluate(config, tmp_path / "other")
+
+
+def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
+    folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
+    train.train(small_config(folder, total_steps=2), tmp_path / "run")
+    changes = {"evaluation.protocols": ("whole",)}
+    config = _config(tmp_path / "run", folder, **changes)
+    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    for name, value in _last(tmp_path / "run", "val").items():
+        np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
+    assert 0 <= row["calibration_error"] <= 1
+    assert (tmp_path / "evaluation" / "2" / "val_whole_32" / "reliability.png").exists()
+    with pytest.raises(configure.ConfigError, match=r"40 classes apart and .* has 5"):
+        built = imagenet_shaped.build(tmp_path, None)
+        evaluate_checkpoints.evaluate(_config(tmp_path / "run", built), tmp_path / "other")
+
+
+def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monkeypatch):
+    """Two that come late, while it waits; the run's last step ends it."""
+    waits = []
+    late = checkpoints.find(run)
+    monkeypatch.setattr(checkpoints, "find", lambda _: late[: len(waits)])
+    monkeypatch.setattr(evaluate_checkpoints.time, "sleep", waits.append)
+    rows = evaluate_checkpoints.evaluate(_config(run, built, which="new"), tmp_path)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert waits == [30.0] * 3
+
+
+def test_waiting_ends(built, run, tmp_path, monkeypatch):
+    folders = checkpoints.find(run)[:2]
+    monkeypatch.setattr(checkpoints, "find", lambda _: folders)
+    changes = {"which": "new", "wait_minutes": 0.01, "poll_seconds": 0.1}
+    rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    assert [row["step"] for row in rows] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"which": "best"}, configure.ConfigError, "which='best' is none of latest, all, new"),
+        ({"loss": "hinge"}, configure.ConfigError, "loss.name='hinge' is none of"),
+        ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is neither"),
+        ({"data.split": "test"}, ValueError, "no split 'test'"),
+        ({"evaluation.batch_size": 9}, configure.ConfigError, "batch_size=9 is not divisible by 8"),
+        ({"evaluation.sizes": ()}, configure.ConfigError, "evaluation.sizes is empty"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+
+
+@pytest.mark.parametrize("which", ["latest", "all", "new"])
+def test_a_checkpoint_that_is_not_there(built, tmp_path, which):
+    config = _config(tmp_path / "nowhere", built, which=which, wait_minutes=0.0)
+    with pytest.raises(FileNotFoundError, match="nowhere holds no checkpoint"):
+        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+
+
+def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_path):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
+    with pytest.raises(configure.ConfigError, match="does not say with which loss"):
+        evaluate_checkpoints.evaluate(_config(tmp_path, built), tmp_path / "e")
+    lines = (built / "dictionary.txt").read_text().replace("n00000002", "n00000009")
+    (tmp_path / "dictionary.txt").write_text(lines)
+    with pytest.raises(configure.ConfigError, match="other classes or another order"):
+        evaluate_checkpoints.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
+
+
+def test_the_command_prints_the_table(built, run, tmp_path):
+    command = [
+        sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",
+        f"--workdir={tmp_path}", f"--config.checkpoint={run}", f"--config.data.folder={built}",
+        "--config.evaluation.sizes=(32,)", "--config.evaluation.batch_size=8",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split()[:4] == ["step", "split", "size", "protocol"]
+    assert "short_side" in done.stdout
+    failed = subprocess.run(
+        [*command, "--config.checkpoint=nowhere"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "nowhere holds no checkpoint" in failed.stderr
+    assert "Traceback" not in failed.stderr
