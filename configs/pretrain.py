@@ -110,7 +110,7 @@ def get_config(variant: str = "released") -> ConfigDict:
 
     config.input = ConfigDict()
     config.input.num_threads = 16  # a process; each makes a whole batch
-    config.input.prefetch = 4  # batches held ready
+    config.input.prefetch = 4  # batches held ready, at least one a thread
     config.input.max_bad_pictures = 10_000  # pictures that may fail to decode before the run stops
 
     config.log_every = 100  # steps

@@ -243,8 +243,9 @@ def _saved_weights(folder: epath.Path, *, averaged: bool) -> tuple[dict[str, Any
 
 def _load_part(folder: epath.Path, like: dict[str, Any], *, prefix: str) -> dict[str, Any]:
     """The arrays of `like`, of which the checkpoint holds more."""
-    loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
-    with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
         restored = ocp.load(folder, {prefix: like} if prefix else like)
     return restored[prefix] if prefix else restored
 

@@ -130,6 +130,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         writer = MetricsWriter(workdir, start_step=start)
         progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
         inputs = training_inputs(config, data, mesh, workdir)
+        waited = 0.0  # seconds for input, in the phases before
         try:
             for phase in left:
                 first = max(start, phase.start)
@@ -142,7 +143,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
                         step,
                         metrics,
                         batch_size=phase.batch_size,
-                        seconds_waited=batches.seconds_waited,
+                        seconds_waited=waited + batches.seconds_waited,
                     )
                     last = step == config.total_steps
                     if last or step % config.checkpoint.every == 0:
@@ -152,6 +153,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
                     if config.evaluate_every and step % config.evaluate_every == 0 and not last:
                         with progress.pause():
                             evaluate_and_log(evaluations, state, writer, step)
+                waited += batches.seconds_waited
         except NonFiniteError as error:
             good = checkpoints.directory / str(checkpoints.steps[-1]) if checkpoints.steps else None
             raise NonFiniteError(

@@ -90,6 +90,13 @@ def progressive(built, pretrained, tmp_path_factory):
     return workdir, jax.device_get(train.train(config, workdir))
 
 
+def test_log_lines_go_on_across_the_change_of_size(progressive):
+    rows = [row for row in _rows(progressive[0]) if "training/loss" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert all(0 <= row["training/input_wait"] <= 1 for row in rows)
+    assert all(row["training/bad_pictures_per_step"] == 0 for row in rows)
+
+
 def test_resuming_around_the_change_of_size_changes_no_bit(
     built, pretrained, progressive, tmp_path
 ):

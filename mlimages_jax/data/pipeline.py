@@ -103,7 +103,7 @@ def training_batches(
         process_index: of this process.
         process_count: of the job.
         num_threads: that read and decode, each a whole batch at a time.
-        prefetch: batches held ready.
+        prefetch: batches held ready, at least one a thread.
 
     Raises:
         ValueError: when the batch is not divisible by the processes, or there are no records.
@@ -217,7 +217,8 @@ def _empty_row(empty: np.ndarray, max_labels: int) -> NumpyBatch:
 
 def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> Iterator[NumpyBatch]:
     cv2.setNumThreads(1)  # the threads are ours: one picture each
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    held = max(prefetch, num_threads)  # grain never lets more threads work than it may hold
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=held)
     return iter(dataset.to_iter_dataset(options))
 
 
