@@ -162,9 +162,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             ) from error
 
         # ---------- what came out
-        values, found = evaluate_and_log(evaluations, state, writer, int(state.step))
+        results = evaluate_and_log(evaluations, state, writer, int(state.step))
         writer.close()
-        if jax.process_count() == 1:
+        if results and jax.process_count() == 1:
+            values, found = next(iter(results.values()))
             hierarchy = Hierarchy.from_file(data.dictionary)
             title = f"{workdir.name}, step {int(state.step)}"
             evaluation_report.write_files(workdir, found, hierarchy, title=title, values=values)
@@ -305,11 +306,11 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
 
 def evaluate_and_log(
     evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
-) -> tuple[dict[str, float], Metrics]:
+) -> dict[str, tuple[dict[str, float], Metrics]]:
     """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
 
     Returns:
-        Values and accumulators of the first evaluation, of the averages where there are some.
+        Values and accumulators of each evaluation, of the averages where there are some.
     """
     kinds = {"": state.weights}
     if state.averages is not None:
@@ -322,7 +323,7 @@ def evaluate_and_log(
             writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
             shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
             logging.info("step %d  %s%s: %s", step, name, kind, shown)
-    return next(iter(results.values()))
+    return results
 
 
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:

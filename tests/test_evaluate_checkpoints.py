@@ -16,7 +16,7 @@ from mlimages_jax.data import transforms
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.state import TrainState
-from tests import imagenet_shaped, reference
+from tests import imagenet_shaped, reference, two_processes
 from tests.small_run import ROOT, load_config, small_config, small_finetuning
 from tfds_builders import shapes
 
@@ -239,3 +239,30 @@ def test_the_command_prints_the_table(built, run, tmp_path):
     assert failed.returncode == 1
     assert "nowhere holds no checkpoint" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_numbers(built, run, tmp_path):
+    """20 pictures in global batches of 16: the last one is half empty, on both of them."""
+    changes = {"evaluation.batch_size": 16, "evaluation.protocols": ("central", "short_side")}
+    config = _config(run, built, **changes)
+    alone = evaluate_checkpoints.evaluate(config, tmp_path / "alone")
+    (tmp_path / "config.json").write_text(config.to_json())
+    two_processes.run(f"""
+import json
+from ml_collections import ConfigDict
+from mlimages_jax import evaluate_checkpoints
+config = ConfigDict(json.load(open({str(tmp_path / "config.json")!r})))
+rows = evaluate_checkpoints.evaluate(config, {str(tmp_path / "both")!r})
+assert jax.process_count() == 2 and jax.device_count() == 4
+json.dump(rows, open({str(tmp_path)!r} + f"/rows{{jax.process_index()}}.json", "w"))
+""")
+    for number in range(2):
+        rows = json.loads((tmp_path / f"rows{number}.json").read_text())
+        for ours, theirs in zip(rows, alone, strict=True):
+            for name in ("top1", "top5", "examples", "step", "size", "protocol"):
+                assert ours[name] == theirs[name], name
+            for name in ("loss", "calibration_error"):
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, err_msg=name)
+    both = (tmp_path / "both" / "results.jsonl").read_text()
+    assert len(both.splitlines()) == 2, "one process writes"

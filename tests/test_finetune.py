@@ -173,6 +173,10 @@ def test_a_set_without_validation_split_is_named(built, tmp_path):
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
     with pytest.raises(sources.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
         train.train(config, tmp_path)
+    config = small_finetuning(built, "scratch", **{"evaluation.splits": ()}, total_steps=2)
+    train.train(config, tmp_path)
+    assert checkpoints.latest_step(tmp_path / "checkpoints") == 2
+    assert not (tmp_path / "per_class.tsv").exists()
 
 
 def test_a_workdir_keeps_its_classes(built, progressive, pretrained):

@@ -116,8 +116,9 @@ class DataSet:
         if split not in shards:
             raise DataSetError(
                 f"{self.folder} has no split {split!r}; it has {sorted(shards)}. Name one of them "
-                "(config.data.train_split, config.data.split, config.evaluation.splits), or build "
-                "the set with its list or archive of that split"
+                "(config.data.train_split, config.data.split, config.evaluation.splits), build the "
+                "set with its list or archive of that split, or, to train without evaluation, give "
+                "--config.evaluation.splits='()'"
             )
         return Records([str(shard.path) for shard in shards[split]])
 
