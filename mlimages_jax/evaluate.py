@@ -105,17 +105,26 @@ class Evaluation:
         )
 
 
-def multi_label_metrics(
-    num_examples: int, paths: np.ndarray, *, threshold: float, positive_weight: float | None = None
-) -> MultiLabelMetrics:
-    """Empty metrics whose mAP is exact while scores and states fit EXACT_METRICS_BYTES.
+def empty_metrics(
+    num_examples: int,
+    paths: np.ndarray,
+    *,
+    single_label: bool,
+    threshold: float,
+    positive_weight: float = 1.0,
+) -> Metrics:
+    """The metrics for one class a picture, or for many, with nothing counted yet.
 
     Args:
-        num_examples: pictures of the set.
+        num_examples: pictures of the set; the mAP is exact while their scores and states fit
+            EXACT_METRICS_BYTES.
         paths: int [C, D] of `Hierarchy.paths`.
-        threshold: the confidence from which a label is true.
-        positive_weight: see `MultiLabelMetrics`.
+        single_label: whether every picture has one class.
+        threshold: the confidence from which a label is true, where there are many.
+        positive_weight: of the training loss, for the calibration of probabilities.
     """
+    if single_label:
+        return SingleLabelMetrics(len(paths))
     exact = num_examples * len(paths) * 5 <= EXACT_METRICS_BYTES
     return MultiLabelMetrics(
         len(paths), paths, threshold=threshold, exact=exact, positive_weight=positive_weight

@@ -18,11 +18,10 @@ from mlimages_jax.data import pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.data.views import EvaluationView
-from mlimages_jax.evaluate import Evaluation, Metrics, Weights, multi_label_metrics
+from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
-from mlimages_jax.single_label import SingleLabelMetrics
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
 
@@ -210,20 +209,16 @@ def _evaluation(
     workdir: epath.Path,
 ) -> Evaluation:
     records = data.records(config.data.split)
-    metrics: Metrics
-    if configure.is_single_label(subject.settings):
-        metrics = SingleLabelMetrics(data.num_classes)
-    else:
-        metrics = multi_label_metrics(
-            len(records),
-            Hierarchy.from_file(data.dictionary).paths(),
-            threshold=config.evaluation.threshold,
-            positive_weight=configure.positive_weight(subject.settings),
-        )
+    metrics = empty_metrics(
+        len(records),
+        Hierarchy.from_file(data.dictionary).paths(),
+        single_label=configure.is_single_label(subject.settings),
+        threshold=config.evaluation.threshold,
+        positive_weight=configure.positive_weight(subject.settings),
+    )
+    dtype = configure.compute_dtype(config.dtype)
     return Evaluation(
-        model=architecture.network_of(
-            subject.weights["params"], dtype=configure.compute_dtype(config.dtype)
-        ),
+        model=architecture.network_of(subject.weights["params"], dtype=dtype),
         loss=configure.evaluation_loss(subject.settings),
         records=records,
         view=view,

@@ -11,26 +11,18 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 from etils import epath
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, evaluation_report, predictions, sharding, steps
+from mlimages_jax import configure, sharding, steps
 from mlimages_jax.checkpoints import HEAD, Checkpoints, restore_weights
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.sources import DataSet
-from mlimages_jax.evaluate import Evaluation, Metrics, multi_label_metrics
-from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.losses import Loss
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
 from mlimages_jax.progress import NonFiniteError, Progress
-from mlimages_jax.single_label import SingleLabelMetrics
 from mlimages_jax.state import TrainState, abstract_state, create_state, with_weights
-
-SHOWN = (  # on the log line
-    "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",
-)  # fmt: skip
+from mlimages_jax.training_evaluation import evaluate_and_log, make_evaluations, write_report
 
 CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -165,18 +157,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         results = evaluate_and_log(evaluations, state, writer, int(state.step))
         writer.close()
         if results and jax.process_count() == 1:
-            values, found = next(iter(results.values()))
-            hierarchy = Hierarchy.from_file(data.dictionary)
-            title = f"{workdir.name}, step {int(state.step)}"
-            evaluation_report.write_files(workdir, found, hierarchy, title=title, values=values)
-            predictions.write_grid(
-                workdir / "predictions.png",
-                next(iter(evaluations.values())),
-                state.averages or state.weights,
-                hierarchy,
-                probabilities=configure.probabilities(config),
-                threshold=config.evaluation.threshold,
-            )
+            write_report(workdir, config, data, state, evaluations, results)
     return state
 
 
@@ -220,42 +201,6 @@ def compile_step(
         phase.image_size, phase.batch_size, time.perf_counter() - begin,
     )  # fmt: skip
     return compiled
-
-
-def make_evaluations(
-    config: ConfigDict, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
-) -> dict[str, Evaluation]:
-    """How each of `config.evaluation.splits` is evaluated, at every size and protocol, by name."""
-    paths = Hierarchy.from_file(data.dictionary).paths()
-    views = configure.evaluation_views(config.evaluation, image_size=config.image_size)
-    evaluations = {}
-    for split in config.evaluation.splits:
-        records = data.records(split)
-        metrics: Metrics = (
-            SingleLabelMetrics(data.num_classes)
-            if configure.is_single_label(config)
-            else multi_label_metrics(
-                len(records),
-                paths,
-                threshold=config.evaluation.threshold,
-                positive_weight=configure.positive_weight(config),
-            )
-        )
-        for view in views:
-            name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
-            evaluations[name] = Evaluation(
-                model=model,
-                loss=loss,
-                records=records,
-                view=view,
-                metrics=metrics,
-                batch_size=config.evaluation.batch_size,
-                max_labels=data.max_labels,
-                mesh=mesh,
-                unlisted=data.unlisted,
-                num_threads=config.input.num_threads,
-            )
-    return evaluations
 
 
 def training_inputs(
@@ -302,28 +247,6 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
     if jax.process_index() == 0:
         (workdir / "config.json").write_text(json.dumps(settings, indent=1))
         kept.write_text(classes)
-
-
-def evaluate_and_log(
-    evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
-) -> dict[str, tuple[dict[str, float], Metrics]]:
-    """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
-
-    Returns:
-        Values and accumulators of each evaluation, of the averages where there are some.
-    """
-    kinds = {"": state.weights}
-    if state.averages is not None:
-        kinds["_averaged"] = state.averages
-    results = {}
-    for name, evaluation in evaluations.items():
-        for kind, weights in kinds.items():
-            results[name] = evaluation.run(weights)
-            values = results[name][0]
-            writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
-            shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
-            logging.info("step %d  %s%s: %s", step, name, kind, shown)
-    return results
 
 
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:

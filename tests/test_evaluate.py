@@ -29,8 +29,8 @@ def _evaluation(data: DataSet, devices: int, batch_size: int) -> evaluate.Evalua
         loss=losses.plain_sigmoid_cross_entropy,
         records=data.records("val"),
         view=views.EvaluationView(32, "whole"),
-        metrics=evaluate.multi_label_metrics(
-            21, Hierarchy.from_file(data.dictionary).paths(), threshold=0.7
+        metrics=evaluate.empty_metrics(
+            21, Hierarchy.from_file(data.dictionary).paths(), single_label=False, threshold=0.7
         ),
         batch_size=batch_size,
         max_labels=data.max_labels,

@@ -57,6 +57,10 @@ ALLOWED = {
         "data.decode", "data.sources", "data.views", "evaluate", "labels.hierarchy",
         "predictions_grid",
     },
+    "training_evaluation": {
+        "configure", "data.sources", "evaluate", "evaluation_report", "labels.hierarchy", "losses",
+        "metrics_writer", "predictions", "state",
+    },
     "quickstart": {"train"},
     "main": {
         "checkpoints", "configure", "data.pipeline", "data.sources", "evaluate_checkpoints",

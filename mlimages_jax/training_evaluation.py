@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The evaluations of a training: what is evaluated, on the way and at the end, and what is left."""
+
+from absl import logging
+from etils import epath
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mlimages_jax import configure, evaluation_report, predictions
+from mlimages_jax.data.sources import DataSet
+from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.losses import Loss
+from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.state import TrainState
+
+SHOWN = (  # on the log line
+    "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",
+)  # fmt: skip
+
+Results = dict[str, tuple[dict[str, float], Metrics]]
+
+
+def make_evaluations(
+    config: ConfigDict, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
+) -> dict[str, Evaluation]:
+    """How each of `config.evaluation.splits` is evaluated, at every size and protocol, by name."""
+    paths = Hierarchy.from_file(data.dictionary).paths()
+    views = configure.evaluation_views(config.evaluation, image_size=config.image_size)
+    evaluations = {}
+    for split in config.evaluation.splits:
+        records = data.records(split)
+        metrics = empty_metrics(
+            len(records),
+            paths,
+            single_label=configure.is_single_label(config),
+            threshold=config.evaluation.threshold,
+            positive_weight=configure.positive_weight(config),
+        )
+        for view in views:
+            name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
+            evaluations[name] = Evaluation(
+                model=model,
+                loss=loss,
+                records=records,
+                view=view,
+                metrics=metrics,
+                batch_size=config.evaluation.batch_size,
+                max_labels=data.max_labels,
+                mesh=mesh,
+                unlisted=data.unlisted,
+                num_threads=config.input.num_threads,
+            )
+    return evaluations
+
+
+def evaluate_and_log(
+    evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
+) -> Results:
+    """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
+
+    Returns:
+        Values and accumulators of each evaluation, of the averages where there are some.
+    """
+    kinds = {"": state.weights}
+    if state.averages is not None:
+        kinds["_averaged"] = state.averages
+    results = {}
+    for name, evaluation in evaluations.items():
+        for kind, weights in kinds.items():
+            results[name] = evaluation.run(weights)
+            values = results[name][0]
+            writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
+            shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
+            logging.info("step %d  %s%s: %s", step, name, kind, shown)
+    return results
+
+
+def write_report(
+    workdir: epath.Path,
+    config: ConfigDict,
+    data: DataSet,
+    state: TrainState,
+    evaluations: dict[str, Evaluation],
+    results: Results,
+) -> None:
+    """Writes tables and pictures of the first evaluation into the workdir."""
+    values, metrics = next(iter(results.values()))
+    hierarchy = Hierarchy.from_file(data.dictionary)
+    title = f"{workdir.name}, step {int(state.step)}"
+    evaluation_report.write_files(workdir, metrics, hierarchy, title=title, values=values)
+    predictions.write_grid(
+        workdir / "predictions.png",
+        next(iter(evaluations.values())),
+        state.averages or state.weights,
+        hierarchy,
+        probabilities=configure.probabilities(config),
+        threshold=config.evaluation.threshold,
+    )
