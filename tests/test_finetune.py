@@ -108,6 +108,17 @@ def test_resuming_around_the_change_of_size_changes_no_bit(
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), progressive[1])
 
 
+def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
+    """The second phase goes on with the very next picture."""
+    states = [
+        jax.device_get(
+            train.train(small_finetuning(built, "scratch", **changes), tmp_path / f"{i}")
+        )
+        for i, changes in enumerate(({}, {"resize": ((3, 32, 16),)}))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
 def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
     changes = {"resize": ((3, 48, 8), (5, 32, 24)), "group_size": 8}
     whole = train.train(small_finetuning(built, "scratch", **changes), tmp_path / "whole")
@@ -118,12 +129,13 @@ def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
 
 
 def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
-    config = small_finetuning(built, "224", init_from=str(pretrained), total_steps=0)
-    state = jax.device_get(train.train(config, tmp_path))
+    changes = {"init_from": str(pretrained), "total_steps": 0, "optimizer.average_decay": 0.5}
+    state = jax.device_get(train.train(small_finetuning(built, "224", **changes), tmp_path))
     averaged, raw = _weights(pretrained), _weights(pretrained, averaged=False)
     assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
     assert not _equal(state.params["stage0_block0"], raw["params"]["stage0_block0"])
     assert _equal(state.batch_stats, averaged["batch_stats"])
+    assert _equal(state.averages, state.weights), "its own averages start there too"
     assert not state.params["head"]["bias"].any()
 
 
