@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Question: what does a change of picture size in a training cost, and is a restart after it exact?
+
+Trains the quickstart's network (64 to 256 channels, BatchNorm groups of 32) on drawn pictures, half
+of the steps at 224 pixels and half at 299, as configs/finetune.py:224to299 does. Speed is that of
+the training loop (medians over its steps, with reading, decoding and cropping), compile seconds are
+those that it logs. Then the same training again, stopped at the change and once more behind it, and
+started again each time: its last state is compared with that of the training without a stop, every
+number of parameters, statistics and momentum.
+
+    python benchmarks/sizes.py
+    python benchmarks/sizes.py --sizes 64 96 --steps 20
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from peers.setting import load_config, where_and_when
+
+from mlimages_jax import train
+from mlimages_jax.state import TrainState
+from tfds_builders import shapes
+
+SETTLING = 2  # steps after a start or a change: the loop reads its clock a step late
+COMPILED = re.compile(r"compiled the step for (\d+) px, batch \d+, in ([\d.]+) s")
+
+
+class CompileTimes(logging.Handler):
+    """Collects what `train.train` logs; seconds by size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[int, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps the first time of each size."""
+        if found := COMPILED.match(record.getMessage()):
+            self.seconds.setdefault(int(found[1]), float(found[2]))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs=2, default=[224, 299], help="pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10, help="at each size")
+    arguments = parser.parse_args()
+    if arguments.steps <= SETTLING:
+        parser.error(f"--steps {arguments.steps}: the first {SETTLING} of a size are not counted")
+    return arguments
+
+
+def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int) -> ConfigDict:
+    """The quickstart's, with two sizes."""
+    config = load_config("quickstart")
+    first, second = arguments.sizes
+    config.update_from_flattened_dict(
+        {
+            "data.folder": str(folder),
+            "image_size": first,
+            "batch_size": arguments.batch,
+            "group_size": min(arguments.batch, 32),
+            "total_steps": total_steps,
+            "resize": ((arguments.steps, second, arguments.batch),),
+            "schedule.cosine.warmup_steps": arguments.steps // 2,
+            "schedule.cosine.total_steps": 2 * arguments.steps,
+            "evaluation.batch_size": 8,
+            "evaluate_every": 0,
+            "checkpoint.every": 2 * arguments.steps,
+            "log_every": 1,
+        }
+    )
+    return config
+
+
+def speeds(workdir: Path, arguments: argparse.Namespace) -> list[float]:
+    """Median images/s at both sizes."""
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    key = "training/images_per_second"
+    rates = {row["step"]: row[key] for row in rows if key in row}
+    steps = arguments.steps
+    return [
+        statistics.median(rates[step] for step in range(start + SETTLING + 1, start + steps + 1))
+        for start in (0, steps)
+    ]
+
+
+def equal(one: TrainState, other: TrainState) -> bool:
+    """Whether every number has the same bits."""
+    one, other = jax.device_get((one, other))
+    same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), one, other)
+    return all(jax.tree.leaves(same))
+
+
+def print_table(sizes: Sequence[int], rates: Sequence[float], seconds: dict[int, float]) -> None:
+    """A row a size; ratios are to the first."""
+    print("| pixels | images/s | compile s | pixels a picture, x | seconds a picture, x |")
+    print("|-------:|---------:|----------:|--------------------:|---------------------:|")
+    for size, rate in zip(sizes, rates, strict=True):
+        print(
+            f"| {size} | {rate:.1f} | {seconds[size]:.1f} | {(size / sizes[0]) ** 2:.2f} "
+            f"| {rates[0] / rate:.2f} |"
+        )
+
+
+def main() -> None:
+    """Trains twice and prints."""
+    arguments = parse_arguments()
+    steps, times = arguments.steps, CompileTimes()
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [times]
+    begin, setting = time.perf_counter(), where_and_when()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+            data = shapes.build(work / "data", num_train=200, num_val=8, size=320)
+        whole = train.train(make_config(arguments, data, total_steps=2 * steps), work / "whole")
+        rates = speeds(work / "whole", arguments)
+        for stop in (steps, steps + steps // 2, 2 * steps):
+            parts = train.train(make_config(arguments, data, total_steps=stop), work / "parts")
+    print(
+        f"{setting}, {os.getloadavg()[0]:.1f} at the end; batch {arguments.batch}, {steps} steps "
+        f"at each size, {time.perf_counter() - begin:.0f} s in all\n"
+    )
+    print_table(arguments.sizes, rates, times.seconds)
+    print(
+        f"\nStopped after {steps} and {steps + steps // 2} of {2 * steps} steps and started again, "
+        f"every bit of the state is the same: {equal(whole, parts)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Question: do kinds of things that pretraining never saw gain from it?
+
+Pretrains the quickstart's network, several labels a picture, on stamps and drawn shapes, without
+the kinds that it is finetuned on later: of every tree of classes the largest kind stays, all others
+with at least 10 pictures are taken out, with all their pictures. Then finetunes it on those, one
+class a picture, with half of the pictures of every class, against the same network that begins at
+random. Both are configs/finetune.py:224, cut down alike, nothing frozen, with the same pictures,
+order and steps, each at the best of the same learning rates, which a seed of its own has found.
+Every seed of the result has its own halves, order, crops and new weights; the pretraining is one.
+
+    python benchmarks/transfer.py --data=STAMPS --output=OUT
+
+STAMPS holds dictionary.txt, train_image_list.txt, val_image_list.txt and images/. The output gets
+transfer.md, transfer.png and a workdir of every run; started again, it goes on from those.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from peers.setting import load_config, where_and_when
+
+from mlimages_jax import train
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList, read_label_list, write_label_list
+from tfds_builders import imagenet, ml_images, shapes
+
+STYLE = "drawing style"  # the tree that says how a picture is drawn, not what it shows
+FEWEST = 10  # pictures of a kind to finetune on
+TUNING_SEED = 0  # finds the learning rates, and is no part of the result
+STARTS = ("pretrained", "scratch")
+NETWORK = ("stage_sizes", "stage_widths", "stem_width", "stem_kernel", "norm_momentum", "dtype")
+EVALUATIONS = 8  # of a finetuning
+
+
+class Stamps(NamedTuple):
+    """The stamps, one row a picture.
+
+    Attributes:
+      folder: Of the pictures.
+      hierarchy: All classes.
+      labels: Of each picture, by name.
+      held_out: Names of the published validation list that are not in that of training.
+      new: Classes of the kinds that pretraining must not see, and of what is below them.
+    """
+
+    folder: Path
+    hierarchy: Hierarchy
+    labels: dict[str, set[int]]
+    held_out: set[str]
+    new: set[int]
+
+
+class Run(NamedTuple):
+    """A finetuning; steps, top-1 and loss have a value an evaluation."""
+
+    start: str
+    rate: float
+    seed: int
+    steps: list[int]
+    top1: list[float]
+    loss: list[float]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the stamps")
+    parser.add_argument("--output", type=Path, required=True, help="made here: tables and figure")
+    parser.add_argument("--size", type=int, default=48, help="pixels")
+    parser.add_argument("--shapes", type=int, default=1000, help="drawn pictures to pretrain on")
+    parser.add_argument("--pretraining_steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=400, help="of finetuning")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.03, 0.01])
+    parser.add_argument("--seeds", type=int, default=3, help="besides that of the learning rates")
+    return parser.parse_args()
+
+
+def read_stamps(folder: Path) -> Stamps:
+    """Unites the rows of a picture, which the lists repeat, and chooses the new kinds."""
+    hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
+    labels: dict[str, set[int]] = defaultdict(set)
+    names: dict[str, set[str]] = {"train": set(), "val": set()}
+    for split, seen in names.items():
+        path = folder / f"{split}_image_list.txt"
+        for row in read_label_list(path, num_classes=len(hierarchy)):
+            labels[row.name] |= set(row.classes.tolist())
+            seen.add(row.name)
+    counts = Counter(label for mine in labels.values() for label in mine)
+    new: set[int] = set()
+    for root in hierarchy.roots.tolist():
+        kinds = [kind for kind in hierarchy.children(root).tolist() if counts[kind] >= FEWEST]
+        if hierarchy.names[root] != STYLE and kinds:
+            new |= set(kinds) - {max(kinds, key=lambda kind: counts[kind])}
+    paths = hierarchy.paths()
+    below = {i for i in range(len(hierarchy)) if new.intersection(paths[i].tolist())}
+    return Stamps(folder / "images", hierarchy, dict(labels), names["val"] - names["train"], below)
+
+
+def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
+    """Builds the set of the stamps without the new kinds and of drawn shapes, with both's classes.
+
+    Args:
+      stamps: To choose from.
+      work: Lists and records go here.
+      count: Of drawn pictures to train on; a tenth of it to validate.
+    """
+    manual, old = work / "manual", stamps.hierarchy
+    drawn = shapes.draw(work / "drawn", num_train=count, num_val=count // 10)
+    (manual / "images").mkdir(parents=True)
+    (manual / "images" / "stamps").symlink_to(stamps.folder.resolve())
+    (manual / "images" / "shapes").symlink_to((drawn / "images").resolve())
+    kept = [i for i in range(len(old)) if i not in stamps.new]
+    place = {-1: -1} | {i: number for number, i in enumerate(kept)}
+    others = Hierarchy.from_file(drawn / "dictionary.txt")
+    hierarchy = Hierarchy(
+        (*(old.ids[i] for i in kept), *others.ids),
+        (*(old.names[i] for i in kept), *others.names),
+        np.concatenate(
+            [
+                [place[i] for i in old.parents[kept].tolist()],
+                np.where(others.parents < 0, -1, others.parents + len(kept)),
+            ]
+        ),
+    )
+    hierarchy.to_file(manual / "dictionary.txt")
+    for split in ("train", "val"):
+        rows = [
+            (f"stamps/{name}", sorted(place[i] for i in stamps.labels[name]))
+            for name in old_pictures(stamps)
+            if (name in stamps.held_out) == (split == "val")
+        ]
+        for row in read_label_list(drawn / f"{split}_image_list.txt", num_classes=len(others)):
+            rows.append((f"shapes/{row.name}", (row.classes + len(kept)).tolist()))
+        listed = ((name, labels, [1.0] * len(labels)) for name, labels in rows)
+        label_list = LabelList.from_rows(listed, num_classes=len(hierarchy))
+        write_label_list(manual / f"{split}_image_list.txt", label_list)
+    return ml_images.build(manual, work / "data", name="pretraining", short_side=None)
+
+
+def old_pictures(stamps: Stamps) -> list[str]:
+    """Names of the stamps that show nothing of a new kind."""
+    return sorted(name for name, labels in stamps.labels.items() if not labels & stamps.new)
+
+
+def new_pictures(stamps: Stamps) -> dict[str, list[str]]:
+    """Names of the stamps by new kind, of those that show one."""
+    kinds = {i for i in stamps.new if stamps.hierarchy.parents[i] not in stamps.new}
+    pictures = defaultdict(list)
+    for name, labels in sorted(stamps.labels.items()):
+        if len(shown := labels & kinds) == 1:
+            pictures[stamps.hierarchy.names[min(shown)]].append(name)
+    return dict(sorted(pictures.items()))
+
+
+def finetuning_set(pictures: dict[str, list[str]], images: Path, work: Path, seed: int) -> Path:
+    """Builds a set of one folder a class; half of its pictures, drawn by the seed, validate."""
+    rng = np.random.default_rng(seed)
+    manual = work / f"manual_{seed}"
+    for kind, names in pictures.items():
+        for number, name in enumerate(rng.permutation(names).tolist()):
+            folder = manual / ("train" if 2 * number < len(names) else "val") / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to((images / name).resolve())
+    return imagenet.build(manual, work / "data", name=f"finetuning_{seed}")
+
+
+def common_pictures(images: Path, first: Iterable[str], second: Iterable[str]) -> int:
+    """How many contents of files the two have in common."""
+    digests = [
+        {hashlib.sha256((images / name).read_bytes()).hexdigest() for name in names}
+        for names in (first, second)
+    ]
+    return len(digests[0] & digests[1])
+
+
+def pretraining_config(arguments: argparse.Namespace, folder: Path) -> ConfigDict:
+    """The quickstart's, with the asymmetric loss at the rate of losses.py."""
+    config = load_config("quickstart")
+    steps = arguments.pretraining_steps
+    config.update_from_flattened_dict(
+        {
+            "data.folder": str(folder),
+            "image_size": arguments.size,
+            "total_steps": steps,
+            "loss.name": "asymmetric",
+            "schedule.cosine.learning_rate": 0.05,
+            "schedule.cosine.total_steps": steps,
+            "evaluate_every": 0,
+            "checkpoint.every": steps,
+        }
+    )
+    return config
+
+
+def finetuning_config(
+    arguments: argparse.Namespace, folder: Path, *, init_from: str, rate: float, seed: int
+) -> ConfigDict:
+    """Variant 224 with the quickstart's network: smaller, shorter, nothing frozen."""
+    config = load_config("finetune", "224")
+    network = load_config("quickstart").model
+    config.update_from_flattened_dict(
+        {
+            "seed": seed,
+            "data.folder": str(folder),
+            "image_size": arguments.size,
+            "batch_size": 32,
+            "group_size": 32,
+            "total_steps": arguments.steps,
+            **{f"model.{name}": network[name] for name in NETWORK},
+            "schedule.staircase.learning_rate": rate,
+            "schedule.staircase.decay_steps": arguments.steps // 4,  # 150,000 of 600,000
+            "optimizer.freeze": (),
+            "evaluation.sizes": (arguments.size,),
+            "evaluate_every": arguments.steps // EVALUATIONS,
+            "checkpoint.every": arguments.steps,
+            "input.num_threads": 2,
+            "init_from": init_from,
+        }
+    )
+    return config
+
+
+def finetune(
+    arguments: argparse.Namespace, folder: Path, *, start: str, rate: float, seed: int
+) -> Run:
+    """Trains and reads the curves."""
+    init_from = str(arguments.output / "pretraining") if start == "pretrained" else ""
+    config = finetuning_config(arguments, folder, init_from=init_from, rate=rate, seed=seed)
+    workdir = arguments.output / f"{start}_rate_{rate}_seed_{seed}"
+    train.train(config, workdir)
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    curve = {row["step"]: row for row in rows if "val/top1" in row}  # the last row of a step counts
+    top1, loss = ([row[f"val/{name}"] for row in curve.values()] for name in ("top1", "loss"))
+    return Run(start, rate, seed, list(curve), top1, loss)
+
+
+def run_all(arguments: argparse.Namespace, sets: list[Path]) -> tuple[list[Run], list[Run]]:
+    """Finds each start's rate on the first set; then trains on the others with that.
+
+    Returns:
+      The runs of the search, and those of the result.
+    """
+    search = [
+        finetune(arguments, sets[TUNING_SEED], start=start, rate=rate, seed=TUNING_SEED)
+        for rate in arguments.rates
+        for start in STARTS
+    ]
+    result = []
+    for start in STARTS:
+        mine = [run for run in search if run.start == start]
+        best = max(mine, key=lambda run: (run.top1[-1], -run.loss[-1]))
+        for seed, folder in enumerate(sets):
+            if seed != TUNING_SEED:
+                result.append(finetune(arguments, folder, start=start, rate=best.rate, seed=seed))
+    return search, result
+
+
+def spread(values: Iterable[float]) -> str:
+    """Mean and standard deviation (of a sample)."""
+    numbers = np.array(list(values))
+    return f"{numbers.mean():.3f} ± {numbers.std(ddof=1):.3f}"
+
+
+def search_table(search: list[Run]) -> list[str]:
+    """The last evaluation of the runs that looked for the rates."""
+    rates = sorted({run.rate for run in search}, reverse=True)
+    lines = ["| top-1 (loss) at rate | " + " | ".join(map(str, rates)) + " |"]
+    lines.append("|---|" + "---:|" * len(rates))
+    for start in STARTS:
+        last = {run.rate: run for run in search if run.start == start}
+        cells = (f"{last[rate].top1[-1]:.3f} ({last[rate].loss[-1]:.2f})" for rate in rates)
+        lines.append(f"| {start} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def result_table(result: list[Run]) -> list[str]:
+    """Means and deviations over the seeds; the last columns are differences of runs of a seed."""
+    ours, other = ([run for run in result if run.start == start] for start in STARTS)
+    lines = ["| step | " + " | ".join(f"{s} top-1" for s in STARTS) + " | difference | "
+             + " | ".join(f"{s} loss" for s in STARTS) + " | difference |"]  # fmt: skip
+    lines.append("|---:|" + "---:|" * 6)
+    for place, step in enumerate(ours[0].steps):
+        cells = []
+        for name in ("top1", "loss"):
+            mine, theirs = ([getattr(run, name)[place] for run in runs] for runs in (ours, other))
+            gains = (a - b for a, b in zip(mine, theirs, strict=True))
+            cells += [spread(mine), spread(theirs), spread(gains)]
+        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def draw_curves(result: list[Run], path: Path) -> None:
+    """Mean of the seeds with a band of one standard deviation, and every seed as a thin line."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (name, title) in zip(
+        figure.subplots(1, 2), (("top1", "top-1"), ("loss", "loss")), strict=True
+    ):
+        for start, colour in zip(STARTS, ("tab:blue", "tab:orange"), strict=True):
+            runs = [run for run in result if run.start == start]
+            values, steps = np.array([getattr(run, name) for run in runs]), runs[0].steps
+            mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
+            axes.plot(steps, mean, marker="o", color=colour, label=f"{start}, rate {runs[0].rate}")
+            axes.fill_between(steps, mean - deviation, mean + deviation, color=colour, alpha=0.15)
+            axes.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.6)
+        axes.set_xlabel("steps of finetuning")
+        axes.set_ylabel(f"validation {title}")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Builds, trains, prints and writes."""
+    arguments = parse_arguments()
+    logging.set_verbosity(logging.INFO)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    lines, begin = [where_and_when(), ""], time.perf_counter()
+    stamps = read_stamps(arguments.data)
+    pictures, used = new_pictures(stamps), old_pictures(stamps)
+    every = [name for names in pictures.values() for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+            first = pretraining_set(stamps, work / "pretraining", arguments.shapes)
+            sets = [
+                finetuning_set(pictures, stamps.folder, work, seed)
+                for seed in range(arguments.seeds + 1)
+            ]
+        train.train(pretraining_config(arguments, first), arguments.output / "pretraining")
+        seconds = time.perf_counter() - begin
+        search, result = run_all(arguments, sets)
+    largest = max(len(names) // 2 for names in pictures.values())
+    num_val = sum(len(names) // 2 for names in pictures.values())
+    lines += [
+        f"Pretraining: {len(used)} stamps and {arguments.shapes} shapes, "
+        f"{arguments.pretraining_steps} steps, {seconds:.0f} s with building. Finetuning: "
+        f"{len(every) - num_val} pictures to train and {num_val} to validate of "
+        f"{len(pictures)} classes ({', '.join(pictures)}), {arguments.steps} steps of 32. Pictures "
+        f"in common: {common_pictures(stamps.folder, used, every)}. Always the largest class: "
+        f"top-1 {largest / num_val:.3f}.",
+        "", f"The rates, with seed {TUNING_SEED}:", "", *search_table(search),
+        "", f"Seeds 1 to {arguments.seeds}, mean ± standard deviation:", "", *result_table(result),
+        "", f"{time.perf_counter() - begin:.0f} s in all; load {os.getloadavg()[0]:.1f} at the end",
+    ]  # fmt: skip
+    draw_curves(result, arguments.output / "transfer.png")
+    (arguments.output / "transfer.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
