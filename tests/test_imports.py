@@ -62,6 +62,8 @@ ALLOWED = {
         "metrics_writer", "predictions", "state",
     },
     "quickstart": {"train"},
+    "convert.layout": {"convert", "models.resnet"},
+    "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
     "main": {
         "checkpoints", "configure", "data.pipeline", "data.sources", "evaluate_checkpoints",
         "progress", "quickstart", "train",

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sorted tables of keys and values, the file format of LevelDB, as TensorFlow uses it.
+
+From LevelDB's doc/table_format.md. A file is a row of blocks and a footer of 48 bytes:
+
+    block    entries, restarts (uint32 each), their number (uint32)
+    trailer  of every block: compression (1 byte, 0 is none), checksum of block and that byte
+    footer   handles of the two blocks below, zeros up to 40 bytes, magic number
+    handle   offset and size of a block without its trailer, varints
+
+    entry    bytes of its key that it shares with the key before it, further bytes of the key,
+             bytes of the value (varints), then these bytes. At a restart nothing is shared.
+
+The last blocks are the metaindex, which holds nothing here, and the index, which holds the handle
+of every block of data under a key that is not before the block's last one. All integers are
+little-endian; a checksum is a CRC-32C, rotated and shifted so that one of checksums is sound.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+
+import google_crc32c
+
+MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_FOOTER_BYTES = 48
+_TRAILER = struct.Struct("<BI")
+_RESTART_EVERY = 16  # entries; as TensorFlow writes
+_VARINT_BYTES = 10  # the most that 64 bits need
+
+
+class SortedTableError(ValueError):
+    """Damage, or a file that is no such table."""
+
+
+def read_table(data: bytes) -> dict[bytes, bytes]:
+    """All entries of a table, in order, with every checksum verified.
+
+    Raises:
+        SortedTableError: says what is wrong, without the name of the file.
+    """
+    if len(data) < _FOOTER_BYTES or not data.endswith(MAGIC):
+        raise SortedTableError("it does not end like a table of TensorFlow: incomplete, or no such")
+    try:
+        _, position = _read_handle(data, len(data) - _FOOTER_BYTES)
+        (start, size), _ = _read_handle(data, position)
+        entries: dict[bytes, bytes] = {}
+        for _, handle in _entries(_read_block(data, start, size)):
+            (start, size), _ = _read_handle(handle, 0)
+            entries.update(_entries(_read_block(data, start, size)))
+    except (IndexError, struct.error) as error:
+        raise SortedTableError("an entry of it points outside of the file") from error
+    return entries
+
+
+def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A table of one block of data.
+
+    Byte by byte what TensorFlow writes, as long as that puts all into one block (256 KiB).
+
+    Args:
+        entries: keys and values, the keys rising and the last one not of bytes 255 alone.
+    """
+    entries = list(entries)
+    last = entries[-1][0]
+    shortest = next(i for i, byte in enumerate(last) if byte != 0xFF)
+    not_before_last = last[:shortest] + bytes([last[shortest] + 1])
+    out = bytearray()
+    block = _append_block(out, entries)
+    metaindex = _append_block(out, [])
+    index = _append_block(out, [(not_before_last, block)])
+    return bytes(out) + (metaindex + index).ljust(_FOOTER_BYTES - len(MAGIC), b"\0") + MAGIC
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """An unsigned integer of 7 bits a byte, lowest first, and the position after it.
+
+    Raises:
+        IndexError: the data ends within it, or it does not end.
+    """
+    value = 0
+    for i in range(_VARINT_BYTES):
+        byte = data[position + i]
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return value, position + i + 1
+    raise IndexError("an integer of more than 64 bits")
+
+
+def varint(value: int) -> bytes:
+    """An unsigned integer as `read_varint` reads it."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def masked_crc(data: bytes) -> int:
+    """The checksum of bytes, uint32."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _read_handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+    start, position = read_varint(data, position)
+    size, position = read_varint(data, position)
+    return (start, size), position
+
+
+def _read_block(data: bytes, start: int, size: int) -> bytes:
+    """The entries of a block, without restarts."""
+    end = start + size
+    kind, checksum = _TRAILER.unpack_from(data, end)
+    if checksum != masked_crc(data[start : end + 1]):
+        raise SortedTableError(f"the checksum of its block at byte {start} is wrong")
+    if kind:
+        raise SortedTableError(f"its block at byte {start} is compressed, which is not supported")
+    (restarts,) = struct.unpack_from("<I", data, end - 4)
+    return data[start : end - 4 - 4 * restarts]
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position, key = 0, b""
+    while position < len(block):
+        shared, position = read_varint(block, position)
+        further, position = read_varint(block, position)
+        size, position = read_varint(block, position)
+        end = position + further
+        if shared > len(key) or end + size > len(block):
+            raise SortedTableError("an entry of it is longer than its block")
+        key = key[:shared] + block[position:end]
+        position = end + size
+        yield key, block[end:position]
+
+
+def _append_block(out: bytearray, entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Writes a block and its trailer; returns its handle."""
+    block, restarts, before = bytearray(), [0], b""
+    for number, (key, value) in enumerate(entries):
+        shared = _common(before, key)
+        if number and number % _RESTART_EVERY == 0:
+            restarts.append(len(block))
+            shared = 0
+        block += varint(shared) + varint(len(key) - shared) + varint(len(value))
+        block += key[shared:] + value
+        before = key
+    block += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+    handle = varint(len(out)) + varint(len(block))
+    out += block + _TRAILER.pack(0, masked_crc(bytes(block) + b"\0"))
+    return handle
+
+
+def _common(first: bytes, second: bytes) -> int:
+    """How many bytes both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
