@@ -27,7 +27,7 @@ from mlimages_jax.steps import Mixing
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (
     "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
-    "fsdp_min_size", "model.remat", "data.folder", "task",
+    "fsdp_min_size", "model.remat", "data.folder", "task", "imported",
 )  # fmt: skip
 
 _LOSSES: dict[str, Any] = {
@@ -276,13 +276,17 @@ def values(config: ConfigDict) -> dict[str, Any]:
 def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Compares the configuration with the one a checkpoint was trained with.
 
+    A checkpoint that another program trained says so by `imported`; of it only the values that
+    are known are compared.
+
     Raises:
         ConfigError: lists every value that differs and decides the result.
     """
     old, new = _flatten(saved), _flatten(current)
+    names = old.keys() if "imported" in saved else old.keys() | new.keys()
     lines = [
         f"  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now"
-        for name in sorted(old.keys() | new.keys())
+        for name in sorted(names)
         if old.get(name) != new.get(name) and not _is_free(name)
     ]
     if lines:

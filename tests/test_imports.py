@@ -64,6 +64,22 @@ ALLOWED = {
     "quickstart": {"train"},
     "convert.layout": {"convert", "models.resnet"},
     "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
+    "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
+    "convert.from_tensorflow": {
+        "convert", "convert.layout", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
+        "convert.weights", "losses", "models.resnet",
+    },
+    "convert.to_tensorflow": {
+        "checkpoints", "convert", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
+        "convert.weights",
+    },
+    "convert.safetensors_file": {"convert", "convert.layout", "convert.weights"},
+    "convert.to_torch": {"convert", "convert.weights"},
+    "convert.to_stablehlo": {"convert", "convert.weights", "models.architecture"},
+    "convert.__main__": {
+        "convert", "convert.from_tensorflow", "convert.safetensors_file", "convert.to_stablehlo",
+        "convert.to_tensorflow", "convert.to_torch",
+    },
     "main": {
         "checkpoints", "configure", "data.pipeline", "data.sources", "evaluate_checkpoints",
         "progress", "quickstart", "train",

@@ -92,13 +92,15 @@ def test_a_block_that_is_missing_is_listed_with_all_that_it_has():
     assert all("stage1_block0" in line and line.endswith(": missing") for line in lines)
 
 
-def test_a_misshapen_kernel_does_not_make_the_others_look_wrong():
+@pytest.mark.parametrize(("module", "inner"), [("conv3", 4), ("shortcut_conv", 8)])
+def test_a_misshapen_kernel_does_not_make_the_others_look_wrong(module, inner):
     arrays = _arrays()
-    arrays["params/stage1_block0/conv3/kernel"] = np.zeros((1, 1, 4, 12), np.float32)
+    name = f"params/stage1_block0/{module}/kernel"
+    arrays[name] = np.zeros((1, 1, inner, 12), np.float32)
     with pytest.raises(ConvertError) as error:
         layout.check(arrays, where="file")
     assert str(error.value).splitlines()[1:] == [
-        "  params/stage1_block0/conv3/kernel: float32[1, 1, 4, 12] instead of float32[1, 1, 4, 16]"
+        f"  {name}: float32[1, 1, {inner}, 12] instead of float32[1, 1, {inner}, 16]"
     ]
 
 

@@ -73,8 +73,8 @@ def test_a_checkpoint_is_named_by_its_prefix_or_any_of_its_files(tail):
 def test_a_folder_names_its_only_or_its_latest_checkpoint(tmp_path):
     folder = _copy(tmp_path / "c").parent
     assert TensorFlowCheckpoint(folder).prefix == folder / "model.ckpt-7"
-    for end in (DATA, INDEX):
-        shutil.copyfile(f"{WRITTEN}{end}", folder / f"model.ckpt-3{end}")
+    write_checkpoint(folder / "model.ckpt-3", original_checkpoint.of_train_py())
+    (folder / "checkpoint").unlink()
     with pytest.raises(ConvertError, match=r"model.ckpt-3, model.ckpt-7: name one"):
         TensorFlowCheckpoint(folder)
     # As TensorFlow leaves it, with the folder of the machine that trained.
@@ -82,6 +82,8 @@ def test_a_folder_names_its_only_or_its_latest_checkpoint(tmp_path):
         'model_checkpoint_path: "/gone/model.ckpt-3"\n'
         'all_model_checkpoint_paths: "/gone/model.ckpt-7"\n'
     )
+    assert TensorFlowCheckpoint(folder).prefix == folder / "model.ckpt-3"
+    write_checkpoint(folder / "model.ckpt-9", original_checkpoint.of_train_py())  # leaves that file
     assert TensorFlowCheckpoint(folder).prefix == folder / "model.ckpt-3"
     with pytest.raises(ConvertError, match="but none: name one"):
         TensorFlowCheckpoint(tmp_path)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`from-tensorflow`: a checkpoint of the original becomes one of ours."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mlimages_jax.convert import ConvertError, layout
+from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint
+from mlimages_jax.convert.tensorflow_names import (
+    GLOBAL_STEP,
+    MOMENTUM,
+    NEGATIVE_COUNTS,
+    POSITIVE_COUNTS,
+    our_name,
+    tensorflow_name,
+)
+from mlimages_jax.convert.weights import nested, write_workdir
+from mlimages_jax.losses import POSITIVE_WEIGHT, ClassCounts
+from mlimages_jax.models.resnet import STAGE_SIZES
+
+ML_IMAGES_CLASSES = 11_166
+LossName = Literal["auto", "weighted", "softmax"]
+
+
+class Contents(NamedTuple):
+    """What a checkpoint of the original holds.
+
+    Attributes:
+        architecture: of its network.
+        step: None where it holds none.
+        has_counts: whether it holds train.py's class counts.
+        slots: how many variables have a velocity.
+        ignored: variables that are none of these.
+    """
+
+    architecture: layout.Architecture
+    step: int | None
+    has_counts: bool
+    slots: int
+    ignored: list[str]
+
+
+def from_tensorflow(
+    *,
+    checkpoint: Path,
+    output: str,
+    training_state: bool = False,
+    count_groups: int = 128,
+    loss: LossName = "auto",
+    image_size: int = 224,
+    ignore_extra: bool = False,
+) -> None:
+    """Turn a checkpoint of the original TensorFlow code into one of this package.
+
+    Depth and classes are read off the file; TensorFlow is not needed:
+
+        python -m mlimages_jax.convert from-tensorflow --checkpoint=resnet.ckpt --output=released
+
+    To train from its parameters, name the output in a configuration: --config.init_from=released.
+    To go on where the original stopped, with its velocities, its step and its class counts:
+
+        python -m mlimages_jax.convert from-tensorflow --checkpoint=model.ckpt-440000
+            --output=W --training-state
+        python -m mlimages_jax.main --config=configs/pretrain.py:released --workdir=W
+
+    Args:
+        checkpoint: its prefix (the path up to .index), one of its files, or its folder.
+        output: the new workdir; it must not hold a checkpoint yet.
+        training_state: take all that a run needs to go on, not the network alone.
+        count_groups: for how many groups the class counts are laid down; the file holds those of
+            one worker. It is batch_size / group_size of the run that goes on.
+        loss: that it was trained with; auto: told by what the file holds.
+        image_size: side of the pictures it was trained on, in pixels; the file does not tell.
+        ignore_extra: leave out variables that the original does not have, instead of refusing.
+    """
+    file = TensorFlowCheckpoint(checkpoint)
+    contents = survey(file, ignore_extra=ignore_extra)
+    print(f"{file.prefix}: {_depth(contents)}, {contents.architecture.num_classes:,} classes")
+    for name in contents.ignored:
+        print(f"left out: {name}")
+    name, reason = _loss(loss, contents)
+    print(f"loss: {name}, since {reason}")
+    arrays = {
+        ours: file.read(tensorflow_name(ours)) for ours in layout.variables(contents.architecture)
+    }
+    state: dict[str, Any] = {}
+    if training_state:
+        state = _training_state(file, contents, groups=count_groups, weighted=name == "weighted")
+    folder = write_workdir(
+        output,
+        arrays,
+        step=contents.step or 0,
+        config=_config(file, loss=name, image_size=image_size),
+        **state,
+    )
+    print(f"{folder}: {_what_next(output, state)}")
+
+
+def survey(file: TensorFlowCheckpoint, *, ignore_extra: bool) -> Contents:
+    """Compares a checkpoint with what train.py and finetune.py save.
+
+    Raises:
+        ConvertError: lists variables that are missing, misshapen or unexpected.
+    """
+    known = {our_name(name): entry.shape for name, entry in file.entries.items()}
+    try:
+        architecture = layout.architecture_of({name: known[name] for name in known if name})
+    except ConvertError as error:
+        found = ", ".join(list(file.entries)[:5])
+        raise ConvertError(f"{file.prefix}: {error}; it holds {found}, ...") from error
+    shapes = layout.variables(architecture)
+    network = {
+        tensorflow_name(name): layout.describe("float32", shape) for name, shape in shapes.items()
+    }
+    momentum = {
+        tensorflow_name(name) + MOMENTUM: layout.describe("float32", shape)
+        for name, shape in shapes.items()
+        if name.startswith("params/")
+    }
+    counts = dict.fromkeys(
+        (POSITIVE_COUNTS, NEGATIVE_COUNTS), layout.describe("float32", (architecture.num_classes,))
+    )
+    has_counts = not counts.keys().isdisjoint(file.entries)
+    optional = {**momentum, GLOBAL_STEP: layout.describe("int64", ())}
+    expected = {**network, **(counts if has_counts else {})}
+    extra = file.entries.keys() - expected.keys() - optional.keys()
+    ignored = sorted(extra) if ignore_extra else []
+    described = {name: str(entry) for name, entry in file.entries.items() if name not in ignored}
+    if lines := layout.differences(described, expected, optional):
+        raise ConvertError(layout.unfit(str(file.prefix), architecture, lines))
+    return Contents(
+        architecture=architecture,
+        step=int(file.read(GLOBAL_STEP)) if GLOBAL_STEP in file.entries else None,
+        has_counts=has_counts,
+        slots=len(momentum.keys() & file.entries.keys()),
+        ignored=ignored,
+    )
+
+
+def velocity_state(velocities: dict[str, np.ndarray], params: list[str]) -> optax.OptState:
+    """The state of `optimizers.sgd_momentum`; what has no velocity is frozen and has no slot.
+
+    Args:
+        velocities: by the names of `layout`.
+        params: names of all parameters.
+    """
+    slots = {name: velocities.get(name, optax.MaskedNode()) for name in params}
+    trace = optax.TraceState(trace=nested(slots)["params"])
+    is_whole = len(velocities) == len(params)
+    return (optax.EmptyState(), trace if is_whole else optax.MaskedState(inner_state=trace))
+
+
+def _training_state(
+    file: TensorFlowCheckpoint, contents: Contents, *, groups: int, weighted: bool
+) -> dict[str, Any]:
+    missing = GLOBAL_STEP if contents.step is None else "" if contents.slots else "velocities"
+    if missing:
+        raise ConvertError(
+            f"{file.prefix} holds no {missing}, which a run needs to go on: leave out "
+            "--training-state, and start from the parameters with --config.init_from"
+        )
+    if weighted and not contents.has_counts:
+        raise ConvertError(
+            f"{file.prefix} holds no class counts, which the weighted loss needs to go on: leave "
+            "out --training-state, or say --loss=softmax"
+        )
+    params = [n for n in layout.variables(contents.architecture) if n.startswith("params/")]
+    velocities = {
+        name: file.read(tensorflow_name(name) + MOMENTUM)
+        for name in params
+        if tensorflow_name(name) + MOMENTUM in file.entries
+    }
+    frozen = len(params) - len(velocities)
+    print(f"step {contents.step:,}; velocities of {len(velocities)} variables, {frozen} are frozen")
+    counts = None
+    if weighted:
+        positive, negative = (
+            jnp.tile(file.read(name), (groups, 1)) for name in (POSITIVE_COUNTS, NEGATIVE_COUNTS)
+        )  # [G, C]
+        counts = ClassCounts(positive=positive, negative=negative)
+        print(f"class counts for {groups} groups, all of them those of the worker that saved")
+    return {"opt_state": velocity_state(velocities, params), "class_counts": counts}
+
+
+def _loss(choice: LossName, contents: Contents) -> tuple[str, str]:
+    """The name of the loss, and how it is known."""
+    if choice != "auto":
+        return choice, "--loss says so"
+    if contents.has_counts:
+        return "weighted", "the file holds the class counts of train.py (--loss=softmax otherwise)"
+    if contents.architecture.num_classes == ML_IMAGES_CLASSES:
+        return "weighted", "ML-Images has so many classes (--loss=softmax otherwise)"
+    return "softmax", "its classes are not those of ML-Images (--loss=weighted otherwise)"
+
+
+def _depth(contents: Contents) -> str:
+    sizes = contents.architecture.stage_sizes
+    depth = next((depth for depth, known in STAGE_SIZES.items() if known == sizes), None)
+    return f"ResNet-{depth}" if depth else f"{sizes} blocks in its stages"
+
+
+def _config(file: TensorFlowCheckpoint, *, loss: str, image_size: int) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": loss}
+    if loss == "weighted":
+        values["weighted"] = {"positive_weight": POSITIVE_WEIGHT}
+    return {
+        "loss": values,
+        "image_size": image_size,
+        "imported": {"format": "tensorflow", "file": str(file.prefix)},
+    }
+
+
+def _what_next(output: str, state: dict[str, Any]) -> str:
+    if state:
+        return f"go on with --workdir={output}, or start from it with --config.init_from={output}"
+    return f"start from it with --config.init_from={output}"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`to-tensorflow`: a checkpoint that the original's scripts restore."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mlimages_jax import checkpoints
+from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert.tensorflow_checkpoint import write_checkpoint
+from mlimages_jax.convert.tensorflow_names import (
+    GLOBAL_STEP,
+    MOMENTUM,
+    NEGATIVE_COUNTS,
+    POSITIVE_COUNTS,
+    tensorflow_name,
+)
+from mlimages_jax.convert.weights import Weights, flat, read_weights
+
+
+def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False) -> None:
+    """Write a TensorFlow checkpoint with the original's names, without TensorFlow.
+
+        python -m mlimages_jax.convert to-tensorflow --checkpoint=W --output=export/model.ckpt
+
+    Its extract_feature.py and image_classification.py need the network alone; a training of
+    theirs goes on only with --training-state. Of the class counts of several groups, which are
+    the workers of the original, those of the first are written.
+
+    Args:
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        output: the prefix of the new files, which get .index and .data-00000-of-00001 behind it.
+        training_state: write velocities, step and class counts too.
+    """
+    weights = read_weights(checkpoint, averaged=not training_state)
+    variables = {tensorflow_name(name): array for name, array in weights.arrays.items()}
+    if training_state:
+        variables |= training_variables(weights)
+    write_checkpoint(output, variables)
+    print(f"{output}: {len(variables)} variables of {weights.where}")
+
+
+def training_variables(weights: Weights) -> dict[str, np.ndarray]:
+    """What train.py or finetune.py saves beside the network, in the order of its graph.
+
+    Raises:
+        ConvertError: the checkpoint holds no state of a training with momentum.
+    """
+    tree = jax.device_get(checkpoints.load(weights.where))
+    velocities = _velocities(tree["opt_state"])
+    if velocities is None:
+        raise ConvertError(
+            f"{weights.where} holds no velocities of SGD: leave out --training-state"
+        )
+    variables: dict[str, np.ndarray] = {}
+    if counts := tree["class_counts"]:
+        variables[POSITIVE_COUNTS] = counts["positive"][0]
+        variables[NEGATIVE_COUNTS] = counts["negative"][0]
+    variables[GLOBAL_STEP] = np.array(weights.step, np.int64)
+    slots = flat({"params": velocities})
+    return variables | {
+        tensorflow_name(name) + MOMENTUM: slots[name]
+        for name in weights.arrays
+        if slots.get(name) is not None
+    }
+
+
+def _velocities(opt_state: Any) -> dict[str, Any] | None:
+    """The tree that optax calls `trace`, wherever it is in the state."""
+    if isinstance(opt_state, dict):
+        if "trace" in opt_state:
+            return opt_state["trace"]
+        opt_state = list(opt_state.values())
+    if isinstance(opt_state, list | tuple):
+        return next((tree for part in opt_state if (tree := _velocities(part))), None)
+    return None

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The arrays of a checkpoint by flat names, out of its folder and into a new one."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import traverse_util
+
+from mlimages_jax import checkpoints
+from mlimages_jax.convert import ConvertError, layout
+from mlimages_jax.losses import ClassCounts
+from mlimages_jax.state import TrainState
+
+
+class Weights(NamedTuple):
+    """A network, and what is known of it.
+
+    Attributes:
+        where: the folder it comes from.
+        arrays: float32, by the names of `layout`, in its order.
+        architecture: of the arrays.
+        step: updates done.
+        config: JSON values that were saved with it.
+    """
+
+    where: epath.Path
+    arrays: dict[str, np.ndarray]
+    architecture: layout.Architecture
+    step: int
+    config: dict[str, Any]
+
+    @property
+    def image_size(self) -> int | None:
+        """The side of the pictures it was trained on, where that is known."""
+        return self.config.get("image_size")
+
+
+def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
+    """Reads a checkpoint of this package.
+
+    Args:
+        path: a workdir, a checkpoint folder or a step.
+        averaged: take the averages of the weights where the checkpoint has them.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ConvertError: it is not of a network of this package.
+    """
+    folder = checkpoints.resolve(path)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    arrays = flat(jax.device_get(checkpoints.load_weights(folder, place, averaged=averaged)))
+    architecture = layout.check(arrays, where=str(folder))
+    return Weights(
+        where=folder,
+        arrays={name: arrays[name] for name in layout.variables(architecture)},
+        architecture=architecture,
+        step=int(folder.name),
+        config=checkpoints.config_of(folder),
+    )
+
+
+def write_workdir(
+    output: epath.PathLike,
+    arrays: dict[str, np.ndarray],
+    *,
+    step: int,
+    config: dict[str, Any],
+    opt_state: Any = None,
+    class_counts: ClassCounts | None = None,
+) -> epath.Path:
+    """Makes a workdir of one checkpoint; returns the folder of its step.
+
+    Args:
+        output: the workdir.
+        arrays: of a network, by the names of `layout`.
+        step: updates done.
+        config: JSON values that are known, as a run keeps them, and under `imported` where they
+            come from.
+        opt_state: None where it is not known.
+        class_counts: None where they are not known.
+
+    Raises:
+        ConvertError: when there is a checkpoint already.
+    """
+    if found := checkpoints.find(output):
+        raise ConvertError(f"{found[-1]} is there already: give another --output")
+    state = TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        opt_state=opt_state,
+        class_counts=class_counts,
+        **nested(arrays),
+    )
+    with checkpoints.Checkpoints(epath.Path(output) / "checkpoints") as saved:
+        saved.save(state, step=step, config=config)
+    return saved.directory / str(step)
+
+
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts to one of names with slashes."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def nested(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`."""
+    return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def probability_rule(config: dict[str, Any]) -> str:
+    """How logits become probabilities, in words; follows from the loss."""
+    loss = config.get("loss", {})
+    name = loss.get("name")
+    if name == "softmax":
+        return "softmax(logits): every picture has one class"
+    if name in ("sigmoid", "asymmetric"):
+        return "1 / (1 + exp(-logit)), class by class"
+    if name == "weighted":
+        weight = loss["weighted"]["positive_weight"]
+        return (
+            f"1 / (1 + {weight:g} exp(-logit)), class by class: the loss counted a positive label "
+            f"{weight:g} times"
+        )
+    return "not known: the checkpoint does not say which loss it was trained with"
+
+
+def new_folder(path: Path) -> Path:
+    """Makes a folder.
+
+    Raises:
+        ConvertError: when something is there already.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConvertError(f"{path} exists already: remove it or give another --output")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
