@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`to-stablehlo`: the compiled form of a network, which runs with jax alone."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert.weights import (
+    Weights,
+    nested,
+    new_folder,
+    probability_rule,
+    read_weights,
+)
+from mlimages_jax.models.architecture import network_of
+
+_README = """\
+# A network as StableHLO
+
+Trained for {step:,} steps. Needs jax {version} or newer and flatbuffers; runs on {platforms}.
+
+    import jax, numpy as np
+    from pathlib import Path
+    network = jax.export.deserialize(bytearray(Path("network.jaxexport").read_bytes()))
+    weights = jax.device_put(dict(np.load("weights.npz")))
+    logits, features = jax.jit(network.call)(weights, images)
+
+    images    float32 [B, {size}, {size}, 3], RGB, 2 * value / 255 - 1, for any B
+    logits    float32 [B, {classes}]
+    features  float32 [B, {features}], before the classifier
+
+Probability of a class: {probability}.
+"""
+
+
+def to_stablehlo(
+    *,
+    checkpoint: str,
+    output: Path,
+    image_size: int | None = None,
+    platforms: tuple[str, ...] = ("cpu", "cuda", "rocm", "tpu"),
+) -> None:
+    """Write the network as StableHLO by jax.export, for any batch size and without this package.
+
+        python -m mlimages_jax.convert to-stablehlo --checkpoint=W --output=exported
+
+    The folder gets network.jaxexport (the program), weights.npz (its first argument, so that the
+    program stays small and the weights can be looked at) and a README.md with the lines that load
+    and run both.
+
+    Args:
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        output: the new folder.
+        image_size: side of the pictures in pixels; that of the training if not given.
+        platforms: where it will run; the program is lowered once for each.
+    """
+    weights = read_weights(checkpoint)
+    size = image_size or weights.image_size
+    if not size:
+        raise ConvertError(f"{weights.where} does not say its picture size: give --image-size")
+    exported = export_network(weights, image_size=size, platforms=platforms)
+    program = exported.serialize()
+    folder = new_folder(output)
+    (folder / "network.jaxexport").write_bytes(program)
+    arrays: dict[str, Any] = dict(weights.arrays)
+    np.savez(folder / "weights.npz", **arrays)
+    logits, features = exported.out_avals
+    text = _README.format(
+        step=weights.step,
+        version=jax.__version__,
+        platforms=", ".join(platforms),
+        size=size,
+        classes=logits.shape[-1],
+        features=features.shape[-1],
+        probability=probability_rule(weights.config),
+    )
+    (folder / "README.md").write_text(text)
+    print(f"{folder}: the network of {weights.where} for pictures of {size} x {size}")
+
+
+def export_network(
+    weights: Weights, *, image_size: int, platforms: tuple[str, ...]
+) -> export.Exported:
+    """The network as a function of (weights by name, images [B, S, S, 3]), B symbolic."""
+    network = network_of(nested(weights.arrays)["params"])
+
+    def run(arrays: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        outputs: Any = network.apply(nested(arrays), images, train=False)
+        return outputs
+
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
+    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights.arrays)
+    return export.export(jax.jit(run), platforms=platforms)(arrays, images)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`to-torch`: the network as a plain PyTorch module with its weights; written without PyTorch."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert.weights import new_folder, probability_rule, read_weights
+
+MODULE = Path(__file__).with_name("torch_resnet.py")
+_LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def to_torch(*, checkpoint: str, output: Path) -> None:
+    """Write the network for PyTorch: a module of its own, a state dict, and what it means.
+
+        python -m mlimages_jax.convert to-torch --checkpoint=W --output=exported
+
+    The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors and
+    config.json. In that folder: `import resnet; model = resnet.load(".")`.
+
+    Args:
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        output: the new folder.
+    """
+    weights = read_weights(checkpoint)
+    if not weights.architecture.stem_kernel % 2:
+        raise ConvertError(
+            f"{weights.where}: the first kernel has {weights.architecture.stem_kernel} pixels a "
+            "side; PyTorch pads both sides alike, which only an odd number fits"
+        )
+    folder = new_folder(output)
+    shutil.copyfile(MODULE, folder / "resnet.py")
+    data = save(state_dict(weights.arrays), {"format": "pt"})
+    (folder / "weights.safetensors").write_bytes(data)
+    config = {
+        "architecture": weights.architecture._asdict(),
+        "step": weights.step,
+        "image_size": weights.image_size,
+        "probability": probability_rule(weights.config),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    print(f"{folder}: the network of {weights.where}")
+
+
+def state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by the names and in the layout of the module.
+
+    Convolutions [height, width, in, out] become [out, in, height, width], the classifier
+    [in, out] becomes [out, in].
+
+    Args:
+        arrays: by the names of `layout`.
+    """
+    state: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        *module, leaf = name.split("/")[1:]
+        if leaf == "kernel":
+            array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
+        state[".".join([*module, _LEAVES.get(leaf, leaf)])] = np.ascontiguousarray(array)
+        if leaf == "var":
+            state[".".join([*module, "num_batches_tracked"])] = np.array(0, np.int64)
+    return state

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+import struct
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mlimages_jax import checkpoints
+from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
+
+
+def test_a_file_holds_the_weights_and_what_they_mean(workdir, weights, tmp_path):
+    to_safetensors(checkpoint=workdir, output=tmp_path / "a" / "x.safetensors")
+    data = (tmp_path / "a" / "x.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    metadata = header.pop("__metadata__")
+    assert metadata["step"] == "11"
+    assert json.loads(metadata["config"])["seed"] == 3
+    assert metadata["probability"].startswith("1 / (1 + 4 exp(-logit))")
+    entry = header["params/stage0_block0/conv2/kernel"]
+    assert (entry["dtype"], entry["shape"]) == ("F32", [3, 3, 2, 2])
+    begin, end = (offset + len(data) - _data_bytes(header) for offset in entry["data_offsets"])
+    kernel = weights["params"]["stage0_block0"]["conv2"]["kernel"]
+    assert data[begin:end] == kernel.tobytes()
+    assert len(header) == len(jax.tree.leaves(weights))
+
+
+def _data_bytes(header) -> int:
+    return max(entry["data_offsets"][1] for entry in header.values())
+
+
+def test_there_and_back_changes_no_bit(workdir, tmp_path):
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
+    from_safetensors(checkpoint=tmp_path / "x.safetensors", output=tmp_path / "w")
+    before, after = checkpoints.load(workdir), checkpoints.load(tmp_path / "w")
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    file = str(tmp_path / "x.safetensors")
+    assert checkpoints.config_of(tmp_path / "w") == {
+        **checkpoints.config_of(workdir),
+        "imported": {"format": "safetensors", "file": file},
+    }
+    to_safetensors(checkpoint=tmp_path / "w", output=tmp_path / "y.safetensors")
+    first, second = (load_file(tmp_path / f"{name}.safetensors") for name in "xy")
+    assert first.keys() == second.keys()
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_a_file_of_others_needs_no_metadata(workdir, tmp_path):
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x")
+    save_file(load_file(tmp_path / "x"), tmp_path / "plain")
+    from_safetensors(checkpoint=tmp_path / "plain", output=tmp_path / "w")
+    assert checkpoints.load(tmp_path / "w")["step"] == 0
+    assert checkpoints.config_of(tmp_path / "w").keys() == {"imported"}
+
+
+def test_odd_files_are_refused(workdir, tmp_path):
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x")
+    with pytest.raises(ConvertError, match="x exists already"):
+        to_safetensors(checkpoint=workdir, output=tmp_path / "x")
+    arrays = load_file(tmp_path / "x")
+    del arrays["params/head/bias"]
+    save_file(arrays, tmp_path / "less")
+    with pytest.raises(ConvertError, match="params/head/bias: missing"):
+        from_safetensors(checkpoint=tmp_path / "less", output=tmp_path / "w")
+    (tmp_path / "cut").write_bytes((tmp_path / "x").read_bytes()[:-1])
+    with pytest.raises(ConvertError, match="damaged or no safetensors file"):
+        from_safetensors(checkpoint=tmp_path / "cut", output=tmp_path / "w")
+    with pytest.raises(FileNotFoundError):
+        from_safetensors(checkpoint=tmp_path / "absent", output=tmp_path / "w")
