@@ -87,7 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400, help="of finetuning")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.03, 0.01])
     parser.add_argument("--seeds", type=int, default=3, help="besides that of the learning rates")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.shapes < 10 or arguments.seeds < 2:
+        parser.error(
+            "a deviation needs --seeds 2 or more, and a validation set --shapes 10 or more"
+        )
+    return arguments
 
 
 def read_stamps(folder: Path) -> Stamps:
