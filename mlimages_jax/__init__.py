@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Training, evaluation and use of ResNets on Tencent ML-Images and ImageNet.
 
-Importing the package is cheap: it loads numpy and nothing heavier. Training lives behind
-`python -m mlimages_jax.main`.
+Importing the package is cheap: it loads numpy and nothing heavier; `load` brings jax when it is
+first used. Training lives behind `python -m mlimages_jax.main`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-__all__ = ["Hierarchy"]
+if TYPE_CHECKING:
+    from mlimages_jax.pretrained import load
+
+__all__ = ["Hierarchy", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`load`, imported when it is asked for."""
+    if name == "load":
+        from mlimages_jax.pretrained import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,10 @@
 """The command line: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`."""
 
 import sys
+from collections.abc import Callable
 from logging import WARNING, LogRecord
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -24,20 +26,24 @@ def main(argv: list[str]) -> None:
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
     from mlimages_jax import (
         checkpoints,
+        classify_pictures,
         configure,
         evaluate_checkpoints,
+        export_features,
         progress,
         quickstart,
         train,
     )
-    from mlimages_jax.data import pipeline, sources
+    from mlimages_jax.data import picture_source, pipeline, sources
 
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_is_for_people)
-    tasks = {
+    tasks: dict[str, Callable[..., Any]] = {
         "train": train.train,
         "quickstart": quickstart.quickstart,
         "evaluate": evaluate_checkpoints.evaluate,
+        "classify": classify_pictures.classify,
+        "export_features": export_features.export,
     }
     config = _CONFIG.value
     if config.task not in tasks:
@@ -48,6 +54,7 @@ def main(argv: list[str]) -> None:
         FileNotFoundError,
         checkpoints.CheckpointMismatchError,
         configure.ConfigError,
+        picture_source.PictureSourceError,
         pipeline.TooManyBadPicturesError,
         sources.DataSetError,
         progress.NonFiniteError,

@@ -14,7 +14,7 @@ PACKAGE = "mlimages_jax"
 
 # module -> the modules of ours it may import; what is not listed may import nothing of ours.
 ALLOWED = {
-    "": {"labels.hierarchy"},
+    "": {"labels.hierarchy", "pretrained"},
     "labels.lists": {"labels.list_chunks", "labels.list_rows"},
     "labels.list_chunks": {"labels.list_rows"},
     "labels.rows": {"labels.lists"},
@@ -61,6 +61,54 @@ ALLOWED = {
         "configure", "data.sources", "evaluate", "evaluation_report", "labels.hierarchy", "losses",
         "metrics_writer", "predictions", "state",
     },
+    "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
+    "data.picture_source": {"data.picture_header", "data.sources"},
+    "feature_files": {"feature_formats", "prepare.complete_file"},
+    "feature_formats": {"prepare.complete_file"},
+    "features.__main__": {
+        "feature_files", "features", "features.duplicates", "features.knn",
+        "features.probe",
+    },
+    "features.bounds": {"features.exported"},
+    "features.buckets": {"features.near_pairs"},
+    "features.duplicate_search": {
+        "features.bounds", "features.buckets", "features.exported", "features.groups",
+        "features.near_pairs", "prepare.progress",
+    },
+    "features.duplicates": {
+        "features", "features.duplicate_search", "features.exported", "features.results",
+        "prepare.complete_file",
+    },
+    "features.exported": {"feature_files", "feature_formats", "features"},
+    "features.knn": {
+        "features", "features.labelled", "features.nearest", "features.results",
+        "features.scorecard", "features.sets", "prepare.progress",
+    },
+    "features.labelled": {"features", "features.exported", "labels.list_rows"},
+    "features.linear": {"features"},
+    "features.nearest": {"features.exported"},
+    "features.probe": {
+        "features", "features.exported", "features.linear", "features.results",
+        "features.scorecard", "features.sets", "prepare.progress",
+    },
+    "features.results": {"features", "features.exported", "prepare.complete_file"},
+    "features.scorecard": {"features.labelled", "metrics", "single_label"},
+    "features.sets": {
+        "features", "features.exported", "features.labelled", "features.results",
+        "features.scorecard",
+    },
+    "network_outputs": {"data.augment", "models.resnet"},
+    "predict_pictures": {
+        "data.decode", "data.given_pictures", "data.picture_source", "data.pipeline",
+        "data.views", "evaluate", "sharding",
+    },
+    "pretrained": {
+        "calibration", "checkpoints", "configure", "data.decode", "data.given_pictures",
+        "data.views", "labels.hierarchy", "losses", "models.architecture", "models.resnet",
+        "network_outputs", "tagging",
+    },
+    "tag_files": {"prepare.complete_file", "tagging"},
+    "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"train"},
     "convert.layout": {"convert", "models.resnet"},
     "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
@@ -81,11 +129,13 @@ ALLOWED = {
         "convert.to_tensorflow", "convert.to_torch",
     },
     "main": {
-        "checkpoints", "configure", "data.pipeline", "data.sources", "evaluate_checkpoints",
-        "progress", "quickstart", "train",
+        "checkpoints", "classify_pictures", "configure", "data.picture_source", "data.pipeline",
+        "data.sources", "evaluate_checkpoints", "export_features", "progress", "quickstart",
+        "train",
     },
 }  # fmt: skip
-ANYTHING = {"train", "evaluate_checkpoints"}  # tasks may use all of them
+# Tasks may use all of them.
+ANYTHING = {"train", "evaluate_checkpoints", "classify_pictures", "export_features"}
 
 
 def _name(path: Path) -> str:

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pictures per second of an export of features, against the network alone on the same machine.
+
+The network alone runs the export's own program on one batch of synthetic pictures that lies on the
+devices. The export reads files, decodes and cuts them, runs the network and writes the features;
+its rate counts from the first picture read to the last part handed to the disk. Both take turns,
+in one process; ratios are medians of the rounds' ratios. Each row says what held the export up:
+`slow network` has a network that is slower than the decoder, `slow decoder` one that is faster.
+
+    python benchmarks/export.py                      # pictures cut from four photographs
+    python benchmarks/export.py --pictures FOLDER    # any files
+    python benchmarks/export.py --stages 3 4 23 3 --count 20000 --batch 256   # on an accelerator
+
+On a CPU the decoder takes its time from the network's own cores, which the ratio includes.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from input_pipeline import PHOTOGRAPHS, cut_pictures
+from ml_collections import ConfigDict
+
+from mlimages_jax import checkpoints, export_features, sharding
+from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
+from mlimages_jax.network_outputs import network_outputs
+from mlimages_jax.predict_pictures import fitting_batch
+from mlimages_jax.state import TrainState
+
+ROW = "{:14} {:>6} {:>11} {:>11} {:>7} {:>9} {:>9} {:>9}"
+
+
+class Case(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: of the row.
+        model: that runs.
+        size: of the cut pictures, in pixels.
+    """
+
+    name: str
+    model: ResNet
+    size: int
+
+
+class Measurement(NamedTuple):
+    """Of one round.
+
+    Attributes:
+        alone: pictures per second of the network alone.
+        export: the same of the export.
+        reading: share of the export's time that it waited for decoded pictures.
+        network: share that it waited for the network.
+        limit: what the export says was its limit.
+    """
+
+    alone: float
+    export: float
+    reading: float
+    network: float
+    limit: str
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, help="a folder of pictures, used as they are")
+    parser.add_argument(
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+    )
+    parser.add_argument("--count", type=int, default=128, help="pictures to cut")
+    parser.add_argument("--stages", type=int, nargs=4, default=(2, 2, 2, 2), help="blocks in each")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--format", default="parquet", help="of the features' files")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def save_checkpoint(model: ResNet, folder: Path) -> None:
+    """A network without training, for the export to load."""
+    tree = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    state = TrainState(jnp.int32(0), tree["params"], tree["batch_stats"], None, None)
+    with checkpoints.Checkpoints(folder) as saved:
+        saved.save(state, step=0, config={})
+
+
+def export_config(arguments: argparse.Namespace, case: Case, pictures: Path) -> ConfigDict:
+    """As configs/export_features.py."""
+    return ConfigDict(
+        {
+            "checkpoint": "", "averaged": True, "input": str(pictures), "split": "",
+            "images_root": "", "exif_orientation": True, "outputs": ("features",),
+            "view": {"protocol": "short_side", "size": case.size}, "format": arguments.format,
+            "stored_dtype": "float32", "rows_per_part": 2_048, "dtype": arguments.dtype,
+            "batch_size": arguments.batch, "num_threads": arguments.threads, "max_errors": 0,
+        }
+    )  # fmt: skip
+
+
+class Alone:
+    """The export's program on one synthetic batch.
+
+    Args:
+        case: what runs.
+        checkpoint: of its weights.
+        batch_size: over all devices.
+        dtype: of activations.
+    """
+
+    def __init__(self, case: Case, checkpoint: Path, *, batch_size: int, dtype: str):
+        mesh = sharding.make_mesh()
+        model = case.model.clone(dtype=jnp.dtype(dtype))
+        self._weights = checkpoints.load_weights(checkpoint, sharding.replicated(mesh))
+        place = sharding.by_example(mesh)
+        black = EvaluationView(case.size, "short_side").empty
+        images = np.random.default_rng(0).integers(0, 256, (batch_size, *black.shape), np.uint8)
+        self._images = jax.device_put(images, place)
+        self._step = jax.jit(
+            partial(network_outputs, model=model, names=("features",)), out_shardings=place
+        )
+        self.batch_size = batch_size
+        self.rate(batches=1)  # compiles
+
+    def rate(self, *, batches: int) -> float:
+        """Pictures per second."""
+        start = time.perf_counter()
+        outputs = [self._step(self._weights, self._images) for _ in range(batches)]
+        jax.block_until_ready(outputs)
+        return batches * self.batch_size / (time.perf_counter() - start)
+
+
+def measure(alone: Alone, config: ConfigDict, *, batches: int) -> Measurement:
+    """One round."""
+    rate = alone.rate(batches=batches)
+    with tempfile.TemporaryDirectory() as workdir:
+        speed = export_features.export(config, workdir)["speed"]
+    return Measurement(
+        rate,
+        speed["pictures_per_second"],
+        speed["waiting_for_pictures"],
+        speed["waiting_for_network"],
+        speed["limit"],
+    )
+
+
+def print_row(case: Case, rounds: list[Measurement]) -> None:
+    """Medians over the rounds."""
+
+    def median(name: str) -> Any:
+        return statistics.median(getattr(one, name) for one in rounds)
+
+    ratio = statistics.median(one.export / one.alone for one in rounds)
+    limits = statistics.mode(one.limit for one in rounds)
+    waits = f"{median('reading'):.0%}", f"{median('network'):.0%}"
+    rates = f"{median('alone'):.1f}", f"{median('export'):.1f}"
+    print(ROW.format(case.name, f"{case.size}", *rates, f"{ratio:.3f}", *waits, limits))
+
+
+def main() -> None:
+    """Makes pictures and checkpoints, runs the rounds, prints the table."""
+    arguments = parse_arguments()
+    tiny = ResNet(10, stage_sizes=(1, 1, 1, 1), stage_widths=(16, 32, 64, 128), stem_width=8)
+    slow = ResNet(10, stage_sizes=tuple(arguments.stages), stage_widths=STAGE_WIDTHS)
+    cases = [Case("slow network", slow, arguments.size), Case("slow decoder", tiny, 64)]
+    print(f"load at the start {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        pictures = arguments.pictures or work / "pictures"
+        if not arguments.pictures:
+            pictures.mkdir()
+            cut_pictures(arguments.photographs, pictures, arguments.count)
+        count = sum(1 for path in pictures.rglob("*") if path.is_file())
+        batch_size = fitting_batch(arguments.batch, pictures=count, mesh=sharding.make_mesh())
+        rows = []
+        for case in cases:
+            checkpoint = work / case.name.replace(" ", "_")
+            save_checkpoint(case.model, checkpoint)
+            config = export_config(arguments, case, pictures)
+            config.checkpoint = str(checkpoint)
+            alone = Alone(case, checkpoint, batch_size=batch_size, dtype=arguments.dtype)
+            batches = -(-count // batch_size)
+            rounds = [measure(alone, config, batches=batches) for _ in range(arguments.rounds)]
+            rows.append((case, rounds))
+    devices = jax.devices()
+    print(
+        f"{len(devices)} {devices[0].device_kind}, {os.cpu_count()} cores; {count} pictures, batch "
+        f"{batch_size}, {arguments.dtype}, blocks {tuple(arguments.stages)}, {arguments.rounds} "
+        f"rounds; load at the end {os.getloadavg()[0]:.1f}\n"
+    )
+    print(ROW.format("", "size", "alone", "export", "ratio", "reading", "network", "limit"))
+    for case, rounds in rows:
+        print_row(case, rounds)
+
+
+if __name__ == "__main__":
+    main()

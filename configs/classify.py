@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tags of pictures from a checkpoint, to a file, in the order of the input.
+
+    python -m mlimages_jax.main --config=configs/classify.py --workdir=W \
+        --config.checkpoint=CHECKPOINT --config.input=PICTURES --config.output=tags.csv
+
+PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). The ending of
+the output decides its format; mlimages_jax/tag_files.py says what each holds. It appears when it is
+complete; started again after an interruption the command goes on where it stopped.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.task = "classify"
+
+    config.checkpoint = "workdirs/finetune"  # a workdir, a checkpoint folder or a step
+    config.dictionary = ""  # category file; empty: the one in the checkpoint's workdir
+    config.loss = ""  # softmax, weighted, sigmoid, asymmetric; empty: the checkpoint's
+
+    config.input = "pictures"
+    config.split = ""  # of a built set
+    config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
+    config.exif_orientation = True  # turn pictures upright; those of a built set stay as they are
+
+    config.output = ""  # a file ending in .jsonl, .csv, .parquet or .txt; empty: in the workdir
+    config.format = ""  # jsonl, csv, parquet, label_pred (the original's); empty: by the ending
+
+    config.top_k = 5  # tags of a picture at most; 0: no bound
+    config.threshold = 0.0  # probability that a tag needs
+    config.thresholds = ""  # file of single classes: WordNet id or index, tab, threshold
+    config.consistent = False  # lower what is above one of its ancestors to it first
+
+    config.view = ConfigDict()
+    config.view.protocol = "short_side"  # the original's; or ten_crop (averaged), central, whole
+    config.view.size = 0  # pixels; 0: as the checkpoint was trained
+
+    config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact
+    config.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
+    config.num_threads = 16  # that read and decode
+    config.max_errors = -1  # unreadable pictures before it ends; -1: any number
+    return config

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Features of pictures from a checkpoint, to files, in the order of the input.
+
+    python -m mlimages_jax.main --config=configs/export_features.py --workdir=FEATURES \
+        --config.checkpoint=W --config.input=PICTURES
+
+PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). Started again
+it goes on where it stopped. What the workdir then holds is said in mlimages_jax/feature_files.py,
+whose `open_features` reads it.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.task = "export_features"
+
+    config.checkpoint = "workdirs/finetune"  # a workdir, a checkpoint folder or a step
+    config.averaged = True  # the averaged weights, where the checkpoint has some
+
+    config.input = "pictures"
+    config.split = ""  # of a built set
+    config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
+    config.exif_orientation = True  # turn pictures upright; those of a built set stay as they are
+
+    # features (pooled, 2,048), logits, and stage0, stage1, ... (outputs of stages, pooled).
+    config.outputs = ("features",)
+    config.view = ConfigDict()
+    config.view.protocol = "short_side"  # the original's; or ten_crop (averaged), central, whole
+    config.view.size = 224  # pixels
+
+    config.format = "parquet"  # or npy, npz, array_record
+    config.stored_dtype = "float32"  # or float16
+    config.rows_per_part = 2_048  # a whole part is made by one process, and lost when it is killed
+
+    config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact
+    config.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
+    config.num_threads = 16  # that read and decode
+    config.max_errors = -1  # unreadable pictures of a process before it ends; -1: any number
+    return config

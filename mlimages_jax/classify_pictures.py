@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task behind configs/classify.py: tags of pictures, to a file, in the order of the input."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from mlimages_jax import checkpoints, configure, predict_pictures, pretrained, sharding, tag_files
+from mlimages_jax.data.picture_source import PictureSource, open_pictures
+from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.labels.hierarchy import HierarchyError
+from mlimages_jax.models.architecture import UnknownArchitectureError
+from mlimages_jax.network_outputs import network_outputs
+from mlimages_jax.predict_pictures import Predictions, UprightView
+from mlimages_jax.pretrained import Model, ModelError
+from mlimages_jax.tag_files import TagFile, TagFileError
+from mlimages_jax.tagging import Tag, ThresholdError
+
+_SECONDS = 30  # between two lines of the log
+
+
+class Summary(NamedTuple):
+    """What the file holds.
+
+    Attributes:
+        output: the file.
+        pictures: rows in it.
+        errors: of them, pictures that could not be read.
+    """
+
+    output: Path
+    pictures: int
+    errors: int
+
+
+def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
+    """Tags pictures as configured, or goes on with a command that stopped.
+
+    Args:
+        config: see configs/classify.py for every field.
+        workdir: holds the file where `config.output` is empty.
+
+    Raises:
+        FileNotFoundError: no pictures, no checkpoint, or no file of thresholds or classes.
+        ConfigError: a value that cannot be; a checkpoint without names or loss; an output that is
+            there already, or begun with other values.
+        PictureSourceError, DataSetError: the input holds no pictures, or is used wrongly.
+        TooManyBadPicturesError: over `config.max_errors`.
+    """
+    try:
+        return _classify(config, workdir)
+    except (
+        HierarchyError, ModelError, TagFileError, ThresholdError, UnknownArchitectureError,
+    ) as error:  # fmt: skip
+        raise configure.ConfigError(str(error)) from error
+
+
+def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
+    output, file_format = _output(config, workdir)
+    source = _pictures(config)
+    mesh = sharding.make_mesh()
+    try:
+        batch_size = predict_pictures.fitting_batch(
+            config.batch_size, pictures=len(source), mesh=mesh
+        )
+    except ValueError as error:
+        raise configure.ConfigError(f"config.{error}") from error
+    folder = _agreed_step(checkpoints.resolve(config.checkpoint))
+    model = _load(config, folder, place=sharding.replicated(mesh))
+    tags_of = _tagger(config, model)
+    upright = config.exif_orientation and not source.built
+    about = _about(config, folder, source, view=model.view, upright=upright)
+    with contextlib.ExitStack() as stack:
+        file = None
+        if jax.process_index() == 0:
+            file = stack.enter_context(TagFile(output, file_format, about))
+        rows, errors = _agreed(file.keep(multiple_of=batch_size) if file else (0, 0))
+        if rows:
+            logging.info("going on behind %d of %d pictures", rows, len(source))
+        predictions = Predictions(
+            source,
+            UprightView(model.view.size, model.view.protocol) if upright else model.view,
+            functools.partial(network_outputs, model=model.network, names=("logits",)),
+            {"params": model.params, "batch_stats": model.batch_stats},
+            mesh=mesh,
+            batch_size=batch_size,
+            start=rows,
+            num_threads=config.num_threads,
+        )
+        for lines in _lines(predictions, source, tags_of):
+            bad = [row for row in map(json.loads, lines) if "error" in row]
+            errors += len(bad)
+            if bad and 0 <= config.max_errors < errors:
+                raise TooManyBadPicturesError(
+                    f"{errors} pictures cannot be read or decoded (max_errors {config.max_errors}),"
+                    f" the last one: {bad[-1]['picture']}: {bad[-1]['error']}"
+                )
+            if file:
+                file.append(lines)
+        if file:
+            file.finish()
+    multihost_utils.sync_global_devices("the tags are complete")
+    _log_speed(predictions)
+    logging.info("%s: tags of %d pictures, %d errors", output, len(source), errors)
+    return Summary(output, len(source), errors)
+
+
+def _lines(
+    predictions: Predictions,
+    source: PictureSource,
+    tags_of: Callable[[np.ndarray], list[list[Tag]]],
+) -> Iterator[list[str]]:
+    """Yields the lines of every global batch, in order and the same on all processes."""
+    told = time.monotonic()
+    for rows in predictions:
+        good = [position not in rows.errors for position in rows.positions.tolist()]
+        tags = iter(tags_of(rows.outputs["logits"][good]))
+        own = []
+        for position in rows.positions.tolist():
+            name = source.names[position]
+            if position in rows.errors:
+                own.append(tag_files.error_line(name, rows.errors[position]))
+            else:
+                own.append(tag_files.tags_line(name, next(tags)))
+        yield _of_all_processes(own)
+        if time.monotonic() > told + _SECONDS:
+            told = time.monotonic()
+            done = predictions.speed.pictures * jax.process_count()
+            logging.info("%d of %d pictures", done, len(source))
+
+
+def _pictures(config: ConfigDict) -> PictureSource:
+    """What is to be tagged.
+
+    Raises:
+        ConfigError: when the processes do not see the same.
+    """
+    source = open_pictures(
+        config.input, split=config.split or None, images_root=config.images_root or None
+    )
+    if len(set(_of_all_processes([source.digest]))) > 1:
+        raise configure.ConfigError(
+            f"the processes find different pictures in {config.input}: put them where all "
+            "machines see the same files"
+        )
+    return source
+
+
+def _output(config: ConfigDict, workdir: epath.PathLike) -> tuple[Path, str]:
+    """The file and its format.
+
+    Raises:
+        ConfigError: when it is none of a disk.
+        TagFileError: when nothing says its format.
+    """
+    if config.output:
+        path = Path(config.output).expanduser()
+    else:
+        path = Path(workdir) / f"tags{tag_files.ending_of(config.format or 'jsonl')}"
+    if "://" in os.fspath(config.output or workdir):
+        raise configure.ConfigError(
+            f"output={config.output or workdir}: tags are written to a disk; give a file of one, "
+            "and copy it when it is complete"
+        )
+    return path, config.format or tag_files.format_of(path)
+
+
+def _load(config: ConfigDict, folder: epath.Path, *, place: jax.sharding.Sharding) -> Model:
+    return pretrained.load(
+        folder,
+        dictionary=config.dictionary or None,
+        image_size=config.view.size or None,
+        dtype=config.dtype,
+        protocol=config.view.protocol,
+        loss=config.loss or None,
+        place=place,
+    )
+
+
+def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
+    """From logits to tags.
+
+    Raises:
+        ConfigError: for a negative number of tags.
+    """
+    if config.top_k < 0:
+        raise configure.ConfigError(f"top_k={config.top_k}: give the most tags, or 0 for no bound")
+    return model.tagger(
+        top_k=config.top_k or None,
+        threshold=config.threshold or None,
+        thresholds=config.thresholds or None,
+        consistent=config.consistent,
+    )
+
+
+def _about(
+    config: ConfigDict, folder: epath.Path, source: PictureSource, *, view: Any, upright: bool
+) -> dict[str, Any]:
+    """What decides the rows, as JSON values."""
+    names = ("dictionary", "loss", "top_k", "threshold", "consistent", "dtype")
+    thresholds = Path(config.thresholds).read_bytes() if config.thresholds else b""
+    return {
+        "checkpoint": os.fspath(folder),
+        "pictures": source.digest,
+        "view": [view.protocol, view.size, upright],
+        "thresholds": hashlib.sha256(thresholds).hexdigest(),
+        **{name: config[name] for name in names},
+    }
+
+
+def _agreed_step(folder: epath.Path) -> epath.Path:
+    """Process 0's choice of a step, where the others may see another one as the newest."""
+    return folder.parent / str(_agreed((int(folder.name),))[0])
+
+
+def _agreed(numbers: Sequence[int]) -> list[int]:
+    """Process 0's numbers."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.array(numbers, np.int64))).tolist()
+
+
+def _of_all_processes(lines: list[str]) -> list[str]:
+    """The lines of all processes, in their order; no line holds a line end."""
+    if jax.process_count() == 1:
+        return lines
+    text = np.frombuffer("\n".join(lines).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(text))).tolist()
+    filled = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few sizes: each is compiled
+    filled[: len(text)] = text
+    texts = multihost_utils.process_allgather(filled)
+    parts = [row[:length].tobytes().decode() for row, length in zip(texts, lengths, strict=True)]
+    return [line for part in parts if part for line in part.split("\n")]
+
+
+def _log_speed(predictions: Predictions) -> None:
+    """Says how fast this process was, and what held it up."""
+    speed = predictions.speed
+    if speed.pictures:
+        logging.info(
+            "%.1f pictures/s; waiting for pictures %.0f%%, for the network %.0f%% of the time",
+            speed.pictures / speed.seconds,
+            100 * speed.reading / speed.seconds,
+            100 * speed.network / speed.seconds,
+        )

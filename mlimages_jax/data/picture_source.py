@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pictures that a command reads, by position: a folder's, a list's, a built set's, or one file.
+
+Lists name one picture a line. With a tab in the line the path ends there and may hold blanks;
+without, it ends behind the first picture's extension that a blank follows ("my photo.jpg 3"), or
+else at the first blank. What follows the path is kept as it stands, as the text of its labels.
+
+Nothing is decoded here, and a file that is not there is that picture's error, told when it is read.
+"""
+
+import collections
+import hashlib
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from mlimages_jax.data.picture_header import BadPicture, read_header
+from mlimages_jax.data.sources import DataSet, Record, parse_record
+
+# Also of formats that cannot be decoded: they become errors with a reason and are not overlooked.
+EXTENSIONS = (
+    "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp",
+    "avif", "bmp", "heic", "heif", "jp2", "tif", "tiff",
+)  # fmt: skip
+
+_REMEMBERED = 65_536  # names of a built set, which lie inside its records
+_SHOWN = 5  # examples in a message
+_ENDING = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})\Z", re.IGNORECASE)
+_SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=\s|\Z)", re.IGNORECASE)
+
+
+class PictureSourceError(ValueError):
+    """What was given to be read is no folder, list, set or file of pictures."""
+
+
+class Names(Protocol):
+    """Names by position; a list of them is one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> str: ...
+
+
+class PictureSource(Protocol):
+    """Pictures by position, from 0; every method may be called from many threads.
+
+    Attributes:
+        built: whether they come from a built set, which training reads too.
+        has_labels: whether any picture may have labels.
+    """
+
+    built: bool
+    has_labels: bool
+
+    def __len__(self) -> int: ...
+
+    @property
+    def names(self) -> Names:
+        """Names for people, by position; not always unique."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Changes when the same path comes to stand for other pictures or another order."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a picture file.
+
+        Raises:
+            BadPicture: missing or unreadable.
+        """
+        ...
+
+    def labels(self, index: int) -> str:
+        """Labels as text: `class:confidence`, tabs between them, or what a list says; or ""."""
+        ...
+
+
+def open_pictures(
+    path: epath.PathLike, *, split: str | None = None, images_root: epath.PathLike | None = None
+) -> PictureSource:
+    """Opens the pictures that a path stands for.
+
+    Args:
+        path: a folder, searched through but for links to other folders; a list file; a picture
+            file; or the folder of a built set, which holds dataset_info.json.
+        split: of a built set.
+        images_root: where the paths of a list begin; None: at the list's folder.
+
+    Returns:
+        The pictures, in the order of their relative paths, of the list, or of the set.
+
+    Raises:
+        FileNotFoundError: there is nothing at this path, or the set lacks a file.
+        PictureSourceError: it holds no pictures, or an argument is missing or does not apply.
+        DataSetError: the set has no such split.
+    """
+    if (epath.Path(path) / "dataset_info.json").exists():
+        if images_root:
+            raise PictureSourceError(f"{path} is a built set: images_root is for lists only")
+        return _open_set(path, split)
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: give a folder of pictures, a list of them, one picture, or the "
+            "folder of a built set"
+        )
+    if split:
+        raise PictureSourceError(
+            f"{path} is not a built set (dataset_info.json is missing), so it has no split "
+            f"{split!r}: leave the split out, or give the set's version folder"
+        )
+    is_list = place.is_file() and not _is_picture(place)
+    if images_root and not is_list:
+        raise PictureSourceError(f"{path} is not a list: images_root is for lists only")
+    if is_list:
+        return _open_list(place, place.parent if images_root is None else Path(images_root))
+    return _open_folder(place) if place.is_dir() else PictureFiles(place.parent, [place.name])
+
+
+class PictureFiles:
+    """Files by their paths under a folder.
+
+    Args:
+        root: the folder.
+        paths: relative to it, or absolute.
+        labels: of every path; None: there are none.
+    """
+
+    built = False
+
+    def __init__(self, root: Path, paths: list[str], labels: list[str] | None = None):
+        self._root = root
+        self._paths = paths
+        self._labels = labels
+        self._names = [_printable(path) for path in paths]
+        self.has_labels = labels is not None
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def names(self) -> Names:
+        """The relative paths; bytes that are not UTF-8 show as U+FFFD."""
+        return self._names
+
+    @property
+    def digest(self) -> str:
+        """Of the paths, in their order."""
+        return hashlib.sha256(os.fsencode("\n".join(self._paths))).hexdigest()
+
+    def read(self, index: int) -> bytes:
+        """See `PictureSource`."""
+        _check_index(index, len(self))
+        try:
+            return (self._root / self._paths[index]).read_bytes()
+        except FileNotFoundError as error:
+            raise BadPicture("missing", "there is no such file") from error
+        except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+            message = getattr(error, "strerror", None) or str(error)
+            raise BadPicture("unreadable", message) from error
+
+    def labels(self, index: int) -> str:
+        """See `PictureSource`."""
+        return self._labels[index] if self._labels else ""
+
+
+class PicturesOfSet:
+    """The records of a split of a built set.
+
+    Names and labels of the records read last are remembered, so that whoever asks for them behind
+    `read` does not read a record twice.
+    """
+
+    built = True
+    has_labels = True
+
+    def __init__(self, data: DataSet, split: str):
+        self._records = data.records(split)
+        self._info = (data.folder / "dataset_info.json").read_bytes() + split.encode()
+        self._seen: collections.OrderedDict[int, tuple[str, str]] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def names(self) -> Names:
+        """As the set was built from."""
+        return _NamesOfSet(self)
+
+    @property
+    def digest(self) -> str:
+        """Of the set's description and the split."""
+        return hashlib.sha256(self._info).hexdigest()
+
+    def read(self, index: int) -> bytes:
+        """See `PictureSource`."""
+        return self._record(index).jpeg
+
+    def labels(self, index: int) -> str:
+        """See `PictureSource`."""
+        return self.name_and_labels(index)[1]
+
+    def name_and_labels(self, index: int) -> tuple[str, str]:
+        """The name of a record, and its labels as text."""
+        with self._lock:
+            seen = self._seen.get(index)
+        if seen is None:
+            record = self._record(index)
+            seen = record.name, _as_text(record)
+        return seen
+
+    def _record(self, index: int) -> Record:
+        _check_index(index, len(self))
+        record = parse_record(self._records[index])
+        with self._lock:
+            self._seen[index] = record.name, _as_text(record)
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+        return record
+
+
+class _NamesOfSet:
+    """Names by position, read when asked for."""
+
+    def __init__(self, pictures: PicturesOfSet):
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int, /) -> str:
+        return self._pictures.name_and_labels(index)[0]
+
+
+def _open_set(path: epath.PathLike, split: str | None) -> PicturesOfSet:
+    data = DataSet.open(path)
+    if not split:
+        splits = ", ".join(sorted(data.shards()))
+        raise PictureSourceError(f"{path} is a built set: say which split of it ({splits})")
+    return PicturesOfSet(data, split)
+
+
+def _open_folder(folder: Path) -> PictureFiles:
+    """All files under a folder with a picture's extension; hidden ones are passed over."""
+    paths: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    for root, folders, files in os.walk(folder, onerror=_cannot_search):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.startswith("."):
+                continue
+            if _ENDING.search(name):
+                paths.append((Path(root) / name).relative_to(folder).as_posix())
+            else:
+                others[Path(name).suffix.lower() or "no extension"] += 1
+    kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(_SHOWN))
+    if not paths:
+        found = f"{others.total()} other files ({kinds})" if others else "no files"
+        raise PictureSourceError(
+            f"{folder} holds no picture, and {found}: give a folder of files named "
+            f"{', '.join(f'.{name}' for name in EXTENSIONS[:7])}"
+        )
+    if others:
+        logging.info("%s: left out %d other files (%s)", folder, others.total(), _printable(kinds))
+    return PictureFiles(folder, sorted(paths))
+
+
+def _cannot_search(error: OSError) -> None:
+    raise PictureSourceError(
+        f"cannot look into the folder {error.filename} ({error.strerror}): make it readable, or "
+        "give a list of pictures"
+    ) from error
+
+
+def _open_list(path: Path, root: Path) -> PictureFiles:
+    """The pictures that a list names."""
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in text[:4096]:
+        raise PictureSourceError(
+            f"{path} is neither a picture nor a text file: give a list with one path a line"
+        )
+    if not root.is_dir():
+        raise PictureSourceError(f"images_root={root}, where the list's paths begin, is no folder")
+    rows = [_row(line) for line in os.fsdecode(text).split("\n") if line.strip()]
+    if not rows:
+        raise PictureSourceError(f"{path} names no picture: put one path into every line")
+    paths, labels = (list(column) for column in zip(*rows, strict=True))
+    first = paths[:_SHOWN]
+    if not any((root / name).exists() for name in first):
+        logging.warning(
+            "%s: none of its first %d pictures is in %s: is images_root right?",
+            path, len(first), root,
+        )  # fmt: skip
+    return PictureFiles(root, paths, labels if any(labels) else None)
+
+
+def _row(line: str) -> tuple[str, str]:
+    """Path and rest of a line, without the white space around them."""
+    line = line.strip()
+    if "\t" in line:
+        name, _, rest = line.partition("\t")
+    elif match := _SPACED_PATH.match(line):
+        name, rest = match[0], line[match.end() :]
+    else:
+        name, *words = line.split(None, 1)
+        rest = words[0] if words else ""
+    return name.rstrip(), _printable(rest.strip())
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, or by its first bytes."""
+    if _ENDING.search(path.name):
+        return True
+    with path.open("rb") as file:
+        start = file.read(32)
+    try:
+        read_header(start)
+    except BadPicture as error:
+        return error.reason not in ("empty", "not_an_image")
+    return True
+
+
+def _as_text(record: Record) -> str:
+    """The labels as a label list has them; the shortest digits that give the same float32."""
+    pairs = zip(record.labels, record.confidences, strict=True)
+    return "\t".join(f"{c}:{np.format_float_positional(v, trim='-')}" for c, v in pairs)
+
+
+def _printable(text: str) -> str:
+    """Text without the stand-ins for bytes that are not UTF-8, which no file format takes."""
+    return text if text.isascii() else os.fsencode(text).decode(errors="replace")
+
+
+def _check_index(index: int, length: int) -> None:
+    if not 0 <= index < length:
+        raise IndexError(f"picture {index} of {length}")

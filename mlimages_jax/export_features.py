@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task behind configs/export_features.py: features of pictures, to files, in input order."""
+
+import functools
+import math
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mlimages_jax import checkpoints, configure, predict_pictures, sharding
+from mlimages_jax.data.picture_source import PictureSource, open_pictures
+from mlimages_jax.data.views import PROTOCOLS, EvaluationView
+from mlimages_jax.evaluate import Weights
+from mlimages_jax.feature_files import FeatureWriter, read_manifest
+from mlimages_jax.feature_formats import Layout, Part
+from mlimages_jax.models import architecture
+from mlimages_jax.models.resnet import ResNet
+from mlimages_jax.network_outputs import network_outputs, output_widths
+from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed, UprightView
+
+_LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
+
+
+class Network(NamedTuple):
+    """A checkpoint in use.
+
+    Attributes:
+        folder: of its step.
+        model: what `weights` belong to.
+        weights: on all devices.
+    """
+
+    folder: epath.Path
+    model: ResNet
+    weights: Weights
+
+
+def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Exports as configured, or goes on with an export that stopped.
+
+    Every process makes whole parts, so that the files are the same for any number of them.
+
+    Args:
+        config: see configs/export_features.py for every field.
+        workdir: of the features, which all processes share.
+
+    Returns:
+        The manifest, features.json.
+
+    Raises:
+        FileNotFoundError: no pictures, or no checkpoint.
+        ConfigError: a value that cannot be, or a network whose numbers cannot be stored.
+        PictureSourceError, DataSetError: the input holds no pictures, or is used wrongly.
+        FeatureFilesError: the workdir holds other features.
+        TooManyBadPicturesError: over `config.max_errors`.
+    """
+    view, mesh = _view(config), sharding.make_mesh()
+    source = open_pictures(
+        config.input, split=config.split or None, images_root=config.images_root or None
+    )
+    _check_shared(source, config)
+    if config.exif_orientation and not source.built:
+        view = UprightView(view.size, view.protocol)
+    network = _load(config, mesh)
+    layout = _layout(config, network.model, source)
+    writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source))
+    complete, done = _begin(writer, layout)
+    if complete:
+        logging.info("%s holds these features already", workdir)
+        return read_manifest(workdir)
+    try:
+        batch_size = predict_pictures.fitting_batch(
+            config.batch_size, pictures=len(source), mesh=mesh
+        )
+    except ValueError as error:
+        raise configure.ConfigError(f"config.{error}") from error
+    predictions = Predictions(
+        source,
+        view,
+        functools.partial(network_outputs, model=network.model, names=tuple(config.outputs)),
+        network.weights,
+        mesh=mesh,
+        batch_size=batch_size,
+        positions=order_of_parts(layout, np.flatnonzero(~done), batch_size=batch_size),
+        max_errors=None if config.max_errors < 0 else config.max_errors,
+        num_threads=config.num_threads,
+    )
+    write_parts(predictions, layout, source, writer)
+    multihost_utils.sync_global_devices("all parts are stored")
+    speed = _log_speed(predictions.speed)
+    if jax.process_index() == 0:
+        writer.finish(speed=speed)
+    multihost_utils.sync_global_devices("the export is complete")
+    return read_manifest(workdir)
+
+
+def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Positions int64 in the order in which `Predictions` takes them: parts dealt to processes.
+
+    Every part begins with a batch of its process, so that what a batch holds, hence its numbers,
+    does not depend on what was done before.
+    """
+    count = jax.process_count()
+    rows = batch_size // count
+    longest = max((len(numbers[i::count]) for i in range(count)), default=0)
+    order = np.full((longest, math.ceil(layout.rows_per_part / rows), count, rows), NO_PICTURE)
+    for i, number in enumerate(numbers.tolist()):
+        positions = layout.positions(number)
+        filled = np.full((order.shape[1], rows), NO_PICTURE)
+        filled.reshape(-1)[: len(positions)] = positions
+        order[i // count, :, i % count] = filled
+    batches = order.reshape(-1, count * rows)
+    return batches[(batches != NO_PICTURE).any(1)].reshape(-1)
+
+
+def write_parts(
+    predictions: Predictions, layout: Layout, source: PictureSource, writer: FeatureWriter
+) -> None:
+    """Hands every part to the writer when its last row has come; returns when all are stored."""
+    collected: list[Rows] = []
+    for rows in predictions:
+        if not len(rows.positions):
+            continue  # only other processes have pictures left
+        collected.append(rows)
+        number = int(rows.positions[0]) // layout.rows_per_part
+        if rows.positions[-1] == layout.positions(number)[-1]:
+            writer.write(_part(number, collected, layout, source))
+            collected = []
+            speed = predictions.speed
+            logging.info(
+                "part %d of %d  %.1f pictures/s  waiting for pictures %.0f%%",
+                number + 1, layout.parts, speed.pictures / speed.seconds,
+                100 * speed.reading / speed.seconds,
+            )  # fmt: skip
+    writer.wait()
+
+
+def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSource) -> Part:
+    """Rows as they are stored.
+
+    Raises:
+        ConfigError: a number is infinite, or is when it is stored.
+    """
+    errors = {position: error for rows in collected for position, error in rows.errors.items()}
+    positions = layout.positions(number)
+    valid = np.array([position not in errors for position in positions])
+    outputs = {}
+    for name in layout.widths:
+        with np.errstate(over="ignore"):
+            values = np.concatenate([rows.outputs[name] for rows in collected])
+            outputs[name] = values.astype(layout.dtype)
+        if not np.isfinite(outputs[name][valid]).all():
+            stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
+            raise configure.ConfigError(
+                f"{name} of pictures {positions.start} to {positions.stop - 1} hold numbers that "
+                f"are not finite as {layout.dtype}{stored or ': the checkpoint is damaged'}"
+            )
+    return Part(
+        number,
+        names=[source.names[position] for position in positions],
+        labels=[source.labels(position) for position in positions],
+        errors=[errors.get(position, "") for position in positions],
+        outputs=outputs,
+    )
+
+
+def _view(config: ConfigDict) -> EvaluationView:
+    """How pictures are cut.
+
+    Raises:
+        ConfigError: for this or any other value that cannot be.
+    """
+    configure.compute_dtype(config.dtype)
+    if config.stored_dtype not in ("float32", "float16"):
+        raise configure.ConfigError(
+            f"stored_dtype={config.stored_dtype!r} is neither float32 nor float16"
+        )
+    if config.view.protocol not in PROTOCOLS:
+        raise configure.ConfigError(
+            f"view.protocol={config.view.protocol!r} is none of {', '.join(PROTOCOLS)}"
+        )
+    for name, value in (("view.size", config.view.size), ("rows_per_part", config.rows_per_part)):
+        if value < 1:
+            raise configure.ConfigError(f"{name}={value}: give 1 or more")
+    return EvaluationView(config.view.size, config.view.protocol)
+
+
+def _check_shared(source: PictureSource, config: ConfigDict) -> None:
+    """Compares what the processes see.
+
+    Raises:
+        ConfigError: when it is not the same.
+    """
+    digest = np.frombuffer(bytes.fromhex(source.digest), np.uint8)
+    digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
+    others = np.flatnonzero((digests != digests[0]).any(1))
+    if len(others):
+        raise configure.ConfigError(
+            f"process {others[0]} finds other pictures in {config.input} than process 0: put them "
+            "where all machines see the same files"
+        )
+
+
+def _load(config: ConfigDict, mesh: Mesh) -> Network:
+    """The checkpoint of process 0's choice, on all devices.
+
+    Raises:
+        ConfigError: it is not one of our networks.
+    """
+    newest = checkpoints.resolve(config.checkpoint)
+    step = multihost_utils.broadcast_one_to_all(np.int64(int(newest.name)))
+    folder = newest.parent / str(int(step))
+    weights = checkpoints.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
+    dtype = configure.compute_dtype(config.dtype)
+    try:
+        return Network(folder, architecture.network_of(weights["params"], dtype=dtype), weights)
+    except architecture.UnknownArchitectureError as error:
+        raise configure.ConfigError(f"{folder}: {error}") from error
+
+
+def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
+    """Which numbers are stored.
+
+    Raises:
+        ConfigError: for an output that the network does not have, or none.
+    """
+    widths = output_widths(model)
+    unknown = [name for name in config.outputs if name not in widths]
+    if unknown or not config.outputs:
+        raise configure.ConfigError(
+            f"outputs={tuple(config.outputs)}: name some of {', '.join(widths)}"
+        )
+    return Layout(
+        pictures=len(source),
+        rows_per_part=config.rows_per_part,
+        widths={name: widths[name] for name in config.outputs},
+        dtype=config.stored_dtype,
+        labels=source.has_labels,
+    )
+
+
+def _about(config: ConfigDict, network: Network, source: PictureSource) -> dict[str, Any]:
+    """What the numbers are made from, as JSON values."""
+    model = network.model
+    return {
+        "input": {
+            "path": config.input,
+            "split": config.split,
+            "images_root": config.images_root,
+        },
+        "input_digest": source.digest,
+        "checkpoint": {"folder": os.fspath(network.folder), "averaged": config.averaged},
+        "model": {
+            "num_classes": model.num_classes,
+            "stage_sizes": list(model.stage_sizes),
+            "stage_widths": list(model.stage_widths),
+            "dtype": config.dtype,
+        },
+        "view": {
+            "protocol": config.view.protocol,
+            "size": config.view.size,
+            "exif_orientation": config.exif_orientation and not source.built,
+        },
+    }
+
+
+def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:
+    """Makes the folder ready; returns whether the export is complete, and the parts done."""
+    found = np.array(jax.process_index() == 0 and writer.begin())
+    complete = bool(multihost_utils.broadcast_one_to_all(found))
+    done = np.asarray(multihost_utils.broadcast_one_to_all(writer.done()))
+    if done.any():
+        logging.info("going on: %d of %d parts are done", done.sum(), layout.parts)
+    return complete, done
+
+
+def _log_speed(own: Speed) -> dict[str, Any]:
+    """Says how fast all processes were and what held them up; returns it as JSON values."""
+    table = multihost_utils.process_allgather(np.array(own, np.float32)).reshape(-1, len(own))
+    seconds, reading, network = table[:, 1:].mean(0).tolist()
+    speed = Speed(int(table[:, 0].sum()), seconds, reading, network)
+    if not speed.pictures:
+        return {}  # all parts were done before
+    values = {
+        "pictures_per_second": speed.pictures / seconds,
+        "waiting_for_pictures": reading / seconds,
+        "waiting_for_network": network / seconds,
+        "limit": speed.limit,
+    }
+    logging.info(
+        "%d pictures in %.1f s, %.1f pictures/s; waiting for pictures %.0f%%, for the network "
+        "%.0f%%: the limit was %s",
+        speed.pictures, seconds, values["pictures_per_second"], 100 * reading / seconds,
+        100 * network / seconds, _LIMITS[speed.limit],
+    )  # fmt: skip
+    return values

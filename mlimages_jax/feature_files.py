@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A folder of exported features, row by row in the order of the input.
+
+    features.json    what the numbers are: network, checkpoint, view, dtype, counts
+    index.jsonl      one line a row: {"index": 0, "name": "a.jpg", "labels": "3:1", "error": "..."},
+                     the last two only where there are any
+    errors.tsv       index, name and error of the pictures without numbers
+    parts/           Parquet or ArrayRecord files, or, beside this folder,
+    features.npy     one array [N, F] an output, or features.npz, all arrays in one file
+
+Names, labels and valid rows are the same for every format; `feature_formats` says how the numbers
+are stored. While an export runs, `unfinished/part-00003.jsonl` holds the lines of a part and says
+that its numbers are on the disk: what is not there yet is made when the export is started again.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlimages_jax.feature_formats import (
+    Layout,
+    NumpyArrays,
+    ParquetParts,
+    Part,
+    PartedArray,
+    RecordParts,
+    Storage,
+)
+from mlimages_jax.prepare.complete_file import complete_file
+
+FORMATS = ("parquet", "npy", "npz", "array_record")
+
+_MANIFEST, _INDEX, _ERRORS, _ARCHIVE = "features.json", "index.jsonl", "errors.tsv", "features.npz"
+_UNFINISHED = "unfinished"
+_FREE = ("complete", "errors", "speed", "input")  # of the manifest: may differ in an export resumed
+_LISTED = 10  # differences that an error lists
+
+
+class FeatureFilesError(ValueError):
+    """A folder that does not hold the features that are asked for, or holds others."""
+
+
+class FeatureWriter:
+    """Writes the parts of an export, the last one in the background.
+
+    Args:
+        folder: on a disk, of this machine or mounted; made when absent.
+        layout: of the numbers.
+        file_format: one of FORMATS. npz is written as npy and packed at the end: for small sets.
+        about: what else decides the numbers, as JSON values; `input` is only told.
+
+    Raises:
+        FeatureFilesError: for another format, or a folder that is none of a disk.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        layout: Layout,
+        file_format: str,
+        about: dict[str, Any],
+    ):
+        if file_format not in FORMATS:
+            raise FeatureFilesError(f"format={file_format!r} is none of {', '.join(FORMATS)}")
+        if "://" in os.fspath(folder):
+            raise FeatureFilesError(
+                f"{folder}: features are written to a disk; give a folder, and copy it when it is "
+                "complete, or mount the bucket"
+            )
+        self._folder, self._layout = Path(folder), layout
+        self._storage = _storage(self._folder, layout, file_format)
+        self._manifest: dict[str, Any] = {
+            "complete": False, "format": file_format, **_as_json(layout), **about,
+        }  # fmt: skip
+        self._background = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def begin(self) -> bool:
+        """Makes the folder ready; called by one process, before the others write.
+
+        Returns:
+            Whether the export was completed before.
+
+        Raises:
+            FeatureFilesError: it holds other features, or files of an unknown origin.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if (self._folder / _MANIFEST).exists():
+            saved = read_manifest(self._folder)
+            _check_same(saved, self._manifest, where=self._folder)
+            if saved["complete"]:
+                self._clean()
+                return True
+        else:
+            self._check_empty()
+            _write_json(self._folder / _MANIFEST, self._manifest)
+        (self._folder / _UNFINISHED).mkdir(exist_ok=True)
+        self._storage.prepare()
+        return False
+
+    def done(self) -> np.ndarray:
+        """Which parts are on the disk, bool [parts]; after `begin`.
+
+        Raises:
+            FeatureFilesError: this process does not see the folder that another made ready.
+        """
+        if not (self._folder / _MANIFEST).exists():
+            raise FeatureFilesError(
+                f"{self._folder} is not the folder that process 0 made ready: give a --workdir "
+                "that all machines share"
+            )
+        return np.array([self._lines(i).exists() for i in range(self._layout.parts)], bool)
+
+    def write(self, part: Part) -> None:
+        """Starts to write a part, once the one before is on the disk.
+
+        Raises:
+            OSError: the part before could not be written.
+        """
+        self.wait()
+        self._writing = self._background.submit(self._write, part)
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._writing:
+            self._writing.result()
+            self._writing = None
+
+    def finish(self, *, speed: dict[str, Any]) -> dict[str, Any]:
+        """Brings the parts together, when all are done; called by one process.
+
+        Args:
+            speed: JSON values, kept in the manifest.
+
+        Returns:
+            The manifest.
+        """
+        files = [self._lines(number) for number in range(self._layout.parts)]
+        with complete_file(self._folder / _INDEX) as path, path.open("wb") as index:
+            for file in files:
+                index.write(file.read_bytes())
+        rows = [row for row in _read_index(self._folder) if "error" in row]
+        with complete_file(self._folder / _ERRORS) as path:
+            lines = (f"{row['index']}\t{_cell(row['name'])}\t{_cell(row['error'])}" for row in rows)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if self._manifest["format"] == "npz":
+            self._pack()
+        manifest = self._manifest | {"complete": True, "errors": len(rows), "speed": speed}
+        _write_json(self._folder / _MANIFEST, manifest)
+        self._clean()
+        return manifest
+
+    def _write(self, part: Part) -> None:
+        """The numbers first: the lines say that they are there."""
+        self._storage.write(part)
+        positions = self._layout.positions(part.number)
+        with complete_file(self._lines(part.number)) as path, path.open("w", encoding="utf-8") as f:
+            rows = zip(positions, part.names, part.labels, part.errors, strict=True)
+            for index, name, labels, error in rows:
+                row: dict[str, Any] = {"index": index, "name": name}
+                row |= {"labels": labels} if labels else {}
+                row |= {"error": error} if error else {}
+                f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _pack(self) -> None:
+        """All arrays into one file."""
+        assert isinstance(self._storage, NumpyArrays)
+        arrays = {output: self._storage.array(output) for output in self._layout.widths}
+        rows = list(_read_index(self._folder))
+        arrays["names"] = np.array([row["name"] for row in rows], np.str_)
+        arrays["errors"] = np.array([row.get("error", "") for row in rows], np.str_)
+        with complete_file(self._folder / _ARCHIVE) as path, path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def _lines(self, number: int) -> Path:
+        return self._folder / _UNFINISHED / f"part-{number:05d}.jsonl"
+
+    def _clean(self) -> None:
+        """Removes what only an unfinished export needs."""
+        shutil.rmtree(self._folder / _UNFINISHED, ignore_errors=True)
+        if self._manifest["format"] == "npz" and isinstance(self._storage, NumpyArrays):
+            self._storage.remove()
+
+    def _check_empty(self) -> None:
+        arrays = [f"{output}.npy" for output in self._layout.widths]
+        for name in ("parts", _UNFINISHED, _INDEX, _ARCHIVE, *arrays):
+            if (self._folder / name).exists():
+                raise FeatureFilesError(
+                    f"{self._folder} holds {name} without {_MANIFEST}: give another --workdir, or "
+                    "remove it"
+                )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """One output of an export.
+
+    Attributes:
+        array: [N, F], mapped into memory or read part by part, see `PartedArray`; rows that are not
+            valid are nan.
+        valid: bool [N], False for pictures that could not be read or decoded.
+        names: of all pictures.
+        labels: their labels as text, "" for none.
+        errors: what was wrong, by position.
+        metadata: of features.json.
+    """
+
+    array: np.ndarray | PartedArray
+    valid: np.ndarray
+    names: list[str]
+    labels: list[str]
+    errors: dict[int, str]
+    metadata: dict[str, Any]
+
+
+def open_features(folder: str | os.PathLike[str], *, output: str = "features") -> Features:
+    """Opens a complete export of any format.
+
+    Raises:
+        FileNotFoundError: there is none.
+        FeatureFilesError: it is not complete, lacks the output, or its files contradict each other.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if not manifest["complete"]:
+        raise FeatureFilesError(
+            f"the export in {folder} is not complete: run the same command again, which goes on "
+            "where it stopped"
+        )
+    layout = _layout(manifest)
+    if output not in layout.widths:
+        raise FeatureFilesError(f"{folder} has {', '.join(layout.widths)}, no {output!r}")
+    rows = list(_read_index(folder))
+    if len(rows) != layout.pictures:
+        raise FeatureFilesError(
+            f"{folder / _INDEX} has {len(rows)} rows and {_MANIFEST} promises {layout.pictures}: "
+            "files of two exports are mixed, or the folder was not copied whole"
+        )
+    errors = {row["index"]: row["error"] for row in rows if "error" in row}
+    valid = np.ones(len(rows), bool)
+    valid[list(errors)] = False
+    return Features(
+        array=_array(folder, layout, manifest["format"], output),
+        valid=valid,
+        names=[row["name"] for row in rows],
+        labels=[row.get("labels", "") for row in rows],
+        errors=errors,
+        metadata=manifest,
+    )
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What features.json says, also of an export that is not complete.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(folder) / _MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} holds no exported features ({_MANIFEST} is missing): make them with "
+            "python -m mlimages_jax.main --config=configs/export_features.py --workdir=FOLDER"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _array(folder: Path, layout: Layout, file_format: str, output: str) -> np.ndarray | PartedArray:
+    if file_format == "npz":
+        with np.load(folder / _ARCHIVE) as arrays:
+            return arrays[output]
+    storage = _storage(folder, layout, file_format)
+    if isinstance(storage, NumpyArrays):
+        return storage.array(output)
+    return PartedArray(storage, layout, output)
+
+
+def _storage(folder: Path, layout: Layout, file_format: str) -> Storage:
+    if file_format == "parquet":
+        return ParquetParts(folder, layout)
+    return (RecordParts if file_format == "array_record" else NumpyArrays)(folder, layout)
+
+
+def _as_json(layout: Layout) -> dict[str, Any]:
+    values = dataclasses.asdict(layout)
+    return {"outputs": values.pop("widths"), **values}
+
+
+def _layout(manifest: dict[str, Any]) -> Layout:
+    names = [field.name for field in dataclasses.fields(Layout) if field.name != "widths"]
+    return Layout(widths=manifest["outputs"], **{name: manifest[name] for name in names})
+
+
+def _read_index(folder: Path) -> Iterator[dict[str, Any]]:
+    with (folder / _INDEX).open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with complete_file(path) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
+    wanted = json.loads(json.dumps(wanted))
+    lines = [
+        f"  {key}: {saved.get(key)!r} there, {wanted.get(key)!r} now"
+        for key in sorted(saved.keys() | wanted.keys())
+        if key not in _FREE and saved.get(key) != wanted.get(key)
+    ]
+    if lines:
+        raise FeatureFilesError(
+            f"{where} holds other features; give another --workdir, or the old values:\n"
+            + "\n".join(lines[:_LISTED])
+        )
+
+
+def _cell(text: str) -> str:
+    """Text for one cell of a table with tabs."""
+    return " ".join(text.split())

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a part of exported features is stored: Parquet tables, ArrayRecord files, NumPy arrays.
+
+Each class writes parts, in any order and from several processes, and reads them back. A part is
+stored in one way only, so that the same rows are the same bytes. `feature_files` says what lies
+around them.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from numpy.lib import format as npy_format
+from tensorflow_datasets.proto import tf_example_pb2
+
+from mlimages_jax.prepare.complete_file import complete_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What is stored, and how it is cut into parts.
+
+    Attributes:
+        pictures: N.
+        rows_per_part: R; part i holds the positions from i R on.
+        widths: F of every output [N, F] by name.
+        dtype: of the numbers, float32 or float16; in files they are little-endian.
+        labels: whether the pictures have labels.
+    """
+
+    pictures: int
+    rows_per_part: int
+    widths: dict[str, int]
+    dtype: str
+    labels: bool
+
+    @property
+    def parts(self) -> int:
+        """Their number."""
+        return math.ceil(self.pictures / self.rows_per_part)
+
+    def positions(self, number: int) -> range:
+        """Those of a part."""
+        first = number * self.rows_per_part
+        return range(first, min(first + self.rows_per_part, self.pictures))
+
+
+class Part(NamedTuple):
+    """Consecutive rows.
+
+    Attributes:
+        number: of the part, from 0.
+        names: n of them.
+        labels: as text, "" for none.
+        errors: why a picture has no numbers, "" for none.
+        outputs: arrays [n, F] of the layout's dtype by name, nan in the rows of errors.
+    """
+
+    number: int
+    names: list[str]
+    labels: list[str]
+    errors: list[str]
+    outputs: dict[str, np.ndarray]
+
+
+class Storage(Protocol):
+    """One way to store parts in a folder."""
+
+    def __init__(self, folder: Path, layout: Layout, /): ...
+
+    def prepare(self) -> None:
+        """Makes what parts are written into; harmless where it is there."""
+        ...
+
+    def write(self, part: Part) -> None:
+        """Writes a part, or writes it anew; may be killed at any moment."""
+        ...
+
+    def read(self, output: str, number: int) -> np.ndarray:
+        """[n, F] of a part; may be read-only."""
+        ...
+
+
+class ParquetParts:
+    """`parts/features-00003-of-00010.parquet`, which every data frame library reads.
+
+    Columns: index int64; name; labels (null for none) where there are any; error (null for none);
+    and each output as a list of fixed size F, null in the rows of errors.
+    """
+
+    def __init__(self, folder: Path, layout: Layout):
+        self._folder, self._layout = folder / "parts", layout
+
+    def prepare(self) -> None:
+        """Makes the folder."""
+        self._folder.mkdir(exist_ok=True)
+
+    def write(self, part: Part) -> None:
+        """See `Storage`."""
+        positions = self._layout.positions(part.number)
+        columns = {
+            "index": pa.array(np.arange(positions.start, positions.stop)),
+            "name": pa.array(part.names, pa.string()),
+        }
+        if self._layout.labels:
+            columns["labels"] = pa.array([text or None for text in part.labels], pa.string())
+        columns["error"] = pa.array([text or None for text in part.errors], pa.string())
+        bad = pa.array([bool(text) for text in part.errors], pa.bool_())
+        for name, rows in part.outputs.items():
+            values = pa.array(np.ascontiguousarray(rows).reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=bad)
+        with complete_file(self._path(part.number)) as path:
+            # A dictionary of floats that do not repeat would only cost time.
+            pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=["labels"])
+
+    def read(self, output: str, number: int) -> np.ndarray:
+        """See `Storage`."""
+        table = pq.read_table(self._path(number), columns=[output])
+        values = table[output].combine_chunks().values  # of null rows too: null, hence nan
+        return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{_part_name(number, self._layout)}.parquet"
+
+
+class RecordParts:
+    """`parts/features-00003-of-00010.array_record`: one tf.train.Example a picture.
+
+    Features: index (int64), name, labels and error where there are any (bytes, UTF-8), and each
+    output as the bytes of its F numbers, absent in the rows of errors:
+    `numpy.frombuffer(value, "<f4")`, or "<f2" for float16.
+    """
+
+    def __init__(self, folder: Path, layout: Layout):
+        self._folder, self._layout = folder / "parts", layout
+
+    def prepare(self) -> None:
+        """Makes the folder."""
+        self._folder.mkdir(exist_ok=True)
+
+    def write(self, part: Part) -> None:
+        """See `Storage`."""
+        with complete_file(self._path(part.number)) as path:
+            writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+            for row, position in enumerate(self._layout.positions(part.number)):
+                writer.write(self._example(part, row, position).SerializeToString(True))
+            writer.close()
+
+    def read(self, output: str, number: int) -> np.ndarray:
+        """See `Storage`."""
+        shape = len(self._layout.positions(number)), self._layout.widths[output]
+        rows = np.full(shape, np.nan, self._layout.dtype)
+        stored = _little_endian(self._layout.dtype)
+        records = ArrayRecordDataSource([os.fspath(self._path(number))])
+        for row, number in zip(rows, range(len(records)), strict=True):
+            feature = tf_example_pb2.Example.FromString(records[number]).features.feature
+            if "error" not in feature:
+                row[:] = np.frombuffer(feature[output].bytes_list.value[0], stored)
+        return rows
+
+    def _example(self, part: Part, row: int, position: int) -> Any:
+        example = tf_example_pb2.Example()
+        feature = example.features.feature
+        feature["index"].int64_list.value.append(position)
+        texts = {"name": part.names[row], "labels": part.labels[row], "error": part.errors[row]}
+        for name, text in texts.items():
+            if text or name == "name":
+                feature[name].bytes_list.value.append(text.encode())
+        if not part.errors[row]:
+            for name, rows in part.outputs.items():
+                data = rows[row].astype(_little_endian(self._layout.dtype)).tobytes()
+                feature[name].bytes_list.value.append(data)
+        return example
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{_part_name(number, self._layout)}.array_record"
+
+
+class NumpyArrays:
+    """`features.npy`, one array [N, F] an output, into which every part is written at its place.
+
+    Rows of errors are nan. `numpy.load(path, mmap_mode="r")` reads it.
+    """
+
+    def __init__(self, folder: Path, layout: Layout):
+        self._folder, self._layout = folder, layout
+
+    def prepare(self) -> None:
+        """Makes files of the full size; they take room on the disk as they are filled."""
+        for output in self._layout.widths:
+            path = self._path(output)
+            if not path.exists():
+                with complete_file(path) as unfinished, unfinished.open("wb") as file:
+                    npy_format.write_array_header_2_0(file, self._header(output))
+                    file.truncate(file.tell() + self._bytes(output, self._layout.pictures))
+
+    def write(self, part: Part) -> None:
+        """See `Storage`; the rows are on the disk when it returns."""
+        first = self._layout.positions(part.number).start
+        for output, rows in part.outputs.items():
+            with self._path(output).open("r+b") as file:
+                file.seek(-self._bytes(output, self._layout.pictures - first), os.SEEK_END)
+                file.write(np.ascontiguousarray(rows, _little_endian(self._layout.dtype)).data)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def read(self, output: str, number: int) -> np.ndarray:
+        """See `Storage`."""
+        positions = self._layout.positions(number)
+        return self.array(output)[positions.start : positions.stop]
+
+    def array(self, output: str) -> np.ndarray:
+        """[N, F], mapped into memory and read-only."""
+        return np.load(self._path(output), mmap_mode="r")
+
+    def remove(self) -> None:
+        """Deletes the files."""
+        for output in self._layout.widths:
+            self._path(output).unlink(missing_ok=True)
+
+    def _path(self, output: str) -> Path:
+        return self._folder / f"{output}.npy"
+
+    def _header(self, output: str) -> dict[str, Any]:
+        shape = self._layout.pictures, self._layout.widths[output]
+        descr = np.dtype(_little_endian(self._layout.dtype)).str
+        return {"descr": descr, "fortran_order": False, "shape": shape}
+
+    def _bytes(self, output: str, rows: int) -> int:
+        return rows * self._layout.widths[output] * np.dtype(self._layout.dtype).itemsize
+
+
+class PartedArray:
+    """Rows [N, F] that lie in several parts, read when they are asked for.
+
+    Indices are a row, a slice, or an array of rows or of booleans; `numpy.asarray` reads all. The
+    part read last is kept.
+    """
+
+    ndim = 2
+
+    def __init__(self, storage: Storage, layout: Layout, output: str):
+        self._storage, self._layout, self._output = storage, layout, output
+        self._last: tuple[int, np.ndarray] | None = None
+        self.shape = layout.pictures, layout.widths[output]
+        self.dtype = np.dtype(layout.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        if isinstance(rows, tuple):
+            raise IndexError("only whole rows can be taken: give one index, then cut the result")
+        if isinstance(rows, slice | int | np.integer):
+            wanted = np.asarray(range(len(self))[rows], np.int64)
+        else:
+            wanted = np.asarray(rows)
+            if wanted.dtype == bool:
+                if wanted.shape != (len(self),):
+                    raise IndexError(f"{wanted.shape} booleans for {len(self)} rows")
+                (wanted,) = np.nonzero(wanted)
+            wanted = np.where(wanted < 0, wanted + len(self), wanted).astype(np.int64)
+        flat = wanted.reshape(-1)
+        if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
+            raise IndexError(f"rows from {flat.min()} to {flat.max()} of {len(self)}")
+        result = np.empty((len(flat), self.shape[1]), self.dtype)
+        numbers, rows_in_part = np.divmod(flat, self._layout.rows_per_part)
+        by_part = np.argsort(numbers, kind="stable")
+        for chosen in np.split(by_part, np.flatnonzero(np.diff(numbers[by_part])) + 1):
+            if len(chosen):
+                result[chosen] = self._part(int(numbers[chosen[0]]))[rows_in_part[chosen]]
+        return result.reshape(*wanted.shape, self.shape[1])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(self._layout.parts):
+            yield from self._part(number)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("the rows lie in several files: a copy cannot be avoided")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _part(self, number: int) -> np.ndarray:
+        if self._last is None or self._last[0] != number:
+            self._last = number, self._storage.read(self._output, number)
+        return self._last[1]
+
+
+def _part_name(number: int, layout: Layout) -> str:
+    return f"features-{number:05d}-of-{layout.parts:05d}"
+
+
+def _little_endian(dtype: str) -> str:
+    return {"float32": "<f4", "float16": "<f2"}[dtype]

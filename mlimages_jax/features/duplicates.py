@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `duplicates`: groups of pictures that are nearly the same, as a table.
+
+Where the default threshold comes from: 250 of 935 small real drawings and photographs (half of them
+below 147 pixels) were changed and compared with themselves, with 1,280 features of another network
+trained on ImageNet (EfficientNet-Lite0 at 224 pixels). Share that reaches the threshold:
+
+    threshold                            0.97   0.95   0.93   0.90   0.85
+    JPEG again, quality 75                77%    94%    98%   100%   100%
+    JPEG again, quality 30                 5%    29%    59%    85%    95%
+    5% of each side cut off               46%    90%    98%    99%   100%
+    10% of each side cut off               8%    40%    72%    92%    99%
+    15% brighter                          81%    92%    96%    98%    99%
+    mirrored                              68%    96%    99%   100%   100%
+    half the size, below 75 pixels         0%     5%    21%    46%    80%
+    pairs of different ones, of 436,645      4      7     14     40    143
+
+The different ones that are found first are letters p and q, and a picture coloured anew.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tyro.conf import Positional
+
+from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.duplicate_search import PAIRS_AT_ONCE, DuplicateSearch, Recall
+from mlimages_jax.features.exported import Exported, open_exported
+from mlimages_jax.prepare.complete_file import complete_file
+
+_COLUMNS = ("group", "name", "similarity", "size", "row")
+_SHOWN = (1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8)  # similarities that are counted
+
+
+def duplicates(
+    folder: Positional[Path],
+    /,
+    *,
+    output: Path,
+    threshold: float = 0.95,
+    approximate: bool = False,
+    buckets: int = 0,
+    memberships: int = 2,
+    check: int = 4_096,
+    width: int = 256,
+    features: str = "features",
+    scratch: Path | None = None,
+) -> None:
+    """Find groups of pictures that are nearly the same, by the cosine similarity of features.
+
+        python -m mlimages_jax.features duplicates FEATURES --output duplicates.tsv
+
+    The table has a line a picture, tab-separated, the largest groups first:
+
+        group       its number, from 1
+        name        of the picture
+        similarity  to the first picture of the group, whose own is 1
+        size        of the group, in pictures
+        row         of the export
+
+    Pictures that reach the threshold are in one group, and so are those connected through others:
+    in a large group the similarity to the first may be lower. Copies that are re-encoded, slightly
+    cut or brighter are found, smaller ones if enough is left to see. Mirrored ones are found too: a
+    network that was trained with both directions hardly tells them apart, so look at the pictures
+    where left and right matter. At 0.95 different pictures are rare (letters p and q), and at 0.9
+    nine of ten copies are found that are badly encoded or cut by a tenth.
+
+    Comparing all n pictures takes n x n x (width + 1) operations, on the accelerator if there is
+    one. At 50 billion a second, as on two processor cores, 100,000 pictures take a minute, a
+    million one and a half hours, and all 17.6 million of ML-Images 18 days; at 40,000 billion half
+    an hour. --approximate takes about an hour for the latter on two cores, and says what share of
+    the pairs it finds.
+
+    Args:
+        folder: features, best exported with --config.format=npy: pictures are looked up singly.
+        output: the table.
+        threshold: least similarity.
+        approximate: compare only pictures in the same of --buckets.
+        buckets: of k-means; 0: twice the square root of the number of pictures.
+        memberships: buckets of each picture; more find more.
+        check: pictures that are compared with all, to measure what --approximate finds; 0: none.
+        width: numbers of the short vectors that are compared first.
+        features: which output of the export.
+        scratch: a folder for 4 x (width + 1) bytes a picture, for a while; left out, that of the
+            table.
+    """
+    if not 0 < threshold <= 1:
+        raise FeaturesError(f"--threshold {threshold}: give a number above 0, up to 1")
+    if min(buckets, check) < 0 or min(memberships, width) < 1:
+        raise FeaturesError("--buckets and --check are from 0, --memberships and --width from 1")
+    results.check_place(output)
+    pictures = open_exported(folder, output=features)
+    with tempfile.TemporaryDirectory(dir=scratch or output.absolute().parent) as place:
+        search = DuplicateSearch(
+            pictures, threshold=threshold, scratch=Path(place) / "bounds.npy", width=width
+        )
+        recall = None
+        if approximate:
+            count = buckets or 2 * round(len(pictures) ** 0.5)
+            search.compare_in_buckets(count, memberships=memberships)
+            recall = search.recall(check) if check else None
+        else:
+            search.compare_all()
+    groups = search.groups.members()
+    with complete_file(output) as unfinished:
+        similarities = write_table(unfinished, groups, pictures, search)
+    print(summary(pictures, groups, similarities, identical=search.identical, recall=recall))
+    print(f"written: {output}")
+
+
+def write_table(
+    path: Path, groups: list[np.ndarray], pictures: Exported, search: DuplicateSearch
+) -> np.ndarray:
+    """Writes a line for each picture of the groups.
+
+    Returns:
+        Similarities to the first of each group, of the others, float64 [m].
+    """
+    similarities = [np.empty(0)]
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join(_COLUMNS) + "\n")
+        for numbers, members in _pieces(groups):
+            firsts = np.array([groups[number][0] for number in numbers.tolist()])
+            similarity = search.similarity(firsts, members)
+            similarities.append(similarity[members != firsts])
+            columns = numbers + 1, members, similarity
+            for number, member, value in zip(*(c.tolist() for c in columns), strict=True):
+                size = len(groups[number - 1])
+                row = pictures.rows[member]
+                name = " ".join(pictures.names[member].split())  # no tab within a cell
+                file.write(f"{number}\t{name}\t{value:.4f}\t{size}\t{row}\n")
+    return np.concatenate(similarities)
+
+
+def summary(
+    pictures: Exported,
+    groups: list[np.ndarray],
+    similarities: np.ndarray,
+    *,
+    identical: int,
+    recall: Recall | None,
+) -> str:
+    """Counts, one a line."""
+    members = sum(map(len, groups))
+    lines = [
+        (len(pictures), "pictures"),
+        (pictures.without, "pictures left out: unreadable"),
+        (len(groups), "groups"),
+        (members, "pictures in groups"),
+        (members - len(groups), "pictures to remove, if one of each group stays"),
+        (identical, "  of these with exactly the features of another"),
+    ]
+    above = np.inf
+    for least in _SHOWN:
+        count = int(((similarities >= least) & (similarities < above)).sum())
+        above = least
+        if count:
+            lines.append((count, f"  similarity to the first from {least:g}"))
+    if len(similarities) and (lower := int((similarities < above).sum())):
+        lines.append((lower, f"  similarity to the first below {above:g}"))
+    text = "\n".join(f"{count:>14,} {what}" for count, what in lines)
+    if recall is None:
+        return text
+    share = f" ({recall.found / recall.pairs:.2%})" if recall.pairs else ""
+    return (
+        f"{text}\nof {recall.pictures:,} pictures drawn, compared with all: {recall.found:,} of "
+        f"{recall.pairs:,} pairs are in one group{share}"
+    )
+
+
+def _pieces(groups: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of groups and their members, as many as are compared at once."""
+    numbers = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    members = np.concatenate([np.empty(0, np.int64), *groups])
+    for start in range(0, len(members), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        yield numbers[part], members[part]

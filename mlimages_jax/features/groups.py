@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Union-find: what is connected by pairs, directly or through others, is one group."""
+
+import numpy as np
+import scipy.sparse
+
+
+class Groups:
+    """n things, each in a group of its own at first.
+
+    Args:
+        count: n.
+    """
+
+    def __init__(self, count: int):
+        self._parents = np.arange(count)
+
+    def roots(self, things: np.ndarray) -> np.ndarray:
+        """What is the same for two things if they are in one group, int64, same shape."""
+        found = self._parents[things]
+        while True:
+            above = self._parents[found]
+            if (above == found).all():
+                self._parents[things] = found  # the next search is short
+                return found
+            found = above
+
+    def join(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Joins the groups of things that are pairs; the least root stays the root.
+
+        Args:
+            first: int64 [m].
+            second: int64 [m].
+        """
+        pairs = np.stack([self.roots(first), self.roots(second)])
+        roots, pairs = np.unique(pairs[:, pairs[0] != pairs[1]], return_inverse=True)
+        if not len(roots):
+            return
+        pairs = pairs.reshape(2, -1)
+        shape = len(roots), len(roots)
+        graph = scipy.sparse.coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape)
+        _, parts = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        _, least = np.unique(parts, return_index=True)  # roots ascend
+        self._parents[roots] = roots[least[parts]]
+
+    def members(self) -> list[np.ndarray]:
+        """Groups of two or more, int64, ascending; the largest first, then by least member."""
+        roots = self.roots(np.arange(len(self._parents)))
+        order = np.argsort(roots, kind="stable")
+        cuts = np.flatnonzero(np.diff(roots[order])) + 1
+        groups = [group for group in np.split(order, cuts) if len(group) > 1]
+        return sorted(groups, key=lambda group: (-len(group), group[0]))

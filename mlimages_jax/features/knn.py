@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `knn`: how well the nearest neighbours of a picture tell its classes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import scipy.sparse
+from tyro.conf import arg
+
+from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.labelled import Labels
+from mlimages_jax.features.nearest import Neighbours, nearest
+from mlimages_jax.features.scorecard import Judging
+from mlimages_jax.features.sets import SetOptions, open_sets
+from mlimages_jax.prepare.progress import progress
+
+_USUAL = (10, 20, 100, 200)  # with these k the DINO paper (Caron et al. 2021) is evaluated
+_VOTES_AT_ONCE = 1 << 23  # pictures times classes; 64 MB
+_LEAST = 1e-300  # of a vote, so that the farthest neighbour still has one
+_MOST = 1 - 1e-12  # of all votes; the logit of 1 is infinite
+
+
+def knn(
+    *,
+    options: Annotated[SetOptions, arg(name="")],
+    k: tuple[int, ...] = (),
+    temperature: float = 0.07,
+    output: Path | None = None,
+) -> None:
+    """Evaluate features by the classes of the nearest neighbours; nothing is trained.
+
+    Of every test picture the k training pictures with the largest cosine similarity s_i are found,
+    exactly. Each votes for its classes with the weight exp(s_i / temperature), as in "Unsupervised
+    Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
+    section 3.4). The score of a class is its share of the votes.
+
+        python -m mlimages_jax.features knn --train FEATURES_TRAIN --test FEATURES_VAL
+            --output knn.json
+
+    One class a picture: top-1 and top-5, of the classes that have a vote. Many: mean average
+    precision, and precision, recall and F1 of the five best. Neighbours whose label of a class is
+    unknown or below the threshold do not take part in its share.
+
+    Args:
+        options: pictures and their labels.
+        k: numbers of neighbours; left out, those of 10, 20, 100, 200 that the set is large enough
+            for.
+        temperature: see above; the smaller, the more the nearest count.
+        output: a JSON file of all numbers.
+    """
+    if not temperature > 0:
+        raise FeaturesError(f"--temperature {temperature}: give a number above 0")
+    results.check_place(output)
+    sets = open_sets(options)
+    ks = _checked(k, len(sets.train))
+    print(sets.summary())
+    voters = Voters(sets.train_labels, sets.judging, temperature=temperature)
+    cards = {one: sets.scorecard() for one in ks}
+    with progress(len(sets.test), what="neighbours") as bar:
+        for block in nearest(sets.test, sets.train, k=ks[-1]):
+            for part in _parts(block, sets.train_labels.num_classes):
+                for one, card in cards.items():
+                    card.update(part.queries, voters.scores(part, k=one))
+            bar.update(len(block.queries))
+    rows: list[dict[str, Any]] = [{"k": one, **card.compute()} for one, card in cards.items()]
+    print(f"\n{results.table(rows)}")
+    if output is not None:
+        values = {**sets.about(), **options.about(), "temperature": temperature}
+        results.write_json(output, {**values, "results": rows})
+        print(f"written: {output}")
+
+
+class Voters:
+    """The training pictures as voters.
+
+    Args:
+        labels: theirs, of N pictures and C classes.
+        judging: how they count.
+        temperature: of the weights.
+    """
+
+    def __init__(self, labels: Labels, judging: Judging, *, temperature: float):
+        self._single, self._temperature = judging.single, temperature
+        positive = labels.confidences >= np.float32(judging.threshold)  # as metrics.judge rounds it
+        judged = positive | (labels.confidences == 0)
+        self._unlisted_count = judging.unlisted == 0
+        self._positive = labels.matrix(positive)
+        self._listed = labels.matrix(~judged if self._unlisted_count else judged)
+
+    def scores(self, found: Neighbours, *, k: int) -> np.ndarray:
+        """Logits of the shares of the votes, float64 [m, C]; -inf for a class without a vote.
+
+        For one class a picture they are log shares, whose softmax is the share; for many
+        log(share / (1 - share)).
+
+        Args:
+            found: neighbours of m pictures.
+            k: how many of them vote.
+        """
+        similarity = found.similarity[:, :k].astype(np.float64)
+        # Relative to the nearest, which cancels in the shares and keeps the weights in range.
+        weights = np.exp((similarity - similarity[:, :1]) / self._temperature)
+        weights = np.maximum(weights, _LEAST)
+        weights /= weights.sum(axis=1, keepdims=True)
+        shape = len(weights), self._positive.shape[0]
+        starts = np.arange(len(weights) + 1) * k
+        votes = scipy.sparse.csr_array(
+            (weights.reshape(-1), found.neighbours[:, :k].reshape(-1), starts), shape
+        )  # [m, N]
+        given = (votes @ self._positive).toarray()  # [m, C]
+        listed = (votes @ self._listed).toarray()
+        possible = 1 - listed if self._unlisted_count else listed
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = np.where(given > 0, given / possible, 0)
+            if self._single:
+                return np.log(shares)
+            shares = np.minimum(shares, _MOST)
+            return np.log(shares) - np.log1p(-shares)
+
+
+def _checked(k: tuple[int, ...], count: int) -> list[int]:
+    """The numbers of neighbours, ascending.
+
+    Raises:
+        FeaturesError: one of them cannot be.
+    """
+    ks = sorted(set(k or [one for one in _USUAL if one <= count] or [1]))
+    if not 1 <= ks[0] <= ks[-1] <= count:
+        raise FeaturesError(f"--k {' '.join(map(str, ks))}: give numbers from 1 to {count:,}")
+    return ks
+
+
+def _parts(found: Neighbours, num_classes: int) -> list[Neighbours]:
+    """Pieces for whose votes there is room."""
+    rows = max(1, _VOTES_AT_ONCE // num_classes)
+    starts = range(0, len(found.queries), rows)
+    return [Neighbours(*(values[i : i + rows] for values in found)) for i in starts]

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The two sets of labelled pictures that an evaluation of features needs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.exported import Exported, name_shares, open_exported
+from mlimages_jax.features.labelled import Labels, read_labels, with_labels
+from mlimages_jax.features.scorecard import Judging, Scorecard
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """What a command that evaluates features is told about its pictures.
+
+    Attributes:
+        train: features of the pictures to learn from.
+        test: features of those that are judged; left out, a part of the training pictures is held
+            out by a hash of the name.
+        held_out: share of the pictures held out where there is no --test.
+        labels: a file with a name, a tab and a class, or labels as in a label list, in every line;
+            left out, the labels of the export are used.
+        test_labels: the same for --test, if that is another file.
+        features: which output of the export.
+        task: single (one class a picture) or multi; auto looks at the labels.
+        threshold: the confidence from which one of many classes is positive.
+        unlisted: what classes are that a picture does not list.
+    """
+
+    train: Path
+    test: Path | None = None
+    held_out: float = 0.2
+    labels: Path | None = None
+    test_labels: Path | None = None
+    features: str = "features"
+    task: Literal["auto", "single", "multi"] = "auto"
+    threshold: float = 0.7
+    unlisted: Literal["absent", "unknown"] = "absent"
+
+    def about(self) -> dict[str, Any]:
+        """Those that decide numbers and are told nowhere else, as JSON values."""
+        return {name: getattr(self, name) for name in ("features", "threshold", "unlisted")}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sets:
+    """Pictures to learn from and pictures to be judged by, with the same classes.
+
+    Attributes:
+        train: pictures.
+        test: pictures.
+        train_labels: theirs.
+        test_labels: theirs.
+        judging: how labels count.
+        unlabelled: pictures that were left out.
+    """
+
+    train: Exported
+    test: Exported
+    train_labels: Labels
+    test_labels: Labels
+    judging: Judging
+    unlabelled: int
+
+    def scorecard(self) -> Scorecard:
+        """An empty one of the test pictures."""
+        return Scorecard(self.test_labels, self.judging)
+
+    def shared_names(self) -> int:
+        """Test pictures whose name a training picture has too."""
+        names = set(self.train.names)
+        return sum(name in names for name in self.test.names)
+
+    def about(self) -> dict[str, Any]:
+        """What is compared, as JSON values."""
+        return {
+            "task": "single" if self.judging.single else "multi",
+            "classes": self.train_labels.num_classes,
+            "unlabelled": self.unlabelled,
+            "train": results.about(self.train),
+            "test": results.about(self.test) | {"names_in_train_too": self.shared_names()},
+        }
+
+    def summary(self) -> str:
+        """The same for people."""
+        kind = "one a picture" if self.judging.single else "several a picture"
+        apart = self.train.folder != self.test.folder
+        lines = [
+            (len(self.train), "training pictures"),
+            (len(self.test), "test pictures"),
+            (self.shared_names(), "  of these have the name of a training picture"),
+            (self.train_labels.num_classes, f"classes, {kind}"),
+            (self.unlabelled, "pictures left out: without labels"),
+            (self.train.without + apart * self.test.without, "pictures left out: unreadable"),
+        ]
+        return "\n".join(f"{count:>14,} {text}" for count, text in lines)
+
+
+def open_sets(options: SetOptions) -> Sets:
+    """Opens two sets, or one and holds a part of it out.
+
+    Raises:
+        FeaturesError: the sets do not fit together, or have no labels.
+        FileNotFoundError: there is no export.
+        FeatureFilesError: it is not complete, or lacks the output.
+    """
+    if not 0 < options.threshold <= 1:
+        raise FeaturesError(f"--threshold {options.threshold}: give a number above 0, up to 1")
+    pictures = open_exported(options.train, output=options.features)
+    train = with_labels(pictures, options.labels)
+    unlabelled = len(pictures) - len(train)
+    if options.test is None:
+        train, test = _cut(train, options.held_out)
+    else:
+        pictures = open_exported(options.test, output=options.features)
+        test = with_labels(pictures, options.test_labels or options.labels)
+        unlabelled += len(pictures) - len(test)
+    if train.width != test.width:
+        raise FeaturesError(
+            f"{train.folder} has {train.width} numbers a picture and {test.folder} {test.width}: "
+            "export both with the same network"
+        )
+    train_labels, test_labels = read_labels([train, test])
+    judging = Judging(
+        single=_is_single([train_labels, test_labels], options.task),
+        threshold=options.threshold,
+        unlisted={"absent": 0.0, "unknown": -1.0}[options.unlisted],
+    )
+    return Sets(train, test, train_labels, test_labels, judging, unlabelled)
+
+
+def _cut(pictures: Exported, held_out: float) -> tuple[Exported, Exported]:
+    """A training and a test part."""
+    if not 0 < held_out < 1:
+        raise FeaturesError(f"--held-out {held_out}: give a share between 0 and 1, or --test")
+    outside = name_shares(pictures.names, purpose="test") < held_out
+    if outside.all() or not outside.any():
+        raise FeaturesError(
+            f"--held-out {held_out} of {len(pictures)} pictures leaves none on one side: give "
+            "another share, more pictures, or --test"
+        )
+    return pictures.select(np.flatnonzero(~outside)), pictures.select(np.flatnonzero(outside))
+
+
+def _is_single(tables: list[Labels], task: str) -> bool:
+    one_each = all(table.one_each() for table in tables)
+    if task == "single" and not one_each:
+        raise FeaturesError(
+            "--task single: some pictures have several labels, or one of a confidence below 1"
+        )
+    return one_each and task != "multi"

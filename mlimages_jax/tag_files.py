@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Files of tags, a picture after the other, and what of them a stopped command left.
+
+    jsonl       one line a picture: {"picture": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
+                "name": "dog, domestic dog", "score": 0.83, "path": ["animal", ...]}, ...]},
+                or {"picture": "b.jpg", "error": "truncated: ..."}
+    csv         one line a tag: picture, rank (from 1), index, id, name, score, path, error; a
+                picture without tags, or with an error, has one line whose other columns are empty
+    parquet     one row a picture: picture, tags (a list of structs; null for an error), error
+    label_pred  as the original's image_classification.py prints: `+++ the predictions of a.jpg is:`
+                and a line `2 dog, domestic dog: 0.830` a tag (with the whole name, of which it
+                printed the first word), or `open pic b.jpg failed`
+
+Names are whole, and a path leads from the root to the class itself (in csv joined by " > ").
+
+Until all rows are there they are lines of OUTPUT.partial.jsonl; OUTPUT.partial.json says of what.
+"""
+
+import csv
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlimages_jax.prepare.complete_file import complete_file
+from mlimages_jax.tagging import Tag
+
+ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
+
+_ROW_GROUP = 4_096  # pictures, of a Parquet file
+_COLUMNS = ("picture", "rank", "index", "id", "name", "score", "path", "error")
+_TAG = pa.struct(
+    [
+        ("index", pa.int32()), ("id", pa.string()), ("name", pa.string()),
+        ("score", pa.float32()), ("path", pa.list_(pa.string())),
+    ]
+)  # fmt: skip
+_SCHEMA = pa.schema(
+    [("picture", pa.string()), ("tags", pa.list_(_TAG)), ("error", pa.string())]
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+class TagFileError(ValueError):
+    """A file that is there already, or the rest of another command."""
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's ending stands for.
+
+    Raises:
+        TagFileError: for another ending.
+    """
+    for name, ending in ENDINGS.items():
+        if path.suffix.lower() == ending:
+            return name
+    raise TagFileError(
+        f"{path} does not say its format: end it with one of {', '.join(ENDINGS.values())}, or "
+        f"give --config.format, one of {', '.join(ENDINGS)}"
+    )
+
+
+def ending_of(file_format: str) -> str:
+    """The ending of a format's files.
+
+    Raises:
+        TagFileError: for an unknown format.
+    """
+    if file_format not in ENDINGS:
+        raise TagFileError(f"format={file_format!r} is none of {', '.join(ENDINGS)}")
+    return ENDINGS[file_format]
+
+
+def tags_line(picture: str, tags: Sequence[Tag]) -> str:
+    """The JSON line of a picture, without line end; scores have the digits of a float32."""
+    shown = [
+        {
+            "index": tag.index,
+            "id": tag.id,
+            "name": tag.name,
+            "score": float(str(np.float32(tag.score))),
+            "path": tag.path,
+        }
+        for tag in tags
+    ]
+    return json.dumps({"picture": picture, "tags": shown}, ensure_ascii=False)
+
+
+def error_line(picture: str, error: str) -> str:
+    """The JSON line of a picture that could not be read, without line end."""
+    return json.dumps({"picture": picture, "error": error}, ensure_ascii=False)
+
+
+class TagFile:
+    """A file that appears when all its rows are written; use it as a context manager.
+
+    Args:
+        path: of the file.
+        file_format: one of ENDINGS.
+        about: what decides the rows, as JSON values.
+
+    Raises:
+        TagFileError: an unknown format; the file is there; or a command of which it is the rest
+            had other values.
+    """
+
+    def __init__(self, path: Path, file_format: str, about: Row):
+        ending_of(file_format)
+        if path.exists():
+            raise TagFileError(f"{path} is there already: name another --config.output, or move it")
+        self._path, self._format = path, file_format
+        self._rows = path.with_name(f"{path.name}.partial.jsonl")
+        self._about = path.with_name(f"{path.name}.partial.json")
+        self._file: BinaryIO | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._check_about(about)
+
+    def __enter__(self) -> "TagFile":
+        self._file = self._rows.open("ab")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+    def keep(self, *, multiple_of: int) -> tuple[int, int]:
+        """Keeps what a stopped command wrote, in whole batches; returns rows, and errors of them.
+
+        Args:
+            multiple_of: the rows of a batch; those of an unfinished one are removed.
+        """
+        errors: list[bool] = []
+        ends = [0]
+        with self._rows.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # half of it was written
+                errors.append("error" in json.loads(line))
+                ends.append(ends[-1] + len(line))
+        count = len(errors) - len(errors) % multiple_of
+        os.truncate(self._rows, ends[count])
+        return count, sum(errors[:count])
+
+    def append(self, lines: Iterable[str]) -> None:
+        """Writes rows, made by `tags_line` and `error_line`."""
+        assert self._file
+        self._file.write("".join(f"{line}\n" for line in lines).encode())
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Makes the file of all rows."""
+        assert self._file
+        self._file.close()
+        if self._format == "jsonl":
+            self._rows.replace(self._path)
+        else:
+            with complete_file(self._path) as unfinished:
+                _WRITERS[self._format](unfinished, _read(self._rows))
+            self._rows.unlink()
+        self._about.unlink()
+
+    def _check_about(self, about: Row) -> None:
+        """Compares with the command that left its rest, or begins anew where there is none."""
+        if self._about.exists() and self._rows.exists():
+            before = json.loads(self._about.read_text(encoding="utf-8"))
+            differences = [
+                f"{name}: {before.get(name)!r} before, {about.get(name)!r} now"
+                for name in sorted(before.keys() | about.keys())
+                if before.get(name) != about.get(name)
+            ]
+            if differences:
+                raise TagFileError(
+                    f"{self._rows} is of a command with other values: give these again, or remove "
+                    f"it to begin anew ({'; '.join(differences)})"
+                )
+            return
+        self._rows.write_bytes(b"")
+        with complete_file(self._about) as unfinished:
+            unfinished.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+
+
+def _read(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        yield from map(json.loads, file)
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            picture = row["picture"]
+            for rank, tag in enumerate(row.get("tags", ()), start=1):
+                path_down = " > ".join(tag["path"])
+                table.writerow({**tag, "picture": picture, "rank": rank, "path": path_down})
+            if not row.get("tags"):
+                table.writerow({"picture": picture, "error": row.get("error", "")})
+
+
+def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as table:
+        while group := list(itertools.islice(rows, _ROW_GROUP)):
+            table.write_table(pa.Table.from_pylist(group, _SCHEMA))
+
+
+def _write_label_pred(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            if "error" in row:
+                file.write(f"open pic {row['picture']} failed\n")
+                continue
+            file.write(f"+++ the predictions of {row['picture']} is:\n")
+            for tag in row["tags"]:
+                file.write(f"{tag['index']} {tag['name']}: {tag['score']:.3f}\n")
+
+
+_WRITERS = {"csv": _write_csv, "parquet": _write_parquet, "label_pred": _write_label_pred}

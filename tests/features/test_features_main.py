@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import subprocess
+import sys
+
+import pytest
+
+from mlimages_jax.features.__main__ import main
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_list_of_commands_says_one_line_of_each(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code in (0, 2)
+    text = capsys.readouterr()
+    text = text.out + text.err
+    for command in ("knn", "probe", "duplicates"):
+        assert command in text
+    if words:
+        assert "nothing is trained" in text
+        assert "--temperature" not in text
+
+
+@pytest.mark.parametrize("command", ["knn", "probe", "duplicates"])
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert f"python -m mlimages_jax.features {command}" in text
+    assert "--output" in text
+
+
+def test_what_a_person_can_mend_is_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "mlimages_jax.features", "duplicates", str(tmp_path),
+         "--output", str(tmp_path / "d.tsv")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {tmp_path} holds no exported features")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unfinished_export_is_one_line(tmp_path):
+    (tmp_path / "features.json").write_text('{"complete": false}')
+    with pytest.raises(SystemExit, match=r"error: the export in .* is not complete"):
+        main(["knn", "--train", str(tmp_path)])

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The formats, letter by letter, and what a killed command leaves."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mlimages_jax import tag_files
+from mlimages_jax.tag_files import TagFile, TagFileError, error_line, tags_line
+from mlimages_jax.tagging import Tag
+
+SHARK = Tag(2, "n01484850", "great white shark, white shark", float(np.float32(0.83)),
+            ("fish", "great white shark, white shark"))  # fmt: skip
+FISH = Tag(0, "n01440764", "fish", float(np.float32(1e-5)), ("fish",))
+LINES = [
+    tags_line("a b.jpg", [SHARK, FISH]),
+    error_line('say "x", y.jpg', "truncated: it ends"),
+    tags_line("größe\n.jpg", []),
+]
+
+JSONL = """\
+{"picture": "a b.jpg", "tags": [{"index": 2, "id": "n01484850", \
+"name": "great white shark, white shark", "score": 0.83, \
+"path": ["fish", "great white shark, white shark"]}, \
+{"index": 0, "id": "n01440764", "name": "fish", "score": 1e-05, "path": ["fish"]}]}
+{"picture": "say \\"x\\", y.jpg", "error": "truncated: it ends"}
+{"picture": "größe\\n.jpg", "tags": []}
+"""
+
+CSV = """\
+picture,rank,index,id,name,score,path,error
+a b.jpg,1,2,n01484850,"great white shark, white shark",0.83,"fish > great white shark, white shark",
+a b.jpg,2,0,n01440764,fish,1e-05,fish,
+"say ""x"", y.jpg",,,,,,,truncated: it ends
+"größe
+.jpg",,,,,,,
+"""
+
+LABEL_PRED = """\
++++ the predictions of a b.jpg is:
+2 great white shark, white shark: 0.830
+0 fish: 0.000
+open pic say "x", y.jpg failed
++++ the predictions of größe
+.jpg is:
+"""
+
+
+def _write(path, file_format, lines=LINES, about=None):
+    with TagFile(path, file_format, about or {}) as file:
+        assert file.keep(multiple_of=1) == (0, 0)
+        for line in lines:
+            assert not path.exists()
+            file.append([line])
+        file.finish()
+
+
+@pytest.mark.parametrize(
+    ("file_format", "text"), [("jsonl", JSONL), ("csv", CSV), ("label_pred", LABEL_PRED)]
+)
+def test_text_formats(tmp_path, file_format, text):
+    path = tmp_path / "new" / "tags"
+    _write(path, file_format)
+    assert path.read_bytes().decode() == text
+    assert [file.name for file in path.parent.iterdir()] == ["tags"]
+
+
+def test_parquet(tmp_path, monkeypatch):
+    monkeypatch.setattr(tag_files, "_ROW_GROUP", 2)
+    _write(tmp_path / "tags.parquet", "parquet")
+    table = pq.read_table(tmp_path / "tags.parquet")
+    rows = [json.loads(line) for line in JSONL.splitlines()]
+    expected = [{"tags": None, "error": None} | row for row in rows]
+    for row in expected:
+        for tag in row["tags"] or ():
+            tag["score"] = float(np.float32(tag["score"]))
+    assert table.to_pylist() == expected
+    assert str(table.schema.field("tags").type).count("float") == 1
+    assert pq.ParquetFile(tmp_path / "tags.parquet").num_row_groups == 2
+
+
+def test_no_rows_at_all(tmp_path):
+    for file_format in tag_files.ENDINGS:
+        _write(tmp_path / file_format, file_format, lines=[])
+    assert (tmp_path / "jsonl").read_text() == (tmp_path / "label_pred").read_text() == ""
+    assert pq.read_table(tmp_path / "parquet").num_rows == 0
+
+
+def test_whole_batches_of_a_killed_command_are_kept(tmp_path):
+    path = tmp_path / "tags.csv"
+    with TagFile(path, "csv", {"top_k": 5}) as file:
+        file.append([LINES[1], LINES[0], LINES[1], LINES[0], LINES[1]])
+    left = tmp_path / "tags.csv.partial.jsonl"
+    with left.open("ab") as file:
+        file.write(LINES[0].encode()[:30])  # killed in the middle of a line
+    with TagFile(path, "csv", {"top_k": 5}) as file:
+        assert file.keep(multiple_of=2) == (4, 2)
+        file.append([LINES[2]])
+        assert left.read_text().splitlines() == [*[LINES[1], LINES[0]] * 2, LINES[2]]
+        file.finish()
+    assert len(path.read_text().splitlines()) == 1 + 1 + 2 + 1 + 2 + 2  # the name has a line end
+
+
+def test_a_failed_finish_leaves_nothing_half_done(tmp_path, monkeypatch):
+    def fail(path, rows):
+        path.write_text("half")
+        raise OSError("no space left")
+
+    path = tmp_path / "tags.csv"
+    monkeypatch.setitem(tag_files._WRITERS, "csv", fail)
+    with pytest.raises(OSError, match="no space"):
+        _write(path, "csv")
+    assert not path.exists()
+    monkeypatch.undo()
+    with TagFile(path, "csv", {}) as file:
+        assert file.keep(multiple_of=1) == (3, 1)
+        file.finish()
+    assert path.read_text() == CSV
+
+
+def test_the_rest_of_another_command_is_not_mixed_in(tmp_path):
+    path = tmp_path / "tags.jsonl"
+    with TagFile(path, "jsonl", {"top_k": 5, "dtype": "float32"}) as file:
+        file.append(LINES)
+    with pytest.raises(TagFileError, match=r"partial.jsonl .* \(top_k: 5 before, 3 now\)"):
+        TagFile(path, "jsonl", {"top_k": 3, "dtype": "float32"})
+    (tmp_path / "tags.jsonl.partial.jsonl").unlink()  # as it says
+    _write(path, "jsonl", about={"top_k": 3})
+    assert path.read_text() == JSONL
+
+
+def test_a_file_that_is_there_is_not_touched(tmp_path):
+    (tmp_path / "tags.csv").write_text("mine")
+    with pytest.raises(TagFileError, match=r"tags.csv is there already: name another"):
+        TagFile(tmp_path / "tags.csv", "csv", {})
+    assert (tmp_path / "tags.csv").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_ending_says_the_format(tmp_path):
+    names = ["a.jsonl", "b.CSV", "c.parquet", "d.txt"]
+    found = [tag_files.format_of(tmp_path / name) for name in names]
+    assert found == ["jsonl", "csv", "parquet", "label_pred"]
+    with pytest.raises(TagFileError, match=r"e.json does not say its format: .*\.jsonl, \.csv"):
+        tag_files.format_of(tmp_path / "e.json")
+    with pytest.raises(TagFileError, match="format='json' is none of jsonl, csv, parquet"):
+        TagFile(tmp_path / "e", "json", {})
