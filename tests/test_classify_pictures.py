@@ -309,6 +309,7 @@ def test_processes_that_see_other_pictures(checkpoint, folder, tmp_path, monkeyp
         _classify(checkpoint, folder, workdir=tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(checkpoint, folder, tmp_path):
     for i, name in enumerate(people.ERRORS):  # errors of both processes, and a last batch of one
         shutil.copy(folder / name, tmp_path / f"{i}.jpg")

@@ -353,7 +353,8 @@ def _run(workdir, values, *, count):
         assert [process.returncode for process in running] == [0] * count, errors
 
 
-@pytest.mark.parametrize("file_format", [pytest.param("parquet", marks=pytest.mark.slow), "npy"])
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["parquet", "npy"])
 def test_two_processes_equal_one_byte_by_byte(folder, checkpoint, tmp_path, file_format):
     """Eight devices here, and four in each of two processes; the second goes on with a part."""
     values = _values(checkpoint, folder, format=file_format)
