@@ -84,8 +84,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=48, help="pixels")
     parser.add_argument("--shapes", type=int, default=1000, help="drawn pictures to pretrain on")
     parser.add_argument("--pretraining_steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=400, help="of finetuning")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.03, 0.01])
+    parser.add_argument("--steps", type=int, default=800, help="of finetuning")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.1, 0.03, 0.01])
     parser.add_argument("--seeds", type=int, default=3, help="besides that of the learning rates")
     arguments = parser.parse_args()
     if arguments.shapes < 10 or arguments.seeds < 2:
