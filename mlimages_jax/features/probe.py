@@ -61,7 +61,7 @@ def probe(
     print(f"\nchosen on a part of the training pictures:\n{results.table(tried)}")
     best = _best(tried)
     if len(tried) > 1 and best["C"] in (tried[0]["C"], tried[-1]["C"]):
-        print(f"the best C, {best['C']:g}, is the last of its side: give --c more on this side")
+        print(f"the best C, {best['C']:g}, is at an end of the list: --c beyond it may be better")
     (fit,) = _fits(sets, np.arange(len(sets.train)), cs=(best["C"],), iterations=iterations)
     row = _judged(fit, sets.test, np.arange(len(sets.test)), sets.scorecard())
     print(f"\ntrained with all of them:\n{results.table([row])}")

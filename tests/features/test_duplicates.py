@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from mlimages_jax.features import bounds
 from mlimages_jax.features import duplicate_search as module
+from mlimages_jax.features import duplicates as command
 from mlimages_jax.features.__main__ import main
 from mlimages_jax.features.duplicate_search import DuplicateSearch
 
@@ -30,18 +31,18 @@ def turned(*degrees):
 
 def test_worked_by_hand(tmp_path, capsys):
     """Of 0, 10 and 20 degrees the middle one joins the others: cos 10 = 0.9848, cos 20 = 0.9397."""
-    features = turned(0, 90, 20, 10, 180, 90, 181, 45, 90)
-    names = ["a b.jpg", "c", "d\te", "f", "g", "h", "i", "j", "k"]
-    errors = {8: "missing: x"}
+    features = turned(90, 0, 90, 20, 10, 180, 90, 181, 45)
+    names = ["k", "a b.jpg", "c", "d\te", "f", "g", "h", "i", "j"]
+    errors = {0: "missing: x"}
     folder = write_export(tmp_path / "f", features, names=names, errors=errors)
     assert run(tmp_path, folder, "--threshold", 0.98) == [
-        ("1", "a b.jpg", "1.0000", "3", "0"),
-        ("1", "d e", "0.9397", "3", "2"),
-        ("1", "f", "0.9848", "3", "3"),
-        ("2", "c", "1.0000", "2", "1"),
-        ("2", "h", "1.0000", "2", "5"),
-        ("3", "g", "1.0000", "2", "4"),
-        ("3", "i", "0.9998", "2", "6"),
+        ("1", "a b.jpg", "1.0000", "3", "1"),
+        ("1", "d e", "0.9397", "3", "3"),
+        ("1", "f", "0.9848", "3", "4"),
+        ("2", "c", "1.0000", "2", "2"),
+        ("2", "h", "1.0000", "2", "6"),
+        ("3", "g", "1.0000", "2", "5"),
+        ("3", "i", "0.9998", "2", "7"),
     ]
     assert [tuple(line.split(maxsplit=1)) for line in capsys.readouterr().out.splitlines()] == [
         ("8", "pictures"),
@@ -180,9 +181,29 @@ def test_some_pictures_are_drawn_for_the_recall(tmp_path):
     different = features[np.unique(features, axis=0, return_index=True)[1]]
     assert (whole.pictures, part.pictures) == (len(different), 60)
     assert whole.pairs == (cosines(different, different) >= 0.95).sum() - len(different)
-    assert 0 < part.pairs < whole.pairs
+    assert part.pairs / 60 == pytest.approx(whole.pairs / whole.pictures, rel=0.5)
     assert part == search.recall(60)
     assert whole.found / whole.pairs == pytest.approx(part.found / part.pairs, abs=0.25)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4])
+def test_the_table_is_written_in_pieces(tmp_path, monkeypatch, pieces):
+    folder = write_export(tmp_path / "f", near_duplicates(50, 12))
+    whole = run(tmp_path, folder)
+    assert len(whole) > 10
+    monkeypatch.setattr(command, "PAIRS_AT_ONCE", pieces)
+    assert run(tmp_path, folder) == whole
+
+
+def test_usual_number_of_buckets(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        DuplicateSearch, "compare_in_buckets", lambda _, *count, **more: asked.append((count, more))
+    )
+    folder = write_export(tmp_path / "f", random_features(100, 3))
+    run(tmp_path, folder, "--approximate")
+    run(tmp_path, folder, "--approximate", "--buckets", 7, "--memberships", 3)
+    assert asked == [((20,), {"memberships": 2}), ((7,), {"memberships": 3})]
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "npz", "array_record"])

@@ -87,9 +87,9 @@ def test_the_smallest_of_the_best_is_taken_and_an_edge_is_told(tmp_path, capsys)
     folder = write_export(tmp_path / "f", features, labels=labels)
     row, _ = run(tmp_path, "--train", folder, "--c", 10, 0.1, 1)
     assert (row["C"], row["top1"]) == (0.1, 1)
-    assert "the best C, 0.1, is the last of its side" in capsys.readouterr().out
+    assert "the best C, 0.1, is at an end of the list" in capsys.readouterr().out
     run(tmp_path, "--train", folder, "--c", 1)
-    assert "last of its side" not in capsys.readouterr().out
+    assert "at an end" not in capsys.readouterr().out
 
 
 def test_fewer_training_pictures_are_drawn_from_all(tmp_path):
