@@ -171,6 +171,19 @@ def test_a_built_set_keeps_its_names_and_labels(checkpoint, tree, tmp_path):
     np.testing.assert_allclose(features.array[:], pooled, atol=1e-5)
 
 
+def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
+    averages = jax.tree.map(lambda leaf: 1.1 * leaf, tree)
+    small_model.save(tmp_path, {}, tree=tree, averages=averages)
+    picture = folder / "noise" / "00.jpg"
+    image = transforms.short_side_view(decode(picture.read_bytes()), 32) / np.float32(127.5) - 1
+    for averaged, weights in ((True, averages), (False, tree)):
+        workdir = tmp_path / str(averaged)
+        manifest = export(_config(tmp_path, picture, averaged=averaged), workdir)
+        assert manifest["checkpoint"]["averaged"] is averaged
+        expected = jax.jit(MODEL.apply)(weights, image[None])[0]
+        np.testing.assert_allclose(_arrays(workdir)["logits"], expected, atol=1e-5)
+
+
 def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("noise/01.jpg\t3:1\nnoise/00.jpg\ngone.jpg 7\n")
@@ -396,11 +409,12 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 8, 12])
-def test_parts_are_dealt_to_processes(monkeypatch, processes, batch_size):
+@pytest.mark.parametrize("numbers", [[0, 2, 3, 4], [0, 2, 4], [4]], ids=str)
+def test_parts_are_dealt_to_processes(monkeypatch, processes, batch_size, numbers):
     """Every picture once, by one process a part; a part begins with a batch."""
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     layout = Layout(37, 8, {}, "float32", False)
-    numbers = np.array([0, 2, 3, 4])  # of 5; the last has five pictures
+    numbers = np.array(numbers)  # of 5; the last has five pictures
     order = order_of_parts(layout, numbers, batch_size=batch_size)
     batches = order.reshape(-1, processes, batch_size // processes)
     wanted = [p for number in numbers for p in layout.positions(number)]
@@ -472,6 +486,9 @@ def test_other_pictures_or_weights_need_another_workdir(folder, checkpoint, tree
     export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same pictures
     (pictures / "zz.jpg").write_bytes(picture_files.jpeg(picture_files.noise()))
     with pytest.raises(FeatureFilesError, match="pictures: 30 there, 31 now"):
+        export(_config(checkpoint, pictures), tmp_path / "out")
+    (pictures / "00.jpg").unlink()
+    with pytest.raises(FeatureFilesError, match="input_digest: "):
         export(_config(checkpoint, pictures), tmp_path / "out")
     small_model.save(checkpoint, {}, tree=tree, step=9)
     with pytest.raises(FeatureFilesError, match=r"checkpoint: .*checkpoints/7.*checkpoints/9"):
