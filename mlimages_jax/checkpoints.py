@@ -113,12 +113,12 @@ def find(path: epath.PathLike) -> list[epath.Path]:
         path: a step, a checkpoint folder or a workdir; may not exist yet.
     """
     path = _absolute(path)
-    with contextlib.suppress(ValueError):
-        if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
-            return [path]
     for folder in (path / "checkpoints", path):
         if steps := _steps_in(folder):
             return [folder / str(step) for step in sorted(steps)]
+    with contextlib.suppress(ValueError):  # last, since a workdir may have a number as its name
+        if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
+            return [path]
     return []
 
 
@@ -222,13 +222,7 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
     wanted = like.weights
     saved, prefix = _saved_weights(folder, averaged=True)
     if not _same_head(saved["params"], wanted["params"]):
-        wanted, saved = (
-            {
-                **tree,
-                "params": {name: part for name, part in tree["params"].items() if name != HEAD},
-            }
-            for tree in (wanted, saved)
-        )
+        wanted, saved = _without_head(wanted), _without_head(saved)
     _check(saved, wanted, where=folder)
     return _load_part(folder, wanted, prefix=prefix)
 

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mlimages_jax import configure, sharding, steps
-from mlimages_jax.checkpoints import HEAD, Checkpoints, restore_weights
+from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
 from mlimages_jax.progress import NonFiniteError, Progress
@@ -104,7 +105,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             state = checkpoints.restore(like)
             logging.info("continuing from step %d of %s", checkpoints.steps[-1], workdir)
         elif config.init_from:
-            state = begin_with(config.init_from, fresh, like)
+            state = begin_with(config.init_from, fresh, like, data)
         else:
             state = fresh()
         start = int(state.step)
@@ -177,13 +178,19 @@ def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
         raise configure.ConfigError(str(error)) from error
 
 
-def begin_with(path: str, fresh: Callable[[], TrainState], like: TrainState) -> TrainState:
+def begin_with(
+    path: str, fresh: Callable[[], TrainState], like: TrainState, data: DataSet
+) -> TrainState:
     """A fresh state with the weights of another run, apart from a head for other classes."""
     weights = restore_weights(path, like)
     logging.info("starting with the parameters of %s", path)
+    kept = classes_of(path)
+    if kept and Hierarchy.from_file(kept).ids != Hierarchy.from_file(data.dictionary).ids:
+        weights["params"].pop(HEAD, None)
     if HEAD not in weights["params"]:
-        classes = like.params[HEAD]["kernel"].shape[-1]
-        logging.info("its classifier is for other classes: a new one for %d begins", classes)
+        logging.info(
+            "its classifier is for other classes: a new one for %d begins", data.num_classes
+        )
     return with_weights(fresh(), weights)
 
 

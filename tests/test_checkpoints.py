@@ -158,6 +158,12 @@ def test_every_step_is_found_oldest_first(tmp_path):
     assert checkpoints.config_of(found[1]) == {"seed": 9}
 
 
+def test_a_workdir_may_have_a_number_as_its_name(tmp_path):
+    _saved(tmp_path / "224" / "checkpoints", [1, 3])
+    assert checkpoints.resolve(tmp_path / "224") == tmp_path / "224" / "checkpoints" / "3"
+    assert checkpoints.load(tmp_path / "224")["step"] == 3
+
+
 def test_the_classes_of_a_run_lie_in_its_workdir(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
     assert checkpoints.classes_of(tmp_path) is None

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -137,6 +138,21 @@ def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_pat
     assert _equal(state.batch_stats, averaged["batch_stats"])
     assert _equal(state.averages, state.weights), "its own averages start there too"
     assert not state.params["head"]["bias"].any()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_path, same):
+    """As many classes are not the same classes: the category files of both tell."""
+    workdir, before = progressive
+    classes = (workdir / "dictionary.txt").read_text()
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    if not same:
+        (run / "dictionary.txt").write_text(classes.replace("n00000001", "n00000009"))
+    config = small_finetuning(built, "224", init_from=str(run), total_steps=0)
+    state = jax.device_get(train.train(config, tmp_path / "w"))
+    assert _equal(state.params["head"], before.params["head"]) == same
+    assert _equal(state.params["stem"], before.params["stem"])
 
 
 def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
