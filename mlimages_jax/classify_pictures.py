@@ -2,6 +2,7 @@
 """The task behind configs/classify.py: tags of pictures, to a file, in the order of the input."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,10 +22,11 @@ from ml_collections import ConfigDict
 from mlimages_jax import checkpoints, configure, predict_pictures, pretrained, sharding, tag_files
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.network_outputs import network_outputs
-from mlimages_jax.predict_pictures import Predictions, UprightView
+from mlimages_jax.predict_pictures import Predictions
 from mlimages_jax.pretrained import Model, ModelError
 from mlimages_jax.tag_files import TagFile, TagFileError
 from mlimages_jax.tagging import Tag, ThresholdError
@@ -81,8 +83,10 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
     folder = _agreed_step(checkpoints.resolve(config.checkpoint))
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
+    # A built set's pictures stay as training sees them.
     upright = config.exif_orientation and not source.built
-    about = _about(config, folder, source, view=model.view, upright=upright)
+    view = dataclasses.replace(model.view, exif_orientation=upright)
+    about = _about(config, folder, source, view=view)
     with contextlib.ExitStack() as stack:
         file = None
         if jax.process_index() == 0:
@@ -92,7 +96,7 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
             logging.info("going on behind %d of %d pictures", rows, len(source))
         predictions = Predictions(
             source,
-            UprightView(model.view.size, model.view.protocol) if upright else model.view,
+            view,
             functools.partial(network_outputs, model=model.network, names=("logits",)),
             {"params": model.params, "batch_stats": model.batch_stats},
             mesh=mesh,
@@ -207,7 +211,7 @@ def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[lis
 
 
 def _about(
-    config: ConfigDict, folder: epath.Path, source: PictureSource, *, view: Any, upright: bool
+    config: ConfigDict, folder: epath.Path, source: PictureSource, *, view: EvaluationView
 ) -> dict[str, Any]:
     """What decides the rows, as JSON values."""
     names = ("dictionary", "loss", "top_k", "threshold", "consistent", "dtype")
@@ -215,7 +219,7 @@ def _about(
     return {
         "checkpoint": os.fspath(folder),
         "pictures": source.digest,
-        "view": [view.protocol, view.size, upright],
+        "view": [view.protocol, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
         **{name: config[name] for name in names},
     }

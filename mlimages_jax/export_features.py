@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task behind configs/export_features.py: features of pictures, to files, in input order."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -23,7 +24,7 @@ from mlimages_jax.feature_formats import Layout, Part
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
-from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed, UprightView
+from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
 
@@ -66,11 +67,11 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     _check_shared(source, config)
-    if config.exif_orientation and not source.built:
-        view = UprightView(view.size, view.protocol)
+    # A built set's pictures stay as training sees them.
+    view = dataclasses.replace(view, exif_orientation=config.exif_orientation and not source.built)
     network = _load(config, mesh)
     layout = _layout(config, network.model, source)
-    writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source))
+    writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source, view))
     complete, done = _begin(writer, layout)
     if complete:
         logging.info("%s holds these features already", workdir)
@@ -246,7 +247,9 @@ def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
     )
 
 
-def _about(config: ConfigDict, network: Network, source: PictureSource) -> dict[str, Any]:
+def _about(
+    config: ConfigDict, network: Network, source: PictureSource, view: EvaluationView
+) -> dict[str, Any]:
     """What the numbers are made from, as JSON values."""
     model = network.model
     return {
@@ -263,11 +266,7 @@ def _about(config: ConfigDict, network: Network, source: PictureSource) -> dict[
             "stage_widths": list(model.stage_widths),
             "dtype": config.dtype,
         },
-        "view": {
-            "protocol": config.view.protocol,
-            "size": config.view.size,
-            "exif_orientation": config.exif_orientation and not source.built,
-        },
+        "view": dataclasses.asdict(view),
     }
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.feature_formats import (
     Layout,
     NumpyArrays,
@@ -33,7 +34,6 @@ from mlimages_jax.feature_formats import (
     RecordParts,
     Storage,
 )
-from mlimages_jax.prepare.complete_file import complete_file
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 

@@ -4,7 +4,6 @@
 A picture that cannot be read or decoded is an error of its row and ends nothing.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -23,11 +22,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mlimages_jax import sharding
-from mlimages_jax.data import given_pictures
-from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSource
 from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
-from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.evaluate import local_rows, one_behind
 
 NO_PICTURE = -1  # as a position: a row that only fills a batch
@@ -47,15 +44,6 @@ class View(Protocol):
     def __call__(self, data: bytes, /) -> np.ndarray:
         """The bytes of a picture file to an array; `BadPicture` when they cannot be decoded."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class UprightView(EvaluationView):
-    """An evaluation view of pictures that are turned upright first, as their EXIF data say."""
-
-    def __call__(self, data: bytes) -> np.ndarray:
-        """As `EvaluationView`."""
-        return given_pictures.cut(decode(data, exif_orientation=True), self)
 
 
 class Rows(NamedTuple):

@@ -65,7 +65,6 @@ class Model:
             "" where the checkpoint does not say.
         positive_weight: of the weighted loss, by which probabilities are calibrated; else 1.
         view: how a picture is cut.
-        exif_orientation: turn pictures upright as their EXIF data say.
         max_batch: pictures that run at once.
     """
 
@@ -76,7 +75,6 @@ class Model:
     loss: str
     positive_weight: float
     view: EvaluationView
-    exif_orientation: bool = True
     max_batch: int = 64
 
     @property
@@ -215,8 +213,8 @@ class Model:
             BadPicture: it cannot be decoded.
             OSError: the file cannot be read.
         """
-        pixels = given_pictures.pixels(picture, exif_orientation=self.exif_orientation)
-        return given_pictures.cut(pixels, self.view)
+        upright = self.view.exif_orientation
+        return self.view.cut(given_pictures.pixels(picture, exif_orientation=upright))
 
     def _check_loss(self) -> None:
         if not self.loss:
@@ -306,8 +304,7 @@ def load(
         hierarchy=_hierarchy(folder, dictionary, num_classes=network.num_classes),
         loss=settings.loss.name,
         positive_weight=configure.positive_weight(settings),
-        view=EvaluationView(size, protocol),
-        exif_orientation=exif_orientation,
+        view=EvaluationView(size, protocol, exif_orientation),
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlimages_jax.prepare.complete_file import complete_file
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}

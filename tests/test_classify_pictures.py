@@ -201,8 +201,12 @@ def test_one_picture_and_a_built_set(checkpoint, model, folder, tmp_path, monkey
     summary = _classify(checkpoint, folder / "print.jpeg", tmp_path / "one.jsonl")
     _check(_rows(summary.output), ["print.jpeg"], _expected(model, folder, ["print.jpeg"]))
     built = shapes.build(tmp_path / "data", num_train=4, num_val=10, size=48)
-    monkeypatch.setattr(classify_pictures, "UprightView", None)  # they stay as training sees them
+    given, real = [], classify_pictures.Predictions
+    monkeypatch.setattr(
+        classify_pictures, "Predictions", lambda *a, **k: given.append(a[1]) or real(*a, **k)
+    )
     summary = _classify(checkpoint, built, tmp_path / "set.jsonl", split="val")
+    assert not given[0].exif_orientation, "they stay as training sees them"
     records = [parse_record(data) for data in DataSet.open(built).records("val")]
     rows = _rows(summary.output)
     _check(rows, [r.name for r in records], model.tag([r.jpeg for r in records]))

@@ -63,10 +63,10 @@ ALLOWED = {
     },
     "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
     "data.picture_source": {"data.picture_header", "data.sources"},
-    "feature_files": {"feature_formats", "prepare.complete_file"},
-    "feature_formats": {"prepare.complete_file"},
+    "feature_files": {"feature_formats", "complete_file"},
+    "feature_formats": {"complete_file"},
     "features.__main__": {
-        "feature_files", "features", "features.duplicates", "features.knn",
+        "command_line", "feature_files", "features", "features.duplicates", "features.knn",
         "features.probe",
     },
     "features.bounds": {"features.exported"},
@@ -77,7 +77,7 @@ ALLOWED = {
     },
     "features.duplicates": {
         "features", "features.duplicate_search", "features.exported", "features.results",
-        "prepare.complete_file",
+        "complete_file",
     },
     "features.exported": {"feature_files", "feature_formats", "features"},
     "features.knn": {
@@ -91,7 +91,7 @@ ALLOWED = {
         "features", "features.exported", "features.linear", "features.results",
         "features.scorecard", "features.sets", "prepare.progress",
     },
-    "features.results": {"features", "features.exported", "prepare.complete_file"},
+    "features.results": {"features", "features.exported", "complete_file"},
     "features.scorecard": {"features.labelled", "metrics", "single_label"},
     "features.sets": {
         "features", "features.exported", "features.labelled", "features.results",
@@ -107,7 +107,7 @@ ALLOWED = {
         "data.views", "labels.hierarchy", "losses", "models.architecture", "models.resnet",
         "network_outputs", "tagging",
     },
-    "tag_files": {"prepare.complete_file", "tagging"},
+    "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"train"},
     "convert.layout": {"convert", "models.resnet"},
@@ -125,8 +125,8 @@ ALLOWED = {
     "convert.to_torch": {"convert", "convert.weights"},
     "convert.to_stablehlo": {"convert", "convert.weights", "models.architecture"},
     "convert.__main__": {
-        "convert", "convert.from_tensorflow", "convert.safetensors_file", "convert.to_stablehlo",
-        "convert.to_tensorflow", "convert.to_torch",
+        "command_line", "convert", "convert.from_tensorflow", "convert.safetensors_file",
+        "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch",
     },
     "main": {
         "checkpoints", "classify_pictures", "configure", "data.picture_source", "data.pipeline",
@@ -188,7 +188,8 @@ def _preparation() -> dict[str, set[str]]:
 def test_preparation_uses_labels_and_files_only():
     for module, imported in _preparation().items():
         others = {name for name in imported if not name.startswith(("prepare", "labels."))}
-        assert others <= {"data.archives", "data.decode", "data.sources"}, module
+        allowed = {"command_line", "complete_file", "data.archives", "data.decode", "data.sources"}
+        assert others <= allowed, module
 
 
 def test_commands_of_the_preparation_know_nothing_of_each_other():

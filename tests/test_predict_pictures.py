@@ -9,11 +9,11 @@ import picture_files
 import pytest
 
 from mlimages_jax import predict_pictures, sharding
-from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data.decode import decode
 from mlimages_jax.data.picture_source import PictureFiles, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
-from mlimages_jax.data.views import PROTOCOLS, EvaluationView
-from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, UprightView
+from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.predict_pictures import NO_PICTURE, Predictions
 from tests import people
 
 VIEW = EvaluationView(8, "whole")
@@ -85,7 +85,7 @@ def test_every_picture_once_in_order_on_any_batch_and_devices(
 
 def test_a_persons_folder(tmp_path):
     people.write_folder(tmp_path)
-    view = UprightView(16, "whole")
+    view = EvaluationView(16, "whole", exif_orientation=True)
     positions, outputs, errors = _together(_predictions(open_pictures(tmp_path), view=view))
     assert positions.tolist() == list(range(len(people.NAMES)))
     assert {people.NAMES[i] for i in errors} == set(people.ERRORS)
@@ -237,30 +237,6 @@ def test_what_held_it_up_is_told(pictures):
     slow_taker = run(pictures, taking=0.02)
     assert slow_taker.limit == "results"
     assert slow_taker.seconds >= 9 * 0.02 + 0.2
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_views_are_views_of_the_upright_picture(protocol, orientation):
-    """Against the plain view of a file that holds the upright pixels, without loss."""
-    turned = picture_files.exif_jpeg(orientation)
-    upright = picture_files._saved(
-        picture_files.Image.fromarray(decode(turned, exif_orientation=True)), "PNG"
-    )
-    view = UprightView(14, protocol)
-    expected = EvaluationView(14, protocol)(upright)
-    np.testing.assert_array_equal(view(turned), expected)
-    assert view(turned).shape == view.empty.shape
-    if orientation > 1:
-        assert not np.array_equal(EvaluationView(14, protocol)(turned), expected)
-
-
-def test_upright_views_refuse_what_plain_views_refuse():
-    long = picture_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
-    for protocol in ("short_side", "ten_crop"):
-        with pytest.raises(BadPicture, match="2x1200 pixels") as error:
-            UprightView(8, protocol)(long)
-        assert error.value.reason == "elongated"
 
 
 @pytest.mark.parametrize(

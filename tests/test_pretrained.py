@@ -60,7 +60,7 @@ def test_a_workdir_a_folder_and_a_step(workdir, tail):
     jax.tree.map(np.testing.assert_array_equal, model.batch_stats, stats)
     assert (model.loss, model.positive_weight, model.image_size) == ("weighted", 12.0, 32)
     assert model.network.num_classes == 5 and model.hierarchy.names[1] == "dog, domestic dog"
-    assert (model.view.protocol, model.exif_orientation) == ("short_side", True)
+    assert (model.view.protocol, model.view.exif_orientation) == ("short_side", True)
 
 
 def test_the_package_loads_models_when_it_is_asked_to():

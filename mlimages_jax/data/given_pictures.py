@@ -9,9 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps
 
-from mlimages_jax.data import transforms
 from mlimages_jax.data.decode import BadPicture, decode
-from mlimages_jax.data.views import EvaluationView
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
@@ -78,26 +76,6 @@ def _pixels_of_pil(picture: Image.Image, *, exif_orientation: bool) -> np.ndarra
         return np.asarray(picture.convert("RGB"))
     except Exception as error:  # opened, but read only now: OSError, SyntaxError and more
         raise BadPicture("corrupt", f"Pillow: {error}") from error
-
-
-def cut(pixels: np.ndarray, view: EvaluationView) -> np.ndarray:
-    """What an evaluation view makes of a decoded picture, uint8 [H, W, 3].
-
-    Raises:
-        BadPicture: it is too elongated to be scaled.
-    """
-    if view.protocol == "central":
-        return transforms.central_view(pixels, view.size)
-    if view.protocol == "whole":
-        box = transforms.CropBox(0, 0, *pixels.shape[:2])
-        return transforms.crop_and_resize(pixels, box, view.size, interpolation="area")
-    scaled = transforms.short_side_view
-    if view.protocol == "ten_crop":
-        scaled = transforms.ten_crop_views
-    try:
-        return scaled(pixels, view.size)
-    except ValueError as error:
-        raise BadPicture("elongated", str(error)) from error
 
 
 def checked_images(images: np.ndarray) -> np.ndarray:

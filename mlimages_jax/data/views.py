@@ -67,29 +67,38 @@ class EvaluationView:
             to 256/224 of the size, then the centre, uint8), "ten_crop" (scaled the same, four
             corners and the centre, mirrored too, uint8) or "whole" (all of it squeezed to a
             square, uint8).
+        exif_orientation: turn pictures upright first, as their EXIF data say.
     """
 
     size: int
     protocol: Protocol = "central"
+    exif_orientation: bool = False
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """JPEG bytes to [size, size, 3], or to [10, size, size, 3] of ten crops.
+        """The bytes of a picture file to [size, size, 3], or to [10, size, size, 3] of ten crops.
 
         Raises:
-            BadPicture: when it cannot be decoded.
+            BadPicture: when it cannot be decoded, or is too elongated to be scaled.
         """
-        image = decode(data)
+        return self.cut(decode(data, exif_orientation=self.exif_orientation))
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The same from decoded pixels, uint8 [H, W, 3].
+
+        Raises:
+            BadPicture: when it is too elongated to be scaled.
+        """
         if self.protocol == "central":
-            return transforms.central_view(image, self.size)
-        if self.protocol in ("short_side", "ten_crop"):
-            one = self.protocol == "short_side"
-            cut = transforms.short_side_view if one else transforms.ten_crop_views
-            try:
-                return cut(image, self.size)
-            except ValueError as error:
-                raise BadPicture("elongated", str(error)) from error
-        box = transforms.CropBox(0, 0, *image.shape[:2])
-        return transforms.crop_and_resize(image, box, self.size, interpolation="area")
+            return transforms.central_view(pixels, self.size)
+        if self.protocol == "whole":
+            box = transforms.CropBox(0, 0, *pixels.shape[:2])
+            return transforms.crop_and_resize(pixels, box, self.size, interpolation="area")
+        one = self.protocol == "short_side"
+        scaled = transforms.short_side_view if one else transforms.ten_crop_views
+        try:
+            return scaled(pixels, self.size)
+        except ValueError as error:
+            raise BadPicture("elongated", str(error)) from error
 
     @property
     def empty(self) -> np.ndarray:

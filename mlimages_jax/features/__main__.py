@@ -4,12 +4,10 @@
 The features are those of configs/export_features.py. Every command has a --help of its own.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tyro.extras import SubcommandApp
-
+from mlimages_jax import command_line
 from mlimages_jax.feature_files import FeatureFilesError
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.duplicates import duplicates
@@ -24,22 +22,16 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; what a person can mend ends with a line instead of a traceback."""
+    """Runs one command, see `command_line.run`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    is_list = not words or words[0] in ("-h", "--help")
-    app = SubcommandApp()
-    for name, command in _COMMANDS.items():
-        first_line = (command.__doc__ or "").partition("\n")[0]
-        app.command(name=name, help=first_line if is_list else None)(command)
-    try:
-        app.cli(args=words, prog="python -m mlimages_jax.features", description=__doc__)
-    except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (FeaturesError, FeatureFilesError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    app = command_line.group(_COMMANDS, words)
+    command_line.run(
+        app,
+        words,
+        program="python -m mlimages_jax.features",
+        description=__doc__,
+        mendable=(FeaturesError, FeatureFilesError),
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@
 Every command has a --help of its own, with an example.
 """
 
-import os
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from tyro.extras import SubcommandApp
-
+from mlimages_jax import command_line
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
@@ -45,33 +43,24 @@ _IMPORTS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; what a person can mend ends with a line instead of a traceback."""
+    """Runs one command, see `command_line.run`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    app = _group(_COMMANDS, words)
-    imports = _group(_IMPORTS, words[1:])
+    app = command_line.group(_COMMANDS, words)
+    imports = command_line.group(_IMPORTS, words[1:])
     app.command(imports, name="import", help="Turn other multi-label data into label lists.")
-    try:
-        app.cli(args=words, prog="python -m mlimages_jax.prepare", description=__doc__)
-    except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (
-        PrepareError, LabelListError, HierarchyError, ManifestError, OSError,
-        sqlite3.OperationalError,
-    ) as error:  # fmt: skip
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _group(commands: Mapping[str, Callable[..., None]], words: Sequence[str]) -> SubcommandApp:
-    """Commands by name; asked for their list, each says only the first line of its help."""
-    is_list = not words or words[0] in ("-h", "--help")
-    app = SubcommandApp()
-    for name, command in commands.items():
-        first_line = (command.__doc__ or "").partition("\n")[0]
-        app.command(name=name, help=first_line if is_list else None)(command)
-    return app
+    command_line.run(
+        app,
+        words,
+        program="python -m mlimages_jax.prepare",
+        description=__doc__,
+        mendable=(
+            PrepareError,
+            LabelListError,
+            HierarchyError,
+            ManifestError,
+            sqlite3.OperationalError,
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from typing import TextIO
 import numpy as np
 from tyro.conf import Positional
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows

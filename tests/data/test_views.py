@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import cv2
 import numpy as np
+import picture_files
 import pytest
 import simplejpeg
 
 from mlimages_jax.data import transforms, views
+from mlimages_jax.data.decode import BadPicture, decode
 
 
 def test_views_by_hand():
@@ -61,3 +63,27 @@ def test_a_distortion_comes_last_and_draws_from_the_same_generator():
     np.testing.assert_array_equal(distorted, 255 - plain)
     views.TrainingView(16, distort=distort)(jpeg, np.random.default_rng(5))
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("protocol", views.PROTOCOLS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_views_are_views_of_the_upright_picture(protocol, orientation):
+    """Against the plain view of a file that holds the upright pixels, without loss."""
+    turned = picture_files.exif_jpeg(orientation)
+    upright = picture_files._saved(
+        picture_files.Image.fromarray(decode(turned, exif_orientation=True)), "PNG"
+    )
+    view = views.EvaluationView(14, protocol, exif_orientation=True)
+    expected = views.EvaluationView(14, protocol)(upright)
+    np.testing.assert_array_equal(view(turned), expected)
+    assert view(turned).shape == view.empty.shape
+    if orientation > 1:
+        assert not np.array_equal(views.EvaluationView(14, protocol)(turned), expected)
+
+
+def test_a_picture_too_elongated_to_be_scaled_is_refused():
+    long = picture_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
+    for protocol in ("short_side", "ten_crop"):
+        with pytest.raises(BadPicture, match="2x1200 pixels") as error:
+            views.EvaluationView(8, protocol)(long)
+        assert error.value.reason == "elongated"

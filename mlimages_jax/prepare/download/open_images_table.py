@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.csv
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.progress import progress
 
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",

@@ -11,10 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.data.decode import BadPicture, verify
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.imports.manual_dir import (
     DICTIONARY,
     LIST_SUFFIX,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from tyro.conf import Positional
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.data.sources import Records, Shard, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
@@ -21,7 +22,6 @@ from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
-from mlimages_jax.prepare.complete_file import complete_file
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.stats.table import table
