@@ -3,10 +3,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import socket
 
 import numpy as np
 import picture_files
@@ -17,7 +14,7 @@ from mlimages_jax import classify_pictures, configure, pretrained, tag_files
 from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.data.sources import DataSet, parse_record
-from tests import classify_child, people, small_model
+from tests import people, small_model, task_process
 from tests.five_classes import DICTIONARY
 from tests.small_run import load_config
 from tfds_builders import shapes
@@ -321,22 +318,11 @@ def test_two_processes_write_what_one_does(checkpoint, folder, tmp_path):
         shutil.copy(folder / "noise" / f"{i:02d}.jpg", tmp_path / f"{i + 10}.jpg")
     shutil.copy(folder / "broken.jpg", tmp_path / "15.jpg")
     alone = _classify(checkpoint, tmp_path, tmp_path / "alone.jsonl")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     values = _values(checkpoint, tmp_path, tmp_path / "together.jsonl")
-    children = [
-        classify_child.start(tmp_path, values, port=port, number=i, count=2) for i in range(2)
-    ]
-    try:
+    with task_process.running("classify", tmp_path, values, count=2) as children:
         for child in children:
             _, problems = child.communicate(timeout=250)
             assert child.returncode == 0, problems[-3000:]
-    finally:
-        for child in children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
     assert alone.pictures == 17 and alone.errors == 4
     ours, theirs = _rows(tmp_path / "alone.jsonl"), _rows(tmp_path / "together.jsonl")
     assert [row["picture"] for row in theirs] == [row["picture"] for row in ours]

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import contextlib
 import json
-import os
 import shutil
 import signal
-import socket
 import time
 
 import cv2
@@ -23,7 +20,7 @@ from mlimages_jax.feature_files import FORMATS, FeatureFilesError, FeatureWriter
 from mlimages_jax.feature_formats import Layout
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.predict_pictures import NO_PICTURE
-from tests import export_child, people, reference, small_model
+from tests import people, reference, small_model, task_process
 from tests.small_run import load_config
 from tfds_builders import shapes
 
@@ -338,30 +335,8 @@ def test_other_batches_and_parts_give_the_same_rows(folder, checkpoint, tmp_path
         np.testing.assert_allclose(_arrays(tmp_path / "second")[name], rows, atol=1e-5)
 
 
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def _processes(workdir, values, *, count):
-    """Started together; none survives the block."""
-    port = _free_port()
-    running = [
-        export_child.start(workdir, values, port=port, number=i, count=count) for i in range(count)
-    ]
-    try:
-        yield running
-    finally:
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 def _run(workdir, values, *, count):
-    with _processes(workdir, values, count=count) as running:
+    with task_process.running("export_features", workdir, values, count=count) as running:
         errors = [process.communicate(timeout=200)[1] for process in running]
         assert [process.returncode for process in running] == [0] * count, errors
 
@@ -393,8 +368,9 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
     _run(tmp_path / "whole", values, count=count)
     kills = 0
     for attempt in range(1, 4):
-        with _processes(tmp_path / "killed", values, count=count) as running:
-            unfinished = tmp_path / "killed" / "unfinished"
+        killed = tmp_path / "killed"
+        with task_process.running("export_features", killed, values, count=count) as running:
+            unfinished = killed / "unfinished"
             while all(process.poll() is None for process in running):
                 if unfinished.exists() and len(list(unfinished.glob("*.jsonl"))) > 3 * attempt:
                     break
