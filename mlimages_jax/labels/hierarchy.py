@@ -4,16 +4,22 @@
 The category file is tab-separated UTF-8 text with a header line and four columns: the index of the
 class (0, 1, 2, ... in this order), its WordNet id, the index of its parent (-1 for a root) and its
 name, a comma-separated list of synonyms. A parent may have a larger index than its child.
+
+The release's imagenet2012_dictionary.txt has neither header nor ids nor parents: an index, then the
+words of the name, a tab before each. It is read too; its classes are roots with the ids class0,
+class1, ...
 """
 
 import dataclasses
 import functools
+import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 HEADER = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
@@ -71,20 +77,37 @@ class Hierarchy:
         Raises:
             HierarchyError: with path and line number, if a row or the forest as a whole is wrong.
         """
+        try:
+            text = epath.Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise HierarchyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+        return cls.from_text(text, where=os.fspath(path))
+
+    @classmethod
+    def from_text(cls, text: str, *, where: str) -> "Hierarchy":
+        """Reads what a category file holds.
+
+        Args:
+            text: of the file.
+            where: the text comes from, for errors.
+
+        Raises:
+            HierarchyError: as `from_file`.
+        """
         ids, names, parents, lines = [], [], [], []
-        for line, wordnet_id, parent, name in _read_rows(Path(path)):
+        for line, wordnet_id, parent, name in _read_rows(text, where):
             ids.append(wordnet_id)
             names.append(name)
             parents.append(parent)
             lines.append(line)
         if not ids:
-            raise HierarchyError(f"{path}: no classes below the header; is the file complete?")
+            raise HierarchyError(f"{where}: no classes below the header; is the file complete?")
         try:
             return cls(tuple(ids), tuple(names), np.array(parents, np.int32))
         except HierarchyError as error:
             if isinstance(error.__cause__, _ClassError):
                 line = lines[error.__cause__.index]
-                raise HierarchyError(f"{path}:{line}: {error.__cause__}") from error
+                raise HierarchyError(f"{where}:{line}: {error.__cause__}") from error
             raise
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
@@ -233,27 +256,32 @@ def _check_parents(parents: np.ndarray) -> None:
         raise _ClassError(cycle[0], f"the parents form a cycle, {way}; give one of these a root")
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, str, int, str]]:
+def _read_rows(text: str, where: str) -> Iterator[tuple[int, str, int, str]]:
     """Yields (line number, WordNet id, parent, name) and checks columns, header and index."""
-    expected = 0
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            for line, text in enumerate(file, start=1):
-                row = text.removesuffix("\n")
-                if line == 1:
-                    _check_header(path, row)
-                elif row.strip():
-                    yield line, *_parse_row(row, expected, f"{path}:{line}")
-                    expected += 1
-        except UnicodeDecodeError as error:
-            raise HierarchyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    parse, expected = _parse_row, 0
+    for line, ended in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
+        row = ended.removesuffix("\n")
+        if line == 1 and _is_of_imagenet2012(row):
+            parse = _parse_words
+        elif line == 1:
+            _check_header(where, row)
+            continue
+        if row.strip():
+            yield line, *parse(row, expected, f"{where}:{line}")
+            expected += 1
 
 
-def _check_header(path: Path, row: str) -> None:
+def _check_header(where: str, row: str) -> None:
     if row.split("\t")[0].strip() != "category_index":
         raise HierarchyError(
-            f"{path}:1: the header is {row[:80]!r}; the first line must be {HEADER!r}"
+            f"{where}:1: the header is {row[:80]!r}; the first line must be {HEADER!r}"
         )
+
+
+def _is_of_imagenet2012(row: str) -> bool:
+    """Whether a first line is an index and words; a row whose header is missing has a parent."""
+    index, *words = row.split("\t")
+    return index == "0" and bool(words) and not any(map(_INTEGER.fullmatch, words))
 
 
 def _parse_row(row: str, expected: int, where: str) -> tuple[str, int, str]:
@@ -264,13 +292,23 @@ def _parse_row(row: str, expected: int, where: str) -> tuple[str, int, str]:
             f"name); separate them by single tabs: {row[:80]!r}"
         )
     index, wordnet_id, parent, name = columns
-    if not _INTEGER.fullmatch(index) or int(index) != expected:
-        raise HierarchyError(
-            f"{where}: index {index!r} where {expected} was expected; "
-            "number the classes 0, 1, 2, ... without gaps, in order"
-        )
+    _check_index(index, expected, where)
     if not _INTEGER.fullmatch(parent):
         raise HierarchyError(
             f"{where}: parent {parent!r} is not an index; give a class index, or -1 for a root"
         )
     return wordnet_id, int(parent), name
+
+
+def _parse_words(row: str, expected: int, where: str) -> tuple[str, int, str]:
+    index, *words = row.split("\t")
+    _check_index(index, expected, where)
+    return f"class{index}", -1, " ".join(words)
+
+
+def _check_index(index: str, expected: int, where: str) -> None:
+    if not _INTEGER.fullmatch(index) or int(index) != expected:
+        raise HierarchyError(
+            f"{where}: index {index!r} where {expected} was expected; "
+            "number the classes 0, 1, 2, ... without gaps, in order"
+        )

@@ -152,6 +152,21 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+def test_the_file_of_imagenet_2012_has_words_between_its_tabs(tmp_path):
+    hierarchy = Hierarchy.from_file(write(tmp_path, "0\ttench\tTinca\n1\tgreat\twhite\tshark\n"))
+    assert hierarchy.names == ("tench Tinca", "great white shark")
+    assert hierarchy.ids == ("class0", "class1")
+    assert hierarchy.parents.tolist() == [-1, -1]
+    with pytest.raises(HierarchyError, match=":2: index '2' where 1 was expected"):
+        Hierarchy.from_file(write(tmp_path, "0\ttench\n2\tgreat\twhite\n"))
+
+
+def test_the_released_file_of_imagenet_2012(tencent_dir):
+    hierarchy = Hierarchy.from_file(tencent_dir / "imagenet2012_dictionary.txt")
+    assert len(hierarchy) == 1_000
+    assert hierarchy.names[2].startswith("great white shark ")
+
+
 def test_windows_files_are_fine(tmp_path):
     text = f"\ufeff{HEADER}\n{ROWS}\n".replace("\n", "\r\n")
     assert Hierarchy.from_file(write(tmp_path, text)).names[1] == "dog, Canis"
