@@ -24,7 +24,7 @@ from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, tagging
+from mlimages_jax import configure, saved_model, tagging
 from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.decode import BadPicture
@@ -266,11 +266,12 @@ def load(
     exif_orientation: bool = True,
     place: jax.sharding.Sharding | None = None,
 ) -> Model:
-    """Loads a model from a checkpoint, with the averaged weights where it has them.
+    """Loads a model from a checkpoint or an export, with the averaged weights where it has them.
 
     Args:
-        path: a workdir, its checkpoints folder or one step.
-        dictionary: the category file of the classes; None: the one in the checkpoint's workdir.
+        path: a workdir, its checkpoints folder, one step, or a file of `convert to-safetensors`.
+        dictionary: the category file of the classes; None: the one in the checkpoint's workdir, or
+            in the file.
         image_size: side of the cut pictures in pixels; None: as the checkpoint was trained.
         dtype: of activations: "float32" (in full precision on any device) or "bfloat16", which is
             faster on accelerators and a little less exact.
@@ -281,6 +282,7 @@ def load(
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no such dictionary.
+        WeightsFileError: a damaged file.
         ModelError: the dictionary has other classes, nothing says which size it is, or an unknown
             loss or protocol.
         HierarchyError: a malformed dictionary.
@@ -290,18 +292,25 @@ def load(
     compute_dtype = configure.compute_dtype(dtype)
     if protocol not in PROTOCOLS:
         raise ModelError(f"protocol={protocol!r} is none of {', '.join(PROTOCOLS)}")
-    folder = checkpoints.resolve(path)
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    weights = checkpoints.load_weights(folder, place or alone)
-    network = architecture.network_of(weights["params"], dtype=compute_dtype)
-    settings = _settings(folder, loss)
-    size = image_size or _trained_size(settings, step=int(folder.name))
+    saved = saved_model.read(path, place=place or alone)
+    network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)
+    settings = _settings(saved.config, loss)
+    size = image_size or saved.image_size
     if not size:
-        raise ModelError(f"{folder} does not say at which size it was trained: give image_size=224")
+        raise ModelError(
+            f"{saved.where} does not say at which size it was trained: give image_size=224"
+        )
+    hierarchy = Hierarchy.from_file(dictionary) if dictionary else saved.hierarchy
+    if hierarchy and len(hierarchy) != network.num_classes:
+        raise ModelError(
+            f"{dictionary or 'its dictionary'} names {len(hierarchy)} classes and {saved.where} "
+            f"tells {network.num_classes} apart: give the dictionary that it was trained with"
+        )
     return Model(
-        **weights,
+        **saved.weights,
         network=network,
-        hierarchy=_hierarchy(folder, dictionary, num_classes=network.num_classes),
+        hierarchy=hierarchy,
         loss=settings.loss.name,
         positive_weight=configure.positive_weight(settings),
         view=EvaluationView(size, protocol, exif_orientation),
@@ -314,38 +323,15 @@ def _predict(weights: dict[str, Any], images: Array, *, network: ResNet) -> dict
     return network_outputs(weights, images, model=network, names=("logits", "features"))
 
 
-def _settings(folder: epath.Path, loss: str | None) -> ConfigDict:
-    """The checkpoint's configuration; `loss` wins over what it says.
+def _settings(config: dict[str, Any], loss: str | None) -> ConfigDict:
+    """The configuration of the training; `loss` wins over what it says.
 
     Raises:
         ModelError: for an unknown loss.
     """
     settings = ConfigDict({"loss": {"name": "", "weighted": {"positive_weight": POSITIVE_WEIGHT}}})
-    settings.update(checkpoints.config_of(folder))
+    settings.update(config)
     settings.loss.name = loss or settings.loss.name
     if settings.loss.name not in (*LOSSES, ""):
         raise ModelError(f"loss={settings.loss.name!r} is none of {', '.join(LOSSES)}")
     return settings
-
-
-def _trained_size(settings: ConfigDict, *, step: int) -> int:
-    """The side of the pictures at the end of the steps done; 0 where nothing says it."""
-    size = settings.get("image_size", 0)
-    for start, larger, _ in settings.get("resize", ()):
-        size = larger if step > start else size
-    return size
-
-
-def _hierarchy(
-    folder: epath.Path, dictionary: str | os.PathLike[str] | None, *, num_classes: int
-) -> Hierarchy | None:
-    file = dictionary or checkpoints.classes_of(folder)
-    if file is None:
-        return None
-    hierarchy = Hierarchy.from_file(file)
-    if len(hierarchy) != num_classes:
-        raise ModelError(
-            f"{file} names {len(hierarchy)} classes and {folder} tells {num_classes} apart: give "
-            "the dictionary that it was trained with"
-        )
-    return hierarchy

@@ -103,10 +103,11 @@ ALLOWED = {
         "data.views", "evaluate", "sharding",
     },
     "pretrained": {
-        "calibration", "checkpoints", "configure", "data.decode", "data.given_pictures",
-        "data.views", "labels.hierarchy", "losses", "models.architecture", "models.resnet",
-        "network_outputs", "tagging",
+        "calibration", "configure", "data.decode", "data.given_pictures", "data.views",
+        "labels.hierarchy", "losses", "models.architecture", "models.resnet", "network_outputs",
+        "saved_model", "tagging",
     },
+    "saved_model": {"checkpoints", "labels.hierarchy", "weights_file"},
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"train"},
@@ -115,18 +116,18 @@ ALLOWED = {
     "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
     "convert.from_tensorflow": {
         "convert", "convert.layout", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
-        "convert.weights", "losses", "models.resnet",
+        "convert.weights", "labels.hierarchy", "losses", "models.resnet",
     },
     "convert.to_tensorflow": {
         "checkpoints", "convert", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
         "convert.weights",
     },
-    "convert.safetensors_file": {"convert", "convert.layout", "convert.weights"},
+    "convert.safetensors_file": {"convert", "convert.layout", "convert.weights", "weights_file"},
     "convert.to_torch": {"convert", "convert.weights"},
     "convert.to_stablehlo": {"convert", "convert.weights", "models.architecture"},
     "convert.__main__": {
         "command_line", "convert", "convert.from_tensorflow", "convert.safetensors_file",
-        "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch",
+        "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch", "labels.hierarchy",
     },
     "main": {
         "checkpoints", "classify_pictures", "configure", "data.picture_source", "data.pipeline",

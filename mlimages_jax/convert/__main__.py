@@ -14,6 +14,7 @@ from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetenso
 from mlimages_jax.convert.to_stablehlo import to_stablehlo
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.convert.to_torch import to_torch
+from mlimages_jax.labels.hierarchy import HierarchyError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "from-tensorflow": from_tensorflow,
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words,
         program="python -m mlimages_jax.convert",
         description=__doc__,
-        mendable=(ConvertError,),
+        mendable=(ConvertError, HierarchyError),
     )
 
 

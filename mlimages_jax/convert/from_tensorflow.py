@@ -19,6 +19,7 @@ from mlimages_jax.convert.tensorflow_names import (
     tensorflow_name,
 )
 from mlimages_jax.convert.weights import nested, write_workdir
+from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import POSITIVE_WEIGHT, ClassCounts
 from mlimages_jax.models.resnet import STAGE_SIZES
 
@@ -52,6 +53,7 @@ def from_tensorflow(
     count_groups: int = 128,
     loss: LossName = "auto",
     image_size: int = 224,
+    dictionary: Path | None = None,
     ignore_extra: bool = False,
 ) -> None:
     """Turn a checkpoint of the original TensorFlow code into one of this package.
@@ -75,6 +77,8 @@ def from_tensorflow(
             one worker. It is batch_size / group_size of the run that goes on.
         loss: that it was trained with; auto: told by what the file holds.
         image_size: side of the pictures it was trained on, in pixels; the file does not tell.
+        dictionary: the category file of its classes, which the workdir keeps: that of ML-Images, of
+            a built set, or the release's imagenet2012_dictionary.txt.
         ignore_extra: leave out variables that the original does not have, instead of refusing.
     """
     file = TensorFlowCheckpoint(checkpoint)
@@ -84,6 +88,7 @@ def from_tensorflow(
         print(f"left out: {name}")
     name, reason = _loss(loss, contents)
     print(f"loss: {name}, since {reason}")
+    classes = _classes(dictionary, contents.architecture.num_classes) if dictionary else ""
     arrays = {
         ours: file.read(tensorflow_name(ours)) for ours in layout.variables(contents.architecture)
     }
@@ -95,6 +100,7 @@ def from_tensorflow(
         arrays,
         step=contents.step or 0,
         config=_config(file, loss=name, image_size=image_size),
+        dictionary=classes,
         **state,
     )
     print(f"{folder}: {_what_next(output, state)}")
@@ -195,6 +201,17 @@ def _loss(choice: LossName, contents: Contents) -> tuple[str, str]:
     if contents.architecture.num_classes == ML_IMAGES_CLASSES:
         return "weighted", "ML-Images has so many classes (--loss=softmax otherwise)"
     return "softmax", "its classes are not those of ML-Images (--loss=weighted otherwise)"
+
+
+def _classes(dictionary: Path, num_classes: int) -> str:
+    """The text of a category file."""
+    hierarchy = Hierarchy.from_file(dictionary)
+    if len(hierarchy) != num_classes:
+        raise ConvertError(
+            f"{dictionary} names {len(hierarchy):,} classes and the checkpoint tells "
+            f"{num_classes:,} apart: give the dictionary that it was trained with"
+        )
+    return dictionary.read_text(encoding="utf-8")
 
 
 def _depth(contents: Contents) -> str:

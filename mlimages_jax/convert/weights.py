@@ -25,6 +25,7 @@ class Weights(NamedTuple):
         architecture: of the arrays.
         step: updates done.
         config: JSON values that were saved with it.
+        dictionary: text of the category file in its workdir; "" where there is none.
     """
 
     where: epath.Path
@@ -32,6 +33,7 @@ class Weights(NamedTuple):
     architecture: layout.Architecture
     step: int
     config: dict[str, Any]
+    dictionary: str
 
     @property
     def image_size(self) -> int | None:
@@ -54,12 +56,14 @@ def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     arrays = flat(jax.device_get(checkpoints.load_weights(folder, place, averaged=averaged)))
     architecture = layout.check(arrays, where=str(folder))
+    classes = checkpoints.classes_of(folder)
     return Weights(
         where=folder,
         arrays={name: arrays[name] for name in layout.variables(architecture)},
         architecture=architecture,
         step=int(folder.name),
         config=checkpoints.config_of(folder),
+        dictionary=classes.read_text() if classes else "",
     )
 
 
@@ -69,6 +73,7 @@ def write_workdir(
     *,
     step: int,
     config: dict[str, Any],
+    dictionary: str = "",
     opt_state: Any = None,
     class_counts: ClassCounts | None = None,
 ) -> epath.Path:
@@ -80,6 +85,7 @@ def write_workdir(
         step: updates done.
         config: JSON values that are known, as a run keeps them, and under `imported` where they
             come from.
+        dictionary: text of the category file, which the workdir keeps; "" where nobody gave it.
         opt_state: None where it is not known.
         class_counts: None where they are not known.
 
@@ -96,6 +102,8 @@ def write_workdir(
     )
     with checkpoints.Checkpoints(epath.Path(output) / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
+    if dictionary:
+        (epath.Path(output) / "dictionary.txt").write_text(dictionary)
     return saved.directory / str(step)
 
 

@@ -37,19 +37,20 @@ def test_every_help_teaches_by_an_example(capsys, name):
 
 @pytest.mark.parametrize("name", door._COMMANDS)
 def test_every_command_refuses_what_is_not_there(tmp_path, name):
-    words = [name, "--checkpoint", str(tmp_path / "absent"), "--output", str(tmp_path / "x")]
+    output = tmp_path / "x.safetensors"
+    words = [name, "--checkpoint", str(tmp_path / "absent"), "--output", str(output)]
     with pytest.raises(SystemExit, match=r"error: .*absent") as end:
         door.main(words)
     assert end.value.code != 0
-    assert not (tmp_path / "x").exists()
+    assert not output.exists()
 
 
 def test_a_checkpoint_goes_the_whole_way_round(tmp_path):
     write_checkpoint(tmp_path / "a", original_checkpoint.of_train_py())
     for name, source, target in (
         ("from-tensorflow", "a", "w"),
-        ("to-safetensors", "w", "x"),
-        ("from-safetensors", "x", "w2"),
+        ("to-safetensors", "w", "x.safetensors"),
+        ("from-safetensors", "x.safetensors", "w2"),
         ("to-torch", "w2", "t"),
         ("to-stablehlo", "w2", "s"),
         ("to-tensorflow", "w2", "b"),

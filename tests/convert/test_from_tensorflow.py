@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mlimages_jax
 from mlimages_jax import checkpoints, configure, optimizers, sharding, train
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
@@ -57,6 +58,18 @@ def test_the_network_arrives_bit_for_bit(tmp_path, capsys):
     assert "(1, 2) blocks in its stages, 5 classes" in said
     assert "loss: softmax, since its classes are not those of ML-Images" in said
     assert f"--config.init_from={workdir}" in said
+
+
+def test_the_classes_are_kept_beside_the_network(tmp_path):
+    variables = original_checkpoint.values(original_checkpoint.network())
+    classes = tmp_path / "classes.txt"
+    classes.write_text("".join(f"{i}\tname\t{'abcde'[i]}\n" for i in range(5)))
+    workdir = _imported(tmp_path, variables, dictionary=classes)
+    assert mlimages_jax.load(workdir).hierarchy.names[2] == "name c"
+    classes.write_text("0\tname\n")
+    with pytest.raises(ConvertError, match="names 1 classes and the checkpoint tells 5 apart"):
+        from_tensorflow(checkpoint=tmp_path / "tf", output=tmp_path / "v", dictionary=classes)
+    assert not (tmp_path / "v").exists()
 
 
 def test_all_of_a_training_arrives_and_goes_back(tmp_path):

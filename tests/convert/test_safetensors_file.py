@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import mlimages_jax
 from mlimages_jax import checkpoints
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
+from mlimages_jax.weights_file import WeightsFileError
 
 
 def test_a_file_holds_the_weights_and_what_they_mean(workdir, weights, tmp_path):
@@ -49,24 +51,45 @@ def test_there_and_back_changes_no_bit(workdir, tmp_path):
 
 
 def test_a_file_of_others_needs_no_metadata(workdir, tmp_path):
-    to_safetensors(checkpoint=workdir, output=tmp_path / "x")
-    save_file(load_file(tmp_path / "x"), tmp_path / "plain")
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
+    save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "plain")
     from_safetensors(checkpoint=tmp_path / "plain", output=tmp_path / "w")
     assert checkpoints.load(tmp_path / "w")["step"] == 0
     assert checkpoints.config_of(tmp_path / "w").keys() == {"imported"}
 
 
+def test_the_classes_travel_with_the_weights(workdir, tmp_path):
+    """And `load` takes the file as it is."""
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
+    from_safetensors(checkpoint=tmp_path / "x.safetensors", output=tmp_path / "w")
+    assert not (tmp_path / "w" / "dictionary.txt").exists(), "there were none"
+    classes = "0\tgreat\twhite\tshark\n" + "".join(f"{i}\tclass {i}\n" for i in range(1, 5))
+    (tmp_path / "w" / "dictionary.txt").write_text(classes)
+    to_safetensors(checkpoint=tmp_path / "w", output=tmp_path / "y.safetensors")
+    from_safetensors(checkpoint=tmp_path / "y.safetensors", output=tmp_path / "v")
+    assert (tmp_path / "v" / "dictionary.txt").read_text() == classes
+    ours, theirs = (mlimages_jax.load(tmp_path / name) for name in ("w", "y.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+    jax.tree.map(np.testing.assert_array_equal, ours.batch_stats, theirs.batch_stats)
+    assert (theirs.loss, theirs.positive_weight, theirs.image_size) == ("weighted", 4, 24)
+    assert theirs.hierarchy.names[0] == "great white shark"
+
+
 def test_odd_files_are_refused(workdir, tmp_path):
-    to_safetensors(checkpoint=workdir, output=tmp_path / "x")
-    with pytest.raises(ConvertError, match="x exists already"):
-        to_safetensors(checkpoint=workdir, output=tmp_path / "x")
-    arrays = load_file(tmp_path / "x")
+    to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
+    with pytest.raises(ConvertError, match="exists already"):
+        to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
+    arrays = load_file(tmp_path / "x.safetensors")
     del arrays["params/head/bias"]
     save_file(arrays, tmp_path / "less")
     with pytest.raises(ConvertError, match="params/head/bias: missing"):
         from_safetensors(checkpoint=tmp_path / "less", output=tmp_path / "w")
-    (tmp_path / "cut").write_bytes((tmp_path / "x").read_bytes()[:-1])
+    (tmp_path / "cut").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-1])
     with pytest.raises(ConvertError, match="damaged or no safetensors file"):
         from_safetensors(checkpoint=tmp_path / "cut", output=tmp_path / "w")
+    with pytest.raises(WeightsFileError, match="is damaged"):
+        mlimages_jax.load((tmp_path / "cut").rename(tmp_path / "cut.safetensors"))
+    with pytest.raises(ConvertError, match="let its name end"):
+        to_safetensors(checkpoint=workdir, output=tmp_path / "x.bin")
     with pytest.raises(FileNotFoundError):
         from_safetensors(checkpoint=tmp_path / "absent", output=tmp_path / "w")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A trained network in one .safetensors file: its weights, its configuration and its classes."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+SUFFIX = ".safetensors"
+
+
+class WeightsFileError(ValueError):
+    """A file that is damaged, or none of this kind."""
+
+
+class WeightsFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        arrays: by names such as params/stage0_block0/conv1/kernel; kernels are [height, width, in,
+            out].
+        step: updates done.
+        config: JSON values that were saved with the checkpoint.
+        dictionary: text of the category file of the classes; "" where nobody gave it.
+        probability: how logits become probabilities, in words, for readers without this package.
+    """
+
+    arrays: dict[str, np.ndarray]
+    step: int
+    config: dict[str, Any]
+    dictionary: str
+    probability: str
+
+
+def write(path: Path, content: WeightsFile) -> None:
+    """Writes a file; what is not an array becomes its metadata, which are text."""
+    metadata = {
+        "step": str(content.step),
+        "config": json.dumps(content.config),
+        "dictionary": content.dictionary,
+        "probability": content.probability,
+    }
+    path.write_bytes(save(content.arrays, metadata))
+
+
+def read(path: Path) -> WeightsFile:
+    """Reads a file; of one that others wrote, what its metadata lack is 0 or empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsFileError: it is damaged, or no safetensors file.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise WeightsFileError(f"{path} is damaged or no safetensors file: {error}") from error
+    return WeightsFile(
+        arrays,
+        step=int(metadata.get("step", 0)),
+        config=json.loads(metadata.get("config", "{}")),
+        dictionary=metadata.get("dictionary", ""),
+        probability=metadata.get("probability", ""),
+    )
