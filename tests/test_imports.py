@@ -97,6 +97,7 @@ ALLOWED = {
         "features", "features.exported", "features.labelled", "features.results",
         "features.scorecard",
     },
+    "notebook_figures": {"labels.hierarchy", "tagging"},
     "network_outputs": {"data.augment", "models.resnet"},
     "predict_pictures": {
         "data.decode", "data.given_pictures", "data.picture_source", "data.pipeline",
