@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The figures of the notebooks: what is where in them, in numbers and texts."""
 
 import io
