@@ -42,6 +42,8 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.data = ConfigDict()
     config.data.folder = "data/imagenet/original/1.0.0"  # what tfds_builders.imagenet prints
     config.data.train_split = "train"
+    config.data.order = "global"
+    config.data.copy_to = ""
 
     config.image_size = 299 if variant == "299" else 224
     config.batch_size = 256  # finetune.sh: 4 GPUs with 64 pictures each
@@ -128,6 +130,10 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.input.max_bad_pictures = 100  # of ImageNet's none is bad
 
     config.log_every = 100
-    config.fsdp_min_size = 0
+
+    config.sharding = ConfigDict()
+    config.sharding.name = "replicated"
+    config.sharding.min_size = 65_536
+
     config.init_from = "" if from_scratch else "workdirs/pretrain"  # a workdir, checkpoint or step
     return config

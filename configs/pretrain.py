@@ -30,6 +30,8 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.data = ConfigDict()
     config.data.folder = "data/ml_images/released_320/1.0.0"  # what tfds_builders.ml_images prints
     config.data.train_split = "train"
+    config.data.order = "global"  # or streams: a process reads the files of its own groups only
+    config.data.copy_to = ""  # a folder of a local disk, to read copies there that are made once
 
     config.image_size = 224  # pixels
     config.batch_size = BATCH  # pictures, over all devices
@@ -114,6 +116,10 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.input.max_bad_pictures = 10_000  # pictures that may fail to decode before the run stops
 
     config.log_every = 100  # steps
-    config.fsdp_min_size = 0  # elements from which on a parameter is sharded; 0: all replicated
+
+    config.sharding = ConfigDict()  # of the state over the devices; results do not depend on it
+    config.sharding.name = "replicated"  # or optimizer (ZeRO-1), full (ZeRO-3, FSDP)
+    config.sharding.min_size = 65_536  # elements; smaller leaves stay whole everywhere
+
     config.init_from = ""  # a workdir, a checkpoint folder or a step to take the weights from
     return config

@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.folder = ""  # empty: draw `shapes` into the workdir
     config.data.train_split = "train"
+    config.data.order = "global"
+    config.data.copy_to = ""
 
     config.image_size = 48
     config.batch_size = 64
@@ -93,6 +95,10 @@ def get_config() -> ConfigDict:
     config.input.max_bad_pictures = 10
 
     config.log_every = 100
-    config.fsdp_min_size = 0
+
+    config.sharding = ConfigDict()
+    config.sharding.name = "replicated"
+    config.sharding.min_size = 65_536
+
     config.init_from = ""
     return config

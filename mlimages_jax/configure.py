@@ -16,7 +16,7 @@ import optax
 import scipy.special
 from ml_collections import ConfigDict
 
-from mlimages_jax import losses, optimizers
+from mlimages_jax import losses, optimizers, sharding
 from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import augment, mixing, rand_augment
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView, TrainingView
@@ -27,7 +27,7 @@ from mlimages_jax.steps import Mixing
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (
     "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
-    "fsdp_min_size", "model.remat", "data.folder", "task", "imported",
+    "sharding", "model.remat", "data.folder", "data.copy_to", "task", "imported",
 )  # fmt: skip
 
 _LOSSES: dict[str, Any] = {
@@ -92,7 +92,25 @@ def phases(config: ConfigDict) -> list[Phase]:
             "loss.name='weighted' counts the classes of every group from step to step, so the "
             "batch size in config.resize must stay the same"
         )
+    if config.data.order == "streams" and len({part.batch_size for part in parts}) > 1:
+        raise ConfigError(
+            "data.order='streams' cuts the data set into batch_size / group_size streams, so the "
+            "batch size in config.resize must stay the same"
+        )
     return parts
+
+
+def num_streams(config: ConfigDict) -> int:
+    """How many streams the training set is cut into: one a group, or one in all.
+
+    Raises:
+        ConfigError: for an unknown order.
+    """
+    if config.data.order not in ("global", "streams"):
+        raise ConfigError(f"data.order={config.data.order!r} is neither 'global' nor 'streams'")
+    if config.data.order == "global":
+        return 1
+    return config.batch_size // (config.group_size or config.batch_size)
 
 
 def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
@@ -115,6 +133,18 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
         )
     weighted = functools.partial(function, group_size=group_size, **arguments)
     return weighted, config.batch_size // group_size
+
+
+def state_sharding(config: ConfigDict) -> dict[str, Any]:
+    """How `config.sharding` cuts the state: `mode` and `min_size` of `state.abstract_state`.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    name = config.sharding.name
+    if name not in sharding.MODES:
+        raise ConfigError(f"sharding.name={name!r} is none of {', '.join(sharding.MODES)}")
+    return {"mode": name, "min_size": config.sharding.min_size}
 
 
 def evaluation_loss(saved: ConfigDict) -> losses.Loss:

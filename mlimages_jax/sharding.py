@@ -1,32 +1,47 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The mesh, and which array lives where on it."""
 
+import math
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
+# What is cut over the devices: nothing; momentum and averages (ZeRO-1, Rajbhandari et al., 2020);
+# these and the parameters (ZeRO-3, fully sharded data parallelism).
+MODES = ("replicated", "optimizer", "full")
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the one axis `data` over all devices of all processes (or those given)."""
+    """A mesh with the one axis `data` over all devices of all processes (or those given).
+
+    The devices of a process stand together, in the order of the processes, so that its rows of a
+    batch are consecutive. `jax.make_mesh` would order them by the links between TPU chips, which
+    mixes processes; sums over all devices do not depend on it.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def planned_mesh(devices: int) -> AbstractMesh:
+    """The mesh of so many devices that need not exist: for shapes and sizes only."""
+    return AbstractMesh((devices,), (DATA_AXIS,), (AxisType.Auto,))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_example(mesh: Mesh) -> NamedSharding:
+def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The leading axis (examples or groups) is cut over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh) -> None:
+def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh | AbstractMesh) -> None:
     """Checks that devices and groups divide the batch.
 
     Raises:
@@ -38,16 +53,20 @@ def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh) -> None:
         raise ValueError(f"batch_size={batch_size} is not divisible by group_size={group_size}")
 
 
-def shard_parameters(tree: Any, mesh: Mesh, *, min_size: int | None) -> Any:
-    """Shardings of parameters and optimizer slots.
+def whole(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+    """Shardings that replicate every leaf."""
+    return jax.tree.map(lambda _: replicated(mesh), tree)
 
-    With `min_size` (elements) every leaf at least that large is cut over `data` along its longest
-    axis that the number of devices divides (fully sharded data parallelism, ZeRO-3); other leaves,
-    and all leaves when min_size is None, are replicated.
+
+def cut(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
+    """Shardings that cut every leaf of at least `min_size` elements over the devices.
+
+    A leaf is cut along its longest axis that the number of devices divides; leaves without such an
+    axis, and smaller ones, are replicated.
     """
 
     def choose(leaf: Any) -> NamedSharding:
-        if min_size is None or np.prod(leaf.shape) < min_size:
+        if math.prod(leaf.shape) < min_size:
             return replicated(mesh)
         axes = [axis for axis, length in enumerate(leaf.shape) if length % mesh.size == 0]
         if not axes:
@@ -58,10 +77,18 @@ def shard_parameters(tree: Any, mesh: Mesh, *, min_size: int | None) -> Any:
     return jax.tree.map(choose, tree)
 
 
-def shard_groups(tree: Any, mesh: Mesh) -> Any:
+def shard_groups(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Shardings of per-group arrays [G, ...]: cut by group where the devices divide G."""
 
     def choose(leaf: Any) -> NamedSharding:
         return by_example(mesh) if leaf.shape[0] % mesh.size == 0 else replicated(mesh)
 
     return jax.tree.map(choose, tree)
+
+
+def bytes_per_device(tree: Any) -> int:
+    """What one device holds of a tree of arrays, or of shapes with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

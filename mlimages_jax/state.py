@@ -2,6 +2,7 @@
 """Everything a training step changes, in one frozen tree, and its sharded initialisation."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from mlimages_jax import losses, sharding
 
@@ -48,8 +49,9 @@ def abstract_state(
     image_size: int,
     count_groups: int | None,
     averaged: bool = False,
-    mesh: Mesh,
-    fsdp_min_size: int | None = None,
+    mesh: Mesh | AbstractMesh,
+    mode: str = "replicated",
+    min_size: int = 0,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state, without allocating it.
 
@@ -60,27 +62,53 @@ def abstract_state(
         count_groups: groups of the weighted loss; None when the loss keeps no counts.
         averaged: whether averages of the weights are kept.
         mesh: where the state will live.
-        fsdp_min_size: elements from which on a leaf is sharded; None replicates all.
+        mode: one of `sharding.MODES`.
+        min_size: elements from which on a leaf is cut, where the mode cuts it.
+
+    Raises:
+        ValueError: for an unknown mode.
     """
+    if mode not in sharding.MODES:
+        raise ValueError(f"mode={mode!r} is none of {', '.join(sharding.MODES)}")
     shapes = jax.eval_shape(
         lambda: _initialise(model, optimizer, image_size, count_groups, averaged, jax.random.key(0))
     )
     place: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
-    params = sharding.shard_parameters(shapes.params, mesh, min_size=fsdp_min_size)
-    batch_stats = sharding.shard_parameters(shapes.batch_stats, mesh, min_size=None)
+    cut = functools.partial(sharding.cut, mesh=mesh, min_size=min_size)
+    whole = functools.partial(sharding.whole, mesh=mesh)
+    cut_slots, cut_params = mode != "replicated", mode == "full"
     shardings = TrainState(
         step=place,
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=sharding.shard_parameters(shapes.opt_state, mesh, min_size=fsdp_min_size),
+        params=(cut if cut_params else whole)(shapes.params),
+        batch_stats=whole(shapes.batch_stats),
+        opt_state=(cut if cut_slots else whole)(shapes.opt_state),
         class_counts=sharding.shard_groups(shapes.class_counts, mesh),
-        averages={"params": params, "batch_stats": batch_stats} if averaged else None,
+        averages=(cut if cut_slots else whole)(shapes.averages),
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
         shardings,
     )
+
+
+def bytes_by_part(state: TrainState) -> dict[str, int]:
+    """What one device holds of a state (or of `abstract_state`), by the names people use."""
+    parts = {
+        "parameters": state.params,
+        "statistics": state.batch_stats,
+        "optimizer": state.opt_state,
+        "averages": state.averages,
+        "class counts": state.class_counts,
+    }
+    return {name: sharding.bytes_per_device(tree) for name, tree in parts.items()}
+
+
+def memory_line(state: TrainState) -> str:
+    """What a device holds of a state, in a line for the log."""
+    parts = bytes_by_part(state)
+    listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts.items() if size)
+    return f"a device holds {sum(parts.values()) / 1e6:.1f} MB of the state: {listed}"
 
 
 def create_state(

@@ -24,7 +24,7 @@ SMALL = {
     "total_steps": 8,
     "log_every": 2,
     "evaluate_every": 0,
-    "fsdp_min_size": 0,
+    "sharding.name": "replicated",
     "model.stage_sizes": (1, 1),
     "model.stage_widths": (16, 32),
     "model.stem_width": 8,

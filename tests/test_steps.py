@@ -176,7 +176,7 @@ SMALL = {"stage_sizes": (1, 1), "stage_widths": (16, 32), "stem_width": 8}
 CLASSES, BATCH, GROUP = 24, 16, 4
 
 
-def _run(devices: int, fsdp_min_size: int | None):
+def _run(devices: int, mode: str):
     """Losses and final state of a small training, on some of the devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     model = ResNet(CLASSES, group_size=GROUP, **SMALL)
@@ -190,10 +190,14 @@ def _run(devices: int, fsdp_min_size: int | None):
         optimizer,
         image_size=32,
         count_groups=groups,
+        averaged=True,
         mesh=mesh,
-        fsdp_min_size=fsdp_min_size,
+        mode=mode,
+        min_size=256,
     )
-    state = create_state(model, optimizer, seed=3, image_size=32, count_groups=groups, like=like)
+    state = create_state(
+        model, optimizer, seed=3, image_size=32, count_groups=groups, averaged=True, like=like
+    )
     step = jax.jit(
         functools.partial(
             steps.train_step,
@@ -202,6 +206,7 @@ def _run(devices: int, fsdp_min_size: int | None):
             optimizer=optimizer,
             schedule=lambda _: jnp.float32(0.05),
             augmentation=augment.pretrain_augment,
+            average_decay=0.9,
             seed=7,
         ),
         donate_argnums=0,
@@ -224,20 +229,33 @@ def _run(devices: int, fsdp_min_size: int | None):
 
 @pytest.fixture(scope="module")
 def one_device():
-    return _run(1, None)
+    return _run(1, "replicated")
 
 
-@pytest.mark.parametrize(("devices", "fsdp_min_size"), [(8, None), (8, 256)])
-def test_devices_and_sharding_change_nothing(one_device, devices, fsdp_min_size):
+@pytest.mark.parametrize("mode", sharding.MODES)
+def test_devices_and_sharding_change_nothing(one_device, mode):
     values, state, _ = one_device
-    other_values, other_state, placed = _run(devices, fsdp_min_size)
+    other_values, other_state, placed = _run(8, mode)
     np.testing.assert_allclose(other_values, values, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, other_state.params
-    )
+    for name in ("params", "opt_state", "averages"):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-5),
+            getattr(state, name),
+            getattr(other_state, name),
+        )
     jax.tree.map(np.testing.assert_array_equal, state.class_counts, other_state.class_counts)
-    kernel = placed.params["head"]["kernel"]
-    assert kernel.sharding.is_fully_replicated == (fsdp_min_size is None)
+    held = {
+        name: tree["head"]["kernel"].addressable_shards[0].data.size
+        for name, tree in {
+            "parameters": placed.params,
+            "momentum": placed.opt_state[1].trace,
+            "averages": placed.averages["params"],
+        }.items()
+    }
+    size = placed.params["head"]["kernel"].size
+    slots = size if mode == "replicated" else size // 8
+    parameters = size // 8 if mode == "full" else size
+    assert held == {"parameters": parameters, "momentum": slots, "averages": slots}
 
 
 def _small_step(*, optimizer_factors=None, averages=False, **changes):

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The training step of configs/pretrain.py, compiled for devices that need not exist, not run."""
+
+import time
+
+import jax
+
+from mlimages_jax import configure, sharding, state
+from mlimages_jax.models.resnet import STAGE_SIZES
+from mlimages_jax.plan import compiled
+from mlimages_jax.training_step import make_training_step
+from peers.serve import arguments, serve
+from peers.setting import load_config
+
+
+def main() -> None:
+    """Compiles what was asked for and says what is in it."""
+    given = arguments()
+    jax.config.update("jax_platforms", "cpu")
+    if given["topology"]:
+        mesh = compiled.tpu_mesh(given["topology"])
+    else:
+        jax.config.update("jax_num_cpu_devices", given["devices"])
+        mesh = sharding.make_mesh()
+    config = load_config("pretrain")
+    config.update_from_flattened_dict(
+        {
+            "image_size": given["size"],
+            "batch_size": given["pictures"] * mesh.size,
+            "group_size": given["group_size"],
+            "model.stage_sizes": STAGE_SIZES[given["depth"]],
+            "model.remat": given["remat"],
+            "sharding.name": given["mode"],
+        }
+    )
+    (phase,) = configure.phases(config)
+    begin = time.perf_counter()
+    training = make_training_step(config, mesh, num_classes=given["classes"])
+    program = training.compile(phase, max_labels=compiled.MAX_LABELS)
+    seconds = time.perf_counter() - begin
+    costs = program.cost_analysis()
+    about = {
+        "version": f"jax {jax.__version__}",
+        "devices": mesh.size,
+        "compile_seconds": seconds,
+        "state": sum(state.bytes_by_part(training.like).values()),
+        "memory": compiled.program_bytes(program),
+        "gflop": costs["flops"] / given["pictures"] / 1e9,
+        "traffic": costs["bytes accessed"],
+        "collectives": compiled.collectives(program.as_text(), devices=mesh.size),
+    }
+    serve(about, lambda _: {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Figures of accelerators, each from a public source; those without one are left out.
+
+Sources, as they were read in November 2026:
+  [v4] cloud.google.com/tpu/docs/v4, and [v5e], [v5p], [v6e] beside it: memory and its bandwidth,
+    peak, chips a pod and a host, for v5e and v5p the network of a host. Where they state a chip's
+    "bidirectional inter-chip interconnect bandwidth", half of it leaves the chip: 400 GB/s (v5e),
+    800 (v6e), 1,200 (v5p).
+  [tpus] jax-ml.github.io/scaling-book/tpus, tables under "Key Takeaways": links of v4 (6 of 45 GB/s
+    each way), chips a host, and 25 GB/s a host as the typical network of a data centre.
+  [gpus] jax-ml.github.io/scaling-book/gpus, "Summary of GPU specs" and "Networking": memory and its
+    bandwidth, NVLink's bandwidth each way, GPUs a node, what leaves a node of H100 or B200, and
+    B200's peak.
+  [dense] ttsugriy.github.io/distributed-training-book/appendices/hardware-assumptions: dense
+    bfloat16 peaks (NVIDIA prints twice of them, "with sparsity") and the H100's memory bandwidth.
+"""
+
+from typing import NamedTuple
+
+from mlimages_jax.plan import PlanError
+
+
+class Chip(NamedTuple):
+    """One accelerator and what connects it to others; bandwidths are one way.
+
+    Attributes:
+        title: for people.
+        memory: bytes.
+        flops: dense bfloat16 operations a second at the peak.
+        bandwidth: bytes a second of the memory.
+        link: bytes a second that leave a chip for the others of its domain.
+        domain: chips that are connected so: a node of GPUs, a pod of TPUs.
+        host_chips: chips of one host.
+        network: bytes a second that leave a host for other domains; None: no source found.
+        sources: keys of the module's docstring.
+    """
+
+    title: str
+    memory: float
+    flops: float
+    bandwidth: float
+    link: float
+    domain: int
+    host_chips: int
+    network: float | None
+    sources: str
+
+
+_GIB = 2**30
+CHIPS = {
+    "v4": Chip("TPU v4", 32 * _GIB, 275e12, 1.2e12, 6 * 45e9, 4_096, 4, 25e9, "[v4] [tpus]"),
+    "v5e": Chip("TPU v5e", 16e9, 197e12, 819e9, 200e9, 256, 8, 25e9, "[v5e]"),
+    "v5p": Chip("TPU v5p", 95 * _GIB, 459e12, 2.765e12, 600e9, 8_960, 4, 25e9, "[v5p] [tpus]"),
+    "v6e": Chip("TPU v6e", 32e9, 918e12, 1.638e12, 400e9, 256, 8, 25e9, "[v6e] [tpus]"),
+    "a100": Chip("NVIDIA A100 SXM", 80e9, 312e12, 2.0e12, 300e9, 8, 8, None, "[dense] [gpus]"),
+    "h100": Chip("NVIDIA H100 SXM", 80e9, 989e12, 3.35e12, 450e9, 8, 8, 400e9, "[dense] [gpus]"),
+    "h200": Chip("NVIDIA H200 SXM", 141e9, 989e12, 4.8e12, 450e9, 8, 8, None, "[dense] [gpus]"),
+    "b200": Chip("NVIDIA B200", 192e9, 2.3e15, 8.0e12, 900e9, 8, 8, 400e9, "[gpus]"),
+}
+
+
+def find(name: str) -> Chip:
+    """The chip of that name.
+
+    Raises:
+        PlanError: lists the known ones.
+    """
+    if name not in CHIPS:
+        raise PlanError(f"chip={name!r} is none of {', '.join(CHIPS)}")
+    return CHIPS[name]
+
+
+def collective_seconds(chip: Chip, devices: int, *, moved: float) -> float | None:
+    """How long the devices take at the stated bandwidths to reduce or to gather so many bytes.
+
+    A ring in which every device sends moved * (n - 1) / n bytes uses all its links (a torus with
+    wrap-around, or a switch). Beyond a domain, domains do the same with each other over their
+    hosts' networks while that goes on, so the slower level counts. An all-reduce is a
+    reduce-scatter and an all-gather: it moves twice its bytes. Latency is left out.
+
+    Args:
+        chip: gives the bandwidths.
+        devices: that take part.
+        moved: bytes of the whole array that is scattered or gathered.
+
+    Returns:
+        Seconds; None where the network between domains is not known.
+    """
+    inside = min(devices, chip.domain)
+    seconds = moved * (inside - 1) / inside / chip.link
+    if devices <= chip.domain:
+        return seconds
+    if chip.network is None:
+        return None
+    domains = devices / chip.domain
+    leaving = chip.network * chip.domain / chip.host_chips  # bytes a second and domain
+    return max(seconds, moved * (domains - 1) / domains / leaving)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A plan as text for people: every figure with its unit, what is assumed, and what to change."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
+
+# Pictures a second and CPU core at the crops of pretraining, short side 320, by interpolation:
+# benchmarks/README.md, the input, "per CPU s".
+PICTURES_PER_CORE = {"linear": 751, "area": 487}
+
+
+class Around(NamedTuple):
+    """What a plan needs to be told beside the configuration.
+
+    Attributes:
+        mfu: assumed, see `estimate.make_plan`.
+        host_devices: devices of one host.
+        pictures: in the training split.
+        picture_bytes: of a stored JPEG, on average.
+        price: of a chip for an hour; 0: not known.
+    """
+
+    mfu: float
+    host_devices: int
+    pictures: int
+    picture_bytes: float
+    price: float
+
+
+def report(config: ConfigDict, plan: Plan, around: Around, remedies: Mapping[str, Plan]) -> str:
+    """The whole text.
+
+    Args:
+        config: that was planned for.
+        plan: for it.
+        around: as given.
+        remedies: plans for other values, by the flags that set them; looked at when `plan` does
+            not fit.
+    """
+    hosts = -(-plan.devices // around.host_devices)
+    noun = "host" if hosts == 1 else "hosts"
+    lines = [
+        f"{plan.parameters:,} parameters on {plan.devices} x {plan.chip.title}, {hosts} {noun}; "
+        f"sources of its figures: mlimages_jax/plan/chips.py, {plan.chip.sources}",
+        *_memory(config, plan, remedies),
+        *_step(config, plan, around),
+        *_input(config, plan, around),
+        *_recipe(plan, around),
+        *_checkpoints(config, plan),
+    ]
+    return "\n".join(lines)
+
+
+def _memory(config: ConfigDict, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator[str]:
+    largest = plan.largest
+    pictures = largest.phase.batch_size // plan.devices
+    remat = ", remat" if config.model.remat else ""
+    yield (
+        f"\nMemory of a device: {pictures} pictures of {largest.phase.image_size} px, "
+        f"sharding {config.sharding.name}{remat}"
+    )
+    for name, size in largest.memory.items():
+        if size:
+            yield f"  {name:16} {size / 1e9:8.2f} GB"
+    total = sum(largest.memory.values())
+    share = total / plan.chip.memory
+    yield f"  {'together':16} {total / 1e9:8.2f} GB, {share:.0%} of {plan.chip.memory / 1e9:.1f} GB"
+    if plan.fits:
+        yield "  fits"
+        return
+    yield f"  DOES NOT FIT {USABLE:.0%} of it (the rest is left to the compiler). What would:"
+    fitting = [flags for flags, other in remedies.items() if other.fits]
+    yield from (
+        f"    {flags}" for flags in fitting or ["nothing tried: more devices, fewer pixels"]
+    )
+
+
+def _step(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
+    for each in plan.phases:
+        phase = each.phase
+        yield (
+            f"\nA step of {phase.batch_size:,} pictures of {phase.image_size} px: "
+            f"{each.flops / 1e9:.1f} GFLOP a picture, {each.flops * phase.batch_size / 1e12:,.0f} "
+            "TFLOP"
+        )
+        arithmetic = _ms(each.compute_seconds)
+        yield f"  arithmetic     {arithmetic} at {around.mfu:.0%} of the peak (assumed)"
+        yield f"  memory traffic {_ms(each.traffic_seconds)} at the stated bandwidth"
+        yield (
+            f"  communication  {_ms(each.collective_seconds)} for {each.moved / 1e6:.0f} MB at the "
+            "stated interconnect"
+        )
+        yield (
+            f"  so             {_ms(each.step_seconds)} if they overlap (assumed): "
+            f"{each.images_per_second:,.0f} images/s, limited by {each.limit}"
+        )
+    pictures = min(each.phase.batch_size for each in plan.phases) // plan.devices
+    group = config.group_size or 0
+    if not group or pictures % group:
+        extent = f"groups of {group}" if group else "the whole batch"
+        yield (
+            f"  BatchNorm's statistics of {extent} span devices of {pictures} pictures: every norm "
+            f"reduces across them, forward and backward. A --config.group_size that divides "
+            f"{pictures} avoids it, and changes the training."
+        )
+
+
+def _input(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
+    fastest = max(each.images_per_second for each in plan.phases)
+    rate = fastest * min(around.host_devices, plan.devices) / plan.devices
+    megabytes = rate * around.picture_bytes / 1e6
+    yield (
+        f"\nInput of each host: {rate:,.0f} images/s, {megabytes:,.0f} MB/s "
+        f"of JPEG of {around.picture_bytes / 1e3:.1f} kB"
+    )
+    per_core = PICTURES_PER_CORE.get(config.crop.interpolation)
+    if per_core:
+        yield (
+            f"  {rate / per_core:,.1f} CPU cores at {per_core} images/s each "
+            "(benchmarks/README.md: one core of an AMD EPYC)"
+        )
+
+
+def _recipe(plan: Plan, around: Around) -> Iterator[str]:
+    yield "\nThe whole recipe, without evaluation, compilation and waiting"
+    for each in plan.phases:
+        yield f"  {_phase(each, around)}"
+    seconds = sum(each.seconds for each in plan.phases)
+    chip_hours = seconds / 3600 * plan.devices
+    price = f", {chip_hours * around.price:,.0f} at {around.price} an hour" if around.price else ""
+    yield f"  together {_duration(seconds)}, {chip_hours:,.0f} chip-hours{price}"
+
+
+def _phase(each: PhasePlan, around: Around) -> str:
+    phase = each.phase
+    pictures = (phase.stop - phase.start) * phase.batch_size
+    return (
+        f"steps {phase.start + 1:,} to {phase.stop:,}: {phase.image_size} px, "
+        f"{pictures / around.pictures:.1f} epochs, {pictures * each.flops:.1e} FLOP, "
+        f"{_duration(each.seconds)}"
+    )
+
+
+def _checkpoints(config: ConfigDict, plan: Plan) -> Iterator[str]:
+    settings = config.checkpoint
+    kept = min(settings.keep_latest, config.total_steps // settings.every)
+    if settings.keep_every:
+        kept += config.total_steps // settings.keep_every
+    seconds = settings.every * max(each.step_seconds for each in plan.phases)
+    yield (
+        f"\nCheckpoints: {plan.checkpoint / 1e6:,.0f} MB each, every {settings.every:,} steps "
+        f"({_duration(seconds)}); up to {kept} kept, {kept * plan.checkpoint / 1e9:.1f} GB"
+    )
+
+
+def _ms(seconds: float | None) -> str:
+    return "  unknown" if seconds is None else f"{seconds * 1e3:7.2f} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 4 * 86_400 else f"{seconds / 86_400:.1f} days"

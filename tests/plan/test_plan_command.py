@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.small_run import ROOT
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", "mlimages_jax.plan", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_plan_without_data_or_accelerator():
+    ended = _run("--config=configs/pretrain.py", "--devices=64", "--chip=h100", "--price=2")
+    assert ended.returncode == 0, ended.stderr
+    text = ended.stdout
+    assert "no data set at data/ml_images" in text
+    assert "65,375,326 parameters on 64 x NVIDIA H100 SXM, 8 hosts" in text
+    assert "\n  fits\n" in text
+    assert "47.2 GFLOP a picture" in text
+    assert "steps 1 to 257,955: 224 px, 60.0 epochs" in text
+    assert " at 2.0 an hour" in text
+
+
+def test_what_does_not_fit_is_told_with_what_would():
+    ended = _run(
+        "--config=configs/pretrain.py", "--config.batch_size=256", "--devices=1", "--chip=v5e"
+    )
+    assert ended.returncode == 1
+    lines = ended.stdout.splitlines()
+    assert "Memory of a device: 256 pictures of 224 px, sharding replicated" in lines
+    first = next(number for number, line in enumerate(lines) if "DOES NOT FIT" in line)
+    assert lines[first + 1 : first + 4] == [
+        "    --config.model.remat=True",
+        "    --config.model.remat=True --config.sharding.name=full",
+        "",
+    ]
+
+
+def test_groups_over_several_devices_are_pointed_out():
+    ended = _run("--config=configs/pretrain.py", "--devices=512", "--chip=v5p")
+    assert "statistics of groups of 32 span devices of 8 pictures" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--devices=8", "--chip=none"), "chip='none' is none of v4"),
+        (("--devices=100", "--chip=h100"), "batch_size=4096 is not divisible by 100 devices"),
+    ],
+)
+def test_mistakes_end_with_a_line(arguments, message):
+    ended = _run("--config=configs/pretrain.py", *arguments)
+    assert ended.returncode == 1
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_compiler_is_asked():
+    """A small network on two virtual devices."""
+    ended = _run(
+        "--config=configs/quickstart.py",
+        "--config.task=train",
+        "--classes=24",
+        "--pictures=1000",
+        "--devices=2",
+        "--chip=h100",
+        "--config.group_size=32",
+        "--config.model.stage_sizes=(1,)",
+        "--config.model.stage_widths=(64,)",
+        "--check=cpu",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "XLA for cpu, compiled in" in ended.stdout
+    assert "all-reduce" in ended.stdout
