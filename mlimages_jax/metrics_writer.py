@@ -3,11 +3,18 @@
 
 import json
 import math
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 from etils import epath
 from tensorboardX import SummaryWriter
+
+from mlimages_jax.remote_files import append_line, is_remote
+
+EVENTS_SECONDS = 120  # between two copies of the events to object storage
 
 
 class MetricsWriter:
@@ -15,6 +22,10 @@ class MetricsWriter:
 
     After a restart the steps since the last checkpoint are written again: the last line of a step
     counts, and TensorBoard is told to forget the earlier ones.
+
+    On object storage the events are copied there now and then; a killed run lacks the last ones.
+    tensorboardX could write there too, in a thread; but when that fails once, the thread ends and
+    the training waits for it for ever.
     """
 
     def __init__(self, workdir: epath.PathLike, *, start_step: int):
@@ -24,20 +35,34 @@ class MetricsWriter:
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        self._events = SummaryWriter(str(folder / "events"), purge_step=start_step)
+        self._events_folder = folder / "events"
+        self._local = tempfile.TemporaryDirectory() if is_remote(folder) else None
+        where = self._local.name if self._local else str(self._events_folder)
+        self._events = SummaryWriter(where, purge_step=start_step)
+        self._next_copy = time.monotonic() + EVENTS_SECONDS
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values of a step; nan and infinity become null, as JSON has neither."""
         if not self._active:
             return
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+        append_line(self._path, json.dumps({"step": step, **finite}))
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
+        if self._local and time.monotonic() >= self._next_copy:
+            self._copy_events(self._local.name)
 
     def close(self) -> None:
         """Finishes the events file."""
-        if self._active:
-            self._events.close()
+        if not self._active:
+            return
+        self._events.close()
+        if self._local:
+            self._copy_events(self._local.name)
+            self._local.cleanup()
+
+    def _copy_events(self, folder: str) -> None:
+        for file in Path(folder).iterdir():
+            (self._events_folder / file.name).write_bytes(file.read_bytes())
+        self._next_copy = time.monotonic() + EVENTS_SECONDS

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A PNG of pictures with their true tags and what a model says, for people to look at."""
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 _SMALLEST_WIDTH = 180  # smaller pictures are enlarged, so that there is room for a tag below
@@ -18,13 +19,13 @@ _Line = tuple[str, str, tuple[int, int, int]]  # text that may be shortened, the
 
 
 def save_grid(
-    path: str | Path,
+    path: epath.PathLike,
     images: np.ndarray,
     *,
     true_tags: Sequence[Sequence[str]],
     predicted_tags: Sequence[Sequence[tuple[str, float, bool]]],
     columns: int = 6,
-) -> Path:
+) -> epath.Path:
     """Writes the grid.
 
     Args:
@@ -59,9 +60,11 @@ def save_grid(
             left = _GAP + column * (width + _GAP)
             grid.paste(pictures[index], (left, int(top)))
             _write(grid, captions[index], left=left, top=int(top) + height + 4, width=width)
-    path = Path(path)
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(path, format="PNG")
+    file = io.BytesIO()
+    grid.save(file, format="PNG")
+    path.write_bytes(file.getvalue())
     return path
 
 

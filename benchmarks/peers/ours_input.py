@@ -26,7 +26,7 @@ def main() -> None:
 
     serve_batches(
         pipeline.training_batches(
-            records,
+            [records],
             views.TrainingView(given["size"], **settings),
             batch_size=given["batch"],
             max_labels=data.max_labels,

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Grain pipelines: records to numpy batches, and numpy batches to global arrays.
 
-The order of the data is a function of (seed, global batch size, step): a process takes every
-`process_count`-th batch of batch_size / process_count records from one global order, so that the
-global batch of a step is the same for any number of processes, and training continues at any step
-without any state of the iterator.
+The order of the data is a function of (seed, global batch size, step), see `order`: the global
+batch of a step is the same for any number of processes, and training continues at any step without
+any state of the iterator.
 
 Threads, not processes: decoding and resizing release Python's lock, threads start in 0.1 s and die
 with the program.
@@ -14,7 +13,7 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -28,11 +27,12 @@ from jax.sharding import Mesh
 from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
 from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.remote_files import append_line, is_remote
 
 NumpyBatch = dict[str, np.ndarray]
-ENDLESS = 2**50  # pictures; grain's own endless repeat overflows when it is sliced
 
 
 class TooManyBadPicturesError(RuntimeError):
@@ -43,12 +43,15 @@ class BadPictures:
     """Counts and lists the pictures that could not be decoded; thread-safe.
 
     Args:
-        path: a tab-separated file (name, reason, message) to append to; None only counts.
+        path: a tab-separated file (name, reason, message) to append to; None only counts. On
+            object storage each of several processes has its own, bad_pictures_0.tsv and so on.
         limit: one more distinct picture ends the run.
     """
 
     def __init__(self, path: epath.PathLike | None = None, *, limit: int = 1000):
         self.path = epath.Path(path) if path else None
+        if self.path and is_remote(self.path) and jax.process_count() > 1:
+            self.path = self.path.with_stem(f"{self.path.stem}_{jax.process_index()}")
         self.limit = limit
         self.names: set[str] = set()
         self._lock = threading.Lock()
@@ -65,8 +68,7 @@ class BadPictures:
             self.names.add(name)
             logging.warning("skipped picture %s: %s: %s", name, error.reason, error)
             if self.path:
-                with self.path.open("a") as file:
-                    file.write(f"{name}\t{error.reason}\t{error}\n")
+                append_line(self.path, f"{name}\t{error.reason}\t{error}")
             if len(self.names) > self.limit:
                 raise TooManyBadPicturesError(
                     f"{len(self.names)} pictures could not be decoded (limit {self.limit}); "
@@ -75,10 +77,11 @@ class BadPictures:
 
 
 def training_batches(
-    records: RandomAccess,
+    streams: Sequence[RandomAccess],
     view: TrainingView,
     *,
     batch_size: int,
+    num_streams: int = 1,
     max_labels: int,
     seed: int,
     start_step: int = 0,
@@ -92,13 +95,17 @@ def training_batches(
     """Endless training batches of one process, from a step on.
 
     Args:
-        records: serialised records, all of them on every process.
+        streams: serialised records of the streams that this process has rows of, those of
+            `Rows.streams`; the one stream of all records is the order `global`. Streams of unequal
+            length go through their own epochs, each picture once in each.
         view: cuts the pictures.
         batch_size: global; the batches have batch_size / process_count rows.
+        num_streams: of the job; rows of a batch come from each in turn, in equal numbers.
         max_labels: L.
         seed: of order and crops; every epoch is shuffled anew.
         start_step: the batch that comes first, counted from `first_picture`.
-        first_picture: pictures of the order that were taken before, in batches of another size.
+        first_picture: pictures of the order that were taken before, in batches of another size;
+            from all streams alike.
         bad_pictures: records what could not be decoded; such rows are black and outside the mask.
         process_index: of this process.
         process_count: of the job.
@@ -106,11 +113,19 @@ def training_batches(
         prefetch: batches held ready, at least one a thread.
 
     Raises:
-        ValueError: when the batch is not divisible by the processes, or there are no records.
+        ValueError: when the batch is not divisible by the processes or the streams, a stream has no
+            records, or there are not as many as `Rows.streams` says.
     """
-    if batch_size % process_count:
-        raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes")
-    if not len(records):
+    rows = Rows(
+        batch_size=batch_size,
+        num_streams=num_streams,
+        process_index=process_index,
+        process_count=process_count,
+        first_picture=first_picture + start_step * batch_size,
+    )
+    if len(streams) != len(rows.streams):
+        raise ValueError(f"got {len(streams)} streams for {rows.streams} of {num_streams}")
+    if not all(map(len, streams)):
         raise ValueError("the training split has no records")
     bad = bad_pictures or BadPictures()
 
@@ -124,18 +139,16 @@ def training_batches(
             bad=bad,
         )
 
-    dataset = (
+    shuffled = [
         grain.MapDataset.source(records)
-        .seed(seed)
+        .seed(seed_of(number, seed))
         .shuffle()
-        .repeat(ENDLESS // len(records) + 1)
+        .repeat()
         .random_map(load)
-    )
-    if first_picture:
-        dataset = dataset[first_picture:]
-    dataset = dataset.batch(batch_size // process_count)
-    first = start_step * process_count + process_index
-    return _iterate(dataset[first::process_count], num_threads=num_threads, prefetch=prefetch)
+        for number, records in zip(rows.streams, streams, strict=True)
+    ]
+    dataset = grain.MapDataset.select_from_datasets(shuffled, rows).batch(len(rows.in_batch))
+    return _iterate(dataset, num_threads=num_threads, prefetch=prefetch)
 
 
 def evaluation_batches(

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A built data set on disk: its metadata, its shards, and one parsed record."""
 
+import concurrent.futures
 import dataclasses
 import json
+import os
+import resource
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +15,8 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data import NO_LABEL
+from mlimages_jax.data.local_shards import LocalCopyError, copy_shards, local_path
+from mlimages_jax.data.streams import cut
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
 To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
@@ -25,8 +31,13 @@ and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
 
 
+_READABLE = ("", "gs")  # schemes that array_record reads by itself
+_OTHER_FILES = 256  # open files beside those of records
+_THREADS = 32  # that look whether files are there
+
+
 class DataSetError(ValueError):
-    """A built data set that lacks a split, or whose metadata cannot be."""
+    """A built data set that lacks a split or a file, or whose metadata cannot be."""
 
 
 class Shard(NamedTuple):
@@ -55,24 +66,34 @@ class DataSet:
         max_labels: the largest number of labels of one picture, L.
         unlisted: the target of a class that a picture does not list: 0.0, it is absent, or -1.0,
             nobody looked.
+        copy_to: a local folder to which files of records are copied before they are read; empty:
+            they are read where they are.
     """
 
     folder: epath.Path
     num_classes: int
     max_labels: int
     unlisted: float
+    copy_to: str = ""
 
     @classmethod
-    def open(cls, folder: epath.PathLike) -> "DataSet":
-        """Reads the metadata.
+    def open(cls, folder: epath.PathLike, *, copy_to: str = "") -> "DataSet":
+        """Reads the metadata, from a local folder or from gs:// and what else `epath` reads.
 
         Raises:
             FileNotFoundError: when the folder is no built data set; says how to make one.
-            DataSetError: when its metadata say something else than 0 or -1 about unlisted classes.
+            DataSetError: when its metadata say something else than 0 or -1 about unlisted classes,
+                or what reads such a folder is not installed.
         """
         folder = epath.Path(folder)
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
-            if not (folder / name).exists():
+            try:
+                there = (folder / name).exists()
+            except ImportError as error:
+                raise DataSetError(
+                    f"{folder}: {error}. For gs:// that is pip install 'mlimages-jax[gcs]'"
+                ) from error
+            if not there:
                 data_dir = folder.parents[2] if len(folder.parents) > 2 else "data"
                 raise FileNotFoundError(
                     HOW_TO_GET_DATA.format(folder=folder, missing=name, data_dir=data_dir)
@@ -84,7 +105,8 @@ class DataSet:
                 f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
                 "(unknown): build the data set again"
             )
-        return cls(folder, metadata["num_classes"], metadata["max_labels"], float(unlisted))
+        sizes = metadata["num_classes"], metadata["max_labels"]
+        return cls(folder, *sizes, unlisted=float(unlisted), copy_to=copy_to)
 
     @property
     def dictionary(self) -> epath.Path:
@@ -106,8 +128,8 @@ class DataSet:
             shards.append(Shard(split["name"], number, self.folder / file, length))
         return shards
 
-    def records(self, split: str) -> "Records":
-        """The serialised records of a split, random access.
+    def shards_of(self, split: str) -> list["Shard"]:
+        """The files of a split.
 
         Raises:
             DataSetError: when the data set has no such split.
@@ -120,7 +142,97 @@ class DataSet:
                 "set with its list or archive of that split, or, to train without evaluation, give "
                 "--config.evaluation.splits='()'"
             )
-        return Records([str(shard.path) for shard in shards[split]])
+        return shards[split]
+
+    def num_records(self, split: str) -> int:
+        """How many records a split has, by dataset_info.json alone.
+
+        Raises:
+            DataSetError: when the data set has no such split.
+        """
+        return sum(shard.num_records for shard in self.shards_of(split))
+
+    def records(self, split: str) -> "Records":
+        """The serialised records of a split, random access.
+
+        Raises:
+            DataSetError: when the data set has no such split, a file is missing or cannot be
+                copied.
+        """
+        (records,) = self.streams(split, count=1, served=range(1))
+        return records
+
+    def streams(self, split: str, *, count: int, served: Sequence[int]) -> list["Records"]:
+        """Some of `count` fixed parts of a split, each of whole files; copies and opens no others.
+
+        Which files go together is decided by `streams.cut`.
+
+        Args:
+            split: its name.
+            count: of parts.
+            served: the numbers of those wanted.
+
+        Raises:
+            DataSetError: as for `records`, and for fewer files than parts.
+        """
+        shards = self.shards_of(split)
+        if len(shards) < count:
+            raise DataSetError(
+                f"{self.folder} has {len(shards)} files of {split!r}, too few for {count} streams "
+                "(config.data.order=streams has one a group: batch_size / group_size). Build the "
+                f"set again with --num_shards={count} or a multiple, or use "
+                "--config.data.order=global"
+            )
+        parts = cut([shard.num_records for shard in shards], count)
+        mine = [[shards[number] for number in parts[stream]] for stream in served]
+        self._make_ready([shard for part in mine for shard in part])
+        return [Records([self._where(shard) for shard in part]) for part in mine]
+
+    def _make_ready(self, shards: Sequence["Shard"]) -> None:
+        """Copies the files, or sees that they are there; raises DataSetError."""
+        if self.copy_to:
+            try:
+                copy_shards([shard.path for shard in shards], self.copy_to)
+            except (LocalCopyError, FileNotFoundError) as error:
+                raise DataSetError(str(error)) from error
+        else:
+            scheme = os.fspath(self.folder).partition("://")[0]
+            if "://" in os.fspath(self.folder) and scheme not in _READABLE:
+                raise DataSetError(
+                    f"{self.folder}: records cannot be read from {scheme}:// directly: set "
+                    "config.data.copy_to to a folder of a local disk, and they are copied once"
+                )
+            with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+                there = list(pool.map(lambda shard: shard.path.exists(), shards))
+            if not all(there):
+                raise DataSetError(
+                    f"{shards[there.index(False)].path} is missing, and {there.count(False) - 1} "
+                    f"others of {len(shards)} files: get them from where the set was built, or "
+                    "build it again"
+                )
+        _allow_open_files(len(shards))
+
+    def _where(self, shard: "Shard") -> str:
+        """A file and its records as array_record takes them; so it need not open it to count."""
+        path = local_path(shard.path, self.copy_to) if self.copy_to else shard.path
+        return f"{os.fspath(path)}[0:{shard.num_records}]"
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises the limit of open files, of which array_record keeps one for every file of records.
+
+    Raises:
+        DataSetError: when the system does not let this process have so many.
+    """
+    needed = count + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        if hard != resource.RLIM_INFINITY and needed > hard:
+            raise DataSetError(
+                f"{count:,} files of records are read and {hard:,} files may be open: raise the "
+                "limit (ulimit -n), or use --config.data.order=streams on more hosts"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class RandomAccess(Protocol):

@@ -5,39 +5,26 @@ import itertools
 import jax
 import numpy as np
 import pytest
-import simplejpeg
-from tensorflow_datasets.proto import tf_example_pb2
+from record_files import picture, record
 
 from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL, pipeline, views
+from mlimages_jax.data.decode import BadPicture
+from tests import bucket
 
 SIZE, MAX_LABELS = 16, 3
-
-
-def _record(name: str, jpeg: bytes, labels: dict[int, float]) -> bytes:
-    example = tf_example_pb2.Example()
-    feature = example.features.feature
-    feature["name"].bytes_list.value.append(name.encode())
-    feature["image"].bytes_list.value.append(jpeg)
-    feature["labels"].int64_list.value.extend(labels)
-    feature["confidences"].float_list.value.extend(labels.values())
-    return example.SerializeToString()
-
-
-def _picture(value: int, height: int = 40, width: int = 60) -> bytes:
-    return simplejpeg.encode_jpeg(np.full((height, width, 3), value, np.uint8), quality=95)
 
 
 @pytest.fixture(scope="module")
 def records() -> list[bytes]:
     """Ten grey pictures; picture i has the grey value 20 i and the label i."""
-    return [_record(f"{i}.jpg", _picture(20 * i), {i: 1.0}) for i in range(10)]
+    return [record(f"{i}.jpg", picture(20 * i), {i: 1.0}) for i in range(10)]
 
 
 def _batches(records, count, **kwargs):
     view = views.TrainingView(SIZE)
     arguments = {"batch_size": 4, "max_labels": MAX_LABELS, "seed": 5, "num_threads": 2} | kwargs
-    return list(itertools.islice(pipeline.training_batches(records, view, **arguments), count))
+    return list(itertools.islice(pipeline.training_batches([records], view, **arguments), count))
 
 
 def _stack(batches):
@@ -87,7 +74,7 @@ def test_a_batch_that_processes_do_not_divide_is_refused(records):
 
 
 def test_a_broken_picture_is_masked_listed_once_and_limited(records, tmp_path):
-    broken = [*records, _record("broken.jpg", _picture(9)[:-30], {1: 1.0})]
+    broken = [*records, record("broken.jpg", picture(9)[:-30], {1: 1.0})]
     bad = pipeline.BadPictures(tmp_path / "bad.tsv", limit=1)
     rows = _stack(_batches(broken, 11, bad_pictures=bad))
     assert (~rows["mask"]).sum() == 4
@@ -95,17 +82,30 @@ def test_a_broken_picture_is_masked_listed_once_and_limited(records, tmp_path):
     assert (rows["labels"][~rows["mask"]] == NO_LABEL).all()
     (line,) = (tmp_path / "bad.tsv").read_text().splitlines()
     assert line.startswith("broken.jpg\ttruncated\t")
-    two = [*broken, _record("empty.jpg", b"", {1: 1.0})]
+    two = [*broken, record("empty.jpg", b"", {1: 1.0})]
     with pytest.raises(pipeline.TooManyBadPicturesError, match=r"2 pictures.*limit 1"):
         _batches(two, 6, bad_pictures=bad)
 
 
+@pytest.mark.parametrize(("count", "name"), [(1, "bad.tsv"), (4, "bad_2.tsv")])
+def test_processes_do_not_list_into_one_object(tmp_path, monkeypatch, count, name):
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    monkeypatch.setattr(jax, "process_index", lambda: count // 2)
+    with bucket.in_folder(tmp_path) as place:
+        bad = pipeline.BadPictures(place / "run/bad.tsv")
+        bad.add("a.jpg", BadPicture("empty", "no bytes"))
+        bad.add("b.jpg", BadPicture("empty", "no bytes"))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [name]
+    lines = (tmp_path / "run" / name).read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["a.jpg", "b.jpg"]
+
+
 def test_more_labels_than_promised_are_an_error():
-    record = _record("full.jpg", _picture(9), dict.fromkeys(range(4), 1.0))
+    full = record("full.jpg", picture(9), dict.fromkeys(range(4), 1.0))
     with pytest.raises(
         ValueError, match=r"full.jpg has 4 labels, metadata.json promises at most 3"
     ):
-        _batches([record], 1)
+        _batches([full], 1)
 
 
 def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
@@ -175,3 +175,30 @@ def test_batches_are_placed_ahead_and_end(records):
     assert len(placed) == 3
     assert placed[0]["image"].sharding == sharding.by_example(mesh)
     assert placed[0]["image"].addressable_shards[0].data.shape == (1, SIZE, SIZE, 3)
+
+
+class Clock:
+    """Stands still unless somebody lets time pass."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_waiting_for_input_is_what_batches_take_and_nothing_else(records, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pipeline, "time", clock)
+
+    def late():
+        for batch, seconds in zip(_batches(records, 4), (5.0, 0.0, 2.0, 0.25), strict=True):
+            clock.now += seconds
+            yield batch
+
+    batches = pipeline.DeviceBatches(late(), sharding.make_mesh(jax.devices()[:4]))
+    waited = []
+    for _ in batches:
+        clock.now += 100.0  # a step
+        waited.append(batches.seconds_waited)
+    assert waited == [5.0, 7.0, 7.25, 7.25], "a batch ahead is waited for before it is used"

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Copies of a data set's files on a local disk: object storage is slow at reading single records.
+
+A copy lies under its own whole path, so that sets never mix. It is taken for complete when size and
+time of last change (whole seconds) are those of its source, rsync's quick check; otherwise it is
+made anew. A file has its name only when it is complete.
+"""
+
+import concurrent.futures
+import errno
+import fcntl
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+from etils import epath
+
+_THREADS = 8  # files at the same time: one stream of object storage is far below the network's rate
+_BLOCK = 2**24  # bytes
+_LOG_SECONDS = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LocalCopyError(OSError):
+    """A copy that cannot be made; the message says which and why."""
+
+
+class _Copy(NamedTuple):
+    """A file to copy: its source, its own place, and the source's size and time of change."""
+
+    source: epath.Path
+    target: Path
+    size: int
+    changed: int
+
+    @property
+    def unfinished(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.copying")
+
+    def is_complete(self) -> bool:
+        """Whether it is there, as the quick check sees it."""
+        try:
+            found = self.target.stat()
+        except FileNotFoundError:
+            return False
+        return (found.st_size, int(found.st_mtime)) == (self.size, self.changed)
+
+    def bytes_left(self) -> int:
+        """What it still needs on the disk; another process may be copying it."""
+        try:
+            return max(0, self.size - self.unfinished.stat().st_size)
+        except FileNotFoundError:
+            return self.size
+
+
+def local_path(source: epath.PathLike, copy_to: epath.PathLike) -> Path:
+    """Where the copy of a file is: gs://bucket/set/file in copy_to/gs/bucket/set/file."""
+    name = os.fspath(source)
+    name = name.replace("://", "/") if "://" in name else os.path.abspath(name)  # noqa: PTH100
+    return Path(copy_to, name.lstrip("/"))
+
+
+def copy_shards(sources: Sequence[epath.Path], copy_to: epath.PathLike) -> None:
+    """Copies the files that are not there yet; several processes may do so at the same time.
+
+    Args:
+        sources: files, on whatever `epath` reads.
+        copy_to: a folder of a local disk, see `local_path`.
+
+    Raises:
+        FileNotFoundError: a source is missing.
+        LocalCopyError: the disk is too small, or a copy fails.
+    """
+    begin = time.perf_counter()
+    folder = Path(copy_to)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalCopyError(f"{error}: name another folder in config.data.copy_to") from error
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        copies = list(pool.map(lambda source: _look(source, folder), sources))
+        left = [copy for copy in copies if not copy.is_complete()]
+        if not left:
+            logging.info("all %d files are in %s", len(copies), folder)
+            return
+        _check_space(left, folder)
+        progress = _Progress(len(left), sum(copy.size for copy in left), folder, begin)
+        tasks = [pool.submit(_make, copy, progress) for copy in left]
+        try:
+            for task in concurrent.futures.as_completed(tasks):
+                task.result()
+        except OSError as error:
+            for task in tasks:
+                task.cancel()
+            if error.errno in _FULL:
+                _check_space(left, folder, full=True)
+            raise
+    progress.finish()
+
+
+def _look(source: epath.Path, folder: Path) -> _Copy:
+    """Finds size and time of change of a source."""
+    try:
+        if "://" in os.fspath(source):
+            found = source.stat()
+            size, changed = found.length, found.mtime
+        else:  # etils asks for the owner's name too, which fails where a container knows none
+            here = os.stat(source)  # noqa: PTH116
+            size, changed = here.st_size, int(here.st_mtime)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{source} is missing: get it from where the data set was built, or build it again"
+        ) from error
+    return _Copy(source, local_path(source, folder), size, changed)
+
+
+def _check_space(left: Sequence[_Copy], folder: Path, *, full: bool = False) -> None:
+    """Raises LocalCopyError when the files do not fit (or `full`: the disk has said so)."""
+    needed = sum(copy.bytes_left() for copy in left if not copy.is_complete())
+    free = shutil.disk_usage(folder).free
+    if full or needed > free:
+        raise LocalCopyError(
+            f"{folder} is full: {len(left):,} files of this process still need {needed / 1e9:,.2f} "
+            f"GB, and {free / 1e9:,.2f} GB are free. Make room, name a folder on a larger disk in "
+            "config.data.copy_to, or let every process need less: config.data.order=streams on "
+            "more hosts"
+        )
+
+
+def _make(copy: _Copy, progress: "_Progress") -> None:
+    """Copies one file, unless another process or thread has done so by the time it is our turn.
+
+    The lock is on the unfinished file. That is only removed when the copy is complete, and whoever
+    waited for it looks again: nobody writes to a file that is gone.
+    """
+    copy.target.parent.mkdir(parents=True, exist_ok=True)
+    with copy.unfinished.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+        if copy.is_complete():
+            copy.unfinished.unlink(missing_ok=True)
+            progress.add(copy.size)
+        else:
+            file.truncate(0)
+            written = 0
+            with copy.source.open("rb") as source:
+                while block := source.read(_BLOCK):
+                    written += file.write(block)
+                    progress.add(len(block))
+            if written != copy.size:
+                raise LocalCopyError(
+                    f"{copy.source}: {written:,} of {copy.size:,} bytes came: start again"
+                )
+            file.flush()
+            os.fsync(file.fileno())
+            os.utime(file.fileno(), (copy.changed, copy.changed))
+            copy.unfinished.replace(copy.target)
+    progress.add_file()
+
+
+class _Progress:
+    """Tells every few seconds how far the copying is; thread-safe."""
+
+    def __init__(self, num_files: int, num_bytes: int, folder: Path, begin: float):
+        self._num_files, self._num_bytes, self._folder = num_files, num_bytes, folder
+        self._begin = begin
+        self._files = self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, num_bytes: int) -> None:
+        with self._lock:
+            self._bytes += num_bytes
+            rate = self._bytes / (time.perf_counter() - self._begin)
+            logging.log_every_n_seconds(
+                logging.INFO,
+                "copying to %s: %d of %d files, %.2f of %.2f GB, %.0f MB/s, %.0f s left",
+                _LOG_SECONDS,
+                self._folder, self._files, self._num_files, self._bytes / 1e9,
+                self._num_bytes / 1e9, rate / 1e6, (self._num_bytes - self._bytes) / max(rate, 1),
+            )  # fmt: skip
+
+    def add_file(self) -> None:
+        with self._lock:
+            self._files += 1
+
+    def finish(self) -> None:
+        seconds = time.perf_counter() - self._begin
+        logging.info(
+            "copied %d files to %s: %.2f GB in %.0f s, %.0f MB/s",
+            self._files, self._folder, self._bytes / 1e9, seconds, self._bytes / seconds / 1e6,
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`config.data.order` and `config.data.copy_to`, from the configuration to a whole training."""
+
+import jax
+import numpy as np
+import pytest
+import record_files
+from small_run import small_config
+
+from mlimages_jax import configure
+from mlimages_jax.train import train
+
+ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
+
+
+def test_there_is_a_stream_a_group():
+    config = small_config("", batch_size=32, group_size=4)
+    assert configure.num_streams(config) == 1
+    config.data.order = "streams"
+    assert configure.num_streams(config) == 8
+    config.group_size = 0
+    assert configure.num_streams(config) == 1, "the whole batch is one group"
+
+
+def test_an_unknown_order_is_refused():
+    config = small_config("", **{"data.order": "random"})
+    with pytest.raises(configure.ConfigError, match="'random' is neither 'global' nor 'streams'"):
+        configure.num_streams(config)
+
+
+def test_streams_and_another_batch_are_refused():
+    changes = {"resize": ((4, 48, 8),), "loss.name": "sigmoid"}
+    config = small_config("", batch_size=16, **changes)
+    assert len(configure.phases(config)) == 2
+    config.data.order = "streams"
+    with pytest.raises(configure.ConfigError, match=r"batch size in config\.resize must stay"):
+        configure.phases(config)
+    config.resize = ((4, 48, 16),)
+    assert len(configure.phases(config)) == 2
+
+
+def test_a_restart_may_copy_but_not_change_the_order():
+    saved = configure.values(small_config("here"))
+    moved = {"data.copy_to": "/ssd", "data.folder": "there"}
+    configure.check_unchanged(saved, configure.values(small_config("here", **moved)))
+    other = configure.values(small_config("here", **{"data.order": "streams"}))
+    with pytest.raises(configure.ConfigError, match=r"data\.order: 'global' in the checkpoint"):
+        configure.check_unchanged(saved, other)
+
+
+@pytest.mark.slow
+def test_streams_copied_and_continued_with_larger_pictures_end_in_the_same_bits(tmp_path):
+    """In one go, from where the set is; and in two, from copies: 4 streams, two picture sizes."""
+    folder = record_files.write_set(tmp_path / "set", (7,) * 8)
+    changes = ALONE | {"data.order": "streams", "resize": ((5, 40, 16),), "total_steps": 8}
+    whole = train(small_config(folder, **changes), tmp_path / "whole")
+    copies = {"data.copy_to": str(tmp_path / "ssd")}
+    parts = changes | copies
+    train(small_config(folder, **parts | {"total_steps": 6}), tmp_path / "parts")
+    for path in record_files.files_of(folder):
+        assert list((tmp_path / "ssd").rglob(path.name)), "all are copied"
+    continued = train(small_config(folder, **parts), tmp_path / "parts")
+    for mine, other in zip(jax.tree.leaves(continued), jax.tree.leaves(whole), strict=True):
+        if not jax.dtypes.issubdtype(mine.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(mine, other)

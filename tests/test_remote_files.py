@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import pytest
+from etils import epath
+
+from mlimages_jax.remote_files import append_line, is_remote
+from tests import bucket
+
+
+@pytest.mark.parametrize(("path", "remote"), [("gs://bucket/x", True), ("/gs/x", False)])
+def test_a_remote_path_is_a_url(path, remote):
+    assert is_remote(path) == remote
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_line_comes_after_those_before(tmp_path, place):
+    with bucket.in_folder(tmp_path) as remote:
+        file = (remote if place == "bucket" else tmp_path) / "lines.txt"
+        for line in ("one", "zwölf", "three"):
+            append_line(file, line)
+    assert (tmp_path / "lines.txt").read_bytes() == "one\nzwölf\nthree\n".encode()
+
+
+def test_on_a_disk_nothing_is_written_again(tmp_path, monkeypatch):
+    """What stands there cannot be lost, also when the disk is full."""
+    path = epath.Path(tmp_path / "lines.txt")
+    path.write_text("one\n")
+    for name in ("read_bytes", "write_bytes"):
+        monkeypatch.setattr(type(path), name, _fail)
+    append_line(path, "two")
+    assert path.read_text() == "one\ntwo\n"
+
+
+def test_an_error_while_reading_leaves_an_object_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "lines.txt").write_text("one\n")
+    with bucket.in_folder(tmp_path) as remote:
+        monkeypatch.setattr(type(remote), "read_bytes", _fail)
+        with pytest.raises(ConnectionError):
+            append_line(remote / "lines.txt", "two")
+    assert (tmp_path / "lines.txt").read_text() == "one\n"
+
+
+def _fail(*_):
+    raise ConnectionError
