@@ -8,15 +8,19 @@ number of processes or devices; the position in the data is `step`.
 
 import contextlib
 import dataclasses
-import os
+import time
+from collections.abc import Iterator
+from logging import Handler, LogRecord
 from types import TracebackType
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mlimages_jax.models import architecture
+from mlimages_jax.remote_files import is_remote
 from mlimages_jax.state import TrainState
 
 HEAD = "head"  # the module whose shape follows the number of classes
@@ -25,6 +29,20 @@ MAX_LISTED = 40  # differences that an error lists
 
 class CheckpointMismatchError(ValueError):
     """A checkpoint and the configured state differ in names, shapes or dtypes."""
+
+
+class CheckpointWriteError(RuntimeError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
+class _Failure(Handler):
+    """Takes the error of a save in the background from the log, where Orbax tells it first."""
+
+    error: BaseException | None = None
+
+    def emit(self, record: LogRecord) -> None:
+        if record.threadName == "async_save" and record.exc_info:
+            self.error = record.exc_info[1]
 
 
 class Checkpoints:
@@ -47,6 +65,8 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=True,
         )
+        self._failure = _Failure()
+        logging.get_absl_logger().addHandler(self._failure)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -57,8 +77,22 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits for a save in progress, also when the run failed."""
-        self._checkpointer.close()
+        """Waits for a save in progress, also when the run failed.
+
+        Raises:
+            CheckpointWriteError: when that fails, unless the run did before.
+        """
+        try:
+            if not isinstance(error, CheckpointWriteError):
+                self._wait()
+                with self._writing():
+                    self._checkpointer.close()
+        except CheckpointWriteError as failed:
+            if error is None:
+                raise
+            logging.error("%s", failed)
+        finally:
+            logging.get_absl_logger().removeHandler(self._failure)
 
     @property
     def steps(self) -> list[int]:
@@ -66,7 +100,7 @@ class Checkpoints:
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def save(self, state: TrainState, *, step: int, config: dict[str, Any]) -> None:
-        """Starts to save; returns when the state is copied and may be donated.
+        """Starts to save, unless the step is saved; returns when the state may be donated.
 
         Args:
             state: to save.
@@ -74,9 +108,48 @@ class Checkpoints:
             config: JSON values kept beside the arrays, compared by `config_of`.
 
         Raises:
-            Exception: the error of the previous save, when that one failed.
+            CheckpointWriteError: this save or the one before failed.
         """
-        self._checkpointer.save_async(step, _tree(state), force=True, custom_metadata=config)
+        if step not in self.steps:
+            self._wait()
+            with self._writing():
+                self._checkpointer.save_async(
+                    step, _tree(state), force=True, custom_metadata=config
+                )
+
+    def check(self) -> None:
+        """Finds out, without waiting, whether the save in the background has failed.
+
+        Raises:
+            CheckpointWriteError: it has.
+        """
+        with self._writing():
+            if self._failure.error is not None:
+                raise self._failure.error
+
+    def _wait(self) -> None:
+        """Waits for the save in the background, and no longer when it has failed.
+
+        Orbax would wait for the other processes then, twenty minutes, before it tells the error.
+        """
+        while self._checkpointer.is_saving_in_progress():
+            self.check()
+            time.sleep(0.01)
+        self.check()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says what to do about a disk that is full or read-only, which comes in many forms."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise CheckpointWriteError(
+                f"a checkpoint could not be written to {self.directory}: {_last_line(error)}. The "
+                "ones before it are whole. Make room there, or make it writable, and start the "
+                "same command again"
+            ) from error
 
     def restore(self, like: TrainState, *, step: int | None = None) -> TrainState:
         """Restores a state into the shardings of `like`.
@@ -260,7 +333,13 @@ def _without_head(weights: dict[str, Any]) -> dict[str, Any]:
 def _steps_in(folder: epath.Path) -> list[int]:
     if not folder.is_dir():
         return []
-    return [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
+    numbered = (child for child in folder.iterdir() if child.name.isdigit())
+    return [int(child.name) for child in numbered if _is_finished(child)]
+
+
+def _is_finished(folder: epath.Path) -> bool:
+    """A local save gets its name when it is done; in a bucket, where nothing is renamed, a mark."""
+    return not is_remote(folder) or ocp.is_orbax_checkpoint(folder)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
@@ -306,10 +385,14 @@ def _describe(tree: Any) -> dict[str, str]:
     }
 
 
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def _absolute(path: epath.PathLike) -> epath.Path:
     """Orbax takes no relative path, and says so only when a save in the background has failed."""
     path = epath.Path(path)
-    return path if "://" in os.fspath(path) else path.expanduser().resolve()
+    return path if is_remote(path) else path.expanduser().resolve()
 
 
 def _is_array(leaf: Any) -> bool:

@@ -19,7 +19,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, predict_pictures, pretrained, sharding, tag_files
+from mlimages_jax import (
+    checkpoints,
+    configure,
+    predict_pictures,
+    preemption,
+    pretrained,
+    sharding,
+    tag_files,
+)
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.data.views import EvaluationView
@@ -114,6 +122,7 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
                 )
             if file:
                 file.append(lines)
+            preemption.check()
         if file:
             file.finish()
     multihost_utils.sync_global_devices("the tags are complete")

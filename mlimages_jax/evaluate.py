@@ -13,7 +13,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mlimages_jax import sharding, steps
+from mlimages_jax import preemption, sharding, steps
 from mlimages_jax.data import pipeline, views
 from mlimages_jax.data.sources import RandomAccess, Record
 from mlimages_jax.losses import Loss
@@ -58,12 +58,21 @@ class Evaluation:
     bad_pictures: pipeline.BadPictures | None = None
     num_threads: int = 4
 
-    def run(self, weights: Weights) -> tuple[dict[str, float], Metrics]:
+    def run(
+        self, weights: Weights, *, check_stop: Callable[[], None] = preemption.check
+    ) -> tuple[dict[str, float], Metrics]:
         """Evaluates parameters and running statistics, without changing anything.
+
+        Args:
+            weights: to evaluate.
+            check_stop: called after every batch, equally often on all processes.
 
         Returns:
             The metrics by name, with `loss`, the mean over examples (left out with other labels,
             which the loss was not made for); and the accumulators.
+
+        Raises:
+            Preempted: by `check_stop`, when the program was asked to end.
         """
         metrics = dataclasses.replace(self.metrics)  # made anew, hence empty
         loss_sum, rows = 0.0, 0
@@ -72,6 +81,7 @@ class Evaluation:
             metrics.update(local_rows(outputs["logits"]), local_rows(outputs["targets"]), mask)
             loss_sum += float(jax.device_get(outputs["loss_sum"]))  # the same on all processes
             rows += int(mask.sum())
+            check_stop()
         metrics = across_processes(metrics)
         rows = int(np.sum(multihost_utils.process_allgather(np.array(rows))))
         loss = {} if self.relabel else {"loss": loss_sum / max(rows, 1)}

@@ -13,7 +13,14 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, evaluation_report, published, sharding
+from mlimages_jax import (
+    checkpoints,
+    configure,
+    evaluation_report,
+    preemption,
+    published,
+    sharding,
+)
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
@@ -22,6 +29,7 @@ from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
+from mlimages_jax.remote_files import append_line
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
 
@@ -52,6 +60,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         ConfigError: the checkpoint does not fit the set, or a value cannot be.
         DataSetError: the set lacks the split.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
+        Preempted: asked to end; what is in the workdir is not done again.
     """
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -79,8 +88,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
             writer.write(subject.step, {f"{name}/{key}": value for key, value in values.items()})
             if jax.process_index() == 0:
                 _write(workdir / str(subject.step) / name, metrics, data, row, values)
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                append_line(results, json.dumps(row))
             logging.info("step %d  %s: %s", subject.step, name, _line(values))
     writer.close()
     table = _tables(config, data, shown)
@@ -129,6 +137,7 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
         fresh = [folder for folder in checkpoints.find(config.checkpoint) if folder not in done]
         if not fresh:
             time.sleep(config.poll_seconds)
+            preemption.check()
             continue
         folder = _agreed(fresh[0])
         done.add(folder)

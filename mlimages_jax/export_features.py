@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, predict_pictures, sharding
+from mlimages_jax import checkpoints, configure, predict_pictures, preemption, sharding
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView
 from mlimages_jax.evaluate import Weights
@@ -140,6 +140,7 @@ def write_parts(
                 number + 1, layout.parts, speed.pictures / speed.seconds,
                 100 * speed.reading / speed.seconds,
             )  # fmt: skip
+        preemption.check()
     writer.wait()
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a person sees of the training steps: a line and scalars a period, read late."""
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -13,6 +14,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
+from mlimages_jax.distributed import STEPS_AHEAD
 from mlimages_jax.metrics_writer import MetricsWriter
 
 
@@ -45,6 +47,7 @@ class Progress:
         self._total_steps = total_steps
         self._every = every
         self._metrics: list[dict[str, Array]] = []
+        self._under_way: collections.deque[Array] = collections.deque(maxlen=STEPS_AHEAD)
         self._rows = 0
         self._finished: list[_Period] = []
         self._start, self._waited_before = time.perf_counter(), 0.0
@@ -63,6 +66,9 @@ class Progress:
         Raises:
             NonFiniteError: when a period that is read holds a loss that is not a number.
         """
+        if len(self._under_way) == STEPS_AHEAD:
+            self._under_way[0].block_until_ready()
+        self._under_way.append(metrics["loss"])
         self._metrics.append(metrics)
         self._rows += batch_size
         if step % self._every and step != self._total_steps:
@@ -87,7 +93,11 @@ class Progress:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves out what happens inside (evaluation, saving) from the clock."""
+        """Leaves out what happens inside (evaluation, saving) from the clock.
+
+        The steps under way are waited for first: their time belongs to the clock.
+        """
+        jax.block_until_ready(list(self._under_way))
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start

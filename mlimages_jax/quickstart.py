@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The quickstart: draws a small data set, trains on it, and says what to look at and try next."""
 
+import jax
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mlimages_jax.train import train
@@ -37,6 +39,9 @@ def quickstart(config: ConfigDict, workdir: epath.PathLike) -> None:
     if not config.data.folder:
         data_dir = epath.Path(workdir) / "data"
         logging.info("drawing the data set `shapes` into %s (once)", data_dir)
-        config.data.folder = str(shapes.build(data_dir))
+        for process in range(jax.process_count()):  # in turn: on a shared disk the first one draws
+            if process == jax.process_index():
+                config.data.folder = str(shapes.build(data_dir))
+            multihost_utils.sync_global_devices(f"drawn by {process}")
     train(config, workdir)
     print(WHAT_NEXT.format(workdir=workdir))

@@ -1,42 +1,55 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The training loop: set up, restore, compile, iterate, evaluate, save."""
 
-import functools
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, sharding, steps
+from mlimages_jax import configure, distributed, preemption, sharding, steps
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.goodput import Goodput
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
+from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
-from mlimages_jax.state import TrainState, abstract_state, create_state, with_weights
-from mlimages_jax.training_evaluation import evaluate_and_log, make_evaluations, write_report
+from mlimages_jax.state import TrainState, memory_line, with_weights
+from mlimages_jax.training_evaluation import (
+    Results,
+    evaluate_and_log,
+    make_evaluations,
+    write_report,
+)
+from mlimages_jax.training_step import TrainingStep, make_training_step
 
 CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
+def train(
+    config: ConfigDict, workdir: epath.PathLike, *, started: float | None = None
+) -> TrainState:
     """Trains as configured and returns the final state.
 
     Started again on the same workdir it goes on from the latest checkpoint, on any number of
-    devices, and ends where an uninterrupted run would have ended.
+    devices, and ends where an uninterrupted run would have ended. Asked to end (`preemption`), it
+    saves and ends on all processes at the same step; an evaluation that is cut short on the way is
+    left out, the one at the end is made after the restart.
 
     Args:
         config: see configs/pretrain.py and configs/finetune.py for every field.
         workdir: checkpoints, metrics and the configuration go here.
+        started: seconds since 1970 at which the program began, for goodput.jsonl.
 
     Raises:
         FileNotFoundError: the data set or `init_from` is missing; says what to do.
@@ -45,121 +58,131 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         DataSetError: the data set lacks a split.
         NonFiniteError: names the last good checkpoint.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
+        CheckpointWriteError: the disk is full or read-only.
+        Preempted: asked to end; all that was trained is saved.
     """
     # ---------- data and mesh
     workdir = epath.Path(workdir)
-    data = DataSet.open(config.data.folder)
-    records = data.records(config.data.train_split)
+    first_process = jax.process_index() == 0
+    goodput = Goodput(workdir / "goodput.jsonl" if first_process else None, started=started)
+    data = open_data(config)
+    pictures = data.num_records(config.data.train_split)
     mesh = sharding.make_mesh()
     phases = configure.phases(config)
     check_sizes(config, phases, mesh)
-    if configure.is_single_label(config) and data.max_labels > 1:
-        raise configure.ConfigError(
-            f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
-            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
-        )
-    _log_layout(config, data, len(records), mesh)
+    _log_layout(config, data, pictures, mesh)
 
     # ---------- model, loss, optimizer
-    model = configure.model(config, num_classes=data.num_classes)
-    loss, count_groups = configure.loss(config)
-    side = config.image_size
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
-    optimizer = configure.optimizer(config, shapes["params"])
-    averaged = config.optimizer.average_decay > 0
-    initial = {"image_size": side, "count_groups": count_groups, "averaged": averaged}
-    like = abstract_state(
-        model, optimizer, mesh=mesh, fsdp_min_size=config.fsdp_min_size or None, **initial
+    training = make_training_step(
+        config, mesh, num_classes=data.num_classes, unlisted=data.unlisted
     )
-    train_step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            model=model,
-            loss=loss,
-            optimizer=optimizer,
-            schedule=configure.schedule(config),
-            augmentation=configure.augmentation(config),
-            mixing=configure.mixup_and_cutmix(config),
-            factors=configure.learning_rate_factors(config, shapes["params"]),
-            average_decay=config.optimizer.average_decay,
-            seed=config.seed,
-            unlisted=data.unlisted,
-        ),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), sharding.replicated(mesh)),
-    )
-    evaluations = make_evaluations(config, data, model, loss, mesh)
+    logging.info("%s", memory_line(training.like))
+    evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
     settings = configure.values(config)
-    with Checkpoints(
-        workdir / "checkpoints",
-        keep_latest=config.checkpoint.keep_latest,
-        keep_every=config.checkpoint.keep_every,
-    ) as checkpoints:
+    with (
+        goodput,
+        goodput.phase("save"),  # what is still to do at the end
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_latest=config.checkpoint.keep_latest,
+            keep_every=config.checkpoint.keep_every,
+        ) as checkpoints,
+        goodput.phase("startup"),
+    ):
         # ---------- restore: 1 own latest, 2 config.init_from, 3 fresh
-        fresh = functools.partial(
-            create_state, model, optimizer, seed=config.seed, like=like, **initial
-        )
-        if checkpoints.steps:
-            configure.check_unchanged(checkpoints.config_of(checkpoints.steps[-1]), settings)
-            state = checkpoints.restore(like)
-            logging.info("continuing from step %d of %s", checkpoints.steps[-1], workdir)
-        elif config.init_from:
-            state = begin_with(config.init_from, fresh, like, data)
-        else:
-            state = fresh()
-        start = int(state.step)
+        with goodput.phase("restore"):
+            if found := restored(checkpoints, settings, training.like):
+                state = found
+            elif config.init_from:
+                state = begin_with(config.init_from, training, data, seed=config.seed)
+            else:
+                state = training.fresh_state(seed=config.seed)
+            start = int(state.step)
+        goodput.restored = goodput.step = start
+        preemption.check()  # here and below: nothing new to save, so one process may end alone
         left = [phase for phase in phases if phase.stop > start]
         if not left:
             logging.info("all %d steps are done", config.total_steps)
 
         # ---------- compile: every size once, before the first step
-        compiled = {
-            phase: compile_step(train_step, like, phase, data.max_labels, mesh) for phase in left
-        }
+        with goodput.phase("compile"):
+            compiled = {phase: compile_step(training, phase, data.max_labels) for phase in left}
+        preemption.check()
+        distributed.meet(f"mlimages_jax/compiled at step {start}")
 
         # ---------- loop
         keep_in_workdir(workdir, settings, data)
+        stop = distributed.StopRequest(mesh)
         writer = MetricsWriter(workdir, start_step=start)
         progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
         inputs = training_inputs(config, data, mesh, workdir)
-        waited = 0.0  # seconds for input, in the phases before
-        try:
-            for phase in left:
-                first = max(start, phase.start)
-                batches = inputs(phase, start_step=first - phase.start)
-                _log_phase(phase, len(records))
-                for step in range(first + 1, phase.stop + 1):
-                    with jax.transfer_guard("disallow"):
-                        state, metrics = compiled[phase](state, next(batches))
-                    progress.add(
-                        step,
-                        metrics,
-                        batch_size=phase.batch_size,
-                        seconds_waited=waited + batches.seconds_waited,
-                    )
-                    last = step == config.total_steps
-                    if last or step % config.checkpoint.every == 0:
-                        with progress.pause():
-                            progress.flush()  # a state that is not finite is never saved
-                            checkpoints.save(state, step=step, config=settings)
-                    if config.evaluate_every and step % config.evaluate_every == 0 and not last:
-                        with progress.pause():
-                            evaluate_and_log(evaluations, state, writer, step)
-                waited += batches.seconds_waited
-        except NonFiniteError as error:
-            good = checkpoints.directory / str(checkpoints.steps[-1]) if checkpoints.steps else None
-            raise NonFiniteError(
-                f"{error}. The last good checkpoint is {good}. Lower the learning rate (in another "
-                "--workdir, with --config.init_from) or look at the data of these steps."
-            ) from error
+        step, waited = start, 0.0  # seconds for input, in the phases before
+
+        def save() -> None:
+            with progress.pause(), goodput.phase("save"):
+                progress.flush()  # a state that is not finite is never saved
+                checkpoints.save(state, step=step, config=settings)
+
+        def evaluate() -> Results:
+            with progress.pause(), goodput.phase("evaluation"):
+                return evaluate_and_log(evaluations, state, writer, step, check_stop=stop.check)
+
+        with _naming_the_last_good(checkpoints), goodput.phase("step"):
+            try:
+                for phase in left:
+                    first = max(start, phase.start)
+                    batches = inputs(phase, start_step=first - phase.start)
+                    _log_phase(phase, pictures)
+                    for step in range(first + 1, phase.stop + 1):
+                        with goodput.phase("input"):
+                            batch = next(batches)
+                        with jax.transfer_guard("disallow"):
+                            state, metrics = compiled[phase](state, batch)
+                        progress.add(
+                            step, metrics, batch_size=phase.batch_size,
+                            seconds_waited=waited + batches.seconds_waited,
+                        )  # fmt: skip
+                        last = step == config.total_steps
+                        if last or step % config.checkpoint.every == 0:
+                            save()
+                        goodput.step = step
+                        if step % config.log_every == 0:
+                            goodput.write()
+                            checkpoints.check()
+                        stop.check()
+                        if config.evaluate_every and step % config.evaluate_every == 0 and not last:
+                            evaluate()
+                    waited += batches.seconds_waited
+                results = evaluate()
+            except Preempted:
+                save()
+                logging.info("asked to end at step %d of %d: saved", step, config.total_steps)
+                raise
+            finally:
+                writer.close()
 
         # ---------- what came out
-        results = evaluate_and_log(evaluations, state, writer, int(state.step))
-        writer.close()
         if results and jax.process_count() == 1:
-            write_report(workdir, config, data, state, evaluations, results)
+            with goodput.phase("evaluation"):
+                write_report(workdir, config, data, state, evaluations, results)
     return state
+
+
+def open_data(config: ConfigDict) -> DataSet:
+    """The data set, which has to suit the loss.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ConfigError: the loss is for one class a picture.
+    """
+    data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
+    if configure.is_single_label(config) and data.max_labels > 1:
+        raise configure.ConfigError(
+            f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
+            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
+        )
+    return data
 
 
 def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
@@ -178,11 +201,26 @@ def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
         raise configure.ConfigError(str(error)) from error
 
 
-def begin_with(
-    path: str, fresh: Callable[[], TrainState], like: TrainState, data: DataSet
-) -> TrainState:
+def restored(
+    checkpoints: Checkpoints, settings: dict[str, Any], like: TrainState
+) -> TrainState | None:
+    """The state of the latest checkpoint, if there is one.
+
+    Raises:
+        ConfigError: it was trained with other settings.
+    """
+    if not checkpoints.steps:
+        return None
+    step = checkpoints.steps[-1]
+    configure.check_unchanged(checkpoints.config_of(step), settings)
+    state = checkpoints.restore(like)
+    logging.info("continuing from %s", checkpoints.directory / str(step))
+    return state
+
+
+def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -> TrainState:
     """A fresh state with the weights of another run, apart from a head for other classes."""
-    weights = restore_weights(path, like)
+    weights = restore_weights(path, training.like)
     logging.info("starting with the parameters of %s", path)
     kept = classes_of(path)
     if kept and Hierarchy.from_file(kept).ids != Hierarchy.from_file(data.dictionary).ids:
@@ -191,18 +229,13 @@ def begin_with(
         logging.info(
             "its classifier is for other classes: a new one for %d begins", data.num_classes
         )
-    return with_weights(fresh(), weights)
+    return with_weights(training.fresh_state(seed=seed), weights)
 
 
-def compile_step(
-    train_step: Any, like: TrainState, phase: Phase, max_labels: int, mesh: Mesh
-) -> CompiledStep:
+def compile_step(training: TrainingStep, phase: Phase, max_labels: int) -> CompiledStep:
     """Compiles the step for the sizes of a phase and logs how long that took."""
-    batch = pipeline.abstract_batch(
-        phase.image_size, batch_size=phase.batch_size, max_labels=max_labels, mesh=mesh
-    )
     begin = time.perf_counter()
-    compiled = train_step.lower(like, batch).compile()
+    compiled = training.compile(phase, max_labels=max_labels)
     logging.info(
         "compiled the step for %d px, batch %d, in %.1f s",
         phase.image_size, phase.batch_size, time.perf_counter() - begin,
@@ -214,23 +247,26 @@ def training_inputs(
     config: ConfigDict, data: DataSet, mesh: Mesh, workdir: epath.Path
 ) -> Callable[..., pipeline.DeviceBatches]:
     """Makes, for a phase and `start_step` within it, its training batches, placed on the mesh."""
-    records = data.records(config.data.train_split)
+    num_streams = configure.num_streams(config)
+    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    rows = Rows(batch_size=config.batch_size, num_streams=num_streams, **process)
+    streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
     bad_pictures = pipeline.BadPictures(
         workdir / "bad_pictures.tsv", limit=config.input.max_bad_pictures
     )
 
     def inputs(phase: Phase, *, start_step: int) -> pipeline.DeviceBatches:
         batches = pipeline.training_batches(
-            records,
+            streams,
             configure.training_view(config, image_size=phase.image_size),
             batch_size=phase.batch_size,
+            num_streams=num_streams,
             max_labels=data.max_labels,
             seed=config.seed,
             start_step=start_step,
             first_picture=phase.first_picture,
             bad_pictures=bad_pictures,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **process,
             num_threads=config.input.num_threads,
             prefetch=config.input.prefetch,
         )
@@ -256,15 +292,30 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
         kept.write_text(classes)
 
 
+@contextlib.contextmanager
+def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
+    """Adds to a NonFiniteError from where to go on."""
+    try:
+        yield
+    except NonFiniteError as error:
+        good = checkpoints.directory / str(checkpoints.steps[-1]) if checkpoints.steps else None
+        raise NonFiniteError(
+            f"{error}. The last good checkpoint is {good}. Lower the learning rate (in another "
+            "--workdir, with --config.init_from) or look at the data of these steps."
+        ) from error
+
+
 def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:
-    groups = config.batch_size // (config.group_size or config.batch_size)
     logging.info(
-        "%s: %d pictures, %d classes, up to %d labels, unlisted classes are %s; batch %d in %d "
-        "groups on %d %s devices of %d processes",
+        "%s: %d pictures, %d classes, up to %d labels, unlisted classes are %s",
         data.folder, pictures, data.num_classes, data.max_labels,
-        "unknown" if data.unlisted < 0 else "absent", config.batch_size, groups,
-        mesh.size, jax.default_backend(), jax.process_count(),
+        "unknown" if data.unlisted < 0 else "absent",
     )  # fmt: skip
+    distributed.log_layout(
+        mesh,
+        batch_size=config.batch_size,
+        groups=config.batch_size // (config.group_size or config.batch_size),
+    )
 
 
 def _log_phase(phase: Phase, pictures: int) -> None:

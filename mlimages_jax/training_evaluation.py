@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The evaluations of a training: what is evaluated, on the way and at the end, and what is left."""
 
+from collections.abc import Callable
+
 from absl import logging
 from etils import epath
 from flax import linen as nn
@@ -56,9 +58,16 @@ def make_evaluations(
 
 
 def evaluate_and_log(
-    evaluations: dict[str, Evaluation], state: TrainState, writer: MetricsWriter, step: int
+    evaluations: dict[str, Evaluation],
+    state: TrainState,
+    writer: MetricsWriter,
+    step: int,
+    *,
+    check_stop: Callable[[], None],
 ) -> Results:
     """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
+
+    `check_stop` is called after every batch.
 
     Returns:
         Values and accumulators of each evaluation, of the averages where there are some.
@@ -69,7 +78,7 @@ def evaluate_and_log(
     results = {}
     for name, evaluation in evaluations.items():
         for kind, weights in kinds.items():
-            results[name] = evaluation.run(weights)
+            results[name] = evaluation.run(weights, check_stop=check_stop)
             values = results[name][0]
             writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
             shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)

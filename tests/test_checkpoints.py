@@ -6,6 +6,7 @@ import pytest
 
 from mlimages_jax import checkpoints, losses, sharding
 from mlimages_jax.state import TrainState
+from tests import bucket
 
 
 def _state(value: int, classes: int = 8, *, averaged: bool = False) -> TrainState:
@@ -180,6 +181,17 @@ def test_remains_of_a_killed_save_are_removed(tmp_path):
     with checkpoints.Checkpoints(tmp_path / "c") as saved:
         assert saved.steps == [1]
     assert checkpoints.latest_step(tmp_path / "c") == 1
+
+
+def test_a_save_in_a_bucket_counts_from_its_mark_on(tmp_path):
+    """There it has its name from the beginning; a killed one stays until the next start."""
+    _saved(tmp_path / "run/checkpoints", [1, 2])
+    mark = tmp_path / "run/checkpoints/2/commit_success.txt"
+    mark.unlink()
+    with bucket.in_folder(tmp_path) as place:
+        assert [found.name for found in checkpoints.find(place / "run")] == ["1"]
+        mark.touch()
+        assert [found.name for found in checkpoints.find(place / "run")] == ["1", "2"]
 
 
 def test_a_checkpoint_loads_without_knowing_the_run(tmp_path):

@@ -38,20 +38,26 @@ ALLOWED = {
     "data.mixing": {"models.batch_norm"},
     "state": {"losses", "sharding"},
     "steps": {"losses", "state", "data", "data.augment"},
-    "checkpoints": {"models.architecture", "state"},
-    "data.sources": {"data"},
+    "checkpoints": {"models.architecture", "remote_files", "state"},
+    "data.sources": {"data", "data.local_shards", "data.streams"},
     "data.reassessed": {"data.sources"},
     "data.views": {"data", "data.decode", "data.transforms"},
-    "data.pipeline": {"data", "data.decode", "data.sources", "data.views", "sharding"},
+    "data.pipeline": {
+        "data", "data.decode", "data.order", "data.sources", "data.views", "remote_files",
+        "sharding",
+    },
+    "distributed": {"preemption", "sharding"},
     "evaluate": {
-        "data", "data.pipeline", "data.sources", "data.views", "losses", "metrics", "sharding",
-        "single_label", "steps",
+        "data", "data.pipeline", "data.sources", "data.views", "losses", "metrics", "preemption",
+        "sharding", "single_label", "steps",
     },
     "evaluation_report": {"calibration", "labels.hierarchy", "metrics", "single_label"},
-    "progress": {"metrics_writer"},
+    "goodput": {"remote_files"},
+    "metrics_writer": {"remote_files"},
+    "progress": {"distributed", "metrics_writer"},
     "configure": {
         "calibration", "data", "data.augment", "data.mixing", "data.rand_augment", "data.views",
-        "losses", "models.resnet", "optimizers", "phases", "steps",
+        "losses", "models.resnet", "optimizers", "phases", "sharding", "steps",
     },
     "predictions": {
         "data.decode", "data.sources", "data.views", "evaluate", "labels.hierarchy",
@@ -112,6 +118,22 @@ ALLOWED = {
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"train"},
+    "plan.chips": {"plan"},
+    "plan.layers": {"models.resnet"},
+    "plan.compiled": {"sharding"},
+    "plan.estimate": {
+        "configure", "models.resnet", "phases", "plan", "plan.chips", "plan.compiled",
+        "plan.layers", "sharding", "state", "training_step",
+    },
+    "plan.report": {"plan.estimate"},
+    "plan.check": {"plan", "plan.compiled", "plan.estimate", "sharding", "training_step"},
+    "training_step": {
+        "configure", "data.pipeline", "losses", "phases", "sharding", "state", "steps",
+    },
+    "plan.__main__": {
+        "configure", "data.sources", "plan", "plan.check", "plan.chips", "plan.estimate",
+        "plan.report",
+    },
     "convert.layout": {"convert", "models.resnet"},
     "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
     "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
@@ -132,8 +154,8 @@ ALLOWED = {
     },
     "main": {
         "checkpoints", "classify_pictures", "configure", "data.picture_source", "data.pipeline",
-        "data.sources", "evaluate_checkpoints", "export_features", "progress", "quickstart",
-        "train",
+        "data.sources", "distributed", "evaluate_checkpoints", "export_features", "preemption",
+        "progress", "quickstart", "train",
     },
 }  # fmt: skip
 # Tasks may use all of them.
@@ -221,6 +243,9 @@ def test_preparation_has_no_cycles():
         "single_label",
         "calibration",
         "published",
+        "preemption",
+        "goodput",
+        "remote_files",
         "prepare",
     ],
 )

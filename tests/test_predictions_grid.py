@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from mlimages_jax.predictions_grid import save_grid
+from tests import bucket
 
 GREEN, RED = (0, 125, 60), (205, 30, 30)
 
@@ -92,3 +93,9 @@ def test_wrong_arguments(tmp_path, images, tags, columns, message):
             predicted_tags=[[]] * tags,
             columns=columns,
         )
+
+
+def test_a_grid_may_lie_in_a_bucket(tmp_path):
+    with bucket.in_folder(tmp_path) as place:
+        save_grid(place / "run/grid.png", pictures(1), true_tags=[[]], predicted_tags=[[]])
+    assert Image.open(tmp_path / "run/grid.png").width == 192 + 2 * 12

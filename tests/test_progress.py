@@ -57,6 +57,42 @@ def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     assert row["training/bad_pictures_per_step"] == 0.5
 
 
+class _UnderWay:
+    """A scalar that the device has not made yet; to wait for it takes three seconds."""
+
+    def __init__(self, clock: list[float]):
+        self.clock, self.waits = clock, 0
+
+    def block_until_ready(self):
+        self.clock[0] += 3 if not self.waits else 0
+        self.waits += 1
+        return self
+
+
+def test_a_pause_begins_when_the_steps_under_way_are_done(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(progress.jax, "device_get", lambda rows: rows)
+    reporter = progress.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=1, every=2)
+    clock[0] += 1
+    loss = _UnderWay(clock)
+    reporter._under_way.append(loss)
+    with reporter.pause():
+        clock[0] += 50
+    reporter.add(1, _metrics(1), batch_size=4, seconds_waited=0.0)
+    reporter.flush()
+    (row,) = _rows(tmp_path)
+    assert row["training/images_per_second"] == 1  # four in one second and three
+
+
+def test_the_host_waits_for_the_device_only_when_it_is_far_ahead(reporter):
+    clock = [0.0]
+    losses = [_UnderWay(clock) for _ in range(progress.STEPS_AHEAD + 2)]
+    for step, loss in enumerate(losses):
+        reporter.add(2 * step + 1, {"loss": loss}, batch_size=4, seconds_waited=0.0)
+    assert [loss.waits for loss in losses] == [1, 1] + [0] * progress.STEPS_AHEAD
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_found_also_in_an_open_period(reporter, value):
     reporter.add(1, _metrics(value), batch_size=4, seconds_waited=0.0)

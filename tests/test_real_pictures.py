@@ -75,7 +75,7 @@ def test_one_step_of_pretraining_on_photographs(photographs, tmp_path, monkeypat
     data = DataSet.open(photographs)
     (batch,) = itertools.islice(
         pipeline.training_batches(
-            data.records("train"),
+            [data.records("train")],
             configure.training_view(config, image_size=224),
             batch_size=4,
             max_labels=data.max_labels,

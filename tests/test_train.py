@@ -58,12 +58,14 @@ def test_stopping_and_starting_again_changes_no_bit(drawn, uninterrupted, tmp_pa
     _assert_equal(jax.device_get(state), uninterrupted[1])
 
 
-def test_training_goes_on_with_other_devices(drawn, uninterrupted, tmp_path, monkeypatch):
-    config = small_config(drawn, fsdp_min_size=64)
+def test_training_goes_on_with_other_devices_and_another_sharding(
+    drawn, uninterrupted, tmp_path, monkeypatch
+):
+    config = small_config(drawn, **{"sharding.min_size": 64})
     meshes = {count: sharding.make_mesh(jax.devices()[:count]) for count in (2, 4, 8)}
-    for total_steps, devices in ((2, 8), (5, 2), (8, 4)):
+    for total_steps, devices, mode in ((2, 8, "full"), (5, 2, "optimizer"), (8, 4, "replicated")):
         monkeypatch.setattr(sharding, "make_mesh", lambda devices=devices: meshes[devices])
-        config.total_steps = total_steps
+        config.total_steps, config.sharding.name = total_steps, mode
         state = train.train(config, tmp_path)
     _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Real `main` commands of several processes on this machine, which never outlive their block."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Job:
+    """One training by some processes with some virtual devices each; use it as a context manager.
+
+    Args:
+        logs: folder for what they print.
+        arguments: of `python -m mlimages_jax.main`.
+        count: processes; 1 is started without any flag about others.
+        devices: of each.
+        absent: numbers of processes that are not started.
+        prefix: Python to run before main, to make it misbehave.
+    """
+
+    def __init__(
+        self,
+        logs: Path,
+        arguments: list[str],
+        *,
+        count: int = 1,
+        devices: int = 2,
+        absent: tuple[int, ...] = (),
+        prefix: str = "",
+    ):
+        logs.mkdir(parents=True, exist_ok=True)
+        run = f"{prefix}\nfrom mlimages_jax.main import run\nrun()"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+        kept = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+        environment |= {k: os.environ[k] for k in kept if k in os.environ}
+        environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        port = free_port()
+        self.logs: dict[int, Path] = {}
+        self.processes: dict[int, subprocess.Popen] = {}
+        self._copies: list[threading.Thread] = []
+        for number in range(count):
+            if number in absent:
+                continue
+            others = [
+                f"--coordinator_address=127.0.0.1:{port}",
+                f"--num_processes={count}",
+                f"--process_id={number}",
+            ]
+            self.logs[number] = logs / f"{number}-{time.monotonic_ns()}.log"
+            process = subprocess.Popen(
+                [sys.executable, "-c", run, *arguments, *(others if count > 1 else [])],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+            self.processes[number] = process
+            log = self.logs[number].open("wb", buffering=0)
+            # Through a pipe, which a limit on the size of files does not cut off.
+            copy = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, log))
+            copy.start()
+            self._copies.append(copy)
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        for copy in self._copies:
+            copy.join()
+
+    def output(self, number: int = 0) -> str:
+        """What a process has printed so far."""
+        return self.logs[number].read_text()
+
+    def until(self, text: str, number: int = 0, *, seconds: float = 120) -> None:
+        """Waits for a process to print a text; fails when it ends before."""
+        deadline = time.monotonic() + seconds
+        while text not in self.output(number):
+            ended = self.processes[number].poll() is not None
+            assert not ended and time.monotonic() < deadline, self.output(number)[-3000:]
+            time.sleep(0.005)
+
+    def send(self, number: int, kind: signal.Signals) -> None:
+        """Sends a signal to a process, unless it has ended."""
+        self.processes[number].send_signal(kind)
+
+    def wait(self, *, seconds: float = 120) -> list[int]:
+        """The exit codes, once all have ended; fails when one takes longer."""
+        deadline = time.monotonic() + seconds
+        for number, process in self.processes.items():
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{number} goes on:\n{self.output(number)[-3000:]}") from None
+        for copy in self._copies:
+            copy.join()
+        return [process.returncode for process in self.processes.values()]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
