@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Faults at random moments of a training by two processes: how it ends, and what it costs.
+
+    python benchmarks/faults.py              # 20 SIGTERM, 8 SIGKILL, 2 or 3 of each other
+    python benchmarks/faults.py --times 1    # one of each
+
+Each trial starts a training, injects the fault, starts the same command again until it is done, and
+compares with a training that nothing disturbed: the loss of every step, which another batch would
+change, and every bit of the last checkpoint. Steps lost are those that the log had counted and the
+next run did again. The moment is drawn from the whole time between the first line of the log and
+the end of the undisturbed training: start, compilation, steps, evaluations, saves.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from peers.job import Job
+
+from mlimages_jax import checkpoints, goodput
+from tfds_builders import shapes
+
+STEPS, SAVED_EVERY, EVALUATED_EVERY = 120, 15, 40
+PROCESSES, DEVICES = 2, 2  # and devices of each
+FIRST_LINE = "process 0 of 2"
+LONGEST = 300  # seconds that a training may take
+ROW = "| {:44} | {:>5} | {:22} | {:>13} | {:>10} | {:>12} | {:>9} |"
+
+SLOW_INPUT = """
+import sys, threading, time
+if "--process_id=1" in sys.argv:
+    from mlimages_jax.data import sources
+    whole, reads, lock = sources.Records.__getitem__, [0], threading.Lock()
+    def late(self, index):
+        with lock:
+            reads[0] += 1
+            if reads[0] % 600 == 0:
+                time.sleep(5)
+        return whole(self, index)
+    sources.Records.__getitem__ = late
+"""
+FULL_DISK = """
+import resource, sys
+if "--process_id=0" in sys.argv:  # which writes what is replicated
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+"""
+
+
+class Fault(NamedTuple):
+    """What happens to a training.
+
+    Attributes:
+        name: for the table.
+        share: of the number of trials.
+        strike: what is done to the running processes, at a random moment; None: nothing.
+        prefix: Python that runs before the program, in its first start only.
+    """
+
+    name: str
+    share: float
+    strike: Callable[[Job, random.Random], None] | None = None
+    prefix: str = ""
+
+
+class Outcome(NamedTuple):
+    """Of one trial.
+
+    Attributes:
+        codes: exit codes after the fault, by process.
+        seconds: from the fault until the last process had ended.
+        lost: steps done again.
+        same_losses: whether every step had the loss of the undisturbed training.
+        same_bits: whether the last checkpoint is that of the undisturbed training.
+    """
+
+    codes: tuple[int, ...]
+    seconds: float
+    lost: int
+    same_losses: bool
+    same_bits: bool
+
+
+def send(kind: signal.Signals, *, times: int = 1, everyone: bool = False) -> Callable[..., None]:
+    """A strike: a signal to one process, whichever, or to all."""
+
+    def strike(job: Job, rng: random.Random) -> None:
+        victims = list(job.processes) if everyone else [rng.choice(list(job.processes))]
+        for _ in range(times):
+            for number in victims:
+                job.send(number, kind)
+            time.sleep(0.01)
+
+    return strike
+
+
+FAULTS = (
+    Fault("SIGTERM to one process", 1, send(signal.SIGTERM)),
+    Fault("SIGTERM to all", 0.15, send(signal.SIGTERM, everyone=True)),
+    Fault("20 SIGTERM to one, 10 ms apart", 0.15, send(signal.SIGTERM, times=20)),
+    Fault("SIGKILL of one process", 0.4, send(signal.SIGKILL)),
+    Fault("SIGKILL of all", 0.15, send(signal.SIGKILL, everyone=True)),
+    Fault("the disk of one is full when it saves", 0.1, prefix=FULL_DISK),
+    Fault("reads of one process hang 5 s, again and again", 0.1, prefix=SLOW_INPUT),
+)
+
+
+def command(workdir: Path, data: Path) -> list[str]:
+    """Arguments of the program."""
+    values = {
+        "task": "train", "data.folder": data, "image_size": 32, "batch_size": 16, "group_size": 4,
+        "total_steps": STEPS, "log_every": 1, "evaluate_every": EVALUATED_EVERY,
+        "model.stage_sizes": "(1, 1)", "model.stage_widths": "(16, 32)", "model.stem_width": 8,
+        "schedule.cosine.warmup_steps": 20, "schedule.cosine.total_steps": STEPS,
+        "evaluation.batch_size": 16, "checkpoint.every": SAVED_EVERY, "input.num_threads": 2,
+    }  # fmt: skip
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
+    return ["--config=configs/quickstart.py", f"--workdir={workdir}", *flags]
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    """The loss of every step; the last line of a step counts."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["training/loss"] for line in lines if "training/loss" in line}
+
+
+def start(work: Path, arguments: list[str], *, prefix: str = "") -> Job:
+    """The processes of one start of a training."""
+    return Job(work / "logs", arguments, count=PROCESSES, devices=DEVICES, prefix=prefix)
+
+
+def finish(work: Path, arguments: list[str]) -> None:
+    """Starts the training again, and waits for its end."""
+    with start(work, arguments) as job:
+        codes = job.wait(seconds=LONGEST)
+        if any(codes):
+            sys.exit(f"the restart ended with {codes}:\n{job.output(0)[-3000:]}")
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    """Whether the last checkpoints are equal."""
+    equal = jax.tree.map(np.array_equal, checkpoints.load(one), checkpoints.load(other))
+    return all(jax.tree.leaves(equal))
+
+
+def steps_lost(workdir: Path) -> int:
+    """Steps that one run had counted, and the next one did again."""
+    runs = goodput.read(workdir / "goodput.jsonl")
+    pairs = itertools.pairwise(runs)
+    return sum(max(0, run["step"] - following["restored"]) for run, following in pairs)
+
+
+def trial(
+    fault: Fault, work: Path, data: Path, reference: Path, *, duration: float, rng: random.Random
+) -> Outcome:
+    """Injects a fault, restarts, compares."""
+    workdir = work / "disturbed"
+    arguments = command(workdir, data)
+    with start(work, arguments, prefix=fault.prefix) as job:
+        job.until(FIRST_LINE)
+        if fault.strike:
+            time.sleep(rng.uniform(0, duration))
+            fault.strike(job, rng)
+        begin = time.monotonic()
+        codes = tuple(job.wait(seconds=LONGEST))
+        seconds = time.monotonic() - begin
+    if any(codes):
+        finish(work, arguments)
+    return Outcome(
+        codes,
+        seconds,
+        steps_lost(workdir),
+        losses(workdir) == losses(reference),
+        same_bits(workdir, reference),
+    )
+
+
+def print_row(fault: Fault, outcomes: list[Outcome]) -> None:
+    """The worst of all trials of a fault."""
+    seen = Counter(outcome.codes for outcome in outcomes)
+    codes = ", ".join(f"{n} x {'/'.join(map(str, pair))}" for pair, n in seen.most_common())
+    ended = f"{max(o.seconds for o in outcomes):.0f}" if fault.strike else ""
+    print(
+        ROW.format(
+            fault.name,
+            len(outcomes),
+            codes,
+            ended,
+            max(o.lost for o in outcomes),
+            f"{sum(o.same_losses for o in outcomes)} of {len(outcomes)}",
+            f"{sum(o.same_bits for o in outcomes)} of {len(outcomes)}",
+        ),
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Runs the trials and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--times", type=int, default=20, help="SIGTERM to one process")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        data = shapes.build(Path(name) / "data", num_train=96, num_val=24, size=32)
+        reference = Path(name) / "reference"
+        with start(Path(name), command(reference, data)) as job:
+            job.until(FIRST_LINE)
+            begin = time.monotonic()
+            assert job.wait(seconds=LONGEST) == [0] * PROCESSES, job.output(0)
+            duration = time.monotonic() - begin
+        print(f"{STEPS} steps, saved every {SAVED_EVERY}, in {duration:.0f} s\n")
+        print(ROW.format("fault", "times", "exit codes", "ended after, s", "steps lost",
+                         "same losses", "same bits"))  # fmt: skip
+        for fault in FAULTS:
+            outcomes = []
+            for number in range(max(1, round(fault.share * arguments.times))):
+                work = Path(name) / f"{FAULTS.index(fault)}-{number}"
+                outcomes.append(trial(fault, work, data, reference, duration=duration, rng=rng))
+            print_row(fault, outcomes)
+
+
+if __name__ == "__main__":
+    main()
