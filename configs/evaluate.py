@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.folder = "data/imagenet/original/1.0.0"
+    config.data.copy_to = ""  # a local folder that the files are copied to once; "": read in place
     config.data.split = "val"
     config.data.reassessed = ""  # a JSON file of valid classes a picture (ReaL's real.json)
 

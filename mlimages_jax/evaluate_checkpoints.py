@@ -64,7 +64,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
     """
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    data = DataSet.open(config.data.folder)
+    data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
     views = _checked_views(config)
     relabel = _reassessed(config, data)
     results = workdir / "results.jsonl"

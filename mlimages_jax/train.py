@@ -163,7 +163,7 @@ def train(
                 writer.close()
 
         # ---------- what came out
-        if results and jax.process_count() == 1:
+        if results and first_process:
             with goodput.phase("evaluation"):
                 write_report(workdir, config, data, state, evaluations, results)
     return state

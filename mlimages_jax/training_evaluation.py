@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 
+import jax
 from absl import logging
 from etils import epath
 from flax import linen as nn
@@ -94,11 +95,17 @@ def write_report(
     evaluations: dict[str, Evaluation],
     results: Results,
 ) -> None:
-    """Writes tables and pictures of the first evaluation into the workdir."""
+    """Writes tables and pictures of the first evaluation into the workdir.
+
+    Called by one process. Where there are others the grid of predictions is left out, which all
+    would have to compute together.
+    """
     values, metrics = next(iter(results.values()))
     hierarchy = Hierarchy.from_file(data.dictionary)
     title = f"{workdir.name}, step {int(state.step)}"
     evaluation_report.write_files(workdir, metrics, hierarchy, title=title, values=values)
+    if jax.process_count() > 1:
+        return
     predictions.write_grid(
         workdir / "predictions.png",
         next(iter(evaluations.values())),

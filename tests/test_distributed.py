@@ -139,6 +139,7 @@ def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, tmp_path, text):
     with Job(tmp_path / "logs", training(stopped, drawn, **changes), count=2) as job:
         assert job.wait() == [0, 0]
     _assert_equal(stopped, tmp_path / "whole")
+    assert (stopped / "per_class.tsv").exists()
     assert "val/mAP" in (stopped / "metrics.jsonl").read_text().splitlines()[-1]
 
 
