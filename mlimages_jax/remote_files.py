@@ -8,9 +8,12 @@ before it is imported.
 """
 
 import os
+from pathlib import Path
 
 import fsspec
 from etils import epath
+
+from mlimages_jax.complete_file import complete_file
 
 fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
@@ -18,6 +21,15 @@ fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 def is_remote(path: epath.PathLike) -> bool:
     """Whether a path is a URL."""
     return "://" in os.fspath(path)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Puts a text in the place of a file; who reads meanwhile sees all of the old or of the new."""
+    if is_remote(path):  # an object appears when it is complete
+        epath.Path(path).write_text(text)
+        return
+    with complete_file(Path(path)) as unfinished:
+        unfinished.write_text(text)
 
 
 def append_line(path: epath.PathLike, line: str) -> None:

@@ -24,6 +24,7 @@ from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
 from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
+from mlimages_jax.remote_files import write_text
 from mlimages_jax.state import TrainState, memory_line, with_weights
 from mlimages_jax.training_evaluation import (
     Results,
@@ -278,6 +279,8 @@ def training_inputs(
 def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:
     """Writes the configuration, and the classes, which whoever uses the checkpoints needs.
 
+    All processes compare the classes, while process 0 writes.
+
     Raises:
         ConfigError: when the workdir holds the classes of another data set.
     """
@@ -288,8 +291,8 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
             "workdir began with, or give another --workdir"
         )
     if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(settings, indent=1))
-        kept.write_text(classes)
+        write_text(workdir / "config.json", json.dumps(settings, indent=1))
+        write_text(kept, classes)
 
 
 @contextlib.contextmanager

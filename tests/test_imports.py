@@ -52,6 +52,7 @@ ALLOWED = {
         "sharding", "single_label", "steps",
     },
     "evaluation_report": {"calibration", "labels.hierarchy", "metrics", "single_label"},
+    "remote_files": {"complete_file"},
     "goodput": {"remote_files"},
     "metrics_writer": {"remote_files"},
     "progress": {"distributed", "metrics_writer"},

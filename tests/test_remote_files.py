@@ -2,7 +2,7 @@
 import pytest
 from etils import epath
 
-from mlimages_jax.remote_files import append_line, is_remote
+from mlimages_jax.remote_files import append_line, is_remote, write_text
 from tests import bucket
 
 
@@ -28,6 +28,26 @@ def test_on_a_disk_nothing_is_written_again(tmp_path, monkeypatch):
         monkeypatch.setattr(type(path), name, _fail)
     append_line(path, "two")
     assert path.read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_text_takes_the_place_of_another(tmp_path, place):
+    with bucket.in_folder(tmp_path) as remote:
+        file = (remote if place == "bucket" else tmp_path) / "text.txt"
+        for text in ("the first", "zwölf"):
+            write_text(file, text)
+    assert (tmp_path / "text.txt").read_bytes() == "zwölf".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_who_reads_during_the_writing_sees_a_whole_text(tmp_path):
+    """Another process compares its classes while process 0 writes them."""
+    path = tmp_path / "text.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
 
 
 def test_an_error_while_reading_leaves_an_object_as_it_was(tmp_path, monkeypatch):

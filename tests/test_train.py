@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,9 +11,11 @@ import time
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from mlimages_jax import checkpoints, configure, progress, sharding, steps, train
+from mlimages_jax.data.sources import DataSet
 from mlimages_jax.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
@@ -93,6 +96,17 @@ def test_what_the_data_set_says_of_unlisted_classes_reaches_training(drawn, tmp_
 def test_a_finished_run_is_left_alone(drawn, uninterrupted):
     workdir, before = uninterrupted
     _assert_equal(jax.device_get(train.train(small_config(drawn), workdir)), before)
+
+
+def test_another_process_never_reads_half_of_the_kept_files(drawn, tmp_path):
+    """All processes compare the classes in a workdir, while process 0 writes them again."""
+    data = DataSet.open(drawn)
+    train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
+    for name in ("dictionary.txt", "config.json"):
+        with (tmp_path / name).open() as reader:  # begins before, ends after
+            train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
+            written_over = os.fstat(reader.fileno()).st_ino == (tmp_path / name).stat().st_ino
+        assert not written_over, name
 
 
 def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_path):
