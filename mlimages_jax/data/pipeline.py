@@ -25,7 +25,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from mlimages_jax import sharding
-from mlimages_jax.data import NO_LABEL
+from mlimages_jax.data import NO_LABEL, jpeg
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
@@ -128,6 +128,8 @@ def training_batches(
     if not all(map(len, streams)):
         raise ValueError("the training split has no records")
     bad = bad_pictures or BadPictures()
+    if not jpeg.is_compiled():
+        logging.info("pictures are decoded as a whole, which is slower: see data/jpeg.py")
 
     def load(data: bytes, rng: np.random.Generator) -> NumpyBatch:
         record = parse_record(data)

@@ -2,14 +2,13 @@
 """How a stored picture becomes a view of one size: for training at random, for evaluation fixed."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 
 from mlimages_jax.data import transforms
-from mlimages_jax.data.decode import BadPicture, decode, read_header
+from mlimages_jax.data.decode import BadPicture, decode, decode_box, read_header
 
 Protocol = Literal["central", "short_side", "ten_crop", "whole"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -23,7 +22,7 @@ class TrainingView:
         size: side of the result in pixels.
         area: range of the crop's share of the picture.
         aspect: range of the crop's width / height.
-        interpolation: see `transforms.crop_and_resize`.
+        interpolation: see `transforms.resize_to_square`.
         flip: mirror half of the pictures.
         distort: (uint8 [S, S, 3], generator) -> the same, after crop and flip; None does nothing.
     """
@@ -36,7 +35,7 @@ class TrainingView:
     distort: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
-        """JPEG bytes to uint8 [size, size, 3]; a large JPEG is decoded at 1/2, 1/4 or 1/8.
+        """JPEG bytes to uint8 [size, size, 3]; a JPEG is decoded only as far as the crop needs.
 
         Raises:
             BadPicture: when it cannot be decoded.
@@ -45,13 +44,8 @@ class TrainingView:
         box = transforms.sample_crop(
             rng, header.height, header.width, area=self.area, aspect=self.aspect
         )
-        image = decode(
-            data,
-            min_height=math.ceil(self.size * header.height / box.height),
-            min_width=math.ceil(self.size * header.width / box.width),
-        )
-        box = _scale_box(box, image.shape[0] / header.height, image.shape[1] / header.width)
-        image = transforms.crop_and_resize(image, box, self.size, interpolation=self.interpolation)
+        crop = decode_box(data, box, size=self.size)
+        image = transforms.resize_to_square(crop, self.size, interpolation=self.interpolation)
         if self.flip and rng.random() < 0.5:
             image = transforms.flip(image)
         return self.distort(image, rng) if self.distort else image
@@ -91,8 +85,7 @@ class EvaluationView:
         if self.protocol == "central":
             return transforms.central_view(pixels, self.size)
         if self.protocol == "whole":
-            box = transforms.CropBox(0, 0, *pixels.shape[:2])
-            return transforms.crop_and_resize(pixels, box, self.size, interpolation="area")
+            return transforms.resize_to_square(pixels, self.size, interpolation="area")
         one = self.protocol == "short_side"
         scaled = transforms.short_side_view if one else transforms.ten_crop_views
         try:
@@ -106,13 +99,3 @@ class EvaluationView:
         views = (10,) if self.protocol == "ten_crop" else ()
         dtype = np.float32 if self.protocol == "central" else np.uint8
         return np.zeros((*views, self.size, self.size, 3), dtype)
-
-
-def _scale_box(box: transforms.CropBox, vertical: float, horizontal: float) -> transforms.CropBox:
-    """The box in a picture decoded at a fraction of its size, rounded inwards at its far edges."""
-    return transforms.CropBox(
-        top=int(box.top * vertical),
-        left=int(box.left * horizontal),
-        height=max(1, int(box.height * vertical)),
-        width=max(1, int(box.width * horizontal)),
-    )

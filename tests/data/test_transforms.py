@@ -131,10 +131,10 @@ def test_resize_is_the_originals(golden, case):
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "area", "reference"])
-def test_crop_and_resize_takes_the_box(interpolation):
+def test_a_part_of_a_picture_is_resized_alone(interpolation):
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     image[4:10, 7:16] = [10, 20, 30]
-    crop = transforms.crop_and_resize(image, CropBox(4, 7, 6, 9), 5, interpolation=interpolation)
+    crop = transforms.resize_to_square(image[4:10, 7:16], 5, interpolation=interpolation)
     assert crop.dtype == np.uint8 and crop.shape == (5, 5, 3)
     assert (crop == [10, 20, 30]).all()
 
@@ -143,26 +143,25 @@ def test_interpolations_by_hand():
     # Every fourth column is 240, and four columns become one.
     columns = np.tile(np.array([0, 0, 0, 240], dtype=np.uint8), 4)
     image = columns[None, :, None].repeat(16, axis=0).repeat(3, axis=-1)
-    box = CropBox(0, 0, 16, 16)
-    mean = transforms.crop_and_resize(image, box, 4, interpolation="area")
-    middle = transforms.crop_and_resize(image, box, 4, interpolation="linear")
+    mean = transforms.resize_to_square(image, 4, interpolation="area")
+    middle = transforms.resize_to_square(image, 4, interpolation="linear")
     assert (mean == 60).all()
     assert (middle == 0).all()  # sees only the two columns in the middle of each four
-    first = transforms.crop_and_resize(image, box._replace(left=3), 4, interpolation="reference")
+    first = transforms.resize_to_square(image[:, 3:], 4, interpolation="reference")
     # Thirteen columns are left: source columns 0, 3.25, 6.5, 9.75 of 240, 0, 0, 0, 240, ...
     assert first[0, :, 0].tolist() == [240, 60, 0, 0]
 
 
 def test_area_enlarges_linearly():
-    image, box = picture(8, 8), CropBox(0, 0, 8, 8)
-    area = transforms.crop_and_resize(image, box, 12, interpolation="area")
-    linear = transforms.crop_and_resize(image, box, 12, interpolation="linear")
+    image = picture(8, 8)
+    area = transforms.resize_to_square(image, 12, interpolation="area")
+    linear = transforms.resize_to_square(image, 12, interpolation="linear")
     np.testing.assert_array_equal(area, linear)
 
 
 def test_unknown_interpolation():
     with pytest.raises(ValueError, match="'cubic'"):
-        transforms.crop_and_resize(picture(4, 4), CropBox(0, 0, 4, 4), 2, interpolation="cubic")
+        transforms.resize_to_square(picture(4, 4), 2, interpolation="cubic")
 
 
 def test_flip():

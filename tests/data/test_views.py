@@ -34,7 +34,8 @@ def test_decoding_at_a_fraction_shows_the_same_crop(tencent_dir, interpolation):
     )
     full = np.ascontiguousarray(full[..., ::-1])
     box = transforms.sample_crop(np.random.default_rng(3), *full.shape[:2])
-    slow = transforms.crop_and_resize(full, box, 128, interpolation="area")
+    crop = full[box.top : box.top + box.height, box.left : box.left + box.width]
+    slow = transforms.resize_to_square(crop, 128, interpolation="area")
     error = np.abs(quick.astype(float) - slow).mean()
     moved = np.abs(np.roll(slow, 2, axis=1).astype(float) - slow).mean()
     assert error < 0.5 * moved

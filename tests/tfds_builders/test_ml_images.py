@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import picture_files
 import pytest
+import simplejpeg
 import tensorflow_datasets as tfds
 from built_set import REPOSITORY, TRAIN, WITHOUT_TENSORFLOW, records, write_manual_dir
 
+from mlimages_jax.data import jpeg
 from mlimages_jax.data.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
@@ -62,6 +64,7 @@ def test_what_lies_beside_the_records(manual_dir, tmp_path):
         "max_labels": 2,
         "labels": "released",
         "short_side": None,
+        "chroma": "444",
         "unlisted": 0,
         "skipped": {"train": 0, "val": 0},
     }
@@ -227,6 +230,33 @@ def test_verified_pictures_are_not_decoded_again(manual_dir, tmp_path):
     )
     assert len(checked) == 4  # cmyk.jpg and deep.png are decoded in any case
     assert [example["image"] for example in trusted if example["name"] == "none.jpg"] == [broken]
+
+
+@pytest.mark.skipif(not jpeg.is_compiled(), reason="built without libjpeg-turbo's headers")
+def test_progressive_pictures_are_stored_sequentially(manual_dir, tmp_path):
+    data = picture_files.GOOD["progressive"]()
+    (manual_dir / "images/a/red.jpg").write_bytes(data)
+    for name, verified in (("checked", False), ("trusted", True)):
+        folder = ml_images.build(
+            manual_dir, tmp_path / name, short_side=None, num_shards=1, verified=verified
+        )
+        stored = records(folder, "train")[0]["image"]
+        assert stored != data and stored == jpeg.sequential(data)
+        np.testing.assert_array_equal(decode(stored), decode(data))
+
+
+def test_shrunk_pictures_with_halved_colours(manual_dir, tmp_path):
+    flags = [f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}", "--short_side=16"]
+    command.main(flags)
+    command.main([*flags, "--chroma=420"])
+    whole, halved = (
+        records(tmp_path / f"ml_images/{name}/1.0.0", "train")[0]["image"]
+        for name in ("released_16", "released_16_chroma420")
+    )
+    assert simplejpeg.decode_jpeg_header(whole)[2:] == ("YCbCr", "444")
+    assert simplejpeg.decode_jpeg_header(halved)[2:] == ("YCbCr", "420")
+    with pytest.raises(ValueError, match="chroma='411' is neither '444' nor '420'"):
+        ml_images.build(manual_dir, tmp_path, chroma="411")
 
 
 def test_a_split_without_any_picture_is_an_error(manual_dir, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from mlimages_jax.data.decode import Chroma
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
 from tfds_builders.pictures import builder as pictures
@@ -28,7 +29,7 @@ class Config(pictures.Config):
     Attributes:
       short_side: Larger pictures are shrunk to this shorter side; None: stored as they came, since
         the crops of finetuning may take as little as 5% of a picture.
-      name: `original` or, for example, `short_side_320`.
+      name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
     """
 
     name: str = dataclasses.field(default="", init=False)
@@ -86,6 +87,7 @@ def build(
     *,
     name: str = "imagenet",
     short_side: int | None = None,
+    chroma: Chroma = "444",
     splits: Sequence[str] = SPLITS,
     subset: bool = False,
     num_shards: int | None = None,
@@ -101,6 +103,7 @@ def build(
       data_dir: Holds data sets; this one goes to data_dir/name/original/1.0.0.
       name: Of the data set.
       short_side: In pixels or None, see `Config`.
+      chroma: See `Config`.
       splits: train, val or both.
       subset: Archives may hold fewer classes and pictures than ImageNet has.
       num_shards: As for `ml_images.build`, like all that follow.
@@ -119,7 +122,7 @@ def build(
     """
     for split in _checked_splits(splits):
         manual_files.find_source(Path(manual_dir), split)  # before anything is created
-    config = Config(short_side=short_side)
+    config = Config(short_side=short_side, chroma=chroma)
     builder = Builder(
         name=name,
         splits=splits,

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from mlimages_jax.data.decode import Chroma
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from tfds_builders.pictures.builder import Config, Content, PictureBuilder, prepare
@@ -50,6 +51,7 @@ def build(
     name: str = "ml_images",
     labels: str = "released",
     short_side: int | None = 320,
+    chroma: Chroma = "444",
     num_shards: int | None = None,
     max_skipped: float = 0.01,
     num_workers: int | None = None,
@@ -67,6 +69,7 @@ def build(
       name: Of the data set.
       labels: `released` or `closed`, see `Config`.
       short_side: In pixels or None, see `Config`.
+      chroma: See `Config`.
       num_shards: Files of each split; None: a power of two with at most
         `builder.ROWS_PER_SHARD` pictures each.
       max_skipped: Share of a split's rows that may have no usable picture.
@@ -87,7 +90,7 @@ def build(
       ValueError: A bad option or row of a file, or too many unusable pictures.
     """
     manual_files.find_manual_files(Path(manual_dir))  # before anything is created
-    config = Config(labels=labels, short_side=short_side)
+    config = Config(labels=labels, short_side=short_side, chroma=chroma)
     builder = Builder(
         name=name,
         max_skipped=max_skipped,

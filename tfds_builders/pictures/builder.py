@@ -14,11 +14,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder, file_adapters, splits
 
+from mlimages_jax.data import jpeg
+from mlimages_jax.data.decode import Chroma
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelRow
 
@@ -35,7 +37,10 @@ class Config(tfds.core.BuilderConfig):
     Attributes:
       labels: `released`: as in the list; `closed`: with all ancestors of every class.
       short_side: Larger pictures are shrunk to this shorter side; None: stored as they came.
-      name: Derived from the two if empty, e.g. `closed_320`, `released_original`.
+      chroma: Of pictures that are encoded anew: `444`, or `420` to halve the colours' resolution,
+        see `mlimages_jax.data.decode.stored_jpeg`.
+      name: Derived from these if empty, e.g. `closed_320`, `released_original`,
+        `released_320_chroma420`.
     """
 
     name: str = ""
@@ -44,12 +49,18 @@ class Config(tfds.core.BuilderConfig):
         320  # the smallest crop of pretraining, 70% of the area, stays over 224
     )
 
+    chroma: Chroma = "444"
+
     def __post_init__(self) -> None:
+        if self.chroma not in get_args(Chroma):
+            raise ValueError(f"chroma={self.chroma!r} is neither '444' nor '420'")
         if self.labels not in ("released", "closed"):
             raise ValueError(f"labels={self.labels!r} is neither 'released' nor 'closed'")
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side={self.short_side} is not a number of pixels: 1 or more")
         self.name = self.name or f"{self.labels}_{self.short_side or 'original'}"
+        if self.chroma != "444" and not self.name.endswith(self.chroma):
+            self.name += f"_chroma{self.chroma}"
 
 
 class Content(NamedTuple):
@@ -165,6 +176,8 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             "labels": self.builder_config.labels,
             "short_side": str(self.builder_config.short_side),
             "verified": str(self.verified),
+            "chroma": self.builder_config.chroma,
+            "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
             **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
             **{
                 f"pictures of {split}": places.fingerprint()
@@ -182,8 +195,9 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
     ) -> list[shards.WrittenShard]:
         """Writes what earlier attempts did not; returns all shards in the order of `parts`."""
         writer = shards.ShardWriter(
-            self.builder_config.short_side, self.num_workers, check=not self.verified
-        )
+            self.builder_config.short_side, self.num_workers,
+            check=not self.verified, chroma=self.builder_config.chroma,
+        )  # fmt: skip
         finished = {part.path: self._finished(writer, content, part) for part in parts}
         left = [part for part in parts if finished[part.path] is None]
         runner, options = download_config.beam_runner, download_config.beam_options
@@ -260,6 +274,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             max_labels=max(shard.max_labels for shard in written),
             labels=self.builder_config.labels,
             short_side=self.builder_config.short_side,
+            chroma=self.builder_config.chroma,
             unlisted=content.unlisted,
             skipped={
                 split: sum(len(shard.skipped) for shard in parts)

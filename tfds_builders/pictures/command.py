@@ -28,6 +28,9 @@ def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentPars
     add("--manual_dir", type=Path, required=True, help="the files described below")
     add("--data_dir", type=Path, required=True, help="where data sets go")
     add("--num_shards", type=int, help="files of each split")
+    add("--chroma", choices=["444", "420"], default="444",
+        help="resolution of the colours of shrunk pictures; 420: half, which makes files a fifth"
+        " smaller and reading faster (default: 444)")  # fmt: skip
     add("--max_skipped", type=float, default=0.01,
         help="share of unusable pictures that is allowed (default: 0.01)")  # fmt: skip
     add("--num_workers", type=int, help="threads (default: one a core)")
@@ -51,6 +54,7 @@ def run(build: Callable[..., Path], options: argparse.Namespace, **own: Any) -> 
         folder = build(
             options.manual_dir,
             options.data_dir,
+            chroma=options.chroma,
             num_shards=options.num_shards,
             max_skipped=options.max_skipped,
             num_workers=options.num_workers,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data.archives import ArchiveError
-from mlimages_jax.data.decode import BadPicture, stored_jpeg
+from mlimages_jax.data.decode import BadPicture, Chroma, stored_jpeg
 from mlimages_jax.labels.lists import LabelRow
 
 from . import records
@@ -81,11 +81,13 @@ class ShardWriter:
       short_side: Shrink pictures to this shorter side; None: store them as they came.
       num_workers: Threads that read and verify pictures.
       check: Decode also the pictures that are stored as they came.
+      chroma: Of pictures that are encoded anew, see `stored_jpeg`.
     """
 
     short_side: int | None
     num_workers: int
     check: bool = True
+    chroma: Chroma = "444"
 
     def write(self, shard: Shard) -> WrittenShard:
         """Write one ArrayRecord file of single-record groups.
@@ -145,7 +147,10 @@ class ShardWriter:
 
     def _record(self, row: LabelRow, place: Place) -> bytes | BadPicture:
         try:
-            picture = stored_jpeg(place.read(), short_side=self.short_side, check=self.check)
+            picture = stored_jpeg(
+                place.read(), short_side=self.short_side, check=self.check,
+                chroma=self.chroma, sequential=True,
+            )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             return BadPicture("missing", f"there is no file {error.filename}")
         except (OSError, ArchiveError) as error:
