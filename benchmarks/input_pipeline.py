@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pictures per second and per CPU second, memory and quality of our input and of its peers.
 
-Ours (ArrayRecord, Grain, simplejpeg, OpenCV) against tf.data (TFRecord, fused decode and crop) and
-PyTorch's DataLoader with Pillow, on the same JPEG files, with the same distribution of crops. Every
+Ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) against tf.data (TFRecord, fused decode and crop) and
+PyTorch's DataLoader with Pillow (picture files, as timm), on the same JPEG files, with the same
+distribution of crops. Every
 peer of every round runs alone in a fresh process, one after the other. Beside the speed stands the
 quality: PSNR of 200 given crops against a float32 resize with a triangle filter of the decoded
-original. 'short side 320' reads pictures that were shrunk when the data set was built.
+original. '320' reads pictures that were shrunk to that shorter side when the data set was built, with
+the colours in full or (4:2:0) in half resolution; the peers read the very same shrunk files. 'whole'
+is ours without its compiled part, which decodes whole pictures.
 
 Grain's shuffle costs more a picture in a set of hundreds of pictures than in one of millions (it
 draws until the index falls into the set), so that with few pictures ours looks slower than it is.
@@ -13,6 +16,7 @@ draws until the index falls into the set), so that with few pictures ours looks 
     python benchmarks/input_pipeline.py                     # pictures cut from four photographs
     python benchmarks/input_pipeline.py --pictures FOLDER   # any JPEG files
     python benchmarks/input_pipeline.py --area 0.05 1       # the crops of finetuning
+    python benchmarks/input_pipeline.py --quick             # four rows, one round
 
 A peer whose libraries are missing is left out with a line saying so; TensorFlow may live in another
 interpreter (--tensorflow_python). Memory is measured on Linux.
@@ -43,15 +47,37 @@ PORTRAITS = 0.25  # share of the pictures that stand upright
 NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
 NUM_CLASSES = 11_166
 BASELINE = "tf.data"
+TORCH = "torch DataLoader + Pillow"
+QUICK = ("ours, linear, original", "ours, linear, 320 4:2:0", BASELINE, TORCH)
+COMPARED = 200  # crops whose quality is measured
 ROW = "{:28} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
 
 
 class Contender(NamedTuple):
-    """A row of the table: its name, its module in `peers`, what it is told."""
+    """A row of the table: its name, its module in `peers`, what it is told, the boxes it cuts."""
 
     name: str
     module: str
     arguments: dict[str, Any]
+    boxes: list[Any]
+
+
+class Stored(NamedTuple):
+    """The pictures in one form.
+
+    Attributes:
+      title: Of the form.
+      data: The folder of the built set.
+      images: Its JPEGs as files.
+      boxes: Pairs of a name and the box (top, left, height, width) to compare, in their pixels.
+      in_originals: The same in pixels of the original pictures.
+    """
+
+    title: str
+    data: Path
+    images: Path
+    boxes: list[Any]
+    in_originals: list[Any]
 
 
 class Measurement(NamedTuple):
@@ -79,7 +105,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before it")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains this")
     parser.add_argument("--tensorflow_python", default=sys.executable)
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="few pictures, rows and seconds")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        quick = {"count": 300, "rounds": 1, "seconds": 3.0, "warm_up": 2.0}
+        vars(arguments).update(quick)
+    return arguments
 
 
 def cut_pictures(photographs: Path, folder: Path, count: int) -> None:
@@ -115,25 +146,37 @@ def write_lists(folder: Path) -> None:
     (folder / "train_image_list.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def crops(data: Path, images: Path, *, area: list[float], count: int) -> list[Any]:
-    """Crops to compare: pairs of a name and a box (top, left, height, width) of the original file.
+def store(work: Path, title: str, *, area: list[float], **form: Any) -> Stored:
+    """Builds a set of the pictures in `work`, and lays its JPEGs out as files for the peers.
 
-    Box i is what generator i draws for stored picture i, measured in the original picture, so it
-    falls between its pixels where the stored picture was shrunk.
+    Box i is what generator i draws for stored picture i; measured in the original picture it falls
+    between its pixels where the stored picture was shrunk.
+
+    Args:
+        work: With `images` and the lists.
+        title: Of the form.
+        area: Of the crops.
+        form: Arguments of the builder.
     """
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+        data = ml_images.build(work, work / "data", name="pictures", **form)
+    images = work / "files" / data.parent.name
+    images.mkdir(parents=True)
     records = DataSet.open(data).records("train")
-    result = []
-    for i in range(min(count, len(records))):
+    boxes, in_originals = [], []
+    for i in range(len(records)):
         record = parse_record(records[i])
-        stored = read_header(record.jpeg)
-        original = read_header((images / record.name).read_bytes())
-        box = transforms.sample_crop(
-            np.random.default_rng(i), stored.height, stored.width, area=(area[0], area[1])
-        )
-        down, across = original.height / stored.height, original.width / stored.width
-        scaled = (box.top * down, box.left * across, box.height * down, box.width * across)
-        result.append((record.name, scaled if down != 1 else box))
-    return result
+        (images / record.name).write_bytes(record.jpeg)
+        if i < COMPARED:
+            height, width = read_header(record.jpeg)[2:0:-1]
+            rng = np.random.default_rng(i)
+            box = transforms.sample_crop(rng, height, width, area=(area[0], area[1]))
+            original = read_header((work / "images" / record.name).read_bytes())
+            down, across = original.height / height, original.width / width
+            scaled = (box.top * down, box.left * across, box.height * down, box.width * across)
+            boxes.append((record.name, box))
+            in_originals.append((record.name, scaled))
+    return Stored(title, data, images, boxes, in_originals)
 
 
 def reference(file: Path, box: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -157,26 +200,33 @@ def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
     return float(np.mean(values))
 
 
-def contenders(arguments: argparse.Namespace, work: Path, images: Path) -> list[Contender]:
+def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
     """The rows of the table; builds their data sets."""
     common = {name: getattr(arguments, name) for name in ("area", "size", "batch", "workers")}
     common |= {name: getattr(arguments, name) for name in ("warm_up", "seconds")}
-    common |= {"images": str(images), "cuts": str(work / "cuts.npy")}
+    common |= {"cuts": str(work / "cuts.npy")}
+    original = store(work, "original", area=arguments.area, short_side=None)
+    full = store(work, "320", area=arguments.area, short_side=320)
+    half = store(work, "320 4:2:0", area=arguments.area, short_side=320, chroma="420")
     result: list[Contender] = []
-    original_boxes: list[Any] = []
-    for short_side, title in ((None, "original"), (320, "short side 320")):
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
-            data = ml_images.build(work, work / "data", name="pictures", short_side=short_side)
-        boxes = crops(data, images, area=arguments.area, count=200)
-        original_boxes = original_boxes or boxes
-        for interpolation in ("linear", "area"):
-            own = {"folder": str(data), "interpolation": interpolation, "boxes": boxes}
-            name = f"ours, {interpolation}, {title}"
-            result.append(Contender(name, "ours_input", common | own))
-    common |= {"boxes": original_boxes, "tfrecord": str(work / "train.tfrecord")}
-    for name, antialias in ((BASELINE, False), (f"{BASELINE}, antialiased", True)):
-        result.append(Contender(name, "tf_data", common | {"antialias": antialias}))
-    result.append(Contender("torch DataLoader + Pillow", "torch_loader", common))
+
+    def add(name: str, module: str, stored: Stored, **own: Any) -> None:
+        own |= {"folder": str(stored.data), "images": str(stored.images), "boxes": stored.boxes}
+        own |= {"tfrecord": str(work / f"{stored.images.name}.tfrecord")}
+        result.append(Contender(name, module, common | own, stored.in_originals))
+
+    for interpolation in ("linear", "area"):
+        for stored in (original, full, half):
+            name = f"ours, {interpolation}, {stored.title}"
+            add(name, "ours_input", stored, interpolation=interpolation)
+    add("ours, linear, original, whole", "ours_input", original, interpolation="linear", whole=True)
+    add(BASELINE, "tf_data", original, antialias=False)
+    add(f"{BASELINE}, antialiased", "tf_data", original, antialias=True)
+    add(f"{BASELINE}, 320 4:2:0", "tf_data", half, antialias=False)
+    add(TORCH, "torch_loader", original)
+    add(f"{TORCH}, 320 4:2:0", "torch_loader", half)
+    if arguments.quick:
+        return [row for row in result if row.name in QUICK]
     return [row for row in result if any(part in row.name for part in arguments.only)]
 
 
@@ -222,7 +272,7 @@ def main() -> None:
         sizes = [path.stat().st_size for path in images.iterdir()]
         print(f"{len(sizes)} pictures, {statistics.mean(sizes) / 1e3:.1f} kB each on average")
         write_lists(work)
-        compare(contenders(arguments, work, images), arguments, images)
+        compare(contenders(arguments, work), arguments, images)
 
 
 def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) -> None:
@@ -241,7 +291,7 @@ def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) 
             results[row.name].append(measurement)
             if round_number == 0:
                 cuts = np.load(row.arguments["cuts"])
-                quality[row.name] = psnr(cuts, row.arguments["boxes"], images)
+                quality[row.name] = psnr(cuts, row.boxes, images)
                 print(f"{row.name}: {version}, load {os.getloadavg()[0]:.1f}", flush=True)
     titles = ("images/s", "x tf.data", "per CPU s", "x", "MB", "x", "PSNR dB")
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")

@@ -19,7 +19,7 @@ EXPLAINED = {
     "startup": "imports, other processes, data set, first use of the devices",
     "restore": "reading a checkpoint, or making the first state",
     "compile": "of the training step",
-    "input": "waiting for pictures",
+    "input": "idle, waiting for pictures",
     "step": "training steps that count",
     "lost": "training steps done again after a restart",
     "evaluation": "on the way and at the end",
@@ -72,6 +72,11 @@ class Goodput:
             yield
         finally:
             self._switch(before)
+
+    def move(self, seconds: float, category: str) -> None:
+        """Counts so many seconds of the present category for another one instead."""
+        self._seconds[self._category] -= seconds
+        self._seconds[category] += seconds
 
     def write(self) -> None:
         """Appends a line."""

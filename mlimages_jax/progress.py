@@ -61,7 +61,8 @@ class Progress:
             step: updates done, this one included.
             metrics: scalars on the device.
             batch_size: global, of this step.
-            seconds_waited: for input, since the start of the program.
+            seconds_waited: in which the devices were idle for want of input, since the start of
+                the program.
 
         Raises:
             NonFiniteError: when a period that is read holds a loss that is not a number.

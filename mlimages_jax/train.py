@@ -19,6 +19,7 @@ from mlimages_jax.data import pipeline
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
 from mlimages_jax.goodput import Goodput
+from mlimages_jax.input_wait import InputWait
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
@@ -118,7 +119,8 @@ def train(
         writer = MetricsWriter(workdir, start_step=start)
         progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
         inputs = training_inputs(config, data, mesh, workdir)
-        step, waited = start, 0.0  # seconds for input, in the phases before
+        input_wait: InputWait[dict[str, jax.Array]] = InputWait()
+        step = start
 
         def save() -> None:
             with progress.pause(), goodput.phase("save"):
@@ -136,13 +138,15 @@ def train(
                     batches = inputs(phase, start_step=first - phase.start)
                     _log_phase(phase, pictures)
                     for step in range(first + 1, phase.stop + 1):
-                        with goodput.phase("input"):
-                            batch = next(batches)
+                        before = input_wait.seconds
+                        batch = input_wait.next(batches)
+                        goodput.move(input_wait.seconds - before, "input")
                         with jax.transfer_guard("disallow"):
                             state, metrics = compiled[phase](state, batch)
+                        input_wait.dispatched(metrics["loss"])
                         progress.add(
                             step, metrics, batch_size=phase.batch_size,
-                            seconds_waited=waited + batches.seconds_waited,
+                            seconds_waited=input_wait.seconds,
                         )  # fmt: skip
                         last = step == config.total_steps
                         if last or step % config.checkpoint.every == 0:
@@ -154,13 +158,13 @@ def train(
                         stop.check()
                         if config.evaluate_every and step % config.evaluate_every == 0 and not last:
                             evaluate()
-                    waited += batches.seconds_waited
                 results = evaluate()
             except Preempted:
                 save()
                 logging.info("asked to end at step %d of %d: saved", step, config.total_steps)
                 raise
             finally:
+                input_wait.close()
                 writer.close()
 
         # ---------- what came out

@@ -19,9 +19,8 @@ def _run(path, clock, *, restored, seconds, done):
     run.restored = run.step = restored
     with run.phase("step"):
         for step in range(restored + 1, restored + done + 1):
-            with run.phase("input"):
-                clock[0] += 0.5
-            clock[0] += seconds
+            clock[0] += 0.5 + seconds
+            run.move(0.5, "input")
             run.step = step
             if step % 10 == 0:
                 with run.phase("save"):

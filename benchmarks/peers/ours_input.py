@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Our input: ArrayRecord, Grain, simplejpeg, OpenCV."""
+"""Our input: ArrayRecord, Grain, libjpeg-turbo, OpenCV."""
 
 from importlib.metadata import version
 
 import numpy as np
 
-from mlimages_jax.data import pipeline, views
+from mlimages_jax.data import jpeg, pipeline, views
 from mlimages_jax.data.sources import DataSet, parse_record
 from peers.serve import arguments, serve_batches
 
@@ -13,6 +13,10 @@ from peers.serve import arguments, serve_batches
 def main() -> None:
     """Serves batches of `folder`."""
     given = arguments()
+    if given.get("whole"):
+        jpeg._jpeg = None  # type: ignore[assignment]
+    elif not jpeg.is_compiled():
+        raise SystemExit("the compiled part was not built, see mlimages_jax/data/jpeg.py")
     data = DataSet.open(given["folder"])
     records = data.records("train")
     settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}

@@ -241,7 +241,8 @@ class DeviceBatches(Iterator[dict[str, jax.Array]]):
     """Places batches on the mesh, a few ahead of their use.
 
     Attributes:
-        seconds_waited: time spent waiting for the host's batches so far.
+        seconds_waited: time for which this waited for the host's batches so far, whatever the
+            devices did meanwhile.
     """
 
     def __init__(self, batches: Iterator[NumpyBatch], mesh: Mesh, *, ahead: int = 2):

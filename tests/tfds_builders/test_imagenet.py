@@ -105,8 +105,8 @@ def test_archives_to_records(manual_dir, tmp_path):
     assert hierarchy.parents.tolist() == [-1] * 3
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata == {
-        "num_classes": 3, "max_labels": 1, "labels": "released", "short_side": None, "chroma": "444",
-        "unlisted": 0, "skipped": {"train": 0, "val": 0},
+        "num_classes": 3, "max_labels": 1, "labels": "released", "short_side": None,
+        "chroma": "444", "unlisted": 0, "skipped": {"train": 0, "val": 0},
     }  # fmt: skip
 
 
