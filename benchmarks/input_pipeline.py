@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pictures per second and per CPU second, memory and quality of our input and of its peers.
 
-Ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) against tf.data (TFRecord, fused decode and crop) and
-PyTorch's DataLoader with Pillow (picture files, as timm), on the same JPEG files, with the same
-distribution of crops. Every
-peer of every round runs alone in a fresh process, one after the other. Beside the speed stands the
-quality: PSNR of 200 given crops against a float32 resize with a triangle filter of the decoded
-original. '320' reads pictures that were shrunk to that shorter side when the data set was built, with
-the colours in full or (4:2:0) in half resolution; the peers read the very same shrunk files. 'whole'
-is ours without its compiled part, which decodes whole pictures.
+Ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) against tf.data (TFRecord, fused decode and crop)
+and PyTorch's DataLoader with Pillow (picture files, as timm), on the same JPEG files, with the same
+distribution of crops. Every peer of every round runs alone in a fresh process, one after the other.
+Beside the speed stands the quality: PSNR of 200 given crops against a float32 resize with a
+triangle filter of the decoded original. '320' reads pictures that were shrunk to that shorter side
+when the data set was built, with the colours in full or (4:2:0) in half resolution; the peers read
+the very same files. 'whole' is ours without its compiled part: it decodes whole pictures.
 
 Grain's shuffle costs more a picture in a set of hundreds of pictures than in one of millions (it
 draws until the index falls into the set), so that with few pictures ours looks slower than it is.
