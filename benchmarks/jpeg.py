@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""CPU time of decoding JPEG files: whole pictures, windows, progressive and rewritten files.
+
+On one thread, pictures of 500x375 cut from four photographs. Windows are crops of pretraining (70
+to 100% of the area) and of finetuning (5 to 100%), and must equal what the whole decoder gives, or
+the script fails. The peers decode the whole picture: simplejpeg, OpenCV and Pillow. The second table
+is about progressive files: as they are, and rewritten as a builder stores them.
+
+    python benchmarks/jpeg.py
+    python benchmarks/jpeg.py --quick
+"""
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from input_pipeline import PHOTOGRAPHS, cut_pictures
+from peers.setting import where_and_when
+from PIL import Image
+
+from mlimages_jax.data import jpeg, transforms
+from mlimages_jax.data.decode import decode_box, read_header
+from mlimages_jax.data.transforms import CropBox
+
+SIZE = 224
+BASELINE = "simplejpeg"
+AREAS = {"pretraining": (0.7, 1.0), "finetuning": (0.05, 1.0)}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        vars(arguments).update(pictures=60, rounds=3)
+    return arguments
+
+
+def pictures(photographs: Path, count: int) -> list[bytes]:
+    """JPEG files with halved colours."""
+    with tempfile.TemporaryDirectory() as folder:
+        cut_pictures(photographs, Path(folder), count)
+        return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+
+
+def progressive(data: bytes) -> bytes:
+    """The picture encoded anew as a progressive file."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(file, "JPEG", quality=90, progressive=True)
+    return file.getvalue()
+
+
+def boxes(files: list[bytes], area: tuple[float, float]) -> list[CropBox]:
+    """A crop for each file."""
+    headers = [read_header(data) for data in files]
+    return [
+        transforms.sample_crop(np.random.default_rng(i), header.height, header.width, area=area)
+        for i, header in enumerate(headers)
+    ]
+
+
+def check(files: list[bytes], crops: list[CropBox]) -> None:
+    """Exits when a window differs from the same part of the whole picture."""
+    for data, box in zip(files, crops, strict=True):
+        whole = simplejpeg.decode_jpeg(data)
+        expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
+        header = read_header(data)
+        if not np.array_equal(jpeg.decode_window(data, header, box), expected):
+            raise SystemExit(f"the window {box} has other pixels than the whole picture")
+
+
+def measure(ways: dict[str, Callable[[], None]], *, rounds: int, count: int) -> dict[str, float]:
+    """Median CPU milliseconds a picture of each way, interleaved."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            start = time.thread_time()
+            run()
+            times[name].append(1e3 * (time.thread_time() - start) / count)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def each(files: list[bytes], function: Callable[[bytes], object]) -> Callable[[], None]:
+    """A run over all files."""
+
+    def run() -> None:
+        for data in files:
+            function(data)
+
+    return run
+
+
+def windows(files: list[bytes], crops: list[CropBox]) -> Callable[[], None]:
+    """A run over all crops."""
+
+    def run() -> None:
+        for data, box in zip(files, crops, strict=True):
+            decode_box(data, box, size=SIZE)
+
+    return run
+
+
+def print_windows(files: list[bytes], rounds: int) -> None:
+    """The first table."""
+    ways: dict[str, Callable[[], None]] = {
+        BASELINE: each(files, simplejpeg.decode_jpeg),
+        "OpenCV": each(files, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), 1)),
+        "Pillow": each(files, lambda data: np.asarray(Image.open(io.BytesIO(data)))),
+    }
+    for name, area in AREAS.items():
+        crops = boxes(files, area)
+        check(files, crops)
+        ways[f"ours, windows of {name}"] = windows(files, crops)
+    results = measure(ways, rounds=rounds, count=len(files))
+    print("| decoded | CPU ms | x simplejpeg |\n|:--|---:|---:|")
+    for name, value in results.items():
+        print(f"| {name} | {value:.3f} | {value / results[BASELINE]:.2f} |")
+
+
+def print_progressive(files: list[bytes], rounds: int) -> None:
+    """The second table."""
+    files = [progressive(data) for data in files]
+    rewritten = [jpeg.sequential(data) for data in files]
+    for before, after in zip(files, rewritten, strict=True):
+        if not np.array_equal(simplejpeg.decode_jpeg(before), simplejpeg.decode_jpeg(after)):
+            raise SystemExit("a rewritten file has other pixels")
+    ways = {
+        "progressive": each(files, simplejpeg.decode_jpeg),
+        "rewritten": each(rewritten, simplejpeg.decode_jpeg),
+        "the rewriting, once": each(files, jpeg.sequential),
+    }
+    results = measure(ways, rounds=rounds, count=len(files))
+    sizes = {"progressive": files, "rewritten": rewritten}
+    print("\n| file, quality 90 | kB | CPU ms | x |\n|:--|---:|---:|---:|")
+    for name, value in results.items():
+        of = sizes.get(name)
+        size = f"{statistics.mean(map(len, of)) / 1e3:.1f}" if of else ""
+        print(f"| {name} | {size} | {value:.3f} | {value / results['progressive']:.2f} |")
+
+
+def main() -> None:
+    """Measures and prints."""
+    arguments = parse_arguments()
+    if not jpeg.is_compiled():
+        raise SystemExit("the compiled part was not built, see mlimages_jax/data/jpeg.py")
+    cv2.setNumThreads(1)
+    files = pictures(arguments.photographs, arguments.pictures)
+    mean = statistics.mean(map(len, files)) / 1e3
+    print(f"{where_and_when()}; {len(files)} pictures of {mean:.1f} kB\n")
+    print_windows(files, arguments.rounds)
+    print_progressive(files, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
