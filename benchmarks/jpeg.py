@@ -2,9 +2,9 @@
 """CPU time of decoding JPEG files: whole pictures, windows, progressive and rewritten files.
 
 On one thread, pictures of 500x375 cut from four photographs. Windows are crops of pretraining (70
-to 100% of the area) and of finetuning (5 to 100%), and must equal what the whole decoder gives, or
-the script fails. The peers decode the whole picture: simplejpeg, OpenCV and Pillow. The second table
-is about progressive files: as they are, and rewritten as a builder stores them.
+to 100% of the area) and of finetuning (5 to 100%); the script fails unless they equal what the
+whole decoder gives. The peers, simplejpeg, OpenCV and Pillow, decode whole pictures. The second
+table is about progressive files: as they are, and rewritten as a builder stores them.
 
     python benchmarks/jpeg.py
     python benchmarks/jpeg.py --quick
