@@ -19,16 +19,11 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax.models import architecture
+from mlimages_jax.checkpoint_fit import check_fit, is_array
 from mlimages_jax.remote_files import is_remote
 from mlimages_jax.state import TrainState
 
 HEAD = "head"  # the module whose shape follows the number of classes
-MAX_LISTED = 40  # differences that an error lists
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint and the configured state differ in names, shapes or dtypes."""
 
 
 class CheckpointWriteError(RuntimeError):
@@ -166,7 +161,9 @@ class Checkpoints:
             raise FileNotFoundError(f"{self.directory} has no step {step}; it has {self.steps}")
         step = self.steps[-1] if step is None else step
         tree = _tree(like)
-        _check(self._checkpointer.metadata(step).metadata, tree, where=self.directory / str(step))
+        check_fit(
+            self._checkpointer.metadata(step).metadata, tree, where=self.directory / str(step)
+        )
         return TrainState(**self._checkpointer.load(step, tree))
 
     def config_of(self, step: int) -> dict[str, Any]:
@@ -234,7 +231,7 @@ def load(path: epath.PathLike) -> dict[str, Any]:
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         ocp.metadata(folder).metadata,
-        is_leaf=_is_array,
+        is_leaf=is_array,
     )
     return ocp.load(folder, like)
 
@@ -269,7 +266,7 @@ def load_weights(
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         saved,
-        is_leaf=_is_array,
+        is_leaf=is_array,
     )
     return _load_part(folder, like, prefix=prefix)
 
@@ -296,7 +293,7 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
     saved, prefix = _saved_weights(folder, averaged=True)
     if not _same_head(saved["params"], wanted["params"]):
         wanted, saved = _without_head(wanted), _without_head(saved)
-    _check(saved, wanted, where=folder)
+    check_fit(saved, wanted, where=folder)
     return _load_part(folder, wanted, prefix=prefix)
 
 
@@ -321,7 +318,7 @@ def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """False when only the number of classes differs."""
     theirs, ours = (tree.get(HEAD, {}).get("kernel") for tree in (saved, wanted))
     if theirs is None or ours is None or theirs.shape[0] != ours.shape[0]:
-        return True  # not a matter of classes: `_check` tells
+        return True  # not a matter of classes: `check_fit` tells
     return theirs.shape == ours.shape
 
 
@@ -346,45 +343,6 @@ def _tree(state: TrainState) -> dict[str, Any]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
-def _check(saved: Any, wanted: Any, *, where: epath.Path) -> None:
-    """Orbax restores what it finds; this compares names, shapes and dtypes first."""
-    theirs, ours = _describe(saved), _describe(wanted)
-    lines = [f"  {name}: not in the checkpoint" for name in ours.keys() - theirs.keys()]
-    lines += [f"  {name}: only in the checkpoint" for name in theirs.keys() - ours.keys()]
-    lines += [
-        f"  {name}: checkpoint {theirs[name]}, configuration {ours[name]}"
-        for name in ours.keys() & theirs.keys()
-        if theirs[name] != ours[name]
-    ]
-    if lines:
-        more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-        raise CheckpointMismatchError(
-            f"{where} does not fit the configured state{_depths(saved, wanted)}. Use the "
-            "configuration it was saved with or another workdir. Differences:\n"
-            + "\n".join(sorted(lines)[:MAX_LISTED] + more)
-        )
-
-
-def _depths(saved: Any, wanted: Any) -> str:
-    """Names the depths where they differ, which a list of hundreds of leaves does not."""
-    try:
-        theirs, ours = (architecture.stage_sizes(tree["params"]) for tree in (saved, wanted))
-    except architecture.UnknownArchitectureError:
-        return ""
-    if theirs == ours:
-        return ""
-    return f" (its stages have {theirs} blocks, the configuration's model.stage_sizes are {ours})"
-
-
-def _describe(tree: Any) -> dict[str, str]:
-    """'params/head/kernel' -> 'float32[2048, 1000]'."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
-
-
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
@@ -393,7 +351,3 @@ def _absolute(path: epath.PathLike) -> epath.Path:
     """Orbax takes no relative path, and says so only when a save in the background has failed."""
     path = epath.Path(path)
     return path if is_remote(path) else path.expanduser().resolve()
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape")

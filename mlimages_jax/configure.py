@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.special
 from ml_collections import ConfigDict
 
 from mlimages_jax import losses, optimizers, sharding
@@ -174,6 +173,8 @@ def positive_weight(config: ConfigDict) -> float:
 def probabilities(config: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
     """From logits float32 [n, C] to probabilities of the classes, by the loss they come from."""
     if is_single_label(config):
+        import scipy.special  # here: other losses and most starts do without
+
         return functools.partial(scipy.special.softmax, axis=-1)
     return functools.partial(calibrated_probability, positive_weight=positive_weight(config))
 

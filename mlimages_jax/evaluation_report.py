@@ -7,19 +7,19 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from etils import epath
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from mlimages_jax.calibration import Calibration
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.single_label import SingleLabelMetrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CONFUSED_PAIRS = 100  # rows of confusion.tsv
 
@@ -130,7 +130,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
     _write_table(path, header, rows)
 
 
-def reliability_diagram(calibration: Calibration, *, title: str, single_label: bool) -> Figure:
+def reliability_diagram(calibration: Calibration, *, title: str, single_label: bool) -> "Figure":
     """Share that is right against probability, bin by bin, above the number of cases in each bin.
 
     Where a bar ends above the diagonal the model is too modest, below it too sure (Guo et al.,
@@ -146,6 +146,9 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
     width = 1 / len(pictures)
     bars = {"x": used * width, "width": width, "align": "edge"}
     unit = "pictures" if single_label else "judged labels"
+    import matplotlib  # here and below: it takes long, and every task starts with this module
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -176,9 +179,11 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
     return figure
 
 
-def _make_logarithmic(axes: Axes, *, largest: int) -> None:
+def _make_logarithmic(axes: "Axes", *, largest: int) -> None:
     axes.set_yscale("log")
     axes.set_ylim(0.5, 2 * max(largest, 5))  # a single one is seen, and two ticks
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     axes.yaxis.set_major_locator(LogLocator(numticks=5))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -248,7 +253,9 @@ def _write_values(path: epath.Path, values: Mapping[str, float]) -> None:
     path.write_bytes((json.dumps(finite, indent=1) + "\n").encode())
 
 
-def _write_png(path: epath.Path, figure: Figure) -> None:
+def _write_png(path: epath.Path, figure: "Figure") -> None:
+    import matplotlib
+
     file = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)

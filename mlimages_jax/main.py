@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
     preemption.watch()
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
     from mlimages_jax import (
+        checkpoint_fit,
         checkpoints,
         classify_pictures,
         configure,
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
                 tasks[config.task](config, workdir)
             except (
                 FileNotFoundError,
-                checkpoints.CheckpointMismatchError,
+                checkpoint_fit.CheckpointMismatchError,
                 checkpoints.CheckpointWriteError,
                 configure.ConfigError,
                 picture_source.PictureSourceError,

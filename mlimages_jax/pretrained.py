@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
 from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
@@ -124,6 +123,8 @@ class Model:
         if not np.isfinite(logits).all():
             raise ModelError("logits are infinite or nan: the checkpoint is damaged, take another")
         if self.loss == "softmax":
+            import scipy.special  # here: other losses do without
+
             return scipy.special.softmax(logits, axis=-1)
         return calibrated_probability(logits, positive_weight=self.positive_weight)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, losses, sharding
+from mlimages_jax import checkpoint_fit, checkpoints, losses, sharding
 from mlimages_jax.state import TrainState
 from tests import bucket
 
@@ -76,7 +76,7 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
     other = _state(0, classes=9)
     other = other.replace(params={**other.params, "extra": jnp.zeros(2)}, batch_stats={})
     with checkpoints.Checkpoints(tmp_path / "c") as saved:
-        with pytest.raises(checkpoints.CheckpointMismatchError) as error:
+        with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
             saved.restore(_like(other))
         with pytest.raises(FileNotFoundError, match=r"has no step 5; it has \[1\]"):
             saved.restore(_like(_state(0)), step=5)
@@ -126,7 +126,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         batch_stats={"norm": {"mean": jax.ShapeDtypeStruct((5,), jnp.float32)}}
     )
     with pytest.raises(
-        checkpoints.CheckpointMismatchError,
+        checkpoint_fit.CheckpointMismatchError,
         match=r"batch_stats/norm/mean: checkpoint float32\[3\], configuration float32\[5\]",
     ):
         checkpoints.restore_weights(tmp_path, other)
@@ -142,7 +142,7 @@ def test_another_depth_is_named_and_the_list_is_short(tmp_path):
 
     with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
         saved.save(deep(2), step=1, config={})
-    with pytest.raises(checkpoints.CheckpointMismatchError) as error:
+    with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
         checkpoints.restore_weights(tmp_path, _like(deep(4)))
     message = str(error.value)
     assert "its stages have (2,) blocks, the configuration's model.stage_sizes are (4,)" in message

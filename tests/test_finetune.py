@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, configure, train
+from mlimages_jax import checkpoint_fit, checkpoints, configure, train
 from mlimages_jax.data import sources
 from tests import imagenet_shaped
 from tests.conftest import SHARED
@@ -192,7 +192,7 @@ def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, chang
 def test_another_depth_is_named(built, pretrained, tmp_path):
     changes = {"model.stage_sizes": (1, 2, 1), "init_from": str(pretrained)}
     with pytest.raises(
-        checkpoints.CheckpointMismatchError, match=r"\(1, 1, 1\) blocks.*\(1, 2, 1\)"
+        checkpoint_fit.CheckpointMismatchError, match=r"\(1, 1, 1\) blocks.*\(1, 2, 1\)"
     ):
         train.train(small_finetuning(built, "224", **changes), tmp_path)
 

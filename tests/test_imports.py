@@ -39,7 +39,8 @@ ALLOWED = {
     "data.mixing": {"models.batch_norm"},
     "state": {"losses", "sharding"},
     "steps": {"losses", "state", "data", "data.augment"},
-    "checkpoints": {"models.architecture", "remote_files", "state"},
+    "checkpoint_fit": {"models.architecture"},
+    "checkpoints": {"checkpoint_fit", "remote_files", "state"},
     "data.sources": {"data", "data.local_shards", "data.streams"},
     "data.reassessed": {"data.sources"},
     "data.views": {"data", "data.decode", "data.transforms"},
@@ -155,9 +156,9 @@ ALLOWED = {
         "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch", "labels.hierarchy",
     },
     "main": {
-        "checkpoints", "classify_pictures", "configure", "data.picture_source", "data.pipeline",
-        "data.sources", "distributed", "evaluate_checkpoints", "export_features", "preemption",
-        "progress", "quickstart", "train",
+        "checkpoint_fit", "checkpoints", "classify_pictures", "configure", "data.picture_source",
+        "data.pipeline", "data.sources", "distributed", "evaluate_checkpoints", "export_features",
+        "preemption", "progress", "quickstart", "train",
     },
 }  # fmt: skip
 # Tasks may use all of them.

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a checkpoint of the full network costs: the pause of a save, its end, a restore, its size.
+
+The state is that of ResNet-101 with 11,166 classes, momentum and the counts of the weighted loss
+(65 million parameters, 523 MB), filled with random numbers, which do not compress. `ours` is
+`Checkpoints`; the peers write the same arrays of the same state, one after the other as a training
+without Orbax would: `numpy.savez`, `flax.serialization.to_bytes` and a file, and `torch.save` where
+torch is installed. Pause is how long the training loop is held up, for the peers the whole save.
+Files are read back while the system still has them in memory.
+
+    python benchmarks/checkpoints.py                  # with the time of a step of 4 pictures at 224
+    python benchmarks/checkpoints.py --quick          # two rounds, without that step
+    python benchmarks/checkpoints.py --batch 256 --dtype bfloat16     # on an accelerator
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+from peers.ours_step import Variant, make_optimizer, random_batch
+from peers.setting import where_and_when
+
+from mlimages_jax import sharding
+from mlimages_jax.checkpoints import Checkpoints
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.state import TrainState, abstract_state, bytes_by_part
+
+ROW = "{:26} {:>9} {:>9} {:>10} {:>10} {:>8}"
+CLASSES = 11_166
+
+
+class Times(NamedTuple):
+    """Of one save and one restore, in seconds.
+
+    Attributes:
+        pause: of the training loop.
+        whole: until the checkpoint is complete.
+        restore: until all arrays are on the device.
+        size: bytes on disk.
+    """
+
+    pause: float
+    whole: float
+    restore: float
+    size: int
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4, help="pictures of the step; 0: no step")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; default: temporary")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.batch = 2, 0
+    return arguments
+
+
+def random_state(model: ResNet) -> tuple[TrainState, TrainState]:
+    """A state of random numbers, and its shapes and shardings."""
+    like = abstract_state(
+        model, make_optimizer(model, 64), mesh=sharding.make_mesh(), image_size=64, count_groups=1
+    )
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: Any) -> jax.Array:
+        values = 0.01 * rng.standard_normal(leaf.shape, np.float32)
+        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+
+    return jax.block_until_ready(jax.tree.map(fill, like)), like
+
+
+def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
+    """By `Checkpoints`."""
+    start = time.perf_counter()
+    with Checkpoints(folder) as saved:
+        begin = time.perf_counter()
+        saved.save(state, step=1, config={})
+        pause = time.perf_counter() - begin
+    whole = time.perf_counter() - start
+    with Checkpoints(folder) as saved:
+        start = time.perf_counter()
+        jax.block_until_ready(saved.restore(like))
+        return Times(pause, whole, time.perf_counter() - start, size_of(folder))
+
+
+def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
+    """By `numpy.savez`, a name for every leaf."""
+    path = folder / "state.npz"
+
+    def write() -> None:
+        leaves = jax.tree.leaves(jax.device_get(state))
+        np.savez(path, **{str(i): leaf for i, leaf in enumerate(leaves)})
+
+    def read() -> Any:
+        with np.load(path) as file:
+            return [file[str(i)] for i in range(len(file.files))]
+
+    return written_whole(folder, write, read, like)
+
+
+def with_flax(folder: Path, state: TrainState, like: TrainState) -> Times:
+    """By `flax.serialization`."""
+    path = folder / "state.msgpack"
+
+    def write() -> None:
+        path.write_bytes(flax.serialization.to_bytes(jax.device_get(state)))
+
+    def read() -> Any:
+        tree = flax.serialization.from_bytes(jax.tree.map(lambda _: 0, state), path.read_bytes())
+        return jax.tree.leaves(tree)
+
+    return written_whole(folder, write, read, like)
+
+
+def with_torch(folder: Path, state: TrainState, like: TrainState) -> Times:
+    """By `torch.save`, from arrays of the host."""
+    import torch  # installed only where it is compared with
+
+    path = folder / "state.pt"
+
+    def write() -> None:
+        leaves = jax.tree.leaves(jax.device_get(state))
+        torch.save([torch.from_numpy(np.array(leaf, copy=True)) for leaf in leaves], path)
+
+    def read() -> Any:
+        return [tensor.numpy() for tensor in torch.load(path)]
+
+    return written_whole(folder, write, read, like)
+
+
+def written_whole(
+    folder: Path, write: Callable[[], None], read: Callable[[], Any], like: TrainState
+) -> Times:
+    """Measures a peer, whose save is over when it returns."""
+    folder.mkdir()
+    start = time.perf_counter()
+    write()
+    whole = time.perf_counter() - start
+    start = time.perf_counter()
+    places = [leaf.sharding for leaf in jax.tree.leaves(like)]
+    jax.block_until_ready([jax.device_put(*pair) for pair in zip(read(), places, strict=True)])
+    return Times(whole, whole, time.perf_counter() - start, size_of(folder))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def seconds_of_a_step(arguments: argparse.Namespace, model: ResNet, state: TrainState) -> float:
+    """The plain training step, on one batch that stays on the device; the median of three."""
+    batch = random_batch(batch=arguments.batch, size=arguments.size, classes=CLASSES)
+    variant = Variant(
+        "plain", group_size=min(32, arguments.batch), initial=state, batch=batch, model=model,
+        optimizer=make_optimizer(model, arguments.size),
+    )  # fmt: skip
+    return statistics.median(variant.seconds(1) for _ in range(3))
+
+
+def main() -> None:
+    """Measures in turns, prints medians and the ratios of the rounds."""
+    arguments = parse_arguments()
+    print(f"{where_and_when()}; {arguments.rounds} rounds")
+    model = ResNet(
+        CLASSES, stage_sizes=STAGE_SIZES[101], group_size=min(32, arguments.batch or 32),
+        dtype=jnp.dtype(arguments.dtype),
+    )  # fmt: skip
+    state, like = random_state(model)
+    megabytes = sum(bytes_by_part(like).values()) / 1e6
+    print(f"{len(jax.tree.leaves(like))} arrays, {megabytes:.1f} MB")
+    savers = {"ours": ours, "numpy.savez": with_numpy, "flax.serialization": with_flax}
+    if importlib.util.find_spec("torch"):
+        savers["torch.save"] = with_torch
+    rounds: list[dict[str, Times]] = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as work:
+        for _ in range(arguments.rounds):
+            rounds.append({})
+            for name, saver in savers.items():
+                folder = Path(work) / "saved"
+                rounds[-1][name] = saver(folder, state, like)
+                shutil.rmtree(folder)
+    print(ROW.format("", "pause ms", "x numpy", "whole s", "restore s", "MB"))
+    for name in savers:
+        times = Times(
+            *(
+                statistics.median(column)
+                for column in zip(*(one[name] for one in rounds), strict=True)
+            )
+        )
+        ratio = statistics.median(one[name].pause / one["numpy.savez"].pause for one in rounds)
+        shown = f"{times.pause * 1e3:.0f}", f"{ratio:.3f}", f"{times.whole:.2f}"
+        print(ROW.format(name, *shown, f"{times.restore:.2f}", f"{times.size / 1e6:.1f}"))
+    if arguments.batch:
+        step = seconds_of_a_step(arguments, model, state)
+        pause = statistics.median(one["ours"].pause for one in rounds)
+        print(
+            f"a step of {arguments.batch} pictures at {arguments.size} px, {arguments.dtype}: "
+            f"{step * 1e3:.0f} ms; the pause of ours is {pause / step:.3f} of it"
+        )
+    print(f"load at the end {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

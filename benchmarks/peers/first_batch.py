@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The first training batch of a set in a fresh process: seconds to it, and memory.
+
+Either the records are made on the fly (an index of any length, no files), or they are read from the
+files of a built set; every step from opening the set to the batch in memory counts.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.order import Rows
+from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.views import TrainingView
+from peers.generated_set import LABELS, GeneratedRecords, draw_jpegs
+from peers.serve import Values, arguments, serve
+
+CLASSES = 11_166
+
+
+def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
+    """The records of every stream: generated from these pictures, or of `folder`."""
+    count = given["streams"]
+    rows = Rows(batch_size=given["batch"], num_streams=count)
+    if given["folder"]:
+        data = DataSet.open(Path(given["folder"]))
+        return list(data.streams("train", count=count, served=rows.streams))
+    return [
+        GeneratedRecords(given["records"] // count, jpegs, classes=CLASSES) for _ in rows.streams
+    ]
+
+
+def main() -> None:
+    """Measures once, then says so."""
+    given = arguments()
+    jpegs = draw_jpegs()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    begin = time.perf_counter()
+    streams = open_streams(given, jpegs)
+    opened = time.perf_counter()
+    batches = pipeline.training_batches(
+        streams,
+        TrainingView(given["size"]),
+        batch_size=given["batch"],
+        num_streams=given["streams"],
+        max_labels=LABELS,
+        seed=0,
+        start_step=given["start_step"],
+        num_threads=2,
+    )
+    batch = next(batches)
+    first = time.perf_counter()
+    about = {
+        "open": opened - begin,
+        "first": first - begin,
+        "added_mb": (process.memory_info().rss - before) / 1e6,
+        "pictures": int(batch["mask"].sum()),
+    }
+    serve(about, lambda _: {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A training by `main`, as a command starts it, that ends at its first step and says what it took.
+
+    python -m peers.started_training SPAWNED go|stop --config=... --workdir=...
+
+SPAWNED are the seconds since 1970 at which the parent started this process. Prints a JSON line:
+seconds from there to the end of the first step, and of its parts, which may overlap. With `stop`
+the training is asked to end after that step, so that it saves.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SPAWNED = float(sys.argv[1])
+SECONDS: dict[str, float] = {}
+
+
+def timed(name: str, function: Callable[..., Any], *, first: bool = False) -> Callable[..., Any]:
+    """The function, with its time counted under a name; of its first call only where `first`."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if first and name in SECONDS:
+            return function(*args, **kwargs)
+        start = time.time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            SECONDS[name] = SECONDS.get(name, 0.0) + time.time() - start
+
+    return run
+
+
+def watch(*, stop: bool) -> None:
+    """Puts clocks around the parts of `train.train`."""
+    import jax
+
+    from mlimages_jax import train
+    from mlimages_jax.data import pipeline
+    from mlimages_jax.training_step import TrainingStep
+
+    SECONDS["imports"] = time.time() - SPAWNED
+    train.sharding.make_mesh = timed("devices", train.sharding.make_mesh, first=True)
+    train.open_data = timed("data", train.open_data)
+    train.make_evaluations = timed("data", train.make_evaluations)
+    train.make_training_step = timed("shapes", train.make_training_step)
+    checkpoints: Any = train.Checkpoints
+    checkpoints.restore = timed("state", checkpoints.restore)
+    step: Any = TrainingStep
+    step.fresh_state = timed("state", step.fresh_state)
+    step.compile = timed("compile", step.compile)
+    batches: Any = pipeline.DeviceBatches
+    batches.__next__ = timed("first batch", batches.__next__, first=True)
+
+    def end(self: Any, step: int, metrics: dict[str, jax.Array], **_: Any) -> None:
+        begin = time.time()
+        jax.block_until_ready(metrics)
+        SECONDS["first step"] = time.time() - begin
+        if stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            print(json.dumps({"total": time.time() - SPAWNED} | SECONDS), flush=True)
+            os._exit(0)
+
+    progress: Any = train.Progress
+    progress.add = end
+
+
+def main() -> None:
+    """Runs the command."""
+    watch(stop=sys.argv[2] == "stop")
+    from mlimages_jax.main import run
+
+    sys.argv = [sys.argv[0], *sys.argv[3:]]
+    run()
+
+
+if __name__ == "__main__":
+    main()
