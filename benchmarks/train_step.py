@@ -10,6 +10,12 @@ max-pooling) where timm is installed; their BatchNorm takes the whole batch, our
 
     python benchmarks/train_step.py                    # 256 pictures a GPU in bfloat16; 4 on a CPU
     python benchmarks/train_step.py --depth 50 --variants plain weighted augmented full
+    python benchmarks/train_step.py --sweep            # everything, on a GPU: an hour or more
+    python benchmarks/train_step.py --quick            # ResNet-50 at 64, under a minute on a CPU
+
+--sweep goes through depths, sizes and batches with all variants. A contender that runs out of
+memory keeps its row, which says so. Where that happened, those that shared the device with it are
+all measured again, each alone: then nothing is interleaved, and the table says that too.
 
 FLOP/s count the model's own work: 3 x 2 x multiply-accumulates of the convolutions and the
 classifier in the forward pass (47.2 GFLOP a picture for ResNet-101 at 224), whatever the compiler
@@ -20,9 +26,11 @@ accelerator it is what the host has to do.
 
 import argparse
 import contextlib
+import datetime
+import functools
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from peers.process import Answer, NotInstalledError, Peer
@@ -40,6 +48,10 @@ PEAK_TFLOPS = {
     "TPU v6 lite": 918,
 }
 BASELINE = "torch, ours"
+ON_DEMAND = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the peers share the device
+VARIANTS = ("plain", "weighted", "augmented", "full")
+# What the libraries say when the device's memory does not suffice.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemoryError", "out of memory")
 # Without it OpenMP's threads spin while they wait for one another. On two cores that other programs
 # used as well, a step of PyTorch then took 20 s instead of 4.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -75,29 +87,51 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, float32 on a CPU"
     )
-    parser.add_argument(
-        "--variants",
-        nargs="+",
-        choices=("plain", "weighted", "augmented", "full"),
-        default=["plain", "full"],
-    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--peers", nargs="*", choices=("ours", "timm"), default=["ours", "timm"])
-    parser.add_argument("--steps", type=int, default=0, help="a round; 0: 30, one on a CPU")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0, help="a round; 0: 30, two on a CPU")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--peak_tflops", type=float, help="of all devices together")
-    return parser.parse_args()
+    parser.add_argument("--sweep", action="store_true", help="all --depths, --sizes and --batches")
+    parser.add_argument("--depths", type=int, nargs="+", choices=(50, 101), default=[50, 101])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 299])
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser.add_argument("--quick", action="store_true", help="a short form for CPUs")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.depth, arguments.size = 50, 64
+        arguments.depths, arguments.sizes, arguments.batches = [50], [64], [4]
+    if not arguments.variants:
+        arguments.variants = list(VARIANTS) if arguments.sweep else ["plain", "full"]
+    return arguments
 
 
-def our_rows(peer: Peer) -> list[Contender]:
-    """One for each variant."""
+def combinations(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The settings of every table."""
+    settings = vars(arguments)
+    if not arguments.sweep:
+        return [settings]
+    return [
+        settings | {"depth": depth, "size": size, "batch": batch}
+        for depth in arguments.depths
+        for size in arguments.sizes
+        for batch in arguments.batches
+    ]
+
+
+def start_ours(
+    stack: contextlib.ExitStack, variants: list[str], settings: dict[str, Any]
+) -> list[Contender]:
+    """A row for each of our variants, all in one process."""
+    arguments = settings | {"variants": variants}
+    peer = stack.enter_context(Peer("ours_step", arguments, environment=ON_DEMAND))
 
     def row(name: str) -> Contender:
         seconds, memory = peer.about["compile_seconds"][name], peer.about["memory"][name]
-        return Contender(
-            f"ours, {name}", lambda: peer.ask(name), peer.about["macs"], seconds, memory
-        )
+        run = functools.partial(peer.ask, name)
+        return Contender(f"ours, {name}", run, peer.about["macs"], seconds, memory)
 
-    return [row(name) for name in peer.about["compile_seconds"]]
+    return [row(name) for name in variants]
 
 
 def start_torch(
@@ -115,7 +149,20 @@ def start_torch(
         return []
     print(f"torch, {model}: {peer.about['version']}, {peer.about['parameters']:,} parameters")
     macs, seconds = peer.about["macs"], peer.about["compile_seconds"]
-    return [Contender(f"torch, {model}", lambda: peer.ask("run"), macs, seconds, None)]
+    run = functools.partial(peer.ask, "run")
+    return [Contender(f"torch, {model}", run, macs, seconds, None)]
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns a peer's end for want of the device's memory into a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line for line in str(error).splitlines() if any(w in line for w in OUT_OF_MEMORY)]
+        if lines:
+            raise MemoryError(lines[-1].strip()) from error
+        raise
 
 
 def print_table(
@@ -138,6 +185,8 @@ def print_table(
             "", "images/s", "x torch", "per CPU s", "x torch", "TFLOP/s", "MFU", "compile s", "GB"
         )
     )
+    if not rows:
+        return
     rates = {
         name: [pictures / each.values["seconds"] for each in own] for name, own in answers.items()
     }
@@ -162,38 +211,92 @@ def _against_torch(rates: dict[str, list[float]], name: str) -> tuple[float, str
     return statistics.median(rates[name]), f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
-def main() -> None:
-    """Starts the contenders, runs the rounds, prints the table."""
-    arguments = parse_arguments()
-    settings = vars(arguments)
-    on_demand = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the peers share the device
-    with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(Peer("ours_step", settings, environment=on_demand))
-        about = ours.about
-        settings |= {name: about[name] for name in ("batch", "dtype", "steps")}
-        print(
-            f"{about['devices']} {about['device']}, {os.cpu_count()} cores; ResNet-"
-            f"{arguments.depth} at {arguments.size}, batch {about['batch']}, {about['dtype']}, "
-            f"{arguments.classes} classes, {arguments.rounds} rounds of {about['steps']} steps\n"
-            f"ours: {about['version']}, {about['parameters']:,} parameters"
-        )
-        rows = our_rows(ours)
-        for model in arguments.peers:
-            rows += start_torch(stack, model, settings, about)
+def print_share(answers: dict[str, list[Answer]]) -> None:
+    """What loss and augmentation take of the full step: median of the rounds."""
+    pairs = list(zip(answers.get("ours, plain", []), answers.get("ours, full", []), strict=False))
+    if pairs:
+        shares = [1 - plain.values["seconds"] / full.values["seconds"] for plain, full in pairs]
+        low, middle, high = min(shares), statistics.median(shares), max(shares)
+        print(f"loss + augmentation: {middle:.1%} of a full step ({low:.1%} to {high:.1%})")
+
+
+def describe_device(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a process of ours says of the device, without a step, and the defaults for it."""
+    smallest = {"depth": 50, "size": 32, "variants": []}
+    with Peer("ours_step", settings | smallest, environment=ON_DEMAND) as peer:
+        return peer.about
+
+
+def measure(
+    names: list[str], settings: dict[str, Any], about: dict[str, Any]
+) -> tuple[list[Contender], dict[str, list[Answer]]]:
+    """Interleaves the rounds of contenders: variants of ours, or "torch, MODEL".
+
+    Raises:
+      MemoryError: When the device's memory does not suffice for them together.
+    """
+    variants = [name for name in names if name in VARIANTS]
+    with contextlib.ExitStack() as stack, memory_errors():
+        rows = start_ours(stack, variants, settings) if variants else []
+        for name in names:
+            if name not in variants:
+                rows += start_torch(stack, name.removeprefix("torch, "), settings, about)
         answers: dict[str, list[Answer]] = {row.name: [] for row in rows}
-        for _ in range(arguments.rounds):
-            for row in rows:
+        for number in range(settings["rounds"]):
+            # Whoever follows another process is slower for a step, so the order alternates.
+            for row in rows[:: -1 if number % 2 else 1]:
                 answers[row.name].append(row.run())
-        print(f"load at the end {os.getloadavg()[0]:.1f}\n")
+    return rows, answers
+
+
+def measure_alone(
+    names: list[str], settings: dict[str, Any], about: dict[str, Any]
+) -> tuple[list[Contender], dict[str, list[Answer]]]:
+    """One contender after another; those without enough memory get a line and no row."""
+    print("out of memory together: each alone, not interleaved")
+    rows: list[Contender] = []
+    answers: dict[str, list[Answer]] = {}
+    for name in names:
+        try:
+            own_rows, own_answers = measure([name], settings, about)
+        except MemoryError as error:
+            print(f"{name}: OUT OF MEMORY ({str(error)[:100]})")
+            continue
+        rows += own_rows
+        answers |= own_answers
+    return rows, answers
+
+
+def compare(settings: dict[str, Any]) -> None:
+    """One table."""
+    about = describe_device(settings)
+    settings |= {name: about[name] for name in ("batch", "dtype", "steps")}
+    print(
+        f"{datetime.date.today()}, {about['devices']} {about['device']}, {os.cpu_count()} cores, "
+        f"{about['version']}, load {os.getloadavg()[0]:.1f} at the start\n"
+        f"ResNet-{settings['depth']} at {settings['size']}, batch {about['batch']}, "
+        f"{about['dtype']}, {settings['classes']} classes, {settings['rounds']} rounds of "
+        f"{about['steps']} steps"
+    )
+    names = [*settings["variants"], *(f"torch, {model}" for model in settings["peers"])]
+    try:
+        rows, answers = measure(names, settings, about)
+    except MemoryError:
+        rows, answers = measure_alone(names, settings, about)
+    print(f"load at the end {os.getloadavg()[0]:.1f}\n")
     known = (peak for kind, peak in PEAK_TFLOPS.items() if about["device"].startswith(kind))
-    peak = arguments.peak_tflops
+    peak = settings["peak_tflops"]
     if peak is None and about["dtype"] == "bfloat16":
         peak = next(known, 0) * about["devices"]
-    pictures = about["batch"] * about["steps"]
-    print_table(rows, answers, pictures=pictures, peak_tflops=peak)
-    held = answers[rows[0].name][-1].values["peak_bytes"]
-    if held:
-        print(f"ours, all variants loaded: {held / 1e9:.2f} GB at most on the first device")
+    print_table(rows, answers, pictures=about["batch"] * about["steps"], peak_tflops=peak)
+    print_share(answers)
+
+
+def main() -> None:
+    """A table for every combination."""
+    for settings in combinations(parse_arguments()):
+        compare(settings)
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Our training step, as configs/pretrain.py sets it up, on one batch that stays on the device.
 
-Needs jax, flax and optax only, so that a GPU machine without the input's libraries can run it.
+It reads no data; `step_program.py` compiles the same steps without running them.
 """
 
 import functools
-import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import optax
 from mlimages_jax import losses, optimizers, sharding, steps
 from mlimages_jax.data import augment
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.plan import compiled, layers
 from mlimages_jax.state import TrainState, abstract_state, create_state
 from peers.serve import Values, arguments, serve
 
@@ -40,18 +41,6 @@ def without_augmentation(_: jax.Array, images: jax.Array) -> jax.Array:
     return augment.to_model_input(images)
 
 
-def forward_macs(model: ResNet, size: int) -> int:
-    """Multiply-accumulates of all convolutions and the classifier for one picture."""
-    image = jnp.zeros((1, size, size, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    total = 0
-    for equation in jax.make_jaxpr(model.apply)(variables, image).jaxpr.eqns:
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            kernel, result = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
-            total += math.prod(result) * math.prod(kernel[:-1])  # HWIO and IO: O is last
-    return total
-
-
 def make_optimizer(model: ResNet, size: int) -> optax.GradientTransformation:
     """SGD with momentum and decay of the kernels."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -66,6 +55,25 @@ def initial_state(
     settings: dict[str, Any] = {"image_size": size, "count_groups": groups}
     like = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
     return create_state(model, optimizer, seed=0, like=like, **settings)
+
+
+def make_step(
+    name: str, *, group_size: int, model: ResNet, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, steps.Batch], Any]:
+    """The step of a variant: plain, weighted, augmented or full (both)."""
+    loss: losses.Loss = losses.plain_sigmoid_cross_entropy
+    if name in ("full", "weighted"):
+        loss = functools.partial(losses.weighted_loss, group_size=group_size)
+    augmented = name in ("full", "augmented")
+    return functools.partial(
+        steps.train_step,
+        model=model,
+        loss=loss,
+        optimizer=optimizer,
+        schedule=lambda _: jnp.float32(1e-3),
+        augmentation=augment.pretrain_augment if augmented else without_augmentation,
+        seed=0,
+    )
 
 
 class Variant:
@@ -95,19 +103,7 @@ class Variant:
         model: ResNet,
         optimizer: optax.GradientTransformation,
     ):
-        loss: losses.Loss = losses.plain_sigmoid_cross_entropy
-        if name in ("full", "weighted"):
-            loss = functools.partial(losses.weighted_loss, group_size=group_size)
-        augmented = name in ("full", "augmented")
-        step = functools.partial(
-            steps.train_step,
-            model=model,
-            loss=loss,
-            optimizer=optimizer,
-            schedule=lambda _: jnp.float32(1e-3),
-            augmentation=augment.pretrain_augment if augmented else without_augmentation,
-            seed=0,
-        )
+        step = make_step(name, group_size=group_size, model=model, optimizer=optimizer)
         self.state = jax.tree.map(jnp.copy, initial)
         self.batch = batch
         places = jax.tree.map(lambda leaf: leaf.sharding, initial)
@@ -116,7 +112,7 @@ class Variant:
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, metrics_place))
         self.compiled = jitted.lower(self.state, batch).compile()
         self.compile_seconds = time.perf_counter() - start
-        self.memory = _program_bytes(self.compiled)
+        self.memory = compiled.program_bytes(self.compiled)
         self.seconds(1)
 
     def seconds(self, steps: int) -> float:
@@ -130,12 +126,6 @@ class Variant:
         return time.perf_counter() - start
 
 
-def _program_bytes(compiled: Any) -> int:
-    memory = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return used + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-
-
 def main() -> None:
     """Serves the seconds of `steps` steps of the variant that is asked for."""
     given = arguments()
@@ -144,7 +134,7 @@ def main() -> None:
     resolved = {
         "batch": given["batch"] or (4 if on_cpu else 256) * jax.device_count(),
         "dtype": given["dtype"] or ("float32" if on_cpu else "bfloat16"),
-        "steps": given["steps"] or (1 if on_cpu else 30),
+        "steps": given["steps"] or (2 if on_cpu else 30),
     }
     given |= resolved
     given["group_size"] = min(given["group_size"], given["batch"])
@@ -181,7 +171,7 @@ def main() -> None:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(initial.params)),
-        "macs": forward_macs(model, given["size"]),
+        "macs": layers.forward_macs(model, given["size"]),
         "compile_seconds": {name: each.compile_seconds for name, each in variants.items()},
         "memory": {name: each.memory for name, each in variants.items()},
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
 
 from mlimages_jax.models.batch_norm import GroupBatchNorm
 
@@ -21,6 +21,31 @@ STAGE_WIDTHS = (256, 512, 1024, 2048)
 
 # tf.variance_scaling_initializer() of the original: scale 1, fan-in, truncated normal.
 conv_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def matrix_product(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
+    """A convolution with a kernel [1, 1, I, O] as one product: [B, H, W, I] -> [B, h, w, O]."""
+    x = x[:, :: strides[0], :: strides[1]]
+    rows = x.reshape(-1, x.shape[-1])  # [B h w, I]
+    return (rows @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _one_by_one(
+    x: Array, kernel: Array, strides: Sequence[int], padding: Any, **settings: Any
+) -> Array:
+    """`lax.conv_general_dilated` for kernels [1, 1, I, O].
+
+    XLA's CPU convolutions of one pixel take 1.7 times as long as the product, gradients included
+    (benchmarks/README.md); other platforms keep the convolution, so their program is the same.
+    """
+
+    def convolution(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **settings)
+
+    def product(x: Array, kernel: Array) -> Array:
+        return matrix_product(x, kernel, strides)
+
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
 def _conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
@@ -35,6 +60,7 @@ def _conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) ->
         use_bias=False,
         dtype=dtype,
         kernel_init=conv_init,
+        conv_general_dilated=_one_by_one if kernel == 1 else None,
         name=name,
     )
 

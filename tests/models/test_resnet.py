@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.models.resnet import STAGE_SIZES, ResNet, matrix_product
 from tests import reference
 
 SMALL = {"stage_sizes": (1, 2), "stage_widths": (16, 32), "stem_width": 8}
@@ -130,6 +130,42 @@ def test_remat_changes_neither_names_nor_gradients():
         gradient(plain),
         gradient(remat),
     )
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 6), (2, 6), (2, 7)])
+def test_a_one_by_one_convolution_is_a_matrix_product(stride, side):
+    x = jax.random.normal(jax.random.key(1), (3, side, side, 8))
+    kernel = jax.random.normal(jax.random.key(2), (1, 1, 8, 5))
+
+    def convolution(x, kernel):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        padding = [(0, 0), (0, 0)]
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=dimensions
+        )
+
+    expected, pull = jax.vjp(convolution, x, kernel)
+    found, our_pull = jax.vjp(partial(matrix_product, strides=(stride, stride)), x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    cotangent = jax.random.normal(jax.random.key(3), expected.shape)
+    for ours, theirs in zip(our_pull(cotangent), pull(cotangent), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_only_cpus_compute_one_by_one_convolutions_as_products():
+    """A bottleneck and its shortcut: three kernels of one pixel, one of 3x3, and the stem's."""
+    model = ResNet(5, stage_sizes=(1,), stage_widths=(16,), stem_width=8)
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    traced = jax.jit(model.apply).trace(variables, images)
+
+    def convolutions(platform):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        return program.count("stablehlo.convolution(")
+
+    assert {name: convolutions(name) for name in ("cpu", "cuda", "tpu")} == {
+        "cpu": 2, "cuda": 5, "tpu": 5,
+    }  # fmt: skip
 
 
 def test_unequal_stage_lists_are_refused():
