@@ -2,6 +2,7 @@
 """Three multi-label losses on one data set: same network, pictures, order, steps, schedule.
 
     python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=workdirs/losses
+    python benchmarks/losses.py --quick        # on drawn pictures, for the form of the table only
 
 Trains configs/quickstart.py's network with the weighted, the plain and the asymmetric sigmoid loss,
 each with its own learning rate, evaluates on training and validation split as it goes, and prints
@@ -9,14 +10,18 @@ one table (a row a loss and evaluation, seconds of training beside it).
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import sys
+import tempfile
 from pathlib import Path
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from mlimages_jax import train
+from tfds_builders import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 # The weighted loss has the smaller gradients: a class counts only in groups where it is present.
@@ -27,23 +32,36 @@ SHOWN = ("mAP", "f1@5", "hierarchical_f1")
 def main() -> None:
     """Trains and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="a built data set's version folder")
-    parser.add_argument("--workdir", type=Path, required=True, help="a folder a loss is made here")
+    parser.add_argument("--data", help="a built data set's version folder")
+    parser.add_argument("--workdir", type=Path, help="a folder a loss is made here")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--evaluations", type=int, default=5)
     parser.add_argument("--losses", nargs="+", default=list(LEARNING_RATES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="draws what it needs; a minute")
     arguments = parser.parse_args()
+    if not arguments.quick and not (arguments.data and arguments.workdir):
+        parser.error("--data and --workdir are needed, or --quick")
     logging.set_verbosity(logging.INFO)
-    rows = []
-    for name in arguments.losses:
-        workdir = arguments.workdir / name
-        train.train(_config(name, arguments), workdir)
-        rows += _rows(name, workdir)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            _make_quick(arguments, Path(folder))
+        rows = []
+        for name in arguments.losses:
+            workdir = arguments.workdir / name
+            train.train(_config(name, arguments), workdir)
+            rows += _rows(name, workdir)
     header = ["loss", "step", "seconds", *(f"{s} {m}" for s in ("train", "val") for m in SHOWN)]
     for row in [header, ["---"] * len(header), *rows]:
         print("| " + " | ".join(row) + " |")
+
+
+def _make_quick(arguments: argparse.Namespace, work: Path) -> None:
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+        arguments.data = str(shapes.build(work / "data", num_train=192, num_val=64, size=48))
+    arguments.workdir, arguments.steps, arguments.evaluations = work / "workdirs", 20, 1
+    arguments.image_size = 32
 
 
 def _config(loss: str, arguments: argparse.Namespace) -> ConfigDict:
@@ -56,6 +74,8 @@ def _config(loss: str, arguments: argparse.Namespace) -> ConfigDict:
     config.seed = arguments.seed
     config.image_size = arguments.image_size
     config.total_steps = config.schedule.cosine.total_steps = arguments.steps
+    warmup = min(config.schedule.cosine.warmup_steps, arguments.steps // 10)
+    config.schedule.cosine.warmup_steps = warmup
     config.evaluate_every = config.checkpoint.every = arguments.steps // arguments.evaluations
     config.evaluation.splits = ("val", "train")
     config.schedule.cosine.learning_rate = LEARNING_RATES[loss]

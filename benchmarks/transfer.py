@@ -10,6 +10,7 @@ order and steps, each at the best of the same learning rates, which a seed of it
 Every seed of the result has its own halves, order, crops and new weights; the pretraining is one.
 
     python benchmarks/transfer.py --data=STAMPS --output=OUT
+    python benchmarks/transfer.py --quick       # on drawn pictures, for the form of the table only
 
 STAMPS holds dictionary.txt, train_image_list.txt, val_image_list.txt and images/. The output gets
 transfer.md, transfer.png and a workdir of every run; started again, it goes on from those.
@@ -79,20 +80,33 @@ class Run(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the stamps")
-    parser.add_argument("--output", type=Path, required=True, help="made here: tables and figure")
+    parser.add_argument("--data", type=Path, help="the folder of the stamps")
+    parser.add_argument("--output", type=Path, help="made here: tables and figure")
     parser.add_argument("--size", type=int, default=48, help="pixels")
     parser.add_argument("--shapes", type=int, default=1000, help="drawn pictures to pretrain on")
     parser.add_argument("--pretraining_steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=800, help="of finetuning")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.1, 0.03, 0.01])
     parser.add_argument("--seeds", type=int, default=3, help="besides that of the learning rates")
+    parser.add_argument("--quick", action="store_true", help="draws what it needs; a minute")
     arguments = parser.parse_args()
+    if not arguments.quick and not (arguments.data and arguments.output):
+        parser.error("--data and --output are needed, or --quick")
     if arguments.shapes < 10 or arguments.seeds < 2:
         parser.error(
             "a deviation needs --seeds 2 or more, and a validation set --shapes 10 or more"
         )
     return arguments
+
+
+def make_quick(arguments: argparse.Namespace, work: Path) -> None:
+    """Draws pictures in place of the stamps, and makes everything short."""
+    arguments.data = shapes.draw(work / "stamps", num_train=160, num_val=40, size=32)
+    dictionary = arguments.data / "dictionary.txt"  # its ids must not be those of the shapes
+    dictionary.write_text(dictionary.read_text().replace("\tx", "\tstamp"))
+    arguments.output, arguments.size, arguments.shapes = work / "output", 32, 20
+    arguments.pretraining_steps = arguments.steps = 2 * EVALUATIONS
+    arguments.rates, arguments.seeds = [0.1], 2
 
 
 def read_stamps(folder: Path) -> Stamps:
@@ -204,6 +218,7 @@ def pretraining_config(arguments: argparse.Namespace, folder: Path) -> ConfigDic
             "total_steps": steps,
             "loss.name": "asymmetric",
             "schedule.cosine.learning_rate": 0.05,
+            "schedule.cosine.warmup_steps": min(100, steps // 10),
             "schedule.cosine.total_steps": steps,
             "evaluate_every": 0,
             "checkpoint.every": steps,
@@ -329,9 +344,8 @@ def draw_curves(result: list[Run], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
+def compare(arguments: argparse.Namespace) -> None:
     """Builds, trains, prints and writes."""
-    arguments = parse_arguments()
     logging.set_verbosity(logging.INFO)
     arguments.output.mkdir(parents=True, exist_ok=True)
     lines, begin = [where_and_when(), ""], time.perf_counter()
@@ -365,6 +379,15 @@ def main() -> None:
     draw_curves(result, arguments.output / "transfer.png")
     (arguments.output / "transfer.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def main() -> None:
+    """Makes what `--quick` lacks, and runs."""
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            make_quick(arguments, Path(folder))
+        compare(arguments)
 
 
 if __name__ == "__main__":

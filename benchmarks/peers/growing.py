@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One thing at one size, in a process of its own: a step, the metrics, the input or a list."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+import simplejpeg
+
+from mlimages_jax import configure, sharding
+from mlimages_jax.data import pipeline, views
+from mlimages_jax.data.decode import StoredPicture
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.metrics import MultiLabelMetrics
+from mlimages_jax.plan import compiled
+from mlimages_jax.training_step import make_training_step
+from peers.serve import Values, arguments, serve
+from peers.setting import load_config
+from tfds_builders.pictures import records
+
+NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+CHILDREN = 7  # of a class of the drawn hierarchies
+SIDE = 32  # pixels of the input's picture: reading must show, not decoding
+SETTLING = 20  # batches of the input before it is measured
+
+Answer = Callable[[str], Values]
+
+
+def private_bytes() -> int:
+    """Memory that belongs to this process alone."""
+    return psutil.Process().memory_full_info().uss
+
+
+def drawn_hierarchy(num_classes: int) -> Hierarchy:
+    """A tree in which every class has seven children."""
+    ids = tuple(f"n{i:08d}" for i in range(num_classes))
+    return Hierarchy(ids, ids, (np.arange(num_classes) - 1) // CHILDREN)
+
+
+def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
+    """The step of configs/pretrain.py on one random batch.
+
+    Args:
+      given: batch, classes, devices, group (pictures), mode (of sharding), size (pixels), stages
+        and widths of the network.
+
+    Returns:
+      Temporaries and traffic of one device's program in bytes, its collectives; an answer runs
+      one step.
+    """
+    config = load_config("pretrain")
+    config.update_from_flattened_dict(
+        {
+            "image_size": given["size"],
+            "batch_size": given["batch"],
+            "group_size": min(given["group"], given["batch"]),
+            "model.stage_sizes": tuple(given["stages"]),
+            "model.stage_widths": tuple(given["widths"]),
+            "model.dtype": "float32",
+            "sharding.name": given["mode"],
+        }
+    )
+    mesh = sharding.make_mesh()
+    (phase,) = configure.phases(config)
+    training = make_training_step(config, mesh, num_classes=given["classes"])
+    step = training.compile(phase, max_labels=NUM_LABELS)
+    rng = np.random.default_rng(0)
+    shape = (given["batch"], NUM_LABELS)
+    rows = {
+        "image": rng.integers(0, 256, (shape[0], given["size"], given["size"], 3), np.uint8),
+        "labels": rng.integers(0, given["classes"], shape, np.int32),
+        "confidences": np.ones(shape, np.float32),
+        "mask": np.ones(shape[0], bool),
+    }
+    batch = jax.device_put(rows, sharding.by_example(mesh))
+    state = [training.fresh_state(seed=0)]
+
+    def run(_: str) -> Values:
+        begin = time.perf_counter()
+        state[0], _metrics = step(state[0], batch)
+        jax.block_until_ready(state[0])
+        return {"seconds": time.perf_counter() - begin}
+
+    run("")
+    found = compiled.collectives(step.as_text(), devices=mesh.size)
+    return {
+        "temporary": step.memory_analysis().temp_size_in_bytes,
+        "traffic": step.cost_analysis()["bytes accessed"],
+        "collectives": sum(kind.operations for kind in found.values()),
+        "collective_bytes": sum(kind.size for kind in found.values()),
+    }, run
+
+
+def metrics(given: dict[str, Any]) -> tuple[Values, Answer]:
+    """The multi-label metrics of an evaluation, on one random batch again and again.
+
+    Args:
+      given: classes, examples (whole batches of 32).
+
+    Returns:
+      Nothing; an answer to `exact` or `binned`, the kind of average precision, has the seconds of
+      all examples and the bytes that are kept of them; one to `file` those to read the category
+      file.
+    """
+    num_classes, batch = given["classes"], 32
+    hierarchy = drawn_hierarchy(num_classes)
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(batch, num_classes)).astype(np.float32)
+    targets = np.zeros((batch, num_classes), np.float32)
+    targets[np.arange(batch)[:, None], rng.integers(0, num_classes, (batch, NUM_LABELS))] = 1
+
+    def run(kind: str) -> Values:
+        if kind == "file":
+            return {"seconds": seconds_to_read(hierarchy)}
+        counted = MultiLabelMetrics(
+            num_classes, hierarchy.paths(), exact=kind == "exact", positive_weight=12.0
+        )
+        begin = time.perf_counter()
+        for _ in range(given["examples"] // batch):
+            counted.update(scores, targets)
+        updated = time.perf_counter()
+        counted.compute()
+        return {
+            "update": updated - begin,
+            "compute": time.perf_counter() - updated,
+            "kept": sum(values.nbytes for values in counted.sums().values()),
+        }
+
+    return {}, run
+
+
+def seconds_to_read(hierarchy: Hierarchy) -> float:
+    """Of its category file, with the paths to the roots."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dictionary.txt"
+        hierarchy.to_file(path)
+        begin = time.perf_counter()
+        Hierarchy.from_file(path).paths()
+        return time.perf_counter() - begin
+
+
+class OneRecord:
+    """As many records as are wanted, all of them the same bytes; nothing is generated before."""
+
+    def __init__(self, count: int):
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        picture = StoredPicture(simplejpeg.encode_jpeg(pixels), SIDE, SIDE)
+        labels = np.arange(NUM_LABELS, dtype=np.int32)
+        row = LabelRow("picture.jpg", labels, np.ones(NUM_LABELS, np.float32))
+        self._count, self._data = count, records.serialize(row, picture)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> bytes:
+        if not 0 <= index < self._count:
+            raise IndexError(f"record {index} of {self._count}")
+        return self._data
+
+
+def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
+    """Training batches of a set, from the middle of its second epoch on.
+
+    Args:
+      given: records, batch, batches (of an answer).
+
+    Returns:
+      Nothing; an answer to `first` has the seconds from nothing to a batch; one to `more` those of
+      so many batches after a few, and the bytes of this process's own memory.
+    """
+
+    def start() -> Iterator[pipeline.NumpyBatch]:
+        return pipeline.training_batches(
+            [OneRecord(given["records"])],
+            views.TrainingView(SIDE),
+            batch_size=given["batch"],
+            max_labels=NUM_LABELS,
+            seed=0,
+            start_step=given["records"] * 3 // (2 * given["batch"]),
+            num_threads=2,
+        )
+
+    def run(request: str) -> Values:
+        begin = time.perf_counter()
+        batches = start()
+        next(batches)
+        if request == "first":
+            return {"seconds": time.perf_counter() - begin}
+        for _ in range(SETTLING):
+            next(batches)
+        begin = time.perf_counter()
+        for _ in range(given["batches"]):
+            next(batches)
+        return {"seconds": time.perf_counter() - begin, "private": private_bytes()}
+
+    return {}, run
+
+
+def label_list(given: dict[str, Any]) -> tuple[Values, Answer]:
+    """`stats` of a drawn list, figures included, in a process that ends with it.
+
+    Args:
+      given: rows.
+
+    Returns:
+      Nothing; an answer has the seconds, and the most bytes this process ever had.
+    """
+    from label_lists import write_list  # beside benchmarks/growth.py, which starts this
+    from list_statistics import measure, write_hierarchy
+
+    folder = tempfile.TemporaryDirectory()
+    path, dictionary = (Path(folder.name) / name for name in ("list.txt", "dictionary.txt"))
+    write_list(path, given["rows"])
+    write_hierarchy(dictionary)
+
+    def run(_: str) -> Values:
+        result = measure("stats", path, dictionary)
+        folder.cleanup()
+        return {"seconds": result["wall_s"], "peak": result["peak_bytes"]}
+
+    return {}, run
+
+
+KINDS = {
+    "step": training_step,
+    "metrics": metrics,
+    "input": training_input,
+    "list": label_list,
+}
+
+
+def main() -> None:
+    """Sets up what is asked for, and measures it as often as is wanted."""
+    given = arguments()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", given.get("devices", 1))
+    serve(*KINDS[given["kind"]](given))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the benchmarks one after the other, so that every table can be made again by one command.
+
+    python benchmarks/run_all.py --quick               # short forms, under 10 minutes in all
+    python benchmarks/run_all.py --quick --only manifest growth --output tables.md
+    python benchmarks/run_all.py                       # as benchmarks/README.md has them: hours
+
+The scripts are those of this folder. Each is shown with its command, its seconds and what it
+printed, or why it was left out; one that fails or takes too long is told with the end of its
+errors, and the others go on. The exit code is 1 where one failed. Short forms are there to see that
+everything works and what the tables look like: few rounds of small sizes prove no ratio.
+"""
+
+import argparse
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from peers.setting import where_and_when
+
+FOLDER = Path(__file__).resolve().parent
+QUICK_LIMIT, FULL_LIMIT = 180, 3 * 3600  # seconds of a command
+LAST_LINES = 20  # of the errors of a script that failed
+PICTURES = "pictures of your own: see its section of README.md"
+PHOTOGRAPHS = FOLDER.parents[1] / "shared/data/tencent/images"
+
+
+class Form(NamedTuple):
+    """How a script is run.
+
+    Attributes:
+        quick: arguments of its commands in the short form.
+        full: the same for the whole one.
+        peers: libraries without which it leaves out a row.
+        photographs: whether it cuts pictures from those of ../shared.
+        left_out: from the whole form, and why.
+    """
+
+    quick: tuple[str, ...]
+    full: tuple[str, ...] = ("",)
+    peers: tuple[str, ...] = ()
+    photographs: bool = False
+    left_out: str = ""
+
+
+SCRIPTS = {
+    "builders": Form(("--count 200 --rounds 1",)),
+    "checkpoints": Form(("--quick",)),
+    "cooccurrence": Form(
+        ("--rows 100000 --dense_rows 3000 --sample 50000",), ("--rows 17600000",)
+    ),
+    "device_feed": Form(("--quick",)),
+    "download": Form(
+        ("speed --pictures 500 --rounds 1", "faults --urls 1200 --kills 1"),
+        ("speed", "faults --kills 20"),
+        peers=("img2dataset",),
+    ),
+    "evaluation": Form(("--pictures 2000",)),
+    "export": Form(("--count 32 --size 96 --rounds 1",), photographs=True),
+    "extract": Form(("--count 800",)),
+    "faults": Form(("--times 1 --only 'SIGTERM to one'",)),
+    "growth": Form(("--quick",)),
+    "input_pipeline": Form(("--quick",), peers=("tensorflow", "torch"), photographs=True),
+    "jpeg": Form(("--quick",), photographs=True),
+    "label_lists": Form(("--rows 100000",)),
+    "list_statistics": Form(
+        ("--rows 100000 --peer-rows 20000",), ("--rows 17609752",)
+    ),
+    "losses": Form(("--quick",), left_out=PICTURES),
+    "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
+    "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
+    "scaling": Form(
+        ("--devices 8 --depth 50 --size 32 --pictures 4 --group_sizes 4 --modes replicated",)
+    ),
+    "sizes": Form(("--sizes 64 96 --steps 6",)),
+    "start_up": Form(("--quick",)),
+    "step_program": Form(("--quick",)),
+    "train_step": Form(("--quick",), peers=("torch",)),
+    "transfer": Form(("--quick",), left_out=PICTURES),
+}  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """Of a command: its exit code (None: stopped at the limit), its seconds, what it wrote."""
+
+    code: int | None
+    seconds: float
+    output: str
+    errors: str
+
+
+def scripts() -> list[str]:
+    """Names of the scripts of this folder, without this one."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != Path(__file__).stem)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the short form of each")
+    parser.add_argument("--only", nargs="+", choices=scripts(), metavar="NAME", help="of scripts")
+    parser.add_argument("--limit", type=float, help="seconds of a command, before it is stopped")
+    parser.add_argument("--output", type=Path, help="a file that gets all that is printed")
+    arguments = parser.parse_args()
+    arguments.limit = arguments.limit or (QUICK_LIMIT if arguments.quick else FULL_LIMIT)
+    return arguments
+
+
+def reason_to_leave_out(form: Form, *, quick: bool) -> str:
+    """Why a script is not run here; empty: it is."""
+    if form.photographs and not PHOTOGRAPHS.is_dir():
+        return "no photographs to cut pictures from: run it with --photographs FOLDER"
+    return "" if quick else form.left_out
+
+
+def run(command: str, *, limit: float) -> Outcome:
+    """Runs a command in this folder's parent.
+
+    One that is too late is killed, with all that it started.
+
+    Args:
+        command: for the shell, after the interpreter.
+        limit: seconds.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            f"exec '{sys.executable}' {command}", shell=True, cwd=FOLDER.parent,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,
+        )  # fmt: skip
+        code = None
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        seconds = time.perf_counter() - begin
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read())
+    return Outcome(code, seconds, *texts)
+
+
+def run_script(name: str, form: Form, arguments: argparse.Namespace, tell: Callable) -> bool:
+    """Runs the commands of a script; returns whether all went well."""
+    good = True
+    lacking = [peer for peer in form.peers if importlib.util.find_spec(peer) is None]
+    for words in form.quick if arguments.quick else form.full:
+        command = f"benchmarks/{name}.py {words}".rstrip()
+        tell(f"\n## {name}\n\n    python {command}\n")
+        if lacking:
+            tell(f"Without {', '.join(lacking)}, not installed: its rows are left out.\n")
+        outcome = run(command, limit=arguments.limit)
+        tell(outcome.output.rstrip())
+        if outcome.code == 0:
+            tell(f"\n{outcome.seconds:.0f} s")
+            continue
+        good = False
+        how = "stopped, too late" if outcome.code is None else f"exit code {outcome.code}"
+        tell(f"\n**FAILED** after {outcome.seconds:.0f} s: {how}; the end of its errors:\n")
+        tell("\n".join(f"    {line}" for line in outcome.errors.splitlines()[-LAST_LINES:]))
+    return good
+
+
+def run_scripts(names: Sequence[str], arguments: argparse.Namespace, tell: Callable) -> bool:
+    """Runs all, and sums up; returns whether all went well."""
+    lines, good = ["\n## In all\n", "| script | | seconds |", "|---|---|---:|"], True
+    total = 0.0
+    for name in names:
+        begin = time.perf_counter()
+        form = SCRIPTS.get(name)
+        if form is None:
+            tell(f"\n## {name}\n\n**FAILED**: SCRIPTS of run_all.py does not say how to run it")
+            result = "failed"
+        elif reason := reason_to_leave_out(form, quick=arguments.quick):
+            tell(f"\n## {name}\n\nLeft out: {reason}")
+            result = f"left out: {reason}"
+        else:
+            result = "done" if run_script(name, form, arguments, tell) else "failed"
+        good &= result != "failed"
+        seconds = time.perf_counter() - begin
+        total += seconds
+        lines.append(f"| {name} | {result} | {seconds:.0f} |")
+    tell("\n".join([*lines, f"| | {'all went well' if good else 'not all'} | {total:.0f} |"]))
+    return good
+
+
+def main() -> None:
+    """Runs what is wanted, and ends with 1 where something failed."""
+    arguments = parse_arguments()
+    if arguments.output:
+        arguments.output.write_text("", encoding="utf-8")
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+        if arguments.output:
+            with arguments.output.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    tell(f"{where_and_when()}; {'short forms' if arguments.quick else 'whole'}")
+    if not run_scripts(arguments.only or scripts(), arguments, tell):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
