@@ -3,11 +3,12 @@
 
 Three tables. The first compares what is placed on a device for a batch of ML-Images: ours (uint8
 pictures, sparse labels), against float32 pictures and dense targets of all classes, as the original
-fed them; bytes and time of placing. The second takes steps of a known length with and without
-placing a new batch before each: what the transfer costs when it overlaps with the step, against
-placing that is waited for. The third delays the host's batches by shares of the step's length and
-compares the share of idle time in metrics.jsonl with 1 - step / delay, which a device can at most
-be kept busy; 'host waits' is what a clock around the iterator alone would have said.
+fed them; bytes and time of placing. The second takes steps of a known length (in one thread, so
+that on two cores the host has its own) with and without placing a new batch before each: what a
+transfer costs when it overlaps with the step, and when it is waited for. The third delays the
+host's batches by shares of the step's length and compares the share of idle time in metrics.jsonl
+with 1 - step / delay, below which no device can come; 'host waits' is what a clock around the
+iterator alone would have said.
 
     python benchmarks/device_feed.py            # about a minute
     python benchmarks/device_feed.py --quick
@@ -36,6 +37,7 @@ from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.progress import Progress
 
 NUM_CLASSES, MAX_LABELS = 11_166, 32
+SIDES = (64, 64)
 HELD = 4  # batches that the host holds ready, as the pipeline does
 DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0, 4.0)  # in lengths of a step
 Rows = dict[str, np.ndarray]
@@ -88,25 +90,29 @@ def print_transfers(forms: dict[str, Rows], rounds: int) -> None:
 
 
 def make_step(seconds: float) -> Callable[[jax.Array, Any], jax.Array]:
-    """A program that takes about so long, most of it without memory traffic, and reads a batch."""
+    """A program that reads a batch and computes for about so long, in one thread and its cache."""
 
     def step(state: jax.Array, batch: Any, *, count: int) -> jax.Array:
         total = sum(leaf.ravel()[-1].astype(jnp.float32) for leaf in batch.values())
         state = jax.lax.fori_loop(0, count, lambda _, x: jnp.tanh(x @ x * 1e-3), state)
         return state + 0 * total
 
-    state, batch = jnp.ones((256, 256)), {"image": jnp.zeros((4, 4), jnp.uint8)}
+    state, batch = jnp.ones(SIDES), {"image": jnp.zeros((4, 4), jnp.uint8)}
     jitted = jax.jit(step, static_argnames="count")
-    jitted(state, batch, count=400).block_until_ready()
-    start = time.perf_counter()
-    jitted(state, batch, count=400).block_until_ready()
-    count = max(1, round(400 * seconds / (time.perf_counter() - start)))
+    count, elapsed = 100, 0.0
+    while elapsed < seconds / 2:
+        count = 2 * count
+        jitted(state, batch, count=count).block_until_ready()
+        start = time.perf_counter()
+        jitted(state, batch, count=count).block_until_ready()
+        elapsed = time.perf_counter() - start
+    count = round(count * seconds / elapsed)
     return lambda state, batch: jitted(state, batch, count=count)
 
 
 def seconds_a_step(step: Any, batches: Iterator[Any], steps: int, *, wait: bool = False) -> float:
     """Mean over `steps`, after two; with `wait` each batch is complete before its step begins."""
-    state, start = jnp.ones((256, 256)), 0.0
+    state, start = jnp.ones(SIDES), 0.0
     for number in range(steps + 2):
         if number == 2:
             jax.block_until_ready(state)
@@ -171,7 +177,7 @@ def idle_shares(step: Any, batch: Rows, delay: float, steps: int) -> tuple[float
         progress = Progress(writer, total_steps=warm + steps, every=warm)
         batches = DeviceBatches(delayed(batch, delay), sharding.make_mesh())
         waiting: InputWait[Any] = InputWait()
-        state, start, waited = jnp.ones((256, 256)), 0.0, 0.0
+        state, start, waited = jnp.ones(SIDES), 0.0, 0.0
         scalars = {name: jnp.float32(1) for name in ("learning_rate", "gradient_norm", "pictures")}
         for number in range(1, warm + steps + 1):
             state = step(state, waiting.next(batches))

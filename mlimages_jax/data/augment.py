@@ -92,15 +92,23 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     column = cos * columns - sin * rows[:, None] + (width - 1) / 2
     row = jnp.floor(row + 0.5).astype(jnp.int32)
     column = jnp.floor(column + 0.5).astype(jnp.int32)
-    return jax.vmap(_pick)(x, row, column)
+    if x.dtype != jnp.uint8 or x.shape[3] != 3:
+        return jax.vmap(_pick)(x, row, column)
+    # One word a pixel: XLA for TPUs counts a third of the bytes (benchmarks/README.md).
+    words = jax.lax.bitcast_convert_type(jnp.pad(x, [(0, 0)] * 3 + [(0, 1)]), jnp.uint32)
+    return jax.lax.bitcast_convert_type(jax.vmap(_pick)(words, row, column), jnp.uint8)[..., :3]
 
 
 def _pick(picture: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """picture[row, column], 0 outside; under vmap, so that a sharded batch stays where it is."""
+    """picture[row, column], 0 outside; under vmap, so that a sharded batch stays where it is.
+
+    picture is [H, W] or [H, W, C].
+    """
     height, width = picture.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     values = picture.at[row, column].get(mode="clip")
-    return jnp.where(inside[..., None], values, jnp.zeros_like(values))
+    inside = inside.reshape(*inside.shape, *[1] * (picture.ndim - 2))
+    return jnp.where(inside, values, jnp.zeros_like(values))
 
 
 def pretrain_augment(

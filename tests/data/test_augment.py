@@ -112,6 +112,19 @@ def test_rotation_by_hand():
     np.testing.assert_array_equal(rotate(row, quarter)[0, ..., 0], [[0, 2, 0]])
 
 
+def test_pixels_of_bytes_are_rotated_whole():
+    """They travel as words: the same as their channels one by one, and as floats."""
+    images = jnp.asarray(random_batch(3, 17))
+    angles = jnp.array([0.3, -0.7, 2.0])
+    result = rotate(images, angles)
+    assert result.dtype == jnp.uint8
+    assert len(np.unique(np.asarray(result))) > 200
+    np.testing.assert_array_equal(result, rotate(images.astype(jnp.float32), angles))
+    for channel in range(3):
+        one = rotate(images[..., channel : channel + 1], angles)
+        np.testing.assert_array_equal(result[..., channel : channel + 1], one)
+
+
 def test_rotation_by_zero_changes_nothing_and_keeps_the_type():
     images = jnp.asarray(random_batch(2, 9))
     result = rotate(images, jnp.zeros(2))
