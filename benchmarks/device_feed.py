@@ -10,7 +10,7 @@ host's batches by shares of the step's length and compares the share of idle tim
 with 1 - step / delay, below which no device can come; 'host waits' is what a clock around the
 iterator alone would have said.
 
-    python benchmarks/device_feed.py            # about a minute
+    python benchmarks/device_feed.py            # two minutes
     python benchmarks/device_feed.py --quick
 """
 
@@ -39,7 +39,7 @@ from mlimages_jax.progress import Progress
 NUM_CLASSES, MAX_LABELS = 11_166, 32
 SIDES = (64, 64)
 HELD = 4  # batches that the host holds ready, as the pipeline does
-DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0, 4.0)  # in lengths of a step
+DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0)  # in lengths of a step
 Rows = dict[str, np.ndarray]
 
 
