@@ -10,7 +10,7 @@ from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
 
 # Pictures a second and CPU core at the crops of pretraining, short side 320, by interpolation:
 # benchmarks/README.md, the input, "per CPU s".
-PICTURES_PER_CORE = {"linear": 751, "area": 487}
+PICTURES_PER_CORE = {"linear": 1181, "area": 675}
 
 
 class Around(NamedTuple):
