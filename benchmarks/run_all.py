@@ -62,10 +62,10 @@ SCRIPTS = {
         ("speed", "faults --kills 20"),
         peers=("img2dataset",),
     ),
-    "evaluation": Form(("--pictures 2000",)),
+    "evaluation": Form(("--pictures 1000",)),
     "export": Form(("--count 32 --size 96 --rounds 1",), photographs=True),
     "extract": Form(("--count 800",)),
-    "faults": Form(("--times 1 --only 'SIGTERM to one'",)),
+    "faults": Form(("--times 1 --only 'SIGTERM to one process'",)),
     "growth": Form(("--quick",)),
     "input_pipeline": Form(("--quick",), peers=("tensorflow", "torch"), photographs=True),
     "jpeg": Form(("--quick",), photographs=True),
@@ -73,16 +73,16 @@ SCRIPTS = {
     "list_statistics": Form(
         ("--rows 100000 --peer-rows 20000",), ("--rows 17609752",)
     ),
-    "losses": Form(("--quick",), left_out=PICTURES),
+    "losses": Form(("--quick --losses weighted sigmoid",), left_out=PICTURES),
     "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
     "scaling": Form(
         ("--devices 8 --depth 50 --size 32 --pictures 4 --group_sizes 4 --modes replicated",)
     ),
-    "sizes": Form(("--sizes 64 96 --steps 6",)),
+    "sizes": Form(("--sizes 32 48 --steps 4",)),
     "start_up": Form(("--quick",)),
     "step_program": Form(("--quick",)),
-    "train_step": Form(("--quick",), peers=("torch",)),
+    "train_step": Form(("--quick --rounds 2",), peers=("torch",)),
     "transfer": Form(("--quick",), left_out=PICTURES),
 }  # fmt: skip
 

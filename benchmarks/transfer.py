@@ -106,7 +106,7 @@ def make_quick(arguments: argparse.Namespace, work: Path) -> None:
     dictionary.write_text(dictionary.read_text().replace("\tx", "\tstamp"))
     arguments.output, arguments.size, arguments.shapes = work / "output", 32, 20
     arguments.pretraining_steps = arguments.steps = 2 * EVALUATIONS
-    arguments.rates, arguments.seeds = [0.1], 2
+    arguments.rates, arguments.seeds = [0.1], 1
 
 
 def read_stamps(folder: Path) -> Stamps:

@@ -63,6 +63,7 @@ def small(request):
     return request.param, *_both(config, 50)
 
 
+@pytest.mark.slow
 def test_the_state_is_what_the_program_takes(small):
     """Arguments are the state and the batch, to the byte."""
     _, program, plan = small
