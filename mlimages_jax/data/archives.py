@@ -10,8 +10,9 @@ A tar within a tar lies there as it is, so a picture of it has a place in the ou
 walk over the headers gives the places of all pictures, and any thread may read them in any order.
 A compressed archive can only be read from its beginning to its end.
 
-Nothing an archive says is believed. Absolute names, "..", names that are not UTF-8, links, devices
-and the second of two equal names are left out, and reported.
+Nothing an archive says is believed. Absolute names, "..", an inner tar called "...tar", whose
+folder would be "..", names that are not UTF-8, links, devices and the second of two equal names
+are left out, and reported.
 """
 
 import gzip
@@ -20,7 +21,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from mlimages_jax.data.tar_headers import (
@@ -31,8 +32,10 @@ from mlimages_jax.data.tar_headers import (
     parse_header,
     safe_name,
 )
+from mlimages_jax.safe_paths import check_name
 
 MAX_MEMBER_BYTES = 2**28  # of a picture, which is read as a whole
+_TAR = ".tar"
 _GZIP = b"\x1f\x8b"
 
 
@@ -158,11 +161,12 @@ class Archive:
         Raises:
             ArchiveError: it is no tar; see also `on_error`.
         """
+        folder = f"{folder_of(within)}/" if within else ""
         start = within.offset if within else 0
         end = min(self._end, start + within.size) if within else self._end
         where = f"{self.path}: {within.name}" if within else str(self.path)
         try:
-            for member in self._members(start, end, where, on_error):
+            for member in self._members(start, end, where, folder, on_error):
                 if member.offset + member.size > end and not is_tar(member):
                     raise ArchiveError(
                         f"{where}: truncated at byte {end}, within {member.name}; get it anew"
@@ -187,7 +191,7 @@ class Archive:
         return self._read_at(member.offset, member.size, f"{self.path}: {member.name}")
 
     def _members(
-        self, start: int, end: int, where: str, on_error: OnError | None
+        self, start: int, end: int, where: str, folder: str, on_error: OnError | None
     ) -> Iterator[Member]:
         """Yields the regular files with good names, whether they are complete or not."""
         seen: set[str] = set()
@@ -196,6 +200,9 @@ class Archive:
                 continue
             try:
                 name = safe_name(header)
+                check_name(folder + name)  # it may be too long in the folder of its inner tar
+                if name.endswith(_TAR):
+                    check_name(_stem(name))
                 if name in seen:
                     raise ValueError("a member before it has the same name")
             except ValueError as error:
@@ -258,12 +265,22 @@ class _NotATar(ArchiveError):  # noqa: N818
 
 def is_tar(member: Member) -> bool:
     """Whether a member is an inner tar, by its name."""
-    return member.name.endswith(".tar")
+    return member.name.endswith(_TAR)
 
 
 def folder_of(member: Member) -> str:
-    """The folder that the members of an inner tar are in: sets/n01440764.tar gives n01440764."""
-    return PurePosixPath(member.name).stem
+    """The folder that the members of an inner tar are in: sets/n01440764.tar gives n01440764.
+
+    Raises:
+        ValueError: it would be none, as that of "...tar" is; `Archive.entries` yields no such tar.
+    """
+    folder = _stem(member.name)
+    check_name(folder)
+    return folder
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(_TAR)
 
 
 def _check_size(path: object, member: Member) -> None:

@@ -5,15 +5,17 @@ import re
 import tarfile
 from collections.abc import Mapping
 
+from mlimages_jax.safe_paths import check_name
+
 BLOCK_BYTES = 512
 EXTENSIONS = {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}  # they say more about the next header
 _WITHOUT_DATA = {
     tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
 }  # fmt: skip
+_FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}  # sparse ones lie there in pieces
 _MAX_BYTES = 2**50  # of a member
 _MAX_EXTENSION_BYTES = 2**20  # of a long name or of pax records
-_LONGEST_NAME = 255  # bytes; what file systems allow
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]+)=")
 
 
@@ -70,19 +72,13 @@ def parse_extension(kind: bytes, data: bytes) -> dict[str, str]:
 
 def safe_name(header: tarfile.TarInfo) -> str:
     """Returns the name of a regular file, without "." parts; ValueError says why it has none."""
-    if not header.isreg() or header.issparse():
+    if header.type not in _FILES:
         raise ValueError("neither a file nor a folder")
-    name = header.name
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError("its name is not UTF-8") from None
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or not parts or not name.isprintable() or "\\" in name:
-        raise ValueError("its name is not safe")
-    name = "/".join(parts)
-    if len(name.encode()) > _LONGEST_NAME:
-        raise ValueError(f"its name is longer than {_LONGEST_NAME} bytes")
+    # tar itself writes "./a", some programs "a//b". A "/" at the very front is not dropped.
+    first, *parts = header.name.split("/")
+    parts = [part for part in parts if part not in ("", ".")]
+    name = "/".join(parts if first == "." else [first, *parts])
+    check_name(name)
     return name
 
 

@@ -23,6 +23,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
+from mlimages_jax.safe_paths import check_name
 
 _SHOWN_CLASSES = 20
 _CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive
@@ -292,6 +293,7 @@ def _find_files(
 
 def _checked(file: str, manifest: Path) -> str:
     try:
+        check_name(file)
         return check_row(file, [], [], num_classes=1).name
     except ValueError as error:
         raise PrepareError(f"{manifest}: file {file!r} cannot stand in a list: {error}") from error

@@ -6,14 +6,18 @@ pictures; when a content has come often enough, all of its rows become failures 
 """
 
 import collections
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
-from mlimages_jax.prepare.storing import StorageError
+from mlimages_jax.prepare.storing import StorageError, writing
+from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 
 class Recorder:
@@ -85,8 +89,14 @@ class Recorder:
             self._manifest.fail_content(content, error="placeholder", message=message)
 
     def _remove_files(self) -> None:
-        """Removes the files of failures."""
+        """Removes the files of failures; the manifest may be somebody else's work."""
         while files := self._manifest.files_of_failed():
-            for _, file in files:
-                (self._images / file).unlink(missing_ok=True)
+            for name, file in files:
+                try:
+                    path = inside(self._images, file)
+                except UnsafeNameError as error:
+                    tqdm.write(f"{self._manifest.path}: {name!r}: left its file alone: {error}")
+                    continue
+                with writing(path), contextlib.suppress(IsADirectoryError, NotADirectoryError):
+                    path.unlink(missing_ok=True)
             self._manifest.forget_files(name for name, _ in files)

@@ -21,7 +21,7 @@ from mlimages_jax.prepare.__main__ import main
 from mlimages_jax.prepare.download import engine as download_engine
 from mlimages_jax.prepare.download import job as download_job
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Manifest
+from mlimages_jax.prepare.manifest import Manifest, Picture
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--allow-private", "--timeout=0.5", "--retries=1", "--connections=16",
@@ -274,6 +274,32 @@ def test_a_url_that_occurs_again_is_fetched_once(picture_server, tmp_path, monke
     requests = picture_server.requests()
     assert all(requests[f"/{path}"] == 1 for path in paths)
     assert len(rows(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("how", ["absolute", "up", "link", "folder", "odd"])
+def test_a_manifest_by_others_removes_nothing_outside(picture_server, tmp_path, how):
+    """Rows of failures whose file is to be removed, as a killed run leaves them."""
+    output = tmp_path / "set"
+    (output / "images/a").mkdir(parents=True)
+    (output / "images/link").symlink_to(tmp_path)
+    valuable = tmp_path / "valuable.jpg"
+    valuable.write_bytes(b"all I have")
+    file = {"absolute": str(valuable), "up": "../../valuable.jpg", "link": "link/valuable.jpg",
+            "folder": "a", "odd": "a\0b"}[how]  # fmt: skip
+    (output / "images/bad.jpg").write_bytes(b"of a failure")
+    failures = [
+        Picture(name=str(i), status="failed", time=0.0, error="placeholder", file=each)
+        for i, each in enumerate([file, "bad.jpg"])
+    ]
+    with Manifest(output / "manifest.sqlite") as manifest:
+        manifest.put(failures)
+    urls = write_list(tmp_path / "urls.txt", picture_server, [f"ok/hostile_{how}.jpg"])
+    run(urls, "--output", output, *QUICK)
+    assert valuable.read_bytes() == b"all I have" and (output / "images/a").is_dir()
+    assert not (output / "images/bad.jpg").exists()
+    found = rows(output)
+    assert [found[str(i)].file for i in range(2)] == [None, None]
+    assert found[f"{picture_server.url}/ok/hostile_{how}.jpg"].status == "ok"
 
 
 def test_better_sources(picture_server, tmp_path):

@@ -368,6 +368,43 @@ def test_unsafe_names_in_lists_are_refused_with_their_line(tmp_path, row, what):
     assert files_of(tmp_path / "out") == {}
 
 
+def test_no_inner_tar_leads_out_of_the_folder(tmp_path, capsys):
+    inner = {"evil.JPEG": COLOUR, "images/evil.JPEG": COLOUR}
+    outer = {name: imagenet_archives.tar(inner) for name in ("...tar", "a/...tar", "..tar")}
+    archive = imagenet_archives.write_flat(tmp_path / "a.tar", outer | {"good.JPEG": GREY})
+    extract((archive,), everything=True, output=tmp_path / "out")
+    assert not list(tmp_path.rglob("evil*"))
+    assert files_of(tmp_path / "out") == {"good.JPEG": GREY}
+    assert capsys.readouterr().out.count("left out") == 3
+
+
+def test_a_link_below_the_images_leads_nowhere_else(tmp_path):
+    archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/images/n01440764").symlink_to(tmp_path / "elsewhere")
+    rows = write_list(tmp_path / "a.txt", names(GOOD))
+    for options in ({"lists": (rows,)}, {"everything": True}):
+        extract((archive,), output=tmp_path / "out", **options)
+        assert not list((tmp_path / "elsewhere").iterdir())
+        found = rows_of(tmp_path / "out")
+        assert found["n01440764/n01440764_18.JPEG"].error == "unsafe_name"
+        assert found["n01443537/n01443537_2.JPEG"].status == OK
+
+
+@pytest.mark.parametrize("file", ["/etc/hosts", "../out/manifest.lock", "n1/../../../x", "n1", "."])
+def test_a_manifest_by_others_leads_nowhere_else(tmp_path, file):
+    archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
+    rows = write_list(tmp_path / "a.txt", names(GOOD))
+    (tmp_path / "out").mkdir()
+    (name, *_) = names(GOOD)
+    with Manifest(tmp_path / "out/manifest.sqlite") as manifest:
+        manifest.put([Picture(name=name, status=OK, time=0.0, file=file)])
+    extract((archive,), lists=(rows,), output=tmp_path / "out")
+    assert len(files_of(tmp_path / "out")) == 5  # the row counted for nothing
+    check_agreement(tmp_path / "out")
+
+
 @pytest.mark.parametrize("row", ["..a.JPEG", "a../b.JPEG", "a/...", ".hidden/b", "-r"])
 def test_odd_names_are_fine(tmp_path, row):
     archive = imagenet_archives.write_flat(tmp_path / "a.tar", {row: COLOUR})

@@ -20,6 +20,7 @@ from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import Expected, StorageError, UnwantedFileError, store, writing
 from mlimages_jax.prepare.threads import in_threads
+from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _ROWS = 1000  # written together, at the latest
 _SHOWN_PROBLEMS = 10  # of an archive
@@ -215,7 +216,11 @@ class Extraction:
             content = _read(task.archive, task.member)
         if isinstance(content, Exception):
             return _failure(task, _UNREADABLE, content)
-        path, unfinished = self._images / task.name, self._unfinished / str(task.member.offset)
+        try:
+            path = inside(self._images, task.name)
+        except UnsafeNameError as error:
+            return _failure(task, "unsafe_name", error, content)
+        unfinished = self._unfinished / str(task.member.offset)
         with writing(unfinished):
             unfinished.write_bytes(content)
         try:

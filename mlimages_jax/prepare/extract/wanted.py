@@ -9,7 +9,6 @@ what is known of it. A found name is compared as a whole, so hashes that collide
 import array
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,12 +21,11 @@ from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.storing import writing
+from mlimages_jax.safe_paths import UnsafeNameError, first_unsafe, inside
 
 MISSING = "missing"  # the error of a picture that no archive held
 _OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken
-_LONGEST_NAME = 255  # bytes; what file systems allow
-# In names joined by line ends: an empty, "." or ".." part, a control character, a backslash.
-_UNSAFE = re.compile(rb"(?<![^\n/])\.{0,2}(?![^\n/])|[\x00-\x09\x0b-\x1f\x7f\\]")
+_LONGEST_NAME = 255  # bytes that are read to find the end of a name
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -56,8 +54,12 @@ class Everything:
     def claim(self, member: str) -> str | None:
         """See `Wanted`."""
         picture = self._manifest.get([member]).get(member)
-        there = picture and picture.status == OK and (self._images / member).is_file()
-        return None if there else member
+        if picture is None or picture.status != OK:
+            return member
+        try:
+            return None if inside(self._images, member).is_file() else member
+        except UnsafeNameError:
+            return member  # whoever stores it will say why it cannot
 
     def failed(self, name: str) -> None:
         """See `Wanted`."""
@@ -149,7 +151,7 @@ class ListedNames:
                 continue
             parent, file = os.path.split(picture.file)
             if parent != folder or not files:  # rows come by name, so a folder is listed once
-                folder, files = parent, _files(images / parent)
+                folder, files = parent, _files(images, parent)
             self._states[place] = _DONE if file in files else _OPEN
             gone += file not in files
         return gone
@@ -194,9 +196,9 @@ def _digest(name: bytes) -> bytes:
 
 
 def _check(names: list[bytes], path: Path) -> None:
-    if not _UNSAFE.search(b"\n".join(names)) and max(map(len, names)) <= _LONGEST_NAME:
+    name = first_unsafe(names) or next((n for n in names if len(n) > _LONGEST_NAME), None)
+    if name is None:
         return
-    name = next(name for name in names if _UNSAFE.search(name) or len(name) > _LONGEST_NAME)
     hint = "fetch URLs with `download`" if b"://" in name else "correct it or remove the row"
     raise PrepareError(
         f"{path}:{_line_of(name, path)}: {name.decode()!r} is not a safe name of a file; {hint}"
@@ -212,8 +214,10 @@ def _line_of(name: bytes, path: Path) -> int:
     raise AssertionError(f"{path} has changed while it was read: {name!r} is gone")
 
 
-def _files(folder: Path) -> frozenset[str]:
+def _files(images: Path, folder: str) -> frozenset[str]:
+    """The names in a folder of images; none where a manifest names one that lies elsewhere."""
     try:
-        return frozenset(file.name for file in folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+        place = inside(images, f"{folder}/file" if folder else "file").parent
+        return frozenset(file.name for file in place.iterdir())
+    except (FileNotFoundError, NotADirectoryError, UnsafeNameError):
         return frozenset()

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.labels.list_rows import LabelRow, check_row
+from mlimages_jax.safe_paths import check_name
 
 OTHER_CLASSES = "other_classes"  # a dense label of another length than the hierarchy
 _LONGEST_PART = 200  # bytes of a name between slashes; systems allow 255, and more is appended
@@ -94,24 +95,18 @@ def _dense_label(data: bytes, name: str, num_classes: int) -> np.ndarray:
     return np.frombuffer(data, "<f4")
 
 
-def _safe_name(name: bytes) -> str:
+def _safe_name(encoded: bytes) -> str:
     """Returns the name as a path below a folder; UnusableRecordError where it is none."""
     try:
-        text = name.decode()
+        text = encoded.decode()
     except UnicodeDecodeError as error:
-        raise UnusableRecordError("name", f"{name!r} is not UTF-8") from error
-    path = PurePosixPath(text)
-    if (
-        not path.parts
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\\" in text
-        or not text.isprintable()
-        or max(len(part.encode()) for part in path.parts) > _LONGEST_PART
-    ):
-        raise UnusableRecordError("name", f"{text!r} is not the name of a file below a folder")
+        raise UnusableRecordError("name", f"{encoded!r} is not UTF-8") from error
+    name = str(PurePosixPath(text))  # without "." parts
+    if max(map(len, name.encode().split(b"/"))) > _LONGEST_PART:
+        raise UnusableRecordError("name", f"{text!r} is too long for the name of a file")
     try:
-        check_row(str(path), [], [], num_classes=1)
+        check_name(name)
+        check_row(name, [], [], num_classes=1)
     except ValueError as error:
         raise UnusableRecordError("name", str(error), text) from error
-    return str(path)
+    return name

@@ -31,6 +31,7 @@ from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.threads import in_threads
+from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 IMAGES = "images"
 RENAMED = "renamed"  # the only problem whose record is imported all the same
@@ -105,13 +106,15 @@ def add_picture(images: Path, name: str, data: bytes) -> str:
         OSError: the disk is full or fails.
     """
     try:
-        path = images / name
+        path = inside(images, name)
         if path.exists() and path.read_bytes() != data:
             path = path.with_stem(f"{path.stem}-{hashlib.sha256(data).hexdigest()[:16]}")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with complete_file(path) as unfinished:
                 unfinished.write_bytes(data)
+    except UnsafeNameError as error:
+        raise UnusableRecordError("name", str(error), name) from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         message = f"one name for a file and a folder: {error}"
         raise UnusableRecordError("name", message, name) from error

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Names that come from input, and the one place where they become paths.
+
+Lists, archives, manifests and tables are made by strangers. Whatever they call a file, it stays
+inside the folder it belongs to: `inside` is the only way from such a name to a path that is read,
+written or removed. `check_name` looks at the text alone, `first_unsafe` does so for a million names
+at once.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_LONGEST_PART = 255  # bytes; what file systems allow
+_LONGEST_NAME = 1024  # bytes, folders included; a path may have 4,096 on Linux, 1,024 on macOS
+# In names joined by line ends: an empty, "." or ".." part (so also a slash at either end), a
+# backslash, and the control characters of ASCII.
+_UNSAFE = re.compile(rb"(?<![^\n/])\.{0,2}(?![^\n/])|[\x00-\x09\x0b-\x1f\x7f\\]")
+_DRIVE = re.compile(rb"(?<![^\n])[A-Za-z]:/")
+# The control characters U+0080 to U+009F, the line ends U+2028 and U+2029, which part a row in two,
+# and what makes terminals show a name backwards: U+202A to U+202E, U+2066 to U+2069.
+_UNSAFE_UNICODE = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+
+
+class UnsafeNameError(ValueError):
+    """A name from input that is no relative path below its folder; the message names it."""
+
+
+def check_name(name: str) -> None:
+    """Checks that a name is a plain relative path with "/" between its parts.
+
+    Raises:
+        UnsafeNameError: it is empty or absolute, has a part "", "." or "..", a drive letter, a
+            backslash or a control character, is not UTF-8, is longer than 1,024 bytes, or a part
+            of it than 255.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise UnsafeNameError(f"the name {name!r} is not UTF-8") from None
+    if _is_too_long(encoded):
+        raise UnsafeNameError(
+            f"the name {name[:40]!r}... is too long: at most {_LONGEST_NAME} bytes, and no part "
+            f"longer than {_LONGEST_PART} bytes"
+        )
+    if b"\n" in encoded or _has_unsafe(encoded):
+        raise UnsafeNameError(
+            f"the name {name!r} is not safe: it must be a relative path without '.' and '..' parts,"
+            " backslashes and control characters"
+        )
+
+
+def first_unsafe(names: Sequence[bytes]) -> bytes | None:
+    """The first of many names that `check_name` refuses; they are UTF-8 and hold no line end."""
+    may_be_too_long = max(map(len, names), default=0) > _LONGEST_PART
+    if not names or not (may_be_too_long or _has_unsafe(b"\n".join(names))):
+        return None
+    return next((name for name in names if _is_too_long(name) or _has_unsafe(name)), None)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a name below a folder.
+
+    The folder itself may be a link, and so may the file: whoever replaces or removes it changes
+    only the link. A link between the two must not lead elsewhere.
+
+    Args:
+        folder: that must not be left.
+        name: as an input has it.
+
+    Raises:
+        UnsafeNameError: it would lie outside.
+    """
+    check_name(name)
+    parent = os.fspath(folder)
+    for part in name.split("/")[:-1]:
+        parent = os.path.join(parent, part)  # noqa: PTH118 five times as fast, for every image
+        if os.path.islink(parent) and not _leads_into(parent, folder):  # noqa: PTH114
+            raise UnsafeNameError(
+                f"{parent} is a symbolic link that leads out of {folder}: remove it, or make "
+                f"{folder} itself the link"
+            )
+    return folder / name
+
+
+def _is_too_long(name: bytes) -> bool:
+    return len(name) > _LONGEST_PART and (
+        len(name) > _LONGEST_NAME or max(map(len, name.split(b"/"))) > _LONGEST_PART
+    )
+
+
+def _has_unsafe(text: bytes) -> bool:
+    """Whether names, joined by line ends, hold what no name may."""
+    return bool(
+        _UNSAFE.search(text)
+        or (b":/" in text and _DRIVE.search(text))  # these two are rarely there: 2.5 times as fast
+        or (not text.isascii() and _UNSAFE_UNICODE.search(text))
+    )
+
+
+def _leads_into(link: str, folder: Path) -> bool:
+    root = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
+    return os.path.join(os.path.realpath(link), "").startswith(root)  # noqa: PTH118
