@@ -15,8 +15,9 @@ PACKAGE = "mlimages_jax"
 # module -> the modules of ours it may import; what is not listed may import nothing of ours.
 ALLOWED = {
     "": {"labels.hierarchy", "pretrained"},
-    "labels.lists": {"labels.list_chunks", "labels.list_rows"},
-    "labels.list_chunks": {"labels.list_rows"},
+    "labels.list_rows": {"labels.image_names"},
+    "labels.lists": {"labels.list_chunks", "labels.list_rows", "text_files"},
+    "labels.list_chunks": {"labels.image_names", "labels.list_rows"},
     "labels.rows": {"labels.lists"},
     "labels.names": {"labels.lists", "labels.rows"},
     "labels.label_keys": {"labels.lists"},
@@ -29,6 +30,9 @@ ALLOWED = {
     "labels.statistics": {"labels.hierarchy", "labels.lists", "labels.names", "labels.rows"},
     "data.archives": {"data.tar_headers", "safe_paths"},
     "data.tar_headers": {"safe_paths"},
+    "data.image_folders": {
+        "data.picture_header", "escaping", "labels.image_names", "labels.same_names",
+    },
     "data.jpeg": {"data", "data.picture_header"},
     "data.decode": {"data", "data.jpeg", "data.picture_header", "data.transforms"},
     "top_k": {"average_precision"},
@@ -217,8 +221,8 @@ def test_preparation_uses_labels_and_files_only():
     for module, imported in _preparation().items():
         others = {name for name in imported if not name.startswith(("prepare", "labels."))}
         allowed = {
-            "command_line", "complete_file", "data.archives", "data.decode", "data.sources",
-            "safe_paths",
+            "command_line", "complete_file", "data.archives", "data.decode", "data.image_folders",
+            "data.sources", "escaping", "safe_paths", "text_files",
         }  # fmt: skip
         assert others <= allowed, module
 
@@ -250,6 +254,8 @@ def test_preparation_has_no_cycles():
         "single_label",
         "calibration",
         "published",
+        "escaping",
+        "text_files",
         "preemption",
         "goodput",
         "remote_files",
@@ -275,7 +281,10 @@ def test_builders_use_labels_and_decode_only():
         for name in _imports(path):
             assert name.split(".")[0] not in ("jax", "flax"), path
             if name.split(".")[0] == PACKAGE:
-                used = ("labels", "data.decode", "data.jpeg", "data.archives")
+                used = (
+                    "labels", "data.decode", "data.image_folders", "data.jpeg", "data.archives",
+                    "escaping", "text_files",
+                )  # fmt: skip
                 assert name.startswith(tuple(f"{PACKAGE}.{module}" for module in used)), path
 
 

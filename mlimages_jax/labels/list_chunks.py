@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.labels.list_rows import SPACED_NAME, parse_label, parse_row
+from mlimages_jax.labels.image_names import like_a_label
+from mlimages_jax.labels.list_rows import SPACED_NAME, decode_bytes, parse_label, parse_row
 
 _NEWLINE, _SPACE, _DASH, _POINT, _ZERO, _COLON = b"\n -.0:"
 _POWERS_OF_TEN = 10.0 ** np.arange(16)
@@ -58,6 +59,8 @@ def parse_chunk(lines: bytes, num_classes: int) -> Chunk:
 
     spans = zip(rows.name_start.tolist(), rows.name_stop.tolist(), strict=True)
     names = [buffer[start:stop] for start, stop in spans]
+    if not _is_utf8(buffer):
+        names = [decode_bytes(name).encode() for name in names]
     counts = np.bincount(rows.label_row, minlength=len(names))
     return Chunk(names, counts, classes, confidences)
 
@@ -129,16 +132,23 @@ def _extend_spaced_names(
 
 
 def _bad_names(buffer: bytes, text: np.ndarray, rows: _Rows) -> np.ndarray:
-    """Returns bool [R]: names that are missing, look like a label or are not UTF-8."""
+    """Returns bool [R]: names that are missing or look like a label."""
     _, digits_stop = _read_digits(text, rows.last_word, limit=9)
     is_label = (digits_stop > rows.last_word) & (text[digits_stop] == _COLON)
-    bad = is_label | (rows.name_start != rows.line_start)
-    if not buffer.isascii():
-        try:
-            buffer.decode()
-        except UnicodeDecodeError as error:
-            bad[np.searchsorted(rows.line_stop, error.start)] = True
-    return bad
+    for row in np.flatnonzero(is_label).tolist():
+        word = buffer[rows.last_word[row] : rows.name_stop[row]]
+        is_label[row] = like_a_label(decode_bytes(word))
+    return is_label | (rows.name_start != rows.line_start)
+
+
+def _is_utf8(buffer: bytes) -> bool:
+    if buffer.isascii():
+        return True
+    try:
+        buffer.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_labels(

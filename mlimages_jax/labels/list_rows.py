@@ -4,7 +4,8 @@
 A row is a name followed by labels, `class` or `class:confidence`; a bare class means confidence 1.
 Confidence is -1 (unknown) or between 0 and 1. Columns are separated by runs of white space, which
 here means all bytes up to 0x20. In a row with a tab the name may hold single spaces: it ends at the
-first tab or at two spaces. A row may have no labels.
+first tab or at two spaces. What else a file name may hold is escaped, see `image_names`; bytes of a
+name that are not UTF-8 are escaped as they are read. A row may have no labels.
 
 `list_chunks` reads many rows much faster, and comes here with what is not plain.
 """
@@ -16,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlimages_jax.labels.image_names import like_a_label
+
 WORD = re.compile(rb"[^\x00-\x20]+")
 SPACED_NAME = re.compile(rb"[^\x00-\x20]+(?: [^\x00-\x20]+)*")
-_LABEL_AS_NAME = re.compile(rb"[0-9]{1,9}:")
 _LABEL = re.compile(rb"([0-9]{1,18})(?::([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?))?")
 
 
@@ -35,7 +37,7 @@ def parse_row(line: bytes, num_classes: int) -> LabelRow:
     match = (SPACED_NAME if b"\t" in line else WORD).match(line)
     if match is None:
         raise ValueError("the name is missing: the line begins with white space; put a name first")
-    name = _decode(match.group())
+    name = decode_bytes(match.group())
     labels = [parse_label(word) for word in WORD.findall(line, match.end())]
     return check_row(
         name,
@@ -69,15 +71,15 @@ def check_row(
 
 
 def _check_name(name: str) -> None:
-    encoded = name.encode()
-    if not SPACED_NAME.fullmatch(encoded):
+    if not SPACED_NAME.fullmatch(name.encode("utf-8", "surrogatepass")):
         raise ValueError(
-            f"the name {name!r} is missing or holds white space other than single spaces; rename it"
+            f"the name {name!r} is missing or holds white space other than single spaces: write "
+            r"other blanks as \x20, tabs as \x09"
         )
-    last_word = encoded.rsplit(b" ", 1)[-1]
-    if _LABEL_AS_NAME.match(last_word):
+    last_word = name.rsplit(" ", 1)[-1]
+    if like_a_label(last_word):
         raise ValueError(
-            f"the name is missing, or no tab follows it: {last_word.decode()!r} looks like a label"
+            f"the name is missing, or no tab follows it: {last_word!r} looks like a label"
         )
 
 
@@ -93,8 +95,9 @@ def parse_label(word: bytes) -> tuple[int, float]:
     return int(class_), 1.0 if confidence is None else float(confidence)
 
 
-def _decode(name: bytes) -> str:
+def decode_bytes(name: bytes) -> str:
+    """The name of a row as text; escapes what is not UTF-8."""
     try:
         return name.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the name {name!r} is not UTF-8; save the list as UTF-8") from error
+    except UnicodeDecodeError:
+        return name.decode("utf-8", "backslashreplace")

@@ -6,8 +6,9 @@ r"""Label lists: one picture a line, its name followed by its labels, held spars
     my photo.jpg\t940:0.8\t17                            picture list
     n01440764/n01440764_10026.JPEG 0                     single class
 
-`list_rows` has the grammar. Blank lines are skipped (they count as lines in messages); Windows line
-ends and a UTF-8 byte order mark are fine. Names may repeat. Labels with an exponent or more than 15
+`list_rows` has the grammar, `image_names` how a list has names that hold tabs, line ends and the
+like. Blank lines are skipped (they count as lines in messages); the line ends of Windows and of old
+Macs and a UTF-8 byte order mark are fine. Names may repeat. Labels with an exponent or more than 15
 digits are read one by one, at about the speed of plain Python; all others by NumPy.
 """
 
@@ -20,11 +21,11 @@ import numpy as np
 
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
+from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
 
 ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
 _REMEMBERED_TEXTS = 10_000  # of confidences while writing; a list made by people has a few
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class LabelListError(ValueError):
@@ -101,8 +102,8 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
 
     Raises:
         LabelListError: at the first bad row: no name, a word that is no label, a class out of range
-            or given twice, a confidence that is neither -1 nor in [0, 1], a name that is not
-            UTF-8, or a line that is no text line at all (more than a megabyte).
+            or given twice, a confidence that is neither -1 nor in [0, 1], a line that is no text
+            line at all (more than a megabyte); or the file is UTF-16.
     """
     columns = _Columns()
     for line, share, chunk in _read_chunks(Path(path)):
@@ -198,12 +199,16 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
     line = 1
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
+        file.seek(_length_of_mark(path, file.peek()))
         while chunk := file.read(_CHUNK_BYTES):
             chunk += file.readline(_CHUNK_BYTES)
+            if b"\n" not in chunk and b"\r" in chunk:  # the line ends of old Macs
+                stop = chunk.rfind(b"\r") + 1
+                file.seek(stop - len(chunk), os.SEEK_CUR)
+                chunk = chunk[:stop]
+            chunk = unix_line_ends(chunk)
             share = min(1, file.tell() / size)
             first, line = line, line + chunk.count(b"\n")
-            if first == 1:
-                chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
             if not chunk.endswith(b"\n"):
                 if file.read(1):
                     raise LabelListError(
@@ -212,6 +217,13 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
                     )
                 chunk += b"\n"
             yield first, share, chunk
+
+
+def _length_of_mark(path: Path, start: bytes) -> int:
+    try:
+        return len(start) - len(without_mark(start, where=str(path)))
+    except TextFileError as error:
+        raise LabelListError(str(error)) from error
 
 
 class _Column:

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Image files below a folder: which there are, and which one a name of a list means.
+
+Folders that people bring hold more than images. Nothing but regular files is ever opened - a FIFO
+would wait for ever - and what is passed over is counted by its kind, for one line at the end.
+"""
+
+import collections
+import functools
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mlimages_jax.data.picture_header import BadPicture, read_header
+from mlimages_jax.escaping import one_line
+from mlimages_jax.labels.image_names import decode_name
+from mlimages_jax.labels.same_names import SameNames
+
+# Also of formats that cannot be decoded: they become errors with a reason and are not overlooked.
+EXTENSIONS = (
+    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "gif", "webp", "avif", "bmp", "dib",
+    "heic", "heif", "ico", "j2k", "jp2", "jpf", "jpx", "pbm", "pgm", "pnm", "ppm", "tif", "tiff",
+)  # fmt: skip
+# Never looked into: what lies beside images under other names, and halves of files. All other
+# extensions, and files without one, are images if they begin like one.
+_OTHER_EXTENSIONS = {
+    "7z", "arw", "avi", "bak", "bz2", "cr2", "crdownload", "csv", "db", "dng", "doc", "docx", "eps",
+    "gz", "h5", "hdf5", "htm", "html", "ini", "ipynb", "json", "jsonl", "lnk", "log", "mat", "md",
+    "mov", "mp4", "nef", "npy", "npz", "orf", "parquet", "part", "partial", "pdf", "pickle", "pkl",
+    "ps", "psd", "pt", "pth", "py", "rar", "raw", "rst", "sh", "svg", "swp", "tar", "tgz", "thm",
+    "tmp", "toml", "tsv", "txt", "unfinished", "url", "xls", "xlsx", "xml", "xmp", "xz", "yaml",
+    "yml", "zip", "zst",
+}  # fmt: skip
+_SYSTEM = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin",
+    "system volume information", "@eadir", "lost+found",
+}  # fmt: skip
+_KINDS = {
+    stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket", stat.S_ISBLK: "device", stat.S_ISCHR: "device",
+}  # fmt: skip
+_ENDING = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})\Z", re.IGNORECASE)
+_LONGEST_EXTENSION = 12  # characters; what stands behind the last point of a longer one is a name
+_SHOWN = 12  # kinds in a line
+_START_BYTES = 64
+_REMEMBERED_FOLDERS = 64
+
+
+class ImageListing(NamedTuple):
+    """The image files below a folder.
+
+    Attributes:
+        images: paths relative to it with "/" between folders, sorted; bytes that are not UTF-8 are
+            surrogates, as everywhere in Python. `labels.image_names` makes names for lists of them.
+        ignored: what else is there, by kind: "hidden", ".xml", "FIFO", "broken link", ...
+    """
+
+    images: list[str]
+    ignored: collections.Counter[str]
+
+
+def list_images(folder: str | os.PathLike[str]) -> ImageListing:
+    """Lists the image files in a folder and in all folders below.
+
+    Links to files and folders are followed, but for links to a folder that the link is in. Folders
+    that cannot be read are counted, and so are files that are no images by name or content.
+
+    Raises:
+        OSError: the folder itself is missing or cannot be read.
+    """
+    images: list[str] = []
+    ignored: collections.Counter[str] = collections.Counter()
+    top = os.fspath(folder)
+    searched = [(top, "", frozenset([_identity(os.stat(top))]))]  # noqa: PTH116
+    while searched:
+        path, prefix, above = searched.pop()
+        for entry in _scan(path, ignored, is_top=not prefix):
+            if (kind := _kind_by_name(entry.name)) is not None:
+                ignored[kind] += 1
+                continue
+            try:
+                if not entry.is_dir():
+                    kind = _kind_of_file(entry)
+                    if kind is None:
+                        images.append(prefix + entry.name)
+                elif (identity := _identity(entry.stat())) in above:
+                    kind = "link loop"
+                else:
+                    searched.append((entry.path, f"{prefix}{entry.name}/", above | {identity}))
+            except OSError:
+                kind = "link loop" if entry.is_symlink() else "unreadable"
+            ignored.update([kind] if kind else [])
+    return ImageListing(sorted(images), ignored)
+
+
+def describe_ignored(ignored: collections.Counter[str]) -> str:
+    """Returns "ignored 12 other files and folders (9 .xml, 3 hidden)"; "" if there are none."""
+    if not ignored.total():
+        return ""
+    kinds = [f"{count:,} {one_line(kind)}" for kind, count in ignored.most_common(_SHOWN)]
+    if len(ignored) > _SHOWN:
+        kinds.append("...")
+    what = "file or folder" if ignored.total() == 1 else "files and folders"
+    return f"ignored {ignored.total():,} other {what} ({', '.join(kinds)})"
+
+
+class ImageFolder(NamedTuple):
+    """Finds files below a folder by the names of a list; from any thread or process.
+
+    Attributes:
+        root: the folder.
+    """
+
+    root: str
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a file; raises as `find`, or OSError where it cannot be read."""
+        try:
+            return _read_regular(self._join(decode_name(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return _read_regular(self.find(name))
+
+    def find(self, name: str) -> str:
+        r"""Returns the path of the file that a name means.
+
+        In this order: the name with its escapes undone (see `labels.image_names`), the name to the
+        letter, the name with "/" for each backslash of Windows; then each of them in another
+        Unicode form.
+
+        Raises:
+            FileNotFoundError: there is none; says so if only upper and lower case differ.
+            AmbiguousNameError: several files are the same but for their Unicode form.
+        """
+        forms = list(dict.fromkeys([decode_name(name), name, name.replace("\\", "/")]))
+        for form in forms:
+            if os.path.lexists(path := self._join(form)):  # a broken link is an answer
+                return path
+        for form in forms:
+            if not form.isascii() and (path := self._other_form(form)):
+                return path
+        folder, _, last = forms[-1].rpartition("/")
+        question = _names_in(self._join(folder)).question(last)
+        raise FileNotFoundError(f"there is no such file{question}")
+
+    def _join(self, form: str) -> str:
+        path = os.path.join(self.root, form)  # noqa: PTH118 twenty times as fast
+        try:
+            possible = b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise FileNotFoundError("no file can have such a name: zero bytes or surrogates")
+        return path
+
+    def _other_form(self, form: str) -> str:
+        """The path of a name with folders or file composed differently; "" if there is none."""
+        path = "/" if form.startswith("/") else self.root
+        for part in form.strip("/").split("/"):
+            found = part if part in (".", "..") else _names_in(path).find(part)
+            if found is None:
+                return ""
+            path = os.path.join(path, found)  # noqa: PTH118
+        return path
+
+
+def _names_in(folder: str) -> SameNames:
+    """What a folder holds; read again when that has changed."""
+    try:
+        return _names_at(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
+    except OSError:
+        return SameNames([])
+
+
+@functools.lru_cache(_REMEMBERED_FOLDERS)
+def _names_at(folder: str, _: int) -> SameNames:
+    return SameNames(os.listdir(folder))  # noqa: PTH208
+
+
+def _read_regular(path: str) -> bytes:
+    """Reads a file but nothing else: opening a FIFO would wait, a device may do anything."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        raise OSError("it is no regular file")
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read()
+
+
+def _scan(
+    path: str, ignored: collections.Counter[str], *, is_top: bool
+) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            yield from entries
+    except OSError:
+        if is_top:
+            raise
+        ignored["unreadable folder"] += 1
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _kind_by_name(name: str) -> str | None:
+    """What a file or folder is that is passed over whatever it holds."""
+    if name.lower() in _SYSTEM:
+        return name
+    return "hidden" if name.startswith(".") else None
+
+
+def _kind_of_file(entry: os.DirEntry[str]) -> str | None:
+    """What is not an image, by its extension where it has one; None: it is an image."""
+    if not entry.is_file():
+        return _kind_of_others(entry)
+    if _ENDING.search(entry.name):
+        return None
+    _, point, extension = entry.name.rpartition(".")
+    extension = extension.lower()
+    if extension not in _OTHER_EXTENSIONS and _begins_like_an_image(entry.path):
+        return None
+    has_one = point and extension.isalnum() and len(extension) <= _LONGEST_EXTENSION
+    return f".{extension}" if has_one else "without extension"
+
+
+def _kind_of_others(entry: os.DirEntry[str]) -> str:
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        return "broken link" if isinstance(error, FileNotFoundError) else "link loop"
+    return next((kind for is_kind, kind in _KINDS.items() if is_kind(mode)), "special file")
+
+
+def _begins_like_an_image(path: str) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            read_header(file.read(_START_BYTES))
+    except BadPicture as error:
+        return error.reason not in ("empty", "not_an_image")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-3-Clause
+r"""Text that comes from data - names of files and classes, reasons - where others will read it.
+
+A file name may hold a line end, a terminal's commands or a spreadsheet's formula. Each function is
+for one kind of reader; a character that it cannot take becomes `\n`, `\x1b` or `\u202e`. None of
+them changes plain text, of whatever language.
+"""
+
+import re
+
+# Controls, line ends, marks that reorder or hide what stands behind them, and surrogates, which no
+# encoding takes. Zero-width joiners stay: emoji and several scripts need them.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff]"
+)
+_NAMED = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def one_line(text: str) -> str:
+    """For terminals, logs, messages, and columns between tabs: one line that says what it says."""
+    return _UNSAFE.sub(_shown, text)
+
+
+def csv_cell(text: str) -> str:
+    """For a cell of a CSV file: one line, and no formula when a spreadsheet opens it.
+
+    What begins with = + - @ (of full width, too), a tab or a line end gets a `'` before it, which
+    spreadsheets take for "this is text"; numbers do not.
+    """
+    is_formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    return ("'" if is_formula else "") + one_line(text)
+
+
+def figure_text(text: str) -> str:
+    """For matplotlib, in which `$` begins and ends a formula."""
+    return one_line(text).replace("$", r"\$")
+
+
+def _shown(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in _NAMED:
+        return _NAMED[character]
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

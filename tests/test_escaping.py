@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import csv
+import io
+import random
+
+import pytest
+
+from mlimages_jax.escaping import csv_cell, figure_text, one_line
+
+PLAIN = [
+    "", "great white shark, white shark", "Müller's \"dog\"", "日本語", "שלום",
+    "a\u200db", "e\u0301", "C:\\images\\x.jpg", "a  b", "\N{GRINNING FACE}",
+    "50% | <b> `x` *", "a\xa0b",
+]  # fmt: skip
+ODD = {
+    "a\nb": r"a\nb",
+    "a\r\n\tb": r"a\r\n\tb",
+    "\x1b[2J\x07": r"\x1b[2J\x07",
+    "\x9b31m": r"\x9b31m",
+    "gpj.\u202etxt.exe": r"gpj.\u202etxt.exe",
+    "a\u2028b\u2066c": r"a\u2028b\u2066c",
+    "caf\udce9": r"caf\udce9",
+    "\ufeffid": r"\ufeffid",
+    "a\u200bb": r"a\u200bb",
+    "\0": r"\x00",
+}
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_plain_text_stays(text):
+    assert one_line(text) == csv_cell(text) == figure_text(text) == text
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_a_line_cannot_hold_is_shown(text):
+    assert one_line(text) == ODD[text]
+    one_line(text).encode()
+
+
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
+)
+def test_formulas_are_text_in_a_spreadsheet(start):
+    assert csv_cell(f"{start}cmd|' /C calc'!A0") == "'" + one_line(start) + "cmd|' /C calc'!A0"
+    assert csv_cell(f"a{start}1") == one_line(f"a{start}1")
+
+
+@pytest.mark.parametrize("number", ["-1", "+0.5", "-1e-05", "0.83", "-12.5"])
+def test_numbers_are_no_formulas(number):
+    assert csv_cell(number) == number
+
+
+def test_dollars_do_not_begin_a_formula_in_a_figure():
+    assert figure_text("$5 to $10\n") == r"\$5 to \$10\n"
+
+
+def test_any_text_is_one_line_of_a_csv_file():
+    draw = random.Random(0)
+    for _ in range(500):
+        text = "".join(chr(draw.choice([draw.randrange(0x300), draw.randrange(0x110000)]))
+                       for _ in range(draw.randrange(12)))  # fmt: skip
+        file = io.StringIO(newline="")
+        csv.writer(file).writerow([csv_cell(text), "end"])
+        line = file.getvalue().encode().decode()
+        assert len(line.splitlines()) == 1
+        assert next(csv.reader([line]))[1] == "end"

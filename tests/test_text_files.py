@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+
+import pytest
+
+from mlimages_jax.text_files import TextFileError, decode, open_text, read_text
+
+TEXT = "erste Zeile: é, \N{GRINNING FACE}\nzweite\n"
+
+
+@pytest.fixture(params=["read_text", "open_text"])
+def read(request):
+    """Both ways to read a file."""
+
+    def opened(path):
+        with open_text(path) as file:
+            return "".join(file)
+
+    return read_text if request.param == "read_text" else opened
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_mark_and_line_ends_make_no_difference(tmp_path, read, encoding, line_end):
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT.replace("\n", line_end).encode(encoding))
+    assert read(path) == TEXT
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"a", b"\n", b"\xef\xbb\xbfa"])
+def test_short_files(tmp_path, read, content):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    assert read(path) == content.removeprefix(b"\xef\xbb\xbf").decode()
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+def test_other_encodings_are_named(tmp_path, read, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT.encode(encoding))
+    family = encoding[:6].upper()
+    shown = family if encoding == family.lower() else "UTF-"  # without a mark it is a guess
+    with pytest.raises(TextFileError, match=rf"a\.txt.*{shown}.*save"):
+        read(path)
+
+
+def test_bytes_that_are_not_utf8_have_a_line(tmp_path, read):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"first\r\ncaf\xe9\r\n")
+    with pytest.raises(TextFileError, match=r"a\.txt.*not UTF-8.*xe9.*iconv"):
+        read(path)
+    with pytest.raises(TextFileError, match=r"name:2: "):
+        decode(path.read_bytes(), where="name")
+
+
+def test_line_ends_stay_for_tables(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\r\n")
+    with open_text(path, newline="") as file:
+        assert file.read() == "a,b\r\n"
+
+
+def test_json_of_windows_editors(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": "é"}', encoding="utf-8-sig")
+    assert json.loads(read_text(path)) == {"a": "é"}
