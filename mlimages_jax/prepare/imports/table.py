@@ -64,7 +64,6 @@ def import_table(
     unlisted: Unlisted = "absent",
     images: Path | None = None,
     max_skipped: float = 0.01,
-    name: str = "mine",
 ) -> None:
     """Turns tables of image files and labels into label lists.
 
@@ -114,7 +113,6 @@ def import_table(
         unlisted: what a class is that an image does not list.
         images: folder of the images; looked for beside the tables if left out.
         max_skipped: share of the rows that may be set aside; five rows always may.
-        name: of the data set, in the command that is printed.
     """
     if not tables:
         raise PrepareError("no table is given; name at least one")
@@ -134,7 +132,7 @@ def import_table(
         dictionary=dictionary,
         hierarchy_separator=hierarchy_separator,
         unlisted=unlisted,
-        name=name,
+        name="mine",
     )
 
 
