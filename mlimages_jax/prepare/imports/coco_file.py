@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.json_records import load_json
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
@@ -82,9 +83,10 @@ class Instances:
                     aside.total += 1
                 except ValueError as error:
                     aside.add(BadRow(str(path), f"{key}[{i}]", str(error)))
-        if not self.categories:
-            aside.check()
-            raise PrepareError(f"{path}: no categories; is the file complete?")
+        for what, found in (("categories", self.categories), ("images", self.images)):
+            if not found:
+                aside.check()
+                raise PrepareError(f"{path}: no {what}; is the file complete?")
 
     def _list(self, content: Mapping[str, Any], key: str) -> list[Any]:
         entries = content.get(key)
@@ -162,7 +164,7 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
 
 
 def _name(text: str) -> str:
-    name = " ".join(text.split())
+    name = normal(" ".join(text.split()))
     if not name:
         raise ValueError("the name is empty; give one")
     return name
@@ -182,12 +184,18 @@ def _file(entry: Mapping[str, Any]) -> str:
     if "file_name" in entry:
         return _text(entry, "file_name")
     for key in _URLS:
-        if isinstance(url := entry.get(key), str):
-            parts = PurePosixPath(unquote(urlsplit(url).path)).parts
+        parts = _parts_of_url(entry.get(key))
+        if parts:
             folders = [part for part in parts[-2:-1] if part.startswith(("train", "val", "test"))]
-            if parts:
-                return "/".join([*folders, parts[-1]])
+            return "/".join([*folders, parts[-1]])
     raise ValueError('"file_name" is missing, and so is "coco_url"')
+
+
+def _parts_of_url(url: Any) -> tuple[str, ...]:
+    try:
+        return PurePosixPath(unquote(urlsplit(url).path)).parts if isinstance(url, str) else ()
+    except ValueError:  # no address
+        return ()
 
 
 def _without_rest(entry: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def find_format(
     first = next(iter(_parsed(lines, delimiter)), None)
     if first is None:
         raise PrepareError(f"{path}:1: the table is empty; it begins with the names of its columns")
-    has_header = not any(map(is_image_path, first)) or bool(_among(first, known))
+    has_header = not any(map(is_image_path, first))
     names = [name.strip() for name in first] if has_header else [""] * len(first)
     if has_header and len(names) > 1 and not names[-1]:
         rows = _parsed(lines, delimiter)[1:]

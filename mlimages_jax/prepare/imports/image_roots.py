@@ -6,12 +6,15 @@ here; some lack the suffix, some have backslashes. Some of them are looked for b
 around the list, with their first parts left out one after the other; the place that has most wins.
 """
 
+import functools
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from mlimages_jax.labels.image_names import encode_name
 
 SAMPLE = 100  # paths that are looked for
 _MAX_FOLDERS = 300  # that are looked into
@@ -72,10 +75,14 @@ class Located(NamedTuple):
     are_urls: bool = False
 
     def namers(self) -> list[Callable[[str], str]]:
-        """Of each list, what turns a path into a name; a ValueError says why it cannot."""
+        """Of each list, what turns a path into the name that a label list has for it.
+
+        They raise a ValueError that says why a path has none.
+        """
         if self.are_urls:
             return [str.strip for _ in self.roots]
-        return [_plain_name if root is None else root.name for root in self.roots]
+        paths = [_plain_path if root is None else root.name for root in self.roots]
+        return [functools.partial(_encoded, path_of) for path_of in paths]
 
 
 def is_url(path: str) -> bool:
@@ -166,7 +173,11 @@ def _seen_from(folder: Path, root: ImageRoot) -> ImageRoot:
     return root._replace(folder=folder, prefix="" if below == "." else below)
 
 
-def _plain_name(path: str) -> str:
+def _encoded(path_of: Callable[[str], str], path: str) -> str:
+    return encode_name(path_of(path))
+
+
+def _plain_path(path: str) -> str:
     if is_absolute(path):
         raise ValueError(
             f"the path {path!r} is absolute, and there is no such image; say with --images which "

@@ -8,6 +8,7 @@ pass as a small one: so a few rows may be set aside, and no more.
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.prepare import PrepareError
 
 FILE = "set_aside.tsv"
@@ -31,7 +32,7 @@ class BadRow(NamedTuple):
 
     def __str__(self) -> str:
         colon = ":" if self.place[:1].isdigit() else ": "
-        return printable(f"{self.file}{colon}{self.place}: {self.message}")
+        return one_line(f"{self.file}{colon}{self.place}: {self.message}")
 
 
 class SetAside:
@@ -83,7 +84,7 @@ class SetAside:
             path.unlink(missing_ok=True)
             return
         lines = ["\t".join(BadRow._fields)]
-        lines += ["\t".join(map(printable, row)) for row in self._rows]
+        lines += ["\t".join(map(one_line, row)) for row in self._rows]
         unfinished = path.with_name(f"{FILE}.unfinished")
         unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
         unfinished.replace(path)
@@ -100,8 +101,3 @@ class SetAside:
         if self.count > _SHOWN:
             shown.append("...")
         return "\n".join(shown)
-
-
-def printable(text: str) -> str:
-    """The text on one line, without what could disturb a terminal or a table."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

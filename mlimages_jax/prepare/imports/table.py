@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.manual_dir import (
@@ -257,7 +258,7 @@ class _Rows:
         """Writes a table; a row that cannot be used is set aside."""
         path = plan.table.path
         one_hot = set() if self._keep_zeros else {
-            " ".join(name.split()) for name in plan.table.columns.one_hot
+            normal(" ".join(name.split())) for name in plan.table.columns.one_hot
         }  # fmt: skip
 
         def set_aside(line: int, reason: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
 from mlimages_jax.prepare.imports.table_rows import Table
@@ -27,10 +28,10 @@ class ClassFinder:
     def __init__(self, hierarchy: Hierarchy, *, separator: str):
         self._hierarchy = hierarchy
         self._separator = separator
-        self._of_id = {id_: i for i, id_ in enumerate(hierarchy.ids)}
+        self._of_id = {normal(id_): i for i, id_ in enumerate(hierarchy.ids)}
         self._of_name: dict[str, set[int]] = defaultdict(set)
         self._of_synonym: dict[str, set[int]] = defaultdict(set)
-        for i, name in enumerate(hierarchy.names):
+        for i, name in enumerate(map(normal, hierarchy.names)):
             self._of_name[name].add(i)
             for synonym in name.split(","):
                 self._of_synonym[synonym.strip()].add(i)
@@ -78,7 +79,7 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
         def set_aside(line: int, reason: str, path: Path = table.path) -> None:
             bad.add(BadRow(str(path), str(line), reason))
 
-        columns = [" ".join(name.split()) for name in table.columns.one_hot]
+        columns = [normal(" ".join(name.split())) for name in table.columns.one_hot]
         rows = ((row.line, label) for row in table.rows(set_aside) for label, _ in row.labels)
         # A column a label is a class also where no image shows it.
         for line, label in itertools.chain(((1, name) for name in columns), rows):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.columns import KNOWN, choose_columns, number_of
 from mlimages_jax.prepare.imports.delimited import (
@@ -274,7 +275,7 @@ def parse_label(text: str) -> tuple[str, float]:
 
 @functools.lru_cache(_REMEMBERED)
 def _label(label: str, confidence: float) -> tuple[str, float]:
-    name = " ".join(label.split())
+    name = normal(" ".join(label.split()))
     if not name:
         raise ValueError("a label is empty; name it or remove it")
     if not (confidence == -1 or 0 <= confidence <= 1):
