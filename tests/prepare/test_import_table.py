@@ -240,7 +240,6 @@ def test_a_table_of_another_kind_is_refused(tmp_path):
 # ---------- any table
 
 _names = st.text(  # composed, since those of the classes are
-
     st.characters(exclude_categories=("C", "Z"), exclude_characters=":;>\\"), min_size=1, max_size=4
 ).map(normal)
 _labels = st.dictionaries(
