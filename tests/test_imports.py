@@ -76,7 +76,10 @@ ALLOWED = {
         "metrics_writer", "predictions", "state",
     },
     "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
-    "data.picture_source": {"data.picture_header", "data.sources"},
+    "data.picture_source": {
+        "data.image_folders", "data.picture_header", "data.sources", "labels.image_names",
+        "labels.list_rows", "labels.same_names", "text_files",
+    },
     "feature_files": {"feature_formats", "complete_file"},
     "feature_formats": {"complete_file"},
     "features.__main__": {
