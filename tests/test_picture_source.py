@@ -253,7 +253,8 @@ def test_a_folder_that_may_not_be_searched_is_named(tmp_path, monkeypatch, caplo
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_names_of_a_list_mean_files(tmp_path, line_end):
-    files = ["a\tb.jpg", "my  photo.jpg", "Screenshot 12:30:15.png", "cafe\u0301/a.jpg", "a\xa0b.jpg"]
+    files = ["a\tb.jpg", "my  photo.jpg", "Screenshot 12:30:15.png", "cafe\u0301/a.jpg",
+             "a\xa0b.jpg"]  # fmt: skip
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
@@ -267,7 +268,8 @@ def test_names_of_a_list_mean_files(tmp_path, line_end):
 def test_files_that_are_none_are_errors_of_their_own(tmp_path):
     os.mkfifo(tmp_path / "fifo.jpg")
     (tmp_path / "Cat.JPG").write_bytes(b"x")
-    pictures = open_pictures(_list(tmp_path, r"fifo.jpg|cat.jpg|a\x00b.jpg|".replace("|", "\n") + "x" * 5000))
+    names = ["fifo.jpg", "cat.jpg", r"a\x00b.jpg", "x" * 5000]
+    pictures = open_pictures(_list(tmp_path, "\n".join(names)))
     reasons = []
     for index in range(4):
         with pytest.raises(BadPicture) as caught:
