@@ -25,7 +25,6 @@ from mlimages_jax import (
     predict_pictures,
     preemption,
     pretrained,
-    saved_model,
     sharding,
     tag_files,
 )
@@ -92,9 +91,8 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
     folder = _agreed_step(checkpoints.resolve(config.checkpoint))
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
-    upright = saved_model.turns_upright(
-        checkpoints.config_of(folder), config.exif_orientation, built=source.built
-    )
+    # A built set's pictures stay as training sees them.
+    upright = config.exif_orientation and not source.built
     view = dataclasses.replace(model.view, exif_orientation=upright)
     about = _about(config, folder, source, view=view)
     with contextlib.ExitStack() as stack:

@@ -27,6 +27,7 @@ from typing import BinaryIO, NamedTuple, cast
 from mlimages_jax.data.tar_headers import (
     BLOCK_BYTES,
     EXTENSIONS,
+    IGNORED,
     next_header,
     parse_extension,
     parse_header,
@@ -36,6 +37,9 @@ from mlimages_jax.safe_paths import check_name
 
 MAX_MEMBER_BYTES = 2**28  # of a picture, which is read as a whole
 _TAR = ".tar"
+_STEP_BYTES = 2**20
+_UNPACKED_BYTES = 2**30  # of which nobody asks how few they were
+_MAX_EXPANSION = 100  # images hardly shrink; gzip can reach 1,000
 _GZIP = b"\x1f\x8b"
 
 
@@ -57,6 +61,10 @@ class Member(NamedTuple):
 
 class ArchiveError(ValueError):
     """An archive, or something in it, that cannot be used; the message names it and the byte."""
+
+
+class DamagedArchiveError(ArchiveError):
+    """An archive, or a tar within it, of which a part is missing or broken: members are lost."""
 
 
 OnError = Callable[[ArchiveError], None]
@@ -168,7 +176,7 @@ class Archive:
         try:
             for member in self._members(start, end, where, folder, on_error):
                 if member.offset + member.size > end and not is_tar(member):
-                    raise ArchiveError(
+                    raise DamagedArchiveError(
                         f"{where}: truncated at byte {end}, within {member.name}; get it anew"
                     )
                 yield member
@@ -232,8 +240,10 @@ class Archive:
                 message = str(error) if isinstance(error, ArchiveError) else f"{where}: {error}"
                 if at == start:
                     raise _NotATar(f"{message}. Is it a tar?") from error
-                raise ArchiveError(message) from error
-            if header.type in EXTENSIONS:
+                raise DamagedArchiveError(message) from error
+            if header.type in IGNORED:
+                pass
+            elif header.type in EXTENSIONS:
                 data = self._read_at(header.offset_data, header.size, where, end=end)
                 records |= parse_extension(header.type, data)
             else:
@@ -241,25 +251,42 @@ class Archive:
                 yield header
             at = next_header(header)
 
+    def _go_to(self, offset: int, where: str) -> None:
+        """Seeks; in what is compressed step by step, because few bytes may unpack to terabytes."""
+        if not self.compressed or offset < self._file.tell():
+            self._file.seek(offset)
+            return
+        while (gap := offset - self._file.tell()) and self._file.read(min(gap, _STEP_BYTES)):
+            unpacked = self._file.tell()
+            if unpacked > _UNPACKED_BYTES and unpacked > _MAX_EXPANSION * self.position:
+                raise DamagedArchiveError(
+                    f"{where}: {self.position:,} bytes unpack to more than {unpacked:,}, which no "
+                    "archive of images does; get it from a source that you trust"
+                )
+
     def _read_at(self, offset: int, size: int, where: str, *, end: int = sys.maxsize) -> bytes:
         """Reads exactly `size` bytes before `end`; ArchiveError says how many there are."""
         try:
-            self._file.seek(offset)
+            self._go_to(offset, where)
             data = self._file.read(max(0, min(size, end - offset)))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ArchiveError(
+            raise DamagedArchiveError(
                 f"{where}: cannot be uncompressed after byte {self._file.tell()} ({error}); "
                 "get the archive anew"
             ) from error
+        except OSError as error:
+            raise DamagedArchiveError(
+                f"{where}: cannot be read at byte {offset} ({error}); get the archive anew"
+            ) from error
         if len(data) < size:
-            raise ArchiveError(
+            raise DamagedArchiveError(
                 f"{where}: truncated: it ends at byte {min(end, self._file.tell())}, without an "
                 "end mark; get the archive anew"
             )
         return data
 
 
-class _NotATar(ArchiveError):  # noqa: N818
+class _NotATar(DamagedArchiveError):  # noqa: N818
     """The first block is no header."""
 
 

@@ -9,6 +9,8 @@ from mlimages_jax.safe_paths import check_name
 
 BLOCK_BYTES = 512
 EXTENSIONS = {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}  # they say more about the next header
+# Of all members, and of the next one's link: neither matters here. They may stand between others.
+IGNORED = {tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK}
 _WITHOUT_DATA = {
     tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE,
     tarfile.FIFOTYPE,

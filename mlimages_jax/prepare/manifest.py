@@ -7,20 +7,29 @@ complete, so a job that is killed at any moment leaves a manifest whose rows are
 again, it goes on with the names that have no row.
 
     sqlite3 manifest.sqlite "select error, count(*) from pictures group by error"
+
+Somebody else may have made the file, and somebody may look at it while a job runs: neither what is
+in it nor that it can be read at once is taken for granted.
 """
 
+import contextlib
 import dataclasses
+import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from mlimages_jax.prepare.locked_file import LOCKED_SECONDS, LockedFileError, is_busy, patiently
 
 OK = "ok"
 FAILED = "failed"
 _FORMAT = 1  # of the tables, in SQLite's user_version; ours is told by the name of the table
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # what a damaged file makes SQLite say
 _BATCH = 500  # names in one question; SQLite allows 32,766 parameters
+_MAX_INTEGER = 2**63 - 1
+_Result = TypeVar("_Result")
 
 
 class ManifestError(Exception):
@@ -101,11 +110,15 @@ class Manifest:
         if readonly and not self.path.is_file():
             raise FileNotFoundError(f"{path}: there is no manifest; give the file a job wrote")
         mode = "ro" if readonly else "rwc"
+        self._wait = LOCKED_SECONDS
         self._db = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=0.0,  # we wait ourselves, see `_patiently`
         )
         try:
-            self._open(readonly=readonly)
+            self._patiently(lambda: self._open(readonly=readonly))
         except BaseException as error:
             self._db.close()
             cannot_write = isinstance(error, sqlite3.OperationalError) and not readonly
@@ -116,18 +129,30 @@ class Manifest:
             raise
 
     def _open(self, *, readonly: bool) -> None:
-        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_schema")}
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        parts = set(self._db.execute("SELECT type, name FROM sqlite_schema"))
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if not tables and not readonly:
+        if not parts and not readonly:
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(f"BEGIN; {_CREATE} COMMIT;")
-        elif "pictures" not in tables:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_CREATE} COMMIT;")
+        elif ("table", "pictures") not in parts:
             raise ManifestError(f"{self.path}: an SQLite file, but no manifest; give another name")
         elif version != _FORMAT:
             raise ManifestError(
-                f"{self.path}: a manifest of version {version}; this program reads {_FORMAT}"
+                f"{self.path}: a manifest of version {version}; this program reads {_FORMAT}: use "
+                "the version that wrote it, or give another name"
             )
+        else:
+            self._check_schema({kind for kind, _ in parts})
         self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _check_schema(self, kinds: set[str]) -> None:
+        columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(pictures)")]
+        if columns != _COLUMNS or "trigger" in kinds:
+            raise ManifestError(
+                f"{self.path}: its table of pictures has other columns or triggers than this "
+                "program writes; give another name"
+            )
 
     def __enter__(self) -> "Manifest":
         return self
@@ -140,9 +165,15 @@ class Manifest:
         self._db.close()
 
     def put(self, pictures: Iterable[Picture]) -> None:
-        """Writes rows, all or none; a row of the same name is replaced."""
+        """Writes rows, all or none; a row of the same name is replaced.
+
+        What SQLite cannot hold is escaped (surrogates) or None (numbers): one odd answer of a
+        server must not keep the other rows from being written.
+        """
         places = ", ".join("?" * len(_COLUMNS))
-        rows = [[getattr(picture, column) for column in _COLUMNS] for picture in pictures]
+        rows = [
+            [_storable(getattr(picture, column)) for column in _COLUMNS] for picture in pictures
+        ]
         with self._transaction():
             self._db.executemany(f"INSERT OR REPLACE INTO pictures VALUES ({places})", rows)
 
@@ -223,34 +254,67 @@ class Manifest:
                 "UPDATE pictures SET file = NULL WHERE name = ?", ((name,) for name in names)
             )
 
+    def is_locked(self) -> bool:
+        """Whether another program keeps this one from writing at this moment."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return True
+            raise
+        self._db.execute("ROLLBACK")
+        return False
+
     def _pictures(self, which: str, values: Sequence[Any] = ()) -> Iterator[Picture]:
         for row in self._read(f"SELECT {', '.join(_COLUMNS)} FROM pictures {which}", values):
-            yield Picture(**dict(zip(_COLUMNS, row, strict=True)))
+            picture = Picture(**dict(zip(_COLUMNS, row, strict=True)))
+            file_is_path = picture.file is None or isinstance(picture.file, str)
+            if not (isinstance(picture.name, str) and isinstance(picture.time, float | int)
+                    and file_is_path):  # fmt: skip
+                raise ManifestError(
+                    f"{self.path}: the row of {picture.name!r} has a name, file or time of another "
+                    "kind than this program writes; give another manifest"
+                )
+            yield picture
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         try:
-            yield from self._db.execute(query, values)
+            yield from self._patiently(lambda: self._db.execute(query, values))
         except _UNREADABLE as error:
             raise ManifestError(
                 f"{self.path}: damaged or unreadable ({error}). `sqlite3 {self.path} .recover` may "
                 "save its rows; without them everything is fetched again"
             ) from error
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._db)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """BEGIN; then COMMIT, or ROLLBACK where something was raised, a full disk included."""
+        self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
+        try:
+            yield
+            self._patiently(lambda: self._db.execute("COMMIT"))
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _patiently(self, action: Callable[[], _Result]) -> _Result:
+        """Does something when no other program has locked the file.
+
+        Raises:
+            ManifestError: it was locked for too long. From then on nothing is waited for.
+        """
+        try:
+            return patiently(action, self.path, seconds=self._wait)
+        except LockedFileError as error:
+            self._wait = 0.0
+            raise ManifestError(str(error)) from error
 
 
-class _Transaction:
-    """BEGIN; then COMMIT, or ROLLBACK where something was raised, a full disk included."""
-
-    def __init__(self, db: sqlite3.Connection):
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

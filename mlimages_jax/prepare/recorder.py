@@ -7,6 +7,7 @@ pictures; when a content has come often enough, all of its rows become failures 
 
 import collections
 import contextlib
+import dataclasses
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -15,9 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from mlimages_jax.escaping import one_line
+from mlimages_jax.prepare import locked_file
+from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
 from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.safe_paths import UnsafeNameError, inside
+
+_TEXTS = ("source", "error", "message", "license", "author")  # for people; others are keys
+_LONGEST_TEXT = 2000  # characters
 
 
 class Recorder:
@@ -39,9 +45,17 @@ class Recorder:
         self._max_copies = max_copies
         self.pending: dict[str, Picture] = {}
         self.written: collections.Counter[str] = collections.Counter()
+        self._locked_since: float | None = None
 
     def add(self, picture: Picture) -> None:
-        """Takes a row; its file, if it has one, is complete."""
+        """Takes a row; its file, if it has one, is complete.
+
+        What servers, tables and decoders said is stored on one line, escaped and cut.
+        """
+        texts = {name: text for name in _TEXTS if (text := getattr(picture, name)) is not None}
+        printable: dict[str, Any] = {name: _printable(text) for name, text in texts.items()}
+        if printable != texts:
+            picture = dataclasses.replace(picture, **printable)
         self.pending[picture.name] = picture
 
     def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
@@ -52,24 +66,44 @@ class Recorder:
             )
         )
 
-    def flush(self) -> None:
+    def flush(self, *, wait: bool = True) -> None:
         """Writes what is pending, all or nothing.
+
+        Args:
+            wait: for another program that has locked the manifest; else the rows stay pending, to
+                be written by the next call, until it was locked for too long.
 
         Raises:
             StorageError: the manifest cannot be written; the rows stay pending.
         """
         try:
+            if not wait and self._must_come_again():
+                return
             self._manifest.put(self.pending.values())
             written = list(self.pending.values())
             self.pending.clear()
             self.written.update(picture.status for picture in written)
             if self._max_copies:
                 self._fail_repeated(written)
-        except sqlite3.OperationalError as error:
+        except ManifestError as error:
+            raise StorageError(str(error)) from error
+        except sqlite3.Error as error:
             raise StorageError(
                 f"{self._manifest.path}: {error}. Make room or give another folder, and start the "
                 "same command again: it goes on where it ended"
             ) from error
+
+    def _must_come_again(self) -> bool:
+        if not self._manifest.is_locked():
+            self._locked_since = None
+            return False
+        now = time.monotonic()
+        if self._locked_since is None:
+            self._locked_since = now
+            locked_file.tell(self._manifest.path)
+        elif now - self._locked_since > locked_file.LOCKED_SECONDS:
+            raise StorageError(locked_file.locked_too_long(self._manifest.path))
+        return True
 
     def settle(self) -> None:
         """Does what a job that was killed between two writes did not come to; call it at first."""
@@ -100,3 +134,7 @@ class Recorder:
                 with writing(path), contextlib.suppress(IsADirectoryError, NotADirectoryError):
                     path.unlink(missing_ok=True)
             self._manifest.forget_files(name for name, _ in files)
+
+
+def _printable(text: str) -> str:
+    return one_line(text[:_LONGEST_TEXT]) + ("..." if len(text) > _LONGEST_TEXT else "")

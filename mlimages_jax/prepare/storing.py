@@ -2,12 +2,13 @@
 """From a file that has just arrived to a picture under its name: verify, shrink, move."""
 
 import contextlib
+import errno
 import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mlimages_jax.data.decode import BadPicture, stored_jpeg, verify
 from mlimages_jax.prepare import PrepareError, placeholders
@@ -15,6 +16,11 @@ from mlimages_jax.prepare import PrepareError, placeholders
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp"}
 _LONGEST_STEM = 80  # file names end at 255 bytes
+# One name for a file and a folder, too long for this file system, or below a circle of links.
+_OF_ONE_NAME = {
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+_DENIED = {errno.EACCES, errno.EPERM}
 
 
 class StorageError(PrepareError):
@@ -66,18 +72,47 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def unless_of_one_name(error: StorageError, images: Path) -> UnwantedFileError:
+    """Tells a name that cannot be stored from a folder to which nothing can be written.
+
+    Args:
+        error: of storing an image.
+        images: the folder of all images.
+
+    Returns:
+        The error of this image alone: name_clash or storage.
+
+    Raises:
+        StorageError: the same, where it concerns all that come after it.
+    """
+    number = getattr(error.__cause__, "errno", None)
+    if number in _OF_ONE_NAME:
+        return UnwantedFileError("name_clash", str(error.__cause__))
+    if number in _DENIED:
+        probe = images / ".writable"
+        with contextlib.suppress(OSError):
+            probe.write_bytes(b"")
+            probe.unlink()
+            return UnwantedFileError("storage", str(error.__cause__))
+    raise error
+
+
 def file_name(url: str) -> str:
     """Where the picture of a URL lies: `<hash of the host>/<2 digits>/<name>-<hash>.jpg`.
 
     A function of the URL alone. No two URLs share a file, and no URL reaches out of the folder. A
     host of ML-Images has a million pictures, so the digits, of the URL's hash, keep folders small.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host_name = parts.hostname or ""
+    except ValueError:  # it is none; yet also the leftovers of such a row have a name
+        parts, host_name = SplitResult("", "", "", "", ""), ""
     path = PurePosixPath(unquote(parts.path))
     stem = _UNSAFE.sub("_", path.stem).strip(".")[:_LONGEST_STEM] or "picture"
     suffix = path.suffix.lower() if path.suffix.lower() in _SUFFIXES else ".jpg"
-    host = hashlib.sha256((parts.hostname or "").encode()).hexdigest()
-    digits = hashlib.sha256(url.encode()).hexdigest()
+    host = hashlib.sha256(host_name.encode(errors="backslashreplace")).hexdigest()
+    digits = hashlib.sha256(url.encode(errors="backslashreplace")).hexdigest()
     return f"{host[:8]}/{digits[:2]}/{stem}-{digits[2:18]}{suffix}"
 
 

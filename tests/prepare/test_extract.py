@@ -19,11 +19,13 @@ import tyro
 from mlimages_jax.data.archives import Archive, Member
 from mlimages_jax.data.decode import read_header, stored_jpeg
 from mlimages_jax.labels.lists import LabelListError
-from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare import PrepareError, storing
+from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract import extraction, wanted
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from mlimages_jax.prepare.storing import StorageError
 
 COLOUR, GREY = picture_files.jpeg(picture_files.quadrants()), picture_files.grey_jpeg()
 BLOBS = picture_files.jpeg(picture_files.noise())
@@ -164,7 +166,8 @@ def test_hostile_and_broken_archives(tmp_path, capsys):
     rows = write_list(
         tmp_path / "a.txt", [*names(GOOD), "n00000005/n00000005_1.JPEG", "n00000005/evil.JPEG"]
     )
-    extract((archive,), lists=(rows,), output=tmp_path / "out")
+    with pytest.raises(PrepareError, match=r"1 of 1 archives are damaged: .*cut\.tar.*sound copy"):
+        extract((archive,), lists=(rows,), output=tmp_path / "out")
     check_agreement(tmp_path / "out")
     ok = {name for name, row in rows_of(tmp_path / "out").items() if row.status == OK}
     assert ok == {
@@ -175,12 +178,106 @@ def test_hostile_and_broken_archives(tmp_path, capsys):
     printed = capsys.readouterr().out
     for problem in ("n00000004.tar: corrupt", "'../../evil.JPEG'", "truncated"):
         assert problem in printed
-    # A better copy of the archive brings the rest.
+    # A better copy of the archive brings the rest; one of its tars stays garbage.
     archive.write_bytes(data)
-    extract((archive,), lists=(rows,), output=tmp_path / "out")
+    with pytest.raises(PrepareError, match=r"n00000004\.tar: corrupt"):
+        extract((archive,), lists=(rows,), output=tmp_path / "out")
     check_agreement(tmp_path / "out")
     ok = {name for name, row in rows_of(tmp_path / "out").items() if row.status == OK}
     assert ok == {*names(GOOD), "n00000005/n00000005_1.JPEG"}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_cut_archive_is_an_error_and_what_it_holds_is_kept(
+    tmp_path, capsys, compress, where, everything
+):
+    sound = imagenet_archives.write_nested(tmp_path / "b.tar", {"n5": {"n5_1.JPEG": COLOUR}})
+    cut = imagenet_archives.write_nested(tmp_path / "a.tar", GOOD, compress=compress)
+    whole = cut.read_bytes()
+    end = len(whole) if compress else len(whole.rstrip(b"\0"))
+    cut.write_bytes(whole[: int(end * where)])
+    rows = write_list(tmp_path / "a.txt", [*names(GOOD), "n5/n5_1.JPEG"])
+    options = {"everything": True} if everything else {"lists": (rows,)}
+    with pytest.raises(PrepareError, match=r"1 of 2 archives are damaged: .*a\.tar.*What could be"):
+        extract((cut, sound), output=tmp_path / "out", **options)
+    check_agreement(tmp_path / "out")
+    found = rows_of(tmp_path / "out")
+    assert found["n5/n5_1.JPEG"].status == OK  # of the archive behind the broken one
+    assert "a.tar: 0 files" in capsys.readouterr().out or len(found) > 1
+    if not everything:
+        missing = [row.message for row in found.values() if row.error == "missing"]
+        assert all("cannot be read to the end" in message for message in missing)
+        assert missing or compress  # whose last bytes may be those of the end
+
+
+def test_members_in_memory_are_bounded_in_bytes(tmp_path, monkeypatch):
+    """What is compressed is read ahead of the workers, yet not more than they can hold."""
+    monkeypatch.setattr(extraction, "_HELD_BYTES", 40_000)
+    files = {f"{i}.JPEG": COLOUR + b"\0" * 9_000 for i in range(40)} | {"large": bytes(90_000)}
+    archive = imagenet_archives.write_nested(tmp_path / "a.tar.gz", {"n1": files}, compress=True)
+    held, most, read = [], [], Archive.read
+
+    def watched_read(self, member):
+        held.append(member.size)
+        most.append(sum(held))
+        return read(self, member)
+
+    def slow_store(*arguments, **options):
+        time.sleep(0.01)
+        return storing.store(*arguments, **options)
+
+    give = ByteBudget.give
+    monkeypatch.setattr(Archive, "read", watched_read)
+    monkeypatch.setattr(extraction, "store", slow_store)
+    monkeypatch.setattr(
+        ByteBudget, "give", lambda self, size: (held.remove(size), give(self, size))
+    )
+    extract((archive,), everything=True, output=tmp_path / "out", workers=2)
+    assert len(files_of(tmp_path / "out")) == 40
+    assert 20_000 < max(most) <= 90_000 and not held
+    assert max(size for size in most if size != 90_000) <= 40_000
+
+
+def test_any_error_of_one_member_is_its_row(tmp_path, monkeypatch):
+    archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
+    rows = write_list(tmp_path / "a.txt", names(GOOD))
+
+    def odd_store(unfinished, path, **options):
+        if path.name == "n01440764_18.JPEG":
+            raise RuntimeError("what\nnobody \udcff foresaw")
+        if path.name == "n01443537_2.JPEG":
+            raise StorageError("denied") from PermissionError(errno.EACCES, "denied", str(path))
+        return storing.store(unfinished, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "store", odd_store)
+        extract((archive,), lists=(rows,), output=tmp_path / "out")
+    found = rows_of(tmp_path / "out")
+    row = found["n01440764/n01440764_18.JPEG"]
+    assert row.error == "internal"
+    assert row.message.startswith(r"RuntimeError: what\nnobody \udcff foresaw (test_extract.py:")
+    assert found["n01443537/n01443537_2.JPEG"].error == "storage"
+    assert len(files_of(tmp_path / "out")) == 3
+    extract((archive,), lists=(rows,), output=tmp_path / "again")
+    extract((archive,), lists=(rows,), output=tmp_path / "out")
+    assert len(files_of(tmp_path / "out")) == 3  # its tar counts as finished, as for bad pictures
+
+
+def test_many_internal_errors_end_it(tmp_path, monkeypatch):
+    files = {f"{i}.JPEG": COLOUR for i in range(150)}
+    archive = imagenet_archives.write_nested(tmp_path / "whole.tar", {"n1": files})
+
+    def broken(*_, **__):
+        raise RuntimeError("always")
+
+    monkeypatch.setattr(extraction, "store", broken)
+    with pytest.raises(
+        PrepareError, match=r"100 of them in a row, the last one n1/99\.JPEG: Runt"
+    ):
+        extract((archive,), everything=True, output=tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 100
 
 
 def test_a_rerun_reads_nothing_that_is_there(tmp_path, capsys, monkeypatch):
@@ -220,7 +317,8 @@ def test_a_corrupt_inner_tar_is_entered_again_when_it_has_been_mended(tmp_path):
     at = whole.index(b"n01443537_7.JPEG")
     whole[at] ^= 1
     archive.write_bytes(whole)
-    extract((archive,), lists=(rows,), output=tmp_path / "out")
+    with pytest.raises(PrepareError, match=r"n01443537\.tar: corrupt"):
+        extract((archive,), lists=(rows,), output=tmp_path / "out")
     assert len(files_of(tmp_path / "out")) == 3
     whole[at] ^= 1
     archive.write_bytes(whole)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The pictures of a split with their classes: of a folder, or of an archive."""
 
+import collections
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tfds_builders.pictures.places import Folder, Places, TarArchive
 from . import manual_files
 from .classes import read_truth
 
+_SHOWN_FOLDERS = 3
 _NUMBER = re.compile(r"([0-9]+)\.[A-Za-z]+")  # ILSVRC2012_val_00000001.JPEG
 
 
@@ -45,7 +47,7 @@ def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
     """
     if source.path.is_dir():
         return _list_folder(source.path)
-    members = list(archives.members(source.path, on_error=_warn))
+    members = _members(source.path)
     if not members:
         raise ValueError(f"{source.path}: there is no picture in it; is it the right archive?")
     if source.labels is not None:
@@ -143,5 +145,22 @@ def _number_of(member: archives.Member, archive: Path) -> int:
     return int(match[1])
 
 
-def _warn(error: archives.ArchiveError) -> None:
-    logging.warning("%s", error)
+def _members(archive: Path) -> list[archives.Member]:
+    """All of an archive; half of one is an error even where fewer pictures are allowed."""
+    damage: list[archives.DamagedArchiveError] = []
+
+    def note(error: archives.ArchiveError) -> None:
+        logging.warning("%s", error)
+        if isinstance(error, archives.DamagedArchiveError):
+            damage.append(error)
+
+    members = list(archives.members(archive, on_error=note))
+    if damage:
+        folders = collections.Counter(member.name.rpartition("/")[0] for member in members)
+        shown = ", ".join(f"{count:,} of {folder or archive.name}" for folder, count in
+                          [*folders.items()][-_SHOWN_FOLDERS:])  # fmt: skip
+        raise ValueError(
+            f"{archive} holds {len(members):,} pictures of {len(folders):,} folders that can be"
+            f" read (at last {shown or 'none'}); others are lost: {damage[0]}"
+        )
+    return members

@@ -9,7 +9,6 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import tsv_row
 from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter
@@ -150,9 +149,9 @@ class PairAdder:
             complete_file(path) as unfinished,
             unfinished.open("w", encoding="utf-8", newline="\n") as file,
         ):
-            file.write(tsv_row(_COLUMNS))
+            file.write("\t".join(_COLUMNS) + "\n")
             for pair in np.argsort(-self.pairs.both, kind="stable").tolist():
-                file.write(tsv_row(self._row(pair)))
+                file.write("\t".join(map(str, self._row(pair))) + "\n")
 
     def _row(self, pair: int) -> list[object]:
         ids, names = self._hierarchy.ids, self._hierarchy.names

@@ -39,6 +39,7 @@ def download(
     proxy: str | None = None,
     address_map: tuple[str, ...] = (),
     allow_private: bool = False,
+    ignore_robots_tag: bool = False,
 ) -> None:
     """Fetch the pictures of URL lists, many at a time, and keep a record of each.
 
@@ -82,6 +83,8 @@ def download(
         address_map: PATTERN=BASE asks BASE for hosts like PATTERN, such as
             "*.staticflickr.com=http://mirror:8080"; BASE may have a private address.
         allow_private: also fetch from private and loopback addresses.
+        ignore_robots_tag: also fetch what its owner keeps out of data sets by an X-Robots-Tag of
+            noai, noimageai, noindex, noimageindex or none.
     """
     try:
         part = Shard.parse(shard)
@@ -99,6 +102,7 @@ def download(
             proxy=proxy,
             maps=maps,
             allow_private=allow_private,
+            ignore_robots_tag=ignore_robots_tag,
         ),
         connections=connections,
         per_host=connections_per_host,

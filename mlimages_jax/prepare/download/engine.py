@@ -7,6 +7,7 @@ the length of the list.
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
@@ -15,52 +16,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
-from yarl import URL
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
-from mlimages_jax.prepare.download.open_images_table import Photo
-from mlimages_jax.prepare.download.picture_sources import PictureSource
+from mlimages_jax.prepare.download.wanted import Wanted
+from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.manifest import OK, Picture
 from mlimages_jax.prepare.recorder import Recorder
-from mlimages_jax.prepare.storing import StoredFile, UnwantedFileError, file_name, store
+from mlimages_jax.prepare.storing import (
+    StorageError,
+    StoredFile,
+    UnwantedFileError,
+    file_name,
+    store,
+    unless_of_one_name,
+)
+from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _FLUSH_EVERY = 0.5  # seconds: what a killed download fetches again
 _ROWS_PER_SLOT = 20  # read ahead, so that there is work for others while a host is slow
 _FIRST_PAUSE = 1.0  # seconds before a second attempt; twice as long before the next
 _BUSY_IN_A_ROW = 3  # such answers tell of a busy host rather than of a busy picture
-
-
-@dataclasses.dataclass
-class Wanted:
-    """A picture that is to be had, and how far the attempts are.
-
-    Attributes:
-        url: of the list.
-        sources: where it may lie, best first.
-        photo: its row in Open Images' table.
-        source: the position of the source in use.
-        attempts: made of this source.
-        failures: what went wrong so far, for people.
-        http_status: of the last answer.
-    """
-
-    url: str
-    sources: list[PictureSource]
-    photo: Photo | None = None
-    source: int = 0
-    attempts: int = 0
-    failures: list[str] = dataclasses.field(default_factory=list)
-    http_status: int | None = None
-
-    @property
-    def host(self) -> str:
-        """Whom the next attempt asks."""
-        return URL(self.sources[self.source].url).host or ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +101,9 @@ class DownloadEngine:
         self._closed = asyncio.Event()
         self._busy_answers: collections.Counter[str] = collections.Counter()
         self._silence = 0
+        self._internal = InternalErrors(
+            advice=f"afterwards --retry-failed {INTERNAL} tries these images again"
+        )
 
     async def run(self, wanted: Iterator[list[Wanted]]) -> None:
         """Works through blocks of pictures, which are pulled as there is room for them.
@@ -140,8 +122,8 @@ class DownloadEngine:
                 await self._feed(wanted)
                 for helper in helpers:
                     helper.cancel()
-        except* PrepareError as errors:
-            raise errors.exceptions[0] from None
+        except* Exception as errors:
+            raise errors.exceptions[0] from None  # the first one ended the others
         finally:
             self._recorder.flush()
 
@@ -172,7 +154,7 @@ class DownloadEngine:
     async def _flush_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_EVERY)
-            self._recorder.flush()
+            self._recorder.flush(wait=False)  # waiting would stop all transfers
             self._bar.set_postfix(self._recorder.written, refresh=False)
 
     async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
@@ -185,28 +167,43 @@ class DownloadEngine:
         except FetchError as error:
             self._heard(host, error)
             item.http_status = error.http_status
+            if error.is_refusal:
+                item.source = len(item.sources) - 1
             self._fail(host, item, error.error, str(error), delay=self._delay(item, error))
         except UnwantedFileError as error:
             self._heard(host)
             self._fail(host, item, error.reason, str(error), delay=None)
+        except PrepareError:
+            raise
+        except Exception as error:  # nobody foresaw it, and no item may end the others
+            self._fail(host, item, INTERNAL, describe(error), delay=None)
+            self._internal.add(item.url, describe(error))
+        else:
+            self._internal.passed()
         finally:
             self._queues.done(host)
             self._slots.put_nowait(unfinished)
 
     async def _store(self, item: Wanted, unfinished: Path) -> None:
         file = file_name(item.url)
+        try:
+            path = inside(self._images, file)
+        except UnsafeNameError as error:
+            raise UnwantedFileError("unsafe_name", str(error)) from error
         moving = asyncio.get_running_loop().run_in_executor(
             self._pool,
             functools.partial(
                 store,
                 unfinished,
-                self._images / file,
+                path,
                 expected=item.sources[item.source].expected,
                 short_side=self._short_side,
             ),
         )
         try:
             self._succeed(item, file, await asyncio.shield(moving))
+        except StorageError as error:
+            raise unless_of_one_name(error, self._images) from error
         except asyncio.CancelledError:  # the thread goes on, and what it stores has its row
             self._succeed(item, file, await moving)
             raise
@@ -221,7 +218,7 @@ class DownloadEngine:
                 source=item.sources[item.source].name,
                 http_status=item.http_status,
                 **stored._asdict(),
-                **_credit(item.photo),
+                **item.credit,
             )
         )
         self._close(item)
@@ -241,10 +238,11 @@ class DownloadEngine:
             self._queues.add(item.host, item)
             return
         # A job killed between storing a picture and its row leaves a file that nobody vouches for.
-        (self._images / file_name(item.url)).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, UnsafeNameError):
+            inside(self._images, file_name(item.url)).unlink()
         self._recorder.fail(
             item.url, error, "; ".join(item.failures), http_status=item.http_status,
-            **_credit(item.photo),
+            **item.credit,
         )  # fmt: skip
         self._close(item)
 
@@ -278,13 +276,3 @@ class DownloadEngine:
                 f"{error}. Is this machine on the net? Then start again with --retry-failed "
                 "dns connection timeout"
             )
-
-
-def _credit(photo: Photo | None) -> dict[str, Any]:
-    if photo is None:
-        return {}
-    return {
-        "license": photo.license or None,
-        "author": photo.author or None,
-        "rotation": photo.rotation,
-    }

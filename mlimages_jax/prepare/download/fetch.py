@@ -4,7 +4,8 @@
 import asyncio
 import dataclasses
 import email.utils
-import ipaddress
+import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,15 @@ import aiohttp
 from yarl import URL
 
 from mlimages_jax.prepare import placeholders
-from mlimages_jax.prepare.download import addresses
+from mlimages_jax.prepare.download import addresses, robots_tag, web_urls
 from mlimages_jax.prepare.storing import writing
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a moment later
 _NETWORK = {"dns", "connection", "timeout"}  # nobody answered
+_SHOWN_URL = 500  # characters of a URL that nobody of us wrote
+_ROBOTS_TAG = "robots_tag"
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 class FetchError(Exception):
@@ -57,6 +61,11 @@ class FetchError(Exception):
         """Whether the server asks for fewer requests."""
         return self.http_status in (429, 503)
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the owner does not want the image in sets: it is not taken from elsewhere."""
+        return self.error == _ROBOTS_TAG
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -83,6 +92,7 @@ class Fetcher:
         proxy: URL of an HTTP proxy, which then resolves the names.
         maps: hosts that others answer for; these may have private addresses, as the proxy may.
         allow_private: also ask other addresses that are not public.
+        ignore_robots_tag: also take what its owner keeps out of sets, see `robots_tag`.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Fetcher:
         proxy: str | None = None,
         maps: Sequence[addresses.AddressMap] = (),
         allow_private: bool = False,
+        ignore_robots_tag: bool = False,
     ):
         self._limits = limits
         self._connections = connections
@@ -101,14 +112,19 @@ class Fetcher:
         self._proxy = proxy
         self._maps = maps
         self._allow_private = allow_private
+        self._robots = None if ignore_robots_tag else robots_tag.names_of(user_agent)
 
     async def __aenter__(self) -> "Fetcher":
         named = [base for _, base in self._maps] + ([URL(self._proxy)] if self._proxy else [])
         exempt = [url.host or "" for url in named]
-        resolver = None if self._allow_private else addresses.PublicResolver(exempt=exempt)
+        guard = None if self._allow_private else addresses.PublicResolver(exempt=exempt)
         timeout = self._limits.timeout
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, resolver=resolver),
+            connector=aiohttp.TCPConnector(
+                limit=self._connections,
+                resolver=guard,
+                socket_factory=guard.make_socket if guard else None,
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=10 * timeout, sock_connect=timeout, sock_read=timeout
             ),
@@ -130,7 +146,10 @@ class Fetcher:
             FetchError: there is no answer, or one that is no file.
             StorageError: the file cannot be written.
         """
-        target = URL(url)
+        try:
+            target = web_urls.parse_url(url)
+        except web_urls.BadUrlError as error:
+            raise FetchError("bad_url", str(error)) from error
         try:
             for _ in range(self._limits.max_redirects + 1):
                 following = await self._request(target, path)
@@ -139,14 +158,18 @@ class Fetcher:
                 target = following
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _classify(error) from error
-        message = f"more than {self._limits.max_redirects} redirects, the last one to {target}"
+        place = str(target)[:_SHOWN_URL]
+        message = f"more than {self._limits.max_redirects} redirects, the last one to {place}"
         raise FetchError("redirects", message)
 
     async def _request(self, url: URL, path: Path) -> URL | None:
         """Follows one URL: to where it redirects, or None when the file is written."""
         request, host = addresses.mapped(url, self._maps)
-        if host is None:
-            self._check_address(request)
+        if host is None and not self._allow_private:
+            try:
+                addresses.check_host(request.host or "")
+            except addresses.PrivateAddressError as error:
+                raise FetchError("private_address", str(error)) from error
         headers = {"Host": host} if host else None
         async with self._session.get(
             request, headers=headers, allow_redirects=False, proxy=self._proxy
@@ -154,37 +177,36 @@ class Fetcher:
             if response.status in _REDIRECTS:
                 return self._redirect(url, response)
             _check_status(response)
+            self._check_robots(response)
             await self._write(response, path)
             return None
 
-    def _check_address(self, url: URL) -> None:
-        if url.scheme not in ("http", "https") or not url.host:
-            raise FetchError("redirects", f"a redirect to {url}, which is not http or https")
-        if self._allow_private:
+    def _check_robots(self, response: aiohttp.ClientResponse) -> None:
+        if self._robots is None:
             return
-        try:
-            ipaddress.ip_address(url.host)
-        except ValueError:
-            return  # a name: its addresses are checked when they are known
-        try:
-            addresses.check_public(url.host, host=url.host)
-        except addresses.PrivateAddressError as error:
-            raise FetchError("private_address", str(error)) from error
+        headers = response.headers.getall("X-Robots-Tag", [])
+        if word := robots_tag.refusal(headers, names=self._robots):
+            message = f"X-Robots-Tag: {word}, its owner keeps it out of sets"
+            raise FetchError(_ROBOTS_TAG, message, http_status=response.status)
 
     def _redirect(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         location = response.headers.get("Location")
         if not location:
             message = f"HTTP {response.status} without a place to go to"
             raise FetchError("redirects", message, http_status=response.status)
-        target = url.join(URL(location))
+        try:
+            target = web_urls.join(url, location)
+        except web_urls.BadUrlError as error:
+            message = f"a redirect to a place that nobody can ask for: {error}"
+            raise FetchError("redirects", message, http_status=response.status) from error
         if placeholders.known_place(target):
-            message = f"redirected to the placeholder {target}"
+            message = f"redirected to the placeholder {str(target)[:_SHOWN_URL]}"
             raise FetchError("placeholder", message, http_status=response.status)
         return target
 
     async def _write(self, response: aiohttp.ClientResponse, path: Path) -> None:
         limit = self._limits.max_bytes
-        if (response.content_length or 0) > limit:
+        if response.content_length is not None and response.content_length > limit:
             raise _too_many_bytes(f"{response.content_length:,} bytes", limit)
         written = 0
         with writing(path):
@@ -210,7 +232,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     if status != 200:
         raise FetchError(
             f"http_{status}",
-            f"HTTP {status} {response.reason or ''}".strip(),
+            f"HTTP {status} {(response.reason or '')[:_SHOWN_URL]}".strip(),
             http_status=status,
             passing=status in _PASSING,
             retry_after=retry_after(response.headers.get("Retry-After")),
@@ -218,16 +240,22 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3)."""
+    """Seconds to wait by a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3).
+
+    None where it says nothing that can be understood; infinity for dates that no clock has.
+    """
     if text is None:
         return None
-    if text.strip().isdecimal():
+    if _SECONDS.fullmatch(text.strip()):
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, TypeError, IndexError):  # which of them depends on Python's version
         return None
-    return max(0.0, when.timestamp() - time.time())
+    try:
+        return max(0.0, when.timestamp() - time.time())
+    except (OverflowError, ValueError):
+        return math.inf if when.year > 2000 else 0.0
 
 
 def _classify(error: Exception) -> FetchError:
@@ -244,8 +272,8 @@ def _classify(error: Exception) -> FetchError:
         return FetchError("tls", message)
     if isinstance(error, aiohttp.ClientPayloadError):
         return FetchError("incomplete", f"the answer broke off: {message}", passing=True)
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
+    if isinstance(error, aiohttp.InvalidURL):
         return FetchError("bad_url", message)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | ValueError):  # such as a length of "5,6"
         return FetchError("protocol", message, passing=True)
     return FetchError("connection", message, passing=True)

@@ -17,10 +17,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.download.engine import DownloadEngine, Patience, Wanted
+from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
 from mlimages_jax.prepare.download.fetch import Fetcher
 from mlimages_jax.prepare.download.open_images_table import OpenImagesTable
 from mlimages_jax.prepare.download.picture_sources import SourceName, picture_sources
+from mlimages_jax.prepare.download.wanted import Wanted
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, Manifest, Picture
 from mlimages_jax.prepare.progress import progress

@@ -7,9 +7,9 @@ the photo id and its secret have not: .../2034/<id>_<secret>_o.jpg.
 """
 
 import base64
-import binascii
 import contextlib
 import json
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +25,12 @@ from mlimages_jax.prepare.progress import progress
 
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
          "Thumbnail300KURL", "Rotation")  # fmt: skip
-_PHOTO = re.compile(r"/(\d{1,18})_([0-9a-f]+)_o\.[A-Za-z]+$")
+_PHOTO = re.compile(r"/([0-9]{1,18})_([0-9a-f]+)_o\.[A-Za-z]+$")
 _BLOCK_BYTES = 1 << 20  # with threads, or larger blocks, the same speed took twice the memory
 _QUESTION = 500  # photo ids; SQLite allows 32,766 parameters
+_NUMBER = re.compile(r"[0-9]{1,15}")  # of bytes; more have no file
+_LONGEST_NUMBER = 40  # characters of a rotation
+_MAX_DEGREES = 360
 
 
 class Photo(NamedTuple):
@@ -76,6 +79,7 @@ class OpenImagesTable:
         made_of = json.dumps([_identity(path) for path in files])
         if not _is_made_of(index, made_of):
             _make(files, index, made_of)
+        self._index = index
         self._db = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
 
     def __len__(self) -> int:
@@ -94,9 +98,14 @@ class OpenImagesTable:
             part = ids[start : start + _QUESTION]
             places = ", ".join("?" * len(part))
             query = f"SELECT * FROM photos WHERE photo_id IN ({places})"
-            for row in self._db.execute(query, part):
-                photo = Photo(*row)
-                photos[photo.photo_id, photo.secret] = photo
+            try:
+                for row in self._db.execute(query, part):
+                    photo = Photo(*row)
+                    photos[photo.photo_id, photo.secret] = photo
+            except (sqlite3.Error, TypeError) as error:
+                raise PrepareError(
+                    f"{self._index}: damaged ({error}); remove it, and it is made again"
+                ) from error
         return {url: photos[key] for url, key in keys.items() if key in photos}
 
 
@@ -157,13 +166,13 @@ def _photos(path: Path) -> Iterator[Photo]:
             read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
             convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(_READ, pa.string()), include_columns=list(_READ)
+                column_types=dict.fromkeys(_READ, pa.binary()), include_columns=list(_READ)
             ),
         )
         with progress(None, what=f"reading {path.name}", unit=" rows") as bar:
             for batch in reader:
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    if (photo := _photo(*row)) is not None:
+                    if (photo := _photo(*map(_text, row))) is not None:
                         yield photo
                 bar.update(batch.num_rows)
                 bar.set_postfix(malformed=malformed)
@@ -183,23 +192,30 @@ def _photo(
         return None
     return Photo(
         *key, image_id, subset, url, thumbnail, license_url, author,
-        num_bytes=int(size) if size.isdecimal() else None,
+        num_bytes=int(size) if _NUMBER.fullmatch(size) else None,
         md5=_md5(md5),
-        rotation=_number(rotation),
+        rotation=_rotation(rotation),
     )  # fmt: skip
+
+
+def _text(data: bytes | None) -> str:
+    """Of a table whose names of authors are not all UTF-8."""
+    return (data or b"").decode("utf-8", "backslashreplace")
 
 
 def _md5(text: str) -> bytes | None:
     """The table has MD5 sums in base64."""
     try:
         digest = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of what is not ASCII
         return None
     return digest if len(digest) == 16 else None
 
 
-def _number(text: str) -> float | None:
+def _rotation(text: str) -> float | None:
+    """Degrees; None for what is no number of them, such as nan, which is in such tables."""
     try:
-        return float(text)
+        degrees = float(text) if len(text) <= _LONGEST_NUMBER else math.nan
     except ValueError:
         return None
+    return degrees if abs(degrees) <= _MAX_DEGREES else None  # nan fails, too

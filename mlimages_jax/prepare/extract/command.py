@@ -13,7 +13,8 @@ from tyro.conf import Positional
 
 from mlimages_jax.data.archives import Archive, ArchiveError
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.extract.extraction import Extraction, FinishedTars
+from mlimages_jax.prepare.extract.extraction import Extraction
+from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.wanted import MISSING, Everything, ListedNames, Wanted
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest, Picture
@@ -46,6 +47,8 @@ def extract(
     ml_images/images/<name in the list>. ml_images/manifest.sqlite says what became of each name;
     those that no archive holds get the error "missing", which is normal: no release of ImageNet has
     all pictures of the others.
+
+    An archive that is cut or damaged is an error in the end; what could be read of it is kept.
 
     Start the same command again after an interruption, and it goes on. Give further archives or
     lists later, and what is not there yet is taken. `coverage` shows what is there and what is not.
@@ -80,11 +83,20 @@ def extract(
                 wanted, recorder, finished, output=output, short_side=short_side, workers=workers
             )
         )
+        damage = []
         for path in archives:
-            print(extraction.take(path), flush=True)
+            tally = extraction.take(path)
+            print(tally, flush=True)
+            damage += [tally.damage] if tally.damage else []
         if isinstance(wanted, ListedNames):
-            _record_missing(wanted, recorder, archives)
+            _record_missing(wanted, recorder, archives, damage)
             print(_summary(wanted, output))
+    if damage:
+        raise PrepareError(
+            f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
+            "could be read is stored and recorded; the same command takes the rest out of a "
+            "sound copy"
+        )
 
 
 def _check_arguments(
@@ -119,8 +131,12 @@ def _counted(pictures: Iterable[Picture], bar: tqdm) -> Iterator[Picture]:
         bar.update()
 
 
-def _record_missing(wanted: ListedNames, recorder: Recorder, archives: Sequence[Path]) -> None:
+def _record_missing(
+    wanted: ListedNames, recorder: Recorder, archives: Sequence[Path], damage: Sequence[str]
+) -> None:
     message = f"in none of {', '.join(path.name for path in archives)}"
+    if damage:
+        message += f", of which {len(damage)} cannot be read to the end"
     for name in wanted.missing():
         recorder.fail(name, MISSING, message)
         if len(recorder.pending) >= _ROWS:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From an archive to files and rows: one thread walks, others check and write the pictures."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -12,101 +11,37 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.data.archives import Archive, ArchiveError, Member, folder_of, is_tar
+from mlimages_jax.data.archives import (
+    MAX_MEMBER_BYTES,
+    Archive,
+    ArchiveError,
+    Member,
+    folder_of,
+    is_tar,
+)
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.byte_budget import ByteBudget
+from mlimages_jax.prepare.extract.finished_tars import FinishedTars
+from mlimages_jax.prepare.extract.tally import Tally
 from mlimages_jax.prepare.extract.wanted import Wanted
+from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.manifest import FAILED, OK, Picture
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
-from mlimages_jax.prepare.storing import Expected, StorageError, UnwantedFileError, store, writing
+from mlimages_jax.prepare.storing import (
+    Expected,
+    StorageError,
+    UnwantedFileError,
+    store,
+    unless_of_one_name,
+    writing,
+)
 from mlimages_jax.prepare.threads import in_threads
 from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _ROWS = 1000  # written together, at the latest
-_SHOWN_PROBLEMS = 10  # of an archive
 _UNREADABLE = "unreadable"
-_NAMES_THAT_CLASH = (FileExistsError, IsADirectoryError, NotADirectoryError)
-
-
-@dataclasses.dataclass
-class Tally:
-    """What happened with one archive.
-
-    Attributes:
-        path: of the archive.
-        members: files that were passed or taken.
-        inner_tars: that were entered.
-        finished_before: inner tars that were not, because an earlier run finished them.
-        stored: pictures.
-        failed: pictures that are not usable, by error.
-        problems: what in the archive is not usable, for people.
-        seconds: the time it took.
-    """
-
-    path: Path
-    members: int = 0
-    inner_tars: int = 0
-    finished_before: int = 0
-    stored: int = 0
-    failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    problems: list[str] = dataclasses.field(default_factory=list)
-    seconds: float = 0
-
-    def problem(self, error: ArchiveError) -> None:
-        """Notes what is not usable."""
-        self.problems.append(str(error))
-
-    def counts(self) -> str:
-        """For one line."""
-        return f"{self.stored:,} stored, {self.failed.total():,} failed"
-
-    def __str__(self) -> str:
-        failed = ", ".join(f"{count:,} {error}" for error, count in self.failed.most_common())
-        lines = [
-            f"{self.path}: {self.members:,} files; {self.inner_tars:,} inner tars, and "
-            f"{self.finished_before:,} that were finished before",
-            f"    stored {self.stored:,} in {self.seconds:,.1f} s; failed: {failed or 'none'}",
-            *(f"    {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]),
-        ]
-        if len(self.problems) > _SHOWN_PROBLEMS:
-            lines.append(f"    and {len(self.problems) - _SHOWN_PROBLEMS:,} more such problems")
-        return "\n".join(lines)
-
-
-class FinishedTars:
-    """Inner tars that need not be entered again: a text file of one line each.
-
-    Args:
-        path: of the file; what cannot be read in it (its last line, after a kill) does not count.
-        fingerprint: of the wanted names; lines of other names do not count.
-    """
-
-    def __init__(self, path: Path, *, fingerprint: str):
-        self._path = path
-        self._fingerprint = fingerprint
-        self._lines: set[str] = set()
-        if path.exists():
-            self._lines.update(path.read_text("utf-8", "replace").split("\n")[:-1])
-
-    def __contains__(self, tar: tuple[Archive, Member]) -> bool:
-        return self._line(*tar) in self._lines
-
-    def add(self, archive: Archive, tar: Member) -> None:
-        """Notes that all wanted pictures of an inner tar have their rows."""
-        line = self._line(archive, tar)
-        self._lines.add(line)
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-
-    def forget(self) -> None:
-        """Makes all tars be entered again."""
-        self._lines.clear()
-        with writing(self._path):
-            self._path.unlink(missing_ok=True)
-
-    def _line(self, archive: Archive, tar: Member) -> str:
-        place = f"{archive.path.name}\t{archive.size}\t{tar.offset}\t{tar.name}"
-        return f"{self._fingerprint}\t{place}"
+_HELD_BYTES = MAX_MEMBER_BYTES  # of members that were read and are not stored yet
 
 
 class Extraction:
@@ -138,6 +73,8 @@ class Extraction:
         self._images, self._unfinished = output / "images", output / "extracting"
         self._short_side = short_side
         self._workers = workers
+        self._budget = ByteBudget(_HELD_BYTES)
+        self._internal = InternalErrors(advice="the same command tries these images again")
 
     def __enter__(self) -> "Extraction":
         shutil.rmtree(self._unfinished, ignore_errors=True)  # of a job that was killed
@@ -199,39 +136,53 @@ class Extraction:
         tally.members += 1
         name = self._wanted.claim(full_name)
         if name is not None:
-            # What is compressed has to be read here and now.
-            content = _read(archive, member) if archive.compressed else None
-            yield _Store(archive, member, name, content)
+            task = _Store(archive, member, name)
+            if archive.compressed:  # it has to be read here and now
+                self._budget.take(task.held_bytes)
+                task.content = _read(archive, member)
+            yield task
 
     def _do(self, task: "_Store | _Finish") -> Picture | None:
         """In a worker: reads, checks and writes one picture.
 
         Raises:
-            StorageError: nothing more can be written.
+            PrepareError: nothing more can be written.
         """
         if isinstance(task, _Finish):
             return None
-        content = task.content
-        if content is None:
-            content = _read(task.archive, task.member)
+        if not task.archive.compressed:
+            self._budget.take(task.held_bytes)
+        try:
+            return self._stored(task)
+        except PrepareError:
+            raise
+        except Exception as error:  # nobody foresaw it, and no member may end the others
+            return _failure(task, INTERNAL, describe(error))
+        finally:
+            task.content = None  # the task itself waits for its turn to be recorded
+            self._budget.give(task.held_bytes)
+
+    def _stored(self, task: "_Store") -> Picture:
+        content = task.content if task.archive.compressed else _read(task.archive, task.member)
+        assert content is not None
         if isinstance(content, Exception):
-            return _failure(task, _UNREADABLE, content)
+            return _failure(task, _UNREADABLE, str(content))
         try:
             path = inside(self._images, task.name)
         except UnsafeNameError as error:
-            return _failure(task, "unsafe_name", error, content)
+            return _failure(task, "unsafe_name", str(error), content)
         unfinished = self._unfinished / str(task.member.offset)
         with writing(unfinished):
             unfinished.write_bytes(content)
         try:
             stored = store(unfinished, path, expected=Expected(), short_side=self._short_side)
         except UnwantedFileError as bad:
-            path.unlink(missing_ok=True)  # a killed run may have left one without a row
-            return _failure(task, bad.reason, bad, content)
+            with contextlib.suppress(OSError):
+                path.unlink()  # a killed run may have left one without a row
+            return _failure(task, bad.reason, str(bad), content)
         except StorageError as error:
-            if isinstance(error.__cause__, _NAMES_THAT_CLASH):
-                return _failure(task, "name_clash", error.__cause__, content)
-            raise
+            alone = unless_of_one_name(error, self._images)
+            return _failure(task, alone.reason, str(alone), content)
         return Picture(
             name=task.name,
             status=OK,
@@ -249,6 +200,10 @@ class Extraction:
         if picture is None:
             return
         self._recorder.add(picture)
+        if picture.error == INTERNAL:
+            self._internal.add(picture.name, picture.message or "")
+        else:
+            self._internal.passed()
         if picture.status == OK:
             tally.stored += 1
         else:
@@ -258,13 +213,19 @@ class Extraction:
             self._recorder.flush()
 
 
-class _Store(NamedTuple):
+@dataclasses.dataclass
+class _Store:
     """A picture to be stored; `content`, or why there is none, where it had to be read already."""
 
     archive: Archive
     member: Member
     name: str
-    content: bytes | Exception | None
+    content: bytes | Exception | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """While it is read and stored."""
+        return min(self.member.size, MAX_MEMBER_BYTES)
 
 
 class _Finish(NamedTuple):
@@ -281,7 +242,7 @@ def _read(archive: Archive, member: Member) -> bytes | Exception:
         return error
 
 
-def _failure(task: _Store, error: str, message: Exception, content: bytes | None = None) -> Picture:
+def _failure(task: _Store, error: str, message: str, content: bytes | None = None) -> Picture:
     return Picture(
         name=task.name,
         status=FAILED,
@@ -290,5 +251,5 @@ def _failure(task: _Store, error: str, message: Exception, content: bytes | None
         num_bytes=None if content is None else len(content),
         sha256=None if content is None else hashlib.sha256(content).digest(),
         error=error,
-        message=str(message),
+        message=message,
     )
