@@ -9,7 +9,7 @@ the output decides its format; mlimages_jax/tag_files.py says what each holds. I
 complete; started again after an interruption the command goes on where it stopped.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -23,7 +23,9 @@ def get_config() -> ConfigDict:
     config.input = "pictures"
     config.split = ""  # of a built set
     config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
-    config.exif_orientation = True  # turn pictures upright; those of a built set stay as they are
+    # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. Where it does
+    # not say, files are turned, and images of a built set are not.
+    config.exif_orientation = config_dict.placeholder(bool)
 
     config.output = ""  # a file ending in .jsonl, .csv, .parquet or .txt; empty: in the workdir
     config.format = ""  # jsonl, csv, parquet, label_pred (the original's); empty: by the ending

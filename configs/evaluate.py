@@ -12,7 +12,7 @@ Network, loss and hence the kind of metrics are the checkpoint's own. The workdi
 Started again it leaves out what it has already evaluated.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     config.evaluation.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
     config.evaluation.threshold = 0.7  # confidence from which a label is true
 
+    # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. It concerns
+    # sets that were built with --orientation=stored.
+    config.exif_orientation = config_dict.placeholder(bool)
     config.loss = ""  # softmax, weighted, sigmoid, asymmetric; empty: the checkpoint's
     config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact
 

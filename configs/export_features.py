@@ -9,7 +9,7 @@ it goes on where it stopped. What the workdir then holds is said in mlimages_jax
 whose `open_features` reads it.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
     config.input = "pictures"
     config.split = ""  # of a built set
     config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
-    config.exif_orientation = True  # turn pictures upright; those of a built set stay as they are
+    # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. Where it does
+    # not say, files are turned, and images of a built set are not.
+    config.exif_orientation = config_dict.placeholder(bool)
 
     # features (pooled, 2,048), logits, and stage0, stage1, ... (outputs of stages, pooled).
     config.outputs = ("features",)

@@ -25,6 +25,7 @@ from mlimages_jax import (
     predict_pictures,
     preemption,
     pretrained,
+    saved_model,
     sharding,
     tag_files,
 )
@@ -91,8 +92,9 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
     folder = _agreed_step(checkpoints.resolve(config.checkpoint))
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
-    # A built set's pictures stay as training sees them.
-    upright = config.exif_orientation and not source.built
+    upright = saved_model.turns_upright(
+        checkpoints.config_of(folder), config.exif_orientation, built=source.built
+    )
     view = dataclasses.replace(model.view, exif_orientation=upright)
     about = _about(config, folder, source, view=view)
     with contextlib.ExitStack() as stack:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tyro.extras import SubcommandApp
 
+from mlimages_jax.escaping import several_lines
+
 
 def group(commands: Mapping[str, Callable[..., None]], words: Sequence[str]) -> SubcommandApp:
     """Commands by name; asked for their list, each says only the first line of its help.
@@ -52,6 +54,6 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except told as error:
-        sys.exit(f"error: {error}")
+        sys.exit(several_lines(f"error: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)

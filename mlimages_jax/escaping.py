@@ -6,7 +6,9 @@ for one kind of reader; a character that it cannot take becomes `\n`, `\x1b` or 
 them changes plain text, of whatever language.
 """
 
+import json
 import re
+from collections.abc import Iterable
 
 # Controls, line ends, marks that reorder or hide what stands behind them, and surrogates, which no
 # encoding takes. Zero-width joiners stay: emoji and several scripts need them.
@@ -24,6 +26,11 @@ def one_line(text: str) -> str:
     return _UNSAFE.sub(_shown, text)
 
 
+def several_lines(text: str) -> str:
+    """For what is printed and may have line ends of its own, such as the message of an error."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def csv_cell(text: str) -> str:
     """For a cell of a CSV file: one line, and no formula when a spreadsheet opens it.
 
@@ -34,9 +41,16 @@ def csv_cell(text: str) -> str:
     return ("'" if is_formula else "") + one_line(text)
 
 
-def figure_text(text: str) -> str:
-    """For matplotlib, in which `$` begins and ends a formula."""
-    return one_line(text).replace("$", r"\$")
+def tsv_row(cells: Iterable[object]) -> str:
+    """A line of a table with tabs, with its end."""
+    return "\t".join(one_line(str(cell)) for cell in cells) + "\n"
+
+
+def json_line(values: object) -> str:
+    """A value as JSON of one line, without its end; strings are read back exactly."""
+    # This escapes only what is below a blank.
+    text = json.dumps(values, ensure_ascii=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _shown(match: re.Match[str]) -> str:

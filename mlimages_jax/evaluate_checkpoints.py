@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from mlimages_jax import (
     evaluation_report,
     preemption,
     published,
+    saved_model,
     sharding,
 )
 from mlimages_jax.data import pipeline
@@ -72,6 +74,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
     writer = MetricsWriter(workdir, start_step=0)
     shown: list[Row] = []
     for folder in _checkpoints(config):
+        views = _as_trained(views, config, folder, data)
         keys = {view: _key(config, folder, view) for view in views}
         known = {view: row for view in views for row in rows if keys[view].items() <= row.items()}
         shown += known.values()
@@ -170,11 +173,29 @@ def _key(config: ConfigDict, folder: epath.Path, view: EvaluationView) -> Row:
         "labels": config.data.reassessed,
         "averaged": config.averaged,
         "dtype": config.dtype,
+        "orientation": "exif" if view.exif_orientation else "stored",
     }
 
 
+def _as_trained(
+    views: list[EvaluationView], config: ConfigDict, folder: epath.Path, data: DataSet
+) -> list[EvaluationView]:
+    """The views with images turned upright, or not, as the checkpoint was trained."""
+    trained = checkpoints.config_of(folder)
+    upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
+    if data.orientation == "exif" and trained.get("orientation") == "stored":
+        logging.warning(
+            "%s was trained on images as they are stored, and those of %s were turned upright when "
+            "it was built: for the numbers of its training build the set with --orientation=stored",
+            folder, data.folder,
+        )  # fmt: skip
+    return [dataclasses.replace(view, exif_orientation=upright) for view in views]
+
+
 def _read_rows(path: epath.Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Earlier results; those of releases that did not turn images do not say so."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [{"orientation": "stored"} | json.loads(line) for line in lines]
 
 
 def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:

@@ -15,7 +15,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, predict_pictures, preemption, sharding
+from mlimages_jax import (
+    checkpoints,
+    configure,
+    predict_pictures,
+    preemption,
+    saved_model,
+    sharding,
+)
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView
 from mlimages_jax.evaluate import Weights
@@ -67,9 +74,11 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     _check_shared(source, config)
-    # A built set's pictures stay as training sees them.
-    view = dataclasses.replace(view, exif_orientation=config.exif_orientation and not source.built)
     network = _load(config, mesh)
+    upright = saved_model.turns_upright(
+        checkpoints.config_of(network.folder), config.exif_orientation, built=source.built
+    )
+    view = dataclasses.replace(view, exif_orientation=upright)
     layout = _layout(config, network.model, source)
     writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source, view))
     complete, done = _begin(writer, layout)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from mlimages_jax.complete_file import complete_file
+from mlimages_jax.escaping import json_line, tsv_row
 from mlimages_jax.feature_formats import (
     Layout,
     NumpyArrays,
@@ -152,8 +153,8 @@ class FeatureWriter:
                 index.write(file.read_bytes())
         rows = [row for row in _read_index(self._folder) if "error" in row]
         with complete_file(self._folder / _ERRORS) as path:
-            lines = (f"{row['index']}\t{_cell(row['name'])}\t{_cell(row['error'])}" for row in rows)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            lines = (tsv_row([row["index"], row["name"], row["error"]]) for row in rows)
+            path.write_text("".join(lines), encoding="utf-8")
         if self._manifest["format"] == "npz":
             self._pack()
         manifest = self._manifest | {"complete": True, "errors": len(rows), "speed": speed}
@@ -171,7 +172,7 @@ class FeatureWriter:
                 row: dict[str, Any] = {"index": index, "name": name}
                 row |= {"labels": labels} if labels else {}
                 row |= {"error": error} if error else {}
-                f.write(json.dumps(row, ensure_ascii=False) + "\n")
+                f.write(json_line(row) + "\n")
 
     def _pack(self) -> None:
         """All arrays into one file."""
@@ -323,8 +324,3 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -
             f"{where} holds other features; give another --workdir, or the old values:\n"
             + "\n".join(lines[:_LISTED])
         )
-
-
-def _cell(text: str) -> str:
-    """Text for one cell of a table with tabs."""
-    return " ".join(text.split())

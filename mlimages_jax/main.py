@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mlimages_jax import preemption
+from mlimages_jax.escaping import several_lines
 
 ROOT = Path(__file__).parents[1]
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
                 sources.DataSetError,
                 progress.NonFiniteError,
             ) as error:
-                sys.exit(f"error: {error}")
+                sys.exit(several_lines(f"error: {error}"))
             except OSError as error:
                 if error.errno not in _DISK_ERRORS:
                     raise

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.tagging import Tag
 
@@ -274,7 +275,7 @@ def _write_tag(axes: Axes, tag: Tag, place: int) -> None:
     axes.barh(place, 1, color="#eeeeee", height=0.6)
     axes.barh(place, tag.score, color=_BLUE, height=0.6)
     axes.text(0.5, place, f"{tag.score:.2f}", ha="center", va="center", fontsize=8)
-    name = textwrap.shorten(tag.name, 60, placeholder=" ...")
+    name = textwrap.shorten(one_line(tag.name), 60, placeholder=" ...")
     if len(tag.path) == 1:
         axes.text(1.12, place, name, va="center", parse_math=False)
         return
@@ -295,12 +296,13 @@ def _shortened(path: list[str]) -> str:
 
 
 def _first_name(name: str) -> str:
-    return textwrap.shorten(name.split(",")[0], 32, placeholder=" ...")
+    return textwrap.shorten(one_line(name.split(",")[0]), 32, placeholder=" ...")
 
 
 def _wrap(caption: str, letters: int) -> str:
     """Each line of the caption in as many lines as it needs."""
-    return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in caption.splitlines())
+    lines = map(one_line, caption.split("\n"))
+    return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in lines)
 
 
 def _write_cells(axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> None:

@@ -25,6 +25,7 @@ from mlimages_jax import sharding
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSource
 from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
+from mlimages_jax.escaping import one_line
 from mlimages_jax.evaluate import local_rows, one_behind
 
 NO_PICTURE = -1  # as a position: a row that only fills a batch
@@ -207,7 +208,7 @@ class Predictions:
             return {"image": self._view(self._source.read(position))}
         except BadPicture as error:
             with self._lock:
-                self._errors[position] = f"{error.reason}: {error}"
+                self._errors[position] = one_line(f"{error.reason}: {error}")
             return {"image": self._black}
 
     @functools.cached_property
@@ -227,7 +228,7 @@ class Predictions:
         with self._lock:
             errors = {p: self._errors[p] for p in positions.tolist() if p in self._errors}
         for position, error in list(errors.items())[: _LOGGED_ERRORS - self._logged]:
-            logging.warning("%s: %s", self._source.names[position], error)
+            logging.warning("%s: %s", one_line(self._source.names[position]), error)
             self._logged += 1
         bad = np.isin(positions, list(errors))
         outputs = {}

@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from mlimages_jax.escaping import one_line
+
 _SMALLEST_WIDTH = 180  # smaller pictures are enlarged, so that there is room for a tag below
 _GAP = 12
 _FONT_SIZE = 14
@@ -82,8 +84,8 @@ def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width:
     """Writes a caption; names too long for the width end in an ellipsis, scores stay whole."""
     draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(size=_FONT_SIZE)
-    for number, (text, rest, color) in enumerate(lines):
-        shown = text
+    for number, (name, rest, color) in enumerate(lines):
+        shown = text = one_line(name)
         while shown and draw.textlength(_with_ellipsis(shown, text) + rest, font=font) > width:
             shown = shown[:-1]
         place = (left, top + number * _LINE_HEIGHT)

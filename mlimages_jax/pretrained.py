@@ -264,7 +264,7 @@ def load(
     dtype: str = "float32",
     protocol: Protocol = "short_side",
     loss: str | None = None,
-    exif_orientation: bool = True,
+    exif_orientation: bool | None = None,
     place: jax.sharding.Sharding | None = None,
 ) -> Model:
     """Loads a model from a checkpoint or an export, with the averaged weights where it has them.
@@ -278,7 +278,8 @@ def load(
             faster on accelerators and a little less exact.
         protocol: how pictures are cut, see `EvaluationView`.
         loss: with which it was trained; None: as the checkpoint says.
-        exif_orientation: turn pictures upright as their EXIF data say.
+        exif_orientation: turn pictures upright as their EXIF data say; None: if the checkpoint was
+            trained on such pictures, or does not say.
         place: where the weights go; None: to this process's first device.
 
     Raises:
@@ -314,7 +315,9 @@ def load(
         hierarchy=hierarchy,
         loss=settings.loss.name,
         positive_weight=configure.positive_weight(settings),
-        view=EvaluationView(size, protocol, exif_orientation),
+        view=EvaluationView(
+            size, protocol, saved_model.turns_upright(saved.config, exif_orientation)
+        ),
     )
 
 

@@ -39,6 +39,22 @@ class SavedModel(NamedTuple):
         return size
 
 
+def turns_upright(
+    config: dict[str, Any], chosen: bool | None = None, *, built: bool = False
+) -> bool:
+    """Whether images are turned by their EXIF data before a network sees them.
+
+    Args:
+        config: of its training; `orientation` there is that of the data set, "exif" or "stored".
+        chosen: what a person says; None: as the training did.
+        built: the images are records of a built set. Where nothing says how the training did, these
+            stay as they are, and files of people are turned.
+    """
+    if chosen is not None:
+        return chosen
+    return config.get("orientation", "stored" if built else "exif") == "exif"
+
+
 def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
     """Reads a network, with the averaged weights where there are some.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files of tags, a picture after the other, and what of them a stopped command left.
+r"""Files of tags, a picture after the other, and what of them a stopped command left.
 
     jsonl       one line a picture: {"picture": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
                 "name": "dog, domestic dog", "score": 0.83, "path": ["animal", ...]}, ...]},
@@ -11,7 +11,11 @@
                 and a line `2 dog, domestic dog: 0.830` a tag (with the whole name, of which it
                 printed the first word), or `open pic b.jpg failed`
 
-Names are whole, and a path leads from the root to the class itself (in csv joined by " > ").
+Names are whole, and a path leads from the root to the class itself (in csv joined by " > "). A
+picture is called by its path; bytes of it that are not UTF-8 stand as \xHH in all formats. In csv
+and label_pred line ends, tabs and other control characters of any text are escaped too, so that
+each is on one line; and in csv what a spreadsheet would take for a formula, a text that begins with
+= + - or @, has a `'` before it. jsonl and parquet hold such texts as they are.
 
 Until all rows are there they are lines of OUTPUT.partial.jsonl; OUTPUT.partial.json says of what.
 """
@@ -30,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlimages_jax.complete_file import complete_file
+from mlimages_jax.escaping import csv_cell, json_line, one_line
 from mlimages_jax.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
@@ -91,12 +96,12 @@ def tags_line(picture: str, tags: Sequence[Tag]) -> str:
         }
         for tag in tags
     ]
-    return json.dumps({"picture": picture, "tags": shown}, ensure_ascii=False)
+    return json_line({"picture": picture, "tags": shown})
 
 
 def error_line(picture: str, error: str) -> str:
     """The JSON line of a picture that could not be read, without line end."""
-    return json.dumps({"picture": picture, "error": error}, ensure_ascii=False)
+    return json_line({"picture": picture, "error": one_line(error)})
 
 
 class TagFile:
@@ -202,12 +207,13 @@ def _write_csv(path: Path, rows: Iterable[Row]) -> None:
         table = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         for row in rows:
-            picture = row["picture"]
+            picture = csv_cell(row["picture"])
             for rank, tag in enumerate(row.get("tags", ()), start=1):
-                path_down = " > ".join(tag["path"])
-                table.writerow({**tag, "picture": picture, "rank": rank, "path": path_down})
+                texts = {"id": tag["id"], "name": tag["name"], "path": " > ".join(tag["path"])}
+                texts = {column: csv_cell(text) for column, text in texts.items()}
+                table.writerow({**tag, **texts, "picture": picture, "rank": rank})
             if not row.get("tags"):
-                table.writerow({"picture": picture, "error": row.get("error", "")})
+                table.writerow({"picture": picture, "error": csv_cell(row.get("error", ""))})
 
 
 def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
@@ -220,11 +226,11 @@ def _write_label_pred(path: Path, rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             if "error" in row:
-                file.write(f"open pic {row['picture']} failed\n")
+                file.write(f"open pic {one_line(row['picture'])} failed\n")
                 continue
-            file.write(f"+++ the predictions of {row['picture']} is:\n")
+            file.write(f"+++ the predictions of {one_line(row['picture'])} is:\n")
             for tag in row["tags"]:
-                file.write(f"{tag['index']} {tag['name']}: {tag['score']:.3f}\n")
+                file.write(f"{tag['index']} {one_line(tag['name'])}: {tag['score']:.3f}\n")
 
 
 _WRITERS = {"csv": _write_csv, "parquet": _write_parquet, "label_pred": _write_label_pred}

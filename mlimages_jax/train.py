@@ -81,7 +81,7 @@ def train(
     logging.info("%s", memory_line(training.like))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
-    settings = configure.values(config)
+    settings = configure.values(config) | {"orientation": data.orientation}
     with (
         goodput,
         goodput.phase("save"),  # what is still to do at the end
@@ -217,7 +217,10 @@ def restored(
     if not checkpoints.steps:
         return None
     step = checkpoints.steps[-1]
-    configure.check_unchanged(checkpoints.config_of(step), settings)
+    saved = checkpoints.config_of(step)
+    if "imported" not in saved:
+        saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
+    configure.check_unchanged(saved, settings)
     state = checkpoints.restore(like)
     logging.info("continuing from %s", checkpoints.directory / str(step))
     return state

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import csv
 import io
+import json
 import random
 
 import pytest
 
-from mlimages_jax.escaping import csv_cell, figure_text, one_line
+from mlimages_jax.escaping import csv_cell, json_line, one_line, several_lines, tsv_row
 
 PLAIN = [
     "", "great white shark, white shark", "Müller's \"dog\"", "日本語", "שלום",
@@ -28,7 +29,7 @@ ODD = {
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_plain_text_stays(text):
-    assert one_line(text) == csv_cell(text) == figure_text(text) == text
+    assert one_line(text) == csv_cell(text) == several_lines(text) == text
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -50,8 +51,19 @@ def test_numbers_are_no_formulas(number):
     assert csv_cell(number) == number
 
 
-def test_dollars_do_not_begin_a_formula_in_a_figure():
-    assert figure_text("$5 to $10\n") == r"\$5 to \$10\n"
+def test_line_ends_of_a_message_stay():
+    assert several_lines("a\x1bb\n  c\td\n") == "a\\x1bb\n  c\\td\n"
+
+
+def test_a_row_has_as_many_columns_as_cells():
+    assert tsv_row([3, "a\tb", "c\nd", ""]) == "3\ta\\tb\tc\\nd\t\n"
+
+
+@pytest.mark.parametrize("text", [*PLAIN, *ODD])
+def test_json_is_one_line_and_says_the_same(text):
+    line = json_line({text: [text, 0.5]})
+    assert one_line(line) == line
+    assert json.loads(line) == {text: [text, 0.5]}
 
 
 def test_any_text_is_one_line_of_a_csv_file():

@@ -91,7 +91,7 @@ def test_what_is_written_is_read(tmp_path, file_format, dtype):
     assert manifest["speed"] == {"limit": "network"}
     assert manifest["view"] == {"size": 224}
     assert (tmp_path / "errors.tsv").read_text() == (
-        "2\tä 2.jpg\tmissing: there is no such file\n8\tä 8.jpg\tcorrupt: ü\n"
+        "2\tä\\t2.jpg\tmissing: there is\\nno such file\n8\tä\\t8.jpg\tcorrupt: ü\n"
     )
 
 

@@ -44,7 +44,8 @@ def test_a_persons_folder(tmp_path, caplog):
     assert not pictures.has_labels
     assert not pictures.built
     (line,) = caplog.messages
-    assert "left out 3 other files (2 .txt, 1 no extension)" in line
+    assert "ignored 5 other files and folders (" in line
+    assert all(kind in line for kind in ("2 hidden", "2 .txt", "1 without extension"))
 
 
 def test_the_order_is_that_of_the_paths_whatever_the_disk_says(tmp_path, monkeypatch):
@@ -135,9 +136,9 @@ def test_names_that_are_not_unicode_are_read_and_shown(tmp_path):
         open_pictures(tmp_path),
         open_pictures(_list(tmp_path, b"caf\xe9.jpg \xe9\n", name="list")),
     ):
-        assert pictures.names[0] == "caf�.jpg"
+        assert pictures.names[0] == r"caf\xe9.jpg"
         assert pictures.read(0) == b"x"
-    assert pictures.labels(0) == "�"
+    assert pictures.labels(0) == r"\xe9"
 
 
 @pytest.mark.parametrize("index", [-1, 1])
@@ -210,8 +211,8 @@ def test_what_cannot_be_read_is_explained(built, tmp_path):
     (pictures / "a.jpg").write_bytes(b"x")
     cases = [
         ({"path": tmp_path / "gone"}, FileNotFoundError, "gone is not there: give a folder"),
-        ({"path": empty}, PictureSourceError, "holds no picture, and no files"),
-        ({"path": text}, PictureSourceError, r"holds no picture, and 1 other files \(1 .txt\)"),
+        ({"path": empty}, PictureSourceError, "holds no picture: give"),
+        ({"path": text}, PictureSourceError, r"holds no picture; ignored 1 other .* \(1 .txt\)"),
         ({"path": _list(tmp_path, "\n \n")}, PictureSourceError, "names no picture"),
         ({"path": _list(tmp_path, b"PK\3\4\0\0", "a.zip")}, PictureSourceError, "a text file"),
         ({"path": pictures, "split": "val"}, PictureSourceError, "so it has no split 'val'"),
@@ -230,19 +231,61 @@ def test_what_cannot_be_read_is_explained(built, tmp_path):
             open_pictures(**arguments)
 
 
-def test_a_folder_that_may_not_be_searched_is_named(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_searched_is_named(tmp_path, monkeypatch, caplog):
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.jpg").write_bytes(b"x")
     scan = os.scandir
 
     def refuse(path):
-        if str(path).endswith("closed"):
+        if str(path).endswith(closed):
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(PictureSourceError, match=r"closed \(Permission denied\): make it readable"):
+    caplog.set_level("INFO", logger="absl")
+    closed = "closed"
+    assert list(open_pictures(tmp_path).names) == ["a.jpg"]
+    assert "(1 unreadable folder)" in caplog.messages[-1]
+    closed = str(tmp_path)
+    with pytest.raises(PictureSourceError, match=r"\(Permission denied\): make it readable"):
         open_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_names_of_a_list_mean_files(tmp_path, line_end):
+    files = ["a\tb.jpg", "my  photo.jpg", "Screenshot 12:30:15.png", "cafe\u0301/a.jpg",
+             "a\xa0b.jpg"]  # fmt: skip
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    lines = [r"a\x09b.jpg", "my  photo.jpg 3", "Screenshot 12:30:15.png 3:1", "caf\xe9\\a.jpg",
+             "a\xa0b.jpg\t7"]  # fmt: skip
+    pictures = open_pictures(_list(tmp_path, line_end.join(["\ufeff" + lines[0], *lines[1:]])))
+    assert [pictures.read(i) for i in range(5)] == [name.encode() for name in files]
+    assert [pictures.labels(i) for i in range(5)] == ["", "3", "3:1", "", "7"]
+
+
+def test_files_that_are_none_are_errors_of_their_own(tmp_path):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "Cat.JPG").write_bytes(b"x")
+    names = ["fifo.jpg", "cat.jpg", r"a\x00b.jpg", "x" * 5000]
+    pictures = open_pictures(_list(tmp_path, "\n".join(names)))
+    reasons = []
+    for index in range(4):
+        with pytest.raises(BadPicture) as caught:
+            pictures.read(index)
+        reasons.append(f"{caught.value.reason}: {caught.value}")
+    assert reasons[0] == "unreadable: it is no regular file"
+    assert reasons[1] == "missing: there is no such file; is it 'Cat.JPG'?"
+    assert reasons[2].startswith("missing: no file can have such a name")
+    assert reasons[3] == "unreadable: File name too long"
+    with pytest.raises(PictureSourceError, match="neither a file nor a folder"):
+        open_pictures(tmp_path / "fifo.jpg")
+
+
+def test_lists_of_other_encodings_are_named(tmp_path):
+    with pytest.raises(PictureSourceError, match="UTF-16 text: save it as UTF-8"):
+        open_pictures(_list(tmp_path, "a.jpg\n".encode("utf-16")))
 
 
 def test_pictures_are_found_without_jax():

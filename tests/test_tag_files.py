@@ -34,8 +34,7 @@ picture,rank,index,id,name,score,path,error
 a b.jpg,1,2,n01484850,"great white shark, white shark",0.83,"fish > great white shark, white shark",
 a b.jpg,2,0,n01440764,fish,1e-05,fish,
 "say ""x"", y.jpg",,,,,,,truncated: it ends
-"größe
-.jpg",,,,,,,
+größe\\n.jpg,,,,,,,
 """
 
 LABEL_PRED = """\
@@ -43,8 +42,7 @@ LABEL_PRED = """\
 2 great white shark, white shark: 0.830
 0 fish: 0.000
 open pic say "x", y.jpg failed
-+++ the predictions of größe
-.jpg is:
++++ the predictions of größe\\n.jpg is:
 """
 
 
@@ -65,6 +63,32 @@ def test_text_formats(tmp_path, file_format, text):
     _write(path, file_format)
     assert path.read_bytes().decode() == text
     assert [file.name for file in path.parent.iterdir()] == ["tags"]
+
+
+def test_text_of_others_is_one_line_and_no_formula(tmp_path):
+    odd = Tag(1, "=1+1", "-\ntoys\x1b[2J", 0.5, ("@SUM(A1)", "x"))
+    lines = [
+        tags_line("=cmd()\t\u2028.jpg", [odd]),
+        tags_line(r"caf\xe9.jpg", []),
+        error_line("\rb.jpg", "corrupt: \x1b]0;title\x07\udce9"),
+    ]
+    assert all(line.isprintable() for line in lines)
+    _write(tmp_path / "tags", "csv", lines)
+    assert (tmp_path / "tags").read_bytes().decode().split("\n")[1:] == [
+        r"'=cmd()\t\u2028.jpg,1,1,'=1+1,'-\ntoys\x1b[2J,0.5,'@SUM(A1) > x,",
+        r"caf\xe9.jpg,,,,,,,",
+        r"'\rb.jpg,,,,,,,corrupt: \x1b]0;title\x07\udce9",
+        "",
+    ]
+    _write(tmp_path / "pred", "label_pred", lines)
+    assert (tmp_path / "pred").read_bytes().decode().split("\n") == [
+        r"+++ the predictions of =cmd()\t\u2028.jpg is:", r"1 -\ntoys\x1b[2J: 0.500",
+        r"+++ the predictions of caf\xe9.jpg is:", r"open pic \rb.jpg failed", "",
+    ]  # fmt: skip
+    _write(tmp_path / "parquet", "parquet", lines)
+    first = pq.read_table(tmp_path / "parquet").to_pylist()[0]
+    assert first["picture"] == "=cmd()\t\u2028.jpg"
+    assert first["tags"][0]["name"] == odd.name
 
 
 def test_parquet(tmp_path, monkeypatch):
@@ -100,7 +124,7 @@ def test_whole_batches_of_a_killed_command_are_kept(tmp_path):
         file.append([LINES[2]])
         assert left.read_text().splitlines() == [*[LINES[1], LINES[0]] * 2, LINES[2]]
         file.finish()
-    assert len(path.read_text().splitlines()) == 1 + 1 + 2 + 1 + 2 + 2  # the name has a line end
+    assert len(path.read_text().splitlines()) == 1 + 1 + 2 + 1 + 2 + 1
 
 
 def test_a_failed_finish_leaves_nothing_half_done(tmp_path, monkeypatch):

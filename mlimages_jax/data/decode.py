@@ -11,13 +11,15 @@ The policy, in the order in which it is applied:
 5. Everything else, and whatever a decoder refuses, is a `BadPicture` with a countable reason.
 
 Transparent pixels are laid on white, as a browser shows them: the colours under them are arbitrary.
-The EXIF orientation is ignored unless asked for, as in the original training.
+The EXIF orientation is ignored unless asked for, as in the original training. What is encoded anew
+either is turned upright or keeps the tag, so that no image loses its orientation on the way.
 
 Every function may be called from many threads; the decoders release Python's lock as they work.
 """
 
 import io
 import math
+import struct
 import threading
 from typing import Literal, NamedTuple
 
@@ -37,8 +39,10 @@ _MAX_PIXELS_AS_FLOAT = 2**22  # 50 MB as float32, for each thread
 _buffers = threading.local()
 
 Chroma = Literal["444", "420"]
+Orientation = Literal["exif", "stored"]
 
 _EXIF_ORIENTATION = 0x0112
+_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
 
 
 class StoredPicture(NamedTuple):
@@ -153,11 +157,12 @@ def stored_jpeg(
     check: bool = True,
     chroma: Chroma = "444",
     sequential: bool = False,
+    orientation: Orientation = "stored",
 ) -> StoredPicture:
     """The JPEG that a data set stores for a picture file.
 
-    A JPEG of 1 or 3 components that need not shrink keeps its bytes, after it was decoded once as a
-    check. Anything else is encoded anew.
+    A JPEG of 1 or 3 components that need neither shrink nor turn keeps its bytes, after it was
+    decoded once as a check. Anything else is encoded anew.
 
     Shrinking averages (INTER_AREA). A JPEG is decoded at 1/2, 1/4 or 1/8 first where twice the
     wanted size remains: on the four photographs of the original that is 44-53 dB from averaging the
@@ -172,6 +177,9 @@ def stored_jpeg(
       chroma: Of a new encoding: "444" keeps the colours' resolution, "420" halves it, which makes
         files a fifth smaller and decoding faster by 3/10 for 2 dB (benchmarks/README.md).
       sequential: Rewrite what keeps its bytes, if it is progressive, see `jpeg.sequential`.
+      orientation: "exif": turn upright as the EXIF data say, since whoever reads the result ignores
+        them; a new encoding has none. "stored": pixels and orientation tag stay as they came, also
+        in a new encoding.
 
     Raises:
       BadPicture: With a reason.
@@ -179,16 +187,21 @@ def stored_jpeg(
     header = read_header(data)
     height, width = _shrunken_size(header.height, header.width, short_side=short_side)
     shrinks = (height, width) != (header.height, header.width)
-    if header.format == "jpeg" and header.components != 4 and not shrinks:
+    plain = header.format == "jpeg" and header.components != 4 and not shrinks
+    tag = 1 if plain and orientation == "stored" else _orientation(data, header)
+    if plain and tag == 1:
         if check:
             verify(data, max_pixels=max_pixels)
         return StoredPicture(jpeg.sequential(data) if sequential else data, height, width)
     pixels = decode(data, min_height=2 * height, min_width=2 * width, max_pixels=max_pixels)
     if shrinks:
         pixels = _shrink(pixels, height, width)
+    if orientation == "exif":
+        pixels, tag = _upright(pixels, tag), 1
     stored = simplejpeg.encode_jpeg(
         pixels, quality=quality, colorspace="RGB", colorsubsampling=chroma
     )
+    stored = stored if tag == 1 else _with_orientation(stored, tag)
     return StoredPicture(stored, pixels.shape[0], pixels.shape[1])
 
 
@@ -260,12 +273,14 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 
 def _orientation(data: bytes, header: PictureHeader) -> int:
     """EXIF's 1 to 8; 1 where there is none or nonsense."""
+    if header.format == "jpeg" and not any(mark in data for mark in _ORIENTATION_MARKS):
+        return 1  # as most: Pillow would take a twentieth of the time of storing one
     try:
         with Image.open(io.BytesIO(data), formats=[header.format]) as picture:
             value = picture.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # a picture with broken EXIF data is still a picture
         return 1
-    return value if value in range(1, 9) else 1
+    return int(value) if value in range(1, 9) else 1
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -277,6 +292,16 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _with_orientation(encoded: bytes, orientation: int) -> bytes:
+    """A JPEG of simplejpeg, with EXIF data of this one tag behind its JFIF segment."""
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = orientation
+    content = exif.tobytes()
+    (jfif,) = struct.unpack_from(">H", encoded, 4)
+    at = 4 + jfif
+    return encoded[:at] + struct.pack(">HH", 0xFFE1, 2 + len(content)) + content + encoded[at:]
 
 
 def _shrunken_size(height: int, width: int, *, short_side: int | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ would wait for ever - and what is passed over is counted by its kind, for one li
 """
 
 import collections
+import errno
 import functools
 import os
 import re
@@ -60,14 +61,20 @@ class ImageListing(NamedTuple):
     ignored: collections.Counter[str]
 
 
-def list_images(folder: str | os.PathLike[str]) -> ImageListing:
+def list_images(
+    folder: str | os.PathLike[str], *, by_content: bool = True, follow_links: bool = True
+) -> ImageListing:
     """Lists the image files in a folder and in all folders below.
 
-    Links to files and folders are followed, but for links to a folder that the link is in. Folders
-    that cannot be read are counted, and so are files that are no images by name or content.
+    Args:
+        folder: to look into.
+        by_content: files without an extension, or with an unknown one, are images if they begin
+            like one. Otherwise only the extension counts.
+        follow_links: look into links to folders too, but for links to a folder that they are in;
+            links to files are followed in any case.
 
     Raises:
-        OSError: the folder itself is missing or cannot be read.
+        OSError: the folder itself is missing or cannot be read; folders below are counted.
     """
     images: list[str] = []
     ignored: collections.Counter[str] = collections.Counter()
@@ -81,9 +88,11 @@ def list_images(folder: str | os.PathLike[str]) -> ImageListing:
                 continue
             try:
                 if not entry.is_dir():
-                    kind = _kind_of_file(entry)
+                    kind = _kind_of_file(entry, by_content=by_content)
                     if kind is None:
                         images.append(prefix + entry.name)
+                elif entry.is_symlink() and not follow_links:
+                    kind = "link to a folder"
                 elif (identity := _identity(entry.stat())) in above:
                     kind = "link loop"
                 else:
@@ -92,6 +101,12 @@ def list_images(folder: str | os.PathLike[str]) -> ImageListing:
                 kind = "link loop" if entry.is_symlink() else "unreadable"
             ignored.update([kind] if kind else [])
     return ImageListing(sorted(images), ignored)
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file is an image, or means to be: by its name, or by its first bytes."""
+    name = os.path.basename(path)  # noqa: PTH119
+    return bool(_ENDING.search(name)) or _begins_like_an_image(os.fspath(path))
 
 
 def describe_ignored(ignored: collections.Counter[str]) -> str:
@@ -179,7 +194,10 @@ def _names_at(folder: str, _: int) -> SameNames:
 
 def _read_regular(path: str) -> bytes:
     """Reads a file but nothing else: opening a FIFO would wait, a device may do anything."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
         raise OSError("it is no regular file")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         return file.read()
@@ -208,7 +226,7 @@ def _kind_by_name(name: str) -> str | None:
     return "hidden" if name.startswith(".") else None
 
 
-def _kind_of_file(entry: os.DirEntry[str]) -> str | None:
+def _kind_of_file(entry: os.DirEntry[str], *, by_content: bool) -> str | None:
     """What is not an image, by its extension where it has one; None: it is an image."""
     if not entry.is_file():
         return _kind_of_others(entry)
@@ -216,7 +234,7 @@ def _kind_of_file(entry: os.DirEntry[str]) -> str | None:
         return None
     _, point, extension = entry.name.rpartition(".")
     extension = extension.lower()
-    if extension not in _OTHER_EXTENSIONS and _begins_like_an_image(entry.path):
+    if by_content and extension not in _OTHER_EXTENSIONS and _begins_like_an_image(entry.path):
         return None
     has_one = point and extension.isalnum() and len(extension) <= _LONGEST_EXTENSION
     return f".{extension}" if has_one else "without extension"

@@ -4,6 +4,7 @@
 Lists name one picture a line. With a tab in the line the path ends there and may hold blanks;
 without, it ends behind the first picture's extension that a blank follows ("my photo.jpg 3"), or
 else at the first blank. What follows the path is kept as it stands, as the text of its labels.
+Paths may be escaped as in label lists (see `labels.image_names`); `ImageFolder.find` finds them.
 
 Nothing is decoded here, and a file that is not there is that picture's error, told when it is read.
 """
@@ -12,6 +13,7 @@ import collections
 import hashlib
 import os
 import re
+import stat
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -20,19 +22,26 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.data.picture_header import BadPicture, read_header
+from mlimages_jax.data.image_folders import (
+    EXTENSIONS,
+    ImageFolder,
+    describe_ignored,
+    is_image,
+    list_images,
+)
+from mlimages_jax.data.picture_header import BadPicture
 from mlimages_jax.data.sources import DataSet, Record, parse_record
-
-# Also of formats that cannot be decoded: they become errors with a reason and are not overlooked.
-EXTENSIONS = (
-    "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp",
-    "avif", "bmp", "heic", "heif", "jp2", "tif", "tiff",
-)  # fmt: skip
+from mlimages_jax.labels.image_names import encode_bytes
+from mlimages_jax.labels.list_rows import decode_bytes
+from mlimages_jax.labels.same_names import AmbiguousNameError
+from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
 
 _REMEMBERED = 65_536  # names of a built set, which lie inside its records
 _SHOWN = 5  # examples in a message
-_ENDING = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})\Z", re.IGNORECASE)
-_SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=\s|\Z)", re.IGNORECASE)
+# Blanks of other scripts are parts of names.
+_SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=[\0- ]|\Z)", re.IGNORECASE)
+_WORD = re.compile(r"[^\0- ]+")
+_BLANKS = "".join(map(chr, range(0x21)))
 
 
 class PictureSourceError(ValueError):
@@ -116,53 +125,60 @@ def open_pictures(
             f"{path} is not a built set (dataset_info.json is missing), so it has no split "
             f"{split!r}: leave the split out, or give the set's version folder"
         )
-    is_list = place.is_file() and not _is_picture(place)
+    mode = place.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise PictureSourceError(f"{path} is neither a file nor a folder: give one of these")
+    is_list = stat.S_ISREG(mode) and not is_image(place)
     if images_root and not is_list:
         raise PictureSourceError(f"{path} is not a list: images_root is for lists only")
     if is_list:
         return _open_list(place, place.parent if images_root is None else Path(images_root))
-    return _open_folder(place) if place.is_dir() else PictureFiles(place.parent, [place.name])
+    return (
+        _open_folder(place)
+        if stat.S_ISDIR(mode)
+        else PictureFiles(place.parent, [encode_bytes(place.name)])
+    )
 
 
 class PictureFiles:
-    """Files by their paths under a folder.
+    """Files by their names under a folder.
 
     Args:
         root: the folder.
-        paths: relative to it, or absolute.
+        names: paths relative to it, or absolute; bytes that are not UTF-8 are escaped.
         labels: of every path; None: there are none.
     """
 
     built = False
 
-    def __init__(self, root: Path, paths: list[str], labels: list[str] | None = None):
-        self._root = root
-        self._paths = paths
+    def __init__(self, root: Path, names: list[str], labels: list[str] | None = None):
+        self._folder = ImageFolder(os.fspath(root))
+        self._names = names
         self._labels = labels
-        self._names = [_printable(path) for path in paths]
         self.has_labels = labels is not None
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
 
     @property
     def names(self) -> Names:
-        """The relative paths; bytes that are not UTF-8 show as U+FFFD."""
+        """The relative paths; `labels.image_names.decode_name` undoes their escapes."""
         return self._names
 
     @property
     def digest(self) -> str:
-        """Of the paths, in their order."""
-        return hashlib.sha256(os.fsencode("\n".join(self._paths))).hexdigest()
+        """Of the names, in their order."""
+        return hashlib.sha256("\n".join(self._names).encode()).hexdigest()
 
     def read(self, index: int) -> bytes:
         """See `PictureSource`."""
         _check_index(index, len(self))
         try:
-            return (self._root / self._paths[index]).read_bytes()
-        except FileNotFoundError as error:
-            raise BadPicture("missing", "there is no such file") from error
-        except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+            return self._folder.read(self._names[index])
+        except FileNotFoundError as error:  # without strerror if the message is ours
+            message = "there is no such file" if error.strerror else str(error)
+            raise BadPicture("missing", message) from error
+        except (OSError, AmbiguousNameError) as error:
             message = getattr(error, "strerror", None) or str(error)
             raise BadPicture("unreadable", message) from error
 
@@ -249,94 +265,76 @@ def _open_set(path: epath.PathLike, split: str | None) -> PicturesOfSet:
 
 
 def _open_folder(folder: Path) -> PictureFiles:
-    """All files under a folder with a picture's extension; hidden ones are passed over."""
-    paths: list[str] = []
-    others: collections.Counter[str] = collections.Counter()
-    for root, folders, files in os.walk(folder, onerror=_cannot_search):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            if _ENDING.search(name):
-                paths.append((Path(root) / name).relative_to(folder).as_posix())
-            else:
-                others[Path(name).suffix.lower() or "no extension"] += 1
-    kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(_SHOWN))
-    if not paths:
-        found = f"{others.total()} other files ({kinds})" if others else "no files"
+    """All files under a folder with an image's extension, but for hidden ones."""
+    try:
+        found = list_images(folder, by_content=False, follow_links=False)
+    except OSError as error:
         raise PictureSourceError(
-            f"{folder} holds no picture, and {found}: give a folder of files named "
+            f"cannot look into the folder {folder} ({error.strerror}): make it readable, or give a "
+            "list of pictures"
+        ) from error
+    ignored = describe_ignored(found.ignored)
+    if not found.images:
+        raise PictureSourceError(
+            f"{folder} holds no picture{ignored and f'; {ignored}'}: give a folder of files named "
             f"{', '.join(f'.{name}' for name in EXTENSIONS[:7])}"
         )
-    if others:
-        logging.info("%s: left out %d other files (%s)", folder, others.total(), _printable(kinds))
-    return PictureFiles(folder, sorted(paths))
-
-
-def _cannot_search(error: OSError) -> None:
-    raise PictureSourceError(
-        f"cannot look into the folder {error.filename} ({error.strerror}): make it readable, or "
-        "give a list of pictures"
-    ) from error
+    if ignored:
+        logging.info("%s: %s", folder, ignored)
+    return PictureFiles(folder, [encode_bytes(path) for path in found.images])
 
 
 def _open_list(path: Path, root: Path) -> PictureFiles:
     """The pictures that a list names."""
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = unix_line_ends(without_mark(path.read_bytes(), where=str(path)))
+    except TextFileError as error:
+        raise PictureSourceError(str(error)) from error
     if b"\0" in text[:4096]:
         raise PictureSourceError(
             f"{path} is neither a picture nor a text file: give a list with one path a line"
         )
     if not root.is_dir():
         raise PictureSourceError(f"images_root={root}, where the list's paths begin, is no folder")
-    rows = [_row(line) for line in os.fsdecode(text).split("\n") if line.strip()]
+    lines = decode_bytes(text).split("\n")
+    rows = [_row(stripped) for line in lines if (stripped := line.strip(_BLANKS))]
     if not rows:
         raise PictureSourceError(f"{path} names no picture: put one path into every line")
-    paths, labels = (list(column) for column in zip(*rows, strict=True))
-    first = paths[:_SHOWN]
-    if not any((root / name).exists() for name in first):
-        logging.warning(
-            "%s: none of its first %d pictures is in %s: is images_root right?",
-            path, len(first), root,
-        )  # fmt: skip
-    return PictureFiles(root, paths, labels if any(labels) else None)
+    names, labels = (list(column) for column in zip(*rows, strict=True))
+    _warn_where_all_are_missing(path, root, names[:_SHOWN])
+    return PictureFiles(root, names, labels if any(labels) else None)
+
+
+def _warn_where_all_are_missing(path: Path, root: Path, names: list[str]) -> None:
+    folder = ImageFolder(os.fspath(root))
+    for name in names:
+        try:
+            folder.find(name)
+        except FileNotFoundError:
+            continue
+        except AmbiguousNameError:
+            pass
+        return
+    logging.warning(
+        "%s: none of its first %d pictures is in %s: is images_root right?", path, len(names), root
+    )
 
 
 def _row(line: str) -> tuple[str, str]:
-    """Path and rest of a line, without the white space around them."""
-    line = line.strip()
+    """Name and rest of a line without white space around it."""
     if "\t" in line:
         name, _, rest = line.partition("\t")
-    elif match := _SPACED_PATH.match(line):
-        name, rest = match[0], line[match.end() :]
     else:
-        name, *words = line.split(None, 1)
-        rest = words[0] if words else ""
-    return name.rstrip(), _printable(rest.strip())
-
-
-def _is_picture(path: Path) -> bool:
-    """By its name, or by its first bytes."""
-    if _ENDING.search(path.name):
-        return True
-    with path.open("rb") as file:
-        start = file.read(32)
-    try:
-        read_header(start)
-    except BadPicture as error:
-        return error.reason not in ("empty", "not_an_image")
-    return True
+        match = _SPACED_PATH.match(line) or _WORD.match(line)
+        assert match
+        name, rest = match[0], line[match.end() :]
+    return name.rstrip(_BLANKS), rest.strip(_BLANKS)
 
 
 def _as_text(record: Record) -> str:
     """The labels as a label list has them; the shortest digits that give the same float32."""
     pairs = zip(record.labels, record.confidences, strict=True)
     return "\t".join(f"{c}:{np.format_float_positional(v, trim='-')}" for c, v in pairs)
-
-
-def _printable(text: str) -> str:
-    """Text without the stand-ins for bytes that are not UTF-8, which no file format takes."""
-    return text if text.isascii() else os.fsencode(text).decode(errors="replace")
 
 
 def _check_index(index: int, length: int) -> None:

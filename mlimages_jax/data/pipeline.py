@@ -30,6 +30,7 @@ from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
 from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.escaping import one_line
 from mlimages_jax.remote_files import append_line, is_remote
 
 NumpyBatch = dict[str, np.ndarray]
@@ -66,9 +67,10 @@ class BadPictures:
             if name in self.names:
                 return
             self.names.add(name)
-            logging.warning("skipped picture %s: %s: %s", name, error.reason, error)
+            cells = one_line(name), error.reason, one_line(str(error))
+            logging.warning("skipped picture %s: %s: %s", *cells)
             if self.path:
-                append_line(self.path, f"{name}\t{error.reason}\t{error}")
+                append_line(self.path, "\t".join(cells))
             if len(self.names) > self.limit:
                 raise TooManyBadPicturesError(
                     f"{len(self.names)} pictures could not be decoded (limit {self.limit}); "

@@ -68,6 +68,7 @@ class DataSet:
             nobody looked.
         copy_to: a local folder to which files of records are copied before they are read; empty:
             they are read where they are.
+        orientation: "exif" where the builder turned the images upright, "stored" where it did not.
     """
 
     folder: epath.Path
@@ -75,6 +76,7 @@ class DataSet:
     max_labels: int
     unlisted: float
     copy_to: str = ""
+    orientation: str = "stored"
 
     @classmethod
     def open(cls, folder: epath.PathLike, *, copy_to: str = "") -> "DataSet":
@@ -83,7 +85,8 @@ class DataSet:
         Raises:
             FileNotFoundError: when the folder is no built data set; says how to make one.
             DataSetError: when its metadata say something else than 0 or -1 about unlisted classes,
-                or what reads such a folder is not installed.
+                or than exif or stored about orientation; or what reads such a folder is not
+                installed.
         """
         folder = epath.Path(folder)
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
@@ -105,8 +108,20 @@ class DataSet:
                 f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
                 "(unknown): build the data set again"
             )
-        sizes = metadata["num_classes"], metadata["max_labels"]
-        return cls(folder, *sizes, unlisted=float(unlisted), copy_to=copy_to)
+        orientation = metadata.get("orientation", "stored")  # older sets lack it too
+        if orientation not in ("exif", "stored"):
+            raise DataSetError(
+                f"{folder / 'metadata.json'}: orientation={orientation!r} is neither exif nor "
+                "stored: build the data set again"
+            )
+        return cls(
+            folder,
+            metadata["num_classes"],
+            metadata["max_labels"],
+            unlisted=float(unlisted),
+            copy_to=copy_to,
+            orientation=orientation,
+        )
 
     @property
     def dictionary(self) -> epath.Path:

@@ -28,6 +28,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.complete_file import complete_file
+from mlimages_jax.escaping import tsv_row
 from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.duplicate_search import PAIRS_AT_ONCE, DuplicateSearch, Recall
 from mlimages_jax.features.exported import Exported, open_exported
@@ -123,7 +124,7 @@ def write_table(
     """
     similarities = [np.empty(0)]
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(_COLUMNS) + "\n")
+        file.write(tsv_row(_COLUMNS))
         for numbers, members in _pieces(groups):
             firsts = np.array([groups[number][0] for number in numbers.tolist()])
             similarity = search.similarity(firsts, members)
@@ -131,9 +132,8 @@ def write_table(
             columns = numbers + 1, members, similarity
             for number, member, value in zip(*(c.tolist() for c in columns), strict=True):
                 size = len(groups[number - 1])
-                row = pictures.rows[member]
-                name = " ".join(pictures.names[member].split())  # no tab within a cell
-                file.write(f"{number}\t{name}\t{value:.4f}\t{size}\t{row}\n")
+                name, row = pictures.names[member], pictures.rows[member]
+                file.write(tsv_row([number, name, f"{value:.4f}", size, row]))
     return np.concatenate(similarities)
 
 

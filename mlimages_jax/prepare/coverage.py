@@ -12,6 +12,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.complete_file import complete_file
+from mlimages_jax.escaping import one_line, tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
@@ -60,7 +61,7 @@ class Coverage:
         return "\n".join(lines)
 
     def _line(self, what: str, count: int) -> str:
-        return f"  {what:<40} {count:>12,} {count / max(self.rows, 1):>7.2%}"
+        return f"  {one_line(what):<40} {count:>12,} {count / max(self.rows, 1):>7.2%}"
 
 
 class ClassCounts:
@@ -128,7 +129,7 @@ def coverage(
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
             missing = stack.enter_context(_new_table(output_dir / _MISSING))
-            missing.write("name\terror\tmessage\tlist\n")
+            missing.write(tsv_row(("name", "error", "message", "list")))
         for path in lists:
             print(cover(path, opened, classes=classes, missing=missing), flush=True)
     if output_dir is not None and hierarchy is not None and classes is not None:
@@ -171,7 +172,7 @@ def cover(
                 result.errors[error] += 1
                 if missing is not None:
                     message = "" if picture is None else " ".join(str(picture.message).split())
-                    missing.write(f"{name}\t{error}\t{message}\t{path.name}\n")
+                    missing.write(tsv_row((name, error, message, path.name)))
             if classes is not None:
                 classes.add(part, there)
             bar.update(len(names))
@@ -180,12 +181,12 @@ def cover(
 
 def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> None:
     """Writes a table of the classes in their order."""
-    file.write("class\twordnet_id\tname\tlisted\tthere\tshare\n")
+    file.write(tsv_row(("class", "wordnet_id", "name", "listed", "there", "share")))
     counts = zip(classes.listed.tolist(), classes.there.tolist(), strict=True)
     rows = zip(hierarchy.ids, hierarchy.names, counts, strict=True)
     for class_, (wordnet_id, name, (listed, there)) in enumerate(rows):
         share = f"{there / listed:.4f}" if listed else ""
-        file.write(f"{class_}\t{wordnet_id}\t{name}\t{listed}\t{there}\t{share}\n")
+        file.write(tsv_row((class_, wordnet_id, name, listed, there, share)))
 
 
 def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Picture]:

@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 from tyro.conf import Positional
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.class_map import map_classes, replace_classes
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.image_names import encode_name
 from mlimages_jax.labels.label_keys import MAX_CLASSES
-from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, LabelListWriter, iter_label_list
 from mlimages_jax.labels.merging import merge_rows
 from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_rows
@@ -23,7 +24,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
-from mlimages_jax.safe_paths import check_name
+from mlimages_jax.safe_paths import UnsafeNameError, check_name
 
 _SHOWN_CLASSES = 20
 _CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive
@@ -133,7 +134,7 @@ class LabelsJob:
 
         Raises:
             LabelListError: a row that cannot be read.
-            PrepareError: an unknown class or, from a manifest, a file that no list can name.
+            PrepareError: an unknown class.
         """
         parts = self._read()
         if manifests:
@@ -249,7 +250,7 @@ class LabelsJob:
         source = self._classes.source
         if source is None or class_ >= len(source):
             return str(class_)
-        return f"{class_} {source.ids[class_]} ({source.names[class_]})"
+        return one_line(f"{class_} {source.ids[class_]} ({source.names[class_]})")
 
 
 def _read_classes(dictionary: Path | None, from_dictionary: Path | None, *, drop: bool) -> Classes:
@@ -282,8 +283,10 @@ def _find_files(
         for name, picture in manifest.get(wanted).items():
             if picture.status != OK:
                 errors.setdefault(name, picture.error or "failed")
+            elif picture.file is not None and (file := _listed_name(picture.file)):
+                files[name] = file
             elif picture.file is not None:
-                files[name] = _checked(picture.file, manifest.path)
+                errors.setdefault(name, "unsafe_name")
     for name in names:
         if name in files:
             yield files[name], None
@@ -291,9 +294,10 @@ def _find_files(
             yield "", errors.get(name, "in no manifest")
 
 
-def _checked(file: str, manifest: Path) -> str:
+def _listed_name(file: str) -> str | None:
+    """The name that a list has for a file of a manifest; None: it is no file below a folder."""
     try:
         check_name(file)
-        return check_row(file, [], [], num_classes=1).name
-    except ValueError as error:
-        raise PrepareError(f"{manifest}: file {file!r} cannot stand in a list: {error}") from error
+    except UnsafeNameError:
+        return None
+    return encode_name(file)

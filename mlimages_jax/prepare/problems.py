@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from mlimages_jax.escaping import one_line, tsv_row
 from mlimages_jax.prepare import PrepareError
 
 _SHOWN = 20
@@ -57,7 +58,7 @@ class ProblemList:
         if self.path is not None:
             self._unfinished = self.path.with_name(f"{self.path.name}.unfinished")
             self._file = self._unfinished.open("w", encoding="utf-8", newline="\n")
-            self._file.write("\t".join(Problem._fields) + "\n")
+            self._file.write(tsv_row(Problem._fields))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -73,10 +74,9 @@ class ProblemList:
         """Counts a problem, and shows and writes it."""
         self.counts[problem.problem] += 1
         if self.path is not None:
-            columns = ("" if column is None else _one_line(str(column)) for column in problem)
-            self._file.write("\t".join(columns) + "\n")
+            self._file.write(tsv_row("" if column is None else column for column in problem))
         if self.counts.total() <= _SHOWN:
-            tqdm.write(_one_line(str(problem)))  # to standard output, past the progress bar
+            tqdm.write(one_line(str(problem)))  # to standard output, past the progress bar
         elif self.counts.total() == _SHOWN + 1:
             place = f"will be in {self.path}" if self.path else "are only counted"
             tqdm.write(f"... the others {place}")
@@ -84,8 +84,3 @@ class ProblemList:
     def summary(self) -> str:
         """Such as "12 picture, 1 name"; the most frequent first."""
         return ", ".join(f"{count:,} {problem}" for problem, count in self.counts.most_common())
-
-
-def _one_line(text: str) -> str:
-    """Without line ends, tabs and what else would disturb a table or a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

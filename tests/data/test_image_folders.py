@@ -47,6 +47,7 @@ def test_files_without_an_extension_are_looked_into(tmp_path):
     assert found.ignored == {
         "without extension": 2, ".am": 1, ".part": 1, ".txt": 1, ".crdownload": 1
     }  # fmt: skip
+    assert list_images(tmp_path, by_content=False).images == []
 
 
 def test_what_is_no_file_is_never_opened(tmp_path):
@@ -76,12 +77,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     found = list_images(tmp_path / "images")
     assert found.images == ["a.jpg", "c.jpg", "more/b.jpg"]
     assert found.ignored == {"link loop": 2}
+    found = list_images(tmp_path / "images", follow_links=False)
+    assert found == (["a.jpg", "c.jpg"], {"link to a folder": 2})
 
 
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path):
     _write(tmp_path, "a.jpg/b.jpg")
     assert list_images(tmp_path).images == ["a.jpg/b.jpg"]
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
         ImageFolder(str(tmp_path)).read("a.jpg")
 
 

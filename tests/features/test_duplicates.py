@@ -37,7 +37,7 @@ def test_worked_by_hand(tmp_path, capsys):
     folder = write_export(tmp_path / "f", features, names=names, errors=errors)
     assert run(tmp_path, folder, "--threshold", 0.98) == [
         ("1", "a b.jpg", "1.0000", "3", "1"),
-        ("1", "d e", "0.9397", "3", "3"),
+        ("1", r"d\te", "0.9397", "3", "3"),
         ("1", "f", "0.9848", "3", "4"),
         ("2", "c", "1.0000", "2", "2"),
         ("2", "h", "1.0000", "2", "6"),

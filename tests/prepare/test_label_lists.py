@@ -176,11 +176,15 @@ def test_rows_of_one_file_are_merged(tmp_path, capsys):
     assert output.read_text() == "same.jpg\t1:1\t2:1\n"
 
 
-def test_a_file_that_no_list_can_name_is_refused(tmp_path, capsys):
-    manifest = put(tmp_path / "m.sqlite", ok("u1", "two  spaces.jpg"))
-    source = write(tmp_path / "list.txt", "u1\t1\n")
-    with pytest.raises(PrepareError, match=r"m\.sqlite: file 'two  spaces\.jpg'.*rename"):
-        run(capsys, source, "--manifests", manifest, "--output", tmp_path / "new.txt")
+def test_odd_names_of_files_are_escaped_and_unsafe_ones_set_aside(tmp_path, capsys):
+    files = ["two  spaces.jpg", "at 12:30", "../../etc/passwd", "a.jpg"]
+    rows = [ok(f"u{number}", file) for number, file in enumerate(files)]
+    manifest = put(tmp_path / "m.sqlite", *rows)
+    source = write(tmp_path / "list.txt", "".join(f"u{number}\t1\n" for number in range(4)))
+    output = tmp_path / "new.txt"
+    printed = run(capsys, source, "--manifests", manifest, "--output", output)
+    assert output.read_text() == "two \\x20spaces.jpg\t1:1\nat 12\\x3a30\t1:1\na.jpg\t1:1\n"
+    assert "1   left out: unsafe_name" in printed
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ def test_all_are_counted_and_written_and_some_are_shown(tmp_path, capsys):
         assert not (tmp_path / "problems.tsv").exists()
     assert problems.summary() == "30 truncated, 1 hash"
     assert (tmp_path / "problems.tsv").read_text() == (
-        f"{HEADER}b.tfrecords\t\t\thash\ttwo lines and a tab  [31m\n"
+        f"{HEADER}b.tfrecords\t\t\thash\ttwo\\nlines\\tand a tab \\x1b[31m\n"
         + "a.tfrecords\t7\tx.jpg\ttruncated\tlibjpeg: Premature end\n" * 30
     )
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 21
-    assert printed[0] == "b.tfrecords: hash: two lines and a tab  [31m"
+    assert printed[0] == r"b.tfrecords: hash: two\nlines\tand a tab \x1b[31m"
     assert printed[1] == "a.tfrecords record 7 (x.jpg): truncated: libjpeg: Premature end"
     assert printed[20] == f"... the others will be in {tmp_path / 'problems.tsv'}"
 

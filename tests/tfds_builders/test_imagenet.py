@@ -104,9 +104,10 @@ def test_archives_to_records(manual_dir, tmp_path):
     assert hierarchy.ids == hierarchy.names == (TENCH, SHARK, OSTRICH)  # by WordNet id
     assert hierarchy.parents.tolist() == [-1] * 3
     metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata.pop("inputs")["list of train"].startswith("4 images [")
     assert metadata == {
         "num_classes": 3, "max_labels": 1, "labels": "released", "short_side": None,
-        "chroma": "444", "unlisted": 0, "skipped": {"train": 0, "val": 0},
+        "chroma": "444", "orientation": "stored", "unlisted": 0, "skipped": {"train": 0, "val": 0},
     }  # fmt: skip
 
 

@@ -59,12 +59,15 @@ def test_the_set_holds_the_rows_of_the_lists(manual_dir, tmp_path):
 
 def test_what_lies_beside_the_records(manual_dir, tmp_path):
     folder = ml_images.build(manual_dir, tmp_path / "data", short_side=None)
-    assert json.loads((folder / "metadata.json").read_text()) == {
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata.pop("inputs")["missing labels"] == "absent"
+    assert metadata == {
         "num_classes": 5,
         "max_labels": 2,
         "labels": "released",
         "short_side": None,
         "chroma": "444",
+        "orientation": "exif",
         "unlisted": 0,
         "skipped": {"train": 0, "val": 0},
     }
@@ -153,7 +156,7 @@ def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
         tmp_path, tmp_path / "here", short_side=64, num_shards=3, num_workers=1
     )
     flags = [f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'there'}", "--short_side=64",
-             "--num_shards=3", "--num_workers=5"]  # fmt: skip
+             "--num_shards=3", "--num_workers=5", "--name=ml_images"]  # fmt: skip
     module = [sys.executable, "-m", "tfds_builders.ml_images"]
     subprocess.run(module + flags, cwd=REPOSITORY, check=True)
     files = [path for path in folder.iterdir() if path.is_file()]
@@ -222,7 +225,12 @@ def test_verified_pictures_are_not_decoded_again(manual_dir, tmp_path):
     assert (once / "checksums.txt").read_text() == (again / "checksums.txt").read_text()
     broken = picture_files.truncated(picture_files.jpeg(picture_files.noise()))
     (manual_dir / "images/none.jpg").write_bytes(broken)
-    flags = [f"--manual_dir={manual_dir}", "--short_side=0", "--max_skipped=0.3"]
+    flags = [
+        f"--manual_dir={manual_dir}",
+        "--short_side=0",
+        "--max_skipped=0.3",
+        "--name=ml_images",
+    ]
     for number, extra in enumerate(([], ["--verified"])):
         command.main([*flags, f"--data_dir={tmp_path / str(number)}", *extra])
     checked, trusted = (
@@ -250,7 +258,7 @@ def test_shrunk_pictures_with_halved_colours(manual_dir, tmp_path):
     command.main(flags)
     command.main([*flags, "--chroma=420"])
     whole, halved = (
-        records(tmp_path / f"ml_images/{name}/1.0.0", "train")[0]["image"]
+        records(tmp_path / f"manual/{name}/1.0.0", "train")[0]["image"]
         for name in ("released_16", "released_16_chroma420")
     )
     assert simplejpeg.decode_jpeg_header(whole)[2:] == ("YCbCr", "444")
@@ -299,15 +307,6 @@ def test_wrong_options_and_lists(manual_dir, tmp_path):
     (manual_dir / "val_image_list.txt").rename(manual_dir / "val-2_image_list.txt")
     with pytest.raises(ValueError, match="'val-2' cannot be the name of a split"):
         ml_images.build(manual_dir, tmp_path)
-
-
-def test_a_finished_set_is_kept_unless_overwritten(manual_dir, tmp_path):
-    folder = ml_images.build(manual_dir, tmp_path / "data")
-    (manual_dir / "train_image_list.txt").write_text("a/red.jpg\t3:1\n")
-    assert ml_images.build(manual_dir, tmp_path / "data") == folder
-    assert len(records(folder, "train")) == len(TRAIN)
-    assert ml_images.build(manual_dir, tmp_path / "data", overwrite=True) == folder
-    assert labels_of(folder, "train") == {"a/red.jpg": {3: 1.0}}
 
 
 def test_no_size_needs_tensorflow(manual_dir, tmp_path):

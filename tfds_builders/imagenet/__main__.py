@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tfds_builders.pictures import command
 
 from . import manual_files
-from .imagenet_dataset_builder import build
+from .imagenet_dataset_builder import build, is_own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,19 +18,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         layout=manual_files.LAYOUT,
     )
     add = parser.add_argument
-    add("--name", default="imagenet", help="of the data set (default: imagenet)")
+    add("--name", help="of the data set (default: imagenet, or for classes of your own that of the"
+        " folder manual_dir)")  # fmt: skip
     add("--short_side", type=int, default=0,
         help="shrink larger pictures to this many pixels (default: 0, never)")  # fmt: skip
+    add("--orientation", choices=["exif", "stored"],
+        help="turn images upright as their EXIF data say, or leave them as they are stored"
+        " (default: exif for your own classes; stored for ImageNet, as the original)")  # fmt: skip
     add("--splits", default="train,val", help="train, val or train,val (default)")
     add("--subset", action="store_true",
         help="allow archives with fewer classes and pictures than ImageNet has")  # fmt: skip
     options = parser.parse_args(arguments)
+    splits = options.splits.split(",")
     command.run(
         build,
         options,
-        name=options.name,
+        is_published=lambda manual_dir: not is_own(manual_dir, splits),
+        published_name="imagenet",
+        orientation=options.orientation,
         short_side=options.short_side or None,
-        splits=options.splits.split(","),
+        splits=splits,
         subset=options.subset,
     )
 

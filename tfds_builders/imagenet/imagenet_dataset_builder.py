@@ -3,16 +3,20 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from mlimages_jax.data.decode import Chroma
+from mlimages_jax.data.decode import Chroma, Orientation
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
-from tfds_builders.pictures import builder as pictures
+from tfds_builders.pictures import config as pictures
+from tfds_builders.pictures.builder import PictureBuilder
+from tfds_builders.pictures.content import Content
+from tfds_builders.pictures.prepare import prepare
 
 from . import classes, manual_files
 from .listing import Listing, list_pictures
@@ -20,6 +24,8 @@ from .listing import Listing, list_pictures
 SPLITS = ("train", "val")
 NUM_CLASSES = 1_000
 NUM_PICTURES = {"train": 1_281_167, "val": 50_000}
+
+_WORDNET_ID = re.compile("n[0-9]{8}")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -29,19 +35,32 @@ class Config(pictures.Config):
     Attributes:
       short_side: Larger pictures are shrunk to this shorter side; None: stored as they came, since
         the crops of finetuning may take as little as 5% of a picture.
+      orientation: `stored`, as the original training reads images; `exif` turns them upright.
       name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
     """
 
     name: str = dataclasses.field(default="", init=False)
     labels: str = dataclasses.field(default="released", init=False)  # classes have no ancestors
     short_side: int | None = None
+    orientation: Orientation = "stored"
 
     def __post_init__(self) -> None:
         self.name = f"short_side_{self.short_side}" if self.short_side else "original"
         super().__post_init__()
 
 
-class Builder(pictures.PictureBuilder):
+@dataclasses.dataclass(eq=False, kw_only=True)
+class OwnConfig(Config):
+    """The same of people's own images, which are turned upright: a phone stores most on their side.
+
+    Attributes:
+      orientation: `exif`, or `stored`.
+    """
+
+    orientation: Orientation = "exif"
+
+
+class Builder(PictureBuilder):
     """Reads the files of `manual_files.LAYOUT`.
 
     Attributes:
@@ -60,7 +79,7 @@ class Builder(pictures.PictureBuilder):
         self.subset = subset
         super().__init__(**kwargs)
 
-    def _content(self, dl_manager: tfds.download.DownloadManager) -> pictures.Content:
+    def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
         manual_dir = Path(dl_manager.manual_dir)
         sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
         listings = {}
@@ -71,7 +90,7 @@ class Builder(pictures.PictureBuilder):
         ids = set(listings[self.splits[0]].classes)
         hierarchy = classes.flat_hierarchy(ids, classes.read_names(manual_dir))
         _check_classes(listings, hierarchy, sources)
-        return pictures.Content(
+        return Content(
             hierarchy=hierarchy,
             lists={
                 split: _label_list(listing, hierarchy, sources[split].path)
@@ -81,6 +100,23 @@ class Builder(pictures.PictureBuilder):
         )
 
 
+class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
+    """The same for folders of people's own classes."""
+
+    name = "own_classes"  # TFDS would derive one; every set is given its own
+    pkg_dir_path = Builder.pkg_dir_path
+    BUILDER_CONFIGS: ClassVar[list[Config]] = [OwnConfig()]
+
+
+def is_own(manual_dir: Path, splits: Sequence[str] = SPLITS) -> bool:
+    """Whether the first split is a folder of classes of other names than ImageNet's."""
+    path = manual_files.find_source(manual_dir, _checked_splits(splits)[0]).path
+    if not path.is_dir():
+        return False
+    folders = [entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    return not all(_WORDNET_ID.fullmatch(name) for name in folders)
+
+
 def build(
     manual_dir: str | Path,
     data_dir: str | Path,
@@ -88,10 +124,11 @@ def build(
     name: str = "imagenet",
     short_side: int | None = None,
     chroma: Chroma = "444",
+    orientation: Orientation | None = None,
     splits: Sequence[str] = SPLITS,
     subset: bool = False,
     num_shards: int | None = None,
-    max_skipped: float = 0.01,
+    max_skipped: float | None = None,
     num_workers: int | None = None,
     beam_options: list[str] | None = None,
     overwrite: bool = False,
@@ -104,6 +141,8 @@ def build(
       name: Of the data set.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
+      orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
+        ids, and `exif` for folders of other classes. The other choice has a folder of its own.
       splits: train, val or both.
       subset: Archives may hold fewer classes and pictures than ImageNet has.
       num_shards: As for `ml_images.build`, like all that follow.
@@ -118,21 +157,25 @@ def build(
     Raises:
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
+      StaleSetError: A ValueError: the finished set was built from other input or options.
       ValueError: A bad option, a file that is not what it should be, or too many unusable pictures.
     """
     for split in _checked_splits(splits):
         manual_files.find_source(Path(manual_dir), split)  # before anything is created
-    config = Config(short_side=short_side, chroma=chroma)
-    builder = Builder(
+    own = is_own(Path(manual_dir), splits)
+    config_class, builder_class = (OwnConfig, OwnBuilder) if own else (Config, Builder)
+    chosen = {} if orientation is None else {"orientation": orientation}
+    config = config_class(short_side=short_side, chroma=chroma, **chosen)
+    builder = builder_class(
         name=name,
         splits=splits,
         subset=subset,
         max_skipped=max_skipped,
         num_workers=num_workers,
-        config=Builder.builder_configs.get(config.name, config),
+        config=builder_class.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
     )
-    return pictures.prepare(
+    return prepare(
         builder,
         manual_dir,
         num_shards=num_shards,

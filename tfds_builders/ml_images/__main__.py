@@ -2,6 +2,7 @@
 """Build a data set: `python -m tfds_builders.ml_images --manual_dir=... --data_dir=...`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tfds_builders.pictures import command
 
@@ -17,11 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         layout=manual_files.LAYOUT,
     )
     add = parser.add_argument
-    add("--name", default="ml_images", help="of the data set (default: ml_images)")
+    add("--name", help="of the data set (default: that of the folder manual_dir; ml_images for the"
+        " published files)")  # fmt: skip
     add("--labels", choices=["released", "closed"], default="released",
         help="as in the lists, or with all ancestors of every class")  # fmt: skip
     add("--short_side", type=int, default=320,
         help="shrink larger pictures to this many pixels (default: 320); 0: never")  # fmt: skip
+    add("--orientation", choices=["exif", "stored"], default="exif",
+        help="turn images upright as their EXIF data say (default), or leave them as they are"
+        " stored, as the original training does")  # fmt: skip
     add("--verified", action="store_true",
         help="the pictures were verified before, by `mlimages_jax.prepare download` or `extract`:"
         " do not decode those that keep their bytes")  # fmt: skip
@@ -29,11 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.run(
         build,
         options,
-        name=options.name,
+        is_published=_is_published,
+        published_name="ml_images",
         labels=options.labels,
         short_side=options.short_side or None,
+        orientation=options.orientation,
         verified=options.verified,
     )
+
+
+def _is_published(manual_dir: Path) -> bool:
+    return (manual_dir / manual_files.DICTIONARIES[1]).is_file()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from mlimages_jax.data.decode import Chroma
+from mlimages_jax.data.decode import Chroma, Orientation
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
-from tfds_builders.pictures.builder import Config, Content, PictureBuilder, prepare
+from tfds_builders.pictures.builder import PictureBuilder
+from tfds_builders.pictures.config import Config
+from tfds_builders.pictures.content import Content
 from tfds_builders.pictures.places import Folder
+from tfds_builders.pictures.prepare import prepare
 
 from . import manual_files
 
@@ -52,8 +55,9 @@ def build(
     labels: str = "released",
     short_side: int | None = 320,
     chroma: Chroma = "444",
+    orientation: Orientation = "exif",
     num_shards: int | None = None,
-    max_skipped: float = 0.01,
+    max_skipped: float | None = None,
     num_workers: int | None = None,
     verified: bool = False,
     beam_options: list[str] | None = None,
@@ -70,16 +74,19 @@ def build(
       labels: `released` or `closed`, see `Config`.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
+      orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
       num_shards: Files of each split; None: a power of two with at most
         `builder.ROWS_PER_SHARD` pictures each.
-      max_skipped: Share of a split's rows that may have no usable picture.
+      max_skipped: Share of a split's rows that may have no usable picture; None: 1%, or five
+        pictures where these are more.
       num_workers: Threads; None: one a core. Without influence on the result.
       verified: The pictures were decoded as a check before and have not changed since, as after
         `mlimages_jax.prepare download` or `extract`; those that keep their bytes are not decoded
         again, which is four fifths of the work.
       beam_options: Flags of an Apache Beam pipeline which does the work, e.g.
         ["--runner=DirectRunner"]; None: this process does it.
-      overwrite: Build anew where a finished set exists; otherwise that one is returned.
+      overwrite: Build anew where a finished set exists, which stays until the new one is complete.
+        Otherwise that one is returned, if it was built from the same input with the same options.
 
     Returns:
       The folder that holds the finished data set.
@@ -87,10 +94,11 @@ def build(
     Raises:
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
+      StaleSetError: A ValueError: the finished set was built from other input or options.
       ValueError: A bad option or row of a file, or too many unusable pictures.
     """
     manual_files.find_manual_files(Path(manual_dir))  # before anything is created
-    config = Config(labels=labels, short_side=short_side, chroma=chroma)
+    config = Config(labels=labels, short_side=short_side, chroma=chroma, orientation=orientation)
     builder = Builder(
         name=name,
         max_skipped=max_skipped,

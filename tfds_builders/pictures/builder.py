@@ -8,75 +8,36 @@ list, also where that is sorted by class. Training shuffles anyway.
 """
 
 import abc
-import dataclasses
+import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core import dataset_builder, file_adapters, splits
+from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data import jpeg
-from mlimages_jax.data.decode import Chroma
-from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import LabelList, LabelRow
+from mlimages_jax.labels.lists import LabelRow
 
-from . import beam, checksums, pace, records, shards, skipped, unfinished
-from .places import Places
+from . import (
+    beam,
+    checksums,
+    fingerprint,
+    pace,
+    records,
+    replacement,
+    report,
+    shards,
+    skipped,
+    unfinished,
+)
+from .content import Content
 
 ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as pictures come
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class Config(tfds.core.BuilderConfig):
-    """What is stored; each choice has a folder of its own.
-
-    Attributes:
-      labels: `released`: as in the list; `closed`: with all ancestors of every class.
-      short_side: Larger pictures are shrunk to this shorter side; None: stored as they came.
-      chroma: Of pictures that are encoded anew: `444`, or `420` to halve the colours' resolution,
-        see `mlimages_jax.data.decode.stored_jpeg`.
-      name: Derived from these if empty, e.g. `closed_320`, `released_original`,
-        `released_320_chroma420`.
-    """
-
-    name: str = ""
-    labels: str = "released"
-    short_side: int | None = (
-        320  # the smallest crop of pretraining, 70% of the area, stays over 224
-    )
-
-    chroma: Chroma = "444"
-
-    def __post_init__(self) -> None:
-        if self.chroma not in get_args(Chroma):
-            raise ValueError(f"chroma={self.chroma!r} is neither '444' nor '420'")
-        if self.labels not in ("released", "closed"):
-            raise ValueError(f"labels={self.labels!r} is neither 'released' nor 'closed'")
-        if self.short_side is not None and self.short_side < 1:
-            raise ValueError(f"short_side={self.short_side} is not a number of pixels: 1 or more")
-        self.name = self.name or f"{self.labels}_{self.short_side or 'original'}"
-        if self.chroma != "444" and not self.name.endswith(self.chroma):
-            self.name += f"_chroma{self.chroma}"
-
-
-class Content(NamedTuple):
-    """What a set is made of.
-
-    Attributes:
-      hierarchy: The classes.
-      lists: Names and labels of each split's pictures; none is empty.
-      places: Where the pictures of each split lie.
-      unlisted: The target of a class that a row does not list: 0 (it is absent) or -1 (unknown).
-    """
-
-    hierarchy: Hierarchy
-    lists: Mapping[str, LabelList]
-    places: Mapping[str, Places]
-    unlisted: int = 0
 
 
 class _Part(NamedTuple):
@@ -87,22 +48,41 @@ class _Part(NamedTuple):
     rows: range
 
 
+class _Task(NamedTuple):
+    """What is built now.
+
+    Attributes:
+      content: The input.
+      num_rows: Of each split, those that are used.
+      num_shards: Files of each split.
+      made_of: The fingerprint of all this.
+    """
+
+    content: Content
+    num_rows: dict[str, int]
+    num_shards: dict[str, int]
+    made_of: dict[str, str]
+
+
 class PictureBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
 
     Attributes:
-      max_skipped: Share of a split's rows that may have no usable picture.
+      max_skipped: Share of a split's rows that may have no usable picture; None: 1%, or
+        `skipped.A_FEW` where these are more.
       num_workers: Threads (of each Beam worker).
       verified: Pictures that are stored as they came need not be decoded as a check.
     """
 
     HOMEPAGE = ""
+    # Whether what a finished set was made of may differ from what its name and options say.
+    HAS_INPUT: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         name: str | None = None,
-        max_skipped: float = 0.01,
+        max_skipped: float | None = None,
         num_workers: int | None = None,
         verified: bool = False,
         **kwargs: Any,
@@ -128,11 +108,92 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             disable_shuffling=True,
         )
 
-    def download_and_prepare(self, **kwargs: Any) -> None:
-        """As in TFDS; finished shards of an attempt that failed or was killed are used again."""
-        folder = self._beside(".unfinished")
-        super().download_and_prepare(**kwargs)
-        unfinished.remove(folder)
+    def download_and_prepare(
+        self,
+        *,
+        download_dir: str | os.PathLike[str] | None = None,
+        download_config: tfds.download.DownloadConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in TFDS, but no finished set is lost, or used in place of one of other input.
+
+        Finished shards of an attempt that failed or was killed are used again. To overwrite means
+        here to build beside the finished set, which stays until the new one is complete.
+
+        Raises:
+          StaleSetError: The set is finished, and was made of other input or with other options.
+          FileExistsError: Its folder holds something else.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
+            raise ValueError(f"file_format={self.info.file_format}: only array_record is written")
+        folder = Path(self.data_path)
+        finished = self._is_finished(folder) and not config.download_mode.overwrite_dataset
+        if not finished:
+            self._task = self._plan(config, download_dir)
+            self._build(folder, config, download_dir=download_dir, **kwargs)
+            return
+        if self.HAS_INPUT:
+            fingerprint.check(folder, self._plan(config, download_dir).made_of)
+        logging.info("%s already exists, with this content: nothing is left to do", folder)
+        if (waiting := self._beside(".unfinished")).exists():  # killed at its very end
+            with contextlib.suppress(BlockingIOError), unfinished.locked(waiting):
+                unfinished.remove(waiting)
+
+    def _is_finished(self, folder: Path) -> bool:
+        """Whether the set is there, after what a killed replacement left was put in order."""
+        if replacement.interrupted(folder):
+            with unfinished.locked(self._beside(".unfinished")):
+                replacement.recover(folder)
+            self.info.read_from_directory(folder)
+        if folder.exists() and not (folder / "dataset_info.json").exists():
+            raise FileExistsError(
+                f"{folder} exists, and is no finished data set (dataset_info.json is missing):"
+                " move it elsewhere, or give another --name"
+            )
+        return folder.exists()
+
+    def _plan(
+        self,
+        config: tfds.download.DownloadConfig,
+        download_dir: str | os.PathLike[str] | None,
+    ) -> _Task:
+        """Reads and checks the input, before anything is made."""
+        content = self._content(
+            self._make_download_manager(download_dir=download_dir, download_config=config)
+        )
+        num_rows = content.num_rows(limit=config.max_examples_per_split)
+        num_shards = {
+            split: min(config.num_shards or default_num_shards(rows), rows)
+            for split, rows in num_rows.items()
+        }
+        made_of = fingerprint.of(content, self.builder_config, num_rows, num_shards)
+        return _Task(content, num_rows, num_shards, made_of)
+
+    def _build(self, folder: Path, config: tfds.download.DownloadConfig, **kwargs: Any) -> None:
+        """Builds under the set's own name, or beside a finished one that it then replaces."""
+        waiting = self._beside(".unfinished")
+        with unfinished.locked(waiting):
+            task = self._task
+            logging.info(
+                "%s", report.beginning(folder, task.content, task.num_rows, self.builder_config)
+            )
+            target = replacement.new(folder) if folder.exists() else folder
+            # TFDS would remove the finished set first, if it knew of it.
+            config = config.replace(download_mode=tfds.GenerateMode.REUSE_DATASET_IF_EXISTS)
+            with py_utils.temporary_assignment(self, "_data_dir", os.fspath(target)):
+                super().download_and_prepare(download_config=config, **kwargs)
+            if target != folder:
+                replacement.swap(folder)
+                self.info.update_data_dir(self.data_dir)
+            unfinished.remove(waiting)
+        logging.info("%s", report.end(folder, self.info))
+
+    def _log_download_bytes(self) -> None:
+        """TFDS would print that it downloads a set of unknown size."""
+
+    def _log_download_done(self) -> None:
+        """See `_log_download_bytes`."""
 
     def _download_and_prepare(
         self,
@@ -140,35 +201,38 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         download_config: tfds.download.DownloadConfig,
     ) -> None:
         """TFDS calls this with `data_path` in a temporary folder, which it renames on success."""
-        if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
-            raise ValueError(f"file_format={self.info.file_format}: only array_record is written")
-        content = self._content(dl_manager)
-        num_rows = _num_rows(content.lists, limit=download_config.max_examples_per_split)
+        content, num_rows, num_shards, made_of = self._task
         folder, waiting = Path(self.data_path), self._beside(".unfinished")
-        with unfinished.locked(waiting):
-            unfinished.remove_attempts(folder)
-            parts = list(self._parts(num_rows, waiting, num_shards=download_config.num_shards))
-            unfinished.begin(waiting, self._inputs(content, parts))
-            written = self._write(content, parts, num_rows, download_config)
-            unfinished.put_into(folder, [part.path for part in parts])
-        content.hierarchy.to_file(folder / "dictionary.txt")
-        skipped.write_list(
-            folder / "skipped.tsv", (bad for shard in written for bad in shard.skipped)
+        final = waiting.with_name(str(self.version))
+        unfinished.remove_attempts(folder, names=(final.name, replacement.new(final).name))
+        parts = list(self._parts(num_rows, num_shards, waiting))
+        unfinished.begin(waiting, self._inputs(content, parts, made_of))
+        written = self._write(content, parts, download_config)
+        bad = [one for shard in written for one in shard.skipped]
+        skipped.check_share(
+            bad, num_rows, max_skipped=self.max_skipped, path=self._beside(".skipped.tsv")
         )
+        unfinished.put_into(
+            folder, {part.path: shard for part, shard in zip(parts, written, strict=True)}
+        )
+        content.hierarchy.to_file(folder / "dictionary.txt")
+        skipped.write_list(folder / "skipped.tsv", bad)
         checksums.write(folder / "checksums.txt", {shard.file: shard.sha256 for shard in written})
-        self._set_metadata(written, content)
+        self._set_metadata(written, content, made_of)
         self._beside(".skipped.tsv").unlink(missing_ok=True)  # of an earlier attempt
 
     def _parts(
-        self, num_rows: Mapping[str, int], folder: Path, *, num_shards: int | None
+        self, num_rows: Mapping[str, int], num_shards: Mapping[str, int], folder: Path
     ) -> Iterator[_Part]:
         for split, rows in num_rows.items():
-            count = min(num_shards or default_num_shards(rows), rows)
+            count = num_shards[split]
             paths = self._get_filename_template(split).sharded_filepaths(count)
             for index, path in enumerate(paths):
                 yield _Part(split, folder / path.name, range(index, rows, count))
 
-    def _inputs(self, content: Content, parts: Sequence[_Part]) -> dict[str, str]:
+    def _inputs(
+        self, content: Content, parts: Sequence[_Part], made_of: Mapping[str, str]
+    ) -> dict[str, str]:
         """All that the bytes of the shards depend on."""
         rows = {part.split: part.rows for part in parts}
         return {
@@ -177,26 +241,29 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             "short_side": str(self.builder_config.short_side),
             "verified": str(self.verified),
             "chroma": self.builder_config.chroma,
+            "orientation": self.builder_config.orientation,
             "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
             **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
             **{
                 f"pictures of {split}": places.fingerprint()
                 for split, places in content.places.items()
             },
-            **unfinished.fingerprint(content.hierarchy, content.lists),
+            "classes": made_of["classes"],
+            "software": unfinished.software(),
+            **{f"rows of {split}": made_of[f"list of {split}"] for split in content.lists},
         }
 
     def _write(
         self,
         content: Content,
         parts: Sequence[_Part],
-        num_rows: Mapping[str, int],
         download_config: tfds.download.DownloadConfig,
     ) -> list[shards.WrittenShard]:
         """Writes what earlier attempts did not; returns all shards in the order of `parts`."""
         writer = shards.ShardWriter(
             self.builder_config.short_side, self.num_workers,
             check=not self.verified, chroma=self.builder_config.chroma,
+            orientation=self.builder_config.orientation,
         )  # fmt: skip
         finished = {part.path: self._finished(writer, content, part) for part in parts}
         left = [part for part in parts if finished[part.path] is None]
@@ -209,7 +276,6 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             )  # fmt: skip
             finished |= {part.path: unfinished.load(part.path) for part in left}
         progress = pace.Pace(sum(len(part.rows) for part in left))
-        bad: dict[str, list[skipped.Skipped]] = {split: [] for split in num_rows}
         written = []
         for part in parts:
             shard = finished[part.path]
@@ -217,8 +283,6 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
                 shard = unfinished.write(writer, self._shard(content, part))
                 progress.log(part.path.name, len(part.rows), len(shard.skipped))
             written.append(shard)
-            bad[part.split] += shard.skipped
-            self._check_skipped(bad[part.split], part.split, num_rows[part.split])
         return written
 
     def _finished(
@@ -243,20 +307,16 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             rows = [LabelRow(row.name, *close(row.classes, row.confidences)) for row in rows]
         return shards.Shard(part.split, part.path, rows, where)
 
-    def _check_skipped(self, bad: Sequence[skipped.Skipped], split: str, num_rows: int) -> None:
-        skipped.check_share(
-            bad,
-            split=split,
-            num_rows=num_rows,
-            max_skipped=self.max_skipped,
-            path=self._beside(".skipped.tsv"),
-        )
-
     def _beside(self, suffix: str) -> Path:
         """Outside of the temporary folder, which TFDS removes when a build fails."""
         return Path(self.data_path).parent / f"{self.version}{suffix}"
 
-    def _set_metadata(self, written: Sequence[shards.WrittenShard], content: Content) -> None:
+    def _set_metadata(
+        self,
+        written: Sequence[shards.WrittenShard],
+        content: Content,
+        made_of: Mapping[str, str],
+    ) -> None:
         by_split = {split: [s for s in written if s.split == split] for split in content.lists}
         self.info.set_splits(
             splits.SplitDict(
@@ -269,73 +329,23 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
                 for split, parts in by_split.items()
             )
         )
+        self.info.metadata.clear()  # of a set that is replaced
         self.info.metadata.update(
             num_classes=len(content.hierarchy),
             max_labels=max(shard.max_labels for shard in written),
             labels=self.builder_config.labels,
             short_side=self.builder_config.short_side,
             chroma=self.builder_config.chroma,
+            orientation=self.builder_config.orientation,
             unlisted=content.unlisted,
             skipped={
                 split: sum(len(shard.skipped) for shard in parts)
                 for split, parts in by_split.items()
             },
+            **{fingerprint.KEY: dict(made_of)},
         )
-
-
-def prepare(
-    builder: PictureBuilder,
-    manual_dir: str | Path,
-    *,
-    num_shards: int | None,
-    beam_options: list[str] | None,
-    overwrite: bool,
-) -> Path:
-    """Build the data set if it is not there, as described at `ml_images.build`.
-
-    Returns:
-      The folder that holds the finished data set.
-
-    Raises:
-      OSError: The folder of data sets cannot be written to.
-    """
-    folder = Path(builder.data_path)
-    if overwrite or not folder.exists():
-        _check_writable(Path(builder.data_dir_root))
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            manual_dir=os.fspath(manual_dir),
-            num_shards=num_shards,
-            beam_options=None if beam_options is None else beam.pipeline_options(beam_options),
-            try_download_gcs=False,
-            download_mode=(
-                tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
-                if overwrite
-                else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
-            ),
-        )
-    )
-    return folder
 
 
 def default_num_shards(num_rows: int) -> int:
     """The smallest power of two with at most `ROWS_PER_SHARD` rows a shard."""
     return 1 << max(0, (num_rows - 1) // ROWS_PER_SHARD).bit_length()
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        message = f"{error.strerror}: {folder} cannot be written to; give another data_dir"
-        raise OSError(error.errno, message) from error
-
-
-def _num_rows(lists: Mapping[str, LabelList], *, limit: int | None) -> dict[str, int]:
-    """Rows used of each split: TFDS's max_examples_per_split cuts them off."""
-    return {
-        split: len(rows) if limit is None else min(limit, len(rows))
-        for split, rows in lists.items()
-    }

@@ -64,7 +64,7 @@ class Folder(NamedTuple):
 
     def fingerprint(self) -> str:
         """The folder alone: a look at millions of files would take too long."""
-        return os.fspath(self.path.absolute())
+        return os.fspath(self.path.resolve())
 
 
 class TarArchive(NamedTuple):
@@ -89,4 +89,4 @@ class TarArchive(NamedTuple):
         """The archive's path, size and time, and the places in it."""
         status = self.path.stat()
         places = hashlib.sha256(self.offsets.tobytes() + self.sizes.tobytes()).hexdigest()
-        return f"{self.path.absolute()}, {status.st_size} bytes, {status.st_mtime_ns}, {places}"
+        return f"{self.path.resolve()}, {status.st_size} bytes, {status.st_mtime_ns}, {places}"

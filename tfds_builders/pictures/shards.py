@@ -19,7 +19,7 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data.archives import ArchiveError
-from mlimages_jax.data.decode import BadPicture, Chroma, stored_jpeg
+from mlimages_jax.data.decode import BadPicture, Chroma, Orientation, stored_jpeg
 from mlimages_jax.labels.lists import LabelRow
 
 from . import records
@@ -82,12 +82,14 @@ class ShardWriter:
       num_workers: Threads that read and verify pictures.
       check: Decode also the pictures that are stored as they came.
       chroma: Of pictures that are encoded anew, see `stored_jpeg`.
+      orientation: Whether pictures are turned upright, see `stored_jpeg`.
     """
 
     short_side: int | None
     num_workers: int
     check: bool = True
     chroma: Chroma = "444"
+    orientation: Orientation = "stored"
 
     def write(self, shard: Shard) -> WrittenShard:
         """Write one ArrayRecord file of single-record groups.
@@ -149,7 +151,7 @@ class ShardWriter:
         try:
             picture = stored_jpeg(
                 place.read(), short_side=self.short_side, check=self.check,
-                chroma=self.chroma, sequential=True,
+                chroma=self.chroma, sequential=True, orientation=self.orientation,
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             return BadPicture("missing", f"there is no file {error.filename}")

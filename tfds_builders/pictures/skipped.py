@@ -2,9 +2,12 @@
 """Pictures that a data set leaves out: their list, and when they are too many."""
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+A_FEW = 5  # unusable pictures that no set fails for, unless a share is given
+_SHARE = 0.01
 
 
 class Skipped(NamedTuple):
@@ -31,28 +34,52 @@ def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def allowed(num_rows: int, max_skipped: float | None) -> float:
+    """How many pictures of a split may be unusable; None: 1%, or `A_FEW` where these are more."""
+    if max_skipped is None:
+        return max(_SHARE * num_rows, A_FEW)
+    return max_skipped * num_rows
+
+
 def check_share(
-    skipped: Sequence[Skipped], *, split: str, num_rows: int, max_skipped: float, path: Path
+    skipped: Sequence[Skipped],
+    num_rows: Mapping[str, int],
+    *,
+    max_skipped: float | None,
+    path: Path,
 ) -> None:
-    """Refuse a split of which too many pictures are unusable, and leave their list.
+    """Refuse a set with a split of which too many pictures are unusable, and leave their list.
 
     Args:
-      skipped: The unusable pictures, of this split.
-      split: Its name.
-      num_rows: The length of its label list.
-      max_skipped: The share of `num_rows` that is allowed; but one picture has to be usable.
+      skipped: The unusable pictures of all splits.
+      num_rows: The length of each split's label list.
+      max_skipped: The share of it that is allowed, see `allowed`; but one picture of each split has
+        to be usable.
       path: Where the list goes.
 
     Raises:
-      ValueError: Counts them by reason.
+      ValueError: Counts them by split and reason.
     """
-    if len(skipped) <= max_skipped * num_rows and len(skipped) < num_rows:
+    bad = {split: [one for one in skipped if one.split == split] for split in num_rows}
+    if all(
+        len(bad[split]) <= allowed(rows, max_skipped) and len(bad[split]) < rows
+        for split, rows in num_rows.items()
+    ):
         return
     write_list(path, skipped)
+    counts = "; ".join(
+        f"split {split}: {len(unusable):,} of {num_rows[split]:,} pictures are unusable"
+        + _reasons(unusable)
+        for split, unusable in bad.items()
+    )
+    limit = f"1%, or {A_FEW} of a split" if max_skipped is None else f"{max_skipped:g}"
+    raise ValueError(
+        f"{counts}. That is more than max_skipped allows ({limit}; and one of each split has to be"
+        f" usable). {path} lists them all: get them anew, drop their rows, or raise max_skipped."
+    )
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
     reasons = collections.Counter(picture.reason for picture in skipped).most_common()
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    raise ValueError(
-        f"split {split}: {len(skipped):,} of {num_rows:,} pictures are unusable ({counts}), more"
-        f" than max_skipped={max_skipped:g} allows. {path} lists them: get them anew, drop their"
-        " rows, or raise max_skipped."
-    )
+    return f" ({counts})" if counts else ""

@@ -9,7 +9,6 @@ other inputs cannot use them.
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,9 +19,6 @@ from pathlib import Path
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import constants
-
-from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import LabelList
 
 from .shards import UNFINISHED, Shard, ShardWriter, WrittenShard
 from .skipped import Skipped
@@ -91,11 +87,7 @@ def load(path: Path) -> WrittenShard | None:
     try:
         noted = json.loads(_note(path).read_bytes())
         shard = WrittenShard(**noted | {"skipped": [Skipped(*row) for row in noted["skipped"]]})
-        if path.stat().st_size != shard.file_bytes:
-            raise ValueError(f"{path.stat().st_size} bytes instead of {shard.file_bytes}")
-        count = _num_records(path)
-        if count != shard.num_examples:
-            raise ValueError(f"{count} records instead of {shard.num_examples}")
+        _check(path, shard)
     except FileNotFoundError:
         return None
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -104,16 +96,26 @@ def load(path: Path) -> WrittenShard | None:
     return shard
 
 
-def put_into(folder: Path, shards: Iterable[Path]) -> None:
+def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
     """Give the files a second name in `folder`, so that nothing is lost if TFDS removes that.
 
     Where the file system cannot do that, they move there.
+
+    Raises:
+      OSError: What lies there is not what was written.
     """
-    for path in shards:
+    for path, written in shards.items():
         try:
             os.link(path, folder / path.name)
         except OSError:
             path.replace(folder / path.name)
+        try:
+            _check(folder / path.name, written)
+        except (RuntimeError, ValueError) as error:
+            raise OSError(
+                f"{path.name} was written, and now it has {error}: look after the disk, then start"
+                " the same command again"
+            ) from error
 
 
 def remove(folder: Path) -> None:
@@ -122,34 +124,22 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def remove_attempts(folder: Path) -> None:
+def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
     """Remove TFDS's temporary folders of attempts that were killed.
 
     Args:
-      folder: That of this attempt, `incomplete.<six characters>_<version>`.
+      folder: That of this attempt, `incomplete.<six characters>_<name>`.
+      names: Those of the finished folder, and of the one that is to replace it.
     """
-    prefix = len(f"{constants.INCOMPLETE_PREFIX}??????")
-    for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}??????{folder.name[prefix:]}"):
-        if other.name != folder.name:
-            shutil.rmtree(other)
+    for name in names:
+        for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}??????_{name}"):
+            if other.name != folder.name:
+                shutil.rmtree(other)
 
 
-def fingerprint(hierarchy: Hierarchy, lists: Mapping[str, LabelList]) -> dict[str, str]:
-    """What identifies classes, rows and writers, as a part of `Inputs`."""
-    classes = hashlib.sha256(repr((hierarchy.ids, hierarchy.names)).encode())
-    classes.update(hierarchy.parents.tobytes())
-    writers = [f"{name} {importlib.metadata.version(name)}" for name in _WRITERS]
-    return {
-        "classes": classes.hexdigest(),
-        "software": ", ".join(writers),
-    } | {f"rows of {split}": _digest(rows) for split, rows in lists.items()}
-
-
-def _digest(rows: LabelList) -> str:
-    digest = hashlib.sha256()
-    for column in (rows.names, rows.name_offsets, rows.offsets, rows.classes, rows.confidences):
-        digest.update(column.data)
-    return digest.hexdigest()
+def software() -> str:
+    """The releases of what writes the bytes, as a part of `Inputs`."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _WRITERS)
 
 
 def _why_useless(folder: Path, inputs: Inputs) -> str | None:
@@ -164,6 +154,15 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
     if not names:
         return None
     return f"the earlier attempt had other inputs ({', '.join(names)}), its shards are useless now"
+
+
+def _check(path: Path, shard: WrittenShard) -> None:
+    """Raises ValueError or ArrayRecord's RuntimeError where a file is not what was noted."""
+    if path.stat().st_size != shard.file_bytes:
+        raise ValueError(f"{path.stat().st_size} bytes instead of {shard.file_bytes}")
+    count = _num_records(path)
+    if count != shard.num_examples:
+        raise ValueError(f"{count} records instead of {shard.num_examples}")
 
 
 def _num_records(path: Path) -> int:

@@ -50,6 +50,7 @@ class Builder(ml_images_dataset_builder.Builder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[ml_images_dataset_builder.Config]] = [Config()]
     MANUAL_DOWNLOAD_INSTRUCTIONS = ""  # nothing to get
+    HAS_INPUT = False  # the numbers in a set's name say all
 
     def __init__(self, *, files_dir: Path | None = None, **kwargs: Any):
         self.files_dir = files_dir

@@ -9,6 +9,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.complete_file import complete_file
+from mlimages_jax.escaping import tsv_row
 from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter
@@ -149,9 +150,9 @@ class PairAdder:
             complete_file(path) as unfinished,
             unfinished.open("w", encoding="utf-8", newline="\n") as file,
         ):
-            file.write("\t".join(_COLUMNS) + "\n")
+            file.write(tsv_row(_COLUMNS))
             for pair in np.argsort(-self.pairs.both, kind="stable").tolist():
-                file.write("\t".join(map(str, self._row(pair))) + "\n")
+                file.write(tsv_row(self._row(pair)))
 
     def _row(self, pair: int) -> list[object]:
         ids, names = self._hierarchy.ids, self._hierarchy.names

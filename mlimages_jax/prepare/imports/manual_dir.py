@@ -12,6 +12,7 @@ and a list never stands beside a dictionary that is not its own, wherever a job 
 
 import contextlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -108,22 +109,89 @@ def check_split(split: str) -> None:
         )
 
 
+def link_images(folder: Path, images: Path | None) -> bool:
+    """Makes images/ of an import a link to the folder that holds them, unless something is there.
+
+    Args:
+        folder: that was written.
+        images: the folder; None: nobody knows.
+
+    Returns:
+        Whether images/ leads to that folder now.
+    """
+    link = folder / "images"
+    if images is None:
+        return False
+    if link.is_dir():
+        return link.resolve() == images.resolve()
+    with contextlib.suppress(OSError):  # file systems without links; then a person is told
+        link.symlink_to(images.absolute(), target_is_directory=True)
+        return True
+    return False
+
+
 def what_came_and_what_is_next(
-    folder: Path, hierarchy: Hierarchy, writer: ManualDirWriter, *, unlisted: Unlisted
+    folder: Path,
+    hierarchy: Hierarchy,
+    writer: ManualDirWriter,
+    *,
+    unlisted: Unlisted,
+    name: str = "mine",
+    is_linked: bool = False,
+    are_urls: bool = False,
 ) -> str:
-    """The last lines that an import prints."""
-    lines = [f"{split}: {count:,} pictures" for split, count in writer.pictures.items()]
-    return "\n".join(
-        [
-            *lines,
-            f"{len(hierarchy):,} classes, {len(hierarchy.roots):,} of them roots, at most "
-            f"{hierarchy.depth.max()} edges deep; a class that a picture does not list is "
-            f"{unlisted}",
-            f"Put the pictures, or a link to their folder, to {folder / 'images'} and build:",
-            "  python -m tfds_builders.ml_images "
-            f"--manual_dir={folder} --data_dir=data --name=mine",
-        ]
+    """The last lines that an import prints: counts, and commands that can be copied.
+
+    Args:
+        folder: that was written.
+        hierarchy: its classes.
+        writer: of its lists.
+        unlisted: what a class is that an image does not list.
+        name: of the data set to build.
+        is_linked: images/ is there already.
+        are_urls: the lists hold addresses: the images are to be downloaded first.
+    """
+    lines = [f"{split}: {count:,} images" for split, count in writer.pictures.items()]
+    lines.append(
+        f"{len(hierarchy):,} classes, {len(hierarchy.roots):,} of them roots, at most "
+        f"{hierarchy.depth.max()} edges deep; a class that an image does not list is {unlisted}"
     )
+    if are_urls:
+        return "\n".join([*lines, *_download_first(folder, list(writer.pictures), name)])
+    if is_linked:
+        lines.append(f"{folder / 'images'} leads to the images. Build:")
+    else:
+        lines.append(
+            f"Put the images, or a link to their folder, to {folder / 'images'} and build:"
+        )
+    return "\n".join([*lines, f"  {build_command(folder, name)}"])
+
+
+def build_command(folder: Path, name: str) -> str:
+    """The command that builds a set from a folder, for a shell."""
+    return (
+        f"python -m tfds_builders.ml_images --manual_dir={shlex.quote(str(folder))} "
+        f"--data_dir=data --name={shlex.quote(name)}"
+    )
+
+
+def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
+    """What to do with lists of addresses: fetch, list what came, build."""
+    target = folder.with_name(f"{folder.name}_images")
+    quoted, there = shlex.quote(str(folder)), shlex.quote(str(target))
+    prepare = "python -m mlimages_jax.prepare"
+    lists = " ".join(f"{quoted}/{split}{LIST_SUFFIX}" for split in splits)
+    return [
+        "The paths are addresses. Download the images, list those that came, and build:",
+        f"  {prepare} download {lists} --output {there} --short-side 320",
+        f"  cp {quoted}/{DICTIONARY} {quoted}/{UNLISTED} {there}/",
+        *(
+            f"  {prepare} labels {quoted}/{split}{LIST_SUFFIX} --manifests {there}/manifest.sqlite "
+            f"--dictionary {there}/{DICTIONARY} --output {there}/{split}{LIST_SUFFIX}"
+            for split in splits
+        ),
+        f"  {build_command(target, name)}",
+    ]
 
 
 def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:

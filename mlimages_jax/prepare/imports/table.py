@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plain table of pictures and labels to the files that our builder takes."""
+"""Tables of images and labels to the files that our builder takes."""
 
-import functools
 import hashlib
+import itertools
 from array import array
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tyro.conf import Positional
@@ -14,62 +14,37 @@ from tyro.conf import Positional
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.manual_dir import (
     ManualDirWriter,
     Unlisted,
     check_split,
+    link_images,
     what_came_and_what_is_next,
     write_manual_dir,
 )
-from mlimages_jax.prepare.imports.table_rows import TableRow, read_table
+from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
+from mlimages_jax.prepare.imports.table_classes import ClassFinder, collect_classes
+from mlimages_jax.prepare.imports.table_rows import (
+    SAMPLE_LINES,
+    Table,
+    TableOptions,
+    TableRow,
+)
 
-_PATH = " > "  # between the names in the id of a collected class
 
+class TablePlan(NamedTuple):
+    """What becomes of a table.
 
-class ClassFinder:
-    """Finds the class that a label means: by id, else by whole name, else by one of its synonyms.
-
-    Args:
-        hierarchy: the classes.
-        separator: between the names of a label that is a path, such as "animal > dog".
+    Attributes:
+        table: that is read.
+        split_of: the split of a row.
     """
 
-    def __init__(self, hierarchy: Hierarchy, *, separator: str):
-        self._hierarchy = hierarchy
-        self._separator = separator
-        self._of_id = {id_: i for i, id_ in enumerate(hierarchy.ids)}
-        self._of_name: dict[str, set[int]] = defaultdict(set)
-        self._of_synonym: dict[str, set[int]] = defaultdict(set)
-        for i, name in enumerate(hierarchy.names):
-            self._of_name[name].add(i)
-            for synonym in name.split(","):
-                self._of_synonym[synonym.strip()].add(i)
-        self._found: dict[str, int] = {}
-
-    def find(self, label: str) -> int:
-        """Returns the class index.
-
-        Raises:
-            ValueError: no class has this id or name, or several have the name.
-        """
-        if label not in self._found:
-            self._found[label] = self._find(label)
-        return self._found[label]
-
-    def _find(self, label: str) -> int:
-        for id_ in (label, _PATH.join(_names(label, self._separator))):
-            if id_ in self._of_id:
-                return self._of_id[id_]
-        classes = self._of_name.get(label) or self._of_synonym.get(label) or set()
-        if not classes:
-            raise ValueError(
-                f"no class has the id or name {label!r}; correct it, or add it to the dictionary"
-            )
-        if len(classes) > 1:
-            ids = ", ".join(self._hierarchy.ids[i] for i in sorted(classes))
-            raise ValueError(f"{label!r} is the name of several classes; give an id: {ids}")
-        return next(iter(classes))
+    table: Table
+    split_of: Callable[[TableRow], str]
 
 
 def import_table(
@@ -78,16 +53,23 @@ def import_table(
     *,
     output: Path,
     dictionary: Path | None = None,
-    label_separator: str = ";",
+    path_column: str | None = None,
+    label_columns: tuple[str, ...] = (),
+    label_separator: str | None = None,
     hierarchy_separator: str = ">",
+    delimiter: str | None = None,
+    encoding: str | None = None,
     split: str = "train",
     split_column: str | None = None,
     val_fraction: float = 0.0,
     unlisted: Unlisted = "absent",
+    images: Path | None = None,
+    max_skipped: float = 0.01,
 ) -> None:
-    """Turns tables of picture files and labels into label lists.
+    """Turns tables of image files and labels into label lists.
 
-    Tables are CSV with the columns path and labels (and any others), or JSON lines (.jsonl):
+    Tables are delimited text (.csv, .tsv, .txt; the delimiter is found), JSON lines (.jsonl), one
+    JSON value (.json) or Parquet, also compressed (.gz):
 
         path,labels
         1.jpg,animal > dog;ball:0.8
@@ -95,113 +77,157 @@ def import_table(
         {"path": "1.jpg", "labels": {"animal > dog": 1, "ball": 0.8}}
         {"path": "2.jpg", "labels": ["ball"]}
 
-    For example, with every tenth picture for validation:
+        file_name;cat;dog
+        1.jpg;1;0
+
+    For example, with every tenth image for validation:
 
         python -m mlimages_jax.prepare import table photos.csv --output photos
             --val-fraction 0.1
 
     A label may carry a confidence: 1 present (the default), 0 absent, -1 nobody knows, or between.
-    One row holds all labels of a picture. Of the same label twice in a row the highest counts.
+    One row holds all labels of an image. Of the same label twice in a row the highest counts.
+    Several columns of numbers are one column a label (one-hot).
 
     Without a dictionary the classes are what the tables name. A label such as "animal > dog" puts
     dog below animal, and the class animal is there too, though the list names dog alone: the
     builder adds it if asked for closed labels. "dog" by itself would be another class, without a
-    parent. For more pictures of the same classes, give the dictionary.txt that this wrote.
+    parent. For more images of the same classes, give the dictionary.txt that this wrote.
+
+    A row that cannot be used is set aside, with its line and the reason, in set_aside.tsv.
 
     Args:
-        tables: .csv, .jsonl or .ndjson files, in UTF-8.
+        tables: .csv, .jsonl, ... files; UTF-8 and UTF-16 are told apart.
         output: the folder to write to: the `--manual_dir` of `python -m tfds_builders.ml_images`.
         dictionary: category file of the classes; labels are their ids, their names as a whole, or
             single synonyms that only one class has.
-        label_separator: between the labels of a row of CSV.
+        path_column: column (or key) of the image's path; found if left out.
+        label_columns: column of the labels, or several; with numbers from 0 to 1 each is a label.
+        label_separator: between the labels of a cell; found if left out (";", "|" or ",").
         hierarchy_separator: between the names of a label that tells its place in the hierarchy.
+        delimiter: between the columns; found if left out.
+        encoding: of the text, such as cp1252; found if left out, where it is UTF-8 or UTF-16.
         split: to which all rows belong.
         split_column: column (or key) with the name of the split of each row, instead.
         val_fraction: share of the rows that goes to val, the others to train, instead: chosen by a
-            hash of the path, so that a picture always falls to the same side.
-        unlisted: what a class is that a picture does not list.
+            hash of the path, so that an image always falls to the same side.
+        unlisted: what a class is that an image does not list.
+        images: folder of the images; looked for beside the tables if left out.
+        max_skipped: share of the rows that may be set aside; five rows always may.
     """
     if not tables:
         raise PrepareError("no table is given; name at least one")
-    if not (label_separator and hierarchy_separator):
+    if label_separator == "" or not hierarchy_separator:
         raise PrepareError("a separator is empty; leave the option out for the default")
     split_of = _split_rule(split, split_column, val_fraction)
-    read = functools.partial(read_table, label_separator=label_separator, split_column=split_column)
+    options = TableOptions(
+        path_column, label_columns, split_column, label_separator, delimiter, encoding
+    )
+    plans = [TablePlan(Table(path, options), split_of) for path in tables]
+    aside = SetAside(max_skipped)
+    write_tables(
+        plans,
+        locate_images(plans, images=images),
+        aside=aside,
+        output=output,
+        dictionary=dictionary,
+        hierarchy_separator=hierarchy_separator,
+        unlisted=unlisted,
+        name="mine",
+    )
+
+
+def locate_images(plans: Sequence[TablePlan], *, images: Path | None) -> Located:
+    """Looks for the images of the first rows of each table, in `images` or beside the table."""
+    samples = [[row.path for row in sample_rows(plan.table)] for plan in plans]
+    around = [[images] if images else [plan.table.path.parent] for plan in plans]
+    return locate(samples, around)
+
+
+def sample_rows(table: Table) -> list[TableRow]:
+    """The good ones among the first rows."""
+    rows = table.rows(lambda line, reason: None, limit=SAMPLE_LINES)
+    return list(itertools.islice(rows, SAMPLE_LINES))
+
+
+def write_tables(
+    plans: Sequence[TablePlan],
+    located: Located,
+    *,
+    aside: SetAside,
+    output: Path,
+    dictionary: Path | None,
+    hierarchy_separator: str,
+    unlisted: Unlisted,
+    name: str,
+) -> None:
+    """Writes the lists of some tables, and prints what came and what is next.
+
+    Args:
+        plans: the tables and how to split them.
+        located: where their images are.
+        aside: takes rows that cannot be used.
+        output: as for `import_table`, like all that follow.
+        dictionary: likewise.
+        hierarchy_separator: likewise.
+        unlisted: likewise.
+        name: likewise.
+
+    Raises:
+        PrepareError: too many rows cannot be used, or a file as a whole cannot.
+    """
     if dictionary:
         hierarchy = Hierarchy.from_file(dictionary)
     else:
-        hierarchy = collect_classes(tables, read, separator=hierarchy_separator)
+        tables = [plan.table for plan in plans]
+        hierarchy = collect_classes(tables, separator=hierarchy_separator)
     finder = ClassFinder(hierarchy, separator=hierarchy_separator)
     with write_manual_dir(output, hierarchy, unlisted=unlisted) as writer:
-        repeated = _write_rows(writer, tables, read, finder, split_of)
-    if repeated:
+        rows = _Rows(writer, finder, aside, keep_zeros=unlisted == "unknown")
+        for plan, name_of in zip(plans, located.namers(), strict=True):
+            rows.write(plan, name_of)
+        aside.check()
+    aside.write(output)
+    if rows.repeated():
         print(
-            f"{repeated:,} rows have the path of an earlier row, and count as further pictures: "
-            "put all labels of a picture into one row"
+            f"{rows.repeated():,} rows have the path of an earlier row, and count as further "
+            "images: put all labels of an image into one row"
         )
-    print(what_came_and_what_is_next(output, hierarchy, writer, unlisted=unlisted))
+    if aside.count:
+        print(aside.summary(output))
+    is_linked = link_images(output, located.folder)
+    print(
+        what_came_and_what_is_next(
+            output, hierarchy, writer, unlisted=unlisted, name=name, is_linked=is_linked,
+            are_urls=located.are_urls,
+        )
+    )  # fmt: skip
 
 
-def collect_classes(
-    tables: Iterable[Path], read: Callable[[Path], Iterable[TableRow]], *, separator: str
-) -> Hierarchy:
-    """Reads all labels; the classes are they and what their paths name above them.
-
-    The id of a class is its path, the name what is last in it. Classes are sorted by path, each
-    after its parent, so that the order of the rows has no influence.
-
-    Raises:
-        PrepareError: with path and line, for a label with an empty name in its path; or no labels.
-    """
-    seen: set[str] = set()
-    classes: set[tuple[str, ...]] = set()
-    for table in tables:
-        for row in read(table):
-            for label, _ in row.labels:
-                if label not in seen:
-                    seen.add(label)
-                    try:
-                        names = _names(label, separator)
-                    except ValueError as error:
-                        raise PrepareError(f"{table}:{row.line}: {error}") from error
-                    classes.update(names[:depth] for depth in range(1, len(names) + 1))
-    if not classes:
-        raise PrepareError("the tables name no labels, and there is no --dictionary; give one")
-    order = sorted(classes)
-    place = {names: i for i, names in enumerate(order)}
-    parents = np.array([place.get(names[:-1], -1) for names in order], np.int32)
-    ids = tuple(_PATH.join(names) for names in order)
-    return Hierarchy(ids, tuple(names[-1] for names in order), parents)
-
-
-def label_row(row: TableRow, finder: ClassFinder) -> LabelRow:
+def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:
     """Returns the row with classes in the place of labels, each class once with its maximum.
+
+    Args:
+        row: of a table.
+        finder: of its classes.
+        name: of its image in the list.
 
     Raises:
         ValueError: a label means no class, or the path cannot be a name of a list.
     """
-    check_row(row.path, [], [], num_classes=0)
+    check_row(name, [], [], num_classes=0)
     labels: dict[int, float] = {}
     for label, confidence in row.labels:
         class_ = finder.find(label)
         labels[class_] = max(labels.get(class_, confidence), confidence)
     classes = np.fromiter(labels, np.int32, len(labels))
-    return LabelRow(row.path, classes, np.fromiter(labels.values(), np.float32, len(labels)))
+    return LabelRow(name, classes, np.fromiter(labels.values(), np.float32, len(labels)))
 
 
 def in_val(path: str, fraction: float) -> bool:
-    """Whether a picture belongs to this share of all: a function of its path alone."""
+    """Whether an image belongs to this share of all: a function of its path alone."""
     digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def _names(label: str, separator: str) -> tuple[str, ...]:
-    """The names of a path, from the root on."""
-    names = tuple(name.strip() for name in label.split(separator))
-    if not all(names):
-        raise ValueError(f"{label!r} has an empty name before or after {separator!r}; fill it in")
-    label.encode()  # a ValueError where JSON has hidden half a character in it
-    return names
 
 
 def _split_rule(
@@ -214,24 +240,43 @@ def _split_rule(
         raise PrepareError("give one of --split, --split-column and --val-fraction")
     check_split(split)
     if split_column is not None:
-        return lambda row: row.split or ""  # the writer refuses an empty one
+        return lambda row: (row.split or "").strip()  # the writer refuses an empty one
     return lambda row: "val" if in_val(row.path, val_fraction) else split
 
 
-def _write_rows(
-    writer: ManualDirWriter,
-    tables: Iterable[Path],
-    read: Callable[[Path], Iterable[TableRow]],
-    finder: ClassFinder,
-    split_of: Callable[[TableRow], str],
-) -> int:
-    """Writes all rows; returns how many have the path of an earlier one."""
-    paths = array("q")  # their hashes, 8 bytes each
-    for table in tables:
-        for row in read(table):
+class _Rows:
+    """Writes the rows of tables, one table after the other."""
+
+    def __init__(
+        self, writer: ManualDirWriter, finder: ClassFinder, aside: SetAside, *, keep_zeros: bool
+    ):
+        self._writer, self._finder, self._aside = writer, finder, aside
+        self._keep_zeros = keep_zeros
+        self._paths = array("q")  # their hashes, 8 bytes each
+
+    def write(self, plan: TablePlan, name_of: Callable[[str], str]) -> None:
+        """Writes a table; a row that cannot be used is set aside."""
+        path = plan.table.path
+        one_hot = set() if self._keep_zeros else {
+            normal(" ".join(name.split())) for name in plan.table.columns.one_hot
+        }  # fmt: skip
+
+        def set_aside(line: int, reason: str) -> None:
+            self._aside.add(BadRow(str(path), str(line), reason))
+
+        for row in plan.table.rows(set_aside):
+            # In a column a label, 0 is what a list says by leaving the class out.
+            labels = [one for one in row.labels if one[1] != 0 or one[0] not in one_hot]
             try:
-                writer.write(split_of(row), [label_row(row, finder)])
+                name = name_of(row.path)
+                found = label_row(row._replace(labels=labels), self._finder, name=name)
+                self._writer.write(plan.split_of(row), [found])
             except (ValueError, PrepareError) as error:
-                raise PrepareError(f"{table}:{row.line}: {error}") from error
-            paths.append(hash(row.path))
-    return len(paths) - len(np.unique(np.frombuffer(paths, np.int64)))
+                set_aside(row.line, str(error))
+                continue
+            self._aside.total += 1
+            self._paths.append(hash(name))
+
+    def repeated(self) -> int:
+        """How many rows have the name of an earlier one."""
+        return len(self._paths) - len(np.unique(np.frombuffer(self._paths, np.int64)))

@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from mlimages_jax.complete_file import complete_file
 from mlimages_jax.data.sources import Records, Shard, parse_record
+from mlimages_jax.escaping import tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, iter_label_list
@@ -272,7 +273,7 @@ def _write_classes(statistics: ListStatistics, path: Path) -> None:
     )  # fmt: skip
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in (_COLUMNS, *zip(*columns, strict=True)):
-            file.write("\t".join(map(str, row)) + "\n")
+            file.write(tsv_row(row))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

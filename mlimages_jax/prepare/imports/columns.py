@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which columns of a table hold the path, the labels and the split: by names, else by values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mlimages_jax.prepare.imports.delimited import is_image_path
+
+PATHS = (
+    "path", "file_name", "filename", "filepath", "file_path", "file", "image_path", "img_path",
+    "image_file", "image_name", "img_name", "image", "img", "image_id", "imageid", "id_code",
+    "images", "name", "id", "url", "image_url",
+)  # fmt: skip
+LABELS = (
+    "labels", "label", "tags", "tag", "classes", "class", "categories", "category", "class_name",
+    "classname", "label_name", "class_id", "target", "targets", "attributes", "species", "breed",
+    "objects", "finding labels",
+)  # fmt: skip
+SPLITS = ("split", "subset", "partition", "set", "dataset", "data set", "phase", "usage")
+SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val",
+               "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
+_CERTAIN_PATHS = PATHS[:5]  # a column with such a name is it, whatever its values look like
+KNOWN = (*PATHS, *LABELS, *SPLITS)
+TRUE, FALSE = {"true", "yes", "x", "y"}, {"false", "no", "n"}
+_NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
+
+
+class Columns(NamedTuple):
+    """What the columns of a table are.
+
+    Attributes:
+        path: of the image.
+        labels: columns whose values are labels.
+        one_hot: columns that are labels, with a number for every image.
+        split: that says which split an image belongs to.
+        why: for people.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    one_hot: tuple[str, ...]
+    split: str | None
+    why: str
+
+
+def choose_columns(
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+    *,
+    path: str | None = None,
+    labels: Sequence[str] = (),
+    split: str | None = None,
+    find_split: bool = False,
+) -> Columns:
+    """Decides what each column is.
+
+    Args:
+        names: of the columns.
+        rows: some of the table.
+        path: what somebody has said about it; None: found.
+        labels: likewise; columns of numbers between 0 and 1 are one-hot where there are several.
+        split: likewise; None: there is none, unless it is to be found.
+        find_split: look for a column with the words train, val and test.
+
+    Raises:
+        ValueError: a column is missing, occurs twice or cannot be found; lists what there is.
+    """
+    for name in filter(None, (path, *labels, split)):
+        _check_name(name, names)
+    if split is None and find_split:
+        split = _find_split(names, rows)
+    path_column = path or _find_path([name for name in names if name not in labels], rows)
+    rest = [name for name in names if name not in (path_column, split)]
+    chosen, why = (list(labels), "as asked") if labels else _find_labels(rest, rows)
+    if path_column is None or not chosen:
+        what = "path" if path_column is None else "labels"
+        option = "--path-column" if path_column is None else "--label-columns"
+        columns = ", ".join(map(repr, names)) or "none"
+        raise ValueError(
+            f"the table lacks {what}, and no other column looks like it; its columns are "
+            f"{columns[:400]}: say which it is with {option} NAME"
+        )
+    for name in (path_column, *chosen):
+        _check_name(name, names)
+    one_hot = [name for name in chosen if len(chosen) > 1 and _is_one_hot(name, rows)]
+    if rows and 0 < len(one_hot) < len(chosen):
+        texts = [name for name in chosen if name not in one_hot]
+        why += f"; {', '.join(map(repr, texts[:5]))} hold names, the others 0 and 1"
+    return Columns(
+        path_column, tuple(n for n in chosen if n not in one_hot), tuple(one_hot), split, why
+    )
+
+
+def number_of(value: object) -> float | None:
+    """The number that a cell means: 1, 0.5, "0,5", TRUE, no; None if it is none."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    text = str(value).strip().lower() if isinstance(value, str) else ""
+    if text in TRUE or text in FALSE:
+        return float(text in TRUE)
+    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else None
+
+
+def _check_name(name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise ValueError(
+            f"the table lacks {name}; its columns are {', '.join(map(repr, names))[:400]}"
+        )
+    if f"{name} (2)" in names:
+        raise ValueError(
+            f"the column {name!r} occurs twice: rename one, or choose another with --path-column "
+            "or --label-columns"
+        )
+
+
+def _cells(name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
+    """What a column says, without what it leaves empty."""
+    cells = (row.get(name) for row in rows)
+    return [cell for cell in cells if cell is not None and cell != "" and cell == cell]
+
+
+def _find_path(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
+    def share(name: str) -> float:
+        cells = _cells(name, rows)
+        paths = [cell["path"] if isinstance(cell, dict) and "path" in cell else cell
+                 for cell in cells]  # fmt: skip
+        return sum(map(is_image_path, paths)) / max(1, len(cells))
+
+    by_name = _by_name(names, PATHS)
+    if by_name and by_name[0].strip().lower() in _CERTAIN_PATHS:
+        return by_name[0]
+    like_paths = [name for name in (*by_name, *names) if share(name) >= 0.5]
+    return next(iter([*like_paths, *by_name]), None)
+
+
+def _find_labels(
+    names: Sequence[str], rows: Sequence[Mapping[str, object]]
+) -> tuple[list[str], str]:
+    by_name = _by_name(names, LABELS)
+    if by_name:
+        return by_name[:1], "by its name"
+    one_hot = [name for name in names if _is_one_hot(name, rows)]
+    if len(one_hot) > 1:
+        return one_hot, "they hold 0 and 1"
+    return (list(names), "it is the only other one") if len(names) == 1 else ([], "")
+
+
+def _find_split(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
+    for name in _by_name(names, SPLITS):
+        cells = _cells(name, rows)
+        if cells and all(str(cell).strip().lower() in SPLIT_WORDS for cell in cells):
+            return name
+    return None
+
+
+def _by_name(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names among those known, in the order of the latter."""
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    return [lower[name] for name in known if name in lower]
+
+
+def _is_one_hot(name: str, rows: Sequence[Mapping[str, object]]) -> bool:
+    cells = _cells(name, rows)
+    numbers = [number_of(cell) for cell in cells]
+    return bool(cells) and all(n is not None and (n == -1 or 0 <= n <= 1) for n in numbers)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tables of delimited text: the delimiter and the header are found, rows come as mappings.
+
+A quote that is opened and never closed makes the reader take all lines up to the next quote for one
+field. Such rows are complete and wrong, so lines inside a field are looked at: where they are rows
+by themselves, the quote was not meant to reach that far, and the file is refused with its line.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.text_lines import Lines, check_decoded
+
+DELIMITERS = ",;\t|"
+SAMPLE_LINES = 200
+_IMAGE = re.compile(
+    r"\.(jpe?g|jfif|png|gif|webp|bmp|tiff?|avif|heic|heif|ppm|pgm|jp2|ico)$", re.IGNORECASE
+)
+_EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # the first line that Excel understands
+_FIELD_LIMIT = 1 << 24
+
+
+class Record(NamedTuple):
+    """A row.
+
+    Attributes:
+        line: where it begins, from 1.
+        values: by column; None: the row is unusable.
+        error: why.
+    """
+
+    line: int
+    values: dict[str, object] | None
+    error: str = ""
+
+
+class Format(NamedTuple):
+    """How a table is written.
+
+    Attributes:
+        delimiter: between its columns.
+        columns: their names; "column 2" for what has none, "a (2)" for the second "a".
+        has_header: whether the first row holds them.
+    """
+
+    delimiter: str
+    columns: tuple[str, ...]
+    has_header: bool
+
+
+def is_image_path(text: object) -> bool:
+    """Whether a text ends like the name of an image file, or of one on the web."""
+    return isinstance(text, str) and bool(_IMAGE.search(text.strip().partition("?")[0]))
+
+
+def find_format(
+    path: Path,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    known: Sequence[str] = (),
+) -> Format:
+    """Looks at the first lines of a table.
+
+    Args:
+        path: of the table.
+        encoding: as for `text_lines.open_text`.
+        delimiter: if somebody has said so.
+        known: names of columns that a header may be known by.
+
+    Raises:
+        PrepareError: it is empty.
+    """
+    lines = list(Lines(path, encoding=encoding, limit=SAMPLE_LINES))
+    if lines and (hint := _EXCEL_HINT.fullmatch(lines[0].lstrip("\ufeff"))):
+        delimiter = delimiter or hint[1]
+        lines = lines[1:]
+    if delimiter is None:
+        scores = [(*_score(lines, one, known), -i) for i, one in enumerate(DELIMITERS)]
+        delimiter = DELIMITERS[-max(scores)[-1]]
+    elif len(delimiter) != 1:
+        raise PrepareError(f"--delimiter {delimiter!r} is not one character")
+    first = next(iter(_parsed(lines, delimiter)), None)
+    if first is None:
+        raise PrepareError(f"{path}:1: the table is empty; it begins with the names of its columns")
+    has_header = not any(map(is_image_path, first))
+    names = [name.strip() for name in first] if has_header else [""] * len(first)
+    if has_header and len(names) > 1 and not names[-1]:
+        rows = _parsed(lines, delimiter)[1:]
+        if all(len(row) < len(names) or not row[len(names) - 1].strip() for row in rows):
+            names = names[:-1]  # a delimiter at the end of every line is no column
+    return Format(delimiter, _unique(names), has_header)
+
+
+def read_records(
+    path: Path, form: Format, *, encoding: str | None = None, limit: int | None = None
+) -> Iterator[Record]:
+    """Yields the rows below the header; empty ones are none.
+
+    Args:
+        path: of the table.
+        form: from `find_format`.
+        encoding: as there.
+        limit: stop after so many lines; None: never.
+
+    Raises:
+        PrepareError: a quote is not closed, with the line that it stands in.
+    """
+    lines = Lines(path, encoding=encoding, limit=limit)
+    csv.field_size_limit(_FIELD_LIMIT)
+    reader = csv.reader(lines, delimiter=form.delimiter, skipinitialspace=True, strict=True)
+    headers = int(form.has_header)
+    while True:
+        lines.recent.clear()
+        begin = lines.number + 1
+        try:
+            row, error = next(reader), ""
+        except StopIteration:
+            return
+        except csv.Error as problem:
+            if len(lines.recent) > 1 or "end of data" in str(problem):
+                if limit is not None and lines.number >= limit:
+                    return  # the sample ends within a field
+                raise _unclosed(path, begin, lines.number) from problem
+            row, error = _without_blanks_behind_quotes(lines.recent[0], form.delimiter, problem)
+        if begin == 1 and _EXCEL_HINT.fullmatch("".join(lines.recent).lstrip("\ufeff")):
+            continue
+        if not error and not any(field.strip() for field in row):
+            continue
+        if headers:
+            headers = 0
+            _check_header(path, begin, row, error)
+            continue
+        _check_quotes(path, begin, lines.recent, row, form)
+        yield _record(begin, row, error, form)
+
+
+def _without_blanks_behind_quotes(
+    line: str, delimiter: str, problem: csv.Error
+) -> tuple[list[str], str]:
+    """Reads a line again that is refused for `"a" ,b`; returns the row, or why it stays refused."""
+    mended = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|$)', '"', line.rstrip("\n"))
+    try:
+        return next(
+            csv.reader([mended], delimiter=delimiter, skipinitialspace=True, strict=True)
+        ), ""
+    except csv.Error:
+        return [], f'{problem}; a quote inside a quoted text is written twice: ""'
+
+
+def _check_header(path: Path, line: int, row: Sequence[str], error: str) -> None:
+    try:
+        check_decoded("".join(row))
+    except ValueError as problem:
+        error = str(problem)
+    if error:
+        raise PrepareError(f"{path}:{line}: {error}")
+
+
+def _record(line: int, row: list[str], error: str, form: Format) -> Record:
+    count = len(form.columns)
+    if not error and len(row) != count and any(field.strip() for field in row[count:]):
+        error = (
+            f"{len(row)} columns where the header has {count}; put a text with "
+            f'{form.delimiter!r} into quotes: "a{form.delimiter}b"'
+        )
+    if not error and len(row) < count:
+        error = f"{len(row)} columns where the header has {count}; is the line complete?"
+    if not error:
+        try:
+            check_decoded("".join(row))
+        except ValueError as problem:
+            error = str(problem)
+    if error:
+        return Record(line, None, error)
+    return Record(line, dict(zip(form.columns, row, strict=False)))
+
+
+def _check_quotes(
+    path: Path, begin: int, lines: Sequence[str], row: Sequence[str], form: Format
+) -> None:
+    """Refuses a row over several lines of which one is a row by itself."""
+    if len(lines) < 2:
+        return
+    suffixes = {_suffix(field) for field in row} - {None}
+    for inner in lines[1:]:
+        fields = next(iter(_parsed([inner], form.delimiter)), [])
+        looks_alike = len(fields) >= len(form.columns) > 1
+        if looks_alike and (any(map(is_image_path, fields)) or not suffixes):
+            raise _unclosed(path, begin, begin + len(lines) - 1)
+
+
+def _unclosed(path: Path, begin: int, end: int) -> PrepareError:
+    return PrepareError(
+        f"{path}:{begin}: a quote is opened here and not closed before line {end}, so all between "
+        'would be one field; close it, or remove it (inside quotes write "")'
+    )
+
+
+def _suffix(field: str) -> str | None:
+    match = _IMAGE.search(field.strip())
+    return match[0].lower() if match else None
+
+
+def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The rows of some lines, each line by itself; empty ones are none."""
+    rows = []
+    for line in lines:
+        try:
+            row = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+        except (csv.Error, StopIteration):
+            continue
+        if any(field.strip() for field in row):
+            rows.append([field.lstrip("\ufeff") for field in row])
+    return rows
+
+
+def _score(lines: Sequence[str], delimiter: str, known: Sequence[str]) -> tuple[int, float, int]:
+    """How well a delimiter fits: known names in the first row, image paths, rows of one length."""
+    rows = _parsed(lines, delimiter)
+    if not rows:
+        return 0, 0.0, 0
+    width = len(rows[0])
+    same = sum(len(row) == width or not any(row[width:]) for row in rows) / len(rows)
+    paths = sum(any(map(is_image_path, row)) for row in rows[1:] or rows) / len(rows)
+    return len(_among(rows[0], known)), (same + paths) * (width > 1), min(width, 2)
+
+
+def _among(names: Sequence[str], known: Sequence[str]) -> set[str]:
+    return {name.strip().lower() for name in names} & {name.lower() for name in known}
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    result = []
+    for i, name in enumerate(names, start=1):
+        name = name or f"column {i}"
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(result)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The classes of tables: those that their labels name, or those of a dictionary."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.same_names import normal
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
+from mlimages_jax.prepare.imports.table_rows import Table
+
+_PATH = " > "  # between the names in the id of a collected class
+
+
+class ClassFinder:
+    """Finds the class that a label means: by id, else by whole name, else by one of its synonyms.
+
+    Args:
+        hierarchy: the classes.
+        separator: between the names of a label that is a path, such as "animal > dog".
+    """
+
+    def __init__(self, hierarchy: Hierarchy, *, separator: str):
+        self._hierarchy = hierarchy
+        self._separator = separator
+        self._of_id = {normal(id_): i for i, id_ in enumerate(hierarchy.ids)}
+        self._of_name: dict[str, set[int]] = defaultdict(set)
+        self._of_synonym: dict[str, set[int]] = defaultdict(set)
+        for i, name in enumerate(map(normal, hierarchy.names)):
+            self._of_name[name].add(i)
+            for synonym in name.split(","):
+                self._of_synonym[synonym.strip()].add(i)
+        self._found: dict[str, int] = {}
+
+    def find(self, label: str) -> int:
+        """Returns the class index.
+
+        Raises:
+            ValueError: no class has this id or name, or several have the name.
+        """
+        if label not in self._found:
+            self._found[label] = self._find(label)
+        return self._found[label]
+
+    def _find(self, label: str) -> int:
+        for id_ in (label, _PATH.join(_names(label, self._separator))):
+            if id_ in self._of_id:
+                return self._of_id[id_]
+        classes = self._of_name.get(label) or self._of_synonym.get(label) or set()
+        if not classes:
+            raise ValueError(
+                f"no class has the id or name {label!r}; correct it, or add it to the dictionary"
+            )
+        if len(classes) > 1:
+            ids = ", ".join(self._hierarchy.ids[i] for i in sorted(classes))
+            raise ValueError(f"{label!r} is the name of several classes; give an id: {ids}")
+        return next(iter(classes))
+
+
+def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
+    """Reads all labels; the classes are they and what their paths name above them.
+
+    The id of a class is its path, the name what is last in it. Classes are sorted by path, each
+    after its parent, so that the order of the rows has no influence. Bad rows are passed over.
+
+    Raises:
+        PrepareError: there are no labels.
+    """
+    seen: set[str] = set()
+    classes: set[tuple[str, ...]] = set()
+    bad = SetAside()
+    for table in tables:
+
+        def set_aside(line: int, reason: str, path: Path = table.path) -> None:
+            bad.add(BadRow(str(path), str(line), reason))
+
+        columns = [normal(" ".join(name.split())) for name in table.columns.one_hot]
+        rows = ((row.line, label) for row in table.rows(set_aside) for label, _ in row.labels)
+        # A column a label is a class also where no image shows it.
+        for line, label in itertools.chain(((1, name) for name in columns), rows):
+            if label not in seen:
+                seen.add(label)
+                try:
+                    names = _names(label, separator)
+                except ValueError as error:
+                    set_aside(line, str(error))
+                else:
+                    classes.update(names[:depth] for depth in range(1, len(names) + 1))
+    if not classes:
+        bad.check()  # tells what is wrong with the rows, where there are any
+        raise PrepareError("the tables name no labels, and there is no --dictionary; give one")
+    order = sorted(classes)
+    place = {names: i for i, names in enumerate(order)}
+    parents = np.array([place.get(names[:-1], -1) for names in order], np.int32)
+    ids = tuple(_PATH.join(names) for names in order)
+    return Hierarchy(ids, tuple(names[-1] for names in order), parents)
+
+
+def _names(label: str, separator: str) -> tuple[str, ...]:
+    """The names of a path, from the root on."""
+    names = tuple(name.strip() for name in label.split(separator))
+    if not all(names):
+        raise ValueError(f"{label!r} has an empty name before or after {separator!r}; fill it in")
+    label.encode()  # a ValueError where JSON has hidden half a character in it
+    return names

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a data set stores of its images: the options that have a folder of their own."""
+
+import dataclasses
+from typing import get_args
+
+import tensorflow_datasets as tfds
+
+from mlimages_jax.data.decode import Chroma, Orientation
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Config(tfds.core.BuilderConfig):
+    """What is stored; each choice has a folder of its own.
+
+    Attributes:
+      labels: `released`: as in the list; `closed`: with all ancestors of every class.
+      short_side: Larger pictures are shrunk to this shorter side; None: stored as they came.
+      chroma: Of pictures that are encoded anew: `444`, or `420` to halve the colours' resolution,
+        see `mlimages_jax.data.decode.stored_jpeg`.
+      orientation: `exif`: images are turned upright as their EXIF data say; `stored`: they are not.
+      name: Derived from these if empty, e.g. `closed_320`, `released_original`,
+        `released_320_chroma420`, `released_320_stored`.
+    """
+
+    name: str = ""
+    labels: str = "released"
+    short_side: int | None = (
+        320  # the smallest crop of pretraining, 70% of the area, stays over 224
+    )
+
+    chroma: Chroma = "444"
+    orientation: Orientation = "exif"
+
+    def __post_init__(self) -> None:
+        if self.chroma not in get_args(Chroma):
+            raise ValueError(f"chroma={self.chroma!r} is neither '444' nor '420'")
+        if self.orientation not in get_args(Orientation):
+            raise ValueError(f"orientation={self.orientation!r} is neither 'exif' nor 'stored'")
+        if self.labels not in ("released", "closed"):
+            raise ValueError(f"labels={self.labels!r} is neither 'released' nor 'closed'")
+        if self.short_side is not None and self.short_side < 1:
+            raise ValueError(f"short_side={self.short_side} is not a number of pixels: 1 or more")
+        self.name = self.name or f"{self.labels}_{self.short_side or 'original'}"
+        if self.chroma != "444" and not self.name.endswith(self.chroma):
+            self.name += f"_chroma{self.chroma}"
+        # The default of the class has no suffix: sets had these names before there was a choice.
+        if self.orientation != type(self).orientation and not self.name.endswith(self.orientation):
+            self.name += f"_{self.orientation}"

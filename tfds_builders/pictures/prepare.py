@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From the options of a command to a finished set."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from . import beam
+from .builder import PictureBuilder
+
+
+def prepare(
+    builder: PictureBuilder,
+    manual_dir: str | Path,
+    *,
+    num_shards: int | None,
+    beam_options: list[str] | None,
+    overwrite: bool,
+) -> Path:
+    """Build the data set if it is not there, as described at `ml_images.build`.
+
+    Returns:
+      The folder that holds the finished data set.
+
+    Raises:
+      OSError: The folder of data sets cannot be written to.
+    """
+    folder = Path(builder.data_path)
+    if overwrite or not folder.exists():
+        _check_writable(Path(builder.data_dir_root))
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=os.fspath(manual_dir),
+            num_shards=num_shards,
+            beam_options=None if beam_options is None else beam.pipeline_options(beam_options),
+            try_download_gcs=False,
+            download_mode=(
+                tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+                if overwrite
+                else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+            ),
+        )
+    )
+    return folder
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        message = f"{error.strerror}: {folder} cannot be written to; give another data_dir"
+        raise OSError(error.errno, message) from error
