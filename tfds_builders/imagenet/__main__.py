@@ -26,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="turn images upright as their EXIF data say, or leave them as they are stored"
         " (default: exif for your own classes; stored for ImageNet, as the original)")  # fmt: skip
     add("--splits", default="train,val", help="train, val or train,val (default)")
+    add(
+        "--val_share",
+        type=float,
+        help="of classes of your own without a val/, as in"
+        " `python -m tfds_builders.image_folder`, which is the command for them",
+    )
     add("--subset", action="store_true",
         help="allow archives with fewer classes and pictures than ImageNet has")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -38,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         orientation=options.orientation,
         short_side=options.short_side or None,
         splits=splits,
+        val_share=options.val_share,
         subset=options.subset,
     )
 

@@ -5,17 +5,19 @@ import io
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import scipy.io
 
+from mlimages_jax import text_files
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 from . import manual_files
 
 _KIT_META = "data/meta.mat"
 _KIT_TRUTH = f"data/{manual_files.TRUTH}"
+_MAPPINGS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 
@@ -35,15 +37,53 @@ def read_names(manual_dir: Path) -> dict[str, str]:
     Raises:
       ValueError: A line of that file is no class and name.
     """
-    dictionary = manual_dir / "dictionary.txt"
-    if dictionary.is_file():
+    folders = manual_files.around(manual_dir)
+    if dictionary := manual_files.first_of(folders, ["dictionary.txt"]):
         hierarchy = Hierarchy.from_file(dictionary)
         return dict(zip(hierarchy.ids, hierarchy.names, strict=True))
-    mapping = manual_dir / "LOC_synset_mapping.txt"
-    if mapping.is_file():
+    if mapping := manual_files.first_of(folders, _MAPPINGS):
         return _read_mapping(mapping)
-    kit = manual_dir / manual_files.DEVKIT
-    return dict(_read_kit(kit).values()) if kit.is_file() else {}
+    kit = manual_files.first_of(folders, [manual_files.DEVKIT])
+    return dict(_read_kit(kit).values()) if kit else {}
+
+
+def read_truth_by_name(path: Path) -> dict[str, str] | None:
+    """The class id by the name of the picture without its suffix; None: the file goes by number.
+
+    Raises:
+      ValueError: A line is no name and class.
+    """
+    if path.name == manual_files.DEVKIT:
+        return None
+    lines = text_files.read_text(path).splitlines()
+    parse = _parse_solution if path.name == manual_files.SOLUTION else _parse_named
+    start = 1 if path.name == manual_files.SOLUTION else 0
+    if parse is _parse_named and all(len(line.split()) < 2 for line in lines):
+        return None
+    truth = {}
+    for number, line in enumerate(lines[start:], start=start + 1):
+        if line.strip():
+            name, one = parse(line)
+            if not _WORDNET_ID.fullmatch(one):
+                raise ValueError(
+                    f"{path}:{number}: {line[:80]!r} is no file and WordNet id such as n01440764"
+                )
+            truth[PurePosixPath(name).stem] = one
+    if not truth:
+        raise ValueError(f"{path} is empty: get it anew")
+    return truth
+
+
+def _parse_solution(line: str) -> tuple[str, str]:
+    """Such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
+    name, _, boxes = line.partition(",")
+    return name.strip(), (boxes.split() or [""])[0]
+
+
+def _parse_named(line: str) -> tuple[str, str]:
+    """Such as val_0.JPEG, n03444034 and a box, between tabs or blanks."""
+    name, one, *_ = [*line.split("\t" if "\t" in line else None), ""]
+    return name.strip(), one.strip()
 
 
 def read_truth(path: Path) -> list[str]:
@@ -59,7 +99,7 @@ def read_truth(path: Path) -> list[str]:
         text = _read_member(path, _KIT_TRUTH).decode()
         kit = path
     else:
-        text = path.read_text(encoding="utf-8")
+        text = text_files.read_text(path)
         kit = path.with_name(manual_files.DEVKIT)
     words = text.split()
     if not words:
@@ -87,8 +127,8 @@ def _checked_ids(path: Path, lines: list[str]) -> list[str]:
 
 def _read_mapping(path: Path) -> dict[str, str]:
     names = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        one, _, name = line.strip().partition(" ")
+    for number, line in enumerate(text_files.read_text(path).splitlines(), start=1):
+        one, _, name = line.strip().partition("\t" if "\t" in line else " ")
         if line.strip() and not name.strip():
             raise ValueError(f"{path}:{number}: {line[:80]!r} is no class id, a space and its name")
         if one:

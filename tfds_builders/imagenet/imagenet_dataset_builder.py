@@ -18,10 +18,11 @@ from tfds_builders.pictures.builder import PictureBuilder
 from tfds_builders.pictures.content import Content
 from tfds_builders.pictures.prepare import prepare
 
-from . import classes, manual_files
+from . import classes, manual_files, own_classes
 from .listing import Listing, list_pictures
 
 SPLITS = ("train", "val")
+OWN_SPLITS = (*SPLITS, "test")
 NUM_CLASSES = 1_000
 NUM_PICTURES = {"train": 1_281_167, "val": 50_000}
 
@@ -81,36 +82,66 @@ class Builder(PictureBuilder):
 
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
         manual_dir = Path(dl_manager.manual_dir)
+        listings, paths = self._listings(manual_dir)
+        ids = set(next(iter(listings.values())).classes)
+        hierarchy = classes.flat_hierarchy(ids, classes.read_names(manual_dir))
+        _check_classes(listings, hierarchy, paths)
+        return Content(
+            hierarchy=hierarchy,
+            lists={
+                split: _label_list(listing, hierarchy, paths[split])
+                for split, listing in listings.items()
+            },
+            places={split: listing.places for split, listing in listings.items()},
+        )
+
+    def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
+        """The pictures of each split, and where they come from, for messages."""
         sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
         listings = {}
         for split, source in sources.items():
             listings[split] = list_pictures(source, subset=self.subset)
             if not source.path.is_dir() and not self.subset:
                 _check_counts(listings[split], split, source.path)
-        ids = set(listings[self.splits[0]].classes)
-        hierarchy = classes.flat_hierarchy(ids, classes.read_names(manual_dir))
-        _check_classes(listings, hierarchy, sources)
-        return Content(
-            hierarchy=hierarchy,
-            lists={
-                split: _label_list(listing, hierarchy, sources[split].path)
-                for split, listing in listings.items()
-            },
-            places={split: listing.places for split, listing in listings.items()},
-        )
+        return listings, {split: source.path for split, source in sources.items()}
 
 
 class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
-    """The same for folders of people's own classes."""
+    """The same for folders of people's own classes, see `own_classes.LAYOUT`.
+
+    Attributes:
+      splits: Some of train, val and test; empty: those that are there.
+      val_share: See `own_classes.OwnImages`.
+    """
 
     name = "own_classes"  # TFDS would derive one; every set is given its own
     pkg_dir_path = Builder.pkg_dir_path
     BUILDER_CONFIGS: ClassVar[list[Config]] = [OwnConfig()]
 
+    def __init__(
+        self, *, splits: Sequence[str] = (), val_share: float | None = None, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        self.splits = _checked_splits(splits, OWN_SPLITS) if splits else ()
+        self.val_share = val_share
 
-def is_own(manual_dir: Path, splits: Sequence[str] = SPLITS) -> bool:
-    """Whether the first split is a folder of classes of other names than ImageNet's."""
-    path = manual_files.find_source(manual_dir, _checked_splits(splits)[0]).path
+    def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
+        splits = self.splits or None
+        found = own_classes.OwnImages(manual_dir, splits=splits, val_share=self.val_share)
+        return found.listings, found.paths
+
+
+def is_own(manual_dir: Path, splits: Sequence[str] | None = SPLITS) -> bool:
+    """Whether there is a folder of classes of other names than ImageNet's.
+
+    Raises:
+      FileNotFoundError: There is neither an archive nor a folder.
+    """
+    if not manual_files.find_splits(manual_dir):
+        folder = own_classes.class_folder(manual_dir)
+        if folder is not None:
+            return True
+    path = manual_files.find_source(manual_dir, _checked_splits(splits or SPLITS)[0]).path
     if not path.is_dir():
         return False
     folders = [entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."]
@@ -125,7 +156,9 @@ def build(
     short_side: int | None = None,
     chroma: Chroma = "444",
     orientation: Orientation | None = None,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] | None = SPLITS,
+    val_share: float | None = None,
+    own: bool | None = None,
     subset: bool = False,
     num_shards: int | None = None,
     max_skipped: float | None = None,
@@ -143,7 +176,9 @@ def build(
       chroma: See `Config`.
       orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
         ids, and `exif` for folders of other classes. The other choice has a folder of its own.
-      splits: train, val or both.
+      splits: train, val or both; of own classes None takes those that are there, also test.
+      val_share: Of own classes without a val/, see `own_classes.OwnImages`.
+      own: Whether these are classes of one's own; None: by their names, see `is_own`.
       subset: Archives may hold fewer classes and pictures than ImageNet has.
       num_shards: As for `ml_images.build`, like all that follow.
       max_skipped: Likewise.
@@ -160,18 +195,25 @@ def build(
       StaleSetError: A ValueError: the finished set was built from other input or options.
       ValueError: A bad option, a file that is not what it should be, or too many unusable pictures.
     """
-    for split in _checked_splits(splits):
-        manual_files.find_source(Path(manual_dir), split)  # before anything is created
-    own = is_own(Path(manual_dir), splits)
+    own = is_own(Path(manual_dir), splits) if own is None else own
+    if own:
+        own_classes.check_folder(Path(manual_dir))
+    else:
+        if val_share is not None:
+            raise ValueError("val_share is for classes of your own: ImageNet has a val of its own")
+        for split in _checked_splits(splits or SPLITS):
+            manual_files.find_source(Path(manual_dir), split)  # before anything is created
     config_class, builder_class = (OwnConfig, OwnBuilder) if own else (Config, Builder)
+    options = {"val_share": val_share} if own else {}
     chosen = {} if orientation is None else {"orientation": orientation}
     config = config_class(short_side=short_side, chroma=chroma, **chosen)
     builder = builder_class(
         name=name,
-        splits=splits,
+        splits=splits or (),
         subset=subset,
         max_skipped=max_skipped,
         num_workers=num_workers,
+        **options,
         config=builder_class.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
     )
@@ -184,10 +226,11 @@ def build(
     )
 
 
-def _checked_splits(splits: Sequence[str]) -> tuple[str, ...]:
-    if not splits or not set(splits) <= set(SPLITS):
-        raise ValueError(f"splits={','.join(splits)!r}: give train, val, or train,val")
-    return tuple(split for split in SPLITS if split in splits)
+def _checked_splits(splits: Sequence[str], possible: Sequence[str] = SPLITS) -> tuple[str, ...]:
+    if not splits or not set(splits) <= set(possible):
+        choice = "train, val, or train,val" if possible == SPLITS else "some of train,val,test"
+        raise ValueError(f"splits={','.join(splits)!r}: give {choice}")
+    return tuple(split for split in possible if split in splits)
 
 
 def _check_counts(listing: Listing, split: str, path: Path) -> None:
@@ -203,15 +246,15 @@ def _check_counts(listing: Listing, split: str, path: Path) -> None:
 def _check_classes(
     listings: Mapping[str, Listing],
     hierarchy: Hierarchy,
-    sources: Mapping[str, manual_files.Source],
+    paths: Mapping[str, Path],
 ) -> None:
     """Refuses a class that is in the second split only: nothing could learn it."""
     for split, listing in listings.items():
         unknown = sorted(set(listing.classes) - set(hierarchy.ids))
         if unknown:
             raise ValueError(
-                f"{len(unknown):,} classes of {sources[split].path}, such as {unknown[0]!r}, are"
-                f" missing from {sources[SPLITS[0]].path}: add their pictures there, or remove"
+                f"{len(unknown):,} classes of {paths[split]}, such as {unknown[0]!r}, are"
+                f" missing from {next(iter(paths.values()))}: add their pictures there, or remove"
                 f" them from {split}"
             )
 

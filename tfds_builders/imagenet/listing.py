@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of a split with their classes: of a folder, or of an archive."""
+"""The pictures of a split with their classes: of a folder, or of archives."""
 
 import collections
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from mlimages_jax.data import archives
-from tfds_builders.pictures.places import Folder, Places, TarArchive
+from mlimages_jax.data import archives, image_folders
+from mlimages_jax.labels.image_names import encode_name
+from mlimages_jax.labels.same_names import normal
+from tfds_builders.pictures.places import Folder, Place, Places, TarArchive
 
 from . import manual_files
-from .classes import read_truth
+from .classes import read_truth, read_truth_by_name
+from .unpacked import unpacked
 
 _SHOWN_FOLDERS = 3
 _NUMBER = re.compile(r"([0-9]+)\.[A-Za-z]+")  # ILSVRC2012_val_00000001.JPEG
+# n01440764_10026_n01440764.JPEG, ILSVRC2012_val_00000001_n01751748.JPEG; n01440764_10026.JPEG
+_CLASS_IN_NAME = (
+    re.compile(r"_(n[0-9]{8})\.[A-Za-z]+$"),
+    re.compile(r"^(n[0-9]{8})_[0-9]+\.[A-Za-z]+$"),
+)
 
 
 class Listing(NamedTuple):
@@ -35,6 +43,28 @@ class Listing(NamedTuple):
     places: Places
 
 
+class Archives(NamedTuple):
+    """Pictures inside several tar files, one after the other.
+
+    Attributes:
+      parts: The tar files.
+      ends: int64 [N], the number of the first picture that is not in each of them or before.
+    """
+
+    parts: tuple[TarArchive, ...]
+    ends: np.ndarray
+
+    def place(self, number: int, name: str) -> Place:
+        """See `Places`."""
+        part = int(np.searchsorted(self.ends, number, side="right"))
+        start = int(self.ends[part - 1]) if part else 0
+        return self.parts[part].place(number - start, name)
+
+    def fingerprint(self) -> str:
+        """See `Places`."""
+        return "; ".join(part.fingerprint() for part in self.parts)
+
+
 def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
     """Find all pictures of a split.
 
@@ -46,15 +76,31 @@ def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
       ValueError: The archive or the folder is not built as it should be; says how.
     """
     if source.path.is_dir():
-        return _list_folder(source.path)
+        return _list_folder(source, subset=subset)
+    listings = [
+        _list_archive(source._replace(path=unpacked(path)), subset=subset)
+        for path in (source.path, *source.more)
+    ]
+    if len(listings) == 1:
+        return listings[0]
+    parts = tuple(one.places for one in listings if isinstance(one.places, TarArchive))
+    return Listing(
+        [name for one in listings for name in one.names],
+        [class_ for one in listings for class_ in one.classes],
+        Archives(parts, np.cumsum([len(one.names) for one in listings])),
+    )
+
+
+def _list_archive(source: manual_files.Source, *, subset: bool) -> Listing:
     members = _members(source.path)
     if not members:
         raise ValueError(f"{source.path}: there is no picture in it; is it the right archive?")
+    names = [member.name for member in members]
     if source.labels is not None:
-        members = _by_number(members, source.path)
-        classes = _classes_by_number(members, source, subset=subset)
+        chosen, classes = _classes_by_file(names, source, subset=subset)
+        members = [members[i] for i in chosen]
     else:
-        classes = [_folder_of(member, source.path) for member in members]
+        classes = [_class_in_name(name) or _folder_of(name, source.path) for name in names]
     places = TarArchive(
         source.path,
         np.array([member.offset for member in members], np.int64),
@@ -63,83 +109,138 @@ def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
     return Listing([member.name for member in members], classes, places)
 
 
-def _list_folder(folder: Path) -> Listing:
-    """Files directly below one folder a class; what begins with a dot is no picture."""
-    names, classes = [], []
-    for class_folder in _visible(folder):
-        if not class_folder.is_dir():
-            raise ValueError(
-                f"{class_folder.path} is no folder: {folder} holds one folder a class, and those"
-                " the pictures"
-            )
-        pictures = _visible(Path(class_folder.path))
-        if not pictures:
-            raise ValueError(
-                f"the class {class_folder.name} has no pictures: put some into"
-                f" {class_folder.path}, or remove it"
-            )
-        for picture in pictures:
-            if picture.is_dir():
-                raise ValueError(
-                    f"{picture.path} is a folder: the pictures of a class lie directly in its own"
-                )
-            names.append(f"{class_folder.name}/{picture.name}")
-            classes.append(class_folder.name)
-    if not names:
-        raise ValueError(f"{folder} holds no folders: make one for each class")
-    return Listing(names, classes, Folder(folder))
+def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
+    """The images below one folder a class, or of one folder and a file that tells their classes."""
+    folder = source.path
+    images, ignored = image_folders.list_images(folder)
+    in_folders = [path for path in images if "/" in path]
+    top = {path.partition("/")[0] for path in in_folders}
+    if top <= {"images"} or len(images) > 2 * len(in_folders):
+        flat = _list_flat(images, source, subset=subset)
+        if flat is not None:
+            return flat
+    _check_folders(folder, top | set(ignored))  # folders of systems are counted by their names
+    if not in_folders:
+        raise ValueError(
+            f"{folder} holds no folders with images: make one for each class"
+            + (f", or put {manual_files.SOLUTION} or another file that says the class of each"
+               " image beside it" if images else "")
+        )  # fmt: skip
+    ignored["image beside the class folders"] += len(images) - len(in_folders)
+    if text := image_folders.describe_ignored(+ignored):
+        logging.info("%s: %s", folder, text)
+    classes = [normal(encode_name(path.partition("/")[0])) for path in in_folders]
+    return Listing([encode_name(path) for path in in_folders], classes, Folder(folder))
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+def _list_flat(
+    images: Sequence[str], source: manual_files.Source, *, subset: bool
+) -> Listing | None:
+    """Images in one folder, whose classes their names tell, or a file beside them."""
+    if source.labels is None:
+        found = [_class_in_name(PurePosixPath(path).name) for path in images]
+        if not images or not all(found):
+            return None
+        return Listing(
+            [encode_name(path) for path in images],
+            [one for one in found if one],
+            Folder(source.path),
+        )
+    chosen, classes = _classes_by_file(images, source, subset=subset)
+    return Listing([encode_name(images[i]) for i in chosen], classes, Folder(source.path))
+
+
+def _check_folders(folder: Path, known: set[str]) -> None:
+    """Refuses a class without images: it may have been forgotten to fill it."""
     with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(visible, key=lambda entry: entry.name)
+        names = [
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+        ]
+    for name in sorted(names):
+        if name not in known:
+            path = folder / name
+            raise ValueError(
+                f"the class {encode_name(name)} has no pictures: put some into"
+                f" {encode_name(str(path))}, or remove it"
+            )
 
 
-def _folder_of(member: archives.Member, archive: Path) -> str:
-    *_, folder, _ = ("", *member.name.split("/"))
+def _class_in_name(name: str) -> str | None:
+    last = name.rpartition("/")[2]
+    matches = (pattern.search(last) for pattern in _CLASS_IN_NAME)
+    return None if "/" in name else next((match[1] for match in matches if match), None)
+
+
+def _folder_of(name: str, archive: Path) -> str:
+    *_, folder, _ = ("", *name.split("/"))
     if folder:
         return folder
     if archive.name == manual_files.ARCHIVES["val"]:
         advice = f"put {manual_files.DEVKIT} or {manual_files.TRUTH} beside it"
     else:
         advice = "is it the validation archive? That of training holds one tar a class"
-    raise ValueError(f"{archive}: nothing says of which class {member.name} is: {advice}")
+    raise ValueError(f"{archive}: nothing says of which class {name} is: {advice}")
 
 
-def _by_number(members: list[archives.Member], archive: Path) -> list[archives.Member]:
-    numbers: dict[int, archives.Member] = {}
-    for member in members:
-        number = _number_of(member, archive)
+def _classes_by_file(
+    names: Sequence[str], source: manual_files.Source, *, subset: bool
+) -> tuple[list[int], list[str]]:
+    """Which pictures to take in which order, and their classes, by the file of labels."""
+    assert source.labels is not None
+    by_name = read_truth_by_name(source.labels)
+    if by_name is None:
+        return _by_number(names, source, subset=subset)
+    chosen, classes = [], []
+    left_out = 0
+    for i, name in enumerate(names):
+        one = by_name.get(PurePosixPath(name).stem)
+        if one is None:
+            left_out += 1
+            continue
+        chosen.append(i)
+        classes.append(one)
+    if not chosen:
+        example = f", such as {names[0]}" if names else ""
+        raise ValueError(
+            f"{source.labels} names none of the images of {source.path}{example}; do they belong"
+            " together?"
+        )
+    if left_out:
+        logging.warning("%s images of %s have no class in %s, and are left out",
+                        f"{left_out:,}", source.path, source.labels)  # fmt: skip
+    return chosen, classes
+
+
+def _by_number(
+    names: Sequence[str], source: manual_files.Source, *, subset: bool
+) -> tuple[list[int], list[str]]:
+    assert source.labels is not None
+    numbers: dict[int, int] = {}
+    for i, name in enumerate(names):
+        number = _number_of(name, source.path)
         if number in numbers:
             raise ValueError(
-                f"{archive}: {numbers[number].name} and {member.name} have the same number; is it"
-                f" really {archive.name}?"
+                f"{source.path}: {names[numbers[number]]} and {name} have the same number; is it"
+                f" really {source.path.name}?"
             )
-        numbers[number] = member
-    return [numbers[number] for number in sorted(numbers)]
-
-
-def _classes_by_number(
-    members: list[archives.Member], source: manual_files.Source, *, subset: bool
-) -> list[str]:
-    assert source.labels is not None
+        numbers[number] = i
     truth = read_truth(source.labels)
-    last = _number_of(members[-1], source.path)
-    if last > len(truth) or (len(members) != len(truth) and not subset):
+    last = max(numbers, default=0)
+    if last > len(truth) or (len(names) != len(truth) and not subset):
         raise ValueError(
             f"{source.labels} has classes of {len(truth):,} pictures, {source.path} holds"
-            f" {len(members):,} pictures with numbers up to {last:,}: they do not belong together,"
+            f" {len(names):,} pictures with numbers up to {last:,}: they do not belong together,"
             " or one is incomplete (--subset allows an archive with fewer)"
         )
-    return [truth[_number_of(member, source.path) - 1] for member in members]
+    order = sorted(numbers)
+    return [numbers[number] for number in order], [truth[number - 1] for number in order]
 
 
-def _number_of(member: archives.Member, archive: Path) -> int:
-    match = _NUMBER.search(member.name)
+def _number_of(name: str, archive: Path) -> int:
+    match = _NUMBER.search(name)
     if match is None or int(match[1]) == 0:
         raise ValueError(
-            f"{archive}: {member.name} has no number, as ILSVRC2012_val_00000001.JPEG has;"
+            f"{archive}: {name} has no number, as ILSVRC2012_val_00000001.JPEG has;"
             f" is it really {archive.name}?"
         )
     return int(match[1])

@@ -1,13 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The files a person puts into `manual_dir`, and what to tell them when one is missing."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+SOLUTION = "LOC_val_solution.csv"
+TINY_TRUTH = "val_annotations.txt"
+TRUTHS = (
+    TRUTH, DEVKIT, "ILSVRC2012_validation_synset_labels.txt", "synset_labels.txt",
+    "imagenet_2012_validation_synset_labels.txt", SOLUTION, TINY_TRUTH,
+)  # fmt: skip
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_PARTS = {  # of Hugging Face
+    "train": re.compile(r"train_images_[0-9]+\.tar(\.gz)?"),
+    "val": re.compile(r"val_images(_[0-9]+)?\.tar(\.gz)?"),
+}
+_KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+_KAGGLE_FOLDERS = {"CLS-LOC", "Data", "ILSVRC"}
 
 LAYOUT = """\
 manual_dir holds ImageNet (ILSVRC2012) as it is distributed; nothing is unpacked:
@@ -17,17 +35,28 @@ manual_dir holds ImageNet (ILSVRC2012) as it is distributed; nothing is unpacked
   ILSVRC2012_devkit_t12.tar.gz      also as it is distributed, which has their names too; or in
   ILSVRC2012_validation_ground_truth.txt
       the class of picture 1, 2, ..., one a line: its WordNet id, or its number in that kit.
-      Neither is needed where the archive has a folder for each class.
+      Neither is needed where the archive has a folder for each class. In their place there may be
+      LOC_val_solution.csv, synset_labels.txt or val_annotations.txt (of Tiny ImageNet).
+
+or the folders of Kaggle, from the top or from CLS-LOC on:
+
+  ILSVRC/Data/CLS-LOC/train/<WordNet id>/, ILSVRC/Data/CLS-LOC/val/, LOC_val_solution.csv
+
+or the archives of Hugging Face, which are unpacked to .tar files beside them, once:
+
+  train_images_0.tar.gz, ..., val_images.tar.gz     n01440764_10026_n01440764.JPEG, ...
 
 Instead of an archive there may be a folder with the pictures, also of classes of your own:
 
   train/<class>/<picture file>
-  val/<class>/<picture file>
+  val/<class>/<picture file>      or valid/, validation/; a val/ without folders needs one of the
+                                  files above that say which class each picture has
 
 For the names of the classes, which otherwise are those of the folders, perhaps one of
 
   dictionary.txt          a header, then: index<TAB>id<TAB>index of the parent or -1<TAB>names
   LOC_synset_mapping.txt  n01440764 tench, Tinca tinca
+  words.txt               n01440764<TAB>tench, Tinca tinca
 """
 
 
@@ -36,11 +65,13 @@ class Source(NamedTuple):
 
     Attributes:
       path: A tar file or a folder with one folder a class.
-      labels: For a tar file without folders: the file of `TRUTH` or `DEVKIT`, if there is one.
+      labels: For pictures that are not in folders: the one of `TRUTHS` that is there, if any.
+      more: Further tar files of the split.
     """
 
     path: Path
     labels: Path | None
+    more: tuple[Path, ...] = ()
 
 
 def find_source(manual_dir: Path, split: str) -> Source:
@@ -50,21 +81,72 @@ def find_source(manual_dir: Path, split: str) -> Source:
       FileNotFoundError: There is neither; says what to do.
       ValueError: There are both.
     """
-    archive, folder = manual_dir / ARCHIVES[split], manual_dir / split
-    if archive.is_file() and folder.is_dir():
-        raise ValueError(f"both {archive} and {folder} are there: move one of them elsewhere")
-    if folder.is_dir():
-        return Source(folder, None)
-    if not archive.is_file():
-        raise FileNotFoundError(
-            f"split {split}: neither {archive.name} nor {split}/ is in {manual_dir}: put one of"
-            f" them there, or leave the split out with --splits.\n\n{LAYOUT}"
+    found = [
+        source for root in _roots(manual_dir) for source in _sources_in(root, manual_dir, split)
+    ]
+    if len(found) > 1:
+        raise ValueError(
+            f"both {found[0].path} and {found[1].path} are there: move one of them elsewhere"
         )
-    if split != "val":
-        return Source(archive, None)
-    return Source(archive, first_of(manual_dir, (TRUTH, DEVKIT)))
+    if found:
+        return found[0]
+    archive = f"{ARCHIVES[split]} nor " if split in ARCHIVES else ""
+    raise FileNotFoundError(
+        f"split {split}: neither {archive}{split}/ is in {manual_dir}: put one of"
+        " them there, or leave the split out with --splits; of your own classes, --val_share makes"
+        f" val.\n\n{LAYOUT}"
+    )
 
 
-def first_of(manual_dir: Path, names: Sequence[str]) -> Path | None:
-    """The first of these files that exists."""
-    return next((manual_dir / name for name in names if (manual_dir / name).is_file()), None)
+def find_splits(manual_dir: Path) -> tuple[str, ...]:
+    """The splits of which there is a folder or an archive; raises as `find_source`, if both."""
+    splits = []
+    for split in SPLIT_FOLDERS:
+        try:
+            find_source(manual_dir, split)
+        except FileNotFoundError:
+            continue
+        splits.append(split)
+    return tuple(splits)
+
+
+def first_of(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first of these files that is in one of the folders."""
+    paths = (folder / name for name in names for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def around(manual_dir: Path) -> list[Path]:
+    """The folders in which files that say more about the pictures may lie: also above Kaggle's."""
+    folders = list(_roots(manual_dir))
+    folder = manual_dir.absolute()
+    while folder.name in _KAGGLE_FOLDERS:
+        folder = folder.parent
+        folders.append(folder)
+    return folders
+
+
+def _roots(manual_dir: Path) -> Iterator[Path]:
+    """The folder, or what Kaggle has below it."""
+    yield manual_dir
+    below = (manual_dir / path for path in _KAGGLE)
+    yield from (path for path in below if path.is_dir())
+
+
+def _sources_in(root: Path, manual_dir: Path, split: str) -> Iterator[Source]:
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    beside = around(manual_dir)
+    truth = first_of(beside, TRUTHS) if split == "val" else None
+    if split in ARCHIVES and (root / ARCHIVES[split]).is_file():
+        yield Source(root / ARCHIVES[split], truth)
+    for name in names:
+        if name.lower() in SPLIT_FOLDERS[split] and (root / name).is_dir():
+            inside = root / name / TINY_TRUTH
+            yield Source(root / name, inside if inside.is_file() else truth)
+    if split in _PARTS:
+        matching = [name for name in names if _PARTS[split].fullmatch(name)]
+        # An archive that was unpacked stands for the compressed one.
+        parts = [root / name for name in matching if name.removesuffix(".gz") == name
+                 or name.removesuffix(".gz") not in matching]  # fmt: skip
+        if parts:
+            yield Source(parts[0], None, tuple(parts[1:]))

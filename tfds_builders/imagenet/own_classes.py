@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""People's own images in one folder a class: which splits there are, or how to make them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from mlimages_jax.data import image_folders
+
+from . import manual_files
+from .content_split import split_by_content
+from .listing import Listing, list_pictures
+
+DEFAULT_VAL_SHARE = 0.1  # of images that are in no folders of splits
+
+LAYOUT = """\
+manual_dir holds one folder a class, which gives the class its name; images may be in folders below:
+
+  <class>/<image file>                       a share of them becomes val, see --val_share
+
+or such folders for every split, written in any case:
+
+  train/<class>/<image file>
+  val/<class>/<image file>                   or valid/, validation/
+  test/<class>/<image file>                  or none of these two
+
+Files that are no images are passed over and counted. For the names of the classes, which otherwise
+are those of the folders, perhaps dictionary.txt: a header, then
+index<TAB>id<TAB>index of the parent or -1<TAB>names.
+"""
+
+
+class OwnImages:
+    """The images of a folder by split.
+
+    Args:
+      manual_dir: See `LAYOUT`.
+      splits: Which ones to take; None: all that are there.
+      val_share: Of the images without a split, or of train, that becomes val; None:
+        `DEFAULT_VAL_SHARE` where there are no splits, otherwise nothing is moved.
+
+    Attributes:
+      paths: The folder of each split.
+      listings: The images of each.
+
+    Raises:
+      FileNotFoundError: There are no such folders.
+      ValueError: A bad option, or folders that are not one a class.
+    """
+
+    def __init__(self, manual_dir: Path, *, splits: Sequence[str] | None, val_share: float | None):
+        if val_share is not None and not 0 < val_share < 1:
+            raise ValueError(f"val_share={val_share:g} is not between 0 and 1")
+        self.paths: dict[str, Path] = {}
+        self.listings: dict[str, Listing] = {}
+        found = manual_files.find_splits(manual_dir)
+        if not found:
+            folder = class_folder(manual_dir)
+            if folder is None:
+                raise _nothing_there(manual_dir)
+            self._divide(folder, val_share or DEFAULT_VAL_SHARE)
+        elif val_share is not None and "val" in found:
+            source = manual_files.find_source(manual_dir, "val")
+            raise ValueError(f"{source.path} is there, so val_share={val_share:g} says nothing new")
+        else:
+            self._read(manual_dir, found, splits)
+            if val_share is not None:
+                train = manual_files.find_source(manual_dir, "train")  # or says that it is missing
+                self._divide(train.path, val_share)
+        self._keep(splits, manual_dir)
+
+    def _read(self, manual_dir: Path, found: Sequence[str], splits: Sequence[str] | None) -> None:
+        for split in found:
+            source = manual_files.find_source(manual_dir, split)
+            try:
+                listing = list_pictures(source, subset=True)
+            except ValueError as error:
+                if split != "test" or (splits and split in splits):
+                    raise
+                logging.warning("%s is left out: %s", source.path, error)  # without labels mostly
+                continue
+            self.paths[split], self.listings[split] = source.path, listing
+
+    def _divide(self, folder: Path, val_share: float) -> None:
+        listing = list_pictures(manual_files.Source(folder, None), subset=True)
+        numbers = split_by_content(listing, val_share)
+        if not numbers["val"]:
+            raise ValueError(
+                f"{folder}: no class has two different images, so none can be spared for val: add"
+                " some, or put all into train/"
+            )
+        for split, chosen in numbers.items():
+            names = [listing.names[i] for i in chosen]
+            classes = [listing.classes[i] for i in chosen]
+            self.paths[split] = folder
+            self.listings[split] = Listing(names, classes, listing.places)
+        logging.info(
+            "%s: %s images for train and %s for val (val_share=%g, by a hash of the content)",
+            folder, f"{len(numbers['train']):,}", f"{len(numbers['val']):,}", val_share,
+        )  # fmt: skip
+
+    def _keep(self, splits: Sequence[str] | None, manual_dir: Path) -> None:
+        for split in splits or ():
+            if split not in self.listings:
+                manual_files.find_source(manual_dir, split)  # says what is missing
+                raise FileNotFoundError(f"split {split}: {manual_dir} has no images for it")
+        if splits:
+            self.paths = {split: self.paths[split] for split in splits}
+            self.listings = {split: self.listings[split] for split in splits}
+
+
+def check_folder(manual_dir: Path) -> None:
+    """Refuses a folder that is missing or empty, before anything is made; raises as `OwnImages`."""
+    if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
+        raise _nothing_there(manual_dir)
+
+
+def _nothing_there(manual_dir: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{manual_dir}: no folders with images.\n\n{LAYOUT}")
+
+
+def class_folder(manual_dir: Path) -> Path | None:
+    """The folder with one folder a class: this one, or the only one in it, or in that; else None.
+
+    Archives that people unpack often hold everything in a folder, and that in another.
+    """
+    folder = manual_dir
+    for _ in range(3):
+        if not folder.is_dir():
+            return None
+        images, _ = image_folders.list_images(folder)
+        tops = {path.partition("/")[0] for path in images if "/" in path}
+        if len(tops) != 1:
+            return folder if tops else None
+        below = folder / tops.pop()
+        if not any(path.count("/") > 1 for path in images):
+            return folder  # a single class
+        folder = below
+    return None
