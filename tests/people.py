@@ -9,7 +9,7 @@ FILES = {
     "IMG_1.JPG": picture_files.GOOD["colour"],
     "broken.jpg": picture_files.BAD["truncated jpeg"][0],
     "notes.jpg": lambda: b"these are notes",
-    "old.bmp": picture_files.BAD["bmp"][0],
+    "old.bmp": picture_files.BAD["psd"][0],
     "print.jpeg": picture_files.GOOD["cmyk"],
     "upright.jpg": picture_files.GOOD["rotated by EXIF"],
     "holiday/beach photo.png": picture_files.GOOD["16-bit png"],
@@ -19,7 +19,7 @@ NAMES = sorted(FILES)
 ERRORS = {
     "broken.jpg": "truncated: libjpeg:",
     "notes.jpg": "not_an_image: neither JPEG",
-    "old.bmp": "not_an_image: neither JPEG",
+    "old.bmp": "unsupported: a PSD file",
 }  # and how their errors begin
 OTHERS = ("notes.txt", "holiday/todo.TXT", "README", ".hidden.jpg", ".thumbs/IMG_1.JPG")
 

@@ -122,14 +122,17 @@ GOOD = {
     "webp named .JPEG": lambda: by_pillow("WEBP", quality=95),
     "lossless webp": lambda: by_pillow("WEBP", lossless=True),
     "16-bit png": deep_png,
+    "jpeg without its end": lambda: jpeg(quadrants())[:-2],
+    "bmp": lambda: by_pillow("BMP"),
+    "tiff": lambda: by_pillow("TIFF"),
 }
 
 BAD = {
     "empty": (lambda: b"", "empty"),
     "html": (lambda: HTML, "not_an_image"),
-    "bmp": (lambda: by_pillow("BMP"), "not_an_image"),
+    "psd": (lambda: b"8BPS\0\1" + bytes(20), "unsupported"),
     "truncated jpeg": (lambda: truncated(jpeg(noise())), "truncated"),
-    "jpeg without its end": (lambda: jpeg(noise())[:-2], "truncated"),
+    "jpeg without its last rows": (lambda: jpeg(noise())[:-40], "truncated"),
     "three bytes": (lambda: jpeg(noise())[:3], "truncated"),
     "truncated cmyk": (lambda: truncated(by_pillow("JPEG", mode="CMYK")), "truncated"),
     "truncated png": (lambda: truncated(by_pillow("PNG")), "truncated"),

@@ -262,7 +262,7 @@ def test_everything_was_written_but_the_file(checkpoint, folder, tmp_path, monke
 
 
 def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
-    with pytest.raises(TooManyBadPicturesError, match=r"3 pictures .*max_errors 2.* old\.bmp: not"):
+    with pytest.raises(TooManyBadPicturesError, match=r"3 pictures .*max_errors 2.* old\.bmp: uns"):
         _classify(checkpoint, folder, tmp_path / "t.csv", max_errors=2)
     assert _classify(checkpoint, folder, tmp_path / "t.csv", max_errors=3).errors == 3
 

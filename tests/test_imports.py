@@ -33,8 +33,25 @@ ALLOWED = {
     "data.image_folders": {
         "data.picture_header", "labels.image_names", "labels.same_names",
     },
-    "data.jpeg": {"data", "data.picture_header"},
-    "data.decode": {"data", "data.jpeg", "data.picture_header", "data.transforms"},
+    "data.jpeg_markers": {"data.image_types"},
+    "data.tiff_header": {"data.image_types", "data.jpeg_markers"},
+    "data.other_headers": {"data.image_types", "data.tiff_header"},
+    "data.picture_header": {
+        "data.image_types", "data.jpeg_markers", "data.other_headers", "data.refused_formats",
+    },
+    "data.budget": {"data.image_types"},
+    "data.png_chunks": {"data.image_types"},
+    "data.pillow_pixels": {"data.image_types"},
+    "data.orientation": {"data", "data.image_types", "data.jpeg_markers", "data.png_chunks"},
+    "data.jpeg": {"data", "data.image_types", "data.jpeg_markers", "data.pillow_pixels"},
+    "data.other_formats": {
+        "data", "data.budget", "data.image_types", "data.other_headers", "data.pillow_pixels",
+        "data.picture_header", "data.png_chunks", "data.tiff_header",
+    },
+    "data.decode": {
+        "data", "data.budget", "data.image_types", "data.jpeg", "data.orientation",
+        "data.other_formats", "data.picture_header", "data.transforms",
+    },
     "top_k": {"average_precision"},
     "metrics": {"average_precision", "calibration", "top_k"},
     "single_label": {"calibration", "metrics"},

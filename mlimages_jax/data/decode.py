@@ -3,46 +3,87 @@
 
 The policy, in the order in which it is applied:
 
-1. Magic bytes say what a file is; its name says nothing. The header gives the size, and over the
-   pixel cap no decoder gets to see the file (691 bytes of JPEG can claim 65,000 x 65,000 pixels).
-2. JPEG of 1 or 3 components: libjpeg-turbo, see `jpeg`; its warnings count as errors.
-3. PNG with 16 bits: OpenCV, which verifies the checksums where Pillow does not.
-4. CMYK and YCCK JPEG, other PNG, GIF (first frame), WebP: Pillow.
-5. Everything else, and whatever a decoder refuses, is a `BadPicture` with a countable reason.
+1. Magic bytes say what a file is; its name says nothing. The header gives kind and size, and no
+   decoder gets to see what is over the pixel cap (691 bytes of JPEG can claim 65,000 x 65,000
+   pixels), what would take more than 3 bytes a pixel and 100 MB (`budget`), or a JPEG of a process
+   that our libraries do not handle (`jpeg_markers`).
+2. JPEG: libjpeg-turbo, see `jpeg`; its warnings count as errors, but for those that say nothing
+   about the pixels.
+3. WebP without animation, and PNG of 16 bits with a transparent colour: OpenCV.
+4. All else that is read, of animations the first frame: Pillow, see `pillow_pixels`. PNG is
+   stripped to its pixels before, see `png_chunks`. HEIC needs the extra `heif`.
+5. Everything else, and whatever a decoder or an encoder raises, is a `BadPicture` with a countable
+   reason.
+
+How many pixels fit into 3 bytes a pixel and 100 MB, measured by benchmarks/memory.py:
+
+    67 million (the cap)  JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
+    50, 33 and 16         progressive JPEG: grey, with halved colour, with full colour
+    31 and 19             WebP: lossy, and lossless or with transparency
+    14 and less           AVIF, by its planes; TIFF of one strip 33
+    22                    HEIC
+    5                     JPEG 2000 without tiles
+    4                     QOI, PPM as text or of 16 bits, BMP with run lengths: slow decoders
 
 Transparent pixels are laid on white, as a browser shows them: the colours under them are arbitrary.
 The EXIF orientation is ignored unless asked for, as in the original training. What is encoded anew
 either is turned upright or keeps the tag, so that no image loses its orientation on the way.
 
 Every function may be called from many threads; the decoders release Python's lock as they work.
+All threads of a process share one budget of memory, and wait for it.
 """
 
-import io
+import functools
 import math
-import struct
 import threading
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg
+from mlimages_jax.data import jpeg, other_formats
+from mlimages_jax.data.budget import decoding_bytes, in_flight
+from mlimages_jax.data.image_types import described
+from mlimages_jax.data.orientation import orientation_of, upright, with_orientation
 from mlimages_jax.data.picture_header import BadPicture, PictureHeader, read_header
 from mlimages_jax.data.transforms import CropBox
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 200 MB as RGB, and below the size where Pillow starts to warn
 JPEG_QUALITY = 90  # in full colour resolution: smaller, and closer, than 95 with halved colour
 
+_MAX_SIDE = 1_000_000  # of libpng, and of OpenCV
+_MAX_JPEG_SIDE = 65_500  # of libjpeg
 _MAX_PIXELS_AS_FLOAT = 2**22  # 50 MB as float32, for each thread
 _buffers = threading.local()
 
 Chroma = Literal["444", "420"]
 Orientation = Literal["exif", "stored"]
 
-_EXIF_ORIENTATION = 0x0112
-_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Whatever is raised about a picture belongs to that picture: it becomes a `BadPicture`.
+
+    The decoders raise OSError, SyntaxError, struct.error, cv2.error, EOFError and more.
+    """
+
+    @functools.wraps(function)
+    def checked(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        try:
+            return function(*arguments, **options)
+        except BadPicture:
+            raise
+        except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise BadPicture("too_large", f"{type(error).__name__}: {described(error)}") from error
+        except Exception as error:
+            raise BadPicture("corrupt", f"{type(error).__name__}: {described(error)}") from error
+
+    return checked
 
 
 class StoredPicture(NamedTuple):
@@ -53,6 +94,7 @@ class StoredPicture(NamedTuple):
     width: int
 
 
+@_own_row
 def decode(
     data: bytes,
     *,
@@ -80,19 +122,16 @@ def decode(
     """
     header = read_header(data)
     _check_size(header.width, header.height, max_pixels=max_pixels)
-    orientation = _orientation(data, header) if exif_orientation else 1
+    orientation = orientation_of(data, header) if exif_orientation else 1
     if orientation >= 5:  # lying on its side
         min_height, min_width = min_width, min_height
-    if header.format == "jpeg" and header.components != 4:
-        factor = jpeg.reduction(header, min_height=min_height, min_width=min_width)
-        pixels = jpeg.decode(data, header, factor=factor)
-    elif header.format == "png" and header.bits == 16:
-        pixels = _decode_deep_png(data)
-    else:
-        pixels = _decode_with_pillow(data, header, max_pixels=max_pixels)
-    return _upright(pixels, orientation)
+    factor = _factor(header, min_height=min_height, min_width=min_width)
+    turns = orientation >= 5  # needs the picture twice
+    with in_flight.hold(_needed(header, factor=factor, copies=2 if turns else 1)):
+        return upright(_pixels(data, header, factor=factor, max_pixels=max_pixels), orientation)
 
 
+@_own_row
 def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode what a box of a picture holds, of a JPEG little else.
 
@@ -110,10 +149,11 @@ def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PI
       BadPicture: With a reason. Damage of a JPEG behind the box may go unseen.
     """
     header = read_header(data)
-    if header.format != "jpeg" or header.components == 4:
-        pixels = decode(data, max_pixels=max_pixels)
-        return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     _check_size(header.width, header.height, max_pixels=max_pixels)
+    if header.format != "jpeg" or header.components == 4:
+        with in_flight.hold(_needed(header)):
+            pixels = _pixels(data, header, max_pixels=max_pixels)
+        return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     factor = jpeg.reduction(
         header,
         min_height=math.ceil(size * header.height / box.height),
@@ -121,15 +161,13 @@ def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PI
     )
     down = jpeg.reduced(header.height, factor) / header.height
     across = jpeg.reduced(header.width, factor) / header.width
-    window = (
-        int(box.top * down),
-        int(box.left * across),
-        max(1, int(box.height * down)),
-        max(1, int(box.width * across)),
-    )
-    return jpeg.decode_window(data, header, window, factor=factor)
+    height, width = max(1, int(box.height * down)), max(1, int(box.width * across))
+    window = (int(box.top * down), int(box.left * across), height, width)
+    with in_flight.hold(decoding_bytes(header, pixels=height * width)):
+        return jpeg.decode_window(data, header, window, factor=factor)
 
 
+@_own_row
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
     """Checks that a picture file decodes to its end; returns what its header says.
 
@@ -141,11 +179,20 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
     """
     header = read_header(data)
     if header.format == "jpeg" and header.components != 4:
-        _check_size(header.width, header.height, max_pixels=max_pixels)
-        jpeg.decode(data, header, factor=8, colorspace="GRAY")
+        _checked_jpeg(data, header, max_pixels=max_pixels)
     else:
-        decode(data, max_pixels=max_pixels)
+        _check_size(header.width, header.height, max_pixels=max_pixels)
+        with in_flight.hold(_needed(header)):
+            _pixels(data, header, max_pixels=max_pixels)
     return header
+
+
+def _checked_jpeg(data: bytes, header: PictureHeader, *, max_pixels: int) -> bytes:
+    """The file, or a repaired one, which decodes to its end without a warning."""
+    _check_size(header.width, header.height, max_pixels=max_pixels)
+    _needed(header)  # what passes is going to be decoded in full
+    with in_flight.hold(_needed(header, factor=8)):
+        return jpeg.without_warnings(data, header)
 
 
 def stored_jpeg(
@@ -184,24 +231,50 @@ def stored_jpeg(
     Raises:
       BadPicture: With a reason.
     """
+    if not (short_side is None or short_side > 0) or not 1 <= quality <= 100:
+        raise ValueError(
+            f"short_side={short_side} and quality={quality}: give 1 and more, 1 to 100"
+        )
+    if chroma not in get_args(Chroma):
+        raise ValueError(f"chroma={chroma!r} is none of {get_args(Chroma)}")
+    return _stored_jpeg(
+        data, short_side=short_side, quality=quality, max_pixels=max_pixels, check=check,
+        chroma=chroma, sequential=sequential, orientation=orientation,
+    )  # fmt: skip
+
+
+@_own_row
+def _stored_jpeg(
+    data: bytes, *, short_side: int | None, quality: int, max_pixels: int, check: bool,
+    chroma: Chroma, sequential: bool, orientation: Orientation,
+) -> StoredPicture:  # fmt: skip
     header = read_header(data)
     height, width = _shrunken_size(header.height, header.width, short_side=short_side)
     shrinks = (height, width) != (header.height, header.width)
     plain = header.format == "jpeg" and header.components != 4 and not shrinks
-    tag = 1 if plain and orientation == "stored" else _orientation(data, header)
+    tag = 1 if plain and orientation == "stored" else orientation_of(data, header)
     if plain and tag == 1:
         if check:
-            verify(data, max_pixels=max_pixels)
+            data = _checked_jpeg(data, header, max_pixels=max_pixels)
         return StoredPicture(jpeg.sequential(data) if sequential else data, height, width)
-    pixels = decode(data, min_height=2 * height, min_width=2 * width, max_pixels=max_pixels)
-    if shrinks:
-        pixels = _shrink(pixels, height, width)
-    if orientation == "exif":
-        pixels, tag = _upright(pixels, tag), 1
-    stored = simplejpeg.encode_jpeg(
-        pixels, quality=quality, colorspace="RGB", colorsubsampling=chroma
-    )
-    stored = stored if tag == 1 else _with_orientation(stored, tag)
+    _check_size(header.width, header.height, max_pixels=max_pixels)
+    if max(height, width) > _MAX_JPEG_SIDE:
+        message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
+        raise BadPicture("too_large", message)
+    factor = _factor(header, min_height=2 * height, min_width=2 * width)
+    turns = orientation == "exif" and tag >= 5 and not shrinks  # needs the picture twice
+    with in_flight.hold(_needed(header, factor=factor, copies=2 if turns else 1)):
+        pixels = _pixels(data, header, factor=factor, max_pixels=max_pixels)
+        if header.format != "jpeg":  # what the header says may be turned, or a frame around it
+            height, width = _shrunken_size(*pixels.shape[:2], short_side=short_side)
+        if pixels.shape[:2] != (height, width):
+            pixels = _shrink(pixels, height, width)
+        if orientation == "exif":
+            pixels, tag = upright(pixels, tag), 1
+        stored = simplejpeg.encode_jpeg(
+            pixels, quality=quality, colorspace="RGB", colorsubsampling=chroma
+        )
+    stored = stored if tag == 1 else with_orientation(stored, tag)
     return StoredPicture(stored, pixels.shape[0], pixels.shape[1])
 
 
@@ -232,76 +305,30 @@ def _check_size(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
         message = f"{width} x {height} pixels are more than the {max_pixels:,} allowed"
         raise BadPicture("too_large", message)
+    if max(width, height) > _MAX_SIDE:
+        message = f"{width} x {height} pixels: a side is over the {_MAX_SIDE:,} allowed"
+        raise BadPicture("too_large", message)
 
 
-def _decode_deep_png(data: bytes) -> np.ndarray:
-    """Keep the high byte of each 16-bit value."""
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if deep is None:
-        reason = "corrupt" if b"IEND" in data[-12:] else "truncated"
-        raise BadPicture(reason, "OpenCV cannot read this PNG of 16 bits")
-    shallow = np.right_shift(deep, 8).astype(np.uint8)
-    if shallow.ndim == 2:
-        return cv2.cvtColor(shallow, cv2.COLOR_GRAY2RGB)
-    if shallow.shape[2] == 4:
-        return _on_white(cv2.cvtColor(shallow, cv2.COLOR_BGRA2RGBA))
-    return cv2.cvtColor(shallow, cv2.COLOR_BGR2RGB)
-
-
-def _decode_with_pillow(data: bytes, header: PictureHeader, *, max_pixels: int) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data), formats=[header.format]) as picture:
-            _check_size(*picture.size, max_pixels=max_pixels)  # a GIF's frame may exceed its screen
-            if picture.has_transparency_data:
-                return _on_white(np.asarray(picture.convert("RGBA")))
-            return np.array(picture.convert("RGB"))  # a copy can be written to
-    except BadPicture:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadPicture("too_large", f"Pillow: {error}") from error
-    except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
-        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
-        raise BadPicture(reason, f"Pillow: {error}") from error
-
-
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-    """Lay uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits 16 bits
-    return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _orientation(data: bytes, header: PictureHeader) -> int:
-    """EXIF's 1 to 8; 1 where there is none or nonsense."""
-    if header.format == "jpeg" and not any(mark in data for mark in _ORIENTATION_MARKS):
-        return 1  # as most: Pillow would take a twentieth of the time of storing one
-    try:
-        with Image.open(io.BytesIO(data), formats=[header.format]) as picture:
-            value = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a picture with broken EXIF data is still a picture
+def _factor(header: PictureHeader, *, min_height: int, min_width: int) -> int:
+    if header.format != "jpeg" or header.components == 4:
         return 1
-    return int(value) if value in range(1, 9) else 1
+    return jpeg.reduction(header, min_height=min_height, min_width=min_width)
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (EXIF 2.32, tag 274): where row 0 and column 0 belong."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+def _needed(header: PictureHeader, *, factor: int = 1, copies: int = 1) -> int:
+    """Bytes, see `decoding_bytes`."""
+    pixels = jpeg.reduced(header.height, factor) * jpeg.reduced(header.width, factor)
+    return decoding_bytes(header, pixels=copies * pixels)
 
 
-def _with_orientation(encoded: bytes, orientation: int) -> bytes:
-    """A JPEG of simplejpeg, with EXIF data of this one tag behind its JFIF segment."""
-    exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = orientation
-    content = exif.tobytes()
-    (jfif,) = struct.unpack_from(">H", encoded, 4)
-    at = 4 + jfif
-    return encoded[:at] + struct.pack(">HH", 0xFFE1, 2 + len(content)) + content + encoded[at:]
+def _pixels(data: bytes, header: PictureHeader, *, max_pixels: int, factor: int = 1) -> np.ndarray:
+    """uint8 [H, W, 3] of any format."""
+    if header.format == "jpeg":
+        return jpeg.decode(data, header, factor=factor)
+    pixels = other_formats.decode(data, header)
+    _check_size(pixels.shape[1], pixels.shape[0], max_pixels=max_pixels)
+    return pixels
 
 
 def _shrunken_size(height: int, width: int, *, short_side: int | None) -> tuple[int, int]:

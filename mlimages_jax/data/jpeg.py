@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""JPEG files of 1 or 3 components to pixels: simplejpeg, and compiled code where it was built.
+"""JPEG files to pixels: simplejpeg, and compiled code where it was built.
 
 `_jpeg` (see its .pyi) decodes a window without the rest, to the very pixels that simplejpeg gives.
 It is built when the package is installed, if there is a C compiler and libjpeg-turbo's headers (on
 Debian and Ubuntu the packages gcc and libjpeg-dev); without it everything works the same, slower.
 """
 
+import contextlib
+import io
+from collections.abc import Callable
+from typing import TypeVar
+
+import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
 
-from mlimages_jax.data.picture_header import BadPicture, PictureHeader
+from mlimages_jax.data import jpeg_markers, pillow_pixels
+from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.jpeg_markers import read_jpeg_header
 
 try:
     from mlimages_jax.data import _jpeg
 except ImportError:
     _jpeg = None  # type: ignore[assignment]
 
+_Result = TypeVar("_Result")
+
+_STRIP = 2**20  # pixels that are converted at a time
 _EXTRA_COLUMNS = 48  # of the compiled code's result, see _jpeg.pyi
 
 
@@ -62,16 +74,70 @@ def decode(
     Raises:
         BadPicture: truncated or corrupt: any warning of libjpeg counts.
     """
+    if header.components == 4:
+        return _attempt(data, lambda file: _rgb_of_cmyk(_whole(file, header, factor, "CMYK")))
+    return _attempt(data, lambda file: _whole(file, header, factor, colorspace))
+
+
+def without_warnings(data: bytes, header: PictureHeader) -> bytes:
+    """The file itself, or repaired (`jpeg_markers.repaired`) where libjpeg warns of it.
+
+    Raises:
+        BadPicture: as `decode`.
+    """
+
+    def check(file: bytes) -> bytes:
+        _whole(file, header, 8, "GRAY")
+        return file
+
+    return _attempt(data, check)
+
+
+def _attempt(data: bytes, decoder: Callable[[bytes], _Result]) -> _Result:
+    """What the decoder makes of the file, or else of the file without harmless faults."""
+    try:
+        return decoder(data)
+    except (ValueError, OSError) as error:
+        mended = jpeg_markers.repaired(data)
+        if mended is not None:
+            with contextlib.suppress(ValueError, OSError):
+                return decoder(mended)
+        raise _bad_picture(error) from error
+
+
+def _whole(data: bytes, header: PictureHeader, factor: int, colorspace: str) -> np.ndarray:
+    height, width = reduced(header.height, factor), reduced(header.width, factor)
     try:
         return simplejpeg.decode_jpeg(
-            data,
-            colorspace=colorspace,
-            min_height=reduced(header.height, factor),
-            min_width=reduced(header.width, factor),
-            strict=True,
+            data, colorspace=colorspace, min_height=height, min_width=width, strict=True
         )
     except ValueError as error:
-        raise _bad_picture(error) from error
+        if "subsampling" not in str(error):  # TurboJPEG knows the usual ones only, libjpeg all
+            raise
+    if _jpeg is not None and header.components != 4:
+        pixels = np.empty((height, width, 3), np.uint8)
+        _jpeg.decode_window(data, factor, 0, 0, height, width, pixels)
+        return pixels
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        whole = pillow_pixels.rgb(image)
+    size = width, height
+    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA) if factor > 1 else whole
+
+
+def _rgb_of_cmyk(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 4], inverted as Adobe stores it, to RGB in its place: [H, W, 3]."""
+    if pixels.shape[2] == 3:  # Pillow has done it
+        return pixels
+    height, width, _ = pixels.shape
+    result = pixels.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
+    rows = -(-_STRIP // width)
+    for top in range(0, height, rows):
+        strip = pixels[top : top + rows]
+        light = strip[:, :, 3:].astype(np.uint16)
+        ink = (255 - strip[:, :, :3]) * light + np.uint16(128)  # at most 65,153
+        # Rounded division by 255, as Pillow does it; the result overtakes no row to be read.
+        result[top : top + rows] = light - ((ink >> 8) + ink >> 8)
+    return result
 
 
 def decode_window(
@@ -102,10 +168,10 @@ def decode_window(
     if _jpeg is None:
         return decode(data, header, factor=factor)[top:bottom, left:right]
     rows = np.empty((height, width + _EXTRA_COLUMNS, 3), np.uint8)
-    try:
-        column = _jpeg.decode_window(data, factor, top, left, height, width, rows)
-    except ValueError as error:
-        raise _bad_picture(error) from error
+    compiled = _jpeg
+    column = _attempt(
+        data, lambda file: compiled.decode_window(file, factor, top, left, height, width, rows)
+    )
     return rows[:, column : column + width]
 
 
@@ -120,12 +186,15 @@ def sequential(data: bytes) -> bytes:
     """
     if _jpeg is None:
         return data
-    try:
-        return _jpeg.to_sequential(data) or data
-    except ValueError as error:
-        raise _bad_picture(error) from error
+    read_jpeg_header(data)  # the gate before every decoder
+    return _attempt(data, _jpeg.to_sequential) or data
 
 
-def _bad_picture(error: ValueError) -> BadPicture:
-    reason = "truncated" if "Premature end" in str(error) else "corrupt"
-    return BadPicture(reason, f"libjpeg: {error}")
+def _bad_picture(error: Exception) -> BadPicture:
+    if "Premature end" in str(error) or "truncated" in str(error):
+        reason = "truncated"
+    elif "not implemented" in str(error) or "Unsupported color" in str(error):
+        reason = "unsupported"
+    else:
+        reason = "corrupt"
+    return BadPicture(reason, f"libjpeg: {described(error)}")

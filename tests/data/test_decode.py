@@ -127,14 +127,14 @@ def test_unusual_jpegs_are_unsupported():
     ],
 )
 def test_headers(kind, expected):
-    assert read_header(GOOD[kind]()) == expected
+    assert read_header(GOOD[kind]())[:5] == expected
 
 
 def test_header_of_an_extended_webp():
     # 3 bytes each, less one: 300 x 70,000; bit 4 of the flags: alpha.
     sides = (300 - 1).to_bytes(3, "little") + (70_000 - 1).to_bytes(3, "little")
     data = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<IB3x", 10, 0x10) + sides
-    assert read_header(data) == ("webp", 300, 70_000, 4, 8)
+    assert read_header(data)[:5] == ("webp", 300, 70_000, 4, 8)
 
 
 def test_header_survives_fill_bytes_and_thumbnails():

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The segments of a JPEG file, as libjpeg walks them: the gate before it, and harmless repairs.
+
+A decoder is only shown what its library handles: 8 bits, and the processes of `_PROCESSES`. Others
+are dangerous: libjpeg-turbo 3 ignores the scale of lossless files, for which callers allocate.
+"""
+
+import re
+import struct
+
+from mlimages_jax.data.image_types import BadPicture, PictureHeader
+
+# Each scan goes over all blocks of the picture: 2,646 of them in 700 kB take half a minute.
+# Encoders write about ten, and those that refine every bit by itself a few dozen.
+MAX_SCANS = 100
+
+_PROCESSES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; arithmetic coding
+_PROGRESSIVE = {0xC2, 0xCA}
+_REFUSED = {
+    0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless",
+    0xC8: "extended (JPG)", 0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical",
+    0xCF: "hierarchical lossless", 0xDE: "hierarchical", 0xDF: "hierarchical", 0xF7: "JPEG-LS",
+}  # fmt: skip
+_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+# DHT, DAC, DQT, DNL, DRI, APPn, COM: what may stand before, between and after scans.
+_WITH_LENGTH = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
+_ZEROS = 2
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_APP0, _APP2, _APP14 = 0xE0, 0xE2, 0xEE
+
+# libjpeg passes over everything up to 0xFF and a byte that is neither a stuffed zero nor a fill
+# byte. (One 0xFF suffices: `\xff+` would take quadratic time over a run of them.)
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_MARKER_BEHIND_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def read_jpeg_header(data: bytes) -> PictureHeader:
+    """Walks the segments (ITU-T T.81, B.1.1) up to the pixels of the first scan.
+
+    Raises:
+      BadPicture: unsupported or corrupt.
+      IndexError: The file ends before.
+      struct.error: Likewise.
+    """
+    at, frame = 2, 0
+    while True:
+        at = _next_marker(data, at)
+        marker = data[at + 1]
+        if marker in _WITH_LENGTH:
+            at = _end(data, at)
+        elif marker in _ALONE:
+            at += 2
+        elif marker in _PROCESSES:
+            if frame:
+                raise BadPicture("corrupt", f"byte {at}: the JPEG has a second frame header")
+            frame, at = at, _end(data, at)
+        elif marker == _SOS and frame:
+            return _header(data, frame, scan=at)
+        elif marker in _REFUSED:
+            raise BadPicture(
+                "unsupported",
+                f"a JPEG of the {_REFUSED[marker]} kind (marker 0x{marker:02X}): "
+                "convert it to baseline JPEG or PNG",
+            )
+        elif marker in (_SOS, _EOI):
+            raise BadPicture("corrupt", f"byte {at}: pixels, or the end, before the JPEG's size")
+        else:
+            raise BadPicture("corrupt", f"byte {at}: 0x{marker:02X} begins no segment of a JPEG")
+
+
+def _header(data: bytes, frame: int, *, scan: int) -> PictureHeader:
+    """From the places of the frame header and of the first scan."""
+    length, bits, height, width, components = struct.unpack_from(">HBHHB", data, frame + 2)
+    if bits != 8 or components not in (1, 3, 4):
+        raise BadPicture("unsupported", f"a JPEG of {components} components with {bits} bits each")
+    if length != 8 + 3 * components:
+        raise BadPicture("corrupt", f"byte {frame}: a frame header of {length} bytes")
+    if height == 0 and width:
+        raise BadPicture(
+            "unsupported", "a JPEG that tells its height only behind the pixels: save it anew"
+        )
+    held = width * height if components == 4 else 0  # 4 bytes a pixel become 3 in their place
+    if data[frame + 1] in _PROGRESSIVE or data[scan + 4] < components:
+        # The coefficients of the whole picture, 2 bytes each, wait for the last scan.
+        sides = [data[frame + 11 + 3 * i] for i in range(components)]
+        across, down = (max(1, *(side >> s & 15 for side in sides)) for s in (4, 0))
+        blocks = sum((side >> 4) * (side & 15) for side in sides)
+        held += 2 * width * height * blocks // (across * down)
+        # Counting the bytes is quick and at most too high: thumbnails have scans too.
+        if data.count(b"\xff\xda", scan) > MAX_SCANS and _num_scans(data, scan) > MAX_SCANS:
+            raise BadPicture(
+                "unsupported",
+                f"a JPEG of {_num_scans(data, scan):,} scans, each as costly as a picture: at most "
+                f"{MAX_SCANS} are read; convert it to baseline JPEG",
+            )
+    return PictureHeader("jpeg", width, height, components, bits, held)
+
+
+def _next_marker(data: bytes, at: int) -> int:
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise IndexError("no further marker")
+    return found.start()
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the segment ends; a length below that of itself counts as empty, as in libjpeg."""
+    return at + 2 + max(2, int(struct.unpack_from(">H", data, at + 2)[0]))
+
+
+def _num_scans(data: bytes, at: int) -> int:
+    scans = 0
+    while found := _MARKER_BEHIND_PIXELS.search(data, at):
+        at, marker = found.end(), found.group()[1]
+        if marker in (_SOI, _EOI):
+            break
+        scans += marker == _SOS
+        if marker in _WITH_LENGTH and at + 2 <= len(data):
+            at = _end(data, found.start())
+    return scans
+
+
+def repaired(data: bytes) -> bytes | None:
+    """The file without what libjpeg warns of although every pixel is sound.
+
+    Dropped: bytes that belong to no segment, zeros behind the pixels, colour profiles (nothing here
+    reads them), and what follows the only scan. Set right: versions of JFIF, Adobe's colour
+    transforms and scan parameters that no decoder knows. Added: a missing end, where each scan that
+    the picture needs has begun; whether its pixels are all there, the decoder tells.
+
+    Returns:
+      The file to be decoded in its place, or None where there is nothing to repair.
+    """
+    try:
+        header = read_jpeg_header(data)
+        result = _rewritten(data, header)
+    except (BadPicture, IndexError, struct.error):
+        return None
+    return None if result is None or result == data else result
+
+
+def _rewritten(data: bytes, header: PictureHeader) -> bytes | None:
+    parts, at = [data[:2]], 2
+    scans: list[bytes] = []
+    frame, whole = b"", False  # whether the first scan has all components, and no other may follow
+    between = {_SOS, *_ALONE, *_WITH_LENGTH}
+    while True:
+        found = _MARKER.search(data, at)
+        marker = data[found.start() + 1] if found else None
+        if marker == _EOI:
+            break
+        if found is None or (scans and (whole or marker not in between)):
+            if not _is_complete(frame, scans):
+                return None
+            break
+        start = found.start()
+        at = start + 2 if marker in _ALONE else _end(data, start)
+        if at > len(data):
+            raise IndexError("the last segment is cut")
+        if marker == _SOS:
+            scan = _sound_scan(data[start:at], frame)
+            pixels, at = _pixels(data, at)
+            scans.append(scan)
+            whole = frame[1] not in _PROGRESSIVE and len(scan) == 8 + 2 * header.components
+            parts += [scan, pixels]
+        elif marker not in _ALONE:
+            segment = _sound_segment(data[start:at], header)
+            frame = segment if marker in _PROCESSES else frame
+            parts.append(segment)
+    return b"".join([*parts, b"\xff\xd9"])
+
+
+def _pixels(data: bytes, at: int) -> tuple[bytes, int]:
+    """The entropy-coded bytes of a scan without the zeros behind them, and where they end."""
+    found = _MARKER_BEHIND_PIXELS.search(data, at)
+    end = found.start() if found else len(data)
+    filled = data[at:end].rstrip(b"\xff")  # bytes that fill, or half a marker
+    pixels = filled.rstrip(b"\0")
+    # The first zero may belong to a stuffed 0xFF, one more to the pixels: these raise no warning.
+    return pixels + bytes(min(len(filled) - len(pixels), _ZEROS)), end
+
+
+def _sound_segment(segment: bytes, header: PictureHeader) -> bytes:
+    marker, content = segment[1], segment[4:]
+    if marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
+        return b""
+    if marker == _APP0 and content.startswith(b"JFIF\0") and content[5:6] != b"\1":
+        return segment[:9] + b"\1\1" + segment[11:]
+    if marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
+        known = (0, 1) if header.components == 3 else (0, 2)
+        if content[11] not in known:  # what libjpeg then assumes: YCbCr or YCCK
+            return segment[:15] + bytes([known[1]]) + segment[16:]
+    return segment
+
+
+def _sound_scan(scan: bytes, frame: bytes) -> bytes:
+    """A sequential scan has all coefficients at once, whatever its header says."""
+    return scan if frame[1] in _PROGRESSIVE else scan[:-3] + b"\0\x3f\0"
+
+
+def _is_complete(frame: bytes, scans: list[bytes]) -> bool:
+    """Whether there is a scan for the last bit of each coefficient."""
+    missing = {(frame[10 + 3 * i], k) for i in range(frame[9]) for k in range(64)}
+    for scan in scans:
+        first, last, bits = scan[-3:]
+        if bits & 15 == 0:  # the point transform: so many bits are still to come
+            components = scan[5:-3:2]
+            missing -= {(c, k) for c in components for k in range(first, last + 1)}
+    return not missing

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""EXIF orientation: what a file says of it, and turning its pixels upright."""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mlimages_jax.data import jpeg_markers, png_chunks
+from mlimages_jax.data.image_types import PictureHeader
+
+_EXIF_ORIENTATION = 0x0112
+_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
+
+
+def orientation_of(data: bytes, header: PictureHeader) -> int:
+    """EXIF's 1 to 8; 1 where there is none or nonsense."""
+    if header.format == "jpeg" and not any(mark in data for mark in _ORIENTATION_MARKS):
+        return 1  # as most: Pillow would take a twentieth of the time of storing one
+    try:
+        value = _exif_orientation(data, header)
+        if value is None and header.format == "jpeg":
+            value = _exif_orientation(jpeg_markers.repaired(data) or data, header)
+    except Exception:  # a picture with broken EXIF data is still a picture
+        return 1
+    return int(value) if value is not None and value in range(1, 9) else 1
+
+
+def _exif_orientation(data: bytes, header: PictureHeader) -> float | None:
+    """None where the file cannot be opened."""
+    if header.format == "png":
+        data = b"".join(png_chunks.pixels_only(data, with_exif=True).pieces)
+    try:
+        picture = Image.open(io.BytesIO(data), formats=[header.format])
+    except Exception:
+        return None
+    with picture:
+        return picture.getexif().get(_EXIF_ORIENTATION, 1)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation (EXIF 2.32, tag 274): where row 0 and column 0 belong."""
+    if orientation in (2, 3, 4):  # in their place
+        return cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation], dst=pixels)
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (7, 8):
+        pixels = pixels[::-1]
+    if orientation in (6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def with_orientation(encoded: bytes, orientation: int) -> bytes:
+    """A JPEG of simplejpeg, with EXIF data of this one tag behind its JFIF segment."""
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = orientation
+    content = exif.tobytes()
+    (jfif,) = struct.unpack_from(">H", encoded, 4)
+    at = 4 + jfif
+    return encoded[:at] + struct.pack(">HH", 0xFFE1, 2 + len(content)) + content + encoded[at:]

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pixels of all files that are no JPEG, behind the gate of `picture_header`."""
+
+import contextlib
+import importlib
+import io
+import struct
+from typing import IO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mlimages_jax.data import pillow_pixels, png_chunks
+from mlimages_jax.data.budget import decoding_bytes
+from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.other_headers import icon_image
+from mlimages_jax.data.picture_header import read_header
+from mlimages_jax.data.tiff_header import stored_upright
+
+_STRIP = 2**20  # pixels at a time
+_NAMES = {"avif": "an AVIF", "heif": "a HEIC", "jpeg2000": "a JPEG 2000", "tiff": "a TIFF"}
+
+
+def decode(data: bytes, header: PictureHeader) -> np.ndarray:
+    """uint8 [H, W, 3], RGB, of any format but JPEG; of an animation the first frame.
+
+    Raises:
+      BadPicture: With a reason.
+      Exception: Whatever a library raises.
+    """
+    if header.format == "png":
+        return _png(data, header)
+    if header.format == "webp" and not (data[12:16] == b"VP8X" and data[20] & 2):  # an animation
+        return _by_opencv(data, header)
+    if header.format == "ico":
+        return _icon(data)
+    if header.format == "tiff":
+        data = stored_upright(data)
+    return _by_pillow(io.BytesIO(data), header.format)
+
+
+def _png(data: bytes, header: PictureHeader) -> np.ndarray:
+    file = png_chunks.pixels_only(data)
+    if header.bits == 16 and header.components == 3 and file.transparency:
+        return _deep_with_key(file, header)
+    levels = 2**header.bits - 1
+    key = None
+    if header.components == 1 and file.transparency:
+        (key,) = struct.unpack(">H", file.transparency[:2])
+        if header.bits < 8:  # Pillow scales the pixels to 255, but not what they are compared with
+            key = (key & levels) * 255 // levels
+    try:
+        return _by_pillow(io.BufferedReader(png_chunks.Pieces(file.pieces)), "png", key=key)
+    except BadPicture as bad:
+        if file.is_cut:
+            raise BadPicture("truncated", str(bad)) from bad
+        raise
+
+
+def _deep_with_key(file: png_chunks.PngFile, header: PictureHeader) -> np.ndarray:
+    """A transparent colour of 16 bits, which Pillow compares after it has dropped 8 of them."""
+    size = header.width * header.height
+    decoding_bytes(header._replace(held=12 * size))  # OpenCV's two copies
+    pieces = [piece for piece in file.pieces if piece[4:8] != b"tRNS"]
+    deep: np.ndarray | None = cv2.imdecode(
+        np.frombuffer(b"".join(pieces), np.uint8), cv2.IMREAD_UNCHANGED
+    )
+    if deep is None:
+        reason = "truncated" if file.is_cut else "corrupt"
+        raise BadPicture(reason, "OpenCV cannot read this PNG of 16 bits")
+    key = np.array(struct.unpack(">HHH", file.transparency[:6]), np.uint16)
+    pixels = np.empty((header.height, header.width, 3), np.uint8)
+    for rows in _strips(header.height, header.width):
+        strip = deep[rows, :, ::-1]
+        pixels[rows] = strip >> 8
+        pixels[rows][(strip == key).all(axis=2)] = 255
+    return pixels
+
+
+def _by_opencv(data: bytes, header: PictureHeader) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise BadPicture("corrupt", f"OpenCV cannot read this {header.format}")
+    height, width, channels = pixels.shape
+    if channels == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    result = pixels.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
+    for rows in _strips(height, width):  # the result overtakes nothing that is still to be read
+        result[rows] = pillow_pixels.on_white(pixels[rows][:, :, [2, 1, 0, 3]])
+    return result
+
+
+def _strips(height: int, width: int) -> list[slice]:
+    rows = -(-_STRIP // width)
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def _icon(data: bytes) -> np.ndarray:
+    image = icon_image(data)
+    if image.startswith(png_chunks.SIGNATURE):
+        header = read_header(image)
+        return _png(image, header)
+    # An icon of this picture alone, so that Pillow sees no other. A cursor differs in one byte.
+    bits = struct.unpack_from("<H", image, 14)[0] if len(image) >= 40 else 0
+    entry = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, bits, len(image), 22)
+    return _by_pillow(io.BytesIO(entry + image), "ico")
+
+
+def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndarray:
+    """The pixels of a file; `key`: the transparent level of grey pixels."""
+    _check_installed(kind)
+    try:
+        with Image.open(file, formats=[kind]) as image:
+            if key is not None:
+                image.info["transparency"] = key
+            return pillow_pixels.rgb(image)
+    except (BadPicture, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
+        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+        raise BadPicture(reason, f"Pillow: {described(error)}") from error
+
+
+def _check_installed(kind: str) -> None:
+    if kind == "heif":
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()
+    name = kind.upper()
+    if name not in Image.OPEN:
+        Image.init()
+    if name not in Image.OPEN:
+        extra = "pip install 'mlimages-jax[heif]'" if kind == "heif" else "install a newer Pillow"
+        raise BadPicture(
+            "unsupported",
+            f"{_NAMES.get(kind, kind)} file, which this installation cannot read: {extra}, or "
+            "convert it to JPEG or PNG",
+        )

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Format and size of the less usual image files, by bytes of ours before any decoder sees them."""
+
+import re
+import struct
+from collections.abc import Callable
+
+from mlimages_jax.data.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.tiff_header import read_tiff_header
+
+# Pillow reads these in Python, at half a microsecond a pixel and more: two seconds at most.
+MAX_PIXELS_IN_PYTHON = 2**22
+
+_BMP_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # of the known headers behind the file's own
+_BMP_RLE = {1, 2}
+_BLANK = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_PPM = re.compile(rb"P([1-6])" + _BLANK + rb"(\d+)" + _BLANK + rb"(\d+)(?:" + _BLANK + rb"(\d+))?")
+_PPM_PREFIX = re.compile(rb"P[1-6](?:\s+\d|\s*#|\s*\Z)")
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_ANY_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf", b"MiHB"}
+_SIZE_PROPERTY = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
+_AV1_CONFIG = re.compile(rb"av1C\x81.(.)", re.DOTALL)
+
+
+def read_other_header(data: bytes) -> PictureHeader | None:
+    """The header of a TIFF, BMP, PPM, JPEG 2000, AVIF, HEIF, ICO, CUR or QOI file; None of others.
+
+    Raises:
+      BadPicture: unsupported, too_large or corrupt.
+      IndexError: The file ends before.
+      struct.error: Likewise.
+    """
+    for fits, read in _READERS:
+        if fits(data):
+            return read(data)
+    return None
+
+
+def _is_bmp(data: bytes) -> bool:
+    """Two letters may begin a list of names too."""
+    return data[:2] == b"BM" and len(data) >= 18 and data[15:18] == b"\0\0\0"
+
+
+def _bmp(data: bytes) -> PictureHeader:
+    return dib_header(data[14:])
+
+
+def dib_header(data: bytes) -> PictureHeader:
+    """Of a BMP without its file header, as it lies in icons too."""
+    (size,) = struct.unpack_from("<I", data)
+    if size not in _BMP_SIZES:
+        raise BadPicture("corrupt", f"a BMP header of {size} bytes")
+    if size in (12, 16):
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 4)
+        compression = 0
+    else:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 4)
+    width, height = abs(width), abs(height)
+    if compression in _BMP_RLE:
+        _check_python(width, height, "a run-length encoded BMP")
+    return PictureHeader("bmp", width, height, 3, min(bits, 8), held=width * height)
+
+
+def _is_ppm(data: bytes) -> bool:
+    return bool(_PPM_PREFIX.match(data))
+
+
+def _ppm(data: bytes) -> PictureHeader:
+    found = _PPM.match(data[: 2**16])
+    if not found:
+        raise IndexError("no size")
+    kind, width, height = int(found[1]), int(found[2][:10]), int(found[3][:10])
+    deep = kind in (2, 3, 5, 6) and found[4] is not None and int(found[4][:10]) > 255
+    if kind <= 3 or deep:
+        _check_python(width, height, "a PPM in text or of 16 bits")
+    components = 3 if kind in (3, 6) else 1
+    # In Python it is the numbers of all rows at once that take the memory.
+    held = width * height * (1 if kind > 3 and not deep else 20)
+    return PictureHeader("ppm", width, height, components, 16 if deep else 8, held)
+
+
+def _is_jpeg2000(data: bytes) -> bool:
+    return data.startswith((_JP2, _CODESTREAM))
+
+
+def _jpeg2000(data: bytes) -> PictureHeader:
+    """The SIZ segment (ITU-T T.800, A.5.1) of the codestream that is decoded: the first box."""
+    at = 0
+    while not data.startswith(_CODESTREAM, at):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        header = 8
+        if length == 1:
+            (length,), header = struct.unpack_from(">Q", data, at + 8), 16
+        at += header if kind == b"jp2c" else max(length, 8)
+    x1, y1, x0, y0, tile_width, tile_height = struct.unpack_from(">6I", data, at + 8)
+    (components,) = struct.unpack_from(">H", data, at + 40)
+    if not 1 <= components <= 4:
+        raise BadPicture("unsupported", f"a JPEG 2000 of {components} components")
+    width, height = max(0, x1 - x0), max(0, y1 - y0)
+    tile = min(tile_width, width) * min(tile_height, height)
+    bits = (data[at + 42] & 0x7F) + 1
+    held = width * height + 6 * components * tile  # OpenJPEG: 32 bits and more for each number
+    return PictureHeader("jpeg2000", width, height, components, bits, held)
+
+
+def _brands(data: bytes) -> set[bytes]:
+    if data[4:8] != b"ftyp":
+        return set()
+    names = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+    return {names[i : i + 4] for i in range(0, len(names), 4)} - {names[4:8]}
+
+
+def _is_avif(data: bytes) -> bool:
+    return bool(_brands(data) & _AVIF_BRANDS)
+
+
+def _is_heif(data: bytes) -> bool:
+    return bool(_brands(data) & _HEIF_BRANDS) or data[8:12] in _ANY_BRANDS & _brands(data)
+
+
+def _avif(data: bytes) -> PictureHeader:
+    width, height = _largest_item(data)
+    components = 4 if b"auxid:1" in data[: 2**16] or b":alpha" in data[: 2**16] else 3
+    bits, colours = 8, 1.5
+    for found in _AV1_CONFIG.finditer(data[: 2**20]):
+        flags = found[1][0]
+        bits = 10 if flags & 0x40 or bits == 10 else 8
+        colours = max(colours, 1.5 if flags & 0x0C == 0x0C or flags & 0x10 else 3)
+    # Planes twice (the decoder keeps a reference), and Pillow's copies of the pixels.
+    planes = (colours + (components == 4)) * (2 if bits == 10 else 1)
+    held = int(width * height * (2 * planes + 4 + (components == 4)))
+    return PictureHeader("avif", width, height, components, bits, held)
+
+
+def _heif(data: bytes) -> PictureHeader:
+    width, height = _largest_item(data)
+    return PictureHeader("heif", width, height, 3, 8, held=int(4.5 * width * height))
+
+
+def _largest_item(data: bytes) -> tuple[int, int]:
+    """Width and height: of the items (tiles, thumbnails, the picture) the picture is largest."""
+    sizes = [struct.unpack(">II", found[1]) for found in _SIZE_PROPERTY.finditer(data)]
+    if not sizes:
+        raise IndexError("no item has a size")
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    return int(width), int(height)
+
+
+def _is_icon(data: bytes) -> bool:
+    return data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and 0 < int.from_bytes(data[4:6], "little") < 256
+
+
+def icon_image(data: bytes) -> bytes:
+    """The file of its own that the largest picture of an icon is: a PNG or a headless BMP."""
+    count = int.from_bytes(data[4:6], "little")
+    entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * i) for i in range(count)]
+    *_, size, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
+    return data[offset : offset + size]
+
+
+def _icon(data: bytes) -> PictureHeader:
+    image = icon_image(data)
+    if image.startswith(b"\x89PNG"):
+        width, height = struct.unpack_from(">II", image, 16)
+        return PictureHeader("ico", width, height, 4, 8, held=width * height)
+    inner = dib_header(image)
+    # Pillow loads icons as it opens them; of the height one half is a mask.
+    held = 8 * inner.width * inner.height
+    return PictureHeader("ico", inner.width, inner.height // 2, 4, 8, held)
+
+
+def _is_qoi(data: bytes) -> bool:
+    return data.startswith(b"qoif")
+
+
+def _qoi(data: bytes) -> PictureHeader:
+    width, height, channels = struct.unpack_from(">IIB", data, 4)
+    _check_python(width, height, "a QOI file")
+    return PictureHeader("qoi", width, height, channels, 8, held=5 * width * height)
+
+
+def _is_tiff(data: bytes) -> bool:
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _check_python(width: int, height: int, what: str) -> None:
+    if width * height > MAX_PIXELS_IN_PYTHON:
+        raise BadPicture(
+            "too_large",
+            f"{what} of {width} x {height} pixels: its slow decoder gets at most "
+            f"{MAX_PIXELS_IN_PYTHON:,}; convert it to JPEG or PNG",
+        )
+
+
+_READERS: list[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]]] = [
+    (_is_tiff, read_tiff_header),
+    (_is_bmp, _bmp),
+    (_is_ppm, _ppm),
+    (_is_jpeg2000, _jpeg2000),
+    (_is_avif, _avif),
+    (_is_heif, _heif),
+    (_is_icon, _icon),
+    (_is_qoi, _qoi),
+]

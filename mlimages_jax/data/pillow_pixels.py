@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pixels of an image that Pillow has opened, with at most 4 bytes of memory a pixel.
+
+Pillow keeps colours in 4 bytes a pixel and gives them away as copies, 10 bytes a pixel at the peak.
+Here it decodes into memory of ours, and strips of it are brought to RGB in their place.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from mlimages_jax.data.image_types import BadPicture
+
+_STRIP = 2**20  # pixels that are converted at a time
+_DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
+_BYTE = {"1", "L", "P"}
+_WORD = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}  # 4 bytes a pixel
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3]; transparent pixels are laid on white, of 16 bits the high byte is kept.
+
+    Args:
+      image: Opened, and not loaded if it comes from a file.
+
+    Raises:
+      BadPicture: unsupported: numbers of 32 bits, or colours that Pillow cannot convert.
+      Exception: Whatever Pillow raises of files that are damaged.
+    """
+    deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PPM")
+    if not deep and image.mode not in _BYTE | _WORD:
+        raise BadPicture(
+            "unsupported",
+            f"a {image.format} of the mode {image.mode}: convert it to RGB of 8 bits a channel",
+        )
+    memory = _own_memory(image) if image.mode in _WORD else None
+    image.load()
+    width, height = image.size
+    if memory is None:
+        pixels = np.empty((height, width, 3), np.uint8)
+    else:
+        pixels = memory.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
+    rows = math.ceil(_STRIP / width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        # Where memory is ours this overwrites rows that were read, none that are still to come.
+        pixels[top : top + rows] = _shallow(strip) if deep else _converted(strip)
+    return pixels
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    """Lay uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits 16 bits
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _own_memory(image: Image.Image) -> np.ndarray | None:
+    """Makes a file decode into memory of ours, uint8 [H, W, 4]; None where that does not work.
+
+    Pillow does the same with files that it maps into memory. It is no public interface: without it
+    the pixels are the same and take twice the memory.
+    """
+    if not getattr(image, "tile", None):  # loaded already, or without a decoder that takes memory
+        return None
+    memory = np.zeros((image.height, image.width, 4), np.uint8)
+    layout = (image.mode, 4 * image.width, 1)
+    try:
+        image.im = Image.core.map_buffer(memory, image.size, "raw", 0, layout)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return memory
+
+
+def _converted(strip: Image.Image) -> np.ndarray:
+    if strip.mode == "1" and "transparency" in strip.info:
+        strip = _with_key(strip.convert("L"), strip.info["transparency"])
+    if strip.has_transparency_data:
+        return on_white(np.asarray(strip.convert("RGBA")))
+    return np.asarray(strip.convert("RGB"))
+
+
+def _with_key(strip: Image.Image, key: object) -> Image.Image:
+    strip.info["transparency"] = key
+    return strip
+
+
+def _shallow(strip: Image.Image) -> np.ndarray:
+    deep = np.asarray(strip)  # [h, W], 16 bits
+    pixels = np.repeat((deep >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    key = strip.info.get("transparency")
+    if isinstance(key, int):
+        pixels[deep == key] = 255
+    return pixels

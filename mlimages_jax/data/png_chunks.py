@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PNG files without the chunks that a decoder need not see: text, colour profiles, animations.
+
+Text may unpack to a thousand times its size, and frames behind the first cost what the first does.
+"""
+
+import bisect
+import io
+import itertools
+import struct
+import zlib
+from typing import NamedTuple
+
+from mlimages_jax.data.image_types import BadPicture
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+Bytes = bytes | memoryview
+
+
+class PngFile(NamedTuple):
+    """What decodes to the pixels of a PNG.
+
+    Attributes:
+      pieces: Of the file; put together they are a PNG file.
+      transparency: The content of its tRNS chunk, b"" without.
+      is_cut: Whether it ended inside its pixels.
+    """
+
+    pieces: list[Bytes]
+    transparency: bytes
+    is_cut: bool
+
+
+def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
+    """Leaves out what is not needed for the pixels, and checks what is; nothing is copied.
+
+    A file may end behind its last pixels: the end is put there.
+
+    Args:
+      data: A PNG file.
+      with_exif: Keep the EXIF data.
+
+    Raises:
+      BadPicture: truncated before the pixels, or corrupt: a checksum is wrong.
+    """
+    view, at = memoryview(data), len(SIGNATURE)
+    pieces: list[Bytes] = [SIGNATURE]
+    transparency, pixels, is_cut = b"", False, False
+    kept = _KEPT | {b"eXIf"} if with_exif else _KEPT
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if kind == b"IEND":
+            break
+        if end > len(data):
+            is_cut = kind == b"IDAT"
+            if is_cut:
+                pieces.append(_chunk(kind, data[at + 8 : at + 8 + length]))
+                pixels = True
+            break
+        if kind in kept:
+            if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                raise BadPicture("corrupt", f"byte {at}: the checksum of a PNG chunk is wrong")
+            pieces.append(view[at:end])
+            pixels = pixels or kind == b"IDAT"
+            if kind == b"tRNS":
+                transparency = data[at + 8 : end - 4]
+        at = end
+    if not pixels:
+        raise BadPicture("truncated", "the PNG ends before its pixels")
+    return PngFile([*pieces, _END], transparency, is_cut)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", checksum)
+
+
+class Pieces(io.RawIOBase):
+    """A file made of pieces that lie in memory: together a PNG of noise has 200 MB."""
+
+    def __init__(self, pieces: list[Bytes]):
+        self._pieces = pieces
+        self._starts = [0, *itertools.accumulate(map(len, pieces))]
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """In bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """In bytes."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """From one piece at a time; 0 at the end."""
+        number = bisect.bisect_right(self._starts, self._at) - 1
+        if number >= len(self._pieces):
+            return 0
+        inside = self._at - self._starts[number]
+        some = self._pieces[number][inside : inside + len(buffer)]
+        buffer[: len(some)] = some
+        self._at += len(some)
+        return len(some)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Names of the files that are recognised but not read, so that a message can say what to do."""
+
+import re
+
+# (place, bytes, name): what a file has there.
+_MAGIC: list[tuple[int, bytes, str]] = [
+    (0, b"8BPS\0", "a PSD file"),
+    (0, b"%PDF-", "a PDF file"),
+    (0, b"%!PS", "a PostScript (EPS) file"),
+    (0, b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (0, b"\xff\x0a", "a JPEG XL file"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
+    (0, b"II\xbc\x01", "a JPEG XR file"),
+    (0, b"v/1\x01", "an OpenEXR file"),
+    (0, b"#?RADIANCE", "a Radiance HDR file"),
+    (0, b"#?RGBE", "a Radiance HDR file"),
+    (0, b"gimp xcf", "a GIMP (XCF) file"),
+    (0, b"icns\0", "an ICNS file"),
+    (0, b"DDS |\0\0\0", "a DDS file"),
+    (0, b"AT&TFORM", "a DjVu file"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    (0, b"\x89HDF\r\n", "an HDF5 file"),
+    (0, b"CDF\x01", "a NetCDF file"),
+    (0, b"\x01\xda\x00", "an SGI file"),
+    (0, b"\x01\xda\x01", "an SGI file"),
+    (0, b"\x59\xa6\x6a\x95", "a Sun raster file"),
+    (0, b"\xd7\xcd\xc6\x9a", "a WMF file"),
+    (0, b"farbfeld", "a farbfeld file"),
+    (0, b"/* XPM", "an XPM file"),
+    (0, b"#define ", "an XBM file"),
+    (0, b"BPG\xfb", "a BPG file"),
+    (0, b"\x0a\x05\x01", "a PCX file"),
+    (0, b"\x0a\x03\x01", "a PCX file"),
+    (0, b"\x0a\x02\x01", "a PCX file"),
+    (0, b"\xb1\x68\xde\x3a", "a DCX file"),
+    (0, b"BLP1\0\0\0\0", "a BLP file"),
+    (0, b"BLP2\1\0\0\0", "a BLP file"),
+    (0, b"\x8bJNG\r\n\x1a\n", "a JNG file"),
+    (0, b"\x8aMNG\r\n\x1a\n", "an MNG file"),
+    (0, b"P7\n", "a PAM file"),
+    (0, b"PF\n", "a PFM file"),
+    (0, b"Pf\n", "a PFM file"),
+    (0, b"P7 332", "an XV thumbnail"),
+    (40, b" EMF", "an EMF file"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"IIRO\x08\0\0\0", "a camera's RAW file (ORF)"),
+    (0, b"IIRS\x08\0\0\0", "a camera's RAW file (ORF)"),
+    (0, b"MMOR\0\0\0\x08", "a camera's RAW file (ORF)"),
+    (0, b"IIU\0", "a camera's RAW file (RW2)"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's RAW file (RAF)"),
+    (0, b"FOVb", "a camera's RAW file (X3F)"),
+    (0, b"\0MRM", "a camera's RAW file (MRW)"),
+    (6, b"HEAPCCDR", "a camera's RAW file (CRW)"),
+    (4, b"ftypcrx ", "a camera's RAW file (CR3)"),
+    (4, b"\x11\xaf", "an FLI animation"),
+    (4, b"\x12\xaf", "an FLC animation"),
+    (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
+    (8, b"AVI LIST", "an AVI video"),
+    (8, b"WAVEfmt ", "a WAV file"),
+    (0, b"OggS", "an Ogg file"),
+    (0, b"FLV\x01", "a Flash video"),
+    (0, b"\0\0\x01\xba", "an MPEG video"),
+    (0, b"\0\0\x01\xb3", "an MPEG video"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media file"),
+    (0, b"ID3\x02", "an MP3 file"),
+    (0, b"ID3\x03", "an MP3 file"),
+    (0, b"ID3\x04", "an MP3 file"),
+    (0, b"fLaC", "a FLAC file"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"PK\x05\x06", "a ZIP archive"),
+    (0, b"\x1f\x8b\x08", "a gzip file"),
+    (4, b"1AY&SY", "a bzip2 file"),
+    (0, b"\xfd7zXZ\0", "an xz file"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Microsoft Office or FlashPix file"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"SQLite format 3\0", "an SQLite database"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+]
+_SVG = re.compile(rb"(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<(?:\w+:)?svg[\s>]", re.S)
+_HTML = re.compile(
+    rb"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_VIDEO = re.compile(rb"\0...(?:ftyp|moov|mdat|wide|free|skip|pnot)", re.S)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TGA_END = b"TRUEVISION-XFILE.\0"
+
+
+def recognised(data: bytes) -> str | None:
+    """What a file is that is not read, with its article: "a PSD file"; None where nobody knows."""
+    for place, magic, name in _MAGIC:
+        if data.startswith(magic, place):
+            return name
+    if _VIDEO.match(data):
+        return "a video (MP4, QuickTime)"
+    if _SVG.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)):
+        return "an SVG drawing"
+    return "a TGA file" if data[-26:].endswith(_TGA_END) else None
+
+
+def is_html(data: bytes) -> bool:
+    """Whether a file is a page, such as servers give in the place of a vanished picture."""
+    return bool(_HTML.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)))
