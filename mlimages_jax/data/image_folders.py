@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mlimages_jax.data.picture_header import BadPicture, read_header
+from mlimages_jax.data.picture_header import begins_like_image
 from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.same_names import SameNames
@@ -251,9 +251,6 @@ def _kind_of_others(entry: os.DirEntry[str]) -> str:
 def _begins_like_an_image(path: str) -> bool:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            read_header(file.read(_START_BYTES))
-    except BadPicture as error:
-        return error.reason not in ("empty", "not_an_image")
+            return begins_like_image(file.read(_START_BYTES))
     except OSError:
         return False
-    return True

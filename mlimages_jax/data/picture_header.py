@@ -6,9 +6,9 @@ import struct
 from mlimages_jax.data.image_types import BadPicture, PictureHeader
 from mlimages_jax.data.jpeg_markers import read_jpeg_header
 from mlimages_jax.data.other_headers import read_other_header
-from mlimages_jax.data.refused_formats import is_html, recognised
+from mlimages_jax.data.refused_formats import is_html, is_no_image, recognised
 
-__all__ = ["BadPicture", "PictureHeader", "read_header"]
+__all__ = ["BadPicture", "PictureHeader", "begins_like_image", "read_header"]
 
 _PNG_COMPONENTS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette counts as three
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of an extended WebP
@@ -31,6 +31,15 @@ def read_header(data: bytes) -> PictureHeader:
     if header.width == 0 or header.height == 0:
         raise BadPicture("corrupt", f"the header says {header.width} x {header.height} pixels")
     return header
+
+
+def begins_like_image(start: bytes) -> bool:
+    """Whether a file with these first bytes, 32 or more, is an image, be it read or refused."""
+    try:
+        read_header(start)
+    except BadPicture as bad:
+        return bad.reason not in ("empty", "not_an_image") and not is_no_image(start)
+    return True
 
 
 def _parse_header(data: bytes) -> PictureHeader:

@@ -3,8 +3,8 @@
 
 import re
 
-# (place, bytes, name): what a file has there.
-_MAGIC: list[tuple[int, bytes, str]] = [
+# (place, bytes, name): what an image has there.
+_IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"8BPS\0", "a PSD file"),
     (0, b"%PDF-", "a PDF file"),
     (0, b"%!PS", "a PostScript (EPS) file"),
@@ -55,6 +55,9 @@ _MAGIC: list[tuple[int, bytes, str]] = [
     (4, b"ftypcrx ", "a camera's RAW file (CR3)"),
     (4, b"\x11\xaf", "an FLI animation"),
     (4, b"\x12\xaf", "an FLC animation"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Microsoft Office or FlashPix file"),
+]
+_OTHERS: list[tuple[int, bytes, str]] = [
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (8, b"AVI LIST", "an AVI video"),
     (8, b"WAVEfmt ", "a WAV file"),
@@ -76,7 +79,6 @@ _MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (0, b"Rar!\x1a\x07", "a RAR archive"),
     (257, b"ustar", "a tar archive"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Microsoft Office or FlashPix file"),
     (0, b"\x7fELF", "a program"),
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"\x93NUMPY", "a NumPy array"),
@@ -92,7 +94,7 @@ _TGA_END = b"TRUEVISION-XFILE.\0"
 
 def recognised(data: bytes) -> str | None:
     """What a file is that is not read, with its article: "a PSD file"; None where nobody knows."""
-    for place, magic, name in _MAGIC:
+    for place, magic, name in _IMAGES + _OTHERS:
         if data.startswith(magic, place):
             return name
     if _VIDEO.match(data):
@@ -100,6 +102,12 @@ def recognised(data: bytes) -> str | None:
     if _SVG.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)):
         return "an SVG drawing"
     return "a TGA file" if data[-26:].endswith(_TGA_END) else None
+
+
+def is_no_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an archive, a video or the like."""
+    known = any(data.startswith(magic, place) for place, magic, _ in _OTHERS)
+    return known or bool(_VIDEO.match(data))
 
 
 def is_html(data: bytes) -> bool:
