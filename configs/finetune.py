@@ -44,6 +44,7 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.data.train_split = "train"
     config.data.order = "global"
     config.data.copy_to = ""
+    config.data.allow_change = False
 
     config.image_size = 299 if variant == "299" else 224
     config.batch_size = 256  # finetune.sh: 4 GPUs with 64 pictures each

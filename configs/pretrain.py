@@ -32,6 +32,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.data.train_split = "train"
     config.data.order = "global"  # or streams: a process reads the files of its own groups only
     config.data.copy_to = ""  # a folder of a local disk, to read copies there that are made once
+    config.data.allow_change = False  # True: a restart may go on with another data set
 
     config.image_size = 224  # pixels
     config.batch_size = BATCH  # pictures, over all devices

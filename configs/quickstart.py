@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train"
     config.data.order = "global"
     config.data.copy_to = ""
+    config.data.allow_change = False
 
     config.image_size = 48
     config.batch_size = 64

@@ -22,23 +22,26 @@ from ml_collections import ConfigDict
 from mlimages_jax import (
     checkpoints,
     configure,
+    paths,
     predict_pictures,
     preemption,
     pretrained,
     saved_model,
     sharding,
     tag_files,
+    workdir_lock,
 )
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.data.views import EvaluationView
-from mlimages_jax.labels.hierarchy import HierarchyError
+from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.network_outputs import network_outputs
 from mlimages_jax.predict_pictures import Predictions
 from mlimages_jax.pretrained import Model, ModelError
 from mlimages_jax.tag_files import TagFile, TagFileError
 from mlimages_jax.tagging import Tag, ThresholdError
+from mlimages_jax.weights_digest import weights_digest
 
 _SECONDS = 30  # between two lines of the log
 
@@ -72,15 +75,21 @@ def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
         TooManyBadPicturesError: over `config.max_errors`.
     """
     try:
-        return _classify(config, workdir)
+        output, file_format = _output(config, workdir)
+        with contextlib.ExitStack() as stack:
+            if not config.output:
+                stack.enter_context(workdir_lock.held(workdir, task="classify"))
+            name = f"{output.name}.lock"
+            stack.enter_context(workdir_lock.held(output.parent, task="classify", name=name))
+            return _classify(config, output, file_format)
     except (
         HierarchyError, ModelError, TagFileError, ThresholdError, UnknownArchitectureError,
     ) as error:  # fmt: skip
         raise configure.ConfigError(str(error)) from error
 
 
-def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
-    output, file_format = _output(config, workdir)
+def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
+    """As `classify`, with a file that is held."""
     source = _pictures(config)
     mesh = sharding.make_mesh()
     try:
@@ -96,7 +105,7 @@ def _classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
         checkpoints.config_of(folder), config.exif_orientation, built=source.built
     )
     view = dataclasses.replace(model.view, exif_orientation=upright)
-    about = _about(config, folder, source, view=view)
+    about = _about(config, model, source, view=view) | {"checkpoint": os.fspath(folder)}
     with contextlib.ExitStack() as stack:
         file = None
         if jax.process_index() == 0:
@@ -182,9 +191,11 @@ def _output(config: ConfigDict, workdir: epath.PathLike) -> tuple[Path, str]:
         TagFileError: when nothing says its format.
     """
     if config.output:
-        path = Path(config.output).expanduser()
+        path = Path(paths.expanded(config.output))
     else:
-        path = Path(workdir) / f"tags{tag_files.ending_of(config.format or 'jsonl')}"
+        path = (
+            Path(paths.expanded(workdir)) / f"tags{tag_files.ending_of(config.format or 'jsonl')}"
+        )
     if "://" in os.fspath(config.output or workdir):
         raise configure.ConfigError(
             f"output={config.output or workdir}: tags are written to a disk; give a file of one, "
@@ -222,18 +233,28 @@ def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[lis
 
 
 def _about(
-    config: ConfigDict, folder: epath.Path, source: PictureSource, *, view: EvaluationView
+    config: ConfigDict, model: Model, source: PictureSource, *, view: EvaluationView
 ) -> dict[str, Any]:
     """What decides the rows, as JSON values."""
-    names = ("dictionary", "loss", "top_k", "threshold", "consistent", "dtype")
+    names = ("top_k", "threshold", "consistent", "dtype")
     thresholds = Path(config.thresholds).read_bytes() if config.thresholds else b""
     return {
-        "checkpoint": os.fspath(folder),
+        "weights": weights_digest({"params": model.params, "batch_stats": model.batch_stats}),
+        "loss": [model.loss, model.positive_weight],
+        "dictionary": _digest_of(model.hierarchy),
         "pictures": source.digest,
         "view": [view.protocol, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
         **{name: config[name] for name in names},
     }
+
+
+def _digest_of(hierarchy: Hierarchy | None) -> str:
+    """Of names and parents, wherever they were read."""
+    if hierarchy is None:
+        return ""
+    parts = [hierarchy.ids, hierarchy.names, hierarchy.parents.tolist()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _agreed_step(folder: epath.Path) -> epath.Path:

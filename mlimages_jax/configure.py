@@ -26,7 +26,8 @@ from mlimages_jax.steps import Mixing
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (
     "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
-    "sharding", "model.remat", "data.folder", "data.copy_to", "task", "imported",
+    "sharding", "model.remat", "data.folder", "data.copy_to", "data.allow_change", "data_set",
+    "task", "imported",
 )  # fmt: skip
 
 _LOSSES: dict[str, Any] = {

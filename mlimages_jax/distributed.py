@@ -8,6 +8,7 @@ error of its own tells the others, which then end at once.
 
 import collections
 import contextlib
+import itertools
 import os
 import socket
 import sys
@@ -24,11 +25,11 @@ from absl import logging
 from jax._src import distributed as jax_distributed  # the client is not public; Orbax does the same
 from jax.sharding import Mesh
 
-from mlimages_jax import preemption, sharding
+from mlimages_jax import exit_codes, preemption, sharding
 from mlimages_jax.preemption import Preempted
 
+CRASH_EXIT_CODE = exit_codes.CRASH
 LOST_EXIT_CODE = 76  # another process was lost, never came, or failed
-CRASH_EXIT_CODE = 70  # EX_SOFTWARE: an error that nobody foresaw; another start may do
 HEARTBEAT_SECONDS = 30  # of silence until a process counts as lost
 STEPS_AHEAD = 4  # of the host before the device, at most: what a stop has to wait for
 
@@ -51,6 +52,9 @@ AGAIN = (
     "Nothing is lost but the steps since the last save: start the same command again on all "
     "machines"
 )
+
+
+_exchanges = itertools.count()
 
 
 class PeerError(RuntimeError):
@@ -144,6 +148,32 @@ def meet(place: str) -> None:
     if jax.process_count() > 1:
         client: Any = jax_distributed.global_state.client
         client.wait_at_barrier(place, _DAY_MS)
+
+
+def is_one_of_many() -> bool:
+    """Whether other processes were joined; touches no device."""
+    joined = jax.distributed.is_initialized()
+    return bool(joined and (jax_distributed.global_state.num_processes or 1) > 1)
+
+
+def process_number() -> int:
+    """Which of the processes this is, from 0; touches no device."""
+    return int(jax_distributed.global_state.process_id or 0) if is_one_of_many() else 0
+
+
+def exchanged(text: str) -> list[str]:
+    """What every process said, in their order; all of them call it equally often.
+
+    Through the service of process 0, without any device: short texts, before the first step.
+    """
+    if not is_one_of_many():
+        return [text]
+    client: Any = jax_distributed.global_state.client
+    place = f"mlimages_jax/said/{next(_exchanges)}"
+    client.key_value_set(f"{place}/{process_number():06d}", f"={text}")
+    client.wait_at_barrier(place, _DAY_MS)
+    said = dict(client.key_value_dir_get(f"{place}/"))
+    return [said[key].removeprefix("=") for key in sorted(said)]
 
 
 class StopRequest:

@@ -2,6 +2,7 @@
 """The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -15,15 +16,18 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mlimages_jax import (
+    agreement,
     checkpoints,
     configure,
     evaluation_report,
+    paths,
     preemption,
     published,
     saved_model,
     sharding,
+    workdir_lock,
 )
-from mlimages_jax.data import pipeline
+from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.data.views import EvaluationView
@@ -31,7 +35,8 @@ from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
-from mlimages_jax.remote_files import append_line
+from mlimages_jax.remote_files import append_line, read_json_lines, write_text
+from mlimages_jax.weights_digest import weights_digest
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
 
@@ -52,7 +57,8 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
 
     Args:
         config: see configs/evaluate.py for every field.
-        workdir: of the results; what it already holds of the same evaluation is not done again.
+        workdir: of the results; what it already holds of the same weights, data and settings is
+            not done again.
 
     Returns:
         One row an evaluation, in order: where it comes from and all its numbers.
@@ -64,30 +70,38 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
         Preempted: asked to end; what is in the workdir is not done again.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(paths.absolute(workdir))
+    with workdir_lock.held(workdir, task="evaluate"):
+        return _evaluate(config, workdir)
+
+
+def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
+    """As `evaluate`, in a workdir that is held."""
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
     views = _checked_views(config)
     relabel = _reassessed(config, data)
+    of_data = _data_key(config, data)
     results = workdir / "results.jsonl"
-    rows = _read_rows(results)
-    writer = MetricsWriter(workdir, start_step=0)
+    rows = list(read_json_lines(results))
+    writer = MetricsWriter(workdir, start_step=None)
     shown: list[Row] = []
     for folder in _checkpoints(config):
         views = _as_trained(views, config, folder, data)
-        keys = {view: _key(config, folder, view) for view in views}
-        known = {view: row for view in views for row in rows if keys[view].items() <= row.items()}
-        shown += known.values()
-        if len(known) == len(views):
-            logging.info("%s was evaluated before", folder)
-            continue
         subject = _load(config, folder, data)
-        for view in (view for view in views if view not in known):
+        where = {"checkpoint": str(folder), "data": str(config.data.folder)}
+        for view in views:
+            key = _key(config, subject, view) | of_data
+            name = f"{config.data.split}_{view.protocol}_{view.size}"
+            if known := _known(rows, key, step=subject.step):
+                logging.info("%s was evaluated before: %s", folder, name)
+                shown.append(known | where)
+                continue
             evaluation = _evaluation(config, data, subject, view, relabel, workdir)
             values, metrics = evaluation.run(subject.weights)
-            row = {**keys[view], "step": subject.step, **values}
+            row = {**where, **key, "step": subject.step, **values}
             shown.append(row)
-            name = f"{config.data.split}_{view.protocol}_{view.size}"
+            rows.append(row)
             writer.write(subject.step, {f"{name}/{key}": value for key, value in values.items()})
             if jax.process_index() == 0:
                 _write(workdir / str(subject.step) / name, metrics, data, row, values)
@@ -96,7 +110,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
     writer.close()
     table = _tables(config, data, shown)
     if jax.process_index() == 0:
-        (workdir / "results.txt").write_text(table + "\n")
+        write_text(workdir / "results.txt", table + "\n")
         print(table)
     return shown
 
@@ -162,11 +176,11 @@ def _agreed(folder: epath.Path) -> epath.Path:
     return folder.parent / str(int(step))
 
 
-def _key(config: ConfigDict, folder: epath.Path, view: EvaluationView) -> Row:
-    """What makes an evaluation another one."""
+def _key(config: ConfigDict, subject: Subject, view: EvaluationView) -> Row:
+    """What makes an evaluation of the same data another one: the network, and how it is used."""
+    name = subject.settings.loss.name
+    loss = {"name": name, **subject.settings.loss.get(name, {})}
     return {
-        "checkpoint": str(folder),
-        "data": str(config.data.folder),
         "split": config.data.split,
         "size": view.size,
         "protocol": view.protocol,
@@ -174,7 +188,32 @@ def _key(config: ConfigDict, folder: epath.Path, view: EvaluationView) -> Row:
         "averaged": config.averaged,
         "dtype": config.dtype,
         "orientation": "exif" if view.exif_orientation else "stored",
+        "weights": weights_digest(subject.weights),
+        "loss_settings": json.dumps(loss, sort_keys=True),
+        "threshold": config.evaluation.threshold,
     }
+
+
+def _data_key(config: ConfigDict, data: DataSet) -> Row:
+    """Digests of the set and of other labels for it, the same on all processes.
+
+    Raises:
+        DifferentProcessesError: the processes see different ones.
+    """
+    parts = fingerprint.fingerprint(data, [config.data.split])
+    found = {"data_digest": "-".join(parts.values()), "labels_digest": ""}
+    if config.data.reassessed:
+        labels = epath.Path(config.data.reassessed).read_bytes()
+        found["labels_digest"] = hashlib.sha256(labels).hexdigest()[:16]
+    agreement.check_same(found)
+    return found
+
+
+def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
+    """The result of the same evaluation, if it is the last one whose tables have its name."""
+    named = {name: key[name] for name in ("split", "size", "protocol")} | {"step": step}
+    last = [row for row in rows if named.items() <= row.items()][-1:]
+    return next((row for row in last if key.items() <= row.items()), None)
 
 
 def _as_trained(
@@ -190,12 +229,6 @@ def _as_trained(
             folder, data.folder,
         )  # fmt: skip
     return [dataclasses.replace(view, exif_orientation=upright) for view in views]
-
-
-def _read_rows(path: epath.Path) -> list[Row]:
-    """Earlier results; those of releases that did not turn images do not say so."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [{"orientation": "stored"} | json.loads(line) for line in lines]
 
 
 def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:

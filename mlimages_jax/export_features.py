@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 from mlimages_jax import (
     checkpoints,
     configure,
+    paths,
     predict_pictures,
     preemption,
     saved_model,
     sharding,
+    workdir_lock,
 )
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView
@@ -32,6 +34,7 @@ from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
+from mlimages_jax.weights_digest import weights_digest
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
 
@@ -69,6 +72,15 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         FeatureFilesError: the workdir holds other features.
         TooManyBadPicturesError: over `config.max_errors`.
     """
+    workdir = paths.expanded(workdir)
+    if "://" in workdir:
+        return _export(config, workdir)  # refused in words
+    with workdir_lock.held(workdir, task="export_features"):
+        return _export(config, workdir)
+
+
+def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """As `export`, in a workdir that is held."""
     view, mesh = _view(config), sharding.make_mesh()
     source = open_pictures(
         config.input, split=config.split or None, images_root=config.images_root or None
@@ -269,7 +281,11 @@ def _about(
             "images_root": config.images_root,
         },
         "input_digest": source.digest,
-        "checkpoint": {"folder": os.fspath(network.folder), "averaged": config.averaged},
+        "checkpoint": {
+            "folder": os.fspath(network.folder),
+            "averaged": config.averaged,
+            "weights": weights_digest(network.weights),
+        },
         "model": {
             "num_classes": model.num_classes,
             "stage_sizes": list(model.stage_sizes),

@@ -11,7 +11,8 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from mlimages_jax.remote_files import append_line
+from mlimages_jax import paths, process_identity
+from mlimages_jax.remote_files import append_line, read_json_lines
 
 # Of a run's own clock, in this order; what is neither named nor inside another is `startup`.
 CATEGORIES = ("startup", "restore", "compile", "input", "step", "evaluation", "save")
@@ -24,34 +25,45 @@ EXPLAINED = {
     "lost": "training steps done again after a restart",
     "evaluation": "on the way and at the end",
     "save": "what training waited for; the rest runs beside it",
-    "gap": "from a run's last line to the start of the next",
+    "gap": "from a run's last line to the start of the next, while steps were left",
 }
 
 Line = dict[str, Any]
+_KEYS = {"start", "time", "restored", "step", "seconds"}
 
 
 class Goodput:
     """The clock of one run: every second belongs to one category.
 
     Writes a JSON line now and then to workdir/goodput.jsonl, {"start", "time": seconds since 1970,
-    "restored", "step": updates done then and now, "seconds": {category: since the start}}; a
-    killed run has lost the time since its last line, which counts as gap.
+    "restored", "step": updates done then and now, "seconds": {category: since the start},
+    "finished": whether nothing was left to do}; a killed run has lost the time since its last line,
+    which counts as gap. A run that never came as far as its state, such as a start that was
+    refused, writes nothing: it has neither done nor lost a step.
+
+    Durations are of a clock that nobody sets. "boot" and "uptime" tell the next run how long ago a
+    line was written by the same clock, where the machine is the same.
 
     Args:
         path: of the file; None writes nothing (all processes but the first).
-        started: seconds since 1970 at which the program began; None: now.
+        started: of time.monotonic(), when the program began; None: now.
 
     Attributes:
-        restored: updates done when the run began.
+        restored: updates done when the run began; None until its state is there.
         step: updates done.
+        finished: to be set when nothing is left to do.
     """
 
     def __init__(self, path: epath.PathLike | None, *, started: float | None = None):
         self._path = epath.Path(path) if path else None
-        self._start = self._since = time.time() if started is None else started
+        now = time.monotonic()
+        self._began = self._since = now if started is None else started
+        self._start = time.time() - (now - self._began)
         self._category = "startup"
         self._seconds = dict.fromkeys(CATEGORIES, 0.0)
-        self.restored = self.step = 0
+        self.restored: int | None = None
+        self.step = 0
+        self.finished = False
 
     def __enter__(self) -> "Goodput":
         return self
@@ -60,7 +72,7 @@ class Goodput:
         """Writes the last line, and logs the table."""
         with contextlib.suppress(*[OSError] if kind else []):  # not in the place of the first error
             self.write()
-            if self._path:
+            if self._path and self.restored is not None:
                 logging.info("%s", table(read(self._path)))
 
     @contextlib.contextmanager
@@ -81,39 +93,38 @@ class Goodput:
     def write(self) -> None:
         """Appends a line."""
         self._switch(self._category)
-        if self._path is None:
+        if self._path is None or self.restored is None:
             return
         line = {
             "start": round(self._start, 3),
-            "time": round(self._since, 3),
+            "time": round(self._start + self._since - self._began, 3),
             "restored": self.restored,
             "step": self.step,
             "seconds": {name: round(value, 3) for name, value in self._seconds.items()},
+            "finished": self.finished,
+            "boot": process_identity.boot(),
+            "uptime": round(process_identity.uptime(), 3),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._path, json.dumps(line))
 
     def _switch(self, category: str) -> None:
-        now = time.time()
+        now = time.monotonic()
         self._seconds[self._category] += now - self._since
         self._since, self._category = now, category
 
 
 def read(path: epath.PathLike) -> list[Line]:
     """The last line of every run, oldest first; a line cut off by a kill is left out."""
-    last: dict[float, Line] = {}
-    for text in epath.Path(path).read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            last[line["start"]] = line
-    return list(last.values())
+    last = {line["start"]: line for line in read_json_lines(path) if line.keys() >= _KEYS}
+    return [run for i, run in enumerate(last.values()) if i == 0 or not _did_nothing(run)]
 
 
 def summary(runs: list[Line]) -> dict[str, float]:
-    """Seconds by category; they add up to the time from the first start to the last line.
+    """Seconds by category; they add up to the time that the training took, from run to run.
 
     Steps that a run had logged and the next one did again are `lost`, with that run's seconds a
-    step. A run that another one overlaps makes the gap negative.
+    step. The time behind a run that left nothing to do belongs to no training.
     """
     total = dict.fromkeys(EXPLAINED, 0.0)
     for run, following in zip(runs, [*runs[1:], None], strict=True):
@@ -122,7 +133,8 @@ def summary(runs: list[Line]) -> dict[str, float]:
             total[name] += value
         if following is None:
             break
-        total["gap"] += following["start"] - run["time"]
+        if not _was_finished(run, following):
+            total["gap"] += _gap(run, following)
         done = run["step"] - run["restored"]
         again = min(max(run["step"] - following["restored"], 0), done)
         if again:
@@ -130,6 +142,25 @@ def summary(runs: list[Line]) -> dict[str, float]:
             total["lost"] += lost
             total["step"] -= lost
     return total
+
+
+def _did_nothing(run: Line) -> bool:
+    """Whether it was a start that was refused, of which earlier versions left a line."""
+    return run["restored"] == run["step"] == 0 and not run["seconds"].get("step")
+
+
+def _was_finished(run: Line, following: Line) -> bool:
+    """Whether nothing was left to do; lines of earlier versions show it in the run behind them."""
+    idle = following["restored"] == following["step"] == run["step"]
+    return run.get("finished", False) or (idle and not following["seconds"].get("step"))
+
+
+def _gap(run: Line, following: Line) -> float:
+    """Seconds between two runs: by the machine's own clock, or else by those that people set."""
+    if run.get("boot") and run["boot"] == following.get("boot"):
+        ran = following["time"] - following["start"]
+        return max(0.0, following["uptime"] - ran - run["uptime"])
+    return max(0.0, following["start"] - run["time"])
 
 
 def table(runs: list[Line]) -> str:
@@ -148,7 +179,7 @@ def main(arguments: list[str]) -> None:
     """Prints the table of a workdir."""
     if len(arguments) != 1:
         sys.exit("usage: python -m mlimages_jax.goodput WORKDIR")
-    path = epath.Path(arguments[0]) / "goodput.jsonl"
+    path = epath.Path(paths.expanded(arguments[0])) / "goodput.jsonl"
     if not path.exists() or not (runs := read(path)):
         sys.exit(f"error: {path} holds no lines: name the workdir of a training")
     print(table(runs))

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`."""
 
-import errno
 import functools
-import os
 import sys
 import time
 import traceback
@@ -13,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from mlimages_jax import preemption
+from mlimages_jax import exit_codes, paths, preemption
 from mlimages_jax.escaping import several_lines
 
 ROOT = Path(__file__).parents[1]
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, e.g. configs/pretrain.py:paper"
 )
@@ -32,6 +29,12 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from
 _PEER_TIMEOUT = flags.DEFINE_float(
     "peer_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1
 )
+_PLATFORM = flags.DEFINE_enum(
+    "require_platform",
+    None,
+    ["cpu", "gpu", "tpu"],
+    "End with 1 where jax finds no such device; without it, what JAX_PLATFORMS names first counts.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -40,71 +43,70 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
         )
-    started = time.time()
+    started = time.monotonic()
     preemption.watch()
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
-    from mlimages_jax import (
-        checkpoint_fit,
-        checkpoints,
-        classify_pictures,
-        configure,
-        distributed,
-        evaluate_checkpoints,
-        export_features,
-        progress,
-        quickstart,
-        train,
-    )
-    from mlimages_jax.data import picture_source, pipeline, sources
+    from mlimages_jax import distributed
 
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_is_for_people)
-    tasks: dict[str, Callable[..., Any]] = {
+    try:
+        tasks = _tasks(started)
+        config = _CONFIG.value
+        if config.task not in tasks:
+            sys.exit(f"task={config.task!r} in the config is none of {sorted(tasks)}")
+        workdir = paths.absolute(_WORKDIR.value or "")  # never empty: the flag is required
+        paths.expand_home(config)
+        _keep_compiled_programs(workdir)
+        others = distributed.together(
+            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, timeout=_PEER_TIMEOUT.value
+        )
+        with others:
+            _run(tasks[config.task], config, workdir)
+    except preemption.Preempted:
+        logging.info("ended as asked: the same command goes on from here")
+        sys.exit(preemption.EXIT_CODE)
+    except Exception as error:
+        if line := exit_codes.for_a_person(error, workdir=_WORKDIR.value or ""):
+            sys.exit(several_lines(line))
+        traceback.print_exc()
+        sys.exit(exit_codes.CRASH)
+
+
+def _tasks(started: float) -> dict[str, Callable[..., Any]]:
+    """What a config may ask for, by its name."""
+    from mlimages_jax import (
+        classify_pictures,
+        evaluate_checkpoints,
+        export_features,
+        quickstart,
+        train,
+    )
+
+    return {
         "train": functools.partial(train.train, started=started),
-        "quickstart": quickstart.quickstart,
+        "quickstart": functools.partial(quickstart.quickstart, started=started),
         "evaluate": evaluate_checkpoints.evaluate,
         "classify": classify_pictures.classify,
         "export_features": export_features.export,
     }
-    config = _CONFIG.value
-    if config.task not in tasks:
-        sys.exit(f"task={config.task!r} in the config is none of {sorted(tasks)}")
-    workdir: str = _WORKDIR.value or ""  # never empty: the flag is required
-    _keep_compiled_programs(workdir)
-    others = distributed.together(
-        _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, timeout=_PEER_TIMEOUT.value
-    )
+
+
+def _run(task: Callable[..., Any], config: ConfigDict, workdir: str) -> None:
+    """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
+    from mlimages_jax import agreement, devices, out_of_memory
+
     try:
-        with others:
-            try:
-                tasks[config.task](config, workdir)
-            except (
-                FileNotFoundError,
-                checkpoint_fit.CheckpointMismatchError,
-                checkpoints.CheckpointWriteError,
-                configure.ConfigError,
-                picture_source.PictureSourceError,
-                pipeline.TooManyBadPicturesError,
-                sources.DataSetError,
-                progress.NonFiniteError,
-            ) as error:
-                sys.exit(several_lines(f"error: {error}"))
-            except OSError as error:
-                if error.errno not in _DISK_ERRORS:
-                    raise
-                sys.exit(
-                    f"error: {error.filename or workdir}: {error.strerror}. Make room "
-                    "there, or make it writable, and start the same command again; checkpoints "
-                    "that were written are whole"
-                )
-    except distributed.PeerError as error:
-        sys.exit(f"error: {error}")
+        agreement.check_processes(config, workdir=workdir)
+        devices.check_platform(_PLATFORM.value)
+        with out_of_memory.named(config):
+            task(config, workdir)
     except preemption.Preempted:
-        logging.info("ended as asked: the same command goes on from here")
-        sys.exit(preemption.EXIT_CODE)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(distributed.CRASH_EXIT_CODE)
+        raise
+    except Exception as error:
+        if line := exit_codes.for_a_person(error, workdir=workdir):
+            sys.exit(several_lines(line))
+        raise
 
 
 def _keep_compiled_programs(workdir: str) -> None:
@@ -112,8 +114,7 @@ def _keep_compiled_programs(workdir: str) -> None:
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        folder = workdir if "://" in workdir else os.path.abspath(workdir)  # noqa: PTH100
-        jax.config.update("jax_compilation_cache_dir", f"{folder}/compilation_cache")
+        jax.config.update("jax_compilation_cache_dir", f"{workdir}/compilation_cache")
 
 
 def _is_for_people(record: LogRecord) -> bool:

@@ -21,14 +21,20 @@ class MetricsWriter:
     """Appends one JSON object a line, {"step": ..., "name": value}, and TensorBoard events.
 
     After a restart the steps since the last checkpoint are written again: the last line of a step
-    counts, and TensorBoard is told to forget the earlier ones.
+    counts, and TensorBoard is told to forget the earlier ones. Its reader forgets the points at the
+    step that it is told and behind it, so that is the one after the checkpoint's.
 
     On object storage the events are copied there now and then; a killed run lacks the last ones.
     tensorboardX could write there too, in a thread; but when that fails once, the thread ends and
     the training waits for it for ever.
+
+    Args:
+        workdir: of the files.
+        start_step: updates done when the training began or goes on; None: of points that come one
+            by one, as of evaluations, none is forgotten.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, start_step: int):
+    def __init__(self, workdir: epath.PathLike, *, start_step: int | None):
         self._active = jax.process_index() == 0
         if not self._active:
             return
@@ -38,7 +44,11 @@ class MetricsWriter:
         self._events_folder = folder / "events"
         self._local = tempfile.TemporaryDirectory() if is_remote(folder) else None
         where = self._local.name if self._local else str(self._events_folder)
-        self._events = SummaryWriter(where, purge_step=start_step)
+        self._events = SummaryWriter(
+            where,
+            purge_step=None if start_step is None else start_step + 1,
+            filename_suffix=_suffix(self._events_folder),
+        )
         self._next_copy = time.monotonic() + EVENTS_SECONDS
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -66,3 +76,12 @@ class MetricsWriter:
         for file in Path(folder).iterdir():
             (self._events_folder / file.name).write_bytes(file.read_bytes())
         self._next_copy = time.monotonic() + EVENTS_SECONDS
+
+
+def _suffix(folder: epath.Path) -> str:
+    """Of the next file of events: those of one second would have one name otherwise.
+
+    TensorBoard reads the files in the order of their names.
+    """
+    before = len(list(folder.iterdir())) if folder.is_dir() else 0
+    return f".{before:05d}"

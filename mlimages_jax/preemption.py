@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """SIGTERM, with which schedulers announce that a machine goes: noticed here, acted on by the tasks.
 
-Knows no jax, so that a signal is noticed from the first line of the program on.
+So is SIGHUP, by which a lost ssh or a closed terminal announces itself. Knows no jax, so that a
+signal is noticed from the first line of the program on.
 """
 
+import contextlib
+import os
 import signal
+import stat
 from types import FrameType
 
 from absl import logging
@@ -27,11 +31,14 @@ class Preempted(Exception):  # noqa: N818  # not an error
 
 
 def watch() -> None:
-    """From now on SIGTERM and Ctrl-C are noticed instead of ending the program.
+    """From now on SIGTERM, SIGHUP and Ctrl-C are noticed instead of ending the program.
 
-    A second Ctrl-C ends it at once; any number of SIGTERM is as one.
+    A second Ctrl-C ends it at once; any number of the others is as one. Under nohup, which starts
+    programs with SIGHUP ignored, it stays ignored.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         signal.signal(number, _notice)
 
 
@@ -51,9 +58,26 @@ def check() -> None:
 
 
 def _notice(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:
+        _leave_lost_terminal()
     if not _received:
         again = "; Ctrl-C again ends it at once" if number == signal.SIGINT else ""
         logging.warning("%s: going to stop%s", signal.Signals(number).name, again)
     _received.append(number)
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _leave_lost_terminal() -> None:
+    """Points output that went to a terminal which is gone to nowhere.
+
+    Writing there fails (EIO) and would end the program before it has saved. A terminal that hung up
+    is still a character device, but no terminal any more.
+    """
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # closed by whoever started the program
+            is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+            if is_device and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

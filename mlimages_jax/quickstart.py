@@ -7,6 +7,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from mlimages_jax import paths, workdir_lock
 from mlimages_jax.train import train
 from tfds_builders import shapes
 
@@ -26,16 +27,28 @@ Try next
 """
 
 
-def quickstart(config: ConfigDict, workdir: epath.PathLike) -> None:
+def quickstart(
+    config: ConfigDict, workdir: epath.PathLike, *, started: float | None = None
+) -> None:
     """Builds the drawn data set where `config.data.folder` is empty, trains, prints what is next.
 
     Args:
         config: of configs/quickstart.py.
         workdir: the data set goes to workdir/data.
+        started: as for `train.train`.
 
     Raises:
         Exception: what `train.train` raises.
     """
+    workdir = paths.absolute(workdir)
+    with workdir_lock.held(workdir, task="quickstart"):
+        _draw(config, workdir)
+        train(config, workdir, started=started)
+    print(WHAT_NEXT.format(workdir=workdir))
+
+
+def _draw(config: ConfigDict, workdir: str) -> None:
+    """Makes the data set where none is given."""
     if not config.data.folder:
         data_dir = epath.Path(workdir) / "data"
         logging.info("drawing the data set `shapes` into %s (once)", data_dir)
@@ -43,5 +56,3 @@ def quickstart(config: ConfigDict, workdir: epath.PathLike) -> None:
             if process == jax.process_index():
                 config.data.folder = str(shapes.build(data_dir))
             multihost_utils.sync_global_devices(f"drawn by {process}")
-    train(config, workdir)
-    print(WHAT_NEXT.format(workdir=workdir))

@@ -7,13 +7,18 @@ process writes later is not seen, or cut off. This module turns that off, if gs:
 before it is imported.
 """
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import fsspec
 from etils import epath
 
 from mlimages_jax.complete_file import complete_file
+
+_BLOCK = 4_096  # bytes that are looked at from the end of a file, again and again
 
 fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
@@ -35,6 +40,8 @@ def write_text(path: epath.PathLike, text: str) -> None:
 def append_line(path: epath.PathLike, line: str) -> None:
     """Adds a line to a file, which is made when absent; its folder exists.
 
+    What a kill left of a line before it is removed first: glued to it, both would be lost.
+
     An object is read and written again as a whole, in five requests. A training does so twice every
     `log_every` steps, for metrics.jsonl and goodput.jsonl, while the devices go on with the steps
     they were given; both stay below a few MB, as a line has some hundred bytes. A kill leaves the
@@ -43,7 +50,8 @@ def append_line(path: epath.PathLike, line: str) -> None:
     path = epath.Path(path)
     added = f"{line}\n".encode()
     if not is_remote(path):
-        with path.open("ab") as file:
+        with Path(path).open("ab+") as file:
+            _end_last_line(file)
             file.write(added)
         return
     try:
@@ -51,3 +59,46 @@ def append_line(path: epath.PathLike, line: str) -> None:
     except FileNotFoundError:
         before = b""
     path.write_bytes(before + added)
+
+
+def read_json_lines(path: epath.PathLike) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; lines that were cut off, or are none, are left out.
+
+    Yields nothing where there is no file.
+    """
+    try:
+        data = epath.Path(path).read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data.split(b"\n"):
+        if (value := _json_object(line)) is not None:
+            yield value
+
+
+def _end_last_line(file: BinaryIO) -> None:
+    """Ends a last line that lacks its end where it is whole, and removes what is half of one."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    tail, start = b"", end
+    while start and b"\n" not in tail:
+        size = min(_BLOCK, start)
+        start -= size
+        file.seek(start)
+        tail = file.read(size) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if _json_object(last) is None:
+        file.truncate(end - len(last))
+    else:
+        file.write(b"\n")
+
+
+def _json_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:  # of JSON, or of UTF-8: a file system may leave zeros after a loss of power
+        return None
+    return value if isinstance(value, dict) else None

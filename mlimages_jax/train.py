@@ -13,9 +13,19 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, distributed, preemption, sharding, steps
+from mlimages_jax import (
+    agreement,
+    configure,
+    distributed,
+    out_of_memory,
+    paths,
+    preemption,
+    sharding,
+    steps,
+    workdir_lock,
+)
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
-from mlimages_jax.data import pipeline
+from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
 from mlimages_jax.goodput import Goodput
@@ -51,7 +61,7 @@ def train(
     Args:
         config: see configs/pretrain.py and configs/finetune.py for every field.
         workdir: checkpoints, metrics and the configuration go here.
-        started: seconds since 1970 at which the program began, for goodput.jsonl.
+        started: of time.monotonic(), when the program began, for goodput.jsonl.
 
     Raises:
         FileNotFoundError: the data set or `init_from` is missing; says what to do.
@@ -61,10 +71,18 @@ def train(
         NonFiniteError: names the last good checkpoint.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
         CheckpointWriteError: the disk is full or read-only.
+        WorkdirInUseError: another program writes to the workdir.
+        OutOfMemoryError: names the batch and what helps.
         Preempted: asked to end; all that was trained is saved.
     """
+    workdir = epath.Path(paths.absolute(workdir))
+    with workdir_lock.held(workdir, task="train"):
+        return _train(config, workdir, started=started)
+
+
+def _train(config: ConfigDict, workdir: epath.Path, *, started: float | None) -> TrainState:
+    """As `train`, in a workdir that is held."""
     # ---------- data and mesh
-    workdir = epath.Path(workdir)
     first_process = jax.process_index() == 0
     goodput = Goodput(workdir / "goodput.jsonl" if first_process else None, started=started)
     data = open_data(config)
@@ -72,6 +90,7 @@ def train(
     mesh = sharding.make_mesh()
     phases = configure.phases(config)
     check_sizes(config, phases, mesh)
+    data_set = data_identity(config, data)
     _log_layout(config, data, pictures, mesh)
 
     # ---------- model, loss, optimizer
@@ -81,8 +100,9 @@ def train(
     logging.info("%s", memory_line(training.like))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
-    settings = configure.values(config) | {"orientation": data.orientation}
+    settings = configure.values(config) | {"orientation": data.orientation, "data_set": data_set}
     with (
+        out_of_memory.named(config, num_classes=data.num_classes),
         goodput,
         goodput.phase("save"),  # what is still to do at the end
         Checkpoints(
@@ -171,6 +191,7 @@ def train(
         if results and first_process:
             with goodput.phase("evaluation"):
                 write_report(workdir, config, data, state, evaluations, results)
+        goodput.finished = True
     return state
 
 
@@ -188,6 +209,19 @@ def open_data(config: ConfigDict) -> DataSet:
             f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
         )
     return data
+
+
+def data_identity(config: ConfigDict, data: DataSet) -> dict[str, str]:
+    """The fingerprint of the splits that a configuration uses, the same on all processes.
+
+    Raises:
+        DataSetError: the set lacks a split.
+        DifferentProcessesError: the processes see different sets.
+    """
+    splits = [config.data.train_split, *config.evaluation.splits]
+    found = fingerprint.fingerprint(data, splits)
+    agreement.check_same({f"data set ({part})": digest for part, digest in found.items()})
+    return found
 
 
 def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
@@ -212,7 +246,7 @@ def restored(
     """The state of the latest checkpoint, if there is one.
 
     Raises:
-        ConfigError: it was trained with other settings.
+        ConfigError: it was trained with other settings, or on another data set.
     """
     if not checkpoints.steps:
         return None
@@ -220,10 +254,38 @@ def restored(
     saved = checkpoints.config_of(step)
     if "imported" not in saved:
         saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
+    if paths.same_place(saved.get("init_from"), settings["init_from"]):
+        saved["init_from"] = settings["init_from"]  # typed otherwise
     configure.check_unchanged(saved, settings)
+    check_same_set(saved, settings)
     state = checkpoints.restore(like)
     logging.info("continuing from %s", checkpoints.directory / str(step))
     return state
+
+
+def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Compares the data set with the one that a checkpoint was trained on.
+
+    Raises:
+        ConfigError: it is another one, and nobody insists.
+    """
+    if "data_set" not in saved:
+        logging.info("the checkpoint does not say what its data set was: not compared")
+        return
+    changed = fingerprint.differences(saved["data_set"], settings["data_set"])
+    if not changed:
+        return
+    before, now = saved["data"]["folder"], settings["data"]["folder"]
+    line = (
+        f"the data set in {now} is not the one that the checkpoint was trained on (there in "
+        f"{before}): {', '.join(changed)} differ"
+    )
+    if not settings["data"].get("allow_change"):
+        raise configure.ConfigError(
+            f"{line}. Give that one with --config.data.folder, or another --workdir; if the change "
+            "is meant, --config.data.allow_change=True goes on with it"
+        )
+    logging.warning("%s; going on, as data.allow_change says", line)
 
 
 def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -> TrainState:

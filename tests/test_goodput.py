@@ -7,7 +7,9 @@ from mlimages_jax import goodput
 @pytest.fixture
 def clock(monkeypatch):
     now = [1_000.0]
+    monkeypatch.setattr(goodput.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(goodput.time, "time", lambda: now[0])
+    monkeypatch.setattr(goodput.process_identity, "uptime", lambda: now[0])
     return now
 
 

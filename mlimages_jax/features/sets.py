@@ -124,6 +124,7 @@ def open_sets(options: SetOptions) -> Sets:
             f"{train.folder} has {train.width} numbers a picture and {test.folder} {test.width}: "
             "export both with the same network"
         )
+    _check_same_network(train, test)
     train_labels, test_labels = read_labels([train, test])
     judging = Judging(
         single=_is_single([train_labels, test_labels], options.task),
@@ -131,6 +132,21 @@ def open_sets(options: SetOptions) -> Sets:
         unlisted={"absent": 0.0, "unknown": -1.0}[options.unlisted],
     )
     return Sets(train, test, train_labels, test_labels, judging, unlabelled)
+
+
+def _check_same_network(train: Exported, test: Exported) -> None:
+    """Compares the weights, which two networks of one architecture do not share.
+
+    Raises:
+        FeaturesError: they differ; exports of earlier versions do not say.
+    """
+    ours, theirs = (one.metadata.get("checkpoint", {}) for one in (train, test))
+    weights = [one.get("weights") for one in (ours, theirs)]
+    if all(weights) and weights[0] != weights[1]:
+        raise FeaturesError(
+            f"{train.folder} and {test.folder} are features of different networks "
+            f"({ours['folder']} and {theirs['folder']}): export both with the same one"
+        )
 
 
 def _cut(pictures: Exported, held_out: float) -> tuple[Exported, Exported]:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether all processes of a task were started alike, compared before anything is computed.
+
+Through the service of process 0 and not on the devices, whose programs need the same sizes already.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlimages_jax import distributed
+
+# What may differ from host to host: where it reads, with how many threads.
+OF_A_HOST = (
+    "data.folder", "data.copy_to", "input", "input.num_threads", "input.prefetch", "images_root",
+    "num_threads",
+)  # fmt: skip
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_LISTED = 20  # values that an error names
+
+
+class DifferentProcessesError(RuntimeError):
+    """Processes of one task that were started with different values, code or data."""
+
+
+def check_processes(config: ConfigDict, *, workdir: str) -> None:
+    """Compares configuration, workdir, code and libraries of all processes.
+
+    Raises:
+        DifferentProcessesError: on all of them; names the values and whose they are.
+    """
+    if not distributed.is_one_of_many():
+        return
+    values = json.loads(config.to_json())
+    mine = {f"--config.{name}": value for name, value in _flat(values).items()}
+    mine = {name: v for name, v in mine.items() if name.removeprefix("--config.") not in OF_A_HOST}
+    mine |= {"--workdir": workdir, "code of mlimages_jax": _code(), "Python": _python()}
+    mine |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    check_same(mine)
+
+
+def check_same(mine: Mapping[str, Any]) -> None:
+    """Compares values, which are JSON, with those of the other processes.
+
+    All processes call it equally often.
+
+    Raises:
+        DifferentProcessesError: on all of them; names the values and whose they are.
+    """
+    text = json.dumps(mine, sort_keys=True)
+    digests = distributed.exchanged(hashlib.sha256(text.encode()).hexdigest())
+    if len(set(digests)) == 1:
+        return
+    first = {digest: number for number, digest in reversed(list(enumerate(digests)))}
+    # One process of each kind tells its values, not a thousand of them.
+    number = distributed.process_number()
+    texts = distributed.exchanged(text if first[digests[number]] == number else "")
+    said = [json.loads(texts[first[digest]]) for digest in digests]
+    raise DifferentProcessesError(
+        "the processes were started differently; start all of them with the same values, code and "
+        "data:\n" + "\n".join(_differences(said))
+    )
+
+
+def _differences(said: list[dict[str, Any]]) -> list[str]:
+    """A line for every value that is not the same on all processes."""
+    lines = []
+    for name in sorted(set().union(*said)):
+        holders: dict[str, list[int]] = {}
+        for number, values in enumerate(said):
+            holders.setdefault(repr(values.get(name)), []).append(number)
+        if len(holders) > 1:
+            lines.append(f"  {name}: " + ", ".join(f"{v} on {_who(n)}" for v, n in holders.items()))
+    left = len(lines) - _LISTED
+    return lines[:_LISTED] + ([f"  and {left} more"] if left > 0 else [])
+
+
+def _who(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return f"process {numbers[0]}"
+    shown = ", ".join(map(str, numbers[:4]))
+    return f"processes {shown}" + (f" and {len(numbers) - 4} others" if len(numbers) > 4 else "")
+
+
+def _code() -> str:
+    """A digest of the source files of this package."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _python() -> str:
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
