@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Faults at random moments of a training by two processes: how it ends, and what it costs.
+"""Faults at random moments of a training by one or two processes: how it ends, what it costs.
 
-    python benchmarks/faults.py              # 20 SIGTERM, 8 SIGKILL, 2 or 3 of each other
-    python benchmarks/faults.py --times 1    # one of each
+    python benchmarks/faults.py               # 20 SIGTERM, 8 SIGKILL, 2 or 3 of each other
+    python benchmarks/faults.py --times 1     # one of each
+    python benchmarks/faults.py --processes 1 --times 15
+    python benchmarks/faults.py --only SIGKILL --times 100
 
 Each trial starts a training, injects the fault, starts the same command again until it is done, and
 compares with a training that nothing disturbed: the loss of every step, which another batch would
@@ -12,8 +14,8 @@ the end of the undisturbed training: start, compilation, steps, evaluations, sav
 """
 
 import argparse
+import functools
 import itertools
-import json
 import random
 import signal
 import sys
@@ -29,11 +31,12 @@ import numpy as np
 from peers.job import Job
 
 from mlimages_jax import checkpoints, goodput
+from mlimages_jax.remote_files import read_json_lines
 from tfds_builders import shapes
 
 STEPS, SAVED_EVERY, EVALUATED_EVERY = 120, 15, 40
-PROCESSES, DEVICES = 2, 2  # and devices of each
-FIRST_LINE = "process 0 of 2"
+DEVICES = 2  # of each process
+FIRST_LINE = "process 0 of "
 LONGEST = 600  # seconds that a training may take
 ROW = "| {:44} | {:>5} | {:22} | {:>13} | {:>10} | {:>12} | {:>9} |"
 
@@ -65,12 +68,16 @@ class Fault(NamedTuple):
         share: of the number of trials.
         strike: what is done to the running processes, at a random moment; None: nothing.
         prefix: Python that runs before the program, in its first start only.
+        harm: what is done to the workdir before it is started again.
+        second: whether the same command is started a second time while the first one runs.
     """
 
     name: str
     share: float
     strike: Callable[[Job, random.Random], None] | None = None
     prefix: str = ""
+    harm: Callable[[Path, random.Random], None] | None = None
+    second: bool = False
 
 
 class Outcome(NamedTuple):
@@ -104,14 +111,53 @@ def send(kind: signal.Signals, *, times: int = 1, everyone: bool = False) -> Cal
     return strike
 
 
+def flip_bits(workdir: Path, rng: random.Random) -> None:
+    """Changes a bit of the largest file of the newest checkpoint."""
+    newest = max(_steps(workdir), key=lambda step: int(step.name), default=None)
+    if newest is not None:
+        path = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        data = bytearray(path.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+
+
+def cut_files(workdir: Path, rng: random.Random) -> None:
+    """Cuts off half of every file of the newest checkpoint, and leaves an empty one behind it."""
+    steps = _steps(workdir)
+    newest = max(steps, key=lambda step: int(step.name), default=None)
+    for path in newest.rglob("*") if newest is not None else ():
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if newest is not None:
+        newest.with_name(str(int(newest.name) + rng.randrange(1, 5))).mkdir()
+
+
+def halve_lines(workdir: Path, _: random.Random) -> None:
+    """Leaves half of the last line of every list of lines, as a kill or a full disk does."""
+    for path in workdir.glob("*.jsonl"):
+        data = path.read_bytes()
+        last = data.rstrip(b"\n").rfind(b"\n") + 1
+        path.write_bytes(data[: last + (len(data) - last) // 2])
+
+
+def _steps(workdir: Path) -> list[Path]:
+    return [path for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+
+
+KILL_ALL = send(signal.SIGKILL, everyone=True)
 FAULTS = (
     Fault("SIGTERM to one process", 1, send(signal.SIGTERM)),
+    Fault("SIGHUP to one process", 0.15, send(signal.SIGHUP)),
     Fault("SIGTERM to all", 0.15, send(signal.SIGTERM, everyone=True)),
     Fault("20 SIGTERM to one, 10 ms apart", 0.15, send(signal.SIGTERM, times=20)),
     Fault("SIGKILL of one process", 0.4, send(signal.SIGKILL)),
-    Fault("SIGKILL of all", 0.15, send(signal.SIGKILL, everyone=True)),
+    Fault("SIGKILL of all", 0.15, KILL_ALL),
     Fault("the disk of one is full when it saves", 0.1, prefix=FULL_DISK),
     Fault("reads of one process hang 5 s, again and again", 0.1, prefix=SLOW_INPUT),
+    Fault("killed; a bit of the newest checkpoint flips", 0.15, KILL_ALL, harm=flip_bits),
+    Fault("killed; the newest checkpoint is cut off", 0.15, KILL_ALL, harm=cut_files),
+    Fault("killed; half a last line", 0.15, KILL_ALL, harm=halve_lines),
+    Fault("a second run in the workdir", 0.15, second=True),
 )
 
 
@@ -130,18 +176,18 @@ def command(workdir: Path, data: Path) -> list[str]:
 
 def losses(workdir: Path) -> dict[int, float]:
     """The loss of every step; the last line of a step counts."""
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    lines = read_json_lines(workdir / "metrics.jsonl")
     return {line["step"]: line["training/loss"] for line in lines if "training/loss" in line}
 
 
-def start(work: Path, arguments: list[str], *, prefix: str = "") -> Job:
+def start(work: Path, arguments: list[str], *, processes: int, prefix: str = "") -> Job:
     """The processes of one start of a training."""
-    return Job(work / "logs", arguments, count=PROCESSES, devices=DEVICES, prefix=prefix)
+    return Job(work / "logs", arguments, count=processes, devices=DEVICES, prefix=prefix)
 
 
-def finish(work: Path, arguments: list[str]) -> None:
+def finish(work: Path, arguments: list[str], *, processes: int) -> None:
     """Starts the training again, and waits for its end."""
-    with start(work, arguments) as job:
+    with start(work, arguments, processes=processes) as job:
         codes = job.wait(seconds=LONGEST)
         if any(codes):
             sys.exit(f"the restart ended with {codes}:\n{job.output(0)[-3000:]}")
@@ -160,22 +206,41 @@ def steps_lost(workdir: Path) -> int:
     return sum(max(0, run["step"] - following["restored"]) for run, following in pairs)
 
 
+def refused(work: Path, arguments: list[str], *, processes: int) -> None:
+    """Starts the same command beside one that runs, which has to end it with 1."""
+    with start(work / "second", arguments, processes=processes) as job:
+        codes = job.wait(seconds=LONGEST)
+        if set(codes) != {1} or "is in use by" not in job.output(0):
+            sys.exit(f"the second one ended with {codes}:\n{job.output(0)[-3000:]}")
+
+
 def trial(
-    fault: Fault, work: Path, data: Path, reference: Path, *, duration: float, rng: random.Random
+    fault: Fault,
+    work: Path,
+    *,
+    data: Path,
+    reference: Path,
+    processes: int,
+    duration: float,
+    rng: random.Random,
 ) -> Outcome:
     """Injects a fault, restarts, compares."""
     workdir = work / "disturbed"
     arguments = command(workdir, data)
-    with start(work, arguments, prefix=fault.prefix) as job:
+    with start(work, arguments, processes=processes, prefix=fault.prefix) as job:
         job.until(FIRST_LINE)
         if fault.strike:
             time.sleep(rng.uniform(0, duration))
             fault.strike(job, rng)
         begin = time.monotonic()
+        if fault.second:
+            refused(work, arguments, processes=processes)
         codes = tuple(job.wait(seconds=LONGEST))
         seconds = time.monotonic() - begin
-    if any(codes):
-        finish(work, arguments)
+    if fault.harm:
+        fault.harm(workdir, rng)
+    if any(codes) or fault.harm:
+        finish(work, arguments, processes=processes)
     return Outcome(
         codes,
         seconds,
@@ -209,17 +274,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--times", type=int, default=20, help="SIGTERM to one process")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="of a training")
     parser.add_argument("--only", default="", help="faults with this text in their names")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         data = shapes.build(Path(name) / "data", num_train=96, num_val=24, size=32)
         reference = Path(name) / "reference"
-        with start(Path(name), command(reference, data)) as job:
+        with start(Path(name), command(reference, data), processes=arguments.processes) as job:
             job.until(FIRST_LINE)
             begin = time.monotonic()
-            assert job.wait(seconds=LONGEST) == [0] * PROCESSES, job.output(0)
+            assert job.wait(seconds=LONGEST) == [0] * arguments.processes, job.output(0)
             duration = time.monotonic() - begin
+        one = functools.partial(
+            trial, data=data, reference=reference, processes=arguments.processes
+        )
         print(f"{STEPS} steps, saved every {SAVED_EVERY}, in {duration:.0f} s\n")
         print(ROW.format("fault", "times", "exit codes", "ended after, s", "steps lost",
                          "same losses", "same bits"))  # fmt: skip
@@ -227,7 +296,7 @@ def main() -> None:
             outcomes = []
             for number in range(max(1, round(fault.share * arguments.times))):
                 work = Path(name) / f"{FAULTS.index(fault)}-{number}"
-                outcomes.append(trial(fault, work, data, reference, duration=duration, rng=rng))
+                outcomes.append(one(fault, work, rng=rng, duration=duration))
             print_row(fault, outcomes)
 
 

@@ -16,6 +16,7 @@ case "${1:-}" in
         export LIBTPU_INIT_ARGS
         ;;
     gpu)
+        # As above: jax itself would take the CPU without a word, so the program looks whether it got what is named first.
         export JAX_PLATFORMS="${JAX_PLATFORMS:-cuda,cpu}"
         # Sums gradients while the backward pass goes on. https://docs.nvidia.com/jax-toolbox/environment-variables
         XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tyro.extras import SubcommandApp
 
+from mlimages_jax import paths
 from mlimages_jax.escaping import several_lines
 
 
@@ -47,9 +48,9 @@ def run(
         SystemExit: 1 after an error; 2 for a mistyped command; 130 after Ctrl-C; 141 where nobody
             reads the output any more.
     """
-    told: tuple[type[Exception], ...] = (OSError, *mendable)
+    told: tuple[type[Exception], ...] = (OSError, paths.PathError, *mendable)
     try:
-        app.cli(args=words, prog=program, description=description)
+        app.cli(args=paths.plain_words(words), prog=program, description=description)
     except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -6,6 +6,7 @@ library makes and the next one expands: the run is split over two places.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -62,7 +63,7 @@ def expand_home(config: ConfigDict) -> None:
                 config[name] = expanded(value)
 
 
-def plain_words(words: list[str]) -> list[str]:
+def plain_words(words: Sequence[str]) -> list[str]:
     """Command-line words with ~ replaced behind the = of `--name=~/...` too.
 
     Raises:

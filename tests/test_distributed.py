@@ -95,6 +95,69 @@ def test_the_others_end_when_a_process_is_killed(drawn, tmp_path, victim):
             assert "process 1 has been silent for 15 s" in job.output(0)
 
 
+DIFFERENT = """
+import sys
+from mlimages_jax import main
+if "--process_id=1" in sys.argv:
+    sys.argv += {arguments}
+    {also}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "also", "told"),
+    [
+        (
+            ["--config.seed=1", "--config.schedule.cosine.learning_rate=0.3"],
+            "",
+            [
+                "--config.seed: 0 on process 0, 1 on process 1",
+                "--config.schedule.cosine.learning_rate: 0.1 on process 0, 0.3 on process 1",
+            ],
+        ),
+        (["--config.batch_size=32"], "", ["--config.batch_size: 16 on process 0, 32 on process 1"]),
+        (["--workdir=/tmp/elsewhere"], "", ["--workdir: ", "'/tmp/elsewhere' on process 1"]),
+        (
+            [],
+            "from mlimages_jax import agreement; agreement._code = lambda: 'older'",
+            ["code of mlimages_jax: ", "'older' on process 1"],
+        ),
+        (
+            [],
+            "from mlimages_jax.data import fingerprint as f; "
+            "f._digest = lambda values: 'other' if isinstance(values[1], list) else 'same'",
+            ["data set (train): ", "'other' on process 1"],
+        ),
+    ],
+    ids=["rate and seed", "batch size", "workdir", "code", "data"],
+)
+def test_processes_that_were_started_differently_all_end_and_name_the_values(
+    drawn, tmp_path, arguments, also, told
+):
+    prefix = DIFFERENT.format(arguments=arguments, also=also or "pass")
+    command = training(tmp_path / "w", drawn, **LONG)
+    with Job(tmp_path / "logs", command, count=2, prefix=prefix) as job:
+        assert job.wait() == [1, 1], job.output(0) + job.output(1)
+        for number in (0, 1):
+            for part in told:
+                assert part in job.output(number)
+    assert not (tmp_path / "w" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_second_training_of_two_processes_ends_on_both(drawn, tmp_path):
+    command = training(tmp_path / "w", drawn, **LONG)
+    with Job(tmp_path / "logs", command, count=2) as first:
+        first.until("step 10/")
+        with Job(tmp_path / "others", command, count=2) as second:
+            assert second.wait() == [1, 1]
+            for number in (0, 1):
+                assert "is in use by process" in second.output(number)
+        first.send(0, signal.SIGTERM)
+        assert first.wait() == [preemption.EXIT_CODE] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_an_error_of_one_process_ends_the_others_and_is_told(drawn, tmp_path, victim):

@@ -2,6 +2,7 @@
 """The task of configs/evaluate.py on checkpoints of small runs, against computations by hand."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -101,6 +102,55 @@ def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, mo
     assert again == rows
     with pytest.raises(AssertionError, match="evaluated again"):
         evaluate_checkpoints.evaluate(_config(run, built, averaged=False), tmp_path)
+
+
+def _counted(monkeypatch):
+    """How often a set is gone through, from here on."""
+    passes, whole = [], evaluate.Evaluation.run
+    monkeypatch.setattr(
+        evaluate.Evaluation, "run", lambda self, *a: passes.append(1) or whole(self, *a)
+    )
+    return passes
+
+
+def test_another_setting_or_other_weights_never_give_the_old_numbers(
+    built, run, tmp_path, monkeypatch
+):
+    passes = _counted(monkeypatch)
+    copy = shutil.copytree(run, tmp_path / "run")
+    labels = tmp_path / "real.json"
+    labels.write_text(json.dumps([[n % 5] for n in range(1, 21)]))
+    changes = [
+        {}, {"evaluation.threshold": 0.5}, {"averaged": False}, {"dtype": "bfloat16"},
+        {"loss": "sigmoid"}, {"data.reassessed": str(labels)},
+    ]  # fmt: skip
+    out = tmp_path / "evaluation"
+    for number, change in enumerate(changes):
+        for _ in range(2):  # the second time it is known
+            evaluate_checkpoints.evaluate(_config(copy, built, **change), out)
+        assert len(passes) == number + 1, change
+    evaluate_checkpoints.evaluate(_config(copy, built, **{"evaluation.batch_size": 16}), out)
+    labels.write_text(json.dumps([[n % 4] for n in range(1, 21)]))  # the file was written anew
+    evaluate_checkpoints.evaluate(_config(copy, built, **changes[-1]), out)
+    assert len(passes) == len(changes) + 2  # the batch size decides nothing, but came in between
+    shutil.rmtree(copy)  # trained anew, at the same path, to the same step
+    again = {"total_steps": 6, "evaluation.sizes": (32,), "seed": 5}
+    train.train(small_finetuning(built, "scratch", **again), copy)
+    before = len(passes)
+    evaluate_checkpoints.evaluate(_config(copy, built), out)
+    assert len(passes) == before + 1
+    moved = shutil.copytree(built, tmp_path / "moved" / "1.0.0")
+    evaluate_checkpoints.evaluate(_config(copy, moved), out)  # the same set elsewhere
+    assert len(passes) == before + 1
+
+
+def test_tables_of_one_evaluation_are_never_told_as_those_of_another(built, run, tmp_path):
+    """What lies in the folder of a view is of the last evaluation; an older one is done again."""
+    out = tmp_path / "evaluation"
+    for averaged in (True, False, True):
+        (row,) = evaluate_checkpoints.evaluate(_config(run, built, averaged=averaged), out)
+        saved = json.loads((out / "6" / "val_central_32" / "metrics.json").read_text())
+        assert saved["loss"] == row["loss"]
 
 
 def test_weights_before_averaging(built, run, tmp_path):

@@ -71,6 +71,7 @@ ALLOWED = {
         "remote_files", "sharding",
     },
     "agreement": {"distributed"},
+    "command_line": {"paths"},
     "data.fingerprint": {"data.sources"},
     "distributed": {"exit_codes", "preemption", "sharding"},
     "evaluate": {

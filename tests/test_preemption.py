@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import os
+import pty
 import signal
+import sys
 import time
 
 import jax
@@ -20,7 +23,8 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def watched(monkeypatch):
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
     monkeypatch.setattr(preemption, "_received", [])
     preemption.watch()
     yield
@@ -28,10 +32,11 @@ def watched(monkeypatch):
         signal.signal(kind, handler)
 
 
-def test_signals_are_noticed_and_end_nothing(watched):
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_noticed_and_end_nothing(watched, kind):
     preemption.check()
     for _ in range(3):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(kind)
     assert preemption.received()
     with pytest.raises(preemption.Preempted) as stopped:
         preemption.check()
@@ -42,6 +47,48 @@ def test_a_second_interrupt_ends_at_once(watched):
     signal.raise_signal(signal.SIGINT)
     assert preemption.received()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+def test_under_nohup_a_lost_terminal_is_no_reason_to_end(watched):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    preemption.watch()
+    signal.raise_signal(signal.SIGHUP)
+    assert not preemption.received()
+
+
+LOST = """
+import sys, time
+from mlimages_jax import preemption
+preemption.watch()
+print("watching", flush=True)
+while not preemption.received():
+    time.sleep(0.01)
+for _ in range(3):
+    print("to nobody", flush=True)
+    print("to nobody", file=sys.stderr, flush=True)
+sys.exit(preemption.EXIT_CODE)
+"""
+
+
+def test_output_to_a_terminal_that_is_gone_does_not_end_the_program():
+    """As after a lost ssh: the terminal hangs up, then every write to it fails."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", LOST])
+    seen = b""
+    while b"watching" not in seen:
+        seen += os.read(terminal, 1_024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == preemption.EXIT_CODE
+
+
+@pytest.mark.slow
+def test_a_lost_ssh_saves_and_ends_as_sigterm_does(drawn, tmp_path):
+    with Job(tmp_path / "logs", training(tmp_path / "w", drawn, **LONG)) as job:
+        job.until("step 10/")
+        job.send(0, signal.SIGHUP)
+        assert job.wait() == [preemption.EXIT_CODE], job.output()
+    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") >= 10
 
 
 @pytest.mark.slow

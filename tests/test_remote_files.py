@@ -2,7 +2,7 @@
 import pytest
 from etils import epath
 
-from mlimages_jax.remote_files import append_line, is_remote, write_text
+from mlimages_jax.remote_files import append_line, is_remote, read_json_lines, write_text
 from tests import bucket
 
 
@@ -61,3 +61,35 @@ def test_an_error_while_reading_leaves_an_object_as_it_was(tmp_path, monkeypatch
 
 def _fail(*_):
     raise ConnectionError
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b'{"b": 2}\n'),
+        (b'{"a": 1}\n', b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"a": 1}\n{"half', b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"half', b'{"b": 2}\n'),
+        (b'{"a": 1}', b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"a": 1}\n{"half": 1', b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"a": 1}\n\0\0\0\0', b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"a": 1}\n{"half": "' + b"x" * 10_000, b'{"a": 1}\n{"b": 2}\n'),
+        (b'{"a": 1}\n{"half": "\xc3', b'{"a": 1}\n{"b": 2}\n'),
+    ],
+    ids=["no file", "whole", "half", "only half", "no end", "number", "zeros", "long", "utf-8"],
+)
+def test_half_a_line_is_never_glued_to_the_next(tmp_path, before, after):
+    path = tmp_path / "lines.jsonl"
+    if before:
+        path.write_bytes(before)
+    known = list(read_json_lines(path))
+    append_line(path, '{"b": 2}')
+    assert path.read_bytes() == after
+    assert list(read_json_lines(path)) == [*known, {"b": 2}]
+
+
+def test_readers_pass_over_what_is_no_object(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    assert list(read_json_lines(path)) == []
+    path.write_bytes(b'{"a": 1}\n\n{"a"\n12\nnull\n\xff\n{"b": "\xe2\x80\xa8"}\n')
+    assert list(read_json_lines(path)) == [{"a": 1}, {"b": "\u2028"}]

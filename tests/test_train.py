@@ -14,7 +14,16 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mlimages_jax import checkpoints, configure, progress, sharding, steps, train
+from mlimages_jax import (
+    checkpoints,
+    configure,
+    out_of_memory,
+    progress,
+    sharding,
+    steps,
+    train,
+    workdir_lock,
+)
 from mlimages_jax.data.sources import DataSet
 from mlimages_jax.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config
@@ -127,6 +136,68 @@ def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
         train.train(config, workdir)
     assert "seed: 0 in the checkpoint, 1 now" in str(error.value)
     assert "loss.weighted.positive_weight: 4.0 in the checkpoint, 3.0 now" in str(error.value)
+
+
+def test_another_data_set_is_refused_by_name_unless_one_insists(drawn, uninterrupted, tmp_path):
+    workdir = shutil.copytree(uninterrupted[0], tmp_path / "workdir")
+    other = shapes.build(tmp_path / "other", num_train=64, num_val=20, size=48, seed=7)
+    with pytest.raises(configure.ConfigError) as error:
+        train.train(small_config(other), workdir)
+    assert f"the data set in {other} is not the one" in str(error.value)
+    assert "train, val differ" in str(error.value)
+    assert str(drawn) in str(error.value)
+    state = train.train(small_config(other, total_steps=9, **{"data.allow_change": True}), workdir)
+    assert state.step == 9
+    train.train(small_config(other, total_steps=9), workdir)  # from here on it is the run's own
+
+
+def test_the_same_set_in_another_folder_is_the_same(drawn, uninterrupted, tmp_path):
+    workdir, before = uninterrupted
+    moved = shutil.copytree(drawn, tmp_path / "moved" / "1.0.0")
+    _assert_equal(jax.device_get(train.train(small_config(moved), workdir)), before)
+
+
+def test_a_checkpoint_that_does_not_say_its_set_is_accepted(caplog):
+    train.check_same_set({"seed": 0}, {"data_set": {"train": "1"}, "data": {}})
+
+
+def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train.train(small_config(drawn, total_steps=1), "~/w/")
+    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") == 1
+    assert (tmp_path / "w" / "metrics.jsonl").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_two_trainings_do_not_share_a_workdir(drawn, tmp_path):
+    begin = "from mlimages_jax import workdir_lock\nimport sys\n"
+    begin += "with workdir_lock.held(sys.argv[1], task='train'):\n  print(1, flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", begin, tmp_path], cwd=ROOT, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout.readline()
+    with pytest.raises(workdir_lock.WorkdirInUseError, match=f"in use by process {other.pid}"):
+        train.train(small_config(drawn), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    other.communicate(b"\n")
+    assert train.train(small_config(drawn, total_steps=1), tmp_path).step == 1
+
+
+def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+    monkeypatch.setattr(train, "compile_step", full)
+    with pytest.raises(out_of_memory.OutOfMemoryError) as error:
+        train.train(small_config(drawn), tmp_path)
+    for part in (
+        "Out of memory allocating 1 bytes", "batch_size=16 is 2 pictures a device at 32 px",
+        "as it is: 0.00 GB a device", "half the batch:", "--config.model.remat=True:",
+        "--config.sharding.name=full:",
+    ):  # fmt: skip
+        assert part in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from mlimages_jax import paths
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("~/run", "{home}/run"), ("~", "{home}"), ("~/run//", "{home}/run"), ("run/", "run"),
+        ("./a/./b", "a/b"), ("", ""), ("gs://b/run/", "gs://b/run"), ("gs://b/~x", "gs://b/~x"),
+        ("a~b", "a~b"), ("~/a b", "{home}/a b"),
+    ],
+)  # fmt: skip
+def test_paths_are_made_plain_once(home, typed, plain):
+    assert paths.expanded(typed) == plain.format(home=home)
+    assert paths.expanded(paths.expanded(typed)) == plain.format(home=home)
+
+
+def test_a_relative_path_becomes_absolute_and_a_url_stays(home, monkeypatch):
+    monkeypatch.chdir(home)
+    assert paths.absolute("run/") == f"{home}/run"
+    assert paths.absolute("gs://b/run/") == "gs://b/run"
+    assert paths.same_place("~/run", f"{home}/run/")
+    assert paths.same_place("run", "./run")
+    assert not paths.same_place("run", "")
+
+
+def test_a_home_that_nobody_knows_is_refused_by_name(home):
+    with pytest.raises(paths.PathError, match="~nobody-of-this-name"):
+        paths.expanded("~nobody-of-this-name/run")
+
+
+def test_every_path_of_a_configuration_is_expanded(home):
+    config = ConfigDict({"init_from": "~/w", "data": {"folder": "~/d", "order": "global"}, "n": 3})
+    config.lock()
+    paths.expand_home(config)
+    assert config.init_from == f"{home}/w"
+    assert config.data.folder == f"{home}/d"
+    assert (config.data.order, config.n) == ("global", 3)
+
+
+def test_words_of_a_command_line(home):
+    words = ["knn", "--train=~/f", "--output", "~/o", "--name=a~b", "x=~/y"]
+    assert paths.plain_words(words) == [
+        "knn", f"--train={home}/f", "--output", str(Path(home) / "o"), "--name=a~b", "x=~/y",
+    ]  # fmt: skip
