@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 from typing import Any, NamedTuple
@@ -281,6 +282,7 @@ def _about(
             "images_root": config.images_root,
         },
         "input_digest": source.digest,
+        "labels_digest": _labels_digest(source),
         "checkpoint": {
             "folder": os.fspath(network.folder),
             "averaged": config.averaged,
@@ -294,6 +296,16 @@ def _about(
         },
         "view": dataclasses.asdict(view),
     }
+
+
+def _labels_digest(source: PictureSource) -> str:
+    """Of what is stored beside the numbers; a built set's labels are in its own digest."""
+    if source.built or not source.has_labels:
+        return ""
+    digest = hashlib.sha256()
+    for position in range(len(source)):
+        digest.update(f"{source.labels(position)}\n".encode())
+    return digest.hexdigest()
 
 
 def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:

@@ -250,6 +250,26 @@ def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, mo
         _classify(checkpoint, folder, output)
 
 
+@pytest.mark.parametrize("other", ["weights", "classes", "loss"])
+def test_rows_of_two_networks_never_come_into_one_file(folder, tmp_path, monkeypatch, other):
+    """As when a workdir is trained anew, to the same step, while a command is stopped."""
+    run = small_model.save(tmp_path / "run", small_model.imported("sigmoid"))
+    _interrupt(monkeypatch, batches=2)
+    with pytest.raises(KeyboardInterrupt):
+        _classify(run, folder, tmp_path / "tags.csv")
+    monkeypatch.undo()
+    shutil.rmtree(run)
+    tree = small_model.weights(seed=1 if other == "weights" else 0)
+    loss = small_model.imported("weighted" if other == "loss" else "sigmoid")
+    small_model.save(run, loss, tree=tree)
+    if other == "classes":
+        dictionary = (run / "dictionary.txt").read_text()
+        (run / "dictionary.txt").write_text(dictionary.replace("dog", "hound"))
+    name = {"classes": "dictionary"}.get(other, other)
+    with pytest.raises(configure.ConfigError, match=f"{name}: .* before, .* now"):
+        _classify(run, folder, tmp_path / "tags.csv")
+
+
 def test_everything_was_written_but_the_file(checkpoint, folder, tmp_path, monkeypatch):
     def fail(self):
         raise OSError("no space left")

@@ -469,3 +469,30 @@ def test_other_pictures_or_weights_need_another_workdir(folder, checkpoint, tree
     small_model.save(checkpoint, {}, tree=tree, step=9)
     with pytest.raises(FeatureFilesError, match=r"checkpoint: .*checkpoints/7.*checkpoints/9"):
         export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")
+
+
+def test_what_came_to_the_same_path_is_never_told_as_what_was_there(folder, tree, tmp_path):
+    """Weights of the same step, a picture of the same name, labels of the same list."""
+    pictures, run = shutil.copytree(folder / "noise", tmp_path / "p"), tmp_path / "run"
+    named = tmp_path / "list.txt"
+    named.write_text("".join(f"{path.name}\t3\n" for path in sorted(pictures.iterdir())))
+    small_model.save(run, {}, tree=tree)
+
+    def asked():
+        return export(_config(run, named, images_root=str(pictures)), tmp_path / "out")
+
+    assert asked() == asked()
+    before, text = (pictures / "00.jpg").read_bytes(), named.read_text()
+    (pictures / "00.jpg").write_bytes((pictures / "01.jpg").read_bytes() + b"more")
+    with pytest.raises(FeatureFilesError, match="input_digest: "):
+        asked()
+    (pictures / "00.jpg").write_bytes(before)
+    named.write_text(text.replace("\t3", "\t4", 1))
+    with pytest.raises(FeatureFilesError, match="labels_digest: "):
+        asked()
+    named.write_text(text)
+    asked()
+    shutil.rmtree(run)
+    small_model.save(run, {}, tree=jax.tree.map(lambda leaf: leaf * 1.5, tree))
+    with pytest.raises(FeatureFilesError, match=r"checkpoint: .*'weights': .*'weights': "):
+        asked()

@@ -103,8 +103,8 @@ ALLOWED = {
     },
     "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
     "data.picture_source": {
-        "data.image_folders", "data.picture_header", "data.sources", "labels.image_names",
-        "labels.list_rows", "labels.same_names",
+        "data.fingerprint", "data.image_folders", "data.picture_header", "data.sources",
+        "labels.image_names", "labels.list_rows", "labels.same_names",
     },
     "feature_files": {"feature_formats", "complete_file"},
     "feature_formats": {"complete_file"},

@@ -10,6 +10,8 @@ Nothing is decoded here, and a file that is not there is that picture's error, t
 """
 
 import collections
+import concurrent.futures
+import functools
 import hashlib
 import os
 import re
@@ -22,6 +24,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from mlimages_jax.data import fingerprint
 from mlimages_jax.data.image_folders import (
     EXTENSIONS,
     ImageFolder,
@@ -38,6 +41,7 @@ from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
 
 _REMEMBERED = 65_536  # names of a built set, which lie inside its records
 _SHOWN = 5  # examples in a message
+_THREADS = 32  # that look at files, which takes its time on other machines' disks
 # Blanks of other scripts are parts of names.
 _SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=[\0- ]|\Z)", re.IGNORECASE)
 _WORD = re.compile(r"[^\0- ]+")
@@ -165,10 +169,25 @@ class PictureFiles:
         """The relative paths; `labels.image_names.decode_name` undoes their escapes."""
         return self._names
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """Of the names, in their order."""
-        return hashlib.sha256("\n".join(self._names).encode()).hexdigest()
+        """Of the names, in their order, and the sizes of the files."""
+        digest = hashlib.sha256("\n".join(self._names).encode())
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            parts = [self._names[first::_THREADS] for first in range(_THREADS)]
+            for sizes in pool.map(self._sizes, parts):
+                digest.update(f"\n{sizes}".encode())
+        return digest.hexdigest()
+
+    def _sizes(self, names: list[str]) -> list[int]:
+        """In bytes; -1 for a file that cannot be looked at."""
+        sizes = []
+        for name in names:
+            try:
+                sizes.append(os.stat(self._folder.find(name)).st_size)  # noqa: PTH116  # of millions
+            except (OSError, ValueError):
+                sizes.append(-1)
+        return sizes
 
     def read(self, index: int) -> bytes:
         """See `PictureSource`."""
@@ -199,7 +218,8 @@ class PicturesOfSet:
 
     def __init__(self, data: DataSet, split: str):
         self._records = data.records(split)
-        self._info = (data.folder / "dataset_info.json").read_bytes() + split.encode()
+        parts = fingerprint.fingerprint(data, [split])
+        self._info = (data.folder / "dataset_info.json").read_bytes() + repr(parts).encode()
         self._seen: collections.OrderedDict[int, tuple[str, str]] = collections.OrderedDict()
         self._lock = threading.Lock()
 
