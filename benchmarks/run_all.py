@@ -80,6 +80,7 @@ SCRIPTS = {
         ("--devices 8 --depth 50 --size 32 --pictures 4 --group_sizes 4 --modes replicated",)
     ),
     "sizes": Form(("--sizes 32 48 --steps 4",)),
+    "soak": Form(("--steps 200 --saves 10",)),
     "start_up": Form(("--quick",)),
     "step_program": Form(("--quick",)),
     "train_step": Form(("--quick --rounds 2",), peers=("torch",)),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import os
-import pty
 import signal
+import subprocess
 import sys
 import time
 
@@ -11,6 +10,7 @@ import pytest
 
 from mlimages_jax import checkpoints, preemption
 from tests.many_processes import Job, training
+from tests.small_run import ROOT
 from tfds_builders import shapes
 
 LONG = {"total_steps": 3_000, "schedule.cosine.total_steps": 3_000, "checkpoint.every": 10_000}
@@ -57,7 +57,14 @@ def test_under_nohup_a_lost_terminal_is_no_reason_to_end(watched):
 
 
 LOST = """
-import sys, time
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid:  # the side of ssh
+    seen = b""
+    while b"watching" not in seen:
+        seen += os.read(terminal, 1_024)
+    os.close(terminal)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 from mlimages_jax import preemption
 preemption.watch()
 print("watching", flush=True)
@@ -72,14 +79,8 @@ sys.exit(preemption.EXIT_CODE)
 
 def test_output_to_a_terminal_that_is_gone_does_not_end_the_program():
     """As after a lost ssh: the terminal hangs up, then every write to it fails."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", LOST])
-    seen = b""
-    while b"watching" not in seen:
-        seen += os.read(terminal, 1_024)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == preemption.EXIT_CODE
+    done = subprocess.run([sys.executable, "-c", LOST], cwd=ROOT, timeout=120)
+    assert done.returncode == preemption.EXIT_CODE
 
 
 @pytest.mark.slow
