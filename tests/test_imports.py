@@ -21,6 +21,10 @@ ALLOWED = {
     "labels.rows": {"labels.lists"},
     "labels.names": {"labels.lists", "labels.rows"},
     "labels.label_keys": {"labels.lists"},
+    "labels.corrections": {
+        "labels.closure", "labels.hierarchy", "labels.lists", "labels.rows",
+    },
+    "labels.release": {"labels.corrections", "labels.hierarchy"},
     "labels.class_map": {"labels.hierarchy", "labels.lists"},
     "labels.closure": {"labels.hierarchy", "labels.label_keys", "labels.lists", "labels.rows"},
     "labels.merging": {"labels.label_keys", "labels.lists", "labels.names", "labels.rows"},

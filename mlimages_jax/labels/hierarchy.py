@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from etils import epath
+
+from mlimages_jax import text_files
 
 HEADER = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
@@ -78,9 +79,9 @@ class Hierarchy:
             HierarchyError: with path and line number, if a row or the forest as a whole is wrong.
         """
         try:
-            text = epath.Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise HierarchyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+            text = text_files.read_text(path)
+        except text_files.TextFileError as error:
+            raise HierarchyError(str(error)) from error
         return cls.from_text(text, where=os.fspath(path))
 
     @classmethod

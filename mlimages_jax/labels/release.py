@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is known of the published ML-Images: its counts, and the faults of its dictionary.
+
+The counts are those of the release's README (github.com/Tencent/tencent-ml-images). The same text
+has others in passages that are commented out - 18,019,881 URLs, 17,659,752 URLs, 10,756,941 images
+of ImageNet: the first is of an older version, in the others the 50,000 images that ImageNet's part
+gives to validation are counted with those of training.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from mlimages_jax.labels.corrections import PUBLISHED, correct, read_corrections
+from mlimages_jax.labels.hierarchy import Hierarchy
+
+CLASSES = 11_166  # 10,032 from ImageNet and 1,134 that only Open Images has
+TRAINABLE = 10_505  # classes with more than 100 training images
+# Of ids and parents; of the file as it was published the SHA-256 is 4271c1bd49405c14...
+_DICTIONARY = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
+
+
+class PublishedList(NamedTuple):
+    """A list of the release.
+
+    Attributes:
+        what: it holds.
+        rows: of it.
+    """
+
+    what: str
+    rows: int
+
+
+LISTS = (
+    PublishedList("training, all", 17_609_752),
+    PublishedList("training, the part from ImageNet", 10_706_941),
+    PublishedList("training, the part from Open Images", 6_902_811),
+    PublishedList("validation, all", 88_739),
+    PublishedList("validation, the part from ImageNet", 50_000),
+    PublishedList("validation, the part from Open Images", 38_739),
+)
+
+
+def dictionary_digest(hierarchy: Hierarchy) -> str:
+    """SHA-256, in hexadecimal, of ids and parents: the same for every copy of a category file."""
+    pairs = zip(hierarchy.ids, hierarchy.parents.tolist(), strict=True)
+    text = "".join(f"{id_}\t{parent}\n" for id_, parent in pairs)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_published(hierarchy: Hierarchy) -> bool:
+    """Whether these are the classes of the release, with their parents as published."""
+    return len(hierarchy) == CLASSES and dictionary_digest(hierarchy) == _DICTIONARY
+
+
+def known_faults(hierarchy: Hierarchy) -> list[str]:
+    """What is wrong with the published dictionary, a sentence or two each; of any other, nothing.
+
+    The first three are those of the release's issue 69.
+    """
+    if not is_published(hierarchy):
+        return []
+    moved = correct(hierarchy, read_corrections(PUBLISHED)).applied
+    return [
+        "pet (n01318894) is a leaf and a child of animal: WordNet has no kinds of pets either, but "
+        "calls a pet a domesticated animal. The corrections put it below domestic animal.",
+        "livestock, stock, farm animal (n01887474) is a leaf below placental mammal, as in WordNet: "
+        "cattle, sheep and poultry are elsewhere, and a class has one parent. Not corrected: "
+        "images of them do not get this label.",
+        "domestic animal (n01317541) has the children head, stray and feeder only, which mean a "
+        "single animal, one that has strayed, one being fattened. In WordNet dog and domestic cat "
+        "are below it too; here they have their other parent. Not corrected.",
+        f"{moved - 1:,} more classes are below a farther ancestor although WordNet has a nearer one "
+        "that is a class too: cheeseburger is below sandwich, and hamburger is a leaf. The "
+        "corrections put them there.",
+    ]
