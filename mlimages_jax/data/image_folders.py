@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mlimages_jax.data.picture_header import begins_like_image
 from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.image_names import decode_name
-from mlimages_jax.labels.same_names import SameNames
+from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames
 
 # Also of formats that cannot be decoded: they become errors with a reason and are not overlooked.
 EXTENSIONS = (
@@ -145,7 +145,7 @@ class ImageFolder(NamedTuple):
 
         Raises:
             FileNotFoundError: there is none; says so if only upper and lower case differ.
-            AmbiguousNameError: several files are the same but for their Unicode form.
+            OSError: several files are the same but for their Unicode form.
         """
         forms = list(dict.fromkeys([decode_name(name), name, name.replace("\\", "/")]))
         for form in forms:
@@ -172,7 +172,10 @@ class ImageFolder(NamedTuple):
         """The path of a name with folders or file composed differently; "" if there is none."""
         path = "/" if form.startswith("/") else self.root
         for part in form.strip("/").split("/"):
-            found = part if part in (".", "..") else _names_in(path).find(part)
+            try:
+                found = part if part in (".", "..") else _names_in(path).find(part)
+            except AmbiguousNameError as error:
+                raise OSError(str(error)) from error
             if found is None:
                 return ""
             path = os.path.join(path, found)  # noqa: PTH118
@@ -196,7 +199,7 @@ def _read_regular(path: str) -> bytes:
     """Reads a file but nothing else: opening a FIFO would wait, a device may do anything."""
     mode = os.stat(path).st_mode  # noqa: PTH116
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
         raise OSError("it is no regular file")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123

@@ -36,7 +36,6 @@ from mlimages_jax.data.picture_header import BadPicture
 from mlimages_jax.data.sources import DataSet, Record, parse_record
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
-from mlimages_jax.labels.same_names import AmbiguousNameError
 from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
 
 _REMEMBERED = 65_536  # names of a built set, which lie inside its records
@@ -197,9 +196,8 @@ class PictureFiles:
         except FileNotFoundError as error:  # without strerror if the message is ours
             message = "there is no such file" if error.strerror else str(error)
             raise BadPicture("missing", message) from error
-        except (OSError, AmbiguousNameError) as error:
-            message = getattr(error, "strerror", None) or str(error)
-            raise BadPicture("unreadable", message) from error
+        except OSError as error:
+            raise BadPicture("unreadable", error.strerror or str(error)) from error
 
     def labels(self, index: int) -> str:
         """See `PictureSource`."""
@@ -332,7 +330,7 @@ def _warn_where_all_are_missing(path: Path, root: Path, names: list[str]) -> Non
             folder.find(name)
         except FileNotFoundError:
             continue
-        except AmbiguousNameError:
+        except OSError:  # more than one of them is there
             pass
         return
     logging.warning(

@@ -20,10 +20,12 @@ import numpy as np
 from mlimages_jax import text_files
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
+from mlimages_jax.labels.label_keys import MAX_CLASSES, MAX_ROWS
 from mlimages_jax.labels.lists import LabelList
-from mlimages_jax.labels.rows import label_rows
+from mlimages_jax.labels.rows import iter_blocks, label_rows
 
 PUBLISHED = Path(__file__).with_name("corrections.tsv")
+_OURS = "published"  # stands for it, where a file is asked for
 _NO_PARENT = "-"
 _HEADER = ("category_id", "parent_id", "instead_of")
 
@@ -55,6 +57,10 @@ class Corrected(NamedTuple):
     applied: int
     without_use: int
 
+    def __str__(self) -> str:
+        rest = f"; {self.without_use:,} corrections do not apply" if self.without_use else ""
+        return f"{self.applied:,} classes have another parent{rest}"
+
 
 class Changes(NamedTuple):
     """Labels of closed rows that differ between two hierarchies of the same classes.
@@ -69,12 +75,16 @@ class Changes(NamedTuple):
     removed: int
     rows: int
 
-    def __add__(self, other: tuple[int, ...]) -> "Changes":  # type: ignore[override]
-        return Changes(*(mine + yours for mine, yours in zip(self, other, strict=True)))
+    def plus(self, other: "Changes") -> "Changes":
+        """Of these rows and of others."""
+        return Changes(*map(sum, zip(self, other, strict=True)))
+
+    def __str__(self) -> str:
+        return f"{self.added:,} labels more and {self.removed:,} less in {self.rows:,} rows"
 
 
 def read_corrections(path: Path) -> list[Correction]:
-    """Reads a file.
+    """Reads a file; "published" stands for the one that comes with this package.
 
     Raises:
         HierarchyError: with the line that cannot be understood.
@@ -82,6 +92,7 @@ def read_corrections(path: Path) -> list[Correction]:
         OSError: it cannot be read.
     """
     found: dict[str, Correction] = {}
+    path = PUBLISHED if str(path) == _OURS else path
     with text_files.open_text(path) as file:
         for number, line in enumerate(file, start=1):
             cells = tuple(cell.strip() for cell in line.rstrip("\n").split("\t")[:3])
@@ -128,17 +139,20 @@ def count_changes(rows: LabelList, before: Hierarchy, after: Hierarchy) -> Chang
     """Counts what another hierarchy changes in rows that are closed, whatever the confidences.
 
     Args:
-        rows: not closed yet.
+        rows: not closed yet; some thousand at a time are in memory as closed ones.
         before: of the classes of `rows`.
         after: of the same classes.
     """
-    old, new = (_labels(close_rows(rows, hierarchy), len(before)) for hierarchy in (before, after))
-    added = np.setdiff1d(new, old, assume_unique=True)
-    removed = np.setdiff1d(old, new, assume_unique=True)
-    touched = np.unique(np.concatenate([added, removed]) // len(before))
-    return Changes(len(added), len(removed), len(touched))
+    changes = Changes(0, 0, 0)
+    for block in iter_blocks(rows, MAX_ROWS):
+        old, new = (_labels(close_rows(block, hierarchy)) for hierarchy in (before, after))
+        added = np.setdiff1d(new, old, assume_unique=True)
+        removed = np.setdiff1d(old, new, assume_unique=True)
+        touched = np.unique(np.concatenate([added, removed]) // MAX_CLASSES)
+        changes = changes.plus(Changes(len(added), len(removed), len(touched)))
+    return changes
 
 
-def _labels(rows: LabelList, num_classes: int) -> np.ndarray:
+def _labels(rows: LabelList) -> np.ndarray:
     """int64 [nnz]: a number for each pair of row and class."""
-    return label_rows(rows) * num_classes + rows.classes
+    return label_rows(rows) * MAX_CLASSES + rows.classes

@@ -16,7 +16,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 CLASSES = 11_166  # 10,032 from ImageNet and 1,134 that only Open Images has
 TRAINABLE = 10_505  # classes with more than 100 training images
 # Of ids and parents; of the file as it was published the SHA-256 is 4271c1bd49405c14...
-_DICTIONARY = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
+DICTIONARY = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
 
 
 class PublishedList(NamedTuple):
@@ -50,7 +50,7 @@ def dictionary_digest(hierarchy: Hierarchy) -> str:
 
 def is_published(hierarchy: Hierarchy) -> bool:
     """Whether these are the classes of the release, with their parents as published."""
-    return len(hierarchy) == CLASSES and dictionary_digest(hierarchy) == _DICTIONARY
+    return len(hierarchy) == CLASSES and dictionary_digest(hierarchy) == DICTIONARY
 
 
 def known_faults(hierarchy: Hierarchy) -> list[str]:
@@ -64,13 +64,13 @@ def known_faults(hierarchy: Hierarchy) -> list[str]:
     return [
         "pet (n01318894) is a leaf and a child of animal: WordNet has no kinds of pets either, but "
         "calls a pet a domesticated animal. The corrections put it below domestic animal.",
-        "livestock, stock, farm animal (n01887474) is a leaf below placental mammal, as in WordNet: "
-        "cattle, sheep and poultry are elsewhere, and a class has one parent. Not corrected: "
-        "images of them do not get this label.",
+        "livestock, stock, farm animal (n01887474) is a leaf below placental mammal, as in "
+        "WordNet. Cattle, sheep and poultry have other parents, and a class has one. Not "
+        "corrected: images of them do not get this label.",
         "domestic animal (n01317541) has the children head, stray and feeder only, which mean a "
         "single animal, one that has strayed, one being fattened. In WordNet dog and domestic cat "
         "are below it too; here they have their other parent. Not corrected.",
-        f"{moved - 1:,} more classes are below a farther ancestor although WordNet has a nearer one "
-        "that is a class too: cheeseburger is below sandwich, and hamburger is a leaf. The "
-        "corrections put them there.",
+        f"{moved - 1:,} more classes are below a farther ancestor although a nearer one, by "
+        "WordNet, is a class too: cheeseburger is below sandwich, and hamburger is a leaf. The "
+        "corrections put them below the nearer one.",
     ]

@@ -24,6 +24,7 @@ from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.manifest import ManifestError
 from mlimages_jax.prepare.stats.command import stats
+from mlimages_jax.text_files import TextFileError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "download": download,
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             PrepareError,
             LabelListError,
             HierarchyError,
+            TextFileError,
             ManifestError,
             sqlite3.OperationalError,
         ),

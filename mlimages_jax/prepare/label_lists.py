@@ -14,6 +14,13 @@ from tyro.conf import Positional
 from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.class_map import map_classes, replace_classes
 from mlimages_jax.labels.closure import close_rows
+from mlimages_jax.labels.corrections import (
+    Changes,
+    Corrected,
+    correct,
+    count_changes,
+    read_corrections,
+)
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.image_names import encode_name
 from mlimages_jax.labels.label_keys import MAX_CLASSES
@@ -37,6 +44,7 @@ def labels(
     output: Path,
     dictionary: Path | None = None,
     close: bool = False,
+    corrections: Path | None = None,
     unknown_classes: Literal["error", "drop"] = "error",
     from_dictionary: Path | None = None,
     merge: bool = False,
@@ -61,6 +69,8 @@ def labels(
         dictionary: the category file of the new list.
         close: adds all ancestors of every class. A positive confidence moves upwards, and where
             several meet the largest wins; -1 (unknown) and 0 (absent) stay where they are.
+        corrections: with --close, a file of other parents for some classes; `published` is the one
+            that comes with this package, for the published dictionary. The dictionary stays.
         unknown_classes: what to do with labels whose class the dictionary does not have. Dropped
             ones are counted by class; their rows stay, even without a label.
         from_dictionary: the category file of the lists, if that is another one: a class becomes the
@@ -76,6 +86,7 @@ def labels(
         lists=lists,
         classes=_read_classes(dictionary, from_dictionary, drop=unknown_classes == "drop"),
         close=close,
+        corrections=corrections,
         merge=merge,
     )
     with contextlib.ExitStack() as stack:
@@ -107,6 +118,7 @@ class LabelsJob:
         lists: label lists.
         classes: of the lists and of the new one.
         close: over the ancestors in classes.target.
+        corrections: file of other parents for its classes.
         merge: rows of the same name.
 
     Raises:
@@ -119,11 +131,25 @@ class LabelsJob:
         confidences: labels of the new list by range.
     """
 
-    def __init__(self, *, lists: Sequence[Path], classes: Classes, close: bool, merge: bool):
+    def __init__(
+        self,
+        *,
+        lists: Sequence[Path],
+        classes: Classes,
+        close: bool,
+        merge: bool,
+        corrections: Path | None = None,
+    ):
         if classes.target is None and (close or classes.drop):
             raise PrepareError("give --dictionary, the category file: --close and drop need it")
+        if corrections is not None and not close:
+            raise PrepareError("--corrections change what is closed: give --close too")
         self._lists, self._classes = lists, classes
         self._close, self._merge = close, merge
+        self._corrected: Corrected | None = None
+        if corrections is not None and classes.target is not None:
+            self._corrected = correct(classes.target, read_corrections(corrections))
+        self._changes = Changes(0, 0, 0)
         self.counts: collections.Counter[str] = collections.Counter()
         self.dropped: collections.Counter[int] = collections.Counter()
         self.absent: collections.Counter[str] = collections.Counter()
@@ -201,6 +227,10 @@ class LabelsJob:
             yield part
 
     def _closed(self, part: LabelList, hierarchy: Hierarchy) -> LabelList:
+        if self._corrected is not None:
+            changes = count_changes(part, hierarchy, self._corrected.hierarchy)
+            self._changes = self._changes.plus(changes)
+            hierarchy = self._corrected.hierarchy
         closed = close_rows(part, hierarchy)
         added = np.diff(closed.offsets) - np.diff(part.offsets)
         self.counts["added by closing"] += int(added.sum())
@@ -234,6 +264,9 @@ class LabelsJob:
         if self._close:
             rows = f"{counts['rows that closing added to']:,} rows"
             lines.append((counts["added by closing"], f"  added by closing, to {rows}"))
+        if self._corrected is not None:
+            lines.append((self._changes.added, f"    of these by corrections ({self._corrected})"))
+            lines.append((self._changes.removed, "    less by corrections"))
         lines.append((counts["labels written"], "labels written"))
         lines += [(count, f"  {text}") for text, count in self.confidences.items()]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)

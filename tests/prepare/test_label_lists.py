@@ -55,6 +55,27 @@ def test_closing_worked_by_hand(tmp_path, dictionary, capsys):
     ]
 
 
+def test_corrections_worked_by_hand(tmp_path, dictionary, capsys):
+    """Hound becomes a kind of puppy: the row of hounds gets one label more."""
+    ids = SMALL.ids
+    corrections = write(
+        tmp_path / "corrections.tsv",
+        "category_id\tparent_id\tinstead_of\n"
+        f"{ids[4]}\t{ids[0]}\t{ids[1]}\n{ids[2]}\tsushi\t-\n",
+    )
+    source = write(tmp_path / "list.txt", "a.jpg\t4:0.5\nb.jpg\t2\n")
+    output = tmp_path / "closed.txt"
+    arguments = [source, "--dictionary", dictionary, "--corrections", corrections]
+    out = run(capsys, *arguments, "--close", "--output", output)
+    assert output.read_text() == "a.jpg\t0:0.5\t1:0.5\t3:0.5\t4:0.5\nb.jpg\t2:1\n"
+    assert (
+        "1     of these by corrections (1 classes have another parent; 1 corrections do not apply)"
+    ) in out
+    assert "0     less by corrections" in out
+    with pytest.raises(PrepareError, match="give --close too"):
+        run(capsys, *arguments, "--output", output)
+
+
 def test_without_steps_the_list_is_copied(tmp_path, capsys):
     source = write(tmp_path / "list.txt", "a.jpg  7 3:0.5\n\nb.jpg\t1000000:0.25\n")
     run(capsys, source, "--output", source)  # onto itself

@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         " published files)")  # fmt: skip
     add("--labels", choices=["released", "closed"], default="released",
         help="as in the lists, or with all ancestors of every class")  # fmt: skip
+    add("--corrections", type=Path, metavar="FILE",
+        help="with --labels=closed: other parents for some classes; `published` is the file that"
+        " comes with this package, for the published dictionary")  # fmt: skip
     add("--short_side", type=int, default=320,
         help="shrink larger pictures to this many pixels (default: 320); 0: never")  # fmt: skip
     add("--orientation", choices=["exif", "stored"], default="exif",
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         is_published=_is_published,
         published_name="ml_images",
         labels=options.labels,
+        corrections=options.corrections,
         short_side=options.short_side or None,
         orientation=options.orientation,
         verified=options.verified,

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.text_files import read_text
+
 DICTIONARIES = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
 LIST_SUFFIX = "_image_list.txt"
 UNLISTED = "unlisted.txt"
@@ -74,7 +76,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
 def _read_unlisted(path: Path) -> int:
     if not path.exists():
         return UNLISTED_TARGETS["absent"]
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    text = read_text(path).strip()
     if text not in UNLISTED_TARGETS:
         words = " or ".join(UNLISTED_TARGETS)
         raise ValueError(f"{path}: {text[:80]!r} is not one word, {words}: correct or remove it")

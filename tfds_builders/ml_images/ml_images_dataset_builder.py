@@ -3,13 +3,15 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
+from absl import logging
 
 from mlimages_jax.data.decode import Chroma, Orientation
+from mlimages_jax.labels.corrections import correct, count_changes, read_corrections
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import read_label_list
+from mlimages_jax.labels.lists import LabelList, read_label_list
 from tfds_builders.pictures.builder import PictureBuilder
 from tfds_builders.pictures.config import Config
 from tfds_builders.pictures.content import Content
@@ -29,6 +31,11 @@ class Builder(PictureBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = manual_files.LAYOUT
     HOMEPAGE = "https://github.com/Tencent/tencent-ml-images"
 
+    def __init__(self, *, corrections: Path | None = None, **kwargs: Any):
+        """Takes what `PictureBuilder` takes, and a file of corrections of the classes' parents."""
+        self.corrections = corrections
+        super().__init__(**kwargs)
+
     def _manual_dir(self, dl_manager: tfds.download.DownloadManager) -> Path:
         """The folder described in `manual_files.LAYOUT`; a subclass may make it first."""
         return Path(dl_manager.manual_dir)
@@ -43,8 +50,20 @@ class Builder(PictureBuilder):
         for split, rows in lists.items():
             if not len(rows):
                 raise ValueError(f"{files.lists[split]} has no rows: add some or remove it")
+        if self.corrections is not None:
+            hierarchy = self._corrected(hierarchy, lists)
         places = dict.fromkeys(lists, Folder(files.images))
         return Content(hierarchy, lists, places, files.unlisted)
+
+    def _corrected(self, hierarchy: Hierarchy, lists: dict[str, LabelList]) -> Hierarchy:
+        """The classes with other parents; tells what these change."""
+        assert self.corrections is not None
+        corrected = correct(hierarchy, read_corrections(self.corrections))
+        logging.info("corrections: %s", corrected)
+        for split, rows in lists.items():
+            changes = count_changes(rows, hierarchy, corrected.hierarchy)
+            logging.info("corrections: %s: %s", split, changes)
+        return corrected.hierarchy
 
 
 def build(
@@ -53,6 +72,7 @@ def build(
     *,
     name: str = "ml_images",
     labels: str = "released",
+    corrections: Path | None = None,
     short_side: int | None = 320,
     chroma: Chroma = "444",
     orientation: Orientation = "exif",
@@ -72,6 +92,8 @@ def build(
       data_dir: Holds data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
       name: Of the data set.
       labels: `released` or `closed`, see `Config`.
+      corrections: A file of other parents for some classes, see `labels.corrections`; for closed
+        labels only. The set's dictionary.txt has these parents.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
       orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
@@ -97,6 +119,8 @@ def build(
       StaleSetError: A ValueError: the finished set was built from other input or options.
       ValueError: A bad option or row of a file, or too many unusable pictures.
     """
+    if corrections is not None and labels != "closed":
+        raise ValueError("corrections change what is closed: give --labels=closed too")
     manual_files.find_manual_files(Path(manual_dir))  # before anything is created
     config = Config(labels=labels, short_side=short_side, chroma=chroma, orientation=orientation)
     builder = Builder(
@@ -104,6 +128,7 @@ def build(
         max_skipped=max_skipped,
         num_workers=num_workers,
         verified=verified,
+        corrections=corrections,
         config=Builder.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
     )

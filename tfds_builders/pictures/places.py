@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlimages_jax.data import archives
+from mlimages_jax.data.image_folders import ImageFolder
+from mlimages_jax.labels.image_names import decode_name
 
 
 class Place(Protocol):
@@ -32,14 +34,24 @@ class Places(Protocol):
 
 
 class FilePlace(NamedTuple):
-    """A file of its own."""
+    """A file of its own.
 
-    path: str
+    Attributes:
+      folder: That the names of the list begin in.
+      name: In the list; `ImageFolder.find` says which file it means.
+    """
+
+    folder: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Where the file is, if it has exactly this name."""
+        return os.path.join(self.folder, decode_name(self.name))  # noqa: PTH118 20 times as fast
 
     def read(self) -> bytes:
         """See `Place`."""
-        with Path(self.path).open("rb", buffering=0) as file:
-            return file.read()
+        return ImageFolder(self.folder).read(self.name)
 
 
 class ArchivePlace(NamedTuple):
@@ -60,7 +72,7 @@ class Folder(NamedTuple):
 
     def place(self, number: int, name: str) -> FilePlace:
         """See `Places`."""
-        return FilePlace(os.path.join(self.path, name))  # noqa: PTH118 twenty times as fast
+        return FilePlace(os.fspath(self.path), name)
 
     def fingerprint(self) -> str:
         """The folder alone: a look at millions of files would take too long."""

@@ -154,7 +154,8 @@ class ShardWriter:
                 chroma=self.chroma, sequential=True, orientation=self.orientation,
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            return BadPicture("missing", f"there is no file {error.filename}")
+            found = f"there is no file {error.filename}" if error.filename else str(error)
+            return BadPicture("missing", found)
         except (OSError, ArchiveError) as error:
             return BadPicture("unreadable", str(error))
         except BadPicture as bad:

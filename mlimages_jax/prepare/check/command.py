@@ -19,6 +19,7 @@ from mlimages_jax.prepare.check.record import RecordRules
 from mlimages_jax.prepare.check.shard import ShardChecker
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.release_report import Held, release_report
 
 _SEED = 0  # of the sample: the same records every time
 
@@ -75,6 +76,8 @@ def check(
     checksums = read_checksums(folder) if hashes or sample is None else None
     if checksums is None and sample is None:
         print("There is no checksums.txt (an older builder wrote none): no hashes are checked.")
+    if report_of_release := _beside_the_release(built):
+        print(f"{report_of_release}\n")
     total = sum(shard.num_records for shard in shards)
     with (
         ProblemList(report) as problems,
@@ -116,6 +119,17 @@ def _plan(shards: list[Shard], sample: int | None) -> _Plan:
     for shard, start, stop in zip(shards, starts[:-1], starts[1:], strict=True):
         numbers = chosen[slice(*np.searchsorted(chosen, [start, stop]))] - start
         yield shard, numbers.tolist()
+
+
+def _beside_the_release(built: BuiltSet) -> str:
+    """Records and skipped images of the splits beside the published counts."""
+    if built.hierarchy is None:
+        return ""
+    counts = {
+        split: sum(shard.num_records for shard in shards) + built.skipped.get(split, 0)
+        for split, shards in built.shards.items()
+    }
+    return release_report(built.hierarchy, [Held(*pair) for pair in counts.items()])
 
 
 def _rules(built: BuiltSet) -> RecordRules:

@@ -22,9 +22,10 @@ from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.built_set import BuiltSet
+from mlimages_jax.prepare.built_set import BuiltSet, sha256
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
+from mlimages_jax.prepare.release_report import Held, release_report
 from mlimages_jax.prepare.stats.table import table
 from mlimages_jax.prepare.url_lists import count_rows
 
@@ -101,6 +102,13 @@ def stats(
         **statistics.compute(trainable_above=threshold),
     }
     print(table(numbers))
+    skipped = numbers["records_not_counted"] if len(rows) == 1 else 0
+    held = [
+        Held(name, number + skipped, sha256(Path(name)) if dataset is None else "")
+        for name, number in rows.items()
+    ]
+    if report := release_report(hierarchy, held):
+        print(f"\n{report}")
     if output_dir is not None:
         write_files(output_dir, statistics, numbers)
 
