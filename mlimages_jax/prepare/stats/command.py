@@ -102,11 +102,11 @@ def stats(
         **statistics.compute(trainable_above=threshold),
     }
     print(table(numbers))
-    skipped = numbers["records_not_counted"] if len(rows) == 1 else 0
     held = [
-        Held(name, number + skipped, sha256(Path(name)) if dataset is None else "")
-        for name, number in rows.items()
-    ]
+        Held(source.name, source.expected if dataset else rows[source.name],
+             "" if dataset else sha256(Path(source.name)))
+        for source in sources
+    ]  # fmt: skip
     if report := release_report(hierarchy, held):
         print(f"\n{report}")
     if output_dir is not None:
