@@ -108,3 +108,251 @@ ALLOWED = {
     },
     "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
     "data.picture_source": {
+        "data.fingerprint", "data.image_folders", "data.picture_header", "data.sources",
+        "labels.image_names", "labels.list_rows",
+    },
+    "feature_files": {"feature_formats", "complete_file"},
+    "feature_formats": {"complete_file"},
+    "features.__main__": {
+        "command_line", "feature_files", "features", "features.duplicates", "features.knn",
+        "features.probe",
+    },
+    "features.bounds": {"features.exported"},
+    "features.buckets": {"features.near_pairs"},
+    "features.duplicate_search": {
+        "features.bounds", "features.buckets", "features.exported", "features.groups",
+        "features.near_pairs", "prepare.progress",
+    },
+    "features.duplicates": {
+        "features", "features.duplicate_search", "features.exported", "features.results",
+        "complete_file",
+    },
+    "features.exported": {"feature_files", "feature_formats", "features"},
+    "features.knn": {
+        "features", "features.labelled", "features.nearest", "features.results",
+        "features.scorecard", "features.sets", "prepare.progress",
+    },
+    "features.labelled": {"features", "features.exported", "labels.list_rows"},
+    "features.linear": {"features"},
+    "features.nearest": {"features.exported"},
+    "features.probe": {
+        "features", "features.exported", "features.linear", "features.results",
+        "features.scorecard", "features.sets", "prepare.progress",
+    },
+    "features.results": {"features", "features.exported", "complete_file"},
+    "features.scorecard": {"features.labelled", "metrics", "single_label"},
+    "features.sets": {
+        "features", "features.exported", "features.labelled", "features.results",
+        "features.scorecard",
+    },
+    "notebook_figures": {"labels.hierarchy", "tagging"},
+    "network_outputs": {"data.augment", "models.resnet"},
+    "predict_pictures": {
+        "data.decode", "data.given_pictures", "data.picture_source", "data.pipeline",
+        "data.views", "evaluate", "sharding",
+    },
+    "pretrained": {
+        "calibration", "configure", "data.decode", "data.given_pictures", "data.views",
+        "labels.hierarchy", "losses", "models.architecture", "models.resnet", "network_outputs",
+        "saved_model", "tagging",
+    },
+    "saved_model": {"checkpoints", "labels.hierarchy", "weights_file"},
+    "tag_files": {"complete_file", "tagging"},
+    "tagging": {"average_precision", "labels.hierarchy", "top_k"},
+    "quickstart": {"paths", "train", "workdir_lock"},
+    "plan.chips": {"plan"},
+    "plan.layers": {"models.resnet"},
+    "plan.compiled": {"sharding"},
+    "plan.estimate": {
+        "configure", "models.resnet", "phases", "plan", "plan.chips", "plan.compiled",
+        "plan.layers", "sharding", "state", "training_step",
+    },
+    "plan.report": {"plan.estimate"},
+    "plan.check": {"plan", "plan.compiled", "plan.estimate", "sharding", "training_step"},
+    "training_step": {
+        "configure", "data.pipeline", "losses", "phases", "sharding", "state", "steps",
+    },
+    "plan.__main__": {
+        "configure", "data.sources", "plan", "plan.check", "plan.chips", "plan.estimate",
+        "plan.report",
+    },
+    "convert.layout": {"convert", "models.resnet"},
+    "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
+    "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
+    "convert.from_tensorflow": {
+        "convert", "convert.layout", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
+        "convert.weights", "labels.hierarchy", "losses", "models.resnet",
+    },
+    "convert.to_tensorflow": {
+        "checkpoints", "convert", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
+        "convert.weights",
+    },
+    "convert.safetensors_file": {"convert", "convert.layout", "convert.weights", "weights_file"},
+    "convert.to_torch": {"convert", "convert.weights"},
+    "convert.to_stablehlo": {"convert", "convert.weights", "models.architecture"},
+    "convert.__main__": {
+        "command_line", "convert", "convert.from_tensorflow", "convert.safetensors_file",
+        "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch", "labels.hierarchy",
+    },
+    "main": {
+        "agreement", "classify_pictures", "devices", "distributed", "evaluate_checkpoints",
+        "exit_codes", "export_features", "out_of_memory", "paths", "preemption", "quickstart",
+        "train",
+    },
+}  # fmt: skip
+# Whoever reads or writes text may use these, which use nothing of ours.
+EVERYWHERE = {"escaping", "text_files"}
+# Tasks may use all of them.
+ANYTHING = {"train", "evaluate_checkpoints", "classify_pictures", "export_features"}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, each submodule by its own name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                file = ROOT / Path(*full.split("."))
+                is_module = file.with_suffix(".py").exists() or (file / "__init__.py").exists()
+                found.add(full if is_module else node.module)
+    return found
+
+
+MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[_name(path) or PACKAGE for path in MODULES])
+def test_modules_import_only_what_the_design_allows(path):
+    ours = {
+        name.removeprefix(PACKAGE).removeprefix(".")
+        for name in _imports(path)
+        if name.split(".")[0] == PACKAGE
+    }
+    if _name(path) not in ANYTHING and not _name(path).startswith("prepare"):
+        assert ours - EVERYWHERE <= ALLOWED.get(_name(path), set())
+
+
+def _preparation() -> dict[str, set[str]]:
+    """Modules of `prepare`, and the modules of ours that they import."""
+    return {
+        _name(path): {
+            name.removeprefix(f"{PACKAGE}.")
+            for name in _imports(path)
+            if name.startswith(f"{PACKAGE}.")
+        }
+        for path in MODULES
+        if _name(path).startswith("prepare")
+    }
+
+
+def test_preparation_uses_labels_and_files_only():
+    for module, imported in _preparation().items():
+        others = {name for name in imported if not name.startswith(("prepare", "labels."))}
+        allowed = {
+            "command_line", "complete_file", "data.archives", "data.decode", "data.image_folders",
+            "data.sources", "escaping", "safe_paths", "text_files",
+        }  # fmt: skip
+        assert others <= allowed, module
+
+
+def test_commands_of_the_preparation_know_nothing_of_each_other():
+    """A folder of `prepare` is one command; what several need lies beside the folders."""
+    for module, imported in _preparation().items():
+        if module != "prepare.__main__":
+            own = module.split(".")[1:-1]
+            folders = [name.split(".")[1:-1] for name in imported if name.startswith("prepare.")]
+            assert all(folder in ([], own) for folder in folders), (module, imported)
+
+
+def test_preparation_has_no_cycles():
+    graph = _preparation()
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "labels",
+        "data.decode",
+        "data.transforms",
+        "data.archives",
+        "data.rand_augment",
+        "data.reassessed",
+        "metrics",
+        "single_label",
+        "calibration",
+        "published",
+        "escaping",
+        "text_files",
+        "preemption",
+        "goodput",
+        "exit_codes",
+        "paths",
+        "process_identity",
+        "object_lock",
+        "data.fingerprint",
+        "remote_files",
+        "prepare",
+    ],
+)
+def test_host_modules_know_no_jax(module):
+    files = [
+        path for path in MODULES if _name(path) == module or _name(path).startswith(f"{module}.")
+    ]
+    assert files
+    for path in files:
+        assert not any(name.split(".")[0] in ("jax", "flax") for name in _imports(path)), path
+
+
+def test_only_checkpoints_imports_orbax():
+    users = [_name(path) for path in MODULES if any("orbax" in name for name in _imports(path))]
+    assert users == ["checkpoints"]
+
+
+def test_builders_use_labels_and_decode_only():
+    for path in (ROOT / "tfds_builders").rglob("*.py"):
+        for name in _imports(path):
+            assert name.split(".")[0] not in ("jax", "flax"), path
+            if name.split(".")[0] == PACKAGE:
+                used = (
+                    "labels", "data.decode", "data.image_folders", "data.jpeg", "data.archives",
+                    "escaping", "text_files",
+                )  # fmt: skip
+                assert name.startswith(tuple(f"{PACKAGE}.{module}" for module in used)), path
+
+
+def test_configs_import_nothing_of_ours():
+    for path in (ROOT / "configs").glob("*.py"):
+        assert _imports(path) <= {"ml_collections"}, path
+
+
+def test_importing_the_package_loads_neither_jax_nor_tensorflow():
+    code = (
+        "import sys, mlimages_jax; "
+        "print([name for name in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'grain') "
+        "if name in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_training_runs_without_tensorflow_installed():
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'tensorflow': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import mlimages_jax.main, mlimages_jax.train, mlimages_jax.quickstart"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

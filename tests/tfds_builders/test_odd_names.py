@@ -16,8 +16,8 @@ from tfds_builders.ml_images import __main__ as command
 NAMES = [
     "two  blanks.jpg", " first.jpg", "last.jpg ", "at 12:30", "Screenshot 12:30:15.png",
     "tab\t.jpg", "line\nend.jpg", "caf\udce9.jpg", "e\u0301.jpg", "\u202egpj.jpg", "#1.jpg",
-    "'a' \"b\".jpg", "=1+1.jpg", "a\\x20b.jpg", "\x1b[31m.jpg", "\u2028.jpg", "\N{GRINNING FACE}.jpg",
-    "50%20.jpg", "x" * 250 + ".jpg",
+    "'a' \"b\".jpg", "=1+1.jpg", "a\\x20b.jpg", "\x1b[31m.jpg", "\u2028.jpg",
+    "\N{GRINNING FACE}.jpg", "50%20.jpg", "x" * 250 + ".jpg",
 ]  # fmt: skip
 
 
