@@ -56,11 +56,13 @@ def _depths(saved: Any, wanted: Any) -> str:
 
 def _describe(tree: Any) -> dict[str, str]:
     """'params/head/kernel' -> 'float32[2048, 1000]'."""
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in by_name(tree).items()}
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree, or what stands for them: 'params/head/kernel' -> leaf."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_array)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def is_array(leaf: Any) -> bool:

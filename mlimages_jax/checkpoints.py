@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Checkpoints by Orbax: asynchronous, free of topology, checked before they are believed.
 
-The only file of training that imports orbax. A checkpoint is a plain tree of global arrays
+Only this file and `saved_step` import orbax. A checkpoint is a plain tree of global arrays
 (`step`, `params`, `batch_stats`, `opt_state`, `class_counts`, `averages`) without any trace of the
-number of processes or devices; the position in the data is `step`.
+number of processes or devices, and the digests of all of them; the position in the data is `step`.
 """
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from logging import Handler, LogRecord
@@ -19,8 +20,21 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax.checkpoint_fit import check_fit, is_array
-from mlimages_jax.remote_files import is_remote
+from mlimages_jax import array_digests, distributed
+from mlimages_jax.checkpoint_fit import check_fit
+from mlimages_jax.checkpoint_folder import absolute, names_aside, set_aside, set_aside_broken
+from mlimages_jax.checkpoint_folder import classes_of as classes_of
+from mlimages_jax.checkpoint_folder import find as find
+from mlimages_jax.checkpoint_folder import latest_step as latest_step
+from mlimages_jax.checkpoint_folder import resolve as resolve
+from mlimages_jax.saved_step import (
+    STATE,
+    DamagedCheckpointError,
+    SavedStep,
+    agreed,
+    like_saved,
+    placed,
+)
 from mlimages_jax.state import TrainState
 
 HEAD = "head"  # the module whose shape follows the number of classes
@@ -54,9 +68,16 @@ class Checkpoints:
         keep: list[Any] = [policies.LatestN(keep_latest)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
-        self.directory = _absolute(directory)
+        self.directory = absolute(directory)
+        set_aside_broken(self.directory)
+        context = ocp.Context()
+        # What Orbax starts before its folder is there waits for it 300 s more when it cannot be
+        # made, in threads that hold the process.
+        context.asynchronous.create_directories_asynchronously = False
+        self._saving: Any = None
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
+            context=context,
             preservation_policy=policies.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=True,
         )
@@ -108,8 +129,13 @@ class Checkpoints:
         if step not in self.steps:
             self._wait()
             with self._writing():
-                self._checkpointer.save_async(
-                    step, _tree(state), force=True, custom_metadata=config
+                tree = _tree(state)
+                parts = {
+                    STATE: tree,
+                    array_digests.FOLDER: array_digests.ArrayDigests(tree, config),
+                }
+                self._saving = self._checkpointer.save_checkpointables_async(
+                    step, parts, force=True, custom_metadata=config
                 )
 
     def check(self) -> None:
@@ -131,6 +157,10 @@ class Checkpoints:
             self.check()
             time.sleep(0.01)
         self.check()
+        if self._saving is not None:  # its thread and its three descriptors live until it is asked
+            saving, self._saving = self._saving, None
+            with self._writing():
+                saving.result()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -155,63 +185,57 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: when there is no such step.
+            DamagedCheckpointError: an array is not what was saved, or cannot be read.
             CheckpointMismatchError: lists every leaf that is missing, extra or of another shape.
         """
-        if not self.steps or (step is not None and step not in self.steps):
-            raise FileNotFoundError(f"{self.directory} has no step {step}; it has {self.steps}")
-        step = self.steps[-1] if step is None else step
+        steps = self.steps
+        if not steps or (step is not None and step not in steps):
+            raise FileNotFoundError(f"{self.directory} has no step {step}; it has {steps}")
+        saved = SavedStep(self.directory / str(steps[-1] if step is None else step))
         tree = _tree(like)
-        check_fit(
-            self._checkpointer.metadata(step).metadata, tree, where=self.directory / str(step)
-        )
-        return TrainState(**self._checkpointer.load(step, tree))
+
+        def read() -> Any:
+            check_fit(saved.tree, tree, where=saved.folder)
+            return saved.arrays(tree)
+
+        return TrainState(**placed(agreed(read), tree))
 
     def config_of(self, step: int) -> dict[str, Any]:
-        """The JSON values that were saved with a step."""
-        return dict(self._checkpointer.metadata(step).custom_metadata or {})
+        """The JSON values that were saved with a step.
 
+        Raises:
+            DamagedCheckpointError: they are not what was saved.
+        """
+        return agreed(lambda: SavedStep(self.directory / str(step)).config)
 
-def latest_step(directory: epath.PathLike) -> int | None:
-    """The newest finished step under a checkpoint folder, or None."""
-    return max(_steps_in(epath.Path(directory)), default=None)
+    def newest(self) -> int | None:
+        """The last of `steps`, as process 0 sees it: a shared disk may be slow to show it all."""
+        seen = distributed.exchanged(json.dumps(self.steps[-1:]))[0]
+        return next(iter(json.loads(seen)), None)
 
+    def set_aside(self, step: int, why: Exception) -> None:
+        """Gives a step that cannot be restored another name, so that the one before is the newest.
 
-def find(path: epath.PathLike) -> list[epath.Path]:
-    """The step folders that a path names, oldest first.
+        Args:
+            step: one of `steps`.
+            why: the error that it was met with.
+        """
+        set_aside(self.directory, {step: str(why)})
+        self._checkpointer.reload()
 
-    Args:
-        path: a step, a checkpoint folder or a workdir; may not exist yet.
-    """
-    path = _absolute(path)
-    for folder in (path / "checkpoints", path):
-        if steps := _steps_in(folder):
-            return [folder / str(step) for step in sorted(steps)]
-    with contextlib.suppress(ValueError):  # last, since a workdir may have a number as its name
-        if path.name.isdigit() and ocp.is_orbax_checkpoint(path):
-            return [path]
-    return []
+    def check_any_left(self) -> None:
+        """To be asked before a training begins from the start.
 
-
-def resolve(path: epath.PathLike) -> epath.Path:
-    """The newest of the step folders that a path names.
-
-    Raises:
-        FileNotFoundError: when it names no finished checkpoint.
-    """
-    folders = find(path)
-    if not folders:
-        raise FileNotFoundError(
-            f"{_absolute(path)} holds no checkpoint: give a workdir, its checkpoints folder, or "
-            "one step of it"
-        )
-    return folders[-1]
-
-
-def classes_of(path: epath.PathLike) -> epath.Path | None:
-    """The category file kept in the workdir of a checkpoint, if there is one."""
-    folder = resolve(path)
-    candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]
-    return next((file for file in candidates if file.exists()), None)
+        Raises:
+            DamagedCheckpointError: there were checkpoints, and all of them are damaged.
+        """
+        aside = names_aside(self.directory)
+        if aside and not self.steps:
+            raise DamagedCheckpointError(
+                f"no checkpoint of {self.directory} is whole: {', '.join(aside)} were damaged. "
+                "Bring one back from a copy, or give another --workdir (with --config.init_from to "
+                f"start from other weights); to start again here, delete {self.directory}"
+            )
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:
@@ -226,14 +250,14 @@ def load(path: epath.PathLike) -> dict[str, Any]:
     Raises:
         FileNotFoundError: when there is no checkpoint.
     """
-    folder = resolve(path)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        ocp.metadata(folder).metadata,
-        is_leaf=is_array,
-    )
-    return ocp.load(folder, like)
+    saved = SavedStep(resolve(path))
+    alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def read() -> tuple[Any, Any]:
+        like = like_saved(saved.tree, alone)
+        return saved.arrays(like), like
+
+    return placed(*agreed(read))
 
 
 def config_of(path: epath.PathLike) -> dict[str, Any]:
@@ -241,8 +265,9 @@ def config_of(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: when there is no checkpoint.
+        DamagedCheckpointError: they are not what was saved.
     """
-    return dict(ocp.metadata(resolve(path)).custom_metadata or {})
+    return SavedStep(resolve(path)).config
 
 
 def load_weights(
@@ -261,14 +286,14 @@ def load_weights(
     Raises:
         FileNotFoundError: when there is no checkpoint.
     """
-    folder = resolve(path)
-    saved, prefix = _saved_weights(folder, averaged=averaged)
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        saved,
-        is_leaf=is_array,
-    )
-    return _load_part(folder, like, prefix=prefix)
+    saved = SavedStep(resolve(path))
+
+    def read() -> tuple[Any, Any]:
+        tree, prefix = _weights_in(saved.tree, averaged=averaged)
+        like = like_saved(tree, place)
+        return saved.arrays(like, prefix=prefix), like
+
+    return placed(*agreed(read))
 
 
 def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
@@ -288,30 +313,24 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
         FileNotFoundError: when there is no checkpoint.
         CheckpointMismatchError: lists the leaves that differ.
     """
-    folder = resolve(path)
-    wanted = like.weights
-    saved, prefix = _saved_weights(folder, averaged=True)
-    if not _same_head(saved["params"], wanted["params"]):
-        wanted, saved = _without_head(wanted), _without_head(saved)
-    check_fit(saved, wanted, where=folder)
-    return _load_part(folder, wanted, prefix=prefix)
+    saved = SavedStep(resolve(path))
+
+    def read() -> tuple[Any, Any]:
+        wanted = like.weights
+        tree, prefix = _weights_in(saved.tree, averaged=True)
+        if not _same_head(tree["params"], wanted["params"]):
+            wanted, tree = _without_head(wanted), _without_head(tree)
+        check_fit(tree, wanted, where=saved.folder)
+        return saved.arrays(wanted, prefix=prefix), wanted
+
+    return placed(*agreed(read))
 
 
-def _saved_weights(folder: epath.Path, *, averaged: bool) -> tuple[dict[str, Any], str]:
-    """Metadata of the arrays, and the name that they are under ("" for none)."""
-    saved = ocp.metadata(folder).metadata
-    prefix = "averages" if averaged and saved.get("averages") else ""
-    saved = saved[prefix] if prefix else saved
-    return {name: saved.get(name) or {} for name in ("params", "batch_stats")}, prefix
-
-
-def _load_part(folder: epath.Path, like: dict[str, Any], *, prefix: str) -> dict[str, Any]:
-    """The arrays of `like`, of which the checkpoint holds more."""
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    with context:
-        restored = ocp.load(folder, {prefix: like} if prefix else like)
-    return restored[prefix] if prefix else restored
+def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:
+    """Of a saved tree: its weights, and the name that they are under ("" for none)."""
+    prefix = "averages" if averaged and tree.get("averages") else ""
+    tree = tree[prefix] if prefix else tree
+    return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
 
 
 def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -327,27 +346,9 @@ def _without_head(weights: dict[str, Any]) -> dict[str, Any]:
     return {**weights, "params": params}
 
 
-def _steps_in(folder: epath.Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    numbered = (child for child in folder.iterdir() if child.name.isdigit())
-    return [int(child.name) for child in numbered if _is_finished(child)]
-
-
-def _is_finished(folder: epath.Path) -> bool:
-    """A local save gets its name when it is done; in a bucket, where nothing is renamed, a mark."""
-    return not is_remote(folder) or ocp.is_orbax_checkpoint(folder)
-
-
 def _tree(state: TrainState) -> dict[str, Any]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
-def _absolute(path: epath.PathLike) -> epath.Path:
-    """Orbax takes no relative path, and says so only when a save in the background has failed."""
-    path = epath.Path(path)
-    return path if is_remote(path) else path.expanduser().resolve()

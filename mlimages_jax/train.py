@@ -36,6 +36,7 @@ from mlimages_jax.phases import Phase
 from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
 from mlimages_jax.remote_files import write_text
+from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState, memory_line, with_weights
 from mlimages_jax.training_evaluation import (
     Results,
@@ -67,6 +68,7 @@ def train(
         FileNotFoundError: the data set or `init_from` is missing; says what to do.
         ConfigError: the configuration cannot run, or differs from the checkpoint's.
         CheckpointMismatchError: names, shapes or dtypes differ from the checkpoint's.
+        DamagedCheckpointError: none of the workdir is whole, or that of `init_from` is not.
         DataSetError: the data set lacks a split.
         NonFiniteError: names the last good checkpoint.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
@@ -243,24 +245,39 @@ def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
 def restored(
     checkpoints: Checkpoints, settings: dict[str, Any], like: TrainState
 ) -> TrainState | None:
-    """The state of the latest checkpoint, if there is one.
+    """The state of the newest checkpoint that is whole, if there is one.
+
+    Damaged ones are set aside, and said.
 
     Raises:
         ConfigError: it was trained with other settings, or on another data set.
+        DamagedCheckpointError: there are some, and none is whole.
     """
-    if not checkpoints.steps:
-        return None
-    step = checkpoints.steps[-1]
-    saved = checkpoints.config_of(step)
+    while (step := checkpoints.newest()) is not None:
+        try:
+            check_same_training(checkpoints.config_of(step), settings)
+            state = checkpoints.restore(like, step=step)
+        except DamagedCheckpointError as error:
+            checkpoints.set_aside(step, error)
+            continue
+        logging.info("continuing from %s", checkpoints.directory / str(step))
+        return state
+    checkpoints.check_any_left()
+    return None
+
+
+def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Compares the settings of a checkpoint with those to go on with.
+
+    Raises:
+        ConfigError: they differ, or the data set does.
+    """
     if "imported" not in saved:
         saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
     if paths.same_place(saved.get("init_from"), settings["init_from"]):
         saved["init_from"] = settings["init_from"]  # typed otherwise
     configure.check_unchanged(saved, settings)
     check_same_set(saved, settings)
-    state = checkpoints.restore(like)
-    logging.info("continuing from %s", checkpoints.directory / str(step))
-    return state
 
 
 def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
