@@ -13,7 +13,7 @@ from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState
 from tests import damage, two_processes
 
-CONFIG = {"seed": 7, "learning_rate": 0.1, "imported": {}}
+CONFIG = {"seed": 7, "learning_rate": 0.1, "imported": {}, "init_from": ""}
 
 
 def _state(step: int) -> TrainState:
@@ -268,7 +268,7 @@ like = jax.tree.map(
 )
 with checkpoints.Checkpoints(folder) as saved:
     for step in (1, 2, 3):
-        saved.save(state(step), step=step, config={{"imported": {{}}}})
+        saved.save(state(step), step=step, config={{"imported": {{}}, "init_from": ""}})
     saved._wait()
     restored = saved.restore(like)
     for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(state(3))):
@@ -282,7 +282,7 @@ with checkpoints.Checkpoints(folder) as saved:
                 raise array_digests.DigestError("seen by process 1 alone")
             whole(arrays, digests)
         array_digests.verify = verify
-    restored = train.restored(saved, {{"imported": {{}}}}, like)
+    restored = train.restored(saved, {{"imported": {{}}, "init_from": ""}}, like)
     assert int(restored.step) == 2, restored.step
     assert saved.steps == [1, 2], saved.steps
 """
