@@ -19,7 +19,7 @@ _IN_URLS = "%" + "!#$&'()*+,/:;=?@[]~"  # what stays as it is, escapes included
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _BASES = ((re.compile(r"0x([0-9a-f]*)"), 16), (re.compile(r"0([0-7]*)"), 8),
-          (re.compile(r"([0-9]+)"), 10))  # fmt: skip
+          (re.compile(r"([1-9][0-9]*)"), 10))  # fmt: skip
 
 
 class BadUrlError(ValueError):
