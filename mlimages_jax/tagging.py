@@ -12,6 +12,7 @@ import numpy as np
 
 from mlimages_jax.average_precision import IGNORED, NEGATIVE
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.text_files import TextFileError, read_text
 from mlimages_jax.top_k import top_classes
 
 Thresholds = str | os.PathLike[str] | Mapping[str | int, float]
@@ -170,20 +171,20 @@ def _entries(thresholds: Thresholds | None) -> Iterator[tuple[str, str | int, fl
             yield f"thresholds[{key!r}]", key, value
         return
     path = Path(thresholds)
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            for line, text in enumerate(file, start=1):
-                if not text.strip():
-                    continue
-                columns = text.removesuffix("\n").split("\t")
-                if len(columns) != 2:
-                    raise ThresholdError(
-                        f"{path}:{line}: {len(columns)} columns instead of 2 (WordNet id or class "
-                        f"index, threshold); separate them by a tab: {text.strip()[:80]!r}"
-                    )
-                yield f"{path}:{line}", columns[0].strip(), columns[1].strip()
-        except UnicodeDecodeError as error:
-            raise ThresholdError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    try:
+        lines = read_text(path).split("\n")
+    except TextFileError as error:
+        raise ThresholdError(str(error)) from error
+    for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        columns = text.split("\t")
+        if len(columns) != 2:
+            raise ThresholdError(
+                f"{path}:{line}: {len(columns)} columns instead of 2 (WordNet id or class "
+                f"index, threshold); separate them by a tab: {text.strip()[:80]!r}"
+            )
+        yield f"{path}:{line}", columns[0].strip(), columns[1].strip()
 
 
 def _class_index(key: str | int, hierarchy: Hierarchy, *, where: str) -> int:

@@ -23,6 +23,7 @@ _MARKS_OF_OTHERS = {
 }
 _ZEROS_OF_OTHERS = re.compile(rb"([^\0]\0|\0[^\0]){2}|[^\0]\0{3}|\0{3}[^\0]")  # of ASCII
 _START_BYTES = 4
+_LONGEST_LINE = 1 << 16  # in bytes; within so many some line ends
 
 
 class TextFileError(ValueError):
@@ -70,6 +71,31 @@ def open_text(path: epath.PathLike, *, newline: str | None = None) -> Iterator[T
                 yield text
             except UnicodeDecodeError as error:
                 raise _not_utf8(os.fspath(path), error) from error
+
+
+def open_lines(path: epath.PathLike) -> BinaryIO:
+    """Opens a text file of whatever encoding that has the line ends of ASCII, as bytes.
+
+    Returns:
+        The file behind its mark. Line ends of old Macs are those of Unix in it; those of Windows
+        stay.
+
+    Raises:
+        TextFileError: it is UTF-16 or UTF-32.
+        OSError: it cannot be read.
+    """
+    file = cast(BinaryIO, epath.Path(path).open("rb"))
+    try:
+        start = file.read(_LONGEST_LINE)
+        mark = len(start) - len(without_mark(start, where=os.fspath(path)))
+        file.seek(mark)
+        if b"\r" in start and b"\n" not in start:
+            with file:  # such files are of another time, and small
+                return io.BytesIO(unix_line_ends(file.read()))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def without_mark(data: bytes, *, where: str) -> bytes:

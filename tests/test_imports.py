@@ -138,7 +138,9 @@ ALLOWED = {
         "features", "features.labelled", "features.nearest", "features.results",
         "features.scorecard", "features.sets", "prepare.progress",
     },
-    "features.labelled": {"features", "features.exported", "labels.list_rows"},
+    "features.labelled": {
+        "features", "features.exported", "labels.list_rows", "labels.same_names",
+    },
     "features.linear": {"features"},
     "features.nearest": {"features.exported"},
     "features.probe": {

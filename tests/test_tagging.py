@@ -108,7 +108,7 @@ def test_a_wrong_line_is_named(hierarchy, tmp_path, text, message):
 
 def test_other_wrong_thresholds_are_named(hierarchy, tmp_path):
     (tmp_path / "t").write_bytes(b"n0\t0.5\n\xff\xfe")
-    with pytest.raises(tagging.ThresholdError, match="t: not UTF-8"):
+    with pytest.raises(tagging.ThresholdError, match="t:2: not UTF-8"):
         tagging.class_limits(hierarchy, thresholds=tmp_path / "t")
     with pytest.raises(tagging.ThresholdError, match=r"thresholds\['cat'\]: 'cat' is neither"):
         tagging.class_limits(hierarchy, thresholds={"cat": 0.5})

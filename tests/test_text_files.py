@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from mlimages_jax.text_files import TextFileError, decode, open_text, read_text
+from mlimages_jax.text_files import TextFileError, decode, open_lines, open_text, read_text
 
 TEXT = "erste Zeile: é, \N{GRINNING FACE}\nzweite\n"
 
@@ -53,6 +53,18 @@ def test_bytes_that_are_not_utf8_have_a_line(tmp_path, read):
         read(path)
     with pytest.raises(TextFileError, match=r"name:2: "):
         decode(path.read_bytes(), where="name")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_lines_as_bytes(tmp_path, mark, line_end):
+    path = tmp_path / "a.txt"
+    path.write_bytes(mark + line_end.join([b"caf\xe9", b"", b"x"]))
+    with open_lines(path) as file:
+        assert [line.rstrip(b"\r\n") for line in file] == [b"caf\xe9", b"", b"x"]
+    path.write_bytes("a\n".encode("utf-16"))
+    with pytest.raises(TextFileError, match="UTF-16"):
+        open_lines(path)
 
 
 def test_line_ends_stay_for_tables(tmp_path):

@@ -22,6 +22,7 @@ from mlimages_jax.convert.weights import nested, write_workdir
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import POSITIVE_WEIGHT, ClassCounts
 from mlimages_jax.models.resnet import STAGE_SIZES
+from mlimages_jax.text_files import read_text
 
 ML_IMAGES_CLASSES = 11_166
 LossName = Literal["auto", "weighted", "softmax"]
@@ -211,7 +212,7 @@ def _classes(dictionary: Path, num_classes: int) -> str:
             f"{dictionary} names {len(hierarchy):,} classes and the checkpoint tells "
             f"{num_classes:,} apart: give the dictionary that it was trained with"
         )
-    return dictionary.read_text(encoding="utf-8")
+    return read_text(dictionary)
 
 
 def _depth(contents: Contents) -> str:

@@ -17,6 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.local_shards import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.streams import cut
+from mlimages_jax.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
 To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
@@ -101,7 +102,7 @@ class DataSet:
                 raise FileNotFoundError(
                     HOW_TO_GET_DATA.format(folder=folder, missing=name, data_dir=data_dir)
                 )
-        metadata = json.loads((folder / "metadata.json").read_text())
+        metadata = json.loads(read_text(folder / "metadata.json"))
         unlisted = metadata.get("unlisted", 0)  # sets built before this was a choice lack it
         if unlisted not in (0, -1):
             raise DataSetError(
@@ -130,7 +131,7 @@ class DataSet:
 
     def shards(self) -> dict[str, list["Shard"]]:
         """The files of each split, as dataset_info.json promises them."""
-        info = json.loads((self.folder / "dataset_info.json").read_text())
+        info = json.loads(read_text(self.folder / "dataset_info.json"))
         return {entry["name"]: self._shards_of(info, entry) for entry in info["splits"]}
 
     def _shards_of(self, info: dict[str, Any], split: dict[str, Any]) -> list["Shard"]:

@@ -13,6 +13,7 @@ from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.duplicates import duplicates
 from mlimages_jax.features.knn import knn
 from mlimages_jax.features.probe import probe
+from mlimages_jax.text_files import TextFileError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "knn": knn,
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words,
         program="python -m mlimages_jax.features",
         description=__doc__,
-        mendable=(FeaturesError, FeatureFilesError),
+        mendable=(FeaturesError, FeatureFilesError, TextFileError),
     )
 
 

@@ -15,6 +15,8 @@ import scipy.sparse
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.exported import Exported
 from mlimages_jax.labels.list_rows import parse_label
+from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames, normal
+from mlimages_jax.text_files import open_text
 
 _MOST_CLASSES = 100_000  # a larger number is a mistake that would cost memory
 
@@ -96,9 +98,13 @@ def with_labels(pictures: Exported, label_file: Path | None) -> Exported:
     """
     if label_file is not None:
         texts = read_label_file(label_file)
-        pictures = dataclasses.replace(
-            pictures, labels=[texts.get(name, "") for name in pictures.names]
-        )
+        listed = SameNames(texts)
+        try:
+            found = map(listed.find, pictures.names)
+            labels = [texts[name] if name is not None else "" for name in found]
+        except AmbiguousNameError as error:
+            raise FeaturesError(f"{label_file}: {error}") from error
+        pictures = dataclasses.replace(pictures, labels=labels)
     chosen = np.flatnonzero([bool(text) for text in pictures.labels])
     if len(chosen):
         return pictures.select(chosen)
@@ -121,7 +127,7 @@ def read_label_file(path: Path) -> dict[str, str]:
         FeaturesError: with the line, where it has no tab, or says something else about a name.
     """
     found: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -148,7 +154,7 @@ def read_labels(sets: Sequence[Exported]) -> list[Labels]:
     try:
         _numbers(sets[0].labels[0])
     except ValueError:
-        names = sorted({text for pictures in sets for text in pictures.labels})
+        names = sorted({normal(text) for pictures in sets for text in pictures.labels})
         places = {name: place for place, name in enumerate(names)}
         return [_one_class_each(pictures, places) for pictures in sets]
     tables = [_numbered(pictures) for pictures in sets]
@@ -157,7 +163,7 @@ def read_labels(sets: Sequence[Exported]) -> list[Labels]:
 
 
 def _one_class_each(pictures: Exported, places: dict[str, int]) -> Labels:
-    indices = np.array([places[text] for text in pictures.labels], np.int32)
+    indices = np.array([places[normal(text)] for text in pictures.labels], np.int32)
     ones = np.ones(len(indices), np.float32)
     return Labels(len(places), np.arange(len(indices) + 1), indices, ones)
 

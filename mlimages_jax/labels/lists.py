@@ -16,12 +16,13 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
-from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
+from mlimages_jax.text_files import TextFileError, open_lines, unix_line_ends
 
 ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
@@ -197,16 +198,10 @@ def _shortest(value: float) -> str:
 def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
     """Yields (number of the first line, share of the file read by now, some whole lines)."""
     line = 1
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(_length_of_mark(path, file.peek()))
+    with _open(path) as file:
+        size = path.stat().st_size
         while chunk := file.read(_CHUNK_BYTES):
-            chunk += file.readline(_CHUNK_BYTES)
-            if b"\n" not in chunk and b"\r" in chunk:  # the line ends of old Macs
-                stop = chunk.rfind(b"\r") + 1
-                file.seek(stop - len(chunk), os.SEEK_CUR)
-                chunk = chunk[:stop]
-            chunk = unix_line_ends(chunk)
+            chunk = unix_line_ends(chunk + file.readline(_CHUNK_BYTES))
             share = min(1, file.tell() / size)
             first, line = line, line + chunk.count(b"\n")
             if not chunk.endswith(b"\n"):
@@ -219,9 +214,9 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
             yield first, share, chunk
 
 
-def _length_of_mark(path: Path, start: bytes) -> int:
+def _open(path: Path) -> BinaryIO:
     try:
-        return len(start) - len(without_mark(start, where=str(path)))
+        return open_lines(path)
     except TextFileError as error:
         raise LabelListError(str(error)) from error
 

@@ -13,6 +13,7 @@ from mlimages_jax.data.sources import DataSet, Shard
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.problems import Problem
+from mlimages_jax.text_files import open_text, read_text
 
 CHECKSUMS = "checksums.txt"
 SKIPPED = "skipped.tsv"
@@ -54,7 +55,7 @@ class BuiltSet:
         """
         try:
             data_set = DataSet.open(folder)
-            metadata = json.loads((folder / "metadata.json").read_text())
+            metadata = json.loads(read_text(folder / "metadata.json"))
             shards = data_set.shards()
             short_side, skipped = metadata["short_side"], dict(metadata["skipped"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -148,7 +149,7 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     checksums = {}
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             match = _CHECKSUM_LINE.fullmatch(line.removesuffix("\n"))
             if match is None:

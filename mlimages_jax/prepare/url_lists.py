@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mlimages_jax.labels.list_rows import SPACED_NAME, WORD
+from mlimages_jax.text_files import open_lines
 
 _LONGEST_LINE = 1 << 16
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class UrlRow(NamedTuple):
@@ -51,14 +51,16 @@ class Shard(NamedTuple):
 
 
 def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
-    """The rows of several lists, one list after the other; blank lines are no rows."""
+    """The rows of several lists, one list after the other; blank lines are no rows.
+
+    Raises:
+        TextFileError: a list as a whole is UTF-16, say.
+    """
     for path in paths:
-        with path.open("rb") as file:
+        with open_lines(path) as file:
             number = 0
             while line := file.readline(_LONGEST_LINE):
                 number += 1
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
                 if not line.endswith(b"\n") and len(line) >= _LONGEST_LINE - 3:
                     while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                         pass
@@ -72,7 +74,7 @@ def count_rows(paths: Sequence[Path]) -> int:
     """Lines of the lists, for the time left; blank ones count."""
     total = 0
     for path in paths:
-        with path.open("rb") as file:
+        with open_lines(path) as file:
             while block := file.read(1 << 20):
                 total += block.count(b"\n")
                 last = block

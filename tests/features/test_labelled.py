@@ -5,6 +5,7 @@ from feature_sets import in_memory
 
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.labelled import read_label_file, read_labels, with_labels
+from mlimages_jax.text_files import TextFileError
 
 
 def labelled(*labels, names=None):
@@ -98,4 +99,18 @@ def test_a_wrong_line_of_a_label_file_is_named(tmp_path, text, message):
     path = tmp_path / "labels.tsv"
     path.write_text(text)
     with pytest.raises(FeaturesError, match=rf"labels\.tsv{message}"):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_label_file_of_another_system(tmp_path, line_end):
+    """With a mark, other line ends, and names and classes composed otherwise than in the export."""
+    path = tmp_path / "labels.tsv"
+    lines = ["\ufeffcafe\u0301.jpg\tcafe\u0301", "b.jpg\tcaf\xe9"]
+    path.write_bytes(line_end.join(lines).encode())
+    found = with_labels(labelled("", "", "", names=["caf\xe9.jpg", "b.jpg", "c.jpg"]), path)
+    assert found.names == ["caf\xe9.jpg", "b.jpg"]
+    assert read_labels([found])[0].num_classes == 1
+    path.write_bytes("a.jpg\tcat\n".encode("utf-16"))
+    with pytest.raises(TextFileError, match=r"labels\.tsv: the file is UTF-16 text"):
         read_label_file(path)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import url_lists
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
+from mlimages_jax.text_files import TextFileError
 
 
 def read(folder, data):
@@ -109,3 +110,15 @@ def test_the_published_list(tencent_dir):
     rows = list(iter_urls([tencent_dir / "train_urls_tiny.txt"]))
     assert len(rows) == 100 and all(row.error is None for row in rows)
     assert url_lists.count_rows([tencent_dir / "train_urls_tiny.txt"]) == 100
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lists_of_all_systems(tmp_path, line_end):
+    path = tmp_path / "urls.txt"
+    rows = ["\ufeffhttp://a.org/1.jpg\t3:1", "http://a.org/2.jpg"]
+    path.write_bytes(line_end.join(rows).encode())
+    assert [row.url for row in iter_urls([path])] == ["http://a.org/1.jpg", "http://a.org/2.jpg"]
+    assert count_rows([path]) == 2
+    path.write_bytes("http://a.org/1.jpg\n".encode("utf-16"))
+    with pytest.raises(TextFileError, match=r"urls\.txt: the file is UTF-16 text: save it"):
+        list(iter_urls([path]))

@@ -7,6 +7,7 @@ import picture_files
 import pytest
 from built_set import records, write_manual_dir
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from mlimages_jax.prepare.check.command import check
@@ -42,16 +43,18 @@ def test_what_a_list_cannot_find_is_set_aside_with_its_reason(manual_dir, tmp_pa
     os.mkfifo(manual_dir / "images" / "fifo.jpg")
     (manual_dir / "images" / "folder.jpg").mkdir()
     (manual_dir / "images" / "loop.jpg").symlink_to("loop.jpg")
-    names = ["fifo.jpg", "folder.jpg", "loop.jpg", r"zero\x00.jpg", "A/RED.jpg", "y" * 300]
+    names = ["fifo.jpg", "folder.jpg", "loop.jpg", r"zero\x00.jpg", "A/RED.jpg", "y" * 300,
+             "a\xa0b.jpg", "gone \u202e.jpg"]  # fmt: skip
     with (manual_dir / "train_image_list.txt").open("a", encoding="utf-8") as file:
         file.writelines(f"{name}\t3\n" for name in names)
     folder = ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.9)
     lines = (folder / "skipped.tsv").read_text().splitlines()[1:]
     skipped = {line.split("\t")[1]: line.split("\t")[2:] for line in lines}
-    assert sorted(skipped) == sorted(names)
+    assert sorted(skipped) == sorted(map(one_line, names))
     assert skipped["fifo.jpg"] == ["unreadable", "it is no regular file"]
     assert skipped["A/RED.jpg"][0] == "missing"
-    assert {skipped[name][0] for name in names} == {"unreadable", "missing"}
+    assert {reason for reason, _ in skipped.values()} == {"unreadable", "missing"}
+    check(folder, splits=("train",), label_list=manual_dir / "train_image_list.txt")
 
 
 def test_lists_of_windows_and_of_macs(manual_dir, tmp_path):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.escaping import tsv_row
+
 A_FEW = 5  # unusable pictures that no set fails for, unless a share is given
 _SHARE = 0.01
 
@@ -28,10 +30,10 @@ class Skipped(NamedTuple):
 
 def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
     """Write the pictures as tab-separated columns under a header line."""
-    lines = ["\t".join(Skipped._fields)]
+    lines = [tsv_row(Skipped._fields)]
     for picture in skipped:
-        lines.append("\t".join(" ".join(field.split()) for field in picture))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines.append(tsv_row(picture._replace(message=" ".join(picture.message.split()))))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def allowed(num_rows: int, max_skipped: float | None) -> float:

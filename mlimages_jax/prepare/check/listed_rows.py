@@ -3,6 +3,7 @@
 
 import collections
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.prepare.check.record import CheckedRecord
@@ -16,7 +17,7 @@ class ListedRows:
     Args:
         rows: all of them.
         num_shards: of the split.
-        skipped: names of pictures without a record.
+        skipped: names of pictures without a record, as the table of them has them.
         closed_over: the labels of records are those of the list with all ancestors in this
             hierarchy; None: they are the same.
     """
@@ -39,7 +40,7 @@ class ListedRows:
         in_shard = range(number, len(self._rows), self._num_shards)
         named: dict[str, list[dict[int, float]]] = collections.defaultdict(list)
         for name, classes, confidences in map(self._rows.__getitem__, in_shard):
-            if name not in self._skipped:
+            if one_line(name) not in self._skipped:
                 if self._closed_over is not None:
                     classes, confidences = self._closed_over.close(classes, confidences)
                 named[name].append(dict(zip(classes.tolist(), confidences.tolist(), strict=True)))

@@ -22,11 +22,11 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.storing import writing
 from mlimages_jax.safe_paths import UnsafeNameError, first_unsafe, inside
+from mlimages_jax.text_files import open_lines
 
 MISSING = "missing"  # the error of a picture that no archive held
 _OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken
 _LONGEST_NAME = 255  # bytes that are read to find the end of a name
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Wanted(Protocol):
@@ -206,9 +206,8 @@ def _check(names: list[bytes], path: Path) -> None:
 
 
 def _line_of(name: bytes, path: Path) -> int:
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         for number, row in enumerate(file, start=1):
-            row = row.removeprefix(_BYTE_ORDER_MARK)
             if row.startswith(name) and not row[len(name) : len(name) + 1].strip():
                 return number
     raise AssertionError(f"{path} has changed while it was read: {name!r} is gone")
