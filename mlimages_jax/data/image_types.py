@@ -40,7 +40,7 @@ class PictureHeader(NamedTuple):
     held: int = 0
 
 
-_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|(?: at)? 0x[0-9a-fA-F]{6,}")
+_ADDRESS = re.compile(r"<_io\.[^<>]*>|<[^<>]* at 0x[0-9a-fA-F]+>|(?: at)? 0x[0-9a-fA-F]{6,}")
 
 
 def described(error: Exception) -> str:

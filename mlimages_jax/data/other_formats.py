@@ -118,8 +118,11 @@ def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndar
     except (BadPicture, MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
-        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
-        raise BadPicture(reason, f"Pillow: {described(error)}") from error
+        text = described(error)
+        reason = "truncated" if "truncated" in text.lower() else "corrupt"
+        if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
+            reason = "unsupported"
+        raise BadPicture(reason, f"Pillow: {text}") from error
 
 
 def _check_installed(kind: str) -> None:

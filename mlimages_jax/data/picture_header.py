@@ -12,7 +12,7 @@ __all__ = ["BadPicture", "PictureHeader", "begins_like_image", "read_header"]
 
 _PNG_COMPONENTS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette counts as three
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of an extended WebP
-_READ = "JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF, HEIC, JPEG 2000, PPM, ICO nor QOI"
+_READ = "JPEG, PNG, GIF nor WebP, nor another format that is read or known"
 
 
 def read_header(data: bytes) -> PictureHeader:
@@ -54,6 +54,8 @@ def _parse_header(data: bytes) -> PictureHeader:
         return _webp_header(data)
     if header := read_other_header(data):
         return header
+    if data.startswith((b"\x89PNG", b"\x09PNG")):
+        raise BadPicture("corrupt", "a PNG whose line ends were changed on its way: get it anew")
     if name := recognised(data):
         raise BadPicture("unsupported", f"{name}: convert it to JPEG or PNG")
     if is_html(data):

@@ -6,6 +6,7 @@ Here it decodes into memory of ours, and strips of it are brought to RGB in thei
 """
 
 import math
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,10 @@ _STRIP = 2**20  # pixels that are converted at a time
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
 _BYTE = {"1", "L", "P"}
 _WORD = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}  # 4 bytes a pixel
+
+
+# Of damaged tags in TIFFs, by the hundred. What matters becomes the error of that image.
+warnings.filterwarnings("ignore", module=r"PIL\.(?!Image$)")
 
 
 def rgb(image: Image.Image) -> np.ndarray:
@@ -51,9 +56,12 @@ def rgb(image: Image.Image) -> np.ndarray:
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
     """Lay uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
+    if rgba[:, :, 3].min() == 255:
+        return rgba[:, :, :3]
     alpha = rgba[:, :, 3:].astype(np.uint16)
     mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits 16 bits
-    return ((mixed + 127) // 255).astype(np.uint8)
+    mixed += 127
+    return (mixed + 1 + (mixed >> 8) >> 8).astype(np.uint8)  # divided by 255, rounded
 
 
 def _own_memory(image: Image.Image) -> np.ndarray | None:

@@ -27,6 +27,12 @@ _IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"\x59\xa6\x6a\x95", "a Sun raster file"),
     (0, b"\xd7\xcd\xc6\x9a", "a WMF file"),
     (0, b"farbfeld", "a farbfeld file"),
+    (0, b"n\xc3\xafE", "an NIE file"),
+    (0, b"FTEX", "an FTEX texture"),
+    (0, b"DanM", "an MSP file"),
+    (0, b"LinS", "an MSP file"),
+    (20, b"GIMP", "a GIMP brush"),
+    (2048, b"PCD_", "a Photo CD file"),
     (0, b"/* XPM", "an XPM file"),
     (0, b"#define ", "an XBM file"),
     (0, b"BPG\xfb", "a BPG file"),
@@ -61,6 +67,7 @@ _OTHERS: list[tuple[int, bytes, str]] = [
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (8, b"AVI LIST", "an AVI video"),
     (8, b"WAVEfmt ", "a WAV file"),
+    (36, b"acsp", "a colour profile (ICC)"),
     (0, b"OggS", "an Ogg file"),
     (0, b"FLV\x01", "a Flash video"),
     (0, b"\0\0\x01\xba", "an MPEG video"),
@@ -83,11 +90,15 @@ _OTHERS: list[tuple[int, bytes, str]] = [
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"\x93NUMPY", "a NumPy array"),
 ]
-_SVG = re.compile(rb"(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<(?:\w+:)?svg[\s>]", re.S)
+_SVG = re.compile(
+    rb"(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>\[]*(?:\[[^\]]*\]\s*)?>|\s)*<(?:\w+:)?svg[\s>]",
+    re.S,
+)
 _HTML = re.compile(
     rb"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
 )
 _VIDEO = re.compile(rb"\0...(?:ftyp|moov|mdat|wide|free|skip|pnot)", re.S)
+_OS2 = re.compile(rb"(?:BA|CI|CP|IC|PT)[\x0c-\xff]\0\0\0", re.S)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TGA_END = b"TRUEVISION-XFILE.\0"
 
@@ -101,7 +112,18 @@ def recognised(data: bytes) -> str | None:
         return "a video (MP4, QuickTime)"
     if _SVG.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)):
         return "an SVG drawing"
-    return "a TGA file" if data[-26:].endswith(_TGA_END) else None
+    if _OS2.match(data):
+        return "an icon of OS/2"
+    return "a TGA file" if data.endswith(_TGA_END) or _is_tga(data) else None
+
+
+def _is_tga(data: bytes) -> bool:
+    """TGA has no magic: a map of colours or none, which fits the kind, a size and a depth."""
+    if len(data) < 18 or not any(data[12:14]) or not any(data[14:16]):
+        return False
+    plain = data[1] == 0 and data[2] in (2, 3, 10, 11) and not any(data[3:8])
+    mapped = data[1] == 1 and data[2] in (1, 9) and data[7] in (15, 16, 24, 32)
+    return (plain or mapped) and data[16] in (8, 15, 16, 24, 32) and data[17] < 64
 
 
 def is_no_image(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mlimages_jax.data.image_types import BadPicture, PictureHeader
 from mlimages_jax.data.jpeg_markers import read_jpeg_header
 
-# Numbers that all tags together may have: those of strips and tiles, a few for each row.
+# Places and sizes of strips and tiles together: a few for each row, where there is a limit.
 _MAX_NUMBERS = 2**20
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
@@ -15,6 +15,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS = 254, 256, 257, 258, 259, 273
 _ORIENTATION, _SAMPLES, _ROWS, _COUNTS = 274, 277, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
+_PLACES = {_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS}
 _RAW = {50706: "DNG", 33421: "a camera's RAW"}  # DNGVersion; CFARepeatPatternDim
 _PLAIN, _JPEG = 1, 7
 
@@ -72,7 +73,7 @@ def _tags(data: bytes) -> dict[int, _Tag]:
     entry, room = (20, 8) if big else (12, 4)
     at += 8 if big else 2
     tags: dict[int, _Tag] = {}
-    numbers = 0
+    numbers = 0  # Pillow keeps all of these as Python's
     for i in range(count):
         start = at + entry * i
         tag, kind, length = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, start)
@@ -81,11 +82,11 @@ def _tags(data: bytes) -> dict[int, _Tag]:
         place = field
         if size > room:
             (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, field)
-        if kind in _TYPES and kind != 1:
+        if tag in _PLACES:
             numbers += length
         tags.setdefault(tag, _Tag(_TYPES.get(kind, ""), length, place, field))
         if numbers > _MAX_NUMBERS:
-            raise BadPicture("unsupported", f"a TIFF whose tags have over {_MAX_NUMBERS:,} numbers")
+            raise BadPicture("unsupported", f"a TIFF of over {_MAX_NUMBERS:,} strips or tiles")
     return tags
 
 
