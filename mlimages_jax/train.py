@@ -274,8 +274,8 @@ def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None
     """
     if "imported" not in saved:
         saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
-    if paths.same_place(saved.get("init_from"), settings["init_from"]):
-        saved["init_from"] = settings["init_from"]  # typed otherwise
+    if paths.same_place(saved.get("init_from"), settings.get("init_from")):
+        saved = saved | {"init_from": settings.get("init_from")}  # typed otherwise
     configure.check_unchanged(saved, settings)
     check_same_set(saved, settings)
 

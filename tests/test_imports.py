@@ -181,7 +181,7 @@ ALLOWED = {
         "configure", "data.pipeline", "losses", "phases", "sharding", "state", "steps",
     },
     "plan.__main__": {
-        "configure", "data.sources", "plan", "plan.check", "plan.chips", "plan.estimate",
+        "configure", "data.sources", "paths", "plan", "plan.check", "plan.chips", "plan.estimate",
         "plan.report",
     },
     "convert.layout": {"convert", "models.resnet"},

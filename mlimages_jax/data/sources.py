@@ -90,6 +90,7 @@ class DataSet:
                 installed.
         """
         folder = epath.Path(folder)
+        folder = folder if "://" in os.fspath(folder) else folder.expanduser()
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
             try:
                 there = (folder / name).exists()

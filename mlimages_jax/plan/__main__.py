@@ -14,6 +14,8 @@ import sys
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from mlimages_jax import paths
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/ that trains, e.g. configs/pretrain.py:paper"
 )
@@ -64,6 +66,7 @@ def main(argv: list[str]) -> None:
     if _CHECK.value == "cpu":
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
     config = _CONFIG.value
+    paths.expand_home(config)
     if config.task != "train":
         sys.exit(f"task={config.task!r}: only a training is planned, e.g. configs/pretrain.py")
     try:
