@@ -57,6 +57,7 @@ def test_every_command_refuses_files_that_are_not_there(tmp_path, words):
         "open-images": ["--output", absent + "2", "--descriptions", absent, "--train", absent],
         "coco": ["--output", absent + "2", "--train", absent],
         "table": [absent, "--output", absent + "2"],
+        "any": [absent, "--output", absent + "2"],
     }[words[-1]]  # fmt: skip
     with pytest.raises(SystemExit) as end:
         door.main([*words, *arguments])

@@ -79,7 +79,8 @@ def read_parquet(path: Path, *, limit: int | None = None) -> Iterator[Record]:
     """
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # By an open file: pyarrow takes no paths whose bytes are not UTF-8.
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type)]
             for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
                 for row in batch.to_pylist():
@@ -98,7 +99,8 @@ def embedded_images(path: Path) -> list[str]:
         PrepareError: it is no Parquet file.
     """
     try:
-        schema = pyarrow.parquet.read_schema(path)
+        with path.open("rb") as file:
+            schema = pyarrow.parquet.read_schema(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise PrepareError(f"{path}: not a Parquet file ({error})") from error
     return [field.name for field in schema if _holds_bytes(field.type)]

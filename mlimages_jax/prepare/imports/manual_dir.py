@@ -12,15 +12,16 @@ and a list never stands beside a dictionary that is not its own, wherever a job 
 
 import contextlib
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from mlimages_jax.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.shell import shell_word
 
 Unlisted = Literal["absent", "unknown"]
 
@@ -159,7 +160,7 @@ def what_came_and_what_is_next(
     if are_urls:
         return "\n".join([*lines, *_download_first(folder, list(writer.pictures), name)])
     if is_linked:
-        lines.append(f"{folder / 'images'} leads to the images. Build:")
+        lines.append(f"{one_line(str(folder / 'images'))} leads to the images. Build:")
     else:
         lines.append(
             f"Put the images, or a link to their folder, to {folder / 'images'} and build:"
@@ -170,15 +171,15 @@ def what_came_and_what_is_next(
 def build_command(folder: Path, name: str) -> str:
     """The command that builds a set from a folder, for a shell."""
     return (
-        f"python -m tfds_builders.ml_images --manual_dir={shlex.quote(str(folder))} "
-        f"--data_dir=data --name={shlex.quote(name)}"
+        f"python -m tfds_builders.ml_images --manual_dir={shell_word(folder)} "
+        f"--data_dir=data --name={shell_word(name)}"
     )
 
 
 def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
     """What to do with lists of addresses: fetch, list what came, build."""
     target = folder.with_name(f"{folder.name}_images")
-    quoted, there = shlex.quote(str(folder)), shlex.quote(str(target))
+    quoted, there = shell_word(folder), shell_word(target)
     prepare = "python -m mlimages_jax.prepare"
     lists = " ".join(f"{quoted}/{split}{LIST_SUFFIX}" for split in splits)
     return [

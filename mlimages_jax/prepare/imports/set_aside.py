@@ -93,7 +93,7 @@ class SetAside:
         """For people: the first ones and their count; empty if there are none."""
         if not self.count:
             return ""
-        where = f"; all of them are in {folder / FILE}" if folder else ""
+        where = f"; all of them are in {one_line(str(folder / FILE))}" if folder else ""
         return f"{self._first()}\n{self.count:,} of {self.total:,} rows are set aside{where}"
 
     def _first(self) -> str:

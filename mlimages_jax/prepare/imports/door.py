@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One door for other people's data: what it is, how it was understood, and what to do next."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from mlimages_jax.escaping import one_line
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.find_coco import find_coco
+from mlimages_jax.prepare.imports.find_folders import find_class_folders, find_imagenet
+from mlimages_jax.prepare.imports.find_others import (
+    explain,
+    find_finished,
+    find_label_list,
+    find_open_images,
+    find_tfrecords,
+)
+from mlimages_jax.prepare.imports.find_tables import find_tables
+from mlimages_jax.prepare.imports.found import Found, Wish
+from mlimages_jax.prepare.imports.manual_dir import Unlisted, build_command
+from mlimages_jax.prepare.imports.shell import shell_word, shell_words
+from mlimages_jax.prepare.imports.table_rows import TableOptions
+from tfds_builders.pictures.command import name_of
+
+# In this order: what is told by more comes before what is told by less.
+_KINDS = (
+    find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_imagenet,
+    find_class_folders, find_tables,
+)  # fmt: skip
+_PREPARE = "python -m mlimages_jax.prepare"
+_MAX_SKIPPED = 0.01
+_WHAT_FITS = """\
+Looked for, in this order:
+  lists that a builder reads      dictionary.txt and train_image_list.txt
+  Open Images                     tables with ImageID, Source, LabelName, Confidence
+  COCO                            .json with images, annotations, categories; images beside them
+  ImageNet                        ILSVRC/Data/CLS-LOC/..., ILSVRC2012_img_train.tar, train_images_*
+  one folder a class              <class>/*.jpg, or train/<class>/*.jpg and val/<class>/*.jpg
+  tables                          .csv, .tsv, .jsonl, .json, .parquet with a path and labels, also
+                                  metadata.csv; columns can be named with --path-column NAME and
+                                  --label-columns NAME, the folder of the images with --images DIR
+"""
+
+
+def import_any(
+    source: Positional[Path],
+    /,
+    *,
+    output: Path | None = None,
+    dry_run: bool = False,
+    images: Path | None = None,
+    path_column: str | None = None,
+    label_columns: tuple[str, ...] = (),
+    label_separator: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    val_share: float | None = None,
+    dictionary: Path | None = None,
+    unlisted: Unlisted = "absent",
+    max_skipped: float = _MAX_SKIPPED,
+    set_name: str | None = None,
+) -> None:
+    """Turn a folder or file of other people's data into what the builders read, whatever it is.
+
+    It says what it recognised and by what, shows the first rows as it understood them, writes lists
+    where they are needed, and prints the next command. COCO, tables (CSV, JSON, Parquet, Hugging
+    Face's metadata), ImageNet as Kaggle and Hugging Face pack it, and one folder a class are known:
+
+        python -m mlimages_jax.prepare import any photos --dry-run
+
+    The word `any` may be left out.
+
+    Args:
+        source: the folder, or a table or COCO file.
+        output: the folder to write lists to; by default NAME_lists here.
+        dry_run: only say what would be done.
+        images: folder of the images; looked for if left out.
+        path_column: of a table; found if left out.
+        label_columns: likewise; with numbers from 0 to 1 each is a label.
+        label_separator: between the labels of a cell; found if left out.
+        delimiter: between the columns; found if left out.
+        encoding: of a table that is neither UTF-8 nor UTF-16, such as cp1252.
+        val_share: of the images that becomes val; 0.1 where nothing tells splits apart.
+        dictionary: category file of the classes of a table.
+        unlisted: what a class is that an image does not list.
+        max_skipped: share of the rows that may be set aside; five always may.
+        set_name: of the data set; by default that of the folder or file.
+    """
+    if not source.exists():
+        raise PrepareError(f"{source}: there is no such file or folder")
+    if val_share is not None and not 0 <= val_share < 1:
+        raise PrepareError(f"--val-share {val_share:g} is not from 0 to below 1")
+    if images is not None and not images.is_dir():
+        raise PrepareError(f"--images {images}: there is no such folder")
+    if label_separator == "":
+        raise PrepareError("--label-separator is empty; leave it out to have it found")
+    name = set_name or name_of(source if source.is_dir() else source.with_suffix(""))
+    wish = Wish(
+        table=TableOptions(path_column, label_columns, None, label_separator, delimiter, encoding),
+        dictionary=dictionary,
+        unlisted=unlisted,
+        images=images,
+        val_share=val_share,
+        name=name,
+        max_skipped=max_skipped,
+    )
+    found, notes = recognise(source, wish)
+    if found is None:
+        raise PrepareError("\n".join([f"{source}: not recognised", *explain(source), *notes[:20],
+                                      _WHAT_FITS.rstrip()]))  # fmt: skip
+    _print(found, notes)
+    output = output or Path(f"{name}_lists")
+    if found.write is None:
+        print("Nothing needs to be written. Next:")
+        print("\n".join(f"  {command}" for command in found.commands))
+    elif dry_run:
+        said = _options(wish, output)
+        print("Nothing was written. These commands write lists and build; images are only read:")
+        print(f"  {_PREPARE} import {shell_word(source)} {shell_words(said)}")
+        print(f"  {build_command(output, name)}")
+    else:
+        found.write(output)
+
+
+def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
+    """Finds out what a folder or file is.
+
+    Args:
+        source: the folder or file.
+        wish: what somebody said about it.
+
+    Returns:
+        What it is, None if nothing fits, and notes on what was looked at and not taken.
+
+    Raises:
+        PrepareError: it is of a kind, and cannot be read.
+    """
+    notes: list[str] = []
+    has_said = wish.table.path_column or wish.table.label_columns or wish.images
+    kinds = (find_tables, *_KINDS) if has_said and not _is_json(source) else _KINDS
+    for find in kinds:
+        found = find(source, wish, notes)
+        if found is not None:
+            return found, notes
+    return None, notes
+
+
+def _options(wish: Wish, output: Path) -> list[str]:
+    """The words that say the same again."""
+    table = wish.table
+    pairs = {
+        "--output": str(output),
+        "--images": wish.images and str(wish.images),
+        "--path-column": table.path_column,
+        "--label-separator": table.label_separator,
+        "--delimiter": table.delimiter,
+        "--encoding": table.encoding,
+        "--val-share": None if wish.val_share is None else f"{wish.val_share:g}",
+        "--dictionary": wish.dictionary and str(wish.dictionary),
+        "--unlisted": wish.unlisted if wish.unlisted != "absent" else None,
+        "--max-skipped": f"{wish.max_skipped:g}" if wish.max_skipped != _MAX_SKIPPED else None,
+        "--set-name": wish.name,
+    }
+    words = [word for option, value in pairs.items() if value for word in (option, value)]
+    return words + (["--label-columns", *table.label_columns] if table.label_columns else [])
+
+
+def _is_json(source: Path) -> bool:
+    return source.suffix.lower() == ".json"
+
+
+def _print(found: Found, notes: list[str]) -> None:
+    print(f"This is {found.kind}:" if found.kind[:2] == "a " else f"Recognised {found.kind}:")
+    for title, lines in (
+        ("", found.why), ("First rows:", found.rows), ("Counts:", found.counts),
+        ("Not taken:", notes[:10]),
+    ):  # fmt: skip
+        if lines:
+            print("\n".join([*([title] if title else []), *(f"  {one_line(x)}" for x in lines)]))
+    if found.aside is not None and found.aside.count:
+        print(found.aside.summary())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Recognises COCO instances: one file, or those of all splits in a folder."""
+
+import re
+from pathlib import Path
+
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.coco import locate_images, write_coco
+from mlimages_jax.prepare.imports.coco_file import Instances
+from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below, split_of
+from mlimages_jax.prepare.imports.set_aside import SetAside
+
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_SNIFFED_BYTES = 1 << 16
+# Files of the same images that say something else about them, or nothing.
+_OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info", "densepose")
+_SPLIT_OR_YEAR = re.compile(r"(train|val(id(ation)?)?|test|dev|[0-9]+)")
+
+
+def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
+    """Looks for COCO files.
+
+    Args:
+        source: a file, or a folder that is searched.
+        wish: what somebody said.
+        notes: takes what was looked at and not taken.
+
+    Raises:
+        PrepareError: a file that looks like one cannot be read, or too much of it is unusable.
+    """
+    top = source if source.is_dir() else source.parent
+    paths = _files(source, notes)
+    if not paths:
+        return None
+    aside = SetAside(wish.max_skipped)
+    instances = {split: Instances(path, aside) for split, path in paths.items()}
+    aside.check()
+    around = [wish.images] if wish.images else [top] if source.is_dir() else None
+    located = locate_images(instances, around=around)
+    namers = located.namers()
+    rows = []
+    for (split, part), name_of in zip(instances.items(), namers, strict=True):
+        for image in list(part.images.values())[:SHOWN_ROWS]:
+            try:
+                name = name_of(image.file)
+            except ValueError as error:
+                name = f"({error})"
+            rows.append(f"{split}: {name} -> {', '.join(sorted(image.shown)) or 'no category'}")
+    counts = [f"{split}: {len(part.images):,} images in {part.path}"
+              for split, part in instances.items()]  # fmt: skip
+    first = next(iter(instances.values()))
+    counts.append(f"{len(first.categories):,} categories")
+    for split, root in zip(instances, located.roots, strict=True):
+        where = "no image of it was found; say where they are with --images"
+        if root is not None:
+            folder = root.folder / root.prefix
+            where = f"{root.found} of {root.looked_for} images looked for are in {folder}"
+        counts.append(f"{split}: {where}")
+
+    def write(output: Path) -> None:
+        write_coco(
+            instances, located, aside=aside, output=output, closed=False, template=None,
+            name=wish.name,
+        )  # fmt: skip
+
+    why = [f"{path} has images, annotations and categories" for path in paths.values()]
+    return Found("COCO instances", why, rows, counts, write=write, aside=aside)
+
+
+def _files(source: Path, notes: list[str]) -> dict[str, Path]:
+    """The file of each split."""
+    if source.is_file():
+        is_one = source.suffix.lower() == ".json" and _looks_like_coco(source)
+        return {split_of(source, source.parent) or "train": source} if is_one else {}
+    files = [path for path in files_below(source, depth=2)
+             if path.suffix.lower() == ".json" and _looks_like_coco(path)]  # fmt: skip
+    families: dict[str, list[Path]] = {}
+    for path in files:
+        family = _SPLIT_OR_YEAR.sub("", path.stem.lower()).strip("_-. ")
+        families.setdefault(family, []).append(path)
+    if not families:
+        return {}
+    chosen = min(families, key=_rank)
+    result: dict[str, Path] = {}
+    for path in families[chosen]:
+        split = split_of(path, source) or "train"
+        if result.setdefault(split, path) != path:
+            notes.append(f"{path}: {result[split]} is taken for {split}; give it by itself")
+    notes += [f"{path}: not taken, since {chosen or 'another'} files are; give it by itself"
+              for family, others in families.items() if family != chosen
+              for path in others]  # fmt: skip
+    return dict(sorted(result.items(), key=lambda item: ("train", "val", "test").index(item[0])))
+
+
+def _rank(family: str) -> tuple[bool, bool, str]:
+    """Instances come first, what has no categories of objects last."""
+    return family.startswith(_OTHERS), not family.startswith("instances"), family
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """By the names of its lists near the beginning and the end; they may be gigabytes apart."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SNIFFED_BYTES)
+            file.seek(max(0, path.stat().st_size - _SNIFFED_BYTES))
+            text = (start + file.read(_SNIFFED_BYTES)).replace(b"\0", b"")  # also of UTF-16
+    except OSError as error:
+        raise PrepareError(f"{path}: {error.strerror}") from error
+    return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"{") and (
+        sum(key in text for key in _KEYS) >= 2
+    )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Recognises ImageNet as it is distributed, and folders of classes: our builders read them."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlimages_jax.data import archives
+from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish
+from mlimages_jax.prepare.imports.shell import shell_word
+
+if TYPE_CHECKING:
+    from tfds_builders.imagenet.listing import Listing
+    from tfds_builders.imagenet.manual_files import Source
+
+_WHOLE_BYTES = 5e9  # archives of less are parts of ImageNet: its val has 6 GB
+
+
+def find_imagenet(source: Path, wish: Wish, notes: list[str]) -> Found | None:
+    """Looks for ImageNet's archives, or folders of WordNet ids, from whatever folder."""
+    from tfds_builders.imagenet import imagenet_dataset_builder, manual_files  # TFDS takes seconds
+
+    if not source.is_dir():
+        return None
+    try:
+        splits = [split for split in manual_files.find_splits(source) if split != "test"]
+        if not splits or imagenet_dataset_builder.is_own(source, splits):
+            return None
+        sources = {split: manual_files.find_source(source, split) for split in splits}
+        counts, rows, is_whole = [], [], True
+        for split, one in sources.items():
+            if one.path.is_dir():
+                listing = _listing(one)
+                counts.append(_count(split, listing, one.path))
+                rows += _first_rows(split, listing)
+            else:
+                counts.append(f"{split}: {1 + len(one.more)} archives, from {one.path} on")
+                rows += _first_members(split, one.path)
+                is_whole = is_whole and one.path.stat().st_size > _WHOLE_BYTES
+    except (ValueError, OSError) as error:
+        notes.append(f"ImageNet: {error}")
+        return None
+    why = [f"{one.path} holds {split}" + (f", classes in {one.labels}" if one.labels else "")
+           for split, one in sources.items()]  # fmt: skip
+    command = _command("imagenet", source, wish.name) + f" --splits={','.join(splits)}"
+    command += "" if is_whole else " --subset"
+    return Found("ImageNet (WordNet ids)", why, rows, counts, commands=[command])
+
+
+def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | None:
+    """Looks for one folder a class, with or without folders of splits."""
+    from tfds_builders.imagenet import own_classes  # TFDS takes seconds
+
+    if not source.is_dir():
+        return None
+    try:
+        found = own_classes.OwnImages(source, splits=None, val_share=wish.val_share)
+    except FileNotFoundError:
+        notes.append("folders of classes: no folder here holds images in folders of their own")
+        return None
+    except (ValueError, OSError) as error:
+        notes.append(f"folders of classes: {error}")
+        return None
+    if not found.listings or len({c for one in found.listings.values() for c in one.classes}) < 2:
+        notes.append("folders of classes: there are not two folders with images")
+        return None
+    counts = [_count(split, one, found.paths[split]) for split, one in found.listings.items()]
+    rows = [row for split, one in found.listings.items() for row in _first_rows(split, one)]
+    shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
+    why = [f"{path} holds one folder a class" for path in dict.fromkeys(found.paths.values())]
+    command = _command("image_folder", source, wish.name)
+    if shared:
+        share = wish.val_share or own_classes.DEFAULT_VAL_SHARE
+        why.append(f"no folders of splits: {share:g} of the images become val, by their content")
+        command += f" --val_share={share:g}"
+    return Found("one folder a class", why, rows, counts, commands=[command])
+
+
+def _listing(source: "Source") -> "Listing":
+    from tfds_builders.imagenet.listing import list_pictures
+
+    return list_pictures(source, subset=True)
+
+
+def _count(split: str, listing: "Listing", path: Path) -> str:
+    classes = Counter(listing.classes)
+    return f"{split}: {len(listing.names):,} images of {len(classes):,} classes in {path}"
+
+
+def _first_rows(split: str, listing: "Listing") -> list[str]:
+    pairs = zip(listing.names, listing.classes, strict=True)
+    return [f"{split}: {name} -> {one}" for name, one in itertools.islice(pairs, SHOWN_ROWS)]
+
+
+def _first_members(split: str, path: Path) -> list[str]:
+    with archives.Archive(path) as archive:
+        entries = archive.entries(on_error=lambda error: None)
+        return [f"{split}: {entry.name}" for entry in itertools.islice(entries, SHOWN_ROWS)]
+
+
+def _command(module: str, source: Path, name: str) -> str:
+    return (
+        f"python -m tfds_builders.{module} --manual_dir={shell_word(source)} "
+        f"--data_dir=data --name={shell_word(name)}"
+    )

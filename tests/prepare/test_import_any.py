@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One door for all kinds of data: what it recognises, what it writes, and what it says next."""
+
+import json
+import os
+import random
+import shlex
+import subprocess
+from pathlib import Path
+
+import imagenet_archives
+import picture_files
+import pytest
+
+from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
+from mlimages_jax.labels.lists import LabelListError, read_label_list
+from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare import __main__ as prepare
+from mlimages_jax.prepare.imports.door import import_any
+from tfds_builders.image_folder import __main__ as image_folder
+from tfds_builders.imagenet import __main__ as imagenet
+from tfds_builders.ml_images import __main__ as ml_images
+
+IMAGE = picture_files.jpeg(picture_files.quadrants())
+COCO = {
+    "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+    "annotations": [{"image_id": 1, "category_id": 7}],
+    "categories": [{"id": 7, "name": "dog"}],
+}
+TENCH, SHARK = "n01440764", "n01484850"
+
+
+def _files(folder: Path, files: dict[str, str | bytes | dict]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content) if isinstance(content, dict) else content
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder
+
+
+def _images(*names: str) -> dict[str, bytes]:
+    """Files of images, all different."""
+    return {
+        name: picture_files.jpeg(picture_files.noise(16, 17 + i)) for i, name in enumerate(names)
+    }
+
+
+def _rows(out: Path, split: str = "train") -> dict[str, set[str]]:
+    ids = Hierarchy.from_file(out / "dictionary.txt").ids
+    rows = read_label_list(out / f"{split}_image_list.txt", num_classes=len(ids))
+    return {row.name: {ids[class_] for class_ in row.classes} for row in rows}
+
+
+WITH_LISTS = {
+    "COCO": (
+        {**_images("train2017/1.jpg", "train2017/2.jpg", "val2017/1.jpg", "val2017/2.jpg"),
+         "annotations/instances_train2017.json": COCO, "annotations/instances_val2017.json": COCO,
+         "annotations/captions_val2017.json": {"images": [], "annotations": []},
+         "annotations/person_keypoints_train2017.json": COCO},
+        {"train": {"train2017/1.jpg": {"dog"}, "train2017/2.jpg": set()},
+         "val": {"val2017/1.jpg": {"dog"}, "val2017/2.jpg": set()}},
+    ),
+    "Roboflow": (
+        {**_images("train/1.jpg", "train/2.jpg", "valid/1.jpg", "valid/2.jpg"),
+         "train/_annotations.coco.json": COCO, "valid/_annotations.coco.json": COCO,
+         "README.roboflow.txt": "-"},
+        {"train": {"train/1.jpg": {"dog"}, "train/2.jpg": set()},
+         "val": {"valid/1.jpg": {"dog"}, "valid/2.jpg": set()}},
+    ),
+    "metadata.csv": (
+        {**_images("1.jpg", "2.jpg"), "metadata.csv": "file_name,label\n1.jpg,dog\n2.jpg,cat\n"},
+        {"train": {"1.jpg": {"dog"}, "2.jpg": {"cat"}}},
+    ),
+    "metadata.jsonl of splits": (
+        {**_images("train/1.jpg", "validation/2.jpg"),
+         "train/metadata.jsonl": '{"file_name": "1.jpg", "label": "dog"}\n',
+         "validation/metadata.jsonl": '{"file_name": "2.jpg", "label": "dog"}\n'},
+        {"train": {"train/1.jpg": {"dog"}}, "val": {"validation/2.jpg": {"dog"}}},
+    ),
+    "tables of splits": (
+        {**_images("images/1.jpg", "images/2.jpg"), "train.csv": "image,tags\n1.jpg,dog\n",
+         "test.csv": "image\n3.jpg\n", "valid.csv": "image,tags\n2.jpg,dog\n"},
+        {"train": {"1.jpg": {"dog"}}, "val": {"2.jpg": {"dog"}}},
+    ),
+    "a column of splits": (
+        {**_images("images/1.jpg", "images/2.jpg"),
+         "all.tsv": "image\tsplit\tdog\tcat\n1.jpg\tTrain\t1\t0\n2.jpg\tvalidation\t1\t1\n"},
+        {"train": {"1.jpg": {"dog"}}, "val": {"2.jpg": {"dog", "cat"}}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITH_LISTS)
+def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch, capsys, kind):
+    files, meant = WITH_LISTS[kind]
+    source = _files(tmp_path / "my data", files)
+    monkeypatch.chdir(tmp_path)
+    prepare.main(["import", "my data", *(["--val-share", "0"] if kind == "metadata.csv" else [])])
+    out = tmp_path / "my_data_lists"
+    assert {split: _rows(out, split) for split in meant} == meant
+    images = {path.resolve() for split in meant for path in
+              (out / "images" / name for name in meant[split])}  # fmt: skip
+    assert all(path.is_file() and path.is_relative_to(source) for path in images)
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    assert command[:3] == ["python", "-m", "tfds_builders.ml_images"]
+    ml_images.main(shlex.split(" ".join(command[3:])))
+    assert capsys.readouterr().out.strip() == "data/my_data/released_320/1.0.0"
+
+
+WITHOUT_LISTS = {
+    "one folder a class": (_images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
+                           image_folder),
+    "splits": (_images("Train/a/1.jpg", "Train/b/2.jpg", "valid/a/3.jpg"), image_folder),
+    "in a folder": (_images(*(f"pets/{one}/{i}.jpg" for one in "ab" for i in range(4))),
+                    image_folder),
+    "Kaggle": (
+        {**_images(f"ILSVRC/Data/CLS-LOC/train/{TENCH}/{TENCH}_1.JPEG",
+                   f"ILSVRC/Data/CLS-LOC/train/{SHARK}/{SHARK}_1.JPEG",
+                   "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG"),
+         "LOC_val_solution.csv": f"ImageId,PredictionString\nILSVRC2012_val_00000001,{TENCH} 1\n",
+         "LOC_synset_mapping.txt": f"{TENCH} tench\n"},
+        imagenet,
+    ),
+    "archives": (
+        {"ILSVRC2012_img_train.tar": imagenet_archives.tar(
+            {f"{TENCH}.tar": imagenet_archives.tar({f"{TENCH}_1.JPEG": IMAGE})})},
+        imagenet,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITHOUT_LISTS)
+def test_what_builders_read_needs_no_lists(tmp_path, monkeypatch, capsys, kind):
+    files, module = WITHOUT_LISTS[kind]
+    source = _files(tmp_path / "it's mine", files)
+    before = sorted(source.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    prepare.main(["import", "it's mine"])
+    assert sorted(source.rglob("*")) == before and sorted(tmp_path.iterdir()) == [source]
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:3] == ["python", "-m", module.__name__.removesuffix(".__main__")]
+    module.main(words[3:])
+    assert Path(capsys.readouterr().out.strip()).is_dir()
+
+
+def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    text = "Bild;Tags\n" + "".join(f"{i}.jpg;dog|cat\n" for i in range(8)) + "8.jpg;:0.5\n"
+    source = _files(tmp_path / "s p", {**_images("fotos/1.jpg", "fotos/3.jpg"), "t.csv": text})
+    monkeypatch.chdir(tmp_path)
+    prepare.main(["import", "s p", "--dry-run", "--label-columns", "Tags"])
+    out = capsys.readouterr().out
+    assert "columns between semicolons" in out and "path in 'Bild', labels in 'Tags'" in out
+    assert "0.jpg -> dog, cat" in out and "separated by '|'" in out
+    assert "t.csv:10: a label is empty" in out and "1 of 9 rows are set aside" in out
+    assert "2 of 8 images looked for are in" in out
+    assert sorted(tmp_path.iterdir()) == [source]
+    again, build = (shlex.split(line) for line in out.splitlines()[-2:])
+    assert again[:4] == ["python", "-m", "mlimages_jax.prepare", "import"]
+    prepare.main(again[3:])
+    assert capsys.readouterr().out.splitlines()[-1].split() == build
+
+
+def test_a_single_file(tmp_path, capsys):
+    _files(tmp_path, {**_images("1.jpg", "2.jpg"), "c.json": COCO, "t.jsonl":
+           '{"image": "1.jpg", "labels": ["dog"]}\n'})  # fmt: skip
+    import_any(tmp_path / "c.json", output=tmp_path / "c")
+    assert _rows(tmp_path / "c") == {"1.jpg": {"dog"}, "2.jpg": set()}
+    import_any(tmp_path / "t.jsonl", output=tmp_path / "t", val_share=0)
+    assert _rows(tmp_path / "t") == {"1.jpg": {"dog"}}
+
+
+def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("coco", "table", "any"):
+        _files(tmp_path / name, _images("a/1.jpg", "b/2.jpg", "b/3.jpg"))
+        prepare.main(["import", name])
+        assert "one folder a class" in capsys.readouterr().out
+        prepare.main(["import", name, "--dry-run"])
+    with pytest.raises(SystemExit, match="no such file or folder"):
+        prepare.main(["import", "nothing"])
+
+
+def test_addresses_are_downloaded_first(tmp_path, capsys):
+    source = _files(tmp_path, {"t.csv": "url,label\nhttp://a.org/1.jpg,dog\n"})
+    import_any(source, output=tmp_path / "out", val_share=0)
+    out = capsys.readouterr().out
+    assert f"prepare download {tmp_path}/out/train_image_list.txt --output" in out
+    _files(tmp_path / "list", {"train_urls.txt": "http://a.org/1.jpg\t3:1\t4:0.5\n"})
+    import_any(tmp_path / "list" / "train_urls.txt")
+    assert "prepare download" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "it holds 0 images"),
+        (_images("1.jpg", "2.jpg"), "it holds 2 images"),
+        ({**_images("images/1.jpg"), "data.yaml": "-", "labels/1.txt": "0 0 0 1 1\n",
+          "labels/2.txt": "0 0 0 1 1\n"}, "looks like YOLO: export it as COCO"),
+        ({**_images("1.jpg"), "1.xml": "<a/>", "2.xml": "<a/>"}, "looks like Pascal VOC"),
+        ({"a.zip": b"PK"}, "it holds archives: unpack them first"),
+        ({**_images("1.jpg"), "t.csv": "image,age,height\n1.jpg,3,40\n"}, "--label-columns NAME"),
+        ({"t.csv": "image,label\n7.jpg,dog\n"}, "none of its images is below"),
+    ],
+)  # fmt: skip
+def test_what_is_not_recognised_says_what_fits(tmp_path, files, message):
+    (tmp_path / "data").mkdir()
+    _files(tmp_path / "data", files)
+    with pytest.raises(PrepareError, match="not recognised") as error:
+        import_any(tmp_path / "data", output=tmp_path / "out")
+    assert message in str(error.value) and "one folder a class" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_things_are_known(tmp_path, capsys):
+    source = _files(tmp_path / "data", {**_images("1.jpg"), "t.csv": "image,label\n1.jpg,dog\n"})
+    import_any(source, output=tmp_path / "out", val_share=0)
+    import_any(tmp_path / "out")
+    assert "lists that the builder reads" in capsys.readouterr().out
+    _files(tmp_path / "built", {"dataset_info.json": "{}"})
+    import_any(tmp_path / "built")
+    assert "--config.data.folder=" in capsys.readouterr().out
+    _files(tmp_path / "oi", {"a.csv": "ImageID,Source,LabelName,Confidence\n1,v,/m/1,1\n"})
+    import_any(tmp_path / "oi")
+    assert "import open-images" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_utf8_gives_commands_that_a_shell_reads(tmp_path, capsys):
+    for name in ("b\udce9d", "it's", "two\nlines", "x y"):
+        source = _files(tmp_path / name, _images("a/1.jpg", "a/2.jpg", "b/3.jpg"))
+        import_any(source)
+        command = capsys.readouterr().out.splitlines()[-1].strip().replace("python", "printf %s", 1)
+        printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
+        assert f"--manual_dir={source}--data_dir" in os.fsdecode(printed)
+
+
+# ---------- whatever it is given
+
+PARTS = [
+    "train", "val2017", "annotations", "images", "cat", "n01440764", "x y", "e\u0301", ".git",
+    "caf\udce9",
+]  # fmt: skip
+FILES = [
+    "1.jpg", "2.jpg", "metadata.csv", "metadata.jsonl", "train.csv", "instances_train2017.json",
+    "_annotations.coco.json", "t.parquet", "labels.tsv", "LOC_val_solution.csv", "a.txt",
+    "dictionary.txt", "train_image_list.txt", "x.tfrecords", "t.csv.gz", "t.json",
+]  # fmt: skip
+DATA = [
+    IMAGE, b"", b"file_name,label\n1.jpg,dog\n2.jpg,cat\n", b"{", b"[]", json.dumps(COCO).encode(),
+    b'{"file_name": "1.jpg", "label": "dog"}\n', b"a;b\n\"1.jpg;2\n", b"\xff\xfea\x00",
+    b"http://a/b.jpg\t3:1\n", b"path,dog,cat\n1.jpg,1,0\n", b'{"images": [], "annotations": 3}',
+]  # fmt: skip
+
+
+def _assert_no_tree_crashes(folder: Path, seed: int) -> None:
+    random_ = random.Random(seed)
+    for _ in range(random_.randint(1, 7)):
+        parts = [random_.choice(PARTS) for _ in range(random_.randint(0, 2))]
+        path = folder.joinpath(*parts, random_.choice(FILES))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random_.choice(DATA))
+    source = folder if random_.random() < 0.7 else random_.choice(sorted(folder.rglob("*")))
+    try:
+        import_any(source, output=folder.with_name(f"{seed}_out"), dry_run=seed % 3 == 0)
+    except (PrepareError, LabelListError, HierarchyError) as error:
+        assert str(error), seed
+
+
+def test_no_tree_crashes_the_door(tmp_path):
+    for seed in range(200):
+        _assert_no_tree_crashes(tmp_path / str(seed), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_thousand_trees(tmp_path):
+    for seed in range(10_000):
+        _assert_no_tree_crashes(tmp_path / str(seed), seed)
