@@ -9,6 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mlimages_jax.complete_file import complete_file
+
 SUFFIX = ".safetensors"
 
 
@@ -43,7 +45,8 @@ def write(path: Path, content: WeightsFile) -> None:
         "dictionary": content.dictionary,
         "probability": content.probability,
     }
-    path.write_bytes(save(content.arrays, metadata))
+    with complete_file(path) as unfinished:
+        unfinished.write_bytes(save(content.arrays, metadata))
 
 
 def read(path: Path) -> WeightsFile:

@@ -165,6 +165,7 @@ ALLOWED = {
         "saved_model", "tagging",
     },
     "saved_model": {"checkpoints", "labels.hierarchy", "weights_file"},
+    "weights_file": {"complete_file"},
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"paths", "train", "workdir_lock"},
@@ -185,7 +186,9 @@ ALLOWED = {
         "plan.report",
     },
     "convert.layout": {"convert", "models.resnet"},
-    "convert.tensorflow_checkpoint": {"convert", "convert.layout", "convert.sorted_table"},
+    "convert.tensorflow_checkpoint": {
+        "complete_file", "convert", "convert.layout", "convert.sorted_table",
+    },
     "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
     "convert.from_tensorflow": {
         "convert", "convert.layout", "convert.tensorflow_checkpoint", "convert.tensorflow_names",

@@ -52,6 +52,7 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     assert state.step == 8
     assert checkpoints.latest_step(workdir / "checkpoints") == 8
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
+    assert checkpoints.config_of(workdir)["orientation"] == "exif"  # as the set's
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
     assert rows[0]["training/bad_pictures_per_step"] == 0
@@ -80,6 +81,38 @@ def test_training_goes_on_with_other_devices_and_another_sharding(
         config.total_steps, config.sharding.name = total_steps, mode
         state = train.train(config, tmp_path)
     _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path):
+    """Nor does one of an earlier release, whose sets were as stored, with a set of this one."""
+    folder = shutil.copytree(drawn, tmp_path / "data")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    del metadata["orientation"]
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    train.train(small_config(folder, total_steps=2), tmp_path / "run")
+    assert checkpoints.config_of(tmp_path / "run")["orientation"] == "stored"
+    with pytest.raises(configure.ConfigError, match="orientation: 'stored' in the checkpoint, 'ex"):
+        train.train(small_config(drawn, total_steps=3), tmp_path / "run")
+
+
+@pytest.mark.parametrize("saved", [{}, {"orientation": "stored"}, {"imported": {}}])
+def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
+    class Saved:
+        steps = (7,)
+        directory = epath.Path("checkpoints")
+
+        def config_of(self, step):
+            return saved
+
+        def restore(self, like):
+            return like
+
+    assert train.restored(Saved(), {"orientation": "stored"}, "state") == "state"
+    if "imported" in saved:
+        assert train.restored(Saved(), {"orientation": "exif"}, "state") == "state"
+    else:
+        with pytest.raises(configure.ConfigError, match="orientation"):
+            train.restored(Saved(), {"orientation": "exif"}, "state")
 
 
 @pytest.mark.parametrize("unlisted", [0, -1])

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlimages_jax.complete_file import complete_file
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.sorted_table import (
     MAGIC,
@@ -147,7 +148,8 @@ def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, np.
             file.write(data)
             table[name.encode()] = _entry_bytes(array, _NUMBERS[dtype], offset, data)
             offset += len(data)
-    index.write_bytes(write_table(sorted(table.items())))
+    with complete_file(index) as unfinished:
+        unfinished.write_bytes(write_table(sorted(table.items())))
     latest = prefix.with_name("checkpoint")
     if not latest.exists():
         keys = ("model_checkpoint_path", "all_model_checkpoint_paths")

@@ -12,8 +12,8 @@ from jax import export
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.weights import (
     Weights,
+    complete_folder,
     nested,
-    new_folder,
     probability_rule,
     read_weights,
 )
@@ -65,10 +65,7 @@ def to_stablehlo(
         raise ConvertError(f"{weights.where} does not say its picture size: give --image-size")
     exported = export_network(weights, image_size=size, platforms=platforms)
     program = exported.serialize()
-    folder = new_folder(output)
-    (folder / "network.jaxexport").write_bytes(program)
     arrays: dict[str, Any] = dict(weights.arrays)
-    np.savez(folder / "weights.npz", **arrays)
     logits, features = exported.out_avals
     text = _README.format(
         step=weights.step,
@@ -79,8 +76,11 @@ def to_stablehlo(
         features=features.shape[-1],
         probability=probability_rule(weights.config),
     )
-    (folder / "README.md").write_text(text)
-    print(f"{folder}: the network of {weights.where} for pictures of {size} x {size}")
+    with complete_folder(output) as folder:
+        (folder / "network.jaxexport").write_bytes(program)
+        np.savez(folder / "weights.npz", **arrays)
+        (folder / "README.md").write_text(text)
+    print(f"{output}: the network of {weights.where} for pictures of {size} x {size}")
 
 
 def export_network(

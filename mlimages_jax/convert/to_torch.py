@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mlimages_jax.convert import ConvertError
-from mlimages_jax.convert.weights import new_folder, probability_rule, read_weights
+from mlimages_jax.convert.weights import complete_folder, probability_rule, read_weights
 
 MODULE = Path(__file__).with_name("torch_resnet.py")
 _LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}
@@ -33,18 +33,18 @@ def to_torch(*, checkpoint: str, output: Path) -> None:
             f"{weights.where}: the first kernel has {weights.architecture.stem_kernel} pixels a "
             "side; PyTorch pads both sides alike, which only an odd number fits"
         )
-    folder = new_folder(output)
-    shutil.copyfile(MODULE, folder / "resnet.py")
     data = save(state_dict(weights.arrays), {"format": "pt"})
-    (folder / "weights.safetensors").write_bytes(data)
     config = {
         "architecture": weights.architecture._asdict(),
         "step": weights.step,
         "image_size": weights.image_size,
         "probability": probability_rule(weights.config),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-    print(f"{folder}: the network of {weights.where}")
+    with complete_folder(output) as folder:
+        shutil.copyfile(MODULE, folder / "resnet.py")
+        (folder / "weights.safetensors").write_bytes(data)
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+    print(f"{output}: the network of {weights.where}")
 
 
 def state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The arrays of a checkpoint by flat names, out of its folder and into a new one."""
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,3 +147,23 @@ def new_folder(path: Path) -> Path:
         raise ConvertError(f"{path} exists already: remove it or give another --output")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Yields another folder beside `path`; what is written there becomes `path` at the end.
+
+    Where the block raises, or the process is killed, `path` is an empty folder.
+
+    Raises:
+        ConvertError: when something is there already.
+    """
+    new_folder(path)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

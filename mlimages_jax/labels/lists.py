@@ -173,6 +173,11 @@ class LabelListWriter:
             # The tab stands there without labels too: it marks a name with spaces as one name.
             self._file.write(f"{name}\t{labels}\n")
 
+    def flush(self) -> None:
+        """Everything so far is on the disk afterwards; OSError where there is no room for it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def _text(self, value: float) -> str:
         text = self._texts.get(value)
         if text is None:

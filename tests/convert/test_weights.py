@@ -6,6 +6,7 @@ import pytest
 from mlimages_jax import checkpoints, losses, sharding
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.weights import (
+    complete_folder,
     flat,
     new_folder,
     probability_rule,
@@ -109,3 +110,20 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(ConvertError, match="exists already"):
             new_folder(taken)
+
+
+def test_a_folder_is_complete_or_empty(tmp_path):
+    path = tmp_path / "exported"
+    with pytest.raises(OSError, match="disk"), complete_folder(path) as folder:
+        (folder / "half").touch()
+        raise OSError("disk")
+    assert not list(path.iterdir())
+    (tmp_path / "exported.unfinished").mkdir()  # as a killed process leaves it
+    (tmp_path / "exported.unfinished/half").touch()
+    with complete_folder(path) as folder:
+        assert not list(path.iterdir())
+        (folder / "all").touch()
+    assert [file.name for file in path.iterdir()] == ["all"]
+    assert [file.name for file in tmp_path.iterdir()] == ["exported"]
+    with pytest.raises(ConvertError, match="exists already"), complete_folder(path):
+        pass

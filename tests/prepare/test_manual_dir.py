@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import errno
+
 import numpy as np
 import pytest
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import write_manual_dir
 
@@ -96,6 +98,31 @@ def test_impossible_splits_are_refused(tmp_path, split):
     with pytest.raises(PrepareError, match="cannot be the name of a split"):
         _write(tmp_path, ["x"], split)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_finished_lists(tmp_path, monkeypatch):
+    """It may show only when the last rows leave the buffer."""
+    _write(tmp_path, ["x", "y"], "train", "val")
+    before = _contents(tmp_path)
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LabelListWriter, "flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        _write(tmp_path, ["x", "y", "z"], "train", "val")
+    assert _contents(tmp_path) == before
+
+
+def test_the_same_dictionary_again_takes_no_list_away(tmp_path, monkeypatch):
+    _write(tmp_path, ["x", "y"], "train")
+    removed = []
+    unlink = type(tmp_path).unlink
+    monkeypatch.setattr(
+        type(tmp_path), "unlink", lambda self, **kw: (removed.append(self.name), unlink(self, **kw))
+    )
+    _write(tmp_path, ["x", "y"], "train")
+    assert not [name for name in removed if name.endswith("list.txt")]
 
 
 def test_at_no_moment_does_a_list_stand_beside_another_dictionary(tmp_path, monkeypatch):

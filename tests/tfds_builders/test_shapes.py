@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
+from built_set import write_manual_dir
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
@@ -256,3 +257,11 @@ def test_numbers_out_of_range(tmp_path, wrong, message):
         with pytest.raises(ValueError, match=message):
             function(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_persons_folder_is_not_drawn_over(tmp_path):
+    write_manual_dir(tmp_path / "mine")
+    before = (tmp_path / "mine/train_image_list.txt").read_bytes()
+    with pytest.raises(ValueError, match=r"dictionary\.txt is of other classes"):
+        shapes.build(tmp_path / "data", num_train=2, num_val=1, keep_files=tmp_path / "mine")
+    assert (tmp_path / "mine/train_image_list.txt").read_bytes() == before

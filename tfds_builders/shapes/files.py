@@ -5,6 +5,7 @@ from pathlib import Path
 
 import simplejpeg
 
+from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, write_label_list
 from tfds_builders.shapes.classes import HIERARCHY, INDEX
 from tfds_builders.shapes.drawing import paint
@@ -29,7 +30,7 @@ def draw(
     """Writes `dictionary.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
 
     Args:
-        manual_dir: made if it is not there; files of the same names are overwritten.
+        manual_dir: made if it is not there; what was drawn there before is overwritten.
         num_train: pictures of the split "train".
         num_val: pictures of the split "val".
         size: side of a picture in pixels.
@@ -39,10 +40,11 @@ def draw(
         `manual_dir` as a path.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or the folder holds files of other classes.
     """
     check(num_train=num_train, num_val=num_val, size=size, seed=seed)
     manual_dir = Path(manual_dir)
+    _refuse_other_files(manual_dir / "dictionary.txt")
     images = manual_dir / "images"
     images.mkdir(parents=True, exist_ok=True)
     HIERARCHY.to_file(manual_dir / "dictionary.txt")
@@ -51,6 +53,12 @@ def draw(
         label_list = LabelList.from_rows(rows, num_classes=len(HIERARCHY))
         write_label_list(manual_dir / f"{split}_image_list.txt", label_list)
     return manual_dir
+
+
+def _refuse_other_files(dictionary: Path) -> None:
+    """Whose folder it is, its dictionary says: a person's lists and images are not drawn over."""
+    if dictionary.exists() and Hierarchy.from_file(dictionary).ids != HIERARCHY.ids:
+        raise ValueError(f"{dictionary} is of other classes: give a folder for drawn files alone")
 
 
 def _draw_one(images: Path, *, seed: int, split: str, index: int, size: int) -> _Row:

@@ -57,6 +57,11 @@ class ManualDirWriter:
             self.pictures[split] = 0
         self._lists[split].write(self._counted(split, rows))
 
+    def flush(self) -> None:
+        """All rows are on the disk afterwards, still under the temporary names."""
+        for one in self._lists.values():
+            one.flush()
+
     def _counted(self, split: str, rows: Iterable[LabelRow]) -> Iterator[LabelRow]:
         for row in rows:
             self.pictures[split] += 1
@@ -91,8 +96,10 @@ def write_manual_dir(
         hierarchy.to_file(dictionary)
         word.write_text(f"{unlisted}\n")
         _refuse_a_mixture(folder, set(writer.pictures), dictionary, word)
-        for split in writer.pictures:
-            (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)  # of another dictionary
+        writer.flush()  # a disk that is full says so while the old lists are still there
+        if _differs(dictionary, folder / DICTIONARY) or _differs(word, folder / UNLISTED):
+            for split in writer.pictures:
+                (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)  # of another dictionary
         dictionary.replace(folder / DICTIONARY)
         word.replace(folder / UNLISTED)
 
@@ -193,6 +200,10 @@ def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
         ),
         f"  {build_command(target, name)}",
     ]
+
+
+def _differs(new: Path, old: Path) -> bool:
+    return not old.exists() or new.read_bytes() != old.read_bytes()
 
 
 def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:
