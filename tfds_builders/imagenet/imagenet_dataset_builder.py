@@ -161,7 +161,7 @@ def build(
     own: bool | None = None,
     subset: bool = False,
     num_shards: int | None = None,
-    max_skipped: float | None = None,
+    max_skipped: float = 0.01,
     num_workers: int | None = None,
     beam_options: list[str] | None = None,
     overwrite: bool = False,

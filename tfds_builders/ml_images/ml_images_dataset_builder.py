@@ -77,7 +77,7 @@ def build(
     chroma: Chroma = "444",
     orientation: Orientation = "exif",
     num_shards: int | None = None,
-    max_skipped: float | None = None,
+    max_skipped: float = 0.01,
     num_workers: int | None = None,
     verified: bool = False,
     beam_options: list[str] | None = None,
@@ -99,8 +99,8 @@ def build(
       orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
       num_shards: Files of each split; None: a power of two with at most
         `builder.ROWS_PER_SHARD` pictures each.
-      max_skipped: Share of a split's rows that may have no usable picture; None: 1%, or five
-        pictures where these are more.
+      max_skipped: Share of a split's rows that may have no usable picture; with 0.01 five may
+        where these are more.
       num_workers: Threads; None: one a core. Without influence on the result.
       verified: The pictures were decoded as a check before and have not changed since, as after
         `mlimages_jax.prepare download` or `extract`; those that keep their bytes are not decoded

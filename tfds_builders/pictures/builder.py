@@ -68,8 +68,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
 
     Attributes:
-      max_skipped: Share of a split's rows that may have no usable picture; None: 1%, or
-        `skipped.A_FEW` where these are more.
+      max_skipped: Share of a split's rows that may have no usable picture, see `skipped.allowed`.
       num_workers: Threads (of each Beam worker).
       verified: Pictures that are stored as they came need not be decoded as a check.
     """
@@ -82,7 +81,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         self,
         *,
         name: str | None = None,
-        max_skipped: float | None = None,
+        max_skipped: float = skipped.SHARE,
         num_workers: int | None = None,
         verified: bool = False,
         **kwargs: Any,

@@ -12,6 +12,8 @@ from typing import Any
 
 from absl import logging
 
+from . import skipped
+
 
 def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentParser:
     """A parser of the flags that every builder has.
@@ -34,7 +36,7 @@ def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentPars
     add("--chroma", choices=["444", "420"], default="444",
         help="resolution of the colours of shrunk pictures; 420: half, which makes files a fifth"
         " smaller and reading faster (default: 444)")  # fmt: skip
-    add("--max_skipped", type=float,
+    add("--max_skipped", type=float, default=skipped.SHARE,
         help="share of a split's images that may be unusable (default: 0.01, or five images where"
         " these are more)")  # fmt: skip
     add("--num_workers", type=int, help="threads (default: one a core)")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from mlimages_jax.escaping import tsv_row
 
-A_FEW = 5  # unusable pictures that no set fails for, unless a share is given
-_SHARE = 0.01
+SHARE = 0.01  # of a split's pictures that may be unusable, unless another is given
+A_FEW = 5  # with this share, that many may be in a split however small
 
 
 class Skipped(NamedTuple):
@@ -36,18 +36,20 @@ def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def allowed(num_rows: int, max_skipped: float | None) -> float:
-    """How many pictures of a split may be unusable; None: 1%, or `A_FEW` where these are more."""
-    if max_skipped is None:
-        return max(_SHARE * num_rows, A_FEW)
-    return max_skipped * num_rows
+def allowed(num_rows: int, max_skipped: float) -> float:
+    """How many pictures of a split may be unusable: a share, or `A_FEW` where `SHARE` is less.
+
+    Another share is meant as it is given: 0 allows none, and 0.1 two of twenty.
+    """
+    share = max_skipped * num_rows
+    return max(share, A_FEW) if max_skipped == SHARE else share
 
 
 def check_share(
     skipped: Sequence[Skipped],
     num_rows: Mapping[str, int],
     *,
-    max_skipped: float | None,
+    max_skipped: float,
     path: Path,
 ) -> None:
     """Refuse a set with a split of which too many pictures are unusable, and leave their list.
@@ -74,10 +76,11 @@ def check_share(
         + _reasons(unusable)
         for split, unusable in bad.items()
     )
-    limit = f"1%, or {A_FEW} of a split" if max_skipped is None else f"{max_skipped:g}"
+    few = f" ({A_FEW} where that is more)" if max_skipped == SHARE else ""
     raise ValueError(
-        f"{counts}. That is more than max_skipped allows ({limit}; and one of each split has to be"
-        f" usable). {path} lists them all: get them anew, drop their rows, or raise max_skipped."
+        f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows, and one of each"
+        f" split has to be usable. {path} lists them all: get them anew, drop their rows, or raise"
+        " max_skipped."
     )
 
 
