@@ -218,6 +218,28 @@ def test_a_picture_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatc
     assert content(folder) == content(build(manual_dir, tmp_path / "all", num_shards=2))
 
 
+def test_a_picture_that_has_changed_since_is_read_again(manual_dir, tmp_path, half_done):
+    """That of the first of two finished shards: the other one is used as it is."""
+    pixels = picture_files.noise(40, 50)
+    (manual_dir / "images/a/red.jpg").write_bytes(picture_files.jpeg(pixels))
+    folder = build(manual_dir, tmp_path / "data")
+    kept = {name for name, inode in inodes(folder).items() if half_done.get(name) == inode}
+    assert kept == set(half_done) - {"ml_images-train.array_record-00000-of-00004"}
+    assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
+
+
+def test_a_picture_that_changed_stays_noticed_over_two_attempts(
+    manual_dir, tmp_path, half_done, monkeypatch
+):
+    (manual_dir / "images/a/red.jpg").write_bytes(picture_files.jpeg(picture_files.noise()))
+    failing_after(0, monkeypatch, OSError(errno.EIO, "the cable again"))
+    with pytest.raises(OSError, match="again"):
+        build(manual_dir, tmp_path / "data")
+    monkeypatch.undo()
+    folder = build(manual_dir, tmp_path / "data")
+    assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
+
+
 def test_two_builds_at_a_time(manual_dir, tmp_path):
     with (
         unfinished.locked(tmp_path / f"data/{VERSION}.unfinished"),
@@ -249,7 +271,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 from tfds_builders.ml_images.__main__ import main
 main(["--manual_dir={manual_dir}", "--data_dir={tmp_path / "data"}", "--num_shards=4",
-      "--short_side=0"])
+      "--short_side=0", "--name=ml_images"])
 """
     failed = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True

@@ -36,6 +36,7 @@ from . import (
     unfinished,
 )
 from .content import Content
+from .places import changed_since
 
 ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as pictures come
 
@@ -205,7 +206,12 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         final = waiting.with_name(str(self.version))
         unfinished.remove_attempts(folder, names=(final.name, replacement.new(final).name))
         parts = list(self._parts(num_rows, num_shards, waiting))
-        unfinished.begin(waiting, self._inputs(content, parts, made_of))
+        images = {
+            name: value for name, value in made_of.items() if name.startswith(unfinished.IMAGES)
+        }
+        if (time := unfinished.other_images_since(waiting, images)) is not None:
+            self._remove_changed(content, parts, time)
+        unfinished.begin(waiting, self._inputs(content, parts, made_of) | images)
         written = self._write(content, parts, download_config)
         bad = [one for shard in written for one in shard.skipped]
         skipped.check_share(
@@ -283,6 +289,18 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
                 progress.log(part.path.name, len(part.rows), len(shard.skipped))
             written.append(shard)
         return written
+
+    def _remove_changed(self, content: Content, parts: Sequence[_Part], time: float) -> None:
+        """Removes shards with images that changed since; `_finished` sees to skipped ones."""
+        for part in parts:
+            written = unfinished.load(part.path)
+            if written is None:
+                continue
+            names = {bad.name for bad in written.skipped}
+            shard = self._shard(content, part)
+            pairs = zip(shard.rows, shard.places, strict=True)
+            if any(changed_since(place, time) for row, place in pairs if row.name not in names):
+                part.path.unlink()
 
     def _finished(
         self, writer: shards.ShardWriter, content: Content, part: _Part

@@ -18,6 +18,7 @@ from mlimages_jax.labels.lists import LabelList
 from .config import Config
 from .content import Content
 from .places import FilePlace, Places
+from .unfinished import IMAGES
 
 KEY = "inputs"  # in metadata.json
 # At most so many files of a split are looked at, evenly spread: on a network file system a million
@@ -56,7 +57,7 @@ def of(
         result |= {
             f"list of {split}": _text(f"{count:,} images", of_rows(rows)),
             f"source of {split}": _text("a folder or an archive", path),
-            f"image files of {split}": _text("sizes and times", _of_files(rows, places, count)),
+            f"{IMAGES}{split}": _text("sizes and times", _of_files(rows, places, count)),
             f"files of records of {split}": f"{num_shards[split]:,}",
         }
     return result

@@ -54,6 +54,18 @@ class FilePlace(NamedTuple):
         return ImageFolder(self.folder).read(self.name)
 
 
+def changed_since(place: Place, time: float) -> bool:
+    """Whether a file came, went or changed after a time, in seconds; an archive did not."""
+    if not isinstance(place, FilePlace):
+        return False  # a changed one is another input
+    try:
+        status = Path(place.path).stat()
+    except (OSError, ValueError):
+        return True
+    # The latter tells of a file that was moved here with an old time.
+    return max(status.st_mtime, status.st_ctime) >= time
+
+
 class ArchivePlace(NamedTuple):
     """A stretch of an archive."""
 

@@ -25,6 +25,7 @@ from .skipped import Skipped
 
 _INPUTS = "inputs.json"
 _LOCK = "lock"
+IMAGES = "image files of "  # begins the names of inputs that shards do not depend on one and all
 # Another release of these may write other bytes.
 _WRITERS = ("array-record", "opencv-python-headless", "pillow", "simplejpeg")
 
@@ -48,8 +49,26 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def other_images_since(folder: Path, images: Inputs) -> float | None:
+    """When the last attempt began, if the files of its images were others; None: they were not.
+
+    Args:
+      folder: With its shards.
+      images: Digests of the files as they are now, part of the inputs of `begin`.
+    """
+    try:
+        earlier = {**json.loads((folder / _INPUTS).read_bytes())}
+        began = (folder / _INPUTS).stat().st_mtime
+    except (FileNotFoundError, TypeError, ValueError):  # then no shard can be used
+        return None
+    return None if images.items() <= earlier.items() else began
+
+
 def begin(folder: Path, inputs: Inputs) -> None:
-    """Make the folder ready: empty, unless an earlier attempt had the same inputs."""
+    """Make the folder ready: empty, unless an earlier attempt had the same inputs.
+
+    Other files of images do not matter here: it is for the caller to remove their shards.
+    """
     reason = _why_useless(folder, inputs)
     if reason:
         logging.warning("%s: %s. Starting anew.", folder, reason)
@@ -150,7 +169,11 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
         return None if {path.name for path in folder.iterdir()} <= {_LOCK} else "no inputs.json"
     except (TypeError, ValueError):
         return f"{_INPUTS} is damaged"
-    names = sorted(name for name in earlier | dict(inputs) if earlier.get(name) != inputs.get(name))
+    names = sorted(
+        name
+        for name in earlier | dict(inputs)
+        if earlier.get(name) != inputs.get(name) and not name.startswith(IMAGES)
+    )
     if not names:
         return None
     return f"the earlier attempt had other inputs ({', '.join(names)}), its shards are useless now"
