@@ -9,7 +9,6 @@ list, also where that is sorted by class. Training shuffles anyway.
 
 import abc
 import contextlib
-import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,10 @@ from tensorflow_datasets.core import dataset_builder, file_adapters, splits
 from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data import jpeg
-from mlimages_jax.labels.lists import LabelRow
 
 from . import (
-    beam,
     checksums,
     fingerprint,
-    pace,
     records,
     replacement,
     report,
@@ -36,17 +32,9 @@ from . import (
     unfinished,
 )
 from .content import Content
-from .places import changed_since
+from .parts import Part, PartWriter
 
 ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as pictures come
-
-
-class _Part(NamedTuple):
-    """The rows of a list that go into one shard."""
-
-    split: str
-    path: Path
-    rows: range
 
 
 class _Task(NamedTuple):
@@ -209,10 +197,13 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         images = {
             name: value for name, value in made_of.items() if name.startswith(unfinished.IMAGES)
         }
+        writer = self._part_writer(content)
         if (time := unfinished.other_images_since(waiting, images)) is not None:
-            self._remove_changed(content, parts, time)
+            writer.remove_changed(parts, time)
         unfinished.begin(waiting, self._inputs(content, parts, made_of) | images)
-        written = self._write(content, parts, download_config)
+        written = writer.write(
+            parts, runner=download_config.beam_runner, options=download_config.beam_options
+        )
         bad = [one for shard in written for one in shard.skipped]
         skipped.check_share(
             bad, num_rows, max_skipped=self.max_skipped, path=self._beside(".skipped.tsv")
@@ -228,15 +219,23 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
 
     def _parts(
         self, num_rows: Mapping[str, int], num_shards: Mapping[str, int], folder: Path
-    ) -> Iterator[_Part]:
+    ) -> Iterator[Part]:
         for split, rows in num_rows.items():
             count = num_shards[split]
             paths = self._get_filename_template(split).sharded_filepaths(count)
             for index, path in enumerate(paths):
-                yield _Part(split, folder / path.name, range(index, rows, count))
+                yield Part(split, folder / path.name, range(index, rows, count))
+
+    def _part_writer(self, content: Content) -> PartWriter:
+        option = self.builder_config
+        writer = shards.ShardWriter(
+            option.short_side, self.num_workers, check=not self.verified, chroma=option.chroma,
+            orientation=option.orientation,
+        )  # fmt: skip
+        return PartWriter(writer, content, closed=option.labels == "closed")
 
     def _inputs(
-        self, content: Content, parts: Sequence[_Part], made_of: Mapping[str, str]
+        self, content: Content, parts: Sequence[Part], made_of: Mapping[str, str]
     ) -> dict[str, str]:
         """All that the bytes of the shards depend on."""
         rows = {part.split: part.rows for part in parts}
@@ -257,72 +256,6 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             "software": unfinished.software(),
             **{f"rows of {split}": made_of[f"list of {split}"] for split in content.lists},
         }
-
-    def _write(
-        self,
-        content: Content,
-        parts: Sequence[_Part],
-        download_config: tfds.download.DownloadConfig,
-    ) -> list[shards.WrittenShard]:
-        """Writes what earlier attempts did not; returns all shards in the order of `parts`."""
-        writer = shards.ShardWriter(
-            self.builder_config.short_side, self.num_workers,
-            check=not self.verified, chroma=self.builder_config.chroma,
-            orientation=self.builder_config.orientation,
-        )  # fmt: skip
-        finished = {part.path: self._finished(writer, content, part) for part in parts}
-        left = [part for part in parts if finished[part.path] is None]
-        runner, options = download_config.beam_runner, download_config.beam_options
-        if left and (runner is not None or options is not None):
-            beam.write(
-                functools.partial(unfinished.write, writer),
-                (self._shard(content, part) for part in left),
-                scratch=parts[0].path.with_name("beam"), runner=runner, options=options,
-            )  # fmt: skip
-            finished |= {part.path: unfinished.load(part.path) for part in left}
-        progress = pace.Pace(sum(len(part.rows) for part in left))
-        written = []
-        for part in parts:
-            shard = finished[part.path]
-            if shard is None:
-                shard = unfinished.write(writer, self._shard(content, part))
-                progress.log(part.path.name, len(part.rows), len(shard.skipped))
-            written.append(shard)
-        return written
-
-    def _remove_changed(self, content: Content, parts: Sequence[_Part], time: float) -> None:
-        """Removes shards with images that changed since; `_finished` sees to skipped ones."""
-        for part in parts:
-            written = unfinished.load(part.path)
-            if written is None:
-                continue
-            names = {bad.name for bad in written.skipped}
-            shard = self._shard(content, part)
-            pairs = zip(shard.rows, shard.places, strict=True)
-            if any(changed_since(place, time) for row, place in pairs if row.name not in names):
-                part.path.unlink()
-
-    def _finished(
-        self, writer: shards.ShardWriter, content: Content, part: _Part
-    ) -> shards.WrittenShard | None:
-        """The shard of an earlier attempt, unless a picture that it skipped is usable by now."""
-        written = unfinished.load(part.path)
-        if written is None or not written.skipped:
-            return written
-        names = {bad.name for bad in written.skipped}
-        shard = self._shard(content, part)
-        pairs = zip(shard.rows, shard.places, strict=True)
-        changed = any(writer.usable(*pair) for pair in pairs if pair[0].name in names)
-        return None if changed else written
-
-    def _shard(self, content: Content, part: _Part) -> shards.Shard:
-        rows = [content.lists[part.split][i] for i in part.rows]
-        places = content.places[part.split]
-        where = [places.place(i, row.name) for i, row in zip(part.rows, rows, strict=True)]
-        if self.builder_config.labels == "closed":
-            close = content.hierarchy.close
-            rows = [LabelRow(row.name, *close(row.classes, row.confidences)) for row in rows]
-        return shards.Shard(part.split, part.path, rows, where)
 
     def _beside(self, suffix: str) -> Path:
         """Outside of the temporary folder, which TFDS removes when a build fails."""
