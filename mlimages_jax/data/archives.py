@@ -256,13 +256,17 @@ class Archive:
         if not self.compressed or offset < self._file.tell():
             self._file.seek(offset)
             return
+        self._check_expansion(where)
         while (gap := offset - self._file.tell()) and self._file.read(min(gap, _STEP_BYTES)):
-            unpacked = self._file.tell()
-            if unpacked > _UNPACKED_BYTES and unpacked > _MAX_EXPANSION * self.position:
-                raise DamagedArchiveError(
-                    f"{where}: {self.position:,} bytes unpack to more than {unpacked:,}, which no "
-                    "archive of images does; get it from a source that you trust"
-                )
+            self._check_expansion(where)
+
+    def _check_expansion(self, where: str) -> None:
+        unpacked = self._file.tell()
+        if unpacked > _UNPACKED_BYTES and unpacked > _MAX_EXPANSION * self.position:
+            raise DamagedArchiveError(
+                f"{where}: {self.position:,} bytes unpack to more than {unpacked:,}, which no "
+                "archive of images does; get it from a source that you trust"
+            )
 
     def _read_at(self, offset: int, size: int, where: str, *, end: int = sys.maxsize) -> bytes:
         """Reads exactly `size` bytes before `end`; ArchiveError says how many there are."""
