@@ -7,6 +7,7 @@ IP address in its usual spelling or a plain name that no resolver takes for one;
 is refused. The rules for numbers are those of browsers (WHATWG URL, "host parsing").
 """
 
+import functools
 import ipaddress
 import re
 import unicodedata
@@ -70,6 +71,7 @@ def _with_plain_host(url: URL) -> URL:
     return url if host == url.raw_host else url.with_host(host)
 
 
+@functools.lru_cache(1024)  # lists have millions of URLs of few hosts
 def plain_host(host: str) -> str:
     """The one spelling of a host.
 
