@@ -18,8 +18,9 @@ Variants, with the checkpoints of the published table that they stand for:
 
 All run 600,000 steps of batch 256, 120 epochs. The first three freeze the stem and the first two
 stages, as finetune.sh does (FixBlock2=True); --config.optimizer.freeze='()' trains everything.
-For classes of your own set config.data.folder, total_steps and the schedule's steps; for several
-labels a picture also --config.loss.name=sigmoid, asymmetric or weighted.
+For classes of your own set config.data.folder and total_steps, which everything that counts steps
+follows; for several labels a picture also --config.loss.name=sigmoid, asymmetric or weighted; for
+another batch size --config.learning_rate_for=256, which multiplies the rates by batch_size / 256.
 
 Fields that are not explained here are in configs/pretrain.py.
 """
@@ -52,7 +53,7 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.total_steps = STEPS
     # "224 in early epochs, then 299 in late epochs", says the release, and not which. From the
     # second drop of the learning rate on, half of the training is at 299.
-    config.resize = ((300_000, 299, 256),) if variant == "224to299" else ()
+    config.resize = ((0.5, 299, 256),) if variant == "224to299" else ()
 
     config.crop = ConfigDict()
     config.crop.area = (0.05, 1.0)  # finetune.py: area_cover
@@ -92,16 +93,17 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.loss.asymmetric.gamma_negative = 4.0
     config.loss.asymmetric.clip = 0.05
 
+    config.learning_rate_for = 0
     config.schedule = ConfigDict()
     config.schedule.name = "cosine" if modern else "staircase"
     config.schedule.staircase = ConfigDict()
     config.schedule.staircase.learning_rate = 0.1  # finetune.sh: lr
-    config.schedule.staircase.decay_steps = 150_000  # finetune.sh: lr_decay_step
+    config.schedule.staircase.decay_steps = 150_000 / STEPS  # finetune.sh: lr_decay_step
     config.schedule.staircase.decay_factor = 0.1  # finetune.sh: lr_decay_factor
     config.schedule.cosine = ConfigDict()
     config.schedule.cosine.learning_rate = 0.1
-    config.schedule.cosine.warmup_steps = 25_000  # 5 epochs
-    config.schedule.cosine.total_steps = STEPS
+    config.schedule.cosine.warmup_steps = 25_000 / STEPS  # 5 epochs
+    config.schedule.cosine.total_steps = 0  # config.total_steps
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9  # flags.py: opt_momentum
@@ -118,12 +120,12 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.evaluation.sizes = (224, 299)  # both columns of the published table
     config.evaluation.protocols = ("central",)
     config.evaluation.threshold = 0.7
-    config.evaluate_every = 25_000  # steps, about 5 epochs
+    config.evaluate_every = 25_000 / STEPS  # about 5 epochs
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 5_000  # steps, an epoch; finetune.sh: snapshot
+    config.checkpoint.every = 5_000 / STEPS  # an epoch; finetune.sh: snapshot
     config.checkpoint.keep_latest = 3
-    config.checkpoint.keep_every = 50_000
+    config.checkpoint.keep_every = 50_000 / STEPS
 
     config.input = ConfigDict()
     config.input.num_threads = 16

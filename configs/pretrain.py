@@ -11,6 +11,11 @@ Variants: `released`, the loss and schedule of the published script; `paper`, th
 paper writes it. Both run 60 epochs with batch 4,096 as 128 groups of 32, the paper's 128 workers.
 The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 pictures and, at 47.2 GFLOP
 each, 5e19 floating-point operations.
+
+Settings that count steps may be fractions of total_steps (0.1: a tenth of the run), as those of the
+recipe are: with another total_steps its schedule is the same, shorter or longer. For another batch
+size --config.learning_rate_for=4096 multiplies the rates by batch_size / 4,096. One value chooses
+the network, --config.model=resnet50 (resnet14, 26, 50, 101, 152, 200); its sizes also by hand.
 """
 
 from ml_collections import ConfigDict
@@ -18,11 +23,13 @@ from ml_collections import ConfigDict
 TRAIN_PICTURES = 17_609_752  # of the published list
 BATCH = 4_096  # paper, section 5.1: 128 GPUs with 32 pictures each
 EPOCHS = 60  # paper, section 5.1
+STEPS = round(EPOCHS * TRAIN_PICTURES / BATCH)  # 257,955
+VARIANTS = ("released", "paper")
 
 
 def get_config(variant: str = "released") -> ConfigDict:
-    if variant not in ("released", "paper"):
-        raise ValueError(f"pretrain.py:{variant}: the variants are 'released' and 'paper'")
+    if variant not in VARIANTS:
+        raise ValueError(f"pretrain.py:{variant}: the variants are {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.task = "train"
     config.seed = 0
@@ -37,7 +44,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.image_size = 224  # pixels
     config.batch_size = BATCH  # pictures, over all devices
     config.group_size = 32  # pictures that share BatchNorm statistics and class counts: one worker
-    config.total_steps = round(EPOCHS * TRAIN_PICTURES / BATCH)  # 257,955
+    config.total_steps = STEPS  # 0: only init_from is evaluated
     config.resize = ()  # further sizes: ((from step, image size, batch size), ...)
 
     config.crop = ConfigDict()
@@ -78,15 +85,16 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.loss.softmax = ConfigDict()  # for one class a picture
     config.loss.softmax.label_smoothing = 0.0  # Szegedy et al., 2016, section 7
 
+    config.learning_rate_for = 0  # batch size that the rates are for; 0: they stay as they are
     config.schedule = ConfigDict()
     config.schedule.name = "pretraining"  # or staircase, cosine, with a section of that name
     config.schedule.pretraining = ConfigDict()
     config.schedule.pretraining.learning_rate = 0.08  # train.sh: lr
-    config.schedule.pretraining.decay_steps = 110_000  # train.sh: lr_decay_step, from step 0
+    config.schedule.pretraining.decay_steps = 110_000 / STEPS  # train.sh: lr_decay_step
     config.schedule.pretraining.decay_factor = 0.1  # train.py
-    config.schedule.pretraining.warmup_steps = 35_200  # train.sh: 8 epochs of 4,400 steps
+    config.schedule.pretraining.warmup_steps = 35_200 / STEPS  # train.sh: 8 epochs of 4,400 steps
     config.schedule.pretraining.warmup_learning_rate = 0.01  # train.sh: lr_warmup
-    config.schedule.pretraining.warmup_decay_steps = 4_400  # train.sh: one epoch
+    config.schedule.pretraining.warmup_decay_steps = 4_400 / STEPS  # train.sh: one epoch
     config.schedule.pretraining.warmup_decay_factor = 1.297  # train.sh: 0.01 * 1.297^8 = 0.08
 
     config.optimizer = ConfigDict()
@@ -104,19 +112,19 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.evaluation.sizes = ()  # pixels; none: config.image_size
     config.evaluation.protocols = ("central",)  # or short_side, ten_crop, whole
     config.evaluation.threshold = 0.7  # confidence from which a label is true, as in the loss
-    config.evaluate_every = 4_400  # steps, about an epoch; 0: only at the end
+    config.evaluate_every = 4_400 / STEPS  # about an epoch; 0: only at the end
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 1_000  # steps
-    config.checkpoint.keep_latest = 3
-    config.checkpoint.keep_every = 44_000  # steps, about 10 epochs
+    config.checkpoint.every = 1_000 / STEPS  # 0: only at the end
+    config.checkpoint.keep_latest = 3  # 1 or more
+    config.checkpoint.keep_every = 44_000 / STEPS  # about 10 epochs; 0: none of them
 
     config.input = ConfigDict()
     config.input.num_threads = 16  # a process; each makes a whole batch
     config.input.prefetch = 4  # batches held ready, at least one a thread
     config.input.max_bad_pictures = 10_000  # pictures that may fail to decode before the run stops
 
-    config.log_every = 100  # steps
+    config.log_every = 100  # steps; 0: only at the end
 
     config.sharding = ConfigDict()  # of the state over the devices; results do not depend on it
     config.sharding.name = "replicated"  # or optimizer (ZeRO-1), full (ZeRO-3, FSDP)

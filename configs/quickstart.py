@@ -8,6 +8,8 @@ Every field is explained in configs/pretrain.py.
 
 from ml_collections import ConfigDict
 
+STEPS = 1_100
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -24,7 +26,7 @@ def get_config() -> ConfigDict:
     config.image_size = 48
     config.batch_size = 64
     config.group_size = 64  # of BatchNorm; smaller groups have noisy statistics and learn slower
-    config.total_steps = 1100
+    config.total_steps = STEPS
     config.resize = ()
 
     config.crop = ConfigDict()
@@ -61,12 +63,13 @@ def get_config() -> ConfigDict:
     config.loss.softmax = ConfigDict()
     config.loss.softmax.label_smoothing = 0.0
 
+    config.learning_rate_for = 0
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"
     config.schedule.cosine = ConfigDict()
     config.schedule.cosine.learning_rate = 0.1
-    config.schedule.cosine.warmup_steps = 100
-    config.schedule.cosine.total_steps = 1100
+    config.schedule.cosine.warmup_steps = 100 / STEPS
+    config.schedule.cosine.total_steps = 0  # config.total_steps
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9
@@ -83,10 +86,10 @@ def get_config() -> ConfigDict:
     config.evaluation.sizes = ()
     config.evaluation.protocols = ("whole",)
     config.evaluation.threshold = 0.7
-    config.evaluate_every = 550
+    config.evaluate_every = 0.5
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 550
+    config.checkpoint.every = 0.5
     config.checkpoint.keep_latest = 2
     config.checkpoint.keep_every = 0
 

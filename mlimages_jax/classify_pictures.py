@@ -39,6 +39,7 @@ from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.network_outputs import network_outputs
 from mlimages_jax.predict_pictures import Predictions
 from mlimages_jax.pretrained import Model, ModelError
+from mlimages_jax.settings import checked
 from mlimages_jax.tag_files import TagFile, TagFileError
 from mlimages_jax.tagging import Tag, ThresholdError
 from mlimages_jax.weights_digest import weights_digest
@@ -75,6 +76,7 @@ def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
         TooManyBadPicturesError: over `config.max_errors`.
     """
     try:
+        config = checked(config)
         output, file_format = _output(config, workdir)
         with contextlib.ExitStack() as stack:
             if not config.output:
@@ -217,13 +219,7 @@ def _load(config: ConfigDict, folder: epath.Path, *, place: jax.sharding.Shardin
 
 
 def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
-    """From logits to tags.
-
-    Raises:
-        ConfigError: for a negative number of tags.
-    """
-    if config.top_k < 0:
-        raise configure.ConfigError(f"top_k={config.top_k}: give the most tags, or 0 for no bound")
+    """From logits to tags."""
     return model.tagger(
         top_k=config.top_k or None,
         threshold=config.threshold or None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From configuration values to the objects that training needs.
+"""From configuration values, which `settings` has judged, to the objects that training needs.
 
 Nothing below this module and the tasks sees a ConfigDict.
 """
@@ -15,12 +15,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from mlimages_jax import losses, optimizers, sharding
+from mlimages_jax import losses, optimizers
 from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import augment, mixing, rand_augment
-from mlimages_jax.data.views import PROTOCOLS, EvaluationView, TrainingView
+from mlimages_jax.data.views import EvaluationView, TrainingView
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.phases import Phase, make_phases
+from mlimages_jax.settings import ConfigError, at_length, resolved
 from mlimages_jax.steps import Mixing
 
 # What a restart may change; everything else decides the result and must stay as it was saved.
@@ -43,16 +44,8 @@ _SCHEDULES: dict[str, Any] = {
 }
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot run, or that contradicts the checkpoint."""
-
-
 def model(config: ConfigDict, *, num_classes: int) -> ResNet:
-    """The network of `config.model`, with the group size of the run.
-
-    Raises:
-        ConfigError: for a dtype that jax does not know.
-    """
+    """The network of `config.model`, with the group size of the run."""
     arguments = dict(config.model)
     dtype = compute_dtype(arguments.pop("dtype"))
     for name in ("stage_sizes", "stage_widths"):
@@ -72,79 +65,36 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def phases(config: ConfigDict) -> list[Phase]:
-    """The parts of the training in which sizes stay the same.
-
-    Raises:
-        ConfigError: for sizes that groups do not divide, and for a change of batch under a loss
-            that keeps counts.
-    """
-    try:
-        parts = make_phases(
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            total_steps=config.total_steps,
-            resize=tuple(tuple(entry) for entry in config.resize),
-        )
-    except ValueError as error:
-        raise ConfigError(f"config.resize: {error}") from error
-    if config.loss.name == "weighted" and len({part.batch_size for part in parts}) > 1:
-        raise ConfigError(
-            "loss.name='weighted' counts the classes of every group from step to step, so the "
-            "batch size in config.resize must stay the same"
-        )
-    if config.data.order == "streams" and len({part.batch_size for part in parts}) > 1:
-        raise ConfigError(
-            "data.order='streams' cuts the data set into batch_size / group_size streams, so the "
-            "batch size in config.resize must stay the same"
-        )
-    return parts
+    """The parts of the training in which sizes stay the same."""
+    config = resolved(config)
+    return make_phases(
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        total_steps=config.total_steps,
+        resize=tuple(tuple(entry) for entry in config.resize),
+    )
 
 
 def num_streams(config: ConfigDict) -> int:
-    """How many streams the training set is cut into: one a group, or one in all.
-
-    Raises:
-        ConfigError: for an unknown order.
-    """
-    if config.data.order not in ("global", "streams"):
-        raise ConfigError(f"data.order={config.data.order!r} is neither 'global' nor 'streams'")
+    """How many streams the training set is cut into: one a group, or one in all."""
     if config.data.order == "global":
         return 1
     return config.batch_size // (config.group_size or config.batch_size)
 
 
 def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
-    """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts).
-
-    Raises:
-        ConfigError: for an unknown name, or groups that do not divide the batch.
-    """
+    """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts)."""
     function, arguments = _named(_LOSSES, config.loss, "loss")
-    smoothing = arguments.get("label_smoothing", 0.0)
-    if not 0 <= smoothing < 1:
-        raise ConfigError(f"loss.softmax.label_smoothing={smoothing} must be in [0, 1)")
     if function is not losses.weighted_loss:
         return functools.partial(function, **arguments), None
     group_size = arguments.pop("group_size") or config.group_size or config.batch_size
-    if config.batch_size % group_size:
-        raise ConfigError(
-            f"batch_size={config.batch_size} is not divisible by "
-            f"loss.weighted.group_size={group_size}"
-        )
     weighted = functools.partial(function, group_size=group_size, **arguments)
     return weighted, config.batch_size // group_size
 
 
 def state_sharding(config: ConfigDict) -> dict[str, Any]:
-    """How `config.sharding` cuts the state: `mode` and `min_size` of `state.abstract_state`.
-
-    Raises:
-        ConfigError: for an unknown name.
-    """
-    name = config.sharding.name
-    if name not in sharding.MODES:
-        raise ConfigError(f"sharding.name={name!r} is none of {', '.join(sharding.MODES)}")
-    return {"mode": name, "min_size": config.sharding.min_size}
+    """How `config.sharding` cuts the state: `mode` and `min_size` of `state.abstract_state`."""
+    return {"mode": config.sharding.name, "min_size": config.sharding.min_size}
 
 
 def evaluation_loss(saved: ConfigDict) -> losses.Loss:
@@ -181,12 +131,8 @@ def probabilities(config: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def schedule(config: ConfigDict) -> optimizers.Schedule:
-    """The learning rate by step, from `config.schedule`.
-
-    Raises:
-        ConfigError: for an unknown name.
-    """
-    function, arguments = _named(_SCHEDULES, config.schedule, "schedule")
+    """The learning rate by step, from `config.schedule`."""
+    function, arguments = _named(_SCHEDULES, resolved(config).schedule, "schedule")
     return function(**arguments)
 
 
@@ -198,8 +144,6 @@ def learning_rate_factors(config: ConfigDict, params: Any) -> Any:
     """
     values = config.optimizer
     pairs = tuple(tuple(pair) for pair in values.learning_rate_factors)
-    if any(len(pair) != 2 for pair in pairs):
-        raise ConfigError(f"optimizer.learning_rate_factors={pairs}: give (pattern, factor) pairs")
     try:
         return optimizers.learning_rate_factors(params, freeze=tuple(values.freeze), factors=pairs)
     except ValueError as error:
@@ -225,21 +169,13 @@ def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
 
 
 def training_view(config: ConfigDict, *, image_size: int) -> TrainingView:
-    """How training pictures are cut, from `config.crop`, and distorted on the host.
-
-    Raises:
-        ConfigError: for a magnitude out of range.
-    """
+    """How training pictures are cut, from `config.crop`, and distorted on the host."""
     crop, values = config.crop, config.augmentation
     distort = None
     if values.rand_augment:
         distort = functools.partial(
             rand_augment.rand_augment, num_ops=values.rand_augment, magnitude=values.magnitude
         )
-        try:
-            distort(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(0))
-        except ValueError as error:
-            raise ConfigError(f"config.augmentation: {error}") from error
     return TrainingView(
         image_size,
         area=tuple(crop.area),
@@ -259,18 +195,10 @@ def augmentation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Arr
 
 
 def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
-    """Mixup and CutMix, on the device; None when both are off.
-
-    Raises:
-        ConfigError: for a negative alpha, and for groups without a second picture to mix with.
-    """
+    """Mixup and CutMix, on the device; None when both are off."""
     values = config.augmentation
-    if min(values.mixup, values.cutmix) < 0:
-        raise ConfigError(f"augmentation.mixup={values.mixup}, cutmix={values.cutmix}: 0 or more")
     if not (values.mixup or values.cutmix):
         return None
-    if config.group_size == 1:
-        raise ConfigError("mixup and cutmix mix pictures of a group: group_size=1 has no second")
     return functools.partial(
         mixing.mix,
         mixup_alpha=values.mixup,
@@ -285,17 +213,7 @@ def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[Evaluat
     Args:
         evaluation: with `sizes` and `protocols`.
         image_size: where `sizes` is empty.
-
-    Raises:
-        ConfigError: for an unknown protocol, or none.
     """
-    for protocol in evaluation.protocols:
-        if protocol not in PROTOCOLS:
-            raise ConfigError(
-                f"evaluation.protocols has {protocol!r}, which is none of {', '.join(PROTOCOLS)}"
-            )
-    if not evaluation.protocols:
-        raise ConfigError(f"evaluation.protocols is empty: name some of {', '.join(PROTOCOLS)}")
     sizes = tuple(evaluation.sizes) or (image_size,)
     return [EvaluationView(size, name) for name in evaluation.protocols for size in sizes]
 
@@ -303,6 +221,45 @@ def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[Evaluat
 def values(config: ConfigDict) -> dict[str, Any]:
     """The configuration as JSON values, as it is stored in a workdir and in checkpoints."""
     return json.loads(config.to_json())
+
+
+def values_as_long_as(saved: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
+    """The configuration as it would be in a run as long as that of a checkpoint.
+
+    What follows `total_steps`, and was not set by hand, is then the checkpoint's, so that
+    `check_unchanged` finds what was changed by hand; `change_of_schedule` says the rest.
+
+    Args:
+        saved: as in the checkpoint.
+        config: as it was given, with its fractions of the run.
+    """
+    return values(at_length(config, saved.get("total_steps", config.total_steps)))
+
+
+def change_of_schedule(saved: dict[str, Any], config: ConfigDict, *, step: int) -> str | None:
+    """What the learning rate does in a run that goes on to another length; None: the same length.
+
+    Args:
+        saved: as in the checkpoint.
+        config: of the run that goes on.
+        step: updates done.
+    """
+    total, before = config.total_steps, saved.get("total_steps", config.total_steps)
+    if total == before or step >= total or "schedule" not in saved:
+        return None
+    function, arguments = _named(_SCHEDULES, ConfigDict(saved["schedule"]), "schedule")
+    old, new = function(**arguments), schedule(config)
+    first, planned, last = (float(rate) for rate in (new(step), old(step), new(total - 1)))
+    text = (
+        f"total_steps={total} where the checkpoint's run had {before}: the learning rate of step "
+        f"{step + 1} is {first:.3g} (by that run's schedule {planned:.3g}), of the last {last:.3g}"
+    )
+    if first == last == 0:
+        text += (
+            ". NOTHING MORE IS LEARNED at a rate of 0: leave out what sets the schedule's steps, "
+            "or begin another --workdir with --config.init_from"
+        )
+    return text
 
 
 def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:

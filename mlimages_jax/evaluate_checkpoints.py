@@ -36,6 +36,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
 from mlimages_jax.remote_files import append_line, read_json_lines, write_text
+from mlimages_jax.settings import checked
 from mlimages_jax.weights_digest import weights_digest
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
@@ -70,6 +71,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
         Preempted: asked to end; what is in the workdir is not done again.
     """
+    config = checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="evaluate"):
         return _evaluate(config, workdir)
@@ -119,11 +121,8 @@ def _checked_views(config: ConfigDict) -> list[EvaluationView]:
     """What to evaluate.
 
     Raises:
-        ConfigError: for values that cannot be.
+        ConfigError: when the devices do not divide the batch.
     """
-    configure.compute_dtype(config.dtype)
-    if not config.evaluation.sizes:
-        raise configure.ConfigError("evaluation.sizes is empty: give sides in pixels, (224, 299)")
     try:
         batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
         sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
@@ -136,11 +135,8 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
     """The step folders to evaluate, the same on all processes.
 
     Raises:
-        ConfigError: for an unknown `config.which`.
         FileNotFoundError: when there is none, or none came in time.
     """
-    if config.which not in ("latest", "all", "new"):
-        raise configure.ConfigError(f"which={config.which!r} is none of latest, all, new")
     if config.which != "new":
         checkpoints.resolve(config.checkpoint)  # explains what is missing
         found = checkpoints.find(config.checkpoint)

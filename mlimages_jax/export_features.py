@@ -27,7 +27,7 @@ from mlimages_jax import (
     workdir_lock,
 )
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
-from mlimages_jax.data.views import PROTOCOLS, EvaluationView
+from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.feature_formats import Layout, Part
@@ -35,6 +35,7 @@ from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
+from mlimages_jax.settings import checked
 from mlimages_jax.weights_digest import weights_digest
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
@@ -73,6 +74,7 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         FeatureFilesError: the workdir holds other features.
         TooManyBadPicturesError: over `config.max_errors`.
     """
+    config = checked(config)
     workdir = paths.expanded(workdir)
     if "://" in workdir:
         return _export(config, workdir)  # refused in words
@@ -82,7 +84,8 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
 
 def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """As `export`, in a workdir that is held."""
-    view, mesh = _view(config), sharding.make_mesh()
+    view = EvaluationView(config.view.size, config.view.protocol)
+    mesh = sharding.make_mesh()
     source = open_pictures(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
@@ -195,27 +198,6 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSou
     )
 
 
-def _view(config: ConfigDict) -> EvaluationView:
-    """How pictures are cut.
-
-    Raises:
-        ConfigError: for this or any other value that cannot be.
-    """
-    configure.compute_dtype(config.dtype)
-    if config.stored_dtype not in ("float32", "float16"):
-        raise configure.ConfigError(
-            f"stored_dtype={config.stored_dtype!r} is neither float32 nor float16"
-        )
-    if config.view.protocol not in PROTOCOLS:
-        raise configure.ConfigError(
-            f"view.protocol={config.view.protocol!r} is none of {', '.join(PROTOCOLS)}"
-        )
-    for name, value in (("view.size", config.view.size), ("rows_per_part", config.rows_per_part)):
-        if value < 1:
-            raise configure.ConfigError(f"{name}={value}: give 1 or more")
-    return EvaluationView(config.view.size, config.view.protocol)
-
-
 def _check_shared(source: PictureSource, config: ConfigDict) -> None:
     """Compares what the processes see.
 
@@ -253,11 +235,11 @@ def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
     """Which numbers are stored.
 
     Raises:
-        ConfigError: for an output that the network does not have, or none.
+        ConfigError: for an output that the network does not have.
     """
     widths = output_widths(model)
     unknown = [name for name in config.outputs if name not in widths]
-    if unknown or not config.outputs:
+    if unknown:
         raise configure.ConfigError(
             f"outputs={tuple(config.outputs)}: name some of {', '.join(widths)}"
         )

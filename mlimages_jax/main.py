@@ -5,20 +5,21 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from logging import WARNING, LogRecord
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from mlimages_jax import exit_codes, paths, preemption
+from mlimages_jax import exit_codes, paths, preemption, settings
 from mlimages_jax.escaping import several_lines
+from mlimages_jax.settings import config_file
 
 ROOT = Path(__file__).parents[1]
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, e.g. configs/pretrain.py:paper"
+_CONFIG = flags.DEFINE_string(
+    "config", None, "A file of configs/, e.g. configs/pretrain.py:paper; --config.NAME=VALUE sets."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and logs.")
 _COORDINATOR = flags.DEFINE_string(
@@ -37,14 +38,21 @@ _PLATFORM = flags.DEFINE_enum(
 )
 
 
-def main(argv: list[str]) -> None:
-    """Runs the task that the config names."""
+def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> None:
+    """Runs the task that the config names, with the values of the command line in it."""
     if len(argv) > 1:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
         )
     started = time.monotonic()
     preemption.watch()
+    try:  # before anything is joined, made or imported
+        workdir = paths.absolute(_WORKDIR.value or "")  # never empty: the flag is required
+        config = config_file.read_config(str(_CONFIG.value), overrides)
+        paths.expand_home(config)
+        settings.check(config, workdir=workdir)
+    except (settings.ConfigError, paths.PathError) as error:
+        sys.exit(several_lines(f"error: {error}"))
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
     from mlimages_jax import distributed
 
@@ -52,11 +60,6 @@ def main(argv: list[str]) -> None:
     logging.get_absl_handler().addFilter(_is_for_people)
     try:
         tasks = _tasks(started)
-        config = _CONFIG.value
-        if config.task not in tasks:
-            sys.exit(f"task={config.task!r} in the config is none of {sorted(tasks)}")
-        workdir = paths.absolute(_WORKDIR.value or "")  # never empty: the flag is required
-        paths.expand_home(config)
         _keep_compiled_programs(workdir)
         others = distributed.together(
             _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, timeout=_PEER_TIMEOUT.value
@@ -67,7 +70,7 @@ def main(argv: list[str]) -> None:
         logging.info("ended as asked: the same command goes on from here")
         sys.exit(preemption.EXIT_CODE)
     except Exception as error:
-        if line := exit_codes.for_a_person(error, workdir=_WORKDIR.value or ""):
+        if line := exit_codes.for_a_person(error, workdir=workdir):
             sys.exit(several_lines(line))
         traceback.print_exc()
         sys.exit(exit_codes.CRASH)
@@ -127,7 +130,8 @@ def _is_for_people(record: LogRecord) -> bool:
 def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    argv, overrides = config_file.split_overrides(sys.argv)
+    app.run(functools.partial(main, overrides=overrides), argv=argv)
 
 
 if __name__ == "__main__":

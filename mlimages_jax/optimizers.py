@@ -30,6 +30,16 @@ def pretraining_schedule(
     drops: the original compares with `<=`, so a drop comes one step after each multiple of
     decay_steps, counted from step 0 and not from the end of the warm-up.
 
+    Args:
+        learning_rate: after the warm-up.
+        decay_steps: between two drops.
+        decay_factor: of a drop. The original has a flag of this name, lr_decay_factor, and ignores
+            it: its factor is always 0.1.
+        warmup_steps: of the warm-up.
+        warmup_learning_rate: of the first step.
+        warmup_decay_steps: between two rises.
+        warmup_decay_factor: of a rise.
+
     Returns:
         step (int32 scalar) -> float32 scalar.
     """

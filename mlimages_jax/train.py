@@ -37,6 +37,7 @@ from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
 from mlimages_jax.remote_files import write_text
 from mlimages_jax.saved_step import DamagedCheckpointError
+from mlimages_jax.settings import checked
 from mlimages_jax.state import TrainState, memory_line, with_weights
 from mlimages_jax.training_evaluation import (
     Results,
@@ -77,13 +78,16 @@ def train(
         OutOfMemoryError: names the batch and what helps.
         Preempted: asked to end; all that was trained is saved.
     """
+    given, config = config, checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="train"):
-        return _train(config, workdir, started=started)
+        return _train(config, workdir, given=given, started=started)
 
 
-def _train(config: ConfigDict, workdir: epath.Path, *, started: float | None) -> TrainState:
-    """As `train`, in a workdir that is held."""
+def _train(
+    config: ConfigDict, workdir: epath.Path, *, given: ConfigDict, started: float | None
+) -> TrainState:
+    """As `train`, in a workdir that is held; `given` has the fractions of `config`'s steps."""
     # ---------- data and mesh
     first_process = jax.process_index() == 0
     goodput = Goodput(workdir / "goodput.jsonl" if first_process else None, started=started)
@@ -116,7 +120,7 @@ def _train(config: ConfigDict, workdir: epath.Path, *, started: float | None) ->
     ):
         # ---------- restore: 1 own latest, 2 config.init_from, 3 fresh
         with goodput.phase("restore"):
-            if found := restored(checkpoints, settings, training.like):
+            if found := restored(checkpoints, settings, training.like, given=given):
                 state = found
             elif config.init_from:
                 state = begin_with(config.init_from, training, data, seed=config.seed)
@@ -202,9 +206,14 @@ def open_data(config: ConfigDict) -> DataSet:
 
     Raises:
         FileNotFoundError: it is missing.
-        ConfigError: the loss is for one class a picture.
+        ConfigError: the loss is for one class a picture, of two or more.
     """
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
+    if configure.is_single_label(config) and data.num_classes < 2:
+        raise configure.ConfigError(
+            f"loss.name='softmax' is for two classes or more, and {data.folder} has "
+            f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric or weighted"
+        )
     if configure.is_single_label(config) and data.max_labels > 1:
         raise configure.ConfigError(
             f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
@@ -243,11 +252,22 @@ def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
 
 
 def restored(
-    checkpoints: Checkpoints, settings: dict[str, Any], like: TrainState
+    checkpoints: Checkpoints,
+    settings: dict[str, Any],
+    like: TrainState,
+    *,
+    given: ConfigDict | None = None,
 ) -> TrainState | None:
     """The state of the newest checkpoint that is whole, if there is one.
 
     Damaged ones are set aside, and said.
+
+    Args:
+        checkpoints: of the workdir.
+        settings: to go on with.
+        like: gives names, shapes, dtypes and shardings.
+        given: the configuration with its fractions of the run, which may have another length now;
+            None: nothing in it follows the length.
 
     Raises:
         ConfigError: it was trained with other settings, or on another data set.
@@ -255,12 +275,16 @@ def restored(
     """
     while (step := checkpoints.newest()) is not None:
         try:
-            check_same_training(checkpoints.config_of(step), settings)
+            saved = checkpoints.config_of(step)
+            as_long = configure.values_as_long_as(saved, given) if given else {}
+            check_same_training(saved, settings | as_long)
             state = checkpoints.restore(like, step=step)
         except DamagedCheckpointError as error:
             checkpoints.set_aside(step, error)
             continue
         logging.info("continuing from %s", checkpoints.directory / str(step))
+        if given and (told := configure.change_of_schedule(saved, given, step=step)):
+            logging.warning("%s", told)
         return state
     checkpoints.check_any_left()
     return None

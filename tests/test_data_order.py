@@ -7,7 +7,7 @@ import pytest
 import record_files
 from small_run import small_config
 
-from mlimages_jax import configure
+from mlimages_jax import configure, settings
 from mlimages_jax.train import train
 
 ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
@@ -22,19 +22,13 @@ def test_there_is_a_stream_a_group():
     assert configure.num_streams(config) == 1, "the whole batch is one group"
 
 
-def test_an_unknown_order_is_refused():
-    config = small_config("", **{"data.order": "random"})
-    with pytest.raises(configure.ConfigError, match="'random' is neither 'global' nor 'streams'"):
-        configure.num_streams(config)
-
-
 def test_streams_and_another_batch_are_refused():
     changes = {"resize": ((4, 48, 8),), "loss.name": "sigmoid"}
     config = small_config("", batch_size=16, **changes)
     assert len(configure.phases(config)) == 2
     config.data.order = "streams"
     with pytest.raises(configure.ConfigError, match=r"batch size in config\.resize must stay"):
-        configure.phases(config)
+        settings.check(config)
     config.resize = ((4, 48, 16),)
     assert len(configure.phases(config)) == 2
 

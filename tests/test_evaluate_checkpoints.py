@@ -242,11 +242,11 @@ def test_waiting_ends(built, run, tmp_path, monkeypatch):
     ("changes", "error", "message"),
     [
         ({"which": "best"}, configure.ConfigError, "which='best' is none of latest, all, new"),
-        ({"loss": "hinge"}, configure.ConfigError, "loss.name='hinge' is none of"),
-        ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is neither"),
+        ({"loss": "hinge"}, configure.ConfigError, "loss='hinge' is none of"),
+        ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is none of float32"),
         ({"data.split": "test"}, ValueError, "no split 'test'"),
         ({"evaluation.batch_size": 9}, configure.ConfigError, "batch_size=9 is not divisible by 8"),
-        ({"evaluation.sizes": ()}, configure.ConfigError, "evaluation.sizes is empty"),
+        ({"evaluation.sizes": ()}, configure.ConfigError, r"evaluation.sizes=\(\): give 1"),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error, message):

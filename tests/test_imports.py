@@ -60,7 +60,16 @@ ALLOWED = {
     "top_k": {"average_precision"},
     "metrics": {"average_precision", "calibration", "top_k"},
     "single_label": {"calibration", "metrics"},
-    "models.resnet": {"models.batch_norm"},
+    "models.resnet": {"models.batch_norm", "models.depths"},
+    "settings": {"settings.judge", "settings.resolve"},
+    "settings.config_file": {
+        "models.depths", "settings.flat", "settings.judge", "settings.rules",
+    },
+    "settings.judge": {
+        "settings.flat", "settings.relations", "settings.rules", "settings.tables",
+    },
+    "settings.resolve": {"settings.flat", "settings.judge"},
+    "settings.tables": {"settings.rules"},
     "models.architecture": {"models.resnet"},
     "losses": {"models.batch_norm"},
     "data.mixing": {"models.batch_norm"},
@@ -102,7 +111,7 @@ ALLOWED = {
     "progress": {"distributed", "metrics_writer"},
     "configure": {
         "calibration", "data", "data.augment", "data.mixing", "data.rand_augment", "data.views",
-        "losses", "models.resnet", "optimizers", "phases", "sharding", "steps",
+        "losses", "models.resnet", "optimizers", "phases", "settings", "steps",
     },
     "predictions": {
         "data.decode", "data.sources", "data.views", "evaluate", "labels.hierarchy",
@@ -182,8 +191,8 @@ ALLOWED = {
         "configure", "data.pipeline", "losses", "phases", "sharding", "state", "steps",
     },
     "plan.__main__": {
-        "configure", "data.sources", "paths", "plan", "plan.check", "plan.chips", "plan.estimate",
-        "plan.report",
+        "data.sources", "paths", "plan", "plan.check", "plan.chips", "plan.estimate", "plan.report",
+        "settings", "settings.config_file",
     },
     "convert.layout": {"convert", "models.resnet"},
     "convert.tensorflow_checkpoint": {
@@ -208,7 +217,7 @@ ALLOWED = {
     "main": {
         "agreement", "classify_pictures", "devices", "distributed", "evaluate_checkpoints",
         "exit_codes", "export_features", "out_of_memory", "paths", "preemption", "quickstart",
-        "train",
+        "settings", "settings.config_file", "train",
     },
 }  # fmt: skip
 # Whoever reads or writes text may use these, which use nothing of ours.
@@ -312,6 +321,7 @@ def test_preparation_has_no_cycles():
         "data.fingerprint",
         "remote_files",
         "prepare",
+        "settings",
     ],
 )
 def test_host_modules_know_no_jax(module):

@@ -15,9 +15,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 from mlimages_jax.models.batch_norm import GroupBatchNorm
-
-STAGE_SIZES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-STAGE_WIDTHS = (256, 512, 1024, 2048)
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 
 # tf.variance_scaling_initializer() of the original: scale 1, fan-in, truncated normal.
 conv_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -117,8 +115,8 @@ class ResNet(nn.Module):
     num_classes: int
     stage_sizes: Sequence[int] = STAGE_SIZES[101]
     stage_widths: Sequence[int] = STAGE_WIDTHS
-    stem_width: int = 64
-    stem_kernel: int = 7
+    stem_width: int = STEM_WIDTH
+    stem_kernel: int = STEM_KERNEL
     group_size: int | None = None
     norm_momentum: float = 0.997
     dtype: Any = jnp.float32

@@ -10,13 +10,15 @@ Memory, time, input and cost by formulas, in seconds, on any machine and without
 import copy
 import functools
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mlimages_jax import paths
+from mlimages_jax.settings import ConfigError, checked, config_file
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = flags.DEFINE_string(
     "config", None, "A file of configs/ that trains, e.g. configs/pretrain.py:paper"
 )
 _DEVICES = flags.DEFINE_integer("devices", None, "Chips, over all hosts.", lower_bound=1)
@@ -51,24 +53,26 @@ REMEDIES = (
 )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> None:
     """Prints the plan; ends with 1 when it does not fit."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}: values are --config.name=value")
+    try:
+        config = checked(config_file.read_config(str(_CONFIG.value), overrides))
+        paths.expand_home(config)
+    except (ConfigError, paths.PathError) as error:
+        sys.exit(f"error: {error}")
+    if config.task != "train":
+        sys.exit(f"task={config.task!r}: only a training is planned, e.g. configs/pretrain.py")
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
     import jax
 
-    from mlimages_jax.configure import ConfigError
     from mlimages_jax.plan import PlanError, chips, estimate
     from mlimages_jax.plan.report import Around, report
 
     jax.config.update("jax_platforms", "cpu")  # nothing is computed, whatever the machine has
     if _CHECK.value == "cpu":
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
-    config = _CONFIG.value
-    paths.expand_home(config)
-    if config.task != "train":
-        sys.exit(f"task={config.task!r}: only a training is planned, e.g. configs/pretrain.py")
     try:
         chip = chips.find(str(_CHIP.value))
         classes, pictures = _of_the_set(config)
@@ -127,7 +131,8 @@ def _of_the_set(config: ConfigDict) -> tuple[int, int]:
 def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "devices", "chip"])
-    app.run(main)
+    argv, overrides = config_file.split_overrides(sys.argv)
+    app.run(functools.partial(main, overrides=overrides), argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""--config=FILE[:VARIANT] and --config.NAME=VALUE: from the command line to a configuration.
+
+Every mistake is one ConfigError of a line. An override takes any value that its rule allows,
+whatever the file has there: a fraction in the place of a number of steps, 0 for "off". Given twice,
+the last one counts, of tuples too.
+"""
+
+import ast
+import inspect
+import re
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
+from mlimages_jax.settings.flat import Values, flatten, nest
+from mlimages_jax.settings.judge import ConfigError, nearest_setting, table_of
+from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, nearest
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False, "none": None}
+
+
+class Override(NamedTuple):
+    """A setting given on the command line.
+
+    Attributes:
+        name: with dots.
+        text: as it was typed; None where there was no value.
+    """
+
+    name: str
+    text: str | None
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """Parts the overrides from what else stands on the command line, files of flags included.
+
+    A value stands behind "=" or is the next word; --noconfig.NAME is False.
+    """
+    words = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    others: list[str] = []
+    overrides: list[Override] = []
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*others, word, *words], overrides
+        if not (match := _OVERRIDE.fullmatch(word)):
+            others.append(word)
+            continue
+        no, name, text = match.groups()
+        if no:
+            text = "false"
+        elif text is None and words and not re.match(r"--?[a-z]", words[0]):
+            text = words.pop(0)
+        overrides.append(Override(name, text))
+    return others, overrides
+
+
+def read_config(argument: str, overrides: Sequence[Override] = ()) -> ConfigDict:
+    """Runs a file of configs/ and puts the overrides in.
+
+    Args:
+        argument: FILE or FILE:VARIANT.
+        overrides: in their order; the last one of a name counts.
+
+    Returns:
+        The configuration, locked and not yet judged.
+
+    Raises:
+        ConfigError: for a file, variant or name that is not there, with the nearest one; for a
+            file that cannot be run, with its line.
+    """
+    path, colon, variant = argument.partition(":")
+    get_config = _get_config(Path(path))
+    takes_variant = bool(inspect.signature(get_config).parameters)
+    if colon and not takes_variant:
+        raise ConfigError(f"--config={argument}: {path} has no variants; leave out ':{variant}'")
+    variants = get_config.__globals__.get("VARIANTS", ())
+    if colon and variants and variant not in variants:
+        raise ConfigError(
+            f"--config={argument}: {variant!r} is none of the variants {', '.join(variants)}"
+            f"{nearest(variant, variants)}"
+        )
+    try:
+        config = get_config(variant) if colon else get_config()
+    except Exception as error:
+        raise _of_the_file(Path(path), error) from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{path}: get_config() gives {config!r} and not a ConfigDict")
+    values = flatten(config)
+    lines = [told for override in overrides if (told := _put(values, override))]
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return nest(values)
+
+
+def network(name: str) -> Values:
+    """The settings under `model` of a network with a name, such as "resnet50".
+
+    Raises:
+        ConfigError: for an unknown one.
+    """
+    names = {f"resnet{depth}": sizes for depth, sizes in STAGE_SIZES.items()}
+    if name not in names:
+        told = nearest(name, names)
+        if name in ("resnet18", "resnet34"):
+            told = " (18 and 34 are made of other blocks)"
+        raise ConfigError(
+            f"model={name!r} is none of {', '.join(names)}{told}; sizes by hand are "
+            "model.stage_sizes, stage_widths, stem_width and stem_kernel"
+        )
+    return {
+        "stage_sizes": names[name],
+        "stage_widths": STAGE_WIDTHS,
+        "stem_width": STEM_WIDTH,
+        "stem_kernel": STEM_KERNEL,
+    }
+
+
+def _get_config(path: Path) -> Any:
+    """The function of a file.
+
+    Raises:
+        ConfigError: when there is no such file, or no such function in it.
+    """
+    if not path.is_file():
+        folders = [folder for folder in (path.parent, Path("configs")) if folder.is_dir()]
+        found = {file.as_posix() for folder in folders for file in folder.glob("*.py")}
+        raise ConfigError(f"--config={path}: there is no such file{nearest(path, sorted(found))}")
+    try:
+        function = runpy.run_path(str(path)).get("get_config")
+    except Exception as error:
+        raise _of_the_file(path, error) from error
+    if not callable(function):
+        raise ConfigError(f"{path} has no function get_config: see configs/pretrain.py")
+    return function
+
+
+def _of_the_file(path: Path, error: Exception) -> ConfigError:
+    """What went wrong in a file that a person wrote, and in which line."""
+    lines = [error.lineno] if isinstance(error, SyntaxError) else []
+    trace = error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    text = str(error).partition("\n")[0]
+    return ConfigError(f"{where}: {type(error).__name__}: {text}")
+
+
+def _put(values: Values, override: Override) -> str | None:
+    """Sets a value by its name; returns what is wrong with the name, or with giving no value."""
+    name, text = override
+    table = table_of(values)
+    known = {*table, *values}
+    if name == "model" and "model.stage_sizes" in table and text is not None:
+        try:
+            values |= {f"model.{field}": value for field, value in network(text).items()}
+        except ConfigError as error:
+            return f"--config.{error}"
+        return None
+    fields = sorted(field for field in known if field.startswith(f"{name}."))
+    if fields:
+        return f"--config.{name} is a section: set one of its fields, such as --config.{fields[0]}"
+    if name not in known:
+        return f"--config.{name}: there is no such setting{nearest_setting(name, known)}"
+    rule = table.get(name, Rule())
+    if text is None and not isinstance(rule, Flag):
+        return f"--config.{name}: give a value, --config.{name}=..."
+    values[name] = _parsed("true" if text is None else text, rule)
+    return None
+
+
+def _parsed(text: str, rule: Rule) -> Any:
+    """What a text stands for; a text that is nothing else stays one, for its rule to judge."""
+    if isinstance(rule, Text | Choice):
+        return text
+    if isinstance(rule, Flag):
+        return _BOOLS.get(text.lower(), text)
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    alone = isinstance(rule, Several) and not isinstance(value, tuple | list)
+    return (value,) if alone else value

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Judges a configuration as a whole and names all its problems at once, a line each."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mlimages_jax.settings.flat import Values, flatten
+from mlimages_jax.settings.relations import RELATIONS
+from mlimages_jax.settings.rules import PathText, is_whole, nearest
+from mlimages_jax.settings.tables import NO_SET, TABLES, Table
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run, or that contradicts the checkpoint."""
+
+
+def check(config: ConfigDict, *, workdir: str | None = None) -> None:
+    """Judges the settings of a task.
+
+    Args:
+        config: of configs/, with `task`.
+        workdir: given, what the settings name on local disks must be there too, except for what a
+            run that goes on in this workdir does not need. URLs are left to the task.
+
+    Raises:
+        ConfigError: names every setting that cannot be used, its value and what is allowed.
+    """
+    values = flatten(config)
+    table = table_of(values)
+    lines = problems(values, table)
+    if workdir is not None and not lines:
+        lines = _missing_paths(values, table, workdir)
+    if len(lines) > 1:
+        lines = [f"{len(lines)} settings cannot be used:", *(f"  {line}" for line in lines)]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def table_of(values: Values) -> Table:
+    """The rules of the task that the settings name.
+
+    Raises:
+        ConfigError: for an unknown task.
+    """
+    task = values.get("task", "train")
+    if not isinstance(task, str) or task not in TABLES:
+        raise ConfigError(f"task={task!r} is none of {', '.join(TABLES)}{nearest(task, TABLES)}")
+    return TABLES[task]
+
+
+def resolve_values(values: Values, table: Table, total_steps: int) -> Values:
+    """The values that the program uses, of values that the rules allow."""
+    resolve = {name: table[name].resolve for name in values if name in table}
+    return {
+        name: resolve[name](value, total_steps) if name in resolve else value
+        for name, value in values.items()
+    }
+
+
+def problems(values: Values, table: Table) -> list[str]:
+    """One line for every setting that is unknown, missing, or may not have its value."""
+    lines = [
+        f"{name}: there is no such setting{nearest_setting(name, table)}"
+        for name in values
+        if name not in table
+    ]
+    lines += [
+        f"{name} is missing: the files of configs/ have it"
+        for name in table
+        if name not in values and _is_needed(name, values)
+    ]
+    wrong = {
+        name: told
+        for name, rule in table.items()
+        if name in values and (told := rule.problem(values[name]))
+    }
+    lines += [f"{name}={_shown(values[name])}{told}" for name, told in wrong.items()]
+    good = {name: value for name, value in values.items() if name in table and name not in wrong}
+    return lines + _contradictions(good, table)
+
+
+def nearest_setting(name: str, names: Any) -> str:
+    """Like `nearest`; where the whole name is near nothing, by its last part."""
+    if told := nearest(name, names):
+        return told
+    last = {known.rpartition(".")[2]: known for known in names}
+    told = nearest(name.rpartition(".")[2], last)
+    return f"; did you mean {last[told.split(chr(39))[1]]!r}?" if told else ""
+
+
+def _contradictions(values: Values, table: Table) -> list[str]:
+    """Problems between settings that are right by themselves."""
+    total = values.get("total_steps", 0)
+    used = resolve_values(values, table, total if is_whole(total) else 0)
+    lines = []
+    for names, problem in RELATIONS:
+        if all(name in used for name in names):
+            told = problem(*(used[name] for name in names))
+            if told:
+                lines.append(f"{names[0]}={_shown(values[names[0]])}{told}")
+    return lines
+
+
+def _is_needed(name: str, values: Values) -> bool:
+    """Whether a task cannot do without a setting; sections that are not chosen may be left out."""
+    if name in ("loss.name", "schedule.name"):
+        return True
+    if name.startswith("schedule."):
+        return name.startswith(f"schedule.{values.get('schedule.name')}.")
+    if name.startswith("loss."):  # the functions of other losses have these values by themselves
+        return name.startswith("loss.weighted.") and values.get("loss.name") == "weighted"
+    return name not in ("learning_rate_for", "data.allow_change", "task")
+
+
+def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
+    not_needed = set()
+    if values.get("which") == "new":
+        not_needed.add("checkpoint")  # which is waited for
+    if "://" in workdir or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
+        not_needed.add("init_from")  # a restart takes its own checkpoint
+    lines = [
+        f"{name}={values[name]!r}{told}"
+        for name, rule in table.items()
+        if isinstance(rule, PathText)
+        and name not in not_needed
+        and (told := rule.missing(values[name]))
+    ]
+    if not values.get("data.folder", "given") and values["task"] != "quickstart":
+        lines.append(f"data.folder='': give the folder of a built set: {NO_SET}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return repr(tuple(value) if isinstance(value, list) else value)

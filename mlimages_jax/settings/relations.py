@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What settings must be to each other, once each of them is right by itself.
+
+The values are resolved ones: steps, not fractions of the run.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Relation(NamedTuple):
+    """One demand on several settings.
+
+    Attributes:
+        names: the settings, of which the first is to blame.
+        problem: takes their values; returns what follows "name=value", or None.
+    """
+
+    names: tuple[str, ...]
+    problem: Callable[..., str | None]
+
+
+def _divides(group: int, batch: int) -> bool:
+    return not group or batch % group == 0
+
+
+def _group_size(group: int, batch: int, resize: Any) -> str | None:
+    for size in (batch, *(entry[2] for entry in resize)):
+        if not _divides(group, size):
+            return f": the batch size {size} is not divisible by group_size={group}"
+    return None
+
+
+def _loss_groups(group: int, batch: int, loss: str) -> str | None:
+    if loss != "weighted" or _divides(group, batch):
+        return None
+    return f": batch_size={batch} is not divisible by loss.weighted.group_size={group}"
+
+
+def _resize_steps(resize: Any) -> str | None:
+    steps = [entry[0] for entry in resize]
+    return None if steps == sorted(set(steps)) else f": the steps of resize must rise: {steps}"
+
+
+def _same_batch(resize: Any, batch: int, loss: str, order: str) -> str | None:
+    if all(entry[2] == batch for entry in resize):
+        return None
+    if loss == "weighted":
+        return (
+            ": loss.name='weighted' counts the classes of every group from step to step, so the "
+            "batch size in config.resize must stay the same"
+        )
+    if order == "streams":
+        return (
+            ": data.order='streams' cuts the data set into batch_size / group_size streams, so "
+            "the batch size in config.resize must stay the same"
+        )
+    return None
+
+
+def _mixing(group: int, batch: int, mixup: float, cutmix: float) -> str | None:
+    if (group or batch) > 1 or not (mixup or cutmix):
+        return None
+    name = "group_size=1" if group == 1 else "a batch of 1"
+    return f": mixup and cutmix mix images of a group, and {name} has no second"
+
+
+def _widths(widths: Any, sizes: Any) -> str | None:
+    if len(widths) != len(sizes):
+        return f": {len(sizes)} stage_sizes but {len(widths)} stage_widths"
+    if any(width % 4 for width in widths):
+        return ": give multiples of 4: the inner convolutions have a quarter"
+    return None
+
+
+def _cosine(warmup: int, total: int, name: str) -> str | None:
+    if name != "cosine" or warmup < total:
+        return None
+    return f": the warm-up must be shorter than schedule.cosine.total_steps={total}"
+
+
+def _pretraining(warmup: int, total: int, name: str) -> str | None:
+    if name != "pretraining" or not total or warmup < total:
+        return None
+    return f": the warm-up must be shorter than total_steps={total}"
+
+
+def _no_steps(total: int, init_from: str) -> str | None:
+    if total or init_from:
+        return None
+    return ": give 1 or more; 0 only evaluates the weights of init_from, which is empty"
+
+
+RELATIONS = (
+    Relation(("group_size", "batch_size", "resize"), _group_size),
+    Relation(("loss.weighted.group_size", "batch_size", "loss.name"), _loss_groups),
+    Relation(("resize",), _resize_steps),
+    Relation(("resize", "batch_size", "loss.name", "data.order"), _same_batch),
+    Relation(("group_size", "batch_size", "augmentation.mixup", "augmentation.cutmix"), _mixing),
+    Relation(("model.stage_widths", "model.stage_sizes"), _widths),
+    Relation(
+        ("schedule.cosine.warmup_steps", "schedule.cosine.total_steps", "schedule.name"), _cosine
+    ),
+    Relation(("schedule.pretraining.warmup_steps", "total_steps", "schedule.name"), _pretraining),
+    Relation(("total_steps", "init_from"), _no_steps),
+)

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What one value may be: each rule judges a value, says what is allowed, and resolves it.
+
+A rule stands for the type of a setting and for its range: True is no number, and "3" is none.
+"""
+
+import difflib
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_SLACK = 1e-6  # of a step: 110_000 / 257_955 * 257_955 may end a little above 110,000
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no bool."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """The end of a message, "; did you mean 'x'?", or nothing where none of the names is near."""
+    found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Allows everything."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value may be used."""
+        return True
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, to follow "give"."""
+        return "a value"
+
+    def problem(self, value: Any) -> str | None:
+        """What follows "name=value" in the error, or None for a value that may be used."""
+        return None if self.allows(value) else f": give {self.allowed}"
+
+    def resolve(self, value: Any, total_steps: int) -> Any:
+        """The value that the program uses in a run of so many steps."""
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Rule):
+    """True or False.
+
+    Attributes:
+        none: what None means; "": it is not allowed.
+    """
+
+    none: str = ""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, bool) or (value is None and bool(self.none))
+
+    @property
+    def allowed(self) -> str:
+        return f"True, False or None ({self.none})" if self.none else "True or False"
+
+
+@dataclass(frozen=True)
+class Text(Rule):
+    """A string."""
+
+    may_be_empty: bool = True
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and (self.may_be_empty or bool(value))
+
+    @property
+    def allowed(self) -> str:
+        return "a text" if self.may_be_empty else "a text that is not empty"
+
+
+@dataclass(frozen=True)
+class PathText(Text):
+    """A path or URL; whether something is there is judged by `missing`.
+
+    Attributes:
+        must_exist: whether it is read, not written.
+        advice: what to do where nothing is there.
+    """
+
+    must_exist: bool = True
+    advice: str = ""
+
+    @property
+    def allowed(self) -> str:
+        return "a path" + (" or ''" if self.may_be_empty else "")
+
+    def missing(self, value: str) -> str | None:
+        """The problem where a local path leads nowhere; what a URL names is not asked here."""
+        if not self.must_exist or not value or "://" in value:
+            return None
+        if os.path.lexists(Path(value).expanduser()):
+            return None
+        return f": there is nothing at this path{self.advice and ': '}{self.advice}"
+
+
+@dataclass(frozen=True)
+class Choice(Rule):
+    """One of some names."""
+
+    names: Sequence[str]
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.names
+
+    @property
+    def allowed(self) -> str:
+        return "one of " + ", ".join(name or "''" for name in self.names)
+
+    def problem(self, value: Any) -> str | None:
+        if self.allows(value):
+            return None
+        names = [name or "''" for name in self.names]
+        return f" is none of {', '.join(names)}{nearest(value, self.names)}"
+
+
+@dataclass(frozen=True)
+class Whole(Rule):
+    """A whole number.
+
+    Attributes:
+        minimum: the least.
+        maximum: the most.
+        zero: what 0 means, where that is not a quantity.
+    """
+
+    minimum: int = 0
+    maximum: int | None = None
+    zero: str = ""
+
+    def allows(self, value: Any) -> bool:
+        return (
+            is_whole(value)
+            and value >= self.minimum
+            and (self.maximum is None or value <= self.maximum)
+        )
+
+    @property
+    def allowed(self) -> str:
+        least = f"{self.minimum}{self.zero and f' ({self.zero})'}"
+        most = "or more" if self.maximum is None else f"to {self.maximum}"
+        return f"a whole number, {least} {most}"
+
+
+@dataclass(frozen=True)
+class Number(Rule):
+    """A finite number.
+
+    Attributes:
+        minimum: the least, itself allowed unless `above`.
+        maximum: the most, itself allowed unless `below`.
+        above: whether the number must lie above the minimum.
+        below: whether it must lie below the maximum.
+    """
+
+    minimum: float = 0.0
+    maximum: float | None = None
+    above: bool = False
+    below: bool = False
+
+    def allows(self, value: Any) -> bool:
+        if not is_number(value):
+            return False
+        enough = value > self.minimum if self.above else value >= self.minimum
+        if self.maximum is None:
+            return enough
+        return enough and (value < self.maximum if self.below else value <= self.maximum)
+
+    @property
+    def allowed(self) -> str:
+        least = f"above {self.minimum:g}" if self.above else f"{self.minimum:g} or more"
+        if self.maximum is None:
+            return f"a number, {least}"
+        return f"a number, {least} and {'below' if self.below else 'at most'} {self.maximum:g}"
+
+
+@dataclass(frozen=True)
+class Steps(Rule):
+    """A number of steps, or a fraction of total_steps strictly between 0 and 1.
+
+    Attributes:
+        zero: what 0 means; "": it is not allowed.
+        zero_is_all: 0 resolves to total_steps.
+        round_down: a fraction of a step is dropped, and may leave 0; else it is a whole step more.
+    """
+
+    zero: str = ""
+    zero_is_all: bool = False
+    round_down: bool = False
+
+    def allows(self, value: Any) -> bool:
+        if not is_number(value) or value < 0:
+            return False
+        if value == 0:
+            return bool(self.zero)
+        return value < 1 or value == int(value)
+
+    @property
+    def allowed(self) -> str:
+        least = f"0 ({self.zero})" if self.zero else "1"
+        return (
+            f"a whole number of steps, {least} or more, or a fraction of total_steps between 0 and "
+            "1, such as 0.1"
+        )
+
+    def resolve(self, value: float, total_steps: int) -> int:
+        if not value and self.zero_is_all:
+            return max(1, total_steps)
+        if 0 < value < 1:
+            steps = value * total_steps
+            return int(steps + _SLACK) if self.round_down else max(1, math.ceil(steps - _SLACK))
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Pair(Rule):
+    """Two numbers, the smaller one first.
+
+    Attributes:
+        each: what each may be.
+        example: how one is spelt.
+    """
+
+    each: Number
+    example: str
+
+    def allows(self, value: Any) -> bool:
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == 2
+            and all(map(self.each.allows, value))
+            and value[0] <= value[1]
+        )
+
+    @property
+    def allowed(self) -> str:
+        one = self.each.allowed.removeprefix("a number, ")
+        return f"two numbers, each {one}, the smaller first, spelt {self.example}"
+
+
+@dataclass(frozen=True)
+class Several(Rule):
+    """A tuple of values.
+
+    Attributes:
+        each: what each may be.
+        example: how a tuple is spelt.
+        minimum: how many there must be.
+        repeats: whether a value may come twice.
+    """
+
+    each: Rule
+    example: str
+    minimum: int = 0
+    repeats: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        spelt = f", spelt {self.example}"
+        if not isinstance(value, tuple | list):
+            return f": give a tuple{spelt}"
+        if len(value) < self.minimum:
+            return f": give {self.minimum} or more{spelt}; each is {self.each.allowed}"
+        for item in value:
+            if told := self.each.problem(item):
+                return f" has {item!r}, which{told.replace(': give', ' is not')}{spelt}"
+        if not self.repeats and len(set(value)) < len(value):
+            return f": give each value once{spelt}"
+        return None
+
+    def allows(self, value: Any) -> bool:
+        return self.problem(value) is None
+
+
+@dataclass(frozen=True)
+class Records(Rule):
+    """A tuple of tuples, each with the same parts.
+
+    Attributes:
+        parts: names and rules of the parts of one.
+        example: how a tuple of them is spelt.
+    """
+
+    parts: dict[str, Rule] = field(hash=False)
+    example: str
+
+    def _is_record(self, value: Any) -> bool:
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == len(self.parts)
+            and all(
+                rule.allows(part) for rule, part in zip(self.parts.values(), value, strict=True)
+            )
+        )
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, tuple | list) and all(map(self._is_record, value))
+
+    @property
+    def allowed(self) -> str:
+        parts = "; ".join(f"{name} is {rule.allowed}" for name, rule in self.parts.items())
+        return f"({', '.join(self.parts)}) tuples in a tuple, spelt {self.example}: {parts}"
+
+    def resolve(self, value: Any, total_steps: int) -> Any:
+        rules = list(self.parts.values())
+        return tuple(
+            tuple(rule.resolve(part, total_steps) for rule, part in zip(rules, record, strict=True))
+            for record in value
+        )
