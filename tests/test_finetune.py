@@ -173,7 +173,7 @@ def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
         ({"optimizer.learning_rate_factors": (("head/*", 0.0),)}, "factor is a number, above 0"),
         ({"optimizer.learning_rate_factors": ("head/*",)}, r"give \(pattern, factor\) tuples"),
         ({"resize": ((4, 48),)}, "from step, image size, batch size"),
-        ({"resize": ((4, 48, 20),)}, "20 is not divisible by 8 devices"),
+        ({"resize": ((4, 48, 20),), "group_size": 4}, "20 is not divisible by 8 devices"),
         ({"resize": ((4, 48, 24),), "group_size": 16}, "24 is not divisible by group_size=16"),
         ({"resize": ((4, 48, 32),), "loss.name": "weighted"}, "batch size in config.resize must"),
         ({"augmentation.rand_augment": 2, "augmentation.magnitude": 11.0}, "at most 10"),

@@ -206,7 +206,7 @@ EVALUATE: Table = {
         batch_size=_POSITIVE,
         threshold=_FACTOR,
     ),
-    "loss": Choice(("", *LOSSES)),
+    "loss": Choice((*LOSSES, "")),
     "dtype": Choice(DTYPES),
     **_section("input", num_threads=_POSITIVE, max_bad_pictures=Whole(0, zero="none")),
 }
@@ -228,9 +228,9 @@ _IMAGES = {
 CLASSIFY: Table = {
     **_IMAGES,
     "dictionary": PathText(),
-    "loss": Choice(("", *LOSSES)),
+    "loss": Choice((*LOSSES, "")),
     "output": PathText(must_exist=False),
-    "format": Choice(("", "jsonl", "csv", "parquet", "label_pred")),
+    "format": Choice(("jsonl", "csv", "parquet", "label_pred", "")),
     "top_k": Whole(0, zero="no bound"),
     "threshold": _SHARE,
     "thresholds": PathText(),

@@ -185,5 +185,5 @@ def test_the_names_of_the_tables_are_those_of_the_program():
     }
     for name, names in choices.items():
         assert tables.TRAIN[name].names == names
-    assert tables.CLASSIFY["format"].names == ("", *tag_files.ENDINGS)
+    assert tables.CLASSIFY["format"].names == (*tag_files.ENDINGS, "")
     assert tables.EXPORT["format"].names == feature_files.FORMATS
