@@ -4,6 +4,7 @@
 It reads no data; `step_program.py` compiles the same steps without running them.
 """
 
+import concurrent.futures
 import functools
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from mlimages_jax.data import augment
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.plan import compiled, layers
 from mlimages_jax.state import TrainState, abstract_state, create_state
+from peers import step_ideas
 from peers.serve import Values, arguments, serve
 
 NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
@@ -113,10 +115,17 @@ class Variant:
         self.compiled = jitted.lower(self.state, batch).compile()
         self.compile_seconds = time.perf_counter() - start
         self.memory = compiled.program_bytes(self.compiled)
-        self.seconds(1)
+        self._warm = False
 
     def seconds(self, steps: int) -> float:
-        """Runs so many steps and waits for the last."""
+        """Runs so many steps and waits for the last.
+
+        The first time another one runs before, uncounted. Until then the variant holds its state
+        and nothing else: several processes may share a device while they compile.
+        """
+        if not self._warm:
+            self._warm = True
+            self.seconds(1)
         state: TrainState = self.state
         start = time.perf_counter()
         for _ in range(steps):
@@ -138,27 +147,28 @@ def main() -> None:
     }
     given |= resolved
     given["group_size"] = min(given["group_size"], given["batch"])
+    step_ideas.adopt(given.get("ideas", []))
     model = ResNet(
         given["classes"],
         stage_sizes=STAGE_SIZES[given["depth"]],
         group_size=given["group_size"],
         dtype=jnp.dtype(given["dtype"]),
+        remat=given.get("remat", False),
     )
     batch = random_batch(**{name: given[name] for name in ("batch", "size", "classes")})
     optimizer = make_optimizer(model, given["size"])
     groups = given["batch"] // given["group_size"]
     initial = initial_state(model, optimizer, size=given["size"], groups=groups)
-    variants = {
-        name: Variant(
-            name,
-            group_size=given["group_size"],
-            initial=initial,
-            batch=batch,
-            model=model,
-            optimizer=optimizer,
-        )
-        for name in given["variants"]
-    }
+    make = functools.partial(
+        Variant,
+        group_size=given["group_size"],
+        initial=initial,
+        batch=batch,
+        model=model,
+        optimizer=optimizer,
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # the compiler releases Python's lock
+        variants = dict(zip(given["variants"], pool.map(make, given["variants"]), strict=True))
 
     def answer(name: str) -> Values:
         seconds = variants[name].seconds(given["steps"])

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
 
 
 class GroupBatchNorm(nn.Module):
@@ -80,7 +80,29 @@ def in_groups(x: Array, group_size: int | None) -> Array:
 
 
 def _moments(groups: Array) -> tuple[Array, Array]:
-    """Mean and biased variance [G, C] of [G, n, H, W, C], in float32."""
+    """Mean and biased variance [G, C] of [G, n, H, W, C], in float32.
+
+    CUDA takes the form that reads the activations once: a step of ResNet-101 on an H200 was 6.6%
+    faster (docs/benchmarks/accelerators.md). On CPUs and TPUs it gained nothing.
+    """
+    return lax.platform_dependent(groups, cuda=one_pass_moments, default=two_pass_moments)
+
+
+def two_pass_moments(groups: Array) -> tuple[Array, Array]:
+    """The definition: the mean first, then the mean square of the distances to it."""
     x = groups.astype(jnp.float32)
     mean = x.mean((1, 2, 3))
     return mean, jnp.square(x - mean[:, None, None, None]).mean((1, 2, 3))
+
+
+def one_pass_moments(groups: Array) -> tuple[Array, Array]:
+    """The same from two sums that XLA makes in one pass.
+
+    Each channel is shifted by its first value: E[x^2] - E[x]^2 of unshifted numbers would lose all
+    digits where the mean is large beside the deviation.
+    """
+    shift = lax.stop_gradient(groups[:, :1, :1, :1].astype(jnp.float32))
+    x = groups.astype(jnp.float32) - shift
+    mean, square = x.mean((1, 2, 3)), jnp.square(x).mean((1, 2, 3))
+    # Rounding may leave a channel of equal values a variance just below zero.
+    return mean + shift[:, 0, 0, 0], jnp.maximum(square - jnp.square(mean), 0.0)

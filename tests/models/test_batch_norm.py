@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax.models.batch_norm import GroupBatchNorm
+from mlimages_jax.models.batch_norm import GroupBatchNorm, one_pass_moments, two_pass_moments
 
 
 def _apply(x, **kwargs):
@@ -52,3 +52,30 @@ def test_inference_uses_the_running_averages():
 def test_a_group_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(ValueError, match="batch of 6 is not divisible by group_size=4"):
         _apply(jnp.zeros((6, 1, 1, 1)), group_size=4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_statistics_of_one_pass_equal_those_of_two(offset):
+    """Also where the mean is a thousand deviations: unshifted squares would lose all digits."""
+    x = np.random.default_rng(0).normal(offset, 1.0, (2, 8, 5, 5, 3)).astype(np.float32)
+    exact = x.astype(np.float64)
+    for moments in (one_pass_moments, two_pass_moments):
+        mean, var = moments(jnp.asarray(x))
+        np.testing.assert_allclose(mean, exact.mean((1, 2, 3)), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(var, exact.var((1, 2, 3)), rtol=1e-4)
+
+
+def test_gradients_of_one_pass_equal_those_of_two():
+    x = jax.random.normal(jax.random.key(2), (2, 4, 3, 3, 5)) + 3
+
+    def weighted(x, moments):
+        mean, var = moments(x)
+        return (jnp.sin(mean) * jnp.sqrt(var)).sum()
+
+    one, two = (jax.grad(weighted)(x, moments) for moments in (one_pass_moments, two_pass_moments))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_equal_values_have_no_negative_variance():
+    _, var = one_pass_moments(jnp.full((1, 32, 7, 7, 4), 0.1, jnp.bfloat16))
+    np.testing.assert_array_equal(var, 0)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whole trainings by `mlimages_jax.main`: what reaches the device, and what a save costs.
+
+`quickstart` draws, trains and evaluates; `pretraining` reads a generated set of JPEG files through
+the real pipeline into the full network; `from_a_cpu` begins on this machine's CPU and continues on
+the device.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peers.generated_set import write_set
+from peers.process import BENCHMARKS
+
+from accelerator_sections import ENVIRONMENT, Section, Settings, table
+
+REPOSITORY = BENCHMARKS.parent
+SHARDS, RECORDS_OF_SHARD = 32, 128  # 4,096 images of 320 x 427, some 180 MB
+
+
+def quickstart(_: Settings) -> Iterator[Section]:
+    """The README's first command, as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder) / "quickstart"
+        seconds = train("quickstart.py", workdir)
+        rows = metrics(workdir)
+        parts = goodput(workdir)
+    last = {name: value for row in rows for name, value in row.items()}
+    values = {"seconds": seconds, "mAP": last.get("val/mAP"), "goodput": parts}
+    values |= _rates(rows)
+    yield Section(_as_table("quickstart", values), values)
+
+
+def pretraining(settings: Settings) -> Iterator[Section]:
+    """configs/pretrain.py with one device's batch, from a disk, with saves on the way."""
+    steps = 10 * settings.steps
+    options = [
+        "--config.log_every=10", f"--config.total_steps={steps}", "--config.evaluate_every=0",
+        f"--config.checkpoint.every={max(steps // 3, 1)}", f"--config.batch_size={settings.batch}",
+        f"--config.image_size={settings.size}", f"--config.model.dtype={settings.dtype}",
+        f"--config.evaluation.batch_size={settings.batch}",
+        f"--config.group_size={min(32, settings.batch)}",
+        f"--config.input.num_threads={os.cpu_count()}",
+    ]  # fmt: skip
+    if settings.depth == 50:
+        options.append("--config.model.stage_sizes=(3,4,6,3)")
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_set(
+            Path(folder) / "set", classes=settings.classes, shards=SHARDS,
+            records=RECORDS_OF_SHARD, pictures=True,
+        )  # fmt: skip
+        workdir = Path(folder) / "W"
+        seconds = train("pretrain.py:released", workdir, f"--config.data.folder={data}", *options)
+        rows, parts = metrics(workdir), goodput(workdir)
+    values = {"seconds": seconds, "goodput": parts} | _rates(rows)
+    yield Section(_as_table("pretraining", values), values)
+
+
+def from_a_cpu(_: Settings) -> Iterator[Section]:
+    """Some steps on the CPU, the rest on the device, against all on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = Path(folder) / "cpu", Path(folder) / "both"
+        short = ["--config.log_every=1", "--config.evaluate_every=0"]
+        on_cpu = {"JAX_PLATFORMS": "cpu"}
+        train("quickstart.py", first, "--config.total_steps=12", *short, environment=on_cpu)
+        shutil.copytree(first / "data", second / "data")
+        train("quickstart.py", second, "--config.total_steps=8", *short, environment=on_cpu)
+        train("quickstart.py", second, "--config.total_steps=12", *short)
+        losses = [
+            {row["step"]: row["training/loss"] for row in metrics(path) if "training/loss" in row}
+            for path in (first, second)
+        ]
+    differences = [abs(losses[1][step] / losses[0][step] - 1) for step in range(9, 13)]
+    values = {"largest relative difference of the loss, steps 9 to 12": max(differences)}
+    yield Section(
+        table(["begun on the CPU", ""], [[k, f"{v:.1e}"] for k, v in values.items()]), values
+    )
+
+
+def train(
+    config: str, workdir: Path, *options: str, environment: dict[str, str] | None = None
+) -> float:
+    """Runs `mlimages_jax.main`; returns its seconds.
+
+    Raises:
+        RuntimeError: with the end of its log.
+    """
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "mlimages_jax.main", f"--config=configs/{config}",
+            f"--workdir={workdir}", *options,
+        ],
+        cwd=REPOSITORY,
+        env=os.environ | ENVIRONMENT | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    if ended.returncode:
+        raise RuntimeError("\n".join(ended.stdout.splitlines()[-15:]))
+    return time.perf_counter() - start
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def goodput(workdir: Path) -> dict[str, float]:
+    """Seconds by category of the last run."""
+    return json.loads((workdir / "goodput.jsonl").read_text().splitlines()[-1])["seconds"]
+
+
+def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the second half of the log, past the first steps: medians."""
+    found = {}
+    for name in ("images_per_second", "input_wait"):
+        series = [row[f"training/{name}"] for row in rows if f"training/{name}" in row]
+        late = sorted(series[len(series) // 2 :])
+        found[name] = late[len(late) // 2]
+    return found
+
+
+def _as_table(name: str, values: dict[str, Any]) -> str:
+    flat = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    flat |= {f"{key}, s": value for key, value in values["goodput"].items()}
+    rows = [[key, "-" if value is None else f"{value:.4g}"] for key, value in flat.items()]
+    return table([name, ""], rows)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Other ways to compute the same training step, to be measured before any of them is adopted.
+
+An idea replaces a function of the model for the life of the process; `accelerator.py` times the
+step with and without it. What wins on an accelerator moves into the model, what loses stays here as
+the record of what was tried.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from mlimages_jax.models import batch_norm, resnet
+
+POSITIONS = (1, 2, 3)  # the axes of [G, n, H, W, C] that a statistic is taken over
+EXPAND = (slice(None), None, None, None)  # [G, C] -> [G, 1, 1, 1, C]
+
+
+@jax.custom_vjp
+def _standardise(groups: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """(x - mean) / deviation in float32, with the mean and the variance [G, C]."""
+    mean, var = batch_norm.one_pass_moments(groups)
+    return (
+        (groups.astype(jnp.float32) - mean[EXPAND]) * lax.rsqrt(var + epsilon)[EXPAND],
+        mean,
+        var,
+    )
+
+
+def _standardise_forward(groups: Array, epsilon: float) -> Any:
+    out = _standardise(groups, epsilon)
+    return out, (groups, out[1], lax.rsqrt(out[2] + epsilon))
+
+
+def _standardise_backward(saved: Any, gradients: Any) -> tuple[Array, None]:
+    """The gradient (dy - mean(dy) - y mean(dy y)) / deviation: two sums, then one pass."""
+    groups, mean, scale = saved
+    dy = gradients[0]
+    y = (groups.astype(jnp.float32) - mean[EXPAND]) * scale[EXPAND]
+    first, second = dy.mean(POSITIONS), (dy * y).mean(POSITIONS)
+    dx = (dy - first[EXPAND] - y * second[EXPAND]) * scale[EXPAND]
+    return dx.astype(groups.dtype), None
+
+
+_standardise.defvjp(_standardise_forward, _standardise_backward)
+
+
+class OwnBackwardNorm(batch_norm.GroupBatchNorm):
+    """GroupBatchNorm with the textbook gradient written out."""
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """As the parent's; nothing but training differs."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones_init(), channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if not train:
+            return self._normalise(x, running_mean.value, running_var.value, scale, bias)
+        groups = batch_norm.in_groups(x, self.group_size)
+        y, mean, var = _standardise(groups, self.epsilon)
+        if not self.is_initializing():
+            count = groups[0, ..., 0].size
+            running_mean.value = self._moved(running_mean.value, mean.mean(0))
+            unbiased = var * (count / max(count - 1, 1))
+            running_var.value = self._moved(running_var.value, unbiased.mean(0))
+        return (y * scale + bias).reshape(x.shape).astype(self.dtype)
+
+
+def stem_by_blocks(
+    x: Array, kernel: Array, strides: Sequence[int], padding: Any, **settings: Any
+) -> Array:
+    """A 7x7 convolution of stride 2 on 3 channels as a 4x4 one on blocks of 2x2x3 = 12 channels.
+
+    Output i reads pixels 2 i - 3 to 2 i + 3. With a zero row before the kernel these are the four
+    blocks of two from block i - 2 to block i + 1.
+    """
+    del strides, padding
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    blocks = blocks.reshape(batch, height // 2, width // 2, 4 * channels)
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(4, 4, 4 * channels, -1)
+    return lax.conv_general_dilated(blocks, kernel, (1, 1), [(2, 1), (2, 1)], **settings)
+
+
+def _two_pass() -> None:
+    batch_norm._moments = batch_norm.two_pass_moments
+
+
+def _own_backward() -> None:
+    resnet.GroupBatchNorm = OwnBackwardNorm  # type: ignore[misc]
+
+
+def _products() -> None:
+    def product(x: Array, kernel: Array, strides: Any, padding: Any, **_: Any) -> Array:
+        del padding
+        return resnet.matrix_product(x, kernel, strides)
+
+    resnet._one_by_one = product
+
+
+def _stem() -> None:
+    convolution = nn.Conv
+
+    def conv(width: int, kernel_size: tuple[int, int], **settings: Any) -> Any:
+        if kernel_size == (7, 7):
+            settings["conv_general_dilated"] = stem_by_blocks
+        return convolution(width, kernel_size, **settings)
+
+    nn.Conv = conv  # type: ignore[misc,assignment]
+
+
+IDEAS: dict[str, Callable[[], None]] = {
+    "two-pass statistics": _two_pass,
+    "own BatchNorm backward": _own_backward,
+    "1x1 as matrix products": _products,
+    "stem by blocks": _stem,
+}
+
+
+def adopt(names: list[str]) -> None:
+    """Puts ideas in force for this process; call before a model is made."""
+    for name in names:
+        IDEAS[name]()
