@@ -51,6 +51,7 @@ class Form(NamedTuple):
 
 
 SCRIPTS = {
+    "accelerator": Form(("--quick --budget 60 --sections ceilings",), peers=("torch", "timm")),
     "builders": Form(("--count 200 --rounds 1",)),
     "checkpoints": Form(("--quick",)),
     "cooccurrence": Form(
