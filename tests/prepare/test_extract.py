@@ -273,9 +273,7 @@ def test_many_internal_errors_end_it(tmp_path, monkeypatch):
         raise RuntimeError("always")
 
     monkeypatch.setattr(extraction, "store", broken)
-    with pytest.raises(
-        PrepareError, match=r"100 of them in a row, the last one n1/99\.JPEG: Runt"
-    ):
+    with pytest.raises(PrepareError, match=r"100 of them in a row, the last one n1/99\.JPEG: Runt"):
         extract((archive,), everything=True, output=tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 100
 

@@ -89,13 +89,7 @@ def download(
     try:
         part = Shard.parse(shard)
         maps = [AddressMap.parse(text) for text in address_map]
-    except ValueError as error:
-        raise PrepareError(str(error)) from error
-    job = DownloadJob(
-        lists=lists,
-        output=output,
-        shard=part,
-        fetcher=Fetcher(
+        fetcher = Fetcher(
             limits=Limits(timeout=timeout, max_bytes=max_bytes, max_redirects=max_redirects),
             connections=connections,
             user_agent=user_agent,
@@ -103,7 +97,14 @@ def download(
             maps=maps,
             allow_private=allow_private,
             ignore_robots_tag=ignore_robots_tag,
-        ),
+        )
+    except ValueError as error:
+        raise PrepareError(str(error)) from error
+    job = DownloadJob(
+        lists=lists,
+        output=output,
+        shard=part,
+        fetcher=fetcher,
         connections=connections,
         per_host=connections_per_host,
         patience=Patience(retries=retries, max_wait=max_wait, give_up_after=give_up_after),

@@ -93,6 +93,9 @@ class Fetcher:
         maps: hosts that others answer for; these may have private addresses, as the proxy may.
         allow_private: also ask other addresses that are not public.
         ignore_robots_tag: also take what its owner keeps out of sets, see `robots_tag`.
+
+    Raises:
+        BadUrlError: of the proxy.
     """
 
     def __init__(
@@ -109,13 +112,13 @@ class Fetcher:
         self._limits = limits
         self._connections = connections
         self._user_agent = user_agent
-        self._proxy = proxy
+        self._proxy = None if proxy is None else web_urls.parse_url(proxy)
         self._maps = maps
         self._allow_private = allow_private
         self._robots = None if ignore_robots_tag else robots_tag.names_of(user_agent)
 
     async def __aenter__(self) -> "Fetcher":
-        named = [base for _, base in self._maps] + ([URL(self._proxy)] if self._proxy else [])
+        named = [base for _, base in self._maps] + ([self._proxy] if self._proxy else [])
         exempt = [url.host or "" for url in named]
         guard = None if self._allow_private else addresses.PublicResolver(exempt=exempt)
         timeout = self._limits.timeout
