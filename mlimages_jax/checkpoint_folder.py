@@ -9,8 +9,14 @@ from etils import epath
 
 from mlimages_jax import distributed
 from mlimages_jax.remote_files import is_remote
-from mlimages_jax.saved_step import is_checkpoint, structural_problem
+from mlimages_jax.saved_step import (
+    VanishedCheckpointError,
+    is_checkpoint,
+    structural_problem,
+    vanished,
+)
 
+FOLDER = "checkpoints"  # of a workdir
 _ASIDE = ".damaged"  # what is behind the number of a step that was set aside
 
 
@@ -26,11 +32,11 @@ def find(path: epath.PathLike) -> list[epath.Path]:
         path: a step, a checkpoint folder or a workdir; may not exist yet.
     """
     path = absolute(path)
-    for folder in (path / "checkpoints", path):
+    for folder in (path / FOLDER, path):
         if steps := steps_in(folder):
             return [folder / str(step) for step in sorted(steps)]
     with contextlib.suppress(ValueError):  # last, since a workdir may have a number as its name
-        if path.name.isdigit() and is_checkpoint(path):
+        if _is_step(path.name) and (is_checkpoint(path) or _lies_among_steps(path)):
             return [path]
     return []
 
@@ -42,10 +48,12 @@ def resolve(path: epath.PathLike) -> epath.Path:
         FileNotFoundError: when it names no finished checkpoint.
     """
     folders = find(path)
+    path = absolute(path)
+    if not folders and _is_step(path.name) and path.parent.name == FOLDER and path.parent.exists():
+        raise VanishedCheckpointError(vanished(path))
     if not folders:
         raise FileNotFoundError(
-            f"{absolute(path)} holds no checkpoint: give a workdir, its checkpoints folder, or "
-            "one step of it"
+            f"{path} holds no checkpoint: give a workdir, its checkpoints folder, or one step of it"
         )
     return folders[-1]
 
@@ -103,6 +111,11 @@ def steps_in(folder: epath.Path) -> list[int]:
         return []
     numbered = (child for child in folder.iterdir() if _is_step(child.name))
     return [int(child.name) for child in numbered if _is_finished(child)]
+
+
+def _lies_among_steps(path: epath.Path) -> bool:
+    """Whether only damage can be why Orbax does not know a step."""
+    return path.parent.name == FOLDER and path.exists()
 
 
 def _is_step(name: str) -> bool:

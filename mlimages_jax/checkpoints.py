@@ -250,10 +250,10 @@ def load(path: epath.PathLike) -> dict[str, Any]:
     Raises:
         FileNotFoundError: when there is no checkpoint.
     """
-    saved = SavedStep(resolve(path))
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def read() -> tuple[Any, Any]:
+        saved = SavedStep(resolve(path))
         like = like_saved(saved.tree, alone)
         return saved.arrays(like), like
 
@@ -286,9 +286,9 @@ def load_weights(
     Raises:
         FileNotFoundError: when there is no checkpoint.
     """
-    saved = SavedStep(resolve(path))
 
     def read() -> tuple[Any, Any]:
+        saved = SavedStep(resolve(path))
         tree, prefix = _weights_in(saved.tree, averaged=averaged)
         like = like_saved(tree, place)
         return saved.arrays(like, prefix=prefix), like
@@ -313,9 +313,9 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
         FileNotFoundError: when there is no checkpoint.
         CheckpointMismatchError: lists the leaves that differ.
     """
-    saved = SavedStep(resolve(path))
 
     def read() -> tuple[Any, Any]:
+        saved = SavedStep(resolve(path))
         wanted = like.weights
         tree, prefix = _weights_in(saved.tree, averaged=True)
         if not _same_head(tree["params"], wanted["params"]):

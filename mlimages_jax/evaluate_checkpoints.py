@@ -4,6 +4,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from mlimages_jax import (
     preemption,
     published,
     saved_model,
+    saved_step,
     sharding,
     workdir_lock,
 )
@@ -36,6 +38,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
 from mlimages_jax.remote_files import append_line, read_json_lines, write_text
+from mlimages_jax.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.settings import checked
 from mlimages_jax.weights_digest import weights_digest
 
@@ -66,6 +69,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
 
     Raises:
         FileNotFoundError: no checkpoint, or no data set.
+        DamagedCheckpointError: a checkpoint is damaged; after all others were evaluated.
         ConfigError: the checkpoint does not fit the set, or a value cannot be.
         DataSetError: the set lacks the split.
         TooManyBadPicturesError: over `config.input.max_bad_pictures`.
@@ -88,9 +92,17 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
     rows = list(read_json_lines(results))
     writer = MetricsWriter(workdir, start_step=None)
     shown: list[Row] = []
+    damaged: list[str] = []
     for folder in _checkpoints(config):
-        views = _as_trained(views, config, folder, data)
-        subject = _load(config, folder, data)
+        try:
+            views = _as_trained(views, config, folder, data)
+            subject = _load(config, folder, data)
+        except (DamagedCheckpointError, VanishedCheckpointError) as error:
+            if config.which == "latest":
+                raise
+            logging.warning("not evaluated: %s", error)
+            damaged += [str(error)] if isinstance(error, DamagedCheckpointError) else []
+            continue
         where = {"checkpoint": str(folder), "data": str(config.data.folder)}
         for view in views:
             key = _key(config, subject, view) | of_data
@@ -110,10 +122,14 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
                 append_line(results, json.dumps(row))
             logging.info("step %d  %s: %s", subject.step, name, _line(values))
     writer.close()
-    table = _tables(config, data, shown)
+    table = "\n".join(
+        [_tables(config, data, shown), *(f"not evaluated: {line}" for line in damaged)]
+    )
     if jax.process_index() == 0:
         write_text(workdir / "results.txt", table + "\n")
         print(table)
+    if damaged:
+        raise DamagedCheckpointError(f"not all checkpoints were evaluated: {'; '.join(damaged)}")
     return shown
 
 
@@ -155,7 +171,7 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
         folder = _agreed(fresh[0])
         done.add(folder)
         yield folder
-        if int(folder.name) >= checkpoints.config_of(folder).get("total_steps", float("inf")):
+        if int(folder.name) >= _total_steps(folder):
             return
         deadline = time.monotonic() + 60 * config.wait_minutes
     logging.warning(
@@ -164,6 +180,19 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
     )  # fmt: skip
     if not done:
         checkpoints.resolve(config.checkpoint)
+
+
+def _total_steps(folder: epath.Path) -> float:
+    """Where the training of a checkpoint ends; without end, if it was deleted meanwhile."""
+    try:
+        return float(_config_of(folder).get("total_steps", math.inf))
+    except (DamagedCheckpointError, VanishedCheckpointError):
+        return math.inf
+
+
+def _config_of(folder: epath.Path) -> dict[str, Any]:
+    """As `checkpoints.config_of`; all processes raise the same."""
+    return saved_step.agreed(lambda: checkpoints.config_of(folder))
 
 
 def _agreed(folder: epath.Path) -> epath.Path:
@@ -216,7 +245,7 @@ def _as_trained(
     views: list[EvaluationView], config: ConfigDict, folder: epath.Path, data: DataSet
 ) -> list[EvaluationView]:
     """The views with images turned upright, or not, as the checkpoint was trained."""
-    trained = checkpoints.config_of(folder)
+    trained = _config_of(folder)
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
     if data.orientation == "exif" and trained.get("orientation") == "stored":
         logging.warning(
@@ -236,7 +265,7 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
     place = sharding.replicated(sharding.make_mesh())
     weights = checkpoints.load_weights(folder, place, averaged=config.averaged)
     settings = ConfigDict({"loss": {"name": ""}})
-    settings.update(checkpoints.config_of(folder))
+    settings.update(_config_of(folder))
     if config.loss:
         settings.loss.name = config.loss
     if not settings.loss.name:

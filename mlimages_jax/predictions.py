@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a trained model says of pictures, for people: a grid of them with their tags."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
 from mlimages_jax.data.decode import BadPicture
-from mlimages_jax.data.sources import Record, parse_record
+from mlimages_jax.data.sources import (
+    DamagedRecordError,
+    RandomAccess,
+    Record,
+    parse_record,
+    record_at,
+)
 from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.evaluate import Evaluation, Weights, local_rows
 from mlimages_jax.labels.hierarchy import Hierarchy
@@ -40,7 +46,9 @@ def write_grid(
         count: pictures in the grid.
     """
     places = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
-    serialised = [evaluation.records[i] for i in sorted(set(places.tolist()))]
+    serialised = list(_readable(evaluation.records, sorted(set(places.tolist()))))
+    if not serialised:
+        return
     logits = np.concatenate(
         [local_rows(outputs["logits"]) for outputs in evaluation.outputs(weights, serialised)]
     )
@@ -65,6 +73,16 @@ def write_grid(
         )
     if images:
         save_grid(path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags)
+
+
+def _readable(records: RandomAccess, places: Sequence[int]) -> Iterator[bytes]:
+    """Those of the records that are not damaged; the evaluation has counted the others."""
+    for place in places:
+        try:
+            record_at(records, place)
+        except DamagedRecordError:
+            continue
+        yield records[place]
 
 
 def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: int) -> list[int]:

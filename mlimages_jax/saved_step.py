@@ -216,14 +216,19 @@ def _naming(folder: epath.Path) -> Iterator[None]:
         if _passes(_root(error)):
             raise
         if not folder.exists():
-            raise VanishedCheckpointError(
-                f"step {folder.name} of {folder.parent} is not there any more: a training deletes "
-                "its older steps; read the newest, or let it keep more (checkpoint.keep_latest)"
-            ) from error
+            raise VanishedCheckpointError(vanished(folder)) from error
         why = structural_problem(folder) or _why(_root(error))
         raise DamagedCheckpointError(
             f"step {folder.name} of {folder.parent} is damaged: {why}"
         ) from error
+
+
+def vanished(folder: epath.Path) -> str:
+    """What to do about a step that was deleted."""
+    return (
+        f"step {folder.name} of {folder.parent} is not there (any more): a training deletes its "
+        "older steps; read the newest, or let it keep more (checkpoint.keep_latest)"
+    )
 
 
 def _root(error: BaseException) -> BaseException:

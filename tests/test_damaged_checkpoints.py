@@ -217,7 +217,7 @@ def test_a_step_that_went_meanwhile_is_no_damage(workdir, monkeypatch):
     monkeypatch.setattr(
         saved_step.ocp, "load", lambda folder, like: shutil.rmtree(folder) or {}["state"]
     )
-    with pytest.raises(saved_step.VanishedCheckpointError, match=r"48 of .* is not there any"):
+    with pytest.raises(saved_step.VanishedCheckpointError, match=r"step 48 of .* is not there"):
         checkpoints.load(workdir)
 
 

@@ -16,8 +16,9 @@ from mlimages_jax import checkpoints, configure, evaluate, evaluate_checkpoints,
 from mlimages_jax.data import transforms
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState
-from tests import imagenet_shaped, reference, two_processes
+from tests import damage, imagenet_shaped, reference, two_processes
 from tests.small_run import ROOT, load_config, small_config, small_finetuning
 from tfds_builders import shapes
 
@@ -236,6 +237,44 @@ def test_waiting_ends(built, run, tmp_path, monkeypatch):
     changes = {"which": "new", "wait_minutes": 0.01, "poll_seconds": 0.1}
     rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
     assert [row["step"] for row in rows] == [2, 4]
+
+
+def test_the_others_are_evaluated_when_a_checkpoint_is_damaged(built, run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    damage.zero(damage.largest(copy / "checkpoints/4"))
+    config = _config(copy, built, which="all")
+    with pytest.raises(DamagedCheckpointError, match=r"not all .* step 4 of .* is damaged: "):
+        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+    rows = [json.loads(line) for line in (tmp_path / "e/results.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 6]
+    for table in (capsys.readouterr().out, (tmp_path / "e/results.txt").read_text()):
+        assert "not evaluated: step 4 of" in table
+    damage.empty(copy / "checkpoints/6")
+    with pytest.raises(DamagedCheckpointError, match=r"step 6 of .* its folder is empty"):
+        evaluate_checkpoints.evaluate(_config(copy, built), tmp_path / "latest")
+
+
+def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
+    built, run, tmp_path, monkeypatch
+):
+    copy = shutil.copytree(run, tmp_path / "run")
+    folders, found = checkpoints.find(copy), checkpoints.find
+
+    def find(path):  # what is deleted was seen just before
+        return folders if path == str(copy) else found(path)
+
+    monkeypatch.setattr(checkpoints, "find", find)
+    shutil.rmtree(copy / "checkpoints/2")
+    run_one = evaluate.Evaluation.run
+
+    def run_and_delete(self, weights):  # while the last but one is evaluated
+        shutil.rmtree(copy / "checkpoints/4", ignore_errors=True)
+        return run_one(self, weights)
+
+    monkeypatch.setattr(evaluate.Evaluation, "run", run_and_delete)
+    for which in ("new", "all"):
+        rows = evaluate_checkpoints.evaluate(_config(copy, built, which=which), tmp_path / which)
+        assert [row["step"] for row in rows] == ([4, 6] if which == "new" else [6])
 
 
 @pytest.mark.parametrize(

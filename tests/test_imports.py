@@ -213,6 +213,7 @@ ALLOWED = {
     "convert.__main__": {
         "command_line", "convert", "convert.from_tensorflow", "convert.safetensors_file",
         "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch", "labels.hierarchy",
+        "saved_step",
     },
     "main": {
         "agreement", "classify_pictures", "devices", "distributed", "evaluate_checkpoints",

@@ -15,6 +15,7 @@ from mlimages_jax.convert.to_stablehlo import to_stablehlo
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.convert.to_torch import to_torch
 from mlimages_jax.labels.hierarchy import HierarchyError
+from mlimages_jax.saved_step import DamagedCheckpointError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "from-tensorflow": from_tensorflow,
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words,
         program="python -m mlimages_jax.convert",
         description=__doc__,
-        mendable=(ConvertError, HierarchyError),
+        mendable=(ConvertError, DamagedCheckpointError, HierarchyError),
     )
 
 

@@ -33,7 +33,7 @@ from mlimages_jax.data.image_folders import (
     list_images,
 )
 from mlimages_jax.data.picture_header import BadPicture
-from mlimages_jax.data.sources import DataSet, Record, parse_record
+from mlimages_jax.data.sources import DamagedRecordError, DataSet, Record, record_at
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
 from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
@@ -236,7 +236,10 @@ class PicturesOfSet:
 
     def read(self, index: int) -> bytes:
         """See `PictureSource`."""
-        return self._record(index).jpeg
+        try:
+            return self._record(index).jpeg
+        except DamagedRecordError as error:
+            raise BadPicture("damaged_record", str(error)) from error
 
     def labels(self, index: int) -> str:
         """See `PictureSource`."""
@@ -247,13 +250,16 @@ class PicturesOfSet:
         with self._lock:
             seen = self._seen.get(index)
         if seen is None:
-            record = self._record(index)
+            try:
+                record = self._record(index)
+            except DamagedRecordError:  # `read` says why
+                return self._records.name_of(index), ""
             seen = record.name, _as_text(record)
         return seen
 
     def _record(self, index: int) -> Record:
         _check_index(index, len(self))
-        record = parse_record(self._records[index])
+        record = record_at(self._records, index)
         with self._lock:
             self._seen[index] = record.name, _as_text(record)
             if len(self._seen) > _REMEMBERED:

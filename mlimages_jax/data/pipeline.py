@@ -28,7 +28,13 @@ from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL, jpeg
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.order import Rows, seed_of
-from mlimages_jax.data.sources import RandomAccess, Record, padded_labels, parse_record
+from mlimages_jax.data.sources import (
+    DamagedRecordError,
+    RandomAccess,
+    Record,
+    padded_labels,
+    record_at,
+)
 from mlimages_jax.data.views import EvaluationView, TrainingView
 from mlimages_jax.escaping import one_line
 from mlimages_jax.remote_files import append_line, is_remote
@@ -37,7 +43,7 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 class TooManyBadPicturesError(RuntimeError):
-    """More pictures than allowed could not be decoded."""
+    """More pictures than allowed could not be read or decoded."""
 
 
 class BadPictures:
@@ -74,7 +80,8 @@ class BadPictures:
             if len(self.names) > self.limit:
                 raise TooManyBadPicturesError(
                     f"{len(self.names)} pictures could not be decoded (limit {self.limit}); "
-                    f"see {self.path or 'the log'}, and build the data set again"
+                    f"see {self.path or 'the log'}; python -m mlimages_jax.prepare check lists all "
+                    "that is damaged in a set: get those files again, or build it again"
                 )
 
 
@@ -133,18 +140,16 @@ def training_batches(
     if not jpeg.is_compiled():
         logging.info("pictures are decoded as a whole, which is slower: see data/jpeg.py")
 
-    def load(data: bytes, rng: np.random.Generator) -> NumpyBatch:
-        record = parse_record(data)
+    def load(record: Record | DamagedRecordError, rng: np.random.Generator) -> NumpyBatch:
+        empty = np.zeros((view.size, view.size, 3), np.uint8)
+        if isinstance(record, DamagedRecordError):
+            return _empty_row(empty, max_labels)
         return _row(
-            record,
-            lambda: view(record.jpeg, rng),
-            empty=np.zeros((view.size, view.size, 3), np.uint8),
-            max_labels=max_labels,
-            bad=bad,
+            record, lambda: view(record.jpeg, rng), empty=empty, max_labels=max_labels, bad=bad
         )
 
     shuffled = [
-        grain.MapDataset.source(records)
+        grain.MapDataset.source(_Parsed(records, bad))
         .seed(seed_of(number, seed))
         .shuffle()
         .repeat()
@@ -174,11 +179,14 @@ def evaluation_batches(
     process gets the same number of batches.
     """
     bad = bad_pictures or BadPictures()
+    parsed = _Parsed(records, bad)
 
     def load(index: int) -> NumpyBatch:
         if index >= len(records):
             return _empty_row(view.empty, max_labels)
-        record = parse_record(records[index])
+        record = parsed[index]
+        if isinstance(record, DamagedRecordError):
+            return _empty_row(view.empty, max_labels)
         record = relabel(record) if relabel else record
         return _row(
             record,
@@ -205,6 +213,27 @@ def abstract_batch(
         name: jax.ShapeDtypeStruct((batch_size, *value.shape), value.dtype, sharding=place)
         for name, value in row.items()
     }
+
+
+class _Parsed:
+    """Records by position, parsed; its error for one that is damaged, which so keeps its place.
+
+    Not None, which grain would take for an element that was filtered out.
+    """
+
+    def __init__(self, records: RandomAccess, bad: BadPictures):
+        self._records, self._bad = records, bad
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int, /) -> Record | DamagedRecordError:
+        try:
+            return record_at(self._records, index)
+        except DamagedRecordError as error:
+            name = getattr(self._records, "name_of", "record {}".format)(index)
+            self._bad.add(name, BadPicture("damaged_record", str(error)))
+            return error
 
 
 def _row(

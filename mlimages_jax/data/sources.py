@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A built data set on disk: its metadata, its shards, and one parsed record."""
 
+import bisect
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
+import re
 import resource
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from array_record.python import array_record_data_source
 from etils import epath
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data import NO_LABEL
@@ -34,11 +38,20 @@ Without any data, `--config=configs/quickstart.py` draws its own and trains in m
 
 _READABLE = ("", "gs")  # schemes that array_record reads by itself
 _OTHER_FILES = 256  # open files beside those of records
+_PASSING = (  # words of errors that say nothing about the file
+    "CANCELLED", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open",
+    "UNAUTHENTICATED", "UNAVAILABLE", "annot allocate memory",
+)  # fmt: skip
+_LONGEST_REASON = 200  # characters
 _THREADS = 32  # that look whether files are there
 
 
 class DataSetError(ValueError):
     """A built data set that lacks a split or a file, or whose metadata cannot be."""
+
+
+class DamagedRecordError(DataSetError):
+    """A record that cannot be read; the message names it and its file."""
 
 
 class Shard(NamedTuple):
@@ -265,14 +278,46 @@ class Records:
     def __init__(self, paths: list[str]):
         self.paths = paths
         self._source = array_record_data_source.ArrayRecordDataSource(paths)
+        self._files = [os.path.basename(path).partition("[")[0] for path in paths]  # noqa: PTH119
+        lengths = [_length(path) for path in paths]
+        self._starts = [0, *itertools.accumulate(lengths[:-1])]
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int, /) -> bytes:
+        """A serialised record.
+
+        Raises:
+            IndexError: there is no such record.
+            DamagedRecordError: it cannot be read; others of its file may be whole.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        return self._source[int(index)]
+        try:
+            data = self._source[int(index)]
+        except (RuntimeError, ValueError) as error:
+            if any(word in str(error) for word in _PASSING):
+                raise
+            raise self.damaged(index, str(error)) from error
+        if not data:  # all that is left of some truncated files
+            raise self.damaged(index, "it is empty")
+        return data
+
+    def name_of(self, index: int) -> str:
+        """Which record of which file it is, counted from 0."""
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return f"record {index - self._starts[shard]} of {self._files[shard]}"
+
+    def damaged(self, index: int, why: str) -> DamagedRecordError:
+        """The error to raise for a record."""
+        shard = bisect.bisect_right(self._starts, index) - 1
+        folder = os.path.dirname(self.paths[shard])  # noqa: PTH120  # may be a URL
+        line = (why.strip().splitlines() or [""])[0][:_LONGEST_REASON]
+        return DamagedRecordError(
+            f"{self.name_of(index)} is damaged: {line}; python -m mlimages_jax.prepare check "
+            f"{folder} lists all that is"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +328,28 @@ class Record:
     jpeg: bytes
     labels: np.ndarray
     confidences: np.ndarray
+
+
+def _length(path: str) -> int:
+    """Of a path as array_record takes it: `file[0:3]` has 3 records; 0 where it does not say."""
+    found = re.search(r"\[(\d+):(\d+)\]$", path)
+    return int(found[2]) - int(found[1]) if found else 0
+
+
+def record_at(records: RandomAccess, index: int) -> Record:
+    """Reads and parses a record.
+
+    Raises:
+        DamagedRecordError: it cannot be read, or is none that a builder has written.
+    """
+    data = records[index]
+    try:
+        return parse_record(data)
+    except (DecodeError, LookupError, ValueError, OverflowError) as error:
+        why = f"it cannot be parsed: {error}"
+        if isinstance(records, Records):
+            raise records.damaged(index, why) from error
+        raise DamagedRecordError(f"record {index} is damaged: {why}") from error
 
 
 def parse_record(data: bytes) -> Record:

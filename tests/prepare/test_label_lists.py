@@ -60,8 +60,7 @@ def test_corrections_worked_by_hand(tmp_path, dictionary, capsys):
     ids = SMALL.ids
     corrections = write(
         tmp_path / "corrections.tsv",
-        "category_id\tparent_id\tinstead_of\n"
-        f"{ids[4]}\t{ids[0]}\t{ids[1]}\n{ids[2]}\tsushi\t-\n",
+        f"category_id\tparent_id\tinstead_of\n{ids[4]}\t{ids[0]}\t{ids[1]}\n{ids[2]}\tsushi\t-\n",
     )
     source = write(tmp_path / "list.txt", "a.jpg\t4:0.5\nb.jpg\t2\n")
     output = tmp_path / "closed.txt"

@@ -110,5 +110,5 @@ def _check(records: RandomAccess, rules: RecordRules, number: int) -> CheckedRec
     try:
         data = records[number]
     except _ARRAY_RECORD_ERRORS as error:
-        return CheckedRecord("", {}, [("unreadable", str(error))])
+        return CheckedRecord("", {}, [("unreadable", str(error.__cause__ or error))])
     return rules.check(data)

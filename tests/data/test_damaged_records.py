@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Records that a disk has damaged: named, counted, without effect on the order of the others."""
+
+import numpy as np
+import pytest
+
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.picture_header import BadPicture
+from mlimages_jax.data.picture_source import PicturesOfSet
+from mlimages_jax.data.sources import DamagedRecordError, DataSet, record_at
+from mlimages_jax.data.views import EvaluationView, TrainingView
+from tests import record_files
+
+LENGTHS = (6, 5, 7)
+DAMAGED = 8  # the third of the second file
+NAME = "record 2 of grey-train.array_record-00001-of-00003"
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return record_files.write_set(tmp_path / "grey", LENGTHS)
+
+
+@pytest.fixture
+def damaged(whole):
+    _damage(whole)
+    return whole
+
+
+def _file(folder, number):
+    return folder / f"grey-train.array_record-{number:05d}-of-{len(LENGTHS):05d}"
+
+
+def _damage(folder):
+    path = _file(folder, 1)
+    path.write_bytes(path.read_bytes().replace(f"{DAMAGED}.jpg".encode(), b"9.jpg"))
+
+
+def _training(folder, bad=None, *, num_streams=1, num_threads=1, batches=6):
+    streams = DataSet.open(folder).streams("train", count=num_streams, served=range(num_streams))
+    made = pipeline.training_batches(
+        streams, TrainingView(24), batch_size=6, num_streams=num_streams, max_labels=1, seed=3,
+        bad_pictures=bad, num_threads=num_threads, prefetch=2,
+    )  # fmt: skip
+    return [next(made) for _ in range(batches)]
+
+
+def test_the_error_names_file_record_and_what_to_do(damaged):
+    records = DataSet.open(damaged).records("train")
+    with pytest.raises(DamagedRecordError) as error:
+        records[DAMAGED]
+    assert str(error.value).startswith(f"{NAME} is damaged: Corrupted ")
+    assert str(error.value).endswith(f"mlimages_jax.prepare check {damaged} lists all that is")
+    names = [record_at(records, i).name for i in range(len(records)) if i != DAMAGED]
+    assert names == [f"{i}.jpg" for i in range(sum(LENGTHS)) if i != DAMAGED]
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_a_damaged_record_is_a_row_outside_the_mask_and_moves_no_other(
+    tmp_path, num_streams, num_threads
+):
+    folder = record_files.write_set(tmp_path / "grey", LENGTHS)
+    before = _training(folder, num_streams=num_streams)
+    _damage(folder)
+    bad = pipeline.BadPictures(tmp_path / "bad_pictures.tsv", limit=1)
+    after = _training(folder, bad, num_streams=num_streams, num_threads=num_threads)
+    met = 0
+    for ours, theirs in zip(after, before, strict=True):
+        hit = theirs["labels"][:, 0] == DAMAGED
+        met += hit.sum()
+        assert not ours["mask"][hit].any() and not ours["image"][hit].any()
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name][~hit], theirs[name][~hit])
+    assert met >= 1
+    (line,) = (tmp_path / "bad_pictures.tsv").read_text().splitlines()
+    assert line.startswith(f"{NAME}\tdamaged_record\t{NAME} is damaged: ")
+
+
+def test_damaged_records_count_against_the_limit(damaged):
+    with pytest.raises(pipeline.TooManyBadPicturesError, match=r"mlimages_jax\.prepare check"):
+        _training(damaged, pipeline.BadPictures(limit=0))
+
+
+@pytest.mark.parametrize("left", [0, 70_000, 2**16])
+def test_of_a_truncated_file_every_record_is_damaged(whole, left):
+    """At a multiple of 64 KB what is left reads as records without a byte."""
+    path = _file(whole, 1)
+    path.write_bytes(path.read_bytes()[:left])
+    bad = pipeline.BadPictures()
+    view = EvaluationView(24, "central")
+    records = DataSet.open(whole).records("train")
+    (batch,) = pipeline.evaluation_batches(
+        records, view, batch_size=len(records), max_labels=1, bad_pictures=bad
+    )
+    assert np.flatnonzero(~batch["mask"]).tolist() == list(range(6, 11))
+    assert len(bad.names) == 5
+
+
+def test_a_record_of_something_else_is_damaged_too(tmp_path):
+    with pytest.raises(DamagedRecordError, match="record 1 is damaged: it cannot be parsed"):
+        record_at([record_files.record("a", b"", {}), b"\x07\x07\x07"], 1)
+    with pytest.raises(DamagedRecordError, match="it cannot be parsed"):
+        record_at([b""], 0)
+
+
+def test_it_is_one_bad_row_where_a_set_is_tagged(damaged):
+    pictures = PicturesOfSet(DataSet.open(damaged), "train")
+    assert pictures.names[DAMAGED] == NAME and pictures.labels(DAMAGED) == ""
+    with pytest.raises(BadPicture, match=f"{NAME} is damaged") as error:
+        pictures.read(DAMAGED)
+    assert error.value.reason == "damaged_record"
+    assert pictures.names[DAMAGED + 1] == f"{DAMAGED + 1}.jpg"
+
+
+def test_what_passes_is_not_called_damage(whole):
+    records = DataSet.open(whole).records("train")
+
+    class Unreachable(list):
+        def __getitem__(self, index):
+            raise RuntimeError("UNAVAILABLE: the bucket does not answer")
+
+    records._source = Unreachable(range(5))
+    with pytest.raises(RuntimeError, match="UNAVAILABLE"):
+        records[0]
