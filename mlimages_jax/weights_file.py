@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mlimages_jax import array_digests
 from mlimages_jax.complete_file import complete_file
 
 SUFFIX = ".safetensors"
+_CHECKSUMS = "crc32c"  # among the metadata
 
 
 class WeightsFileError(ValueError):
@@ -45,6 +48,7 @@ def write(path: Path, content: WeightsFile) -> None:
         "dictionary": content.dictionary,
         "probability": content.probability,
     }
+    metadata[_CHECKSUMS] = json.dumps(_checksums(content.arrays, metadata))
     with complete_file(path) as unfinished:
         unfinished.write_bytes(save(content.arrays, metadata))
 
@@ -60,12 +64,39 @@ def read(path: Path) -> WeightsFile:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        _verify(arrays, metadata)
+        return WeightsFile(
+            arrays,
+            step=int(metadata.get("step", 0)),
+            config=json.loads(metadata.get("config", "{}")),
+            dictionary=metadata.get("dictionary", ""),
+            probability=metadata.get("probability", ""),
+        )
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise WeightsFileError(f"{path} is damaged or no safetensors file: {error}") from error
-    return WeightsFile(
-        arrays,
-        step=int(metadata.get("step", 0)),
-        config=json.loads(metadata.get("config", "{}")),
-        dictionary=metadata.get("dictionary", ""),
-        probability=metadata.get("probability", ""),
-    )
+
+
+def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Compares with the checksums, if there are some: not in files that others wrote, or of old.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    if _CHECKSUMS not in metadata:
+        return
+    kept = json.loads(metadata.pop(_CHECKSUMS))
+    found = _checksums(arrays, metadata)
+    for name in sorted(kept.keys() | found.keys()):
+        if kept.get(name) != found.get(name):
+            what = f"the array {name}" if name else "its metadata"
+            raise ValueError(f"{what} does not match its checksum")
+
+
+def _checksums(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:
+    """CRC-32C of each array, and under "" of the texts with all shapes and dtypes."""
+    shapes = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+    texts = json.dumps([metadata, shapes], sort_keys=True).encode()
+    return {
+        "": google_crc32c.value(texts),
+        **{name: array_digests.crc32c(array) for name, array in arrays.items()},
+    }

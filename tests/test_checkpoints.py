@@ -1,4 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +12,8 @@ import pytest
 from mlimages_jax import checkpoint_fit, checkpoints, losses, sharding
 from mlimages_jax.state import TrainState
 from tests import bucket
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def _state(value: int, classes: int = 8, *, averaged: bool = False) -> TrainState:
@@ -207,3 +214,74 @@ def test_a_relative_path_is_one_too(tmp_path, monkeypatch):
     assert checkpoints.load("run")["step"] == 2
     with checkpoints.Checkpoints("run/checkpoints") as saved:
         assert saved.restore(_like(_state(0))).step == 2
+
+
+SOAK = """
+import sys, threading
+from pathlib import Path
+import jax.numpy as jnp
+from mlimages_jax import checkpoints
+from tests.test_checkpoints import _state
+
+def look():
+    status = Path("/proc/self/status").read_text()
+    megabytes = int(status.partition("VmRSS:")[2].split()[0]) // 1024
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), megabytes
+
+state, seen = _state(1), []
+with checkpoints.Checkpoints(sys.argv[1], keep_latest=2) as saved:
+    for step in range(int(sys.argv[2])):
+        saved.save(state, step=step, config={})
+        seen.append(look())
+settled, rest = seen[len(seen) // 5], seen[len(seen) // 5 + 1 :]
+print("settled at", settled, "then", [max(column) for column in zip(*rest)])
+assert max(fds for fds, _, _ in rest) <= settled[0] + 12, rest
+assert max(threads for _, threads, _ in rest) <= settled[1] + 10, rest
+assert max(megabytes for _, _, megabytes in rest) <= settled[2] + 40, rest
+"""
+
+
+def _in_process(code, *arguments, timeout=600):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    begin = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return done, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("saves", [40, pytest.param(300, marks=pytest.mark.slow)])
+def test_saves_leave_no_descriptor_thread_or_memory_behind(tmp_path, saves):
+    done, _ = _in_process(SOAK, tmp_path / "c", saves)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+FAILING = """
+import resource, shutil, sys
+from pathlib import Path
+from mlimages_jax import checkpoints
+from tests.test_checkpoints import _state
+
+folder = Path(sys.argv[1])
+try:
+    with checkpoints.Checkpoints(folder) as saved:
+        saved.save(_state(1), step=1, config={})
+        saved._wait()
+        if sys.argv[2] == "no folder":
+            shutil.rmtree(folder)
+            folder.write_text("a file")
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        saved.save(_state(2), step=2, config={})
+except checkpoints.CheckpointWriteError as error:
+    print(error)
+    sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize("kind", ["no folder", "no room"])
+def test_a_save_that_fails_does_not_hold_the_process(tmp_path, kind):
+    """Orbax's threads waited 300 s for a folder that could not be made."""
+    done, seconds = _in_process(FAILING, tmp_path / "c", kind, timeout=200)
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert f"a checkpoint could not be written to {tmp_path}/c" in done.stdout
+    assert seconds < 100, seconds

@@ -77,6 +77,7 @@ ALLOWED = {
     "steps": {"losses", "state", "data", "data.augment"},
     "checkpoint_fit": {"models.architecture"},
     "array_digests": {"checkpoint_fit"},
+    "weights_file": {"array_digests"},
     "saved_step": {"array_digests", "checkpoint_fit", "distributed"},
     "checkpoint_folder": {"distributed", "remote_files", "saved_step"},
     "checkpoints": {

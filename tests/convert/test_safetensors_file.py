@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import random
 import struct
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import mlimages_jax
-from mlimages_jax import checkpoints
+from mlimages_jax import checkpoints, weights_file
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
 from mlimages_jax.weights_file import WeightsFileError
@@ -93,3 +94,32 @@ def test_odd_files_are_refused(workdir, tmp_path):
         to_safetensors(checkpoint=workdir, output=tmp_path / "x.bin")
     with pytest.raises(FileNotFoundError):
         from_safetensors(checkpoint=tmp_path / "absent", output=tmp_path / "w")
+
+
+def test_a_flipped_bit_of_a_file_never_loads_in_silence(workdir, tmp_path):
+    path = tmp_path / "x.safetensors"
+    to_safetensors(checkpoint=workdir, output=path)
+    data, whole = path.read_bytes(), weights_file.read(path)
+    rng = random.Random(0)
+    header = 8 * (8 + struct.unpack("<Q", data[:8])[0])
+    places = [rng.randrange(64, header) for _ in range(60)]
+    places += [rng.randrange(header, 8 * len(data)) for _ in range(60)]
+    found = 0
+    for bit in places:
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            read = weights_file.read(path)
+        except WeightsFileError as error:
+            assert str(error).startswith(f"{path} is damaged")
+            found += 1
+            continue
+        assert read[1:] == whole[1:]  # a bit that means nothing
+        jax.tree.map(np.testing.assert_array_equal, read.arrays, whole.arrays)
+    assert found >= 110
+    changed = bytearray(data)
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(WeightsFileError, match=r"the array \S+ does not match its checksum"):
+        weights_file.read(path)
