@@ -77,7 +77,6 @@ ALLOWED = {
     "steps": {"losses", "state", "data", "data.augment"},
     "checkpoint_fit": {"models.architecture"},
     "array_digests": {"checkpoint_fit"},
-    "weights_file": {"array_digests"},
     "saved_step": {"array_digests", "checkpoint_fit", "distributed"},
     "checkpoint_folder": {"distributed", "remote_files", "saved_step"},
     "checkpoints": {
@@ -175,7 +174,7 @@ ALLOWED = {
         "saved_model", "tagging",
     },
     "saved_model": {"checkpoints", "labels.hierarchy", "weights_file"},
-    "weights_file": {"complete_file"},
+    "weights_file": {"array_digests", "complete_file"},
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"paths", "train", "workdir_lock"},
