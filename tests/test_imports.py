@@ -16,17 +16,18 @@ PACKAGE = "mlimages_jax"
 ALLOWED = {
     "": {"labels.hierarchy", "pretrained"},
     "labels.list_rows": {"labels.image_names"},
+    "labels.hierarchy": {"labels.same_names"},
     "labels.lists": {"labels.list_chunks", "labels.list_rows"},
     "labels.list_chunks": {"labels.image_names", "labels.list_rows"},
     "labels.rows": {"labels.lists"},
-    "labels.names": {"labels.lists", "labels.rows"},
+    "labels.names": {"labels.lists", "labels.rows", "labels.same_names"},
     "labels.label_keys": {"labels.lists"},
     "labels.corrections": {
         "labels.closure", "labels.hierarchy", "labels.label_keys", "labels.lists",
         "labels.rows",
     },
     "labels.release": {"labels.corrections", "labels.hierarchy"},
-    "labels.class_map": {"labels.hierarchy", "labels.lists"},
+    "labels.class_map": {"labels.hierarchy", "labels.lists", "labels.same_names"},
     "labels.closure": {"labels.hierarchy", "labels.label_keys", "labels.lists", "labels.rows"},
     "labels.merging": {"labels.label_keys", "labels.lists", "labels.names", "labels.rows"},
     "labels.cooccurrence": {

@@ -7,12 +7,18 @@ import numpy as np
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
+from mlimages_jax.labels.same_names import SameNames
 
 
 def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
-    """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has."""
-    index = {wordnet_id: i for i, wordnet_id in enumerate(target.ids)}
-    return np.array([index.get(wordnet_id, -1) for wordnet_id in source.ids], np.int32)
+    """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has.
+
+    Raises:
+        AmbiguousNameError: an id of `source` is the same as several of `target`, and equal to none.
+    """
+    index: dict[str | None, int] = {id_: i for i, id_ in enumerate(target.ids)}
+    ids = SameNames(target.ids)
+    return np.array([index.get(ids.find(id_), -1) for id_ in source.ids], np.int32)
 
 
 def replace_classes(label_list: LabelList, table: np.ndarray) -> tuple[LabelList, np.ndarray]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mlimages_jax import text_files
+from mlimages_jax.labels.same_names import SameNames
 
 HEADER = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
@@ -124,13 +125,15 @@ class Hierarchy:
 
     def index(self, wordnet_id: str) -> int:
         """Returns the class index of a WordNet id; KeyError if this hierarchy does not have it."""
-        try:
+        if wordnet_id in self._index_of_id:
             return self._index_of_id[wordnet_id]
-        except KeyError:
-            raise KeyError(
-                f"no class has the WordNet id {wordnet_id!r}; the {len(self)} ids of this "
-                f"hierarchy look like {self.ids[0]!r}"
-            ) from None
+        ids = SameNames(self.ids)
+        if (same := ids.find(wordnet_id)) is not None:
+            return self._index_of_id[same]
+        raise KeyError(
+            f"no class has the WordNet id {wordnet_id!r}; the {len(self)} ids of this "
+            f"hierarchy look like {self.ids[0]!r}{ids.question(wordnet_id)}"
+        )
 
     def ancestors(self, i: int) -> np.ndarray:
         """Returns the ancestors of class `i`, int32, nearest first, without `i` itself."""

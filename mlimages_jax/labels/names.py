@@ -8,15 +8,28 @@ import numpy as np
 
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.rows import iter_blocks, row_names
+from mlimages_jax.labels.same_names import normal
 
 _DIGEST_BYTES = 16  # that two of 20 million names have the same has a probability of 1e-24
 _BLOCK_ROWS = 1 << 13  # whose names are Python objects at a time
 
 
 def name_digests(names: Iterable[bytes]) -> np.ndarray:
-    """Returns a digest of every name, S16 [n]: equal names, and only these, have equal ones."""
-    digests = [hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest() for name in names]
+    """Returns a digest of every name, S16 [n]: the same names, and only these, have equal ones.
+
+    Args:
+        names: UTF-8; composed (NFC) or decomposed makes no difference.
+    """
+    digests = [
+        hashlib.blake2b(_composed(name), digest_size=_DIGEST_BYTES).digest() for name in names
+    ]
     return np.array(digests, f"S{_DIGEST_BYTES}")
+
+
+def _composed(name: bytes) -> bytes:
+    if name.isascii():
+        return name
+    return normal(name.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def row_digests(label_list: LabelList) -> np.ndarray:

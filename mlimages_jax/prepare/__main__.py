@@ -12,6 +12,7 @@ from pathlib import Path
 from mlimages_jax import command_line
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
+from mlimages_jax.labels.same_names import AmbiguousNameError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.check.command import check
 from mlimages_jax.prepare.co_occurrence.command import co_occurrence
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             LabelListError,
             HierarchyError,
             TextFileError,
+            AmbiguousNameError,
             ManifestError,
             sqlite3.OperationalError,
         ),
