@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.exif_orientation = config_dict.placeholder(bool)
 
     config.output = ""  # a file ending in .jsonl, .csv, .parquet or .txt; empty: in the workdir
+    # In csv a text that a spreadsheet would take for a formula begins with ', see tag_files.
     config.format = ""  # jsonl, csv, parquet, label_pred (the original's); empty: by the ending
 
     config.top_k = 5  # tags of a picture at most; 0: no bound

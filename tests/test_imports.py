@@ -122,7 +122,7 @@ ALLOWED = {
         "configure", "data.sources", "evaluate", "evaluation_report", "labels.hierarchy", "losses",
         "metrics_writer", "predictions", "state",
     },
-    "data.given_pictures": {"data.decode", "data.transforms", "data.views"},
+    "data.given_pictures": {"data.decode", "data.image_folders", "data.transforms", "data.views"},
     "data.picture_source": {
         "data.fingerprint", "data.image_folders", "data.picture_header", "data.sources",
         "labels.image_names", "labels.list_rows",

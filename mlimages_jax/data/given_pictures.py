@@ -10,6 +10,7 @@ from etils import epath
 from PIL import Image, ImageOps
 
 from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data.image_folders import read_regular
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
@@ -47,7 +48,7 @@ def pixels(picture: Picture, *, exif_orientation: bool = False) -> np.ndarray:
         OSError: the file cannot be read.
     """
     if isinstance(picture, str | os.PathLike):
-        picture = epath.Path(picture).read_bytes()
+        picture = _read(picture)
     if isinstance(picture, bytes):
         return decode(picture, exif_orientation=exif_orientation)
     if isinstance(picture, Image.Image):
@@ -58,6 +59,12 @@ def pixels(picture: Picture, *, exif_orientation: bool = False) -> np.ndarray:
         shape = list(picture.shape)
         raise BadPicture("unsupported", f"an array {picture.dtype} {shape}: {_FORMS}")
     return picture
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    if "://" in os.fspath(path):
+        return epath.Path(path).read_bytes()
+    return read_regular(os.fspath(path))
 
 
 def _pixels_of_pil(picture: Image.Image, *, exif_orientation: bool) -> np.ndarray:

@@ -132,9 +132,9 @@ class ImageFolder(NamedTuple):
     def read(self, name: str) -> bytes:
         """Returns the bytes of a file; raises as `find`, or OSError where it cannot be read."""
         try:
-            return _read_regular(self._join(decode_name(name)))
+            return read_regular(self._join(decode_name(name)))
         except (FileNotFoundError, NotADirectoryError):
-            return _read_regular(self.find(name))
+            return read_regular(self.find(name))
 
     def find(self, name: str) -> str:
         r"""Returns the path of the file that a name means.
@@ -195,8 +195,12 @@ def _names_at(folder: str, _: int) -> SameNames:
     return SameNames(os.listdir(folder))  # noqa: PTH208
 
 
-def _read_regular(path: str) -> bytes:
-    """Reads a file but nothing else: opening a FIFO would wait, a device may do anything."""
+def read_regular(path: str) -> bytes:
+    """Reads a file but nothing else: opening a FIFO would wait, a device may do anything.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
     mode = os.stat(path).st_mode  # noqa: PTH116
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

@@ -16,8 +16,8 @@ DICTIONARY = (
 LIST = "n0/a b.jpg\t3:1\t2:0.25\nhttp://x.org/1_o.jpg 1:-1\ncafe\u0301.jpg\t0\n12:30.png\t2:1e-3\n"
 _PIECES = [
     b"\t", b"\n", b"\r", b"\r\n", b" ", b"  ", b"\0", b"\xff", b"\xef\xbb\xbf", b"-", b":",
-    b"\\x09", b"0", b"99999999999", b"\xc3", b"\xed\xa0\x80", "\u2028\u202e".encode(), b'"', b"#", b"\x1b[2J",
-    b"-1", b"1e9", b"nan",
+    b"\\x09", b"0", b"99999999999", b"\xc3", b"\xed\xa0\x80", "\u2028\u202e".encode(), b'"', b"#",
+    b"\x1b[2J", b"-1", b"1e9", b"nan",
 ]  # fmt: skip
 
 

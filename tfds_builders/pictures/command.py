@@ -12,6 +12,8 @@ from typing import Any
 
 from absl import logging
 
+from mlimages_jax.escaping import several_lines
+
 from . import skipped
 
 
@@ -90,7 +92,7 @@ def run(
             **own,
         )
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(several_lines(f"error: {error}"))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the finished shards", file=sys.stderr)
         sys.exit(130)
