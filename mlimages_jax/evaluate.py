@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -138,6 +139,20 @@ def empty_metrics(
     exact = num_examples * len(paths) * 5 <= EXACT_METRICS_BYTES
     return MultiLabelMetrics(
         len(paths), paths, threshold=threshold, exact=exact, positive_weight=positive_weight
+    )
+
+
+def why_no_map(values: dict[str, float], metrics: Metrics) -> str | None:
+    """Why the mean average precision is nan; None where it is a number or there is none."""
+    if not isinstance(metrics, MultiLabelMetrics) or not math.isnan(values["mAP"]):
+        return None
+    images, threshold = int(values["examples"]), metrics.threshold
+    if not images:
+        return "mAP is nan: no image has a class that is known to be present or absent"
+    return (
+        f"mAP is nan: no class of any of {images} images is positive, which takes a confidence of "
+        f"evaluation.threshold={threshold:g} or more: lower --config.evaluation.threshold, or "
+        "give a split whose images have labels"
     )
 
 

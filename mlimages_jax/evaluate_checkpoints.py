@@ -33,7 +33,7 @@ from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.data.views import EvaluationView
-from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics
+from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
@@ -121,6 +121,8 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
                 _write(workdir / str(subject.step) / name, metrics, data, row, values)
                 append_line(results, json.dumps(row))
             logging.info("step %d  %s: %s", subject.step, name, _line(values))
+            if told := why_no_map(values, metrics):
+                logging.warning("step %d  %s: %s", subject.step, name, told)
     writer.close()
     table = "\n".join(
         [_tables(config, data, shown), *(f"not evaluated: {line}" for line in damaged)]

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mlimages_jax import configure, evaluation_report, predictions
 from mlimages_jax.data.sources import DataSet
-from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics
+from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import Loss
 from mlimages_jax.metrics_writer import MetricsWriter
@@ -84,6 +84,8 @@ def evaluate_and_log(
             writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
             shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
             logging.info("step %d  %s%s: %s", step, name, kind, shown)
+            if told := why_no_map(*results[name]):
+                logging.warning("step %d  %s%s: %s", step, name, kind, told)
     return results
 
 

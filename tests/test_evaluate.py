@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +14,9 @@ from mlimages_jax import evaluate, losses, sharding
 from mlimages_jax.data import views
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.models.resnet import ResNet
+from mlimages_jax.single_label import SingleLabelMetrics
 from tfds_builders import shapes
 
 
@@ -131,3 +134,20 @@ def test_rows_of_a_sharded_array_come_in_order():
 def test_a_split_that_does_not_exist_is_named(drawn):
     with pytest.raises(ValueError, match=r"no split 'test'; it has \['train', 'val'\]"):
         drawn.records("test")
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([[0.0, 0.6], [0.0, -1.0]], "positive, which takes .* evaluation.threshold=0.7 or more"),
+        ([[0.0, 0.0]], "no class of any of 1 images is positive"),
+        ([[-1.0, -1.0]], "no image has a class that is known to be present or absent"),
+        ([[0.0, 0.7]], None),
+    ],
+)
+def test_a_missing_mean_average_precision_is_explained(targets, message):
+    metrics = MultiLabelMetrics(2, threshold=0.7)
+    metrics.update(np.zeros((len(targets), 2)), np.array(targets))
+    told = evaluate.why_no_map(metrics.compute(), metrics)
+    assert (told is None) if message is None else re.search(message, told)
+    assert evaluate.why_no_map({"top1": 0.5}, SingleLabelMetrics(2)) is None

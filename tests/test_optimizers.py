@@ -12,6 +12,7 @@ from tests import reference
 
 
 def _released(flags):
+    """train.py's schedule; its flag lr_decay_factor is ignored there, see the test of that."""
     return optimizers.pretraining_schedule(
         learning_rate=flags["lr"],
         decay_steps=flags["lr_decay_step"],
@@ -53,6 +54,20 @@ def test_schedules_equal_the_original(golden_dir, script):
     )
     for step, rate in numbers["lr_by_global_step"].items():
         np.testing.assert_allclose(schedule(jnp.int32(step)), rate, rtol=2e-6, err_msg=step)
+
+
+def test_the_originals_decay_factor_is_not_that_of_its_flag(golden_dir):
+    """train.py multiplies by 0.1 whatever lr_decay_factor says; here decay_factor is used.
+
+    The reference was made with the flag at 0.1, so that both say the same there.
+    """
+    numbers = json.loads((golden_dir / "learning_rates.json").read_text())["train.py"]
+    assert numbers["flags"]["lr_decay_factor"] == 0.1
+    other = _released({**numbers["flags"], "lr_decay_factor": 0.5})
+    for step, rate in numbers["lr_by_global_step"].items():
+        drops = min(max(int(step) - 1, 0) // 110_000, 4)
+        factor = 5.0**drops if int(step) >= numbers["flags"]["warmup"] else 1.0
+        np.testing.assert_allclose(other(jnp.int32(step)), rate * factor, rtol=5e-6, err_msg=step)
 
 
 def test_decay_covers_kernels_and_the_bias_as_in_the_original(golden_dir):
