@@ -96,9 +96,11 @@ def path_parts(path: str) -> list[str]:
     Raises:
         ValueError: it is an address, or leads out of its folder.
     """
-    if is_url(path) and not path.lower().startswith("file://"):
-        raise ValueError(f"the path {path!r} is an address: download the images first")
-    path = _DRIVE.sub("/", re.sub("^file://", "", path, flags=re.IGNORECASE)).replace("\\", "/")
+    if ":" in path:  # else it is no address and has no drive: for millions of paths
+        if is_url(path) and not path.lower().startswith("file://"):
+            raise ValueError(f"the path {path!r} is an address: download the images first")
+        path = _DRIVE.sub("/", re.sub("^file://", "", path, flags=re.IGNORECASE))
+    path = path.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
         raise ValueError(f"the path {path!r} is empty or leads out of its folder; correct it")

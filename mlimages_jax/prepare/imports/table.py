@@ -266,10 +266,12 @@ class _Rows:
 
         for row in plan.table.rows(set_aside):
             # In a column a label, 0 is what a list says by leaving the class out.
-            labels = [one for one in row.labels if one[1] != 0 or one[0] not in one_hot]
+            if one_hot:
+                labels = [one for one in row.labels if one[1] != 0 or one[0] not in one_hot]
+                row = row._replace(labels=labels)
             try:
                 name = name_of(row.path)
-                found = label_row(row._replace(labels=labels), self._finder, name=name)
+                found = label_row(row, self._finder, name=name)
                 self._writer.write(plan.split_of(row), [found])
             except (ValueError, PrepareError) as error:
                 set_aside(row.line, str(error))
