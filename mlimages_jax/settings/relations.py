@@ -27,7 +27,7 @@ def _divides(group: int, batch: int) -> bool:
 def _group_size(group: int, batch: int, resize: Any) -> str | None:
     for size in (batch, *(entry[2] for entry in resize)):
         if not _divides(group, size):
-            return f": the batch size {size} is not divisible by group_size={group}"
+            return f": batch_size={size} is not divisible by group_size={group}"
     return None
 
 

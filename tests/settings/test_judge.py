@@ -127,7 +127,7 @@ def test_other_tasks_refuse(config, name, bad):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group_size": 24}, "group_size=24: the batch size 64 is not divisible"),
+        ({"group_size": 24}, "group_size=24: batch_size=64 is not divisible"),
         ({"resize": ((4, 48, 32),)}, "batch size in config.resize must stay the same"),
         ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
         ({"schedule.name": "staircase"}, "schedule.staircase.learning_rate is missing"),
