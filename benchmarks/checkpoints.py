@@ -6,7 +6,8 @@ The state is that of ResNet-101 with 11,166 classes, momentum and the counts of 
 `Checkpoints`; the peers write the same arrays of the same state, one after the other as a training
 without Orbax would: `numpy.savez`, `flax.serialization.to_bytes` and a file, and `torch.save` where
 torch is installed. Pause is how long the training loop is held up, for the peers the whole save.
-Files are read back while the system still has them in memory.
+Files are read back while the system still has them in memory. What verifying the checksums costs a
+restore is told below the table.
 
     python benchmarks/checkpoints.py                  # with the time of a step of 4 pictures at 224
     python benchmarks/checkpoints.py --quick          # two rounds, without that step
@@ -31,7 +32,8 @@ import numpy as np
 from peers.ours_step import Variant, make_optimizer, random_batch
 from peers.setting import where_and_when
 
-from mlimages_jax import sharding
+from mlimages_jax import array_digests, sharding
+from mlimages_jax.checkpoint_fit import by_name
 from mlimages_jax.checkpoints import Checkpoints
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.state import TrainState, abstract_state, bytes_by_part
@@ -97,6 +99,18 @@ def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
         start = time.perf_counter()
         jax.block_until_ready(saved.restore(like))
         return Times(pause, whole, time.perf_counter() - start, size_of(folder))
+
+
+def seconds_of_checksums(state: TrainState) -> float:
+    """What a restore spends on comparing all arrays with their checksums; the median of five."""
+    arrays = {name: np.asarray(leaf) for name, leaf in by_name(state).items()}
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for array in arrays.values():
+            array_digests.crc32c(array)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
@@ -206,6 +220,11 @@ def main() -> None:
         ratio = statistics.median(one[name].pause / one["numpy.savez"].pause for one in rounds)
         shown = f"{times.pause * 1e3:.0f}", f"{ratio:.3f}", f"{times.whole:.2f}"
         print(ROW.format(name, *shown, f"{times.restore:.2f}", f"{times.size / 1e6:.1f}"))
+    checksums = seconds_of_checksums(state)
+    restore = statistics.median(one["ours"].restore for one in rounds)
+    print(
+        f"checksums of all arrays: {checksums * 1e3:.0f} ms, {checksums / restore:.3f} of a restore"
+    )
     if arguments.batch:
         step = seconds_of_a_step(arguments, model, state)
         pause = statistics.median(one["ours"].pause for one in rounds)

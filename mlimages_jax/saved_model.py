@@ -65,6 +65,7 @@ def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
     Raises:
         FileNotFoundError: there is neither.
         HierarchyError: its category file is malformed.
+        DamagedCheckpointError: the checkpoint is damaged; names the step, and the array.
         WeightsFileError: the file is damaged.
     """
     if os.fspath(path).endswith(weights_file.SUFFIX):

@@ -12,6 +12,8 @@ from mlimages_jax import checkpoints, losses, saved_step, sharding, train
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState
 from tests import damage, two_processes
+from tests.many_processes import Job, training
+from tfds_builders import shapes
 
 CONFIG = {"seed": 7, "learning_rate": 0.1, "imported": {}, "init_from": ""}
 
@@ -299,3 +301,26 @@ def test_processes_digest_their_pieces_and_agree_on_what_is_damaged(tmp_path):
     (tmp_path / "c/2/digests/1.json").unlink()
     with pytest.raises(DamagedCheckpointError, match="checksums are missing"):
         checkpoints.load(tmp_path / "c/2")
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_ends_in_the_same_bits_and_with_1_when_none_is_left(tmp_path):
+    drawn = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=32)
+    workdir, logs = tmp_path / "w", tmp_path / "logs"
+    command = training(workdir, drawn)
+    with Job(logs, command, count=2, devices=2) as job:
+        assert job.wait() == [0, 0], job.output()
+    whole, folder = checkpoints.load(workdir), workdir / "checkpoints"
+    damage.zero(damage.largest(folder / "8"))
+    (folder / "48").mkdir()
+    with Job(logs, command, count=2, devices=2) as job:
+        assert job.wait() == [0, 0], job.output()
+        assert "Moved to 48.damaged" in job.output()
+        assert "Moved to 8.damaged: going back to step 6, 2 steps are done again" in job.output()
+    assert _same(checkpoints.load(workdir), whole)
+    for step in (6, 8):
+        damage.truncate(damage.largest(folder / f"{step}"))
+    with Job(logs, command) as job:
+        assert job.wait() == [1], job.output()
+        assert f"error: no checkpoint of {folder} is whole" in job.output()
+        assert "Traceback" not in job.output()
