@@ -85,18 +85,18 @@ class ArrayDigests:
         Args:
             directory: made by Orbax, at some time.
         """
-        named = [
-            (name, array, [shard for shard in array.addressable_shards if shard.replica_id == 0])
-            for name, array in by_name(self._tree).items()
+        pieces = [
+            (name, leaf, bounds, data)
+            for name, leaf in by_name(self._tree).items()
+            for bounds, data in _own_pieces(leaf)
         ]
-        for shard in (shard for _, _, shards in named for shard in shards):
-            shard.data.copy_to_host_async()
-        copies = [
-            (name, array.shape, array.dtype.name, bounds_of(shard.index, array.shape), shard.data)
-            for name, array, shards in named
-            for shard in shards
+        for *_, data in pieces:
+            if isinstance(data, jax.Array):
+                data.copy_to_host_async()
+        on_host = [
+            (name, leaf.shape, leaf.dtype.name, bounds, np.asarray(data))
+            for name, leaf, bounds, data in pieces
         ]
-        on_host = [(*rest, np.asarray(data)) for *rest, data in copies]
         if jax.default_backend() == "cpu":  # these are views; digesting is faster than copying
             return self._write(directory, self._digest(on_host))
         return self._digest_and_write(directory, on_host)
@@ -234,6 +234,16 @@ def crc32c(array: np.ndarray) -> int:
 def _blocks(raw: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(raw), _BLOCK):
         yield raw[start : start + _BLOCK]
+
+
+def _own_pieces(leaf: Any) -> list[tuple[tuple[tuple[int, int], ...], Any]]:
+    """What this process writes of an array: the bounds and values of each piece."""
+    if isinstance(leaf, jax.Array):
+        shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+        return [(bounds_of(shard.index, leaf.shape), shard.data) for shard in shards]
+    if jax.process_index() > 0:  # an array of the host is the same everywhere
+        return []
+    return [(tuple((0, length) for length in leaf.shape), leaf)]
 
 
 def bounds_of(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -75,6 +75,7 @@ class Checkpoints:
         # made, in threads that hold the process.
         context.asynchronous.create_directories_asynchronously = False
         self._saving: Any = None
+        self._begun = True  # every save so far
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             context=context,
@@ -99,7 +100,7 @@ class Checkpoints:
             CheckpointWriteError: when that fails, unless the run did before.
         """
         try:
-            if not isinstance(error, CheckpointWriteError):
+            if self._begun and not isinstance(error, CheckpointWriteError):
                 self._wait()
                 with self._writing():
                     self._checkpointer.close()
@@ -128,6 +129,7 @@ class Checkpoints:
         """
         if step not in self.steps:
             self._wait()
+            self._begun = False  # Orbax would say for ever that it is saving
             with self._writing():
                 tree = _tree(state)
                 parts = {
@@ -137,6 +139,7 @@ class Checkpoints:
                 self._saving = self._checkpointer.save_checkpointables_async(
                     step, parts, force=True, custom_metadata=config
                 )
+            self._begun = True
 
     def check(self) -> None:
         """Finds out, without waiting, whether the save in the background has failed.

@@ -285,3 +285,10 @@ def test_a_save_that_fails_does_not_hold_the_process(tmp_path, kind):
     assert done.returncode == 1, done.stderr[-3000:]
     assert f"a checkpoint could not be written to {tmp_path}/c" in done.stdout
     assert seconds < 100, seconds
+
+
+def test_a_save_that_cannot_begin_is_not_waited_for(tmp_path):
+    state = _state(1).replace(opt_state=object())
+    with pytest.raises((TypeError, ValueError, AttributeError)):  # noqa: SIM117
+        with checkpoints.Checkpoints(tmp_path / "c") as saved:
+            saved.save(state, step=1, config={})

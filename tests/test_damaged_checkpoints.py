@@ -208,6 +208,16 @@ def test_a_changed_description_is_damage_and_no_other_configuration(
     assert _same(_restored(workdir), _state(32))
 
 
+def test_arrays_of_the_host_are_digested_too(workdir, tmp_path):
+    state = jax.tree.map(np.asarray, _state(5))
+    with checkpoints.Checkpoints(tmp_path / "host") as saved:
+        saved.save(state, step=5, config=CONFIG)
+    assert _same(checkpoints.load(tmp_path / "host")["params"], state.params)
+    damage.zero(damage.largest(tmp_path / "host/5"))
+    with pytest.raises(DamagedCheckpointError):
+        checkpoints.load(tmp_path / "host")
+
+
 def test_a_checkpoint_without_digests_loads_as_ever(workdir, caplog):
     damage.forget_digests(workdir / "checkpoints/48")
     assert checkpoints.load(workdir)["step"] == 48
