@@ -86,7 +86,7 @@ def test_output_to_a_terminal_that_is_gone_does_not_end_the_program():
 @pytest.mark.slow
 def test_a_lost_ssh_saves_and_ends_as_sigterm_does(drawn, tmp_path):
     with Job(tmp_path / "logs", training(tmp_path / "w", drawn, **LONG)) as job:
-        job.until("step 10/")
+        job.until("step 10/", seconds=300)
         job.send(0, signal.SIGHUP)
         assert job.wait() == [preemption.EXIT_CODE], job.output()
     assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") >= 10
