@@ -109,11 +109,12 @@ def _counted(monkeypatch):
     """How often a set is gone through, from here on."""
     passes, whole = [], evaluate.Evaluation.run
     monkeypatch.setattr(
-        evaluate.Evaluation, "run", lambda self, *a: passes.append(1) or whole(self, *a)
+        evaluate.Evaluation, "run", lambda self, *a, **k: passes.append(1) or whole(self, *a, **k)
     )
     return passes
 
 
+@pytest.mark.slow
 def test_another_setting_or_other_weights_never_give_the_old_numbers(
     built, run, tmp_path, monkeypatch
 ):
