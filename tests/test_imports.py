@@ -122,7 +122,10 @@ ALLOWED = {
         "configure", "data.sources", "evaluate", "evaluation_report", "labels.hierarchy", "losses",
         "metrics_writer", "predictions", "state",
     },
-    "data.given_pictures": {"data.decode", "data.image_folders", "data.transforms", "data.views"},
+    "data.given_pictures": {
+        "data", "data.decode", "data.image_folders", "data.image_types", "data.pillow_pixels",
+        "data.transforms", "data.views",
+    },
     "data.picture_source": {
         "data.fingerprint", "data.image_folders", "data.picture_header", "data.sources",
         "labels.image_names", "labels.list_rows",

@@ -57,6 +57,17 @@ static struct jpeg_error_mgr *errors(struct failure *failure)
     return manager;
 }
 
+/* Reads the header and refuses what Python's gate (jpeg_markers.py) refuses. The first coefficient of
+ * a scan lies behind its last in lossless files only, where it is the number of a predictor. */
+static void read_header(struct jpeg_decompress_struct *source, struct failure *failure)
+{
+    jpeg_read_header(source, TRUE);
+    if (source->data_precision != 8 || source->Ss > source->Se) {
+        snprintf(failure->text, sizeof failure->text, "Unsupported JPEG process");
+        longjmp(failure->jump, 1);
+    }
+}
+
 /* Decodes into rows of `stride` bytes; returns the column where the window begins, -1 on failure. */
 static long decode(const unsigned char *data, size_t length, const struct window *window,
                    unsigned char *out, size_t stride, struct failure *failure)
@@ -69,7 +80,7 @@ static long decode(const unsigned char *data, size_t length, const struct window
     }
     jpeg_create_decompress(&source);
     jpeg_mem_src(&source, data, length);
-    jpeg_read_header(&source, TRUE);
+    read_header(&source, failure);
     source.out_color_space = JCS_RGB;
     source.scale_num = 1;
     source.scale_denom = window->denominator;
@@ -170,7 +181,7 @@ static int rewrite(const unsigned char *data, size_t length, unsigned char **out
     jpeg_save_markers(&source, JPEG_COM, 0xFFFF);
     for (int i = 0; i < 16; i++)
         jpeg_save_markers(&source, JPEG_APP0 + i, 0xFFFF);
-    jpeg_read_header(&source, TRUE);
+    read_header(&source, failure);
     int progressive = source.progressive_mode;
     if (progressive) {
         jvirt_barray_ptr *coefficients = jpeg_read_coefficients(&source);

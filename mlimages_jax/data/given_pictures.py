@@ -9,8 +9,10 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps
 
-from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data import pillow_pixels
+from mlimages_jax.data.decode import BadPicture, decode, read_header
 from mlimages_jax.data.image_folders import read_regular
+from mlimages_jax.data.image_types import described
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
@@ -73,16 +75,26 @@ def _pixels_of_pil(picture: Image.Image, *, exif_orientation: bool) -> np.ndarra
         raise BadPicture("unsupported", f"a PIL image of mode {picture.mode}: make it RGB first")
     try:
         with _pillow:
+            _check_unread(picture)
             picture.load()
         if exif_orientation:
             picture = ImageOps.exif_transpose(picture)
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture)
-        return np.asarray(picture.convert("RGB"))
+        return pillow_pixels.rgb(picture)
+    except BadPicture:
+        raise
     except Exception as error:  # opened, but read only now: OSError, SyntaxError and more
-        raise BadPicture("corrupt", f"Pillow: {error}") from error
+        raise BadPicture("corrupt", f"Pillow: {described(error)}") from error
+
+
+def _check_unread(picture: Image.Image) -> None:
+    """The gate before Pillow's decoder, for a JPEG that was opened and not read yet."""
+    file = getattr(picture, "fp", None)
+    if picture.format in ("JPEG", "MPO") and getattr(picture, "tile", None) and file:
+        place = file.tell()
+        file.seek(0)
+        header = file.read()
+        file.seek(place)
+        read_header(header)
 
 
 def checked_images(images: np.ndarray) -> np.ndarray:

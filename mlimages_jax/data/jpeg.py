@@ -193,7 +193,7 @@ def sequential(data: bytes) -> bytes:
 def _bad_picture(error: Exception) -> BadPicture:
     if "Premature end" in str(error) or "truncated" in str(error):
         reason = "truncated"
-    elif "not implemented" in str(error) or "Unsupported color" in str(error):
+    elif "not implemented" in str(error) or "Unsupported JPEG process" in str(error):
         reason = "unsupported"
     else:
         reason = "corrupt"

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Peak memory and CPU time of decoding the largest image that each format and mode allows.
+
+Each image is decoded in a process of its own, above what the process held after a first small one.
+The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/budget.py`); the script fails where it
+is broken. A side is shortened until the header lets the image pass.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --side 2048
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from peers.setting import where_and_when
+from PIL import Image
+
+from mlimages_jax.data.budget import BYTES_BESIDE, BYTES_PER_PIXEL
+from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg, verify
+from mlimages_jax.data.picture_header import read_header
+
+Image.MAX_IMAGE_PIXELS = None
+_WAYS = {"decode": decode, "verify": verify, "stored_jpeg": stored_jpeg}
+_WAITING = 0.5  # of the promise: what a first small image loads is subtracted
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--side", type=int, default=8192, help="of the largest squares, in pixels")
+    parser.add_argument("--only", default="", help="kinds whose names hold this")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def gradient(side: int, channels: int) -> np.ndarray:
+    """uint8 [side, side, channels]: one falls and rises across, the others down."""
+    line = np.linspace(0, 255, side).astype(np.uint8)
+    image = np.empty((side, side, channels), np.uint8)
+    image[:] = line[:, None, None]
+    image[:, :, -1] = line
+    return image
+
+
+def saved(mode: str, file_format: str, **options: object) -> Callable[[int], bytes]:
+    """Makes a file of a mode of Pillow."""
+
+    def make(side: int) -> bytes:
+        channels = 4 if mode in ("RGBA", "CMYK", "LA") else 3
+        image = Image.fromarray(gradient(side, channels), "RGBA" if channels == 4 else "RGB")
+        image = image.quantize(64) if mode == "P" else image.convert(mode)
+        file = io.BytesIO()
+        image.save(file, file_format, **options)
+        return file.getvalue()
+
+    return make
+
+
+def deep_png(channels: int) -> Callable[[int], bytes]:
+    """Makes a PNG of 16 bits."""
+
+    def make(side: int) -> bytes:
+        deep = gradient(side, channels).astype(np.uint16) * 257
+        return cv2.imencode(".png", deep, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+    return make
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "JPEG, 4:4:4": saved("RGB", "JPEG", subsampling=0),
+    "JPEG, 4:2:0": saved("RGB", "JPEG", subsampling=2),
+    "JPEG, grey": saved("L", "JPEG"),
+    "JPEG, CMYK": saved("CMYK", "JPEG"),
+    "JPEG, progressive, 4:4:4": saved("RGB", "JPEG", subsampling=0, progressive=True),
+    "JPEG, progressive, 4:2:0": saved("RGB", "JPEG", subsampling=2, progressive=True),
+    "JPEG, progressive, grey": saved("L", "JPEG", progressive=True),
+    "PNG, 1 bit": saved("1", "PNG"),
+    "PNG, grey": saved("L", "PNG", compress_level=1),
+    "PNG, grey with alpha": saved("LA", "PNG", compress_level=1),
+    "PNG, palette": saved("P", "PNG"),
+    "PNG, palette with transparency": saved("P", "PNG", transparency=3),
+    "PNG, RGB": saved("RGB", "PNG", compress_level=1),
+    "PNG, RGBA": saved("RGBA", "PNG", compress_level=1),
+    "PNG, grey, 16 bits": deep_png(1),
+    "PNG, RGB, 16 bits": deep_png(3),
+    "PNG, RGBA, 16 bits": deep_png(4),
+    "GIF": saved("P", "GIF"),
+    "WebP, lossy": saved("RGB", "WEBP", method=0),
+    "WebP, lossy with alpha": saved("RGBA", "WEBP", method=0),
+    "WebP, lossless": saved("RGB", "WEBP", lossless=True, method=0),
+    "WebP, lossless with alpha": saved("RGBA", "WEBP", lossless=True, method=0),
+    "TIFF, RGB, plain": saved("RGB", "TIFF"),
+    "TIFF, RGB, LZW": saved("RGB", "TIFF", compression="tiff_lzw"),
+    "TIFF, RGBA, deflate": saved("RGBA", "TIFF", compression="tiff_deflate"),
+    "TIFF, CMYK": saved("CMYK", "TIFF", compression="tiff_lzw"),
+    "TIFF, JPEG inside": saved("RGB", "TIFF", compression="jpeg"),
+    "TIFF, fax": saved("1", "TIFF", compression="group4"),
+    "BMP": saved("RGB", "BMP"),
+    "PPM": saved("RGB", "PPM"),
+    "AVIF": saved("RGB", "AVIF", speed=10),
+    "AVIF, with alpha": saved("RGBA", "AVIF", speed=10),
+    "AVIF, 4:4:4": saved("RGB", "AVIF", speed=10, subsampling="4:4:4"),
+    "JPEG 2000": saved("RGB", "JPEG2000", quality_layers=[60]),
+    "JPEG 2000, tiles": saved("RGB", "JPEG2000", quality_layers=[60], tile_size=(512, 512)),
+    "QOI": saved("RGB", "QOI"),
+}
+
+
+def _status(key: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split(f"{key}:")[1].split()[0])
+
+
+def measure(path: Path, way: str) -> None:
+    """Prints bytes above those before, and CPU seconds; for a process of its own."""
+    import time
+
+    cv2.setNumThreads(1)
+    data = path.read_bytes()
+    decode(path.with_suffix(".small").read_bytes())
+    before, start = _status("VmRSS"), time.process_time()
+    # What came before may have had a higher peak than what is held now.
+    Path("/proc/self/clear_refs").write_text("5")
+    _WAYS[way](data)
+    print(_status("VmHWM") - before, time.process_time() - start)
+
+
+def passes(data: bytes) -> bool:
+    """Whether the image is small enough, by its header."""
+    from mlimages_jax.data.decode import _check_size, _needed
+
+    try:
+        header = read_header(data)
+        _check_size(header.width, header.height, max_pixels=2**26)
+        _needed(header)
+    except BadPicture as bad:
+        if bad.reason != "too_large":
+            raise
+        return False
+    return True
+
+
+def largest(make: Callable[[int], bytes], side: int) -> tuple[bytes, int]:
+    """The largest square that the header lets pass, and its side: each try is a twentieth less."""
+    while not passes(data := make(side)):
+        side = round(side * 0.95)
+    return data, side
+
+
+def main() -> None:
+    """Measures and prints."""
+    arguments = parse_arguments()
+    if arguments.measure:
+        measure(Path(arguments.measure[0]), arguments.measure[1])
+        return
+    print(f"{where_and_when()}\n")
+    print("| image | megapixels | decode MB | verify MB | store MB | allowed | CPU s |")
+    print("|:--|---:|---:|---:|---:|---:|---:|")
+    broken = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, make in KINDS.items():
+            if arguments.only.lower() not in kind.lower():
+                continue
+            path = Path(folder) / "image"
+            path.with_suffix(".small").write_bytes(make(64))
+            data, side = largest(make, arguments.side)
+            path.write_bytes(data)
+            rows = [_run(path, way) for way in _WAYS]
+            allowed = BYTES_PER_PIXEL * side * side + BYTES_BESIDE
+            broken += [kind] if max(peak for peak, _ in rows) > allowed else []
+            peaks = " | ".join(f"{peak / 1e6:,.0f}" for peak, _ in rows)
+            cpu = rows[0][1]
+            print(f"| {kind} | {side**2 / 1e6:.1f} | {peaks} | {allowed / 1e6:,.0f} | {cpu:.1f} |")
+    if broken:
+        raise SystemExit(f"more than allowed: {', '.join(broken)}")
+
+
+def _run(path: Path, way: str) -> tuple[int, float]:
+    command = [sys.executable, __file__, "--measure", path, way]
+    peak, cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(peak), float(cpu)
+
+
+if __name__ == "__main__":
+    main()
