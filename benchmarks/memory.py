@@ -27,8 +27,11 @@ from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg, verify
 from mlimages_jax.data.picture_header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
-_WAYS = {"decode": decode, "verify": verify, "stored_jpeg": stored_jpeg}
-_WAITING = 0.5  # of the promise: what a first small image loads is subtracted
+_WAYS: dict[str, Callable[[bytes], object]] = {
+    "decode": decode,
+    "verify": verify,
+    "stored_jpeg": stored_jpeg,
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -183,7 +186,7 @@ def main() -> None:
 
 
 def _run(path: Path, way: str) -> tuple[int, float]:
-    command = [sys.executable, __file__, "--measure", path, way]
+    command = [sys.executable, __file__, "--measure", str(path), way]
     peak, cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return int(peak), float(cpu)
 

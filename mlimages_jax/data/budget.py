@@ -2,10 +2,8 @@
 """How much memory decoding may take: of one image, and of all that a process decodes at a time."""
 
 import collections
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
 
 from mlimages_jax.data.image_types import BadPicture, PictureHeader
 
@@ -53,10 +51,19 @@ class Budget:
         self._waiting: collections.deque[object] = collections.deque()
         self._changed = threading.Condition()
 
-    @contextlib.contextmanager
-    def hold(self, amount: int) -> Iterator[None]:
-        """Waits for so many bytes and gives them back. A thread must not hold twice at a time."""
+    def hold(self, amount: int) -> "_Held":
+        """Waits, as a context, for so many bytes, and gives them back.
+
+        A thread must not hold twice at a time.
+        """
+        return _Held(self, amount)
+
+    def take(self, amount: int) -> None:
+        """Waits for so many bytes; `give_back` must follow."""
         with self._changed:
+            if not self._waiting and self._used + amount <= self._limit:
+                self._used += amount
+                return
             # In the order of arrival: many small requests would else keep a large one out forever.
             ticket = object()
             self._waiting.append(ticket)
@@ -66,16 +73,31 @@ class Budget:
             finally:
                 self._waiting.remove(ticket)
                 self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= amount
+
+    def give_back(self, amount: int) -> None:
+        """What was taken."""
+        with self._changed:
+            self._used -= amount
+            if self._waiting:
                 self._changed.notify_all()
 
     def _is_next(self, ticket: object, amount: int) -> bool:
         fits = self._used == 0 or self._used + amount <= self._limit
         return fits and self._waiting[0] is ticket
+
+
+class _Held:
+    """A context of its own: of contextlib's kind it would cost each image five times as much."""
+
+    def __init__(self, shared: Budget, amount: int):
+        self._shared = shared
+        self._amount = amount
+
+    def __enter__(self) -> None:
+        self._shared.take(self._amount)
+
+    def __exit__(self, *_: object) -> None:
+        self._shared.give_back(self._amount)
 
 
 in_flight = Budget(BYTES_IN_FLIGHT)

@@ -132,7 +132,14 @@ def decode(
 
 
 @_own_row
-def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_box(
+    data: bytes,
+    box: CropBox,
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    header: PictureHeader | None = None,
+) -> np.ndarray:
     """Decode what a box of a picture holds, of a JPEG little else.
 
     Args:
@@ -141,6 +148,7 @@ def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PI
       size: A JPEG may come back at 1/2, 1/4 or 1/8 of its size, if the box then still has this many
         pixels a side; the box is rounded inwards at its far edges.
       max_pixels: As for `decode`.
+      header: Of the file, where `read_header` has read it already.
 
     Returns:
       uint8 [h, w, 3], RGB; its rows need not be contiguous.
@@ -148,7 +156,7 @@ def decode_box(data: bytes, box: CropBox, *, size: int, max_pixels: int = MAX_PI
     Raises:
       BadPicture: With a reason. Damage of a JPEG behind the box may go unseen.
     """
-    header = read_header(data)
+    header = header or read_header(data)
     _check_size(header.width, header.height, max_pixels=max_pixels)
     if header.format != "jpeg" or header.components == 4:
         with in_flight.hold(_needed(header)):

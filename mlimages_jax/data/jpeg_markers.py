@@ -44,6 +44,11 @@ def read_jpeg_header(data: bytes) -> PictureHeader:
     """
     at, frame = 2, 0
     while True:
+        marker = data[at + 1]
+        if data[at] == 0xFF and marker in _WITH_LENGTH:
+            length = data[at + 2] << 8 | data[at + 3]
+            at += 2 + length if length > 2 else 4  # below that of itself: empty, as in libjpeg
+            continue
         at = _next_marker(data, at)
         marker = data[at + 1]
         if marker in _WITH_LENGTH:
@@ -53,7 +58,7 @@ def read_jpeg_header(data: bytes) -> PictureHeader:
         elif marker in _PROCESSES:
             if frame:
                 raise BadPicture("corrupt", f"byte {at}: the JPEG has a second frame header")
-            frame, at = at, _end(data, at)
+            frame, at = at, at + 2 + max(2, data[at + 2] << 8 | data[at + 3])
         elif marker == _SOS and frame:
             return _header(data, frame, scan=at)
         elif marker in _REFUSED:

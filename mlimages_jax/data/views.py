@@ -44,7 +44,7 @@ class TrainingView:
         box = transforms.sample_crop(
             rng, header.height, header.width, area=self.area, aspect=self.aspect
         )
-        crop = decode_box(data, box, size=self.size)
+        crop = decode_box(data, box, size=self.size, header=header)
         image = transforms.resize_to_square(crop, self.size, interpolation=self.interpolation)
         if self.flip and rng.random() < 0.5:
             image = transforms.flip(image)
