@@ -9,7 +9,7 @@ Network, loss and hence the kind of metrics are the checkpoint's own. The workdi
     results.jsonl, results.txt     one line an evaluation; the same as a table, beside the published
     <step>/<split>_<protocol>_<size>/{metrics.json, per_class.tsv, confusion.tsv, reliability.png}
 
-Started again it leaves out what it has already evaluated.
+Started again it leaves out what it has evaluated with the same weights, data and settings.
 """
 
 from ml_collections import ConfigDict, config_dict
