@@ -125,8 +125,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._json({"name": "bucket"} if url.path == "/storage/v1/b/bucket" else None)
 
     def do_POST(self):
-        """An upload at once, or the begin or a part of one in several."""
+        """An upload at once, the begin or a part of one in several, or a new name for an object."""
         url = urllib.parse.urlsplit(self.path)
+        if match := re.fullmatch(r"/storage/v1/b/bucket/o/(.+)/moveTo/o/(.+)", url.path):
+            self._move(urllib.parse.unquote(match[1]), urllib.parse.unquote(match[2]))
+            return
         query = dict(urllib.parse.parse_qsl(url.query))
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         storage, name = self.server.storage, query.get("name", "")
@@ -150,6 +153,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._send(308, b"", {"Range": f"bytes=0-{end}"})
                 else:
                     self._json(storage.write(name, storage.begun[query["upload_id"]]))
+
+    def _move(self, name: str, target: str):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        storage = self.server.storage
+        with storage.lock:
+            if storage.describe(name) is None:
+                self._json(None)
+                return
+            self._json(storage.write(target, (storage.folder / name).read_bytes()))
+            (storage.folder / name).unlink()
+            with contextlib.suppress(OSError):  # a bucket has no folders: the empty ones go
+                for folder in (storage.folder / name).parents:
+                    folder.rmdir()
 
     def do_DELETE(self):
         name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path.partition("/o/")[2])

@@ -319,18 +319,18 @@ def test_a_run_goes_back_ends_in_the_same_bits_and_with_1_when_none_is_left(tmp_
     workdir, logs = tmp_path / "w", tmp_path / "logs"
     command = training(workdir, drawn)
     with Job(logs, command, count=2, devices=2) as job:
-        assert job.wait() == [0, 0], job.output()
+        assert job.wait(seconds=600) == [0, 0], job.output()
     whole, folder = checkpoints.load(workdir), workdir / "checkpoints"
     damage.zero(damage.largest(folder / "8"))
     (folder / "48").mkdir()
     with Job(logs, command, count=2, devices=2) as job:
-        assert job.wait() == [0, 0], job.output()
+        assert job.wait(seconds=600) == [0, 0], job.output()
         assert "Moved to 48.damaged" in job.output()
         assert "Moved to 8.damaged: going back to step 6, 2 steps are done again" in job.output()
     assert _same(checkpoints.load(workdir), whole)
     for step in (6, 8):
         damage.truncate(damage.largest(folder / f"{step}"))
     with Job(logs, command) as job:
-        assert job.wait() == [1], job.output()
+        assert job.wait(seconds=600) == [1], job.output()
         assert f"error: no checkpoint of {folder} is whole" in job.output()
         assert "Traceback" not in job.output()

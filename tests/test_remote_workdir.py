@@ -96,3 +96,30 @@ def test_what_others_write_is_seen(storage):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["2 one", "3 longer"], done.stderr
+
+
+DAMAGED = """
+import sys
+from pathlib import Path
+from mlimages_jax import checkpoints, train
+from tests import damage
+from tests.test_damaged_checkpoints import CONFIG, LIKE, _state
+
+folder, behind = "gs://bucket/run/checkpoints", Path(sys.argv[1], "run/checkpoints")
+with checkpoints.Checkpoints(folder) as saved:
+    for step in (1, 2, 3):
+        saved.save(_state(step), step=step, config=CONFIG)
+damage.zero(damage.largest(behind / "3"))
+(behind / "2/state/_METADATA").unlink()
+with checkpoints.Checkpoints(folder) as saved:
+    state = train.restored(saved, CONFIG, LIKE)
+print(int(state.step), sorted(path.name for path in saved.directory.iterdir()))
+"""
+
+
+def test_damaged_checkpoints_in_a_bucket_are_set_aside(storage):
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGED, storage.folder], cwd=ROOT, env=storage.environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["1 ['1', '2.damaged', '3.damaged']"], done.stderr[-3000:]
