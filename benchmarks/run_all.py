@@ -76,6 +76,7 @@ SCRIPTS = {
     ),
     "losses": Form(("--quick --losses weighted sigmoid",), left_out=PICTURES),
     "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
+    "memory": Form(("--side 2048",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
     "scaling": Form(
         ("--devices 8 --depth 50 --size 32 --pictures 4 --group_sizes 4 --modes replicated",)
