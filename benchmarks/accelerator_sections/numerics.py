@@ -6,6 +6,7 @@ for `highest` precision, so both are shown.
 """
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -39,8 +40,9 @@ def measure(settings: Settings) -> Iterator[Section]:
 
 def forward_against_the_original(golden: Path, *, limit: int) -> dict[str, float]:
     """Features and logits of the deterministic weights, of images up to `limit` pixels."""
+    # The tests know the original's variables by our names; they are no package to import.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from tests import reference
+    reference = importlib.import_module("tests.reference")
 
     found = {}
     for case in ("resnet50_c1000_64_seed0", "resnet101_c1000_224_seed0"):
