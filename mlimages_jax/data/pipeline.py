@@ -140,10 +140,12 @@ def training_batches(
     if not jpeg.is_compiled():
         logging.info("pictures are decoded as a whole, which is slower: see data/jpeg.py")
 
+    def empty() -> np.ndarray:
+        return np.zeros((view.size, view.size, 3), np.uint8)
+
     def load(record: Record | DamagedRecordError, rng: np.random.Generator) -> NumpyBatch:
-        empty = np.zeros((view.size, view.size, 3), np.uint8)
         if isinstance(record, DamagedRecordError):
-            return _empty_row(empty, max_labels)
+            return _empty_row(empty(), max_labels)
         return _row(
             record, lambda: view(record.jpeg, rng), empty=empty, max_labels=max_labels, bad=bad
         )
@@ -191,7 +193,7 @@ def evaluation_batches(
         return _row(
             record,
             lambda: view(record.jpeg),
-            empty=view.empty,
+            empty=lambda: view.empty,
             max_labels=max_labels,
             bad=bad,
         )
@@ -240,7 +242,7 @@ def _row(
     record: Record,
     read: Callable[[], np.ndarray],
     *,
-    empty: np.ndarray,
+    empty: Callable[[], np.ndarray],
     max_labels: int,
     bad: BadPictures,
 ) -> NumpyBatch:
@@ -248,7 +250,7 @@ def _row(
         image = read()
     except BadPicture as error:
         bad.add(record.name, error)
-        return _empty_row(empty, max_labels)
+        return _empty_row(empty(), max_labels)
     return {"image": image, "mask": np.array(True), **padded_labels(record, max_labels=max_labels)}
 
 
