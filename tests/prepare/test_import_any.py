@@ -170,6 +170,45 @@ def test_a_single_file(tmp_path, capsys):
     assert _rows(tmp_path / "t") == {"1.jpg": {"dog"}}
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "splits"),
+    [
+        ("is_valid", ("True", "False", "1"), {"val": 2, "train": 1}),
+        ("is_test", ("0", "no", "yes"), {"train": 2, "test": 1}),
+        ("split", ("train", "held_out", "VALID"), {"train": 1, "held_out": 1, "val": 1}),
+    ],
+)
+def test_a_column_tells_splits(tmp_path, column, cells, splits):
+    rows = "".join(f"{i}.jpg,dog,{cell}\n" for i, cell in enumerate(cells, start=1))
+    _files(tmp_path, _images("1.jpg", "2.jpg", "3.jpg"))
+    (tmp_path / "t.csv").write_text(f"file,label,{column}\n{rows}")
+    import_any(tmp_path / "t.csv", output=tmp_path / "out")
+    lists = {path.name.removesuffix("_image_list.txt"): len(path.read_text().splitlines())
+             for path in (tmp_path / "out").glob("*_image_list.txt")}  # fmt: skip
+    assert lists == splits
+
+
+def test_a_column_that_tells_no_splits_is_named(tmp_path, capsys):
+    _files(tmp_path, _images("1.jpg", "2.jpg"))
+    (tmp_path / "t.csv").write_text("file,label,fold\n1.jpg,dog,3\n2.jpg,a cat,4\n")
+    import_any(tmp_path / "t.csv", dry_run=True)
+    said = capsys.readouterr().out
+    assert "'fold' tells no splits: its words are not train, val and test" in said
+    assert "where blanks part labels, say --label-separator ' '" in said
+
+
+def test_a_table_without_rows_and_a_workbook_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("file,label\n")
+    with pytest.raises(PrepareError, match=r"t[.]csv: there are no rows of images"):
+        import_any(tmp_path / "t.csv", dry_run=True)
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(PrepareError, match=r"is a workbook .*: save it as CSV in UTF-8"):
+        import_any(tmp_path / "t.xlsx", dry_run=True)
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(PrepareError, match=r"t[.]xlsx is a workbook: save it as CSV in UTF-8"):
+        import_any(tmp_path, dry_run=True)
+
+
 def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("coco", "table", "any"):

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import re
+import shlex
 
 import numpy as np
 import picture_files
@@ -16,6 +17,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.table import import_table, in_val
 from mlimages_jax.prepare.imports.table_rows import read_table
 from tfds_builders import ml_images
@@ -142,7 +144,20 @@ def test_a_share_for_validation_depends_on_the_path_alone(tmp_path):
 
 def test_repeated_pictures_are_told(tmp_path, capsys):
     _import(tmp_path, "t.csv", "path,labels\n1.jpg,a\n2.jpg,a\n1.jpg,b\n1.jpg,c\n")
-    assert "2 rows have the path of an earlier row" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 rows have the path of an earlier row" in said and "several of" not in said
+    merge = next(line for line in said.splitlines() if "--merge" in line)
+    prepare.main(shlex.split(merge)[3:])
+    written = (tmp_path / "out" / "train_image_list.txt").read_text()
+    assert written == "1.jpg\t0:1\t1:1\t2:1\n2.jpg\t0:1\n"
+
+
+def test_images_of_several_splits_are_told(tmp_path, capsys):
+    text = "path,labels,part\n1.jpg,a,train\n1.jpg,a,val\n2.jpg,a,val\n3.jpg,a,train\n2.jpg,b,val\n"
+    _import(tmp_path, "t.csv", text, "--split-column", "part")
+    said = capsys.readouterr().out
+    assert "2 rows have the path of an earlier row" in said
+    assert "1 images are in several of train, val" in said
 
 
 @pytest.mark.parametrize(

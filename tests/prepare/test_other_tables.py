@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import re
 
 import pyarrow
 import pyarrow.parquet
@@ -77,6 +78,18 @@ TABLES = {
     "no header": ("t.csv", "1.jpg,dog;cat\n2.jpg,cat\n3.jpg,\n"),
     "no header, semicolons": ("t.csv", "1.jpg;dog|cat\n2.jpg;cat\n3.jpg;\n"),
     "empty rows": ("t.csv", "path,labels\n,\n1.jpg,dog;cat\n\n  \n2.jpg,cat\n,,\n3.jpg,\n"),
+    "one-hot, letters": ("t.csv", "file,dog,cat\n1.jpg,T,T\n2.jpg,F,T\n3.jpg,f,F\n"),
+    "one-hot, German": ("t.csv", "file;dog;cat\n1.jpg;WAHR;ja\n2.jpg;FALSCH;ja\n3.jpg;;nein\n"),
+    "one-hot, French": ("t.csv", "file;dog;cat\n1.jpg;VRAI;oui\n2.jpg;FAUX;oui\n3.jpg;;non\n"),
+    "one-hot, an index": (
+        "t.csv", "Unnamed: 0,path,dog,cat\n0,1.jpg,1,1\n1,2.jpg,0,1\n2,3.jpg,0,0\n",
+    ),
+    "one-hot, the flag of fastai": (
+        "t.csv", "fname,dog,cat,is_valid\n1.jpg,1,1,True\n2.jpg,0,1,False\n3.jpg,0,0,True\n",
+    ),
+    "objects of JSON": (
+        "t.csv", 'path,labels\n1.jpg,"{""dog"": 1, ""cat"": 1}"\n2.jpg,"{\'cat\': 1}"\n3.jpg,{}\n',
+    ),
     "an index": ("t.csv", ",path,labels\n0,1.jpg,dog;cat\n1,2.jpg,cat\n2,3.jpg,\n"),
     "dots before": ("t.csv", "path,labels\n./1.jpg,dog;cat\n././2.jpg,cat\n3.jpg,\n"),
     "two label columns": ("t.csv", "path,a,b\n1.jpg,dog,cat\n2.jpg,cat,\n3.jpg,,\n"),
@@ -141,6 +154,41 @@ def test_decimal_commas(tmp_path):
     text = 'path,labels\n1.jpg,"dog:0,8,cat"\n2.jpg,cat\n'
     rows = _import(tmp_path, "t.csv", text, "--label-separator", ",")
     assert rows == {"1.jpg": {"dog": 0.8, "cat": 1}, "2.jpg": {"cat": 1}}
+
+
+def test_an_index_of_two_rows_is_no_label(tmp_path):
+    rows = _import(tmp_path, "t.csv", ",path,dog,cat\n0,1.jpg,1,0\n1,2.jpg,0,1\n")
+    assert rows == {"1.jpg": {"dog": 1}, "2.jpg": {"cat": 1}}
+
+
+def test_blanks_part_numbers_and_no_words(tmp_path):
+    rows = _import(tmp_path, "t.csv", "Id,Target\n1.jpg,16 0\n2.jpg,0\n3.jpg,\n4.jpg,7 16 25\n")
+    classes = {name: set(labels) for name, labels in rows.items()}
+    assert classes == {
+        "1.jpg": {"16", "0"}, "2.jpg": {"0"}, "3.jpg": set(), "4.jpg": {"7", "16", "25"},
+    }  # fmt: skip
+    rows = _import(tmp_path, "t.csv", "path,labels\n1.jpg,12 apostles\n2.jpg,101 11\n")
+    assert rows["1.jpg"] == {"12 apostles": 1}
+    text = "path,labels\n1.jpg,haze primary\n2.jpg,primary\n"
+    rows = _import(tmp_path, "t.csv", text, "--label-separator", " ")
+    assert rows["1.jpg"] == {"haze": 1, "primary": 1}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.jsonl", "t.tsv"])
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (
+            b"PK\x03\x04\x14\0\6\0",
+            "is a workbook of Excel or LibreOffice, or another ZIP",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a workbook of an old Excel: save it as CSV"),
+        (b"PAR1\x15\4", "is a Parquet file: rename it to .parquet"),
+    ],
+)
+def test_what_is_no_text_is_called_by_its_name(tmp_path, name, start, message):
+    with pytest.raises(PrepareError, match=re.escape(f"{name}: {message}")):
+        _import(tmp_path, name, start + bytes(100))
 
 
 def test_a_comma_in_a_name_stays_one(tmp_path):

@@ -20,9 +20,14 @@ LABELS = (
 SPLITS = ("split", "subset", "partition", "set", "dataset", "data set", "phase", "usage")
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val",
                "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
+_SPLIT_FLAGS = {"is_valid": "val", "is_val": "val", "is_validation": "val", "is_test": "test"}
 _CERTAIN_PATHS = PATHS[:5]  # a column with such a name is it, whatever its values look like
-KNOWN = (*PATHS, *LABELS, *SPLITS)
-TRUE, FALSE = {"true", "yes", "x", "y"}, {"false", "no", "n"}
+KNOWN = (*PATHS, *LABELS, *SPLITS, *_SPLIT_FLAGS)
+# Spreadsheets write TRUE and FALSE in the language of their menus.
+TRUE = {"true", "yes", "x", "y", "t", "\u2713", "\u2714", "wahr", "ja", "vrai", "oui", "vero",
+        "verdadero"}  # fmt: skip
+FALSE = {"false", "no", "n", "f", "falsch", "nein", "faux", "non", "falso"}
+_INDEX = re.compile(r"column 1|unnamed: 0|index|level_0", re.IGNORECASE)  # as pandas writes it
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -71,7 +76,7 @@ def choose_columns(
     if split is None and find_split:
         split = _find_split(names, rows)
     path_column = path or _find_path([name for name in names if name not in labels], rows)
-    rest = [name for name in names if name not in (path_column, split)]
+    rest = [name for name in names if name not in (path_column, split) and not _is_flag(name)]
     chosen, why = (list(labels), "as asked") if labels else _find_labels(rest, rows)
     if path_column is None or not chosen:
         what = "path" if path_column is None else "labels"
@@ -83,6 +88,10 @@ def choose_columns(
         )
     for name in (path_column, *chosen):
         _check_name(name, names)
+    if split is None and find_split:
+        left = [name for name in _by_name(rest, (*SPLITS, "fold")) if name not in chosen]
+        if left:
+            why += f"; {left[0]!r} tells no splits: its words are not train, val and test"
     one_hot = [name for name in chosen if len(chosen) > 1 and _is_one_hot(name, rows)]
     if rows and 0 < len(one_hot) < len(chosen):
         texts = [name for name in chosen if name not in one_hot]
@@ -140,24 +149,46 @@ def _find_labels(
     by_name = _by_name(names, LABELS)
     if by_name:
         return by_name[:1], "by its name"
-    one_hot = [name for name in names if _is_one_hot(name, rows)]
+    numbered = bool(names) and _INDEX.fullmatch(names[0].strip()) and _counts_up(names[0], rows)
+    one_hot = [name for name in names[int(bool(numbered)) :] if _is_one_hot(name, rows)]
     if len(one_hot) > 1:
         return one_hot, "they hold 0 and 1"
     return (list(names), "it is the only other one") if len(names) == 1 else ([], "")
 
 
+def split_of_cell(column: str, cell: object) -> object:
+    """What a cell of the column of splits means: of one such as is_valid, "val" or "train"."""
+    flag = _SPLIT_FLAGS.get(column.strip().lower())
+    number = None if flag is None else number_of(cell)
+    if flag is None or number is None:
+        return cell
+    return flag if number else "train"
+
+
 def _find_split(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
-    for name in _by_name(names, SPLITS):
-        cells = _cells(name, rows)
-        if cells and all(str(cell).strip().lower() in SPLIT_WORDS for cell in cells):
+    """The column most of whose cells are words of splits: others are splits of their own."""
+    for name in (*_by_name(names, SPLITS), *filter(_is_flag, names)):
+        cells = [split_of_cell(name, cell) for cell in _cells(name, rows)]
+        known = sum(str(cell).strip().lower() in SPLIT_WORDS for cell in cells)
+        if cells and known * 2 >= len(cells):
             return name
     return None
+
+
+def _is_flag(name: str) -> bool:
+    return name.strip().lower() in _SPLIT_FLAGS
 
 
 def _by_name(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """The names among those known, in the order of the latter."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     return [lower[name] for name in known if name in lower]
+
+
+def _counts_up(name: str, rows: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a column numbers the rows, as 0, 1, 2: of two rows it looks like a label's."""
+    numbers = [number_of(cell) for cell in _cells(name, rows)]
+    return any(numbers == [start + i for i in range(len(numbers))] for start in (0, 1))
 
 
 def _is_one_hot(name: str, rows: Sequence[Mapping[str, object]]) -> bool:

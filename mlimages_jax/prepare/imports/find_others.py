@@ -12,6 +12,7 @@ from mlimages_jax.prepare.imports.image_roots import is_url
 from mlimages_jax.prepare.imports.manual_dir import DICTIONARY, LIST_SUFFIX, build_command
 from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_rows import DELIMITED, table_suffix
+from mlimages_jax.prepare.imports.text_lines import refuse_binary
 
 _PREPARE = "python -m mlimages_jax.prepare"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
@@ -93,6 +94,8 @@ def explain(source: Path) -> list[str]:
     if source.is_file():
         if source.suffix.lower() in _ARCHIVES:
             return [f"{source} is an archive: unpack it, and give the folder"]
+        with source.open("rb") as file:
+            refuse_binary(source, file.read(64))
         return [f"{source} is none of the tables, COCO files and lists below"]
     files = list(files_below(source, depth=2))
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in files)
@@ -103,6 +106,8 @@ def explain(source: Path) -> list[str]:
         lines.append("it looks like YOLO: export it as COCO from the tool that made it")
     if suffixes[".xml"] > 1:
         lines.append("it looks like Pascal VOC: convert its XML files to COCO, or to a table")
+    if books := [path for path in files if path.suffix.lower() in (".xlsx", ".xls", ".ods")]:
+        lines.append(f"{books[0].name} is a workbook: save it as CSV in UTF-8")
     if any(path.suffix.lower() in (".zip", ".tar", ".gz") for path in files) and not images:
         lines.append("it holds archives: unpack them first")
     return lines

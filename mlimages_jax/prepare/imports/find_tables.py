@@ -21,6 +21,7 @@ from mlimages_jax.prepare.imports.table import TablePlan, in_val, sample_rows, w
 from mlimages_jax.prepare.imports.table_rows import KINDS, Table, TableRow, table_suffix
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face
+_SHOWN_COLUMNS = 8
 _NOT_IN_FOLDERS = (".txt", ".data", ".json")  # mostly something else there
 
 
@@ -81,6 +82,9 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
             if number < SHOWN_ROWS:
                 shown.append(_shown(plan.split_of(row), name, row))
     aside.check()
+    if not aside.total:
+        names = ", ".join(str(plan.table.path) for plan in plans)
+        raise PrepareError(f"{names}: there are no rows of images; is it complete?")
     counts = [f"{split}: {count:,} images" for split, count in splits.items()]
     counts.append(f"{len(labels):,} different labels")
     counts += [_where(plan, root) for plan, root in zip(plans, located.roots, strict=True)
@@ -154,13 +158,19 @@ def _where(plan: TablePlan, root: ImageRoot | None) -> str:
 
 def _why(table: Table) -> list[str]:
     columns = table.columns
-    labels = ", ".join(map(repr, columns.labels)) or f"{len(columns.one_hot)} columns"
+    labels = ", ".join(map(repr, columns.labels))
+    if not labels:
+        more = ", ..." if len(columns.one_hot) > _SHOWN_COLUMNS else ""
+        some = ", ".join(map(repr, columns.one_hot[:_SHOWN_COLUMNS]))
+        labels = f"{len(columns.one_hot)} columns: {some}{more}"
     lines = [
         f"{table.path}: {table.format}",
         f"  path in {columns.path!r}, labels in {labels} ({columns.why})",
     ]
-    if columns.labels and table.separator:
+    if columns.labels and table.is_separated:
         lines.append(f"  labels of a cell are separated by {table.separator!r}")
+    elif table.has_blanks:
+        lines.append("  a cell is one label; where blanks part labels, say --label-separator ' '")
     if columns.split:
         lines.append(f"  splits in {columns.split!r}")
     return lines

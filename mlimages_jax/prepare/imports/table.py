@@ -18,6 +18,8 @@ from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.manual_dir import (
+    DICTIONARY,
+    LIST_SUFFIX,
     ManualDirWriter,
     Unlisted,
     check_split,
@@ -26,6 +28,7 @@ from mlimages_jax.prepare.imports.manual_dir import (
     write_manual_dir,
 )
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
+from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_classes import ClassFinder, collect_classes
 from mlimages_jax.prepare.imports.table_rows import (
     SAMPLE_LINES,
@@ -188,11 +191,8 @@ def write_tables(
             rows.write(plan, name_of)
         aside.check()
     aside.write(output)
-    if rows.repeated():
-        print(
-            f"{rows.repeated():,} rows have the path of an earlier row, and count as further "
-            "images: put all labels of an image into one row"
-        )
+    if repeated := rows.repeated():
+        print(_of_repeated(repeated, rows.in_several_splits(), output, list(writer.pictures)))
     if aside.count:
         print(aside.summary(output))
     is_linked = link_images(output, located.folder)
@@ -252,7 +252,7 @@ class _Rows:
     ):
         self._writer, self._finder, self._aside = writer, finder, aside
         self._keep_zeros = keep_zeros
-        self._paths = array("q")  # their hashes, 8 bytes each
+        self._paths: dict[str, array[int]] = {}  # of each split, their hashes, 8 bytes each
 
     def write(self, plan: TablePlan, name_of: Callable[[str], str]) -> None:
         """Writes a table; a row that cannot be used is set aside."""
@@ -272,13 +272,42 @@ class _Rows:
             try:
                 name = name_of(row.path)
                 found = label_row(row, self._finder, name=name)
-                self._writer.write(plan.split_of(row), [found])
+                split = plan.split_of(row)
+                self._writer.write(split, [found])
             except (ValueError, PrepareError) as error:
                 set_aside(row.line, str(error))
                 continue
             self._aside.total += 1
-            self._paths.append(hash(name))
+            self._paths.setdefault(split, array("q")).append(hash(name))
 
     def repeated(self) -> int:
         """How many rows have the name of an earlier one."""
-        return len(self._paths) - len(np.unique(np.frombuffer(self._paths, np.int64)))
+        hashes = [np.frombuffer(one, np.int64) for one in self._paths.values()]
+        count = sum(map(len, hashes))
+        return count - len(np.unique(np.concatenate(hashes))) if count else 0
+
+    def in_several_splits(self) -> int:
+        """How many names are in more than one split."""
+        hashes = [np.unique(np.frombuffer(one, np.int64)) for one in self._paths.values()]
+        counts = np.unique(np.concatenate(hashes), return_counts=True)[1] if hashes else np.zeros(0)
+        return int((counts > 1).sum())
+
+
+def _of_repeated(count: int, in_several: int, output: Path, splits: Sequence[str]) -> str:
+    """What to tell about rows with the path of another: how to merge them, and what is unsound."""
+    text = (
+        f"{count:,} rows have the path of an earlier row, and count as further images, each with "
+        "its own labels only. Where a table has a row for each label of an image, merge them:\n"
+    )
+    folder = shell_word(output)
+    text += "\n".join(
+        f"  python -m mlimages_jax.prepare labels {folder}/{split}{LIST_SUFFIX} --merge "
+        f"--dictionary {folder}/{DICTIONARY} --output {folder}/{split}{LIST_SUFFIX}"
+        for split in splits
+    )
+    if in_several:
+        text += (
+            f"\n{in_several:,} images are in several of {', '.join(splits)}: figures of one are no "
+            "test of what is learnt from the other; keep each in one"
+        )
+    return text

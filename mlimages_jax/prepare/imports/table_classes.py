@@ -93,7 +93,10 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
                     classes.update(names[:depth] for depth in range(1, len(names) + 1))
     if not classes:
         bad.check()  # tells what is wrong with the rows, where there are any
-        raise PrepareError("the tables name no labels, and there is no --dictionary; give one")
+        raise PrepareError(
+            "the tables name no labels, and there is no --dictionary: give one, or fill in the "
+            "column of labels"
+        )
     order = sorted(classes)
     place = {names: i for i, names in enumerate(order)}
     parents = np.array([place.get(names[:-1], -1) for names in order], np.int32)

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reads tables of images and labels, whatever their columns are called, row by row."""
 
-import ast
-import functools
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.columns import KNOWN, choose_columns, number_of
+from mlimages_jax.prepare.imports.columns import KNOWN, choose_columns, split_of_cell
 from mlimages_jax.prepare.imports.delimited import (
     SAMPLE_LINES,
     Format,
@@ -26,14 +21,11 @@ from mlimages_jax.prepare.imports.json_records import (
     read_lines,
     read_parquet,
 )
+from mlimages_jax.prepare.imports.label_cells import find_separator, labels_of, one_hot_label
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data")
 JSON_LINES = (".jsonl", ".ndjson")
 KINDS = (*DELIMITED, *JSON_LINES, ".json", ".parquet")
-_REMEMBERED = 100_000  # labels that are looked at once only
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
-# A comma between labels; that of "dog:0,8" is a decimal one.
-_COMMA = re.compile(r"(?<!:[01]),|,(?![0-9])")
 
 OnBad = Callable[[int, str], None]
 
@@ -87,6 +79,8 @@ class Table:
         path: the same.
         columns: what each column is.
         separator: between the labels of a cell.
+        is_separated: whether a cell of the first rows has it.
+        has_blanks: whether one has a blank, which may part labels or be in a name.
 
     Raises:
         PrepareError: it is of another kind, empty, or lacks a column.
@@ -117,7 +111,10 @@ class Table:
             )
         except ValueError as error:
             raise PrepareError(f"{path}:1: {error}") from error
-        self.separator = options.label_separator or self._find_separator(sample)
+        texts = self._label_texts(sample)
+        self.separator = options.label_separator or find_separator(texts)
+        self.is_separated = any(self.separator in text for text in texts)
+        self.has_blanks = any(" " in text.strip() for text in texts)
 
     @property
     def format(self) -> str:
@@ -156,12 +153,12 @@ class Table:
         labels = [
             label for name in columns.labels for label in labels_of(values, name, self.separator)
         ]
-        labels += [
-            (_label(name, 0.0)[0], confidence)
-            for name in columns.one_hot
-            if (confidence := _confidence(values, name)) is not None
-        ]
-        split = None if columns.split is None else _text(values, columns.split)
+        one_hot = (one_hot_label(values, name) for name in columns.one_hot)
+        labels += [label for label in one_hot if label is not None]
+        split = None
+        if columns.split is not None:
+            cell = split_of_cell(columns.split, values.get(columns.split))
+            split = cell if isinstance(cell, str) else _text(values, columns.split)
         return TableRow(line, path, labels, split)
 
     def _find_format(self) -> Format | None:
@@ -193,20 +190,14 @@ class Table:
         # In JSON a first object without a key, or no object at all, must not hide what is usual.
         return names or ("path", "labels")
 
-    def _find_separator(self, sample: Sequence[Mapping[str, object]]) -> str:
-        """A semicolon, unless the cells have bars, or commas between parts that recur."""
-        texts = [
+    def _label_texts(self, sample: Sequence[Mapping[str, object]]) -> list[str]:
+        """The cells of labels that are texts with something between the labels, perhaps."""
+        return [
             cell
             for name in self.columns.labels
             for values in sample
-            if isinstance(cell := values.get(name), str) and not cell.startswith("[")
+            if isinstance(cell := values.get(name), str) and not cell.startswith(("[", "{"))
         ]
-        if any(";" in text for text in texts):
-            return ";"
-        if any("|" in text for text in texts):
-            return "|"
-        parts = Counter(part.strip() for text in set(texts) for part in text.split(","))
-        return "," if len(parts) < len(set(texts)) and any("," in text for text in texts) else ";"
 
     def _refuse_embedded(self, names: Sequence[str]) -> None:
         raise PrepareError(
@@ -232,94 +223,6 @@ def read_table(
     """
     options = TableOptions(label_separator=label_separator, split_column=split_column)
     yield from Table(path, options).rows()
-
-
-def labels_of(values: Mapping[str, object], column: str, separator: str) -> list[tuple[str, float]]:
-    """The labels of a cell: a text, a list, or an object of names and confidences.
-
-    Raises:
-        ValueError: it is something else, or a confidence is out of range.
-    """
-    cell = values.get(column)
-    if isinstance(cell, dict) and (inner := _categories(cell)) is not None:
-        cell = inner
-    if isinstance(cell, str):
-        text = cell.strip()
-        if text.startswith("[") and text.endswith("]"):
-            cell = _listed(text)
-        else:
-            return [parse_label(part) for part in _split(text, separator) if part.strip()]
-    if isinstance(cell, int) and not isinstance(cell, bool):
-        return [_label(str(cell), 1.0)]
-    if isinstance(cell, list) and all(type(label) in (str, int) for label in cell):
-        return [_label(str(label), 1.0) for label in cell]
-    if isinstance(cell, dict) and all(type(value) in (int, float) for value in cell.values()):
-        return [_label(label, value) for label, value in cell.items()]
-    raise ValueError(
-        f'"{column}" must be a list of texts, or an object of texts and numbers: {{"dog": 0.9}}'
-    )
-
-
-@functools.lru_cache(_REMEMBERED)
-def parse_label(text: str) -> tuple[str, float]:
-    """Reads "dog" or "dog:0.8".
-
-    Raises:
-        ValueError: the name is empty, or the confidence out of range.
-    """
-    name, colon, number = text.rpartition(":")
-    if colon and _NUMBER.fullmatch(number.strip()):
-        return _label(name, float(number.replace(",", ".")))
-    return _label(text, 1.0)
-
-
-@functools.lru_cache(_REMEMBERED)
-def _label(label: str, confidence: float) -> tuple[str, float]:
-    name = normal(" ".join(label.split()))
-    if not name:
-        raise ValueError("a label is empty; name it or remove it")
-    if not (confidence == -1 or 0 <= confidence <= 1):
-        raise ValueError(
-            f"confidence {confidence} of {name!r} is neither -1 (unknown) nor between 0 and 1; "
-            "correct it, or if it is part of the name put a confidence behind it"
-        )
-    return name, float(confidence)
-
-
-def _confidence(values: Mapping[str, object], name: str) -> float | None:
-    """Of a one-hot column; None where it is empty."""
-    cell = values.get(name)
-    if cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell:
-        return None
-    number = number_of(cell)
-    if number is None:
-        raise ValueError(f"{name!r} is {cell!r}; the column has numbers: 1 present, 0 absent")
-    return _label(name, number)[1]
-
-
-def _split(text: str, separator: str) -> list[str]:
-    return _COMMA.split(text) if separator == "," else text.split(separator)
-
-
-def _listed(text: str) -> list[object]:
-    """The list that a cell such as "['dog', 'cat']" means; without quotes, what commas part."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
-    return list(value) if isinstance(value, list) else [text]
-
-
-def _categories(cell: Mapping[str, object]) -> list[object] | None:
-    """What boxes of Hugging Face's objects show: {"bbox": [...], "categories": [...]}."""
-    for key in ("categories", "category", "labels", "label"):
-        if isinstance(inner := cell.get(key), list):
-            return list(dict.fromkeys(inner)) if all(map(_is_name, inner)) else inner
-    return None
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str | int)
 
 
 def _path_of(values: Mapping[str, object], column: str) -> str:

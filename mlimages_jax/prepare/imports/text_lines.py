@@ -20,6 +20,14 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.progress import progress
 
 _GZIP = b"\x1f\x8b"
+_NO_TEXT = {  # what is often given, or renamed, as if it were text
+    b"PK\x03\x04": "is a workbook of Excel or LibreOffice, or another ZIP archive: save it as CSV "
+    "in UTF-8 there, or unpack it",
+    b"\xd0\xcf\x11\xe0": "is a workbook of an old Excel: save it as CSV in UTF-8 there",
+    b"PAR1": "is a Parquet file: rename it to .parquet",
+    b"SQLite format 3": "is an SQLite database: export the table as CSV",
+    b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
+}
 _LONGEST_LINE = 1 << 24  # characters; a line of JSON with many boxes has some 100,000
 _MARK = "mark_undecodable"  # an error handler: a lone surrogate, as surrogateescape has for UTF-8
 codecs.register_error(_MARK, lambda error: ("\udcff", cast(UnicodeDecodeError, error).end))
@@ -38,19 +46,36 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
         encoding: of the file; None: told by its first bytes.
 
     Raises:
-        PrepareError: no such encoding.
+        PrepareError: no such encoding, or the file is a workbook, say, and no text.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
     raw = cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb")
     try:
-        encoding = encoding or _encoding_of(cast(io.BufferedReader, raw).peek(64)[:64])
+        start = cast(io.BufferedReader, raw).peek(64)[:64]
+        refuse_binary(path, start)
+        encoding = encoding or _encoding_of(start)
         errors = "surrogateescape" if encoding.startswith("utf-8") else _MARK
         return io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline=None)
     except LookupError as error:
         raw.close()
         raise PrepareError(f"--encoding {encoding!r} is not known; try cp1252") from error
+
+
+def refuse_binary(path: Path, start: bytes) -> None:
+    """Refuses known files that are no text.
+
+    Args:
+        path: of the file.
+        start: its first bytes.
+
+    Raises:
+        PrepareError: says what it is, and what to do.
+    """
+    for mark, advice in _NO_TEXT.items():
+        if start.startswith(mark):
+            raise PrepareError(f"{path}: {advice}")
 
 
 def check_decoded(text: str) -> None:
