@@ -39,7 +39,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
 from PIL import Image
 
-from mlimages_jax.data import decode
+from mlimages_jax.data import decode, shrinking
 from mlimages_jax.labels.lists import LabelRow, read_label_list
 from tfds_builders import ml_images, shapes
 from tfds_builders.pictures import records, shards
@@ -216,13 +216,13 @@ def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
         stage("decode as a check", decode.verify, data)
         stored = [decode.StoredPicture(*pair) for pair in zip(data, *_sizes(headers), strict=True)]
     else:
-        sizes = [decode._shrunken_size(h.height, h.width, short_side=short_side) for h in headers]
+        sizes = [shrinking.shrunken_size(h.height, h.width, short_side=short_side) for h in headers]
         heights, widths = zip(*sizes, strict=True)
         pixels = stage(
             "decode", lambda d, h, w: decode.decode(d, min_height=2 * h, min_width=2 * w),
             data, heights, widths,
         )  # fmt: skip
-        pixels = stage("shrink", decode._shrink, pixels, heights, widths)
+        pixels = stage("shrink", shrinking.shrink, pixels, heights, widths)
         jpegs = stage("encode", _encode, pixels)
         stored = [
             decode.StoredPicture(*values) for values in zip(jpegs, heights, widths, strict=True)

@@ -22,15 +22,18 @@ import numpy as np
 from peers.setting import where_and_when
 from PIL import Image
 
+from mlimages_jax.data import whole_images
 from mlimages_jax.data.budget import BYTES_BESIDE, BYTES_PER_PIXEL
-from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg, verify
+from mlimages_jax.data.decode import MAX_PIXELS, BadPicture, decode, stored_jpeg, verify
 from mlimages_jax.data.picture_header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
+_ON_ITS_SIDE = Image.Exif()
+_ON_ITS_SIDE[0x0112] = 6  # as phones store what they took upright
 _WAYS: dict[str, Callable[[bytes], object]] = {
-    "decode": decode,
+    "decode": lambda data: decode(data, exif_orientation=True),
     "verify": verify,
-    "stored_jpeg": stored_jpeg,
+    "stored_jpeg": lambda data: stored_jpeg(data, orientation="exif"),
 }
 
 
@@ -79,6 +82,7 @@ def deep_png(channels: int) -> Callable[[int], bytes]:
 KINDS: dict[str, Callable[[int], bytes]] = {
     "JPEG, 4:4:4": saved("RGB", "JPEG", subsampling=0),
     "JPEG, 4:2:0": saved("RGB", "JPEG", subsampling=2),
+    "JPEG, 4:2:0, on its side": saved("RGB", "JPEG", subsampling=2, exif=_ON_ITS_SIDE),
     "JPEG, grey": saved("L", "JPEG"),
     "JPEG, CMYK": saved("CMYK", "JPEG"),
     "JPEG, progressive, 4:4:4": saved("RGB", "JPEG", subsampling=0, progressive=True),
@@ -137,12 +141,10 @@ def measure(path: Path, way: str) -> None:
 
 def passes(data: bytes) -> bool:
     """Whether the image is small enough, by its header."""
-    from mlimages_jax.data.decode import _check_size, _needed
-
     try:
         header = read_header(data)
-        _check_size(header.width, header.height, max_pixels=2**26)
-        _needed(header)
+        whole_images.check_size(header.width, header.height, max_pixels=MAX_PIXELS)
+        whole_images.needed(header)
     except BadPicture as bad:
         if bad.reason != "too_large":
             raise

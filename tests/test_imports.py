@@ -49,14 +49,20 @@ ALLOWED = {
     "data.png_chunks": {"data.image_types"},
     "data.pillow_pixels": {"data.image_types"},
     "data.orientation": {"data", "data.image_types", "data.jpeg_markers", "data.png_chunks"},
-    "data.jpeg": {"data", "data.image_types", "data.jpeg_markers", "data.pillow_pixels"},
+    "data.jpeg": {
+        "data", "data.image_types", "data.jpeg_markers", "data.orientation", "data.pillow_pixels",
+    },
     "data.other_formats": {
         "data", "data.budget", "data.image_types", "data.other_headers", "data.pillow_pixels",
         "data.picture_header", "data.png_chunks", "data.tiff_header",
     },
     "data.decode": {
         "data", "data.budget", "data.image_types", "data.jpeg", "data.orientation",
-        "data.other_formats", "data.picture_header", "data.transforms",
+        "data.picture_header", "data.shrinking", "data.transforms", "data.whole_images",
+    },
+    "data.whole_images": {
+        "data", "data.budget", "data.image_types", "data.jpeg", "data.orientation",
+        "data.other_formats",
     },
     "top_k": {"average_precision"},
     "metrics": {"average_precision", "calibration", "top_k"},

@@ -35,29 +35,25 @@ All threads of a process share one budget of memory, and wait for it.
 
 import functools
 import math
-import threading
 from collections.abc import Callable
 from typing import Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg, other_formats
+from mlimages_jax.data import jpeg, whole_images
 from mlimages_jax.data.budget import decoding_bytes, in_flight
 from mlimages_jax.data.image_types import described
 from mlimages_jax.data.orientation import orientation_of, upright, with_orientation
 from mlimages_jax.data.picture_header import BadPicture, PictureHeader, read_header
+from mlimages_jax.data.shrinking import shrink, shrunken_size
 from mlimages_jax.data.transforms import CropBox
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 200 MB as RGB, and below the size where Pillow starts to warn
 JPEG_QUALITY = 90  # in full colour resolution: smaller, and closer, than 95 with halved colour
 
-_MAX_SIDE = 1_000_000  # of libpng, and of OpenCV
 _MAX_JPEG_SIDE = 65_500  # of libjpeg
-_MAX_PIXELS_AS_FLOAT = 2**22  # 50 MB as float32, for each thread
-_buffers = threading.local()
 
 Chroma = Literal["444", "420"]
 Orientation = Literal["exif", "stored"]
@@ -78,8 +74,11 @@ def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
             return function(*arguments, **options)
         except BadPicture:
             raise
-        except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise BadPicture("too_large", f"{type(error).__name__}: {described(error)}") from error
+        except MemoryError as error:
+            raise BadPicture("too_large", "there is not enough memory to decode it") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            message = f"it holds more pixels than its header says, too many: {described(error)}"
+            raise BadPicture("too_large", message.split(", could be")[0]) from error
         except Exception as error:
             raise BadPicture("corrupt", f"{type(error).__name__}: {described(error)}") from error
 
@@ -121,14 +120,15 @@ def decode(
       BadPicture: With a reason.
     """
     header = read_header(data)
-    _check_size(header.width, header.height, max_pixels=max_pixels)
-    orientation = orientation_of(data, header) if exif_orientation else 1
-    if orientation >= 5:  # lying on its side
+    whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
+    turn = orientation_of(data, header) if exif_orientation else 1
+    if turn >= 5:  # lying on its side
         min_height, min_width = min_width, min_height
     factor = _factor(header, min_height=min_height, min_width=min_width)
-    turns = orientation >= 5  # needs the picture twice
-    with in_flight.hold(_needed(header, factor=factor, copies=2 if turns else 1)):
-        return upright(_pixels(data, header, factor=factor, max_pixels=max_pixels), orientation)
+    with in_flight.hold(whole_images.needed(header, factor=factor, orientation=turn)):
+        return whole_images.pixels(
+            data, header, max_pixels=max_pixels, factor=factor, orientation=turn
+        )
 
 
 @_own_row
@@ -157,10 +157,10 @@ def decode_box(
       BadPicture: With a reason. Damage of a JPEG behind the box may go unseen.
     """
     header = header or read_header(data)
-    _check_size(header.width, header.height, max_pixels=max_pixels)
+    whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
     if header.format != "jpeg" or header.components == 4:
-        with in_flight.hold(_needed(header)):
-            pixels = _pixels(data, header, max_pixels=max_pixels)
+        with in_flight.hold(whole_images.needed(header)):
+            pixels = whole_images.pixels(data, header, max_pixels=max_pixels)
         return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     factor = jpeg.reduction(
         header,
@@ -189,17 +189,17 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
     if header.format == "jpeg" and header.components != 4:
         _checked_jpeg(data, header, max_pixels=max_pixels)
     else:
-        _check_size(header.width, header.height, max_pixels=max_pixels)
-        with in_flight.hold(_needed(header)):
-            _pixels(data, header, max_pixels=max_pixels)
+        whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
+        with in_flight.hold(whole_images.needed(header)):
+            whole_images.pixels(data, header, max_pixels=max_pixels)
     return header
 
 
 def _checked_jpeg(data: bytes, header: PictureHeader, *, max_pixels: int) -> bytes:
     """The file, or a repaired one, which decodes to its end without a warning."""
-    _check_size(header.width, header.height, max_pixels=max_pixels)
-    _needed(header)  # what passes is going to be decoded in full
-    with in_flight.hold(_needed(header, factor=8)):
+    whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
+    whole_images.needed(header)  # what passes is going to be decoded in full
+    with in_flight.hold(whole_images.needed(header, factor=8)):
         return jpeg.without_warnings(data, header)
 
 
@@ -257,7 +257,8 @@ def _stored_jpeg(
     chroma: Chroma, sequential: bool, orientation: Orientation,
 ) -> StoredPicture:  # fmt: skip
     header = read_header(data)
-    height, width = _shrunken_size(header.height, header.width, short_side=short_side)
+    whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
+    height, width = shrunken_size(header.height, header.width, short_side=short_side)
     shrinks = (height, width) != (header.height, header.width)
     plain = header.format == "jpeg" and header.components != 4 and not shrinks
     tag = 1 if plain and orientation == "stored" else orientation_of(data, header)
@@ -265,20 +266,23 @@ def _stored_jpeg(
         if check:
             data = _checked_jpeg(data, header, max_pixels=max_pixels)
         return StoredPicture(jpeg.sequential(data) if sequential else data, height, width)
-    _check_size(header.width, header.height, max_pixels=max_pixels)
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
         raise BadPicture("too_large", message)
     factor = _factor(header, min_height=2 * height, min_width=2 * width)
-    turns = orientation == "exif" and tag >= 5 and not shrinks  # needs the picture twice
-    with in_flight.hold(_needed(header, factor=factor, copies=2 if turns else 1)):
-        pixels = _pixels(data, header, factor=factor, max_pixels=max_pixels)
-        if header.format != "jpeg":  # what the header says may be turned, or a frame around it
-            height, width = _shrunken_size(*pixels.shape[:2], short_side=short_side)
+    turn = tag if orientation == "exif" else 1
+    first = 1 if shrinks else turn  # what shrinks is turned when it is small
+    with in_flight.hold(whole_images.needed(header, factor=factor, orientation=first)):
+        pixels = whole_images.pixels(
+            data, header, max_pixels=max_pixels, factor=factor, orientation=first
+        )
+        # What the header of other formats says may be turned, or a frame around the image.
+        if header.format != "jpeg" or first >= 5:
+            height, width = shrunken_size(*pixels.shape[:2], short_side=short_side)
         if pixels.shape[:2] != (height, width):
-            pixels = _shrink(pixels, height, width)
+            pixels = shrink(pixels, height, width)
         if orientation == "exif":
-            pixels, tag = upright(pixels, tag), 1
+            pixels, tag = upright(pixels, turn if first == 1 else 1), 1
         stored = simplejpeg.encode_jpeg(
             pixels, quality=quality, colorspace="RGB", colorsubsampling=chroma
         )
@@ -286,61 +290,7 @@ def _stored_jpeg(
     return StoredPicture(stored, pixels.shape[0], pixels.shape[1])
 
 
-def _shrink(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average uint8 [H, W, 3] to [height, width, 3]."""
-    if pixels.shape[0] * pixels.shape[1] > _MAX_PIXELS_AS_FLOAT:
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    # OpenCV averages floats in two thirds of the time. The bytes are the same, but for halves where
-    # the shrinking is by a whole number: there this rounds them to even, the other upwards.
-    floats = _floats("before", pixels.shape)
-    np.copyto(floats, pixels)
-    average = _floats("after", (height, width, 3))
-    cv2.resize(floats, (width, height), dst=average, interpolation=cv2.INTER_AREA)
-    return cv2.convertScaleAbs(average)
-
-
-def _floats(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Memory of this thread for a float32 array, the same again: new pages would cost the gain."""
-    size = math.prod(shape)
-    buffer = getattr(_buffers, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.float32)
-        setattr(_buffers, name, buffer)
-    return buffer[:size].reshape(shape)
-
-
-def _check_size(width: int, height: int, *, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        message = f"{width} x {height} pixels are more than the {max_pixels:,} allowed"
-        raise BadPicture("too_large", message)
-    if max(width, height) > _MAX_SIDE:
-        message = f"{width} x {height} pixels: a side is over the {_MAX_SIDE:,} allowed"
-        raise BadPicture("too_large", message)
-
-
 def _factor(header: PictureHeader, *, min_height: int, min_width: int) -> int:
     if header.format != "jpeg" or header.components == 4:
         return 1
     return jpeg.reduction(header, min_height=min_height, min_width=min_width)
-
-
-def _needed(header: PictureHeader, *, factor: int = 1, copies: int = 1) -> int:
-    """Bytes, see `decoding_bytes`."""
-    pixels = jpeg.reduced(header.height, factor) * jpeg.reduced(header.width, factor)
-    return decoding_bytes(header, pixels=copies * pixels)
-
-
-def _pixels(data: bytes, header: PictureHeader, *, max_pixels: int, factor: int = 1) -> np.ndarray:
-    """uint8 [H, W, 3] of any format."""
-    if header.format == "jpeg":
-        return jpeg.decode(data, header, factor=factor)
-    pixels = other_formats.decode(data, header)
-    _check_size(pixels.shape[1], pixels.shape[0], max_pixels=max_pixels)
-    return pixels
-
-
-def _shrunken_size(height: int, width: int, *, short_side: int | None) -> tuple[int, int]:
-    shorter = min(height, width)
-    if short_side is None or shorter <= short_side:
-        return height, width
-    return round(height * short_side / shorter), round(width * short_side / shorter)

@@ -19,6 +19,7 @@ from PIL import Image
 from mlimages_jax.data import jpeg_markers, pillow_pixels
 from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
 from mlimages_jax.data.jpeg_markers import read_jpeg_header
+from mlimages_jax.data.orientation import as_stored
 
 try:
     from mlimages_jax.data import _jpeg
@@ -28,6 +29,7 @@ except ImportError:
 _Result = TypeVar("_Result")
 
 _STRIP = 2**20  # pixels that are converted at a time
+STRIP_BYTES = 50_000_000  # of the strips that are turned: few, since each decodes those before it
 _EXTRA_COLUMNS = 48  # of the compiled code's result, see _jpeg.pyi
 
 
@@ -173,6 +175,35 @@ def decode_window(
         data, lambda file: compiled.decode_window(file, factor, top, left, height, width, rows)
     )
     return rows[:, column : column + width]
+
+
+def decode_turned(
+    data: bytes, header: PictureHeader, *, orientation: int, factor: int = 1
+) -> np.ndarray:
+    """All of an image that lies on its side, upright, without a second copy of it.
+
+    Needs the compiled code.
+
+    Args:
+        data: the file, of 1 or 3 components.
+        header: its header.
+        orientation: EXIF's 5 to 8.
+        factor: 1, 2, 4 or 8.
+
+    Returns:
+        uint8 [ceil(W / factor), ceil(H / factor), 3].
+
+    Raises:
+        BadPicture: as `decode`.
+    """
+    height, width = reduced(header.height, factor), reduced(header.width, factor)
+    result = np.empty((width, height, 3), np.uint8)
+    stored = as_stored(result, orientation)
+    rows = max(1, STRIP_BYTES // (3 * (width + _EXTRA_COLUMNS)))
+    for top in range(0, height, rows):
+        window = (top, 0, min(rows, height - top), width)
+        stored[top : top + rows] = decode_window(data, header, window, factor=factor)
+    return result
 
 
 def sequential(data: bytes) -> bytes:

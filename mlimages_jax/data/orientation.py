@@ -12,6 +12,7 @@ from mlimages_jax.data import jpeg_markers, png_chunks
 from mlimages_jax.data.image_types import PictureHeader
 
 _EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
 
 
@@ -44,13 +45,20 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (EXIF 2.32, tag 274): where row 0 and column 0 belong."""
     if orientation in (2, 3, 4):  # in their place
         return cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation], dst=pixels)
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (7, 8):
-        pixels = pixels[::-1]
+    if orientation in _QUARTER_TURNS:
+        return cv2.rotate(pixels, _QUARTER_TURNS[orientation])
+    if orientation in (5, 7):
+        pixels = cv2.transpose(pixels)
+    return cv2.flip(pixels, -1, dst=pixels) if orientation == 7 else pixels
+
+
+def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of upright pixels as a file with the orientation 5 to 8 holds them: on their side."""
     if orientation in (6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    if orientation in (7, 8):
+        pixels = pixels[::-1]
+    return pixels.swapaxes(0, 1)
 
 
 def with_orientation(encoded: bytes, orientation: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import IO
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mlimages_jax.data import pillow_pixels, png_chunks
 from mlimages_jax.data.budget import decoding_bytes
@@ -118,11 +118,27 @@ def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndar
     except (BadPicture, MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
-        text = described(error)
-        reason = "truncated" if "truncated" in text.lower() else "corrupt"
-        if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
-            reason = "unsupported"
-        raise BadPicture(reason, f"Pillow: {text}") from error
+        raise _bad_picture(error, kind) from error
+
+
+def _bad_picture(error: Exception, kind: str) -> BadPicture:
+    """What Pillow's error means, in words that say what to do."""
+    text = described(error)
+    if isinstance(error, UnidentifiedImageError) and kind == "tiff":
+        return BadPicture(
+            "unsupported",
+            "a TIFF of a kind that Pillow does not know (floats, 32 bits, colours of its own), or "
+            "damaged: convert it to RGB of 8 bits a channel",
+        )
+    if isinstance(error, UnidentifiedImageError):
+        return BadPicture("corrupt", f"Pillow: the header of this {kind} file is damaged")
+    if text.startswith("decoder error"):
+        message = "the pixels are damaged, or compressed in a way that is not known here"
+        return BadPicture("corrupt", f"Pillow: {message}")
+    if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
+        return BadPicture("unsupported", f"Pillow: {text}: convert it to JPEG or PNG")
+    cut = "truncated" in text.lower() or text == "not enough image data"
+    return BadPicture("truncated" if cut else "corrupt", f"Pillow: {text}")
 
 
 def _check_installed(kind: str) -> None:

@@ -58,7 +58,9 @@ def dib_header(data: bytes) -> PictureHeader:
         compression = 0
     else:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 4)
-    width, height = abs(width), abs(height)
+    if width < 0:
+        raise BadPicture("corrupt", f"a BMP of {width} x {height} pixels")
+    height = abs(height)  # below 0: the rows begin at the top
     if compression in _BMP_RLE:
         _check_python(width, height, "a run-length encoded BMP")
     return PictureHeader("bmp", width, height, 3, min(bits, 8), held=width * height)
@@ -155,10 +157,10 @@ def _is_icon(data: bytes) -> bool:
 
 def icon_image(data: bytes) -> bytes:
     """The file of its own that the largest picture of an icon is: a PNG or a headless BMP."""
-    count = int.from_bytes(data[4:6], "little")
+    count = int.from_bytes(data[4:6], "little")  # of entries, whose lengths are not to be trusted
     entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * i) for i in range(count)]
-    *_, size, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
-    return data[offset : offset + size]
+    *_, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
+    return data[offset:]
 
 
 def _icon(data: bytes) -> PictureHeader:

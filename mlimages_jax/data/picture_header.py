@@ -25,7 +25,7 @@ def read_header(data: bytes) -> PictureHeader:
         raise BadPicture("empty", "the file has no bytes")
     try:
         header = _parse_header(data)
-    except (IndexError, struct.error):
+    except (IndexError, struct.error, OverflowError):  # the last: of a place behind 2**63
         message = f"the file ends inside its header, after {len(data)} bytes"
         raise BadPicture("truncated", message) from None
     if header.width == 0 or header.height == 0:

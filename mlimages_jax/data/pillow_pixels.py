@@ -84,6 +84,8 @@ def _own_memory(image: Image.Image) -> np.ndarray | None:
 def _converted(strip: Image.Image) -> np.ndarray:
     if strip.mode == "1" and "transparency" in strip.info:
         strip = _with_key(strip.convert("L"), strip.info["transparency"])
+    if strip.mode == "La":
+        strip = strip.convert("LA")  # Pillow takes it no further in one step
     if strip.has_transparency_data:
         return on_white(np.asarray(strip.convert("RGBA")))
     return np.asarray(strip.convert("RGB"))

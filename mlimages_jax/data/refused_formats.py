@@ -99,6 +99,7 @@ _HTML = re.compile(
 )
 _VIDEO = re.compile(rb"\0...(?:ftyp|moov|mdat|wide|free|skip|pnot)", re.S)
 _OS2 = re.compile(rb"(?:BA|CI|CP|IC|PT)[\x0c-\xff]\0\0\0", re.S)
+_DIB = re.compile(rb"\x28\0\0\0.{8}\x01\0[\x01\x04\x08\x10\x18\x20]\0[\0-\x06]\0\0\0", re.S)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TGA_END = b"TRUEVISION-XFILE.\0"
 
@@ -112,6 +113,8 @@ def recognised(data: bytes) -> str | None:
         return "a video (MP4, QuickTime)"
     if _SVG.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)):
         return "an SVG drawing"
+    if _DIB.match(data):
+        return "a BMP without the header of a file (DIB)"
     if _OS2.match(data):
         return "an icon of OS/2"
     return "a TGA file" if data.endswith(_TGA_END) or _is_tga(data) else None

@@ -35,6 +35,8 @@ def read_tiff_header(data: bytes) -> PictureHeader:
       IndexError: The file ends before.
       struct.error: Likewise.
     """
+    if data.startswith(b"MM\0+"):
+        raise BadPicture("unsupported", "a big-endian BigTIFF: convert it to JPEG or PNG")
     tags = _tags(data)
     width, height = _number(data, tags, _WIDTH), _number(data, tags, _HEIGHT)
     samples, bits = _number(data, tags, _SAMPLES, 1), _number(data, tags, _BITS, 1)

@@ -18,6 +18,7 @@ from picture_files import BAD, BLUE, GOOD, GREEN, HEIGHT, RED, WIDTH, YELLOW
 
 from mlimages_jax.data import decode as decode_module
 from mlimages_jax.data.decode import BadPicture, decode, read_header, stored_jpeg
+from mlimages_jax.data.shrinking import shrink
 
 
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
@@ -275,15 +276,15 @@ def test_averages_are_those_of_bytes(size):
     """As OpenCV does with bytes, and as the mean of each block where the factor is a whole one."""
     height, width, new_height, new_width = size
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    found = decode_module._shrink(pixels, new_height, new_width)
+    found = shrink(pixels, new_height, new_width)
     expected = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_AREA)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert (found != expected).mean() < (0.3 if height == 2 * new_height else 0.001)
     if height == 2 * new_height:
         blocks = pixels.reshape(new_height, 2, new_width, 2, 3).mean(axis=(1, 3))
         assert np.abs(found - blocks).max() <= 0.5
-    again = decode_module._shrink(pixels[:, ::-1].copy(), new_height, new_width)
-    np.testing.assert_array_equal(found, decode_module._shrink(pixels, new_height, new_width))
+    again = shrink(pixels[:, ::-1].copy(), new_height, new_width)
+    np.testing.assert_array_equal(found, shrink(pixels, new_height, new_width))
     assert not np.shares_memory(found, again)
 
 

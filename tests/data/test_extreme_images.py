@@ -15,7 +15,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import budget, decode, given_pictures, views
+from mlimages_jax.data import budget, decode, given_pictures, views, whole_images
 from mlimages_jax.data.decode import BadPicture, StoredPicture, stored_jpeg
 from mlimages_jax.data.image_types import PictureHeader, described
 
@@ -133,13 +133,15 @@ RAISED = [
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["_pixels", "_shrink", "read_header", "simplejpeg"])
+@pytest.mark.parametrize("place", ["pixels", "shrink", "read_header", "simplejpeg"])
 def test_whatever_is_raised_belongs_to_the_image(error, place, monkeypatch):
     def fail(*arguments, **options):
         raise error
 
     if place == "simplejpeg":
         monkeypatch.setattr(simplejpeg, "encode_jpeg", fail)
+    elif place == "pixels":
+        monkeypatch.setattr(whole_images, "pixels", fail)
     else:
         monkeypatch.setattr(decode, place, fail)
     with pytest.raises(BadPicture) as caught:

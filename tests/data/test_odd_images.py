@@ -407,6 +407,60 @@ def test_modes_of_tiff(mode):
         assert np.abs(found - expected).max() <= 2
 
 
+def test_grey_with_premultiplied_transparency():
+    grey = np.full((8, 8), 100, np.uint8)
+    layers = np.stack([grey, np.full_like(grey, 200)], axis=2)
+    file = io.BytesIO()
+    Image.fromarray(layers, "LA").save(file, "TIFF")
+    data = bytearray(file.getvalue())
+    at = data.index(struct.pack("<HHI", 338, 3, 1)) + 8
+    data[at] = 1  # ExtraSamples: associated alpha
+    expected = round(100 * 255 / 200) * 200 / 255 + 255 * 55 / 255
+    assert np.abs(decode(bytes(data)).astype(int) - expected).max() <= 1
+
+
+def test_lengths_in_icons_are_not_trusted():
+    data = bytearray(picture_files.by_pillow("ICO", sizes=[(64, 32)]))
+    expected = decode(bytes(data))
+    struct.pack_into("<I", data, 14, 8)
+    np.testing.assert_array_equal(decode(bytes(data)), expected)
+
+
+def test_tiffs_that_pillow_does_not_know_are_unsupported():
+    floats = bytearray(picture_files.by_pillow("TIFF"))
+    at = floats.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    floats[at] = 8  # CIELab of 3 channels, but signed as in the next line
+    struct.pack_into("<H", floats, at, 32845)  # LogLuv
+    with pytest.raises(BadPicture, match="convert it to RGB") as caught:
+        decode(bytes(floats))
+    assert caught.value.reason == "unsupported"
+    with pytest.raises(BadPicture, match=r"BigTIFF.*convert it to") as caught:
+        decode(b"MM\0+\0\x08" + bytes(40))
+    assert caught.value.reason == "unsupported"
+
+
+def test_places_far_away_are_behind_the_end():
+    data = b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 8) + bytes(40)
+    with pytest.raises(BadPicture) as caught:
+        read_header(data)
+    assert caught.value.reason == "truncated"
+
+
+def test_messages_say_what_to_do():
+    bmp = bytearray(picture_files.by_pillow("BMP"))
+    struct.pack_into("<H", bmp, 28, 2)  # bits a pixel
+    with pytest.raises(BadPicture, match="convert it to JPEG or PNG"):
+        decode(bytes(bmp))
+    struct.pack_into("<i", bmp, 18, -96)
+    with pytest.raises(BadPicture, match="a BMP of -96 x") as caught:
+        decode(bytes(bmp))
+    assert caught.value.reason == "corrupt"
+    lzw = bytearray(picture_files.by_pillow("TIFF", compression="tiff_lzw"))
+    lzw[8:40] = bytes(range(32))
+    with pytest.raises(BadPicture, match=r"damaged|cut|ends"):
+        decode(bytes(lzw))
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_tiffs_are_turned_only_when_asked(orientation):
     exif = Image.Exif()
@@ -422,6 +476,7 @@ NAMED = {
     "PSD": b"8BPS\0\1" + bytes(20), "PDF": b"%PDF-1.7\n", "SVG": b'<?xml version="1"?>\n<svg x="">',
     "EPS": b"%!PS-Adobe-3.0 EPSF", "JPEG XL": b"\xff\x0a\0\0", "ZIP": b"PK\3\4" + bytes(26),
     "RAW": b"FUJIFILMCCD-RAW ", "video": b"\0\0\0\x18ftypmp42" + bytes(12),
+    "DIB": struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 24, 0, 192, 0, 0, 0, 0) + bytes(192),
     "EXR": b"v/1\1\2\0\0\0", "JPEG-LS": _segment(0xD8, b"")[:2] + _segment(0xF7, bytes(9)),
 }  # fmt: skip
 
