@@ -355,6 +355,42 @@ def test_two_folders_without_a_name_do_not_meet(manual_dir, tmp_path, capsys):
         assert built == tmp_path / "data" / folder.name / "released_320/1.0.0"
 
 
+def test_a_home_folder_is_that_of_the_shell(manual_dir, tmp_path, capsys, monkeypatch):
+    home = tmp_path / "home of me"
+    home.mkdir()
+    manual_dir.rename(home / "set")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["--manual_dir=~/set", "--data_dir=~/data"], ["--manual_dir", "~/set", "--data_dir", "~/d"],
+    ):  # fmt: skip
+        command.main(words)
+        built = Path(capsys.readouterr().out.splitlines()[-1])
+        assert built.is_dir() and built.is_relative_to(home)
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(SystemExit, match="error: ~nobody_here/set: the home folder of"):
+        command.main(["--manual_dir=~nobody_here/set", "--data_dir=data"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--num_shards=0", "num_shards=0 is not a number of files: 1 or more"),
+        ("--num_shards=-2", "num_shards=-2 is not a number of files"),
+        ("--num_workers=0", "num_workers=0 is not a number of threads: 1 or more"),
+        ("--max_skipped=nan", "max_skipped=nan is not a share from 0 to 1"),
+        ("--max_skipped=-0.1", "max_skipped=-0.1 is not a share"),
+        ("--max_skipped=5", "max_skipped=5 is not a share"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_before_anything_is_made(
+    manual_dir, tmp_path, word, message
+):
+    with pytest.raises(SystemExit, match=f"error: {message}"):
+        command.main([f"--manual_dir={manual_dir}", f"--data_dir={tmp_path / 'data'}", word])
+    assert not list(tmp_path.glob("data/**/*.array_record*"))
+
+
 def test_published_files_keep_their_name(manual_dir, tmp_path, capsys):
     published = manual_dir / "dictionary_and_semantic_hierarchy.txt"
     (manual_dir / "dictionary.txt").rename(published)

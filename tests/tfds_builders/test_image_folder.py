@@ -142,6 +142,18 @@ def test_hugging_face_archives_with_the_class_in_the_name(tmp_path):
     assert _listed(tmp_path, "train") == dict(zip(names, (TENCH, TENCH, SHARK), strict=True))
 
 
+def test_a_copy_of_hugging_faces_repository(tmp_path):
+    for name in (f"{TENCH}_1_{TENCH}.JPEG", f"{SHARK}_2_{SHARK}.JPEG"):
+        number = int(name.split("_")[1]) - 1
+        path = tmp_path / f"data/train_images_{number}.tar.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(imagenet_archives.tar({name: IMAGE})))
+    assert manual_files.find_splits(tmp_path) == ("train",)
+    assert set(_listed(tmp_path, "train").values()) == {TENCH, SHARK}
+    _write(tmp_path / "mine", "data/1.jpg", "info/2.jpg")  # such a folder may be a class, too
+    assert manual_files.find_splits(tmp_path / "mine") == ()
+
+
 def test_a_damaged_compressed_archive_is_named(tmp_path):
     data = gzip.compress(imagenet_archives.tar({f"{TENCH}_1_{TENCH}.JPEG": IMAGE}))
     (tmp_path / "train_images_0.tar.gz").write_bytes(data[: len(data) // 2])
@@ -216,6 +228,20 @@ def test_a_content_in_two_classes_stays_on_one_side(tmp_path):
     (tmp_path / "a/3.jpg").unlink()
     with pytest.raises(ValueError, match="no class has two different images"):
         _divided(tmp_path, 0.5)
+
+
+@pytest.mark.parametrize("inside", ["", "data", "a/data"])
+def test_the_set_is_not_put_among_its_classes(tmp_path, inside):
+    source = tmp_path / "mine"
+    _write(source, "a/1.jpg", "b/2.jpg")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"lies in .*mine, where each folder is a class: give anot"):
+        image_folder.build(source, source / inside, name="mine")
+    assert sorted(tmp_path.rglob("*")) == before
+    source.rename(tmp_path / "train")
+    with pytest.raises(ValueError, match=r"lies in .*train, where each folder is a class"):
+        image_folder.build(tmp_path, tmp_path / "train" / inside, name="mine")
+    image_folder.build(tmp_path, tmp_path / "data", name="mine")  # beside them it may be
 
 
 def test_val_share_beside_folders_of_splits(tmp_path):

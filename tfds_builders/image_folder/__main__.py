@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         " content, so that duplicates stay on one side, and every class keeps something to train"
         f" on (default: {own_classes.DEFAULT_VAL_SHARE} where there are no folders of"
         " splits)")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command.words(arguments))
     command.run(
         build,
         options,

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--subset", action="store_true",
         help="allow archives with fewer classes and pictures than ImageNet has")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command.words(arguments))
     splits = options.splits.split(",")
     command.run(
         build,

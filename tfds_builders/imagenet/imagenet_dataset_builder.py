@@ -197,7 +197,7 @@ def build(
     """
     own = is_own(Path(manual_dir), splits) if own is None else own
     if own:
-        own_classes.check_folder(Path(manual_dir))
+        own_classes.check_folders(Path(manual_dir), Path(data_dir))
     else:
         if val_share is not None:
             raise ValueError("val_share is for classes of your own: ImageNet has a val of its own")

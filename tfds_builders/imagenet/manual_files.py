@@ -24,6 +24,7 @@ _PARTS = {  # of Hugging Face
     "train": re.compile(r"train_images_[0-9]+\.tar(\.gz)?"),
     "val": re.compile(r"val_images(_[0-9]+)?\.tar(\.gz)?"),
 }
+_HUGGING_FACE = "data"  # of its repository
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 _KAGGLE_FOLDERS = {"CLS-LOC", "Data", "ILSVRC"}
 
@@ -42,7 +43,7 @@ or the folders of Kaggle, from the top or from CLS-LOC on:
 
   ILSVRC/Data/CLS-LOC/train/<WordNet id>/, ILSVRC/Data/CLS-LOC/val/, LOC_val_solution.csv
 
-or the archives of Hugging Face, which are unpacked to .tar files beside them, once:
+or the archives of Hugging Face, also in data/, unpacked to .tar files beside them, once:
 
   train_images_0.tar.gz, ..., val_images.tar.gz     n01440764_10026_n01440764.JPEG, ...
 
@@ -127,10 +128,17 @@ def around(manual_dir: Path) -> list[Path]:
 
 
 def _roots(manual_dir: Path) -> Iterator[Path]:
-    """The folder, or what Kaggle has below it."""
+    """The folder, or what Kaggle or Hugging Face has below it."""
     yield manual_dir
+    data = manual_dir / _HUGGING_FACE
+    if data.is_dir() and any(map(_is_part, data.iterdir())):  # else it may be a class
+        yield data
     below = (manual_dir / path for path in _KAGGLE)
     yield from (path for path in below if path.is_dir())
+
+
+def _is_part(path: Path) -> bool:
+    return any(pattern.fullmatch(path.name) for pattern in _PARTS.values())
 
 
 def _sources_in(root: Path, manual_dir: Path, split: str) -> Iterator[Source]:

@@ -110,10 +110,22 @@ class OwnImages:
             self.listings = {split: self.listings[split] for split in splits}
 
 
-def check_folder(manual_dir: Path) -> None:
-    """Refuses a folder that is missing or empty, before anything is made; raises as `OwnImages`."""
+def check_folders(manual_dir: Path, data_dir: Path) -> None:
+    """Refuses folders with which nothing can be built, before anything is made.
+
+    Raises:
+      FileNotFoundError: `manual_dir` is missing or empty.
+      ValueError: `data_dir` lies among the folders of classes, and would be one of them.
+    """
     if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
         raise _nothing_there(manual_dir)
+    splits = manual_files.find_splits(manual_dir)
+    folders = [manual_files.find_source(manual_dir, split).path for split in splits]
+    for folder in folders or [manual_dir]:
+        if data_dir.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"data_dir {data_dir} lies in {folder}, where each folder is a class: give another"
+            )
 
 
 def _nothing_there(manual_dir: Path) -> FileNotFoundError:

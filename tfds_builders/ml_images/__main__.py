@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--verified", action="store_true",
         help="the pictures were verified before, by `mlimages_jax.prepare download` or `extract`:"
         " do not decode those that keep their bytes")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(command.words(arguments))
     command.run(
         build,
         options,

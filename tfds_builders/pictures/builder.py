@@ -79,6 +79,10 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             if not name.isidentifier():
                 raise ValueError(f"name={name!r}: use letters, digits and underscores only")
             self.name = name  # TFDS has it on the class
+        if not 0 <= max_skipped <= 1:
+            raise ValueError(f"max_skipped={max_skipped:g} is not a share from 0 to 1")
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers={num_workers} is not a number of threads: 1 or more")
         self.max_skipped = max_skipped
         self.num_workers = num_workers or os.cpu_count() or 1
         self.verified = verified

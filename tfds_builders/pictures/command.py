@@ -6,12 +6,13 @@ import logging as std_logging
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from mlimages_jax import paths
 from mlimages_jax.escaping import several_lines
 
 from . import skipped
@@ -47,6 +48,18 @@ def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentPars
     add("--overwrite", action="store_true", help="build anew where a finished set exists, which"
         " stays until the new one is complete")  # fmt: skip
     return result
+
+
+def words(arguments: Sequence[str] | None) -> list[str]:
+    """What was typed, with ~ replaced: a shell leaves that of `--data_dir=~/data` alone.
+
+    Raises:
+      SystemExit: For a home folder that is not known.
+    """
+    try:
+        return paths.plain_words(sys.argv[1:] if arguments is None else arguments)
+    except paths.PathError as error:
+        sys.exit(several_lines(f"error: {error}"))
 
 
 def run(

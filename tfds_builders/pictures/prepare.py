@@ -26,7 +26,10 @@ def prepare(
 
     Raises:
       OSError: The folder of data sets cannot be written to.
+      ValueError: `num_shards` is no number of files.
     """
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards={num_shards} is not a number of files: 1 or more")
     folder = Path(builder.data_path)
     if overwrite or not folder.exists():
         _check_writable(Path(builder.data_dir_root))

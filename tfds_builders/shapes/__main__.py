@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from mlimages_jax import paths
 from tfds_builders.shapes import files
 from tfds_builders.shapes.shapes_dataset_builder import build
 
@@ -21,12 +22,12 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     folder = build(
-        _DATA_DIR.value,
+        paths.expanded(_DATA_DIR.value),
         num_train=_NUM_TRAIN.value,
         num_val=_NUM_VAL.value,
         size=_SIZE.value,
         seed=_SEED.value,
-        keep_files=_KEEP_FILES.value,
+        keep_files=_KEEP_FILES.value and paths.expanded(_KEEP_FILES.value),
     )
     print(folder)
 
