@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.settings.flat import Values, flatten, nest
 from mlimages_jax.settings.judge import ConfigError, nearest_setting, table_of
-from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, nearest
+from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, nearest, shown
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_FAILURES = (Exception, SystemExit)  # a file that exits would choose our exit code
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False, "none": None}
 
 
@@ -87,13 +88,7 @@ def read_config(argument: str, overrides: Sequence[Override] = ()) -> ConfigDict
             f"--config={argument}: {variant!r} is none of the variants {', '.join(variants)}"
             f"{nearest(variant, variants)}"
         )
-    try:
-        config = get_config(variant) if colon else get_config()
-    except Exception as error:
-        raise _of_the_file(Path(path), error) from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"{path}: get_config() gives {config!r} and not a ConfigDict")
-    values = flatten(config)
+    values = _values(path, get_config, (variant,) if colon else ())
     lines = [told for override in overrides if (told := _put(values, override))]
     if lines:
         raise ConfigError("\n".join(lines))
@@ -132,19 +127,36 @@ def _get_config(path: Path) -> Any:
     if not path.is_file():
         folders = [folder for folder in (path.parent, Path("configs")) if folder.is_dir()]
         found = {file.as_posix() for folder in folders for file in folder.glob("*.py")}
-        raise ConfigError(f"--config={path}: there is no such file{nearest(path, sorted(found))}")
+        what = "this is a folder" if path.is_dir() else "there is no such file"
+        near = nearest(path, sorted(found - {path.as_posix()}))
+        raise ConfigError(f"--config={path}: {what}{near}")
     try:
         function = runpy.run_path(str(path)).get("get_config")
-    except Exception as error:
+    except _FAILURES as error:
         raise _of_the_file(path, error) from error
     if not callable(function):
         raise ConfigError(f"{path} has no function get_config: see configs/pretrain.py")
     return function
 
 
-def _of_the_file(path: Path, error: Exception) -> ConfigError:
+def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
+    """What a config file says; `task` is "train" where it does not say.
+
+    Raises:
+        ConfigError: it cannot be run, or gives something else than named settings.
+    """
+    try:
+        config = get_config(*arguments)
+        if isinstance(config, ConfigDict):
+            return {"task": "train"} | flatten(config)
+    except _FAILURES as error:
+        raise _of_the_file(Path(path), error) from error
+    raise ConfigError(f"{path}: get_config() gives {shown(config)} and not a ConfigDict")
+
+
+def _of_the_file(path: Path, error: BaseException) -> ConfigError:
     """What went wrong in a file that a person wrote, and in which line."""
-    lines = [error.lineno] if isinstance(error, SyntaxError) else []
+    lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
     trace = error.__traceback__
     while trace:
         if trace.tb_frame.f_code.co_filename == str(path):
@@ -188,5 +200,7 @@ def _parsed(text: str, rule: Rule) -> Any:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
+    if isinstance(value, dict):  # would become a section, and an empty one nothing at all
+        return text
     alone = isinstance(rule, Several) and not isinstance(value, tuple | list)
     return (value,) if alone else value

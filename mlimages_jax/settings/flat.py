@@ -13,6 +13,8 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Values:
     """{"crop.area": ...} of a nested configuration, in its order; empty sections leave nothing."""
     flat: Values = {}
     for name, value in config.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{prefix}{name!r} is no name of a setting")
         if isinstance(value, ConfigDict | dict):
             flat |= flatten(value, f"{prefix}{name}.")
         else:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mlimages_jax.settings.flat import Values, flatten
 from mlimages_jax.settings.relations import RELATIONS
-from mlimages_jax.settings.rules import PathText, is_whole, nearest
+from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
 from mlimages_jax.settings.tables import NO_SET, TABLES, Table
 
 
@@ -47,7 +47,9 @@ def table_of(values: Values) -> Table:
     """
     task = values.get("task", "train")
     if not isinstance(task, str) or task not in TABLES:
-        raise ConfigError(f"task={task!r} is none of {', '.join(TABLES)}{nearest(task, TABLES)}")
+        raise ConfigError(
+            f"task={shown(task)} is none of {', '.join(TABLES)}{nearest(task, TABLES)}"
+        )
     return TABLES[task]
 
 
@@ -77,7 +79,7 @@ def problems(values: Values, table: Table) -> list[str]:
         for name, rule in table.items()
         if name in values and (told := rule.problem(values[name]))
     }
-    lines += [f"{name}={_shown(values[name])}{told}" for name, told in wrong.items()]
+    lines += [f"{name}={shown(values[name])}{told}" for name, told in wrong.items()]
     good = {name: value for name, value in values.items() if name in table and name not in wrong}
     return lines + _contradictions(good, table)
 
@@ -100,7 +102,7 @@ def _contradictions(values: Values, table: Table) -> list[str]:
         if all(name in used for name in names):
             told = problem(*(used[name] for name in names))
             if told:
-                lines.append(f"{names[0]}={_shown(values[names[0]])}{told}")
+                lines.append(f"{names[0]}={shown(values[names[0]])}{told}")
     return lines
 
 
@@ -122,16 +124,12 @@ def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     if "://" in workdir or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
         not_needed.add("init_from")  # a restart takes its own checkpoint
     lines = [
-        f"{name}={values[name]!r}{told}"
+        f"{name}={shown(values[name])}{told}"
         for name, rule in table.items()
         if isinstance(rule, PathText)
         and name not in not_needed
         and (told := rule.missing(values[name]))
     ]
-    if not values.get("data.folder", "given") and values["task"] != "quickstart":
+    if not values.get("data.folder", "given") and values.get("task") != "quickstart":
         lines.append(f"data.folder='': give the folder of a built set: {NO_SET}")
     return lines
-
-
-def _shown(value: Any) -> str:
-    return repr(tuple(value) if isinstance(value, list) else value)

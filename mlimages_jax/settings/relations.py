@@ -4,8 +4,11 @@
 The values are resolved ones: steps, not fractions of the run.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from mlimages_jax.settings.rules import LARGEST
 
 
 class Relation(NamedTuple):
@@ -85,6 +88,16 @@ def _pretraining(warmup: int, total: int, name: str) -> str | None:
     return f": the warm-up must be shorter than total_steps={total}"
 
 
+def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str) -> str | None:
+    """The last rate of the warm-up, by its logarithm: it may be too large to be computed."""
+    if name != "pretraining" or not rate or not warmup:
+        return None
+    highest = math.log(rate) + (warmup - 1) // every * math.log(factor)
+    if highest < math.log(LARGEST):
+        return None
+    return f": every {every} steps of a warm-up of {warmup}, it makes the rate infinite"
+
+
 def _no_steps(total: int, init_from: str) -> str | None:
     if total or init_from:
         return None
@@ -102,5 +115,15 @@ RELATIONS = (
         ("schedule.cosine.warmup_steps", "schedule.cosine.total_steps", "schedule.name"), _cosine
     ),
     Relation(("schedule.pretraining.warmup_steps", "total_steps", "schedule.name"), _pretraining),
+    Relation(
+        (
+            "schedule.pretraining.warmup_decay_factor",
+            "schedule.pretraining.warmup_learning_rate",
+            "schedule.pretraining.warmup_decay_steps",
+            "schedule.pretraining.warmup_steps",
+            "schedule.name",
+        ),
+        _warmup_rises,
+    ),
     Relation(("total_steps", "init_from"), _no_steps),
 )

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_MOST_STEPS = 2**31 - 1  # devices count in 32 bits; and no other setting has more of anything
+LARGEST = float.fromhex("0x1.fffffep127")  # of float32; what is above is infinite on a device
+_SHOWN = 200  # characters of a value in a message
 _SLACK = 1e-6  # of a step: 110_000 / 257_955 * 257_955 may end a little above 110,000
 
 
@@ -21,13 +24,24 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no bool."""
-    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    """Whether a value is a number that is finite in float32 too, and no bool."""
+    return (is_whole(value) or isinstance(value, float)) and -LARGEST <= value <= LARGEST
+
+
+def shown(value: Any) -> str:
+    """A value for a message, which stays one line of a readable length."""
+    text = repr(tuple(value) if isinstance(value, list) else value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def _too_large(value: Any) -> str | None:
+    """The problem of a number of something that no device can count."""
+    return f": give {_MOST_STEPS} at most" if is_whole(value) and value > _MOST_STEPS else None
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
     """The end of a message, "; did you mean 'x'?", or nothing where none of the names is near."""
-    found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(str(name)[:_SHOWN], list(names), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
@@ -141,21 +155,20 @@ class Whole(Rule):
     """
 
     minimum: int = 0
-    maximum: int | None = None
+    maximum: int = _MOST_STEPS
     zero: str = ""
 
     def allows(self, value: Any) -> bool:
-        return (
-            is_whole(value)
-            and value >= self.minimum
-            and (self.maximum is None or value <= self.maximum)
-        )
+        return is_whole(value) and self.minimum <= value <= self.maximum
 
     @property
     def allowed(self) -> str:
         least = f"{self.minimum}{self.zero and f' ({self.zero})'}"
-        most = "or more" if self.maximum is None else f"to {self.maximum}"
+        most = "or more" if self.maximum == _MOST_STEPS else f"to {self.maximum}"
         return f"a whole number, {least} {most}"
+
+    def problem(self, value: Any) -> str | None:
+        return _too_large(value) or super().problem(value)
 
 
 @dataclass(frozen=True)
@@ -205,11 +218,14 @@ class Steps(Rule):
     round_down: bool = False
 
     def allows(self, value: Any) -> bool:
-        if not is_number(value) or value < 0:
+        if not is_number(value) or not 0 <= value <= _MOST_STEPS:
             return False
         if value == 0:
             return bool(self.zero)
         return value < 1 or value == int(value)
+
+    def problem(self, value: Any) -> str | None:
+        return _too_large(value) or super().problem(value)
 
     @property
     def allowed(self) -> str:
@@ -278,7 +294,7 @@ class Several(Rule):
             return f": give {self.minimum} or more{spelt}; each is {self.each.allowed}"
         for item in value:
             if told := self.each.problem(item):
-                return f" has {item!r}, which{told.replace(': give', ' is not')}{spelt}"
+                return f" has {shown(item)}, which{told.replace(': give', ' is not')}{spelt}"
         if not self.repeats and len(set(value)) < len(value):
             return f": give each value once{spelt}"
         return None

@@ -30,6 +30,8 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 WHERE_IMAGES = "give a folder of images, a list of them, one image, or the folder of a built set"
 
 _POSITIVE = Whole(1)
+_BLOCKS = Whole(1, 1_000)  # each is traced and compiled for itself
+_THREADS = Whole(1, 1_024)
 _SHARE = Number(0.0, 1.0)
 _BELOW_ONE = Number(0.0, 1.0, below=True)
 _RATE = Number(0.0)
@@ -71,7 +73,7 @@ _VIEW = {
         "augmentation",
         colour=Flag(),
         rotation=Flag(),
-        rand_augment=Whole(0, zero="none"),
+        rand_augment=Whole(0, 100, zero="none"),
         magnitude=Number(0.0, 10.0),
         mixup=Number(0.0),
         cutmix=Number(0.0),
@@ -80,7 +82,7 @@ _VIEW = {
 
 _NETWORK = _section(
     "model",
-    stage_sizes=Several(_POSITIVE, "'(3, 4, 6, 3)'", minimum=1, repeats=True),
+    stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", minimum=1, repeats=True),
     stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", minimum=1, repeats=True),
     stem_width=_POSITIVE,
     stem_kernel=_POSITIVE,
@@ -177,7 +179,7 @@ TRAIN: Table = {
         keep_every=Steps(zero="only the latest are kept"),
     ),
     **_section(
-        "input", num_threads=_POSITIVE, prefetch=Whole(0), max_bad_pictures=Whole(0, zero="none")
+        "input", num_threads=_THREADS, prefetch=Whole(0), max_bad_pictures=Whole(0, zero="none")
     ),
     "log_every": Steps(zero="only at the end", zero_is_all=True),
     **_section("sharding", name=Choice(("replicated", "optimizer", "full")), min_size=Whole(0)),
@@ -208,7 +210,7 @@ EVALUATE: Table = {
     ),
     "loss": Choice((*LOSSES, "")),
     "dtype": Choice(DTYPES),
-    **_section("input", num_threads=_POSITIVE, max_bad_pictures=Whole(0, zero="none")),
+    **_section("input", num_threads=_THREADS, max_bad_pictures=Whole(0, zero="none")),
 }
 
 _IMAGES = {
@@ -221,7 +223,7 @@ _IMAGES = {
     "view.protocol": Choice(VIEWS),
     "dtype": Choice(DTYPES),
     "batch_size": _POSITIVE,
-    "num_threads": _POSITIVE,
+    "num_threads": _THREADS,
     "max_errors": Whole(-1),
 }
 

@@ -9,6 +9,8 @@ from mlimages_jax import settings
 from mlimages_jax.settings.config_file import network, read_config, split_overrides
 from tests.small_run import ROOT
 
+DICT = "from ml_collections import ConfigDict, config_dict\ndef get_config(): return ConfigDict("
+
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
@@ -99,7 +101,6 @@ def test_one_value_chooses_the_network():
     [
         ("configs/pretrian.py", (), "no such file; did you mean 'configs/pretrain.py'?"),
         ("pretrain.py", (), "no such file; did you mean 'configs/pretrain.py'?"),
-        ("configs", (), "no such file"),
         ("configs/finetune.py:modren", (), "none of the variants 224, .*did you mean 'modern'?"),
         ("configs/pretrain.py:", (), "'' is none of the variants released, paper"),
         ("configs/quickstart.py:paper", (), "has no variants; leave out ':paper'"),
@@ -109,6 +110,7 @@ def test_one_value_chooses_the_network():
         ("configs/quickstart.py", ("crop=1",), "is a section: .* such as --config.crop.area"),
         ("configs/quickstart.py", ("crop.area.x=1",), "config.crop.area.x: there is no such"),
         ("configs/quickstart.py", ("seed",), "config.seed: give a value"),
+        ("configs", (), "this is a folder"),
         ("configs/quickstart.py", ("model=resnet18",), "18 and 34 are made of other blocks"),
         ("configs/quickstart.py", ("model=resnet-50",), "none of .*did you mean 'resnet50'?"),
         ("configs/evaluate.py", ("model=resnet50",), "config.model: there is no such setting"),
@@ -129,6 +131,15 @@ def test_what_is_misspelt_is_one_line_with_the_nearest(config, words, message):
         ("def get_config():\n    return {}\n", r"own.py: get_config\(\) gives {} and not a Config"),
         ("x = 1\n", "own.py has no function get_config"),
         ("def get_config():\n    raise ValueError\n", "own.py, line 2: ValueError"),
+        ("raise SystemExit(75)\n", "own.py, line 1: SystemExit: 75"),
+        ("def get_config():\n    exit(0)\n", "own.py, line 2: SystemExit: 0"),
+        ("\0", "own.py: SyntaxError"),
+        (f"{DICT}{{1: 2}})\n", "own.py: TypeError: 1 is no name of a setting"),
+        (f"{DICT}{{'seed': config_dict.required_placeholder(int)}})\n", "own.py: RequiredValueErr"),
+        (
+            f"{DICT}{{'a': {{}}}})\ndef get_config(c=get_config()):\n    c.a.c = c\n    return c\n",
+            "own.py: RecursionError",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_run_is_one_line(tmp_path, text, message):
@@ -136,6 +147,23 @@ def test_a_file_that_cannot_be_run_is_one_line(tmp_path, text, message):
     with pytest.raises(settings.ConfigError, match=message) as error:
         read_config(str(tmp_path / "own.py"))
     assert "\n" not in str(error.value)
+
+
+def test_a_config_without_a_task_trains(tmp_path):
+    path = ROOT / "configs" / "quickstart.py"
+    text = path.read_text().replace('config.task = "quickstart"', "")
+    (tmp_path / "own.py").write_text(text.replace('folder = ""', f'folder = "{tmp_path}"'))
+    config = read_config(str(tmp_path / "own.py"))
+    settings.check(config, workdir=str(tmp_path / "w"))
+    assert config.task == "train"
+
+
+@pytest.mark.parametrize("name", ["batch_size", "loss.asymmetric.clip", "loss.softmax"])
+@pytest.mark.parametrize("text", ["{}", "{'a': 1}", "{1: 2}"])
+def test_a_dictionary_is_no_value(name, text):
+    """An empty one was no setting at all, and its rule's default came in."""
+    with pytest.raises(settings.ConfigError, match=name):
+        settings.check(_read("configs/quickstart.py", f"--config.{name}={text}"))
 
 
 def test_all_misspelt_names_come_at_once():

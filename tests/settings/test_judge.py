@@ -124,6 +124,18 @@ def test_other_tasks_refuse(config, name, bad):
     assert line.startswith(f"{name}={bad!r}")
 
 
+PRETRAINING = {
+    "schedule.name": "pretraining",
+    "schedule.pretraining.learning_rate": 0.1,
+    "schedule.pretraining.decay_steps": 10,
+    "schedule.pretraining.decay_factor": 0.1,
+    "schedule.pretraining.warmup_steps": 0.5,
+    "schedule.pretraining.warmup_learning_rate": 0.01,
+    "schedule.pretraining.warmup_decay_steps": 100,
+    "schedule.pretraining.warmup_decay_factor": 1.3,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -131,6 +143,12 @@ def test_other_tasks_refuse(config, name, bad):
         ({"resize": ((4, 48, 32),)}, "batch size in config.resize must stay the same"),
         ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
         ({"schedule.name": "staircase"}, "schedule.staircase.learning_rate is missing"),
+        ({"total_steps": 10**400}, "total_steps=100"),
+        ({"seed": "x" * 10_000}, "... (10002 characters): give a whole number"),
+        (
+            PRETRAINING | {"schedule.pretraining.warmup_decay_steps": 1, "total_steps": 3_000},
+            "makes the rate infinite",
+        ),
         ({"optimizer.freez": ()}, "no such setting; did you mean 'optimizer.freeze'?"),
     ],
 )

@@ -27,6 +27,24 @@ def test_numbers_are_finite_and_neither_bools_nor_texts(rule, value):
     assert rule.problem(value)
 
 
+@pytest.mark.parametrize(("name", "rule"), ALL, ids=[name for name, _ in ALL])
+@pytest.mark.parametrize("value", [10**400, 10**30, 2**31, -(10**400), 1e300, 4e38], ids=str)
+def test_what_no_device_can_count_is_refused_everywhere(name, rule, value):
+    """It ended in an OverflowError here, or far inside of a compilation."""
+    number = getattr(rule, "each", rule)
+    if isinstance(number, rules.Number) and value in (10**30, 2**31):
+        return
+    for each in (value, (value,), (value, value), ((value, value, value),)):
+        assert rule.problem(each), (name, each)
+
+
+def test_a_message_shows_a_value_of_any_length_in_a_line():
+    assert rules.shown([1, "\n"]) == r"(1, '\n')"
+    assert len(rules.shown("x" * 10_000)) < 300
+    told = rules.Several(rules.Whole(1), "x").problem(("y" * 10_000,))
+    assert len(told) < 500
+
+
 @pytest.mark.parametrize(
     ("rule", "good", "bad"),
     [
