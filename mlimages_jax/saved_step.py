@@ -25,6 +25,7 @@ from mlimages_jax.checkpoint_fit import CheckpointMismatchError, by_name, is_arr
 
 T = TypeVar("T")
 STATE = "state"  # the part of a step that Orbax keeps the arrays in
+STEP = "step"  # the array with the number of the step
 _METADATA = "_CHECKPOINT_METADATA"
 _PARTS = "item_handlers"  # in it: the parts of the step
 # Words of TensorStore for what passes, or what a person has to allow: no damage.
@@ -94,13 +95,28 @@ class SavedStep:
         """
         wanted = {prefix: like} if prefix else like
         with _naming(self.folder):
+            also = {name: self.tree[name] for name in (STEP,) if name in self.tree}
             with _alone():
-                host = jax.tree.map(lambda _: np.ndarray, wanted, is_leaf=is_array)
+                host = jax.tree.map(lambda _: np.ndarray, also | wanted, is_leaf=is_array)
                 found = ocp.load(self.folder, host)
             found = jax.tree.map(np.asarray, found)
             if self._digests is not None:
                 array_digests.verify(by_name(found), self._digests)
+            self._check_number(found.get(STEP))
+            found = {name: found[name] for name in wanted}
         return found[prefix] if prefix else found
+
+    def _check_number(self, step: np.ndarray | None) -> None:
+        """A folder under another number would be taken for a newer or an older step.
+
+        Raises:
+            DamagedCheckpointError: it is called otherwise than the step in it.
+        """
+        if step is not None and str(step) != self.folder.name:
+            raise DamagedCheckpointError(
+                f"step {self.folder.name} of {self.folder.parent} is damaged: what its folder "
+                f"holds is step {step}; call it {step} again, if it was renamed"
+            )
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:

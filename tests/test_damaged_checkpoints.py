@@ -40,6 +40,7 @@ def _like(state: TrainState) -> TrainState:
 
 
 LIKE = _like(_state(0))
+ALONE = sharding.replicated(sharding.make_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,29 @@ def test_arrays_of_the_host_are_digested_too(workdir, tmp_path):
     damage.zero(damage.largest(tmp_path / "host/5"))
     with pytest.raises(DamagedCheckpointError):
         checkpoints.load(tmp_path / "host")
+
+
+@pytest.mark.parametrize("digested", [True, False])
+@pytest.mark.parametrize(("number", "goes_on_from"), [(50, 32), (40, 32), (8, 32), (0, 32)])
+def test_a_step_under_another_number_is_not_taken_for_that(
+    workdir, number, goes_on_from, digested, caplog
+):
+    """A training went on from 48, and never saved step 50, since there was one."""
+    folder = workdir / "checkpoints"
+    if not digested:
+        damage.forget_digests(folder / "48")
+    (folder / "48").rename(folder / f"{number}")
+    for read in (checkpoints.load, lambda path: checkpoints.load_weights(path, ALONE)):
+        with pytest.raises(DamagedCheckpointError, match=f"step {number} of .* is step 48; call"):
+            read(folder / f"{number}")
+    shutil.rmtree(folder / "16")
+    if number < goes_on_from:
+        shutil.rmtree(folder / "32")
+        with pytest.raises(DamagedCheckpointError, match=f"{number}.damaged"):
+            _restored(workdir)
+    else:
+        assert _restored(workdir).step == goes_on_from
+        assert f"Moved to {number}.damaged" in caplog.text
 
 
 def test_a_checkpoint_without_digests_loads_as_ever(workdir, caplog):
