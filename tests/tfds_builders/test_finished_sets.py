@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A finished set is never destroyed, never stale, and never a half one."""
 
+import io
 import json
 import logging
 import shutil
@@ -16,8 +17,8 @@ from built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import imagenet, ml_images, shapes
 from tfds_builders.imagenet import __main__ as imagenet_command
 from tfds_builders.ml_images import __main__ as command
+from tfds_builders.pictures import builder, fingerprint, replacement, skipped, unfinished
 from tfds_builders.pictures import command as shared_command
-from tfds_builders.pictures import fingerprint, replacement, skipped, unfinished
 
 VERSION = "ml_images/released_320/1.0.0"
 
@@ -318,6 +319,52 @@ def test_drawn_sets_are_what_their_name_says(tmp_path, monkeypatch):
 def test_no_path_of_the_machine_is_in_a_set(manual_dir, finished):
     for path in finished.iterdir():
         assert str(manual_dir.parent).encode() not in path.read_bytes(), path.name
+
+
+def test_a_set_that_another_process_finished_meanwhile_is_used(
+    manual_dir, finished, tmp_path, monkeypatch, caplog
+):
+    before = content(finished)
+    inode = finished.stat().st_ino
+    monkeypatch.setattr(builder.PictureBuilder, "_is_finished", lambda self, folder: False)
+    with caplog.at_level(logging.INFO):
+        assert ml_images.build(manual_dir, tmp_path / "data") == finished
+    assert "another process has just built it" in caplog.text
+    assert (content(finished), finished.stat().st_ino) == (before, inode)
+    assert beside(finished) == ["1.0.0"]
+    shrink_list(manual_dir)
+    with pytest.raises(fingerprint.StaleSetError, match="list of train"):
+        ml_images.build(manual_dir, tmp_path / "data")
+
+
+def test_the_lock_of_a_folder_that_was_removed_is_none(tmp_path, monkeypatch):
+    """Its holder finishes between our opening of the lock and our locking it."""
+    folder, flock, calls = tmp_path / "1.0.0.unfinished", unfinished.fcntl.flock, []
+
+    def late(lock, mode):
+        calls.append(mode)
+        if len(calls) == 1:
+            shutil.rmtree(folder)
+        flock(lock, mode)
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", late)
+    with unfinished.locked(folder):
+        assert len(calls) == 2 and (folder / "lock").exists()
+        with (
+            pytest.raises(BlockingIOError, match="another process builds"),
+            unfinished.locked(folder),
+        ):
+            pass
+
+
+def test_a_full_disk_is_told_before_anything_is_done(manual_dir, tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **place: Full())
+    with pytest.raises(OSError, match=r"No space left on device: .*data cannot be written to"):
+        ml_images.build(manual_dir, tmp_path / "data")
 
 
 # ---------- names and lines

@@ -235,7 +235,7 @@ def test_the_set_is_not_put_among_its_classes(tmp_path, inside):
     source = tmp_path / "mine"
     _write(source, "a/1.jpg", "b/2.jpg")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match=r"lies in .*mine, where each folder is a class: give anot"):
+    with pytest.raises(ValueError, match=r"lies in .*mine, where each folder is a class"):
         image_folder.build(source, source / inside, name="mine")
     assert sorted(tmp_path.rglob("*")) == before
     source.rename(tmp_path / "train")

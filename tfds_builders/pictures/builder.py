@@ -166,6 +166,9 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
         """Builds under the set's own name, or beside a finished one that it then replaces."""
         waiting = self._beside(".unfinished")
         with unfinished.locked(waiting):
+            if not config.download_mode.overwrite_dataset and self._is_finished_by_now(folder):
+                unfinished.remove(waiting)
+                return
             task = self._task
             logging.info(
                 "%s", report.beginning(folder, task.content, task.num_rows, self.builder_config)
@@ -180,6 +183,16 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
                 self.info.update_data_dir(self.data_dir)
             unfinished.remove(waiting)
         logging.info("%s", report.end(folder, self.info))
+
+    def _is_finished_by_now(self, folder: Path) -> bool:
+        """Whether another process finished the set while this one looked at its input."""
+        if not (folder / "dataset_info.json").exists():
+            return False
+        if self.HAS_INPUT:
+            fingerprint.check(folder, self._task.made_of)
+        self.info.read_from_directory(folder)
+        logging.info("%s is complete: another process has just built it", folder)
+        return True
 
     def _log_download_bytes(self) -> None:
         """TFDS would print that it downloads a set of unknown size."""

@@ -10,6 +10,8 @@ import tensorflow_datasets as tfds
 from . import beam
 from .builder import PictureBuilder
 
+_BLOCK_BYTES = 4096
+
 
 def prepare(
     builder: PictureBuilder,
@@ -52,8 +54,9 @@ def prepare(
 def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_BLOCK_BYTES))  # a full disk lets empty files be made
+            file.flush()
     except OSError as error:
         message = f"{error.strerror}: {folder} cannot be written to; give another data_dir"
         raise OSError(error.errno, message) from error

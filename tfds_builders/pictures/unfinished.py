@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
@@ -39,14 +40,30 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
       BlockingIOError: Another build of this data set is running.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:  # which the system lets go when we are killed
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process builds this data set in {folder}: wait for it, or end it"
-            raise BlockingIOError(error.errno, message) from error
-        yield
+            lock = (folder / _LOCK).open("w")  # which the system lets go when we are killed
+        except FileNotFoundError:  # another process finished, and removed the folder
+            continue
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"another process builds this data set in {folder}: wait for it, or end"
+                raise BlockingIOError(error.errno, f"{message} it") from error
+            if not _is_at(lock, folder / _LOCK):
+                continue
+            yield
+            return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has its name; one that was removed locks nobody out."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def other_images_since(folder: Path, images: Inputs) -> float | None:
