@@ -312,6 +312,21 @@ def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_pat
         evaluate_checkpoints.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
+def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, caplog):
+    """An import with a list of words: class0, class1, ... are no WordNet ids."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
+    (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
+    config = _config(tmp_path, built, loss="softmax")
+    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "e")
+    (direct,) = evaluate_checkpoints.evaluate(_config(run, built), tmp_path / "f")
+    assert row["top1"] == direct["top1"]
+    assert "by their number alone, 5" in caplog.text
+    (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(4)))
+    with pytest.raises(configure.ConfigError, match="other classes or another order"):
+        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+
+
 def test_the_command_prints_the_table(built, run, tmp_path):
     command = [
         sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",

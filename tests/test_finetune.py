@@ -155,6 +155,17 @@ def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_
     assert _equal(state.params["stem"], before.params["stem"])
 
 
+def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_path, caplog):
+    workdir, before = progressive
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    (run / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
+    config = small_finetuning(built, "224", init_from=str(run), total_steps=0)
+    state = jax.device_get(train.train(config, tmp_path / "w"))
+    assert _equal(state.params["head"], before.params["head"])
+    assert "by their number alone, 5" in caplog.text
+
+
 def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
@@ -214,7 +225,10 @@ def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
     (workdir / "dictionary.txt").write_text(kept.replace("n00000001", "n00000009"))
     with pytest.raises(configure.ConfigError, match="different classes"):
         train.train(config, workdir)
-    (workdir / "dictionary.txt").write_text(kept)
+    words = "".join(f"{i}\tword\tof\n" for i in range(5))  # as an import brings them
+    (workdir / "dictionary.txt").write_text(words)
+    train.train(config, workdir)
+    assert (workdir / "dictionary.txt").read_text() == kept
 
 
 def test_the_published_recipes_are_the_published_numbers():

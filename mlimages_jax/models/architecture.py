@@ -2,9 +2,10 @@
 """Which network a tree of parameters belongs to, read off its names and shapes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS
 from mlimages_jax.models.resnet import ResNet
 
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)")
@@ -65,3 +66,17 @@ def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
         stem_kernel=stem[0],
         **settings,
     )
+
+
+def described(network: ResNet) -> str:
+    """Such as "ResNet-101, stem 7 x 7"; by blocks and widths where it has no such name."""
+    sizes = tuple(network.stage_sizes)
+    depth = next((depth for depth, known in STAGE_SIZES.items() if tuple(known) == sizes), None)
+    name = f"ResNet-{depth}" if depth else f"ResNet of {_numbers(sizes)} blocks"
+    if not depth or tuple(network.stage_widths) != tuple(STAGE_WIDTHS):
+        name += f", widths {_numbers(network.stage_widths)}"
+    return f"{name}, stem {network.stem_kernel} x {network.stem_kernel} x {network.stem_width}"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return "-".join(map(str, values))
