@@ -88,6 +88,8 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
     settings.loss.name = loss or settings.loss.name
     size = config.get("image_size", 0)
     for start, larger, _ in config.get("resize", ()):
+        if 0 < start < 1:  # of the run, in a configuration that nobody has resolved
+            start = round(start * config.get("total_steps", 0))
         size = larger if step > start else size
     evaluation = config.get("evaluation", {})
     sizes = tuple(evaluation.get("sizes", ()))

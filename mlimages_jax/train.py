@@ -17,6 +17,7 @@ from mlimages_jax import (
     agreement,
     configure,
     distributed,
+    open_network,
     out_of_memory,
     paths,
     preemption,
@@ -80,10 +81,11 @@ def train(
         OutOfMemoryError: names the batch and what helps.
         Preempted: asked to end; all that was trained is saved.
     """
-    given, config = config, checked(config)
+    checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="train"):
-        return _train(config, workdir, given=given, started=started)
+        given = open_network.filled(config, workdir)
+        return _train(checked(given), workdir, given=given, started=started)
 
 
 def _train(

@@ -118,7 +118,7 @@ ALLOWED = {
     "progress": {"distributed", "metrics_writer"},
     "configure": {
         "calibration", "data", "data.augment", "data.mixing", "data.rand_augment", "data.views",
-        "losses", "models.resnet", "optimizers", "phases", "settings", "steps",
+        "losses", "models.depths", "models.resnet", "optimizers", "phases", "settings", "steps",
     },
     "predictions": {
         "data.decode", "data.sources", "data.views", "evaluate", "labels.hierarchy",
@@ -189,6 +189,9 @@ ALLOWED = {
     },
     "weights_file": {"array_digests", "complete_file"},
     "image_rows": {"tagging"},
+    "open_network": {
+        "checkpoint_folder", "configure", "models", "models.architecture", "saved_step",
+    },
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"paths", "train", "workdir_lock"},

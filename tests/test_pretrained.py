@@ -324,7 +324,7 @@ def test_all_functions_take_pictures_in_every_form(model, tmp_path):
 )
 def test_pictures_of_every_mode(model, mode):
     grey = Image.fromarray(np.tile(np.arange(0, 256, 4, np.uint8), (64, 1)))
-    steps = {"PA": ("RGBA", "P", "PA"), "La": ("LA",), "RGBa": ("RGBA",), "LAB": ()}
+    steps = {"PA": ("RGBA", "P", "PA"), "La": ("LA",), "RGBa": ("RGBA",), "P": ("L",)}
     image = grey.convert("RGB") if mode != "1" else grey
     for step in (*steps.get(mode, ()), mode):
         if (step, mode) != ("LAB", "LAB"):

@@ -82,10 +82,10 @@ _VIEW = {
 
 _NETWORK = _section(
     "model",
-    stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", minimum=1, repeats=True),
-    stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", minimum=1, repeats=True),
-    stem_width=_POSITIVE,
-    stem_kernel=_POSITIVE,
+    stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True),
+    stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", repeats=True),
+    stem_width=Whole(0, zero="that of init_from"),
+    stem_kernel=Whole(0, zero="that of init_from"),
     norm_momentum=_BELOW_ONE,
     dtype=Choice(DTYPES),
     remat=Flag(),
