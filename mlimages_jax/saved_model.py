@@ -5,6 +5,7 @@ Whoever uses a network asks `usage` how: sizes, crops, loss and calibration of i
 """
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,7 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
     size = config.get("image_size", 0)
     for start, larger, _ in config.get("resize", ()):
         if 0 < start < 1:  # of the run, in a configuration that nobody has resolved
-            start = round(start * config.get("total_steps", 0))
+            start = math.ceil(start * config.get("total_steps", 0))
         size = larger if step > start else size
     evaluation = config.get("evaluation", {})
     sizes = tuple(evaluation.get("sizes", ()))

@@ -111,8 +111,8 @@ def network(name: str) -> Values:
         if name in ("resnet18", "resnet34"):
             told = " (18 and 34 are made of other blocks)"
         raise ConfigError(
-            f"model={name!r} is none of {', '.join([*names, 'init_from'])}{told}; sizes by hand are "
-            "model.stage_sizes, stage_widths, stem_width and stem_kernel"
+            f"model={name!r} is none of {', '.join([*names, 'init_from'])}{told}; sizes by hand "
+            "are model.stage_sizes, stage_widths, stem_width and stem_kernel"
         )
     return {
         "stage_sizes": names[name],
