@@ -162,11 +162,11 @@ def test_weights_before_averaging(built, run, tmp_path):
     assert abs(row["loss"] - _last(run, "val_averaged")["loss"]) > 1e-4
 
 
-def _save_imported(folder, weights):
-    """A checkpoint without configuration, as an import from another program may leave it."""
+def _save_imported(folder, weights, config=None):
+    """A checkpoint as an import from another program may leave it, without configuration."""
     state = TrainState(jnp.int32(7), weights["params"], weights["batch_stats"], None, None)
     with checkpoints.Checkpoints(folder) as saved:
-        saved.save(state, step=7, config={})
+        saved.save(state, step=7, config=config or {})
 
 
 def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_path):
@@ -353,7 +353,8 @@ def test_the_command_prints_the_table(built, run, tmp_path):
     command = [
         sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",
         f"--workdir={tmp_path}", f"--config.checkpoint={run}", f"--config.data.folder={built}",
-        "--config.evaluation.protocols=('central', 'short_side')", "--config.evaluation.batch_size=8",
+        "--config.evaluation.protocols=('central', 'short_side')",
+        "--config.evaluation.batch_size=8",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
