@@ -45,13 +45,10 @@ def reduction(header: PictureHeader, *, min_height: int, min_width: int) -> int:
     """
     if min_height <= 0 and min_width <= 0:
         return 1
-    fits = [
-        factor
-        for factor in (1, 2, 4, 8)
-        if reduced(header.height, factor) >= min_height
-        and reduced(header.width, factor) >= min_width
-    ]
-    return max(fits, default=1)
+    for factor in (8, 4, 2):
+        if -(-header.height // factor) >= min_height and -(-header.width // factor) >= min_width:
+            return factor
+    return 1
 
 
 def reduced(pixels: int, factor: int) -> int:
