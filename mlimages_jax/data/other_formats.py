@@ -33,6 +33,8 @@ def decode(data: bytes, header: PictureHeader) -> np.ndarray:
         return _png(data, header)
     if header.format == "webp" and not (data[12:16] == b"VP8X" and data[20] & 2):  # an animation
         return _by_opencv(data, header)
+    if header.format == "heif":
+        return _heif(data)
     if header.format == "ico":
         return _icon(data)
     if header.format == "tiff":
@@ -105,6 +107,18 @@ def _icon(data: bytes) -> np.ndarray:
     bits = struct.unpack_from("<H", image, 14)[0] if len(image) >= 40 else 0
     entry = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, bits, len(image), 22)
     return _by_pillow(io.BytesIO(entry + image), "ico")
+
+
+def _heif(data: bytes) -> np.ndarray:
+    """Opaque colour takes one copy this way, two by way of Pillow."""
+    _check_installed("heif")
+    try:
+        image = importlib.import_module("pillow_heif").open_heif(data, convert_hdr_to_8bit=True)
+        if image.mode == "RGB":
+            return np.array(image)
+    except (ValueError, OSError, RuntimeError, SyntaxError, EOFError) as error:
+        raise _bad_picture(error, "heif") from error
+    return _by_pillow(io.BytesIO(data), "heif")
 
 
 def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndarray:

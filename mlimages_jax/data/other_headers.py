@@ -22,6 +22,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _ANY_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf", b"MiHB"}
 _SIZE_PROPERTY = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
+_HEVC_CONFIG = re.compile(rb"hvcC\x01.{15}(.)(.)", re.DOTALL)  # chroma format, depth over 8
 _AV1_CONFIG = re.compile(rb"av1C\x81.(.)", re.DOTALL)
 
 
@@ -139,7 +140,13 @@ def _avif(data: bytes) -> PictureHeader:
 
 def _heif(data: bytes) -> PictureHeader:
     width, height = _largest_item(data)
-    return PictureHeader("heif", width, height, 3, 8, held=int(4.5 * width * height))
+    configs = [found.groups() for found in _HEVC_CONFIG.finditer(data[: 2**20])]
+    deep = any(depth[0] & 7 for _, depth in configs)
+    alpha = b"auxid:1" in data[: 2**20]
+    plain = not alpha and all(chroma[0] & 3 for chroma, _ in configs)
+    # Measured with pillow-heif 1.8: its pixels, copies by Pillow, or numbers of 16 bits.
+    held = int(width * height * (13.5 if deep else 3.4 if plain else 6))
+    return PictureHeader("heif", width, height, 4 if alpha else 3, 10 if deep else 8, held)
 
 
 def _largest_item(data: bytes) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mlimages_jax.data.image_types import BadPicture
 
-_STRIP = 2**20  # pixels that are converted at a time
+_STRIP = 2**18  # pixels that are converted at a time: 8 MB while they are laid on white
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
 _BYTE = {"1", "L", "P"}
 _WORD = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}  # 4 bytes a pixel

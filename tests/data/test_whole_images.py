@@ -174,3 +174,28 @@ def test_a_large_phone_photograph_is_stored_upright():
     stored = stored_jpeg(_phone_photograph(), orientation="exif")
     assert (stored.height, stored.width) == (8064, 6048)
     assert read_header(stored.jpeg)[1:3] == (6048, 8064)
+
+
+def test_heic_of_phones_passes_the_header():
+    """24 megapixels of 8 bits pass, 33 of 10 bits do not; no decoder is needed to tell."""
+    for width, height, depth, passes in ((5712, 4284, 0, True), (7008, 4672, 2, False)):
+        config = b"hvcC\x01" + bytes(15) + bytes([0xFC | 1, 0xF8 | depth])
+        size = b"ispe\0\0\0\0" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        header = read_header(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + size + config)
+        assert (header.format, header.bits) == ("heif", 10 if depth else 8)
+        if passes:
+            whole_images.needed(header)
+            continue
+        with pytest.raises(BadPicture, match="would take"):
+            whole_images.needed(header)
+
+
+def test_heic_gives_the_pixels_of_its_reader():
+    reader = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    for mode in ("RGB", "RGBA", "L"):
+        file = io.BytesIO()
+        with Image.fromarray(picture_files.quadrants()) as image:
+            reader.from_pillow(image.convert(mode)).save(file, quality=95)
+        found = decode(file.getvalue())
+        expected = np.asarray(reader.open_heif(file.getvalue()).to_pillow().convert("RGB"))
+        np.testing.assert_array_equal(found, expected)
