@@ -85,6 +85,7 @@ SCRIPTS = {
     "soak": Form(("--steps 200 --saves 10",)),
     "start_up": Form(("--quick",)),
     "step_program": Form(("--quick",)),
+    "tables": Form(("--rows 5000 --rounds 1",)),
     "train_step": Form(("--quick --rounds 2",), peers=("torch",)),
     "transfer": Form(("--quick",), left_out=PICTURES),
 }  # fmt: skip

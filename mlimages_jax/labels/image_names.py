@@ -22,6 +22,7 @@ _LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
 # What ends a row, a column or, for readers that know Unicode, a line; U+FEFF only at the beginning,
 # where the first row of a file would lose it.
 _BREAKS_A_ROW = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|^[ \ufeff]|(?<= ) | $")
+_PLAIN = re.compile(r"[!-9;-\[\]-~]+")  # printable ASCII without blanks, colons and backslashes
 _LIKE_A_LABEL = re.compile(r"[0-9]{1,9}:(?!.*\.[A-Za-z][A-Za-z0-9]{0,4}$)", re.DOTALL)
 
 
@@ -31,6 +32,8 @@ def encode_name(path: str) -> str:
     Args:
         path: as Python has it from the system or a file: bytes that are not UTF-8 as surrogates.
     """
+    if is_plain(path):
+        return path
     name = _BREAKS_A_ROW.sub(_escaped, encode_bytes(path))
     start = name.rfind(" ") + 1
     if like_a_label(name[start:]):
@@ -57,6 +60,11 @@ def decode_name(name: str) -> str:
         return name
     data = name.encode("utf-8", "surrogateescape")
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), data))
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path surely is its own name; that of most images is, so this is looked at first."""
+    return _PLAIN.fullmatch(path) is not None
 
 
 def like_a_label(word: str) -> bool:

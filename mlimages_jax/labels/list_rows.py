@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.labels.image_names import like_a_label
+from mlimages_jax.labels.image_names import is_plain, like_a_label
 
 WORD = re.compile(rb"[^\x00-\x20]+")
 SPACED_NAME = re.compile(rb"[^\x00-\x20]+(?: [^\x00-\x20]+)*")
@@ -51,7 +51,7 @@ def check_row(
     name: str, classes: Sequence[int], confidences: Sequence[float], *, num_classes: int
 ) -> LabelRow:
     """Returns the row as arrays; ValueError says what is wrong with it."""
-    _check_name(name)
+    check_name(name)
     seen: set[int] = set()
     for class_, confidence in zip(classes, confidences, strict=True):
         if not 0 <= operator.index(class_) < num_classes:
@@ -70,7 +70,10 @@ def check_row(
     return LabelRow(name, np.array(classes, np.int32), np.array(confidences, np.float32))
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Checks that a list can hold a name; ValueError says what is wrong with it."""
+    if is_plain(name):
+        return
     if not SPACED_NAME.fullmatch(name.encode("utf-8", "surrogatepass")):
         raise ValueError(
             f"the name {name!r} is missing or holds white space other than single spaces: write "

@@ -152,7 +152,7 @@ class LabelListWriter:
     def __init__(self, path: str | os.PathLike[str]):
         self._path = Path(path)
         self._unfinished = self._path.with_name(f"{self._path.name}.unfinished")
-        self._texts: dict[float, str] = {}
+        self._texts = _Texts()
 
     def __enter__(self) -> "LabelListWriter":
         self._file = self._unfinished.open("w", encoding="utf-8", newline="\n")
@@ -167,9 +167,10 @@ class LabelListWriter:
 
     def write(self, rows: Iterable[LabelRow]) -> None:
         """Appends rows: a `LabelList`, or any others that `check_row` would accept."""
+        text_of = self._texts.__getitem__
         for name, classes, confidences in rows:
-            pairs = zip(classes.tolist(), map(self._text, confidences.tolist()), strict=True)
-            labels = "\t".join(f"{class_}:{text}" for class_, text in pairs)
+            pairs = zip(classes.tolist(), map(text_of, confidences.tolist()), strict=True)
+            labels = "\t".join([f"{class_}:{text}" for class_, text in pairs])
             # The tab stands there without labels too: it marks a name with spaces as one name.
             self._file.write(f"{name}\t{labels}\n")
 
@@ -178,12 +179,14 @@ class LabelListWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _text(self, value: float) -> str:
-        text = self._texts.get(value)
-        if text is None:
-            text = _shortest(value)
-            if len(self._texts) < _REMEMBERED_TEXTS:
-                self._texts[value] = text
+
+class _Texts(dict[float, str]):
+    """The texts of confidences, each made once."""
+
+    def __missing__(self, value: float) -> str:
+        text = _shortest(value)
+        if len(self) < _REMEMBERED_TEXTS:
+            self[value] = text
         return text
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables of delimited text: the delimiter and the header are found, rows come as mappings.
+"""Tables of delimited text: the delimiter and the header are found, rows come as lists of fields.
 
 A quote that is opened and never closed makes the reader take all lines up to the next quote for one
 field. Such rows are complete and wrong, so lines inside a field are looked at: where they are rows
@@ -22,20 +22,6 @@ _IMAGE = re.compile(
 )
 _EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # the first line that Excel understands
 _FIELD_LIMIT = 1 << 24
-
-
-class Record(NamedTuple):
-    """A row.
-
-    Attributes:
-        line: where it begins, from 1.
-        values: by column; None: the row is unusable.
-        error: why.
-    """
-
-    line: int
-    values: dict[str, object] | None
-    error: str = ""
 
 
 class Format(NamedTuple):
@@ -98,7 +84,7 @@ def find_format(
 
 def read_records(
     path: Path, form: Format, *, encoding: str | None = None, limit: int | None = None
-) -> Iterator[Record]:
+) -> Iterator[tuple[int, list[str] | str]]:
     """Yields the rows below the header; empty ones are none.
 
     Args:
@@ -107,36 +93,47 @@ def read_records(
         encoding: as there.
         limit: stop after so many lines; None: never.
 
+    Yields:
+        The line where a row begins, from 1, and its fields, at least one a column; or what is wrong
+        with it.
+
     Raises:
         PrepareError: a quote is not closed, with the line that it stands in.
     """
     lines = Lines(path, encoding=encoding, limit=limit)
     csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.reader(lines, delimiter=form.delimiter, skipinitialspace=True, strict=True)
-    headers = int(form.has_header)
+    reader = csv.reader(iter(lines), delimiter=form.delimiter, skipinitialspace=True, strict=True)
+    headers, count = int(form.has_header), len(form.columns)
     while True:
-        lines.recent.clear()
-        begin = lines.number + 1
+        lines.needed = begin = reader.line_num + 1
         try:
             row, error = next(reader), ""
         except StopIteration:
             return
         except csv.Error as problem:
-            if len(lines.recent) > 1 or "end of data" in str(problem):
-                if limit is not None and lines.number >= limit:
+            end = reader.line_num
+            if end > begin or "end of data" in str(problem):
+                if limit is not None and end >= limit:
                     return  # the sample ends within a field
-                raise _unclosed(path, begin, lines.number) from problem
-            row, error = _without_blanks_behind_quotes(lines.recent[0], form.delimiter, problem)
-        if begin == 1 and _EXCEL_HINT.fullmatch("".join(lines.recent).lstrip("\ufeff")):
+                raise _unclosed(path, begin, end) from problem
+            (line,) = lines.between(begin, end)
+            row, error = _without_blanks_behind_quotes(line, form.delimiter, problem)
+        if not error and not any(map(str.strip, row)):
             continue
-        if not error and not any(field.strip() for field in row):
+        if begin == 1 and _EXCEL_HINT.fullmatch(lines.between(1, 1)[0].lstrip("\ufeff")):
             continue
+        if begin <= lines.not_text:
+            error = error or _not_text(row)
         if headers:
             headers = 0
-            _check_header(path, begin, row, error)
+            if error:
+                raise PrepareError(f"{path}:{begin}: {error}")
             continue
-        _check_quotes(path, begin, lines.recent, row, form)
-        yield _record(begin, row, error, form)
+        if (end := reader.line_num) > begin:
+            _check_quotes(path, begin, lines.between(begin, end), row, form)
+        if len(row) != count:
+            error = error or _other_count(row, form)
+        yield begin, error or row
 
 
 def _without_blanks_behind_quotes(
@@ -152,40 +149,32 @@ def _without_blanks_behind_quotes(
         return [], f'{problem}; a quote inside a quoted text is written twice: ""'
 
 
-def _check_header(path: Path, line: int, row: Sequence[str], error: str) -> None:
+def _not_text(row: Sequence[str]) -> str:
+    """Why a row is no text; empty if it is."""
     try:
         check_decoded("".join(row))
     except ValueError as problem:
-        error = str(problem)
-    if error:
-        raise PrepareError(f"{path}:{line}: {error}")
+        return str(problem)
+    return ""
 
 
-def _record(line: int, row: list[str], error: str, form: Format) -> Record:
+def _other_count(row: Sequence[str], form: Format) -> str:
+    """Why a row has other columns than the header; empty where delimiters at its end are all."""
     count = len(form.columns)
-    if not error and len(row) != count and any(field.strip() for field in row[count:]):
-        error = (
-            f"{len(row)} columns where the header has {count}; put a text with "
-            f'{form.delimiter!r} into quotes: "a{form.delimiter}b"'
-        )
-    if not error and len(row) < count:
-        error = f"{len(row)} columns where the header has {count}; is the line complete?"
-    if not error:
-        try:
-            check_decoded("".join(row))
-        except ValueError as problem:
-            error = str(problem)
-    if error:
-        return Record(line, None, error)
-    return Record(line, dict(zip(form.columns, row, strict=False)))
+    if len(row) < count:
+        return f"{len(row)} columns where the header has {count}; is the line complete?"
+    if not any(map(str.strip, row[count:])):
+        return ""
+    return (
+        f"{len(row)} columns where the header has {count}; put a text with "
+        f'{form.delimiter!r} into quotes: "a{form.delimiter}b"'
+    )
 
 
 def _check_quotes(
     path: Path, begin: int, lines: Sequence[str], row: Sequence[str], form: Format
 ) -> None:
     """Refuses a row over several lines of which one is a row by itself."""
-    if len(lines) < 2:
-        return
     suffixes = {_suffix(field) for field in row} - {None}
     for inner in lines[1:]:
         fields = next(iter(_parsed([inner], form.delimiter)), [])

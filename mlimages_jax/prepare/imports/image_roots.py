@@ -21,6 +21,8 @@ _MAX_FOLDERS = 300  # that are looked into
 _DEPTH = 3
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".tif", ".bmp")
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
+# A path that is its own parts: relative, without ".", "..", empty parts and backslashes.
+_PLAIN = re.compile(r"(?:[^./\\:][^/\\:]*/)*[^./\\:][^/\\:]*")
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -51,6 +53,8 @@ class ImageRoot(NamedTuple):
         Raises:
             ValueError: it leads out of the folder, or is an address.
         """
+        if not self.drop and _PLAIN.fullmatch(path):
+            return (f"{self.prefix}/{path}" if self.prefix else path) + self.suffix
         parts = path_parts(path)
         first, parts = parts[: self.drop], parts[self.drop :]
         if not parts:
@@ -180,6 +184,8 @@ def _encoded(path_of: Callable[[str], str], path: str) -> str:
 
 
 def _plain_path(path: str) -> str:
+    if _PLAIN.fullmatch(path):
+        return path
     if is_absolute(path):
         raise ValueError(
             f"the path {path!r} is absolute, and there is no such image; say with --images which "

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables as JSON lines, as one JSON value, and as Parquet: rows as mappings, as in `delimited`."""
+"""Tables as JSON lines, as one JSON value, and as Parquet: rows come as mappings.
+
+Each comes with its line or number, from 1; in place of an unusable one, what is wrong with it.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +13,12 @@ import pyarrow
 import pyarrow.parquet
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.delimited import Record
 from mlimages_jax.prepare.imports.text_lines import Lines, check_decoded, open_text
 
 _OBJECT = 'not an object such as {"path": "a.jpg", "labels": ["dog", "cat"]}'
 _PARQUET_ROWS = 1_000  # held at once
+
+Record = tuple[int, dict[str, Any] | str]
 
 
 def read_lines(
@@ -28,17 +32,18 @@ def read_lines(
         limit: stop after so many lines; None: never.
     """
     lines = Lines(path, encoding=encoding, limit=limit)
-    for line in lines:
-        lines.recent.clear()
-        if not line.strip():
+    for number, line in enumerate(lines, start=1):
+        lines.needed = number
+        if line.isspace():
             continue
         try:
-            check_decoded(line)
-            yield _record(lines.number, json.loads(line))
+            if number <= lines.not_text:
+                check_decoded(line)
+            yield _record(number, json.loads(line))
         except json.JSONDecodeError as error:
-            yield Record(lines.number, None, f"not JSON: {error.msg}, column {error.colno}")
+            yield number, f"not JSON: {error.msg}, column {error.colno}"
         except (ValueError, RecursionError) as error:
-            yield Record(lines.number, None, str(error))
+            yield number, str(error)
 
 
 def read_json(path: Path, *, encoding: str | None = None) -> Iterator[Record]:
@@ -85,7 +90,7 @@ def read_parquet(path: Path, *, limit: int | None = None) -> Iterator[Record]:
             for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield Record(number, row)
+                    yield number, row
                     if number == limit:
                         return
     except (pyarrow.ArrowException, OSError) as error:
@@ -106,13 +111,13 @@ def embedded_images(path: Path) -> list[str]:
     return [field.name for field in schema if _holds_bytes(field.type)]
 
 
-def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
+def columns_of(rows: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
     """The keys of some rows, in the order in which they appear."""
-    return tuple(dict.fromkeys(key for record in records if record.values for key in record.values))
+    return tuple(dict.fromkeys(key for row in rows for key in row))
 
 
 def _record(number: int, entry: Any) -> Record:
-    return Record(number, entry) if isinstance(entry, dict) else Record(number, None, _OBJECT)
+    return number, entry if isinstance(entry, dict) else _OBJECT
 
 
 def _holds_bytes(kind: pyarrow.DataType) -> bool:

@@ -19,6 +19,14 @@ _NUMBERS = re.compile(r" *[0-9]+(?: +[0-9]+)+ *")  # "16 0": classes by their nu
 _COMMA = re.compile(r"(?<!:[01]),|,(?![0-9])")
 
 
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()  # the cell of a key that an object does not have
+
+
 def find_separator(texts: Sequence[str]) -> str:
     """What parts labels: a semicolon, unless cells have bars, or commas between parts that recur.
 
@@ -35,13 +43,12 @@ def find_separator(texts: Sequence[str]) -> str:
     return "," if len(parts) < len(set(texts)) and any("," in text for text in texts) else ";"
 
 
-def labels_of(values: Mapping[str, object], column: str, separator: str) -> list[tuple[str, float]]:
+def labels_of(cell: object, column: str, separator: str) -> list[tuple[str, float]]:
     """The labels of a cell: a text, a list, or an object of names and confidences.
 
     Raises:
         ValueError: it is something else, or a confidence is out of range.
     """
-    cell = values.get(column)
     if isinstance(cell, dict) and (inner := _categories(cell)) is not None:
         cell = inner
     if isinstance(cell, str):
@@ -51,34 +58,41 @@ def labels_of(values: Mapping[str, object], column: str, separator: str) -> list
         elif (held := _object_in(text)) is not None:
             cell = held
         else:
-            return [parse_label(part) for part in _split(text, separator) if part.strip()]
+            return list(filter(None, map(parse_label, _split(text, separator))))
     if isinstance(cell, int) and not isinstance(cell, bool):
         return [_label(str(cell), 1.0)]
-    if isinstance(cell, list) and all(type(label) in (str, int) for label in cell):
+    if isinstance(cell, list) and {*map(type, cell)} <= {str, int}:
         return [_label(str(label), 1.0) for label in cell]
-    if isinstance(cell, dict) and all(type(value) in (int, float) for value in cell.values()):
-        return [_label(label, value) for label, value in cell.items()]
+    if isinstance(cell, dict) and {*map(type, cell.values())} <= {int, float}:
+        return [*map(_label, cell, cell.values())]
     raise ValueError(
         f'"{column}" must be a list of texts, or an object of texts and numbers: {{"dog": 0.9}}'
     )
 
 
 @functools.lru_cache(_REMEMBERED)
-def parse_label(text: str) -> tuple[str, float]:
-    """Reads "dog" or "dog:0.8".
+def parse_label(text: str) -> tuple[str, float] | None:
+    """Reads "dog" or "dog:0.8"; None where nothing stands between separators.
 
     Raises:
         ValueError: the name is empty, or the confidence out of range.
     """
+    if not text.strip():
+        return None
     name, colon, number = text.rpartition(":")
     if colon and _NUMBER.fullmatch(number.strip()):
         return _label(name, float(number.replace(",", ".")))
     return _label(text, 1.0)
 
 
+def label_name(text: str) -> str:
+    """The label that a text means: its blanks are single, its characters composed."""
+    return normal(" ".join(text.split()))
+
+
 @functools.lru_cache(_REMEMBERED)
 def _label(label: str, confidence: float) -> tuple[str, float]:
-    name = normal(" ".join(label.split()))
+    name = label_name(label)
     if not name:
         raise ValueError("a label is empty; name it or remove it")
     if not (confidence == -1 or 0 <= confidence <= 1):
@@ -89,23 +103,46 @@ def _label(label: str, confidence: float) -> tuple[str, float]:
     return name, float(confidence)
 
 
-def one_hot_label(values: Mapping[str, object], name: str) -> tuple[str, float] | None:
-    """The label that a one-hot column stands for, and its confidence; None where it is empty.
+def confidences_of(
+    cells: Sequence[object], columns: Sequence[str], labels: Sequence[str]
+) -> list[tuple[str, float]]:
+    """The labels of one-hot columns; an empty cell is none.
+
+    Args:
+        cells: of these columns.
+        columns: their names, for messages.
+        labels: what they mean.
 
     Raises:
-        ValueError: the cell is no number from 0 to 1.
+        ValueError: a cell is no confidence.
     """
-    cell = values.get(name)
-    if cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell:
+    try:
+        found = [*map(_remembered_confidence, cells)]
+    except (ValueError, TypeError):  # again for the message; lists of JSON cannot be remembered
+        found = [_confidence(cell, name) for cell, name in zip(cells, columns, strict=True)]
+    return [(label, n) for label, n in zip(labels, found, strict=True) if n is not None]
+
+
+def _confidence(cell: object, column: str) -> float | None:
+    if cell is None or cell is MISSING or (isinstance(cell, str) and not cell.strip()):
         return None
+    if cell != cell:
+        return None  # the NaN of an empty cell in Parquet
     number = number_of(cell)
     if number is None:
-        raise ValueError(f"{name!r} is {cell!r}; the column has numbers: 1 present, 0 absent")
-    return _label(name, number)
+        raise ValueError(f"{column!r} is {cell!r}; the column has numbers: 1 present, 0 absent")
+    return _label(column, number)[1]
+
+
+@functools.lru_cache(_REMEMBERED)
+def _remembered_confidence(cell: object) -> float | None:
+    return _confidence(cell, "a column")
 
 
 def _split(text: str, separator: str) -> list[str]:
-    return _COMMA.split(text) if separator == "," else text.split(separator)
+    if separator == "," and ":" in text:
+        return _COMMA.split(text)
+    return text.split(separator)
 
 
 def _listed(text: str) -> list[object]:

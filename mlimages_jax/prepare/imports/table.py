@@ -12,11 +12,11 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.list_rows import check_row
+from mlimages_jax.labels.list_rows import check_name
 from mlimages_jax.labels.lists import LabelRow
-from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.image_roots import Located, locate
+from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.manual_dir import (
     DICTIONARY,
     LIST_SUFFIX,
@@ -215,7 +215,7 @@ def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:
     Raises:
         ValueError: a label means no class, or the path cannot be a name of a list.
     """
-    check_row(name, [], [], num_classes=0)
+    check_name(name)
     labels: dict[int, float] = {}
     for label, confidence in row.labels:
         class_ = finder.find(label)
@@ -241,6 +241,8 @@ def _split_rule(
     check_split(split)
     if split_column is not None:
         return lambda row: (row.split or "").strip()  # the writer refuses an empty one
+    if not val_fraction:
+        return lambda row: split
     return lambda row: "val" if in_val(row.path, val_fraction) else split
 
 
@@ -257,9 +259,7 @@ class _Rows:
     def write(self, plan: TablePlan, name_of: Callable[[str], str]) -> None:
         """Writes a table; a row that cannot be used is set aside."""
         path = plan.table.path
-        one_hot = set() if self._keep_zeros else {
-            normal(" ".join(name.split())) for name in plan.table.columns.one_hot
-        }  # fmt: skip
+        one_hot = set() if self._keep_zeros else {*map(label_name, plan.table.columns.one_hot)}
 
         def set_aside(line: int, reason: str) -> None:
             self._aside.add(BadRow(str(path), str(line), reason))

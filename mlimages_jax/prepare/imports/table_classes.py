@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The classes of tables: those that their labels name, or those of a dictionary."""
 
-import itertools
+import functools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
-from mlimages_jax.prepare.imports.table_rows import Table
+from mlimages_jax.prepare.imports.table_rows import OnBad, Table
 
 _PATH = " > "  # between the names in the id of a collected class
 
@@ -35,19 +36,15 @@ class ClassFinder:
             self._of_name[name].add(i)
             for synonym in name.split(","):
                 self._of_synonym[synonym.strip()].add(i)
-        self._found: dict[str, int] = {}
+        # Called for every label of every image, and labels recur.
+        self.find = functools.cache(self._find)
 
-    def find(self, label: str) -> int:
+    def _find(self, label: str) -> int:
         """Returns the class index.
 
         Raises:
             ValueError: no class has this id or name, or several have the name.
         """
-        if label not in self._found:
-            self._found[label] = self._find(label)
-        return self._found[label]
-
-    def _find(self, label: str) -> int:
         for id_ in (label, _PATH.join(_names(label, self._separator))):
             if id_ in self._of_id:
                 return self._of_id[id_]
@@ -79,11 +76,8 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
         def set_aside(line: int, reason: str, path: Path = table.path) -> None:
             bad.add(BadRow(str(path), str(line), reason))
 
-        columns = [normal(" ".join(name.split())) for name in table.columns.one_hot]
-        rows = ((row.line, label) for row in table.rows(set_aside) for label, _ in row.labels)
-        # A column a label is a class also where no image shows it.
-        for line, label in itertools.chain(((1, name) for name in columns), rows):
-            if label not in seen:
+        for line, labels in _labels(table, set_aside):
+            for label in labels - seen:
                 seen.add(label)
                 try:
                     names = _names(label, separator)
@@ -102,6 +96,13 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
     parents = np.array([place.get(names[:-1], -1) for names in order], np.int32)
     ids = tuple(_PATH.join(names) for names in order)
     return Hierarchy(ids, tuple(names[-1] for names in order), parents)
+
+
+def _labels(table: Table, on_bad: OnBad) -> Iterator[tuple[int, set[str]]]:
+    """Lines and what they name; a column a label is a class also where no image shows it."""
+    yield 1, set(map(label_name, table.columns.one_hot))
+    for row in table.rows(on_bad):
+        yield row.line, {label for label, _ in row.labels}
 
 
 def _names(label: str, separator: str) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reads tables of images and labels, whatever their columns are called, row by row."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.columns import KNOWN, choose_columns, split_of_cell
 from mlimages_jax.prepare.imports.delimited import (
     SAMPLE_LINES,
     Format,
-    Record,
     find_format,
     read_records,
 )
@@ -21,7 +21,13 @@ from mlimages_jax.prepare.imports.json_records import (
     read_lines,
     read_parquet,
 )
-from mlimages_jax.prepare.imports.label_cells import find_separator, labels_of, one_hot_label
+from mlimages_jax.prepare.imports.label_cells import (
+    MISSING,
+    confidences_of,
+    find_separator,
+    label_name,
+    labels_of,
+)
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -96,7 +102,7 @@ class Table:
                 "is, or save it as CSV in UTF-8"
             )
         self._format = self._find_format()
-        sample = [record.values for record in self._records(SAMPLE_LINES) if record.values]
+        sample = self._sample()
         names = self._names(sample)
         if self._suffix == ".parquet" and (images := embedded_images(path)):
             self._refuse_embedded(images)
@@ -115,6 +121,8 @@ class Table:
         self.separator = options.label_separator or find_separator(texts)
         self.is_separated = any(self.separator in text for text in texts)
         self.has_blanks = any(" " in text.strip() for text in texts)
+        self._cells = self._picker()
+        self._one_hot_labels = [label_name(name) for name in self.columns.one_hot]
 
     @property
     def format(self) -> str:
@@ -135,31 +143,46 @@ class Table:
         Raises:
             PrepareError: with path and line; at the first bad row without `on_bad`.
         """
-        for record in self._records(limit):
+        for line, values in self._records(limit):
             try:
-                if record.values is None:
-                    raise ValueError(record.error)
-                row = self._row(record.line, record.values)
+                if isinstance(values, str):
+                    raise ValueError(values)
+                row = self._row(line, self._cells(values))
             except (ValueError, RecursionError) as error:
                 if on_bad is None:
-                    raise PrepareError(f"{self.path}:{record.line}: {error}") from error
-                on_bad(record.line, str(error))
+                    raise PrepareError(f"{self.path}:{line}: {error}") from error
+                on_bad(line, str(error))
                 continue
             yield row
 
-    def _row(self, line: int, values: Mapping[str, object]) -> TableRow:
+    def _row(self, line: int, cells: Sequence[object]) -> TableRow:
         columns = self.columns
-        path = _path_of(values, columns.path)
-        labels = [
-            label for name in columns.labels for label in labels_of(values, name, self.separator)
-        ]
-        one_hot = (one_hot_label(values, name) for name in columns.one_hot)
-        labels += [label for label in one_hot if label is not None]
+        path = _path_of(cells[0], columns.path)
         split = None
         if columns.split is not None:
-            cell = split_of_cell(columns.split, values.get(columns.split))
-            split = cell if isinstance(cell, str) else _text(values, columns.split)
+            split = _text(split_of_cell(columns.split, cells[1]), columns.split)
+        labels = []
+        for name, cell in zip(columns.labels, cells[2:], strict=False):
+            labels += labels_of(cell, name, self.separator)
+        if columns.one_hot:
+            numbers = cells[2 + len(columns.labels) :]
+            labels += confidences_of(numbers, columns.one_hot, self._one_hot_labels)
         return TableRow(line, path, labels, split)
+
+    def _picker(self) -> Callable[[Any], Sequence[object]]:
+        """What takes the cells of a row: path, split (or path again), labels, one-hot."""
+        columns = self.columns
+        names = (columns.path, columns.split or columns.path, *columns.labels, *columns.one_hot)
+        if self._format is not None:
+            return operator.itemgetter(*map(self._format.columns.index, names))
+        return lambda values: [values.get(name, MISSING) for name in names]
+
+    def _sample(self) -> list[Mapping[str, object]]:
+        """The first rows that can be read, by column."""
+        rows = (values for _, values in self._records(SAMPLE_LINES) if not isinstance(values, str))
+        if self._format is None:
+            return [row for row in rows if row]
+        return [dict(zip(self._format.columns, row, strict=False)) for row in rows]
 
     def _find_format(self) -> Format | None:
         if self._suffix not in DELIMITED:
@@ -173,7 +196,8 @@ class Table:
             known=[*KNOWN, *filter(None, said)],
         )
 
-    def _records(self, limit: int | None) -> Iterator[Record]:
+    def _records(self, limit: int | None) -> Iterator[tuple[int, Any]]:
+        """Lines or numbers, and rows: lists or mappings; or texts that say what is wrong."""
         encoding = self._options.encoding
         if self._format is not None:
             return read_records(self.path, self._format, encoding=encoding, limit=limit)
@@ -186,7 +210,7 @@ class Table:
     def _names(self, sample: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
         if self._format is not None:
             return self._format.columns
-        names = columns_of(Record(0, dict(values)) for values in sample)
+        names = columns_of(sample)
         # In JSON a first object without a key, or no object at all, must not hide what is usual.
         return names or ("path", "labels")
 
@@ -225,21 +249,18 @@ def read_table(
     yield from Table(path, options).rows()
 
 
-def _path_of(values: Mapping[str, object], column: str) -> str:
-    cell = values.get(column)
+def _path_of(cell: object, column: str) -> str:
     if isinstance(cell, dict) and "path" in cell:
-        return _path_of(cell, "path")
-    path = _text(values, column).strip()
+        return _path_of(cell["path"], "path")
+    path = _text(cell, column).strip()
     if not path:
         raise ValueError("the path is empty; name the file of the image")
     return path
 
 
-def _text(values: Mapping[str, object], key: str) -> str:
-    value = values.get(key)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # a number that names a file
-    if not isinstance(value, str):
-        what = f"is {value!r}" if key in values else "is missing"
-        raise ValueError(f'"{key}" {what}; it must be a text')
-    return value
+def _text(cell: object, column: str) -> str:
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return str(cell)  # a number that names a file
+    if not isinstance(cell, str):
+        raise ValueError(f'"{column}" is {cell!r}; it must be a text')
+    return cell

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _NO_TEXT = {  # what is often given, or renamed, as if it were text
     b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
 }
 _LONGEST_LINE = 1 << 24  # characters; a line of JSON with many boxes has some 100,000
+_BLOCK = 1 << 16  # characters that are read and checked at once
 _MARK = "mark_undecodable"  # an error handler: a lone surrogate, as surrogateescape has for UTF-8
 codecs.register_error(_MARK, lambda error: ("\udcff", cast(UnicodeDecodeError, error).end))
 _MARKS = {
@@ -97,7 +99,10 @@ def check_decoded(text: str) -> None:
 
 
 class Lines:
-    """The lines of a file, with their ends.
+    """The lines of a file, with their ends; read once.
+
+    Files have millions of lines, so all that can be done for a block of them is: only lines of a
+    block that is `not_text` need `check_decoded`.
 
     Args:
         path: of the file.
@@ -105,43 +110,69 @@ class Lines:
         limit: stop after so many lines; None: never.
 
     Attributes:
-        number: of the latest line, from 1.
-        recent: the lines since somebody last cleared this list.
+        needed: number of the first line that `between` will be asked for, from 1; set by the user.
+        not_text: number of the last line that may not pass `check_decoded`; 0: none so far.
     """
 
     def __init__(self, path: Path, *, encoding: str | None = None, limit: int | None = None):
-        self.number = 0
-        self.recent: list[str] = []
+        self.needed = 1
+        self.not_text = 0
         self._path, self._encoding, self._limit = path, encoding, limit
+        self._held: list[list[str]] = []  # the latest blocks
+        self._first, self._end = 1, 1  # numbers of the first line held and of the next to be read
 
     def __iter__(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(self._blocks())
+
+    def between(self, first: int, last: int) -> list[str]:
+        """These lines, by their numbers: not before `needed`, and read already."""
+        held = itertools.chain.from_iterable(self._held)
+        return list(itertools.islice(held, first - self._first, last + 1 - self._first))
+
+    def _blocks(self) -> Iterator[list[str]]:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open_text(self._path, self._encoding))
             bar = None
             if self._limit is None:
                 size = self._path.stat().st_size
                 bar = stack.enter_context(progress(size, what=self._path.name, unit=" bytes"))
-            while self.number != self._limit and (line := self._next(file)):
-                self.number += 1
-                self.recent.append(line)
+            while text := self._next(file):
                 if bar is not None:
-                    bar.update(len(line))
-                yield line
+                    bar.update(len(text))
+                yield self._hold(text)
+                if self._limit is not None and self._end > self._limit:
+                    return
+
+    def _hold(self, text: str) -> list[str]:
+        block = list(io.StringIO(text))  # str.splitlines would part lines at U+2028 and others
+        if self._limit is not None:
+            block = block[: self._limit + 1 - self._end]
+        while self._held and self._first + len(self._held[0]) <= self.needed:
+            self._first += len(self._held.pop(0))
+        self._held.append(block)
+        self._end += len(block)
+        try:
+            check_decoded(text)
+        except ValueError:
+            self.not_text = self._end - 1
+        return block
 
     def _next(self, file: IO[str]) -> str:
+        """Some whole lines."""
         try:
-            line = file.readline(_LONGEST_LINE)
+            text = file.read(_BLOCK)
+            rest = "" if text.endswith("\n") else file.readline(_LONGEST_LINE)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise PrepareError(
-                f"{self._path}: cannot be uncompressed after line {self.number} ({error}); "
+                f"{self._path}: cannot be uncompressed after line {self._end - 1} ({error}); "
                 "get it anew"
             ) from error
-        if len(line) == _LONGEST_LINE:
+        if len(rest) == _LONGEST_LINE:
             raise PrepareError(
-                f"{self._path}:{self.number + 1}: a line of more than {_LONGEST_LINE:,} "
-                "characters; is this a table?"
+                f"{self._path}:{self._end + text.count(chr(10))}: a line of more than "
+                f"{_LONGEST_LINE:,} characters; is this a table?"
             )
-        return line
+        return text + rest
 
 
 def _encoding_of(start: bytes) -> str:
