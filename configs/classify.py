@@ -37,7 +37,9 @@ def get_config() -> ConfigDict:
     config.consistent = False  # lower what is above one of its ancestors to it first
 
     config.view = ConfigDict()
-    config.view.protocol = "short_side"  # the original's; or ten_crop (averaged), central, whole
+    # ten_crop (averaged), short_side (the original's), central or whole; empty: as the training
+    # evaluated, and short_side where the checkpoint does not say.
+    config.view.protocol = ""
     config.view.size = 0  # pixels; 0: as the checkpoint was trained
 
     config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact

@@ -4,7 +4,8 @@
     python -m mlimages_jax.main --config=configs/evaluate.py --workdir=EVALUATION \
         --config.checkpoint=W --config.data.folder=data/imagenet/original/1.0.0
 
-Network, loss and hence the kind of metrics are the checkpoint's own. The workdir then holds
+Network, loss and hence the kind of metrics are the checkpoint's own, sizes and protocols where none
+are given. The workdir then holds
 
     results.jsonl, results.txt     one line an evaluation; the same as a table, beside the published
     <step>/<split>_<protocol>_<size>/{metrics.json, per_class.tsv, confusion.tsv, reliability.png}
@@ -32,8 +33,10 @@ def get_config() -> ConfigDict:
     config.data.reassessed = ""  # a JSON file of valid classes a picture (ReaL's real.json)
 
     config.evaluation = ConfigDict()
-    config.evaluation.sizes = (224, 299)  # pixels
-    config.evaluation.protocols = ("central", "short_side")  # or ten_crop, whole
+    # Pixels, and of central, short_side, ten_crop, whole. Empty: as the checkpoint's training
+    # evaluated; where it does not say, the size it was trained at, central and short_side.
+    config.evaluation.sizes = ()
+    config.evaluation.protocols = ()
     config.evaluation.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
     config.evaluation.threshold = 0.7  # confidence from which a label is true
 

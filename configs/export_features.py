@@ -29,8 +29,10 @@ def get_config() -> ConfigDict:
     # features (pooled, 2,048), logits, and stage0, stage1, ... (outputs of stages, pooled).
     config.outputs = ("features",)
     config.view = ConfigDict()
-    config.view.protocol = "short_side"  # the original's; or ten_crop (averaged), central, whole
-    config.view.size = 224  # pixels
+    # ten_crop (averaged), short_side (the original's), central or whole; empty: as the training
+    # evaluated, and short_side where the checkpoint does not say.
+    config.view.protocol = ""
+    config.view.size = 0  # pixels; 0: as the checkpoint was trained
 
     config.format = "parquet"  # or npy, npz, array_record
     config.stored_dtype = "float32"  # or float16

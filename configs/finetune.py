@@ -70,10 +70,11 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.augmentation.cutmix = 1.0 if modern else 0.0
 
     config.model = ConfigDict()
-    config.model.stage_sizes = (3, 4, 23, 3)  # ResNet-101
-    config.model.stage_widths = (256, 512, 1024, 2048)
-    config.model.stem_width = 64
-    config.model.stem_kernel = 7
+    # Left open, the network is that of init_from; without one ResNet-101, as the release's.
+    config.model.stage_sizes = ()
+    config.model.stage_widths = ()
+    config.model.stem_width = 0
+    config.model.stem_kernel = 0
     config.model.norm_momentum = 0.997  # flags.py: batch_norm_decay
     config.model.dtype = "bfloat16"
     config.model.remat = False

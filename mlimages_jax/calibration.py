@@ -34,10 +34,15 @@ def calibrated_probability(logits: np.ndarray, *, positive_weight: float) -> np.
     """The label probability whose weighted loss a logit minimises, float32, same shape.
 
     The minimum of -w p log s - (1 - p) log(1 - s) over s lies at s = w p / (w p + 1 - p); solved
-    for p: s / (s + w (1 - s)) = sigmoid(x - log w).
+    for p: s / (s + w (1 - s)) = 1 / (1 + w exp(-x)). Either form below takes exp of a number that
+    is not positive, and nothing is subtracted, so that small probabilities keep all their digits.
     """
-    shifted = np.asarray(logits, np.float32) - np.float32(np.log(positive_weight))
-    return 0.5 * (1 + np.tanh(0.5 * shifted))
+    logits = np.asarray(logits, np.float32)
+    weight = np.float32(positive_weight)
+    small = np.exp(-np.abs(logits))
+    positive = np.where(logits < 0, small, np.float32(1))
+    negative = np.where(logits < 0, weight, weight * small)
+    return positive / (positive + negative)
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ from etils import epath
 
 from mlimages_jax.models import architecture
 
-MAX_LISTED = 40  # differences that an error lists
+_SHOWN = 2  # differences of a kind that an error shows
 
 
 class CheckpointMismatchError(ValueError):
@@ -24,34 +24,48 @@ def check_fit(saved: Any, wanted: Any, *, where: epath.Path) -> None:
         where: the checkpoint, for the error.
 
     Raises:
-        CheckpointMismatchError: lists the differences, and the depths where they differ.
+        CheckpointMismatchError: says in three lines what differs: the networks, how to go on, and
+            how many arrays, with examples.
     """
     theirs, ours = _describe(saved), _describe(wanted)
-    lines = [f"  {name}: not in the checkpoint" for name in ours.keys() - theirs.keys()]
-    lines += [f"  {name}: only in the checkpoint" for name in theirs.keys() - ours.keys()]
-    lines += [
-        f"  {name}: checkpoint {theirs[name]}, configuration {ours[name]}"
-        for name in ours.keys() & theirs.keys()
-        if theirs[name] != ours[name]
+    differing = (name for name in ours if theirs.get(name, ours[name]) != ours[name])
+    kinds = [
+        (
+            "have another shape or dtype",
+            [f"{n}: checkpoint {theirs[n]}, configuration {ours[n]}" for n in differing],
+        ),
+        ("are missing", [f"{n}: not in the checkpoint" for n in ours if n not in theirs]),
+        ("are too many", [f"{n}: only in the checkpoint" for n in theirs if n not in ours]),
     ]
-    if lines:
-        more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    counts = [f"{len(lines):,} {kind}" for kind, lines in kinds if lines]
+    if counts:
+        examples = [line for _, lines in kinds for line in sorted(lines, key=_first)[:_SHOWN]]
         raise CheckpointMismatchError(
-            f"{where} does not fit the configured state{_depths(saved, wanted)}. Use the "
-            "configuration it was saved with or another workdir. Differences:\n"
-            + "\n".join(sorted(lines)[:MAX_LISTED] + more)
+            f"{where} does not fit the configured state{_networks(saved, wanted)}.\n"
+            "Use the configuration it was saved with, or another workdir; to start from it with "
+            "init_from, leave the network open: --config.model=init_from.\n"
+            f"Of {len(ours):,} arrays {', '.join(counts)}; such as {'; '.join(examples)}"
         )
 
 
-def _depths(saved: Any, wanted: Any) -> str:
-    """Names the depths where they differ, which a list of hundreds of leaves does not."""
+def _first(line: str) -> tuple[bool, str]:
+    """Parameters before what follows from them."""
+    return not line.startswith("params/"), line
+
+
+def _networks(saved: Any, wanted: Any) -> str:
+    """Names the networks where they differ, which a list of hundreds of leaves does not."""
+    trees = [tree.get("params", {}) for tree in (saved, wanted)]
     try:
-        theirs, ours = (architecture.stage_sizes(tree["params"]) for tree in (saved, wanted))
+        theirs, ours = (architecture.body_of(params) for params in trees)
     except architecture.UnknownArchitectureError:
         return ""
-    if theirs == ours:
-        return ""
-    return f" (its stages have {theirs} blocks, the configuration's model.stage_sizes are {ours})"
+    lines = [
+        f"{words.format(theirs[name])}, the configuration's model.{name} are {ours[name]}"
+        for name, words in architecture.WORDS.items()
+        if theirs[name] != ours[name]
+    ]
+    return f" ({'; '.join(lines)})" if lines else ""
 
 
 def _describe(tree: Any) -> dict[str, str]:

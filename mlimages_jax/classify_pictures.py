@@ -212,7 +212,7 @@ def _load(config: ConfigDict, folder: epath.Path, *, place: jax.sharding.Shardin
         dictionary=config.dictionary or None,
         image_size=config.view.size or None,
         dtype=config.dtype,
-        protocol=config.view.protocol,
+        protocol=config.view.protocol or None,
         loss=config.loss or None,
         place=place,
     )

@@ -19,6 +19,7 @@ from mlimages_jax import losses, optimizers
 from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import augment, mixing, rand_augment
 from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.phases import Phase, make_phases
 from mlimages_jax.settings import ConfigError, at_length, resolved
@@ -44,9 +45,19 @@ _SCHEDULES: dict[str, Any] = {
 }
 
 
+# Where the configuration leaves a size open and no checkpoint says it: the release's ResNet-101.
+OPEN_NETWORK: dict[str, Any] = {
+    "stage_sizes": STAGE_SIZES[101],
+    "stage_widths": STAGE_WIDTHS,
+    "stem_width": STEM_WIDTH,
+    "stem_kernel": STEM_KERNEL,
+}
+
+
 def model(config: ConfigDict, *, num_classes: int) -> ResNet:
     """The network of `config.model`, with the group size of the run."""
     arguments = dict(config.model)
+    arguments |= {name: arguments[name] or value for name, value in OPEN_NETWORK.items()}
     dtype = compute_dtype(arguments.pop("dtype"))
     for name in ("stage_sizes", "stage_widths"):
         arguments[name] = tuple(arguments[name])

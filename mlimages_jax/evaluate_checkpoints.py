@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -32,8 +31,9 @@ from mlimages_jax import (
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
-from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.data.views import EvaluationView, Protocol
 from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics, why_no_map
+from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
@@ -44,6 +44,8 @@ from mlimages_jax.weights_digest import weights_digest
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
 
+_BOTH: tuple[Protocol, ...] = ("central", "short_side")  # where nothing says which
+
 Row = dict[str, Any]
 
 
@@ -53,7 +55,7 @@ class Subject(NamedTuple):
     folder: epath.Path
     step: int
     weights: Weights
-    settings: ConfigDict
+    usage: saved_model.Usage
 
 
 def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
@@ -85,7 +87,7 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
     """As `evaluate`, in a workdir that is held."""
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
-    views = _checked_views(config)
+    _check_batch(config)
     relabel = _reassessed(config, data)
     of_data = _data_key(config, data)
     results = workdir / "results.jsonl"
@@ -95,8 +97,8 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
     damaged: list[str] = []
     for folder in _checkpoints(config):
         try:
-            views = _as_trained(views, config, folder, data)
             subject = _load(config, folder, data)
+            views = _views(config, subject, data)
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
             if config.which == "latest":
                 raise
@@ -135,18 +137,17 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
     return shown
 
 
-def _checked_views(config: ConfigDict) -> list[EvaluationView]:
-    """What to evaluate.
+def _check_batch(config: ConfigDict) -> None:
+    """Asks whether the devices divide the batch.
 
     Raises:
-        ConfigError: when the devices do not divide the batch.
+        ConfigError: they do not.
     """
     try:
         batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
         sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
         raise configure.ConfigError(f"evaluation.{error}") from error
-    return configure.evaluation_views(config.evaluation, image_size=0)
 
 
 def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
@@ -205,8 +206,8 @@ def _agreed(folder: epath.Path) -> epath.Path:
 
 def _key(config: ConfigDict, subject: Subject, view: EvaluationView) -> Row:
     """What makes an evaluation of the same data another one: the network, and how it is used."""
-    name = subject.settings.loss.name
-    loss = {"name": name, **subject.settings.loss.get(name, {})}
+    name = subject.usage.settings.loss.name
+    loss = {"name": name, **subject.usage.settings.loss.get(name, {})}
     return {
         "split": config.data.split,
         "size": view.size,
@@ -243,19 +244,28 @@ def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
     return next((row for row in last if key.items() <= row.items()), None)
 
 
-def _as_trained(
-    views: list[EvaluationView], config: ConfigDict, folder: epath.Path, data: DataSet
-) -> list[EvaluationView]:
-    """The views with images turned upright, or not, as the checkpoint was trained."""
-    trained = _config_of(folder)
+def _views(config: ConfigDict, subject: Subject, data: DataSet) -> list[EvaluationView]:
+    """What to evaluate: as configured, and else as the checkpoint was trained.
+
+    Raises:
+        ConfigError: nothing says a size.
+    """
+    trained = _config_of(subject.folder)
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
     if data.orientation == "exif" and trained.get("orientation") == "stored":
         logging.warning(
             "%s was trained on images as they are stored, and those of %s were turned upright when "
             "it was built: for the numbers of its training build the set with --orientation=stored",
-            folder, data.folder,
+            subject.folder, data.folder,
         )  # fmt: skip
-    return [dataclasses.replace(view, exif_orientation=upright) for view in views]
+    sizes = tuple(config.evaluation.sizes) or subject.usage.sizes
+    if not sizes:
+        raise configure.ConfigError(
+            f"{subject.folder} does not say at which size it was trained: give "
+            "--config.evaluation.sizes='(224,)'"
+        )
+    protocols = tuple(config.evaluation.protocols) or subject.usage.protocols or _BOTH
+    return [EvaluationView(size, name, upright) for name in protocols for size in sizes]
 
 
 def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
@@ -266,11 +276,9 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
     """
     place = sharding.replicated(sharding.make_mesh())
     weights = checkpoints.load_weights(folder, place, averaged=config.averaged)
-    settings = ConfigDict({"loss": {"name": ""}})
-    settings.update(_config_of(folder))
-    if config.loss:
-        settings.loss.name = config.loss
-    if not settings.loss.name:
+    step = int(folder.name)
+    usage = saved_model.usage(_config_of(folder), step=step, loss=config.loss)
+    if not usage.loss:
         raise configure.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
             "for one class a picture, else weighted, sigmoid or asymmetric"
@@ -282,12 +290,12 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
     kept = checkpoints.classes_of(folder)
-    if kept and Hierarchy.from_file(kept).ids != Hierarchy.from_file(data.dictionary).ids:
+    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
         raise configure.ConfigError(
             f"{kept} and {data.dictionary} have other classes or another order: build the set "
             "with the categories that the checkpoint was trained on"
         )
-    return Subject(folder, int(folder.name), weights, settings)
+    return Subject(folder, step, weights, usage)
 
 
 def _evaluation(
@@ -302,14 +310,14 @@ def _evaluation(
     metrics = empty_metrics(
         len(records),
         Hierarchy.from_file(data.dictionary).paths(),
-        single_label=configure.is_single_label(subject.settings),
+        single_label=configure.is_single_label(subject.usage.settings),
         threshold=config.evaluation.threshold,
-        positive_weight=configure.positive_weight(subject.settings),
+        positive_weight=configure.positive_weight(subject.usage.settings),
     )
     dtype = configure.compute_dtype(config.dtype)
     return Evaluation(
         model=architecture.network_of(subject.weights["params"], dtype=dtype),
-        loss=configure.evaluation_loss(subject.settings),
+        loss=configure.evaluation_loss(subject.usage.settings),
         records=records,
         view=view,
         metrics=metrics,

@@ -84,17 +84,13 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
 
 def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """As `export`, in a workdir that is held."""
-    view = EvaluationView(config.view.size, config.view.protocol)
     mesh = sharding.make_mesh()
     source = open_pictures(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     _check_shared(source, config)
     network = _load(config, mesh)
-    upright = saved_model.turns_upright(
-        checkpoints.config_of(network.folder), config.exif_orientation, built=source.built
-    )
-    view = dataclasses.replace(view, exif_orientation=upright)
+    view = _view(config, network.folder, built=source.built)
     layout = _layout(config, network.model, source)
     writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source, view))
     complete, done = _begin(writer, layout)
@@ -229,6 +225,23 @@ def _load(config: ConfigDict, mesh: Mesh) -> Network:
         return Network(folder, architecture.network_of(weights["params"], dtype=dtype), weights)
     except architecture.UnknownArchitectureError as error:
         raise configure.ConfigError(f"{folder}: {error}") from error
+
+
+def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationView:
+    """How images are cut: as configured, and else as the checkpoint was trained.
+
+    Raises:
+        ConfigError: nothing says a size.
+    """
+    trained = checkpoints.config_of(folder)
+    usage = saved_model.usage(trained, step=int(folder.name))
+    size = config.view.size or usage.image_size
+    if not size:
+        raise configure.ConfigError(
+            f"{folder} does not say at which size it was trained: give --config.view.size=224"
+        )
+    upright = saved_model.turns_upright(trained, config.exif_orientation, built=built)
+    return EvaluationView(size, config.view.protocol or usage.protocol, upright)
 
 
 def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:

@@ -56,7 +56,8 @@ def judge(
         scores float32 [n, C] with zeros in padding rows, and states int8 [n, C].
 
     Raises:
-        ValueError: shapes that do not fit, or a score that is not finite.
+        ValueError: shapes that do not fit, a score that is not finite, or a target that is neither
+            -1 nor from 0 to 1.
     """
     scores, targets, kept = check_batch(scores, targets, mask)
     states = np.full(targets.shape, IGNORED, np.int8)
@@ -73,7 +74,8 @@ def check_batch(
     """Scores float32 [n, C] with zeros in padding rows, targets float32 [n, C], kept rows bool [n].
 
     Raises:
-        ValueError: shapes that do not fit, or a score in a kept row that is not finite.
+        ValueError: shapes that do not fit; or in a kept row a score that is not finite, or a target
+            that is neither -1 nor in [0, 1].
     """
     scores, targets = np.asarray(scores, np.float32), np.asarray(targets, np.float32)
     if scores.ndim != 2 or scores.shape != targets.shape:
@@ -83,6 +85,13 @@ def check_batch(
         raise ValueError(f"mask {kept.shape} must have one entry for each of {len(scores)} rows")
     if not kept.all():
         scores = np.where(kept[:, None], scores, np.float32(0))
+    wrong = ~((targets == -1) | ((targets >= 0) & (targets <= 1))) & kept[:, None]  # nan is wrong
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"the target of row {row}, class {column} is {targets[row, column]}: give 1 or a "
+            "confidence from 0 to 1, 0 for an absent class, -1 for an unknown one"
+        )
     if not np.isfinite(scores).all():
         row, column = np.argwhere(~np.isfinite(scores))[0]
         raise ValueError(

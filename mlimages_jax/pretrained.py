@@ -14,43 +14,45 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from jax import Array
-from ml_collections import ConfigDict
 
 from mlimages_jax import configure, saved_model, tagging
 from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import given_pictures
-from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
 from mlimages_jax.data.given_pictures import Picture, Pictures
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView, Protocol
+from mlimages_jax.image_rows import OutputRows, Tags
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.losses import POSITIVE_WEIGHT
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.network_outputs import network_outputs
+from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.tagging import Tag, Thresholds
 
 LOSSES = ("softmax", "weighted", "sigmoid", "asymmetric")
-
-_THREADS = 8  # that decode
 
 
 class ModelError(ValueError):
     """A checkpoint that lacks what is asked of it, or does not fit what is given with it."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained network and what it takes to use it; see `load`.
 
-    Pictures are a path, the bytes of a file, a PIL image or uint8 [H, W, 3] RGB; one of them or
-    several. What comes back has an entry a picture, also where it is only one.
+    Images are a path, the bytes of a file, an opened file, a PIL image of any mode, or an array of
+    numpy, jax or others: [H, W, 3] RGB or [H, W] grey, uint8 or floats in [-1, 1]. One of them or
+    several, in a list, a tuple or an iterator. What comes back has an entry an image in input
+    order, also where it is only one. An address is refused: download it first.
+
+    `on_error` says what an image does that cannot be read: "raise", or "row", a row of nan whose
+    reason `errors` of the array has, or no tags and an `error`. None: an image that was given alone
+    raises, one of several is a row.
 
     They run in batches that are filled up to 1, 2, 4, ... `max_batch`, so that few programs are
     compiled; what else is in its batch changes a picture's result by rounding at most.
@@ -65,6 +67,7 @@ class Model:
         positive_weight: of the weighted loss, by which probabilities are calibrated; else 1.
         view: how a picture is cut.
         max_batch: pictures that run at once.
+        source: where it was loaded from, for people.
     """
 
     params: dict[str, Any]
@@ -75,39 +78,69 @@ class Model:
     positive_weight: float
     view: EvaluationView
     max_batch: int = 64
+    source: str = "made by hand"
+
+    def __repr__(self) -> str:
+        """Five lines: print(model) would show every weight otherwise."""
+        network, view = self.network, self.view
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        names = [] if self.hierarchy is None else list(self.hierarchy.names[:3])
+        loss = self.loss or "not known"
+        if self.loss == "weighted":
+            loss += f", a positive counts {self.positive_weight:g} times"
+        upright = "turned upright by EXIF" if view.exif_orientation else "as they are stored"
+        return "\n".join([
+            f"Model of {network.num_classes:,} classes, {count:,} parameters, {self.source}",
+            f"  network  {architecture.described(network)}, {network.dtype.name}",
+            f"  images   {view.size} x {view.size} pixels, {view.protocol}, {upright}",
+            f"  loss     {loss}",
+            f"  classes  {'; '.join([*names, '...']) if names else 'without names'}",
+        ])  # fmt: skip
 
     @property
     def image_size(self) -> int:
         """The side of the cut pictures in pixels."""
         return self.view.size
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, C].
+    def logits(self, images: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
+        """Logits float32 [n, C].
 
         Args:
-            images: [B, S, S, 3], RGB: float in [-1, 1], or uint8, which is mapped to it. S need not
-                be `image_size`.
+            images: one or several, cut as `view` says; or an array [B, S, S, 3], float in [-1, 1]
+                or uint8, which goes into the network as it is. S need not be `image_size`.
+            on_error: "raise" or "row", see the class.
 
         Raises:
-            ValueError: another shape or dtype, or numbers outside [-1, 1].
+            ValueError: four dimensions of another shape or dtype, or numbers outside [-1, 1].
+            BadPicture: names the image that cannot be decoded.
+            OSError: a file that cannot be read.
         """
-        return self._outputs(given_pictures.checked_images(images))["logits"]
+        return self._rows("logits", images, on_error)
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Pooled features float32 [B, F], which the classifier sees; arguments as for `logits`."""
-        return self._outputs(given_pictures.checked_images(images))["features"]
+    def features(self, images: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
+        """Pooled features float32 [n, F], which the classifier sees; arguments as for `logits`."""
+        return self._rows("features", images, on_error)
 
-    def probabilities(self, pictures: Pictures) -> np.ndarray:
+    def probabilities(self, pictures: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
         """Probabilities of all classes, float32 [n, C]; see `probabilities_of`.
 
+        Args:
+            pictures: one or several; each is cut, those in an array of four dimensions too.
+            on_error: "raise" or "row", see the class.
+
         Raises:
-            BadPicture: names the picture that cannot be decoded.
+            BadPicture: names the image that cannot be decoded.
             OSError: a file that cannot be read.
             ModelError: as `probabilities_of`.
         """
         self._check_loss()
-        rows = [self.probabilities_of(logits) for logits in self._logits_of(pictures)]
-        return np.concatenate(rows) if rows else np.zeros((0, self.network.num_classes), np.float32)
+        parts = [np.zeros((0, self.network.num_classes), np.float32)]
+        errors: dict[int, str] = {}
+        for cut in self._cuts(pictures, on_error):
+            good = self.probabilities_of(self._outputs(cut.images)["logits"][cut.good])
+            parts.append(_filled(good, cut.good))
+            errors |= cut.errors
+        return OutputRows.of(np.concatenate(parts), errors)
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities of all classes from logits, float32 [n, C].
@@ -136,7 +169,8 @@ class Model:
         threshold: float | None = None,
         thresholds: Thresholds | None = None,
         consistent: bool = False,
-    ) -> list[list[Tag]]:
+        on_error: OnError | None = None,
+    ) -> list[Tags]:
         """The likeliest classes of every picture, best first.
 
         Args:
@@ -147,6 +181,7 @@ class Model:
                 `tagging.class_limits`; `threshold` is for the others.
             consistent: lower a class that is above one of its ancestors to it first, see
                 `tagging.consistent_scores`; for several labels a picture.
+            on_error: "raise" or "row", see the class.
 
         Raises:
             BadPicture: names the picture that cannot be decoded.
@@ -157,7 +192,12 @@ class Model:
         tags_of = self.tagger(
             top_k=top_k, threshold=threshold, thresholds=thresholds, consistent=consistent
         )
-        return [tags for logits in self._logits_of(pictures) for tags in tags_of(logits)]
+        found: list[Tags] = []
+        for cut in self._cuts(pictures, on_error):
+            good = iter(tags_of(self._outputs(cut.images)["logits"][cut.good]))
+            for position, is_good in enumerate(cut.good, cut.start):
+                found.append(Tags(next(good)) if is_good else Tags(error=cut.errors[position]))
+        return found
 
     def tagger(
         self,
@@ -193,8 +233,15 @@ class Model:
         )
         return lambda logits: tags_of(self.probabilities_of(logits))
 
-    def classify(self, pictures: Pictures, top_k: int = 5) -> list[list[Tag]]:
+    def classify(
+        self, pictures: Pictures, top_k: int = 5, *, on_error: OnError | None = None
+    ) -> list[Tags]:
         """The likeliest classes of pictures that have one class each, with softmax probabilities.
+
+        Args:
+            pictures: one or several.
+            top_k: as for `tag`.
+            on_error: "raise" or "row", see the class.
 
         Raises:
             BadPicture: names the picture that cannot be decoded.
@@ -205,7 +252,7 @@ class Model:
             raise ModelError(
                 f"this model was trained for several labels a picture (loss {self.loss!r}): use tag"
             )
-        return self.tag(pictures, top_k)
+        return self.tag(pictures, top_k, on_error=on_error)
 
     def cut(self, picture: Picture) -> np.ndarray:
         """What the network sees of one picture: [S, S, 3], or [10, S, S, 3] of ten crops.
@@ -224,23 +271,24 @@ class Model:
                 "loss='softmax') for one class a picture, else weighted, sigmoid or asymmetric"
             )
 
-    def _logits_of(self, pictures: Pictures) -> Iterator[np.ndarray]:
-        """Yields float32 [n, C], a few pictures at a time."""
-        listed = given_pictures.as_list(pictures)
+    def _cuts(self, pictures: Pictures, on_error: OnError | None) -> Iterator[Cut]:
+        """Yields images, a few at a time."""
         views = 10 if self.view.protocol == "ten_crop" else 1
         at_once = max(1, self.max_batch // views)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(listed), at_once):
-                part = enumerate(listed[start : start + at_once], start)
-                images = list(pool.map(lambda numbered: self._named_cut(*numbered), part))
-                yield self._outputs(np.stack(images))["logits"]
+        empty = self.view.empty
+        return cut_pictures(pictures, self.cut, empty=empty, at_once=at_once, on_error=on_error)
 
-    def _named_cut(self, position: int, picture: Picture) -> np.ndarray:
-        try:
-            return self.cut(picture)
-        except BadPicture as error:
-            name = given_pictures.name_of(picture, position)
-            raise BadPicture(error.reason, f"{name}: {error}") from error
+    def _rows(self, name: str, images: Pictures, on_error: OnError | None) -> np.ndarray:
+        """One output, [n, ...], of images or of a batch."""
+        if given_pictures.is_batch(images):
+            return self._outputs(given_pictures.checked_images(images))[name]
+        width = output_widths(self.network)[name]
+        parts = [np.zeros((0, width), np.float32)]
+        errors: dict[int, str] = {}
+        for cut in self._cuts(images, on_error):
+            parts.append(_filled(self._outputs(cut.images)[name][cut.good], cut.good))
+            errors |= cut.errors
+        return OutputRows.of(np.concatenate(parts), errors)
 
     def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Logits [B, C] and features [B, F] of any number of images."""
@@ -262,7 +310,7 @@ def load(
     dictionary: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
     dtype: str = "float32",
-    protocol: Protocol = "short_side",
+    protocol: Protocol | None = None,
     loss: str | None = None,
     exif_orientation: bool | None = None,
     place: jax.sharding.Sharding | None = None,
@@ -276,7 +324,8 @@ def load(
         image_size: side of the cut pictures in pixels; None: as the checkpoint was trained.
         dtype: of activations: "float32" (in full precision on any device) or "bfloat16", which is
             faster on accelerators and a little less exact.
-        protocol: how pictures are cut, see `EvaluationView`.
+        protocol: how pictures are cut, see `EvaluationView`; None: as the training evaluated, else
+            "short_side", as the original does.
         loss: with which it was trained; None: as the checkpoint says.
         exif_orientation: turn pictures upright as their EXIF data say; None: if the checkpoint was
             trained on such pictures, or does not say.
@@ -292,13 +341,15 @@ def load(
         ConfigError: an unknown dtype.
     """
     compute_dtype = configure.compute_dtype(dtype)
-    if protocol not in PROTOCOLS:
+    if protocol not in (*PROTOCOLS, None):
         raise ModelError(f"protocol={protocol!r} is none of {', '.join(PROTOCOLS)}")
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     saved = saved_model.read(path, place=place or alone)
     network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)
-    settings = _settings(saved.config, loss)
-    size = image_size or saved.image_size
+    usage = saved.usage(loss=loss)
+    if usage.loss not in (*LOSSES, ""):
+        raise ModelError(f"loss={usage.loss!r} is none of {', '.join(LOSSES)}")
+    size = image_size or usage.image_size
     if not size:
         raise ModelError(
             f"{saved.where} does not say at which size it was trained: give image_size=224"
@@ -313,29 +364,25 @@ def load(
         **saved.weights,
         network=network,
         hierarchy=hierarchy,
-        loss=settings.loss.name,
-        positive_weight=configure.positive_weight(settings),
+        loss=usage.loss,
+        positive_weight=usage.positive_weight,
         view=EvaluationView(
-            size, protocol, saved_model.turns_upright(saved.config, exif_orientation)
+            size,
+            protocol or usage.protocol,
+            saved_model.turns_upright(saved.config, exif_orientation),
         ),
+        source=f"{saved.where} (step {saved.step:,})",
     )
+
+
+def _filled(rows: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Rows of good images, and nan for the others: [len(good), ...]."""
+    filled = np.full((len(good), *rows.shape[1:]), np.nan, np.float32)
+    filled[good] = rows
+    return filled
 
 
 @functools.partial(jax.jit, static_argnames="network")
 def _predict(weights: dict[str, Any], images: Array, *, network: ResNet) -> dict[str, Array]:
     """Compiled once for all models of one architecture."""
     return network_outputs(weights, images, model=network, names=("logits", "features"))
-
-
-def _settings(config: dict[str, Any], loss: str | None) -> ConfigDict:
-    """The configuration of the training; `loss` wins over what it says.
-
-    Raises:
-        ModelError: for an unknown loss.
-    """
-    settings = ConfigDict({"loss": {"name": "", "weighted": {"positive_weight": POSITIVE_WEIGHT}}})
-    settings.update(config)
-    settings.loss.name = loss or settings.loss.name
-    if settings.loss.name not in (*LOSSES, ""):
-        raise ModelError(f"loss={settings.loss.name!r} is none of {', '.join(LOSSES)}")
-    return settings

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a training or an export left on disk of a network: a checkpoint, or a single file."""
+"""What a training or an export left on disk of a network: a checkpoint, or a single file.
 
+Whoever uses a network asks `usage` how: sizes, crops, loss and calibration of its training.
+"""
+
+import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 from flax import traverse_util
+from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, weights_file
+from mlimages_jax import checkpoints, configure, weights_file
+from mlimages_jax.data.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.losses import POSITIVE_WEIGHT
 
 
 class SavedModel(NamedTuple):
@@ -30,13 +38,65 @@ class SavedModel(NamedTuple):
     step: int
     hierarchy: Hierarchy | None
 
+    def usage(self, *, loss: str | None = None) -> "Usage":
+        """As the function `usage`."""
+        return usage(self.config, step=self.step, loss=loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Usage:
+    """How a network is used, as its training says it.
+
+    Attributes:
+        settings: of its training, with `loss.name` ("" where nothing says it) and the weight of
+            the weighted loss, so that the functions of `configure` take them.
+        image_size: side of the images at the end of the steps done, in pixels; 0: not known.
+        sizes: sides at which the training evaluated; empty where that is not known.
+        protocols: with which it evaluated, best first; empty where that is not known.
+    """
+
+    settings: ConfigDict
+    image_size: int
+    sizes: tuple[int, ...]
+    protocols: tuple[Protocol, ...]
+
     @property
-    def image_size(self) -> int:
-        """The side of the pictures at the end of the steps done; 0 where nothing says it."""
-        size = self.config.get("image_size", 0)
-        for start, larger, _ in self.config.get("resize", ()):
-            size = larger if self.step > start else size
-        return size
+    def loss(self) -> str:
+        """The name of the loss; "" where nothing says it."""
+        return self.settings.loss.name
+
+    @property
+    def protocol(self) -> Protocol:
+        """How an image is cut: as in the training's evaluation, else as the original does."""
+        return self.protocols[0] if self.protocols else "short_side"
+
+    @property
+    def positive_weight(self) -> float:
+        """By which probabilities are calibrated; 1 where the loss has no weight."""
+        return configure.positive_weight(self.settings)
+
+
+def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usage:
+    """How a network is used.
+
+    Args:
+        config: JSON values of its training; {} where nobody kept them.
+        step: updates done.
+        loss: what a person says; wins over the configuration.
+    """
+    settings = ConfigDict({"loss": {"name": "", "weighted": {"positive_weight": POSITIVE_WEIGHT}}})
+    settings.update(config)
+    settings.loss.name = loss or settings.loss.name
+    size = config.get("image_size", 0)
+    for start, larger, _ in config.get("resize", ()):
+        if 0 < start < 1:  # of the run, in a configuration that nobody has resolved
+            start = math.ceil(start * config.get("total_steps", 0))
+        size = larger if step > start else size
+    evaluation = config.get("evaluation", {})
+    sizes = tuple(evaluation.get("sizes", ()))
+    # A size of a recipe is none of a network that was trained at another one.
+    known = sizes if size in sizes else (size,) if size else ()
+    return Usage(settings, size, known, tuple(evaluation.get("protocols", ())))
 
 
 def turns_upright(

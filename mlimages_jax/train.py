@@ -17,6 +17,7 @@ from mlimages_jax import (
     agreement,
     configure,
     distributed,
+    open_network,
     out_of_memory,
     paths,
     preemption,
@@ -30,6 +31,8 @@ from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
 from mlimages_jax.goodput import Goodput
 from mlimages_jax.input_wait import InputWait
+from mlimages_jax.labels import word_list
+from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
@@ -78,10 +81,11 @@ def train(
         OutOfMemoryError: names the batch and what helps.
         Preempted: asked to end; all that was trained is saved.
     """
-    given, config = config, checked(config)
+    checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="train"):
-        return _train(config, workdir, given=given, started=started)
+        given = open_network.filled(config, workdir)
+        return _train(checked(given), workdir, given=given, started=started)
 
 
 def _train(
@@ -334,7 +338,7 @@ def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -
     weights = restore_weights(path, training.like)
     logging.info("starting with the parameters of %s", path)
     kept = classes_of(path)
-    if kept and Hierarchy.from_file(kept).ids != Hierarchy.from_file(data.dictionary).ids:
+    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
         weights["params"].pop(HEAD, None)
     if HEAD not in weights["params"]:
         logging.info(
@@ -395,7 +399,7 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
         ConfigError: when the workdir holds the classes of another data set.
     """
     classes, kept = data.dictionary.read_text(), workdir / "dictionary.txt"
-    if kept.exists() and kept.read_text() != classes:
+    if kept.exists() and kept.read_text() != classes and not _is_list_of_words(kept, data):
         raise configure.ConfigError(
             f"{kept} and {data.dictionary} hold different classes: train on the data set that this "
             "workdir began with, or give another --workdir"
@@ -403,6 +407,13 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
     if jax.process_index() == 0:
         write_text(workdir / "config.json", json.dumps(settings, indent=1))
         write_text(kept, classes)
+
+
+def _is_list_of_words(kept: epath.Path, data: DataSet) -> bool:
+    """Whether a workdir keeps the classes of the set as an import brought them, without ids."""
+    if not word_list.lacks_ids(kept.read_text()):
+        return False
+    return same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary))
 
 
 @contextlib.contextmanager

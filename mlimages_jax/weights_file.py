@@ -31,6 +31,7 @@ class WeightsFile(NamedTuple):
         config: JSON values that were saved with the checkpoint.
         dictionary: text of the category file of the classes; "" where nobody gave it.
         probability: how logits become probabilities, in words, for readers without this package.
+        usage: JSON values for the same readers, as `convert.description` makes them.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,6 +39,7 @@ class WeightsFile(NamedTuple):
     config: dict[str, Any]
     dictionary: str
     probability: str
+    usage: dict[str, Any]
 
 
 def write(path: Path, content: WeightsFile) -> None:
@@ -47,6 +49,7 @@ def write(path: Path, content: WeightsFile) -> None:
         "config": json.dumps(content.config),
         "dictionary": content.dictionary,
         "probability": content.probability,
+        "usage": json.dumps(content.usage),
     }
     metadata[_CHECKSUMS] = json.dumps(_checksums(content.arrays, metadata))
     with complete_file(path) as unfinished:
@@ -71,6 +74,7 @@ def read(path: Path) -> WeightsFile:
             config=json.loads(metadata.get("config", "{}")),
             dictionary=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
+            usage=json.loads(metadata.get("usage", "{}")),
         )
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise WeightsFileError(f"{path} is damaged or no safetensors file: {error}") from error

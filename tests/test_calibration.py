@@ -128,6 +128,23 @@ def test_the_probability_of_a_weighted_logit_by_hand():
     assert extremes.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("weight", [1.0, 12.0, 0.25])
+def test_small_and_large_probabilities_keep_their_digits(weight):
+    """Against float64: sigmoid(x - log w) by tanh was 0 below -17, and wrong below -12."""
+    logits = np.concatenate([np.linspace(-85, 85, 2001), [-12.5, -30, 12.5]]).astype(np.float32)
+    found = calibrated_probability(logits, positive_weight=weight)
+    expected = 1 / (1 + weight * np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(found, expected, rtol=5e-7)
+    assert (np.diff(found[:2001]) >= 0).all() and (found > 0).all() and (found <= 1).all()
+    alone = [calibrated_probability(logit, positive_weight=weight) for logit in logits[:5]]
+    np.testing.assert_array_equal(alone, found[:5])
+
+
+def test_logits_that_are_no_numbers_stay_so():
+    found = calibrated_probability(np.array([np.nan, -np.inf, np.inf]), positive_weight=12.0)
+    np.testing.assert_array_equal(found, [np.nan, 0, 1])
+
+
 def test_nothing_seen():
     calibration = counted([], [])
     assert np.isnan(calibration.compute()["calibration_error"])

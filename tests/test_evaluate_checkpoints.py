@@ -162,11 +162,11 @@ def test_weights_before_averaging(built, run, tmp_path):
     assert abs(row["loss"] - _last(run, "val_averaged")["loss"]) > 1e-4
 
 
-def _save_imported(folder, weights):
-    """A checkpoint without configuration, as an import from another program may leave it."""
+def _save_imported(folder, weights, config=None):
+    """A checkpoint as an import from another program may leave it, without configuration."""
     state = TrainState(jnp.int32(7), weights["params"], weights["batch_stats"], None, None)
     with checkpoints.Checkpoints(folder) as saved:
-        saved.save(state, step=7, config={})
+        saved.save(state, step=7, config=config or {})
 
 
 def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_path):
@@ -286,7 +286,7 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
         ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is none of float32"),
         ({"data.split": "test"}, ValueError, "no split 'test'"),
         ({"evaluation.batch_size": 9}, configure.ConfigError, "batch_size=9 is not divisible by 8"),
-        ({"evaluation.sizes": ()}, configure.ConfigError, r"evaluation.sizes=\(\): give 1"),
+        ({"evaluation.sizes": (0,)}, configure.ConfigError, r"evaluation.sizes=\(0,\) has 0"),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error, message):
@@ -312,11 +312,49 @@ def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_pat
         evaluate_checkpoints.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
+def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, caplog):
+    """An import with a list of words: class0, class1, ... are no WordNet ids."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
+    (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
+    config = _config(tmp_path, built, loss="softmax")
+    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "e")
+    (direct,) = evaluate_checkpoints.evaluate(_config(run, built), tmp_path / "f")
+    assert row["top1"] == direct["top1"]
+    assert "by their number alone, 5" in caplog.text
+    (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(4)))
+    with pytest.raises(configure.ConfigError, match="other classes or another order"):
+        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+
+
+def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
+    """224 and 299 pixels were taken for every network."""
+    left = {"evaluation.sizes": (), "evaluation.protocols": ()}
+    (row,) = evaluate_checkpoints.evaluate(_config(run, built, **left), tmp_path / "e")
+    assert (row["size"], row["protocol"]) == (32, "central")
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    weights = checkpoints.load_weights(run, place)
+    known = {"image_size": 24, "resize": [[1, 32, 8]], "loss": {"name": "softmax"}}
+    for config, sizes in ((known, [32, 32]), (known | {"resize": [[99, 32, 8]]}, [24, 24])):
+        folder = tmp_path / str(sizes)
+        _save_imported(folder / "checkpoints", weights, config)
+        rows = evaluate_checkpoints.evaluate(_config(folder, built, **left), folder / "e")
+        assert [row["size"] for row in rows] == sizes
+        assert [row["protocol"] for row in rows] == ["central", "short_side"]
+    _save_imported(tmp_path / "o/checkpoints", weights, {"loss": {"name": "softmax"}})
+    with pytest.raises(configure.ConfigError, match=r"at which size .*evaluation\.sizes="):
+        evaluate_checkpoints.evaluate(_config(tmp_path / "o", built, **left), tmp_path / "o/e")
+    weighted = _config(run, built, loss="weighted", **left)
+    (row,) = evaluate_checkpoints.evaluate(weighted, tmp_path / "w")  # 12, as `load` takes it
+    assert "mAP" in row and '"positive_weight": 12.0' in row["loss_settings"]
+
+
 def test_the_command_prints_the_table(built, run, tmp_path):
     command = [
         sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",
         f"--workdir={tmp_path}", f"--config.checkpoint={run}", f"--config.data.folder={built}",
-        "--config.evaluation.sizes=(32,)", "--config.evaluation.batch_size=8",
+        "--config.evaluation.protocols=('central', 'short_side')",
+        "--config.evaluation.batch_size=8",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -155,6 +155,17 @@ def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_
     assert _equal(state.params["stem"], before.params["stem"])
 
 
+def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_path, caplog):
+    workdir, before = progressive
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    (run / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
+    config = small_finetuning(built, "224", init_from=str(run), total_steps=0)
+    state = jax.device_get(train.train(config, tmp_path / "w"))
+    assert _equal(state.params["head"], before.params["head"])
+    assert "by their number alone, 5" in caplog.text
+
+
 def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
@@ -197,6 +208,34 @@ def test_another_depth_is_named(built, pretrained, tmp_path):
         train.train(small_finetuning(built, "224", **changes), tmp_path)
 
 
+def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained, tmp_path):
+    left = {"model.stage_sizes": (), "model.stage_widths": (), "model.stem_width": 0}
+    config = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1, **left)
+    state = train.train(config, tmp_path / "w")
+    params = _weights(pretrained)["params"]
+    assert state.params["stem"]["kernel"].shape == params["stem"]["kernel"].shape
+    kept = json.loads((tmp_path / "w/config.json").read_text())["model"]
+    assert (kept["stage_sizes"], kept["stage_widths"]) == ([1, 1, 1], [16, 32, 32])
+    config.init_from = str(tmp_path / "gone")  # a restart has its own checkpoint
+    config.total_steps = 0
+    with pytest.raises(configure.ConfigError, match="init_from"):
+        train.train(config, tmp_path / "w")  # another start than the checkpoint's, not a network
+    given = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1)
+    train.train(given, tmp_path / "w")  # the same sizes by hand
+
+
+def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
+    changes = {"model.stage_widths": (64, 32, 32), "model.stem_kernel": 7, "model.stem_width": 64}
+    config = small_finetuning(built, "224", init_from=str(pretrained), **changes)
+    with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
+        train.train(config, tmp_path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert "its stages are (16, 32, 32) wide" in lines[0] and "stem is 8 wide" in lines[0]
+    assert "stem's kernel is 3, the configuration's model.stem_kernel are 7" in lines[0]
+    assert "--config.model=init_from" in lines[1] and "have another shape or dtype" in lines[2]
+
+
 def test_a_set_without_validation_split_is_named(built, tmp_path):
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
     with pytest.raises(sources.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
@@ -214,7 +253,10 @@ def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
     (workdir / "dictionary.txt").write_text(kept.replace("n00000001", "n00000009"))
     with pytest.raises(configure.ConfigError, match="different classes"):
         train.train(config, workdir)
-    (workdir / "dictionary.txt").write_text(kept)
+    words = "".join(f"{i}\tword\tof\n" for i in range(5))  # as an import brings them
+    (workdir / "dictionary.txt").write_text(words)
+    train.train(config, workdir)
+    assert (workdir / "dictionary.txt").read_text() == kept
 
 
 def test_the_published_recipes_are_the_published_numbers():

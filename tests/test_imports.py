@@ -16,7 +16,7 @@ PACKAGE = "mlimages_jax"
 ALLOWED = {
     "": {"labels.hierarchy", "pretrained"},
     "labels.list_rows": {"labels.image_names"},
-    "labels.hierarchy": {"labels.same_names"},
+    "labels.hierarchy": {"labels", "labels.same_names", "labels.word_list"},
     "labels.lists": {"labels.list_chunks", "labels.list_rows"},
     "labels.list_chunks": {"labels.image_names", "labels.list_rows"},
     "labels.rows": {"labels.lists"},
@@ -77,7 +77,7 @@ ALLOWED = {
     },
     "settings.resolve": {"settings.flat", "settings.judge"},
     "settings.tables": {"settings.rules"},
-    "models.architecture": {"models.resnet"},
+    "models.architecture": {"models.depths", "models.resnet"},
     "losses": {"models.batch_norm"},
     "data.mixing": {"models.batch_norm"},
     "state": {"losses", "sharding"},
@@ -118,7 +118,7 @@ ALLOWED = {
     "progress": {"distributed", "metrics_writer"},
     "configure": {
         "calibration", "data", "data.augment", "data.mixing", "data.rand_augment", "data.views",
-        "losses", "models.resnet", "optimizers", "phases", "settings", "steps",
+        "losses", "models.depths", "models.resnet", "optimizers", "phases", "settings", "steps",
     },
     "predictions": {
         "data.decode", "data.sources", "data.views", "evaluate", "labels.hierarchy",
@@ -132,6 +132,7 @@ ALLOWED = {
         "data", "data.decode", "data.image_folders", "data.image_types", "data.pillow_pixels",
         "data.transforms", "data.views",
     },
+    "data.cut_pictures": {"data", "data.decode", "data.given_pictures"},
     "data.picture_source": {
         "data.fingerprint", "data.image_folders", "data.picture_header", "data.sources",
         "labels.image_names", "labels.list_rows",
@@ -179,12 +180,18 @@ ALLOWED = {
         "data.views", "evaluate", "sharding",
     },
     "pretrained": {
-        "calibration", "configure", "data.decode", "data.given_pictures", "data.views",
-        "labels.hierarchy", "losses", "models.architecture", "models.resnet", "network_outputs",
-        "saved_model", "tagging",
+        "calibration", "configure", "data.cut_pictures", "data.decode", "data.given_pictures",
+        "data.views", "image_rows", "labels.hierarchy", "models.architecture", "models.resnet",
+        "network_outputs", "saved_model", "tagging",
     },
-    "saved_model": {"checkpoints", "labels.hierarchy", "weights_file"},
+    "saved_model": {
+        "checkpoints", "configure", "data.views", "labels.hierarchy", "losses", "weights_file",
+    },
     "weights_file": {"array_digests", "complete_file"},
+    "image_rows": {"tagging"},
+    "open_network": {
+        "checkpoint_folder", "configure", "models", "models.architecture", "saved_step",
+    },
     "tag_files": {"complete_file", "tagging"},
     "tagging": {"average_precision", "labels.hierarchy", "top_k"},
     "quickstart": {"paths", "train", "workdir_lock"},
@@ -208,7 +215,10 @@ ALLOWED = {
     "convert.tensorflow_checkpoint": {
         "complete_file", "convert", "convert.layout", "convert.sorted_table",
     },
-    "convert.weights": {"checkpoints", "convert", "convert.layout", "losses", "state"},
+    "convert.weights": {
+        "checkpoints", "convert", "convert.layout", "losses", "saved_model", "state",
+    },
+    "convert.description": {"convert.weights", "data.views", "labels.hierarchy", "saved_model"},
     "convert.from_tensorflow": {
         "convert", "convert.layout", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
         "convert.weights", "labels.hierarchy", "losses", "models.resnet",
@@ -217,9 +227,13 @@ ALLOWED = {
         "checkpoints", "convert", "convert.tensorflow_checkpoint", "convert.tensorflow_names",
         "convert.weights",
     },
-    "convert.safetensors_file": {"convert", "convert.layout", "convert.weights", "weights_file"},
-    "convert.to_torch": {"convert", "convert.weights"},
-    "convert.to_stablehlo": {"convert", "convert.weights", "models.architecture"},
+    "convert.safetensors_file": {
+        "convert", "convert.description", "convert.layout", "convert.weights", "weights_file",
+    },
+    "convert.to_torch": {"convert", "convert.description", "convert.weights"},
+    "convert.to_stablehlo": {
+        "convert", "convert.description", "convert.weights", "models.architecture",
+    },
     "convert.__main__": {
         "command_line", "convert", "convert.from_tensorflow", "convert.safetensors_file",
         "convert.to_stablehlo", "convert.to_tensorflow", "convert.to_torch", "labels.hierarchy",

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from mlimages_jax.average_precision import IGNORED, NEGATIVE, POSITIVE
 from mlimages_jax.metrics import MultiLabelMetrics, judge
+from mlimages_jax.single_label import SingleLabelMetrics
 
 CLASSES = 20
 PATHS = np.array([[i, (i - 1) // 2 if i else -1] for i in range(CLASSES)], np.int32)
@@ -205,6 +206,18 @@ def test_scores_that_are_not_finite(bad):
     scores[3, 7] = bad
     with pytest.raises(ValueError, match=f"row 3, class 7 is {bad}"):
         measured(scores, targets)
+
+
+@pytest.mark.parametrize("bad", [-0.5, -2, 1.5, 255, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metrics", [MultiLabelMetrics(3), SingleLabelMetrics(3)])
+def test_targets_that_are_none(metrics, bad):
+    scores, targets = np.zeros((2, 3)), np.zeros((2, 3), np.float32)
+    targets[1, 2] = bad
+    message = rf"target of row 1, class 2 is {np.float32(bad)}: give 1 or a confidence from 0 to 1"
+    with pytest.raises(ValueError, match=message):
+        metrics.update(scores, targets)
+    metrics.update(scores, targets, np.array([True, False]))  # padding rows may hold anything
+    assert not any(values.any() for name, values in metrics.sums().items() if "positives" in name)
 
 
 def test_arguments_that_do_not_fit():

@@ -3,6 +3,8 @@
 
 import dataclasses
 import io
+import re
+from pathlib import Path
 
 import cv2
 import jax
@@ -237,20 +239,146 @@ def test_a_bad_picture_is_named(model, tmp_path, position):
         (broken, f"picture {position}: libjpeg: Premature end"),
         (Image.open(io.BytesIO(broken)), f"picture {position}: Pillow: .*truncated"),
         (Image.open(tmp_path / "broken.jpg"), "broken.jpg: Pillow: .*truncated"),
-        (np.zeros((3, 4, 3)), rf"picture {position}: an array float64 \[3, 4, 3\]: give a path"),
+        (np.zeros((3, 4, 3), int), rf"picture {position}: an array int64 \[3, 4, 3\]: give a path"),
+        (np.full((3, 4, 3), 7.0), rf"picture {position}: images from 7 to 7: give floats in"),
         (np.zeros((0, 4, 3), np.uint8), rf"picture {position}: an array uint8 \[0, 4, 3\]"),
         (np.zeros((3, 4, 4), np.uint8), rf"picture {position}: an array uint8 \[3, 4, 4\]"),
         (17, f"picture {position}: a int: give a path"),
-        (Image.new("I;16", (40, 40)), f"picture {position}: a PIL image of mode I;16"),
+        (Image.new("F", (40, 40)), f"picture {position}: a PIL image of mode F with numbers"),
+        (Image.new("I", (40, 40), -3), f"picture {position}: a PIL image of mode I with numbers"),
+        ("https://a.example/b.jpg", r"b.jpg' is an address \(https:\), not a path: download it"),
+        (Path("HTTP://a.example/b.jpg"), r"is an address \(http:\), not a path: download it"),
+        (io.StringIO("text"), f"picture {position}: a file opened as text: open it with 'rb'"),
+        (io.BytesIO(), f"picture {position}: nothing is left to read"),
         (np.zeros((1, 501, 3), np.uint8), f"picture {position}: picture of 1x501 pixels"),
     ]
     for picture, message in cases:
         pictures = [good, good, good]
         pictures[position] = picture
         with pytest.raises(BadPicture, match=message):
-            model.tag(pictures)
+            model.tag(pictures, on_error="raise")
+        tags = model.tag(pictures)
+        assert [bool(found) for found in tags] == [i != position for i in range(3)]
+        assert re.search(message, tags[position].error) and not tags[1].error
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
-        model.tag([good, tmp_path / "nowhere.jpg"])
+        model.tag([good, tmp_path / "nowhere.jpg"], on_error="raise")
+
+
+def test_a_bad_picture_alone_raises_and_one_of_several_is_a_row(model, tmp_path):
+    model = dataclasses.replace(model, max_batch=4)
+    good = _photographs(1)[0]
+    files = [good] * 11
+    files[2], files[9] = tmp_path / "nowhere.jpg", b"no image"
+    for function in (model.logits, model.features, model.probabilities):
+        rows = function(iter(files))
+        assert np.flatnonzero(np.isnan(rows).any(1)).tolist() == [2, 9]
+        assert np.isnan(rows[[2, 9]]).all() and rows.dtype == np.float32
+        assert sorted(rows.errors) == [2, 9] and "nowhere.jpg" in rows.errors[2]
+        assert rows.errors[9].startswith("picture 9: ") and not rows[:3].errors
+        np.testing.assert_allclose(rows[[0, 10]], function([good] * 2), atol=1e-6)
+        assert np.isnan(function([b"no image"])).all()
+        with pytest.raises(FileNotFoundError):  # the first
+            function(files, on_error="raise")
+        for alone, error in ((files[2], FileNotFoundError), (files[9], BadPicture)):
+            with pytest.raises(error):
+                function(alone)
+            assert np.isnan(function(alone, on_error="row")).all()
+    tags = model.tag(files)
+    assert tags[0] == tags[10] and len(tags) == 11 and tags[2] == tags[9] == []
+    assert "nowhere.jpg" in tags[2].error and not tags[0].error
+    with pytest.raises(BadPicture):
+        model.tag(b"no image")
+    with pytest.raises(ValueError, match="on_error='ignore' is neither"):
+        model.tag(files, on_error="ignore")
+
+
+def test_all_functions_take_pictures_in_every_form(model, tmp_path):
+    """All stand for the same image, hence the same numbers."""
+    data, pixels = picture_files.noisy_png(), picture_files.noise()
+    path = tmp_path / "a b.png"
+    path.write_bytes(data)
+    floats = pixels.astype(np.float32) / 127.5 - 1
+    forms = [
+        str(path), path, data, bytearray(data), memoryview(data), io.BytesIO(data),
+        Image.open(path), pixels, jnp.asarray(pixels), floats, floats.astype(np.float64),
+        jnp.asarray(floats), pixels[::1, ::1].copy(order="F"),
+    ]  # fmt: skip
+    for function in (model.logits, model.features, model.probabilities):
+        expected = function(model.cut(path)[None]) if function != model.probabilities else None
+        forms[5] = io.BytesIO(data)
+        rows = function(tuple(forms))
+        assert not rows.errors and len(rows) == len(forms)
+        np.testing.assert_allclose(rows, np.repeat(rows[:1], len(forms), 0), atol=1e-6)
+        if expected is not None:
+            np.testing.assert_allclose(rows[:1], expected, atol=1e-6)
+        with path.open("rb") as file:
+            np.testing.assert_allclose(function(file), rows[:1], atol=1e-6)
+        for form in (pixels, jnp.asarray(floats), str(path), Image.open(path)):  # alone
+            np.testing.assert_allclose(function(form), rows[:1], atol=1e-6)
+        assert function([]).shape == function(iter(())).shape == (0, rows.shape[1])
+        np.testing.assert_allclose(function(np.array([str(path)])), rows[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"]
+)
+def test_pictures_of_every_mode(model, mode):
+    grey = Image.fromarray(np.tile(np.arange(0, 256, 4, np.uint8), (64, 1)))
+    steps = {"PA": ("RGBA", "P", "PA"), "La": ("LA",), "RGBa": ("RGBA",), "P": ("L",)}
+    image = grey.convert("RGB") if mode != "1" else grey
+    for step in (*steps.get(mode, ()), mode):
+        if (step, mode) != ("LAB", "LAB"):
+            image = image.convert(step)
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        to_lab = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
+        image = ImageCms.profileToProfile(grey.convert("RGB"), *to_lab, outputMode="LAB")
+    assert image.mode == mode
+    expected = model.cut(np.asarray(grey.convert("RGB")))
+    if mode == "1":
+        expected = model.cut(np.asarray(grey.convert("1")))
+    assert np.abs(model.cut(image).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_of_16_bits_the_high_byte_is_kept_as_of_files(model, mode):
+    levels = np.random.default_rng(0).integers(0, 2**16, (50, 40), np.uint16)
+    image = Image.fromarray(levels.astype(np.int32)).convert(mode)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG")
+    assert image.mode == mode
+    np.testing.assert_array_equal(model.cut(image), model.cut(file.getvalue()))
+    high = np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(model.cut(image), model.cut(high))
+
+
+def test_arrays_of_grey_and_of_truth(model):
+    grey = np.random.default_rng(0).integers(0, 256, (50, 40), np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    for array in (grey, grey[..., None], grey / 127.5 - 1):
+        np.testing.assert_array_equal(model.cut(array), model.cut(colour))
+    np.testing.assert_array_equal(model.cut(grey > 127), model.cut((colour > 127) * np.uint8(255)))
+
+
+def test_a_model_is_five_lines(model, single_label, workdir):
+    lines = repr(model).splitlines()
+    assert lines == str(model).splitlines() and len(lines) == 5
+    assert lines[0].startswith("Model of 5 classes, ") and f"{workdir}/checkpoints/7" in lines[0]
+    assert "ResNet of 1-1 blocks, widths 16-32, stem 3 x 3 x 8, float32" in lines[1]
+    assert "32 x 32 pixels, short_side, turned upright by EXIF" in lines[2]
+    assert "weighted, a positive counts 12 times" in lines[3]
+    assert "dog, domestic dog" in lines[4]
+    unnamed = dataclasses.replace(single_label, hierarchy=None, loss="")
+    assert "not known" in repr(unnamed) and "without names" in repr(unnamed)
+    assert len(repr(unnamed).splitlines()) == 5
+
+
+def test_probabilities_of_small_logits_are_not_nothing(model):
+    logits = np.array([[-90, -40, -17, -12.5, 12.5]], np.float32)
+    found = model.probabilities_of(logits)
+    expected = 1 / (1 + 12 * np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_ten_crops_are_averaged(workdir, monkeypatch):
@@ -358,7 +486,7 @@ def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((32, 32, 3), np.float32), r"\(32, 32, 3\) must be \[B, S, S, 3\], also for a"),
+        (np.full((32, 32, 3), 255.0), r"from 255 to 255: give floats in \[-1, 1\]"),
         (np.zeros((1, 3, 32, 32), np.float32), r"must be \[B, S, S, 3\]"),
         (np.zeros((1, 32, 32, 3), np.int32), "dtype int32: give floats"),
         (np.full((1, 32, 32, 3), 255.0), r"from 255 to 255: give floats in \[-1, 1\]"),

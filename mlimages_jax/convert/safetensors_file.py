@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlimages_jax import weights_file
 from mlimages_jax.convert import ConvertError, layout
+from mlimages_jax.convert.description import description
 from mlimages_jax.convert.weights import probability_rule, read_weights, write_workdir
 from mlimages_jax.weights_file import SUFFIX, WeightsFile, WeightsFileError
 
@@ -15,8 +16,9 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         python -m mlimages_jax.convert to-safetensors --checkpoint=W --output=resnet.safetensors
 
     Its arrays are named params/stage0_block0/conv1/kernel and so on, kernels [height, width, in,
-    out]; its metadata has the step, the configuration, the category file and how logits become
-    probabilities. `mlimages_jax.load` takes the file as it is.
+    out]; its metadata has the step, the configuration, the category file, how logits become
+    probabilities, and, for programs of others, image size, preprocessing, calibration and classes
+    (`usage`, as JSON). `mlimages_jax.load` takes the file as it is.
 
     Args:
         checkpoint: a workdir, its checkpoints folder, or one step of it.
@@ -33,6 +35,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         config=weights.config,
         dictionary=weights.dictionary,
         probability=probability_rule(weights.config),
+        usage=description(weights),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     weights_file.write(output, content)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`to-stablehlo`: the compiled form of a network, which runs with jax alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 from jax import export
 
 from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert.description import description, in_words
 from mlimages_jax.convert.weights import (
     Weights,
     complete_folder,
     nested,
-    probability_rule,
     read_weights,
 )
 from mlimages_jax.models.architecture import network_of
@@ -34,8 +35,7 @@ Trained for {step:,} steps. Needs jax {version} or newer and flatbuffers; runs o
     logits    float32 [B, {classes}]
     features  float32 [B, {features}], before the classifier
 
-Probability of a class: {probability}.
-"""
+{words}"""
 
 
 def to_stablehlo(
@@ -50,8 +50,8 @@ def to_stablehlo(
         python -m mlimages_jax.convert to-stablehlo --checkpoint=W --output=exported
 
     The folder gets network.jaxexport (the program), weights.npz (its first argument, so that the
-    program stays small and the weights can be looked at) and a README.md with the lines that load
-    and run both.
+    program stays small and the weights can be looked at), config.json (image size, preprocessing,
+    calibration, classes) and a README.md with the lines that load and run both.
 
     Args:
         checkpoint: a workdir, its checkpoints folder, or one step of it.
@@ -67,6 +67,7 @@ def to_stablehlo(
     program = exported.serialize()
     arrays: dict[str, Any] = dict(weights.arrays)
     logits, features = exported.out_avals
+    facts = description(weights, image_size=size)
     text = _README.format(
         step=weights.step,
         version=jax.__version__,
@@ -74,11 +75,12 @@ def to_stablehlo(
         size=size,
         classes=logits.shape[-1],
         features=features.shape[-1],
-        probability=probability_rule(weights.config),
+        words=in_words(facts),
     )
     with complete_folder(output) as folder:
         (folder / "network.jaxexport").write_bytes(program)
         np.savez(folder / "weights.npz", **arrays)
+        (folder / "config.json").write_text(json.dumps(facts, indent=1))
         (folder / "README.md").write_text(text)
     print(f"{output}: the network of {weights.where} for pictures of {size} x {size}")
 

@@ -9,7 +9,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from mlimages_jax.convert import ConvertError
-from mlimages_jax.convert.weights import complete_folder, probability_rule, read_weights
+from mlimages_jax.convert.description import description
+from mlimages_jax.convert.weights import complete_folder, read_weights
 
 MODULE = Path(__file__).with_name("torch_resnet.py")
 _LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}
@@ -21,7 +22,8 @@ def to_torch(*, checkpoint: str, output: Path) -> None:
         python -m mlimages_jax.convert to-torch --checkpoint=W --output=exported
 
     The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors and
-    config.json. In that folder: `import resnet; model = resnet.load(".")`.
+    config.json: architecture, image size, preprocessing, calibration and classes. In that folder:
+    `import resnet; model = resnet.load(".")`.
 
     Args:
         checkpoint: a workdir, its checkpoints folder, or one step of it.
@@ -36,9 +38,7 @@ def to_torch(*, checkpoint: str, output: Path) -> None:
     data = save(state_dict(weights.arrays), {"format": "pt"})
     config = {
         "architecture": weights.architecture._asdict(),
-        "step": weights.step,
-        "image_size": weights.image_size,
-        "probability": probability_rule(weights.config),
+        **description(weights),
     }
     with complete_folder(output) as folder:
         shutil.copyfile(MODULE, folder / "resnet.py")

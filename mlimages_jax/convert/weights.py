@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from mlimages_jax import checkpoints
+from mlimages_jax import checkpoints, saved_model
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.losses import ClassCounts
 from mlimages_jax.state import TrainState
@@ -39,9 +39,14 @@ class Weights(NamedTuple):
     dictionary: str
 
     @property
+    def usage(self) -> saved_model.Usage:
+        """How it is used, as its training says."""
+        return saved_model.usage(self.config, step=self.step)
+
+    @property
     def image_size(self) -> int | None:
-        """The side of the pictures it was trained on, where that is known."""
-        return self.config.get("image_size")
+        """The side of the images at the end of its training, where that is known."""
+        return self.usage.image_size or None
 
 
 def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
@@ -122,14 +127,13 @@ def nested(arrays: dict[str, Any]) -> dict[str, Any]:
 
 def probability_rule(config: dict[str, Any]) -> str:
     """How logits become probabilities, in words; follows from the loss."""
-    loss = config.get("loss", {})
-    name = loss.get("name")
-    if name == "softmax":
+    usage = saved_model.usage(config, step=0)
+    if usage.loss == "softmax":
         return "softmax(logits): every picture has one class"
-    if name in ("sigmoid", "asymmetric"):
+    if usage.loss in ("sigmoid", "asymmetric"):
         return "1 / (1 + exp(-logit)), class by class"
-    if name == "weighted":
-        weight = loss["weighted"]["positive_weight"]
+    if usage.loss == "weighted":
+        weight = usage.positive_weight
         return (
             f"1 / (1 + {weight:g} exp(-logit)), class by class: the loss counted a positive label "
             f"{weight:g} times"

@@ -4,6 +4,7 @@
 import dataclasses
 
 import numpy as np
+from absl import logging
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
@@ -13,12 +14,35 @@ from mlimages_jax.labels.same_names import SameNames
 def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
     """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has.
 
+    Made-up ids are compared as by `same_classes`: as many classes are the same in the same order.
+
     Raises:
         AmbiguousNameError: an id of `source` is the same as several of `target`, and equal to none.
     """
+    if source.ids != target.ids and same_classes(source, target):
+        return np.arange(len(source), dtype=np.int32)
     index: dict[str | None, int] = {id_: i for i, id_ in enumerate(target.ids)}
     ids = SameNames(target.ids)
     return np.array([index.get(ids.find(id_), -1) for id_ in source.ids], np.int32)
+
+
+def same_classes(one: Hierarchy, other: Hierarchy) -> bool:
+    """Whether two category files list the same classes in the same order: the same ids.
+
+    Where one of them has made-up ids (a list of words has no others) these say nothing: as many
+    classes are taken for the same, with a warning, as far as anybody can tell.
+    """
+    if one.ids == other.ids:
+        return True
+    if len(one) != len(other) or not (one.has_made_up_ids or other.has_made_up_ids):
+        return False
+    made_up, real = (one, other) if one.has_made_up_ids else (other, one)
+    logging.warning(
+        "classes are compared by their number alone, %d, and taken for the same in the same order: "
+        "one list has no WordNet ids, its class 0 is %r, that of the other %r (%s)",
+        len(one), made_up.names[0], real.names[0], real.ids[0],
+    )  # fmt: skip
+    return True
 
 
 def replace_classes(label_list: LabelList, table: np.ndarray) -> tuple[LabelList, np.ndarray]:

@@ -7,7 +7,8 @@ name, a comma-separated list of synonyms. A parent may have a larger index than 
 
 The release's imagenet2012_dictionary.txt has neither header nor ids nor parents: an index, then the
 words of the name, a tab before each. It is read too; its classes are roots with the ids class0,
-class1, ...
+class1, ..., which are numbers and no more (`has_made_up_ids`). The released list itself is known
+(`labels.word_list`): its classes get their WordNet ids, and their names the commas.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlimages_jax import text_files
+from mlimages_jax.labels import word_list
 from mlimages_jax.labels.same_names import SameNames
 
 HEADER = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
@@ -104,6 +106,8 @@ class Hierarchy:
             lines.append(line)
         if not ids:
             raise HierarchyError(f"{where}: no classes below the header; is the file complete?")
+        if word_list.are_made_up(ids, names) and (known := word_list.of_imagenet(names)):
+            ids, names = known
         try:
             return cls(tuple(ids), tuple(names), np.array(parents, np.int32))
         except HierarchyError as error:
@@ -122,6 +126,11 @@ class Hierarchy:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def has_made_up_ids(self) -> bool:
+        """Whether the ids are class0, class1, ..., of a list of words: indices and no more."""
+        return word_list.are_made_up(self.ids, self.names)
 
     def index(self, wordnet_id: str) -> int:
         """Returns the class index of a WordNet id; KeyError if this hierarchy does not have it."""
@@ -265,7 +274,7 @@ def _read_rows(text: str, where: str) -> Iterator[tuple[int, str, int, str]]:
     parse, expected = _parse_row, 0
     for line, ended in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         row = ended.removesuffix("\n")
-        if line == 1 and _is_of_imagenet2012(row):
+        if line == 1 and word_list.is_first_line(row):
             parse = _parse_words
         elif line == 1:
             _check_header(where, row)
@@ -280,12 +289,6 @@ def _check_header(where: str, row: str) -> None:
         raise HierarchyError(
             f"{where}:1: the header is {row[:80]!r}; the first line must be {HEADER!r}"
         )
-
-
-def _is_of_imagenet2012(row: str) -> bool:
-    """Whether a first line is an index and words; a row whose header is missing has a parent."""
-    index, *words = row.split("\t")
-    return index == "0" and bool(words) and not any(map(_INTEGER.fullmatch, words))
 
 
 def _parse_row(row: str, expected: int, where: str) -> tuple[str, int, str]:
@@ -307,7 +310,7 @@ def _parse_row(row: str, expected: int, where: str) -> tuple[str, int, str]:
 def _parse_words(row: str, expected: int, where: str) -> tuple[str, int, str]:
     index, *words = row.split("\t")
     _check_index(index, expected, where)
-    return f"class{index}", -1, " ".join(words)
+    return f"{word_list.MADE_UP}{index}", -1, " ".join(words)
 
 
 def _check_index(index: str, expected: int, where: str) -> None:

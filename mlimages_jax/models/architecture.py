@@ -2,11 +2,19 @@
 """Which network a tree of parameters belongs to, read off its names and shapes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS
 from mlimages_jax.models.resnet import ResNet
 
+# What decides the shapes of a network but for the classifier: attributes of `ResNet`, in words.
+WORDS = {
+    "stage_sizes": "its stages have {} blocks",
+    "stage_widths": "its stages are {} wide",
+    "stem_width": "its stem is {} wide",
+    "stem_kernel": "the side of its stem's kernel is {}",
+}
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)")
 
 
@@ -33,6 +41,30 @@ def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
             f"stage0_block0, stage0_block1, ... without holes; found {found}, ..."
         )
     return sizes
+
+
+def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes in `WORDS`, as far as the parameters say them; None where a module is missing.
+
+    Raises:
+        UnknownArchitectureError: as `stage_sizes`.
+    """
+    sizes = stage_sizes(params)
+
+    def shape(*path: str) -> tuple[int, ...] | None:
+        node: Any = params
+        for name in path:
+            node = node.get(name, {})
+        return tuple(node.shape) if hasattr(node, "shape") else None
+
+    widths = [shape(f"stage{stage}_block0", "conv3", "kernel") for stage in range(len(sizes))]
+    stem = shape("stem", "kernel")  # [K, K, 3, W]
+    return {
+        "stage_sizes": sizes,
+        "stage_widths": tuple(width[-1] for width in widths if width) or None,
+        "stem_width": stem[-1] if stem else None,
+        "stem_kernel": stem[0] if stem else None,
+    }
 
 
 def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
@@ -65,3 +97,17 @@ def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
         stem_kernel=stem[0],
         **settings,
     )
+
+
+def described(network: ResNet) -> str:
+    """Such as "ResNet-101, stem 7 x 7"; by blocks and widths where it has no such name."""
+    sizes = tuple(network.stage_sizes)
+    depth = next((depth for depth, known in STAGE_SIZES.items() if tuple(known) == sizes), None)
+    name = f"ResNet-{depth}" if depth else f"ResNet of {_numbers(sizes)} blocks"
+    if not depth or tuple(network.stage_widths) != tuple(STAGE_WIDTHS):
+        name += f", widths {_numbers(network.stage_widths)}"
+    return f"{name}, stem {network.stem_kernel} x {network.stem_kernel} x {network.stem_width}"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return "-".join(map(str, values))

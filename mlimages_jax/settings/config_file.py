@@ -98,17 +98,21 @@ def read_config(argument: str, overrides: Sequence[Override] = ()) -> ConfigDict
 def network(name: str) -> Values:
     """The settings under `model` of a network with a name, such as "resnet50".
 
+    Those of "init_from" are left open, for the checkpoint that a run begins with.
+
     Raises:
         ConfigError: for an unknown one.
     """
     names = {f"resnet{depth}": sizes for depth, sizes in STAGE_SIZES.items()}
+    if name == "init_from":
+        return {"stage_sizes": (), "stage_widths": (), "stem_width": 0, "stem_kernel": 0}
     if name not in names:
         told = nearest(name, names)
         if name in ("resnet18", "resnet34"):
             told = " (18 and 34 are made of other blocks)"
         raise ConfigError(
-            f"model={name!r} is none of {', '.join(names)}{told}; sizes by hand are "
-            "model.stage_sizes, stage_widths, stem_width and stem_kernel"
+            f"model={name!r} is none of {', '.join([*names, 'init_from'])}{told}; sizes by hand "
+            "are model.stage_sizes, stage_widths, stem_width and stem_kernel"
         )
     return {
         "stage_sizes": names[name],

@@ -69,7 +69,7 @@ def _mixing(group: int, batch: int, mixup: float, cutmix: float) -> str | None:
 
 
 def _widths(widths: Any, sizes: Any) -> str | None:
-    if len(widths) != len(sizes):
+    if widths and sizes and len(widths) != len(sizes):  # none: that of init_from
         return f": {len(sizes)} stage_sizes but {len(widths)} stage_widths"
     if any(width % 4 for width in widths):
         return ": give multiples of 4: the inner convolutions have a quarter"

@@ -82,10 +82,10 @@ _VIEW = {
 
 _NETWORK = _section(
     "model",
-    stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", minimum=1, repeats=True),
-    stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", minimum=1, repeats=True),
-    stem_width=_POSITIVE,
-    stem_kernel=_POSITIVE,
+    stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True),
+    stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", repeats=True),
+    stem_width=Whole(0, zero="that of init_from"),
+    stem_kernel=Whole(0, zero="that of init_from"),
     norm_momentum=_BELOW_ONE,
     dtype=Choice(DTYPES),
     remat=Flag(),
@@ -203,8 +203,8 @@ EVALUATE: Table = {
     ),
     **_section(
         "evaluation",
-        sizes=Several(_POSITIVE, "'(224, 299)'", minimum=1),
-        protocols=_PROTOCOLS,
+        sizes=_SIZES,
+        protocols=Several(Choice(VIEWS), '\'("central", "short_side")\''),
         batch_size=_POSITIVE,
         threshold=_FACTOR,
     ),
@@ -220,7 +220,8 @@ _IMAGES = {
     "split": Text(),
     "images_root": PathText(),
     "exif_orientation": _EXIF,
-    "view.protocol": Choice(VIEWS),
+    "view.protocol": Choice((*VIEWS, "")),
+    "view.size": Whole(0, zero="as the checkpoint was trained"),
     "dtype": Choice(DTYPES),
     "batch_size": _POSITIVE,
     "num_threads": _THREADS,
@@ -237,14 +238,12 @@ CLASSIFY: Table = {
     "threshold": _SHARE,
     "thresholds": PathText(),
     "consistent": Flag(),
-    "view.size": Whole(0, zero="as the checkpoint was trained"),
 }
 
 EXPORT: Table = {
     **_IMAGES,
     "averaged": Flag(),
     "outputs": Several(Text(may_be_empty=False), '\'("features", "logits")\'', minimum=1),
-    "view.size": _POSITIVE,
     "format": Choice(("parquet", "npy", "npz", "array_record")),
     "stored_dtype": Choice(("float32", "float16")),
     "rows_per_part": _POSITIVE,

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from mlimages_jax import weights_file
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
+from mlimages_jax.convert.safetensors_file import to_safetensors
 from mlimages_jax.convert.tensorflow_checkpoint import write_checkpoint
+from mlimages_jax.convert.to_stablehlo import to_stablehlo
 from mlimages_jax.convert.to_torch import to_torch
+from mlimages_jax.convert.weights import flat, write_workdir
+from mlimages_jax.labels.hierarchy import HEADER
 from tests import original_checkpoint, reference
 
 # Runs beside the exported files, in a process that knows nothing of this package.
@@ -132,3 +137,42 @@ def test_a_kernel_of_even_size_is_refused(tmp_path):
     with pytest.raises(ConvertError, match="the first kernel has 4 pixels"):
         to_torch(checkpoint=tmp_path / "w", output=tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+def test_what_a_user_of_the_module_must_know_travels_with_it(weights, tmp_path):
+    """The size at the end of a resize schedule, crop, levels, calibration and classes."""
+    config = {
+        "loss": {"name": "weighted", "weighted": {"positive_weight": 4.0}},
+        "image_size": 24,
+        "resize": [[5, 48, 8]],
+        "evaluation": {"protocols": ["whole"], "sizes": []},
+        "orientation": "stored",
+    }
+    names = "".join(f"{i}\tn{i}\t-1\tname {'abcde'[i]}\n" for i in range(5))
+    write_workdir(
+        tmp_path / "w", flat(weights), step=11, config=config, dictionary=f"{HEADER}\n{names}"
+    )
+    to_torch(checkpoint=str(tmp_path / "w"), output=tmp_path / "t")
+    to_stablehlo(checkpoint=str(tmp_path / "w"), output=tmp_path / "s", platforms=("cpu",))
+    to_safetensors(checkpoint=str(tmp_path / "w"), output=tmp_path / "f.safetensors")
+    found = [json.loads((tmp_path / name / "config.json").read_text()) for name in "ts"]
+    for values in (*found, weights_file.read(tmp_path / "f.safetensors").usage):
+        assert (values["image_size"], values["step"]) == (48, 11)
+        assert values["calibration"] == {"loss": "weighted", "positive_weight": 4.0}
+        assert values["classes"][2] == {"id": "n2", "name": "name c", "parent": None}
+        steps = values["preprocessing"]
+        assert (steps["crop"], steps["orientation"], steps["channels"]) == (
+            "whole",
+            "stored",
+            "RGB",
+        )
+        assert steps["crop_in_words"] == "all of it resized to 48 x 48, by area"
+        assert steps["mean"] == steps["scale"] == [127.5] * 3
+    readme = (tmp_path / "s/README.md").read_text()
+    for text in (
+        "[B, 48, 48, 3]",
+        "all of it resized to 48 x 48",
+        "1 + 4 exp(-logit)",
+        "Classes: 5",
+    ):
+        assert text in readme

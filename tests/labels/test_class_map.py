@@ -5,7 +5,7 @@ from drawn_lists import STEADY, as_rows, label_lists
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlimages_jax.labels.class_map import map_classes, replace_classes
+from mlimages_jax.labels.class_map import map_classes, replace_classes, same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
 
@@ -15,6 +15,22 @@ def test_the_same_id_is_the_same_class():
     new = Hierarchy(("n3", "n9", "n1"), ("hound", "cat", "dog"), np.array([-1, -1, 0]))
     table = map_classes(old, new)
     assert (table.tolist(), table.dtype) == ([2, -1, 0], np.int32)
+
+
+def test_made_up_ids_are_compared_by_their_number(caplog):
+    roots = np.array([-1, -1])
+    words = Hierarchy(("class0", "class1"), ("tench", "goldfish"), roots)
+    real = Hierarchy(("n7", "n3"), ("dog", "cat"), roots)
+    for one, other in ((words, real), (real, words)):
+        caplog.clear()
+        assert same_classes(one, other) and "by their number alone, 2, " in caplog.text
+        assert map_classes(one, other).tolist() == [0, 1]
+    caplog.clear()
+    assert same_classes(real, real) and same_classes(words, words) and not caplog.text
+    assert not same_classes(real, Hierarchy(("n7", "n4"), ("dog", "cat"), roots))
+    assert not same_classes(words, Hierarchy(("n7",), ("dog",), roots[:1]))
+    folders = Hierarchy(("class0", "class1"), ("class0", "class1"), roots)
+    assert not same_classes(folders, real)
 
 
 def test_rows_worked_by_hand():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlimages_jax.labels import word_list
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import read_label_list
 
@@ -161,10 +162,52 @@ def test_the_file_of_imagenet_2012_has_words_between_its_tabs(tmp_path):
         Hierarchy.from_file(write(tmp_path, "0\ttench\n2\tgreat\twhite\n"))
 
 
+def imagenet_words(change=lambda name: name):
+    """The released list by hand: quotes where an apostrophe was lost, tabs for commas."""
+    lines = Path(word_list.__file__).with_name("imagenet2012.tsv").read_text().splitlines()
+    rows = []
+    for index, line in enumerate(line for line in lines if line[0] != "#"):
+        name = change(line.split("\t")[1])
+        name = f'"{name}"'.replace("'", "") if "'" in name else name
+        rows.append("\t".join([str(index), *name.replace(",", "").split()]))
+    return "\n".join(rows)
+
+
+def test_the_classes_of_imagenet_2012_are_known_by_their_words(tmp_path):
+    hierarchy = Hierarchy.from_file(write(tmp_path, imagenet_words()))
+    assert hierarchy.ids[:2] == ("n01440764", "n01443537") and hierarchy.ids[-1] == "n15075141"
+    assert list(hierarchy.ids) == sorted(hierarchy.ids) and len(set(hierarchy.ids)) == 1_000
+    assert hierarchy.names[2].startswith("great white shark, white shark, man-eater")
+    assert hierarchy.names[607] == "jack-o'-lantern" and not hierarchy.has_made_up_ids
+    hierarchy.to_file(tmp_path / "ours.txt")
+    assert Hierarchy.from_file(tmp_path / "ours.txt").ids == hierarchy.ids
+
+
+def test_a_list_that_was_rewritten_with_made_up_ids_is_known_too(tmp_path):
+    rows = (line.split("\t", 1) for line in imagenet_words().splitlines())
+    rows = [f"{i}\tclass{i}\t-1\t{words.replace(chr(9), ' ')}" for i, words in rows]
+    hierarchy = Hierarchy.from_file(write(tmp_path, "\n".join([HEADER, *rows])))
+    assert hierarchy.ids[0] == "n01440764" and hierarchy.names[0] == "tench, Tinca tinca"
+
+
+def test_other_words_keep_their_made_up_ids(tmp_path):
+    text = imagenet_words(lambda name: name.replace("goldfish", "silverfish"))
+    hierarchy = Hierarchy.from_file(write(tmp_path, text))
+    assert hierarchy.ids[:2] == ("class0", "class1") and hierarchy.has_made_up_ids
+
+
+def test_folders_called_class0_are_no_list_of_words():
+    names = ("class0", "class1")
+    assert not Hierarchy(names, names, np.array([-1, -1])).has_made_up_ids
+    assert Hierarchy(names, ("a", "b"), np.array([-1, -1])).has_made_up_ids
+
+
 def test_the_released_file_of_imagenet_2012(tencent_dir):
-    hierarchy = Hierarchy.from_file(tencent_dir / "imagenet2012_dictionary.txt")
-    assert len(hierarchy) == 1_000
-    assert hierarchy.names[2].startswith("great white shark ")
+    path = tencent_dir / "imagenet2012_dictionary.txt"
+    hierarchy = Hierarchy.from_file(path)
+    assert (len(hierarchy), hierarchy.ids[0]) == (1_000, "n01440764")
+    assert hierarchy.names[2].startswith("great white shark, white shark, ")
+    assert path.read_text().splitlines() == imagenet_words().splitlines()
 
 
 def test_windows_files_are_fine(tmp_path):

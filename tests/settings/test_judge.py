@@ -85,7 +85,7 @@ REFUSED = {
     "evaluation.threshold": (2.0, -1, 0),
     "evaluation.protocols": ((), ("middle",), ("whole", "whole")),
     "evaluation.sizes": ((0,), 224, (48, 48)),
-    "model.stage_sizes": ((), (1, 1, 0), 3),
+    "model.stage_sizes": ((1, 1, 0), 3),
     "model.stage_widths": ((64, 128, 255), (64, 128)),
     "model.dtype": ("float16",),
     "sharding.name": ("zero",),
@@ -107,7 +107,7 @@ def test_a_training_refuses(name):
 @pytest.mark.parametrize(
     ("config", "name", "bad"),
     [
-        ("evaluate", "evaluation.sizes", ()),
+        ("evaluate", "evaluation.sizes", (0,)),
         ("evaluate", "poll_seconds", 0.0),
         ("evaluate", "loss", "hinge"),
         ("classify", "top_k", -1),
@@ -115,7 +115,7 @@ def test_a_training_refuses(name):
         ("classify", "format", "xml"),
         ("classify", "max_errors", -2),
         ("export_features", "outputs", ()),
-        ("export_features", "view.size", 0),
+        ("export_features", "view.size", -1),
         ("export_features", "rows_per_part", 0),
     ],
 )

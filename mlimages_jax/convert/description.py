@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a network without this package has to be told with: input, classes, probabilities."""
+
+from typing import Any
+
+from mlimages_jax import saved_model
+from mlimages_jax.convert.weights import Weights, probability_rule
+from mlimages_jax.data.views import Protocol
+from mlimages_jax.labels.hierarchy import Hierarchy
+
+_CROPS: dict[Protocol, str] = {
+    "central": "the middle 80% of each side, resized to {size} x {size}, bilinear, not rounded",
+    "short_side": "the short side resized to {short}, bilinear; its middle {size} x {size}",
+    "ten_crop": (
+        "the short side resized to {short}, bilinear; the four corners and the middle of {size} x "
+        "{size}, each mirrored too; their outputs are averaged"
+    ),
+    "whole": "all of it resized to {size} x {size}, by area",
+}
+
+
+def description(weights: Weights, *, image_size: int | None = None) -> dict[str, Any]:
+    """JSON values that a checkpoint's own settings and classes give.
+
+    Args:
+        weights: of the checkpoint.
+        image_size: side of the images in pixels; None: as it was trained.
+
+    Returns:
+        `step`, `image_size` (None where nothing says it), `preprocessing`, `calibration`,
+        `probability` (in words) and `classes`, in the order of the logits; None without names.
+    """
+    usage = weights.usage
+    size = image_size or weights.image_size
+    crop = _CROPS[usage.protocol]
+    upright = saved_model.turns_upright(weights.config)
+    return {
+        "step": weights.step,
+        "image_size": size,
+        "preprocessing": {
+            "channels": "RGB",
+            "crop": usage.protocol,
+            "crop_in_words": crop.format(size=size, short=round(size * 256 / 224)) if size else "",
+            "orientation": "exif" if upright else "stored",  # turned upright by EXIF, or not
+            "range": [-1, 1],
+            "mean": [127.5] * 3,  # of levels from 0 to 255; (level - mean) / scale
+            "scale": [127.5] * 3,
+        },
+        "calibration": {"loss": usage.loss, "positive_weight": usage.positive_weight},
+        "probability": probability_rule(weights.config),
+        "classes": _classes(weights),
+    }
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """What a README says of a description."""
+    steps = facts["preprocessing"]
+    turned = "turned upright by EXIF first" if steps["orientation"] == "exif" else "as stored"
+    classes = facts["classes"]
+    names = f"{len(classes):,}, in config.json, by logit" if classes else "without names"
+    return (
+        f"Images: {steps['channels']}, {turned}; {steps['crop_in_words']}; 2 * level / 255 - 1.\n\n"
+        f"Probability of a class: {facts['probability']}.\n\nClasses: {names}.\n"
+    )
+
+
+def _classes(weights: Weights) -> list[dict[str, Any]] | None:
+    """Id, name and parent (None: a root) of every class."""
+    if not weights.dictionary:
+        return None
+    hierarchy = Hierarchy.from_text(weights.dictionary, where=f"{weights.where}: dictionary.txt")
+    parents = [parent if parent >= 0 else None for parent in hierarchy.parents.tolist()]
+    rows = zip(hierarchy.ids, hierarchy.names, parents, strict=True)
+    return [{"id": id_, "name": name, "parent": parent} for id_, name, parent in rows]

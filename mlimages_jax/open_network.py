@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The network of a configuration that leaves it open: that of the checkpoint it begins with."""
+
+import contextlib
+from typing import Any
+
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from mlimages_jax import checkpoint_folder, configure
+from mlimages_jax.models import architecture
+from mlimages_jax.saved_step import DamagedCheckpointError, SavedStep, agreed
+
+
+def filled(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+    """A copy whose `model` says all sizes; those that it says already stay.
+
+    They are read off the workdir's own newest checkpoint that is whole, else off `init_from`; where
+    neither is there they are those of ResNet-101, the release's.
+
+    Args:
+        config: of a training, judged.
+        workdir: of the run.
+
+    Raises:
+        ConfigError: `init_from` holds another network than those of this package.
+        DamagedCheckpointError: `init_from` is damaged.
+        FileNotFoundError: `init_from` holds no checkpoint.
+    """
+    config = config.copy_and_resolve_references()
+    if all(config.model[name] for name in architecture.WORDS):
+        return config
+    values, where = agreed(lambda: _found(workdir, config.init_from))
+    with config.unlocked():
+        for name in architecture.WORDS:
+            config.model[name] = config.model[name] or values[name]
+    sizes = ", ".join(f"{name}={config.model[name]}" for name in architecture.WORDS)
+    logging.info("the network is that of %s: %s", where, sizes)
+    return config
+
+
+def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
+    """Sizes, and where they come from."""
+    for folder in reversed(checkpoint_folder.find(workdir)):
+        with contextlib.suppress(DamagedCheckpointError):  # set aside, and said, when restored
+            return _of(folder), str(folder)
+    if init_from:
+        return _of(checkpoint_folder.resolve(init_from)), init_from
+    return configure.OPEN_NETWORK, "the release"
+
+
+def _of(folder: epath.Path) -> dict[str, Any]:
+    params = SavedStep(folder).tree["params"]
+    try:
+        architecture.network_of(params)
+    except architecture.UnknownArchitectureError as error:
+        raise configure.ConfigError(f"{folder}: {error}") from error
+    return architecture.body_of(params)
