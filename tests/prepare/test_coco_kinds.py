@@ -214,3 +214,17 @@ def test_ten_thousand_files(tmp_path, part):
         _assert_nothing_else_than_an_error_that_names_it(tmp_path, changes)
 
     every()
+
+
+def test_numbers_are_names(tmp_path):
+    content = copy.deepcopy(PLAIN)
+    for number, category in enumerate(content["categories"], start=3):
+        category["name"] = number
+    assert _import(tmp_path, content) == {"1.jpg": {"3", "4"}, "2.jpg": set()}
+
+
+def test_why_nothing_is_left_is_told(tmp_path):
+    content = copy.deepcopy(PLAIN) | {"categories": [{"id": 7, "name": ["dog"]}]}
+    message = r"no categories \(.*c\.json: categories\[0\]: \"name\" is \['dog'\]; it must be a text"
+    with pytest.raises(PrepareError, match=message):
+        _import(tmp_path, content)

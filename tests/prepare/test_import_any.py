@@ -209,6 +209,36 @@ def test_a_table_without_rows_and_a_workbook_are_named(tmp_path):
         import_any(tmp_path, dry_run=True)
 
 
+def test_forms_for_predictions_are_no_labels(tmp_path, capsys):
+    _files(tmp_path / "set", _images("train/1.jpg", "train/2.jpg", "test/3.jpg"))
+    (tmp_path / "set" / "train.csv").write_text("id,label\n1,a\n2,b\n")
+    (tmp_path / "set" / "sample_submission.csv").write_text("id,label\n3,a\n")
+    import_any(tmp_path / "set", output=tmp_path / "out")
+    assert _rows(tmp_path / "out") == {"1.jpg": {"a"}, "2.jpg": {"b"}}
+    assert "sample_submission.csv: a form for predictions" in capsys.readouterr().out
+
+
+def test_labels_of_metadata_go_before_names_of_folders(tmp_path):
+    source = _files(tmp_path / "set", _images("train/x/1.jpg", "train/y/2.jpg"))
+    (source / "train" / "metadata.csv").write_text("file_name,label\nx/1.jpg,cat\ny/2.jpg,dog\n")
+    import_any(source, output=tmp_path / "out", val_share=0)
+    assert _rows(tmp_path / "out") == {"x/1.jpg": {"cat"}, "y/2.jpg": {"dog"}}
+    (source / "train" / "metadata.csv").write_text("file_name,text\nx/1.jpg,A\ny/2.jpg,The\n")
+    import_any(source, output=tmp_path / "none")  # of captions: the folders are the classes
+    assert not (tmp_path / "none").exists()
+
+
+def test_all_of_one_folder_a_class_for_training(tmp_path, capsys):
+    source = _files(tmp_path / "pets", _images("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"))
+    import_any(source, val_share=0)
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.endswith("--val_share=0")
+    words = shlex.split(command)[3:]
+    image_folder.main([word.replace("=data", f"={tmp_path / 'data'}") for word in words])
+    built = Path(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((built / "metadata.json").read_text())["skipped"] == {"train": 0}
+
+
 def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("coco", "table", "any"):

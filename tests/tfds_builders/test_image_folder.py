@@ -252,7 +252,7 @@ def test_val_share_beside_folders_of_splits(tmp_path):
     _write(tmp_path, "val/a/1.jpg")
     with pytest.raises(ValueError, match=r"is there, so val_share=0\.2 says nothing new"):
         _divided(tmp_path, 0.2)
-    with pytest.raises(ValueError, match="val_share=1 is not between 0 and 1"):
+    with pytest.raises(ValueError, match="val_share=1 is not from 0 to below 1"):
         _divided(tmp_path, 1)
 
 

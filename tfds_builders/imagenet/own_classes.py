@@ -37,8 +37,8 @@ class OwnImages:
     Args:
       manual_dir: See `LAYOUT`.
       splits: Which ones to take; None: all that are there.
-      val_share: Of the images without a split, or of train, that becomes val; None:
-        `DEFAULT_VAL_SHARE` where there are no splits, otherwise nothing is moved.
+      val_share: Of the images without a split, or of train, that becomes val; 0: all are train;
+        None: `DEFAULT_VAL_SHARE` where there are no splits, otherwise nothing is moved.
 
     Attributes:
       paths: The folder of each split.
@@ -50,8 +50,8 @@ class OwnImages:
     """
 
     def __init__(self, manual_dir: Path, *, splits: Sequence[str] | None, val_share: float | None):
-        if val_share is not None and not 0 < val_share < 1:
-            raise ValueError(f"val_share={val_share:g} is not between 0 and 1")
+        if val_share is not None and not 0 <= val_share < 1:
+            raise ValueError(f"val_share={val_share:g} is not from 0 to below 1")
         self.paths: dict[str, Path] = {}
         self.listings: dict[str, Listing] = {}
         found = manual_files.find_splits(manual_dir)
@@ -59,13 +59,13 @@ class OwnImages:
             folder = class_folder(manual_dir)
             if folder is None:
                 raise _nothing_there(manual_dir)
-            self._divide(folder, val_share or DEFAULT_VAL_SHARE)
-        elif val_share is not None and "val" in found:
+            self._divide(folder, DEFAULT_VAL_SHARE if val_share is None else val_share)
+        elif val_share and "val" in found:
             source = manual_files.find_source(manual_dir, "val")
             raise ValueError(f"{source.path} is there, so val_share={val_share:g} says nothing new")
         else:
             self._read(manual_dir, found, splits)
-            if val_share is not None:
+            if val_share:
                 train = manual_files.find_source(manual_dir, "train")  # or says that it is missing
                 self._divide(train.path, val_share)
         self._keep(splits, manual_dir)
@@ -84,6 +84,9 @@ class OwnImages:
 
     def _divide(self, folder: Path, val_share: float) -> None:
         listing = list_pictures(manual_files.Source(folder, None), subset=True)
+        if not val_share:
+            self.paths["train"], self.listings["train"] = folder, listing
+            return
         numbers = split_by_content(listing, val_share)
         if not numbers["val"]:
             raise ValueError(

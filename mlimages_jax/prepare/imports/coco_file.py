@@ -86,7 +86,8 @@ class Instances:
         for what, found in (("categories", self.categories), ("images", self.images)):
             if not found:
                 aside.check()
-                raise PrepareError(f"{path}: no {what}; is the file complete?")
+                why = f" ({aside.first})" if aside.count else ""
+                raise PrepareError(f"{path}: no {what}{why}; is the file complete?")
 
     def _list(self, content: Mapping[str, Any], key: str) -> list[Any]:
         entries = content.get(key)
@@ -99,7 +100,9 @@ class Instances:
 
     def _take_category(self, entry: Mapping[str, Any]) -> None:
         id_ = _id(entry, "id")
-        category = Category(_name(_text(entry, "name")), _above(entry))
+        is_number = type(entry.get("name")) is int  # digits, say
+        name = _id(entry, "name") if is_number else _name(_text(entry, "name"))
+        category = Category(name, _above(entry))
         known = self._name_of_id.get(id_, category.name)
         if known != category.name:
             self._name_of_id[id_] = None

@@ -16,7 +16,7 @@ from mlimages_jax.prepare.imports.find_others import (
     find_open_images,
     find_tfrecords,
 )
-from mlimages_jax.prepare.imports.find_tables import find_tables
+from mlimages_jax.prepare.imports.find_tables import find_metadata, find_tables
 from mlimages_jax.prepare.imports.found import Found, Wish
 from mlimages_jax.prepare.imports.manual_dir import Unlisted, build_command
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
@@ -25,8 +25,8 @@ from tfds_builders.pictures.command import name_of
 
 # In this order: what is told by more comes before what is told by less.
 _KINDS = (
-    find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_imagenet,
-    find_class_folders, find_tables,
+    find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_metadata,
+    find_imagenet, find_class_folders, find_tables,
 )  # fmt: skip
 _PREPARE = "python -m mlimages_jax.prepare"
 _MAX_SKIPPED = 0.01

@@ -68,11 +68,12 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     counts = [_count(split, one, found.paths[split]) for split, one in found.listings.items()]
     rows = [row for split, one in found.listings.items() for row in _first_rows(split, one)]
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
+    share = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
     why = [f"{path} holds one folder a class" for path in dict.fromkeys(found.paths.values())]
     command = _command("image_folder", source, wish.name)
     if shared:
-        share = wish.val_share or own_classes.DEFAULT_VAL_SHARE
         why.append(f"no folders of splits: {share:g} of the images become val, by their content")
+    if shared or wish.val_share is not None:
         command += f" --val_share={share:g}"
     return Found("one folder a class", why, rows, counts, commands=[command])
 

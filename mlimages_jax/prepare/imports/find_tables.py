@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.columns import SPLIT_WORDS
+from mlimages_jax.prepare.imports.columns import LABELS, SPLIT_WORDS
 from mlimages_jax.prepare.imports.found import (
     DEFAULT_VAL_SHARE,
     SHOWN_ROWS,
@@ -58,6 +58,21 @@ def find_tables(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     return _found(plans, located, wish)
 
 
+def find_metadata(source: Path, wish: Wish, notes: list[str]) -> Found | None:
+    """Looks for Hugging Face's metadata with labels: there they count, and no names of folders."""
+    if not source.is_dir():
+        return None
+    names = {path.name.lower() for path in files_below(source, depth=2)}
+    if not names & set(METADATA):
+        return None
+    tables = [
+        table
+        for table in _tables_of(source, wish, [])
+        if wish.table.label_columns or set(map(str.lower, table.columns.labels)) & set(LABELS)
+    ]
+    return find_tables(source, wish, notes) if tables else None
+
+
 def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     aside = SetAside(wish.max_skipped)
     splits: Counter[str] = Counter()
@@ -104,7 +119,16 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
 def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
     """Hugging Face's metadata files, or else all tables that can be read."""
     suffixes = [kind for kind in KINDS if kind not in _NOT_IN_FOLDERS]
-    paths = [path for path in files_below(folder, depth=2) if table_suffix(path) in suffixes]
+    paths = []
+    for path in files_below(folder, depth=2):
+        if table_suffix(path) not in suffixes:
+            continue
+        if "submission" in path.name.lower():  # of Kaggle: all of its labels are made up
+            notes.append(
+                f"{path}: a form for predictions, by its name; give it itself if it is not"
+            )
+            continue
+        paths.append(path)
     metadata = [path for path in paths if path.name.lower() in METADATA]
     tables = []
     for path in metadata or paths:

@@ -61,6 +61,11 @@ class SetAside:
         if len(self._rows) < _HELD:
             self._rows.append(row)
 
+    @property
+    def first(self) -> str:
+        """The first one, for people; there has to be one."""
+        return str(self._rows[0])
+
     def check(self) -> None:
         """Refuses too many.
 
