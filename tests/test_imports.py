@@ -370,7 +370,7 @@ def test_builders_use_labels_and_decode_only():
             if name.split(".")[0] == PACKAGE:
                 used = (
                     "labels", "data.decode", "data.image_folders", "data.jpeg", "data.archives",
-                    "escaping", "text_files",
+                    "escaping", "paths", "text_files",
                 )  # fmt: skip
                 assert name.startswith(tuple(f"{PACKAGE}.{module}" for module in used)), path
 

@@ -225,6 +225,8 @@ def test_numbers_are_names(tmp_path):
 
 def test_why_nothing_is_left_is_told(tmp_path):
     content = copy.deepcopy(PLAIN) | {"categories": [{"id": 7, "name": ["dog"]}]}
-    message = r"no categories \(.*c\.json: categories\[0\]: \"name\" is \['dog'\]; it must be a text"
+    message = (
+        r"no categories \(.*c\.json: categories\[0\]: \"name\" is \['dog'\]; it must be a text"
+    )
     with pytest.raises(PrepareError, match=message):
         _import(tmp_path, content)
