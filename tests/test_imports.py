@@ -75,6 +75,7 @@ ALLOWED = {
     "settings.judge": {
         "settings.flat", "settings.relations", "settings.rules", "settings.tables",
     },
+    "settings.relations": {"settings.rules"},
     "settings.resolve": {"settings.flat", "settings.judge"},
     "settings.tables": {"settings.rules"},
     "models.architecture": {"models.depths", "models.resnet"},
