@@ -7,6 +7,7 @@ first used. Training lives behind `python -m mlimages_jax.main`.
 
 from typing import TYPE_CHECKING, Any
 
+from mlimages_jax import escaping
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hierarchy", "load"]
 __version__ = "0.1.0"
+
+escaping.escape_log_lines()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,12 @@ them changes plain text, of whatever language.
 """
 
 import json
+import logging
+import os
 import re
 from collections.abc import Iterable
+
+from absl import logging as absl_logging
 
 # Controls, line ends, marks that reorder or hide what stands behind them, and surrogates, which no
 # encoding takes. Zero-width joiners stay: emoji and several scripts need them.
@@ -51,6 +55,25 @@ def json_line(values: object) -> str:
     # This escapes only what is below a blank.
     text = json.dumps(values, ensure_ascii=False)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class _EscapedArguments(logging.Filter):
+    """Escapes what the arguments of a log line take from data; their line ends stay."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                several_lines(str(one)) if isinstance(one, str | os.PathLike | Exception) else one
+                for one in record.args
+            )
+        return True
+
+
+def escape_log_lines() -> None:
+    """From now on no name in a log line commands a terminal, or is one that no encoding takes."""
+    logger = absl_logging.get_absl_logger()
+    if not any(isinstance(one, _EscapedArguments) for one in logger.filters):
+        logger.addFilter(_EscapedArguments())
 
 
 def _shown(match: re.Match[str]) -> str:

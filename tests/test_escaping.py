@@ -3,8 +3,10 @@ import csv
 import io
 import json
 import random
+from pathlib import Path
 
 import pytest
+from absl import logging
 
 from mlimages_jax.escaping import csv_cell, json_line, one_line, several_lines, tsv_row
 
@@ -76,3 +78,12 @@ def test_any_text_is_one_line_of_a_csv_file():
         line = file.getvalue().encode().decode()
         assert len(line.splitlines()) == 1
         assert next(csv.reader([line]))[1] == "end"
+
+
+def test_log_lines_hold_nothing_that_a_terminal_or_an_encoding_minds(caplog):
+    with caplog.at_level("INFO", logger="absl"):
+        logging.info("%s: %d of %s", Path("caf\udce9"), 3, ValueError("a\x1b[2Jb\u202e"))
+        logging.info("a table:\n%s", "one\ntwo")
+        logging.info("no arguments")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [r"caf\udce9: 3 of a\x1b[2Jb\u202e", "a table:\none\ntwo", "no arguments"]

@@ -14,7 +14,7 @@ PACKAGE = "mlimages_jax"
 
 # module -> the modules of ours it may import; what is not listed may import nothing of ours.
 ALLOWED = {
-    "": {"labels.hierarchy", "pretrained"},
+    "": {"escaping", "labels.hierarchy", "pretrained"},
     "labels.list_rows": {"labels.image_names"},
     "labels.hierarchy": {"labels", "labels.same_names", "labels.word_list"},
     "labels.lists": {"labels.list_chunks", "labels.list_rows"},
