@@ -10,6 +10,7 @@ import pytest
 from mlimages_jax.data import given_pictures, image_folders
 from mlimages_jax.data.image_folders import ImageFolder, describe_ignored, list_images
 from mlimages_jax.labels.image_names import decode_name, encode_name
+from tests import fuzzing
 from tests.picture_files import jpeg, noise
 
 NFC, NFD = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
@@ -232,7 +233,7 @@ def test_random_trees(tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", fuzzing.PARTS)
 def test_ten_thousand_random_trees(tmp_path, part):
     for seed in range(1000 * part, 1000 * part + 1000):
         (folder := tmp_path / str(seed)).mkdir()

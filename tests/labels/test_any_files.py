@@ -8,6 +8,7 @@ import pytest
 
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
+from tests import fuzzing
 
 DICTIONARY = (
     "category_index\tcategory_id\tindex_of_parent_category\tcategory name\n"
@@ -86,7 +87,7 @@ def test_damaged_files(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", fuzzing.PARTS)
 def test_ten_thousand_damaged_files(tmp_path, name, part):
     for seed in range(1000 * part, 1000 * part + 1000):
         CHECKS[name](tmp_path / name, seed)

@@ -13,6 +13,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.coco import import_coco
+from tests import fuzzing
 
 PLAIN = {
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
@@ -205,7 +206,7 @@ def test_no_file_crashes(tmp_path_factory, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", fuzzing.PARTS)
 def test_ten_thousand_files(tmp_path, part):
     @seed(part)
     @given(_changes)

@@ -18,6 +18,7 @@ from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.table import import_table
 from mlimages_jax.prepare.imports.table_rows import Table, TableOptions
+from tests import fuzzing
 
 MEANT = {"1.jpg": {"dog": 1.0, "cat": 1.0}, "2.jpg": {"cat": 1.0}, "3.jpg": {}}
 
@@ -366,7 +367,7 @@ def test_delimiters_are_found(tmp_path_factory, delimiter, rows, quote, header):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", fuzzing.PARTS)
 def test_ten_thousand_tables(tmp_path, part):
     @seed(part)
     @given(

@@ -11,6 +11,7 @@ import pytest
 from built_set import records
 
 from mlimages_jax.labels.hierarchy import Hierarchy
+from tests import fuzzing
 from tfds_builders import image_folder, imagenet
 from tfds_builders.image_folder import __main__ as command
 from tfds_builders.imagenet import classes, manual_files
@@ -339,7 +340,7 @@ def test_no_tree_crashes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", fuzzing.PARTS)
 def test_ten_thousand_trees(tmp_path, part):
     for seed in range(1000 * part, 1000 * part + 1000):
         _assert_no_tree_crashes(tmp_path / str(seed), seed)
