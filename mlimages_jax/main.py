@@ -47,7 +47,7 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     started = time.monotonic()
     preemption.watch()
     try:  # before anything is joined, made or imported
-        workdir = paths.absolute(_WORKDIR.value or "")  # never empty: the flag is required
+        workdir = paths.workdir(str(_WORKDIR.value))
         config = config_file.read_config(str(_CONFIG.value), overrides)
         paths.expand_home(config)
         settings.check(config, workdir=workdir)

@@ -7,6 +7,7 @@ library makes and the next one expands: the run is split over two places.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -47,6 +48,25 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """
     plain = expanded(path)
     return plain if is_remote(plain) else os.path.abspath(plain)  # noqa: PTH100  # links stay
+
+
+def workdir(path: str) -> str:
+    """The folder of a run as it was typed, from the root on; it may not exist yet.
+
+    Raises:
+        PathError: for none, as an unset variable of a shell leaves it, which would be the current
+            folder; where something else than a folder is in its way; as `expanded`.
+    """
+    if not path.strip():
+        raise PathError("--workdir is empty: give the folder of the run (is a variable not set?)")
+    plain = absolute(path)
+    if not is_remote(plain):
+        folder = Path(plain)
+        there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        for place in (there, folder / "checkpoints"):
+            if os.path.lexists(place) and not place.is_dir():
+                raise PathError(f"--workdir={path}: {place} is no folder; give another --workdir")
+    return plain
 
 
 def expand_home(config: ConfigDict) -> None:

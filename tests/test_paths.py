@@ -54,3 +54,28 @@ def test_words_of_a_command_line(home):
     assert paths.plain_words(words) == [
         "knn", f"--train={home}/f", "--output", str(Path(home) / "o"), "--name=a~b", "x=~/y",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["", " ", "\n"])
+def test_no_workdir_is_not_the_current_folder(typed):
+    """As of --workdir=$W without W: a run was strewn over the clone."""
+    with pytest.raises(paths.PathError, match="--workdir is empty"):
+        paths.workdir(typed)
+
+
+@pytest.mark.parametrize("typed", ["{0}/f", "{0}/f/w/x", "{0}/gone", "{0}/gone/w", "{0}/w"])
+def test_a_workdir_whose_place_is_taken_is_refused_by_name(tmp_path, typed):
+    (tmp_path / "f").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "checkpoints").write_text("")
+    with pytest.raises(paths.PathError, match=r"is no folder; give another --workdir") as error:
+        paths.workdir(typed.format(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_workdir_may_be_there_or_not_or_be_a_link_or_a_url(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for typed in (tmp_path, tmp_path / "a" / "b", tmp_path / "link", tmp_path / "link" / "c"):
+        assert paths.workdir(str(typed)) == str(typed)
+    assert paths.workdir("gs://b/run/") == "gs://b/run"
