@@ -30,6 +30,11 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 WHERE_IMAGES = "give a folder of images, a list of them, one image, or the folder of a built set"
 
 _POSITIVE = Whole(1)
+# XLA ends the program, by SIGABRT, where the bytes of an array do not fit into 63 bits: at these
+# bounds the largest of a network has 2**62.
+_BATCH = Whole(1, 2**18)
+_PIXELS = Whole(1, 2**14)
+_CHANNELS = Whole(1, 2**16)
 _BLOCKS = Whole(1, 1_000)  # each is traced and compiled for itself
 _THREADS = Whole(1, 1_024)
 _SHARE = Number(0.0, 1.0)
@@ -39,7 +44,7 @@ _EXIF = Flag(none="as the checkpoint was trained")
 _FACTOR = Number(0.0, 1.0, above=True)
 _DECAY_STEPS = Steps()
 _WARMUP_STEPS = Steps(zero="no warm-up", round_down=True)
-_SIZES = Several(_POSITIVE, "'(224, 299)'")
+_SIZES = Several(_PIXELS, "'(224, 299)'")
 _PROTOCOLS = Several(Choice(VIEWS), '\'("central", "short_side")\'', minimum=1)
 
 
@@ -57,9 +62,9 @@ _DATA = _section(
 )
 
 _VIEW = {
-    "image_size": _POSITIVE,
+    "image_size": _PIXELS,
     "resize": Records(
-        {"from step": Steps(), "image size": _POSITIVE, "batch size": _POSITIVE},
+        {"from step": Steps(), "image size": _PIXELS, "batch size": _BATCH},
         "'((20000, 299, 128),)'",
     ),
     **_section(
@@ -83,9 +88,9 @@ _VIEW = {
 _NETWORK = _section(
     "model",
     stage_sizes=Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True),
-    stage_widths=Several(_POSITIVE, "'(256, 512, 1024, 2048)'", repeats=True),
-    stem_width=Whole(0, zero="that of init_from"),
-    stem_kernel=Whole(0, zero="that of init_from"),
+    stage_widths=Several(_CHANNELS, "'(256, 512, 1024, 2048)'", repeats=True),
+    stem_width=Whole(0, 2**16, zero="that of init_from"),
+    stem_kernel=Whole(0, 999, zero="that of init_from"),
     norm_momentum=_BELOW_ONE,
     dtype=Choice(DTYPES),
     remat=Flag(),
@@ -156,7 +161,7 @@ TRAIN: Table = {
     "seed": Whole(0, 2**32 - 1),
     **_DATA,
     **_VIEW,
-    "batch_size": _POSITIVE,
+    "batch_size": _BATCH,
     "group_size": Whole(0, zero="the whole batch"),
     "total_steps": Whole(0, zero="only the evaluation of init_from"),
     **_NETWORK,
@@ -166,7 +171,7 @@ TRAIN: Table = {
     **_section(
         "evaluation",
         splits=Several(Text(may_be_empty=False), "'(\"val\",)'"),
-        batch_size=_POSITIVE,
+        batch_size=_BATCH,
         sizes=_SIZES,
         protocols=_PROTOCOLS,
         threshold=_FACTOR,
@@ -205,7 +210,7 @@ EVALUATE: Table = {
         "evaluation",
         sizes=_SIZES,
         protocols=Several(Choice(VIEWS), '\'("central", "short_side")\''),
-        batch_size=_POSITIVE,
+        batch_size=_BATCH,
         threshold=_FACTOR,
     ),
     "loss": Choice((*LOSSES, "")),
@@ -221,9 +226,9 @@ _IMAGES = {
     "images_root": PathText(),
     "exif_orientation": _EXIF,
     "view.protocol": Choice((*VIEWS, "")),
-    "view.size": Whole(0, zero="as the checkpoint was trained"),
+    "view.size": Whole(0, 2**14, zero="as the checkpoint was trained"),
     "dtype": Choice(DTYPES),
-    "batch_size": _POSITIVE,
+    "batch_size": _BATCH,
     "num_threads": _THREADS,
     "max_errors": Whole(-1),
 }

@@ -143,6 +143,7 @@ PRETRAINING = {
         ({"resize": ((4, 48, 32),)}, "batch size in config.resize must stay the same"),
         ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
         ({"schedule.name": "staircase"}, "schedule.staircase.learning_rate is missing"),
+        ({"image_size": 2**31 - 1}, "image_size=2147483647: give a whole number, 1 to 16384"),
         ({"total_steps": 10**400}, "total_steps=100"),
         ({"seed": "x" * 10_000}, "... (10002 characters): give a whole number"),
         (
