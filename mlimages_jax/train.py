@@ -23,6 +23,7 @@ from mlimages_jax import (
     preemption,
     sharding,
     steps,
+    text_files,
     workdir_lock,
 )
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
@@ -398,8 +399,12 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
     Raises:
         ConfigError: when the workdir holds the classes of another data set.
     """
-    classes, kept = data.dictionary.read_text(), workdir / "dictionary.txt"
-    if kept.exists() and kept.read_text() != classes and not _is_list_of_words(kept, data):
+    classes, kept = text_files.read_text(data.dictionary), workdir / "dictionary.txt"
+    if (
+        kept.exists()
+        and text_files.read_text(kept) != classes
+        and not _is_list_of_words(kept, data)
+    ):
         raise configure.ConfigError(
             f"{kept} and {data.dictionary} hold different classes: train on the data set that this "
             "workdir began with, or give another --workdir"

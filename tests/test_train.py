@@ -21,6 +21,7 @@ from mlimages_jax import (
     progress,
     sharding,
     steps,
+    text_files,
     train,
     workdir_lock,
 )
@@ -139,6 +140,12 @@ def test_another_process_never_reads_half_of_the_kept_files(drawn, tmp_path):
             train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
             written_over = os.fstat(reader.fileno()).st_ino == (tmp_path / name).stat().st_ino
         assert not written_over, name
+
+
+def test_kept_classes_that_are_no_text_are_named(drawn, tmp_path):
+    (tmp_path / "dictionary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(text_files.TextFileError, match=r"dictionary\.txt"):
+        train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, DataSet.open(drawn))
 
 
 def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_path):

@@ -3,13 +3,14 @@
 
 import bisect
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import re
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -116,7 +117,8 @@ class DataSet:
                 raise FileNotFoundError(
                     HOW_TO_GET_DATA.format(folder=folder, missing=name, data_dir=data_dir)
                 )
-        metadata = json.loads(read_text(folder / "metadata.json"))
+        with _damage_named(folder / "metadata.json") as metadata:
+            num_classes, max_labels = int(metadata["num_classes"]), int(metadata["max_labels"])
         unlisted = metadata.get("unlisted", 0)  # sets built before this was a choice lack it
         if unlisted not in (0, -1):
             raise DataSetError(
@@ -131,8 +133,8 @@ class DataSet:
             )
         return cls(
             folder,
-            metadata["num_classes"],
-            metadata["max_labels"],
+            num_classes,
+            max_labels,
             unlisted=float(unlisted),
             copy_to=copy_to,
             orientation=orientation,
@@ -145,8 +147,8 @@ class DataSet:
 
     def shards(self) -> dict[str, list["Shard"]]:
         """The files of each split, as dataset_info.json promises them."""
-        info = json.loads(read_text(self.folder / "dataset_info.json"))
-        return {entry["name"]: self._shards_of(info, entry) for entry in info["splits"]}
+        with _damage_named(self.folder / "dataset_info.json") as info:
+            return {entry["name"]: self._shards_of(info, entry) for entry in info["splits"]}
 
     def _shards_of(self, info: dict[str, Any], split: dict[str, Any]) -> list["Shard"]:
         lengths = [int(length) for length in split["shardLengths"]]
@@ -246,6 +248,22 @@ class DataSet:
         """A file and its records as array_record takes them; so it need not open it to count."""
         path = local_path(shard.path, self.copy_to) if self.copy_to else shard.path
         return f"{os.fspath(path)}[0:{shard.num_records}]"
+
+
+@contextlib.contextmanager
+def _damage_named(path: epath.Path) -> Iterator[dict[str, Any]]:
+    """What a JSON file of a set says; an error in it, or in using it, names the file.
+
+    Raises:
+        DataSetError: it is no JSON, or lacks something.
+    """
+    try:
+        yield json.loads(read_text(path))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataSetError(
+            f"{path} is damaged ({type(error).__name__}: {error}): bring it back from a copy, or "
+            "build the data set again"
+        ) from error
 
 
 def _allow_open_files(count: int) -> None:

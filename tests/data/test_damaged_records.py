@@ -7,7 +7,7 @@ import pytest
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.picture_header import BadPicture
 from mlimages_jax.data.picture_source import PicturesOfSet
-from mlimages_jax.data.sources import DamagedRecordError, DataSet, record_at
+from mlimages_jax.data.sources import DamagedRecordError, DataSet, DataSetError, record_at
 from mlimages_jax.data.views import EvaluationView, TrainingView
 from tests import record_files
 
@@ -53,6 +53,19 @@ def test_the_error_names_file_record_and_what_to_do(damaged):
     assert str(error.value).endswith(f"mlimages_jax.prepare check {damaged} lists all that is")
     names = [record_at(records, i).name for i in range(len(records)) if i != DAMAGED]
     assert names == [f"{i}.jpg" for i in range(sum(LENGTHS)) if i != DAMAGED]
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 9, b"\xff\xfe", b"[]", b"{}", b"3", None])
+def test_damaged_metadata_are_named(whole, name, content):
+    """They ended in a traceback and "please report it"."""
+    path = whole / name
+    path.write_bytes(path.read_bytes()[:-20] if content is None else content)
+    with pytest.raises(
+        DataSetError, match=f"{name} is damaged .* build the data set again"
+    ) as told:
+        DataSet.open(whole).shards()
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("num_streams", [1, 3])
