@@ -15,7 +15,9 @@ The policy, in the order in which it is applied:
 5. Everything else, and whatever a decoder or an encoder raises, is a `BadPicture` with a countable
    reason.
 
-How many pixels fit into 3 bytes a pixel and 100 MB, measured by benchmarks/memory.py:
+How many pixels fit into 3 bytes a pixel and 100 MB. Of these, JPEG and PNG of 8 bits were seen to
+keep it with benchmarks/memory.py (a PNG of 1 bit stored at 67 million pixels took 313 of 301 MB,
+its JPEG included); the others follow from what their decoders were seen to hold for a pixel:
 
     67 million (the cap)  JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
     50, 33 and 16         progressive JPEG: grey, with halved colour, with full colour
