@@ -23,8 +23,10 @@ LOSSES = ("weighted", "sigmoid", "asymmetric", "softmax")
 VIEWS = ("central", "short_side", "ten_crop", "whole")
 DTYPES = ("float32", "bfloat16")
 NO_SET = (
-    "docs/get_ml_images.md says how to get ML-Images; python -m tfds_builders.ml_images builds a "
-    "set and prints the folder to give; --config=configs/quickstart.py draws its own"
+    "docs/get_ml_images.md says how to get ML-Images; from a folder with its dictionary, "
+    "train_image_list.txt, val_image_list.txt and images/, python -m tfds_builders.ml_images "
+    "--manual_dir=FOLDER --data_dir=data builds a set and prints the folder to give; "
+    "--config=configs/quickstart.py draws its own"
 )
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 WHERE_IMAGES = "give a folder of images, a list of them, one image, or the folder of a built set"
