@@ -336,7 +336,7 @@ def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
     weights = checkpoints.load_weights(run, place)
     known = {"image_size": 24, "resize": [[1, 32, 8]], "loss": {"name": "softmax"}}
     for config, sizes in ((known, [32, 32]), (known | {"resize": [[99, 32, 8]]}, [24, 24])):
-        folder = tmp_path / str(sizes)
+        folder = tmp_path / f"of_{sizes[0]}"
         _save_imported(folder / "checkpoints", weights, config)
         rows = evaluate_checkpoints.evaluate(_config(folder, built, **left), folder / "e")
         assert [row["size"] for row in rows] == sizes
