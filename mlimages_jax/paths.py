@@ -55,11 +55,18 @@ def workdir(path: str) -> str:
 
     Raises:
         PathError: for none, as an unset variable of a shell leaves it, which would be the current
-            folder; where something else than a folder is in its way; as `expanded`.
+            folder; with a bracket in it; where something else than a folder is in its way; as
+            `expanded`.
     """
     if not path.strip():
         raise PathError("--workdir is empty: give the folder of the run (is a variable not set?)")
     plain = absolute(path)
+    if "[" in plain or "]" in plain:
+        # Orbax 0.12.8 saves there without a word and cannot read what it saved.
+        raise PathError(
+            f"--workdir={path}: {plain} holds a bracket, and checkpoints in such a folder cannot "
+            "be read back; give a --workdir without [ and ]"
+        )
     if not is_remote(plain):
         folder = Path(plain)
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))

@@ -79,3 +79,8 @@ def test_a_workdir_may_be_there_or_not_or_be_a_link_or_a_url(tmp_path):
     for typed in (tmp_path, tmp_path / "a" / "b", tmp_path / "link", tmp_path / "link" / "c"):
         assert paths.workdir(str(typed)) == str(typed)
     assert paths.workdir("gs://b/run/") == "gs://b/run"
+
+
+def test_a_workdir_whose_checkpoints_could_not_be_read_back_is_refused(tmp_path):
+    with pytest.raises(paths.PathError, match=r"holds a bracket.*without \[ and \]"):
+        paths.workdir(str(tmp_path / "run [2]" / "W"))
