@@ -78,7 +78,6 @@ def _take(file: str, owner: Owner) -> "FileLock | ObjectLock | None":
         HeldElsewhereError: another process has it.
     """
     if not is_remote(file):
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
         try:
             return FileLock(Path(file), owner)
         except OSError as error:
@@ -110,6 +109,8 @@ class FileLock:
 
     def __init__(self, path: Path, owner: Owner):
         self._path = path
+        self._made_folder = not path.parent.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._open()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, owner.text().encode(), 0)
@@ -119,6 +120,8 @@ class FileLock:
         """Lets the next one in."""
         with contextlib.suppress(OSError):  # the folder was removed
             self._path.unlink()
+            if self._made_folder:  # a refused start leaves nothing; what holds anything stays
+                self._path.parent.rmdir()
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)
 
