@@ -111,9 +111,3 @@ def test_evaluation_of_sets_of_either_kind(checkpoint, manual_dir, tmp_path):
         assert losses["stored", None] == losses["stored", False]
         assert losses["exif", None] == losses["exif", True] == losses["exif", False]
         assert losses["exif", None] == pytest.approx(losses["stored", True], rel=1e-3)
-
-
-def test_earlier_results_are_of_images_as_stored(tmp_path):
-    (tmp_path / "results.jsonl").write_text('{"step": 2}\n{"step": 4, "orientation": "exif"}\n')
-    rows = evaluate_checkpoints._read_rows(tmp_path / "results.jsonl")
-    assert [row["orientation"] for row in rows] == ["stored", "exif"]

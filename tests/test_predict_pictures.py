@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for i in range(COUNT):
         data = picture_files.jpeg(np.full((16, 24, 3), 10 * i, np.uint8))
-        (folder / f"{i:02d}.jpg").write_bytes(data if i not in (3, COUNT - 1) else data[:-2])
+        (folder / f"{i:02d}.jpg").write_bytes(data if i not in (3, COUNT - 1) else data[:-12])
     return folder
 
 
@@ -157,7 +157,7 @@ def test_the_next_batch_is_under_way_when_one_is_given_back(pictures):
     assert len(calls) == 3
 
 
-def test_not_all_pictures_wait_in_memory(pictures):
+def test_not_all_pictures_wait_in_memory(folder, pictures):
     class Counting(PictureFiles):
         reads = 0
 
@@ -165,7 +165,7 @@ def test_not_all_pictures_wait_in_memory(pictures):
             Counting.reads += 1
             return super().read(index)
 
-    source = Counting(pictures._root, ["00.jpg"] * 2_000)
+    source = Counting(folder, ["00.jpg"] * 2_000)
     rows = iter(_predictions(source, devices=1, batch_size=64, num_threads=3))
     next(rows)
     time.sleep(0.5)  # time to read all that may be read
@@ -173,7 +173,7 @@ def test_not_all_pictures_wait_in_memory(pictures):
     assert 4 * 64 < Counting.reads <= 5 * 64 + 3 * 16 + 16
 
 
-def test_threads_share_a_batch(pictures):
+def test_threads_share_a_batch(folder, pictures):
     """Also where it is the only one."""
 
     class Meeting(PictureFiles):
@@ -183,7 +183,7 @@ def test_threads_share_a_batch(pictures):
             Meeting.barrier.wait(30)
             return super().read(index)
 
-    source = Meeting(pictures._root, ["00.jpg"] * 32)
+    source = Meeting(folder, ["00.jpg"] * 32)
     assert len(list(_predictions(source, devices=1, batch_size=32))) == 1
 
 
@@ -206,7 +206,7 @@ def test_an_error_of_the_program_is_no_error_of_a_picture(pictures):
         list(_predictions(pictures, view=Broken(8, "whole")))
 
 
-def test_what_held_it_up_is_told(pictures):
+def test_what_held_it_up_is_told(folder, pictures):
     """A slow reader, a slow network, a slow taker: 10 batches, 20 ms each."""
 
     class Slow(PictureFiles):
@@ -228,7 +228,7 @@ def test_what_held_it_up_is_told(pictures):
         assert speed.pictures == 10
         return speed
 
-    slow_reader = run(Slow(pictures._root, list(pictures.names)))
+    slow_reader = run(Slow(folder, list(pictures.names)))
     assert slow_reader.limit == "reading"
     assert slow_reader.reading >= 0.15
     slow_network = run(pictures, network=0.02)
