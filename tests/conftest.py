@@ -7,7 +7,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in every run: a change fails by what it does, not by chance.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 # Programs are compiled once a test run, also for the processes that tests start.
 if "PYTEST_XDIST_WORKER" not in os.environ:

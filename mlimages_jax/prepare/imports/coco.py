@@ -123,6 +123,9 @@ def write_coco(
             name_of = _namer(namer, template, split)
             writer.write(split, _rows(part, hierarchy, name_of, aside, closed=closed))
         aside.check()
+        if not writer.pictures.total():
+            files = ", ".join(str(part.path) for part in instances.values())
+            raise PrepareError(f"{files}: not one image can be used, so there is nothing to write")
     aside.write(output)
     if aside.count:
         print(aside.summary(output))
