@@ -101,6 +101,8 @@ def _what_is_lost(step: int, others: set[int]) -> str:
 
 def names_aside(folder: epath.Path) -> list[str]:
     """What was set aside."""
+    if not folder.is_dir():  # in a bucket, a folder without files does not exist
+        return []
     marked = (child.name.partition(_ASIDE) for child in folder.iterdir())
     return sorted("".join(name) for name in marked if name[0].isdigit() and name[1])
 

@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from etils import epath
 
@@ -21,9 +21,13 @@ _MARKS_OF_OTHERS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-_ZEROS_OF_OTHERS = re.compile(rb"([^\0]\0|\0[^\0]){2}|[^\0]\0{3}|\0{3}[^\0]")  # of ASCII
+# ASCII text without a mark: zeros beside its first characters.
+_ZEROS_OF_OTHERS = {
+    re.compile(rb"([\t\n\r -~]\0|\0[\t\n\r -~]){2}"): "UTF-16",
+    re.compile(rb"[\t\n\r -~]\0{3}|\0{3}[\t\n\r -~]"): "UTF-32",
+}
 _START_BYTES = 4
-_LONGEST_LINE = 1 << 16  # in bytes; within so many some line ends
+_BUFFER_BYTES = 1 << 16
 
 
 class TextFileError(ValueError):
@@ -74,11 +78,10 @@ def open_text(path: epath.PathLike, *, newline: str | None = None) -> Iterator[T
 
 
 def open_lines(path: epath.PathLike) -> BinaryIO:
-    """Opens a text file of whatever encoding that has the line ends of ASCII, as bytes.
+    """Opens a text file of any encoding whose line ends are those of ASCII, as bytes.
 
     Returns:
-        The file behind its mark. Line ends of old Macs are those of Unix in it; those of Windows
-        stay.
+        The file from behind its byte order mark on; all its line ends are those of Unix.
 
     Raises:
         TextFileError: it is UTF-16 or UTF-32.
@@ -86,16 +89,43 @@ def open_lines(path: epath.PathLike) -> BinaryIO:
     """
     file = cast(BinaryIO, epath.Path(path).open("rb"))
     try:
-        start = file.read(_LONGEST_LINE)
-        mark = len(start) - len(without_mark(start, where=os.fspath(path)))
-        file.seek(mark)
-        if b"\r" in start and b"\n" not in start:
-            with file:  # such files are of another time, and small
-                return io.BytesIO(unix_line_ends(file.read()))
+        start = file.read(_START_BYTES)
+        file.seek(len(start) - len(without_mark(start, where=os.fspath(path))))
     except BaseException:
         file.close()
         raise
-    return file
+    return cast(BinaryIO, io.BufferedReader(_UnixLineEnds(file), buffer_size=_BUFFER_BYTES))
+
+
+class _UnixLineEnds(io.RawIOBase):
+    """A file opened for reading, with every line end as LF."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        """How many bytes came out of it."""
+        return self._read
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read(len(buffer) - 1)
+        if data.endswith(b"\r"):  # its LF may be the next byte
+            data += self._file.read(1)
+        data = unix_line_ends(data)
+        buffer[: len(data)] = data
+        self._read += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def without_mark(data: bytes, *, where: str) -> bytes:
@@ -107,8 +137,9 @@ def without_mark(data: bytes, *, where: str) -> bytes:
     for mark, encoding in _MARKS_OF_OTHERS.items():
         if data.startswith(mark):
             raise _other_encoding(where, encoding)
-    if _ZEROS_OF_OTHERS.match(data):
-        raise _other_encoding(where, "UTF-16")
+    for zeros, encoding in _ZEROS_OF_OTHERS.items():
+        if zeros.match(data):
+            raise _other_encoding(where, encoding)
     return data.removeprefix(codecs.BOM_UTF8)
 
 

@@ -61,10 +61,21 @@ def test_lines_as_bytes(tmp_path, mark, line_end):
     path = tmp_path / "a.txt"
     path.write_bytes(mark + line_end.join([b"caf\xe9", b"", b"x"]))
     with open_lines(path) as file:
-        assert [line.rstrip(b"\r\n") for line in file] == [b"caf\xe9", b"", b"x"]
+        assert list(file) == [b"caf\xe9\n", b"\n", b"x"]
     path.write_bytes("a\n".encode("utf-16"))
     with pytest.raises(TextFileError, match="UTF-16"):
         open_lines(path)
+
+
+def test_mixed_line_ends_across_the_buffers(tmp_path):
+    path = tmp_path / "a.txt"
+    for shift in range(3):
+        path.write_bytes(b"x" * shift + b"a\r\nb\rc\n\r" * 40_000)
+        with open_lines(path) as file:
+            assert file.read() == b"x" * shift + b"a\nb\nc\n\n" * 40_000
+    path.write_bytes(b"\r")
+    with open_lines(path) as file:
+        assert file.read() == b"\n" and file.tell() == 1
 
 
 def test_line_ends_stay_for_tables(tmp_path):

@@ -10,6 +10,7 @@ from mlimages_jax.data.tiff_header import read_tiff_header
 
 # Pillow reads these in Python, at half a microsecond a pixel and more: two seconds at most.
 MAX_PIXELS_IN_PYTHON = 2**22
+_AVIF_MAX_SIDE = 32_768  # of libavif, which calls the header of a longer one damaged
 
 _BMP_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # of the known headers behind the file's own
 _BMP_RLE = {1, 2}
@@ -126,6 +127,10 @@ def _is_heif(data: bytes) -> bool:
 
 def _avif(data: bytes) -> PictureHeader:
     width, height = _largest_item(data)
+    if max(width, height) > _AVIF_MAX_SIDE:
+        raise BadPicture(
+            "too_large", f"{width} x {height}: the decoder of AVIF reads {_AVIF_MAX_SIDE} at most"
+        )
     components = 4 if b"auxid:1" in data[: 2**16] or b":alpha" in data[: 2**16] else 3
     bits, colours = 8, 1.5
     for found in _AV1_CONFIG.finditer(data[: 2**20]):

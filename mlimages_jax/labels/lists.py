@@ -22,7 +22,7 @@ import numpy as np
 
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
-from mlimages_jax.text_files import TextFileError, open_lines, unix_line_ends
+from mlimages_jax.text_files import TextFileError, open_lines
 
 ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
@@ -209,7 +209,7 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
     with _open(path) as file:
         size = path.stat().st_size
         while chunk := file.read(_CHUNK_BYTES):
-            chunk = unix_line_ends(chunk + file.readline(_CHUNK_BYTES))
+            chunk += file.readline(_CHUNK_BYTES)
             share = min(1, file.tell() / size)
             first, line = line, line + chunk.count(b"\n")
             if not chunk.endswith(b"\n"):

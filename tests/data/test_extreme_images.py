@@ -55,7 +55,7 @@ def made(kind: str, mode: str, width: int, height: int, orientation: int) -> byt
     file = io.BytesIO()
     try:
         image.save(file, kind, **options)
-    except (ValueError, OSError, KeyError):
+    except (ValueError, OSError, KeyError, RuntimeError, OverflowError):  # as encoders have it
         return None
     return file.getvalue()
 
@@ -102,7 +102,7 @@ def test_every_image_is_stored_or_told_about(kind, long, short, lying, orientati
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=4_000, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=1_500, deadline=None, derandomize=True)
 @hypothesis.given(
     st.sampled_from(KINDS), st.sampled_from(SIDES), st.integers(1, 40), st.booleans(),
     st.integers(1, 8), OPTIONS,

@@ -354,6 +354,23 @@ def _assert_a_delimited_table_survives(folder, delimiter, rows, quote, header):
     ]
 
 
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz", "t.json.gz"])
+def test_damage_of_compressed_files_is_named(tmp_path, name):
+    text = {
+        "t.csv.gz": PLAIN,
+        "t.jsonl.gz": '{"file_name": "1.jpg", "tags": "dog"}\n',
+        "t.json.gz": '{"1.jpg": ["dog"]}',
+    }[name]
+    data = gzip.compress(text.encode())
+    damaged = [data[:length] for length in range(2, len(data), 3)]
+    damaged += [data[:i] + bytes([data[i] ^ 64]) + data[i + 1 :] for i in range(2, len(data))]
+    for content in damaged:
+        try:
+            _import(tmp_path, name, content)
+        except PrepareError as error:
+            assert str(error).startswith(str(tmp_path / name))
+
+
 @given(_odd_lines, _ends, _suffixes)
 @settings(max_examples=150, deadline=None)
 def test_no_table_crashes(tmp_path_factory, lines, ends, suffix):

@@ -4,7 +4,9 @@
 Each comes with its line or number, from 1; in place of an unusable one, what is wrong with it.
 """
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def load_json(path: Path, *, encoding: str | None = None, object_hook: Any = Non
     try:
         with open_text(path, encoding) as file:
             return json.load(file, object_hook=object_hook)
-    except (ValueError, RecursionError, EOFError) as error:
+    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise PrepareError(f"{path}: not JSON ({error}); is the file complete?") from error
 
 

@@ -63,6 +63,11 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
     except LookupError as error:
         raw.close()
         raise PrepareError(f"--encoding {encoding!r} is not known; try cp1252") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raw.close()
+        raise PrepareError(
+            f"{path}:1: cannot be decompressed ({error}); download it again"
+        ) from error
 
 
 def refuse_binary(path: Path, start: bytes) -> None:
@@ -164,8 +169,8 @@ class Lines:
             rest = "" if text.endswith("\n") else file.readline(_LONGEST_LINE)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise PrepareError(
-                f"{self._path}: cannot be uncompressed after line {self._end - 1} ({error}); "
-                "get it anew"
+                f"{self._path}:{self._end}: cannot be decompressed from here on ({error}); "
+                "download it again"
             ) from error
         if len(rest) == _LONGEST_LINE:
             raise PrepareError(
