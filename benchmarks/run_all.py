@@ -3,7 +3,7 @@
 
     python benchmarks/run_all.py --quick               # short forms, under 10 minutes in all
     python benchmarks/run_all.py --quick --only manifest growth --output tables.md
-    python benchmarks/run_all.py                       # as benchmarks/README.md has them: hours
+    python benchmarks/run_all.py                       # as docs/benchmarks has them: hours
 
 The scripts are those of this folder. Each is shown with its command, its seconds and what it
 printed, or why it was left out; one that fails or takes too long is told with the end of its
@@ -28,7 +28,7 @@ from peers.setting import where_and_when
 FOLDER = Path(__file__).resolve().parent
 QUICK_LIMIT, FULL_LIMIT = 180, 3 * 3600  # seconds of a command
 LAST_LINES = 20  # of the errors of a script that failed
-PICTURES = "pictures of your own: see its section of README.md"
+PICTURES = "pictures of your own: see docs/benchmarks/learning.md"
 PHOTOGRAPHS = FOLDER.parents[1] / "shared/data/tencent/images"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlimages_jax.pretrained import load
 
 __all__ = ["Hierarchy", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 escaping.escape_log_lines()
 

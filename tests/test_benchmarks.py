@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
-DOCUMENTS = [ROOT / "README.md", FOLDER / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [ROOT / "README.md", FOLDER / "README.md", *PAGES]
 COMMAND = re.compile(r"python benchmarks/(\w+)\.py((?:[^`\n]|\\\n)*)")
 
 
@@ -67,13 +68,29 @@ def test_every_documented_command_is_one_that_the_script_takes(name, words, monk
     parse(name, words, monkeypatch)
 
 
+def sections(name):
+    """(page, text) of the sections of docs/ whose title names a script."""
+    return [
+        (page, section)
+        for page in PAGES
+        for section in re.split(r"^#+ ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        if f"`{name}.py`" in section.partition("\n")[0]
+    ]
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_has_a_section_with_its_command(name):
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    mine = [each for each in sections if f"`{name}.py`" in each.splitlines()[0]]
-    assert len(mine) == 1, f"benchmarks/README.md: {len(mine)} sections with `{name}.py` as title"
-    assert name in [script for script, _ in commands(mine[0])]
+def test_every_script_has_one_section_with_its_command(name):
+    found = sections(name)
+    assert len(found) == 1, f"docs/: {len(found)} sections with `{name}.py` in the title"
+    assert name in [script for script, _ in commands(found[0][1])]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_list_of_scripts_leads_to_their_pages(name):
+    listed = (FOLDER / "README.md").read_text(encoding="utf-8")
+    links = re.findall(rf"^\| `{name}\.py` \|.*\]\((\S+)\) \|$", listed, flags=re.MULTILINE)
+    assert len(links) == 1, f"benchmarks/README.md: {len(links)} rows for `{name}.py`"
+    assert [(FOLDER / links[0]).resolve()] == [page for page, _ in sections(name)]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -94,7 +94,7 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     column = jnp.floor(column + 0.5).astype(jnp.int32)
     if x.dtype != jnp.uint8 or x.shape[3] != 3:
         return jax.vmap(_pick)(x, row, column)
-    # One word a pixel: XLA for TPUs counts a third of the bytes (benchmarks/README.md).
+    # One word a pixel: XLA for TPUs counts a third of the bytes (docs/benchmarks/training_step.md).
     words = jax.lax.bitcast_convert_type(jnp.pad(x, [(0, 0)] * 3 + [(0, 1)]), jnp.uint32)
     return jax.lax.bitcast_convert_type(jax.vmap(_pick)(words, row, column), jnp.uint8)[..., :3]
 

@@ -235,7 +235,7 @@ def stored_jpeg(
       max_pixels: As for `decode`.
       check: Decode what keeps its bytes; False for files that `verify` has passed before.
       chroma: Of a new encoding: "444" keeps the colours' resolution, "420" halves it, which makes
-        files a fifth smaller and decoding faster by 3/10 for 2 dB (benchmarks/README.md).
+        files a fifth smaller and decoding faster by 3/10 for 2 dB (docs/benchmarks/input.md).
       sequential: Rewrite what keeps its bytes, if it is progressive, see `jpeg.sequential`.
       orientation: "exif": turn upright as the EXIF data say, since whoever reads the result ignores
         them; a new encoding has none. "stored": pixels and orientation tag stay as they came, also

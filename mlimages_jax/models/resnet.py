@@ -34,7 +34,8 @@ def _one_by_one(
     """`lax.conv_general_dilated` for kernels [1, 1, I, O].
 
     XLA's CPU convolutions of one pixel take 1.7 times as long as the product, gradients included
-    (benchmarks/README.md); other platforms keep the convolution, so their program is the same.
+    (docs/benchmarks/training_step.md); other platforms keep the convolution, so their program is
+    the same.
     """
 
     def convolution(x: Array, kernel: Array) -> Array:

@@ -37,7 +37,7 @@ _PICTURES = flags.DEFINE_integer(
     "pictures", 0, "0: of the built set; without one those of ML-Images or ImageNet."
 )
 _PICTURE_KB = flags.DEFINE_float(
-    "picture_kb", 38.3, "Of a stored JPEG; benchmarks/README.md has 38.3 at a short side of 320."
+    "picture_kb", 38.3, "Of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks)."
 )
 _CHECK = flags.DEFINE_string(
     "check", "", "Compile the step too: 'cpu', or a TPU topology such as 'v5e:4x4' with libtpu."

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
 
 # Pictures a second and CPU core at the crops of pretraining, short side 320, by interpolation:
-# benchmarks/README.md, the input, "per CPU s".
+# docs/benchmarks/input.md, "per CPU s".
 PICTURES_PER_CORE = {"linear": 1181, "area": 675}
 
 
@@ -121,7 +121,7 @@ def _input(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
     if per_core:
         yield (
             f"  {rate / per_core:,.1f} CPU cores at {per_core} images/s each "
-            "(benchmarks/README.md: one core of an AMD EPYC)"
+            "(docs/benchmarks/input.md: one core of an AMD EPYC)"
         )
 
 
