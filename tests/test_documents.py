@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The documents keep their promises: links lead somewhere, and commands are those that exist."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mlimages_jax
+from mlimages_jax import settings
+from mlimages_jax.labels.hierarchy import HEADER, Hierarchy
+from mlimages_jax.settings import config_file
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    *sorted(ROOT.glob("C*.md")),
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "tfds_builders").glob("*/README.md")),
+]
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+GENERATED = "reference/"  # of the site only: docs/hooks.py makes these pages
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def command_lines(path):
+    """The commands of a page, continued lines joined."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def words_behind(program):
+    """(page, words) of every documented command of a program."""
+    return [
+        pytest.param(words, id=f"{name(page)}: {' '.join(words)}")
+        for page in PAGES
+        for line in command_lines(page)
+        if line.startswith(program)
+        for words in [shlex.split(line.removeprefix(program), comments=True)]
+    ]
+
+
+TASKS = [
+    param
+    for param in words_behind("python -m mlimages_jax.main")
+    if "--config=..." not in param.values[0]
+]
+
+
+@pytest.mark.parametrize("words", TASKS)
+def test_configurations_of_commands_exist_and_are_accepted(words):
+    arguments = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+    assert arguments["workdir"]
+    overrides = [
+        config_file.Override(key.removeprefix("config."), value)
+        for key, value in arguments.items()
+        if key.startswith("config.")
+    ]
+    settings.check(config_file.read_config(str(ROOT / arguments["config"]), overrides))
+
+
+def test_there_are_commands_to_check():
+    shown = " ".join(word for param in TASKS for word in param.values[0])
+    for path in (ROOT / "configs").glob("*.py"):
+        assert f"--config=configs/{path.name}" in shown, f"no page runs {path.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=map(name, PAGES))
+def test_links_lead_to_files(page):
+    targets = [match[1] for match in LINK.finditer(page.read_text(encoding="utf-8"))]
+    for target in targets:
+        if "://" not in target and GENERATED not in target:
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=map(name, PAGES))
+def test_modules_that_commands_run_exist(page):
+    for line in command_lines(page):
+        for module in re.findall(r"python -m ((?:mlimages_jax|tfds_builders)[\w.]*)", line):
+            path = ROOT / module.replace(".", "/")
+            found = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+            assert found, f"{name(page)}: python -m {module}"
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_example_of_a_class_file_is_one(tmp_path):
+    page = (ROOT / "docs/guide/images.md").read_text(encoding="utf-8")
+    example = next(
+        block
+        for block in re.findall(r"^```text\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+        if block.startswith(HEADER)
+    )
+    path = tmp_path / "dictionary.txt"
+    path.write_text(example, encoding="utf-8")
+    hierarchy = Hierarchy.from_file(path)
+    assert hierarchy.ids == ("animal", "dog", "cat")
+    assert list(hierarchy.parents) == [-1, 0, 0]
+    assert "  ".join(HEADER.split("\t")) in README.read_text(encoding="utf-8")
+
+
+def test_the_version_is_given_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" in project["project"]["dynamic"]
+    dynamic = project["tool"]["setuptools"]["dynamic"]["version"]
+    assert dynamic == {"attr": "mlimages_jax.__version__"}
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)[1] == mlimages_jax.__version__
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^ +- (\S+\.md)$", navigation, flags=re.MULTILINE))
+    written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert written == {page for page in listed if not page.startswith("repository/")}
