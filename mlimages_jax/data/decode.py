@@ -11,7 +11,8 @@ The policy, in the order in which it is applied:
    about the pixels.
 3. WebP without animation, and PNG of 16 bits with a transparent colour: OpenCV.
 4. All else that is read, of animations the first frame: Pillow, see `pillow_pixels`. PNG is
-   stripped to its pixels before, see `png_chunks`. HEIC needs the extra `heif`.
+   stripped to its pixels before, see `png_chunks`; BMPs with masks or run lengths are read by
+   `bmp_pixels`. HEIC needs the extra `heif`.
 5. Everything else, and whatever a decoder or an encoder raises, is a `BadPicture` with a countable
    reason.
 
@@ -44,10 +45,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg, whole_images
+from mlimages_jax.data import jpeg, jpeg_encoder, whole_images
 from mlimages_jax.data.budget import decoding_bytes, in_flight
 from mlimages_jax.data.image_types import described
 from mlimages_jax.data.orientation import orientation_of, upright, with_orientation
@@ -288,11 +288,12 @@ def _stored_jpeg(
             pixels = shrink(pixels, height, width)
         if orientation == "exif":
             pixels, tag = upright(pixels, turn if first == 1 else 1), 1
-        stored = simplejpeg.encode_jpeg(
-            pixels, quality=quality, colorspace="RGB", colorsubsampling=chroma
-        )
+        pieces = jpeg_encoder.encode(pixels, quality=quality, chroma=chroma)
+        height, width = pixels.shape[:2]
+        del pixels  # the file is held twice while its pieces are joined
+        stored = b"".join(pieces)
     stored = stored if tag == 1 else with_orientation(stored, tag)
-    return StoredPicture(stored, pixels.shape[0], pixels.shape[1])
+    return StoredPicture(stored, height, width)
 
 
 def _factor(header: PictureHeader, *, min_height: int, min_width: int) -> int:

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mlimages_jax.data import pillow_pixels, png_chunks
+from mlimages_jax.data import bmp_pixels, pillow_pixels, png_chunks
 from mlimages_jax.data.budget import decoding_bytes
 from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
-from mlimages_jax.data.other_headers import icon_image
+from mlimages_jax.data.other_headers import dib_layout, icon_image
 from mlimages_jax.data.picture_header import read_header
 from mlimages_jax.data.tiff_header import stored_upright
 
@@ -37,6 +37,8 @@ def decode(data: bytes, header: PictureHeader) -> np.ndarray:
         return _heif(data)
     if header.format == "ico":
         return _icon(data)
+    if header.format == "bmp" and (pixels := bmp_pixels.decode(data)) is not None:
+        return pixels
     if header.format == "tiff":
         data = stored_upright(data)
     return _by_pillow(io.BytesIO(data), header.format)
@@ -103,8 +105,13 @@ def _icon(data: bytes) -> np.ndarray:
     if image.startswith(png_chunks.SIGNATURE):
         header = read_header(image)
         return _png(image, header)
-    # An icon of this picture alone, so that Pillow sees no other. A cursor differs in one byte.
-    bits = struct.unpack_from("<H", image, 14)[0] if len(image) >= 40 else 0
+    # An icon of this picture alone, so that Pillow sees no other; it looks for the mask at the end.
+    # A cursor differs in one byte.
+    layout = dib_layout(image)
+    image = image[: layout.end]
+    bits = layout.bits
+    if bits == 32 and not any(image[layout.pixels + 3 : layout.mask : 4]):
+        bits = 24  # without any alpha it is the mask that counts
     entry = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, bits, len(image), 22)
     return _by_pillow(io.BytesIO(entry + image), "ico")
 

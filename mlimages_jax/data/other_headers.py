@@ -4,6 +4,7 @@
 import re
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mlimages_jax.data.image_types import BadPicture, PictureHeader
 from mlimages_jax.data.tiff_header import read_tiff_header
@@ -135,6 +136,8 @@ def _avif(data: bytes) -> PictureHeader:
     bits, colours = 8, 1.5
     for found in _AV1_CONFIG.finditer(data[: 2**20]):
         flags = found[1][0]
+        if flags & 0x60 == 0x60:
+            raise BadPicture("unsupported", "an AVIF of 12 bits: convert it to one of 8 or 10")
         bits = 10 if flags & 0x40 or bits == 10 else 8
         colours = max(colours, 1.5 if flags & 0x0C == 0x0C or flags & 0x10 else 3)
     # Planes twice (the decoder keeps a reference), and Pillow's copies of the pixels.
@@ -173,6 +176,44 @@ def icon_image(data: bytes) -> bytes:
     entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * i) for i in range(count)]
     *_, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
     return data[offset:]
+
+
+class DibLayout(NamedTuple):
+    """Where the parts of a headless BMP in an icon begin.
+
+    Attributes:
+      bits: Of a pixel.
+      pixels: Place of its pixels.
+      mask: Of its mask of 1 bit, which follows them.
+      end: Of what is behind.
+    """
+
+    bits: int
+    pixels: int
+    mask: int
+    end: int
+
+
+def dib_layout(image: bytes) -> DibLayout:
+    """Of a headless BMP whose header says twice the height; what it says is not verified.
+
+    Raises:
+      struct.error: The file ends inside its header.
+    """
+    (size,) = struct.unpack_from("<I", image)
+    if size < 40:
+        width, height, _, bits = struct.unpack_from("<HHHH", image, 4)
+        colours, bytes_a_colour, masks = 0, 3, 0
+    else:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", image, 4)
+        (colours,) = struct.unpack_from("<I", image, 32)
+        bytes_a_colour, masks = 4, 12 if compression == 3 and size == 40 else 0
+    if bits <= 8:
+        colours = min(colours or 2**bits, 2**bits)
+    pixels = size + masks + bytes_a_colour * colours
+    rows = abs(height) // 2
+    mask = pixels + -(-width * bits // 32) * 4 * rows
+    return DibLayout(bits, pixels, mask, mask + -(-width // 32) * 4 * rows)
 
 
 def _icon(data: bytes) -> PictureHeader:

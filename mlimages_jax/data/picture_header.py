@@ -48,8 +48,7 @@ def _parse_header(data: bytes) -> PictureHeader:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png_header(data)
     if data.startswith((b"GIF87a", b"GIF89a")):
-        width, height = struct.unpack_from("<HH", data, 6)
-        return PictureHeader("gif", width, height, components=3, bits=8, held=width * height)
+        return _gif_header(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp_header(data)
     if header := read_other_header(data):
@@ -73,6 +72,21 @@ def _png_header(data: bytes) -> PictureHeader:
         raise BadPicture("corrupt", f"a PNG of the unknown colour type {colour}")
     held = width * height * (2 if colour == 0 and bits == 16 else 1)  # see pillow_pixels.py
     return PictureHeader("png", width, height, _PNG_COMPONENTS[colour], bits, held)
+
+
+def _gif_header(data: bytes) -> PictureHeader:
+    """GIF89a, 18 and 20: the screen, which Pillow makes as large as the first frame needs it."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    while data[at : at + 1] == b"!":  # an extension: a label, and blocks up to an empty one
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    if data[at : at + 1] == b"," and len(data) >= at + 9:
+        left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+        width, height = max(width, left + across), max(height, top + down)
+    return PictureHeader("gif", width, height, components=3, bits=8, held=width * height)
 
 
 def _webp_header(data: bytes) -> PictureHeader:

@@ -20,6 +20,26 @@ _IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"DDS |\0\0\0", "a DDS file"),
     (0, b"AT&TFORM", "a DjVu file"),
     (0, b"SIMPLE  =", "a FITS file"),
+    (8, b"ACON", "an animated cursor (ANI)"),
+    (0, b"\x01\0\x09\0\0\x03", "a WMF file"),
+    (522, b"\0\x11\x02\xff", "a PICT file"),
+    (522, b"\x11\x01", "a PICT file"),
+    (10, b"\0\x11\x02\xff\x0c\0", "a PICT file"),
+    (0, b"R\xcc", "a Utah RLE file"),
+    (0, b"\xab\x01", "a VIFF file"),
+    (4, b"\0\0\0\x07\0\0\0", "an XWD file"),
+    (0, b"FLIF", "a FLIF file"),
+    (0, b"Image type: ", "an IM file"),
+    (0, b"SDPX", "a DPX file"),
+    (0, b"XPDS", "a DPX file"),
+    (0, b"\x80\x2a\x5f\xd7", "a Cineon file"),
+    (344, b"n+1\0", "a NIfTI file"),
+    (344, b"ni1\0", "a NIfTI file"),
+    (0, b"\x5c\x01\0\0", "the header of an Analyze or NIfTI file"),
+    (0, b"\0\0\x01\x5c", "the header of an Analyze or NIfTI file"),
+    (0, b"\x0e\x03\x13\x01", "an HDF4 file"),
+    (0, b"%!\n", "a PostScript (EPS) file"),
+    (0, b"%!\r", "a PostScript (EPS) file"),
     (0, b"\x89HDF\r\n", "an HDF5 file"),
     (0, b"CDF\x01", "a NetCDF file"),
     (0, b"\x01\xda\x00", "an SGI file"),
@@ -50,6 +70,9 @@ _IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"P7 332", "an XV thumbnail"),
     (40, b" EMF", "an EMF file"),
     (128, b"DICM", "a DICOM file"),
+    (0, b"\x08\0\x05\0CS", "a DICOM file"),
+    (0, b"\0\x08\0\x05CS", "a DICOM file"),
+    (25, b"ARECOYK", "a camera's RAW file (Kyocera)"),
     (0, b"IIRO\x08\0\0\0", "a camera's RAW file (ORF)"),
     (0, b"IIRS\x08\0\0\0", "a camera's RAW file (ORF)"),
     (0, b"MMOR\0\0\0\x08", "a camera's RAW file (ORF)"),
@@ -126,7 +149,7 @@ def _is_tga(data: bytes) -> bool:
         return False
     plain = data[1] == 0 and data[2] in (2, 3, 10, 11) and not any(data[3:8])
     mapped = data[1] == 1 and data[2] in (1, 9) and data[7] in (15, 16, 24, 32)
-    return (plain or mapped) and data[16] in (8, 15, 16, 24, 32) and data[17] < 64
+    return (plain or mapped) and data[16] in (1, 8, 15, 16, 24, 32) and data[17] < 64
 
 
 def is_no_image(data: bytes) -> bool:

@@ -426,6 +426,63 @@ def test_lengths_in_icons_are_not_trusted():
     np.testing.assert_array_equal(decode(bytes(data)), expected)
 
 
+def _icon(*images: bytes, bits: int = 0) -> bytes:
+    """An icon of headless BMPs of 32 pixels a side."""
+    data, at = struct.pack("<HHH", 0, 1, len(images)), 6 + 16 * len(images)
+    for image in images:
+        side = struct.unpack_from("<i", image, 4)[0]
+        data += struct.pack("<BBBBHHII", side, side, 16, 0, 0, bits, len(image), at)
+        at += len(image)
+    return data + b"".join(images)
+
+
+def _headless(side: int, *, bits: int, alpha: int = 0) -> bytes:
+    """Red on the left; the right is out of its mask."""
+    head = struct.pack("<IiiHHIIiiII", 40, side, 2 * side, 1, bits, 0, 0, 0, 0, 0, 0)
+    mask = (b"\0" * (side // 16) + b"\xff" * (side // 16)).ljust(-(-side // 32) * 4, b"\0") * side
+    if bits == 32:
+        return head + bytes((0, 0, 255, alpha)) * side * side + mask
+    palette = bytes((0, 0, 255, 0)) + bytes(4 * 15)
+    return head + palette + bytes(side // 2 * side) + mask
+
+
+@pytest.mark.parametrize("bits", [4, 32])
+def test_the_mask_of_an_icon_is_its_own_where_others_follow(bits):
+    images = [_headless(32, bits=bits), _headless(16, bits=bits)]
+    found = decode(_icon(*images))
+    assert found.shape == (32, 32, 3)
+    assert (found[:, :16] == [255, 0, 0]).all() and (found[:, 16:] == 255).all()
+    np.testing.assert_array_equal(decode(_icon(*images[::-1])), found)
+
+
+def test_the_alpha_of_an_icon_counts_where_it_has_some():
+    found = decode(_icon(_headless(32, bits=32, alpha=255), bits=32))
+    assert (found == [255, 0, 0]).all()
+
+
+def test_a_gif_is_as_large_as_its_first_frame():
+    data = bytearray(picture_files.by_pillow("GIF"))
+    frame = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
+    data[13 + 3 * 2 ** ((data[10] & 7) + 1) : frame] = b"!\xfe\3abc\1d\0"  # a comment
+    frame = data.index(b"\1d\0,") + 3
+    struct.pack_into("<HH", data, 6, 1, 1)
+    assert read_header(bytes(data))[1:3] == (64, 32)
+    assert decode(bytes(data)).shape == (32, 64, 3)
+    struct.pack_into("<HH", data, frame + 5, 65_535, 65_535)
+    for way in (decode, verify, stored_jpeg):  # before the decoder gets memory
+        with pytest.raises(BadPicture, match="65535 x 65535 pixels are more") as caught:
+            way(bytes(data))
+        assert caught.value.reason == "too_large"
+
+
+def test_an_avif_of_twelve_bits_is_called_so():
+    data = bytearray(picture_files.by_pillow("AVIF"))
+    data[data.index(b"av1C") + 6] |= 0x60
+    with pytest.raises(BadPicture, match="12 bits") as caught:
+        decode(bytes(data))
+    assert caught.value.reason == "unsupported"
+
+
 def test_tiffs_that_pillow_does_not_know_are_unsupported():
     floats = bytearray(picture_files.by_pillow("TIFF"))
     at = floats.index(struct.pack("<HHI", 262, 3, 1)) + 8
@@ -477,6 +534,12 @@ NAMED = {
     "EPS": b"%!PS-Adobe-3.0 EPSF", "JPEG XL": b"\xff\x0a\0\0", "ZIP": b"PK\3\4" + bytes(26),
     "RAW": b"FUJIFILMCCD-RAW ", "video": b"\0\0\0\x18ftypmp42" + bytes(12),
     "DIB": struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 24, 0, 192, 0, 0, 0, 0) + bytes(192),
+    "ANI": b"RIFF\0\1\0\0ACONLIST", "WMF": b"\1\0\x09\0\0\3" + bytes(20),
+    "PICT": bytes(522) + b"\0\x11\2\xff\x0c\0", "XWD": b"\0\0\0\x6e\0\0\0\7\0\0\0\2" + bytes(9),
+    "FLIF": b"FLIF31\x0f\x0f", "DPX": b"SDPX\0\0\x20\0", "VIFF": b"\xab\1\1\3" + bytes(20),
+    "Utah RLE": b"R\xcc\0\0\0\0F\0.\0", "NIfTI": bytes(344) + b"n+1\0", "IM": b"Image type: RGB",
+    "TGA": bytes((0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 9, 0, 1, 0)) + bytes(18),
+    "PostScript": b"%!\n%%BoundingBox", "DICOM": b"\x08\0\5\0CS\x0a\0ISO_IR",
     "EXR": b"v/1\1\2\0\0\0", "JPEG-LS": _segment(0xD8, b"")[:2] + _segment(0xF7, bytes(9)),
 }  # fmt: skip
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Encoding pixels as JPEG, of large images in strips.
+
+The encoder returns a copy of what it wrote, so the file of a large image would be held twice beside
+the pixels: 110 MB for 67 million black and white dots. A strip is a JPEG of its own with the same
+tables; put behind one header with restart markers between them (ITU-T T.81, B.2.4.4) the strips are
+one JPEG, whose pixels are the same.
+"""
+
+import struct
+
+import numpy as np
+import simplejpeg
+
+from mlimages_jax.data.budget import BYTES_BESIDE
+from mlimages_jax.data.image_types import BadPicture
+
+_LARGE = 2**24  # pixels
+_STRIP = 2**22
+_MAX_BYTES = BYTES_BESIDE - 10_000_000  # of a file; the rest is for a strip
+_MAX_INTERVAL = 2**16 - 1  # blocks between two restart markers
+_SOF0, _SOS, _RST0 = 0xC0, 0xDA, 0xD0
+
+
+def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
+    """The pieces of a JPEG; the caller joins them, best when the pixels are gone.
+
+    Args:
+      pixels: uint8 [H, W, 3], RGB.
+      quality: 1 to 100.
+      chroma: "444" or "420", see `decode.stored_jpeg`.
+
+    Raises:
+      BadPicture: too_large: the file would break the promise about memory.
+    """
+    height, width = pixels.shape[:2]
+    if height * width <= _LARGE:
+        return [_encode(pixels, quality=quality, chroma=chroma)]
+    block = 8 if chroma == "444" else 16
+    across = -(-width // block)
+    down = max(1, min(_MAX_INTERVAL // across, _STRIP // (width * block)))
+    pieces: list[bytes] = []
+    for i, top in enumerate(range(0, height, down * block)):
+        strip = _encode(pixels[top : top + down * block], quality=quality, chroma=chroma)
+        size, scan = _places(strip)
+        if i == 0:
+            interval = struct.pack(">HHH", 0xFFDD, 4, across * down)
+            pieces += [strip[:size], struct.pack(">H", height), strip[size + 2 : scan], interval]
+        else:
+            scan += 2 + int.from_bytes(strip[scan + 2 : scan + 4], "big")
+            pieces.append(bytes((0xFF, _RST0 + (i - 1) % 8)))
+        pieces.append(strip[scan:-2])
+        if sum(map(len, pieces)) > _MAX_BYTES:
+            raise BadPicture(
+                "too_large",
+                f"{width} x {height} pixels, as a JPEG of quality {quality} over "
+                f"{_MAX_BYTES / 1e6:,.0f} MB: shrink it",
+            )
+    return [*pieces, b"\xff\xd9"]
+
+
+def _encode(pixels: np.ndarray, *, quality: int, chroma: str) -> bytes:
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality=quality, colorspace="RGB", colorsubsampling=chroma
+    )
+    return encoded
+
+
+def _places(jpeg: bytes) -> tuple[int, int]:
+    """Where a JPEG of this encoder has its height, and where its scan begins."""
+    at, height = 2, 0
+    while jpeg[at + 1] != _SOS:
+        if jpeg[at + 1] == _SOF0:
+            height = at + 5
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return height, at
