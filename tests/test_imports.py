@@ -48,16 +48,18 @@ ALLOWED = {
     "data.budget": {"data.image_types"},
     "data.png_chunks": {"data.image_types"},
     "data.pillow_pixels": {"data.image_types"},
+    "data.bmp_pixels": {"data.image_types", "data.pillow_pixels"},
+    "data.jpeg_encoder": {"data.budget", "data.image_types"},
     "data.orientation": {"data", "data.image_types", "data.jpeg_markers", "data.png_chunks"},
     "data.jpeg": {
         "data", "data.image_types", "data.jpeg_markers", "data.orientation", "data.pillow_pixels",
     },
     "data.other_formats": {
-        "data", "data.budget", "data.image_types", "data.other_headers", "data.pillow_pixels",
+        "data", "data.bmp_pixels", "data.budget", "data.image_types", "data.other_headers", "data.pillow_pixels",
         "data.picture_header", "data.png_chunks", "data.tiff_header",
     },
     "data.decode": {
-        "data", "data.budget", "data.image_types", "data.jpeg", "data.orientation",
+        "data", "data.budget", "data.image_types", "data.jpeg", "data.jpeg_encoder", "data.orientation",
         "data.picture_header", "data.shrinking", "data.transforms", "data.whole_images",
     },
     "data.whole_images": {
