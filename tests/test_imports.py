@@ -55,12 +55,13 @@ ALLOWED = {
         "data", "data.image_types", "data.jpeg_markers", "data.orientation", "data.pillow_pixels",
     },
     "data.other_formats": {
-        "data", "data.bmp_pixels", "data.budget", "data.image_types", "data.other_headers", "data.pillow_pixels",
-        "data.picture_header", "data.png_chunks", "data.tiff_header",
+        "data", "data.bmp_pixels", "data.budget", "data.image_types", "data.other_headers",
+        "data.picture_header", "data.pillow_pixels", "data.png_chunks", "data.tiff_header",
     },
     "data.decode": {
-        "data", "data.budget", "data.image_types", "data.jpeg", "data.jpeg_encoder", "data.orientation",
-        "data.picture_header", "data.shrinking", "data.transforms", "data.whole_images",
+        "data", "data.budget", "data.image_types", "data.jpeg", "data.jpeg_encoder",
+        "data.orientation", "data.picture_header", "data.shrinking", "data.transforms",
+        "data.whole_images",
     },
     "data.whole_images": {
         "data", "data.budget", "data.image_types", "data.jpeg", "data.orientation",
