@@ -31,7 +31,7 @@ import numpy as np
 from peers.job import Job
 
 from mlimages_jax import checkpoints, goodput
-from mlimages_jax.remote_files import read_json_lines
+from mlimages_jax.files.remote import read_json_lines
 from tfds_builders import shapes
 
 STEPS, SAVED_EVERY, EVALUATED_EVERY = 120, 15, 40

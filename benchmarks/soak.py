@@ -18,7 +18,7 @@ from typing import NamedTuple
 from faults import LONGEST, command
 from peers.job import Job
 
-from mlimages_jax.remote_files import read_json_lines
+from mlimages_jax.files.remote import read_json_lines
 from tfds_builders import shapes
 
 SLACK, SLACK_MB = 8, 64  # what caches and the pools of libraries still gain

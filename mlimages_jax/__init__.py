@@ -7,7 +7,7 @@ first used. Training lives behind `python -m mlimages_jax.main`.
 
 from typing import TYPE_CHECKING, Any
 
-from mlimages_jax import escaping
+from mlimages_jax.files import escaping
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from absl import logging
 from etils import epath
 
 from mlimages_jax import distributed
-from mlimages_jax.remote_files import is_remote
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.saved_step import (
     VanishedCheckpointError,
     is_checkpoint,

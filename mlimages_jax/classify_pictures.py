@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 from mlimages_jax import (
     checkpoints,
     configure,
-    paths,
     predict_pictures,
     preemption,
     pretrained,
@@ -34,6 +33,7 @@ from mlimages_jax import (
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.files import paths
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.network_outputs import network_outputs

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tyro.extras import SubcommandApp
 
-from mlimages_jax import paths
-from mlimages_jax.escaping import several_lines
+from mlimages_jax.files import paths
+from mlimages_jax.files.escaping import several_lines
 
 
 def group(commands: Mapping[str, Callable[..., None]], words: Sequence[str]) -> SubcommandApp:

@@ -20,7 +20,6 @@ from mlimages_jax import (
     checkpoints,
     configure,
     evaluation_report,
-    paths,
     preemption,
     published,
     saved_model,
@@ -33,11 +32,12 @@ from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.data.views import EvaluationView, Protocol
 from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics, why_no_map
+from mlimages_jax.files import paths
+from mlimages_jax.files.remote import append_line, read_json_lines, write_text
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
-from mlimages_jax.remote_files import append_line, read_json_lines, write_text
 from mlimages_jax.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.settings import checked
 from mlimages_jax.weights_digest import weights_digest

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from mlimages_jax import (
     checkpoints,
     configure,
-    paths,
     predict_pictures,
     preemption,
     saved_model,
@@ -31,6 +30,7 @@ from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.feature_formats import Layout, Part
+from mlimages_jax.files import paths
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths

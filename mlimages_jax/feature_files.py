@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import json_line, tsv_row
 from mlimages_jax.feature_formats import (
     Layout,
     NumpyArrays,
@@ -35,6 +33,8 @@ from mlimages_jax.feature_formats import (
     RecordParts,
     Storage,
 )
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import json_line, tsv_row
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 

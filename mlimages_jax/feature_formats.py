@@ -21,7 +21,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from numpy.lib import format as npy_format
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.complete_file import complete_file
+from mlimages_jax.files.atomic import complete_file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from mlimages_jax import paths, process_identity
-from mlimages_jax.remote_files import append_line, read_json_lines
+from mlimages_jax import process_identity
+from mlimages_jax.files import paths
+from mlimages_jax.files.remote import append_line, read_json_lines
 
 # Of a run's own clock, in this order; what is neither named nor inside another is `startup`.
 CATEGORIES = ("startup", "restore", "compile", "input", "step", "evaluation", "save")

@@ -13,8 +13,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from mlimages_jax import exit_codes, paths, preemption, settings
-from mlimages_jax.escaping import several_lines
+from mlimages_jax import exit_codes, preemption, settings
+from mlimages_jax.files import paths
+from mlimages_jax.files.escaping import several_lines
 from mlimages_jax.settings import config_file
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from mlimages_jax.remote_files import append_line, is_remote
+from mlimages_jax.files.remote import append_line, is_remote
 
 EVENTS_SECONDS = 120  # between two copies of the events to object storage
 

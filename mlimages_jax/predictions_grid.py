@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 
 _SMALLEST_WIDTH = 180  # smaller pictures are enlarged, so that there is room for a tag below
 _GAP = 12

@@ -33,8 +33,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import csv_cell, json_line, one_line
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import csv_cell, json_line, one_line
 from mlimages_jax.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}

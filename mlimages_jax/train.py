@@ -19,17 +19,17 @@ from mlimages_jax import (
     distributed,
     open_network,
     out_of_memory,
-    paths,
     preemption,
     sharding,
     steps,
-    text_files,
     workdir_lock,
 )
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.files import paths, text_files
+from mlimages_jax.files.remote import write_text
 from mlimages_jax.goodput import Goodput
 from mlimages_jax.input_wait import InputWait
 from mlimages_jax.labels import word_list
@@ -39,7 +39,6 @@ from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
 from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
-from mlimages_jax.remote_files import write_text
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.settings import checked
 from mlimages_jax.state import TrainState, memory_line, with_weights

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mlimages_jax import array_digests
-from mlimages_jax.complete_file import complete_file
+from mlimages_jax.files.atomic import complete_file
 
 SUFFIX = ".safetensors"
 _CHECKSUMS = "crc32c"  # among the metadata

@@ -16,10 +16,11 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from mlimages_jax import distributed, paths
+from mlimages_jax import distributed
+from mlimages_jax.files import paths
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.object_lock import HeldElsewhereError, ObjectLock
 from mlimages_jax.process_identity import Owner
-from mlimages_jax.remote_files import is_remote
 
 NAME = "run.lock"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of file systems that have none

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from absl import logging
 
-from mlimages_jax.escaping import csv_cell, json_line, one_line, several_lines, tsv_row
+from mlimages_jax.files.escaping import (
+    csv_cell,
+    json_line,
+    one_line,
+    several_lines,
+    tsv_row,
+)
 
 PLAIN = [
     "", "great white shark, white shark", "Müller's \"dog\"", "日本語", "שלום",

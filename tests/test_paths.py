@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from mlimages_jax import paths
+from mlimages_jax.files import paths
 
 
 @pytest.fixture

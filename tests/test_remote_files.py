@@ -2,7 +2,12 @@
 import pytest
 from etils import epath
 
-from mlimages_jax.remote_files import append_line, is_remote, read_json_lines, write_text
+from mlimages_jax.files.remote import (
+    append_line,
+    is_remote,
+    read_json_lines,
+    write_text,
+)
 from tests import bucket
 
 

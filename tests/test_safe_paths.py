@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlimages_jax.safe_paths import UnsafeNameError, check_name, first_unsafe, inside
+from mlimages_jax.files.safe_paths import (
+    UnsafeNameError,
+    check_name,
+    first_unsafe,
+    inside,
+)
 
 SAFE = [
     "a.jpg", "n1/n1_2.JPEG", "a/...", "..a", "a..", ".hidden/b", "-r", "a b/c  d", "12:30:15",

@@ -3,7 +3,13 @@ import json
 
 import pytest
 
-from mlimages_jax.text_files import TextFileError, decode, open_lines, open_text, read_text
+from mlimages_jax.files.text_files import (
+    TextFileError,
+    decode,
+    open_lines,
+    open_text,
+    read_text,
+)
 
 TEXT = "erste Zeile: é, \N{GRINNING FACE}\nzweite\n"
 

@@ -21,11 +21,11 @@ from mlimages_jax import (
     progress,
     sharding,
     steps,
-    text_files,
     train,
     workdir_lock,
 )
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.files import text_files
 from mlimages_jax.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlimages_jax.complete_file import complete_file
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.sorted_table import (
     MAGIC,
@@ -30,6 +29,7 @@ from mlimages_jax.convert.sorted_table import (
     varint,
     write_table,
 )
+from mlimages_jax.files.atomic import complete_file
 
 # types.proto: DT_FLOAT, DT_DOUBLE, DT_INT32, DT_INT64
 _DTYPES: dict[int, np.dtype[Any]] = {

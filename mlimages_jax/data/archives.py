@@ -33,7 +33,7 @@ from mlimages_jax.data.tar_headers import (
     parse_header,
     safe_name,
 )
-from mlimages_jax.safe_paths import check_name
+from mlimages_jax.files.safe_paths import check_name
 
 MAX_MEMBER_BYTES = 2**28  # of a picture, which is read as a whole
 _TAR = ".tar"

@@ -12,7 +12,7 @@ from absl import logging
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.given_pictures import Picture, Pictures
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 
 OnError = Literal["raise", "row"]
 

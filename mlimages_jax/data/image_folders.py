@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlimages_jax.data.picture_header import begins_like_image
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames
 

@@ -34,9 +34,9 @@ from mlimages_jax.data.image_folders import (
 )
 from mlimages_jax.data.picture_header import BadPicture
 from mlimages_jax.data.sources import DamagedRecordError, DataSet, Record, record_at
+from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
-from mlimages_jax.text_files import TextFileError, unix_line_ends, without_mark
 
 _REMEMBERED = 65_536  # names of a built set, which lie inside its records
 _SHOWN = 5  # examples in a message

@@ -36,8 +36,8 @@ from mlimages_jax.data.sources import (
     record_at,
 )
 from mlimages_jax.data.views import EvaluationView, TrainingView
-from mlimages_jax.escaping import one_line
-from mlimages_jax.remote_files import append_line, is_remote
+from mlimages_jax.files.escaping import one_line
+from mlimages_jax.files.remote import append_line, is_remote
 
 NumpyBatch = dict[str, np.ndarray]
 

@@ -22,7 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.local_shards import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.streams import cut
-from mlimages_jax.text_files import read_text
+from mlimages_jax.files.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
 To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:

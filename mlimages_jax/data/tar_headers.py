@@ -5,7 +5,7 @@ import re
 import tarfile
 from collections.abc import Mapping
 
-from mlimages_jax.safe_paths import check_name
+from mlimages_jax.files.safe_paths import check_name
 
 BLOCK_BYTES = 512
 EXTENSIONS = {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}  # they say more about the next header

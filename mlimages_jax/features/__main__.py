@@ -13,7 +13,7 @@ from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.duplicates import duplicates
 from mlimages_jax.features.knn import knn
 from mlimages_jax.features.probe import probe
-from mlimages_jax.text_files import TextFileError
+from mlimages_jax.files.text_files import TextFileError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "knn": knn,

@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import Positional
 
-from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import tsv_row
 from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.duplicate_search import PAIRS_AT_ONCE, DuplicateSearch, Recall
 from mlimages_jax.features.exported import Exported, open_exported
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import tsv_row
 
 _COLUMNS = ("group", "name", "similarity", "size", "row")
 _SHOWN = (1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8)  # similarities that are counted

@@ -14,9 +14,9 @@ import scipy.sparse
 
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.exported import Exported
+from mlimages_jax.files.text_files import open_text
 from mlimages_jax.labels.list_rows import parse_label
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames, normal
-from mlimages_jax.text_files import open_text
 
 _MOST_CLASSES = 100_000  # a larger number is a mistake that would cost memory
 

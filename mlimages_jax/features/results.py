@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlimages_jax.complete_file import complete_file
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.exported import Exported
+from mlimages_jax.files.atomic import complete_file
 
 _OPTIONS = ("k", "C")
 _MEASURES = ("top1", "top5", "mAP", "mAP_error_bound", "precision@5", "recall@5", "f1@5")

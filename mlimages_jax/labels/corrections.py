@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax import text_files
+from mlimages_jax.files import text_files
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.label_keys import MAX_CLASSES, MAX_ROWS

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlimages_jax import text_files
+from mlimages_jax.files import text_files
 from mlimages_jax.labels import word_list
 from mlimages_jax.labels.same_names import SameNames
 

@@ -20,9 +20,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mlimages_jax.files.text_files import TextFileError, open_lines
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
-from mlimages_jax.text_files import TextFileError, open_lines
 
 ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
 _CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from mlimages_jax import paths
+from mlimages_jax.files import paths
 from mlimages_jax.settings import ConfigError, checked, config_file
 
 _CONFIG = flags.DEFINE_string(

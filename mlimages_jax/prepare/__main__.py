@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlimages_jax import command_line
+from mlimages_jax.files.text_files import TextFileError
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.labels.same_names import AmbiguousNameError
@@ -27,7 +28,6 @@ from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.manifest import ManifestError
 from mlimages_jax.prepare.stats.command import stats
-from mlimages_jax.text_files import TextFileError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "download": download,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlimages_jax.data.sources import DataSet, Shard
+from mlimages_jax.files.text_files import open_text, read_text
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.problems import Problem
-from mlimages_jax.text_files import open_text, read_text
 
 CHECKSUMS = "checksums.txt"
 SKIPPED = "skipped.tsv"

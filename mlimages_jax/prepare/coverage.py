@@ -11,8 +11,8 @@ from typing import TextIO
 import numpy as np
 from tyro.conf import Positional
 
-from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import one_line, tsv_row
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import one_line, tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names

@@ -4,7 +4,7 @@
 import traceback
 from pathlib import Path
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
 
 INTERNAL = "internal"  # the error of such a row

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from tyro.conf import Positional
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
+from mlimages_jax.files.safe_paths import UnsafeNameError, check_name
 from mlimages_jax.labels.class_map import map_classes, replace_classes
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.corrections import (
@@ -31,7 +32,6 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
-from mlimages_jax.safe_paths import UnsafeNameError, check_name
 
 _SHOWN_CLASSES = 20
 _CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive

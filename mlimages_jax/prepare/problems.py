@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from mlimages_jax.escaping import one_line, tsv_row
+from mlimages_jax.files.escaping import one_line, tsv_row
 from mlimages_jax.prepare import PrepareError
 
 _SHOWN = 20

@@ -16,11 +16,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
+from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.prepare import locked_file
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
 from mlimages_jax.prepare.storing import StorageError, writing
-from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _TEXTS = ("source", "error", "message", "license", "author")  # for people; others are keys
 _LONGEST_TEXT = 2000  # characters

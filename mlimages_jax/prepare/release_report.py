@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels import release
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.release import PublishedList

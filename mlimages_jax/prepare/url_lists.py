@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from mlimages_jax.files.text_files import open_lines
 from mlimages_jax.labels.list_rows import SPACED_NAME, WORD
-from mlimages_jax.text_files import open_lines
 
 _LONGEST_LINE = 1 << 16
 

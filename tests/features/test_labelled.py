@@ -5,7 +5,7 @@ from feature_sets import in_memory
 
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.labelled import read_label_file, read_labels, with_labels
-from mlimages_jax.text_files import TextFileError
+from mlimages_jax.files.text_files import TextFileError
 
 
 def labelled(*labels, names=None):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mlimages_jax.files.text_files import unix_line_ends, without_mark
 from mlimages_jax.labels import lists
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from mlimages_jax.labels.list_rows import parse_row
@@ -18,7 +19,6 @@ from mlimages_jax.labels.lists import (
     read_label_list,
     write_label_list,
 )
-from mlimages_jax.text_files import unix_line_ends, without_mark
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlimages_jax.files.text_files import TextFileError
 from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import url_lists
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
-from mlimages_jax.text_files import TextFileError
 
 
 def read(folder, data):

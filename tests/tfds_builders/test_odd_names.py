@@ -7,7 +7,7 @@ import picture_files
 import pytest
 from built_set import records, write_manual_dir
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from mlimages_jax.prepare.check.command import check

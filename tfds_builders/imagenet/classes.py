@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import scipy.io
 
-from mlimages_jax import text_files
+from mlimages_jax.files import text_files
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 from . import manual_files

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.text_files import read_text
+from mlimages_jax.files.text_files import read_text
 
 DICTIONARIES = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
 LIST_SUFFIX = "_image_list.txt"

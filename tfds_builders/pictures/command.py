@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import logging
 
-from mlimages_jax import paths
-from mlimages_jax.escaping import several_lines
+from mlimages_jax.files import paths
+from mlimages_jax.files.escaping import several_lines
 
 from . import skipped
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.escaping import tsv_row
+from mlimages_jax.files.escaping import tsv_row
 
 SHARE = 0.01  # of a split's pictures that may be unusable, unless another is given
 A_FEW = 5  # with this share, that many may be in a split however small

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from mlimages_jax import paths
+from mlimages_jax.files import paths
 from tfds_builders.shapes import files
 from tfds_builders.shapes.shapes_dataset_builder import build
 

@@ -3,7 +3,7 @@
 
 import collections
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.prepare.check.record import CheckedRecord

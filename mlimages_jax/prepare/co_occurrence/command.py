@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from tyro.conf import Positional
 
-from mlimages_jax.complete_file import complete_file
-from mlimages_jax.escaping import tsv_row
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter

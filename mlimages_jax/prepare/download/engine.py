@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
@@ -34,7 +35,6 @@ from mlimages_jax.prepare.storing import (
     store,
     unless_of_one_name,
 )
-from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _FLUSH_EVERY = 0.5  # seconds: what a killed download fetches again
 _ROWS_PER_SLOT = 20  # read ahead, so that there is work for others while a host is slow

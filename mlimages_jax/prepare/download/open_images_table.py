@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.csv
 
-from mlimages_jax.complete_file import complete_file
+from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.progress import progress
 

@@ -19,6 +19,7 @@ from mlimages_jax.data.archives import (
     folder_of,
     is_tar,
 )
+from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
@@ -37,7 +38,6 @@ from mlimages_jax.prepare.storing import (
     writing,
 )
 from mlimages_jax.prepare.threads import in_threads
-from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 _ROWS = 1000  # written together, at the latest
 _UNREADABLE = "unreadable"

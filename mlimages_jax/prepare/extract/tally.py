@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mlimages_jax.data.archives import ArchiveError, DamagedArchiveError
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 
 _SHOWN_PROBLEMS = 10  # of an archive
 

@@ -16,13 +16,13 @@ from typing import Protocol
 
 import numpy as np
 
+from mlimages_jax.files.safe_paths import UnsafeNameError, first_unsafe, inside
+from mlimages_jax.files.text_files import open_lines
 from mlimages_jax.labels.lists import ANY_CLASS, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
 from mlimages_jax.prepare.storing import writing
-from mlimages_jax.safe_paths import UnsafeNameError, first_unsafe, inside
-from mlimages_jax.text_files import open_lines
 
 MISSING = "missing"  # the error of a picture that no archive held
 _OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.find_coco import find_coco
 from mlimages_jax.prepare.imports.find_folders import find_class_folders, find_imagenet

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError

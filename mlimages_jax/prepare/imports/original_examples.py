@@ -8,8 +8,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mlimages_jax.files.safe_paths import check_name
 from mlimages_jax.labels.list_rows import LabelRow, check_row
-from mlimages_jax.safe_paths import check_name
 
 OTHER_CLASSES = "other_classes"  # a dense label of another length than the hierarchy
 _LONGEST_PART = 200  # bytes of a name between slashes; systems allow 255, and more is appended

@@ -8,7 +8,7 @@ pass as a small one: so a few rows may be set aside, and no more.
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.escaping import one_line
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
 
 FILE = "set_aside.tsv"

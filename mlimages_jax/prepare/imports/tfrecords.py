@@ -11,8 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from mlimages_jax.complete_file import complete_file
 from mlimages_jax.data.decode import BadPicture, verify
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
@@ -31,7 +32,6 @@ from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.threads import in_threads
-from mlimages_jax.safe_paths import UnsafeNameError, inside
 
 IMAGES = "images"
 RENAMED = "renamed"  # the only problem whose record is imported all the same

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from tyro.conf import Positional
 
-from mlimages_jax.complete_file import complete_file
 from mlimages_jax.data.sources import Records, Shard, parse_record
-from mlimages_jax.escaping import tsv_row
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, iter_label_list

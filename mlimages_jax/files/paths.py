@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mlimages_jax.remote_files import is_remote
+from mlimages_jax.files.remote import is_remote
 
 
 class PathError(ValueError):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import fsspec
 from etils import epath
 
-from mlimages_jax.complete_file import complete_file
+from mlimages_jax.files.atomic import complete_file
 
 _BLOCK = 4_096  # bytes that are looked at from the end of a file, again and again
 
