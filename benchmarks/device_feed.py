@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from peers.setting import where_and_when
 
-from mlimages_jax import sharding
 from mlimages_jax.data.pipeline import DeviceBatches
+from mlimages_jax.distributed import sharding
 from mlimages_jax.input_wait import InputWait
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.progress import Progress

@@ -30,8 +30,9 @@ import numpy as np
 from input_pipeline import PHOTOGRAPHS, cut_pictures
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, export_features, sharding
+from mlimages_jax import checkpoints, export_features
 from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
 from mlimages_jax.network_outputs import network_outputs
 from mlimages_jax.predict_pictures import fitting_batch

@@ -7,7 +7,7 @@ import itertools
 from absl import logging
 from etils import epath
 
-from mlimages_jax import distributed
+from mlimages_jax.distributed import processes
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.saved_step import (
     VanishedCheckpointError,
@@ -68,7 +68,7 @@ def classes_of(path: epath.PathLike) -> epath.Path | None:
 def set_aside_broken(folder: epath.Path) -> None:
     """Sets aside what no save has left like this, and must not count among the steps to keep."""
     found: dict[int, str] = {}
-    if distributed.process_number() == 0:
+    if processes.process_number() == 0:
         for step in steps_in(folder):
             if problem := structural_problem(folder / str(step)):
                 found[step] = f"step {step} of {folder} is damaged: {problem}"
@@ -82,13 +82,13 @@ def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
         folder: of the steps.
         damaged: why, by step.
     """
-    if distributed.process_number() == 0:
+    if processes.process_number() == 0:
         others = set(steps_in(folder)) - damaged.keys()
         for step, why in damaged.items():
             target = _free_name(folder / f"{step}{_ASIDE}")
             (folder / str(step)).rename(target)
             logging.error("%s. Moved to %s: %s", why, target.name, _what_is_lost(step, others))
-    distributed.exchanged("")
+    processes.exchanged("")
 
 
 def _what_is_lost(step: int, others: set[int]) -> str:

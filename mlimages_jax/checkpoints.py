@@ -20,13 +20,14 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax import array_digests, distributed
+from mlimages_jax import array_digests
 from mlimages_jax.checkpoint_fit import check_fit
 from mlimages_jax.checkpoint_folder import absolute, names_aside, set_aside, set_aside_broken
 from mlimages_jax.checkpoint_folder import classes_of as classes_of
 from mlimages_jax.checkpoint_folder import find as find
 from mlimages_jax.checkpoint_folder import latest_step as latest_step
 from mlimages_jax.checkpoint_folder import resolve as resolve
+from mlimages_jax.distributed import processes
 from mlimages_jax.saved_step import (
     STATE,
     DamagedCheckpointError,
@@ -213,7 +214,7 @@ class Checkpoints:
 
     def newest(self) -> int | None:
         """The last of `steps`, as process 0 sees it: a shared disk may be slow to show it all."""
-        seen = distributed.exchanged(json.dumps(self.steps[-1:]))[0]
+        seen = processes.exchanged(json.dumps(self.steps[-1:]))[0]
         return next(iter(json.loads(seen)), None)
 
     def set_aside(self, step: int, why: Exception) -> None:

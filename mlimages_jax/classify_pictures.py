@@ -23,16 +23,14 @@ from mlimages_jax import (
     checkpoints,
     configure,
     predict_pictures,
-    preemption,
     pretrained,
     saved_model,
-    sharding,
     tag_files,
-    workdir_lock,
 )
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError

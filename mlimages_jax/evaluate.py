@@ -14,9 +14,10 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mlimages_jax import preemption, sharding, steps
+from mlimages_jax import steps
 from mlimages_jax.data import pipeline, views
 from mlimages_jax.data.sources import RandomAccess, Record
+from mlimages_jax.distributed import preemption, sharding
 from mlimages_jax.losses import Loss
 from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.single_label import SingleLabelMetrics

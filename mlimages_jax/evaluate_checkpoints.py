@@ -16,21 +16,23 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mlimages_jax import (
-    agreement,
     checkpoints,
     configure,
     evaluation_report,
-    preemption,
     published,
     saved_model,
     saved_step,
-    sharding,
-    workdir_lock,
 )
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.reassessed import ReassessedLabels
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.data.views import EvaluationView, Protocol
+from mlimages_jax.distributed import (
+    agreement,
+    preemption,
+    sharding,
+    workdir_lock,
+)
 from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics, why_no_map
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines, write_text

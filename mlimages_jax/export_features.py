@@ -20,13 +20,11 @@ from mlimages_jax import (
     checkpoints,
     configure,
     predict_pictures,
-    preemption,
     saved_model,
-    sharding,
-    workdir_lock,
 )
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.feature_formats import Layout, Part

@@ -11,7 +11,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from mlimages_jax import process_identity
+from mlimages_jax.distributed import process_identity
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines
 

@@ -13,7 +13,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from mlimages_jax import exit_codes, preemption, settings
+from mlimages_jax import settings
+from mlimages_jax.distributed import exit_codes, preemption
 from mlimages_jax.files import paths
 from mlimages_jax.files.escaping import several_lines
 from mlimages_jax.settings import config_file
@@ -55,14 +56,14 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     except (settings.ConfigError, paths.PathError) as error:
         sys.exit(several_lines(f"error: {error}"))
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
-    from mlimages_jax import distributed
+    from mlimages_jax.distributed import processes
 
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_is_for_people)
     try:
         tasks = _tasks(started)
         _keep_compiled_programs(workdir)
-        others = distributed.together(
+        others = processes.together(
             _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, timeout=_PEER_TIMEOUT.value
         )
         with others:
@@ -98,7 +99,8 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
 
 def _run(task: Callable[..., Any], config: ConfigDict, workdir: str) -> None:
     """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
-    from mlimages_jax import agreement, devices, out_of_memory
+    from mlimages_jax import out_of_memory
+    from mlimages_jax.distributed import agreement, devices
 
     try:
         agreement.check_processes(config, workdir=workdir)

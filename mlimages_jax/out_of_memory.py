@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax import exit_codes
 from mlimages_jax.configure import ConfigError
+from mlimages_jax.distributed import exit_codes
 from mlimages_jax.plan import PlanError, chips, estimate
 
 _REMEDIES: tuple[dict[str, object], ...] = (

@@ -21,10 +21,10 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
-from mlimages_jax import sharding
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSource
 from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
+from mlimages_jax.distributed import sharding
 from mlimages_jax.evaluate import local_rows, one_behind
 from mlimages_jax.files.escaping import one_line
 

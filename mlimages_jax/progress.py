@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
-from mlimages_jax.distributed import STEPS_AHEAD
+from mlimages_jax.distributed.processes import STEPS_AHEAD
 from mlimages_jax.metrics_writer import MetricsWriter
 
 

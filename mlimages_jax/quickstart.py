@@ -7,7 +7,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import workdir_lock
+from mlimages_jax.distributed import workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.train import train
 from tfds_builders import shapes

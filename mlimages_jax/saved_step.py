@@ -20,8 +20,9 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax import array_digests, distributed
+from mlimages_jax import array_digests
 from mlimages_jax.checkpoint_fit import CheckpointMismatchError, by_name, is_array
+from mlimages_jax.distributed import processes
 
 T = TypeVar("T")
 STATE = "state"  # the part of a step that Orbax keeps the arrays in
@@ -149,7 +150,7 @@ def agreed(read: Callable[[], T]) -> T:
     except (DamagedCheckpointError, VanishedCheckpointError) as error:
         own = error
     kinds = {kind.__name__: kind for kind in (DamagedCheckpointError, VanishedCheckpointError)}
-    said = distributed.exchanged(f"{type(own).__name__} {own}" if own else "")
+    said = processes.exchanged(f"{type(own).__name__} {own}" if own else "")
     if own:
         raise own
     for text in filter(None, said):
@@ -212,7 +213,7 @@ def _described(folder: epath.Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Loading as if this process were the only one, and parts of what is there."""
-    number = distributed.process_number()
+    number = processes.process_number()
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     context.multiprocessing.primary_host = number

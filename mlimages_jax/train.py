@@ -14,20 +14,23 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mlimages_jax import (
-    agreement,
     configure,
-    distributed,
     open_network,
     out_of_memory,
-    preemption,
-    sharding,
     steps,
-    workdir_lock,
 )
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.distributed import (
+    agreement,
+    preemption,
+    processes,
+    sharding,
+    workdir_lock,
+)
+from mlimages_jax.distributed.preemption import Preempted
 from mlimages_jax.files import paths, text_files
 from mlimages_jax.files.remote import write_text
 from mlimages_jax.goodput import Goodput
@@ -37,7 +40,6 @@ from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.phases import Phase
-from mlimages_jax.preemption import Preempted
 from mlimages_jax.progress import NonFiniteError, Progress
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.settings import checked
@@ -141,11 +143,11 @@ def _train(
         with goodput.phase("compile"):
             compiled = {phase: compile_step(training, phase, data.max_labels) for phase in left}
         preemption.check()
-        distributed.meet(f"mlimages_jax/compiled at step {start}")
+        processes.meet(f"mlimages_jax/compiled at step {start}")
 
         # ---------- loop
         keep_in_workdir(workdir, settings, data)
-        stop = distributed.StopRequest(mesh)
+        stop = processes.StopRequest(mesh)
         writer = MetricsWriter(workdir, start_step=start)
         progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
         inputs = training_inputs(config, data, mesh, workdir)
@@ -439,7 +441,7 @@ def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) ->
         data.folder, pictures, data.num_classes, data.max_labels,
         "unknown" if data.unlisted < 0 else "absent",
     )  # fmt: skip
-    distributed.log_layout(
+    processes.log_layout(
         mesh,
         batch_size=config.batch_size,
         groups=config.batch_size // (config.group_size or config.batch_size),

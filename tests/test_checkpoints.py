@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoint_fit, checkpoints, losses, sharding
+from mlimages_jax import checkpoint_fit, checkpoints, losses
+from mlimages_jax.distributed import sharding
 from mlimages_jax.state import TrainState
 from tests import bucket
 

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, losses, saved_step, sharding, train
+from mlimages_jax import (
+    checkpoints,
+    losses,
+    saved_step,
+    train,
+)
+from mlimages_jax.distributed import sharding
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState
 from tests import damage, two_processes

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, distributed, preemption, sharding
+from mlimages_jax import checkpoints
+from mlimages_jax.distributed import preemption, processes, sharding
 from tests.many_processes import Job, training
 from tests.small_run import ROOT
 from tfds_builders import shapes
@@ -37,7 +38,7 @@ def drawn(tmp_path_factory):
     ],
 )
 def test_arguments_that_cannot_be_are_explained(arguments, message):
-    with pytest.raises(distributed.PeerError, match=message), distributed.together(*arguments):
+    with pytest.raises(processes.PeerError, match=message), processes.together(*arguments):
         pytest.fail("began")
 
 
@@ -55,7 +56,7 @@ def test_one_process_alone_joins_nobody(tasks):
 
 
 def test_one_process_stops_at_the_next_check(monkeypatch):
-    stop = distributed.StopRequest(sharding.make_mesh())
+    stop = processes.StopRequest(sharding.make_mesh())
     stop.check()
     monkeypatch.setattr(preemption, "_received", [signal.SIGTERM])
     with pytest.raises(preemption.Preempted) as stopped:
@@ -74,7 +75,7 @@ def test_one_process_stops_at_the_next_check(monkeypatch):
 def test_a_process_that_never_comes_is_named(drawn, tmp_path, present, message):
     arguments = [*training(tmp_path / "w", drawn), "--peer_timeout=4"]
     with Job(tmp_path / "logs", arguments, count=2, absent=(1 - present,)) as job:
-        assert job.wait(seconds=40) == [distributed.LOST_EXIT_CODE]
+        assert job.wait(seconds=40) == [processes.LOST_EXIT_CODE]
         assert message in job.output(present)
         assert "firewall" in job.output(present)
 
@@ -90,7 +91,7 @@ def test_the_others_end_when_a_process_is_killed(drawn, tmp_path, victim):
         assert codes[victim] == -signal.SIGKILL
         assert codes[1 - victim] not in (0, 1, preemption.EXIT_CODE)
         print(f"ended {time.monotonic() - begin:.1f} s later with {codes[1 - victim]}")
-        assert distributed.AGAIN in job.output(1 - victim)
+        assert processes.AGAIN in job.output(1 - victim)
         if victim == 1:  # process 0 is missed at once, and jax may be faster than any word of ours
             assert "process 1 has been silent for 15 s" in job.output(0)
 
@@ -173,8 +174,8 @@ progress.Progress.add = add
     arguments = training(tmp_path / "w", drawn, **{**LONG, "checkpoint.every": 5})
     with Job(tmp_path / "logs", arguments, count=2, prefix=breaks) as job:
         codes = job.wait(seconds=AT_ONCE + 60)
-        assert codes[victim] == distributed.CRASH_EXIT_CODE
-        assert codes[1 - victim] == distributed.LOST_EXIT_CODE
+        assert codes[victim] == processes.CRASH_EXIT_CODE
+        assert codes[1 - victim] == processes.LOST_EXIT_CODE
         assert "RuntimeError: the disk has gone" in job.output(victim)
         told = f"process {victim} ended with RuntimeError: the disk has gone"
         assert told in job.output(1 - victim)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax import evaluate, losses, sharding
+from mlimages_jax import evaluate, losses
 from mlimages_jax.data import views
 from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics import MultiLabelMetrics
 from mlimages_jax.models.resnet import ResNet

@@ -13,7 +13,7 @@ import jax
 import pytest
 
 import mlimages_jax
-from mlimages_jax import distributed, exit_codes, preemption
+from mlimages_jax.distributed import exit_codes, preemption, processes
 from tests.small_run import ROOT, flags
 from tfds_builders import shapes
 
@@ -87,7 +87,7 @@ def test_every_error_of_ours_is_for_a_person():
 
 
 def test_the_documented_codes():
-    codes = (exit_codes.PERSON, preemption.EXIT_CODE, exit_codes.CRASH, distributed.LOST_EXIT_CODE)
+    codes = (exit_codes.PERSON, preemption.EXIT_CODE, exit_codes.CRASH, processes.LOST_EXIT_CODE)
     assert codes == (1, 75, 70, 76)
     table = (ROOT / "docs" / "launch.md").read_text()
     assert all(f"| {code} |" in table for code in codes)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, preemption
+from mlimages_jax import checkpoints
+from mlimages_jax.distributed import preemption
 from tests.many_processes import Job, training
 from tests.small_run import ROOT
 from tfds_builders import shapes

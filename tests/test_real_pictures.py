@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import configure, sharding, train
+from mlimages_jax import configure, train
 from mlimages_jax.data import augment, pipeline
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.distributed import sharding
 from tests.small_run import load_config
 from tfds_builders import ml_images
 

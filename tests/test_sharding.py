@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from mlimages_jax import sharding
+from mlimages_jax.distributed import sharding
 
 
 def test_large_leaves_are_cut_along_their_longest_axis_that_divides():

@@ -19,12 +19,11 @@ from mlimages_jax import (
     configure,
     out_of_memory,
     progress,
-    sharding,
     steps,
     train,
-    workdir_lock,
 )
 from mlimages_jax.data.sources import DataSet
+from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
 from mlimages_jax.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config

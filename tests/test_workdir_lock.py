@@ -14,9 +14,9 @@ import time
 import object_storage
 import pytest
 
-from mlimages_jax import object_lock, workdir_lock
-from mlimages_jax.process_identity import Owner
-from mlimages_jax.workdir_lock import WorkdirInUseError, held
+from mlimages_jax.distributed import object_lock, workdir_lock
+from mlimages_jax.distributed.process_identity import Owner
+from mlimages_jax.distributed.workdir_lock import WorkdirInUseError, held
 from tests.small_run import ROOT
 
 HOLD = """

@@ -12,9 +12,10 @@ import numpy as np
 import psutil
 import simplejpeg
 
-from mlimages_jax import configure, sharding
+from mlimages_jax import configure
 from mlimages_jax.data import pipeline, views
 from mlimages_jax.data.decode import StoredPicture
+from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.metrics import MultiLabelMetrics

@@ -19,7 +19,8 @@ def main() -> None:
     """Runs one step."""
     import jax
 
-    from mlimages_jax import configure, sharding
+    from mlimages_jax import configure
+    from mlimages_jax.distributed import sharding
     from mlimages_jax.training_step import make_training_step
     from peers.ours_step import random_batch
     from peers.setting import load_config

@@ -24,7 +24,6 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL, jpeg
 from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.order import Rows, seed_of
@@ -36,6 +35,7 @@ from mlimages_jax.data.sources import (
     record_at,
 )
 from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.distributed import sharding
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.remote import append_line, is_remote
 

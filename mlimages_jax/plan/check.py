@@ -6,7 +6,7 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax import sharding
+from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import PlanError, compiled
 from mlimages_jax.plan.estimate import Plan
 from mlimages_jax.training_step import make_training_step

@@ -12,7 +12,8 @@ import math
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, sharding, state
+from mlimages_jax import configure, state
+from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.phases import Phase
 from mlimages_jax.plan import PlanError, chips, layers

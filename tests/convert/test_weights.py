@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, losses, sharding
+from mlimages_jax import checkpoints, losses
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.weights import (
     complete_folder,
@@ -13,6 +13,7 @@ from mlimages_jax.convert.weights import (
     read_weights,
     write_workdir,
 )
+from mlimages_jax.distributed import sharding
 from mlimages_jax.state import TrainState
 
 

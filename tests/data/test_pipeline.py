@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from record_files import picture, record
 
-from mlimages_jax import sharding
 from mlimages_jax.data import NO_LABEL, pipeline, views
 from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.distributed import sharding
 from tests import bucket
 
 SIZE, MAX_LABELS = 16, 3

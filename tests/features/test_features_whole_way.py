@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from mlimages_jax import sharding
+from mlimages_jax.distributed import sharding
 from mlimages_jax.export_features import export
 from mlimages_jax.features.__main__ import main
 from tests import small_model

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from stand_ins import LAUNCH, ROOT, StandIns
 
-from mlimages_jax import preemption
+from mlimages_jax.distributed import preemption
 
 GKE = LAUNCH / "gke"
 MANIFESTS = ["tpu_jobset.yaml", "gpu_jobset.yaml"]

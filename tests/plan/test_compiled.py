@@ -4,7 +4,8 @@
 import jax
 import pytest
 
-from mlimages_jax import configure, sharding
+from mlimages_jax import configure
+from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import chips, compiled, estimate
 from mlimages_jax.training_step import make_training_step
 from tests.small_run import load_config

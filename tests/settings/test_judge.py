@@ -4,8 +4,14 @@ import typing
 
 import pytest
 
-from mlimages_jax import configure, feature_files, settings, sharding, tag_files
+from mlimages_jax import (
+    configure,
+    feature_files,
+    settings,
+    tag_files,
+)
 from mlimages_jax.data import transforms, views
+from mlimages_jax.distributed import sharding
 from mlimages_jax.settings import tables
 from mlimages_jax.settings.flat import flatten, nest
 from tests.small_run import load_config

@@ -25,8 +25,8 @@ from absl import logging
 from jax._src import distributed as jax_distributed  # the client is not public; Orbax does the same
 from jax.sharding import Mesh
 
-from mlimages_jax import exit_codes, preemption, sharding
-from mlimages_jax.preemption import Preempted
+from mlimages_jax.distributed import exit_codes, preemption, sharding
+from mlimages_jax.distributed.preemption import Preempted
 
 CRASH_EXIT_CODE = exit_codes.CRASH
 LOST_EXIT_CODE = 76  # another process was lost, never came, or failed

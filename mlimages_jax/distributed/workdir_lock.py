@@ -16,11 +16,11 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from mlimages_jax import distributed
+from mlimages_jax.distributed import processes
+from mlimages_jax.distributed.object_lock import HeldElsewhereError, ObjectLock
+from mlimages_jax.distributed.process_identity import Owner
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.object_lock import HeldElsewhereError, ObjectLock
-from mlimages_jax.process_identity import Owner
 
 NAME = "run.lock"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of file systems that have none
@@ -52,7 +52,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
         yield
         return
     lock, refusal = None, ""
-    if distributed.process_number() == 0:
+    if processes.process_number() == 0:
         try:
             lock = _take(file, Owner.this(task))
         except HeldElsewhereError as error:
@@ -61,7 +61,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
                 "stop it, or give another --workdir"
             )
     try:
-        if refusal := distributed.exchanged(refusal)[0]:
+        if refusal := processes.exchanged(refusal)[0]:
             raise WorkdirInUseError(refusal)
         _held[file] = threading.get_ident()
         yield

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import fsspec
 from absl import logging
 
-from mlimages_jax import preemption
-from mlimages_jax.process_identity import Owner
+from mlimages_jax.distributed import preemption
+from mlimages_jax.distributed.process_identity import Owner
 
 BEAT_SECONDS = 10
 TAKEOVER_SECONDS = 60

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mlimages_jax import distributed
+from mlimages_jax.distributed import processes
 
 # What may differ from host to host: where it reads, with how many threads.
 OF_A_HOST = (
@@ -35,7 +35,7 @@ def check_processes(config: ConfigDict, *, workdir: str) -> None:
     Raises:
         DifferentProcessesError: on all of them; names the values and whose they are.
     """
-    if not distributed.is_one_of_many():
+    if not processes.is_one_of_many():
         return
     values = json.loads(config.to_json())
     mine = {f"--config.{name}": value for name, value in _flat(values).items()}
@@ -54,13 +54,13 @@ def check_same(mine: Mapping[str, Any]) -> None:
         DifferentProcessesError: on all of them; names the values and whose they are.
     """
     text = json.dumps(mine, sort_keys=True)
-    digests = distributed.exchanged(hashlib.sha256(text.encode()).hexdigest())
+    digests = processes.exchanged(hashlib.sha256(text.encode()).hexdigest())
     if len(set(digests)) == 1:
         return
     first = {digest: number for number, digest in reversed(list(enumerate(digests)))}
     # One process of each kind tells its values, not a thousand of them.
-    number = distributed.process_number()
-    texts = distributed.exchanged(text if first[digests[number]] == number else "")
+    number = processes.process_number()
+    texts = processes.exchanged(text if first[digests[number]] == number else "")
     said = [json.loads(texts[first[digest]]) for digest in digests]
     raise DifferentProcessesError(
         "the processes were started differently; start all of them with the same values, code and "
