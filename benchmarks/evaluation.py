@@ -36,8 +36,8 @@ import simplejpeg
 from peers.setting import load_config, where_and_when
 
 from mlimages_jax import checkpoints, evaluate_checkpoints, train
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models import architecture
-from mlimages_jax.single_label import SingleLabelMetrics
 from tfds_builders import imagenet
 
 CLASSES, SIDE, NOISE = 1_000, 32, 30  # NOISE: deviation of a value of a pixel

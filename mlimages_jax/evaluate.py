@@ -19,8 +19,8 @@ from mlimages_jax.data import pipeline, views
 from mlimages_jax.data.sources import RandomAccess, Record
 from mlimages_jax.distributed import preemption, sharding
 from mlimages_jax.losses import Loss
-from mlimages_jax.metrics import MultiLabelMetrics
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 EXACT_METRICS_BYTES = 4_000_000_000  # of scores and states, from which on the mAP is binned
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from mlimages_jax.calibration import Calibration
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics import MultiLabelMetrics
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics.calibration import Calibration
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

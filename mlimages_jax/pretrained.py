@@ -22,13 +22,13 @@ from etils import epath
 from jax import Array
 
 from mlimages_jax import configure, saved_model, tagging
-from mlimages_jax.calibration import calibrated_probability
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
 from mlimages_jax.data.given_pictures import Picture, Pictures
 from mlimages_jax.data.views import PROTOCOLS, EvaluationView, Protocol
 from mlimages_jax.image_rows import OutputRows, Tags
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlimages_jax.average_precision import IGNORED, NEGATIVE
 from mlimages_jax.files.text_files import TextFileError, read_text
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.top_k import top_classes
+from mlimages_jax.metrics.average_precision import IGNORED, NEGATIVE
+from mlimages_jax.metrics.top_k import top_classes
 
 Thresholds = str | os.PathLike[str] | Mapping[str | int, float]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax.average_precision import (
+from mlimages_jax.metrics.average_precision import (
     IGNORED,
     NEGATIVE,
     POSITIVE,

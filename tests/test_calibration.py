@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mlimages_jax.calibration import Calibration, calibrated_probability
+from mlimages_jax.metrics.calibration import Calibration, calibrated_probability
 
 
 def counted(probabilities, correct, *, bins: int = 15) -> Calibration:

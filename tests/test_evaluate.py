@@ -15,9 +15,9 @@ from mlimages_jax.data import views
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics import MultiLabelMetrics
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.single_label import SingleLabelMetrics
 from tfds_builders import shapes
 
 

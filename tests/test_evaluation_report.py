@@ -8,11 +8,12 @@ from etils import epath
 from etils.epath.testing import mock_epath
 from PIL import Image
 
-from mlimages_jax import evaluation_report, single_label
-from mlimages_jax.calibration import Calibration
+from mlimages_jax import evaluation_report
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics import MultiLabelMetrics
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics import single_label
+from mlimages_jax.metrics.calibration import Calibration
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 TREE = Hierarchy(
     ids=("n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7"),

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from mlimages_jax import losses
-from mlimages_jax.calibration import calibrated_probability
+from mlimages_jax.metrics.calibration import calibrated_probability
 
 LOG2 = math.log(2)
 

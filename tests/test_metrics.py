@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax.average_precision import IGNORED, NEGATIVE, POSITIVE
-from mlimages_jax.metrics import MultiLabelMetrics, judge
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics.average_precision import IGNORED, NEGATIVE, POSITIVE
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics, judge
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 CLASSES = 20
 PATHS = np.array([[i, (i - 1) // 2 if i else -1] for i in range(CLASSES)], np.int32)

@@ -8,8 +8,8 @@ import pytest
 import scipy.special
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
-from mlimages_jax import single_label
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics import single_label
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 CLASSES = 12
 

@@ -11,7 +11,7 @@ import pytest
 from mlimages_jax import losses, optimizers, steps
 from mlimages_jax.data import NO_LABEL, augment
 from mlimages_jax.distributed import sharding
-from mlimages_jax.metrics import MultiLabelMetrics
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.state import TrainState, abstract_state, create_state
 from tests import reference

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from mlimages_jax.average_precision import IGNORED, POSITIVE
-from mlimages_jax.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
+from mlimages_jax.metrics.average_precision import IGNORED, POSITIVE
+from mlimages_jax.metrics.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
 
 # 0 animal > 1 dog > 2 poodle, 1 > 3 pug; 4 plant > 5 rose
 PATHS = np.array([[0, -1, -1], [1, 0, -1], [2, 1, 0], [3, 1, 0], [4, -1, -1], [5, 4, -1]], np.int32)

@@ -18,7 +18,7 @@ from mlimages_jax.data.decode import StoredPicture
 from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow
-from mlimages_jax.metrics import MultiLabelMetrics
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.plan import compiled
 from mlimages_jax.training_step import make_training_step
 from peers.serve import Values, arguments, serve

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mlimages_jax.features.labelled import Labels
-from mlimages_jax.metrics import MultiLabelMetrics, judge
-from mlimages_jax.single_label import SingleLabelMetrics
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics, judge
+from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
 _EXACT_BYTES = 4 << 30  # scores and states, 5 bytes each, up to which the exact mAP keeps them all
 _NOBODY = np.float32(-1e30)  # below any score, and finite as metrics want it

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.calibration import Calibration
-from mlimages_jax.metrics import check_batch
+from mlimages_jax.metrics.calibration import Calibration
+from mlimages_jax.metrics.multi_label import check_batch
 
 CONFUSION_CLASSES = 5_000  # up to here pairs of classes are counted, 8 bytes each: 200 MB
 

@@ -30,15 +30,15 @@ from typing import Protocol
 
 import numpy as np
 
-from mlimages_jax.average_precision import (
+from mlimages_jax.metrics.average_precision import (
     IGNORED,
     NEGATIVE,
     POSITIVE,
     BinnedAveragePrecision,
     ExactAveragePrecision,
 )
-from mlimages_jax.calibration import Calibration, calibrated_probability
-from mlimages_jax.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
+from mlimages_jax.metrics.calibration import Calibration, calibrated_probability
+from mlimages_jax.metrics.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
 
 
 def judge(

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from mlimages_jax.average_precision import IGNORED, POSITIVE
+from mlimages_jax.metrics.average_precision import IGNORED, POSITIVE
 
 NAN = float("nan")
 
