@@ -6,8 +6,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "mlimages_jax.data._jpeg",
-            ["mlimages_jax/data/_jpeg.c"],
+            "mlimages_jax.data.images._jpeg",
+            ["mlimages_jax/data/images/_jpeg.c"],
             libraries=["jpeg"],
             optional=True,
         )

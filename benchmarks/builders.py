@@ -39,7 +39,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
 from PIL import Image
 
-from mlimages_jax.data import decode, shrinking
+from mlimages_jax.data.images import decode, shrinking
 from mlimages_jax.labels.lists import LabelRow, read_label_list
 from tfds_builders import ml_images, shapes
 from tfds_builders.pictures import records, shards

@@ -31,7 +31,7 @@ from input_pipeline import PHOTOGRAPHS, cut_pictures
 from ml_collections import ConfigDict
 
 from mlimages_jax import checkpoints, export_features
-from mlimages_jax.data.views import EvaluationView
+from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
 from mlimages_jax.network_outputs import network_outputs

@@ -25,9 +25,9 @@ from input_pipeline import PHOTOGRAPHS, cut_pictures
 from peers.setting import where_and_when
 from PIL import Image
 
-from mlimages_jax.data import jpeg, transforms
-from mlimages_jax.data.decode import decode_box, read_header
-from mlimages_jax.data.transforms import CropBox
+from mlimages_jax.data.images import jpeg, transforms
+from mlimages_jax.data.images.decode import decode_box, read_header
+from mlimages_jax.data.images.transforms import CropBox
 
 SIZE = 224
 BASELINE = "simplejpeg"
@@ -153,7 +153,7 @@ def main() -> None:
     """Measures and prints."""
     arguments = parse_arguments()
     if not jpeg.is_compiled():
-        raise SystemExit("the compiled part was not built, see mlimages_jax/data/jpeg.py")
+        raise SystemExit("the compiled part was not built, see mlimages_jax/data/images/jpeg.py")
     cv2.setNumThreads(1)
     files = pictures(arguments.photographs, arguments.pictures)
     mean = statistics.mean(map(len, files)) / 1e3

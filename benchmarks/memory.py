@@ -2,7 +2,7 @@
 """Peak memory and CPU time of decoding the largest image that each format and mode allows.
 
 Each image is decoded in a process of its own, above what the process held after a first small one.
-The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/budget.py`); the script fails where it
+The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/images/budget.py`); the script fails where it
 is broken. A side is shortened until the header lets the image pass.
 
     python benchmarks/memory.py
@@ -22,10 +22,16 @@ import numpy as np
 from peers.setting import where_and_when
 from PIL import Image
 
-from mlimages_jax.data import whole_images
-from mlimages_jax.data.budget import BYTES_BESIDE, BYTES_PER_PIXEL
-from mlimages_jax.data.decode import MAX_PIXELS, BadPicture, decode, stored_jpeg, verify
-from mlimages_jax.data.picture_header import read_header
+from mlimages_jax.data.images import whole_images
+from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL
+from mlimages_jax.data.images.decode import (
+    MAX_PIXELS,
+    BadPicture,
+    decode,
+    stored_jpeg,
+    verify,
+)
+from mlimages_jax.data.images.header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
 _ON_ITS_SIDE = Image.Exif()

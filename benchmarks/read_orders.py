@@ -23,7 +23,8 @@ from pathlib import Path
 
 from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
 
-from mlimages_jax.data import pipeline, views
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.images import views
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.sources import DataSet, RandomAccess
 from tfds_builders import ml_images

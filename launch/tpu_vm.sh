@@ -106,7 +106,7 @@ create() {
 }
 
 # The images' Python is older than 3.11, so uv brings one. gcsfs is what a workdir in gs:// needs,
-# and with libjpeg-turbo's headers mlimages_jax/data/_jpeg.c is built.
+# and with libjpeg-turbo's headers mlimages_jax/data/images/_jpeg.c is built.
 setup() {
     on_all_hosts "set -eu
 cd \"\$HOME\"

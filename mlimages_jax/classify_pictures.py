@@ -27,9 +27,9 @@ from mlimages_jax import (
     saved_model,
     tag_files,
 )
+from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
-from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError

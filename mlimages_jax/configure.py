@@ -16,8 +16,9 @@ import optax
 from ml_collections import ConfigDict
 
 from mlimages_jax import losses, optimizers
-from mlimages_jax.data import augment, mixing, rand_augment
-from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.data import augment, mixing
+from mlimages_jax.data.images import rand_augment
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet

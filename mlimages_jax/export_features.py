@@ -22,8 +22,8 @@ from mlimages_jax import (
     predict_pictures,
     saved_model,
 )
+from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
-from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest

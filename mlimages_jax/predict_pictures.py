@@ -21,7 +21,7 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
-from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSource
 from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
 from mlimages_jax.distributed import sharding

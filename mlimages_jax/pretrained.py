@@ -25,7 +25,7 @@ from mlimages_jax import configure, saved_model, tagging
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
 from mlimages_jax.data.given_pictures import Picture, Pictures
-from mlimages_jax.data.views import PROTOCOLS, EvaluationView, Protocol
+from mlimages_jax.data.images.views import PROTOCOLS, EvaluationView, Protocol
 from mlimages_jax.image_rows import OutputRows, Tags
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import calibrated_probability

@@ -16,7 +16,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mlimages_jax import checkpoints, configure, weights_file
-from mlimages_jax.data.views import Protocol
+from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import POSITIVE_WEIGHT
 

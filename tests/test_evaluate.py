@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from mlimages_jax import evaluate, losses
-from mlimages_jax.data import views
+from mlimages_jax.data.images import views
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy

@@ -12,8 +12,8 @@ import picture_files
 import pytest
 
 from mlimages_jax import configure
-from mlimages_jax.data import transforms
-from mlimages_jax.data.decode import decode
+from mlimages_jax.data.images import transforms
+from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.distributed import sharding

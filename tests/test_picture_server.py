@@ -16,7 +16,12 @@ import psutil
 import pytest
 
 from benchmarks.peers.picture_server import BENCHMARKS, PictureServer
-from mlimages_jax.data.decode import BadPicture, decode, read_header, verify
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    read_header,
+    verify,
+)
 
 WIDTH, HEIGHT = 96, 64
 

@@ -9,7 +9,7 @@ import picture_files
 import pytest
 
 from mlimages_jax.data import picture_source, sources
-from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSourceError, open_pictures
 from mlimages_jax.data.sources import DataSet, DataSetError, parse_record
 from mlimages_jax.labels.list_rows import parse_row

@@ -9,10 +9,10 @@ import picture_files
 import pytest
 
 from mlimages_jax import predict_pictures
-from mlimages_jax.data.decode import decode
+from mlimages_jax.data.images.decode import decode
+from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureFiles, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
-from mlimages_jax.data.views import EvaluationView
 from mlimages_jax.distributed import sharding
 from mlimages_jax.predict_pictures import NO_PICTURE, Predictions
 from tests import people

@@ -15,8 +15,8 @@ from PIL import Image
 
 import mlimages_jax
 from mlimages_jax import configure, pretrained, tagging
-from mlimages_jax.data import transforms
-from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data.images import transforms
+from mlimages_jax.data.images.decode import BadPicture, decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from tests import picture_files, small_model
 from tests.small_run import load_config

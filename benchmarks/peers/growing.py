@@ -13,8 +13,9 @@ import psutil
 import simplejpeg
 
 from mlimages_jax import configure
-from mlimages_jax.data import pipeline, views
-from mlimages_jax.data.decode import StoredPicture
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.images import views
+from mlimages_jax.data.images.decode import StoredPicture
 from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow

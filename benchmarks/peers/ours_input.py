@@ -5,7 +5,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from mlimages_jax.data import jpeg, pipeline, views
+from mlimages_jax.data import pipeline
+from mlimages_jax.data.images import jpeg, views
 from mlimages_jax.data.sources import DataSet, parse_record
 from peers.serve import arguments, serve_batches
 
@@ -16,7 +17,7 @@ def main() -> None:
     if given.get("whole"):
         jpeg._jpeg = None  # type: ignore[assignment]
     elif not jpeg.is_compiled():
-        raise SystemExit("the compiled part was not built, see mlimages_jax/data/jpeg.py")
+        raise SystemExit("the compiled part was not built, see mlimages_jax/data/images/jpeg.py")
     data = DataSet.open(given["folder"])
     records = data.records("train")
     settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from mlimages_jax.data import transforms
+from mlimages_jax.data.images import transforms
 from peers.serve import arguments, serve_batches
 
 Row = tuple[np.ndarray, np.ndarray]

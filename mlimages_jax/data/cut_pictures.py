@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 
 from mlimages_jax.data import given_pictures
-from mlimages_jax.data.decode import BadPicture
 from mlimages_jax.data.given_pictures import Picture, Pictures
+from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.files.escaping import one_line
 
 OnError = Literal["raise", "row"]

@@ -11,10 +11,10 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps
 
-from mlimages_jax.data import pillow_pixels
-from mlimages_jax.data.decode import BadPicture, decode, read_header
 from mlimages_jax.data.image_folders import read_regular
-from mlimages_jax.data.image_types import described
+from mlimages_jax.data.images import pillow_pixels
+from mlimages_jax.data.images.decode import BadPicture, decode, read_header
+from mlimages_jax.data.images.image_types import described
 
 # An array is numpy's, jax's or anything else that numpy takes.
 Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Any

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mlimages_jax.data.picture_header import begins_like_image
+from mlimages_jax.data.images.header import begins_like_image
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames

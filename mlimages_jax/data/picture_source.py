@@ -32,7 +32,7 @@ from mlimages_jax.data.image_folders import (
     is_image,
     list_images,
 )
-from mlimages_jax.data.picture_header import BadPicture
+from mlimages_jax.data.images.header import BadPicture
 from mlimages_jax.data.sources import DamagedRecordError, DataSet, Record, record_at
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.labels.image_names import encode_bytes

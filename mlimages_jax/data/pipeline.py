@@ -24,8 +24,10 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.data import NO_LABEL, jpeg
-from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data import NO_LABEL
+from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.data.sources import (
     DamagedRecordError,
@@ -34,7 +36,6 @@ from mlimages_jax.data.sources import (
     padded_labels,
     record_at,
 )
-from mlimages_jax.data.views import EvaluationView, TrainingView
 from mlimages_jax.distributed import sharding
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.remote import append_line, is_remote

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mlimages_jax.data.decode import BadPicture, stored_jpeg, verify
+from mlimages_jax.data.images.decode import BadPicture, stored_jpeg, verify
 from mlimages_jax.prepare import PrepareError, placeholders
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

@@ -7,7 +7,12 @@ import numpy as np
 import picture_files
 import pytest
 
-from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg, verify
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    stored_jpeg,
+    verify,
+)
 
 MASKS = {
     "555": (16, (0x7C00, 0x3E0, 0x1F, 0)),

@@ -16,9 +16,14 @@ import pytest
 import simplejpeg
 from picture_files import BAD, BLUE, GOOD, GREEN, HEIGHT, RED, WIDTH, YELLOW
 
-from mlimages_jax.data import decode as decode_module
-from mlimages_jax.data.decode import BadPicture, decode, read_header, stored_jpeg
-from mlimages_jax.data.shrinking import shrink
+from mlimages_jax.data.images import decode as decode_module
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    read_header,
+    stored_jpeg,
+)
+from mlimages_jax.data.images.shrinking import shrink
 
 
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
@@ -267,7 +272,7 @@ def test_bad_pictures_cross_processes():
 
 def test_importing_stays_light():
     heavy = "{'jax', 'tensorflow', 'tensorflow_datasets', 'grain'} & set(sys.modules)"
-    code = f"import sys, mlimages_jax.data.decode; assert not {heavy}, {heavy}"
+    code = f"import sys, mlimages_jax.data.images.decode; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -15,9 +15,15 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import budget, decode, given_pictures, views, whole_images
-from mlimages_jax.data.decode import BadPicture, StoredPicture, stored_jpeg
-from mlimages_jax.data.image_types import PictureHeader, described
+from mlimages_jax.data import given_pictures
+from mlimages_jax.data.images import (
+    budget,
+    decode,
+    views,
+    whole_images,
+)
+from mlimages_jax.data.images.decode import BadPicture, StoredPicture, stored_jpeg
+from mlimages_jax.data.images.image_types import PictureHeader, described
 
 MODES = {
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],

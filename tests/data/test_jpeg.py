@@ -13,9 +13,15 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg, views
-from mlimages_jax.data.decode import BadPicture, decode, decode_box, read_header, stored_jpeg
-from mlimages_jax.data.transforms import CropBox
+from mlimages_jax.data.images import jpeg, views
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    decode_box,
+    read_header,
+    stored_jpeg,
+)
+from mlimages_jax.data.images.transforms import CropBox
 
 needs_compiled = pytest.mark.skipif(
     not jpeg.is_compiled(), reason="built without a C compiler or libjpeg-turbo's headers"

@@ -6,8 +6,13 @@ import picture_files
 import pytest
 import simplejpeg
 
-from mlimages_jax.data import jpeg_encoder
-from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg, verify
+from mlimages_jax.data.images import jpeg_encoder
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    stored_jpeg,
+    verify,
+)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg, png_chunks
-from mlimages_jax.data.decode import (
+from mlimages_jax.data.images import jpeg, png_chunks
+from mlimages_jax.data.images.decode import (
     BadPicture,
     CropBox,
     decode,
@@ -109,7 +109,7 @@ import sys
 from pathlib import Path
 import cv2
 import numpy as np
-from mlimages_jax.data.decode import BadPicture, decode, stored_jpeg
+from mlimages_jax.data.images.decode import BadPicture, decode, stored_jpeg
 cv2.setNumThreads(1)
 
 def status(key):
@@ -153,9 +153,9 @@ _EVERY_WAY = """
 import sys
 import numpy as np
 from mlimages_jax.data import jpeg, given_pictures
-from mlimages_jax.data.decode import *
-from mlimages_jax.data.picture_header import PictureHeader
-from mlimages_jax.data.views import EvaluationView, TrainingView
+from mlimages_jax.data.images.decode import *
+from mlimages_jax.data.images.header import PictureHeader
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
 data = sys.stdin.buffer.read()
 if sys.argv[1] == "without":
     jpeg._jpeg = None

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from record_files import picture, record
 
-from mlimages_jax.data import NO_LABEL, pipeline, views
-from mlimages_jax.data.decode import BadPicture
+from mlimages_jax.data import NO_LABEL, pipeline
+from mlimages_jax.data.images import views
+from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.distributed import sharding
 from tests import bucket
 

@@ -7,8 +7,8 @@ import picture_files
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from mlimages_jax.data import rand_augment as module
-from mlimages_jax.data.rand_augment import OPERATIONS, apply, rand_augment
+from mlimages_jax.data.images import rand_augment as module
+from mlimages_jax.data.images.rand_augment import OPERATIONS, apply, rand_augment
 
 GREY = (128, 128, 128)
 WITHOUT_MAGNITUDE = {"identity", "auto_contrast", "equalise"}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlimages_jax.data import transforms
-from mlimages_jax.data.transforms import CropBox
+from mlimages_jax.data.images import transforms
+from mlimages_jax.data.images.transforms import CropBox
 
 SYNTHETIC = ["97x131", "64x64", "300x40", "21x350"]
 

@@ -5,8 +5,8 @@ import picture_files
 import pytest
 import simplejpeg
 
-from mlimages_jax.data import transforms, views
-from mlimages_jax.data.decode import BadPicture, decode
+from mlimages_jax.data.images import transforms, views
+from mlimages_jax.data.images.decode import BadPicture, decode
 
 
 def test_views_by_hand():

@@ -12,11 +12,16 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from mlimages_jax.data import jpeg, whole_images
-from mlimages_jax.data.budget import BYTES_BESIDE, BYTES_PER_PIXEL
-from mlimages_jax.data.decode import BadPicture, decode, read_header, stored_jpeg
-from mlimages_jax.data.image_types import PictureHeader
-from mlimages_jax.data.orientation import as_stored, upright, with_orientation
+from mlimages_jax.data.images import jpeg, whole_images
+from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    read_header,
+    stored_jpeg,
+)
+from mlimages_jax.data.images.image_types import PictureHeader
+from mlimages_jax.data.images.orientation import as_stored, upright, with_orientation
 
 needs_compiled = pytest.mark.skipif(
     not jpeg.is_compiled(), reason="built without a C compiler or libjpeg-turbo's headers"
@@ -139,7 +144,7 @@ _PEAK = """
 import sys
 from pathlib import Path
 import cv2
-from mlimages_jax.data.decode import decode, stored_jpeg
+from mlimages_jax.data.images.decode import decode, stored_jpeg
 cv2.setNumThreads(1)
 
 def status(key):

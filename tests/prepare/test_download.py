@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mlimages_jax.data.decode import read_header, verify
+from mlimages_jax.data.images.decode import read_header, verify
 from mlimages_jax.prepare import storing
 from mlimages_jax.prepare.__main__ import main
 from mlimages_jax.prepare.download import engine as download_engine

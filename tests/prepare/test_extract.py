@@ -17,7 +17,7 @@ import pytest
 import tyro
 
 from mlimages_jax.data.archives import Archive, Member
-from mlimages_jax.data.decode import read_header, stored_jpeg
+from mlimages_jax.data.images.decode import read_header, stored_jpeg
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError, storing
 from mlimages_jax.prepare.byte_budget import ByteBudget

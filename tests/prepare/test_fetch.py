@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mlimages_jax.data.decode import verify
+from mlimages_jax.data.images.decode import verify
 from mlimages_jax.prepare.download import addresses
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError, Limits, retry_after

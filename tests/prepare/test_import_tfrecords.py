@@ -14,7 +14,7 @@ import tyro
 from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.data.decode import read_header
+from mlimages_jax.data.images.decode import read_header
 from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import picture_files
 import pytest
 
-from mlimages_jax.data.decode import read_header
+from mlimages_jax.data.images.decode import read_header
 from mlimages_jax.prepare import placeholders
 from mlimages_jax.prepare.storing import (
     Expected,

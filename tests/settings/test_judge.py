@@ -10,7 +10,7 @@ from mlimages_jax import (
     settings,
     tag_files,
 )
-from mlimages_jax.data import transforms, views
+from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
 from mlimages_jax.settings import tables
 from mlimages_jax.settings.flat import flatten, nest

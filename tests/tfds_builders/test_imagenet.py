@@ -19,7 +19,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 from built_set import REPOSITORY, WITHOUT_TENSORFLOW, records
 
-from mlimages_jax.data.decode import decode
+from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from tfds_builders import imagenet

@@ -15,8 +15,8 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from built_set import REPOSITORY, TRAIN, WITHOUT_TENSORFLOW, records, write_manual_dir
 
-from mlimages_jax.data import jpeg
-from mlimages_jax.data.decode import decode
+from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from tfds_builders import ml_images

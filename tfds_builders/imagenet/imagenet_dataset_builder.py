@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from mlimages_jax.data.decode import Chroma, Orientation
+from mlimages_jax.data.images.decode import Chroma, Orientation
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
 from tfds_builders.pictures import config as pictures

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from absl import logging
 
-from mlimages_jax.data.decode import Chroma, Orientation
+from mlimages_jax.data.images.decode import Chroma, Orientation
 from mlimages_jax.labels.corrections import correct, count_changes, read_corrections
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list

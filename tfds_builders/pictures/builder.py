@@ -19,7 +19,7 @@ from absl import logging
 from tensorflow_datasets.core import dataset_builder, file_adapters, splits
 from tensorflow_datasets.core.utils import py_utils
 
-from mlimages_jax.data import jpeg
+from mlimages_jax.data.images import jpeg
 
 from . import (
     checksums,

@@ -6,7 +6,7 @@ from typing import get_args
 
 import tensorflow_datasets as tfds
 
-from mlimages_jax.data.decode import Chroma, Orientation
+from mlimages_jax.data.images.decode import Chroma, Orientation
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -17,7 +17,7 @@ class Config(tfds.core.BuilderConfig):
       labels: `released`: as in the list; `closed`: with all ancestors of every class.
       short_side: Larger pictures are shrunk to this shorter side; None: stored as they came.
       chroma: Of pictures that are encoded anew: `444`, or `420` to halve the colours' resolution,
-        see `mlimages_jax.data.decode.stored_jpeg`.
+        see `mlimages_jax.data.images.decode.stored_jpeg`.
       orientation: `exif`: images are turned upright as their EXIF data say; `stored`: they are not.
       name: Derived from these if empty, e.g. `closed_320`, `released_original`,
         `released_320_chroma420`, `released_320_stored`.

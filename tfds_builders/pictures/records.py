@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.data.decode import StoredPicture
+from mlimages_jax.data.images.decode import StoredPicture
 from mlimages_jax.labels.lists import LabelRow
 
 

@@ -19,7 +19,12 @@ from typing import NamedTuple
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data.archives import ArchiveError
-from mlimages_jax.data.decode import BadPicture, Chroma, Orientation, stored_jpeg
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    Chroma,
+    Orientation,
+    stored_jpeg,
+)
 from mlimages_jax.labels.lists import LabelRow
 
 from . import records

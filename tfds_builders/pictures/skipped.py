@@ -18,7 +18,7 @@ class Skipped(NamedTuple):
     Attributes:
       split: The split of its row.
       name: In the label list.
-      reason: missing, or that of a `mlimages_jax.data.decode.BadPicture`.
+      reason: missing, or that of a `mlimages_jax.data.images.decode.BadPicture`.
       message: For people.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from mlimages_jax.data.decode import BadPicture, verify
+from mlimages_jax.data.images.decode import BadPicture, verify
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.labels.hierarchy import Hierarchy

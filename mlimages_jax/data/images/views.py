@@ -7,8 +7,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mlimages_jax.data import transforms
-from mlimages_jax.data.decode import BadPicture, decode, decode_box, read_header
+from mlimages_jax.data.images import transforms
+from mlimages_jax.data.images.decode import (
+    BadPicture,
+    decode,
+    decode_box,
+    read_header,
+)
 
 Protocol = Literal["central", "short_side", "ten_crop", "whole"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.data.image_types import BadPicture
-from mlimages_jax.data.pillow_pixels import on_white
+from mlimages_jax.data.images.image_types import BadPicture
+from mlimages_jax.data.images.pillow_pixels import on_white
 
 RUN_LENGTHS = {1: 8, 2: 4}  # bits of a pixel by the number of the compression
 _BY_MASKS = {3, 6}

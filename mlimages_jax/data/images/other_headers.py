@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
-from mlimages_jax.data.tiff_header import read_tiff_header
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.tiff_header import read_tiff_header
 
 # Pillow reads these in Python, at half a microsecond a pixel and more: two seconds at most.
 MAX_PIXELS_IN_PYTHON = 2**22

@@ -9,10 +9,10 @@ the same, with two copies.
 
 import numpy as np
 
-from mlimages_jax.data import jpeg, other_formats
-from mlimages_jax.data.budget import BYTES_BESIDE, BYTES_PER_PIXEL, decoding_bytes
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
-from mlimages_jax.data.orientation import upright
+from mlimages_jax.data.images import jpeg, other_formats
+from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL, decoding_bytes
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.orientation import upright
 
 MAX_SIDE = 1_000_000  # of libpng, and of OpenCV
 

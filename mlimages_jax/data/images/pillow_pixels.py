@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from mlimages_jax.data.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadPicture
 
 _STRIP = 2**18  # pixels that are converted at a time: 8 MB while they are laid on white
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}

@@ -5,7 +5,7 @@ import collections
 import os
 import threading
 
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
 
 BYTES_PER_PIXEL = 3  # of the result
 BYTES_BESIDE = 100_000_000  # what the decoder of one image may hold beside its result

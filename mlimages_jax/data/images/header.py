@@ -3,10 +3,10 @@
 
 import struct
 
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
-from mlimages_jax.data.jpeg_markers import read_jpeg_header
-from mlimages_jax.data.other_headers import read_other_header
-from mlimages_jax.data.refused_formats import is_html, is_no_image, recognised
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
+from mlimages_jax.data.images.other_headers import read_other_header
+from mlimages_jax.data.images.refused_formats import is_html, is_no_image, recognised
 
 __all__ = ["BadPicture", "PictureHeader", "begins_like_image", "read_header"]
 

@@ -47,13 +47,13 @@ from typing import Literal, NamedTuple, ParamSpec, TypeVar, get_args
 import numpy as np
 from PIL import Image
 
-from mlimages_jax.data import jpeg, jpeg_encoder, whole_images
-from mlimages_jax.data.budget import decoding_bytes, in_flight
-from mlimages_jax.data.image_types import described
-from mlimages_jax.data.orientation import orientation_of, upright, with_orientation
-from mlimages_jax.data.picture_header import BadPicture, PictureHeader, read_header
-from mlimages_jax.data.shrinking import shrink, shrunken_size
-from mlimages_jax.data.transforms import CropBox
+from mlimages_jax.data.images import jpeg, jpeg_encoder, whole_images
+from mlimages_jax.data.images.budget import decoding_bytes, in_flight
+from mlimages_jax.data.images.header import BadPicture, PictureHeader, read_header
+from mlimages_jax.data.images.image_types import described
+from mlimages_jax.data.images.orientation import orientation_of, upright, with_orientation
+from mlimages_jax.data.images.shrinking import shrink, shrunken_size
+from mlimages_jax.data.images.transforms import CropBox
 
 MAX_PIXELS = 2**26  # 8,192 x 8,192: 200 MB as RGB, and below the size where Pillow starts to warn
 JPEG_QUALITY = 90  # in full colour resolution: smaller, and closer, than 95 with halved colour

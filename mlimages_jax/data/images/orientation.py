@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mlimages_jax.data import jpeg_markers, png_chunks
-from mlimages_jax.data.image_types import PictureHeader
+from mlimages_jax.data.images import jpeg_markers, png_chunks
+from mlimages_jax.data.images.image_types import PictureHeader
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}

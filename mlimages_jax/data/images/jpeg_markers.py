@@ -8,7 +8,7 @@ are dangerous: libjpeg-turbo 3 ignores the scale of lossless files, for which ca
 import re
 import struct
 
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
 
 # Each scan goes over all blocks of the picture: 2,646 of them in 700 kB take half a minute.
 # Encoders write about ten, and those that refine every bit by itself a few dozen.

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mlimages_jax.data import bmp_pixels, pillow_pixels, png_chunks
-from mlimages_jax.data.budget import decoding_bytes
-from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
-from mlimages_jax.data.other_headers import dib_layout, icon_image
-from mlimages_jax.data.picture_header import read_header
-from mlimages_jax.data.tiff_header import stored_upright
+from mlimages_jax.data.images import bmp_pixels, pillow_pixels, png_chunks
+from mlimages_jax.data.images.budget import decoding_bytes
+from mlimages_jax.data.images.header import read_header
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.images.other_headers import dib_layout, icon_image
+from mlimages_jax.data.images.tiff_header import stored_upright
 
 _STRIP = 2**20  # pixels at a time
 _NAMES = {"avif": "an AVIF", "heif": "a HEIC", "jpeg2000": "a JPEG 2000", "tiff": "a TIFF"}

@@ -4,8 +4,8 @@
 import struct
 from typing import NamedTuple
 
-from mlimages_jax.data.image_types import BadPicture, PictureHeader
-from mlimages_jax.data.jpeg_markers import read_jpeg_header
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
 
 # Places and sizes of strips and tiles together: a few for each row, where there is a limit.
 _MAX_NUMBERS = 2**20

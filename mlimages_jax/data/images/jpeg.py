@@ -16,13 +16,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import jpeg_markers, pillow_pixels
-from mlimages_jax.data.image_types import BadPicture, PictureHeader, described
-from mlimages_jax.data.jpeg_markers import read_jpeg_header
-from mlimages_jax.data.orientation import as_stored
+from mlimages_jax.data.images import jpeg_markers, pillow_pixels
+from mlimages_jax.data.images.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
+from mlimages_jax.data.images.orientation import as_stored
 
 try:
-    from mlimages_jax.data import _jpeg
+    from mlimages_jax.data.images import _jpeg
 except ImportError:
     _jpeg = None  # type: ignore[assignment]
 

@@ -12,8 +12,8 @@ import struct
 import numpy as np
 import simplejpeg
 
-from mlimages_jax.data.budget import BYTES_BESIDE
-from mlimages_jax.data.image_types import BadPicture
+from mlimages_jax.data.images.budget import BYTES_BESIDE
+from mlimages_jax.data.images.image_types import BadPicture
 
 _LARGE = 2**24  # pixels
 _STRIP = 2**22

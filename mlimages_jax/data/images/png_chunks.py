@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from mlimages_jax.data.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadPicture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
