@@ -24,9 +24,9 @@ from pathlib import Path
 from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import DataSet, RandomAccess
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import Rows
-from mlimages_jax.data.sources import DataSet, RandomAccess
 from tfds_builders import ml_images
 
 BATCH = 64  # global

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from mlimages_jax import steps
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import RandomAccess, Record
 from mlimages_jax.data.images import views
-from mlimages_jax.data.sources import RandomAccess, Record
 from mlimages_jax.distributed import preemption, sharding
 from mlimages_jax.losses import Loss
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics

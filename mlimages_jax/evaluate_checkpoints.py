@@ -24,9 +24,9 @@ from mlimages_jax import (
     saved_step,
 )
 from mlimages_jax.data import fingerprint, pipeline
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images.views import EvaluationView, Protocol
-from mlimages_jax.data.reassessed import ReassessedLabels
-from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.data.real_labels import ReassessedLabels
 from mlimages_jax.distributed import (
     agreement,
     preemption,

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from etils import epath
 
-from mlimages_jax.data.images.decode import BadPicture
-from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.sources import (
+from mlimages_jax.data.dataset import (
     DamagedRecordError,
     RandomAccess,
     Record,
     parse_record,
     record_at,
 )
+from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.evaluate import Evaluation, Weights, local_rows
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.predictions_grid import save_grid

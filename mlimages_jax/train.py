@@ -21,8 +21,8 @@ from mlimages_jax import (
 )
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import fingerprint, pipeline
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.order import Rows
-from mlimages_jax.data.sources import DataSet
 from mlimages_jax.distributed import (
     agreement,
     preemption,

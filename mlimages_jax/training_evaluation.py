@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mlimages_jax import configure, evaluation_report, predictions
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.losses import Loss

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlimages_jax import classify_pictures, configure, pretrained, tag_files
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
-from mlimages_jax.data.sources import DataSet, parse_record
 from tests import people, small_model, task_process
 from tests.five_classes import DICTIONARY
 from tests.small_run import load_config

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mlimages_jax import checkpoints, configure, evaluate, evaluate_checkpoints, train
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
-from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.state import TrainState

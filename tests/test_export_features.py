@@ -12,10 +12,10 @@ import picture_files
 import pytest
 
 from mlimages_jax import configure
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
-from mlimages_jax.data.sources import DataSet, parse_record
 from mlimages_jax.distributed import sharding
 from mlimages_jax.export_features import export, order_of_parts
 from mlimages_jax.feature_files import FORMATS, FeatureFilesError, FeatureWriter, open_features

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlimages_jax import checkpoint_fit, checkpoints, configure, train
-from mlimages_jax.data import sources
+from mlimages_jax.data import dataset
 from tests import imagenet_shaped
 from tests.conftest import SHARED
 from tests.small_run import SMALL_FINETUNING, load_config, small_config, small_finetuning
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
 
 def test_a_set_without_validation_split_is_named(built, tmp_path):
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
-    with pytest.raises(sources.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
+    with pytest.raises(dataset.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
         train.train(config, tmp_path)
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ()}, total_steps=2)
     train.train(config, tmp_path)

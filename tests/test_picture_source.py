@@ -8,10 +8,10 @@ import numpy as np
 import picture_files
 import pytest
 
-from mlimages_jax.data import picture_source, sources
+from mlimages_jax.data import dataset, picture_source
+from mlimages_jax.data.dataset import DataSet, DataSetError, parse_record
 from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.data.picture_source import PictureSourceError, open_pictures
-from mlimages_jax.data.sources import DataSet, DataSetError, parse_record
 from mlimages_jax.labels.list_rows import parse_row
 from tests import people
 from tests.small_run import ROOT
@@ -153,7 +153,7 @@ def test_a_built_set(built, monkeypatch):
     assert pictures.built
     assert pictures.has_labels
     assert [pictures.read(i) for i in range(len(pictures))] == [r.jpeg for r in records]
-    monkeypatch.setattr(sources.Records, "__getitem__", None)  # names are remembered
+    monkeypatch.setattr(dataset.Records, "__getitem__", None)  # names are remembered
     assert [pictures.names[i] for i in range(len(pictures))] == [r.name for r in records]
     for i, record in enumerate(records):
         row = parse_row(f"x\t{pictures.labels(i)}".encode(), DataSet.open(built).num_classes)
@@ -163,7 +163,7 @@ def test_a_built_set(built, monkeypatch):
 
 def test_labels_of_a_set_are_as_exact_as_its_records():
     confidences = np.array([1, -1, 0, 0.7, 1 / 3, 1e-7], np.float32)
-    record = sources.Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
+    record = dataset.Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
     text = picture_source._as_text(record)
     assert text.startswith("0:1\t7:-1\t14:0\t21:0.7\t28:0.33333")
     row = parse_row(f"a.jpg\t{text}".encode(), 100)

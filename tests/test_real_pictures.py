@@ -12,7 +12,7 @@ import pytest
 
 from mlimages_jax import configure, train
 from mlimages_jax.data import augment, pipeline
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding
 from tests.small_run import load_config
 from tfds_builders import ml_images

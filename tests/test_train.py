@@ -22,7 +22,7 @@ from mlimages_jax import (
     steps,
     train,
 )
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
 from mlimages_jax.state import TrainState

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import TrainingView
 from mlimages_jax.data.order import Rows
-from mlimages_jax.data.sources import DataSet
 from peers.generated_set import LABELS, GeneratedRecords, draw_jpegs
 from peers.serve import Values, arguments, serve
 

@@ -6,8 +6,8 @@ from importlib.metadata import version
 import numpy as np
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import jpeg, views
-from mlimages_jax.data.sources import DataSet, parse_record
 from peers.serve import arguments, serve_batches
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mlimages_jax.data.sources import DataSet
+from mlimages_jax.data.dataset import DataSet
 
 CLASSES = "classes"  # the key of what all splits share
 

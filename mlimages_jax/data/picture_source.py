@@ -25,6 +25,12 @@ from absl import logging
 from etils import epath
 
 from mlimages_jax.data import fingerprint
+from mlimages_jax.data.dataset import (
+    DamagedRecordError,
+    DataSet,
+    Record,
+    record_at,
+)
 from mlimages_jax.data.image_folders import (
     EXTENSIONS,
     ImageFolder,
@@ -33,7 +39,6 @@ from mlimages_jax.data.image_folders import (
     list_images,
 )
 from mlimages_jax.data.images.header import BadPicture
-from mlimages_jax.data.sources import DamagedRecordError, DataSet, Record, record_at
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes

@@ -25,17 +25,17 @@ from etils import epath
 from jax.sharding import Mesh
 
 from mlimages_jax.data import NO_LABEL
-from mlimages_jax.data.images import jpeg
-from mlimages_jax.data.images.decode import BadPicture
-from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.data.order import Rows, seed_of
-from mlimages_jax.data.sources import (
+from mlimages_jax.data.dataset import (
     DamagedRecordError,
     RandomAccess,
     Record,
     padded_labels,
     record_at,
 )
+from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
+from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.distributed import sharding
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.remote import append_line, is_remote

@@ -28,7 +28,7 @@ class SingleLabelMetrics:
     """Share of pictures with a valid class as the best or among the five best, and what goes wrong.
 
     A class whose target reaches the threshold is valid. Most pictures have one; with the labels of
-    `mlimages_jax.data.reassessed` some have several, and each of them is a right answer. Counts by
+    `mlimages_jax.data.real_labels` some have several, and each of them is a right answer. Counts by
     class take a picture as one of the valid class that scores best, so a class may look better
     there than it would if the picture counted for each of its classes. Pictures without a valid
     class are no examples. Every other class, absent or unknown, is a wrong answer. Among equal

@@ -111,7 +111,7 @@ def _of_the_set(config: ConfigDict) -> tuple[int, int]:
     """Classes and training pictures: given, or of the built set, or of the published ones."""
     classes, pictures = _CLASSES.value, _PICTURES.value
     if not (classes and pictures):
-        from mlimages_jax.data.sources import DataSet
+        from mlimages_jax.data.dataset import DataSet
 
         try:
             data = DataSet.open(config.data.folder)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlimages_jax.data.sources import DataSet, Shard
+from mlimages_jax.data.dataset import DataSet, Shard
 from mlimages_jax.files.text_files import open_text, read_text
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.prepare import PrepareError

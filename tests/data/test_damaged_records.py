@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import (
+    DamagedRecordError,
+    DataSet,
+    DataSetError,
+    record_at,
+)
 from mlimages_jax.data.images.header import BadPicture
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.data.picture_source import PicturesOfSet
-from mlimages_jax.data.sources import DamagedRecordError, DataSet, DataSetError, record_at
 from tests import record_files
 
 LENGTHS = (6, 5, 7)

@@ -11,9 +11,9 @@ import pytest
 import record_files
 from etils import epath
 
-from mlimages_jax.data import local_shards
-from mlimages_jax.data.local_shards import LocalCopyError, copy_shards, local_path
-from mlimages_jax.data.sources import DataSet, DataSetError
+from mlimages_jax.data import local_copies
+from mlimages_jax.data.dataset import DataSet, DataSetError
+from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.streams import cut
 
 LENGTHS = (3, 3, 2, 2)
@@ -35,14 +35,14 @@ def _sources(folder):
 def _opened(monkeypatch):
     """Counts how often each source is read."""
     counts = collections.Counter()
-    original = local_shards._make
+    original = local_copies._make
 
     def make(copy, progress):
         if not copy.is_complete():
             counts[copy.source.name] += 1
         original(copy, progress)
 
-    monkeypatch.setattr(local_shards, "_make", make)
+    monkeypatch.setattr(local_copies, "_make", make)
     return counts
 
 
@@ -116,7 +116,7 @@ def test_what_a_killed_process_left_is_written_over(folder, tmp_path):
 
 def test_a_source_that_ends_early_leaves_no_copy(folder, tmp_path, monkeypatch):
     (source, *_) = _sources(folder)
-    monkeypatch.setattr(local_shards, "_look", _taller(local_shards._look))
+    monkeypatch.setattr(local_copies, "_look", _taller(local_copies._look))
     with pytest.raises(LocalCopyError, match=r"of [\d,]+ bytes came: start again"):
         copy_shards([source], tmp_path / "ssd")
     assert not local_path(source, tmp_path / "ssd").exists()
@@ -134,7 +134,7 @@ def _taller(look):
 
 def test_a_full_disk_says_how_much_is_needed(folder, tmp_path, monkeypatch):
     free = collections.namedtuple("Usage", "free")(10)
-    monkeypatch.setattr(local_shards.shutil, "disk_usage", lambda _: free)
+    monkeypatch.setattr(local_copies.shutil, "disk_usage", lambda _: free)
     data = DataSet.open(folder, copy_to=str(tmp_path / "ssd"))
     message = r"is full: 4 files of this process still need 0.00 GB, and 0.00 GB are free.*copy_to"
     with pytest.raises(DataSetError, match=message):
@@ -145,7 +145,7 @@ def test_a_disk_that_becomes_full_says_so_too(folder, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(local_shards.os, "fsync", full)
+    monkeypatch.setattr(local_copies.os, "fsync", full)
     with pytest.raises(LocalCopyError, match="is full: 4 files"):
         copy_shards(_sources(folder), tmp_path / "ssd")
 
@@ -167,8 +167,8 @@ def test_a_folder_that_cannot_be_made_is_named(folder, tmp_path):
 def test_one_copies_while_another_waits(folder, tmp_path, monkeypatch):
     """The second comes while the first is at it, and finds the copy made."""
     (source, *_) = _sources(folder)
-    copy = local_shards._look(source, tmp_path / "ssd")
-    progress = local_shards._Progress(1, copy.size, tmp_path / "ssd", 0.0)
+    copy = local_copies._look(source, tmp_path / "ssd")
+    progress = local_copies._Progress(1, copy.size, tmp_path / "ssd", 0.0)
     copy.target.parent.mkdir(parents=True)
     waiting, reads = threading.Event(), []
 
@@ -180,10 +180,10 @@ def test_one_copies_while_another_waits(folder, tmp_path, monkeypatch):
 
     def second():
         waiting.set()
-        local_shards._make(copy._replace(source=Watched()), progress)
+        local_copies._make(copy._replace(source=Watched()), progress)
 
     first = threading.Thread(
-        target=local_shards._make, args=(copy._replace(source=Watched()), progress)
+        target=local_copies._make, args=(copy._replace(source=Watched()), progress)
     )
     first.start()
     while not reads:

@@ -11,7 +11,7 @@ import pytest
 import record_files
 from etils import epath
 
-from mlimages_jax.data.sources import DataSet, DataSetError, Shard
+from mlimages_jax.data.dataset import DataSet, DataSetError, Shard
 from mlimages_jax.data.streams import cut
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def _expected(storage, stream: int) -> list[str]:
 
 def test_array_record_reads_a_bucket_by_itself(storage):
     code = (
-        "import sys; from mlimages_jax.data.sources import Records, parse_record\n"
+        "import sys; from mlimages_jax.data.dataset import Records, parse_record\n"
         "print(*(parse_record(data).name for data in Records([sys.argv[1] + '[0:2]'])))"
     )
     path = f"{SET}/grey-train.array_record-00003-of-00004"
@@ -63,7 +63,7 @@ def test_array_record_reads_a_bucket_by_itself(storage):
 
 NAMES = """
 import sys
-from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet, parse_record
 data = DataSet.open(sys.argv[1], copy_to=sys.argv[2])
 (records,) = data.streams("train", count=2, served=[1])
 print(*(parse_record(record).name for record in records))

@@ -9,9 +9,9 @@ import pytest
 import record_files
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import Rows
-from mlimages_jax.data.sources import DataSet, DataSetError
 from mlimages_jax.data.streams import cut
 
 BATCH, STREAMS = 8, 4

@@ -7,7 +7,7 @@ import imagenet_archives
 import picture_files
 import pytest
 
-from mlimages_jax.data.sources import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.prepare.__main__ import main
 from tfds_builders.ml_images import __main__ as builder
 

@@ -12,10 +12,10 @@ from built_set import records
 from five_classes import DICTIONARY
 from PIL import Image
 
+from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode, stored_jpeg
 from mlimages_jax.data.images.header import BadPicture
-from mlimages_jax.data.sources import DataSet, DataSetError
 from mlimages_jax.prepare.storing import Expected, store
 from tfds_builders import imagenet, ml_images
 from tfds_builders.imagenet import __main__ as imagenet_command

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
-from mlimages_jax.data.sources import Shard
+from mlimages_jax.data.dataset import Shard
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, read_checksums, read_skipped

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from tyro.conf import Positional
 
-from mlimages_jax.data.sources import Records, Shard, parse_record
+from mlimages_jax.data.dataset import Records, Shard, parse_record
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data import NO_LABEL
-from mlimages_jax.data.local_shards import LocalCopyError, copy_shards, local_path
+from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.streams import cut
 from mlimages_jax.files.text_files import read_text
 
