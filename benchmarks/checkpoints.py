@@ -37,7 +37,7 @@ from mlimages_jax.checkpoint_fit import by_name
 from mlimages_jax.checkpoints import Checkpoints
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.state import TrainState, abstract_state, bytes_by_part
+from mlimages_jax.step.state import TrainState, abstract_state, bytes_by_part
 
 ROW = "{:26} {:>9} {:>9} {:>10} {:>10} {:>8}"
 CLASSES = 11_166

@@ -36,7 +36,7 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
 from mlimages_jax.network_outputs import network_outputs
 from mlimages_jax.predict_pictures import fitting_batch
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 
 ROW = "{:14} {:>6} {:>11} {:>11} {:>7} {:>9} {:>9} {:>9}"
 

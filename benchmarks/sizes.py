@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from peers.setting import load_config, where_and_when
 
 from mlimages_jax import train
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 from tfds_builders import shapes
 
 SETTLING = 2  # steps after a start or a change: the loop reads its clock a step late

@@ -29,11 +29,11 @@ from jax.sharding import Mesh
 from peers import ours_step
 from peers.setting import where_and_when
 
-from mlimages_jax import steps
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.plan import compiled
-from mlimages_jax.state import abstract_state
+from mlimages_jax.step import steps
+from mlimages_jax.step.state import abstract_state
 
 VARIANTS = ("plain", "weighted", "augmented", "full")
 KINDS = {  # columns of the table and the operations that they count

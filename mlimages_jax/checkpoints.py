@@ -36,7 +36,7 @@ from mlimages_jax.saved_step import (
     like_saved,
     placed,
 )
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 
 HEAD = "head"  # the module whose shape follows the number of classes
 

@@ -15,16 +15,15 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from mlimages_jax import losses, optimizers
-from mlimages_jax.data import augment, mixing
 from mlimages_jax.data.images import rand_augment
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.phases import Phase, make_phases
 from mlimages_jax.settings import ConfigError, at_length, resolved
-from mlimages_jax.steps import Mixing
+from mlimages_jax.step import augment, losses, mixing, optimizers
+from mlimages_jax.step.phases import Phase, make_phases
+from mlimages_jax.step.steps import Mixing
 
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (

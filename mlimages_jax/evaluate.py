@@ -14,14 +14,14 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mlimages_jax import steps
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import RandomAccess, Record
 from mlimages_jax.data.images import views
 from mlimages_jax.distributed import preemption, sharding
-from mlimages_jax.losses import Loss
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
+from mlimages_jax.step import steps
+from mlimages_jax.step.losses import Loss
 
 EXACT_METRICS_BYTES = 4_000_000_000  # of scores and states, from which on the mAP is binned
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mlimages_jax.data import augment
 from mlimages_jax.models.resnet import ResNet
+from mlimages_jax.step import augment
 
 
 def output_widths(model: ResNet) -> dict[str, int]:

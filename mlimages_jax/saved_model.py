@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from mlimages_jax import checkpoints, configure, weights_file
 from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.losses import POSITIVE_WEIGHT
+from mlimages_jax.step.losses import POSITIVE_WEIGHT
 
 
 class SavedModel(NamedTuple):

@@ -13,12 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import (
-    configure,
-    open_network,
-    out_of_memory,
-    steps,
-)
+from mlimages_jax import configure, open_network, out_of_memory
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet
@@ -39,11 +34,12 @@ from mlimages_jax.labels import word_list
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
-from mlimages_jax.phases import Phase
 from mlimages_jax.progress import NonFiniteError, Progress
 from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.settings import checked
-from mlimages_jax.state import TrainState, memory_line, with_weights
+from mlimages_jax.step import steps
+from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.state import TrainState, memory_line, with_weights
 from mlimages_jax.training_evaluation import (
     Results,
     evaluate_and_log,

@@ -14,9 +14,9 @@ from mlimages_jax import configure, evaluation_report, predictions
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.losses import Loss
 from mlimages_jax.metrics_writer import MetricsWriter
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.losses import Loss
+from mlimages_jax.step.state import TrainState
 
 SHOWN = (  # on the log line
     "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",

@@ -11,12 +11,13 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, steps
+from mlimages_jax import configure
 from mlimages_jax.data import pipeline
 from mlimages_jax.distributed import sharding
-from mlimages_jax.losses import Loss
-from mlimages_jax.phases import Phase
-from mlimages_jax.state import TrainState, abstract_state, create_state
+from mlimages_jax.step import steps
+from mlimages_jax.step.losses import Loss
+from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.state import TrainState, abstract_state, create_state
 
 
 class TrainingStep(NamedTuple):

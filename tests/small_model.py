@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mlimages_jax import checkpoints
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 from tests.five_classes import DICTIONARY
 
 SMALL = ResNet(5, stage_sizes=(1, 1), stage_widths=(16, 32), stem_width=8, stem_kernel=3)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoint_fit, checkpoints, losses
+from mlimages_jax import checkpoint_fit, checkpoints
 from mlimages_jax.distributed import sharding
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import losses
+from mlimages_jax.step.state import TrainState
 from tests import bucket
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,15 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import (
-    checkpoints,
-    losses,
-    saved_step,
-    train,
-)
+from mlimages_jax import checkpoints, saved_step, train
 from mlimages_jax.distributed import sharding
 from mlimages_jax.saved_step import DamagedCheckpointError
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import losses
+from mlimages_jax.step.state import TrainState
 from tests import damage, two_processes
 from tests.many_processes import Job, training
 from tfds_builders import shapes
@@ -286,7 +282,7 @@ SHARDED = """
 import pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from mlimages_jax import array_digests, checkpoints, saved_step, sharding, train
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 
 folder = pathlib.Path({folder!r})
 mesh = sharding.make_mesh()

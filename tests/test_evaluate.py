@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax import evaluate, losses
+from mlimages_jax import evaluate
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import views
 from mlimages_jax.distributed import sharding
@@ -18,6 +18,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models.resnet import ResNet
+from mlimages_jax.step import losses
 from tfds_builders import shapes
 
 

@@ -17,7 +17,7 @@ from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.saved_step import DamagedCheckpointError
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.state import TrainState
 from tests import damage, imagenet_shaped, reference, two_processes
 from tests.small_run import ROOT, load_config, small_config, small_finetuning
 from tfds_builders import shapes

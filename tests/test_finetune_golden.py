@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import losses, optimizers, steps
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import losses, optimizers, steps
+from mlimages_jax.step.state import TrainState
 from tests import reference
 from tests.small_run import load_config
 

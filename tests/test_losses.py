@@ -8,8 +8,8 @@ import optax
 import pytest
 from scipy.optimize import minimize_scalar
 
-from mlimages_jax import losses
 from mlimages_jax.metrics.calibration import calibrated_probability
+from mlimages_jax.step import losses
 
 LOG2 = math.log(2)
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from mlimages_jax import optimizers
+from mlimages_jax.step import optimizers
 from tests import reference
 
 

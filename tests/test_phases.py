@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 
-from mlimages_jax.phases import Phase, make_phases
+from mlimages_jax.step.phases import Phase, make_phases
 
 
 def test_phases_follow_each_other_in_steps_and_pictures():

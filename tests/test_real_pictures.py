@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mlimages_jax import configure, train
-from mlimages_jax.data import augment, pipeline
+from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding
+from mlimages_jax.step import augment
 from tests.small_run import load_config
 from tfds_builders import ml_images
 

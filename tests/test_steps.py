@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from mlimages_jax import losses, optimizers, steps
-from mlimages_jax.data import NO_LABEL, augment
+from mlimages_jax.data import NO_LABEL
 from mlimages_jax.distributed import sharding
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.state import TrainState, abstract_state, create_state
+from mlimages_jax.step import augment, losses, optimizers, steps
+from mlimages_jax.step.state import TrainState, abstract_state, create_state
 from tests import reference
 
 

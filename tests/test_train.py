@@ -19,13 +19,13 @@ from mlimages_jax import (
     configure,
     out_of_memory,
     progress,
-    steps,
     train,
 )
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import steps
+from mlimages_jax.step.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 

@@ -19,8 +19,8 @@ import numpy as np
 from peers import ours_step
 
 from accelerator_sections import Section, Settings, table
-from mlimages_jax import losses
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.step import losses
 
 PRECISIONS = {"float32, highest": "highest", "float32, default": "default", "bfloat16": "default"}
 SMALL: dict[str, Any] = {"stage_sizes": (1, 1, 1, 1), "num_classes": 50}

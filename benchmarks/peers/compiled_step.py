@@ -5,10 +5,11 @@ import time
 
 import jax
 
-from mlimages_jax import configure, state
+from mlimages_jax import configure
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES
 from mlimages_jax.plan import compiled
+from mlimages_jax.step import state
 from mlimages_jax.training_step import make_training_step
 from peers.serve import arguments, serve
 from peers.setting import load_config

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlimages_jax import losses, optimizers, steps
-from mlimages_jax.data import augment
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.plan import compiled, layers
-from mlimages_jax.state import TrainState, abstract_state, create_state
+from mlimages_jax.step import augment, losses, optimizers, steps
+from mlimages_jax.step.state import TrainState, abstract_state, create_state
 from peers import step_ideas
 from peers.serve import Values, arguments, serve
 

@@ -21,8 +21,8 @@ from mlimages_jax.convert.tensorflow_names import (
 from mlimages_jax.convert.weights import nested, write_workdir
 from mlimages_jax.files.text_files import read_text
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.losses import POSITIVE_WEIGHT, ClassCounts
 from mlimages_jax.models.resnet import STAGE_SIZES
+from mlimages_jax.step.losses import POSITIVE_WEIGHT, ClassCounts
 
 ML_IMAGES_CLASSES = 11_166
 LossName = Literal["auto", "weighted", "softmax"]

@@ -15,8 +15,8 @@ from flax import traverse_util
 
 from mlimages_jax import checkpoints, saved_model
 from mlimages_jax.convert import ConvertError, layout
-from mlimages_jax.losses import ClassCounts
-from mlimages_jax.state import TrainState
+from mlimages_jax.step.losses import ClassCounts
+from mlimages_jax.step.state import TrainState
 
 
 class Weights(NamedTuple):

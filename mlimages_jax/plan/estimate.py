@@ -12,11 +12,12 @@ import math
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, state
+from mlimages_jax import configure
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.phases import Phase
 from mlimages_jax.plan import PlanError, chips, layers
+from mlimages_jax.step import state
+from mlimages_jax.step.phases import Phase
 from mlimages_jax.training_step import make_training_step
 
 FLOPS_A_MAC = 3 * 2  # a multiplication and an addition; forward, and twice as much backward

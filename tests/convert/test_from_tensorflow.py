@@ -11,19 +11,15 @@ import numpy as np
 import pytest
 
 import mlimages_jax
-from mlimages_jax import (
-    checkpoints,
-    configure,
-    optimizers,
-    train,
-)
+from mlimages_jax import checkpoints, configure, train
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
 from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint, write_checkpoint
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.architecture import network_of
-from mlimages_jax.state import TrainState, abstract_state
+from mlimages_jax.step import optimizers
+from mlimages_jax.step.state import TrainState, abstract_state
 from tests import original_checkpoint, reference
 from tests.small_run import small_config
 from tfds_builders import shapes

@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, losses
+from mlimages_jax import checkpoints
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.weights import (
     complete_folder,
@@ -14,7 +14,8 @@ from mlimages_jax.convert.weights import (
     write_workdir,
 )
 from mlimages_jax.distributed import sharding
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import losses
+from mlimages_jax.step.state import TrainState
 
 
 @pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/11"])

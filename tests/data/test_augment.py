@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mlimages_jax.data import augment
+from mlimages_jax.step import augment
 
 # Jitted, because one compilation is quicker than one for each primitive.
 adjust_brightness = jax.jit(augment.adjust_brightness)

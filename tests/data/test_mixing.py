@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlimages_jax.data import mixing
 from mlimages_jax.distributed import sharding
+from mlimages_jax.step import mixing
 
 KEY = jax.random.key(0)
 mix_jit = jax.jit(mixing.mix, static_argnames=["mixup_alpha", "cutmix_alpha", "group_size"])

@@ -13,8 +13,8 @@ from flax import struct
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 
-from mlimages_jax import losses
 from mlimages_jax.distributed import sharding
+from mlimages_jax.step import losses
 
 
 @struct.dataclass

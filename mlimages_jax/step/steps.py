@@ -14,9 +14,9 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from mlimages_jax.data import augment
-from mlimages_jax.losses import Loss
-from mlimages_jax.state import TrainState
+from mlimages_jax.step import augment
+from mlimages_jax.step.losses import Loss
+from mlimages_jax.step.state import TrainState
 
 Batch = dict[str, Array]
 Mixing = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
