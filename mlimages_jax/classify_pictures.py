@@ -21,7 +21,6 @@ from ml_collections import ConfigDict
 
 from mlimages_jax import (
     checkpoints,
-    configure,
     predict_pictures,
     pretrained,
     saved_model,
@@ -37,7 +36,7 @@ from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.network_outputs import network_outputs
 from mlimages_jax.predict_pictures import Predictions
 from mlimages_jax.pretrained import Model, ModelError
-from mlimages_jax.settings import checked
+from mlimages_jax.settings import build, checked
 from mlimages_jax.tag_files import TagFile, TagFileError
 from mlimages_jax.tagging import Tag, ThresholdError
 from mlimages_jax.weights_digest import weights_digest
@@ -85,7 +84,7 @@ def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
     except (
         HierarchyError, ModelError, TagFileError, ThresholdError, UnknownArchitectureError,
     ) as error:  # fmt: skip
-        raise configure.ConfigError(str(error)) from error
+        raise build.ConfigError(str(error)) from error
 
 
 def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
@@ -97,7 +96,7 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
             config.batch_size, pictures=len(source), mesh=mesh
         )
     except ValueError as error:
-        raise configure.ConfigError(f"config.{error}") from error
+        raise build.ConfigError(f"config.{error}") from error
     folder = _agreed_step(checkpoints.resolve(config.checkpoint))
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
@@ -176,7 +175,7 @@ def _pictures(config: ConfigDict) -> PictureSource:
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     if len(set(_of_all_processes([source.digest]))) > 1:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"the processes find different pictures in {config.input}: put them where all "
             "machines see the same files"
         )
@@ -197,7 +196,7 @@ def _output(config: ConfigDict, workdir: epath.PathLike) -> tuple[Path, str]:
             Path(paths.expanded(workdir)) / f"tags{tag_files.ending_of(config.format or 'jsonl')}"
         )
     if "://" in os.fspath(config.output or workdir):
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"output={config.output or workdir}: tags are written to a disk; give a file of one, "
             "and copy it when it is complete"
         )

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 
 from mlimages_jax import (
     checkpoints,
-    configure,
     evaluation_report,
     published,
     saved_model,
@@ -41,7 +40,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
 from mlimages_jax.saved_step import DamagedCheckpointError, VanishedCheckpointError
-from mlimages_jax.settings import checked
+from mlimages_jax.settings import build, checked
 from mlimages_jax.weights_digest import weights_digest
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
@@ -149,7 +148,7 @@ def _check_batch(config: ConfigDict) -> None:
         batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
         sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
-        raise configure.ConfigError(f"evaluation.{error}") from error
+        raise build.ConfigError(f"evaluation.{error}") from error
 
 
 def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
@@ -262,7 +261,7 @@ def _views(config: ConfigDict, subject: Subject, data: DataSet) -> list[Evaluati
         )  # fmt: skip
     sizes = tuple(config.evaluation.sizes) or subject.usage.sizes
     if not sizes:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{subject.folder} does not say at which size it was trained: give "
             "--config.evaluation.sizes='(224,)'"
         )
@@ -281,19 +280,19 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
     step = int(folder.name)
     usage = saved_model.usage(_config_of(folder), step=step, loss=config.loss)
     if not usage.loss:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
             "for one class a picture, else weighted, sigmoid or asymmetric"
         )
     classes = architecture.network_of(weights["params"]).num_classes
     if classes != data.num_classes:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{folder} tells {classes} classes apart and {data.folder} has {data.num_classes}: "
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
     kept = checkpoints.classes_of(folder)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{kept} and {data.dictionary} have other classes or another order: build the set "
             "with the categories that the checkpoint was trained on"
         )
@@ -312,14 +311,14 @@ def _evaluation(
     metrics = empty_metrics(
         len(records),
         Hierarchy.from_file(data.dictionary).paths(),
-        single_label=configure.is_single_label(subject.usage.settings),
+        single_label=build.is_single_label(subject.usage.settings),
         threshold=config.evaluation.threshold,
-        positive_weight=configure.positive_weight(subject.usage.settings),
+        positive_weight=build.positive_weight(subject.usage.settings),
     )
-    dtype = configure.compute_dtype(config.dtype)
+    dtype = build.compute_dtype(config.dtype)
     return Evaluation(
         model=architecture.network_of(subject.weights["params"], dtype=dtype),
-        loss=configure.evaluation_loss(subject.usage.settings),
+        loss=build.evaluation_loss(subject.usage.settings),
         records=records,
         view=view,
         metrics=metrics,
@@ -345,7 +344,7 @@ def _reassessed(config: ConfigDict, data: DataSet) -> ReassessedLabels | None:
         labels.check_length(len(records))
         labels(parse_record(records[0]))
     except ValueError as error:
-        raise configure.ConfigError(f"data.reassessed: {error}") from error
+        raise build.ConfigError(f"data.reassessed: {error}") from error
     return labels
 
 

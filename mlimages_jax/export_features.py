@@ -16,12 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import (
-    checkpoints,
-    configure,
-    predict_pictures,
-    saved_model,
-)
+from mlimages_jax import checkpoints, predict_pictures, saved_model
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
@@ -33,7 +28,7 @@ from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
-from mlimages_jax.settings import checked
+from mlimages_jax.settings import build, checked
 from mlimages_jax.weights_digest import weights_digest
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
@@ -100,7 +95,7 @@ def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
             config.batch_size, pictures=len(source), mesh=mesh
         )
     except ValueError as error:
-        raise configure.ConfigError(f"config.{error}") from error
+        raise build.ConfigError(f"config.{error}") from error
     predictions = Predictions(
         source,
         view,
@@ -179,7 +174,7 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSou
             outputs[name] = values.astype(layout.dtype)
         if not np.isfinite(outputs[name][valid]).all():
             stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
-            raise configure.ConfigError(
+            raise build.ConfigError(
                 f"{name} of pictures {positions.start} to {positions.stop - 1} hold numbers that "
                 f"are not finite as {layout.dtype}{stored or ': the checkpoint is damaged'}"
             )
@@ -202,7 +197,7 @@ def _check_shared(source: PictureSource, config: ConfigDict) -> None:
     digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
     others = np.flatnonzero((digests != digests[0]).any(1))
     if len(others):
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"process {others[0]} finds other pictures in {config.input} than process 0: put them "
             "where all machines see the same files"
         )
@@ -218,11 +213,11 @@ def _load(config: ConfigDict, mesh: Mesh) -> Network:
     step = multihost_utils.broadcast_one_to_all(np.int64(int(newest.name)))
     folder = newest.parent / str(int(step))
     weights = checkpoints.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
-    dtype = configure.compute_dtype(config.dtype)
+    dtype = build.compute_dtype(config.dtype)
     try:
         return Network(folder, architecture.network_of(weights["params"], dtype=dtype), weights)
     except architecture.UnknownArchitectureError as error:
-        raise configure.ConfigError(f"{folder}: {error}") from error
+        raise build.ConfigError(f"{folder}: {error}") from error
 
 
 def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationView:
@@ -235,7 +230,7 @@ def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationV
     usage = saved_model.usage(trained, step=int(folder.name))
     size = config.view.size or usage.image_size
     if not size:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{folder} does not say at which size it was trained: give --config.view.size=224"
         )
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=built)
@@ -251,7 +246,7 @@ def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
     widths = output_widths(model)
     unknown = [name for name in config.outputs if name not in widths]
     if unknown:
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"outputs={tuple(config.outputs)}: name some of {', '.join(widths)}"
         )
     return Layout(

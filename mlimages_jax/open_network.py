@@ -8,9 +8,10 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoint_folder, configure
+from mlimages_jax import checkpoint_folder
 from mlimages_jax.models import architecture
 from mlimages_jax.saved_step import DamagedCheckpointError, SavedStep, agreed
+from mlimages_jax.settings import build
 
 
 def filled(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
@@ -47,7 +48,7 @@ def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
             return _of(folder), str(folder)
     if init_from:
         return _of(checkpoint_folder.resolve(init_from)), init_from
-    return configure.OPEN_NETWORK, "the release"
+    return build.OPEN_NETWORK, "the release"
 
 
 def _of(folder: epath.Path) -> dict[str, Any]:
@@ -55,5 +56,5 @@ def _of(folder: epath.Path) -> dict[str, Any]:
     try:
         architecture.network_of(params)
     except architecture.UnknownArchitectureError as error:
-        raise configure.ConfigError(f"{folder}: {error}") from error
+        raise build.ConfigError(f"{folder}: {error}") from error
     return architecture.body_of(params)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax.configure import ConfigError
 from mlimages_jax.distributed import exit_codes
 from mlimages_jax.plan import PlanError, chips, estimate
+from mlimages_jax.settings.build import ConfigError
 
 _REMEDIES: tuple[dict[str, object], ...] = (
     {"model.remat": True},

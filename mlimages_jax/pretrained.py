@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 from jax import Array
 
-from mlimages_jax import configure, saved_model, tagging
+from mlimages_jax import saved_model, tagging
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
 from mlimages_jax.data.given_pictures import Picture, Pictures
@@ -32,6 +32,7 @@ from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
+from mlimages_jax.settings import build
 from mlimages_jax.tagging import Tag, Thresholds
 
 LOSSES = ("softmax", "weighted", "sigmoid", "asymmetric")
@@ -340,7 +341,7 @@ def load(
         UnknownArchitectureError: parameters of another network.
         ConfigError: an unknown dtype.
     """
-    compute_dtype = configure.compute_dtype(dtype)
+    compute_dtype = build.compute_dtype(dtype)
     if protocol not in (*PROTOCOLS, None):
         raise ModelError(f"protocol={protocol!r} is none of {', '.join(PROTOCOLS)}")
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -15,9 +15,10 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, configure, weights_file
+from mlimages_jax import checkpoints, weights_file
 from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.settings import build
 from mlimages_jax.step.losses import POSITIVE_WEIGHT
 
 
@@ -73,7 +74,7 @@ class Usage:
     @property
     def positive_weight(self) -> float:
         """By which probabilities are calibrated; 1 where the loss has no weight."""
-        return configure.positive_weight(self.settings)
+        return build.positive_weight(self.settings)
 
 
 def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usage:

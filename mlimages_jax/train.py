@@ -13,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, open_network, out_of_memory
+from mlimages_jax import open_network, out_of_memory
 from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet
@@ -36,7 +36,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.progress import NonFiniteError, Progress
 from mlimages_jax.saved_step import DamagedCheckpointError
-from mlimages_jax.settings import checked
+from mlimages_jax.settings import build, checked
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase
 from mlimages_jax.step.state import TrainState, memory_line, with_weights
@@ -96,7 +96,7 @@ def _train(
     data = open_data(config)
     pictures = data.num_records(config.data.train_split)
     mesh = sharding.make_mesh()
-    phases = configure.phases(config)
+    phases = build.phases(config)
     check_sizes(config, phases, mesh)
     data_set = data_identity(config, data)
     _log_layout(config, data, pictures, mesh)
@@ -108,7 +108,7 @@ def _train(
     logging.info("%s", memory_line(training.like))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
-    settings = configure.values(config) | {"orientation": data.orientation, "data_set": data_set}
+    settings = build.values(config) | {"orientation": data.orientation, "data_set": data_set}
     with (
         out_of_memory.named(config, num_classes=data.num_classes),
         goodput,
@@ -211,13 +211,13 @@ def open_data(config: ConfigDict) -> DataSet:
         ConfigError: the loss is for one class a picture, of two or more.
     """
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
-    if configure.is_single_label(config) and data.num_classes < 2:
-        raise configure.ConfigError(
+    if build.is_single_label(config) and data.num_classes < 2:
+        raise build.ConfigError(
             f"loss.name='softmax' is for two classes or more, and {data.folder} has "
             f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric or weighted"
         )
-    if configure.is_single_label(config) and data.max_labels > 1:
-        raise configure.ConfigError(
+    if build.is_single_label(config) and data.max_labels > 1:
+        raise build.ConfigError(
             f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
             f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
         )
@@ -250,7 +250,7 @@ def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
             )
         sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
-        raise configure.ConfigError(str(error)) from error
+        raise build.ConfigError(str(error)) from error
 
 
 def restored(
@@ -278,14 +278,14 @@ def restored(
     while (step := checkpoints.newest()) is not None:
         try:
             saved = checkpoints.config_of(step)
-            as_long = configure.values_as_long_as(saved, given) if given else {}
+            as_long = build.values_as_long_as(saved, given) if given else {}
             check_same_training(saved, settings | as_long)
             state = checkpoints.restore(like, step=step)
         except DamagedCheckpointError as error:
             checkpoints.set_aside(step, error)
             continue
         logging.info("continuing from %s", checkpoints.directory / str(step))
-        if given and (told := configure.change_of_schedule(saved, given, step=step)):
+        if given and (told := build.change_of_schedule(saved, given, step=step)):
             logging.warning("%s", told)
         return state
     checkpoints.check_any_left()
@@ -302,7 +302,7 @@ def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None
         saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
     if paths.same_place(saved.get("init_from"), settings.get("init_from")):
         saved = saved | {"init_from": settings.get("init_from")}  # typed otherwise
-    configure.check_unchanged(saved, settings)
+    build.check_unchanged(saved, settings)
     check_same_set(saved, settings)
 
 
@@ -324,7 +324,7 @@ def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
         f"{before}): {', '.join(changed)} differ"
     )
     if not settings["data"].get("allow_change"):
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{line}. Give that one with --config.data.folder, or another --workdir; if the change "
             "is meant, --config.data.allow_change=True goes on with it"
         )
@@ -360,7 +360,7 @@ def training_inputs(
     config: ConfigDict, data: DataSet, mesh: Mesh, workdir: epath.Path
 ) -> Callable[..., pipeline.DeviceBatches]:
     """Makes, for a phase and `start_step` within it, its training batches, placed on the mesh."""
-    num_streams = configure.num_streams(config)
+    num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     rows = Rows(batch_size=config.batch_size, num_streams=num_streams, **process)
     streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
@@ -371,7 +371,7 @@ def training_inputs(
     def inputs(phase: Phase, *, start_step: int) -> pipeline.DeviceBatches:
         batches = pipeline.training_batches(
             streams,
-            configure.training_view(config, image_size=phase.image_size),
+            build.training_view(config, image_size=phase.image_size),
             batch_size=phase.batch_size,
             num_streams=num_streams,
             max_labels=data.max_labels,
@@ -402,7 +402,7 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
         and text_files.read_text(kept) != classes
         and not _is_list_of_words(kept, data)
     ):
-        raise configure.ConfigError(
+        raise build.ConfigError(
             f"{kept} and {data.dictionary} hold different classes: train on the data set that this "
             "workdir began with, or give another --workdir"
         )

@@ -10,11 +10,12 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure, evaluation_report, predictions
+from mlimages_jax import evaluation_report, predictions
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.settings import build
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.state import TrainState
 
@@ -30,16 +31,16 @@ def make_evaluations(
 ) -> dict[str, Evaluation]:
     """How each of `config.evaluation.splits` is evaluated, at every size and protocol, by name."""
     paths = Hierarchy.from_file(data.dictionary).paths()
-    views = configure.evaluation_views(config.evaluation, image_size=config.image_size)
+    views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
     for split in config.evaluation.splits:
         records = data.records(split)
         metrics = empty_metrics(
             len(records),
             paths,
-            single_label=configure.is_single_label(config),
+            single_label=build.is_single_label(config),
             threshold=config.evaluation.threshold,
-            positive_weight=configure.positive_weight(config),
+            positive_weight=build.positive_weight(config),
         )
         for view in views:
             name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
@@ -113,6 +114,6 @@ def write_report(
         next(iter(evaluations.values())),
         state.averages or state.weights,
         hierarchy,
-        probabilities=configure.probabilities(config),
+        probabilities=build.probabilities(config),
         threshold=config.evaluation.threshold,
     )

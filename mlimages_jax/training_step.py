@@ -11,9 +11,9 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure
 from mlimages_jax.data import pipeline
 from mlimages_jax.distributed import sharding
+from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.phases import Phase
@@ -80,12 +80,12 @@ def make_training_step(
     Raises:
         ConfigError: for values that cannot be.
     """
-    model = configure.model(config, num_classes=num_classes)
-    loss, count_groups = configure.loss(config)
+    model = build.model(config, num_classes=num_classes)
+    loss, count_groups = build.loss(config)
     side = config.image_size
     images = jnp.zeros((1, side, side, 3))
     parameters = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    optimizer = configure.optimizer(config, parameters)
+    optimizer = build.optimizer(config, parameters)
     initial = {
         "image_size": side,
         "count_groups": count_groups,
@@ -96,17 +96,15 @@ def make_training_step(
         loss=loss,
         optimizer=optimizer,
         settings={
-            "schedule": configure.schedule(config),
-            "augmentation": configure.augmentation(config),
-            "mixing": configure.mixup_and_cutmix(config),
-            "factors": configure.learning_rate_factors(config, parameters),
+            "schedule": build.schedule(config),
+            "augmentation": build.augmentation(config),
+            "mixing": build.mixup_and_cutmix(config),
+            "factors": build.learning_rate_factors(config, parameters),
             "average_decay": config.optimizer.average_decay,
             "seed": config.seed,
             "unlisted": unlisted,
         },
         initial=initial,
-        like=abstract_state(
-            model, optimizer, mesh=mesh, **configure.state_sharding(config), **initial
-        ),
+        like=abstract_state(model, optimizer, mesh=mesh, **build.state_sharding(config), **initial),
         mesh=mesh,
     )

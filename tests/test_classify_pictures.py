@@ -10,10 +10,11 @@ import picture_files
 import pyarrow.parquet as pq
 import pytest
 
-from mlimages_jax import classify_pictures, configure, pretrained, tag_files
+from mlimages_jax import classify_pictures, pretrained, tag_files
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.settings import build
 from tests import people, small_model, task_process
 from tests.five_classes import DICTIONARY
 from tests.small_run import load_config
@@ -186,11 +187,11 @@ def test_one_class_a_picture_of_a_list_without_labels(folder, tmp_path):
     model = pretrained.load(other, dictionary=tmp_path / "names.txt")
     expected = model.classify([folder / "IMG_1.JPG", folder / "noise/03.jpg"])
     _check(rows[:2], ["IMG_1.JPG", "noise/03.jpg"], expected)
-    with pytest.raises(configure.ConfigError, match="consistent=True is for several labels"):
+    with pytest.raises(build.ConfigError, match="consistent=True is for several labels"):
         _classify(
             other, folder, tmp_path / "p.jsonl", consistent=True, **changes | {"images_root": ""}
         )
-    with pytest.raises(configure.ConfigError, match="5 classes of this checkpoint have no names"):
+    with pytest.raises(build.ConfigError, match="5 classes of this checkpoint have no names"):
         _classify(other, folder, tmp_path / "p.jsonl")
 
 
@@ -234,7 +235,7 @@ def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, mo
         _classify(checkpoint, folder, output)
     assert not output.exists()
     monkeypatch.undo()
-    with pytest.raises(configure.ConfigError, match=r"top_k: 5 before, 3 now"):
+    with pytest.raises(build.ConfigError, match=r"top_k: 5 before, 3 now"):
         _classify(checkpoint, folder, output, top_k=3)
     read = []
     original = PictureFiles.read
@@ -246,7 +247,7 @@ def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, mo
     assert summary == (output, 28, 3) and whole.errors == 3
     assert output.read_bytes() == whole.output.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tags.csv", "whole.csv"]
-    with pytest.raises(configure.ConfigError, match="is there already"):
+    with pytest.raises(build.ConfigError, match="is there already"):
         _classify(checkpoint, folder, output)
 
 
@@ -266,7 +267,7 @@ def test_rows_of_two_networks_never_come_into_one_file(folder, tmp_path, monkeyp
         dictionary = (run / "dictionary.txt").read_text()
         (run / "dictionary.txt").write_text(dictionary.replace("dog", "hound"))
     name = {"classes": "dictionary"}.get(other, other)
-    with pytest.raises(configure.ConfigError, match=f"{name}: .* before, .* now"):
+    with pytest.raises(build.ConfigError, match=f"{name}: .* before, .* now"):
         _classify(run, folder, tmp_path / "tags.csv")
 
 
@@ -310,7 +311,7 @@ def test_what_cannot_be_is_named_before_a_picture_is_read(
     (tmp_path / "few.txt").write_text("".join(DICTIONARY.splitlines(True)[:2]))
     (tmp_path / "bad.txt").write_text("n9\t0.5\n")
     monkeypatch.setattr(PictureFiles, "read", None)
-    with pytest.raises(configure.ConfigError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         classify_pictures.classify(_config(checkpoint, folder, **changes), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
@@ -326,7 +327,7 @@ def test_what_is_not_there(checkpoint, folder, tmp_path):
 
 def test_processes_that_see_other_pictures(checkpoint, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(classify_pictures, "_of_all_processes", lambda lines: [*lines, "other"])
-    with pytest.raises(configure.ConfigError, match="the processes find different pictures in"):
+    with pytest.raises(build.ConfigError, match="the processes find different pictures in"):
         _classify(checkpoint, folder, workdir=tmp_path)
 
 

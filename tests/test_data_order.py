@@ -7,7 +7,8 @@ import pytest
 import record_files
 from small_run import small_config
 
-from mlimages_jax import configure, settings
+from mlimages_jax import settings
+from mlimages_jax.settings import build
 from mlimages_jax.train import train
 
 ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
@@ -15,31 +16,31 @@ ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
 
 def test_there_is_a_stream_a_group():
     config = small_config("", batch_size=32, group_size=4)
-    assert configure.num_streams(config) == 1
+    assert build.num_streams(config) == 1
     config.data.order = "streams"
-    assert configure.num_streams(config) == 8
+    assert build.num_streams(config) == 8
     config.group_size = 0
-    assert configure.num_streams(config) == 1, "the whole batch is one group"
+    assert build.num_streams(config) == 1, "the whole batch is one group"
 
 
 def test_streams_and_another_batch_are_refused():
     changes = {"resize": ((4, 48, 8),), "loss.name": "sigmoid"}
     config = small_config("", batch_size=16, **changes)
-    assert len(configure.phases(config)) == 2
+    assert len(build.phases(config)) == 2
     config.data.order = "streams"
-    with pytest.raises(configure.ConfigError, match=r"batch size in config\.resize must stay"):
+    with pytest.raises(build.ConfigError, match=r"batch size in config\.resize must stay"):
         settings.check(config)
     config.resize = ((4, 48, 16),)
-    assert len(configure.phases(config)) == 2
+    assert len(build.phases(config)) == 2
 
 
 def test_a_restart_may_copy_but_not_change_the_order():
-    saved = configure.values(small_config("here"))
+    saved = build.values(small_config("here"))
     moved = {"data.copy_to": "/ssd", "data.folder": "there"}
-    configure.check_unchanged(saved, configure.values(small_config("here", **moved)))
-    other = configure.values(small_config("here", **{"data.order": "streams"}))
-    with pytest.raises(configure.ConfigError, match=r"data\.order: 'global' in the checkpoint"):
-        configure.check_unchanged(saved, other)
+    build.check_unchanged(saved, build.values(small_config("here", **moved)))
+    other = build.values(small_config("here", **{"data.order": "streams"}))
+    with pytest.raises(build.ConfigError, match=r"data\.order: 'global' in the checkpoint"):
+        build.check_unchanged(saved, other)
 
 
 @pytest.mark.slow

@@ -12,11 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, configure, evaluate, evaluate_checkpoints, train
+from mlimages_jax import (
+    checkpoints,
+    evaluate,
+    evaluate_checkpoints,
+    train,
+)
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.saved_step import DamagedCheckpointError
+from mlimages_jax.settings import build
 from mlimages_jax.step.state import TrainState
 from tests import damage, imagenet_shaped, reference, two_processes
 from tests.small_run import ROOT, load_config, small_config, small_finetuning
@@ -195,14 +201,14 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     config = _config(run, built, **{"data.reassessed": str(path)})
     (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
     weights = checkpoints.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    model = configure.model(small_finetuning(built, "scratch"), num_classes=5)
+    model = build.model(small_finetuning(built, "scratch"), num_classes=5)
     logits = _logits(model, jax.device_get(weights), pictures, 32)
     top1, top5 = _shares(logits, [valid[n] for n in numbers])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 15)
     assert "loss" not in row
 
     path.write_text(json.dumps([[0]] * 19))
-    with pytest.raises(configure.ConfigError, match=r"real.json has 19 entries, the split 20"):
+    with pytest.raises(build.ConfigError, match=r"real.json has 19 entries, the split 20"):
         evaluate_checkpoints.evaluate(config, tmp_path / "other")
 
 
@@ -216,7 +222,7 @@ def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
         np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
     assert 0 <= row["calibration_error"] <= 1
     assert (tmp_path / "evaluation" / "2" / "val_whole_32" / "reliability.png").exists()
-    with pytest.raises(configure.ConfigError, match=r"40 classes apart and .* has 5"):
+    with pytest.raises(build.ConfigError, match=r"40 classes apart and .* has 5"):
         built = imagenet_shaped.build(tmp_path, None)
         evaluate_checkpoints.evaluate(_config(tmp_path / "run", built), tmp_path / "other")
 
@@ -281,12 +287,12 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"which": "best"}, configure.ConfigError, "which='best' is none of latest, all, new"),
-        ({"loss": "hinge"}, configure.ConfigError, "loss='hinge' is none of"),
-        ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is none of float32"),
+        ({"which": "best"}, build.ConfigError, "which='best' is none of latest, all, new"),
+        ({"loss": "hinge"}, build.ConfigError, "loss='hinge' is none of"),
+        ({"dtype": "int8"}, build.ConfigError, "dtype='int8' is none of float32"),
         ({"data.split": "test"}, ValueError, "no split 'test'"),
-        ({"evaluation.batch_size": 9}, configure.ConfigError, "batch_size=9 is not divisible by 8"),
-        ({"evaluation.sizes": (0,)}, configure.ConfigError, r"evaluation.sizes=\(0,\) has 0"),
+        ({"evaluation.batch_size": 9}, build.ConfigError, "batch_size=9 is not divisible by 8"),
+        ({"evaluation.sizes": (0,)}, build.ConfigError, r"evaluation.sizes=\(0,\) has 0"),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error, message):
@@ -304,11 +310,11 @@ def test_a_checkpoint_that_is_not_there(built, tmp_path, which):
 def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_path):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
-    with pytest.raises(configure.ConfigError, match="does not say with which loss"):
+    with pytest.raises(build.ConfigError, match="does not say with which loss"):
         evaluate_checkpoints.evaluate(_config(tmp_path, built), tmp_path / "e")
     lines = (built / "dictionary.txt").read_text().replace("n00000002", "n00000009")
     (tmp_path / "dictionary.txt").write_text(lines)
-    with pytest.raises(configure.ConfigError, match="other classes or another order"):
+    with pytest.raises(build.ConfigError, match="other classes or another order"):
         evaluate_checkpoints.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
@@ -323,7 +329,7 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
     assert row["top1"] == direct["top1"]
     assert "by their number alone, 5" in caplog.text
     (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(4)))
-    with pytest.raises(configure.ConfigError, match="other classes or another order"):
+    with pytest.raises(build.ConfigError, match="other classes or another order"):
         evaluate_checkpoints.evaluate(config, tmp_path / "e")
 
 
@@ -342,7 +348,7 @@ def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
         assert [row["size"] for row in rows] == sizes
         assert [row["protocol"] for row in rows] == ["central", "short_side"]
     _save_imported(tmp_path / "o/checkpoints", weights, {"loss": {"name": "softmax"}})
-    with pytest.raises(configure.ConfigError, match=r"at which size .*evaluation\.sizes="):
+    with pytest.raises(build.ConfigError, match=r"at which size .*evaluation\.sizes="):
         evaluate_checkpoints.evaluate(_config(tmp_path / "o", built, **left), tmp_path / "o/e")
     weighted = _config(run, built, loss="weighted", **left)
     (row,) = evaluate_checkpoints.evaluate(weighted, tmp_path / "w")  # 12, as `load` takes it

@@ -11,7 +11,6 @@ import numpy as np
 import picture_files
 import pytest
 
-from mlimages_jax import configure
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
@@ -22,6 +21,7 @@ from mlimages_jax.feature_files import FORMATS, FeatureFilesError, FeatureWriter
 from mlimages_jax.feature_formats import Layout
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.predict_pictures import NO_PICTURE
+from mlimages_jax.settings import build
 from tests import people, reference, small_model, task_process
 from tests.small_run import load_config
 from tfds_builders import shapes
@@ -418,10 +418,10 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
         small_model.save(tmp_path / name, {}, tree={**tree, "params": changed})
     changes = {"outputs": ("logits",), "stored_dtype": "float16"}
     message = "logits of pictures 0 to 7 hold .* not finite as float16: try .*stored_dtype=float32"
-    with pytest.raises(configure.ConfigError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         export(_config(tmp_path / "large", folder, **changes), tmp_path / "out")
     message = "not finite as float32: the checkpoint is damaged"
-    with pytest.raises(configure.ConfigError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         export(_config(tmp_path / "broken", folder, outputs=("logits",)), tmp_path / "broken_out")
     export(_config(tmp_path / "large", folder, outputs=("logits",)), tmp_path / "float32")
 
@@ -429,19 +429,19 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"outputs": ("stage2",)}, configure.ConfigError, "name some of features, logits, stage0"),
-        ({"outputs": ()}, configure.ConfigError, r"outputs=\(\): give 1 or more"),
-        ({"dtype": "int8"}, configure.ConfigError, "dtype='int8' is none of"),
-        ({"stored_dtype": "int8"}, configure.ConfigError, "stored_dtype='int8' is none of"),
-        ({"view.protocol": "best"}, configure.ConfigError, "view.protocol='best' is none of"),
+        ({"outputs": ("stage2",)}, build.ConfigError, "name some of features, logits, stage0"),
+        ({"outputs": ()}, build.ConfigError, r"outputs=\(\): give 1 or more"),
+        ({"dtype": "int8"}, build.ConfigError, "dtype='int8' is none of"),
+        ({"stored_dtype": "int8"}, build.ConfigError, "stored_dtype='int8' is none of"),
+        ({"view.protocol": "best"}, build.ConfigError, "view.protocol='best' is none of"),
         (
             {"view.size": 0},
-            configure.ConfigError,
+            build.ConfigError,
             "does not say at which size it was trained: give",
         ),
-        ({"rows_per_part": 0}, configure.ConfigError, "rows_per_part=0: give a whole number, 1"),
-        ({"batch_size": 9}, configure.ConfigError, "config.batch_size=9 is not divisible by 8"),
-        ({"format": "csv"}, configure.ConfigError, "format='csv' is none of parquet"),
+        ({"rows_per_part": 0}, build.ConfigError, "rows_per_part=0: give a whole number, 1"),
+        ({"batch_size": 9}, build.ConfigError, "config.batch_size=9 is not divisible by 8"),
+        ({"format": "csv"}, build.ConfigError, "format='csv' is none of parquet"),
         ({"split": "val"}, PictureSourceError, "is not a built set"),
         ({"input": "nowhere"}, FileNotFoundError, "nowhere is not there: give a folder"),
         ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere holds no checkpoint"),
@@ -456,7 +456,7 @@ def test_what_cannot_be_exported_is_named(folder, checkpoint, tmp_path, changes,
 def test_a_checkpoint_of_something_else_is_named(folder, tmp_path):
     tree = {"params": {"layer": {"kernel": np.ones(3)}}, "batch_stats": {"mean": np.ones(3)}}
     small_model.save(tmp_path, {}, tree=tree)
-    with pytest.raises(configure.ConfigError, match=r"checkpoints/7: these are not the parameters"):
+    with pytest.raises(build.ConfigError, match=r"checkpoints/7: these are not the parameters"):
         export(_config(tmp_path, folder), tmp_path / "out")
 
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoint_fit, checkpoints, configure, train
+from mlimages_jax import checkpoint_fit, checkpoints, train
 from mlimages_jax.data import dataset
+from mlimages_jax.settings import build
 from tests import imagenet_shaped
 from tests.conftest import SHARED
 from tests.small_run import SMALL_FINETUNING, load_config, small_config, small_finetuning
@@ -169,7 +170,7 @@ def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_pat
 def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
-    with pytest.raises(configure.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):
+    with pytest.raises(build.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):
         train.train(small_finetuning(folder, "224", **changes), tmp_path / "w")
     for name in ("sigmoid", "asymmetric", "weighted"):
         config = small_finetuning(folder, "224", **changes, **{"loss.name": name})
@@ -196,7 +197,7 @@ def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
 )
 def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, changes, message):
     config = small_finetuning(built, "scratch", **changes)
-    with pytest.raises(configure.ConfigError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         train.train(config, tmp_path)
 
 
@@ -218,7 +219,7 @@ def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained
     assert (kept["stage_sizes"], kept["stage_widths"]) == ([1, 1, 1], [16, 32, 32])
     config.init_from = str(tmp_path / "gone")  # a restart has its own checkpoint
     config.total_steps = 0
-    with pytest.raises(configure.ConfigError, match="init_from"):
+    with pytest.raises(build.ConfigError, match="init_from"):
         train.train(config, tmp_path / "w")  # another start than the checkpoint's, not a network
     given = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1)
     train.train(given, tmp_path / "w")  # the same sizes by hand
@@ -251,7 +252,7 @@ def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
     config = small_finetuning(built, "224to299", init_from=str(pretrained))
     kept = (workdir / "dictionary.txt").read_text()
     (workdir / "dictionary.txt").write_text(kept.replace("n00000001", "n00000009"))
-    with pytest.raises(configure.ConfigError, match="different classes"):
+    with pytest.raises(build.ConfigError, match="different classes"):
         train.train(config, workdir)
     words = "".join(f"{i}\tword\tof\n" for i in range(5))  # as an import brings them
     (workdir / "dictionary.txt").write_text(words)
@@ -261,10 +262,10 @@ def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
 
 def test_the_published_recipes_are_the_published_numbers():
     config = load_config("finetune", "224to299")
-    schedule = configure.schedule(config)
+    schedule = build.schedule(config)
     rates = [float(schedule(step)) for step in (0, 149_999, 150_000, 300_000, 599_999)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 1e-3, 1e-4], rtol=1e-5)
-    assert [phase[:4] for phase in configure.phases(config)] == [
+    assert [phase[:4] for phase in build.phases(config)] == [
         (0, 300_000, 224, 256),
         (300_000, 600_000, 299, 256),
     ]

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 import mlimages_jax
-from mlimages_jax import configure, pretrained, tagging
+from mlimages_jax import pretrained, tagging
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import BadPicture, decode
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.settings import build
 from tests import picture_files, small_model
 from tests.small_run import load_config
 
@@ -411,10 +412,10 @@ def test_other_views(workdir, protocol):
 
 def test_a_run_says_what_it_was_trained_with(tmp_path):
     """The configurations of the quickstart and of a finetuning that changes its size."""
-    quickstart = configure.values(load_config("quickstart"))
+    quickstart = build.values(load_config("quickstart"))
     model = pretrained.load(small_model.save(tmp_path / "quick", quickstart))
     assert (model.loss, model.positive_weight, model.image_size) == ("weighted", 4.0, 48)
-    finetune = configure.values(load_config("finetune", "224to299"))
+    finetune = build.values(load_config("finetune", "224to299"))
     for step, size in ((300_000, 224), (300_001, 299)):
         folder = small_model.save(tmp_path / f"at_{step}", finetune, step=step)
         model = pretrained.load(folder)
@@ -477,7 +478,7 @@ def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
         pretrained.load(workdir, loss="hinge")
     with pytest.raises(pretrained.ModelError, match="protocol='centre' is none of central"):
         pretrained.load(workdir, protocol="centre")
-    with pytest.raises(configure.ConfigError, match="dtype='float16'"):
+    with pytest.raises(build.ConfigError, match="dtype='float16'"):
         pretrained.load(workdir, dtype="float16")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         pretrained.load(tmp_path)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import configure, train
+from mlimages_jax import train
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding
+from mlimages_jax.settings import build
 from mlimages_jax.step import augment
 from tests.small_run import load_config
 from tfds_builders import ml_images
@@ -78,7 +79,7 @@ def test_one_step_of_pretraining_on_photographs(photographs, tmp_path, monkeypat
     (batch,) = itertools.islice(
         pipeline.training_batches(
             [data.records("train")],
-            configure.training_view(config, image_size=224),
+            build.training_view(config, image_size=224),
             batch_size=4,
             max_labels=data.max_labels,
             seed=0,
@@ -92,7 +93,7 @@ def test_one_step_of_pretraining_on_photographs(photographs, tmp_path, monkeypat
     ):
         inside = labels < 11_166
         row[labels[inside]] = confidences[inside]
-    model = configure.model(config, num_classes=11_166)
+    model = build.model(config, num_classes=11_166)
     start = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     augment_key, loss_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     images = augment.pretrain_augment(augment_key, batch["image"])

@@ -16,7 +16,6 @@ from PIL import Image
 
 from mlimages_jax import (
     checkpoints,
-    configure,
     out_of_memory,
     progress,
     train,
@@ -24,6 +23,7 @@ from mlimages_jax import (
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
+from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.state import TrainState
 from tests.small_run import ROOT, flags, load_config, small_config
@@ -91,7 +91,7 @@ def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path
     (folder / "metadata.json").write_text(json.dumps(metadata))
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
     assert checkpoints.config_of(tmp_path / "run")["orientation"] == "stored"
-    with pytest.raises(configure.ConfigError, match="orientation: 'stored' in the checkpoint, 'ex"):
+    with pytest.raises(build.ConfigError, match="orientation: 'stored' in the checkpoint, 'ex"):
         train.train(small_config(drawn, total_steps=3), tmp_path / "run")
 
 
@@ -101,7 +101,7 @@ def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
     if "imported" in saved:  # another program's: nobody knows
         train.check_same_training(saved, {"orientation": "exif"})
     else:
-        with pytest.raises(configure.ConfigError, match="orientation"):
+        with pytest.raises(build.ConfigError, match="orientation"):
             train.check_same_training(saved, {"orientation": "exif"})
 
 
@@ -161,7 +161,7 @@ def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_p
 def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
     workdir, _ = uninterrupted
     config = small_config(drawn, seed=1, **{"loss.weighted.positive_weight": 3.0})
-    with pytest.raises(configure.ConfigError) as error:
+    with pytest.raises(build.ConfigError) as error:
         train.train(config, workdir)
     assert "seed: 0 in the checkpoint, 1 now" in str(error.value)
     assert "loss.weighted.positive_weight: 4.0 in the checkpoint, 3.0 now" in str(error.value)
@@ -170,7 +170,7 @@ def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
 def test_another_data_set_is_refused_by_name_unless_one_insists(drawn, uninterrupted, tmp_path):
     workdir = shutil.copytree(uninterrupted[0], tmp_path / "workdir")
     other = shapes.build(tmp_path / "other", num_train=64, num_val=20, size=48, seed=7)
-    with pytest.raises(configure.ConfigError) as error:
+    with pytest.raises(build.ConfigError) as error:
         train.train(small_config(other), workdir)
     assert f"the data set in {other} is not the one" in str(error.value)
     assert "train, val differ" in str(error.value)
@@ -245,7 +245,7 @@ def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypa
     ],
 )
 def test_a_configuration_that_cannot_run_is_refused(drawn, tmp_path, changes, message):
-    with pytest.raises(configure.ConfigError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         train.train(small_config(drawn, **changes), tmp_path)
 
 
@@ -339,12 +339,12 @@ def test_published_configurations_are_the_published_numbers(name, variant):
     config = load_config(name, variant)
     assert config.total_steps == 257_955
     assert config.batch_size // config.group_size == 128
-    model = configure.model(config, num_classes=11_166)
+    model = build.model(config, num_classes=11_166)
     assert model.stage_sizes == (3, 4, 23, 3)
-    schedule = configure.schedule(config)
+    schedule = build.schedule(config)
     rates = [float(schedule(step)) for step in (0, 4_400, 35_200, 110_001)]
     np.testing.assert_allclose(rates, [0.01, 0.01297, 0.08, 0.008], rtol=1e-5)
-    loss, groups = configure.loss(config)
+    loss, groups = build.loss(config)
     assert groups == 128
     assert loss.keywords["variant"] == variant
 

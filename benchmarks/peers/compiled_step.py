@@ -5,10 +5,10 @@ import time
 
 import jax
 
-from mlimages_jax import configure
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES
 from mlimages_jax.plan import compiled
+from mlimages_jax.settings import build
 from mlimages_jax.step import state
 from mlimages_jax.training_step import make_training_step
 from peers.serve import arguments, serve
@@ -35,7 +35,7 @@ def main() -> None:
             "sharding.name": given["mode"],
         }
     )
-    (phase,) = configure.phases(config)
+    (phase,) = build.phases(config)
     begin = time.perf_counter()
     training = make_training_step(config, mesh, num_classes=given["classes"])
     program = training.compile(phase, max_labels=compiled.MAX_LABELS)

@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import simplejpeg
 
-from mlimages_jax import configure
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.images import views
 from mlimages_jax.data.images.decode import StoredPicture
@@ -21,6 +20,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.plan import compiled
+from mlimages_jax.settings import build
 from mlimages_jax.training_step import make_training_step
 from peers.serve import Values, arguments, serve
 from peers.setting import load_config
@@ -69,7 +69,7 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
         }
     )
     mesh = sharding.make_mesh()
-    (phase,) = configure.phases(config)
+    (phase,) = build.phases(config)
     training = make_training_step(config, mesh, num_classes=given["classes"])
     step = training.compile(phase, max_labels=NUM_LABELS)
     rng = np.random.default_rng(0)

@@ -19,8 +19,8 @@ def main() -> None:
     """Runs one step."""
     import jax
 
-    from mlimages_jax import configure
     from mlimages_jax.distributed import sharding
+    from mlimages_jax.settings import build
     from mlimages_jax.training_step import make_training_step
     from peers.ours_step import random_batch
     from peers.setting import load_config
@@ -42,7 +42,7 @@ def main() -> None:
     state = jax.block_until_ready(training.fresh_state(seed=0))
     seconds["state"] = time.time() - start
     start = time.time()
-    (phase,) = configure.phases(config)
+    (phase,) = build.phases(config)
     batch = random_batch(batch=config.batch_size, size=config.image_size, classes=classes)
     compiled = training.compile(phase, max_labels=batch["labels"].shape[1])
     seconds["compile"] = time.time() - start

@@ -12,10 +12,10 @@ import math
 import jax
 from ml_collections import ConfigDict
 
-from mlimages_jax import configure
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.plan import PlanError, chips, layers
+from mlimages_jax.settings import build
 from mlimages_jax.step import state
 from mlimages_jax.step.phases import Phase
 from mlimages_jax.training_step import make_training_step
@@ -123,7 +123,7 @@ def make_plan(
         ConfigError: when the configuration cannot run.
     """
     mesh = sharding.planned_mesh(devices)
-    phases = configure.phases(config)
+    phases = build.phases(config)
     try:
         for phase in phases:
             sharding.check_batch(
@@ -132,7 +132,7 @@ def make_plan(
     except ValueError as error:
         raise PlanError(str(error)) from error
     like = make_training_step(config, mesh, num_classes=num_classes).like
-    network = configure.model(config, num_classes=num_classes)
+    network = build.model(config, num_classes=num_classes)
     moved = _moved(like, config.sharding.name)
     plans = []
     for phase in phases:

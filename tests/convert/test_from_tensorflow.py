@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import mlimages_jax
-from mlimages_jax import checkpoints, configure, train
+from mlimages_jax import checkpoints, train
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
 from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint, write_checkpoint
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.architecture import network_of
+from mlimages_jax.settings import build
 from mlimages_jax.step import optimizers
 from mlimages_jax.step.state import TrainState, abstract_state
 from tests import original_checkpoint, reference
@@ -259,11 +260,11 @@ def test_only_what_is_known_of_an_imported_checkpoint_is_compared(tmp_path):
     workdir = _imported(tmp_path, original_checkpoint.of_train_py(), image_size=32)
     known = checkpoints.config_of(workdir)
     fitting = {"loss.weighted.positive_weight": 12.0, "batch_size": 64}
-    configure.check_unchanged(known, configure.values(small_config(tmp_path, **fitting)))
+    build.check_unchanged(known, build.values(small_config(tmp_path, **fitting)))
     for name, value in (("loss.name", "sigmoid"), ("image_size", 48)):
         other = small_config(tmp_path, **(fitting | {name: value}))
-        with pytest.raises(configure.ConfigError, match=f"{name}: .*{value}"):
-            configure.check_unchanged(known, configure.values(other))
+        with pytest.raises(build.ConfigError, match=f"{name}: .*{value}"):
+            build.check_unchanged(known, build.values(other))
 
 
 @pytest.mark.slow

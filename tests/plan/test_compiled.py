@@ -4,9 +4,9 @@
 import jax
 import pytest
 
-from mlimages_jax import configure
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import chips, compiled, estimate
+from mlimages_jax.settings import build
 from mlimages_jax.training_step import make_training_step
 from tests.small_run import load_config
 
@@ -49,7 +49,7 @@ def _config(**changes):
 
 
 def _both(config, classes):
-    (phase,) = configure.phases(config)
+    (phase,) = build.phases(config)
     mesh = sharding.make_mesh()
     training = make_training_step(config, mesh, num_classes=classes)
     program = training.compile(phase, max_labels=compiled.MAX_LABELS)

@@ -4,15 +4,10 @@ import typing
 
 import pytest
 
-from mlimages_jax import (
-    configure,
-    feature_files,
-    settings,
-    tag_files,
-)
+from mlimages_jax import feature_files, settings, tag_files
 from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
-from mlimages_jax.settings import tables
+from mlimages_jax.settings import build, tables
 from mlimages_jax.settings.flat import flatten, nest
 from tests.small_run import load_config
 
@@ -201,10 +196,10 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
 
 
 def test_the_names_of_the_tables_are_those_of_the_program():
-    assert set(tables.LOSSES) == set(configure._LOSSES)
+    assert set(tables.LOSSES) == set(build._LOSSES)
     assert tables.VIEWS == views.PROTOCOLS
     choices = {
-        "schedule.name": tuple(configure._SCHEDULES),
+        "schedule.name": tuple(build._SCHEDULES),
         "sharding.name": sharding.MODES,
         "crop.interpolation": typing.get_args(transforms.Interpolation),
     }

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import configure, settings
+from mlimages_jax import settings
+from mlimages_jax.settings import build
 from mlimages_jax.settings.flat import flatten, nest
 from tests.settings.test_judge import VARIANTS
 from tests.small_run import load_config
@@ -67,13 +68,13 @@ def test_schedules_follow_the_length_of_the_run(config, total_steps):
     """The rate ends where the whole recipe's ends, never above its highest."""
     whole = settings.checked(load_config(*config))
     short = settings.checked(_with(*config, total_steps=total_steps))
-    rates = np.asarray(configure.schedule(short)(jnp.arange(total_steps)))
+    rates = np.asarray(build.schedule(short)(jnp.arange(total_steps)))
     highest = whole.schedule[whole.schedule.name].learning_rate
     assert rates.max() <= highest * 1.0001
     assert short.checkpoint.every <= total_steps
     assert short.checkpoint.keep_every % short.checkpoint.every == 0
     if total_steps >= 60:
-        last = float(configure.schedule(whole)(whole.total_steps - 1))
+        last = float(build.schedule(whole)(whole.total_steps - 1))
         assert rates[-1] == pytest.approx(last, abs=0.01 * highest)
 
 
@@ -94,7 +95,7 @@ def test_what_is_set_stays_and_shares_follow():
 
 
 def test_phases_follow_too():
-    (first, second) = configure.phases(_with("finetune", "224to299", total_steps=1_000))
+    (first, second) = build.phases(_with("finetune", "224to299", total_steps=1_000))
     assert (first.stop, second.start, second.image_size) == (500, 500, 299)
 
 
@@ -111,25 +112,25 @@ def test_the_linear_rule(batch, factor):
 
 
 def test_a_longer_run_goes_on_and_says_what_the_schedule_does():
-    saved = configure.values(settings.checked(_with("quickstart", total_steps=100)))
+    saved = build.values(settings.checked(_with("quickstart", total_steps=100)))
     longer = _with("quickstart", total_steps=200)
-    configure.check_unchanged(saved, configure.values_as_long_as(saved, longer))
-    told = configure.change_of_schedule(saved, longer, step=100)
+    build.check_unchanged(saved, build.values_as_long_as(saved, longer))
+    told = build.change_of_schedule(saved, longer, step=100)
     assert "total_steps=200 where the checkpoint's run had 100: " in told
     assert "step 101 is 0.0577 (by that run's schedule 0), of the last" in told
-    assert configure.change_of_schedule(saved, _with("quickstart", total_steps=100), step=9) is None
+    assert build.change_of_schedule(saved, _with("quickstart", total_steps=100), step=9) is None
 
 
 def test_a_schedule_that_was_set_stays_and_a_rate_of_zero_is_told():
     changes = {"schedule.cosine.total_steps": 100, "schedule.cosine.warmup_steps": 9}
-    saved = configure.values(settings.checked(_with("quickstart", total_steps=100, **changes)))
+    saved = build.values(settings.checked(_with("quickstart", total_steps=100, **changes)))
     longer = _with("quickstart", total_steps=200, **changes)
-    configure.check_unchanged(saved, configure.values_as_long_as(saved, longer))
-    assert "NOTHING MORE IS LEARNED" in configure.change_of_schedule(saved, longer, step=100)
+    build.check_unchanged(saved, build.values_as_long_as(saved, longer))
+    assert "NOTHING MORE IS LEARNED" in build.change_of_schedule(saved, longer, step=100)
 
 
 def test_another_schedule_is_no_longer_run():
-    saved = configure.values(settings.checked(_with("quickstart", total_steps=100)))
+    saved = build.values(settings.checked(_with("quickstart", total_steps=100)))
     other = _with("quickstart", total_steps=200, **{"schedule.cosine.warmup_steps": 50})
-    with pytest.raises(configure.ConfigError, match=r"warmup_steps: 9 in the checkpoint, 50 now"):
-        configure.check_unchanged(saved, configure.values_as_long_as(saved, other))
+    with pytest.raises(build.ConfigError, match=r"warmup_steps: 9 in the checkpoint, 50 now"):
+        build.check_unchanged(saved, build.values_as_long_as(saved, other))
