@@ -32,9 +32,9 @@ import numpy as np
 from peers.ours_step import Variant, make_optimizer, random_batch
 from peers.setting import where_and_when
 
-from mlimages_jax import array_digests
-from mlimages_jax.checkpoint_fit import by_name
-from mlimages_jax.checkpoints import Checkpoints
+from mlimages_jax.checkpoints import array_digests
+from mlimages_jax.checkpoints.compatibility import by_name
+from mlimages_jax.checkpoints.manager import Checkpoints
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.step.state import TrainState, abstract_state, bytes_by_part

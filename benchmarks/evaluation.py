@@ -35,7 +35,8 @@ import psutil
 import simplejpeg
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax import checkpoints, evaluate_checkpoints, train
+from mlimages_jax import evaluate_checkpoints, train
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models import architecture
 from tfds_builders import imagenet
@@ -187,7 +188,7 @@ def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
 def count_plainly(checkpoint: Path, count: int) -> tuple[float, float]:
     """Top-1 and top-5 without any of our reading, cutting and counting."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = checkpoints.load_weights(checkpoint, place)
+    weights = manager.load_weights(checkpoint, place)
     model = architecture.network_of(weights["params"])
     logits_of = jax.jit(lambda images: model.apply(weights, images, train=False)[0])
     kinds, jpegs = zip(*draw(count), strict=True)

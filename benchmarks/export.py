@@ -30,7 +30,8 @@ import numpy as np
 from input_pipeline import PHOTOGRAPHS, cut_pictures
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, export_features
+from mlimages_jax import export_features
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
@@ -95,7 +96,7 @@ def save_checkpoint(model: ResNet, folder: Path) -> None:
     """A network without training, for the export to load."""
     tree = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     state = TrainState(jnp.int32(0), tree["params"], tree["batch_stats"], None, None)
-    with checkpoints.Checkpoints(folder) as saved:
+    with manager.Checkpoints(folder) as saved:
         saved.save(state, step=0, config={})
 
 
@@ -125,7 +126,7 @@ class Alone:
     def __init__(self, case: Case, checkpoint: Path, *, batch_size: int, dtype: str):
         mesh = sharding.make_mesh()
         model = case.model.clone(dtype=jnp.dtype(dtype))
-        self._weights = checkpoints.load_weights(checkpoint, sharding.replicated(mesh))
+        self._weights = manager.load_weights(checkpoint, sharding.replicated(mesh))
         place = sharding.by_example(mesh)
         black = EvaluationView(case.size, "short_side").empty
         images = np.random.default_rng(0).integers(0, 256, (batch_size, *black.shape), np.uint8)

@@ -30,7 +30,8 @@ import jax
 import numpy as np
 from peers.job import Job
 
-from mlimages_jax import checkpoints, goodput
+from mlimages_jax import goodput
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.files.remote import read_json_lines
 from tfds_builders import shapes
 
@@ -195,7 +196,7 @@ def finish(work: Path, arguments: list[str], *, processes: int) -> None:
 
 def same_bits(one: Path, other: Path) -> bool:
     """Whether the last checkpoints are equal."""
-    equal = jax.tree.map(np.array_equal, checkpoints.load(one), checkpoints.load(other))
+    equal = jax.tree.map(np.array_equal, manager.load(one), manager.load(other))
     return all(jax.tree.leaves(equal))
 
 

@@ -19,13 +19,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import (
-    checkpoints,
-    predict_pictures,
-    pretrained,
-    saved_model,
-    tag_files,
-)
+from mlimages_jax import predict_pictures, pretrained, tag_files
+from mlimages_jax.checkpoints import manager, saved_model
+from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
@@ -39,7 +35,6 @@ from mlimages_jax.pretrained import Model, ModelError
 from mlimages_jax.settings import build, checked
 from mlimages_jax.tag_files import TagFile, TagFileError
 from mlimages_jax.tagging import Tag, ThresholdError
-from mlimages_jax.weights_digest import weights_digest
 
 _SECONDS = 30  # between two lines of the log
 
@@ -97,11 +92,11 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
         )
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
-    folder = _agreed_step(checkpoints.resolve(config.checkpoint))
+    folder = _agreed_step(manager.resolve(config.checkpoint))
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(
-        checkpoints.config_of(folder), config.exif_orientation, built=source.built
+        manager.config_of(folder), config.exif_orientation, built=source.built
     )
     view = dataclasses.replace(model.view, exif_orientation=upright)
     about = _about(config, model, source, view=view) | {"checkpoint": os.fspath(folder)}

@@ -15,13 +15,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import (
-    checkpoints,
-    evaluation_report,
-    published,
-    saved_model,
-    saved_step,
-)
+from mlimages_jax import evaluation_report, published
+from mlimages_jax.checkpoints import manager, saved_model, saved_step
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
+from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images.views import EvaluationView, Protocol
@@ -39,9 +36,7 @@ from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
-from mlimages_jax.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.settings import build, checked
-from mlimages_jax.weights_digest import weights_digest
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
 
@@ -158,8 +153,8 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
         FileNotFoundError: when there is none, or none came in time.
     """
     if config.which != "new":
-        checkpoints.resolve(config.checkpoint)  # explains what is missing
-        found = checkpoints.find(config.checkpoint)
+        manager.resolve(config.checkpoint)  # explains what is missing
+        found = manager.find(config.checkpoint)
         yield from (
             _agreed(folder) for folder in (found[-1:] if config.which == "latest" else found)
         )
@@ -167,7 +162,7 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
     done: set[epath.Path] = set()
     deadline = time.monotonic() + 60 * config.wait_minutes
     while time.monotonic() < deadline:
-        fresh = [folder for folder in checkpoints.find(config.checkpoint) if folder not in done]
+        fresh = [folder for folder in manager.find(config.checkpoint) if folder not in done]
         if not fresh:
             time.sleep(config.poll_seconds)
             preemption.check()
@@ -183,7 +178,7 @@ def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
         config.wait_minutes,
     )  # fmt: skip
     if not done:
-        checkpoints.resolve(config.checkpoint)
+        manager.resolve(config.checkpoint)
 
 
 def _total_steps(folder: epath.Path) -> float:
@@ -196,7 +191,7 @@ def _total_steps(folder: epath.Path) -> float:
 
 def _config_of(folder: epath.Path) -> dict[str, Any]:
     """As `checkpoints.config_of`; all processes raise the same."""
-    return saved_step.agreed(lambda: checkpoints.config_of(folder))
+    return saved_step.agreed(lambda: manager.config_of(folder))
 
 
 def _agreed(folder: epath.Path) -> epath.Path:
@@ -276,7 +271,7 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
         ConfigError: when they are not, or the loss is not known.
     """
     place = sharding.replicated(sharding.make_mesh())
-    weights = checkpoints.load_weights(folder, place, averaged=config.averaged)
+    weights = manager.load_weights(folder, place, averaged=config.averaged)
     step = int(folder.name)
     usage = saved_model.usage(_config_of(folder), step=step, loss=config.loss)
     if not usage.loss:
@@ -290,7 +285,7 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
             f"{folder} tells {classes} classes apart and {data.folder} has {data.num_classes}: "
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
-    kept = checkpoints.classes_of(folder)
+    kept = manager.classes_of(folder)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
         raise build.ConfigError(
             f"{kept} and {data.dictionary} have other classes or another order: build the set "

@@ -16,7 +16,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, predict_pictures, saved_model
+from mlimages_jax import predict_pictures
+from mlimages_jax.checkpoints import manager, saved_model
+from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
@@ -29,7 +31,6 @@ from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
 from mlimages_jax.settings import build, checked
-from mlimages_jax.weights_digest import weights_digest
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
 
@@ -209,10 +210,10 @@ def _load(config: ConfigDict, mesh: Mesh) -> Network:
     Raises:
         ConfigError: it is not one of our networks.
     """
-    newest = checkpoints.resolve(config.checkpoint)
+    newest = manager.resolve(config.checkpoint)
     step = multihost_utils.broadcast_one_to_all(np.int64(int(newest.name)))
     folder = newest.parent / str(int(step))
-    weights = checkpoints.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
+    weights = manager.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
     dtype = build.compute_dtype(config.dtype)
     try:
         return Network(folder, architecture.network_of(weights["params"], dtype=dtype), weights)
@@ -226,7 +227,7 @@ def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationV
     Raises:
         ConfigError: nothing says a size.
     """
-    trained = checkpoints.config_of(folder)
+    trained = manager.config_of(folder)
     usage = saved_model.usage(trained, step=int(folder.name))
     size = config.view.size or usage.image_size
     if not size:

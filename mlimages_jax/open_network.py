@@ -8,9 +8,9 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoint_folder
+from mlimages_jax.checkpoints import step_folders
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, SavedStep, agreed
 from mlimages_jax.models import architecture
-from mlimages_jax.saved_step import DamagedCheckpointError, SavedStep, agreed
 from mlimages_jax.settings import build
 
 
@@ -43,11 +43,11 @@ def filled(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
 def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
     """Sizes, and where they come from."""
-    for folder in reversed(checkpoint_folder.find(workdir)):
+    for folder in reversed(step_folders.find(workdir)):
         with contextlib.suppress(DamagedCheckpointError):  # set aside, and said, when restored
             return _of(folder), str(folder)
     if init_from:
-        return _of(checkpoint_folder.resolve(init_from)), init_from
+        return _of(step_folders.resolve(init_from)), init_from
     return build.OPEN_NETWORK, "the release"
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from etils import epath
 from jax import Array
 
-from mlimages_jax import saved_model, tagging
+from mlimages_jax import tagging
+from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.data import given_pictures
 from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
 from mlimages_jax.data.given_pictures import Picture, Pictures

@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mlimages_jax import open_network, out_of_memory
-from mlimages_jax.checkpoints import HEAD, Checkpoints, classes_of, restore_weights
+from mlimages_jax.checkpoints.manager import (
+    HEAD,
+    Checkpoints,
+    classes_of,
+    restore_weights,
+)
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.order import Rows
@@ -35,7 +41,6 @@ from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.progress import NonFiniteError, Progress
-from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.settings import build, checked
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase

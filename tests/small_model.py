@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.step.state import TrainState
 from tests.five_classes import DICTIONARY
@@ -45,7 +45,7 @@ def save(
     """A workdir with one checkpoint, and the category file unless it is empty."""
     tree = weights() if tree is None else tree
     state = TrainState(jnp.int32(step), tree["params"], tree["batch_stats"], None, None, averages)
-    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
+    with manager.Checkpoints(workdir / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
     if dictionary:
         (workdir / "dictionary.txt").write_text(dictionary)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoint_fit, checkpoints
+from mlimages_jax.checkpoints import compatibility, manager
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import losses
 from mlimages_jax.step.state import TrainState
@@ -44,14 +44,14 @@ def _like(state: TrainState, place=None) -> TrainState:
 
 
 def _saved(folder, steps, **kwargs):
-    with checkpoints.Checkpoints(folder, **kwargs) as saved:
+    with manager.Checkpoints(folder, **kwargs) as saved:
         for step in steps:
             saved.save(_state(step), step=step, config={"seed": step})
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     _saved(tmp_path / "c", [1, 2])
-    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+    with manager.Checkpoints(tmp_path / "c") as saved:
         assert saved.steps == [1, 2]
         assert saved.config_of(2) == {"seed": 2}
         latest, first = saved.restore(_like(_state(0))), saved.restore(_like(_state(0)), step=1)
@@ -62,9 +62,9 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
 
 def test_latest_and_every_mth_are_kept(tmp_path):
     _saved(tmp_path / "c", range(1, 8), keep_latest=2, keep_every=3)
-    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+    with manager.Checkpoints(tmp_path / "c") as saved:
         assert saved.steps == [3, 6, 7]
-    assert checkpoints.latest_step(tmp_path / "c") == 7
+    assert manager.latest_step(tmp_path / "c") == 7
 
 
 def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
@@ -74,7 +74,7 @@ def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
     kernel = jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=place)
     head = {**like.params["head"], "kernel": kernel}
     like = like.replace(params={**like.params, "head": head})
-    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+    with manager.Checkpoints(tmp_path / "c") as saved:
         restored = saved.restore(like)
     assert restored.params["head"]["kernel"].sharding == place
     np.testing.assert_array_equal(restored.params["head"]["kernel"], np.ones((4, 8)))
@@ -84,8 +84,8 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
     _saved(tmp_path / "c", [1])
     other = _state(0, classes=9)
     other = other.replace(params={**other.params, "extra": jnp.zeros(2)}, batch_stats={})
-    with checkpoints.Checkpoints(tmp_path / "c") as saved:
-        with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
+    with manager.Checkpoints(tmp_path / "c") as saved:
+        with pytest.raises(compatibility.CheckpointMismatchError) as error:
             saved.restore(_like(other))
         with pytest.raises(FileNotFoundError, match=r"has no step 5; it has \[1\]"):
             saved.restore(_like(_state(0)), step=5)
@@ -98,33 +98,33 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
 @pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/2"])
 def test_weights_come_from_a_workdir_a_folder_or_a_step(tmp_path, tail):
     _saved(tmp_path / "checkpoints", [1, 2])
-    weights = checkpoints.restore_weights(tmp_path / tail, _like(_state(0)))
+    weights = manager.restore_weights(tmp_path / tail, _like(_state(0)))
     np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 2.0))
     np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 2.0))
 
 
 def test_averaged_weights_are_preferred(tmp_path):
-    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+    with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         saved.save(_state(3, averaged=True), step=3, config={})
     place = sharding.replicated(sharding.make_mesh())
     like = _like(_state(0, averaged=True))
     for weights in (
-        checkpoints.restore_weights(tmp_path, like),
-        checkpoints.restore_weights(tmp_path, _like(_state(0))),
-        checkpoints.load_weights(tmp_path, place),
+        manager.restore_weights(tmp_path, like),
+        manager.restore_weights(tmp_path, _like(_state(0))),
+        manager.load_weights(tmp_path, place),
     ):
         np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 103.0))
         np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 103.0))
-    raw = checkpoints.load_weights(tmp_path, place, averaged=False)
+    raw = manager.load_weights(tmp_path, place, averaged=False)
     np.testing.assert_array_equal(raw["params"]["head"]["kernel"], np.full((4, 8), 3.0))
-    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+    with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         restored = saved.restore(like)
     jax.tree.map(np.testing.assert_array_equal, restored, _state(3, averaged=True))
 
 
 def test_a_head_for_other_classes_is_left_out(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
-    weights = checkpoints.restore_weights(tmp_path, _like(_state(0, classes=9)))
+    weights = manager.restore_weights(tmp_path, _like(_state(0, classes=9)))
     assert list(weights["params"]) == ["stem"]
     np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.ones(3))
 
@@ -135,12 +135,12 @@ def test_weights_of_another_network_are_refused(tmp_path):
         batch_stats={"norm": {"mean": jax.ShapeDtypeStruct((5,), jnp.float32)}}
     )
     with pytest.raises(
-        checkpoint_fit.CheckpointMismatchError,
+        compatibility.CheckpointMismatchError,
         match=r"batch_stats/norm/mean: checkpoint float32\[3\], configuration float32\[5\]",
     ):
-        checkpoints.restore_weights(tmp_path, other)
+        manager.restore_weights(tmp_path, other)
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
-        checkpoints.restore_weights(tmp_path / "nothing", _like(_state(0)))
+        manager.restore_weights(tmp_path / "nothing", _like(_state(0)))
 
 
 def test_another_depth_is_named_in_three_lines(tmp_path):
@@ -149,10 +149,10 @@ def test_another_depth_is_named_in_three_lines(tmp_path):
         tree = {f"stage0_block{i}": block for i in range(blocks)}
         return _state(0).replace(params=tree, opt_state=None)
 
-    with checkpoints.Checkpoints(tmp_path / "checkpoints") as saved:
+    with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         saved.save(deep(2), step=1, config={})
-    with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
-        checkpoints.restore_weights(tmp_path, _like(deep(4)))
+    with pytest.raises(compatibility.CheckpointMismatchError) as error:
+        manager.restore_weights(tmp_path, _like(deep(4)))
     message = str(error.value)
     assert "its stages have (2,) blocks, the configuration's model.stage_sizes are (4,)" in message
     assert "params/stage0_block2/conv0/kernel: not in the checkpoint" in message
@@ -161,26 +161,26 @@ def test_another_depth_is_named_in_three_lines(tmp_path):
 
 
 def test_every_step_is_found_oldest_first(tmp_path):
-    assert checkpoints.find(tmp_path / "nothing") == []
+    assert manager.find(tmp_path / "nothing") == []
     _saved(tmp_path / "checkpoints", [2, 10, 9], keep_latest=5)
-    found = checkpoints.find(tmp_path)
+    found = manager.find(tmp_path)
     assert [int(folder.name) for folder in found] == [2, 9, 10]
-    assert checkpoints.find(tmp_path / "checkpoints" / "9") == [found[1]]
-    assert checkpoints.config_of(found[1]) == {"seed": 9}
+    assert manager.find(tmp_path / "checkpoints" / "9") == [found[1]]
+    assert manager.config_of(found[1]) == {"seed": 9}
 
 
 def test_a_workdir_may_have_a_number_as_its_name(tmp_path):
     _saved(tmp_path / "224" / "checkpoints", [1, 3])
-    assert checkpoints.resolve(tmp_path / "224") == tmp_path / "224" / "checkpoints" / "3"
-    assert checkpoints.load(tmp_path / "224")["step"] == 3
+    assert manager.resolve(tmp_path / "224") == tmp_path / "224" / "checkpoints" / "3"
+    assert manager.load(tmp_path / "224")["step"] == 3
 
 
 def test_the_classes_of_a_run_lie_in_its_workdir(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
-    assert checkpoints.classes_of(tmp_path) is None
+    assert manager.classes_of(tmp_path) is None
     (tmp_path / "dictionary.txt").write_text("classes")
     for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "1"):
-        assert checkpoints.classes_of(path).read_text() == "classes"
+        assert manager.classes_of(path).read_text() == "classes"
 
 
 def test_remains_of_a_killed_save_are_removed(tmp_path):
@@ -188,9 +188,9 @@ def test_remains_of_a_killed_save_are_removed(tmp_path):
     left = tmp_path / "c" / "2.orbax-checkpoint-tmp-123"
     left.mkdir()
     (left / "half").write_text("x")
-    with checkpoints.Checkpoints(tmp_path / "c") as saved:
+    with manager.Checkpoints(tmp_path / "c") as saved:
         assert saved.steps == [1]
-    assert checkpoints.latest_step(tmp_path / "c") == 1
+    assert manager.latest_step(tmp_path / "c") == 1
 
 
 def test_a_save_in_a_bucket_counts_from_its_mark_on(tmp_path):
@@ -199,14 +199,14 @@ def test_a_save_in_a_bucket_counts_from_its_mark_on(tmp_path):
     mark = tmp_path / "run/checkpoints/2/commit_success.txt"
     mark.unlink()
     with bucket.in_folder(tmp_path) as place:
-        assert [found.name for found in checkpoints.find(place / "run")] == ["1"]
+        assert [found.name for found in manager.find(place / "run")] == ["1"]
         mark.touch()
-        assert [found.name for found in checkpoints.find(place / "run")] == ["1", "2"]
+        assert [found.name for found in manager.find(place / "run")] == ["1", "2"]
 
 
 def test_a_checkpoint_loads_without_knowing_the_run(tmp_path):
     _saved(tmp_path / "checkpoints", [3])
-    tree = checkpoints.load(tmp_path)
+    tree = manager.load(tmp_path)
     assert tree["step"] == 3
     np.testing.assert_array_equal(tree["params"]["head"]["kernel"], np.full((4, 8), 3.0))
 
@@ -214,8 +214,8 @@ def test_a_checkpoint_loads_without_knowing_the_run(tmp_path):
 def test_a_relative_path_is_one_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _saved("run/checkpoints", [1, 2])
-    assert checkpoints.load("run")["step"] == 2
-    with checkpoints.Checkpoints("run/checkpoints") as saved:
+    assert manager.load("run")["step"] == 2
+    with manager.Checkpoints("run/checkpoints") as saved:
         assert saved.restore(_like(_state(0))).step == 2
 
 
@@ -293,5 +293,5 @@ def test_a_save_that_fails_does_not_hold_the_process(tmp_path, kind):
 def test_a_save_that_cannot_begin_is_not_waited_for(tmp_path):
     state = _state(1).replace(opt_state=object())
     with pytest.raises((TypeError, ValueError, AttributeError)):  # noqa: SIM117
-        with checkpoints.Checkpoints(tmp_path / "c") as saved:
+        with manager.Checkpoints(tmp_path / "c") as saved:
             saved.save(state, step=1, config={})

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints, saved_step, train
+from mlimages_jax import train
+from mlimages_jax.checkpoints import manager, saved_step
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.distributed import sharding
-from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.step import losses
 from mlimages_jax.step.state import TrainState
 from tests import damage, two_processes
@@ -48,7 +49,7 @@ ALONE = sharding.replicated(sharding.make_mesh())
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("three")
-    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
+    with manager.Checkpoints(workdir / "checkpoints") as saved:
         for step in (16, 32, 48):
             saved.save(_state(step), step=step, config=CONFIG)
     return workdir
@@ -65,19 +66,19 @@ def _same(ours, theirs) -> bool:
 
 def _restored(workdir) -> TrainState | None:
     """As a training starts."""
-    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
+    with manager.Checkpoints(workdir / "checkpoints") as saved:
         return train.restored(saved, CONFIG, LIKE)
 
 
 def _flips(workdir, count: int) -> tuple[int, int]:
     """How many flipped bits were found, and how many changed nothing of what was loaded."""
     step, rng, found, harmless = workdir / "checkpoints/48", random.Random(0), 0, 0
-    whole = checkpoints.load(workdir)
+    whole = manager.load(workdir)
     for _ in range(count):
         path, bit = damage.flip_one_of(step, rng)
         try:
-            assert _same(checkpoints.load(step), whole), f"bit {bit} of {path} loaded in silence"
-            assert checkpoints.config_of(step) == CONFIG
+            assert _same(manager.load(step), whole), f"bit {bit} of {path} loaded in silence"
+            assert manager.config_of(step) == CONFIG
             harmless += 1
         except DamagedCheckpointError as error:
             assert str(error).startswith(f"step 48 of {step.parent} is damaged: "), error
@@ -107,7 +108,7 @@ def test_which_array_is_named(workdir):
     for byte in range(100, path.stat().st_size, 2000):
         damage.flip(path, 8 * byte)
         with pytest.raises(DamagedCheckpointError) as error:
-            checkpoints.load(step)
+            manager.load(step)
         damage.flip(path, 8 * byte)
         names |= {name for name in digests if name and name in str(error.value)}
     assert len(names) >= 5
@@ -118,15 +119,15 @@ def test_every_reader_names_the_damaged_step(workdir, kind):
     damage.KINDS[kind](workdir / "checkpoints/48")
     place = sharding.replicated(sharding.make_mesh())
     for read in (
-        lambda: checkpoints.load(workdir),
-        lambda: checkpoints.load_weights(workdir, place),
-        lambda: checkpoints.restore_weights(workdir, LIKE),
+        lambda: manager.load(workdir),
+        lambda: manager.load_weights(workdir, place),
+        lambda: manager.restore_weights(workdir, LIKE),
     ):
         with pytest.raises(DamagedCheckpointError) as error:
             read()
         assert str(error.value).startswith(f"step 48 of {workdir}/checkpoints is damaged: ")
         assert "\n" not in str(error.value)
-    assert checkpoints.load(workdir / "checkpoints/32")["step"] == 32
+    assert manager.load(workdir / "checkpoints/32")["step"] == 32
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
@@ -138,7 +139,7 @@ def test_a_training_goes_back_to_the_newest_that_is_whole(workdir, kind, caplog)
     assert "to 48.damaged: going back to step 32, 16 steps are done again" in caplog.text
     names = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert names == {"16", "32", "48.damaged"}
-    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:  # and goes on
+    with manager.Checkpoints(workdir / "checkpoints") as saved:  # and goes on
         saved.save(_state(48), step=48, config=CONFIG)
     assert _same(_restored(workdir), _state(48))
 
@@ -171,7 +172,7 @@ def test_what_is_no_step_is_left_alone(workdir):
     left = folder / "64.orbax-checkpoint-tmp"
     left.mkdir()
     (folder / "999").symlink_to(folder / "nowhere")
-    assert [step.name for step in checkpoints.find(workdir)] == ["16", "32", "48", "999"]
+    assert [step.name for step in manager.find(workdir)] == ["16", "32", "48", "999"]
     assert _same(_restored(workdir), _state(48))
     assert (folder / "notes.txt").exists() and (folder / "048").exists()
     assert not left.exists()
@@ -181,13 +182,13 @@ def test_arrays_in_one_anothers_place_are_found(workdir, tmp_path):
     """Each of them is whole: only their names say that they are wrong."""
     state = _state(48)
     params = {**state.params, "conv1": state.params["conv2"], "conv2": state.params["conv1"]}
-    with checkpoints.Checkpoints(tmp_path / "swapped") as saved:
+    with manager.Checkpoints(tmp_path / "swapped") as saved:
         saved.save(state.replace(params=params), step=48, config=CONFIG)
     step = workdir / "checkpoints/48"
     shutil.rmtree(step / "state")
     shutil.copytree(tmp_path / "swapped/48/state", step / "state")
     with pytest.raises(DamagedCheckpointError, match=r"params/conv1/kernel .*nor do 1 others"):
-        checkpoints.load(step)
+        manager.load(step)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_changed_description_is_damage_and_no_other_configuration(
     path = workdir / "checkpoints/48" / file
     path.write_text(path.read_text().replace(old, new))
     with (
-        checkpoints.Checkpoints(workdir / "checkpoints") as saved,
+        manager.Checkpoints(workdir / "checkpoints") as saved,
         pytest.raises(DamagedCheckpointError, match=message),
     ):
         saved.config_of(48)
@@ -213,12 +214,12 @@ def test_a_changed_description_is_damage_and_no_other_configuration(
 
 def test_arrays_of_the_host_are_digested_too(workdir, tmp_path):
     state = jax.tree.map(np.asarray, _state(5))
-    with checkpoints.Checkpoints(tmp_path / "host") as saved:
+    with manager.Checkpoints(tmp_path / "host") as saved:
         saved.save(state, step=5, config=CONFIG)
-    assert _same(checkpoints.load(tmp_path / "host")["params"], state.params)
+    assert _same(manager.load(tmp_path / "host")["params"], state.params)
     damage.zero(damage.largest(tmp_path / "host/5"))
     with pytest.raises(DamagedCheckpointError):
-        checkpoints.load(tmp_path / "host")
+        manager.load(tmp_path / "host")
 
 
 @pytest.mark.parametrize("digested", [True, False])
@@ -231,7 +232,7 @@ def test_a_step_under_another_number_is_not_taken_for_that(
     if not digested:
         damage.forget_digests(folder / "48")
     (folder / "48").rename(folder / f"{number}")
-    for read in (checkpoints.load, lambda path: checkpoints.load_weights(path, ALONE)):
+    for read in (manager.load, lambda path: manager.load_weights(path, ALONE)):
         with pytest.raises(DamagedCheckpointError, match=f"step {number} of .* is step 48; call"):
             read(folder / f"{number}")
     shutil.rmtree(folder / "16")
@@ -246,7 +247,7 @@ def test_a_step_under_another_number_is_not_taken_for_that(
 
 def test_a_checkpoint_without_digests_loads_as_ever(workdir, caplog):
     damage.forget_digests(workdir / "checkpoints/48")
-    assert checkpoints.load(workdir)["step"] == 48
+    assert manager.load(workdir)["step"] == 48
     assert _same(_restored(workdir), _state(48))
     assert "damaged" not in caplog.text
 
@@ -256,7 +257,7 @@ def test_a_step_that_went_meanwhile_is_no_damage(workdir, monkeypatch):
         saved_step.ocp, "load", lambda folder, like: shutil.rmtree(folder) or {}["state"]
     )
     with pytest.raises(saved_step.VanishedCheckpointError, match=r"step 48 of .* is not there"):
-        checkpoints.load(workdir)
+        manager.load(workdir)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_what_passes_is_not_called_damage(workdir, monkeypatch, error):
     monkeypatch.setattr(saved_step.ocp, "load", fail)
     damaged = isinstance(error, OSError) and error.errno == 5  # the disk cannot read it
     with pytest.raises(DamagedCheckpointError if damaged else type(error)):
-        checkpoints.load(workdir)
+        manager.load(workdir)
 
 
 SHARDED = """
@@ -331,12 +332,12 @@ def test_processes_digest_their_pieces_and_agree_on_what_is_damaged(tmp_path):
     names = sorted(path.name for path in (tmp_path / "c").iterdir())
     assert names == ["1", "2", "3.damaged"]
     assert {path.name for path in (tmp_path / "c/2/digests").iterdir()} > {"0.json", "1.json"}
-    tree = checkpoints.load(tmp_path / "c/2")  # on one process, whole
+    tree = manager.load(tmp_path / "c/2")  # on one process, whole
     values = np.arange(64, dtype=np.float32).reshape(8, 8)
     np.testing.assert_array_equal(tree["params"]["columns"], values - 2)
     (tmp_path / "c/2/digests/1.json").unlink()
     with pytest.raises(DamagedCheckpointError, match="checksums are missing"):
-        checkpoints.load(tmp_path / "c/2")
+        manager.load(tmp_path / "c/2")
 
 
 @pytest.mark.slow
@@ -346,14 +347,14 @@ def test_a_run_goes_back_ends_in_the_same_bits_and_with_1_when_none_is_left(tmp_
     command = training(workdir, drawn)
     with Job(logs, command, count=2, devices=2) as job:
         assert job.wait(seconds=600) == [0, 0], job.output()
-    whole, folder = checkpoints.load(workdir), workdir / "checkpoints"
+    whole, folder = manager.load(workdir), workdir / "checkpoints"
     damage.zero(damage.largest(folder / "8"))
     (folder / "48").mkdir()
     with Job(logs, command, count=2, devices=2) as job:
         assert job.wait(seconds=600) == [0, 0], job.output()
         assert "Moved to 48.damaged" in job.output()
         assert "Moved to 8.damaged: going back to step 6, 2 steps are done again" in job.output()
-    assert _same(checkpoints.load(workdir), whole)
+    assert _same(manager.load(workdir), whole)
     for step in (6, 8):
         damage.truncate(damage.largest(folder / f"{step}"))
     with Job(logs, command) as job:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.distributed import preemption, processes, sharding
 from tests.many_processes import Job, training
 from tests.small_run import ROOT
@@ -179,7 +179,7 @@ progress.Progress.add = add
         assert "RuntimeError: the disk has gone" in job.output(victim)
         told = f"process {victim} ended with RuntimeError: the disk has gone"
         assert told in job.output(1 - victim)
-    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") >= 20
+    assert manager.latest_step(tmp_path / "w" / "checkpoints") >= 20
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, tmp_path, text):
         for _ in range(10):
             job.send(1, signal.SIGTERM)
         codes = job.wait()
-        print(text, codes, checkpoints.latest_step(stopped / "checkpoints"))
+        print(text, codes, manager.latest_step(stopped / "checkpoints"))
         assert codes == [preemption.EXIT_CODE] * 2, job.output(0)
     with Job(tmp_path / "logs", training(stopped, drawn, **changes), count=2) as job:
         assert job.wait() == [0, 0]
@@ -217,7 +217,7 @@ def test_a_training_goes_on_with_other_processes_and_devices(drawn, tmp_path):
             assert job.wait(seconds=200) == [0] * count, job.output(0)
     with Job(tmp_path / "logs", training(alone, drawn, total_steps=15), devices=8) as job:
         assert job.wait() == [0]
-    ours, theirs = checkpoints.load(moved), checkpoints.load(alone)
+    ours, theirs = manager.load(moved), manager.load(alone)
     jax.tree.map(np.testing.assert_array_equal, ours["class_counts"], theirs["class_counts"])
     for name in ("params", "batch_stats"):
         jax.tree.map(
@@ -227,7 +227,7 @@ def test_a_training_goes_on_with_other_processes_and_devices(drawn, tmp_path):
 
 
 def _assert_equal(ours: Path, theirs: Path) -> None:
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.load(ours), checkpoints.load(theirs))
+    jax.tree.map(np.testing.assert_array_equal, manager.load(ours), manager.load(theirs))
 
 
 @pytest.mark.slow
@@ -247,4 +247,4 @@ if "--process_id={victim}" in sys.argv:
         assert preemption.EXIT_CODE not in codes
         outputs = job.output(0) + job.output(1)
     assert "could not be written to" in outputs
-    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") is None
+    assert manager.latest_step(tmp_path / "w" / "checkpoints") is None

@@ -12,16 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import (
-    checkpoints,
-    evaluate,
-    evaluate_checkpoints,
-    train,
-)
+from mlimages_jax import evaluate, evaluate_checkpoints, train
+from mlimages_jax.checkpoints import manager
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.saved_step import DamagedCheckpointError
 from mlimages_jax.settings import build
 from mlimages_jax.step.state import TrainState
 from tests import damage, imagenet_shaped, reference, two_processes
@@ -171,7 +167,7 @@ def test_weights_before_averaging(built, run, tmp_path):
 def _save_imported(folder, weights, config=None):
     """A checkpoint as an import from another program may leave it, without configuration."""
     state = TrainState(jnp.int32(7), weights["params"], weights["batch_stats"], None, None)
-    with checkpoints.Checkpoints(folder) as saved:
+    with manager.Checkpoints(folder) as saved:
         saved.save(state, step=7, config=config or {})
 
 
@@ -200,7 +196,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     path.write_text(json.dumps([sorted(valid[n]) for n in range(1, 21)]))
     config = _config(run, built, **{"data.reassessed": str(path)})
     (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
-    weights = checkpoints.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     model = build.model(small_finetuning(built, "scratch"), num_classes=5)
     logits = _logits(model, jax.device_get(weights), pictures, 32)
     top1, top5 = _shares(logits, [valid[n] for n in numbers])
@@ -230,8 +226,8 @@ def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
 def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monkeypatch):
     """Two that come late, while it waits; the run's last step ends it."""
     waits = []
-    late = checkpoints.find(run)
-    monkeypatch.setattr(checkpoints, "find", lambda _: late[: len(waits)])
+    late = manager.find(run)
+    monkeypatch.setattr(manager, "find", lambda _: late[: len(waits)])
     monkeypatch.setattr(evaluate_checkpoints.time, "sleep", waits.append)
     rows = evaluate_checkpoints.evaluate(_config(run, built, which="new"), tmp_path)
     assert [row["step"] for row in rows] == [2, 4, 6]
@@ -239,8 +235,8 @@ def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monk
 
 
 def test_waiting_ends(built, run, tmp_path, monkeypatch):
-    folders = checkpoints.find(run)[:2]
-    monkeypatch.setattr(checkpoints, "find", lambda _: folders)
+    folders = manager.find(run)[:2]
+    monkeypatch.setattr(manager, "find", lambda _: folders)
     changes = {"which": "new", "wait_minutes": 0.01, "poll_seconds": 0.1}
     rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
     assert [row["step"] for row in rows] == [2, 4]
@@ -265,12 +261,12 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
     built, run, tmp_path, monkeypatch
 ):
     copy = shutil.copytree(run, tmp_path / "run")
-    folders, found = checkpoints.find(copy), checkpoints.find
+    folders, found = manager.find(copy), manager.find
 
     def find(path):  # what is deleted was seen just before
         return folders if path == str(copy) else found(path)
 
-    monkeypatch.setattr(checkpoints, "find", find)
+    monkeypatch.setattr(manager, "find", find)
     shutil.rmtree(copy / "checkpoints/2")
     run_one = evaluate.Evaluation.run
 
@@ -309,7 +305,7 @@ def test_a_checkpoint_that_is_not_there(built, tmp_path, which):
 
 def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_path):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
+    _save_imported(tmp_path / "checkpoints", manager.load_weights(run, place))
     with pytest.raises(build.ConfigError, match="does not say with which loss"):
         evaluate_checkpoints.evaluate(_config(tmp_path, built), tmp_path / "e")
     lines = (built / "dictionary.txt").read_text().replace("n00000002", "n00000009")
@@ -321,7 +317,7 @@ def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_pat
 def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, caplog):
     """An import with a list of words: class0, class1, ... are no WordNet ids."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    _save_imported(tmp_path / "checkpoints", checkpoints.load_weights(run, place))
+    _save_imported(tmp_path / "checkpoints", manager.load_weights(run, place))
     (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
     config = _config(tmp_path, built, loss="softmax")
     (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "e")
@@ -339,7 +335,7 @@ def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
     (row,) = evaluate_checkpoints.evaluate(_config(run, built, **left), tmp_path / "e")
     assert (row["size"], row["protocol"]) == (32, "central")
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    weights = checkpoints.load_weights(run, place)
+    weights = manager.load_weights(run, place)
     known = {"image_size": 24, "resize": [[1, 32, 8]], "loss": {"name": "softmax"}}
     for config, sizes in ((known, [32, 32]), (known | {"resize": [[99, 32, 8]]}, [24, 24])):
         folder = tmp_path / f"of_{sizes[0]}"

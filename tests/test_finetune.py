@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoint_fit, checkpoints, train
+from mlimages_jax import train
+from mlimages_jax.checkpoints import compatibility, manager
 from mlimages_jax.data import dataset
 from mlimages_jax.settings import build
 from tests import imagenet_shaped
@@ -49,7 +50,7 @@ def _rows(workdir):
 
 def _weights(workdir, **kwargs):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.device_get(checkpoints.load_weights(workdir, place, **kwargs))
+    return jax.device_get(manager.load_weights(workdir, place, **kwargs))
 
 
 def _equal(ours, theirs):
@@ -204,7 +205,7 @@ def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, chang
 def test_another_depth_is_named(built, pretrained, tmp_path):
     changes = {"model.stage_sizes": (1, 2, 1), "init_from": str(pretrained)}
     with pytest.raises(
-        checkpoint_fit.CheckpointMismatchError, match=r"\(1, 1, 1\) blocks.*\(1, 2, 1\)"
+        compatibility.CheckpointMismatchError, match=r"\(1, 1, 1\) blocks.*\(1, 2, 1\)"
     ):
         train.train(small_finetuning(built, "224", **changes), tmp_path)
 
@@ -228,7 +229,7 @@ def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained
 def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
     changes = {"model.stage_widths": (64, 32, 32), "model.stem_kernel": 7, "model.stem_width": 64}
     config = small_finetuning(built, "224", init_from=str(pretrained), **changes)
-    with pytest.raises(checkpoint_fit.CheckpointMismatchError) as error:
+    with pytest.raises(compatibility.CheckpointMismatchError) as error:
         train.train(config, tmp_path)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
@@ -243,7 +244,7 @@ def test_a_set_without_validation_split_is_named(built, tmp_path):
         train.train(config, tmp_path)
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ()}, total_steps=2)
     train.train(config, tmp_path)
-    assert checkpoints.latest_step(tmp_path / "checkpoints") == 2
+    assert manager.latest_step(tmp_path / "checkpoints") == 2
     assert not (tmp_path / "per_class.tsv").exists()
 
 

@@ -11,8 +11,8 @@ from mlimages_jax import (
     evaluate_checkpoints,
     export_features,
     pretrained,
-    saved_model,
 )
+from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.feature_files import open_features
 from tests import five_classes, picture_files, small_model
 from tests.small_run import load_config

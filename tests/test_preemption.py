@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.distributed import preemption
 from tests.many_processes import Job, training
 from tests.small_run import ROOT
@@ -90,7 +90,7 @@ def test_a_lost_ssh_saves_and_ends_as_sigterm_does(drawn, tmp_path):
         job.until("step 10/", seconds=300)
         job.send(0, signal.SIGHUP)
         assert job.wait() == [preemption.EXIT_CODE], job.output()
-    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") >= 10
+    assert manager.latest_step(tmp_path / "w" / "checkpoints") >= 10
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_sigterm_in_every_phase_costs_no_step(drawn, tmp_path):
             assert codes == [preemption.EXIT_CODE] or moment == "step 90/", job.output()
     with Job(tmp_path / "logs", command) as job:
         assert job.wait() == [0]
-    ours, theirs = checkpoints.load(stopped), checkpoints.load(whole)
+    ours, theirs = manager.load(stopped), manager.load(whole)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     assert "val/mAP" in (stopped / "metrics.jsonl").read_text().splitlines()[-1]
 
@@ -133,10 +133,10 @@ def test_a_disk_without_room_is_named_and_harms_no_checkpoint(drawn, tmp_path):
         assert job.wait() == [1]
         assert f"error: a checkpoint could not be written to {workdir}/checkpoints" in job.output()
         assert "Make room there" in job.output()
-    assert checkpoints.load(workdir)["step"] == 4
+    assert manager.load(workdir)["step"] == 4
     with Job(tmp_path / "logs", training(workdir, drawn)) as job:
         assert job.wait() == [0]
-    assert checkpoints.load(workdir)["step"] == 8
+    assert manager.load(workdir)["step"] == 8
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,8 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mlimages_jax import (
-    checkpoints,
-    out_of_memory,
-    progress,
-    train,
-)
+from mlimages_jax import out_of_memory, progress, train
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
@@ -50,9 +46,9 @@ def _assert_equal(ours: TrainState, theirs: TrainState, **tolerance):
 def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     workdir, state = uninterrupted
     assert state.step == 8
-    assert checkpoints.latest_step(workdir / "checkpoints") == 8
+    assert manager.latest_step(workdir / "checkpoints") == 8
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
-    assert checkpoints.config_of(workdir)["orientation"] == "exif"  # as the set's
+    assert manager.config_of(workdir)["orientation"] == "exif"  # as the set's
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
     assert rows[0]["training/bad_pictures_per_step"] == 0
@@ -90,7 +86,7 @@ def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path
     del metadata["orientation"]
     (folder / "metadata.json").write_text(json.dumps(metadata))
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
-    assert checkpoints.config_of(tmp_path / "run")["orientation"] == "stored"
+    assert manager.config_of(tmp_path / "run")["orientation"] == "stored"
     with pytest.raises(build.ConfigError, match="orientation: 'stored' in the checkpoint, 'ex"):
         train.train(small_config(drawn, total_steps=3), tmp_path / "run")
 
@@ -194,7 +190,7 @@ def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     train.train(small_config(drawn, total_steps=1), "~/w/")
-    assert checkpoints.latest_step(tmp_path / "w" / "checkpoints") == 1
+    assert manager.latest_step(tmp_path / "w" / "checkpoints") == 1
     assert (tmp_path / "w" / "metrics.jsonl").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
@@ -260,7 +256,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_checkpoint(drawn, tmp
     monkeypatch.setattr(steps, "train_step", breaks)
     with pytest.raises(progress.NonFiniteError, match=r"loss nan.*checkpoints/4"):
         train.train(small_config(drawn), tmp_path)
-    assert checkpoints.latest_step(tmp_path / "checkpoints") == 4
+    assert manager.latest_step(tmp_path / "checkpoints") == 4
 
 
 def _command(workdir, folder, **changes):
@@ -329,7 +325,7 @@ def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
     subprocess.run(_command(killed, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
     assert kills >= 4, "the run was over before it could be killed"
 
-    ours, theirs = (checkpoints.load(workdir) for workdir in (killed, whole))
+    ours, theirs = (manager.load(workdir) for workdir in (killed, whole))
     assert ours["step"] == 60
     _assert_equal(ours, theirs)
 

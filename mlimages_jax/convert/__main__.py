@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mlimages_jax import command_line
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
 from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
@@ -15,7 +16,6 @@ from mlimages_jax.convert.to_stablehlo import to_stablehlo
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.convert.to_torch import to_torch
 from mlimages_jax.labels.hierarchy import HierarchyError
-from mlimages_jax.saved_step import DamagedCheckpointError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "from-tensorflow": from_tensorflow,

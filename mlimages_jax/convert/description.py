@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from mlimages_jax import saved_model
+from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.convert.weights import Weights, probability_rule
 from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy

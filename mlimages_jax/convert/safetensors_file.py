@@ -3,11 +3,11 @@
 
 from pathlib import Path
 
-from mlimages_jax import weights_file
+from mlimages_jax.checkpoints import safetensors
+from mlimages_jax.checkpoints.safetensors import SUFFIX, WeightsFile, WeightsFileError
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
 from mlimages_jax.convert.weights import probability_rule, read_weights, write_workdir
-from mlimages_jax.weights_file import SUFFIX, WeightsFile, WeightsFileError
 
 
 def to_safetensors(*, checkpoint: str, output: Path) -> None:
@@ -38,7 +38,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         usage=description(weights),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    weights_file.write(output, content)
+    safetensors.write(output, content)
     print(f"{output}: {len(weights.arrays)} arrays of {weights.where}")
 
 
@@ -52,7 +52,7 @@ def from_safetensors(*, checkpoint: Path, output: str) -> None:
         output: the new workdir; it must not hold a checkpoint yet.
     """
     try:
-        content = weights_file.read(checkpoint)
+        content = safetensors.read(checkpoint)
     except WeightsFileError as error:
         raise ConvertError(str(error)) from error
     layout.check(content.arrays, where=str(checkpoint))

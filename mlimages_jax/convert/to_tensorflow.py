@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.tensorflow_checkpoint import write_checkpoint
 from mlimages_jax.convert.tensorflow_names import (
@@ -48,7 +48,7 @@ def training_variables(weights: Weights) -> dict[str, np.ndarray]:
     Raises:
         ConvertError: the checkpoint holds no state of a training with momentum.
     """
-    tree = jax.device_get(checkpoints.load(weights.where))
+    tree = jax.device_get(manager.load(weights.where))
     velocities = _velocities(tree["opt_state"])
     if velocities is None:
         raise ConvertError(

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from mlimages_jax import checkpoints, saved_model
+from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.step.losses import ClassCounts
 from mlimages_jax.step.state import TrainState
@@ -60,17 +60,17 @@ def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
         FileNotFoundError: there is no checkpoint.
         ConvertError: it is not of a network of this package.
     """
-    folder = checkpoints.resolve(path)
+    folder = manager.resolve(path)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = flat(jax.device_get(checkpoints.load_weights(folder, place, averaged=averaged)))
+    arrays = flat(jax.device_get(manager.load_weights(folder, place, averaged=averaged)))
     architecture = layout.check(arrays, where=str(folder))
-    classes = checkpoints.classes_of(folder)
+    classes = manager.classes_of(folder)
     return Weights(
         where=folder,
         arrays={name: arrays[name] for name in layout.variables(architecture)},
         architecture=architecture,
         step=int(folder.name),
-        config=checkpoints.config_of(folder),
+        config=manager.config_of(folder),
         dictionary=classes.read_text() if classes else "",
     )
 
@@ -100,7 +100,7 @@ def write_workdir(
     Raises:
         ConvertError: when there is a checkpoint already.
     """
-    if found := checkpoints.find(output):
+    if found := manager.find(output):
         raise ConvertError(f"{found[-1]} is there already: give another --output")
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
@@ -108,7 +108,7 @@ def write_workdir(
         class_counts=class_counts,
         **nested(arrays),
     )
-    with checkpoints.Checkpoints(epath.Path(output) / "checkpoints") as saved:
+    with manager.Checkpoints(epath.Path(output) / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
     if dictionary:
         (epath.Path(output) / "dictionary.txt").write_text(dictionary)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import mlimages_jax
-from mlimages_jax import checkpoints, train
+from mlimages_jax import train
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
 from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint, write_checkpoint
@@ -49,10 +50,10 @@ def _assert_same_files(ours: Path, theirs: Path) -> None:
 def test_the_network_arrives_bit_for_bit(tmp_path, capsys):
     variables = original_checkpoint.values(original_checkpoint.network())
     workdir = _imported(tmp_path, variables)
-    tree = checkpoints.load(workdir)
+    tree = manager.load(workdir)
     _assert_holds(tree, variables)
     assert (tree["step"], tree["opt_state"], tree["class_counts"]) == (0, None, None)
-    assert checkpoints.config_of(workdir) == {
+    assert manager.config_of(workdir) == {
         "loss": {"name": "softmax"},
         "image_size": 224,
         "imported": {"format": "tensorflow", "file": str(tmp_path / "tf" / "model.ckpt")},
@@ -78,8 +79,8 @@ def test_the_classes_are_kept_beside_the_network(tmp_path):
 def test_all_of_a_training_arrives_and_goes_back(tmp_path):
     variables = original_checkpoint.of_train_py()
     workdir = _imported(tmp_path, variables, training_state=True, count_groups=3, image_size=64)
-    assert checkpoints.resolve(workdir) == workdir / "checkpoints" / "7"
-    tree = checkpoints.load(workdir)
+    assert manager.resolve(workdir) == workdir / "checkpoints" / "7"
+    tree = manager.load(workdir)
     _assert_holds(tree, variables)
     assert tree["step"] == 7
     assert tree["step"].dtype == jnp.int32
@@ -89,7 +90,7 @@ def test_all_of_a_training_arrives_and_goes_back(tmp_path):
     for name in original_checkpoint.slots():
         path = reference.our_path(name.removesuffix("/Momentum"))[1:]
         np.testing.assert_array_equal(reference.look_up(velocities, path), variables[name])
-    config = checkpoints.config_of(workdir)
+    config = manager.config_of(workdir)
     assert config["loss"] == {"name": "weighted", "weighted": {"positive_weight": 12.0}}
     assert config["image_size"] == 64
 
@@ -127,7 +128,7 @@ def test_frozen_variables_have_no_velocity(tmp_path):
         velocities["head"]["bias"], variables["logits/dense/bias/Momentum"]
     )
     assert state.class_counts is None
-    assert checkpoints.config_of(workdir)["loss"] == {"name": "softmax"}
+    assert manager.config_of(workdir)["loss"] == {"name": "softmax"}
     to_tensorflow(checkpoint=workdir, output=tmp_path / "back" / "m", training_state=True)
     _assert_same_files(tmp_path / "back" / "m", tmp_path / "tf" / "model.ckpt")
 
@@ -138,7 +139,7 @@ def _sgd(params, factors):
 
 
 def _params(workdir: Path):
-    return checkpoints.load(workdir)["params"]
+    return manager.load(workdir)["params"]
 
 
 def _restored(workdir: Path, optimizer, *, count_groups):
@@ -149,7 +150,7 @@ def _restored(workdir: Path, optimizer, *, count_groups):
         count_groups=count_groups,
         mesh=sharding.make_mesh(jax.devices()[:1]),
     )
-    with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
+    with manager.Checkpoints(workdir / "checkpoints") as saved:
         return saved.restore(like)
 
 
@@ -172,7 +173,7 @@ def test_the_loss_is_told_by_what_the_file_holds(
     workdir = _imported(tmp_path, variables, loss=choice)
     assert f"loss: {loss}, since " in (said := capsys.readouterr().out)
     assert reason in said
-    assert checkpoints.config_of(workdir)["loss"]["name"] == loss
+    assert manager.config_of(workdir)["loss"]["name"] == loss
 
 
 def test_what_does_not_fit_is_listed_by_its_name_in_the_file(tmp_path):
@@ -203,26 +204,26 @@ def test_other_variables_are_left_out_on_demand(tmp_path, capsys):
     workdir = _imported(
         tmp_path, {**network, "beta1_power": np.zeros(1, np.float32)}, ignore_extra=True
     )
-    _assert_holds(checkpoints.load(workdir), network)
+    _assert_holds(manager.load(workdir), network)
     assert "left out: beta1_power" in capsys.readouterr().out
 
 
 def test_a_training_before_its_first_step_goes_on_too(tmp_path):
     start = {"global_step": np.array(0, np.int64)}
     workdir = _imported(tmp_path, original_checkpoint.of_train_py() | start, training_state=True)
-    assert checkpoints.load(workdir)["step"] == 0
+    assert manager.load(workdir)["step"] == 0
 
 
 def test_velocities_go_with_the_weights_that_were_trained_and_counts_with_the_first_group(
     tmp_path,
 ):
     variables = original_checkpoint.of_train_py()
-    tree = checkpoints.load(_imported(tmp_path, variables, training_state=True, count_groups=3))
+    tree = manager.load(_imported(tmp_path, variables, training_state=True, count_groups=3))
     weights = {name: tree[name] for name in ("params", "batch_stats")}
     state = TrainState(**tree).replace(averages=jax.tree.map(jnp.zeros_like, weights))
     first = jnp.array([[0.0], [1], [2]])  # added to the counts of each group
     state = state.replace(class_counts=jax.tree.map(lambda x: x + first, state.class_counts))
-    with checkpoints.Checkpoints(tmp_path / "averaged") as saved:
+    with manager.Checkpoints(tmp_path / "averaged") as saved:
         saved.save(state, step=7, config={})
     to_tensorflow(checkpoint=tmp_path / "averaged", output=tmp_path / "m", training_state=True)
     _assert_same_files(tmp_path / "m", tmp_path / "tf" / "model.ckpt")
@@ -258,7 +259,7 @@ def test_other_networks_and_earlier_results_are_refused(tmp_path):
 
 def test_only_what_is_known_of_an_imported_checkpoint_is_compared(tmp_path):
     workdir = _imported(tmp_path, original_checkpoint.of_train_py(), image_size=32)
-    known = checkpoints.config_of(workdir)
+    known = manager.config_of(workdir)
     fitting = {"loss.weighted.positive_weight": 12.0, "batch_size": 64}
     build.check_unchanged(known, build.values(small_config(tmp_path, **fitting)))
     for name, value in (("loss.name", "sigmoid"), ("image_size", 48)):
@@ -283,7 +284,7 @@ def test_a_run_goes_on_through_the_originals_format_as_if_it_had_not_stopped(tmp
 
 
 def _forward(workdir: Path, images: np.ndarray):
-    tree = checkpoints.load(workdir)
+    tree = manager.load(workdir)
     variables = {name: tree[name] for name in ("params", "batch_stats")}
     return jax.jit(network_of(tree["params"]).apply)(variables, images)
 
@@ -321,5 +322,5 @@ def test_the_imported_network_computes_what_the_original_computes(
     np.testing.assert_allclose(logits[:, : shown.shape[1]], shown, atol=3e-5)
     np.testing.assert_array_equal(logits.argmax(1), numbers["logits_argmax"])
     assert f"ResNet-{size}, {classes:,} classes" in capsys.readouterr().out
-    is_weighted = checkpoints.config_of(tmp_path / "w")["loss"]["name"] == "weighted"
+    is_weighted = manager.config_of(tmp_path / "w")["loss"]["name"] == "weighted"
     assert is_weighted == (classes == 11_166)

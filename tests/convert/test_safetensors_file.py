@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import mlimages_jax
-from mlimages_jax import checkpoints, weights_file
+from mlimages_jax.checkpoints import manager, safetensors
+from mlimages_jax.checkpoints.safetensors import WeightsFileError
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
-from mlimages_jax.weights_file import WeightsFileError
 
 
 def test_a_file_holds_the_weights_and_what_they_mean(workdir, weights, tmp_path):
@@ -38,11 +38,11 @@ def _data_bytes(header) -> int:
 def test_there_and_back_changes_no_bit(workdir, tmp_path):
     to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
     from_safetensors(checkpoint=tmp_path / "x.safetensors", output=tmp_path / "w")
-    before, after = checkpoints.load(workdir), checkpoints.load(tmp_path / "w")
+    before, after = manager.load(workdir), manager.load(tmp_path / "w")
     jax.tree.map(np.testing.assert_array_equal, before, after)
     file = str(tmp_path / "x.safetensors")
-    assert checkpoints.config_of(tmp_path / "w") == {
-        **checkpoints.config_of(workdir),
+    assert manager.config_of(tmp_path / "w") == {
+        **manager.config_of(workdir),
         "imported": {"format": "safetensors", "file": file},
     }
     to_safetensors(checkpoint=tmp_path / "w", output=tmp_path / "y.safetensors")
@@ -55,8 +55,8 @@ def test_a_file_of_others_needs_no_metadata(workdir, tmp_path):
     to_safetensors(checkpoint=workdir, output=tmp_path / "x.safetensors")
     save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "plain")
     from_safetensors(checkpoint=tmp_path / "plain", output=tmp_path / "w")
-    assert checkpoints.load(tmp_path / "w")["step"] == 0
-    assert checkpoints.config_of(tmp_path / "w").keys() == {"imported"}
+    assert manager.load(tmp_path / "w")["step"] == 0
+    assert manager.config_of(tmp_path / "w").keys() == {"imported"}
 
 
 def test_the_classes_travel_with_the_weights(workdir, tmp_path):
@@ -99,7 +99,7 @@ def test_odd_files_are_refused(workdir, tmp_path):
 def test_a_flipped_bit_of_a_file_never_loads_in_silence(workdir, tmp_path):
     path = tmp_path / "x.safetensors"
     to_safetensors(checkpoint=workdir, output=path)
-    data, whole = path.read_bytes(), weights_file.read(path)
+    data, whole = path.read_bytes(), safetensors.read(path)
     rng = random.Random(0)
     header = 8 * (8 + struct.unpack("<Q", data[:8])[0])
     places = [rng.randrange(64, header) for _ in range(60)]
@@ -110,7 +110,7 @@ def test_a_flipped_bit_of_a_file_never_loads_in_silence(workdir, tmp_path):
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         try:
-            read = weights_file.read(path)
+            read = safetensors.read(path)
         except WeightsFileError as error:
             assert str(error).startswith(f"{path} is damaged")
             found += 1
@@ -122,4 +122,4 @@ def test_a_flipped_bit_of_a_file_never_loads_in_silence(workdir, tmp_path):
     changed[-1] ^= 1
     path.write_bytes(changed)
     with pytest.raises(WeightsFileError, match=r"the array \S+ does not match its checksum"):
-        weights_file.read(path)
+        safetensors.read(path)

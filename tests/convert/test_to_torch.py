@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlimages_jax import weights_file
+from mlimages_jax.checkpoints import safetensors
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
 from mlimages_jax.convert.safetensors_file import to_safetensors
@@ -156,7 +156,7 @@ def test_what_a_user_of_the_module_must_know_travels_with_it(weights, tmp_path):
     to_stablehlo(checkpoint=str(tmp_path / "w"), output=tmp_path / "s", platforms=("cpu",))
     to_safetensors(checkpoint=str(tmp_path / "w"), output=tmp_path / "f.safetensors")
     found = [json.loads((tmp_path / name / "config.json").read_text()) for name in "ts"]
-    for values in (*found, weights_file.read(tmp_path / "f.safetensors").usage):
+    for values in (*found, safetensors.read(tmp_path / "f.safetensors").usage):
         assert (values["image_size"], values["step"]) == (48, 11)
         assert values["calibration"] == {"loss": "weighted", "positive_weight": 4.0}
         assert values["classes"][2] == {"id": "n2", "name": "name c", "parent": None}

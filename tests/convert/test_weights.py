@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.weights import (
     complete_folder,
@@ -21,12 +21,12 @@ from mlimages_jax.step.state import TrainState
 @pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/11"])
 def test_saved_weights_are_a_checkpoint_like_any_other(workdir, weights, tail):
     path = workdir / tail
-    assert checkpoints.resolve(path) == workdir / "checkpoints" / "11"
-    tree = checkpoints.load(path)
+    assert manager.resolve(path) == workdir / "checkpoints" / "11"
+    tree = manager.load(path)
     for name in ("params", "batch_stats"):
         jax.tree.map(np.testing.assert_array_equal, tree[name], weights[name])
     assert tree["opt_state"] is None
-    config = checkpoints.config_of(path)
+    config = manager.config_of(path)
     assert config["loss"] == {"name": "weighted", "weighted": {"positive_weight": 4.0}}
     assert config["image_size"] == 24
 
@@ -35,7 +35,7 @@ def test_a_run_starts_from_saved_weights(workdir, weights):
     place = sharding.replicated(sharding.make_mesh())
     state = TrainState(np.zeros((), np.int32), opt_state=None, class_counts=None, **weights)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
-    restored = checkpoints.restore_weights(workdir, like)
+    restored = manager.restore_weights(workdir, like)
     jax.tree.map(np.testing.assert_array_equal, restored, weights)
     assert all(leaf.sharding == place for leaf in jax.tree.leaves(restored))
 
@@ -44,7 +44,7 @@ def test_a_workdir_with_a_checkpoint_is_not_overwritten(workdir, weights, tmp_pa
     with pytest.raises(ConvertError, match=r"checkpoints/11 is there already: give another"):
         write_workdir(workdir, flat(weights), step=12, config={})
     write_workdir(tmp_path, flat(weights), step=12, config={"a": 1})  # an empty folder may be
-    assert checkpoints.config_of(tmp_path) == {"a": 1}
+    assert manager.config_of(tmp_path) == {"a": 1}
 
 
 def test_reading_gives_names_and_what_is_known(workdir, weights):
@@ -63,7 +63,7 @@ def test_averaged_weights_are_preferred(weights, tmp_path):
     state = TrainState(
         np.array(4, np.int32), opt_state=None, class_counts=None, averages=averages, **weights
     )
-    with checkpoints.Checkpoints(tmp_path) as saved:
+    with manager.Checkpoints(tmp_path) as saved:
         saved.save(state, step=4, config={})
     name = "batch_stats/final_norm/mean"
     for averaged, added in ((True, 1), (False, 0)):
@@ -83,7 +83,7 @@ def test_counts_are_written(tmp_path, weights):
     counts = losses.initial_counts(2, 5)
     folder = write_workdir(tmp_path, flat(weights), step=9, config={}, class_counts=counts)
     assert folder == tmp_path / "checkpoints" / "9"
-    assert checkpoints.load(folder)["class_counts"]["negative"].shape == (2, 5)
+    assert manager.load(folder)["class_counts"]["negative"].shape == (2, 5)
 
 
 @pytest.mark.parametrize(

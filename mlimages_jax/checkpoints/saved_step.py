@@ -20,8 +20,8 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax import array_digests
-from mlimages_jax.checkpoint_fit import CheckpointMismatchError, by_name, is_array
+from mlimages_jax.checkpoints import array_digests
+from mlimages_jax.checkpoints.compatibility import CheckpointMismatchError, by_name, is_array
 from mlimages_jax.distributed import processes
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from mlimages_jax import checkpoints, weights_file
+from mlimages_jax.checkpoints import manager, safetensors
 from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build
@@ -129,21 +129,21 @@ def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
         DamagedCheckpointError: the checkpoint is damaged; names the step, and the array.
         WeightsFileError: the file is damaged.
     """
-    if os.fspath(path).endswith(weights_file.SUFFIX):
+    if os.fspath(path).endswith(safetensors.SUFFIX):
         return _from_file(Path(path), place)
-    folder = checkpoints.resolve(path)
-    kept = checkpoints.classes_of(folder)
+    folder = manager.resolve(path)
+    kept = manager.classes_of(folder)
     return SavedModel(
         where=folder,
-        weights=checkpoints.load_weights(folder, place),
-        config=checkpoints.config_of(folder),
+        weights=manager.load_weights(folder, place),
+        config=manager.config_of(folder),
         step=int(folder.name),
         hierarchy=Hierarchy.from_file(kept) if kept else None,
     )
 
 
 def _from_file(path: Path, place: jax.sharding.Sharding) -> SavedModel:
-    content = weights_file.read(path)
+    content = safetensors.read(path)
     text = content.dictionary
     return SavedModel(
         where=epath.Path(path),

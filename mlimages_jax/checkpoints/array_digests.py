@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from mlimages_jax.checkpoint_fit import by_name
+from mlimages_jax.checkpoints.compatibility import by_name
 
 FOLDER = "digests"  # of a step
 _BLOCK = 2**24  # bytes digested at once: the function keeps Python's lock

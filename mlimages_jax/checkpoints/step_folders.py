@@ -7,14 +7,14 @@ import itertools
 from absl import logging
 from etils import epath
 
-from mlimages_jax.distributed import processes
-from mlimages_jax.files.remote import is_remote
-from mlimages_jax.saved_step import (
+from mlimages_jax.checkpoints.saved_step import (
     VanishedCheckpointError,
     is_checkpoint,
     structural_problem,
     vanished,
 )
+from mlimages_jax.distributed import processes
+from mlimages_jax.files.remote import is_remote
 
 FOLDER = "checkpoints"  # of a workdir
 _ASIDE = ".damaged"  # what is behind the number of a step that was set aside

@@ -20,15 +20,9 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax import array_digests
-from mlimages_jax.checkpoint_fit import check_fit
-from mlimages_jax.checkpoint_folder import absolute, names_aside, set_aside, set_aside_broken
-from mlimages_jax.checkpoint_folder import classes_of as classes_of
-from mlimages_jax.checkpoint_folder import find as find
-from mlimages_jax.checkpoint_folder import latest_step as latest_step
-from mlimages_jax.checkpoint_folder import resolve as resolve
-from mlimages_jax.distributed import processes
-from mlimages_jax.saved_step import (
+from mlimages_jax.checkpoints import array_digests
+from mlimages_jax.checkpoints.compatibility import check_fit
+from mlimages_jax.checkpoints.saved_step import (
     STATE,
     DamagedCheckpointError,
     SavedStep,
@@ -36,6 +30,17 @@ from mlimages_jax.saved_step import (
     like_saved,
     placed,
 )
+from mlimages_jax.checkpoints.step_folders import (
+    absolute,
+    names_aside,
+    set_aside,
+    set_aside_broken,
+)
+from mlimages_jax.checkpoints.step_folders import classes_of as classes_of
+from mlimages_jax.checkpoints.step_folders import find as find
+from mlimages_jax.checkpoints.step_folders import latest_step as latest_step
+from mlimages_jax.checkpoints.step_folders import resolve as resolve
+from mlimages_jax.distributed import processes
 from mlimages_jax.step.state import TrainState
 
 HEAD = "head"  # the module whose shape follows the number of classes

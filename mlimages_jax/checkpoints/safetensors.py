@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mlimages_jax import array_digests
+from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.files.atomic import complete_file
 
 SUFFIX = ".safetensors"
