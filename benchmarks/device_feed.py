@@ -32,9 +32,9 @@ from peers.setting import where_and_when
 
 from mlimages_jax.data.pipeline import DeviceBatches
 from mlimages_jax.distributed import sharding
-from mlimages_jax.input_wait import InputWait
-from mlimages_jax.metrics_writer import MetricsWriter
-from mlimages_jax.progress import Progress
+from mlimages_jax.monitoring.input_wait import InputWait
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring.training_log import Progress
 
 NUM_CLASSES, MAX_LABELS = 11_166, 32
 SIDES = (64, 64)

@@ -30,9 +30,9 @@ import jax
 import numpy as np
 from peers.job import Job
 
-from mlimages_jax import goodput
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.files.remote import read_json_lines
+from mlimages_jax.monitoring import goodput
 from tfds_builders import shapes
 
 STEPS, SAVED_EVERY, EVALUATED_EVERY = 120, 15, 40

@@ -34,8 +34,8 @@ from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines, write_text
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics_writer import MetricsWriter
 from mlimages_jax.models import architecture
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import build, checked
 
 IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for

@@ -34,13 +34,13 @@ from mlimages_jax.distributed import (
 from mlimages_jax.distributed.preemption import Preempted
 from mlimages_jax.files import paths, text_files
 from mlimages_jax.files.remote import write_text
-from mlimages_jax.goodput import Goodput
-from mlimages_jax.input_wait import InputWait
 from mlimages_jax.labels import word_list
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics_writer import MetricsWriter
-from mlimages_jax.progress import NonFiniteError, Progress
+from mlimages_jax.monitoring.goodput import Goodput
+from mlimages_jax.monitoring.input_wait import InputWait
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
 from mlimages_jax.settings import build, checked
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase

@@ -14,7 +14,7 @@ from mlimages_jax import evaluation_report, predictions
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import build
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.state import TrainState

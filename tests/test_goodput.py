@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from mlimages_jax import goodput
+from mlimages_jax.monitoring import goodput
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from mlimages_jax import input_wait
-from mlimages_jax.input_wait import InputWait
+from mlimages_jax.monitoring import input_wait
+from mlimages_jax.monitoring.input_wait import InputWait
 
 
 class Result:

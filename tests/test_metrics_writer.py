@@ -5,8 +5,8 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from mlimages_jax import metrics_writer
-from mlimages_jax.metrics_writer import EVENTS_SECONDS, MetricsWriter
+from mlimages_jax.monitoring import metrics_writer
+from mlimages_jax.monitoring.metrics_writer import EVENTS_SECONDS, MetricsWriter
 from tests import bucket
 
 

@@ -4,8 +4,8 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from mlimages_jax import progress
-from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring import training_log
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 
 
 def _metrics(loss: float, pictures: float = 4.0):
@@ -21,7 +21,7 @@ def _rows(folder):
 @pytest.fixture
 def reporter(tmp_path):
     writer = MetricsWriter(tmp_path, start_step=0)
-    return progress.Progress(writer, total_steps=7, every=2)
+    return training_log.Progress(writer, total_steps=7, every=2)
 
 
 def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
@@ -42,8 +42,8 @@ def test_a_period_is_reported_when_the_next_one_ends(reporter, tmp_path):
 
 def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
-    reporter = progress.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=2, every=2)
+    monkeypatch.setattr(training_log.time, "perf_counter", lambda: clock[0])
+    reporter = training_log.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=2, every=2)
     clock[0] += 1
     reporter.add(1, _metrics(1, pictures=3.0), batch_size=4, seconds_waited=0.25)
     with reporter.pause():
@@ -71,9 +71,9 @@ class _UnderWay:
 
 def test_a_pause_begins_when_the_steps_under_way_are_done(tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(progress.jax, "device_get", lambda rows: rows)
-    reporter = progress.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=1, every=2)
+    monkeypatch.setattr(training_log.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training_log.jax, "device_get", lambda rows: rows)
+    reporter = training_log.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=1, every=2)
     clock[0] += 1
     loss = _UnderWay(clock)
     reporter._under_way.append(loss)
@@ -87,16 +87,16 @@ def test_a_pause_begins_when_the_steps_under_way_are_done(tmp_path, monkeypatch)
 
 def test_the_host_waits_for_the_device_only_when_it_is_far_ahead(reporter):
     clock = [0.0]
-    losses = [_UnderWay(clock) for _ in range(progress.STEPS_AHEAD + 2)]
+    losses = [_UnderWay(clock) for _ in range(training_log.STEPS_AHEAD + 2)]
     for step, loss in enumerate(losses):
         reporter.add(2 * step + 1, {"loss": loss}, batch_size=4, seconds_waited=0.0)
-    assert [loss.waits for loss in losses] == [1, 1] + [0] * progress.STEPS_AHEAD
+    assert [loss.waits for loss in losses] == [1, 1] + [0] * training_log.STEPS_AHEAD
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_found_also_in_an_open_period(reporter, value):
     reporter.add(1, _metrics(value), batch_size=4, seconds_waited=0.0)
-    with pytest.raises(progress.NonFiniteError, match=f"loss {value}"):
+    with pytest.raises(training_log.NonFiniteError, match=f"loss {value}"):
         reporter.flush()
 
 

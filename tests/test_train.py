@@ -14,11 +14,12 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mlimages_jax import out_of_memory, progress, train
+from mlimages_jax import out_of_memory, train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
+from mlimages_jax.monitoring import training_log
 from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.state import TrainState
@@ -254,7 +255,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_checkpoint(drawn, tmp
         return state, {**metrics, "loss": metrics["loss"] * broken}
 
     monkeypatch.setattr(steps, "train_step", breaks)
-    with pytest.raises(progress.NonFiniteError, match=r"loss nan.*checkpoints/4"):
+    with pytest.raises(training_log.NonFiniteError, match=r"loss nan.*checkpoints/4"):
         train.train(small_config(drawn), tmp_path)
     assert manager.latest_step(tmp_path / "checkpoints") == 4
 

@@ -13,7 +13,7 @@ from mlimages_jax.features.buckets import make_centres, nearest_centres, pairs_i
 from mlimages_jax.features.exported import Exported, unit_vectors
 from mlimages_jax.features.groups import Groups
 from mlimages_jax.features.near_pairs import TILE, Pairs, count_tiles, near_pairs, pairs_between
-from mlimages_jax.prepare.progress import progress
+from mlimages_jax.monitoring.progress_bar import progress
 
 _ROWS_AT_ONCE = 4_096
 PAIRS_AT_ONCE = 16_384  # their features in memory: 540 MB at most, of 2,048 numbers a picture

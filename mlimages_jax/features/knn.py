@@ -13,7 +13,7 @@ from mlimages_jax.features.labelled import Labels
 from mlimages_jax.features.nearest import Neighbours, nearest
 from mlimages_jax.features.scorecard import Judging
 from mlimages_jax.features.sets import SetOptions, open_sets
-from mlimages_jax.prepare.progress import progress
+from mlimages_jax.monitoring.progress_bar import progress
 
 _USUAL = (10, 20, 100, 200)  # with these k the DINO paper (Caron et al. 2021) is evaluated
 _VOTES_AT_ONCE = 1 << 23  # pictures times classes; 64 MB

@@ -14,7 +14,7 @@ from mlimages_jax.features.exported import Exported, name_shares
 from mlimages_jax.features.linear import Fit, fit_multi, fit_single
 from mlimages_jax.features.scorecard import Scorecard
 from mlimages_jax.features.sets import SetOptions, Sets, open_sets
-from mlimages_jax.prepare.progress import progress
+from mlimages_jax.monitoring.progress_bar import progress
 
 _AT_ONCE = 1 << 23  # scores; 64 MB
 _CHOOSING = 0.2  # share of the training pictures on which C is chosen

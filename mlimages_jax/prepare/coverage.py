@@ -16,9 +16,9 @@ from mlimages_jax.files.escaping import one_line, tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest, Picture
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
 
 NOT_TRIED = "not_tried"

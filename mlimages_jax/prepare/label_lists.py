@@ -28,9 +28,9 @@ from mlimages_jax.labels.label_keys import MAX_CLASSES
 from mlimages_jax.labels.lists import LabelList, LabelListWriter, iter_label_list
 from mlimages_jax.labels.merging import merge_rows
 from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_rows
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Manifest
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
 
 _SHOWN_CLASSES = 20

@@ -12,13 +12,13 @@ from tyro.conf import Positional, arg
 
 from mlimages_jax.data.dataset import Shard
 from mlimages_jax.labels.lists import read_label_list
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, read_checksums, read_skipped
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import RecordRules
 from mlimages_jax.prepare.check.shard import ShardChecker
 from mlimages_jax.prepare.problems import Problem, ProblemList
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.release_report import Held, release_report
 
 _SEED = 0  # of the sample: the same records every time

@@ -13,9 +13,9 @@ from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter, iter_lists
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
 
 _COLUMNS = (

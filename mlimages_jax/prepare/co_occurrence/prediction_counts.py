@@ -12,9 +12,9 @@ from mlimages_jax.labels.cooccurrence import CoOccurrences, single_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.names import NameIndex, name_digests, row_digests
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile, SurePredictions
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.url_lists import count_rows
 
 # In the place of a class: why a picture does not count.

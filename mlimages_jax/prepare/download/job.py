@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
 from mlimages_jax.prepare.download.fetch import Fetcher
@@ -24,7 +25,6 @@ from mlimages_jax.prepare.download.picture_sources import SourceName, picture_so
 from mlimages_jax.prepare.download.wanted import Wanted
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, Manifest, Picture
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls

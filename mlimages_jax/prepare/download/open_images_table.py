@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.progress import progress
 
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
          "Thumbnail300KURL", "Rotation")  # fmt: skip

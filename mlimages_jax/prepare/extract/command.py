@@ -12,13 +12,13 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from mlimages_jax.data.archives import Archive, ArchiveError
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.wanted import MISSING, Everything, ListedNames, Wanted
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest, Picture
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
 

@@ -20,6 +20,7 @@ from mlimages_jax.data.archives import (
     is_tar,
 )
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
@@ -27,7 +28,6 @@ from mlimages_jax.prepare.extract.tally import Tally
 from mlimages_jax.prepare.extract.wanted import Wanted
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.manifest import FAILED, OK, Picture
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import (
     Expected,

@@ -15,9 +15,9 @@ import pyarrow.compute
 import pyarrow.csv
 
 from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.open_images_classes import is_class_id
-from mlimages_jax.prepare.progress import progress
 
 COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
 MACHINE = "machine"  # the one source that is no person

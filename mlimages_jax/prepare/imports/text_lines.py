@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.progress import progress
 
 _GZIP = b"\x1f\x8b"
 _NO_TEXT = {  # what is often given, or renamed, as if it were text

@@ -15,6 +15,7 @@ from mlimages_jax.data.images.decode import BadPicture, verify
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
     DICTIONARY,
@@ -30,7 +31,6 @@ from mlimages_jax.prepare.imports.original_examples import (
 )
 from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_tfrecords
 from mlimages_jax.prepare.problems import Problem, ProblemList
-from mlimages_jax.prepare.progress import progress
 from mlimages_jax.prepare.threads import in_threads
 
 IMAGES = "images"

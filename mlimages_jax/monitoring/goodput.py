@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the time of a training went, over all its restarts: `python -m mlimages_jax.goodput W`."""
+"""Where the time of a training went, over all its restarts: `python -m mlimages_jax.monitoring.goodput W`."""
 
 import contextlib
 import json
@@ -179,7 +179,7 @@ def table(runs: list[Line]) -> str:
 def main(arguments: list[str]) -> None:
     """Prints the table of a workdir."""
     if len(arguments) != 1:
-        sys.exit("usage: python -m mlimages_jax.goodput WORKDIR")
+        sys.exit("usage: python -m mlimages_jax.monitoring.goodput WORKDIR")
     path = epath.Path(paths.expanded(arguments[0])) / "goodput.jsonl"
     if not path.exists() or not (runs := read(path)):
         sys.exit(f"error: {path} holds no lines: name the workdir of a training")

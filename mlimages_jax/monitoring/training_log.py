@@ -15,7 +15,7 @@ from absl import logging
 from jax import Array
 
 from mlimages_jax.distributed.processes import STEPS_AHEAD
-from mlimages_jax.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 
 
 class NonFiniteError(RuntimeError):

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a running job tells: log, metrics, progress bars and goodput."""
