@@ -35,8 +35,9 @@ import psutil
 import simplejpeg
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax import evaluate_checkpoints, train
+from mlimages_jax import train
 from mlimages_jax.checkpoints import manager
+from mlimages_jax.evaluation import evaluate_task
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models import architecture
 from tfds_builders import imagenet
@@ -156,7 +157,7 @@ def evaluate_here(checkpoint: str, data: str, workdir: str) -> dict[str, Any]:
         resident.append(process.memory_info().rss)
 
     with mock.patch.object(SingleLabelMetrics, "update", noted):
-        (row,) = evaluate_checkpoints.evaluate(config, workdir)
+        (row,) = evaluate_task.evaluate(config, workdir)
     values = {name: row[name] for name in ("top1", "top5")}
     return {"pictures": pictures[1:], "at": at, "resident": resident, **values}
 

@@ -22,7 +22,7 @@ from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
-from mlimages_jax.evaluate import Weights
+from mlimages_jax.evaluation.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.feature_formats import Layout, Part
 from mlimages_jax.files import paths

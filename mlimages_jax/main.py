@@ -82,16 +82,16 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     """What a config may ask for, by its name."""
     from mlimages_jax import (
         classify_pictures,
-        evaluate_checkpoints,
         export_features,
         quickstart,
         train,
     )
+    from mlimages_jax.evaluation import evaluate_task
 
     return {
         "train": functools.partial(train.train, started=started),
         "quickstart": functools.partial(quickstart.quickstart, started=started),
-        "evaluate": evaluate_checkpoints.evaluate,
+        "evaluate": evaluate_task.evaluate,
         "classify": classify_pictures.classify,
         "export_features": export_features.export,
     }

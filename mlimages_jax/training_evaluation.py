@@ -10,9 +10,14 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import evaluation_report, predictions
 from mlimages_jax.data.dataset import DataSet
-from mlimages_jax.evaluate import Evaluation, Metrics, empty_metrics, why_no_map
+from mlimages_jax.evaluation import predictions, report
+from mlimages_jax.evaluation.evaluate import (
+    Evaluation,
+    Metrics,
+    empty_metrics,
+    why_no_map,
+)
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import build
@@ -106,7 +111,7 @@ def write_report(
     values, metrics = next(iter(results.values()))
     hierarchy = Hierarchy.from_file(data.dictionary)
     title = f"{workdir.name}, step {int(state.step)}"
-    evaluation_report.write_files(workdir, metrics, hierarchy, title=title, values=values)
+    report.write_files(workdir, metrics, hierarchy, title=title, values=values)
     if jax.process_count() > 1:
         return
     predictions.write_grid(

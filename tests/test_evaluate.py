@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax import evaluate
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import views
 from mlimages_jax.distributed import sharding
+from mlimages_jax.evaluation import evaluate
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import evaluate, evaluate_checkpoints, train
+from mlimages_jax import train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
+from mlimages_jax.evaluation import evaluate, evaluate_task
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.settings import build
 from mlimages_jax.step.state import TrainState
@@ -81,7 +82,7 @@ def _shares(logits, valid):
 def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, monkeypatch, capsys):
     changes = {"which": "all", "evaluation.sizes": (32, 40)}
     changes["evaluation.protocols"] = ("central", "short_side", "ten_crop")
-    rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    rows = evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
     assert [row["step"] for row in rows] == [2] * 6 + [4] * 6 + [6] * 6
     assert [(row["protocol"], row["size"]) for row in rows[:6]] == [
         (protocol, size) for protocol in ("central", "short_side", "ten_crop") for size in (32, 40)
@@ -101,10 +102,10 @@ def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, mo
         raise AssertionError("evaluated again")
 
     monkeypatch.setattr(evaluate.Evaluation, "run", refuse)
-    again = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    again = evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
     assert again == rows
     with pytest.raises(AssertionError, match="evaluated again"):
-        evaluate_checkpoints.evaluate(_config(run, built, averaged=False), tmp_path)
+        evaluate_task.evaluate(_config(run, built, averaged=False), tmp_path)
 
 
 def _counted(monkeypatch):
@@ -131,20 +132,20 @@ def test_another_setting_or_other_weights_never_give_the_old_numbers(
     out = tmp_path / "evaluation"
     for number, change in enumerate(changes):
         for _ in range(2):  # the second time it is known
-            evaluate_checkpoints.evaluate(_config(copy, built, **change), out)
+            evaluate_task.evaluate(_config(copy, built, **change), out)
         assert len(passes) == number + 1, change
-    evaluate_checkpoints.evaluate(_config(copy, built, **{"evaluation.batch_size": 16}), out)
+    evaluate_task.evaluate(_config(copy, built, **{"evaluation.batch_size": 16}), out)
     labels.write_text(json.dumps([[n % 4] for n in range(1, 21)]))  # the file was written anew
-    evaluate_checkpoints.evaluate(_config(copy, built, **changes[-1]), out)
+    evaluate_task.evaluate(_config(copy, built, **changes[-1]), out)
     assert len(passes) == len(changes) + 2  # the batch size decides nothing, but came in between
     shutil.rmtree(copy)  # trained anew, at the same path, to the same step
     again = {"total_steps": 6, "evaluation.sizes": (32,), "seed": 5}
     train.train(small_finetuning(built, "scratch", **again), copy)
     before = len(passes)
-    evaluate_checkpoints.evaluate(_config(copy, built), out)
+    evaluate_task.evaluate(_config(copy, built), out)
     assert len(passes) == before + 1
     moved = shutil.copytree(built, tmp_path / "moved" / "1.0.0")
-    evaluate_checkpoints.evaluate(_config(copy, moved), out)  # the same set elsewhere
+    evaluate_task.evaluate(_config(copy, moved), out)  # the same set elsewhere
     assert len(passes) == before + 1
 
 
@@ -152,13 +153,13 @@ def test_tables_of_one_evaluation_are_never_told_as_those_of_another(built, run,
     """What lies in the folder of a view is of the last evaluation; an older one is done again."""
     out = tmp_path / "evaluation"
     for averaged in (True, False, True):
-        (row,) = evaluate_checkpoints.evaluate(_config(run, built, averaged=averaged), out)
+        (row,) = evaluate_task.evaluate(_config(run, built, averaged=averaged), out)
         saved = json.loads((out / "6" / "val_central_32" / "metrics.json").read_text())
         assert saved["loss"] == row["loss"]
 
 
 def test_weights_before_averaging(built, run, tmp_path):
-    (row,) = evaluate_checkpoints.evaluate(_config(run, built, averaged=False), tmp_path)
+    (row,) = evaluate_task.evaluate(_config(run, built, averaged=False), tmp_path)
     assert row["step"] == 6
     np.testing.assert_allclose(row["loss"], _last(run, "val")["loss"], rtol=1e-5)
     assert abs(row["loss"] - _last(run, "val_averaged")["loss"]) > 1e-4
@@ -176,7 +177,7 @@ def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_
     weights = reference.variables(golden_dir, 50, imagenet_shaped.CLASSES)
     _save_imported(tmp_path / "imported", weights)
     config = _config(tmp_path / "imported", built, loss="softmax", **{"evaluation.sizes": (64,)})
-    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     records, pictures = _pictures(built)
     model = ResNet(imagenet_shaped.CLASSES, stage_sizes=STAGE_SIZES[50])
     logits = _logits(model, weights, pictures, 64)
@@ -195,7 +196,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     path = tmp_path / "real.json"
     path.write_text(json.dumps([sorted(valid[n]) for n in range(1, 21)]))
     config = _config(run, built, **{"data.reassessed": str(path)})
-    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     model = build.model(small_finetuning(built, "scratch"), num_classes=5)
     logits = _logits(model, jax.device_get(weights), pictures, 32)
@@ -205,7 +206,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
 
     path.write_text(json.dumps([[0]] * 19))
     with pytest.raises(build.ConfigError, match=r"real.json has 19 entries, the split 20"):
-        evaluate_checkpoints.evaluate(config, tmp_path / "other")
+        evaluate_task.evaluate(config, tmp_path / "other")
 
 
 def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
@@ -213,14 +214,14 @@ def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
     changes = {"evaluation.protocols": ("whole",)}
     config = _config(tmp_path / "run", folder, **changes)
-    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "evaluation")
+    (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     for name, value in _last(tmp_path / "run", "val").items():
         np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
     assert 0 <= row["calibration_error"] <= 1
     assert (tmp_path / "evaluation" / "2" / "val_whole_32" / "reliability.png").exists()
     with pytest.raises(build.ConfigError, match=r"40 classes apart and .* has 5"):
         built = imagenet_shaped.build(tmp_path, None)
-        evaluate_checkpoints.evaluate(_config(tmp_path / "run", built), tmp_path / "other")
+        evaluate_task.evaluate(_config(tmp_path / "run", built), tmp_path / "other")
 
 
 def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monkeypatch):
@@ -228,8 +229,8 @@ def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monk
     waits = []
     late = manager.find(run)
     monkeypatch.setattr(manager, "find", lambda _: late[: len(waits)])
-    monkeypatch.setattr(evaluate_checkpoints.time, "sleep", waits.append)
-    rows = evaluate_checkpoints.evaluate(_config(run, built, which="new"), tmp_path)
+    monkeypatch.setattr(evaluate_task.time, "sleep", waits.append)
+    rows = evaluate_task.evaluate(_config(run, built, which="new"), tmp_path)
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert waits == [30.0] * 3
 
@@ -238,7 +239,7 @@ def test_waiting_ends(built, run, tmp_path, monkeypatch):
     folders = manager.find(run)[:2]
     monkeypatch.setattr(manager, "find", lambda _: folders)
     changes = {"which": "new", "wait_minutes": 0.01, "poll_seconds": 0.1}
-    rows = evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+    rows = evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
     assert [row["step"] for row in rows] == [2, 4]
 
 
@@ -247,14 +248,14 @@ def test_the_others_are_evaluated_when_a_checkpoint_is_damaged(built, run, tmp_p
     damage.zero(damage.largest(copy / "checkpoints/4"))
     config = _config(copy, built, which="all")
     with pytest.raises(DamagedCheckpointError, match=r"not all .* step 4 of .* is damaged: "):
-        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+        evaluate_task.evaluate(config, tmp_path / "e")
     rows = [json.loads(line) for line in (tmp_path / "e/results.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 6]
     for table in (capsys.readouterr().out, (tmp_path / "e/results.txt").read_text()):
         assert "not evaluated: step 4 of" in table
     damage.empty(copy / "checkpoints/6")
     with pytest.raises(DamagedCheckpointError, match=r"step 6 of .* its folder is empty"):
-        evaluate_checkpoints.evaluate(_config(copy, built), tmp_path / "latest")
+        evaluate_task.evaluate(_config(copy, built), tmp_path / "latest")
 
 
 def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
@@ -276,7 +277,7 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
 
     monkeypatch.setattr(evaluate.Evaluation, "run", run_and_delete)
     for which in ("new", "all"):
-        rows = evaluate_checkpoints.evaluate(_config(copy, built, which=which), tmp_path / which)
+        rows = evaluate_task.evaluate(_config(copy, built, which=which), tmp_path / which)
         assert [row["step"] for row in rows] == ([4, 6] if which == "new" else [6])
 
 
@@ -293,25 +294,25 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
 )
 def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        evaluate_checkpoints.evaluate(_config(run, built, **changes), tmp_path)
+        evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
 
 
 @pytest.mark.parametrize("which", ["latest", "all", "new"])
 def test_a_checkpoint_that_is_not_there(built, tmp_path, which):
     config = _config(tmp_path / "nowhere", built, which=which, wait_minutes=0.0)
     with pytest.raises(FileNotFoundError, match="nowhere holds no checkpoint"):
-        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+        evaluate_task.evaluate(config, tmp_path / "e")
 
 
 def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_path):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     _save_imported(tmp_path / "checkpoints", manager.load_weights(run, place))
     with pytest.raises(build.ConfigError, match="does not say with which loss"):
-        evaluate_checkpoints.evaluate(_config(tmp_path, built), tmp_path / "e")
+        evaluate_task.evaluate(_config(tmp_path, built), tmp_path / "e")
     lines = (built / "dictionary.txt").read_text().replace("n00000002", "n00000009")
     (tmp_path / "dictionary.txt").write_text(lines)
     with pytest.raises(build.ConfigError, match="other classes or another order"):
-        evaluate_checkpoints.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
+        evaluate_task.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
 def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, caplog):
@@ -320,19 +321,19 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
     _save_imported(tmp_path / "checkpoints", manager.load_weights(run, place))
     (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
     config = _config(tmp_path, built, loss="softmax")
-    (row,) = evaluate_checkpoints.evaluate(config, tmp_path / "e")
-    (direct,) = evaluate_checkpoints.evaluate(_config(run, built), tmp_path / "f")
+    (row,) = evaluate_task.evaluate(config, tmp_path / "e")
+    (direct,) = evaluate_task.evaluate(_config(run, built), tmp_path / "f")
     assert row["top1"] == direct["top1"]
     assert "by their number alone, 5" in caplog.text
     (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(4)))
     with pytest.raises(build.ConfigError, match="other classes or another order"):
-        evaluate_checkpoints.evaluate(config, tmp_path / "e")
+        evaluate_task.evaluate(config, tmp_path / "e")
 
 
 def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
     """224 and 299 pixels were taken for every network."""
     left = {"evaluation.sizes": (), "evaluation.protocols": ()}
-    (row,) = evaluate_checkpoints.evaluate(_config(run, built, **left), tmp_path / "e")
+    (row,) = evaluate_task.evaluate(_config(run, built, **left), tmp_path / "e")
     assert (row["size"], row["protocol"]) == (32, "central")
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = manager.load_weights(run, place)
@@ -340,14 +341,14 @@ def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
     for config, sizes in ((known, [32, 32]), (known | {"resize": [[99, 32, 8]]}, [24, 24])):
         folder = tmp_path / f"of_{sizes[0]}"
         _save_imported(folder / "checkpoints", weights, config)
-        rows = evaluate_checkpoints.evaluate(_config(folder, built, **left), folder / "e")
+        rows = evaluate_task.evaluate(_config(folder, built, **left), folder / "e")
         assert [row["size"] for row in rows] == sizes
         assert [row["protocol"] for row in rows] == ["central", "short_side"]
     _save_imported(tmp_path / "o/checkpoints", weights, {"loss": {"name": "softmax"}})
     with pytest.raises(build.ConfigError, match=r"at which size .*evaluation\.sizes="):
-        evaluate_checkpoints.evaluate(_config(tmp_path / "o", built, **left), tmp_path / "o/e")
+        evaluate_task.evaluate(_config(tmp_path / "o", built, **left), tmp_path / "o/e")
     weighted = _config(run, built, loss="weighted", **left)
-    (row,) = evaluate_checkpoints.evaluate(weighted, tmp_path / "w")  # 12, as `load` takes it
+    (row,) = evaluate_task.evaluate(weighted, tmp_path / "w")  # 12, as `load` takes it
     assert "mAP" in row and '"positive_weight": 12.0' in row["loss_settings"]
 
 
@@ -376,7 +377,7 @@ def test_two_processes_find_the_same_numbers(built, run, tmp_path):
     """20 pictures in global batches of 16: the last one is half empty, on both of them."""
     changes = {"evaluation.batch_size": 16, "evaluation.protocols": ("central", "short_side")}
     config = _config(run, built, **changes)
-    alone = evaluate_checkpoints.evaluate(config, tmp_path / "alone")
+    alone = evaluate_task.evaluate(config, tmp_path / "alone")
     (tmp_path / "config.json").write_text(config.to_json())
     two_processes.run(f"""
 import json

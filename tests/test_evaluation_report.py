@@ -8,7 +8,7 @@ from etils import epath
 from etils.epath.testing import mock_epath
 from PIL import Image
 
-from mlimages_jax import evaluation_report
+from mlimages_jax.evaluation import report
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics import single_label
 from mlimages_jax.metrics.calibration import Calibration
@@ -85,7 +85,7 @@ def flat(count: int) -> Hierarchy:
 
 
 def write(folder, metrics, hierarchy=TREE, **arguments) -> set[str]:
-    evaluation_report.write_files(folder, metrics, hierarchy, title="a run", **arguments)
+    report.write_files(folder, metrics, hierarchy, title="a run", **arguments)
     return {path.name for path in folder.iterdir()}
 
 
@@ -186,7 +186,7 @@ def test_a_bucket_is_written_to_as_a_folder_is(tmp_path):
         makedirs=lambda original, path, exist_ok: original(local(path), exist_ok=exist_ok),
     ):
         folder = epath.Path("gs://bucket/report")
-        evaluation_report.write_files(folder, single_label_metrics(), TREE, title="a run")
+        report.write_files(folder, single_label_metrics(), TREE, title="a run")
     assert (tmp_path / "report" / "per_class.tsv").read_text() == PER_CLASS
     assert (tmp_path / "report" / "confusion.tsv").read_text() == CONFUSION
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["examples"] == 15
@@ -198,7 +198,7 @@ def test_another_number_of_classes_is_refused(tmp_path, metrics):
     with pytest.raises(ValueError, match="metrics of 3 classes and a hierarchy of 8: give the"):
         write(tmp_path, metrics)
     with pytest.raises(ValueError, match="metrics of 3 classes and a hierarchy of 8"):
-        evaluation_report.write_confusions(tmp_path / "c.tsv", SingleLabelMetrics(3), TREE)
+        report.write_confusions(tmp_path / "c.tsv", SingleLabelMetrics(3), TREE)
 
 
 def counted() -> Calibration:
@@ -214,7 +214,7 @@ def boxes(patches) -> np.ndarray:
 
 
 def test_what_the_reliability_diagram_shows():
-    figure = evaluation_report.reliability_diagram(counted(), title="a run", single_label=True)
+    figure = report.reliability_diagram(counted(), title="a run", single_label=True)
     upper, lower = figure.axes
     right, gaps = (boxes(bars) for bars in upper.containers)
     np.testing.assert_allclose(right, [[0.2, 0.2, 0, 0], [0.8, 0.2, 0, 1]], atol=1e-6)
@@ -237,25 +237,25 @@ def test_what_the_reliability_diagram_shows():
 def test_the_gaps_are_to_the_mean_probability_not_to_the_middle_of_the_bin():
     calibration = Calibration(2)
     calibration.update(np.array([0.625, 0.6875], np.float32), np.array([False, True]))
-    figure = evaluation_report.reliability_diagram(calibration, title="", single_label=True)
+    figure = report.reliability_diagram(calibration, title="", single_label=True)
     np.testing.assert_allclose(boxes(figure.axes[0].containers[1]), [[0.5, 0.5, 0.5, 0.15625]])
 
 
 def test_the_reliability_of_many_labels_says_so():
-    figure = evaluation_report.reliability_diagram(counted(), title="a run", single_label=False)
+    figure = report.reliability_diagram(counted(), title="a run", single_label=False)
     assert figure.get_suptitle().endswith("\ncalibration error 0.2000, 8 judged labels")
     _, lower = figure.axes
     assert [lower.get_ylabel(), lower.get_xlabel()] == ["Judged labels", "Probability of a label"]
 
 
 def test_the_diagram_is_of_the_kind_of_the_metrics(tmp_path, monkeypatch):
-    drawn, original = [], evaluation_report.reliability_diagram
+    drawn, original = [], report.reliability_diagram
 
     def spy(calibration, **arguments):
         drawn.append((calibration, arguments))
         return original(calibration, **arguments)
 
-    monkeypatch.setattr(evaluation_report, "reliability_diagram", spy)
+    monkeypatch.setattr(report, "reliability_diagram", spy)
     single, multi = single_label_metrics(), multi_label_metrics(positive_weight=1.0)
     write(tmp_path, single)
     write(tmp_path, multi)
@@ -272,7 +272,7 @@ def test_the_picture_is_a_readable_png_of_one_size(tmp_path):
     sizes = set()
     for name, metrics in (("a", single_label_metrics()), ("b", SingleLabelMetrics(8))):
         with matplotlib.rc_context({"font.size": 11}):
-            evaluation_report.write_files(tmp_path / name, metrics, TREE, title=title)
+            report.write_files(tmp_path / name, metrics, TREE, title=title)
             assert matplotlib.rcParams["font.size"] == 11
         with Image.open(tmp_path / name / "reliability.png") as image:
             assert image.format == "PNG"
@@ -283,7 +283,7 @@ def test_the_picture_is_a_readable_png_of_one_size(tmp_path):
         orange = (pixels == (0xD5, 0x5E, 0x00)).all(axis=-1)
         assert orange.any() == (name == "a")
     assert sizes == {(920, 1040)}
-    figure = evaluation_report.reliability_diagram(Calibration(), title=title, single_label=True)
+    figure = report.reliability_diagram(Calibration(), title=title, single_label=True)
     *lines, last = figure.get_suptitle().split("\n")
     assert "".join(lines).replace(" ", "") == title.replace(" ", "")
     assert max(map(len, lines)) <= 58

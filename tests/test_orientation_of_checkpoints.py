@@ -6,13 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from mlimages_jax import (
-    classify_pictures,
-    evaluate_checkpoints,
-    export_features,
-    pretrained,
-)
+from mlimages_jax import classify_pictures, export_features, pretrained
 from mlimages_jax.checkpoints import saved_model
+from mlimages_jax.evaluation import evaluate_task
 from mlimages_jax.feature_files import open_features
 from tests import five_classes, picture_files, small_model
 from tests.small_run import load_config
@@ -101,7 +97,7 @@ def test_evaluation_of_sets_of_either_kind(checkpoint, manual_dir, tmp_path):
             config.evaluation.sizes, config.evaluation.batch_size = (32,), 8
             config.evaluation.protocols = ("short_side",)
             config.exif_orientation = chosen
-            (row,) = evaluate_checkpoints.evaluate(config, tmp_path / f"{orientation} results")
+            (row,) = evaluate_task.evaluate(config, tmp_path / f"{orientation} results")
             losses[orientation, chosen] = row["loss"]
             upright = chosen if chosen is not None else trained == "exif"
             assert row["orientation"] == ("exif" if upright else "stored")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import numpy as np
 
-from mlimages_jax import predictions
+from mlimages_jax.evaluation import predictions
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 TREE = Hierarchy(

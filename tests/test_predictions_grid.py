@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlimages_jax.predictions_grid import save_grid
+from mlimages_jax.evaluation.prediction_grid import save_grid
 from tests import bucket
 
 GREEN, RED = (0, 125, 60), (205, 30, 30)

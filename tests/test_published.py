@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 
-from mlimages_jax import published
+from mlimages_jax.evaluation import published
 
 NAN = float("nan")
 # By hand from the README of github.com/Tencent/tencent-ml-images (commit 011b762).

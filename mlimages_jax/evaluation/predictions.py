@@ -15,9 +15,9 @@ from mlimages_jax.data.dataset import (
 )
 from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.evaluate import Evaluation, Weights, local_rows
+from mlimages_jax.evaluation.evaluate import Evaluation, Weights, local_rows
+from mlimages_jax.evaluation.prediction_grid import save_grid
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.predictions_grid import save_grid
 
 _TAGS = 5  # shown of each picture
 _PICTURE_SIZE = 128

@@ -15,7 +15,6 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import evaluation_report, published
 from mlimages_jax.checkpoints import manager, saved_model, saved_step
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.checkpoints.weights_digest import weights_digest
@@ -29,7 +28,14 @@ from mlimages_jax.distributed import (
     sharding,
     workdir_lock,
 )
-from mlimages_jax.evaluate import Evaluation, Metrics, Weights, empty_metrics, why_no_map
+from mlimages_jax.evaluation import published, report
+from mlimages_jax.evaluation.evaluate import (
+    Evaluation,
+    Metrics,
+    Weights,
+    empty_metrics,
+    why_no_map,
+)
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines, write_text
 from mlimages_jax.labels.class_map import same_classes
@@ -348,7 +354,7 @@ def _write(
 ) -> None:
     title = f"step {row['step']}, {row['split']} at {row['size']} px, {row['protocol']}"
     hierarchy = Hierarchy.from_file(data.dictionary)
-    evaluation_report.write_files(folder, metrics, hierarchy, title=title, values=values)
+    report.write_files(folder, metrics, hierarchy, title=title, values=values)
 
 
 def _line(values: dict[str, float]) -> str:
