@@ -34,9 +34,9 @@ from mlimages_jax import export_features
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import sharding
+from mlimages_jax.inference.batch_predict import fitting_batch
+from mlimages_jax.inference.network_outputs import network_outputs
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
-from mlimages_jax.network_outputs import network_outputs
-from mlimages_jax.predict_pictures import fitting_batch
 from mlimages_jax.step.state import TrainState
 
 ROW = "{:14} {:>6} {:>11} {:>11} {:>7} {:>9} {:>9} {:>9}"

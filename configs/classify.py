@@ -5,7 +5,7 @@
         --config.checkpoint=CHECKPOINT --config.input=PICTURES --config.output=tags.csv
 
 PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). The ending of
-the output decides its format; mlimages_jax/tag_files.py says what each holds. It appears when it is
+the output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when it is
 complete; started again after an interruption the command goes on where it stopped.
 """
 

@@ -11,7 +11,7 @@ from mlimages_jax.files import escaping
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
-    from mlimages_jax.pretrained import load
+    from mlimages_jax.inference.pretrained import load
 
 __all__ = ["Hierarchy", "load"]
 __version__ = "0.2.0"
@@ -22,7 +22,7 @@ escaping.escape_log_lines()
 def __getattr__(name: str) -> Any:
     """`load`, imported when it is asked for."""
     if name == "load":
-        from mlimages_jax.pretrained import load
+        from mlimages_jax.inference.pretrained import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

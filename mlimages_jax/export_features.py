@@ -16,20 +16,25 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import predict_pictures
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.evaluation.evaluate import Weights
 from mlimages_jax.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.feature_formats import Layout, Part
 from mlimages_jax.files import paths
+from mlimages_jax.inference import batch_predict
+from mlimages_jax.inference.batch_predict import (
+    NO_PICTURE,
+    Predictions,
+    Rows,
+    Speed,
+)
+from mlimages_jax.inference.image_source import PictureSource, open_pictures
+from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.network_outputs import network_outputs, output_widths
-from mlimages_jax.predict_pictures import NO_PICTURE, Predictions, Rows, Speed
 from mlimages_jax.settings import build, checked
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
@@ -92,9 +97,7 @@ def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
         logging.info("%s holds these features already", workdir)
         return read_manifest(workdir)
     try:
-        batch_size = predict_pictures.fitting_batch(
-            config.batch_size, pictures=len(source), mesh=mesh
-        )
+        batch_size = batch_predict.fitting_batch(config.batch_size, pictures=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
     predictions = Predictions(

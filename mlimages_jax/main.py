@@ -80,19 +80,15 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
 
 def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     """What a config may ask for, by its name."""
-    from mlimages_jax import (
-        classify_pictures,
-        export_features,
-        quickstart,
-        train,
-    )
+    from mlimages_jax import export_features, quickstart, train
     from mlimages_jax.evaluation import evaluate_task
+    from mlimages_jax.inference import tag_task
 
     return {
         "train": functools.partial(train.train, started=started),
         "quickstart": functools.partial(quickstart.quickstart, started=started),
         "evaluate": evaluate_task.evaluate,
-        "classify": classify_pictures.classify,
+        "classify": tag_task.classify,
         "export_features": export_features.export,
     }
 

@@ -10,10 +10,10 @@ import picture_files
 import pyarrow.parquet as pq
 import pytest
 
-from mlimages_jax import classify_pictures, pretrained, tag_files
 from mlimages_jax.data.dataset import DataSet, parse_record
-from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.inference import pretrained, tag_files, tag_task
+from mlimages_jax.inference.image_source import PictureFiles, PictureSourceError
 from mlimages_jax.settings import build
 from tests import people, small_model, task_process
 from tests.five_classes import DICTIONARY
@@ -62,7 +62,7 @@ def _config(*args, **changes):
 
 
 def _classify(*args, workdir="nowhere", **changes):
-    return classify_pictures.classify(_config(*args, **changes), workdir)
+    return tag_task.classify(_config(*args, **changes), workdir)
 
 
 def _rows(path):
@@ -199,9 +199,9 @@ def test_one_picture_and_a_built_set(checkpoint, model, folder, tmp_path, monkey
     summary = _classify(checkpoint, folder / "print.jpeg", tmp_path / "one.jsonl")
     _check(_rows(summary.output), ["print.jpeg"], _expected(model, folder, ["print.jpeg"]))
     built = shapes.build(tmp_path / "data", num_train=4, num_val=10, size=48)
-    given, real = [], classify_pictures.Predictions
+    given, real = [], tag_task.Predictions
     monkeypatch.setattr(
-        classify_pictures, "Predictions", lambda *a, **k: given.append(a[1]) or real(*a, **k)
+        tag_task, "Predictions", lambda *a, **k: given.append(a[1]) or real(*a, **k)
     )
     summary = _classify(checkpoint, built, tmp_path / "set.jsonl", split="val")
     assert not given[0].exif_orientation, "they stay as training sees them"
@@ -312,7 +312,7 @@ def test_what_cannot_be_is_named_before_a_picture_is_read(
     (tmp_path / "bad.txt").write_text("n9\t0.5\n")
     monkeypatch.setattr(PictureFiles, "read", None)
     with pytest.raises(build.ConfigError, match=message):
-        classify_pictures.classify(_config(checkpoint, folder, **changes), tmp_path / "w")
+        tag_task.classify(_config(checkpoint, folder, **changes), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
@@ -326,7 +326,7 @@ def test_what_is_not_there(checkpoint, folder, tmp_path):
 
 
 def test_processes_that_see_other_pictures(checkpoint, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(classify_pictures, "_of_all_processes", lambda lines: [*lines, "other"])
+    monkeypatch.setattr(tag_task, "_of_all_processes", lambda lines: [*lines, "other"])
     with pytest.raises(build.ConfigError, match="the processes find different pictures in"):
         _classify(checkpoint, folder, workdir=tmp_path)
 

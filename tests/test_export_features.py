@@ -14,13 +14,13 @@ import pytest
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
-from mlimages_jax.data.picture_source import PictureFiles, PictureSourceError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.export_features import export, order_of_parts
 from mlimages_jax.feature_files import FORMATS, FeatureFilesError, FeatureWriter, open_features
 from mlimages_jax.feature_formats import Layout
+from mlimages_jax.inference.batch_predict import NO_PICTURE
+from mlimages_jax.inference.image_source import PictureFiles, PictureSourceError
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.predict_pictures import NO_PICTURE
 from mlimages_jax.settings import build
 from tests import people, reference, small_model, task_process
 from tests.small_run import load_config

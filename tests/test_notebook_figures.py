@@ -8,9 +8,9 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from mlimages_jax import notebook_figures
+from mlimages_jax.inference import figures
+from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.tagging import Tag
 
 RED = np.full((20, 40, 3), (255, 0, 0), np.uint8)
 BLUE = np.full((60, 30, 3), (0, 0, 255), np.uint8)
@@ -36,7 +36,7 @@ def _tag(name, score, *above):
 
 def test_tagged_pictures_show_score_name_and_path():
     tags = [[_tag("poodle, poodle dog", 0.87, "animal, beast", "dog")], [_tag("ball", 0.25)]]
-    figure = notebook_figures.tagged_pictures([RED, BLUE], tags)
+    figure = figures.tagged_pictures([RED, BLUE], tags)
     texts = _texts(figure)
     assert "poodle, poodle dog" in texts
     assert "animal > dog > poodle" in texts
@@ -49,7 +49,7 @@ def test_tagged_pictures_show_score_name_and_path():
 
 def test_long_paths_lose_their_middle():
     names = [f"a rather long class name {step}" for step in range(12)]
-    figure = notebook_figures.tagged_pictures([RED], [[_tag(names[-1], 0.5, *names[:-1])]])
+    figure = figures.tagged_pictures([RED], [[_tag(names[-1], 0.5, *names[:-1])]])
     path = next(text for text in _texts(figure) if " > ... > " in text)
     assert path.startswith(names[0])
     assert path.endswith(names[-1])
@@ -57,11 +57,11 @@ def test_long_paths_lose_their_middle():
 
 
 def test_a_picture_without_tags_is_shown():
-    assert _share(_pixels(notebook_figures.tagged_pictures([RED], [[]])), (255, 0, 0)) > 0.01
+    assert _share(_pixels(figures.tagged_pictures([RED], [[]])), (255, 0, 0)) > 0.01
 
 
 def test_picture_grid_keeps_proportions_and_wraps_captions():
-    figure = notebook_figures.picture_grid([RED, BLUE], ["word " * 12, "$b_1$\nc"], columns=3)
+    figure = figures.picture_grid([RED, BLUE], ["word " * 12, "$b_1$\nc"], columns=3)
     texts = _texts(figure)
     assert "$b_1$\nc" in texts
     assert next(text for text in texts if "word" in text).count("\n") >= 1
@@ -75,7 +75,7 @@ def test_picture_grid_keeps_proportions_and_wraps_captions():
 def test_filters_are_grey_at_zero_and_full_at_their_largest_weight():
     kernel = np.zeros((3, 3, 3, 5), np.float32)
     kernel[0, 0, 0, 1], kernel[2, 2, 1, 1] = 4.0, -2.0
-    figure = notebook_figures.filter_grid(kernel, columns=4)
+    figure = figures.filter_grid(kernel, columns=4)
     images = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
     assert len(images) == 5
     np.testing.assert_allclose(images[0], 0.5)
@@ -84,7 +84,7 @@ def test_filters_are_grey_at_zero_and_full_at_their_largest_weight():
 
 
 def test_similarities_are_cosines():
-    figure = notebook_figures.similarity_table(np.array([[3.0, 0.0], [1.0, 1.0]]), [RED, BLUE])
+    figure = figures.similarity_table(np.array([[3.0, 0.0], [1.0, 1.0]]), [RED, BLUE])
     assert _texts(figure).count("0.71") == 2
     assert _texts(figure).count("1.00") == 2
     assert len(figure.axes[0].get_images()) == 1 + 2 * 2
@@ -94,13 +94,13 @@ def test_confusions_show_the_classes_with_most_mistakes():
     counts = np.diag([9, 9, 9, 9])
     counts[0, 2] = 5
     names = ["ant, emmet", "bee", "cat", "dog"]
-    texts = _texts(notebook_figures.confusion_table(counts, names, most=2))
+    texts = _texts(figures.confusion_table(counts, names, most=2))
     assert {"ant", "cat", "5"} <= set(texts)
     assert not {"bee", "dog"} & set(texts)
 
 
 def test_bars_say_how_many_are_left_out():
-    texts = _texts(notebook_figures.bars({"a": 1200, "b": 0, "c": 3}, label="pictures", most=2))
+    texts = _texts(figures.bars({"a": 1200, "b": 0, "c": 3}, label="pictures", most=2))
     assert "pictures (1 more rows are left out)" in texts
     assert {"a", "b", "1,200"} <= set(texts)
     assert "c" not in texts
@@ -109,14 +109,14 @@ def test_bars_say_how_many_are_left_out():
 def test_outline_goes_down_by_numbers():
     ids, names = tuple("vwxyz"), ("thing, object", "beast", "dog", "cat", "tool")
     hierarchy = Hierarchy(ids, names, np.array([-1, 0, 1, 1, 0]))
-    lines = notebook_figures.outline(hierarchy, np.array([7, 3, 1, 2, 4]), most=1)
+    lines = figures.outline(hierarchy, np.array([7, 3, 1, 2, 4]), most=1)
     found = [(len(line) - len(line.lstrip()), line.split()) for line in lines]
     assert found == [
         (0, ["thing", "7"]),
         (3, ["tool", "4"]),
         (3, ["...", "1", "more"]),
     ]
-    assert [line.split()[0] for line in notebook_figures.outline(
+    assert [line.split()[0] for line in figures.outline(
         hierarchy, np.array([7, 3, 1, 2, 4]), depth=2
     )] == ["thing", "tool", "beast", "cat", "dog"]  # fmt: skip
 
@@ -124,12 +124,12 @@ def test_outline_goes_down_by_numbers():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: notebook_figures.picture_grid([], []), "0 images"),
-        (lambda: notebook_figures.tagged_pictures([RED], []), "1 images and 0"),
-        (lambda: notebook_figures.similarity_table(np.zeros((2, 3)), [RED]), "1 images and 2"),
-        (lambda: notebook_figures.filter_grid(np.zeros((3, 3, 4, 2))), r"\[K, K, 3, N\]"),
-        (lambda: notebook_figures.confusion_table(np.zeros((2, 3)), ["a", "b"]), r"\[2, 2\]"),
-        (lambda: notebook_figures.bars({}, label="x"), "no values"),
+        (lambda: figures.picture_grid([], []), "0 images"),
+        (lambda: figures.tagged_pictures([RED], []), "1 images and 0"),
+        (lambda: figures.similarity_table(np.zeros((2, 3)), [RED]), "1 images and 2"),
+        (lambda: figures.filter_grid(np.zeros((3, 3, 4, 2))), r"\[K, K, 3, N\]"),
+        (lambda: figures.confusion_table(np.zeros((2, 3)), ["a", "b"]), r"\[2, 2\]"),
+        (lambda: figures.bars({}, label="x"), "no values"),
     ],
 )
 def test_what_does_not_fit_is_refused(draw, message):

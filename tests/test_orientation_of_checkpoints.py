@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from mlimages_jax import classify_pictures, export_features, pretrained
+from mlimages_jax import export_features
 from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.evaluation import evaluate_task
 from mlimages_jax.feature_files import open_features
+from mlimages_jax.inference import pretrained, tag_task
 from tests import five_classes, picture_files, small_model
 from tests.small_run import load_config
 from tfds_builders import ml_images
@@ -74,7 +75,7 @@ def test_classify_and_export(checkpoint, manual_dir, tmp_path):
     model = pretrained.load(workdir, exif_orientation=trained != "stored")
     expected = [tags[0].score for tags in model.tag([images / f"{i}.jpg" for i in range(4)])]
     output = tmp_path / "tags.jsonl"
-    classify_pictures.classify(_config("classify", workdir, images, output=str(output)), tmp_path)
+    tag_task.classify(_config("classify", workdir, images, output=str(output)), tmp_path)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["tags"][0]["score"] for row in rows] == pytest.approx(expected, abs=1e-5)
 

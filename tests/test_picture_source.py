@@ -8,10 +8,11 @@ import numpy as np
 import picture_files
 import pytest
 
-from mlimages_jax.data import dataset, picture_source
+from mlimages_jax.data import dataset
 from mlimages_jax.data.dataset import DataSet, DataSetError, parse_record
 from mlimages_jax.data.images.decode import BadPicture
-from mlimages_jax.data.picture_source import PictureSourceError, open_pictures
+from mlimages_jax.inference import image_source
+from mlimages_jax.inference.image_source import PictureSourceError, open_pictures
 from mlimages_jax.labels.list_rows import parse_row
 from tests import people
 from tests.small_run import ROOT
@@ -164,7 +165,7 @@ def test_a_built_set(built, monkeypatch):
 def test_labels_of_a_set_are_as_exact_as_its_records():
     confidences = np.array([1, -1, 0, 0.7, 1 / 3, 1e-7], np.float32)
     record = dataset.Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
-    text = picture_source._as_text(record)
+    text = image_source._as_text(record)
     assert text.startswith("0:1\t7:-1\t14:0\t21:0.7\t28:0.33333")
     row = parse_row(f"a.jpg\t{text}".encode(), 100)
     assert row.classes.tolist() == record.labels.tolist()
@@ -172,7 +173,7 @@ def test_labels_of_a_set_are_as_exact_as_its_records():
 
 
 def test_names_of_a_set_are_read_when_they_are_not_remembered(built, monkeypatch):
-    monkeypatch.setattr(picture_source, "_REMEMBERED", 3)
+    monkeypatch.setattr(image_source, "_REMEMBERED", 3)
     pictures = open_pictures(built, split="val")
     names = [parse_record(data).name for data in DataSet.open(built).records("val")]
     for i in range(9):
@@ -290,7 +291,7 @@ def test_lists_of_other_encodings_are_named(tmp_path):
 
 def test_pictures_are_found_without_jax():
     code = (
-        "import sys, mlimages_jax.data.picture_source; "
+        "import sys, mlimages_jax.inference.image_source; "
         "print([name for name in ('jax', 'flax', 'grain', 'tensorflow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -8,13 +8,13 @@ import numpy as np
 import picture_files
 import pytest
 
-from mlimages_jax import predict_pictures
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.picture_source import PictureFiles, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.distributed import sharding
-from mlimages_jax.predict_pictures import NO_PICTURE, Predictions
+from mlimages_jax.inference import batch_predict
+from mlimages_jax.inference.batch_predict import NO_PICTURE, Predictions
+from mlimages_jax.inference.image_source import PictureFiles, open_pictures
 from tests import people
 
 VIEW = EvaluationView(8, "whole")
@@ -246,7 +246,7 @@ def test_what_held_it_up_is_told(folder, pictures):
 )
 def test_few_pictures_make_a_small_batch(wanted, pictures, devices, expected):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    assert predict_pictures.fitting_batch(wanted, pictures=pictures, mesh=mesh) == expected
+    assert batch_predict.fitting_batch(wanted, pictures=pictures, mesh=mesh) == expected
 
 
 def test_a_batch_that_devices_do_not_divide_is_refused(pictures):
@@ -254,4 +254,4 @@ def test_a_batch_that_devices_do_not_divide_is_refused(pictures):
         _predictions(pictures, batch_size=6)
     with pytest.raises(ValueError, match="batch_size=6 is not divisible by 4 devices"):
         mesh = sharding.make_mesh(jax.devices()[:4])
-        predict_pictures.fitting_batch(6, pictures=1, mesh=mesh)
+        batch_predict.fitting_batch(6, pictures=1, mesh=mesh)

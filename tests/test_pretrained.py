@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import mlimages_jax
-from mlimages_jax import pretrained, tagging
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import BadPicture, decode
+from mlimages_jax.inference import pretrained, tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build
 from tests import picture_files, small_model

@@ -7,9 +7,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlimages_jax import tag_files
-from mlimages_jax.tag_files import TagFile, TagFileError, error_line, tags_line
-from mlimages_jax.tagging import Tag
+from mlimages_jax.inference import tag_files
+from mlimages_jax.inference.tag_files import (
+    TagFile,
+    TagFileError,
+    error_line,
+    tags_line,
+)
+from mlimages_jax.inference.tagging import Tag
 
 SHARK = Tag(2, "n01484850", "great white shark, white shark", float(np.float32(0.83)),
             ("fish", "great white shark, white shark"))  # fmt: skip

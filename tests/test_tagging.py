@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mlimages_jax import tagging
+from mlimages_jax.inference import tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
 from tests.five_classes import DICTIONARY
 

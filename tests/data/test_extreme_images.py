@@ -15,7 +15,6 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlimages_jax.data import given_pictures
 from mlimages_jax.data.images import (
     budget,
     decode,
@@ -24,6 +23,7 @@ from mlimages_jax.data.images import (
 )
 from mlimages_jax.data.images.decode import BadPicture, StoredPicture, stored_jpeg
 from mlimages_jax.data.images.image_types import PictureHeader, described
+from mlimages_jax.inference import user_images
 
 MODES = {
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
@@ -236,4 +236,4 @@ def test_images_of_pillow_pass_the_same_gate():
     data[data.index(b"\xff\xc0") + 1] = 0xC3
     image = Image.open(io.BytesIO(data))
     with pytest.raises(BadPicture, match="lossless"):
-        given_pictures.pixels(image)
+        user_images.pixels(image)

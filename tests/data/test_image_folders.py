@@ -7,8 +7,9 @@ import unicodedata
 
 import pytest
 
-from mlimages_jax.data import given_pictures, image_folders
+from mlimages_jax.data import image_folders
 from mlimages_jax.data.image_folders import ImageFolder, describe_ignored, list_images
+from mlimages_jax.inference import user_images
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from tests import fuzzing
 from tests.picture_files import jpeg, noise
@@ -67,7 +68,7 @@ def test_what_is_no_file_is_never_opened(tmp_path):
         with pytest.raises(OSError, match="no regular file"):
             ImageFolder(str(tmp_path)).read(name)
         with pytest.raises(OSError, match="no regular file"):
-            given_pictures.pixels(tmp_path / name)
+            user_images.pixels(tmp_path / name)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):

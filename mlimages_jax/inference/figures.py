@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlimages_jax.files.escaping import one_line
+from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.tagging import Tag
 
 _DOTS_PER_INCH = 110
 # Told apart in every kind of colour vision, and in grey.

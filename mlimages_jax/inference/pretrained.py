@@ -21,20 +21,19 @@ import numpy as np
 from etils import epath
 from jax import Array
 
-from mlimages_jax import tagging
 from mlimages_jax.checkpoints import saved_model
-from mlimages_jax.data import given_pictures
-from mlimages_jax.data.cut_pictures import Cut, OnError, cut_pictures
-from mlimages_jax.data.given_pictures import Picture, Pictures
 from mlimages_jax.data.images.views import PROTOCOLS, EvaluationView, Protocol
-from mlimages_jax.image_rows import OutputRows, Tags
+from mlimages_jax.inference import tagging, user_images
+from mlimages_jax.inference.image_batches import Cut, OnError, cut_pictures
+from mlimages_jax.inference.image_rows import OutputRows, Tags
+from mlimages_jax.inference.network_outputs import network_outputs, output_widths
+from mlimages_jax.inference.tagging import Tag, Thresholds
+from mlimages_jax.inference.user_images import Picture, Pictures
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.network_outputs import network_outputs, output_widths
 from mlimages_jax.settings import build
-from mlimages_jax.tagging import Tag, Thresholds
 
 LOSSES = ("softmax", "weighted", "sigmoid", "asymmetric")
 
@@ -264,7 +263,7 @@ class Model:
             OSError: the file cannot be read.
         """
         upright = self.view.exif_orientation
-        return self.view.cut(given_pictures.pixels(picture, exif_orientation=upright))
+        return self.view.cut(user_images.pixels(picture, exif_orientation=upright))
 
     def _check_loss(self) -> None:
         if not self.loss:
@@ -282,8 +281,8 @@ class Model:
 
     def _rows(self, name: str, images: Pictures, on_error: OnError | None) -> np.ndarray:
         """One output, [n, ...], of images or of a batch."""
-        if given_pictures.is_batch(images):
-            return self._outputs(given_pictures.checked_images(images))[name]
+        if user_images.is_batch(images):
+            return self._outputs(user_images.checked_images(images))[name]
         width = output_widths(self.network)[name]
         parts = [np.zeros((0, width), np.float32)]
         errors: dict[int, str] = {}

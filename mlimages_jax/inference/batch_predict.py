@@ -22,11 +22,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mlimages_jax.data.images.decode import BadPicture
-from mlimages_jax.data.picture_source import PictureSource
 from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.evaluation.evaluate import local_rows, one_behind
 from mlimages_jax.files.escaping import one_line
+from mlimages_jax.inference.image_source import PictureSource
 
 NO_PICTURE = -1  # as a position: a row that only fills a batch
 

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from absl import logging
 
-from mlimages_jax.data import given_pictures
-from mlimages_jax.data.given_pictures import Picture, Pictures
 from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.files.escaping import one_line
+from mlimages_jax.inference import user_images
+from mlimages_jax.inference.user_images import Picture, Pictures
 
 OnError = Literal["raise", "row"]
 
@@ -65,15 +65,15 @@ def cut_pictures(
     """
     if on_error not in ("raise", "row", None):
         raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'row'")
-    raises = (on_error or ("raise" if given_pictures.is_one(pictures) else "row")) == "raise"
-    listed, start, logged = given_pictures.each(pictures), 0, 0
+    raises = (on_error or ("raise" if user_images.is_one(pictures) else "row")) == "raise"
+    listed, start, logged = user_images.each(pictures), 0, 0
 
     def attempt(numbered: tuple[int, Picture]) -> np.ndarray | Exception:
         position, picture = numbered
         try:
             return cut(picture)
         except BadPicture as error:
-            name = given_pictures.name_of(picture, position)
+            name = user_images.name_of(picture, position)
             return BadPicture(error.reason, f"{name}: {error}")
         except OSError as error:
             return error

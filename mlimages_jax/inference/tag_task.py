@@ -19,22 +19,22 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mlimages_jax import predict_pictures, pretrained, tag_files
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.picture_source import PictureSource, open_pictures
 from mlimages_jax.data.pipeline import TooManyBadPicturesError
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.files import paths
+from mlimages_jax.inference import batch_predict, pretrained, tag_files
+from mlimages_jax.inference.batch_predict import Predictions
+from mlimages_jax.inference.image_source import PictureSource, open_pictures
+from mlimages_jax.inference.network_outputs import network_outputs
+from mlimages_jax.inference.pretrained import Model, ModelError
+from mlimages_jax.inference.tag_files import TagFile, TagFileError
+from mlimages_jax.inference.tagging import Tag, ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
-from mlimages_jax.network_outputs import network_outputs
-from mlimages_jax.predict_pictures import Predictions
-from mlimages_jax.pretrained import Model, ModelError
 from mlimages_jax.settings import build, checked
-from mlimages_jax.tag_files import TagFile, TagFileError
-from mlimages_jax.tagging import Tag, ThresholdError
 
 _SECONDS = 30  # between two lines of the log
 
@@ -87,9 +87,7 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
     source = _pictures(config)
     mesh = sharding.make_mesh()
     try:
-        batch_size = predict_pictures.fitting_batch(
-            config.batch_size, pictures=len(source), mesh=mesh
-        )
+        batch_size = batch_predict.fitting_batch(config.batch_size, pictures=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
     folder = _agreed_step(manager.resolve(config.checkpoint))

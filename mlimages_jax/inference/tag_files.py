@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import csv_cell, json_line, one_line
-from mlimages_jax.tagging import Tag
+from mlimages_jax.inference.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlimages_jax.tagging import Tag
+from mlimages_jax.inference.tagging import Tag
 
 
 class Tags(list[Tag]):
