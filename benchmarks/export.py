@@ -30,10 +30,10 @@ import numpy as np
 from input_pipeline import PHOTOGRAPHS, cut_pictures
 from ml_collections import ConfigDict
 
-from mlimages_jax import export_features
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import sharding
+from mlimages_jax.features.export import export_task
 from mlimages_jax.inference.batch_predict import fitting_batch
 from mlimages_jax.inference.network_outputs import network_outputs
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
@@ -149,7 +149,7 @@ def measure(alone: Alone, config: ConfigDict, *, batches: int) -> Measurement:
     """One round."""
     rate = alone.rate(batches=batches)
     with tempfile.TemporaryDirectory() as workdir:
-        speed = export_features.export(config, workdir)["speed"]
+        speed = export_task.export(config, workdir)["speed"]
     return Measurement(
         rate,
         speed["pictures_per_second"],

@@ -5,7 +5,7 @@
         --config.checkpoint=W --config.input=PICTURES
 
 PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). Started again
-it goes on where it stopped. What the workdir then holds is said in mlimages_jax/feature_files.py,
+it goes on where it stopped. What the workdir then holds is said in mlimages_jax/features/export/feature_files.py,
 whose `open_features` reads it.
 """
 

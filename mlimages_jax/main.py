@@ -80,8 +80,9 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
 
 def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     """What a config may ask for, by its name."""
-    from mlimages_jax import export_features, quickstart, train
+    from mlimages_jax import quickstart, train
     from mlimages_jax.evaluation import evaluate_task
+    from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
 
     return {
@@ -89,7 +90,7 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
         "quickstart": functools.partial(quickstart.quickstart, started=started),
         "evaluate": evaluate_task.evaluate,
         "classify": tag_task.classify,
-        "export_features": export_features.export,
+        "export_features": export_task.export,
     }
 
 

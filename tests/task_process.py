@@ -67,10 +67,10 @@ def main(task: str, workdir: str, values: str, port: str, number: str, count: st
         jax.distributed.initialize(
             f"127.0.0.1:{port}", num_processes=int(count), process_id=int(number)
         )
-    from mlimages_jax import export_features
+    from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
 
-    run = {"classify": tag_task.classify, "export_features": export_features.export}
+    run = {"classify": tag_task.classify, "export_features": export_task.export}
     config = load_config(task)
     config.update_from_flattened_dict(
         {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(values).items()}

@@ -15,9 +15,14 @@ from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.distributed import sharding
-from mlimages_jax.export_features import export, order_of_parts
-from mlimages_jax.feature_files import FORMATS, FeatureFilesError, FeatureWriter, open_features
-from mlimages_jax.feature_formats import Layout
+from mlimages_jax.features.export.export_task import export, order_of_parts
+from mlimages_jax.features.export.feature_files import (
+    FORMATS,
+    FeatureFilesError,
+    FeatureWriter,
+    open_features,
+)
+from mlimages_jax.features.export.feature_formats import Layout
 from mlimages_jax.inference.batch_predict import NO_PICTURE
 from mlimages_jax.inference.image_source import PictureFiles, PictureSourceError
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet

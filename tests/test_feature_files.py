@@ -11,14 +11,14 @@ import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.feature_files import (
+from mlimages_jax.features.export.feature_files import (
     FORMATS,
     FeatureFilesError,
     FeatureWriter,
     open_features,
     read_manifest,
 )
-from mlimages_jax.feature_formats import Layout, Part, PartedArray
+from mlimages_jax.features.export.feature_formats import Layout, Part, PartedArray
 
 LAYOUT = Layout(11, 4, {"features": 3, "logits": 2}, "float32", labels=True)
 NAMES = [f"ä\t{i}.jpg" for i in range(11)]

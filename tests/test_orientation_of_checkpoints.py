@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from mlimages_jax import export_features
 from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.evaluation import evaluate_task
-from mlimages_jax.feature_files import open_features
+from mlimages_jax.features.export import export_task
+from mlimages_jax.features.export.feature_files import open_features
 from mlimages_jax.inference import pretrained, tag_task
 from tests import five_classes, picture_files, small_model
 from tests.small_run import load_config
@@ -80,7 +80,7 @@ def test_classify_and_export(checkpoint, manual_dir, tmp_path):
     assert [row["tags"][0]["score"] for row in rows] == pytest.approx(expected, abs=1e-5)
 
     values = {"view.size": 32, "format": "npy"}
-    export_features.export(_config("export_features", workdir, images, **values), tmp_path / "f")
+    export_task.export(_config("export_features", workdir, images, **values), tmp_path / "f")
     cuts = np.stack([model.cut(images / f"{i}.jpg") for i in range(4)])
     features = np.asarray(open_features(tmp_path / "f").array)
     np.testing.assert_allclose(features, model.features(cuts), atol=1e-5)

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mlimages_jax import command_line
-from mlimages_jax.feature_files import FeatureFilesError
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.duplicates import duplicates
+from mlimages_jax.features.export.feature_files import FeatureFilesError
 from mlimages_jax.features.knn import knn
 from mlimages_jax.features.probe import probe
 from mlimages_jax.files.text_files import TextFileError

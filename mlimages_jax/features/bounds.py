@@ -14,7 +14,7 @@ principal directions of a sample.
 
 import numpy as np
 
-from mlimages_jax.features.exported import Exported
+from mlimages_jax.features.export.exported import Exported
 
 ROUNDING = 1e-4  # what is computed in float32 is wrong by less than this
 _ROWS_AT_ONCE = 4_096

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlimages_jax.features.bounds import ROUNDING, bound_vectors, principal_directions
 from mlimages_jax.features.buckets import make_centres, nearest_centres, pairs_in_buckets
-from mlimages_jax.features.exported import Exported, unit_vectors
+from mlimages_jax.features.export.exported import Exported, unit_vectors
 from mlimages_jax.features.groups import Groups
 from mlimages_jax.features.near_pairs import TILE, Pairs, count_tiles, near_pairs, pairs_between
 from mlimages_jax.monitoring.progress_bar import progress

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.exported import Exported
+from mlimages_jax.features.export.exported import Exported
 from mlimages_jax.files.text_files import open_text
 from mlimages_jax.labels.list_rows import parse_label
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames, normal

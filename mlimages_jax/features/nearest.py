@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mlimages_jax.features.exported import Exported
+from mlimages_jax.features.export.exported import Exported
 
 QUERIES = 16_384  # rows at once; the base is read once for each such block
 BASE = 4_096

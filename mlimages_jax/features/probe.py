@@ -10,7 +10,7 @@ import numpy as np
 from tyro.conf import arg
 
 from mlimages_jax.features import FeaturesError, results
-from mlimages_jax.features.exported import Exported, name_shares
+from mlimages_jax.features.export.exported import Exported, name_shares
 from mlimages_jax.features.linear import Fit, fit_multi, fit_single
 from mlimages_jax.features.scorecard import Scorecard
 from mlimages_jax.features.sets import SetOptions, Sets, open_sets

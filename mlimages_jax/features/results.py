@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.exported import Exported
+from mlimages_jax.features.export.exported import Exported
 from mlimages_jax.files.atomic import complete_file
 
 _OPTIONS = ("k", "C")

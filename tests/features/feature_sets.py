@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlimages_jax.feature_files import FeatureWriter
-from mlimages_jax.feature_formats import Layout, Part
-from mlimages_jax.features.exported import Exported
+from mlimages_jax.features.export.exported import Exported
+from mlimages_jax.features.export.feature_files import FeatureWriter
+from mlimages_jax.features.export.feature_formats import Layout, Part
 
 
 def in_memory(array, *, names=None, labels=None) -> Exported:

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from feature_sets import in_memory, write_export
 
-from mlimages_jax.feature_files import FORMATS
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.exported import name_shares, open_exported
+from mlimages_jax.features.export.exported import name_shares, open_exported
+from mlimages_jax.features.export.feature_files import FORMATS
 
 NUMBERS = np.arange(36, dtype=np.float32).reshape(9, 4)
 

@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from mlimages_jax.distributed import sharding
-from mlimages_jax.export_features import export
 from mlimages_jax.features.__main__ import main
+from mlimages_jax.features.export.export_task import export
 from tests import small_model
 from tests.small_run import load_config
 

@@ -4,9 +4,10 @@ import typing
 
 import pytest
 
-from mlimages_jax import feature_files, settings
+from mlimages_jax import settings
 from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
+from mlimages_jax.features.export import feature_files
 from mlimages_jax.inference import tag_files
 from mlimages_jax.settings import build, tables
 from mlimages_jax.settings.flat import flatten, nest

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mlimages_jax.feature_formats import (
+from mlimages_jax.features.export.feature_formats import (
     Layout,
     NumpyArrays,
     ParquetParts,

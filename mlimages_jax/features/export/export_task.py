@@ -21,8 +21,8 @@ from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.evaluation.evaluate import Weights
-from mlimages_jax.feature_files import FeatureWriter, read_manifest
-from mlimages_jax.feature_formats import Layout, Part
+from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
+from mlimages_jax.features.export.feature_formats import Layout, Part
 from mlimages_jax.files import paths
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import (

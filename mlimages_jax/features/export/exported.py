@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlimages_jax import feature_files
-from mlimages_jax.feature_formats import PartedArray
 from mlimages_jax.features import FeaturesError
+from mlimages_jax.features.export import feature_files
+from mlimages_jax.features.export.feature_formats import PartedArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
