@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from mlimages_jax import command_line
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.duplicates import duplicates
+from mlimages_jax.features.evaluate.knn import knn
+from mlimages_jax.features.evaluate.probe import probe
 from mlimages_jax.features.export.feature_files import FeatureFilesError
-from mlimages_jax.features.knn import knn
-from mlimages_jax.features.probe import probe
 from mlimages_jax.files.text_files import TextFileError
 
 _COMMANDS: dict[str, Callable[..., None]] = {

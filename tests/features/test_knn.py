@@ -7,12 +7,12 @@ from feature_sets import in_memory, random_features, write_export
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from mlimages_jax.features import knn as module
 from mlimages_jax.features.__main__ import main
-from mlimages_jax.features.knn import Voters
-from mlimages_jax.features.labelled import read_labels
-from mlimages_jax.features.nearest import Neighbours, nearest
-from mlimages_jax.features.scorecard import Judging
+from mlimages_jax.features.evaluate import knn as module
+from mlimages_jax.features.evaluate.knn import Voters
+from mlimages_jax.features.evaluate.labelled import read_labels
+from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
+from mlimages_jax.features.evaluate.scorecard import Judging
 
 SINGLE = Judging(single=True, threshold=0.7, unlisted=0)
 MANY = Judging(single=False, threshold=0.7, unlisted=0)

@@ -4,7 +4,7 @@ import pytest
 from feature_sets import in_memory
 
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.labelled import read_label_file, read_labels, with_labels
+from mlimages_jax.features.evaluate.labelled import read_label_file, read_labels, with_labels
 from mlimages_jax.files.text_files import TextFileError
 
 

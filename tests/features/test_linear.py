@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.linear import fit_multi, fit_single
+from mlimages_jax.features.evaluate.linear import fit_multi, fit_single
 
 FEATURES = random_features(60, 3, seed=8) * [1, 100, 0.01] + [0, 5, 1]
 FEATURES = np.concatenate([FEATURES, np.ones((60, 1))], axis=1).astype(np.float32)  # no spread

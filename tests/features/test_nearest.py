@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from feature_sets import Watched, cosines, in_memory, random_features
 
-from mlimages_jax.features.nearest import nearest
+from mlimages_jax.features.evaluate.nearest import nearest
 
 
 def search(queries, base, **options):

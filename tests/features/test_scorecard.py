@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from feature_sets import in_memory
 
-from mlimages_jax.features.labelled import read_labels
-from mlimages_jax.features.scorecard import Judging, Scorecard
+from mlimages_jax.features.evaluate.labelled import read_labels
+from mlimages_jax.features.evaluate.scorecard import Judging, Scorecard
 
 NO = -np.inf
 

@@ -10,10 +10,10 @@ import numpy as np
 from tyro.conf import arg
 
 from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.evaluate.linear import Fit, fit_multi, fit_single
+from mlimages_jax.features.evaluate.scorecard import Scorecard
+from mlimages_jax.features.evaluate.sets import SetOptions, Sets, open_sets
 from mlimages_jax.features.export.exported import Exported, name_shares
-from mlimages_jax.features.linear import Fit, fit_multi, fit_single
-from mlimages_jax.features.scorecard import Scorecard
-from mlimages_jax.features.sets import SetOptions, Sets, open_sets
 from mlimages_jax.monitoring.progress_bar import progress
 
 _AT_ONCE = 1 << 23  # scores; 64 MB

@@ -9,10 +9,10 @@ import scipy.sparse
 from tyro.conf import arg
 
 from mlimages_jax.features import FeaturesError, results
-from mlimages_jax.features.labelled import Labels
-from mlimages_jax.features.nearest import Neighbours, nearest
-from mlimages_jax.features.scorecard import Judging
-from mlimages_jax.features.sets import SetOptions, open_sets
+from mlimages_jax.features.evaluate.labelled import Labels
+from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
+from mlimages_jax.features.evaluate.scorecard import Judging
+from mlimages_jax.features.evaluate.sets import SetOptions, open_sets
 from mlimages_jax.monitoring.progress_bar import progress
 
 _USUAL = (10, 20, 100, 200)  # with these k the DINO paper (Caron et al. 2021) is evaluated

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.features.labelled import Labels
+from mlimages_jax.features.evaluate.labelled import Labels
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics, judge
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 

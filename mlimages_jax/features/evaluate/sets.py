@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.evaluate.labelled import Labels, read_labels, with_labels
+from mlimages_jax.features.evaluate.scorecard import Judging, Scorecard
 from mlimages_jax.features.export.exported import Exported, name_shares, open_exported
-from mlimages_jax.features.labelled import Labels, read_labels, with_labels
-from mlimages_jax.features.scorecard import Judging, Scorecard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
