@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from mlimages_jax import command_line
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.duplicates import duplicates
+from mlimages_jax.features.duplicates.command import duplicates
 from mlimages_jax.features.evaluate.knn import knn
 from mlimages_jax.features.evaluate.probe import probe
 from mlimages_jax.features.export.feature_files import FeatureFilesError

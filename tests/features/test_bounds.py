@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from feature_sets import cosines, in_memory, random_features
 
-from mlimages_jax.features import bounds
-from mlimages_jax.features.bounds import ROUNDING, bound_vectors, principal_directions
+from mlimages_jax.features.duplicates import bounds
+from mlimages_jax.features.duplicates.bounds import ROUNDING, bound_vectors, principal_directions
 
 
 def test_worked_by_hand():

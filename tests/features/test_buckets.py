@@ -2,7 +2,7 @@
 import numpy as np
 from feature_sets import cosines, random_features
 
-from mlimages_jax.features.buckets import make_centres, nearest_centres, pairs_in_buckets
+from mlimages_jax.features.duplicates.buckets import make_centres, nearest_centres, pairs_in_buckets
 
 
 def unit(rows):

@@ -7,11 +7,11 @@ import pytest
 from feature_sets import Watched, cosines, in_memory, random_features, write_export
 from PIL import Image, ImageOps
 
-from mlimages_jax.features import bounds
-from mlimages_jax.features import duplicate_search as module
-from mlimages_jax.features import duplicates as command
 from mlimages_jax.features.__main__ import main
-from mlimages_jax.features.duplicate_search import DuplicateSearch
+from mlimages_jax.features.duplicates import bounds
+from mlimages_jax.features.duplicates import command as command
+from mlimages_jax.features.duplicates import search as module
+from mlimages_jax.features.duplicates.search import DuplicateSearch
 
 
 def run(tmp_path, folder, *arguments):

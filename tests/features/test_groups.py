@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mlimages_jax.features.groups import Groups
+from mlimages_jax.features.duplicates.groups import Groups
 
 
 def join(groups, *pairs):

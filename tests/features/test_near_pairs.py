@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from feature_sets import random_features
 
-from mlimages_jax.features import near_pairs as module
-from mlimages_jax.features.near_pairs import count_tiles, near_pairs, pairs_between
+from mlimages_jax.features.duplicates import near_pairs as module
+from mlimages_jax.features.duplicates.near_pairs import count_tiles, near_pairs, pairs_between
 
 LEAST = 3.0
 

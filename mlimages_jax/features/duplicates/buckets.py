@@ -13,7 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mlimages_jax.features.near_pairs import TILE, Pairs, Rows, near_pairs
+from mlimages_jax.features.duplicates.near_pairs import (
+    TILE,
+    Pairs,
+    Rows,
+    near_pairs,
+)
 
 _ROWS_AT_ONCE = 8_192
 _ROUNDS = 10

@@ -8,11 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.features.bounds import ROUNDING, bound_vectors, principal_directions
-from mlimages_jax.features.buckets import make_centres, nearest_centres, pairs_in_buckets
+from mlimages_jax.features.duplicates.bounds import ROUNDING, bound_vectors, principal_directions
+from mlimages_jax.features.duplicates.buckets import make_centres, nearest_centres, pairs_in_buckets
+from mlimages_jax.features.duplicates.groups import Groups
+from mlimages_jax.features.duplicates.near_pairs import (
+    TILE,
+    Pairs,
+    count_tiles,
+    near_pairs,
+    pairs_between,
+)
 from mlimages_jax.features.export.exported import Exported, unit_vectors
-from mlimages_jax.features.groups import Groups
-from mlimages_jax.features.near_pairs import TILE, Pairs, count_tiles, near_pairs, pairs_between
 from mlimages_jax.monitoring.progress_bar import progress
 
 _ROWS_AT_ONCE = 4_096

@@ -28,7 +28,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from mlimages_jax.features import FeaturesError, results
-from mlimages_jax.features.duplicate_search import PAIRS_AT_ONCE, DuplicateSearch, Recall
+from mlimages_jax.features.duplicates.search import PAIRS_AT_ONCE, DuplicateSearch, Recall
 from mlimages_jax.features.export.exported import Exported, open_exported
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import tsv_row
