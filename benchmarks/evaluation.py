@@ -35,11 +35,11 @@ import psutil
 import simplejpeg
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax import train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.evaluation import evaluate_task
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.models import architecture
+from mlimages_jax.training import train
 from tfds_builders import imagenet
 
 CLASSES, SIDE, NOISE = 1_000, 32, 30  # NOISE: deviation of a value of a pixel

@@ -20,7 +20,7 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from mlimages_jax import train
+from mlimages_jax.training import train
 from tfds_builders import shapes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,8 +30,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax import train
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training import train
 from tfds_builders import shapes
 
 SETTLING = 2  # steps after a start or a change: the loop reads its clock a step late

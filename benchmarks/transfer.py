@@ -35,9 +35,9 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax import train
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list, write_label_list
+from mlimages_jax.training import train
 from tfds_builders import imagenet, ml_images, shapes
 
 STYLE = "drawing style"  # the tree that says how a picture is drawn, not what it shows

@@ -80,10 +80,10 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
 
 def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     """What a config may ask for, by its name."""
-    from mlimages_jax import quickstart, train
     from mlimages_jax.evaluation import evaluate_task
     from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
+    from mlimages_jax.training import quickstart, train
 
     return {
         "train": functools.partial(train.train, started=started),
@@ -96,8 +96,8 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
 
 def _run(task: Callable[..., Any], config: ConfigDict, workdir: str) -> None:
     """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
-    from mlimages_jax import out_of_memory
     from mlimages_jax.distributed import agreement, devices
+    from mlimages_jax.training import out_of_memory
 
     try:
         agreement.check_processes(config, workdir=workdir)

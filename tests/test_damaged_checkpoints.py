@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import train
 from mlimages_jax.checkpoints import manager, saved_step
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import losses
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training import train
 from tests import damage, two_processes
 from tests.many_processes import Job, training
 from tfds_builders import shapes

@@ -9,7 +9,7 @@ from small_run import small_config
 
 from mlimages_jax import settings
 from mlimages_jax.settings import build
-from mlimages_jax.train import train
+from mlimages_jax.training.train import train
 
 ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
 

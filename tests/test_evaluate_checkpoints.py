@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.dataset import DataSet, parse_record
@@ -21,6 +20,7 @@ from mlimages_jax.evaluation import evaluate, evaluate_task
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.settings import build
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training import train
 from tests import damage, imagenet_shaped, reference, two_processes
 from tests.small_run import ROOT, load_config, small_config, small_finetuning
 from tfds_builders import shapes

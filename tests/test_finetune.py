@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax import train
 from mlimages_jax.checkpoints import compatibility, manager
 from mlimages_jax.data import dataset
 from mlimages_jax.settings import build
+from mlimages_jax.training import train
 from tests import imagenet_shaped
 from tests.conftest import SHARED
 from tests.small_run import SMALL_FINETUNING, load_config, small_config, small_finetuning

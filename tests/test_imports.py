@@ -403,6 +403,6 @@ def test_training_runs_without_tensorflow_installed():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.split('.')[0] == 'tensorflow': raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "import mlimages_jax.main, mlimages_jax.train, mlimages_jax.quickstart"
+        "import mlimages_jax.main, mlimages_jax.training.train, mlimages_jax.training.quickstart"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

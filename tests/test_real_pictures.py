@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax import train
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding
 from mlimages_jax.settings import build
 from mlimages_jax.step import augment
+from mlimages_jax.training import train
 from tests.small_run import load_config
 from tfds_builders import ml_images
 

@@ -10,7 +10,7 @@ import sys
 import object_storage
 import pytest
 
-from mlimages_jax import train
+from mlimages_jax.training import train
 from tests.many_processes import Job, training
 from tests.small_run import ROOT, small_config
 from tfds_builders import shapes

@@ -14,7 +14,6 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mlimages_jax import out_of_memory, train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
@@ -23,6 +22,7 @@ from mlimages_jax.monitoring import training_log
 from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training import out_of_memory, train
 from tests.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 

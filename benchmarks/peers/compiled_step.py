@@ -10,7 +10,7 @@ from mlimages_jax.models.resnet import STAGE_SIZES
 from mlimages_jax.plan import compiled
 from mlimages_jax.settings import build
 from mlimages_jax.step import state
-from mlimages_jax.training_step import make_training_step
+from mlimages_jax.training.compiled_step import make_training_step
 from peers.serve import arguments, serve
 from peers.setting import load_config
 

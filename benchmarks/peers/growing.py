@@ -21,7 +21,7 @@ from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.plan import compiled
 from mlimages_jax.settings import build
-from mlimages_jax.training_step import make_training_step
+from mlimages_jax.training.compiled_step import make_training_step
 from peers.serve import Values, arguments, serve
 from peers.setting import load_config
 from tfds_builders.pictures import records

@@ -21,7 +21,7 @@ def main() -> None:
 
     from mlimages_jax.distributed import sharding
     from mlimages_jax.settings import build
-    from mlimages_jax.training_step import make_training_step
+    from mlimages_jax.training.compiled_step import make_training_step
     from peers.ours_step import random_batch
     from peers.setting import load_config
 

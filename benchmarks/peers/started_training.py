@@ -39,9 +39,9 @@ def watch(*, stop: bool) -> None:
     """Puts clocks around the parts of `train.train`."""
     import jax
 
-    from mlimages_jax import train
     from mlimages_jax.data import pipeline
-    from mlimages_jax.training_step import TrainingStep
+    from mlimages_jax.training import train
+    from mlimages_jax.training.compiled_step import TrainingStep
 
     SECONDS["imports"] = time.time() - SPAWNED
     train.sharding.make_mesh = timed("devices", train.sharding.make_mesh, first=True)

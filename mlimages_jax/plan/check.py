@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import PlanError, compiled
 from mlimages_jax.plan.estimate import Plan
-from mlimages_jax.training_step import make_training_step
+from mlimages_jax.training.compiled_step import make_training_step
 
 
 def check(config: ConfigDict, plan: Plan, target: str, *, num_classes: int) -> str:

@@ -18,7 +18,7 @@ from mlimages_jax.plan import PlanError, chips, layers
 from mlimages_jax.settings import build
 from mlimages_jax.step import state
 from mlimages_jax.step.phases import Phase
-from mlimages_jax.training_step import make_training_step
+from mlimages_jax.training.compiled_step import make_training_step
 
 FLOPS_A_MAC = 3 * 2  # a multiplication and an addition; forward, and twice as much backward
 REMAT_FACTOR = 4 / 3  # a second forward pass

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mlimages_jax
-from mlimages_jax import train
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.from_tensorflow import from_tensorflow
@@ -22,6 +21,7 @@ from mlimages_jax.models.architecture import network_of
 from mlimages_jax.settings import build
 from mlimages_jax.step import optimizers
 from mlimages_jax.step.state import TrainState, abstract_state
+from mlimages_jax.training import train
 from tests import original_checkpoint, reference
 from tests.small_run import small_config
 from tfds_builders import shapes

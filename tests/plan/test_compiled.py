@@ -7,7 +7,7 @@ import pytest
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import chips, compiled, estimate
 from mlimages_jax.settings import build
-from mlimages_jax.training_step import make_training_step
+from mlimages_jax.training.compiled_step import make_training_step
 from tests.small_run import load_config
 
 PROGRAM = """

@@ -13,7 +13,6 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mlimages_jax import open_network, out_of_memory
 from mlimages_jax.checkpoints.manager import (
     HEAD,
     Checkpoints,
@@ -45,13 +44,14 @@ from mlimages_jax.settings import build, checked
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase
 from mlimages_jax.step.state import TrainState, memory_line, with_weights
-from mlimages_jax.training_evaluation import (
+from mlimages_jax.training import open_network, out_of_memory
+from mlimages_jax.training.compiled_step import TrainingStep, make_training_step
+from mlimages_jax.training.evaluations import (
     Results,
     evaluate_and_log,
     make_evaluations,
     write_report,
 )
-from mlimages_jax.training_step import TrainingStep, make_training_step
 
 CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import workdir_lock
 from mlimages_jax.files import paths
-from mlimages_jax.train import train
+from mlimages_jax.training.train import train
 from tfds_builders import shapes
 
 WHAT_NEXT = """
