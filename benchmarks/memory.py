@@ -2,8 +2,8 @@
 """Peak memory and CPU time of decoding the largest image that each format and mode allows.
 
 Each image is decoded in a process of its own, above what the process held after a first small one.
-The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/images/budget.py`); the script fails where it
-is broken. A side is shortened until the header lets the image pass.
+The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/images/budget.py`); the script fails
+where it is broken. A side is shortened until the header lets the image pass.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --side 2048

@@ -2,11 +2,11 @@
 """Tags of pictures from a checkpoint, to a file, in the order of the input.
 
     python -m mlimages_jax.main --config=configs/classify.py --workdir=W \
-        --config.checkpoint=CHECKPOINT --config.input=PICTURES --config.output=tags.csv
+        --config.checkpoint=CHECKPOINT --config.input=IMAGES --config.output=tags.csv
 
-PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). The ending of
-the output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when it is
-complete; started again after an interruption the command goes on where it stopped.
+IMAGES is a folder, a list, one image, or a built set (then --config.split=val). The suffix of the
+output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when
+it is complete; started again after an interruption, the command resumes.
 """
 
 from ml_collections import ConfigDict, config_dict

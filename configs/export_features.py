@@ -2,11 +2,11 @@
 """Features of pictures from a checkpoint, to files, in the order of the input.
 
     python -m mlimages_jax.main --config=configs/export_features.py --workdir=FEATURES \
-        --config.checkpoint=W --config.input=PICTURES
+        --config.checkpoint=W --config.input=IMAGES
 
-PICTURES is a folder, a list, one picture, or a built set (then --config.split=val). Started again
-it goes on where it stopped. What the workdir then holds is said in mlimages_jax/features/export/feature_files.py,
-whose `open_features` reads it.
+IMAGES is a folder, a list, one image, or a built set (then --config.split=val). Started again, it
+resumes. mlimages_jax/features/export/feature_files.py says what the workdir then holds, and its
+`open_features` reads it.
 """
 
 from ml_collections import ConfigDict, config_dict

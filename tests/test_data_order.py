@@ -8,7 +8,7 @@ import record_files
 from small_run import small_config
 
 from mlimages_jax import settings
-from mlimages_jax.settings import build
+from mlimages_jax.settings import build, restart
 from mlimages_jax.training.train import train
 
 ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
@@ -35,12 +35,12 @@ def test_streams_and_another_batch_are_refused():
 
 
 def test_a_restart_may_copy_but_not_change_the_order():
-    saved = build.values(small_config("here"))
+    saved = restart.values(small_config("here"))
     moved = {"data.copy_to": "/ssd", "data.folder": "there"}
-    build.check_unchanged(saved, build.values(small_config("here", **moved)))
-    other = build.values(small_config("here", **{"data.order": "streams"}))
+    restart.check_unchanged(saved, restart.values(small_config("here", **moved)))
+    other = restart.values(small_config("here", **{"data.order": "streams"}))
     with pytest.raises(build.ConfigError, match=r"data\.order: 'global' in the checkpoint"):
-        build.check_unchanged(saved, other)
+        restart.check_unchanged(saved, other)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import BadPicture, decode
 from mlimages_jax.inference import pretrained, tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.settings import build
+from mlimages_jax.settings import build, restart
 from tests import picture_files, small_model
 from tests.small_run import load_config
 
@@ -412,10 +412,10 @@ def test_other_views(workdir, protocol):
 
 def test_a_run_says_what_it_was_trained_with(tmp_path):
     """The configurations of the quickstart and of a finetuning that changes its size."""
-    quickstart = build.values(load_config("quickstart"))
+    quickstart = restart.values(load_config("quickstart"))
     model = pretrained.load(small_model.save(tmp_path / "quick", quickstart))
     assert (model.loss, model.positive_weight, model.image_size) == ("weighted", 4.0, 48)
-    finetune = build.values(load_config("finetune", "224to299"))
+    finetune = restart.values(load_config("finetune", "224to299"))
     for step, size in ((300_000, 224), (300_001, 299)):
         folder = small_model.save(tmp_path / f"at_{step}", finetune, step=step)
         model = pretrained.load(folder)

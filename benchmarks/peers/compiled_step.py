@@ -9,8 +9,8 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES
 from mlimages_jax.plan import compiled
 from mlimages_jax.settings import build
+from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
-from mlimages_jax.training.compiled_step import make_training_step
 from peers.serve import arguments, serve
 from peers.setting import load_config
 
@@ -37,7 +37,7 @@ def main() -> None:
     )
     (phase,) = build.phases(config)
     begin = time.perf_counter()
-    training = make_training_step(config, mesh, num_classes=given["classes"])
+    training = training_step(config, mesh, num_classes=given["classes"])
     program = training.compile(phase, max_labels=compiled.MAX_LABELS)
     seconds = time.perf_counter() - begin
     costs = program.cost_analysis()

@@ -21,7 +21,6 @@ from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.plan import compiled
 from mlimages_jax.settings import build
-from mlimages_jax.training.compiled_step import make_training_step
 from peers.serve import Values, arguments, serve
 from peers.setting import load_config
 from tfds_builders.pictures import records
@@ -70,7 +69,7 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
     )
     mesh = sharding.make_mesh()
     (phase,) = build.phases(config)
-    training = make_training_step(config, mesh, num_classes=given["classes"])
+    training = build.training_step(config, mesh, num_classes=given["classes"])
     step = training.compile(phase, max_labels=NUM_LABELS)
     rng = np.random.default_rng(0)
     shape = (given["batch"], NUM_LABELS)

@@ -21,7 +21,7 @@ def main() -> None:
 
     from mlimages_jax.distributed import sharding
     from mlimages_jax.settings import build
-    from mlimages_jax.training.compiled_step import make_training_step
+    from mlimages_jax.settings.build import training_step
     from peers.ours_step import random_batch
     from peers.setting import load_config
 
@@ -36,7 +36,7 @@ def main() -> None:
         config = load_config("pretrain", "released")
         config.update(batch_size=4, group_size=4, image_size=64)
     start = time.time()
-    training = make_training_step(config, sharding.make_mesh(), num_classes=classes)
+    training = training_step(config, sharding.make_mesh(), num_classes=classes)
     seconds["shapes"] = time.time() - start
     start = time.time()
     state = jax.block_until_ready(training.fresh_state(seed=0))

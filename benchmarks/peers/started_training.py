@@ -40,14 +40,14 @@ def watch(*, stop: bool) -> None:
     import jax
 
     from mlimages_jax.data import pipeline
+    from mlimages_jax.step.training_step import TrainingStep
     from mlimages_jax.training import train
-    from mlimages_jax.training.compiled_step import TrainingStep
 
     SECONDS["imports"] = time.time() - SPAWNED
     train.sharding.make_mesh = timed("devices", train.sharding.make_mesh, first=True)
     train.open_data = timed("data", train.open_data)
     train.make_evaluations = timed("data", train.make_evaluations)
-    train.make_training_step = timed("shapes", train.make_training_step)
+    train.training_step = timed("shapes", train.training_step)
     checkpoints: Any = train.Checkpoints
     checkpoints.restore = timed("state", checkpoints.restore)
     step: Any = TrainingStep

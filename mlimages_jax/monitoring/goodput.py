@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the time of a training went, over all its restarts: `python -m mlimages_jax.monitoring.goodput W`."""
+"""Where the time of a training went, over all its restarts: `python -m mlimages_jax.goodput W`."""
 
+import argparse
 import contextlib
 import json
 import sys
@@ -178,13 +179,12 @@ def table(runs: list[Line]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Prints the table of a workdir."""
-    if len(arguments) != 1:
-        sys.exit("usage: python -m mlimages_jax.monitoring.goodput WORKDIR")
-    path = epath.Path(paths.expanded(arguments[0])) / "goodput.jsonl"
+    parser = argparse.ArgumentParser(
+        prog="python -m mlimages_jax.goodput", description="Where the time of a training went."
+    )
+    parser.add_argument("workdir", help="of the training, such as workdirs/quickstart")
+    workdir = parser.parse_args(arguments).workdir
+    path = epath.Path(paths.expanded(workdir)) / "goodput.jsonl"
     if not path.exists() or not (runs := read(path)):
         sys.exit(f"error: {path} holds no lines: name the workdir of a training")
     print(table(runs))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

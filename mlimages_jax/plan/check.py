@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import PlanError, compiled
 from mlimages_jax.plan.estimate import Plan
-from mlimages_jax.training.compiled_step import make_training_step
+from mlimages_jax.settings.build import training_step
 
 
 def check(config: ConfigDict, plan: Plan, target: str, *, num_classes: int) -> str:
@@ -30,7 +30,7 @@ def check(config: ConfigDict, plan: Plan, target: str, *, num_classes: int) -> s
     mesh = _mesh(target, plan.devices)
     begin = time.perf_counter()
     largest = plan.largest
-    training = make_training_step(config, mesh, num_classes=num_classes)
+    training = training_step(config, mesh, num_classes=num_classes)
     program = training.compile(largest.phase, max_labels=compiled.MAX_LABELS)
     found = compiled.collectives(program.as_text(), devices=plan.devices)
     pictures = largest.phase.batch_size / plan.devices

@@ -16,9 +16,9 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.plan import PlanError, chips, layers
 from mlimages_jax.settings import build
+from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
 from mlimages_jax.step.phases import Phase
-from mlimages_jax.training.compiled_step import make_training_step
 
 FLOPS_A_MAC = 3 * 2  # a multiplication and an addition; forward, and twice as much backward
 REMAT_FACTOR = 4 / 3  # a second forward pass
@@ -131,7 +131,7 @@ def make_plan(
             )
     except ValueError as error:
         raise PlanError(str(error)) from error
-    like = make_training_step(config, mesh, num_classes=num_classes).like
+    like = training_step(config, mesh, num_classes=num_classes).like
     network = build.model(config, num_classes=num_classes)
     moved = _moved(like, config.sharding.name)
     plans = []

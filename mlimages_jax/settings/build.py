@@ -5,7 +5,6 @@ Nothing below this module and the tasks sees a ConfigDict.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from mlimages_jax.data.images import rand_augment
@@ -20,17 +20,12 @@ from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.settings import ConfigError, at_length, resolved
+from mlimages_jax.settings import ConfigError, resolved
 from mlimages_jax.step import augment, losses, mixing, optimizers
 from mlimages_jax.step.phases import Phase, make_phases
+from mlimages_jax.step.state import abstract_state
 from mlimages_jax.step.steps import Mixing
-
-# What a restart may change; everything else decides the result and must stay as it was saved.
-FREE_TO_CHANGE = (
-    "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
-    "sharding", "model.remat", "data.folder", "data.copy_to", "data.allow_change", "data_set",
-    "task", "imported",
-)  # fmt: skip
+from mlimages_jax.step.training_step import TrainingStep
 
 _LOSSES: dict[str, Any] = {
     "weighted": losses.weighted_loss,
@@ -143,7 +138,12 @@ def probabilities(config: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
 
 def schedule(config: ConfigDict) -> optimizers.Schedule:
     """The learning rate by step, from `config.schedule`."""
-    function, arguments = _named(_SCHEDULES, resolved(config).schedule, "schedule")
+    return saved_schedule(resolved(config).schedule)
+
+
+def saved_schedule(section: ConfigDict) -> optimizers.Schedule:
+    """The learning rate by step, from the `schedule` of a checkpoint, whose steps are numbers."""
+    function, arguments = _named(_SCHEDULES, section, "schedule")
     return function(**arguments)
 
 
@@ -229,86 +229,50 @@ def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[Evaluat
     return [EvaluationView(size, name) for name in evaluation.protocols for size in sizes]
 
 
-def values(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as JSON values, as it is stored in a workdir and in checkpoints."""
-    return json.loads(config.to_json())
-
-
-def values_as_long_as(saved: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
-    """The configuration as it would be in a run as long as that of a checkpoint.
-
-    What follows `total_steps`, and was not set by hand, is then the checkpoint's, so that
-    `check_unchanged` finds what was changed by hand; `change_of_schedule` says the rest.
+def training_step(
+    config: ConfigDict, mesh: Mesh | AbstractMesh, *, num_classes: int, unlisted: float = 0.0
+) -> TrainingStep:
+    """What a run trains, and how, from its configuration.
 
     Args:
-        saved: as in the checkpoint.
-        config: as it was given, with its fractions of the run.
-    """
-    return values(at_length(config, saved.get("total_steps", config.total_steps)))
-
-
-def change_of_schedule(saved: dict[str, Any], config: ConfigDict, *, step: int) -> str | None:
-    """What the learning rate does in a run that goes on to another length; None: the same length.
-
-    Args:
-        saved: as in the checkpoint.
-        config: of the run that goes on.
-        step: updates done.
-    """
-    total, before = config.total_steps, saved.get("total_steps", config.total_steps)
-    if total == before or step >= total or "schedule" not in saved:
-        return None
-    function, arguments = _named(_SCHEDULES, ConfigDict(saved["schedule"]), "schedule")
-    old, new = function(**arguments), schedule(config)
-    first, planned, last = (float(rate) for rate in (new(step), old(step), new(total - 1)))
-    text = (
-        f"total_steps={total} where the checkpoint's run had {before}: the learning rate of step "
-        f"{step + 1} is {first:.3g} (by that run's schedule {planned:.3g}), of the last {last:.3g}"
-    )
-    if first == last == 0:
-        text += (
-            ". NOTHING MORE IS LEARNED at a rate of 0: leave out what sets the schedule's steps, "
-            "or begin another --workdir with --config.init_from"
-        )
-    return text
-
-
-def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Compares the configuration with the one a checkpoint was trained with.
-
-    A checkpoint that another program trained says so by `imported`; of it only the values that
-    are known are compared.
+        config: see configs/pretrain.py.
+        mesh: of devices, or of devices that need not exist, which nothing can be compiled for.
+        num_classes: C.
+        unlisted: the target of a class that a picture does not list, 0 or -1.
 
     Raises:
-        ConfigError: lists every value that differs and decides the result.
+        ConfigError: for values that cannot be.
     """
-    old, new = _flatten(saved), _flatten(current)
-    names = old.keys() if "imported" in saved else old.keys() | new.keys()
-    lines = [
-        f"  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now"
-        for name in sorted(names)
-        if old.get(name) != new.get(name) and not _is_free(name)
-    ]
-    if lines:
-        raise ConfigError(
-            "the configuration differs from the checkpoint's; give the old values, or another "
-            "--workdir to start anew (with --config.init_from to begin from these parameters):\n"
-            + "\n".join(lines)
-        )
-
-
-def _is_free(name: str) -> bool:
-    return any(name == free or name.startswith(f"{free}.") for free in FREE_TO_CHANGE)
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+    network = model(config, num_classes=num_classes)
+    batch_loss, count_groups = loss(config)
+    side = config.image_size
+    images = jnp.zeros((1, side, side, 3))
+    parameters = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
+    transformation = optimizer(config, parameters)
+    initial = {
+        "image_size": side,
+        "count_groups": count_groups,
+        "averaged": config.optimizer.average_decay > 0,
+    }
+    return TrainingStep(
+        model=network,
+        loss=batch_loss,
+        optimizer=transformation,
+        settings={
+            "schedule": schedule(config),
+            "augmentation": augmentation(config),
+            "mixing": mixup_and_cutmix(config),
+            "factors": learning_rate_factors(config, parameters),
+            "average_decay": config.optimizer.average_decay,
+            "seed": config.seed,
+            "unlisted": unlisted,
+        },
+        initial=initial,
+        like=abstract_state(
+            network, transformation, mesh=mesh, **state_sharding(config), **initial
+        ),
+        mesh=mesh,
+    )
 
 
 def _named(choices: dict[str, Any], section: ConfigDict, title: str) -> tuple[Any, dict[str, Any]]:

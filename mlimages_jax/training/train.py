@@ -40,12 +40,13 @@ from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
-from mlimages_jax.settings import build, checked
+from mlimages_jax.settings import build, checked, restart
+from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase
 from mlimages_jax.step.state import TrainState, memory_line, with_weights
+from mlimages_jax.step.training_step import TrainingStep
 from mlimages_jax.training import open_network, out_of_memory
-from mlimages_jax.training.compiled_step import TrainingStep, make_training_step
 from mlimages_jax.training.evaluations import (
     Results,
     evaluate_and_log,
@@ -107,13 +108,11 @@ def _train(
     _log_layout(config, data, pictures, mesh)
 
     # ---------- model, loss, optimizer
-    training = make_training_step(
-        config, mesh, num_classes=data.num_classes, unlisted=data.unlisted
-    )
+    training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
     logging.info("%s", memory_line(training.like))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
-    settings = build.values(config) | {"orientation": data.orientation, "data_set": data_set}
+    settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
     with (
         out_of_memory.named(config, num_classes=data.num_classes),
         goodput,
@@ -283,14 +282,14 @@ def restored(
     while (step := checkpoints.newest()) is not None:
         try:
             saved = checkpoints.config_of(step)
-            as_long = build.values_as_long_as(saved, given) if given else {}
+            as_long = restart.values_as_long_as(saved, given) if given else {}
             check_same_training(saved, settings | as_long)
             state = checkpoints.restore(like, step=step)
         except DamagedCheckpointError as error:
             checkpoints.set_aside(step, error)
             continue
         logging.info("continuing from %s", checkpoints.directory / str(step))
-        if given and (told := build.change_of_schedule(saved, given, step=step)):
+        if given and (told := restart.change_of_schedule(saved, given, step=step)):
             logging.warning("%s", told)
         return state
     checkpoints.check_any_left()
@@ -307,7 +306,7 @@ def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None
         saved = {"orientation": "stored"} | saved  # as all sets were before there was a choice
     if paths.same_place(saved.get("init_from"), settings.get("init_from")):
         saved = saved | {"init_from": settings.get("init_from")}  # typed otherwise
-    build.check_unchanged(saved, settings)
+    restart.check_unchanged(saved, settings)
     check_same_set(saved, settings)
 
 

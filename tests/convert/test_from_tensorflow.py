@@ -18,7 +18,7 @@ from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint, wri
 from mlimages_jax.convert.to_tensorflow import to_tensorflow
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.architecture import network_of
-from mlimages_jax.settings import build
+from mlimages_jax.settings import build, restart
 from mlimages_jax.step import optimizers
 from mlimages_jax.step.state import TrainState, abstract_state
 from mlimages_jax.training import train
@@ -261,11 +261,11 @@ def test_only_what_is_known_of_an_imported_checkpoint_is_compared(tmp_path):
     workdir = _imported(tmp_path, original_checkpoint.of_train_py(), image_size=32)
     known = manager.config_of(workdir)
     fitting = {"loss.weighted.positive_weight": 12.0, "batch_size": 64}
-    build.check_unchanged(known, build.values(small_config(tmp_path, **fitting)))
+    restart.check_unchanged(known, restart.values(small_config(tmp_path, **fitting)))
     for name, value in (("loss.name", "sigmoid"), ("image_size", 48)):
         other = small_config(tmp_path, **(fitting | {name: value}))
         with pytest.raises(build.ConfigError, match=f"{name}: .*{value}"):
-            build.check_unchanged(known, build.values(other))
+            restart.check_unchanged(known, restart.values(other))
 
 
 @pytest.mark.slow

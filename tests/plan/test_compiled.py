@@ -7,7 +7,7 @@ import pytest
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import chips, compiled, estimate
 from mlimages_jax.settings import build
-from mlimages_jax.training.compiled_step import make_training_step
+from mlimages_jax.settings.build import training_step
 from tests.small_run import load_config
 
 PROGRAM = """
@@ -51,7 +51,7 @@ def _config(**changes):
 def _both(config, classes):
     (phase,) = build.phases(config)
     mesh = sharding.make_mesh()
-    training = make_training_step(config, mesh, num_classes=classes)
+    training = training_step(config, mesh, num_classes=classes)
     program = training.compile(phase, max_labels=compiled.MAX_LABELS)
     chip = chips.find("h100")
     plan = estimate.make_plan(config, chip=chip, devices=mesh.size, num_classes=classes, mfu=0.2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlimages_jax import settings
-from mlimages_jax.settings import build
+from mlimages_jax.settings import build, restart
 from mlimages_jax.settings.flat import flatten, nest
 from tests.settings.test_judge import VARIANTS
 from tests.small_run import load_config
@@ -112,25 +112,25 @@ def test_the_linear_rule(batch, factor):
 
 
 def test_a_longer_run_goes_on_and_says_what_the_schedule_does():
-    saved = build.values(settings.checked(_with("quickstart", total_steps=100)))
+    saved = restart.values(settings.checked(_with("quickstart", total_steps=100)))
     longer = _with("quickstart", total_steps=200)
-    build.check_unchanged(saved, build.values_as_long_as(saved, longer))
-    told = build.change_of_schedule(saved, longer, step=100)
+    restart.check_unchanged(saved, restart.values_as_long_as(saved, longer))
+    told = restart.change_of_schedule(saved, longer, step=100)
     assert "total_steps=200 where the checkpoint's run had 100: " in told
     assert "step 101 is 0.0577 (by that run's schedule 0), of the last" in told
-    assert build.change_of_schedule(saved, _with("quickstart", total_steps=100), step=9) is None
+    assert restart.change_of_schedule(saved, _with("quickstart", total_steps=100), step=9) is None
 
 
 def test_a_schedule_that_was_set_stays_and_a_rate_of_zero_is_told():
     changes = {"schedule.cosine.total_steps": 100, "schedule.cosine.warmup_steps": 9}
-    saved = build.values(settings.checked(_with("quickstart", total_steps=100, **changes)))
+    saved = restart.values(settings.checked(_with("quickstart", total_steps=100, **changes)))
     longer = _with("quickstart", total_steps=200, **changes)
-    build.check_unchanged(saved, build.values_as_long_as(saved, longer))
-    assert "NOTHING MORE IS LEARNED" in build.change_of_schedule(saved, longer, step=100)
+    restart.check_unchanged(saved, restart.values_as_long_as(saved, longer))
+    assert "NOTHING MORE IS LEARNED" in restart.change_of_schedule(saved, longer, step=100)
 
 
 def test_another_schedule_is_no_longer_run():
-    saved = build.values(settings.checked(_with("quickstart", total_steps=100)))
+    saved = restart.values(settings.checked(_with("quickstart", total_steps=100)))
     other = _with("quickstart", total_steps=200, **{"schedule.cosine.warmup_steps": 50})
     with pytest.raises(build.ConfigError, match=r"warmup_steps: 9 in the checkpoint, 50 now"):
-        build.check_unchanged(saved, build.values_as_long_as(saved, other))
+        restart.check_unchanged(saved, restart.values_as_long_as(saved, other))

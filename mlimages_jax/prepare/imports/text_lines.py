@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Text files that other programs wrote, as lines: their encoding, their line ends, compressed too.
 
-`mlimages_jax.files.text_files` is for files in our own formats and refuses what is not UTF-8. Tables come
-from spreadsheets: UTF-8 and UTF-16 are told apart by their bytes. What is neither could be any of a
+`files.text_files` is for files in our own formats and refuses what is not UTF-8. Tables come from
+spreadsheets: UTF-8 and UTF-16 are told apart by their bytes. What is neither could be any of a
 dozen encodings, and a wrong guess gives wrong names of classes without a word; so those lines are
 marked, and whoever reads them sets them aside with a hint at --encoding.
 """
