@@ -15,7 +15,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 from notebooks.execute import FOLDER, LARGEST, NAMES, execute, pictures, read, source_digest
-from tests import small_model
+from tests.support import small_model
 from tfds_builders import shapes
 
 LOAD, FINETUNE, STATISTICS = NAMES

@@ -42,7 +42,7 @@ def forward_against_the_original(golden: Path, *, limit: int) -> dict[str, float
     """Features and logits of the deterministic weights, of images up to `limit` pixels."""
     # The tests know the original's variables by our names; they are no package to import.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    reference = importlib.import_module("tests.reference")
+    reference = importlib.import_module("tests.support.reference")
 
     found = {}
     for case in ("resnet50_c1000_64_seed0", "resnet101_c1000_224_seed0"):

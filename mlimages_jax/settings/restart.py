@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mlimages_jax.settings import ConfigError, at_length
+from mlimages_jax.settings import ConfigError, at_length, build
 
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (

@@ -9,7 +9,7 @@ import pytest
 
 from mlimages_jax.convert.weights import flat, write_workdir
 from mlimages_jax.models.architecture import network_of
-from tests import original_checkpoint, reference
+from tests.support import original_checkpoint, reference
 
 CONFIG = {
     "loss": {"name": "weighted", "weighted": {"positive_weight": 4.0}},

@@ -9,7 +9,7 @@ import pytest
 
 from mlimages_jax.convert import __main__ as door
 from mlimages_jax.convert.tensorflow_checkpoint import write_checkpoint
-from tests import original_checkpoint
+from tests.support import original_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

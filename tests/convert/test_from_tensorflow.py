@@ -22,8 +22,8 @@ from mlimages_jax.settings import build, restart
 from mlimages_jax.step import optimizers
 from mlimages_jax.step.state import TrainState, abstract_state
 from mlimages_jax.training import train
-from tests import original_checkpoint, reference
-from tests.small_run import small_config
+from tests.support import original_checkpoint, reference
+from tests.support.small_run import small_config
 from tfds_builders import shapes
 
 FILES = (".index", ".data-00000-of-00001")

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from mlimages_jax.convert import ConvertError, layout, tensorflow_names
 from mlimages_jax.models.resnet import STAGE_SIZES, STAGE_WIDTHS, ResNet
-from tests import original_checkpoint, reference
+from tests.support import original_checkpoint, reference
 
 SMALL = layout.Architecture(5, (1, 2), (8, 16), stem_width=4, stem_kernel=3)
 

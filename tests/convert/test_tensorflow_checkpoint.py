@@ -10,7 +10,7 @@ import pytest
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.sorted_table import write_table
 from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint, write_checkpoint
-from tests import original_checkpoint
+from tests.support import original_checkpoint
 
 WRITTEN = Path(__file__).with_name("written_by_tensorflow") / "model.ckpt-7"
 DATA, INDEX = ".data-00000-of-00001", ".index"

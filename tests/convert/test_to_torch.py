@@ -17,7 +17,7 @@ from mlimages_jax.convert.to_stablehlo import to_stablehlo
 from mlimages_jax.convert.to_torch import to_torch
 from mlimages_jax.convert.weights import flat, write_workdir
 from mlimages_jax.labels.hierarchy import HEADER
-from tests import original_checkpoint, reference
+from tests.support import original_checkpoint, reference
 
 # Runs beside the exported files, in a process that knows nothing of this package.
 PREDICT = """

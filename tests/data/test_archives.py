@@ -9,7 +9,6 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import imagenet_archives
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from mlimages_jax.data.archives import (
     members,
     read,
 )
+from tests.support import imagenet_archives
 
 SYNSETS = {
     "n01440764": {"n01440764_18.JPEG": b"fish" * 200, "n01440764_36.JPEG": b""},

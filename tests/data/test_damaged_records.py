@@ -14,7 +14,7 @@ from mlimages_jax.data.dataset import (
 from mlimages_jax.data.images.header import BadPicture
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.inference.image_source import PicturesOfSet
-from tests import record_files
+from tests.support import record_files
 
 LENGTHS = (6, 5, 7)
 DAMAGED = 8  # the third of the second file

@@ -11,8 +11,8 @@ from mlimages_jax.data import image_folders
 from mlimages_jax.data.image_folders import ImageFolder, describe_ignored, list_images
 from mlimages_jax.inference import user_images
 from mlimages_jax.labels.image_names import decode_name, encode_name
-from tests import fuzzing
-from tests.picture_files import jpeg, noise
+from tests.support import fuzzing
+from tests.support.picture_files import jpeg, noise
 
 NFC, NFD = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
 

@@ -5,13 +5,13 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from record_files import picture, record
 
 from mlimages_jax.data import NO_LABEL, pipeline
 from mlimages_jax.data.images import views
 from mlimages_jax.data.images.decode import BadPicture
 from mlimages_jax.distributed import sharding
-from tests import bucket
+from tests.support import bucket
+from tests.support.record_files import picture, record
 
 SIZE, MAX_LABELS = 16, 3
 

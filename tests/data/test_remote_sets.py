@@ -6,13 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import object_storage
 import pytest
-import record_files
 from etils import epath
 
 from mlimages_jax.data.dataset import DataSet, DataSetError, Shard
 from mlimages_jax.data.streams import cut
+from tests.support import object_storage, record_files
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = (3, 3, 2, 2)

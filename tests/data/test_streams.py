@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 import pytest
-import record_files
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import Rows
 from mlimages_jax.data.streams import cut
+from tests.support import record_files
 
 BATCH, STREAMS = 8, 4
 LENGTHS = (3, 3, 2, 2, 3, 2, 2, 2)  # of the files: 19 records, in streams of 5, 5, 5 and 4

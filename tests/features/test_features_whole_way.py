@@ -8,8 +8,8 @@ import pytest
 from mlimages_jax.distributed import sharding
 from mlimages_jax.features.__main__ import main
 from mlimages_jax.features.export.export_task import export
-from tests import small_model
-from tests.small_run import load_config
+from tests.support import small_model
+from tests.support.small_run import load_config
 
 
 @pytest.fixture

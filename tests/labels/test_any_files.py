@@ -8,7 +8,7 @@ import pytest
 
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
-from tests import fuzzing
+from tests.support import fuzzing
 
 DICTIONARY = (
     "category_index\tcategory_id\tindex_of_parent_category\tcategory name\n"

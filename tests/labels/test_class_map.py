@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import drawn_lists
 import numpy as np
-from drawn_lists import STEADY, as_rows, label_lists
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlimages_jax.labels.class_map import map_classes, replace_classes, same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
+from tests.support import drawn_lists
+from tests.support.drawn_lists import STEADY, as_rows, label_lists
 
 
 def test_the_same_id_is_the_same_class():

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import drawn_lists
 import numpy as np
 import pytest
-from drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +8,8 @@ from mlimages_jax.labels import label_keys
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list
+from tests.support import drawn_lists
+from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2)
 SMALL = make_hierarchy([1, 3, -1, -1, 1])

@@ -2,10 +2,8 @@
 import collections
 import itertools
 
-import drawn_lists
 import numpy as np
 import pytest
-from drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from mlimages_jax.labels.cooccurrence import (
     single_classes,
 )
 from mlimages_jax.labels.lists import LabelList
+from tests.support import drawn_lists
+from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # 0 animal -> 1 dog -> 2 hound; 3 plant -> 4 grass; 5 sky
 SIX = make_hierarchy([-1, 0, 1, -1, 3, -1])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import numpy as np
 import pytest
-from drawn_lists import CONFIDENCES, STEADY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from mlimages_jax.labels.label_keys import (
     unite_labels,
     without_confidences,
 )
+from tests.support.drawn_lists import CONFIDENCES, STEADY
 
 ROWS = st.sampled_from([0, 1, 2, MAX_ROWS - 1])
 CLASSES = st.sampled_from([0, 1, 7, 11_165, MAX_CLASSES - 1])

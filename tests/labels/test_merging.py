@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import drawn_lists
 import numpy as np
-from drawn_lists import STEADY, as_rows, label_lists
 from hypothesis import given
 
 from mlimages_jax.labels import label_keys
 from mlimages_jax.labels.lists import LabelList, read_label_list
 from mlimages_jax.labels.merging import merge_rows
 from mlimages_jax.labels.rows import join_lists
+from tests.support import drawn_lists
+from tests.support.drawn_lists import STEADY, as_rows, label_lists
 
 
 def merged(label_list: LabelList) -> LabelList:

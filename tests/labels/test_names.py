@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import numpy as np
-from drawn_lists import NAMES, STEADY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlimages_jax.labels import names
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.names import NameIndex, name_digests, row_digests
+from tests.support.drawn_lists import NAMES, STEADY
 
 
 @STEADY

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import drawn_lists
 import numpy as np
 import pytest
-from drawn_lists import STEADY, as_rows, label_lists
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +13,8 @@ from mlimages_jax.labels.rows import (
     row_names,
     take_rows,
 )
+from tests.support import drawn_lists
+from tests.support.drawn_lists import STEADY, as_rows, label_lists
 
 
 @STEADY

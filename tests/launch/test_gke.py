@@ -6,9 +6,9 @@ import tomllib
 
 import pytest
 import yaml
-from stand_ins import LAUNCH, ROOT, StandIns
 
 from mlimages_jax.distributed import preemption
+from tests.launch.stand_ins import LAUNCH, ROOT, StandIns
 
 GKE = LAUNCH / "gke"
 MANIFESTS = ["tpu_jobset.yaml", "gpu_jobset.yaml"]

@@ -6,7 +6,8 @@ import subprocess
 import time
 
 import pytest
-from stand_ins import LAUNCH, NEXT_LINE, ODD, StandIns, checkout
+
+from tests.launch.stand_ins import LAUNCH, NEXT_LINE, ODD, StandIns, checkout
 
 # Runs the command as sshd does, by a shell that is not bash, and keeps hosts apart by their TMPDIR.
 SSH = """

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_ins import LAUNCH, ROOT, StandIns
+
+from tests.launch.stand_ins import LAUNCH, ROOT, StandIns
 
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), ROOT / ".ci/run"]
 GUIDE = ROOT / "docs/launch.md"

@@ -6,7 +6,8 @@ import signal
 import subprocess
 
 import pytest
-from stand_ins import LAUNCH, ODD, StandIns, checkout
+
+from tests.launch.stand_ins import LAUNCH, ODD, StandIns, checkout
 
 # Two tasks, one after the other; the largest exit code, as srun has it.
 SRUN = """

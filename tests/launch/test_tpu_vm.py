@@ -3,7 +3,8 @@ import configparser
 import shlex
 
 import pytest
-from stand_ins import LAUNCH, NEXT_LINE, ODD, StandIns, checkout
+
+from tests.launch.stand_ins import LAUNCH, NEXT_LINE, ODD, StandIns, checkout
 
 WHERE = ["--name=pre", "--zone=us-west4-a"]
 MACHINES = ["--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"]

@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet, matrix_product
-from tests import reference
+from tests.support import reference
 
 SMALL = {"stage_sizes": (1, 2), "stage_widths": (16, 32), "stem_width": 8}
 

@@ -8,7 +8,7 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import chips, compiled, estimate
 from mlimages_jax.settings import build
 from mlimages_jax.settings.build import training_step
-from tests.small_run import load_config
+from tests.support.small_run import load_config
 
 PROGRAM = """
   %all-reduce.1 = (f32[8,2]{1,0}, bf16[4]{0}, /*index=2*/f32[]) all-reduce(%a, %b, %c), channel_id=1

@@ -2,7 +2,7 @@
 import pytest
 
 from mlimages_jax.plan import PlanError, chips, estimate
-from tests.small_run import load_config
+from tests.support.small_run import load_config
 
 
 def _plan(config, *, devices=64, mfu=0.2, chip="h100", classes=11_166):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.small_run import ROOT
+from tests.support.small_run import ROOT
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Answers and URLs that are not as they should be, and what becomes of them."""
 
-import picture_files
-from raw_server import answer
+from tests.prepare.raw_server import answer
+from tests.support import picture_files
 
 JPEG = picture_files.jpeg(picture_files.quadrants())
 BUSY = "503 Service Unavailable"

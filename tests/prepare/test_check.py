@@ -7,17 +7,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import picture_files
 import pytest
 import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
-from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
 from mlimages_jax.prepare.check.command import _plan, check
 from mlimages_jax.prepare.check.record import RecordRules
+from tests.support import picture_files
+from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
 QUADRANTS = picture_files.jpeg(picture_files.quadrants())  # 64 x 32

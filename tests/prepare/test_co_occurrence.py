@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tyro
-from drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from mlimages_jax.labels.lists import read_label_list, write_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence import predictions
 from mlimages_jax.prepare.co_occurrence.command import co_occurrence
+from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # 0 animal -> 1 dog -> 2 hound; 3 plant -> 4 grass; 5 sky
 SIX = make_hierarchy([-1, 0, 1, -1, 3, -1])

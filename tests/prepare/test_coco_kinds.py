@@ -13,7 +13,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.coco import import_coco
-from tests import fuzzing
+from tests.support import fuzzing
 
 PLAIN = {
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],

@@ -5,9 +5,7 @@ import collections
 import random
 import re
 
-import imagenet_archives
 import numpy as np
-import picture_files
 import pytest
 import tyro
 
@@ -17,6 +15,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCounts, cover, coverage
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
+from tests.support import imagenet_archives, picture_files
 
 URLS = [f"https://farm{i}.staticflickr.com/1/{i}_o.jpg" for i in range(6)]
 CLASSES = Hierarchy(("n1", "n2", "n3"), ("animal", "dog, domestic dog", "rock"), [-1, 0, -1])

@@ -11,8 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import imagenet_archives
-import picture_files
 import pytest
 import tyro
 
@@ -26,6 +24,7 @@ from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
 from mlimages_jax.prepare.storing import StorageError
+from tests.support import imagenet_archives, picture_files
 
 COLOUR, GREY = picture_files.jpeg(picture_files.quadrants()), picture_files.grey_jpeg()
 BLOBS = picture_files.jpeg(picture_files.noise())

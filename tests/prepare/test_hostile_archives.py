@@ -10,8 +10,6 @@ import tarfile
 import zlib
 from pathlib import Path
 
-import imagenet_archives
-import picture_files
 import pytest
 
 from mlimages_jax.data import archives
@@ -19,6 +17,7 @@ from mlimages_jax.data.archives import Archive, ArchiveError, DamagedArchiveErro
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import OK, Manifest
+from tests.support import imagenet_archives, picture_files
 
 JPEG = picture_files.jpeg(picture_files.quadrants())
 PARTS = [

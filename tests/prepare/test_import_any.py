@@ -8,8 +8,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import imagenet_archives
-import picture_files
 import pytest
 
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
@@ -17,7 +15,7 @@ from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.door import import_any
-from tests import fuzzing
+from tests.support import fuzzing, imagenet_archives, picture_files
 from tfds_builders.image_folder import __main__ as image_folder
 from tfds_builders.imagenet import __main__ as imagenet
 from tfds_builders.ml_images import __main__ as ml_images

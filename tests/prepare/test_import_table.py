@@ -6,7 +6,6 @@ import re
 import shlex
 
 import numpy as np
-import picture_files
 import pytest
 import tyro
 from hypothesis import given, settings
@@ -20,6 +19,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.table import import_table, in_val
 from mlimages_jax.prepare.imports.table_rows import read_table
+from tests.support import picture_files
 from tfds_builders import ml_images
 
 CSV = """\

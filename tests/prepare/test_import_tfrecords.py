@@ -8,10 +8,8 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-import picture_files
 import pytest
 import tyro
-from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data.dataset import DataSet, parse_record
@@ -25,6 +23,8 @@ from mlimages_jax.prepare.imports.original_examples import (
     parse_example,
 )
 from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
+from tests.support import picture_files
+from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
 QUADRANTS = picture_files.jpeg(picture_files.quadrants())

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
-from drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from mlimages_jax.labels.lists import LabelListError, read_label_list, write_lab
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.label_lists import Classes, LabelsJob, labels
 from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2)
 SMALL = make_hierarchy([1, 3, -1, -1, 1])

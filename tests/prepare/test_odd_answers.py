@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from odd_answers import ANSWERS, FLOODS, JPEG, URLS
-from raw_server import RawServer, answer
 
 from mlimages_jax.prepare import locked_file, storing
 from mlimages_jax.prepare import manifest as manifest_module
@@ -19,6 +17,8 @@ from mlimages_jax.prepare.__main__ import main
 from mlimages_jax.prepare.download import engine
 from mlimages_jax.prepare.download.web_urls import BadUrlError, parse_url
 from mlimages_jax.prepare.manifest import Manifest
+from tests.prepare.odd_answers import ANSWERS, FLOODS, JPEG, URLS
+from tests.prepare.raw_server import RawServer, answer
 
 QUICK = ["--allow-private", "--timeout=2", "--retries=0", "--give-up-after=0", "--max-wait=0.1",
          "--connections=16", "--connections-per-host=16"]  # fmt: skip

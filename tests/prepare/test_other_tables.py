@@ -18,7 +18,7 @@ from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.table import import_table
 from mlimages_jax.prepare.imports.table_rows import Table, TableOptions
-from tests import fuzzing
+from tests.support import fuzzing
 
 MEANT = {"1.jpg": {"dog": 1.0, "cat": 1.0}, "2.jpg": {"cat": 1.0}, "3.jpg": {}}
 

@@ -5,13 +5,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from drawn_lists import STEADY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence import predictions
 from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile
+from tests.support.drawn_lists import STEADY
 
 FLOATS = pa.list_(pa.float32())
 

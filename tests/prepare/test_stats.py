@@ -7,9 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import picture_files
 import pytest
-from five_classes import DICTIONARY
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,6 +16,8 @@ from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.stats import figures
 from mlimages_jax.prepare.stats.command import stats
+from tests.support import picture_files
+from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
 TRAIN = """\

@@ -2,7 +2,6 @@
 import hashlib
 from pathlib import PurePosixPath
 
-import picture_files
 import pytest
 
 from mlimages_jax.data.images.decode import read_header
@@ -14,6 +13,7 @@ from mlimages_jax.prepare.storing import (
     file_name,
     store,
 )
+from tests.support import picture_files
 
 PICTURE = picture_files.jpeg(picture_files.quadrants())
 

@@ -3,12 +3,11 @@
 
 import json
 
-import imagenet_archives
-import picture_files
 import pytest
 
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.prepare.__main__ import main
+from tests.support import imagenet_archives, picture_files
 from tfds_builders.ml_images import __main__ as builder
 
 DICTIONARY = """\

@@ -7,7 +7,7 @@ import pytest
 
 from mlimages_jax import settings
 from mlimages_jax.settings.config_file import network, read_config, split_overrides
-from tests.small_run import ROOT
+from tests.support.small_run import ROOT
 
 DICT = "from ml_collections import ConfigDict, config_dict\ndef get_config(): return ConfigDict("
 

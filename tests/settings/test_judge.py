@@ -11,7 +11,7 @@ from mlimages_jax.features.export import feature_files
 from mlimages_jax.inference import tag_files
 from mlimages_jax.settings import build, tables
 from mlimages_jax.settings.flat import flatten, nest
-from tests.small_run import load_config
+from tests.support.small_run import load_config
 
 VARIANTS = [
     ("pretrain", "released"), ("pretrain", "paper"), ("quickstart",), ("evaluate",), ("classify",),

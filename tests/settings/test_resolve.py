@@ -8,7 +8,7 @@ from mlimages_jax import settings
 from mlimages_jax.settings import build, restart
 from mlimages_jax.settings.flat import flatten, nest
 from tests.settings.test_judge import VARIANTS
-from tests.small_run import load_config
+from tests.support.small_run import load_config
 
 # What the published scripts count in steps.
 PUBLISHED = {

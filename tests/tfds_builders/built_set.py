@@ -4,11 +4,11 @@
 import os
 from pathlib import Path
 
-import picture_files
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from five_classes import DICTIONARY
 from tensorflow_datasets.proto import tf_example_pb2
 
+from tests.support import picture_files
+from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
 TRAIN = [

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import picture_files
 import pytest
-from built_set import REPOSITORY, TRAIN, records, write_manual_dir
 
+from tests.support import picture_files
+from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import imagenet, ml_images, shapes
 from tfds_builders.imagenet import __main__ as imagenet_command
 from tfds_builders.ml_images import __main__ as command

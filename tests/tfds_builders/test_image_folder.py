@@ -5,13 +5,11 @@ import gzip
 import random
 from pathlib import Path
 
-import imagenet_archives
-import picture_files
 import pytest
-from built_set import records
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from tests import fuzzing
+from tests.support import fuzzing, imagenet_archives, picture_files
+from tests.tfds_builders.built_set import records
 from tfds_builders import image_folder, imagenet
 from tfds_builders.image_folder import __main__ as command
 from tfds_builders.imagenet import classes, manual_files

@@ -11,17 +11,16 @@ import sys
 import tarfile
 from pathlib import Path
 
-import imagenet_archives
 import numpy as np
-import picture_files
 import pytest
 import scipy.io
 import tensorflow_datasets as tfds
-from built_set import REPOSITORY, WITHOUT_TENSORFLOW, records
 
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
+from tests.support import imagenet_archives, picture_files
+from tests.tfds_builders.built_set import REPOSITORY, WITHOUT_TENSORFLOW, records
 from tfds_builders import imagenet
 from tfds_builders.imagenet import __main__ as command
 from tfds_builders.imagenet import classes, imagenet_dataset_builder, manual_files

@@ -9,16 +9,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import picture_files
 import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
-from built_set import REPOSITORY, TRAIN, WITHOUT_TENSORFLOW, records, write_manual_dir
 
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
+from tests.support import picture_files
+from tests.tfds_builders.built_set import (
+    REPOSITORY,
+    TRAIN,
+    WITHOUT_TENSORFLOW,
+    records,
+    write_manual_dir,
+)
 from tfds_builders import ml_images
 from tfds_builders.ml_images import __main__ as command
 from tfds_builders.pictures import builder as pictures_builder

@@ -3,14 +3,14 @@
 
 import os
 
-import picture_files
 import pytest
-from built_set import records, write_manual_dir
 
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from mlimages_jax.prepare.check.command import check
+from tests.support import picture_files
+from tests.tfds_builders.built_set import records, write_manual_dir
 from tfds_builders import ml_images
 from tfds_builders.ml_images import __main__ as command
 

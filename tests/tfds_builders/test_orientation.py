@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import picture_files
 import pytest
-from built_set import records
-from five_classes import DICTIONARY
 from PIL import Image
 
 from mlimages_jax.data.dataset import DataSet, DataSetError
@@ -17,6 +14,9 @@ from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode, stored_jpeg
 from mlimages_jax.data.images.header import BadPicture
 from mlimages_jax.prepare.storing import Expected, store
+from tests.support import picture_files
+from tests.support.five_classes import DICTIONARY
+from tests.tfds_builders.built_set import records
 from tfds_builders import imagenet, ml_images
 from tfds_builders.imagenet import __main__ as imagenet_command
 from tfds_builders.ml_images import __main__ as ml_images_command

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
-from built_set import write_manual_dir
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
+from tests.tfds_builders.built_set import write_manual_dir
 from tfds_builders import shapes
 from tfds_builders.shapes import drawing
 from tfds_builders.shapes.classes import HIERARCHY, INDEX

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import picture_files
 import pytest
-from built_set import REPOSITORY, TRAIN, records, write_manual_dir
 
+from tests.support import picture_files
+from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import ml_images
 from tfds_builders.ml_images import __main__ as command
 from tfds_builders.pictures import unfinished

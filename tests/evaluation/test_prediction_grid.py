@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlimages_jax.evaluation.prediction_grid import save_grid
+from tests.support import bucket
+
+GREEN, RED = (0, 125, 60), (205, 30, 30)
+
+
+def pictures(count: int, side: int = 64) -> np.ndarray:
+    """Blue squares of one brightness each."""
+    images = np.zeros((count, side, side, 3), np.uint8)
+    images[..., 2] = 100 + np.arange(count)[:, None, None]
+    return images
+
+
+def grid_of(tmp_path, *args, **kwargs) -> np.ndarray:
+    return np.asarray(Image.open(save_grid(tmp_path / "new" / "grid.png", *args, **kwargs)))
+
+
+def count(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int(np.all(pixels == color, axis=-1).sum())
+
+
+def test_right_tags_are_green_and_wrong_ones_red(tmp_path):
+    pixels = grid_of(
+        tmp_path,
+        pictures(2),
+        true_tags=[["disc", "red"], ["star"]],
+        predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False)]],
+    )
+    left, right = np.split(pixels[:, : 2 * (pixels.shape[1] // 2)], 2, axis=1)
+    assert count(left, GREEN) > 20 and count(left, RED) == 0
+    assert count(right, RED) > 20 and count(right, GREEN) == 0
+
+
+@pytest.mark.parametrize(("side", "shown"), [(64, 192), (96, 192), (224, 224)])
+def test_small_pictures_are_enlarged_by_whole_numbers(tmp_path, side, shown):
+    pixels = grid_of(tmp_path, pictures(3, side), true_tags=[[]] * 3, predicted_tags=[[]] * 3)
+    for index in range(3):
+        assert count(pixels, (0, 0, 100 + index)) == shown**2
+    assert pixels.shape[1] == 3 * shown + 4 * 12
+
+
+def test_pictures_run_along_the_rows(tmp_path):
+    tags = [["a"], ["a", "b", "c", "d"], [], [], ["a"]]
+    pixels = grid_of(tmp_path, pictures(5), true_tags=tags, predicted_tags=[[]] * 5, columns=2)
+    corners = [np.argwhere(pixels[..., 2] == 100 + index)[0].tolist() for index in range(5)]
+    first_row, second_row = 12, 12 + 192 + 24 + 18 * 6  # the longest caption has six lines
+    third_row = second_row + 192 + 24 + 18 * 2
+    assert corners == [
+        [first_row, 12],
+        [first_row, 216],
+        [second_row, 12],
+        [second_row, 216],
+        [third_row, 12],
+    ]
+
+
+def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
+    """What follows a name too long is as wide as the picture and ends like the short name's."""
+    long_name = "great white shark, white shark, man-eater, man-eating shark"
+    pixels = grid_of(
+        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37, False)], []]
+    )
+    red = np.argwhere(np.all(pixels == RED, axis=-1))
+    assert 12 + 192 - 25 < red[:, 1].max() <= 12 + 192
+    other = grid_of(
+        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88, False)], []]
+    )
+    changed = np.argwhere(np.any(pixels != other, axis=-1))
+    assert changed[:, 1].min() > 12 + 192 - 40  # only the digits at the end
+
+
+@pytest.mark.parametrize(
+    ("images", "tags", "columns", "message"),
+    [
+        (pictures(2).astype(np.float32), 2, 6, r"float32 \(2, 64, 64, 3\)"),
+        (pictures(2)[0], 2, 6, r"uint8 \(64, 64, 3\)"),
+        (pictures(0), 0, 6, r"uint8 \(0, 64, 64, 3\)"),
+        (pictures(2), 3, 6, "2 images, 3 true_tags and 3 predicted_tags"),
+        (pictures(2), 2, 0, "columns=0"),
+    ],
+)
+def test_wrong_arguments(tmp_path, images, tags, columns, message):
+    with pytest.raises(ValueError, match=message):
+        save_grid(
+            tmp_path / "grid.png",
+            images,
+            true_tags=[[]] * tags,
+            predicted_tags=[[]] * tags,
+            columns=columns,
+        )
+
+
+def test_a_grid_may_lie_in_a_bucket(tmp_path):
+    with bucket.in_folder(tmp_path) as place:
+        save_grid(place / "run/grid.png", pictures(1), true_tags=[[]], predicted_tags=[[]])
+    assert Image.open(tmp_path / "run/grid.png").width == 192 + 2 * 12

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A task of a config in a process of its own, alone or one of several that work together."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tests.support.small_run import ROOT, load_config
+
+DEVICES = 8  # of all processes together
+
+
+@contextlib.contextmanager
+def running(
+    task: str, workdir: Path, values: dict[str, Any], *, count: int
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that were started together, each in a session of its own; none survives the block.
+
+    Args:
+        task: "classify" or "export_features".
+        workdir: of the task.
+        values: of its config.
+        count: of processes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [_start(task, workdir, values, port, number, count) for number in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _start(
+    task: str, workdir: Path, values: dict[str, Any], port: int, number: int, count: int
+) -> subprocess.Popen[str]:
+    ours = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    cache = {name: v for name, v in os.environ.items() if name.startswith("JAX_COMPILATION_CACHE")}
+    arguments = [task, str(workdir), json.dumps(values), str(port), str(number), str(count)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.task_process", *arguments],
+        cwd=ROOT,
+        env=ours | cache | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def main(task: str, workdir: str, values: str, port: str, number: str, count: str) -> None:
+    jax.config.update("jax_num_cpu_devices", DEVICES // int(count))
+    if int(count) > 1:
+        jax.distributed.initialize(
+            f"127.0.0.1:{port}", num_processes=int(count), process_id=int(number)
+        )
+    from mlimages_jax.features.export import export_task
+    from mlimages_jax.inference import tag_task
+
+    run = {"classify": tag_task.classify, "export_features": export_task.export}
+    config = load_config(task)
+    config.update_from_flattened_dict(
+        {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(values).items()}
+    )
+    run[task](config, workdir)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
