@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cost and size of a picture while a data set is built: stored as it came, and at short side 320.
+"""Cost and size of an image while a data set is built: stored as it came, and at short side 320.
 
-Builds the same pictures with `tfds_builders.ml_images` and with two peers: Pillow, which decodes,
+Builds the same images with `tfds_builders.ml_images` and with two peers: Pillow, which decodes,
 shrinks (bicubic, its default), encodes with the same quality, and writes TFRecord-like files with
 the same number of threads; and TFDS's own GeneratorBasedBuilder, which stores what it is given
 without a look at it. Every build of every round is in a fresh process. CPU seconds are those of
 user and system, of all threads; the time of imports is left out. Then it shows where our time goes,
-stage by stage on one thread, and what the 17,609,752 pictures of ML-Images would need.
+stage by stage on one thread, and what the 17,609,752 images of ML-Images would need.
 
-    python benchmarks/builders.py                      # pictures cut from four photographs
-    python benchmarks/builders.py --pictures FOLDER    # any JPEG files
+    python benchmarks/builders.py                      # images cut from four photographs
+    python benchmarks/builders.py --images FOLDER    # any JPEG files
 
-Without photographs it draws pictures, which are smaller and cheaper than photographs: the ratios
+Without photographs it draws images, which are smaller and cheaper than photographs: the ratios
 are then what to look at.
 """
 
@@ -36,18 +36,18 @@ from typing import Any, NamedTuple
 import simplejpeg
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
+from input_pipeline import PHOTOGRAPHS, cut_images, write_lists
 from PIL import Image
 
 from mlimages_jax.data.images import decode, shrinking
 from mlimages_jax.labels.lists import LabelRow, read_label_list
 from tfds_builders import ml_images, shapes
-from tfds_builders.pictures import records, shards
+from tfds_builders.images import records, shards
 
 NUM_ML_IMAGES = 17_609_752
 SHORT_SIDE = 320
 ROW = "{:36} {:>10} {:>8} {:>8} {:>10} {:>10} {:>10} {:>6}"
-TITLES = ("CPU ms", "x Pillow", "per CPU s", "pictures/s", "kB stored", "TB for all", "CPU h")
+TITLES = ("CPU ms", "x Pillow", "per CPU s", "images/s", "kB stored", "TB for all", "CPU h")
 OURS, VERIFIED = "ours", "ours, --verified"
 PILLOW, TFDS = "Pillow, TFRecord-like", "TFDS generator, unchecked"
 CONTENDERS = [
@@ -67,11 +67,11 @@ class Measurement(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files, used as they are")
+    parser.add_argument("--images", type=Path, help="a folder of JPEG files, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
     )
-    parser.add_argument("--count", type=int, default=2000, help="pictures to cut or to draw")
+    parser.add_argument("--count", type=int, default=2000, help="images to cut or to draw")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -79,15 +79,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_pictures(arguments: argparse.Namespace, work: Path) -> str:
-    """Fills `work` with `images/` and lists; returns what the pictures are."""
+def make_images(arguments: argparse.Namespace, work: Path) -> str:
+    """Fills `work` with `images/` and lists; returns what the images are."""
     images = work / "images"
-    if arguments.pictures:
-        images.symlink_to(arguments.pictures.resolve())
-        kind = f"from {arguments.pictures}"
+    if arguments.images:
+        images.symlink_to(arguments.images.resolve())
+        kind = f"from {arguments.images}"
     elif arguments.photographs.is_dir():
         images.mkdir()
-        cut_pictures(arguments.photographs, images, arguments.count)
+        cut_images(arguments.photographs, images, arguments.count)
         kind = "cut from photographs"
     else:
         drawn = shapes.draw(work / "drawn", num_train=arguments.count, num_val=1, size=500)
@@ -103,27 +103,27 @@ def build_ours(work: Path, out: Path, short_side: int | None, workers: int) -> P
 
 
 def build_verified(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """The same, for pictures that `mlimages_jax.prepare` has decoded as a check before."""
+    """The same, for images that `mlimages_jax.prepare` has decoded as a check before."""
     return ml_images.build(work, out, short_side=short_side, num_workers=workers, verified=True)
 
 
 def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """Records with a length and a checksum, as in TFRecord files, of Pillow's pictures."""
+    """Records with a length and a checksum, as in TFRecord files, of Pillow's images."""
 
     def example(row: LabelRow) -> bytes:
         data = (work / "images" / row.name).read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            width, height = picture.size
-            if short_side and min(picture.size) > short_side:
-                scale = short_side / min(picture.size)
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            width, height = image.size
+            if short_side and min(image.size) > short_side:
+                scale = short_side / min(image.size)
                 width, height = round(width * scale), round(height * scale)
                 file = io.BytesIO()
-                picture.resize((width, height)).save(
+                image.resize((width, height)).save(
                     file, "JPEG", quality=decode.JPEG_QUALITY, subsampling=0
                 )
                 data = file.getvalue()
-        return records.serialize(row, decode.StoredPicture(data, height, width))
+        return records.serialize(row, decode.StoredImage(data, height, width))
 
     rows = read_label_list(work / "train_image_list.txt", num_classes=1 << 20)
     out.mkdir()
@@ -139,7 +139,7 @@ def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: in
 
 
 def build_with_tfds(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """With TFDS's GeneratorBasedBuilder, on one thread, without decoding a picture."""
+    """With TFDS's GeneratorBasedBuilder, on one thread, without decoding an image."""
     assert short_side is None, "it stores files as they are"
 
     class Generated(tfds.core.GeneratorBasedBuilder):
@@ -196,7 +196,7 @@ def measure(name: str, work: Path, short_side: int | None, workers: int) -> Meas
 
 
 def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
-    """CPU milliseconds a picture of each stage of ours, on one thread; the best of three."""
+    """CPU milliseconds an image of each stage of ours, on one thread; the best of three."""
     rows = list(read_label_list(work / "train_image_list.txt", num_classes=1 << 20))[:count]
     files = [work / "images" / row.name for row in rows]
     found: dict[str, float] = {}
@@ -214,7 +214,7 @@ def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
     headers = stage("read its header", decode.read_header, data)
     if short_side is None:
         stage("decode as a check", decode.verify, data)
-        stored = [decode.StoredPicture(*pair) for pair in zip(data, *_sizes(headers), strict=True)]
+        stored = [decode.StoredImage(*pair) for pair in zip(data, *_sizes(headers), strict=True)]
     else:
         sizes = [shrinking.shrunken_size(h.height, h.width, short_side=short_side) for h in headers]
         heights, widths = zip(*sizes, strict=True)
@@ -225,7 +225,7 @@ def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
         pixels = stage("shrink", shrinking.shrink, pixels, heights, widths)
         jpegs = stage("encode", _encode, pixels)
         stored = [
-            decode.StoredPicture(*values) for values in zip(jpegs, heights, widths, strict=True)
+            decode.StoredImage(*values) for values in zip(jpegs, heights, widths, strict=True)
         ]
     examples = stage("make the record", records.serialize, rows, stored)
     path = work / "stage.array_record"
@@ -235,7 +235,7 @@ def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
     return found
 
 
-def _sizes(headers: list[decode.PictureHeader]) -> tuple[list[int], list[int]]:
+def _sizes(headers: list[decode.ImageHeader]) -> tuple[list[int], list[int]]:
     return [header.height for header in headers], [header.width for header in headers]
 
 
@@ -269,7 +269,7 @@ def print_row(name: str, count: int, runs: list[Measurement], baseline: list[Mea
 
 
 def main() -> None:
-    """Makes the pictures, builds in rounds, prints both tables."""
+    """Makes the images, builds in rounds, prints both tables."""
     arguments = parse_arguments()
     if arguments.child:
         name, folder = arguments.child
@@ -278,10 +278,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        kind = make_pictures(arguments, work)
+        kind = make_images(arguments, work)
         sizes = [path.stat().st_size for path in (work / "images").iterdir()]
         count = len(sizes)
-        print(f"{count} pictures, {kind}, {statistics.mean(sizes) / 1e3:.1f} kB each on average;")
+        print(f"{count} images, {kind}, {statistics.mean(sizes) / 1e3:.1f} kB each on average;")
         print(f"{arguments.workers} threads, load at the start {os.getloadavg()[0]:.1f}")
         results: dict[tuple[str, int | None], list[Measurement]] = {c: [] for c in CONTENDERS}
         for _ in range(arguments.rounds):
@@ -295,7 +295,7 @@ def main() -> None:
             print_row(title, count, runs, results[PILLOW, short_side])
         for short_side in (None, SHORT_SIDE):
             found = stages(work, short_side, min(count, 400))
-            print(f"\nours, {short_side or 'original'}: CPU ms a picture on one thread")
+            print(f"\nours, {short_side or 'original'}: CPU ms an image on one thread")
             for name, value in found.items():
                 print(f"  {name:20} {value:6.3f}  {value / sum(found.values()):4.0%}")
             print(f"  {'together':20} {sum(found.values()):6.3f}")

@@ -9,7 +9,7 @@ torch is installed. Pause is how long the training loop is held up, for the peer
 Files are read back while the system still has them in memory. What verifying the checksums costs a
 restore is told below the table.
 
-    python benchmarks/checkpoints.py                  # with the time of a step of 4 pictures at 224
+    python benchmarks/checkpoints.py                  # with the time of a step of 4 images at 224
     python benchmarks/checkpoints.py --quick          # two rounds, without that step
     python benchmarks/checkpoints.py --batch 256 --dtype bfloat16     # on an accelerator
 """
@@ -62,7 +62,7 @@ class Times(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4, help="pictures of the step; 0: no step")
+    parser.add_argument("--batch", type=int, default=4, help="images of the step; 0: no step")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=7)
@@ -230,7 +230,7 @@ def main() -> None:
         step = seconds_of_a_step(arguments, model, state)
         pause = statistics.median(one["ours"].pause for one in rounds)
         print(
-            f"a step of {arguments.batch} pictures at {arguments.size} px, {arguments.dtype}: "
+            f"a step of {arguments.batch} images at {arguments.size} px, {arguments.dtype}: "
             f"{step * 1e3:.0f} ms; the pause of ours is {pause / step:.3f} of it"
         )
     print(f"load at the end {os.getloadavg()[0]:.1f}")

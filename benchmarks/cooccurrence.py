@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Claim: co-occurrences of 17.6 million predicted pictures are counted in bounded memory.
+"""Claim: co-occurrences of 17.6 million predicted images are counted in bounded memory.
 
 Draws predictions of a model of 11,166 classes on pictures of one class each, as Parquet files and
-label lists: sparse scores (names, classes, scores; the class of a picture is looked up in the
+label lists: sparse scores (names, classes, scores; the class of an image is looked up in the
 list), and dense scores of a model of 1,134 classes. Counts them as the command `co-occurrence`
 does, and adds the labels of the pairs to the list. The peers do the same counting on a sample of
 the sparse rows, checking nothing: a plain loop over dictionaries, and np.add.at on a matrix of all
@@ -36,7 +36,7 @@ from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCount
 NUM_CLASSES = 11_166
 DENSE_CLASSES = 1_134  # of the paper's model
 POSTERIOR, SHARE = 0.95, 0.5
-CANDIDATES = 8  # classes a picture has scores of
+CANDIDATES = 8  # classes an image has scores of
 SURE = 0.3  # share of these scores above the posterior
 ROW_GROUP = 100_000
 ROW = "{:24} {:>11} {:>10} {:>10} {:>6} {:>9} {:>9}"
@@ -72,7 +72,7 @@ def write_dictionary(path: Path) -> None:
 
 
 def write_set(files: Files, rows: int, *, dense: bool) -> None:
-    """Writes predictions and labels of `rows` pictures; the same seed for every number of rows."""
+    """Writes predictions and labels of `rows` images; the same seed for every number of rows."""
     rng = np.random.default_rng(0)
     with contextlib.ExitStack() as stack:
         labels = stack.enter_context(files.labels.open("w", encoding="utf-8", newline="\n"))
@@ -91,7 +91,7 @@ def write_set(files: Files, rows: int, *, dense: bool) -> None:
 
 
 def sparse_scores(rng: np.random.Generator, classes: np.ndarray) -> dict[str, pa.Array]:
-    """Scores of a few classes that depend on the picture's class, some above the posterior."""
+    """Scores of a few classes that depend on the image's class, some above the posterior."""
     offsets = pa.array(np.arange(len(classes) + 1, dtype=np.int32) * CANDIDATES)
     candidates = (classes[:, None] * 7 + np.arange(CANDIDATES) ** 2 * 31) % NUM_CLASSES
     sure = rng.random(candidates.shape) < SURE + 0.3 * (np.arange(CANDIDATES) == 1)
@@ -131,7 +131,7 @@ def add_ours(files: Files, hierarchy: Hierarchy) -> int:
 
 
 def read_classes(path: Path) -> dict[str, int]:
-    """The class of every picture, as the peers know it."""
+    """The class of every image, as the peers know it."""
     with path.open(encoding="utf-8") as file:
         rows = (line.split() for line in file)
         return {name: int(label.partition(":")[0]) for name, label in rows}
@@ -140,31 +140,31 @@ def read_classes(path: Path) -> dict[str, int]:
 def count_by_dictionaries(files: Files, _: Hierarchy) -> int:
     """A peer: plain Python."""
     class_of = read_classes(files.labels)
-    pictures: collections.Counter[int] = collections.Counter()
+    images: collections.Counter[int] = collections.Counter()
     both: collections.Counter[tuple[int, int]] = collections.Counter()
     for batch in pq.ParquetFile(files.predictions).iter_batches(1 << 16):
         for row in batch.to_pylist():
             i = class_of[row["name"]]
-            pictures[i] += 1
+            images[i] += 1
             for j, score in zip(row["classes"], row["scores"], strict=True):
                 if score > POSTERIOR:
                     both[i, j] += 1
-    return sum(count / pictures[i] > SHARE for (i, _), count in both.items())
+    return sum(count / images[i] > SHARE for (i, _), count in both.items())
 
 
 def count_in_a_matrix(files: Files, _: Hierarchy) -> int:
     """A peer: numpy, with a counter for every possible pair."""
     class_of = read_classes(files.labels)
-    pictures = np.zeros(NUM_CLASSES, np.int64)
+    images = np.zeros(NUM_CLASSES, np.int64)
     both = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int32)
     for batch in pq.ParquetFile(files.predictions).iter_batches(1 << 16):
         own = np.array([class_of[name] for name in batch.column("name").to_pylist()])
         lengths = np.diff(batch.column("scores").offsets.to_numpy())
         sure = batch.column("scores").flatten().to_numpy() > POSTERIOR
         classes = batch.column("classes").flatten().to_numpy()[sure]
-        np.add.at(pictures, own, 1)
+        np.add.at(images, own, 1)
         np.add.at(both, (np.repeat(own, lengths)[sure], classes), 1)
-    return int((both > SHARE * pictures[:, None]).sum())
+    return int((both > SHARE * images[:, None]).sum())
 
 
 WORK = {

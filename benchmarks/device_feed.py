@@ -2,7 +2,7 @@
 """From the host's batches to the devices: what a transfer carries, and what waiting costs.
 
 Three tables. The first compares what is placed on a device for a batch of ML-Images: ours (uint8
-pictures, sparse labels), against float32 pictures and dense targets of all classes, as the original
+images, sparse labels), against float32 images and dense targets of all classes, as the original
 fed them; bytes and time of placing. The second takes steps of a known length (in one thread, so
 that on two cores the host has its own) with and without placing a new batch before each: what a
 transfer costs when it overlaps with the step, and when it is waited for. The third delays the
@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def rows(batch: int, size: int) -> tuple[Rows, Rows]:
-    """A batch as ours is, and the same with float32 pictures and dense targets."""
+    """A batch as ours is, and the same with float32 images and dense targets."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
     labels = rng.integers(0, NUM_CLASSES, (batch, MAX_LABELS), np.int32)
@@ -81,7 +81,7 @@ def print_transfers(forms: dict[str, Rows], rounds: int) -> None:
             start = time.perf_counter()
             jax.block_until_ready(jax.device_put(fresh, place))
             times[name].append(time.perf_counter() - start)
-    print("| placed on the device | kB a picture | ms a batch | x |\n|:--|---:|---:|---:|")
+    print("| placed on the device | kB an image | ms a batch | x |\n|:--|---:|---:|---:|")
     base = statistics.median(times["uint8, sparse"])
     for name, batch in forms.items():
         size = sum(value.nbytes for value in batch.values()) / len(batch["image"])
@@ -178,7 +178,7 @@ def idle_shares(step: Any, batch: Rows, delay: float, steps: int) -> tuple[float
         batches = DeviceBatches(delayed(batch, delay), sharding.make_mesh())
         waiting: InputWait[Any] = InputWait()
         state, start, waited = jnp.ones(SIDES), 0.0, 0.0
-        scalars = {name: jnp.float32(1) for name in ("learning_rate", "gradient_norm", "pictures")}
+        scalars = {name: jnp.float32(1) for name in ("learning_rate", "gradient_norm", "images")}
         for number in range(1, warm + steps + 1):
             state = step(state, waiting.next(batches))
             loss = state[0, 0]

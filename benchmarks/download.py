@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Claims: 500 pictures/s on 2 cores with verification; every URL accounted for, in 300 MB.
+"""Claims: 500 images/s on 2 cores with verification; every URL accounted for, in 300 MB.
 
-`speed` downloads good pictures of 100 kB from a server on this machine: ours, urllib in a pool of
-threads as ML-Images' own script did it (decoding every picture with Pillow as its check), and
+`speed` downloads good images of 100 kB from a server on this machine: ours, urllib in a pool of
+threads as ML-Images' own script did it (decoding every image with Pillow as its check), and
 img2dataset where it is installed. In every round each runs alone, in fresh processes. All decode
-every picture, keep its bytes as received, and write a file for each; img2dataset and ours also
-compute its SHA-256. The script's way opens a connection for every picture. Starting and ending
+every image, keep its bytes as received, and write a file for each; img2dataset and ours also
+compute its SHA-256. The script's way opens a connection for every image. Starting and ending
 count, which for img2dataset are seconds: its own figures leave them out.
 
 `faults` downloads a list of which a fifth fails in 23 ways, over 8 host names, and compares the
 manifest with what each URL must give. It runs a tenth of the list and then the list, so that memory
 can be seen not to grow. --kills K downloads it once more, into an own folder, and kills the
 downloader K times with SIGKILL. In the end the folder and the manifest must agree, and no URL that
-had its row at a kill may have been fetched again; `twice a kill` counts the good pictures that had
+had its row at a kill may have been fetched again; `twice a kill` counts the good images that had
 none, and were asked for once more.
 
     python benchmarks/download.py speed --img2dataset-python VENV/bin/python
@@ -38,7 +38,7 @@ from typing import NamedTuple
 import psutil
 from peers import faulty_list
 from peers.command import Command, Cost
-from peers.picture_server import HOST, PictureServer
+from peers.image_server import HOST, ImageServer
 
 BENCHMARKS = Path(__file__).resolve().parent
 PEER = "urllib, 64 threads"
@@ -46,15 +46,15 @@ CONNECTIONS = 64
 MAX_MEMORY = 300_000_000  # bytes
 MAX_BYTES = 1_000_000  # of the faulty list: its endless answers are read up to here
 FEWEST_URLS = 1_200  # hold ten placeholders: one content under fewer URLs may be chance
-START_SECONDS = 1.0  # until the first picture is asked for
+START_SECONDS = 1.0  # until the first image is asked for
 
 
 class Measurement(NamedTuple):
     """Of one downloader in one round."""
 
-    rate: float  # pictures per second
-    cpu: float  # ms per picture
-    server_cpu: float  # ms per picture
+    rate: float  # images per second
+    cpu: float  # ms per image
+    server_cpu: float  # ms per image
     peak_bytes: int
 
 
@@ -65,9 +65,9 @@ def parse_arguments() -> argparse.Namespace:
         "--work", type=Path, help="a folder on the disk to measure; else the temporary one"
     )
     commands = parser.add_subparsers(required=True)
-    speed_parser = commands.add_parser("speed", help="pictures per second, against peers")
+    speed_parser = commands.add_parser("speed", help="images per second, against peers")
     speed_parser.set_defaults(run=speed)
-    speed_parser.add_argument("--pictures", type=int, default=5_000)
+    speed_parser.add_argument("--images", type=int, default=5_000)
     speed_parser.add_argument("--rounds", type=int, default=3)
     speed_parser.add_argument("--img2dataset-python", help="an interpreter that has img2dataset")
     faults_parser = commands.add_parser("faults", help="a list of which a fifth fails")
@@ -79,19 +79,19 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def speed(arguments: argparse.Namespace, work: Path) -> bool:
-    """Downloads good pictures with everybody; prints a table."""
-    with PictureServer() as server:
+    """Downloads good images with everybody; prints a table."""
+    with ImageServer() as server:
         urls = work / "urls.txt"
-        lines = (f"{server.url}/ok/{i}.jpg\n" for i in range(arguments.pictures))
+        lines = (f"{server.url}/ok/{i}.jpg\n" for i in range(arguments.images))
         urls.write_text("".join(lines), encoding="utf-8")
         output = work / "output"
         commands = speed_commands(urls, output, arguments.img2dataset_python)
         results: dict[str, list[Measurement]] = {name: [] for name in commands}
         for _ in range(arguments.rounds):
             for name, command in commands.items():
-                results[name].append(measure(command, output, arguments.pictures, server))
+                results[name].append(measure(command, output, arguments.images, server))
                 shutil.rmtree(output)
-    print(f"{arguments.pictures:,} pictures, load at the end {os.getloadavg()[0]:.1f}\n")
+    print(f"{arguments.images:,} images, load at the end {os.getloadavg()[0]:.1f}\n")
     print_speed(results)
     return True
 
@@ -122,15 +122,15 @@ def ours(urls: Path, output: Path, *options: str) -> list[str]:
     return [*module, str(urls), "--output", str(output), "--allow-private", *options]
 
 
-def measure(command: list[str], output: Path, count: int, server: PictureServer) -> Measurement:
-    """Runs a command; all pictures must be there afterwards."""
+def measure(command: list[str], output: Path, count: int, server: ImageServer) -> Measurement:
+    """Runs a command; all images must be there afterwards."""
     process = psutil.Process(server.pid)
     before = process.cpu_times()
     with Command(command, folder=BENCHMARKS) as running:
         cost = running.finish()
         found = sum(1 for path in output.rglob("*.jpg"))
         if found != count:
-            raise RuntimeError(f"{found} of {count} pictures arrived:\n{running.last_lines()}")
+            raise RuntimeError(f"{found} of {count} images arrived:\n{running.last_lines()}")
     after = process.cpu_times()
     server_seconds = after.user + after.system - before.user - before.system
     ms = 1e3 / count
@@ -141,7 +141,7 @@ def measure(command: list[str], output: Path, count: int, server: PictureServer)
 
 def print_speed(results: Mapping[str, list[Measurement]]) -> None:
     """Medians over the rounds; the ratio is the median of the rounds' ratios."""
-    print_table_head("", "pictures/s", "x urllib", "client CPU ms", "server CPU ms", "client MB")
+    print_table_head("", "images/s", "x urllib", "client CPU ms", "server CPU ms", "client MB")
     for name, own in results.items():
         pairs = zip(own, results[PEER], strict=True)
         ratio = statistics.median(mine.rate / other.rate for mine, other in pairs)
@@ -199,9 +199,9 @@ class FaultyDownload(NamedTuple):
 
 
 @contextlib.contextmanager
-def faulty_hosts() -> Iterator[tuple[PictureServer, list[str]]]:
-    """A server of small pictures for the hosts of the list, and the options that lead there."""
-    with PictureServer(width=160, height=120) as server, socket.socket() as closed:
+def faulty_hosts() -> Iterator[tuple[ImageServer, list[str]]]:
+    """A server of small images for the hosts of the list, and the options that lead there."""
+    with ImageServer(width=160, height=120) as server, socket.socket() as closed:
         closed.bind((HOST, 0))  # and never listens
         nobody = f"{faulty_list.CLOSED_HOST}=http://{HOST}:{closed.getsockname()[1]}"
         options = ["--timeout", "2", "--retries", "1", "--max-bytes", str(MAX_BYTES)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Question: how fast is an evaluation, does its memory stay the same, and are its numbers right?
 
-Evaluates sets of 1,000 classes, one a picture, as `--config=configs/evaluate.py` does, each in a
-process of its own: pictures of 32x32 pixels, a colour a class, with noise, and a checkpoint of a
+Evaluates sets of 1,000 classes, one an image, as `--config=configs/evaluate.py` does, each in a
+process of its own: images of 32x32 pixels, a colour a class, with noise, and a checkpoint of a
 tiny network that was trained on some of them for a few seconds. The network costs next to nothing,
 so this is the speed of all else: reading, decoding, batches, counts. Memory is the resident set
 of the process, looked at ten times a second and after every batch.
@@ -11,7 +11,7 @@ Then top-1 and top-5 are counted anew, of the JPEG bytes as they were drawn: dec
 plain `model.apply`, sorted by NumPy.
 
     python benchmarks/evaluation.py
-    python benchmarks/evaluation.py --pictures 10000
+    python benchmarks/evaluation.py --images 10000
 """
 
 import argparse
@@ -54,16 +54,16 @@ class Evaluated(NamedTuple):
 
     Attributes:
       seconds: Of the process, with imports, restoring and compiling.
-      pictures: Evaluated after each batch.
+      images: Evaluated after each batch.
       at: Seconds of each batch.
       resident: Bytes after each batch.
       peak: The most bytes that it had.
-      top1: Share of the pictures.
+      top1: Share of the images.
       top5: Likewise.
     """
 
     seconds: float
-    pictures: list[int]
+    images: list[int]
     at: list[float]
     resident: list[int]
     peak: int
@@ -75,19 +75,19 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--pictures", type=int, nargs="+", default=[10_000, 50_000],
+        "--images", type=int, nargs="+", default=[10_000, 50_000],
         help="of each set, at least 1,000 (default: 10000 50000)",
     )  # fmt: skip
     parser.add_argument("--child", nargs=3, metavar=("CHECKPOINT", "DATA", "WORKDIR"),
                         help=argparse.SUPPRESS)  # fmt: skip
     arguments = parser.parse_args()
-    if min(arguments.pictures) < CLASSES:
-        parser.error(f"--pictures {min(arguments.pictures)}: a picture of every class is needed")
+    if min(arguments.images) < CLASSES:
+        parser.error(f"--images {min(arguments.images)}: an image of every class is needed")
     return arguments
 
 
 def draw(count: int) -> Iterator[tuple[int, bytes]]:
-    """Class and JPEG of every picture, the same each time: noise about one of 1,000 colours."""
+    """Class and JPEG of every image, the same each time: noise about one of 1,000 colours."""
     rng = np.random.default_rng(0)
     levels = np.linspace(15, 240, 10)
     for number in range(count):
@@ -147,19 +147,19 @@ def evaluate_here(checkpoint: str, data: str, workdir: str) -> dict[str, Any]:
             "input.num_threads": 2,
         }
     )
-    pictures, at, resident = [0], [], []
+    images, at, resident = [0], [], []
     update, process = SingleLabelMetrics.update, psutil.Process()
 
     def noted(metrics: SingleLabelMetrics, scores: Any, targets: Any, mask: Any = None) -> None:
         update(metrics, scores, targets, mask)
-        pictures.append(pictures[-1] + int(mask.sum()))
+        images.append(images[-1] + int(mask.sum()))
         at.append(time.perf_counter())
         resident.append(process.memory_info().rss)
 
     with mock.patch.object(SingleLabelMetrics, "update", noted):
         (row,) = evaluate_task.evaluate(config, workdir)
     values = {name: row[name] for name in ("top1", "top5")}
-    return {"pictures": pictures[1:], "at": at, "resident": resident, **values}
+    return {"images": images[1:], "at": at, "resident": resident, **values}
 
 
 def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
@@ -205,9 +205,9 @@ def count_plainly(checkpoint: Path, count: int) -> tuple[float, float]:
 
 def print_row(result: Evaluated, plain: tuple[float, float]) -> None:
     """One line of the table."""
-    count = result.pictures[-1]
-    tenth = next(i for i, n in enumerate(result.pictures) if 10 * n >= count)
-    rate = (count - result.pictures[0]) / (result.at[-1] - result.at[0])  # the first one compiles
+    count = result.images[-1]
+    tenth = next(i for i, n in enumerate(result.images) if 10 * n >= count)
+    rate = (count - result.images[0]) / (result.at[-1] - result.at[0])  # the first one compiles
     memory = result.resident[tenth], result.resident[-1], result.peak
     shown = " | ".join(f"{value / MEGABYTE:,.0f}" for value in memory)
     print(
@@ -228,7 +228,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        sets = {count: build(work, count) for count in arguments.pictures}
+        sets = {count: build(work, count) for count in arguments.images}
         checkpoint = work / "checkpoint"
         make_checkpoint(checkpoint, next(iter(sets.values())))
         results = {
@@ -236,7 +236,7 @@ def main() -> None:
             for count, data in sets.items()
         }
         print(f"load {os.getloadavg()[0]:.1f} after the evaluations\n")
-        print("| pictures | seconds | pictures/s | MB at 10% | MB at the end | MB at most | top-1 "
+        print("| images | seconds | images/s | MB at 10% | MB at the end | MB at most | top-1 "
               "| top-5 | as counted plainly |")  # fmt: skip
         print("|---------:|--------:|-----------:|----------:|--------------:|-----------:|------:"
               "|------:|:-------------------|")  # fmt: skip

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures per second of an export of features, against the network alone on the same machine.
+"""Images per second of an export of features, against the network alone on the same machine.
 
-The network alone runs the export's own program on one batch of synthetic pictures that lies on the
+The network alone runs the export's own program on one batch of synthetic images that lies on the
 devices. The export reads files, decodes and cuts them, runs the network and writes the features;
-its rate counts from the first picture read to the last part handed to the disk. Both take turns,
+its rate counts from the first image read to the last part handed to the disk. Both take turns,
 in one process; ratios are medians of the rounds' ratios. Each row says what held the export up:
 `slow network` has a network that is slower than the decoder, `slow decoder` one that is faster.
 
-    python benchmarks/export.py                      # pictures cut from four photographs
-    python benchmarks/export.py --pictures FOLDER    # any files
+    python benchmarks/export.py                      # images cut from four photographs
+    python benchmarks/export.py --images FOLDER    # any files
     python benchmarks/export.py --stages 3 4 23 3 --count 20000 --batch 256   # on an accelerator
 
 On a CPU the decoder takes its time from the network's own cores, which the ratio includes.
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from input_pipeline import PHOTOGRAPHS, cut_pictures
+from input_pipeline import PHOTOGRAPHS, cut_images
 from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import manager
@@ -48,7 +48,7 @@ class Case(NamedTuple):
     Attributes:
         name: of the row.
         model: that runs.
-        size: of the cut pictures, in pixels.
+        size: of the cut images, in pixels.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Measurement(NamedTuple):
     """Of one round.
 
     Attributes:
-        alone: pictures per second of the network alone.
+        alone: images per second of the network alone.
         export: the same of the export.
-        reading: share of the export's time that it waited for decoded pictures.
+        reading: share of the export's time that it waited for decoded images.
         network: share that it waited for the network.
         limit: what the export says was its limit.
     """
@@ -77,11 +77,11 @@ class Measurement(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=Path, help="a folder of pictures, used as they are")
+    parser.add_argument("--images", type=Path, help="a folder of images, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
     )
-    parser.add_argument("--count", type=int, default=128, help="pictures to cut")
+    parser.add_argument("--count", type=int, default=128, help="images to cut")
     parser.add_argument("--stages", type=int, nargs=4, default=(2, 2, 2, 2), help="blocks in each")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
@@ -100,11 +100,11 @@ def save_checkpoint(model: ResNet, folder: Path) -> None:
         saved.save(state, step=0, config={})
 
 
-def export_config(arguments: argparse.Namespace, case: Case, pictures: Path) -> ConfigDict:
+def export_config(arguments: argparse.Namespace, case: Case, images: Path) -> ConfigDict:
     """As configs/export_features.py."""
     return ConfigDict(
         {
-            "checkpoint": "", "averaged": True, "input": str(pictures), "split": "",
+            "checkpoint": "", "averaged": True, "input": str(images), "split": "",
             "images_root": "", "exif_orientation": True, "outputs": ("features",),
             "view": {"protocol": "short_side", "size": case.size}, "format": arguments.format,
             "stored_dtype": "float32", "rows_per_part": 2_048, "dtype": arguments.dtype,
@@ -138,7 +138,7 @@ class Alone:
         self.rate(batches=1)  # compiles
 
     def rate(self, *, batches: int) -> float:
-        """Pictures per second."""
+        """Images per second."""
         start = time.perf_counter()
         outputs = [self._step(self._weights, self._images) for _ in range(batches)]
         jax.block_until_ready(outputs)
@@ -152,8 +152,8 @@ def measure(alone: Alone, config: ConfigDict, *, batches: int) -> Measurement:
         speed = export_task.export(config, workdir)["speed"]
     return Measurement(
         rate,
-        speed["pictures_per_second"],
-        speed["waiting_for_pictures"],
+        speed["images_per_second"],
+        speed["waiting_for_images"],
         speed["waiting_for_network"],
         speed["limit"],
     )
@@ -173,7 +173,7 @@ def print_row(case: Case, rounds: list[Measurement]) -> None:
 
 
 def main() -> None:
-    """Makes pictures and checkpoints, runs the rounds, prints the table."""
+    """Makes images and checkpoints, runs the rounds, prints the table."""
     arguments = parse_arguments()
     tiny = ResNet(10, stage_sizes=(1, 1, 1, 1), stage_widths=(16, 32, 64, 128), stem_width=8)
     slow = ResNet(10, stage_sizes=tuple(arguments.stages), stage_widths=STAGE_WIDTHS)
@@ -181,17 +181,17 @@ def main() -> None:
     print(f"load at the start {os.getloadavg()[0]:.1f}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        pictures = arguments.pictures or work / "pictures"
-        if not arguments.pictures:
-            pictures.mkdir()
-            cut_pictures(arguments.photographs, pictures, arguments.count)
-        count = sum(1 for path in pictures.rglob("*") if path.is_file())
-        batch_size = fitting_batch(arguments.batch, pictures=count, mesh=sharding.make_mesh())
+        images = arguments.images or work / "images"
+        if not arguments.images:
+            images.mkdir()
+            cut_images(arguments.photographs, images, arguments.count)
+        count = sum(1 for path in images.rglob("*") if path.is_file())
+        batch_size = fitting_batch(arguments.batch, images=count, mesh=sharding.make_mesh())
         rows = []
         for case in cases:
             checkpoint = work / case.name.replace(" ", "_")
             save_checkpoint(case.model, checkpoint)
-            config = export_config(arguments, case, pictures)
+            config = export_config(arguments, case, images)
             config.checkpoint = str(checkpoint)
             alone = Alone(case, checkpoint, batch_size=batch_size, dtype=arguments.dtype)
             batches = -(-count // batch_size)
@@ -199,7 +199,7 @@ def main() -> None:
             rows.append((case, rounds))
     devices = jax.devices()
     print(
-        f"{len(devices)} {devices[0].device_kind}, {os.cpu_count()} cores; {count} pictures, batch "
+        f"{len(devices)} {devices[0].device_kind}, {os.cpu_count()} cores; {count} images, batch "
         f"{batch_size}, {arguments.dtype}, blocks {tuple(arguments.stages)}, {arguments.rounds} "
         f"rounds; load at the end {os.getloadavg()[0]:.1f}\n"
     )

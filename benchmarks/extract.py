@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: how fast do pictures come out of an archive of archives, all or one in a hundred?
+"""Question: how fast do images come out of an archive of archives, all or one in a hundred?
 
-Packs pictures of 500x375 into a tar of one tar a synset, as ImageNet is distributed, and takes them
+Packs images of 500x375 into a tar of one tar a synset, as ImageNet is distributed, and takes them
 out by a list. The peer does what people write: tarfile opens every inner tar, Pillow decodes the
-wanted pictures as a check, a file is written. Both in fresh processes, start included; the
+wanted images as a check, a file is written. Both in fresh processes, start included; the
 archive is in the system's cache.
 
     python benchmarks/extract.py
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from input_pipeline import PHOTOGRAPHS, cut_pictures
+from input_pipeline import PHOTOGRAPHS, cut_images
 from PIL import Image
 
 from tfds_builders import shapes
@@ -28,15 +28,15 @@ PER_SYNSET = 40
 
 
 def make_archive(folder: Path, count: int) -> tuple[Path, list[str]]:
-    """Returns the archive, and the names of its pictures as a list has them."""
-    pictures = folder / "pictures"
+    """Returns the archive, and the names of its images as a list has them."""
+    images = folder / "images"
     if PHOTOGRAPHS.is_dir():
-        pictures.mkdir()
-        cut_pictures(PHOTOGRAPHS, pictures, count)
+        images.mkdir()
+        cut_images(PHOTOGRAPHS, images, count)
     else:
         shapes.draw(folder / "drawn", num_train=count, num_val=1, size=400)
-        pictures = folder / "drawn" / "images"
-    files = sorted(path for path in pictures.rglob("*") if path.is_file())[:count]
+        images = folder / "drawn" / "images"
+    files = sorted(path for path in images.rglob("*") if path.is_file())[:count]
     names = []
     with tarfile.open(folder / "whole.tar", "w") as outer:
         for start in range(0, len(files), PER_SYNSET):
@@ -81,7 +81,7 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=8000, help="pictures in the archive")
+    parser.add_argument("--count", type=int, default=8000, help="images in the archive")
     parser.add_argument("--plainly", nargs=3, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plainly:
@@ -91,8 +91,8 @@ def main() -> None:
         folder = Path(name)
         archive, names = make_archive(folder, arguments.count)
         size = archive.stat().st_size / 1e6
-        print(f"{len(names):,} pictures, {size:.0f} MB; load {os.getloadavg()[0]:.1f}\n")
-        print("|              | wanted | seconds | pictures/s | MB/s | x tarfile |")
+        print(f"{len(names):,} images, {size:.0f} MB; load {os.getloadavg()[0]:.1f}\n")
+        print("|              | wanted | seconds | images/s | MB/s | x tarfile |")
         print("|--------------|-------:|--------:|-----------:|-----:|----------:|")
         for step in (1, 100):
             wanted = folder / f"wanted_{step}.txt"

@@ -8,12 +8,12 @@ the growth at the lower ones. 1 is proportional, 0 is no growth.
 - batch, classes: the step of configs/pretrain.py, loss and augmentation included, with a network of
   one block of 2,048 channels on pictures of 2 pixels, so that the classifier, the loss and the
   counts of the classes are most of it.
-- metrics: what an evaluation counts of a picture with scores of all classes; average precision is
-  `exact` (scores are kept) or `binned`, as an evaluation of many pictures has it.
+- metrics: what an evaluation counts of an image with scores of all classes; average precision is
+  `exact` (scores are kept) or `binned`, as an evaluation of many images has it.
 - records: the training input on a set that is generated as it is read, one tiny JPEG.
 - rows: `prepare stats` of a drawn label list, with files and figures.
 - devices: one global batch in groups of 8, cut over virtual devices. They share the same cores, so
-  the work of the pictures is constant and anything above 1 is overhead.
+  the work of the images is constant and anything above 1 is overhead.
 
     python benchmarks/growth.py
     python benchmarks/growth.py --only classes devices
@@ -61,7 +61,7 @@ class Sizes(NamedTuple):
 
     Attributes:
         batch, classes, metrics, records, rows, devices: the sizes of each table, rising.
-        examples: pictures of an answer of the metrics.
+        examples: images of an answer of the metrics.
         batches: of an answer of the input.
         modes: of config.sharding.name.
     """
@@ -184,14 +184,14 @@ def metrics(sizes: Sizes, rounds: int) -> None:
     for kind in ("exact", "binned"):
         for part in ("update", "compute"):
             spent = [each.median(part, kind) / sizes.examples / MILLISECOND for each in found]
-            columns[f"{kind}: {part}, ms a picture"] = spent
+            columns[f"{kind}: {part}, ms an image"] = spent
         kept = [each.median("kept", kind) for each in found]
         if kind == "exact":
-            columns["exact: kB kept a picture"] = [size / sizes.examples / 1e3 for size in kept]
+            columns["exact: kB kept an image"] = [size / sizes.examples / 1e3 for size in kept]
         else:
             columns["binned: MB kept"] = [size / MEGABYTE for size in kept]
     columns["category file, ms"] = [each.median("seconds", "file") / MILLISECOND for each in found]
-    print_table("metrics", sizes.metrics, columns, note=f": classes; {sizes.examples} pictures")
+    print_table("metrics", sizes.metrics, columns, note=f": classes; {sizes.examples} images")
 
 
 def set_records(sizes: Sizes, rounds: int) -> None:

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures per second and per CPU second, memory and quality of our input and of its peers.
+"""Images per second and per CPU second, memory and quality of our input and of its peers.
 
 Ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) against tf.data (TFRecord, fused decode and crop)
-and PyTorch's DataLoader with Pillow (picture files, as timm), on the same JPEG files, with the same
+and PyTorch's DataLoader with Pillow (image files, as timm), on the same JPEG files, with the same
 distribution of crops. Every peer of every round runs alone in a fresh process, one after the other.
 Beside the speed stands the quality: PSNR of 200 given crops against a float32 resize with a
-triangle filter of the decoded original. '320' reads pictures that were shrunk to that shorter side
+triangle filter of the decoded original. '320' reads images that were shrunk to that shorter side
 when the data set was built, with the colours in full or (4:2:0) in half resolution; the peers read
-the very same files. 'whole' is ours without its compiled part: it decodes whole pictures.
+the very same files. 'whole' is ours without its compiled part: it decodes whole images.
 
-Grain's shuffle costs more a picture in a set of hundreds of pictures than in one of millions (it
-draws until the index falls into the set), so that with few pictures ours looks slower than it is.
+Grain's shuffle costs more an image in a set of hundreds of images than in one of millions (it
+draws until the index falls into the set), so that with few images ours looks slower than it is.
 
-    python benchmarks/input_pipeline.py                     # pictures cut from four photographs
-    python benchmarks/input_pipeline.py --pictures FOLDER   # any JPEG files
+    python benchmarks/input_pipeline.py                     # images cut from four photographs
+    python benchmarks/input_pipeline.py --images FOLDER   # any JPEG files
     python benchmarks/input_pipeline.py --area 0.05 1       # the crops of finetuning
     python benchmarks/input_pipeline.py --quick             # four rows, one round
 
@@ -40,10 +40,10 @@ from mlimages_jax.data.images.decode import read_header
 from tfds_builders import ml_images
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared/data/tencent/images"
-PICTURE = (500, 375)  # pixels: the commonest size in ImageNet
+IMAGE = (500, 375)  # pixels: the commonest size in ImageNet
 JPEG_QUALITY = 97
-PORTRAITS = 0.25  # share of the pictures that stand upright
-NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+PORTRAITS = 0.25  # share of the images that stand upright
+NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
 NUM_CLASSES = 11_166
 BASELINE = "tf.data"
 TORCH = "torch DataLoader + Pillow"
@@ -62,14 +62,14 @@ class Contender(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The pictures in one form.
+    """The images in one form.
 
     Attributes:
       title: Of the form.
       data: The folder of the built set.
       images: Its JPEGs as files.
       boxes: Pairs of a name and the box (top, left, height, width) to compare, in their pixels.
-      in_originals: The same in pixels of the original pictures.
+      in_originals: The same in pixels of the original images.
     """
 
     title: str
@@ -82,19 +82,19 @@ class Stored(NamedTuple):
 class Measurement(NamedTuple):
     """Of one contender in one round."""
 
-    rate: float  # pictures per second
-    cpu_rate: float  # pictures per CPU second
+    rate: float  # images per second
+    cpu_rate: float  # images per CPU second
     peak_bytes: int
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files, used as they are")
+    parser.add_argument("--images", type=Path, help="a folder of JPEG files, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
     )
-    parser.add_argument("--count", type=int, default=2000, help="pictures to cut")
+    parser.add_argument("--count", type=int, default=2000, help="images to cut")
     parser.add_argument("--area", type=float, nargs=2, default=(0.7, 1.0), metavar=("MIN", "MAX"))
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=64)
@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before it")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains this")
     parser.add_argument("--tensorflow_python", default=sys.executable)
-    parser.add_argument("--quick", action="store_true", help="few pictures, rows and seconds")
+    parser.add_argument("--quick", action="store_true", help="few images, rows and seconds")
     arguments = parser.parse_args()
     if arguments.quick:
         quick = {"count": 300, "rounds": 1, "seconds": 3.0, "warm_up": 2.0}
@@ -112,26 +112,26 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def cut_pictures(photographs: Path, folder: Path, count: int) -> None:
+def cut_images(photographs: Path, folder: Path, count: int) -> None:
     """Writes JPEGs of 500x375 or 375x500 from regions of all sizes of the photographs."""
     files = sorted(photographs.glob("*.jpg"))
     if not files:
         raise SystemExit(
             f"{photographs} has no .jpg files: give --photographs, a folder of large photographs "
-            "(the four of the ML-Images release, say), or --pictures, a folder of JPEG files"
+            "(the four of the ML-Images release, say), or --images, a folder of JPEG files"
         )
     originals = [Image.open(file).convert("RGB") for file in files]
     rng = np.random.default_rng(0)
     for i in range(count):
         original = originals[i % len(originals)]
-        width, height = PICTURE if rng.random() > PORTRAITS else PICTURE[::-1]
+        width, height = IMAGE if rng.random() > PORTRAITS else IMAGE[::-1]
         largest = min(original.width / width, original.height / height)
         scale = max(1.0, rng.uniform(1, largest))
         left = rng.uniform(0, original.width - scale * width)
         top = rng.uniform(0, original.height - scale * height)
         box = (left, top, left + scale * width, top + scale * height)
-        picture = original.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        picture.save(folder / f"{i:05d}.jpg", quality=JPEG_QUALITY)  # 4:2:0
+        image = original.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        image.save(folder / f"{i:05d}.jpg", quality=JPEG_QUALITY)  # 4:2:0
 
 
 def write_lists(folder: Path) -> None:
@@ -146,10 +146,10 @@ def write_lists(folder: Path) -> None:
 
 
 def store(work: Path, title: str, *, area: list[float], **form: Any) -> Stored:
-    """Builds a set of the pictures in `work`, and lays its JPEGs out as files for the peers.
+    """Builds a set of the images in `work`, and lays its JPEGs out as files for the peers.
 
-    Box i is what generator i draws for stored picture i; measured in the original picture it falls
-    between its pixels where the stored picture was shrunk.
+    Box i is what generator i draws for stored image i; measured in the original image it falls
+    between its pixels where the stored image was shrunk.
 
     Args:
         work: With `images` and the lists.
@@ -158,7 +158,7 @@ def store(work: Path, title: str, *, area: list[float], **form: Any) -> Stored:
         form: Arguments of the builder.
     """
     with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
-        data = ml_images.build(work, work / "data", name="pictures", **form)
+        data = ml_images.build(work, work / "data", name="images", **form)
     images = work / "files" / data.parent.name
     images.mkdir(parents=True)
     records = DataSet.open(data).records("train")
@@ -191,7 +191,7 @@ def reference(file: Path, box: tuple[float, float, float, float], size: int) -> 
 
 
 def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
-    """Mean over the pictures of 10 log10(255^2 / mean squared difference), in dB."""
+    """Mean over the images of 10 log10(255^2 / mean squared difference), in dB."""
     values = []
     for image, (name, box) in zip(cuts, boxes, strict=True):
         difference = image - reference(images / name, box, cuts.shape[1])
@@ -263,13 +263,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         images = work / "images"
-        if arguments.pictures:
-            images.symlink_to(arguments.pictures.resolve())
+        if arguments.images:
+            images.symlink_to(arguments.images.resolve())
         else:
             images.mkdir()
-            cut_pictures(arguments.photographs, images, arguments.count)
+            cut_images(arguments.photographs, images, arguments.count)
         sizes = [path.stat().st_size for path in images.iterdir()]
-        print(f"{len(sizes)} pictures, {statistics.mean(sizes) / 1e3:.1f} kB each on average")
+        print(f"{len(sizes)} images, {statistics.mean(sizes) / 1e3:.1f} kB each on average")
         write_lists(work)
         compare(contenders(arguments, work), arguments, images)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU time of decoding JPEG files: whole pictures, windows, progressive and rewritten files.
+"""CPU time of decoding JPEG files: whole images, windows, progressive and rewritten files.
 
-On one thread, pictures of 500x375 cut from four photographs. Windows are crops of pretraining (70
+On one thread, images of 500x375 cut from four photographs. Windows are crops of pretraining (70
 to 100% of the area) and of finetuning (5 to 100%); the script fails unless they equal what the
-whole decoder gives. The peers, simplejpeg, OpenCV and Pillow, decode whole pictures. The second
+whole decoder gives. The peers, simplejpeg, OpenCV and Pillow, decode whole images. The second
 table is about progressive files: as they are, and rewritten as a builder stores them.
 
     python benchmarks/jpeg.py
@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from input_pipeline import PHOTOGRAPHS, cut_pictures
+from input_pipeline import PHOTOGRAPHS, cut_images
 from peers.setting import where_and_when
 from PIL import Image
 
@@ -38,24 +38,24 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
     arguments = parser.parse_args()
     if arguments.quick:
-        vars(arguments).update(pictures=60, rounds=3)
+        vars(arguments).update(images=60, rounds=3)
     return arguments
 
 
-def pictures(photographs: Path, count: int) -> list[bytes]:
+def images(photographs: Path, count: int) -> list[bytes]:
     """JPEG files with halved colours."""
     with tempfile.TemporaryDirectory() as folder:
-        cut_pictures(photographs, Path(folder), count)
+        cut_images(photographs, Path(folder), count)
         return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
 
 
 def progressive(data: bytes) -> bytes:
-    """The picture encoded anew as a progressive file."""
+    """The image encoded anew as a progressive file."""
     file = io.BytesIO()
     Image.open(io.BytesIO(data)).save(file, "JPEG", quality=90, progressive=True)
     return file.getvalue()
@@ -71,17 +71,17 @@ def boxes(files: list[bytes], area: tuple[float, float]) -> list[CropBox]:
 
 
 def check(files: list[bytes], crops: list[CropBox]) -> None:
-    """Exits when a window differs from the same part of the whole picture."""
+    """Exits when a window differs from the same part of the whole image."""
     for data, box in zip(files, crops, strict=True):
         whole = simplejpeg.decode_jpeg(data)
         expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
         header = read_header(data)
         if not np.array_equal(jpeg.decode_window(data, header, box), expected):
-            raise SystemExit(f"the window {box} has other pixels than the whole picture")
+            raise SystemExit(f"the window {box} has other pixels than the whole image")
 
 
 def measure(ways: dict[str, Callable[[], None]], *, rounds: int, count: int) -> dict[str, float]:
-    """Median CPU milliseconds a picture of each way, interleaved."""
+    """Median CPU milliseconds an image of each way, interleaved."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
@@ -155,9 +155,9 @@ def main() -> None:
     if not jpeg.is_compiled():
         raise SystemExit("the compiled part was not built, see mlimages_jax/data/images/jpeg.py")
     cv2.setNumThreads(1)
-    files = pictures(arguments.photographs, arguments.pictures)
+    files = images(arguments.photographs, arguments.images)
     mean = statistics.mean(map(len, files)) / 1e3
-    print(f"{where_and_when()}; {len(files)} pictures of {mean:.1f} kB\n")
+    print(f"{where_and_when()}; {len(files)} images of {mean:.1f} kB\n")
     print_windows(files, arguments.rounds)
     print_progressive(files, arguments.rounds)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: label lists are read at 200,000 rows/s on one core, in 1.5x the memory of the result.
 
-Writes a list in the shape of ML-Images (8.7 labels a picture, 11,166 classes) and reads it with
+Writes a list in the shape of ML-Images (8.7 labels an image, 11,166 classes) and reads it with
 `read_label_list` and, as the peer, with a plain loop of split(), int() and float() that fills
 compact arrays and checks nothing. Each reads in a process of its own, so that the memory before and
 the peak (VmHWM: Linux only) are its own.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: `stats` counts the 17.6 million rows of ML-Images in under 3 minutes and under 4 GB.
 
-Writes a list in the shape of ML-Images (8.7 labels a picture, 11,166 classes; of `label_lists.py`)
+Writes a list in the shape of ML-Images (8.7 labels an image, 11,166 classes; of `label_lists.py`)
 and a random hierarchy as deep as the published one, and runs the whole command on them,
 figures included. Its classes are drawn at random, so nearly no row is closed over ancestors, which
 is the worst case. The peer is a loop in plain Python, with sets and counters, that counts the same
@@ -51,7 +51,7 @@ def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
     """The peer; returns what it counted, under the names of statistics.json."""
     hierarchy = Hierarchy.from_file(dictionary)
     parents = hierarchy.parents.tolist()
-    pictures: collections.Counter[int] = collections.Counter()
+    images: collections.Counter[int] = collections.Counter()
     tags: collections.Counter[int] = collections.Counter()
     confidences: collections.Counter[float] = collections.Counter()
     names: set[str] = set()
@@ -64,7 +64,7 @@ def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
             rows += 1
             names.add(name)
             confidences.update(row.values())
-            pictures.update(positive.keys())
+            images.update(positive.keys())
             tags[len(positive)] += 1
             closed, without = set(positive), 0
             for c, value in positive.items():
@@ -76,10 +76,10 @@ def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
             lacking += len(closed) > len(positive)
             to_add += len(closed) - len(positive)
     return {
-        "pictures": {"total": rows, "without_tags": tags[0], "repeated_names": rows - len(names)},
+        "images": {"total": rows, "without_tags": tags[0], "repeated_names": rows - len(names)},
         "confidences": {f"{value:g}": n for value, n in sorted(confidences.items())},
-        "tags_per_picture": {str(number): tags[number] for number in sorted(tags)},
-        "pictures_per_class": [pictures[c] for c in range(NUM_CLASSES)],
+        "tags_per_image": {str(number): tags[number] for number in sorted(tags)},
+        "images_per_class": [images[c] for c in range(NUM_CLASSES)],
         "closure": {
             "rows_not_closed": not_closed,
             "rows_lacking_an_ancestor": lacking,
@@ -95,12 +95,12 @@ def count_with_the_command(path: Path, dictionary: Path, output: Path) -> dict[s
         stats((path,), dictionary=dictionary, output_dir=output)
     numbers = json.loads((output / "statistics.json").read_text(encoding="utf-8"))
     with (output / "per_class.tsv").open(encoding="utf-8") as file:
-        pictures = [int(line.split("\t")[4]) for line in itertools.islice(file, 1, None)]
+        images = [int(line.split("\t")[4]) for line in itertools.islice(file, 1, None)]
     return {
-        "pictures": numbers["pictures"],
+        "images": numbers["images"],
         "confidences": numbers["confidences"],
-        "tags_per_picture": numbers["tags_per_picture"]["histogram"],
-        "pictures_per_class": pictures,
+        "tags_per_image": numbers["tags_per_image"]["histogram"],
+        "images_per_class": images,
         "closure": numbers["closure"],
     }
 
@@ -125,7 +125,7 @@ def measure_in_child(counter: str, path: Path, dictionary: Path) -> dict[str, An
     command = [sys.executable, __file__, "--child", counter, str(path), str(dictionary)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result = json.loads(output)
-    rows = result["counted"]["pictures"]["total"]
+    rows = result["counted"]["images"]["total"]
     print(
         f"{counter:8}  {rows:12,} rows  {rows / result['wall_s']:9,.0f} rows/s  "
         f"{rows / result['cpu_s']:9,.0f} rows/CPU s  {result['wall_s']:6.1f} s  "

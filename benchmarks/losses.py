@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Three multi-label losses on one data set: same network, pictures, order, steps, schedule.
+"""Three multi-label losses on one data set: same network, images, order, steps, schedule.
 
     python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=workdirs/losses
-    python benchmarks/losses.py --quick        # on drawn pictures, for the form of the table only
+    python benchmarks/losses.py --quick        # on drawn images, for the form of the table only
 
 Trains configs/quickstart.py's network with the weighted, the plain and the asymmetric sigmoid loss,
 each with its own learning rate, evaluates on training and validation split as it goes, and prints
@@ -91,8 +91,8 @@ def _rows(loss: str, workdir: Path) -> list[list[str]]:
     table, seconds, before = [], 0.0, 0
     for step, values in sorted(by_step.items()):
         if "training/images_per_second" in values:
-            pictures = (step - before) * 64  # the quickstart's batch
-            seconds, before = seconds + pictures / values["training/images_per_second"], step
+            images = (step - before) * 64  # the quickstart's batch
+            seconds, before = seconds + images / values["training/images_per_second"], step
         if "val/mAP" in values:
             numbers = [f"{values[f'{s}/{m}']:.3f}" for s in ("train", "val") for m in SHOWN]
             table.append([loss, str(step), f"{seconds:.0f}", *numbers])

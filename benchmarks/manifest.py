@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import OK, Image, Manifest
 from mlimages_jax.prepare.storing import file_name
 
 BATCH = 400
@@ -24,18 +24,18 @@ QUESTION = 500
 STEPS = 10
 
 
-def row(number: int) -> Picture:
+def row(number: int) -> Image:
     """A row such as a download writes; names come in the order of no index."""
     digest = hashlib.sha256(str(number).encode()).digest()
     url = f"https://farm{number % 9}.staticflickr.com/{number % 9973}/{digest[:8].hex()}_o.jpg"
-    return Picture(
+    return Image(
         name=url, status=OK, time=1.8e9 + number, file=file_name(url), source="thumbnail",
         http_status=200, num_bytes=50_000 + number % 1000, sha256=digest, width=500, height=375,
         license="https://creativecommons.org/licenses/by/2.0/", author="A. Photographer",
     )  # fmt: skip
 
 
-def batches(start: int, stop: int) -> Iterator[list[Picture]]:
+def batches(start: int, stop: int) -> Iterator[list[Image]]:
     """Rows `start` to `stop`."""
     for first in range(start, stop, BATCH):
         yield [row(number) for number in range(first, min(first + BATCH, stop))]
@@ -50,10 +50,10 @@ class PlainTable:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("CREATE TABLE pictures (name, status, time, file, sha256)")
 
-    def put(self, pictures: list[Picture]) -> None:
+    def put(self, images: list[Image]) -> None:
         """Appends."""
         self._db.execute("BEGIN")
-        values = [(p.name, p.status, p.time, p.file, p.sha256) for p in pictures]
+        values = [(p.name, p.status, p.time, p.file, p.sha256) for p in images]
         self._db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?)", values)
         self._db.execute("COMMIT")
 

@@ -26,7 +26,7 @@ from mlimages_jax.data.images import whole_images
 from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL
 from mlimages_jax.data.images.decode import (
     MAX_PIXELS,
-    BadPicture,
+    BadImage,
     decode,
     stored_jpeg,
     verify,
@@ -151,7 +151,7 @@ def passes(data: bytes) -> bool:
         header = read_header(data)
         whole_images.check_size(header.width, header.height, max_pixels=MAX_PIXELS)
         whole_images.needed(header)
-    except BadPicture as bad:
+    except BadImage as bad:
         if bad.reason != "too_large":
             raise
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures per second of one process in four, by order of the data, threads and latency of a read.
+"""Images per second of one process in four, by order of the data, threads and latency of a read.
 
 Reading a record from object storage takes tens of milliseconds, however small it is; `--latency`
 puts that before every read. Each rate stands beside the same pipeline without latency, measured
@@ -7,7 +7,7 @@ right before it. `copy_to` is the order `streams` from copies of the process's f
 disk, beside the same files where they were, without latency; the copying is paid for once, and
 told. Opening files is without latency everywhere (it takes three reads each).
 
-    python benchmarks/read_orders.py                    # pictures cut from four photographs
+    python benchmarks/read_orders.py                    # images cut from four photographs
     python benchmarks/read_orders.py --data=FOLDER      # a built set of at least 16 files
 """
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from input_pipeline import PHOTOGRAPHS, cut_pictures, write_lists
+from input_pipeline import PHOTOGRAPHS, cut_images, write_lists
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, RandomAccess
@@ -31,7 +31,7 @@ from tfds_builders import ml_images
 
 BATCH = 64  # global
 PROCESSES = 4  # of which the first is measured, 16 rows a batch
-STREAMS = {"global": 1, "streams": 16, "copy_to": 16}  # 4 pictures a group
+STREAMS = {"global": 1, "streams": 16, "copy_to": 16}  # 4 images a group
 FILES = 64  # of the set that is built here
 ROW = "{:10} {:>8} {:>12} {:>12} {:>7}"
 
@@ -55,9 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a built set with a split `train`")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut pictures from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
     )
-    parser.add_argument("--count", type=int, default=1024, help="pictures to cut")
+    parser.add_argument("--count", type=int, default=1024, help="images to cut")
     parser.add_argument("--latency", type=float, default=0.02, help="seconds a read")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3, help="medians are of")
@@ -68,12 +68,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def build(photographs: Path, work: Path, count: int) -> Path:
-    """Cuts pictures and builds a set of FILES files from them."""
+    """Cuts images and builds a set of FILES files from them."""
     (work / "images").mkdir()
-    cut_pictures(photographs, work / "images", count)
+    cut_images(photographs, work / "images", count)
     write_lists(work)
     with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
-        return ml_images.build(work, work / "data", name="pictures", num_shards=FILES)
+        return ml_images.build(work, work / "data", name="images", num_shards=FILES)
 
 
 def rate(
@@ -84,7 +84,7 @@ def rate(
     *,
     latency: float,
 ) -> float:
-    """Pictures per second of the first process."""
+    """Images per second of the first process."""
     rows = Rows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
     streams = data.streams("train", count=num_streams, served=rows.streams)
     batches = pipeline.training_batches(
@@ -99,17 +99,17 @@ def rate(
     )
     _take(batches, arguments.warm_up)
     begin = time.perf_counter()
-    pictures = _take(batches, arguments.seconds)
-    return pictures / (time.perf_counter() - begin)
+    images = _take(batches, arguments.seconds)
+    return images / (time.perf_counter() - begin)
 
 
 def _take(batches: Iterator[pipeline.NumpyBatch], seconds: float) -> int:
-    """Takes batches for so long; returns how many pictures they had."""
+    """Takes batches for so long; returns how many images they had."""
     end = time.perf_counter() + seconds
-    pictures = 0
+    images = 0
     while time.perf_counter() < end:
-        pictures += len(next(batches)["mask"])
-    return pictures
+        images += len(next(batches)["mask"])
+    return images
 
 
 def compare(arguments: argparse.Namespace, folder: Path, copies: Path) -> None:
@@ -123,7 +123,7 @@ def compare(arguments: argparse.Namespace, folder: Path, copies: Path) -> None:
     files = [path for path in copies.rglob("*") if path.is_file()]
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     print(
-        f"{data.num_records('train')} pictures in {len(data.shards_of('train'))} files; copy_to: "
+        f"{data.num_records('train')} images in {len(data.shards_of('train'))} files; copy_to: "
         f"{len(files)} files, {megabytes:.1f} MB, in {seconds:.2f} s; load {os.getloadavg()[0]:.1f}"
     )
     print(

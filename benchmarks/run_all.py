@@ -28,7 +28,7 @@ from peers.setting import where_and_when
 FOLDER = Path(__file__).resolve().parent
 QUICK_LIMIT, FULL_LIMIT = 180, 3 * 3600  # seconds of a command
 LAST_LINES = 20  # of the errors of a script that failed
-PICTURES = "pictures of your own: see docs/benchmarks/learning.md"
+IMAGES = "images of your own: see docs/benchmarks/learning.md"
 PHOTOGRAPHS = FOLDER.parents[1] / "shared/data/tencent/images"
 
 
@@ -39,7 +39,7 @@ class Form(NamedTuple):
         quick: arguments of its commands in the short form.
         full: the same for the whole one.
         peers: libraries without which it leaves out a row.
-        photographs: whether it cuts pictures from those of ../shared.
+        photographs: whether it cuts images from those of ../shared.
         left_out: from the whole form, and why.
     """
 
@@ -59,11 +59,11 @@ SCRIPTS = {
     ),
     "device_feed": Form(("--quick",)),
     "download": Form(
-        ("speed --pictures 500 --rounds 1", "faults --urls 1200 --kills 1"),
+        ("speed --images 500 --rounds 1", "faults --urls 1200 --kills 1"),
         ("speed", "faults --kills 20"),
         peers=("img2dataset",),
     ),
-    "evaluation": Form(("--pictures 1000",)),
+    "evaluation": Form(("--images 1000",)),
     "export": Form(("--count 32 --size 96 --rounds 1",), photographs=True),
     "extract": Form(("--count 800",)),
     "faults": Form(("--times 1 --only 'SIGTERM to one process'",)),
@@ -74,12 +74,12 @@ SCRIPTS = {
     "list_statistics": Form(
         ("--rows 100000 --peer-rows 20000",), ("--rows 17609752",)
     ),
-    "losses": Form(("--quick --losses weighted sigmoid",), left_out=PICTURES),
+    "losses": Form(("--quick --losses weighted sigmoid",), left_out=IMAGES),
     "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
     "memory": Form(("--side 2048",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
     "scaling": Form(
-        ("--devices 8 --depth 50 --size 32 --pictures 4 --group_sizes 4 --modes replicated",)
+        ("--devices 8 --depth 50 --size 32 --images 4 --group_sizes 4 --modes replicated",)
     ),
     "sizes": Form(("--sizes 32 48 --steps 4",)),
     "soak": Form(("--steps 200 --saves 10",)),
@@ -87,7 +87,7 @@ SCRIPTS = {
     "step_program": Form(("--quick",)),
     "tables": Form(("--rows 5000 --rounds 1",)),
     "train_step": Form(("--quick --rounds 2",), peers=("torch",)),
-    "transfer": Form(("--quick",), left_out=PICTURES),
+    "transfer": Form(("--quick",), left_out=IMAGES),
 }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
 def reason_to_leave_out(form: Form, *, quick: bool) -> str:
     """Why a script is not run here; empty: it is."""
     if form.photographs and not PHOTOGRAPHS.is_dir():
-        return "no photographs to cut pictures from: run it with --photographs FOLDER"
+        return "no photographs to cut images from: run it with --photographs FOLDER"
     return "" if quick else form.left_out
 
 

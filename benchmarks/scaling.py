@@ -3,13 +3,13 @@
 
 The step of configs/pretrain.py (ResNet-101, 11,166 classes, weighted loss) is compiled for 8, 64
 and 512 virtual CPU devices, each in a process of its own, with abstract arguments: nothing runs.
-Pictures are small, since what is communicated are gradients, parameters and statistics, whose size
+Images are small, since what is communicated are gradients, parameters and statistics, whose size
 does not depend on them. Operations of a kind are counted in the compiled program, and the bytes of
 their whole arrays added (`4: 261.9 MB` are four, of 261.9 MB together). GB is what one device's
-program takes, of which `state` is held between steps; GFLOP are of a picture.
+program takes, of which `state` is held between steps; GFLOP are of an image.
 
     python benchmarks/scaling.py
-    python benchmarks/scaling.py --topologies v5p:4x4x4 --size 224 --pictures 64     # needs libtpu
+    python benchmarks/scaling.py --topologies v5p:4x4x4 --size 224 --images 64     # needs libtpu
 
 With --topologies the compiler is that of TPUs, for slices that are not there (`pip install libtpu`
 of the version that `jax[tpu]` names); then memory and arithmetic are those of the program that
@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--topologies", nargs="+", default=[], help="in place of --devices")
     parser.add_argument("--depth", type=int, choices=(50, 101, 152), default=101)
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--pictures", type=int, default=32, help="of a device")
+    parser.add_argument("--images", type=int, default=32, help="of a device")
     parser.add_argument("--classes", type=int, default=11_166)
     parser.add_argument("--group_sizes", type=int, nargs="+", default=[32, 0], help="0: the batch")
     parser.add_argument("--modes", nargs="+", default=["replicated", "optimizer", "full"])
@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parse_arguments()
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the "
-        f"start; ResNet-{arguments.depth}, {arguments.size} px, {arguments.pictures} pictures a "
+        f"start; ResNet-{arguments.depth}, {arguments.size} px, {arguments.images} images a "
         f"device\n"
     )
     header = ROW.format("devices", "group", "sharding", *KINDS, "state", "GB", "GFLOP", "compile")
@@ -78,7 +78,7 @@ def main() -> None:
     targets: list[tuple[str, dict[str, Any]]] = [
         (name, {"topology": name}) for name in arguments.topologies
     ] or [(f"{count}", {"topology": "", "devices": count}) for count in arguments.devices]
-    shared = {name: getattr(arguments, name) for name in ("depth", "size", "pictures", "classes")}
+    shared = {name: getattr(arguments, name) for name in ("depth", "size", "images", "classes")}
     shared["remat"] = arguments.remat
     for name, target in targets:
         for group_size in arguments.group_sizes:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what does a change of picture size in a training cost, and is a restart after it exact?
+"""Question: what does a change of image size in a training cost, and is a restart after it exact?
 
-Trains the quickstart's network (64 to 256 channels, BatchNorm groups of 32) on drawn pictures, half
+Trains the quickstart's network (64 to 256 channels, BatchNorm groups of 32) on drawn images, half
 of the steps at 224 pixels and half at 299, as configs/finetune.py:224to299 does. Speed is that of
 the training loop (medians over its steps, with reading, decoding and cropping), compile seconds are
 those that it logs. Then the same training again, stopped at the change and once more behind it, and
@@ -107,7 +107,7 @@ def equal(one: TrainState, other: TrainState) -> bool:
 
 def print_table(sizes: Sequence[int], rates: Sequence[float], seconds: dict[int, float]) -> None:
     """A row a size; ratios are to the first."""
-    print("| pixels | images/s | compile s | pixels a picture, x | seconds a picture, x |")
+    print("| pixels | images/s | compile s | pixels an image, x | seconds an image, x |")
     print("|-------:|---------:|----------:|--------------------:|---------------------:|")
     for size, rate in zip(sizes, rates, strict=True):
         print(

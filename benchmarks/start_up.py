@@ -2,7 +2,7 @@
 """From the command to the first training step, and from opening a set to its first batch.
 
 `command` starts `mlimages_jax.main` in fresh processes, for the quickstart's network and for the
-full ResNet-101 with 11,166 classes (4 pictures of 64 pixels): `cold` compiles everything, `warm`
+full ResNet-101 with 11,166 classes (4 images of 64 pixels): `cold` compiles everything, `warm`
 finds in the workdir what another start compiled, `restart` finds a checkpoint too. The peer is the
 least a program in jax can do: import jax and flax, make the same network's state, compile the same
 step and run it on a batch of its own, with a compilation cache too; it reads no data.
@@ -11,7 +11,7 @@ step and run it on a batch of its own, with a compilation cache too; it reads no
 
 `batches` opens sets of 10,000 to 17.6 million records, in fresh processes: records made when they
 are asked for (no files), and 1,024 files of an ArrayRecord set, in both orders, from step 0 and
-from step 100,000; seconds until the first batch of 128 pictures is in memory.
+from step 100,000; seconds until the first batch of 128 images is in memory.
 
     python benchmarks/start_up.py batches
 
@@ -113,7 +113,7 @@ def compare_commands(arguments: argparse.Namespace, work: Path) -> None:
     print(COMMAND_ROW.format("network", "start", "total s", "x least", *PARTS))
     for network in arguments.networks:
         data = write_set(
-            work / network, classes=CLASSES[network], shards=4, records=64, pictures=True
+            work / network, classes=CLASSES[network], shards=4, records=64, images=True
         )
         rounds = [
             starts(network, data, work / f"{network}-{number}")
@@ -146,7 +146,7 @@ def first_batch(streams: int, **given: Any) -> dict[str, float]:
 def compare_batches(arguments: argparse.Namespace, work: Path) -> None:
     """Prints medians over the rounds, which visit every case in turn."""
     files = write_set(
-        work / "files", classes=16, shards=SHARDS, records=RECORDS_OF_SHARD, pictures=True
+        work / "files", classes=16, shards=SHARDS, records=RECORDS_OF_SHARD, images=True
     )
     counts: list[tuple[str, int, dict[str, Any]]] = [
         ("generated", records, {"records": records}) for records in RECORDS

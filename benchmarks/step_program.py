@@ -10,7 +10,7 @@ rotation, `full` both. Percentages are what a variant adds to `plain`; the goal 
     python benchmarks/step_program.py --depth 50 --batch 32 --topology v5e:2x2 --dtypes bfloat16
     python benchmarks/step_program.py --quick
 
-GFLOP and MB are `cost_analysis` over the pictures of the batch, and MB is what the operations read
+GFLOP and MB are `cost_analysis` over the images of the batch, and MB is what the operations read
 and write if nothing stayed in caches; `temp` is the memory beside arguments and results. Operations
 are counted in the whole program, fusions included. Below the table stand the largest float32 arrays
 of the batch (four and more axes) that the step writes to memory: in bfloat16 those are islands. XLA
@@ -143,13 +143,13 @@ def look_into(program: Any, batch: int) -> Program:
     )
 
 
-def print_row(name: str, program: Program, base: Program | None, pictures: int) -> None:
+def print_row(name: str, program: Program, base: Program | None, images: int) -> None:
     """One line; with a base, what the program adds to it."""
     added = ["-", "-"]
     if base and base is not program:
         pairs = (program.flops, base.flops), (program.traffic, base.traffic)
         added = [f"{mine / other - 1:+.1%}" for mine, other in pairs]
-    figures = f"{program.flops / pictures / 1e9:.2f}", f"{program.traffic / pictures / 1e6:.0f}"
+    figures = f"{program.flops / images / 1e9:.2f}", f"{program.traffic / images / 1e6:.0f}"
     counts = [sum(program.operations[name] for name in names) for names in KINDS.values()]
     temporary = f"{program.temporary / 1e6:.0f}"
     print(ROW.format(name, figures[0], added[0], figures[1], added[1], temporary, *counts))

@@ -8,7 +8,7 @@ augmentation, what the peers do; `weighted` has the weighted loss of ML-Images, 
 and rotation, `full` both. The peers: our network written in PyTorch, and timm's resnetv2 (which has
 max-pooling) where timm is installed; their BatchNorm takes the whole batch, ours groups of 32.
 
-    python benchmarks/train_step.py                    # 256 pictures a GPU in bfloat16; 4 on a CPU
+    python benchmarks/train_step.py                    # 256 images a GPU in bfloat16; 4 on a CPU
     python benchmarks/train_step.py --depth 50 --variants plain weighted augmented full
     python benchmarks/train_step.py --sweep            # everything, on a GPU: an hour or more
     python benchmarks/train_step.py --quick            # ResNet-50 at 64, under a minute on a CPU
@@ -18,7 +18,7 @@ memory keeps its row, which says so. Where that happened, those that shared the 
 all measured again, each alone: then nothing is interleaved, and the table says that too.
 
 FLOP/s count the model's own work: 3 x 2 x multiply-accumulates of the convolutions and the
-classifier in the forward pass (47.2 GFLOP a picture for ResNet-101 at 224), whatever the compiler
+classifier in the forward pass (47.2 GFLOP an image for ResNet-101 at 224), whatever the compiler
 made of it. MFU is their share of the device's peak in bfloat16 (or of --peak_tflops). 'per CPU s'
 divides by the processes' CPU time: on a CPU that others use too it is the fairer figure, on an
 accelerator it is what the host has to do.
@@ -64,7 +64,7 @@ class Contender(NamedTuple):
     Attributes:
       name: Of the row.
       run: Measures once.
-      macs: Multiply-accumulates of a forward pass of one picture.
+      macs: Multiply-accumulates of a forward pass of one image.
       compile_seconds: To trace and compile.
       memory: Bytes that the compiled program takes; None when its answers say it.
     """
@@ -169,7 +169,7 @@ def print_table(
     rows: list[Contender],
     answers: dict[str, list[Answer]],
     *,
-    pictures: int,
+    images: int,
     peak_tflops: float | None,
 ) -> None:
     """Medians over the rounds; the ratios are medians of the rounds' ratios.
@@ -177,7 +177,7 @@ def print_table(
     Args:
       rows: In the order of the table.
       answers: By name.
-      pictures: In each answer.
+      images: In each answer.
       peak_tflops: Of the device; None: unknown.
     """
     print(
@@ -188,11 +188,9 @@ def print_table(
     if not rows:
         return
     rates = {
-        name: [pictures / each.values["seconds"] for each in own] for name, own in answers.items()
+        name: [images / each.values["seconds"] for each in own] for name, own in answers.items()
     }
-    cpu_rates = {
-        name: [pictures / each.cpu_seconds for each in own] for name, own in answers.items()
-    }
+    cpu_rates = {name: [images / each.cpu_seconds for each in own] for name, own in answers.items()}
     for row in rows:
         rate, ratio = _against_torch(rates, row.name)
         cpu_rate, cpu_ratio = _against_torch(cpu_rates, row.name)
@@ -288,7 +286,7 @@ def compare(settings: dict[str, Any]) -> None:
     peak = settings["peak_tflops"]
     if peak is None and about["dtype"] == "bfloat16":
         peak = next(known, 0) * about["devices"]
-    print_table(rows, answers, pictures=about["batch"] * about["steps"], peak_tflops=peak)
+    print_table(rows, answers, images=about["batch"] * about["steps"], peak_tflops=peak)
     print_share(answers)
 
 

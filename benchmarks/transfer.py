@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Question: do kinds of things that pretraining never saw gain from it?
 
-Pretrains the quickstart's network, several labels a picture, on stamps and drawn shapes, without
+Pretrains the quickstart's network, several labels an image, on stamps and drawn shapes, without
 the kinds that it is finetuned on later: of every tree of classes the largest kind stays, all others
-with at least 10 pictures are taken out, with all their pictures. Then finetunes it on those, one
-class a picture, with half of the pictures of every class, against the same network that begins at
-random. Both are configs/finetune.py:224, cut down alike, nothing frozen, with the same pictures,
+with at least 10 images are taken out, with all their images. Then finetunes it on those, one
+class an image, with half of the images of every class, against the same network that begins at
+random. Both are configs/finetune.py:224, cut down alike, nothing frozen, with the same images,
 order and steps, each at the best of the same learning rates, which a seed of its own has found.
 Every seed of the result has its own halves, order, crops and new weights; the pretraining is one.
 
     python benchmarks/transfer.py --data=STAMPS --output=OUT
-    python benchmarks/transfer.py --quick       # on drawn pictures, for the form of the table only
+    python benchmarks/transfer.py --quick       # on drawn images, for the form of the table only
 
 STAMPS holds dictionary.txt, train_image_list.txt, val_image_list.txt and images/. The output gets
 transfer.md, transfer.png and a workdir of every run; started again, it goes on from those.
@@ -40,8 +40,8 @@ from mlimages_jax.labels.lists import LabelList, read_label_list, write_label_li
 from mlimages_jax.training import train
 from tfds_builders import imagenet, ml_images, shapes
 
-STYLE = "drawing style"  # the tree that says how a picture is drawn, not what it shows
-FEWEST = 10  # pictures of a kind to finetune on
+STYLE = "drawing style"  # the tree that says how an image is drawn, not what it shows
+FEWEST = 10  # images of a kind to finetune on
 TUNING_SEED = 0  # finds the learning rates, and is no part of the result
 STARTS = ("pretrained", "scratch")
 NETWORK = ("stage_sizes", "stage_widths", "stem_width", "stem_kernel", "norm_momentum", "dtype")
@@ -49,12 +49,12 @@ EVALUATIONS = 8  # of a finetuning
 
 
 class Stamps(NamedTuple):
-    """The stamps, one row a picture.
+    """The stamps, one row an image.
 
     Attributes:
-      folder: Of the pictures.
+      folder: Of the images.
       hierarchy: All classes.
-      labels: Of each picture, by name.
+      labels: Of each image, by name.
       held_out: Names of the published validation list that are not in that of training.
       new: Classes of the kinds that pretraining must not see, and of what is below them.
     """
@@ -83,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="the folder of the stamps")
     parser.add_argument("--output", type=Path, help="made here: tables and figure")
     parser.add_argument("--size", type=int, default=48, help="pixels")
-    parser.add_argument("--shapes", type=int, default=1000, help="drawn pictures to pretrain on")
+    parser.add_argument("--shapes", type=int, default=1000, help="drawn images to pretrain on")
     parser.add_argument("--pretraining_steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=800, help="of finetuning")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.1, 0.03, 0.01])
@@ -100,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_quick(arguments: argparse.Namespace, work: Path) -> None:
-    """Draws pictures in place of the stamps, and makes everything short."""
+    """Draws images in place of the stamps, and makes everything short."""
     arguments.data = shapes.draw(work / "stamps", num_train=160, num_val=40, size=32)
     dictionary = arguments.data / "dictionary.txt"  # its ids must not be those of the shapes
     dictionary.write_text(dictionary.read_text().replace("\tx", "\tstamp"))
@@ -110,7 +110,7 @@ def make_quick(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def read_stamps(folder: Path) -> Stamps:
-    """Unites the rows of a picture, which the lists repeat, and chooses the new kinds."""
+    """Unites the rows of an image, which the lists repeat, and chooses the new kinds."""
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
     labels: dict[str, set[int]] = defaultdict(set)
     names: dict[str, set[str]] = {"train": set(), "val": set()}
@@ -136,7 +136,7 @@ def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
     Args:
       stamps: To choose from.
       work: Lists and records go here.
-      count: Of drawn pictures to train on; a tenth of it to validate.
+      count: Of drawn images to train on; a tenth of it to validate.
     """
     manual, old = work / "manual", stamps.hierarchy
     drawn = shapes.draw(work / "drawn", num_train=count, num_val=count // 10)
@@ -160,7 +160,7 @@ def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
     for split in ("train", "val"):
         rows = [
             (f"stamps/{name}", sorted(place[i] for i in stamps.labels[name]))
-            for name in old_pictures(stamps)
+            for name in old_images(stamps)
             if (name in stamps.held_out) == (split == "val")
         ]
         for row in read_label_list(drawn / f"{split}_image_list.txt", num_classes=len(others)):
@@ -171,34 +171,34 @@ def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
     return ml_images.build(manual, work / "data", name="pretraining", short_side=None)
 
 
-def old_pictures(stamps: Stamps) -> list[str]:
+def old_images(stamps: Stamps) -> list[str]:
     """Names of the stamps that show nothing of a new kind."""
     return sorted(name for name, labels in stamps.labels.items() if not labels & stamps.new)
 
 
-def new_pictures(stamps: Stamps) -> dict[str, list[str]]:
+def new_images(stamps: Stamps) -> dict[str, list[str]]:
     """Names of the stamps by new kind, of those that show one."""
     kinds = {i for i in stamps.new if stamps.hierarchy.parents[i] not in stamps.new}
-    pictures = defaultdict(list)
+    images = defaultdict(list)
     for name, labels in sorted(stamps.labels.items()):
         if len(shown := labels & kinds) == 1:
-            pictures[stamps.hierarchy.names[min(shown)]].append(name)
-    return dict(sorted(pictures.items()))
+            images[stamps.hierarchy.names[min(shown)]].append(name)
+    return dict(sorted(images.items()))
 
 
-def finetuning_set(pictures: dict[str, list[str]], images: Path, work: Path, seed: int) -> Path:
-    """Builds a set of one folder a class; half of its pictures, drawn by the seed, validate."""
+def finetuning_set(images: dict[str, list[str]], arrays: Path, work: Path, seed: int) -> Path:
+    """Builds a set of one folder a class; half of its images, drawn by the seed, validate."""
     rng = np.random.default_rng(seed)
     manual = work / f"manual_{seed}"
-    for kind, names in pictures.items():
+    for kind, names in images.items():
         for number, name in enumerate(rng.permutation(names).tolist()):
             folder = manual / ("train" if 2 * number < len(names) else "val") / kind
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to((images / name).resolve())
+            (folder / name).symlink_to((arrays / name).resolve())
     return imagenet.build(manual, work / "data", name=f"finetuning_{seed}")
 
 
-def common_pictures(images: Path, first: Iterable[str], second: Iterable[str]) -> int:
+def common_images(images: Path, first: Iterable[str], second: Iterable[str]) -> int:
     """How many contents of files the two have in common."""
     digests = [
         {hashlib.sha256((images / name).read_bytes()).hexdigest() for name in names}
@@ -350,27 +350,27 @@ def compare(arguments: argparse.Namespace) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     lines, begin = [where_and_when(), ""], time.perf_counter()
     stamps = read_stamps(arguments.data)
-    pictures, used = new_pictures(stamps), old_pictures(stamps)
-    every = [name for names in pictures.values() for name in names]
+    images, used = new_images(stamps), old_images(stamps)
+    every = [name for names in images.values() for name in names]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
             first = pretraining_set(stamps, work / "pretraining", arguments.shapes)
             sets = [
-                finetuning_set(pictures, stamps.folder, work, seed)
+                finetuning_set(images, stamps.folder, work, seed)
                 for seed in range(arguments.seeds + 1)
             ]
         train.train(pretraining_config(arguments, first), arguments.output / "pretraining")
         seconds = time.perf_counter() - begin
         search, result = run_all(arguments, sets)
-    largest = max(len(names) // 2 for names in pictures.values())
-    num_val = sum(len(names) // 2 for names in pictures.values())
+    largest = max(len(names) // 2 for names in images.values())
+    num_val = sum(len(names) // 2 for names in images.values())
     lines += [
         f"Pretraining: {len(used)} stamps and {arguments.shapes} shapes, "
         f"{arguments.pretraining_steps} steps, {seconds:.0f} s with building. Finetuning: "
-        f"{len(every) - num_val} pictures to train and {num_val} to validate of "
-        f"{len(pictures)} classes ({', '.join(pictures)}), {arguments.steps} steps of 32. Pictures "
-        f"in common: {common_pictures(stamps.folder, used, every)}. Always the largest class: "
+        f"{len(every) - num_val} images to train and {num_val} to validate of "
+        f"{len(images)} classes ({', '.join(images)}), {arguments.steps} steps of 32. Images "
+        f"in common: {common_images(stamps.folder, used, every)}. Always the largest class: "
         f"top-1 {largest / num_val:.3f}.",
         "", f"The rates, with seed {TUNING_SEED}:", "", *search_table(search),
         "", f"Seeds 1 to {arguments.seeds}, mean ± standard deviation:", "", *result_table(result),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tags of pictures from a checkpoint, to a file, in the order of the input.
+"""Tags of images from a checkpoint, to a file, in the order of the input.
 
     python -m mlimages_jax.main --config=configs/classify.py --workdir=W \
         --config.checkpoint=CHECKPOINT --config.input=IMAGES --config.output=tags.csv
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.dictionary = ""  # category file; empty: the one in the checkpoint's workdir
     config.loss = ""  # softmax, weighted, sigmoid, asymmetric; empty: the checkpoint's
 
-    config.input = "pictures"
+    config.input = "images"
     config.split = ""  # of a built set
     config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
     # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. Where it does
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     # In csv a text that a spreadsheet would take for a formula begins with ', see tag_files.
     config.format = ""  # jsonl, csv, parquet, label_pred (the original's); empty: by the ending
 
-    config.top_k = 5  # tags of a picture at most; 0: no bound
+    config.top_k = 5  # tags of an image at most; 0: no bound
     config.threshold = 0.0  # probability that a tag needs
     config.thresholds = ""  # file of single classes: WordNet id or index, tab, threshold
     config.consistent = False  # lower what is above one of its ancestors to it first
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.view.size = 0  # pixels; 0: as the checkpoint was trained
 
     config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact
-    config.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
+    config.batch_size = 256  # images, over all devices; ten_crop holds ten times it
     config.num_threads = 16  # that read and decode
-    config.max_errors = -1  # unreadable pictures before it ends; -1: any number
+    config.max_errors = -1  # unreadable images before it ends; -1: any number
     return config

@@ -30,14 +30,14 @@ def get_config() -> ConfigDict:
     config.data.folder = "data/imagenet/original/1.0.0"
     config.data.copy_to = ""  # a local folder that the files are copied to once; "": read in place
     config.data.split = "val"
-    config.data.reassessed = ""  # a JSON file of valid classes a picture (ReaL's real.json)
+    config.data.reassessed = ""  # a JSON file of valid classes an image (ReaL's real.json)
 
     config.evaluation = ConfigDict()
     # Pixels, and of central, short_side, ten_crop, whole. Empty: as the checkpoint's training
     # evaluated; where it does not say, the size it was trained at, central and short_side.
     config.evaluation.sizes = ()
     config.evaluation.protocols = ()
-    config.evaluation.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
+    config.evaluation.batch_size = 256  # images, over all devices; ten_crop holds ten times it
     config.evaluation.threshold = 0.7  # confidence from which a label is true
 
     # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. It concerns
@@ -48,5 +48,5 @@ def get_config() -> ConfigDict:
 
     config.input = ConfigDict()
     config.input.num_threads = 16
-    config.input.max_bad_pictures = 1_000
+    config.input.max_bad_images = 1_000
     return config

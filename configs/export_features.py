@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Features of pictures from a checkpoint, to files, in the order of the input.
+"""Features of images from a checkpoint, to files, in the order of the input.
 
     python -m mlimages_jax.main --config=configs/export_features.py --workdir=FEATURES \
         --config.checkpoint=W --config.input=IMAGES
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.checkpoint = "workdirs/finetune"  # a workdir, a checkpoint folder or a step
     config.averaged = True  # the averaged weights, where the checkpoint has some
 
-    config.input = "pictures"
+    config.input = "images"
     config.split = ""  # of a built set
     config.images_root = ""  # where the paths of a list begin; empty: at the list's folder
     # Turn images upright by EXIF: True or False; None: as the checkpoint was trained. Where it does
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.rows_per_part = 2_048  # a whole part is made by one process, and lost when it is killed
 
     config.dtype = "float32"  # of activations; bfloat16 is faster and a little less exact
-    config.batch_size = 256  # pictures, over all devices; ten_crop holds ten times it
+    config.batch_size = 256  # images, over all devices; ten_crop holds ten times it
     config.num_threads = 16  # that read and decode
-    config.max_errors = -1  # unreadable pictures of a process before it ends; -1: any number
+    config.max_errors = -1  # unreadable images of a process before it ends; -1: any number
     return config

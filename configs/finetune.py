@@ -19,7 +19,7 @@ Variants, with the checkpoints of the published table that they stand for:
 All run 600,000 steps of batch 256, 120 epochs. The first three freeze the stem and the first two
 stages, as finetune.sh does (FixBlock2=True); --config.optimizer.freeze='()' trains everything.
 For classes of your own set config.data.folder and total_steps, which everything that counts steps
-follows; for several labels a picture also --config.loss.name=sigmoid, asymmetric or weighted; for
+follows; for several labels an image also --config.loss.name=sigmoid, asymmetric or weighted; for
 another batch size --config.learning_rate_for=256, which multiplies the rates by batch_size / 256.
 
 Fields that are not explained here are in configs/pretrain.py.
@@ -48,7 +48,7 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.data.allow_change = False
 
     config.image_size = 299 if variant == "299" else 224
-    config.batch_size = 256  # finetune.sh: 4 GPUs with 64 pictures each
+    config.batch_size = 256  # finetune.sh: 4 GPUs with 64 images each
     config.group_size = 64  # of BatchNorm: one of these GPUs
     config.total_steps = STEPS
     # "224 in early epochs, then 299 in late epochs", says the release, and not which. From the
@@ -80,7 +80,7 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.model.remat = False
 
     config.loss = ConfigDict()
-    config.loss.name = "softmax"  # or, for several labels a picture, sigmoid, asymmetric, weighted
+    config.loss.name = "softmax"  # or, for several labels an image, sigmoid, asymmetric, weighted
     config.loss.softmax = ConfigDict()
     config.loss.softmax.label_smoothing = 0.1 if modern else 0.0
     config.loss.weighted = ConfigDict()
@@ -131,7 +131,7 @@ def get_config(variant: str = "224") -> ConfigDict:
     config.input = ConfigDict()
     config.input.num_threads = 16
     config.input.prefetch = 4
-    config.input.max_bad_pictures = 100  # of ImageNet's none is bad
+    config.input.max_bad_images = 100  # of ImageNet's none is bad
 
     config.log_every = 100
 

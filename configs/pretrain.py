@@ -9,7 +9,7 @@ Learning" (2019), and the released train.py and train.sh.
 
 Variants: `released`, the loss and schedule of the published script; `paper`, the loss as the
 paper writes it. Both run 60 epochs with batch 4,096 as 128 groups of 32, the paper's 128 workers.
-The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 pictures and, at 47.2 GFLOP
+The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 images and, at 47.2 GFLOP
 each, 5e19 floating-point operations.
 
 Settings that count steps may be fractions of total_steps (0.1: a tenth of the run), as those of the
@@ -20,10 +20,10 @@ the network, --config.model=resnet50 (resnet14, 26, 50, 101, 152, 200); its size
 
 from ml_collections import ConfigDict
 
-TRAIN_PICTURES = 17_609_752  # of the published list
-BATCH = 4_096  # paper, section 5.1: 128 GPUs with 32 pictures each
+TRAIN_IMAGES = 17_609_752  # of the published list
+BATCH = 4_096  # paper, section 5.1: 128 GPUs with 32 images each
 EPOCHS = 60  # paper, section 5.1
-STEPS = round(EPOCHS * TRAIN_PICTURES / BATCH)  # 257,955
+STEPS = round(EPOCHS * TRAIN_IMAGES / BATCH)  # 257,955
 VARIANTS = ("released", "paper")
 
 
@@ -42,13 +42,13 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.data.allow_change = False  # True: a restart may go on with another data set
 
     config.image_size = 224  # pixels
-    config.batch_size = BATCH  # pictures, over all devices
-    config.group_size = 32  # pictures that share BatchNorm statistics and class counts: one worker
+    config.batch_size = BATCH  # images, over all devices
+    config.group_size = 32  # images that share BatchNorm statistics and class counts: one worker
     config.total_steps = STEPS  # 0: only init_from is evaluated
     config.resize = ()  # further sizes: ((from step, image size, batch size), ...)
 
     config.crop = ConfigDict()
-    config.crop.area = (0.7, 1.0)  # share of the picture, train.py: area_cover
+    config.crop.area = (0.7, 1.0)  # share of the image, train.py: area_cover
     config.crop.aspect = (0.75, 1.33)  # width / height, image_preprocessing.py
     config.crop.interpolation = "linear"  # not antialiased, like the original; or area, reference
     config.crop.flip = True
@@ -56,7 +56,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.augmentation = ConfigDict()
     config.augmentation.colour = True  # image_preprocessing.py: distort_color
     config.augmentation.rotation = True  # image_preprocessing.py: +-45 degrees
-    config.augmentation.rand_augment = 0  # operations a picture (Cubuk et al., 2020); 0: none
+    config.augmentation.rand_augment = 0  # operations an image (Cubuk et al., 2020); 0: none
     config.augmentation.magnitude = 9.0  # of these operations, 0 to 10
     config.augmentation.mixup = 0.0  # alpha (Zhang et al., 2018); 0: off
     config.augmentation.cutmix = 0.0  # alpha (Yun et al., 2019); 0: off
@@ -74,7 +74,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.loss.name = "weighted"  # or sigmoid, asymmetric, softmax
     config.loss.weighted = ConfigDict()
     config.loss.weighted.variant = variant
-    config.loss.weighted.group_size = 0  # pictures that share class counts; 0: config.group_size
+    config.loss.weighted.group_size = 0  # images that share class counts; 0: config.group_size
     config.loss.weighted.positive_weight = 12.0  # train.py: pos_weight; paper: eta
     config.loss.weighted.threshold = 0.7  # train.sh: mask_thres
     config.loss.weighted.negative_selection = 0.1  # train.sh: neg_select; `released` only
@@ -82,7 +82,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.loss.asymmetric.gamma_positive = 0.0
     config.loss.asymmetric.gamma_negative = 4.0
     config.loss.asymmetric.clip = 0.05
-    config.loss.softmax = ConfigDict()  # for one class a picture
+    config.loss.softmax = ConfigDict()  # for one class an image
     config.loss.softmax.label_smoothing = 0.0  # Szegedy et al., 2016, section 7
 
     config.learning_rate_for = 0  # batch size that the rates are for; 0: they stay as they are
@@ -107,7 +107,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.optimizer.average_decay = 0.0  # of moving averages of the weights; 0: none are kept
 
     config.evaluation = ConfigDict()
-    config.evaluation.splits = ("val",)  # pictures and tables at the end are of the first
+    config.evaluation.splits = ("val",)  # images and tables at the end are of the first
     config.evaluation.batch_size = 1_024
     config.evaluation.sizes = ()  # pixels; none: config.image_size
     config.evaluation.protocols = ("central",)  # or short_side, ten_crop, whole
@@ -122,7 +122,7 @@ def get_config(variant: str = "released") -> ConfigDict:
     config.input = ConfigDict()
     config.input.num_threads = 16  # a process; each makes a whole batch
     config.input.prefetch = 4  # batches held ready, at least one a thread
-    config.input.max_bad_pictures = 10_000  # pictures that may fail to decode before the run stops
+    config.input.max_bad_images = 10_000  # images that may fail to decode before the run stops
 
     config.log_every = 100  # steps; 0: only at the end
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A small ResNet on drawn pictures: minutes on two CPU cores, nothing to download.
+"""A small ResNet on drawn images: minutes on two CPU cores, nothing to download.
 
     python -m mlimages_jax.main --config=configs/quickstart.py --workdir=workdirs/quickstart
 
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     config.loss.weighted = ConfigDict()
     config.loss.weighted.variant = "released"
     config.loss.weighted.group_size = 4  # a class of 15% is in half of such groups
-    config.loss.weighted.positive_weight = 4.0  # 12 is for classes of one picture in a thousand
+    config.loss.weighted.positive_weight = 4.0  # 12 is for classes of one image in a thousand
     config.loss.weighted.threshold = 0.7
     config.loss.weighted.negative_selection = 0.1
     config.loss.softmax = ConfigDict()
@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
     config.input = ConfigDict()
     config.input.num_threads = 2
     config.input.prefetch = 8
-    config.input.max_bad_pictures = 10
+    config.input.max_bad_images = 10
 
     config.log_every = 100
 

@@ -82,8 +82,8 @@ def source_digest(notebook: NotebookNode) -> str:
     return hashlib.sha256(sources.encode()).hexdigest()
 
 
-def pictures(notebook: NotebookNode) -> list[int]:
-    """The positions of the cells that have put out a picture."""
+def images(notebook: NotebookNode) -> list[int]:
+    """The positions of the cells that have put out an image."""
     return [
         number
         for number, cell in enumerate(notebook.cells)
@@ -92,13 +92,13 @@ def pictures(notebook: NotebookNode) -> list[int]:
 
 
 def use_palettes(notebook: NotebookNode) -> None:
-    """Gives every picture a palette of 256 colours, which takes a fifth of the bytes."""
-    for number in pictures(notebook):
+    """Gives every image a palette of 256 colours, which takes a fifth of the bytes."""
+    for number in images(notebook):
         for output in notebook.cells[number].outputs:
             if "image/png" in output.get("data", {}):
-                picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+                image = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
                 file = io.BytesIO()
-                few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
+                few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
                 few.save(file, format="PNG", optimize=True)
                 output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, help="files in this folder")
     for name in parser.parse_args().names:
         notebook = read(FOLDER / name)
-        # Nobody's own pictures and lists shall be committed: the variables are left out.
+        # Nobody's own images and lists shall be committed: the variables are left out.
         own = {key: value for key, value in os.environ.items() if not key.startswith("MLIMAGES_")}
         execute(notebook, folder=FOLDER, environment=own)
         use_palettes(notebook)
@@ -120,7 +120,7 @@ def main() -> None:
         if len(text) > LARGEST:
             sys.exit(f"error: {name} has {len(text):,} bytes of {LARGEST:,}: draw smaller figures")
         nbformat.write(notebook, FOLDER / name)
-        print(f"{name}: {len(text):,} bytes, pictures in cells {pictures(notebook)}")
+        print(f"{name}: {len(text):,} bytes, images in cells {images(notebook)}")
 
 
 if __name__ == "__main__":

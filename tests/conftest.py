@@ -43,7 +43,7 @@ def golden_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def stamps_dir() -> Path:
-    """822 + 196 small real pictures in the sets' own list format."""
+    """822 + 196 small real images in the sets' own list format."""
     return _folder("data/stamps")
 
 

@@ -186,13 +186,13 @@ def test_a_peer_that_is_not_installed_is_told(runner):
 def test_what_cannot_run_here_is_left_out_with_its_reason(runner, monkeypatch):
     runner.know(
         a=runner.form(("",), photographs=True),
-        b=runner.form(("",), left_out="it needs pictures"),
+        b=runner.form(("",), left_out="it needs images"),
     )
     monkeypatch.setattr(load("run_all"), "PHOTOGRAPHS", Path("no such folder"))
     code, told = runner(a=PRINTS, b=PRINTS)
     assert code == 0 and "table of" not in told
     assert "| a | left out: no photographs" in told
-    assert "| b | left out: it needs pictures |" in told
+    assert "| b | left out: it needs images |" in told
     assert "table of" in runner("--quick", "--only", "b", a=PRINTS, b=PRINTS)[1]
 
 

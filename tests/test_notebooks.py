@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from notebooks.execute import FOLDER, LARGEST, NAMES, execute, pictures, read, source_digest
+from notebooks.execute import FOLDER, LARGEST, NAMES, execute, images, read, source_digest
 from tests.support import small_model
 from tfds_builders import shapes
 
@@ -66,7 +66,7 @@ def test_committed_outputs_belong_to_the_committed_source(name):
     assert notebook.metadata.executed == source_digest(notebook), "run python notebooks/execute.py"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert len(pictures(notebook)) >= 4
+    assert len(images(notebook)) >= 4
     assert not [out for cell in code for out in cell.outputs if out.get("name") == "stderr"]
 
 
@@ -102,7 +102,7 @@ def test_statistics_of_a_built_set(tmp_path):
     notebook = _run(STATISTICS, tmp_path, DATASET=folder, WORK=tmp_path / "work")
     committed = read(FOLDER / STATISTICS)
     assert _sources(notebook) == _sources(committed)
-    assert pictures(notebook) == pictures(committed)
+    assert images(notebook) == images(committed)
     assert "train_000000.jpg" in _text(notebook)
     assert not (tmp_path / "work").exists()  # nothing is drawn where a set is given
 
@@ -114,14 +114,14 @@ def test_without_any_path_everything_is_drawn_here(work, tmp_path, name):
     notebook = _run(name, tmp_path, WORK=work)
     committed = read(FOLDER / name)
     assert _sources(notebook) == _sources(committed)
-    assert pictures(notebook) == pictures(committed)
+    assert images(notebook) == images(committed)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_own_folders_are_finetuned_on(work, tmp_path):
-    """With a model and pictures given, the notebook neither draws nor pretrains."""
+    """With a model and images given, the notebook neither draws nor pretrains."""
     model = small_model.save(tmp_path / "model", small_model.imported("sigmoid"))
     drawn = shapes.draw(tmp_path / "drawn", num_train=24, num_val=12, size=48) / "images"
     for number, file in enumerate(sorted(drawn.iterdir())):
@@ -132,9 +132,9 @@ def test_own_folders_are_finetuned_on(work, tmp_path):
     (tmp_path / "own/new").mkdir()
     shutil.copyfile(next((tmp_path / "own/val/odd").iterdir()), tmp_path / "own/new/a.jpg")
 
-    places = {"MODEL": model, "PICTURES": tmp_path / "own", "WORK": tmp_path / "work"}
+    places = {"MODEL": model, "IMAGES": tmp_path / "own", "WORK": tmp_path / "work"}
     notebook = _run(FINETUNE, tmp_path / "start", **places)
-    assert len(pictures(notebook)) == len(pictures(read(FOLDER / FINETUNE)))
+    assert len(images(notebook)) == len(images(read(FOLDER / FINETUNE)))
     made = {path.name for path in (tmp_path / "work").iterdir()}
     assert made == {"data", "finetuned", "scratch"}
     assert (tmp_path / "work/finetuned/dictionary.txt").read_text().count("\n") == 3
@@ -148,10 +148,10 @@ def test_photographs_and_the_published_classes(tencent_dir, tmp_path):
     tree = small_model.weights(small_model.SMALL.clone(num_classes=11_166))
     config = small_model.imported("weighted")
     model = small_model.save(tmp_path / "model", config, tree=tree, dictionary="")
-    places = {"MODEL": model, "DICTIONARY": dictionary, "PICTURES": tencent_dir / "images"}
+    places = {"MODEL": model, "DICTIONARY": dictionary, "IMAGES": tencent_dir / "images"}
     notebook = _run(LOAD, tmp_path / "start", WORK=tmp_path / "work", **places)
     assert "11,166 classes" in _text(notebook)
-    assert pictures(notebook) == pictures(read(FOLDER / LOAD))
+    assert images(notebook) == images(read(FOLDER / LOAD))
     assert not (tmp_path / "work").exists()
 
 
@@ -163,6 +163,6 @@ def test_published_lists(tencent_dir, tmp_path):
         "DICTIONARY": tencent_dir / "dictionary_and_semantic_hierarchy.txt",
     }
     notebook = _run(STATISTICS, tmp_path / "start", WORK=tmp_path / "work", **places)
-    assert len(pictures(notebook)) == len(pictures(read(FOLDER / STATISTICS))) - 1  # no records
+    assert len(images(notebook)) == len(images(read(FOLDER / STATISTICS))) - 1  # no records
     assert "11,166" in _text(notebook)
     assert not (tmp_path / "work").exists()

@@ -55,7 +55,7 @@ def pretraining(settings: Settings) -> Iterator[Section]:
     with tempfile.TemporaryDirectory() as folder:
         data = write_set(
             Path(folder) / "set", classes=settings.classes, shards=SHARDS,
-            records=RECORDS_OF_SHARD, pictures=True,
+            records=RECORDS_OF_SHARD, images=True,
         )  # fmt: skip
         workdir = Path(folder) / "W"
         seconds = train("pretrain.py:released", workdir, f"--config.data.folder={data}", *options)

@@ -28,7 +28,7 @@ def main() -> None:
     config.update_from_flattened_dict(
         {
             "image_size": given["size"],
-            "batch_size": given["pictures"] * mesh.size,
+            "batch_size": given["images"] * mesh.size,
             "group_size": given["group_size"],
             "model.stage_sizes": STAGE_SIZES[given["depth"]],
             "model.remat": given["remat"],
@@ -47,7 +47,7 @@ def main() -> None:
         "compile_seconds": seconds,
         "state": sum(state.bytes_by_part(training.like).values()),
         "memory": compiled.program_bytes(program),
-        "gflop": costs["flops"] / given["pictures"] / 1e9,
+        "gflop": costs["flops"] / given["images"] / 1e9,
         "traffic": costs["bytes accessed"],
         "collectives": compiled.collectives(program.as_text(), devices=mesh.size),
     }

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.prepare.manifest import OK, Manifest, ManifestError, Picture
+from mlimages_jax.prepare.manifest import OK, Image, Manifest, ManifestError
 
-HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the picture server
+HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the image server
 CLOSED_HOST = "closed.test"  # where nobody listens
 MISSING = "no row"
 
-# kind of URL (see picture_server.py) -> what the manifest must say, the column `error`.
+# kind of URL (see image_server.py) -> what the manifest must say, the column `error`.
 FAULTS = {
     "403": "http_403",
     "404": "http_404",
@@ -91,13 +91,13 @@ def outcomes(output: Path, count: int) -> dict[str, Counter[str]]:
     return result
 
 
-def recorded(output: Path) -> dict[str, Picture]:
+def recorded(output: Path) -> dict[str, Image]:
     """The rows of the manifest by URL."""
     with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
         return {row.name: row for row in manifest}
 
 
-def recorded_so_far(output: Path) -> dict[str, Picture]:
+def recorded_so_far(output: Path) -> dict[str, Image]:
     """The same after a kill, which may have come before there was a manifest."""
     try:
         return recorded(output)
@@ -111,7 +111,7 @@ def surprises(kinds: Mapping[str, Counter[str]]) -> int:
 
 
 def files_amiss(output: Path) -> list[str]:
-    """Where the folder of pictures and the manifest do not agree; nothing, if they do."""
+    """Where the folder of images and the manifest do not agree; nothing, if they do."""
     rows = {row.file: row for row in recorded(output).values() if row.file is not None}
     images = output / "images"
     there = {str(path.relative_to(images)) for path in images.rglob("*") if path.is_file()}

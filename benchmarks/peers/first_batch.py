@@ -22,7 +22,7 @@ CLASSES = 11_166
 
 
 def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
-    """The records of every stream: generated from these pictures, or of `folder`."""
+    """The records of every stream: generated from these images, or of `folder`."""
     count = given["streams"]
     rows = Rows(batch_size=given["batch"], num_streams=count)
     if given["folder"]:
@@ -58,7 +58,7 @@ def main() -> None:
         "open": opened - begin,
         "first": first - begin,
         "added_mb": (process.memory_info().rss - before) / 1e6,
-        "pictures": int(batch["mask"].sum()),
+        "images": int(batch["mask"].sum()),
     }
     serve(about, lambda _: {})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sets of any size from a few drawn pictures: a built set in files, or an index without files."""
+"""Sets of any size from a few drawn images: a built set in files, or an index without files."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,16 @@ import simplejpeg
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-PICTURES = 16  # different ones
-HEIGHT, WIDTH = 320, 427  # a stored picture with its short side at 320
-LABELS = 9  # a picture; ML-Images has 8.7 on average
+IMAGES = 16  # different ones
+HEIGHT, WIDTH = 320, 427  # a stored image with its short side at 320
+LABELS = 9  # an image; ML-Images has 8.7 on average
 
 
 def draw_jpegs() -> list[bytes]:
     """Smooth noise, about 44 kB each."""
     rng = np.random.default_rng(0)
     jpegs = []
-    for _ in range(PICTURES):
+    for _ in range(IMAGES):
         coarse = rng.integers(0, 256, (HEIGHT // 8 + 1, WIDTH // 8 + 1, 3))
         smooth = coarse.repeat(8, 0).repeat(8, 1)[:HEIGHT, :WIDTH]
         noisy = smooth + rng.integers(-8, 9, smooth.shape)
@@ -44,7 +44,7 @@ class GeneratedRecords:
 
     Args:
         count: of records.
-        jpegs: their pictures, in turn.
+        jpegs: their images, in turn.
         classes: C.
     """
 
@@ -60,7 +60,7 @@ class GeneratedRecords:
         return record(index, self._jpegs[index % len(self._jpegs)], classes=self._classes)
 
 
-def write_set(folder: Path, *, classes: int, shards: int, records: int, pictures: bool) -> Path:
+def write_set(folder: Path, *, classes: int, shards: int, records: int, images: bool) -> Path:
     """Writes a built set with the splits `train` and `val` of the same files.
 
     Args:
@@ -68,13 +68,13 @@ def write_set(folder: Path, *, classes: int, shards: int, records: int, pictures
         classes: C, all of them roots.
         shards: files of `train`; `val` has one.
         records: in each file.
-        pictures: False stores no bytes of pictures, for sets that are counted and not decoded.
+        images: False stores no bytes of images, for sets that are counted and not decoded.
 
     Returns:
         `folder`.
     """
     folder.mkdir(parents=True)
-    jpegs = draw_jpegs() if pictures else [b""]
+    jpegs = draw_jpegs() if images else [b""]
     for split, count in (("train", shards), ("val", 1)):
         for shard in range(count):
             path = folder / f"generated-{split}.array_record-{shard:05d}-of-{count:05d}"

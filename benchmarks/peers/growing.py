@@ -14,7 +14,7 @@ import simplejpeg
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.images import views
-from mlimages_jax.data.images.decode import StoredPicture
+from mlimages_jax.data.images.decode import StoredImage
 from mlimages_jax.distributed import sharding
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelRow
@@ -23,11 +23,11 @@ from mlimages_jax.plan import compiled
 from mlimages_jax.settings import build
 from peers.serve import Values, arguments, serve
 from peers.setting import load_config
-from tfds_builders.pictures import records
+from tfds_builders.images import records
 
-NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
 CHILDREN = 7  # of a class of the drawn hierarchies
-SIDE = 32  # pixels of the input's picture: reading must show, not decoding
+SIDE = 32  # pixels of the input's image: reading must show, not decoding
 SETTLING = 20  # batches of the input before it is measured
 
 Answer = Callable[[str], Values]
@@ -48,7 +48,7 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
     """The step of configs/pretrain.py on one random batch.
 
     Args:
-      given: batch, classes, devices, group (pictures), mode (of sharding), size (pixels), stages
+      given: batch, classes, devices, group (images), mode (of sharding), size (pixels), stages
         and widths of the network.
 
     Returns:
@@ -152,10 +152,10 @@ class OneRecord:
     def __init__(self, count: int):
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-        picture = StoredPicture(simplejpeg.encode_jpeg(pixels), SIDE, SIDE)
+        image = StoredImage(simplejpeg.encode_jpeg(pixels), SIDE, SIDE)
         labels = np.arange(NUM_LABELS, dtype=np.int32)
-        row = LabelRow("picture.jpg", labels, np.ones(NUM_LABELS, np.float32))
-        self._count, self._data = count, records.serialize(row, picture)
+        row = LabelRow("image.jpg", labels, np.ones(NUM_LABELS, np.float32))
+        self._count, self._data = count, records.serialize(row, image)
 
     def __len__(self) -> int:
         return self._count

@@ -23,7 +23,7 @@ from mlimages_jax.step.state import TrainState, abstract_state, create_state
 from peers import step_ideas
 from peers.serve import Values, arguments, serve
 
-NUM_LABELS = 9  # a picture; ML-Images has 8.7 on average
+NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
 
 
 def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:

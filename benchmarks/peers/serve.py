@@ -40,7 +40,7 @@ def serve_batches(
 
     Args:
       batches: Endless; whatever they are, they are complete in memory when they come.
-      batch_size: Pictures in each.
+      batch_size: Images in each.
       warm_up: So long until buffers are in balance and tf.data has tuned itself.
       seconds: How long a measurement lasts.
       version: Of the library.

@@ -14,11 +14,11 @@ from peers.serve import Values, arguments, serve_batches
 
 ASPECT = (0.75, 1.33)  # as ours
 SHUFFLED = 16  # batches in the shuffle buffer, as in Flax's example
-NUM_LABELS = 9  # input_pipeline.py gives every picture so many
+NUM_LABELS = 9  # input_pipeline.py gives every image so many
 
 
 def write_records(images: Path, path: Path) -> None:
-    """Writes every picture with the labels that `input_pipeline.py` would give any."""
+    """Writes every image with the labels that `input_pipeline.py` would give any."""
     labels = tf.train.Feature(int64_list=tf.train.Int64List(value=range(NUM_LABELS)))
     confidences = tf.train.Feature(float_list=tf.train.FloatList(value=[1.0] * NUM_LABELS))
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -70,7 +70,7 @@ def dataset(given: Values, path: Path) -> tf.data.Dataset:
 
 
 def main() -> None:
-    """Serves batches of the pictures in `images`."""
+    """Serves batches of the images in `images`."""
     given = arguments()
     images, path = Path(given["images"]), Path(given["tfrecord"])
     if not path.exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PyTorch's DataLoader with Pillow, as timm reads ImageNet: picture files, worker processes."""
+"""PyTorch's DataLoader with Pillow, as timm reads ImageNet: image files, worker processes."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from peers.serve import arguments, serve_batches
 Row = tuple[np.ndarray, np.ndarray]
 
 
-def cut(picture: Image.Image, box: transforms.CropBox, size: int) -> Image.Image:
-    """Decodes the picture and resizes the box with Pillow's antialiased bilinear filter."""
+def cut(image: Image.Image, box: transforms.CropBox, size: int) -> Image.Image:
+    """Decodes the image and resizes the box with Pillow's antialiased bilinear filter."""
     right, bottom = box.left + box.width, box.top + box.height
-    return picture.convert("RGB").resize(
+    return image.convert("RGB").resize(
         (size, size), Image.Resampling.BILINEAR, box=(box.left, box.top, right, bottom)
     )
 
 
-class Pictures(Dataset[Row]):
+class Images(Dataset[Row]):
     """The files of a folder, cropped and flipped at random, with nine labels each."""
 
     def __init__(self, images: Path, *, size: int, area: tuple[float, float]):
@@ -35,12 +35,12 @@ class Pictures(Dataset[Row]):
 
     def __getitem__(self, index: int) -> Row:
         rng = np.random.default_rng(torch.randint(2**62, ()).item())  # seeded for each worker
-        with Image.open(self.files[index]) as picture:
-            box = transforms.sample_crop(rng, picture.height, picture.width, area=self.area)
-            image = cut(picture, box, self.size)
+        with Image.open(self.files[index]) as image:
+            box = transforms.sample_crop(rng, image.height, image.width, area=self.area)
+            pixels = cut(image, box, self.size)
         if rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(image), np.arange(9)
+            pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(pixels), np.arange(9)
 
 
 def collate(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,22 +50,22 @@ def collate(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main() -> None:
-    """Serves batches of the pictures in `images`."""
+    """Serves batches of the images in `images`."""
     given = arguments()
-    images = Path(given["images"])
-    pictures = Pictures(images, size=given["size"], area=tuple(given["area"]))
+    arrays = Path(given["images"])
+    images = Images(arrays, size=given["size"], area=tuple(given["area"]))
 
     def save_cuts() -> None:
         cuts = [
-            cut(Image.open(images / name), transforms.CropBox(*box), given["size"])
+            cut(Image.open(arrays / name), transforms.CropBox(*box), given["size"])
             for name, box in given["boxes"]
         ]
         np.save(given["cuts"], np.stack([np.asarray(image) for image in cuts]))
 
     loader = DataLoader(
-        pictures,
+        images,
         given["batch"],
-        sampler=RandomSampler(pictures, replacement=True, num_samples=2**40),  # endless
+        sampler=RandomSampler(images, replacement=True, num_samples=2**40),  # endless
         num_workers=given["workers"],
         collate_fn=collate,
         drop_last=True,

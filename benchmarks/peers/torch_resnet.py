@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Sequential):
-    """Pictures [B, 3, H, W] in [-1, 1] to logits [B, num_classes]."""
+    """Images [B, 3, H, W] in [-1, 1] to logits [B, num_classes]."""
 
     def __init__(self, depth: int, num_classes: int):
         layers: list[nn.Module] = [_conv(3, 64, 7, 2)]

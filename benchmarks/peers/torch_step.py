@@ -62,10 +62,10 @@ class Trainer:
             torch.cuda.synchronize()
 
     def forward_macs(self) -> float:
-        """Multiply-accumulates of the network for one picture."""
-        picture = self.images[:1].float()
+        """Multiply-accumulates of the network for one image."""
+        image = self.images[:1].float()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.model.eval()(picture)
+            self.model.eval()(image)
         self.model.train()
         return counter.get_total_flops() / 2
 

@@ -22,8 +22,8 @@ def download(url: str, path: Path) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             body = response.read()
-        with Image.open(io.BytesIO(body)) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(body)) as image:
+            image.load()
         path.write_bytes(body)
     except Exception as error:  # the original caught everything too
         return type(error).__name__

@@ -77,7 +77,7 @@ def from_tensorflow(
         count_groups: for how many groups the class counts are laid down; the file holds those of
             one worker. It is batch_size / group_size of the run that goes on.
         loss: that it was trained with; auto: told by what the file holds.
-        image_size: side of the pictures it was trained on, in pixels; the file does not tell.
+        image_size: side of the images it was trained on, in pixels; the file does not tell.
         dictionary: the category file of its classes, which the workdir keeps: that of ML-Images, of
             a built set, or the release's imagenet2012_dictionary.txt.
         ignore_extra: leave out variables that the original does not have, instead of refusing.

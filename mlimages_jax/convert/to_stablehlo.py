@@ -56,13 +56,13 @@ def to_stablehlo(
     Args:
         checkpoint: a workdir, its checkpoints folder, or one step of it.
         output: the new folder.
-        image_size: side of the pictures in pixels; that of the training if not given.
+        image_size: side of the images in pixels; that of the training if not given.
         platforms: where it will run; the program is lowered once for each.
     """
     weights = read_weights(checkpoint)
     size = image_size or weights.image_size
     if not size:
-        raise ConvertError(f"{weights.where} does not say its picture size: give --image-size")
+        raise ConvertError(f"{weights.where} does not say its image size: give --image-size")
     exported = export_network(weights, image_size=size, platforms=platforms)
     program = exported.serialize()
     arrays: dict[str, Any] = dict(weights.arrays)
@@ -82,7 +82,7 @@ def to_stablehlo(
         np.savez(folder / "weights.npz", **arrays)
         (folder / "config.json").write_text(json.dumps(facts, indent=1))
         (folder / "README.md").write_text(text)
-    print(f"{output}: the network of {weights.where} for pictures of {size} x {size}")
+    print(f"{output}: the network of {weights.where} for images of {size} x {size}")
 
 
 def export_network(

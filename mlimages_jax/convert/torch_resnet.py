@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures in [-1, 1] to logits."""
+    """Images in [-1, 1] to logits."""
 
     def __init__(
         self,

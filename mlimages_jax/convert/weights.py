@@ -129,7 +129,7 @@ def probability_rule(config: dict[str, Any]) -> str:
     """How logits become probabilities, in words; follows from the loss."""
     usage = saved_model.usage(config, step=0)
     if usage.loss == "softmax":
-        return "softmax(logits): every picture has one class"
+        return "softmax(logits): every image has one class"
     if usage.loss in ("sigmoid", "asymmetric"):
         return "1 / (1 + exp(-logit)), class by class"
     if usage.loss == "weighted":

@@ -6,7 +6,7 @@ A batch is a dict of arrays with leading dimension B:
     image        uint8 [B, S, S, 3], or float32 in [-1, 1] from the exact evaluation view
     labels       int32 [B, L], padded with `NO_LABEL`
     confidences  float32 [B, L]
-    mask         bool [B], False for rows that are no example: a picture that could not be decoded,
+    mask         bool [B], False for rows that are no example: an image that could not be decoded,
                  or the filling of the last evaluation batch
 """
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """ImageNet's archives as they are distributed, read without unpacking them.
 
-    fall11_whole.tar, winter21_whole.tar.gz   n01440764.tar, ... each with the pictures of a synset,
+    fall11_whole.tar, winter21_whole.tar.gz   n01440764.tar, ... each with the images of a synset,
                                               perhaps in a folder winter21_whole/
     ILSVRC2012_img_train.tar                  the same
-    ILSVRC2012_img_val.tar                    the pictures themselves
+    ILSVRC2012_img_val.tar                    the images themselves
 
-A tar within a tar lies there as it is, so a picture of it has a place in the outer file too: one
-walk over the headers gives the places of all pictures, and any thread may read them in any order.
+A tar within a tar lies there as it is, so an image of it has a place in the outer file too: one
+walk over the headers gives the places of all images, and any thread may read them in any order.
 A compressed archive can only be read from its beginning to its end.
 
 Nothing an archive says is believed. Absolute names, "..", an inner tar called "...tar", whose
@@ -35,7 +35,7 @@ from mlimages_jax.data.tar_headers import (
 )
 from mlimages_jax.files.safe_paths import check_name
 
-MAX_MEMBER_BYTES = 2**28  # of a picture, which is read as a whole
+MAX_MEMBER_BYTES = 2**28  # of an image, which is read as a whole
 _TAR = ".tar"
 _STEP_BYTES = 2**20
 _UNPACKED_BYTES = 2**30  # of which nobody asks how few they were
@@ -105,7 +105,7 @@ def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
         member: from `members`.
 
     Raises:
-        ArchiveError: the archive ends before the member does, or the member is no picture's size.
+        ArchiveError: the archive ends before the member does, or the member is no image's size.
     """
     if isinstance(archive, str | os.PathLike):
         with Path(archive).open("rb") as file:
@@ -317,6 +317,6 @@ def _stem(name: str) -> str:
 def _check_size(path: object, member: Member) -> None:
     if member.size > MAX_MEMBER_BYTES:
         raise ArchiveError(
-            f"{path}: {member.name} has {member.size:,} bytes; a picture has {MAX_MEMBER_BYTES:,} "
+            f"{path}: {member.name} has {member.size:,} bytes; an image has {MAX_MEMBER_BYTES:,} "
             "at most"
         )

@@ -27,9 +27,9 @@ from mlimages_jax.files.text_files import read_text
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
 To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
   dictionary_and_semantic_hierarchy.txt   the 11,166 classes, of the ML-Images release (data/)
-  train_image_list.txt                    one picture a line: name<TAB>class:confidence<TAB>...
+  train_image_list.txt                    one image a line: name<TAB>class:confidence<TAB>...
   val_image_list.txt                      the same for validation
-  images/                                 the pictures that the lists name
+  images/                                 the images that the lists name
 docs/get_ml_images.md says how to get them, command by command.
 Then build the data set once:
   python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
@@ -78,8 +78,8 @@ class DataSet:
     Attributes:
         folder: the version folder, e.g. data/ml_images/released_320/1.0.0.
         num_classes: C.
-        max_labels: the largest number of labels of one picture, L.
-        unlisted: the target of a class that a picture does not list: 0.0, it is absent, or -1.0,
+        max_labels: the largest number of labels of one image, L.
+        unlisted: the target of a class that an image does not list: 0.0, it is absent, or -1.0,
             nobody looked.
         copy_to: a local folder to which files of records are copied before they are read; empty:
             they are read where they are.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which picture is in which row of which training batch, on any number of processes.
+"""Which image is in which row of which training batch, on any number of processes.
 
 The training set is a number of streams, each shuffled in itself and repeated without end. A global
 batch has as many groups of rows as there are streams, and group g comes from stream g, in order.
-One stream of all pictures is the order `global`. A stream for every group of `group_size` rows is
+One stream of all images is the order `global`. A stream for every group of `group_size` rows is
 the order `streams`: a process needs the streams of its own rows only, so that it can read fewer
 files, or keep them.
 
@@ -28,18 +28,18 @@ class Rows(grain.transforms.DatasetSelectionMap):
         num_streams: S.
         process_index: of this process; its rows follow those of the processes before it.
         process_count: of the job.
-        first_picture: pictures that were taken before row 0, from all streams alike.
+        first_image: images that were taken before row 0, from all streams alike.
 
     Raises:
         ValueError: with the numbers, when streams or processes do not divide the batch, or streams
-            the pictures taken before.
+            the images taken before.
     """
 
     batch_size: int
     num_streams: int = 1
     process_index: int = 0
     process_count: int = 1
-    first_picture: int = 0
+    first_image: int = 0
 
     def __post_init__(self) -> None:
         batch = f"batch_size={self.batch_size}"
@@ -47,9 +47,9 @@ class Rows(grain.transforms.DatasetSelectionMap):
             raise ValueError(f"{batch} is not divisible by {self.process_count} processes")
         if self.batch_size % self.num_streams:
             raise ValueError(f"{batch} is not divisible by {self.num_streams} streams")
-        if self.first_picture % self.num_streams:
+        if self.first_image % self.num_streams:
             raise ValueError(
-                f"first_picture={self.first_picture} is not divisible by {self.num_streams} streams"
+                f"first_image={self.first_image} is not divisible by {self.num_streams} streams"
             )
 
     @property
@@ -74,7 +74,7 @@ class Rows(grain.transforms.DatasetSelectionMap):
         """
         step, row = divmod(index, len(self.in_batch))
         group, place = divmod(self.in_batch[row], self.batch_size // self.num_streams)
-        taken = self.first_picture + step * self.batch_size
+        taken = self.first_image + step * self.batch_size
         return group - self.streams.start, taken // self.num_streams + place
 
 

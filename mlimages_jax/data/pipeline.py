@@ -33,7 +33,7 @@ from mlimages_jax.data.dataset import (
     record_at,
 )
 from mlimages_jax.data.images import jpeg
-from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.data.order import Rows, seed_of
 from mlimages_jax.distributed import sharding
@@ -43,17 +43,17 @@ from mlimages_jax.files.remote import append_line, is_remote
 NumpyBatch = dict[str, np.ndarray]
 
 
-class TooManyBadPicturesError(RuntimeError):
-    """More pictures than allowed could not be read or decoded."""
+class TooManyBadImagesError(RuntimeError):
+    """More images than allowed could not be read or decoded."""
 
 
-class BadPictures:
-    """Counts and lists the pictures that could not be decoded; thread-safe.
+class BadImages:
+    """Counts and lists the images that could not be decoded; thread-safe.
 
     Args:
         path: a tab-separated file (name, reason, message) to append to; None only counts. On
-            object storage each of several processes has its own, bad_pictures_0.tsv and so on.
-        limit: one more distinct picture ends the run.
+            object storage each of several processes has its own, bad_images_0.tsv and so on.
+        limit: one more distinct image ends the run.
     """
 
     def __init__(self, path: epath.PathLike | None = None, *, limit: int = 1000):
@@ -64,23 +64,23 @@ class BadPictures:
         self.names: set[str] = set()
         self._lock = threading.Lock()
 
-    def add(self, name: str, error: BadPicture) -> None:
-        """Records a picture once.
+    def add(self, name: str, error: BadImage) -> None:
+        """Records an image once.
 
         Raises:
-            TooManyBadPicturesError: over the limit.
+            TooManyBadImagesError: over the limit.
         """
         with self._lock:
             if name in self.names:
                 return
             self.names.add(name)
             cells = one_line(name), error.reason, one_line(str(error))
-            logging.warning("skipped picture %s: %s: %s", *cells)
+            logging.warning("skipped image %s: %s: %s", *cells)
             if self.path:
                 append_line(self.path, "\t".join(cells))
             if len(self.names) > self.limit:
-                raise TooManyBadPicturesError(
-                    f"{len(self.names)} pictures could not be decoded (limit {self.limit}); "
+                raise TooManyBadImagesError(
+                    f"{len(self.names)} images could not be decoded (limit {self.limit}); "
                     f"see {self.path or 'the log'}; python -m mlimages_jax.prepare check lists all "
                     "that is damaged in a set: get those files again, or build it again"
                 )
@@ -95,8 +95,8 @@ def training_batches(
     max_labels: int,
     seed: int,
     start_step: int = 0,
-    first_picture: int = 0,
-    bad_pictures: BadPictures | None = None,
+    first_image: int = 0,
+    bad_images: BadImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 4,
@@ -107,16 +107,16 @@ def training_batches(
     Args:
         streams: serialised records of the streams that this process has rows of, those of
             `Rows.streams`; the one stream of all records is the order `global`. Streams of unequal
-            length go through their own epochs, each picture once in each.
-        view: cuts the pictures.
+            length go through their own epochs, each image once in each.
+        view: cuts the images.
         batch_size: global; the batches have batch_size / process_count rows.
         num_streams: of the job; rows of a batch come from each in turn, in equal numbers.
         max_labels: L.
         seed: of order and crops; every epoch is shuffled anew.
-        start_step: the batch that comes first, counted from `first_picture`.
-        first_picture: pictures of the order that were taken before, in batches of another size;
+        start_step: the batch that comes first, counted from `first_image`.
+        first_image: images of the order that were taken before, in batches of another size;
             from all streams alike.
-        bad_pictures: records what could not be decoded; such rows are black and outside the mask.
+        bad_images: records what could not be decoded; such rows are black and outside the mask.
         process_index: of this process.
         process_count: of the job.
         num_threads: that read and decode, each a whole batch at a time.
@@ -131,15 +131,15 @@ def training_batches(
         num_streams=num_streams,
         process_index=process_index,
         process_count=process_count,
-        first_picture=first_picture + start_step * batch_size,
+        first_image=first_image + start_step * batch_size,
     )
     if len(streams) != len(rows.streams):
         raise ValueError(f"got {len(streams)} streams for {rows.streams} of {num_streams}")
     if not all(map(len, streams)):
         raise ValueError("the training split has no records")
-    bad = bad_pictures or BadPictures()
+    bad = bad_images or BadImages()
     if not jpeg.is_compiled():
-        logging.info("pictures are decoded as a whole, which is slower: see data/jpeg.py")
+        logging.info("images are decoded as a whole, which is slower: see data/jpeg.py")
 
     def empty() -> np.ndarray:
         return np.zeros((view.size, view.size, 3), np.uint8)
@@ -170,7 +170,7 @@ def evaluation_batches(
     batch_size: int,
     max_labels: int,
     relabel: Callable[[Record], Record] | None = None,
-    bad_pictures: BadPictures | None = None,
+    bad_images: BadImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 4,
@@ -181,7 +181,7 @@ def evaluation_batches(
     Arguments as for `training_batches`, and `relabel`, which gives records other labels. Every
     process gets the same number of batches.
     """
-    bad = bad_pictures or BadPictures()
+    bad = bad_images or BadImages()
     parsed = _Parsed(records, bad)
 
     def load(index: int) -> NumpyBatch:
@@ -224,7 +224,7 @@ class _Parsed:
     Not None, which grain would take for an element that was filtered out.
     """
 
-    def __init__(self, records: RandomAccess, bad: BadPictures):
+    def __init__(self, records: RandomAccess, bad: BadImages):
         self._records, self._bad = records, bad
 
     def __len__(self) -> int:
@@ -235,7 +235,7 @@ class _Parsed:
             return record_at(self._records, index)
         except DamagedRecordError as error:
             name = getattr(self._records, "name_of", "record {}".format)(index)
-            self._bad.add(name, BadPicture("damaged_record", str(error)))
+            self._bad.add(name, BadImage("damaged_record", str(error)))
             return error
 
 
@@ -245,11 +245,11 @@ def _row(
     *,
     empty: Callable[[], np.ndarray],
     max_labels: int,
-    bad: BadPictures,
+    bad: BadImages,
 ) -> NumpyBatch:
     try:
         image = read()
-    except BadPicture as error:
+    except BadImage as error:
         bad.add(record.name, error)
         return _empty_row(empty(), max_labels)
     return {"image": image, "mask": np.array(True), **padded_labels(record, max_labels=max_labels)}
@@ -265,7 +265,7 @@ def _empty_row(empty: np.ndarray, max_labels: int) -> NumpyBatch:
 
 
 def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> Iterator[NumpyBatch]:
-    cv2.setNumThreads(1)  # the threads are ours: one picture each
+    cv2.setNumThreads(1)  # the threads are ours: one image each
     held = max(prefetch, num_threads)  # grain never lets more threads work than it may hold
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=held)
     return iter(dataset.to_iter_dataset(options))

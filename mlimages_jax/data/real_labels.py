@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels from a file of their own, in place of those stored with the pictures.
+"""Labels from a file of their own, in place of those stored with the images.
 
 After Beyer, Hénaff, Kolesnikov, Zhai and van den Oord, "Are we done with ImageNet?" (2020), who had
-the classes of the validation pictures judged anew. Their file is `real.json` of
+the classes of the validation images judged anew. Their file is `real.json` of
 https://github.com/google-research/reassessed-imagenet.
 """
 
@@ -20,22 +20,22 @@ from mlimages_jax.data.dataset import Record
 # Some copies of the set add the class: ILSVRC2012_val_00000293_n01440764.JPEG
 _VALIDATION = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:_n[0-9]{8})?\.[A-Za-z]+")
 _FORMS = (
-    "it must hold a list of class indices for each picture, [[0, 7], [], ...] in the order of "
+    "it must hold a list of class indices for each image, [[0, 7], [], ...] in the order of "
     'their numbers or {"a.jpg": [0, 7], ...} by name'
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class ReassessedLabels:
-    """The valid classes of each picture, by its number or by its name.
+    """The valid classes of each image, by its number or by its name.
 
-    Called with a record, it gives the record with these labels, each of confidence 1. A picture may
+    Called with a record, it gives the record with these labels, each of confidence 1. An image may
     have no valid class at all; the metrics then leave it out.
 
     Attributes:
         path: of the file, for messages.
         classes: class indices, numbered by rising WordNet id as the imagenet builder does. A list
-            has one entry for each picture of ImageNet's validation set: the first is that of
+            has one entry for each image of ImageNet's validation set: the first is that of
             ILSVRC2012_val_00000001.JPEG. A mapping has one for each name of a record, folders
             included.
     """
@@ -72,7 +72,7 @@ class ReassessedLabels:
 
     @property
     def max_labels(self) -> int:
-        """The largest number of classes of one picture."""
+        """The largest number of classes of one image."""
         entries = self.classes.values() if isinstance(self.classes, Mapping) else self.classes
         return max(len(entry) for entry in entries)
 
@@ -80,16 +80,16 @@ class ReassessedLabels:
         return len(self.classes)
 
     def check_length(self, num_records: int) -> None:
-        """Checks at the start that there is an entry for every picture of a split.
+        """Checks at the start that there is an entry for every image of a split.
 
-        There may be more: the split may be a part of the set, or lack pictures that were skipped.
+        There may be more: the split may be a part of the set, or lack images that were skipped.
 
         Raises:
-            ValueError: there are fewer entries than pictures.
+            ValueError: there are fewer entries than images.
         """
         if len(self) < num_records:
             raise ValueError(
-                f"{self.path} has {len(self):,} entries, the split {num_records:,} pictures: it "
+                f"{self.path} has {len(self):,} entries, the split {num_records:,} images: it "
                 "must have one for each of them; get the file that belongs to the set"
             )
 
@@ -108,7 +108,7 @@ class ReassessedLabels:
         if isinstance(self.classes, Mapping):
             if name not in self.classes:
                 raise ValueError(
-                    f"{self.path} has no entry {name!r}: its entries are named as the pictures of "
+                    f"{self.path} has no entry {name!r}: its entries are named as the images of "
                     f"the data set, folders included; the first is {next(iter(self.classes))!r}"
                 )
             return self.classes[name]

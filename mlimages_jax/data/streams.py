@@ -16,7 +16,7 @@ def cut(lengths: Sequence[int], count: int) -> list[list[int]]:
     the rest of it, where a file is as mixed as the set (row i of the list is in file i modulo their
     number). They are given out from the longest on, each to the part that is shortest so far: no
     part is longer than another by more than the longest file (Graham, 1969). Every part is repeated
-    on its own, so a picture of a short one is seen more often, in proportion; a warning says so
+    on its own, so an image of a short one is seen more often, in proportion; a warning says so
     from a tenth on.
 
     Args:
@@ -34,10 +34,10 @@ def cut(lengths: Sequence[int], count: int) -> list[list[int]]:
         heapq.heapreplace(totals, (total + lengths[file], part))
     shortest, longest = min(totals)[0], max(totals)[0]
     if count > 1:
-        logging.info("%d streams of %d to %d pictures", count, shortest, longest)
+        logging.info("%d streams of %d to %d images", count, shortest, longest)
     if longest > _UNEVEN * shortest:
         logging.warning(
-            "pictures of the shortest of %d streams are seen %.2f times as often as those of the "
+            "images of the shortest of %d streams are seen %.2f times as often as those of the "
             "longest: build the set with --num_shards=%d, or a multiple",
             count, longest / max(shortest, 1), count,
         )  # fmt: skip

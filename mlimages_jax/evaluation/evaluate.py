@@ -37,14 +37,14 @@ class Evaluation:
         model: the network.
         loss: its value with every class weighing 1 is reported.
         records: serialised records, all of them on every process.
-        view: cuts the pictures.
+        view: cuts the images.
         metrics: empty; every run fills a fresh one made with the same arguments.
         batch_size: global, divisible by the devices.
         max_labels: L.
         mesh: of the parameters.
-        unlisted: the target of a class that a picture does not list, 0 (absent) or -1 (unknown).
+        unlisted: the target of a class that an image does not list, 0 (absent) or -1 (unknown).
         relabel: gives the records other labels; None leaves theirs.
-        bad_pictures: records what cannot be decoded, which stays out of the metrics.
+        bad_images: records what cannot be decoded, which stays out of the metrics.
         num_threads: that read and decode.
     """
 
@@ -58,7 +58,7 @@ class Evaluation:
     mesh: Mesh
     unlisted: float = 0.0
     relabel: Callable[[Record], Record] | None = None
-    bad_pictures: pipeline.BadPictures | None = None
+    bad_images: pipeline.BadImages | None = None
     num_threads: int = 4
 
     def run(
@@ -98,7 +98,7 @@ class Evaluation:
             batch_size=self.batch_size,
             max_labels=self.max_labels,
             relabel=self.relabel,
-            bad_pictures=self.bad_pictures,
+            bad_images=self.bad_images,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=self.num_threads,
@@ -126,13 +126,13 @@ def empty_metrics(
     threshold: float,
     positive_weight: float = 1.0,
 ) -> Metrics:
-    """The metrics for one class a picture, or for many, with nothing counted yet.
+    """The metrics for one class an image, or for many, with nothing counted yet.
 
     Args:
-        num_examples: pictures of the set; the mAP is exact while their scores and states fit
+        num_examples: images of the set; the mAP is exact while their scores and states fit
             EXACT_METRICS_BYTES.
         paths: int [C, D] of `Hierarchy.paths`.
-        single_label: whether every picture has one class.
+        single_label: whether every image has one class.
         threshold: the confidence from which a label is true, where there are many.
         positive_weight: of the training loss, for the calibration of probabilities.
     """

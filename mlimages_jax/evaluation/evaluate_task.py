@@ -44,7 +44,7 @@ from mlimages_jax.models import architecture
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import build, checked
 
-IMAGENET = (1_000, 50_000)  # classes and pictures of the set that the published numbers are for
+IMAGENET = (1_000, 50_000)  # classes and images of the set that the published numbers are for
 
 _BOTH: tuple[Protocol, ...] = ("central", "short_side")  # where nothing says which
 
@@ -76,7 +76,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         DamagedCheckpointError: a checkpoint is damaged; after all others were evaluated.
         ConfigError: the checkpoint does not fit the set, or a value cannot be.
         DataSetError: the set lacks the split.
-        TooManyBadPicturesError: over `config.input.max_bad_pictures`.
+        TooManyBadImagesError: over `config.input.max_bad_images`.
         Preempted: asked to end; what is in the workdir is not done again.
     """
     config = checked(config)
@@ -283,7 +283,7 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
     if not usage.loss:
         raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
-            "for one class a picture, else weighted, sigmoid or asymmetric"
+            "for one class an image, else weighted, sigmoid or asymmetric"
         )
     classes = architecture.network_of(weights["params"]).num_classes
     if classes != data.num_classes:
@@ -328,8 +328,8 @@ def _evaluation(
         mesh=sharding.make_mesh(),
         unlisted=data.unlisted,
         relabel=relabel,
-        bad_pictures=pipeline.BadPictures(
-            workdir / "bad_pictures.tsv", limit=config.input.max_bad_pictures
+        bad_images=pipeline.BadImages(
+            workdir / "bad_images.tsv", limit=config.input.max_bad_images
         ),
         num_threads=config.input.num_threads,
     )
@@ -363,12 +363,12 @@ def _line(values: dict[str, float]) -> str:
 
 
 def _tables(config: ConfigDict, data: DataSet, rows: list[Row]) -> str:
-    """All results, and for one class a picture the last step's beside the published ones."""
+    """All results, and for one class an image the last step's beside the published ones."""
     tables = [published.results_table(rows)]
     last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]] if rows else []
     if last and "top1" in last[0]:
-        pictures = len(data.records(config.data.split))
-        imagenet = (data.num_classes, pictures) == IMAGENET and not config.data.reassessed
+        images = len(data.records(config.data.split))
+        imagenet = (data.num_classes, images) == IMAGENET and not config.data.reassessed
         ours = {(row["size"], row["protocol"]): row for row in last}
         title = f"{last[0]['checkpoint']} on {data.folder}, {config.data.split}"
         tables.append(published.table(ours, title=title, comparable=imagenet))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A PNG of pictures with their true tags and what a model says, for people to look at."""
+"""A PNG of images with their true tags and what a model says, for people to look at."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlimages_jax.files.escaping import one_line
 
-_SMALLEST_WIDTH = 180  # smaller pictures are enlarged, so that there is room for a tag below
+_SMALLEST_WIDTH = 180  # smaller images are enlarged, so that there is room for a tag below
 _GAP = 12
 _FONT_SIZE = 14
 _LINE_HEIGHT = 18
@@ -33,10 +33,10 @@ def save_grid(
     Args:
         path: of the PNG; its folder is made.
         images: uint8 [n, H, W, 3], RGB.
-        true_tags: names, one a line, for each of the n pictures.
+        true_tags: names, one a line, for each of the n images.
         predicted_tags: (name, score, whether it is right) in the order to show; right ones are
             green, the others red.
-        columns: pictures side by side.
+        columns: images side by side.
 
     Returns:
         `path`.
@@ -48,19 +48,19 @@ def save_grid(
     captions = [
         _caption(true, predicted) for true, predicted in zip(true_tags, predicted_tags, strict=True)
     ]
-    pictures = [_enlarge(Image.fromarray(image)) for image in images]
-    columns = min(columns, len(pictures))
-    width, height = pictures[0].size
-    starts = range(0, len(pictures), columns)
+    tiles = [_enlarge(Image.fromarray(image)) for image in images]
+    columns = min(columns, len(tiles))
+    width, height = tiles[0].size
+    starts = range(0, len(tiles), columns)
     row_heights = [
         height + 2 * _GAP + _LINE_HEIGHT * max(map(len, captions[start : start + columns]))
         for start in starts
     ]
     grid = Image.new("RGB", (_GAP + columns * (width + _GAP), _GAP + sum(row_heights)), "white")
     for start, top in zip(starts, _GAP + np.cumsum([0, *row_heights]), strict=False):
-        for column, index in enumerate(range(start, min(start + columns, len(pictures)))):
+        for column, index in enumerate(range(start, min(start + columns, len(tiles)))):
             left = _GAP + column * (width + _GAP)
-            grid.paste(pictures[index], (left, int(top)))
+            grid.paste(tiles[index], (left, int(top)))
             _write(grid, captions[index], left=left, top=int(top) + height + 4, width=width)
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +96,10 @@ def _with_ellipsis(shown: str, text: str) -> str:
     return shown if shown == text else shown.rstrip(" ,") + "…"
 
 
-def _enlarge(picture: Image.Image) -> Image.Image:
-    factor = max(1, math.ceil(_SMALLEST_WIDTH / picture.width))
-    size = (picture.width * factor, picture.height * factor)
-    return picture.resize(size, Image.Resampling.BICUBIC)
+def _enlarge(image: Image.Image) -> Image.Image:
+    factor = max(1, math.ceil(_SMALLEST_WIDTH / image.width))
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _check(
@@ -116,7 +116,7 @@ def _check(
     if not len(images) == len(true_tags) == len(predicted_tags):
         raise ValueError(
             f"{len(images)} images, {len(true_tags)} true_tags and {len(predicted_tags)} "
-            "predicted_tags: give one of each for every picture"
+            "predicted_tags: give one of each for every image"
         )
     if columns < 1:
         raise ValueError(f"columns={columns}: must be at least 1")

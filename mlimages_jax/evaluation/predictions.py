@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a trained model says of pictures, for people: a grid of them with their tags."""
+"""What a trained model says of images, for people: a grid of them with their tags."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,14 +13,14 @@ from mlimages_jax.data.dataset import (
     parse_record,
     record_at,
 )
-from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.evaluation.evaluate import Evaluation, Weights, local_rows
 from mlimages_jax.evaluation.prediction_grid import save_grid
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-_TAGS = 5  # shown of each picture
-_PICTURE_SIZE = 128
+_TAGS = 5  # shown of each image
+_IMAGE_SIZE = 128
 _LIKELY = 0.5
 
 
@@ -34,7 +34,7 @@ def write_grid(
     threshold: float,
     count: int = 24,
 ) -> None:
-    """Draws pictures of the set, evenly spaced over it, with true and predicted tags.
+    """Draws images of the set, evenly spaced over it, with true and predicted tags.
 
     Args:
         path: of the PNG.
@@ -43,7 +43,7 @@ def write_grid(
         hierarchy: names and depths of the classes.
         probabilities: of logits [n, C].
         threshold: the confidence from which a label is true.
-        count: pictures in the grid.
+        count: images in the grid.
     """
     places = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
     serialised = list(_readable(evaluation.records, sorted(set(places.tolist()))))
@@ -52,7 +52,7 @@ def write_grid(
     logits = np.concatenate(
         [local_rows(outputs["logits"]) for outputs in evaluation.outputs(weights, serialised)]
     )
-    view = EvaluationView(_PICTURE_SIZE, "whole")
+    view = EvaluationView(_IMAGE_SIZE, "whole")
     images, true_tags, predicted_tags = [], [], []
     for data, row in zip(
         serialised, probabilities(logits), strict=False
@@ -60,7 +60,7 @@ def write_grid(
         record = parse_record(data)
         try:
             images.append(view(record.jpeg))
-        except BadPicture:
+        except BadImage:
             continue
         true_tags.append(_true_names(record, hierarchy, threshold=threshold))
         true = set(record.labels[record.confidences > 0].tolist())

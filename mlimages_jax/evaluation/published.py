@@ -20,7 +20,7 @@ class PublishedResult(NamedTuple):
         checkpoint: its name, with MSRA's (He et al., 2016) and Google's (Sun et al., 2017,
             arXiv:1707.02968) as the table's authors quote them.
         training: on what, and at how many pixels where that is not 224.
-        accuracies: top-1 and top-5 in percent, with the digits that were published, by picture
+        accuracies: top-1 and top-5 in percent, with the digits that were published, by image
             size in pixels; sizes without a result are absent.
     """
 
@@ -56,7 +56,7 @@ def table(
     """The published results and, below them, ours; top-1 and top-5 in percent.
 
     Args:
-        ours: by picture size in pixels and protocol, each with `top1` and `top5` from 0 to 1.
+        ours: by image size in pixels and protocol, each with `top1` and `top5` from 0 to 1.
         title: what was evaluated, the first line.
         comparable: whether ours are of ImageNet's validation set with its own labels. If not, the
             published results are left out, and a line says so.
@@ -102,7 +102,7 @@ def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, s
         if name not in values:
             raise ValueError(
                 f"the result at {key[0]} px, {key[1]}, has no {name!r} but {sorted(values)}: the "
-                "published results are of one class a picture; use results_table for others"
+                "published results are of one class an image; use results_table for others"
             )
     top1, top5 = (
         _ABSENT if _is_absent(values[name]) else f"{100 * values[name]:.2f}"
@@ -137,9 +137,9 @@ def _notes(protocols: set[str], *, comparable: bool) -> list[str]:
             "Not ImageNet's validation set with its own labels: the published results do not",
             "compare with these and are left out.",
         ]
-    notes = [f"Published: {SOURCE}.", "It does not say how the validation pictures were cut."]
+    notes = [f"Published: {SOURCE}.", "It does not say how the validation images were cut."]
     if "ten_crop" in protocols:
-        notes.append("ten_crop is the mean of ten crops a picture, the others look at one.")
+        notes.append("ten_crop is the mean of ten crops an image, the others look at one.")
     return notes
 
 

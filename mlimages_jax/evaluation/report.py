@@ -80,12 +80,12 @@ def write_files(
 def write_per_class_table(
     path: epath.Path, metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: Hierarchy
 ) -> None:
-    """Writes a line a class, tab-separated, best first; classes without a picture come last.
+    """Writes a line a class, tab-separated, best first; classes without an image come last.
 
-    Of many labels a picture: class, WordNet id, depth, average precision and name. Of one label:
-    class, WordNet id, pictures, top-1, top-5, the name of the class that is predicted most often
+    Of many labels an image: class, WordNet id, depth, average precision and name. Of one label:
+    class, WordNet id, images, top-1, top-5, the name of the class that is predicted most often
     in its place (no such column where pairs of classes were not counted), and name. Numbers that
-    no picture says anything about are empty.
+    no image says anything about are empty.
 
     Raises:
         ValueError: the hierarchy has another number of classes.
@@ -105,8 +105,8 @@ def write_per_class_table(
 def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: Hierarchy) -> None:
     """Writes the CONFUSED_PAIRS pairs that are confused most often, a line each, tab-separated.
 
-    WordNet id and name of the true and of the predicted class, how many pictures, and which share
-    of the true class's pictures these are. Unless all classes are roots, also the name of the
+    WordNet id and name of the true and of the predicted class, how many images, and which share
+    of the true class's images these are. Unless all classes are roots, also the name of the
     nearest class above both (or of one of the two, where it is above the other); empty for classes
     of different trees.
 
@@ -114,16 +114,16 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
         ValueError: the hierarchy has another number of classes, or pairs were not counted.
     """
     _check_classes(metrics, hierarchy)
-    header = ["true_id", "true_name", "predicted_id", "predicted_name", "pictures", "share"]
+    header = ["true_id", "true_name", "predicted_id", "predicted_name", "images", "share"]
     is_flat = len(hierarchy.roots) == len(hierarchy)
     if not is_flat:
         header.append("common_ancestor")
-    pictures = metrics.per_class()[:, 0]
+    images = metrics.per_class()[:, 0]
     rows = []
     for pair in metrics.worst_pairs(CONFUSED_PAIRS):
         row = [hierarchy.ids[pair.true], hierarchy.names[pair.true]]
         row += [hierarchy.ids[pair.predicted], hierarchy.names[pair.predicted]]
-        row += [str(pair.pictures), _share(pair.pictures / pictures[pair.true])]
+        row += [str(pair.images), _share(pair.images / images[pair.true])]
         if not is_flat:
             row.append(_common_ancestor(pair.true, pair.predicted, hierarchy))
         rows.append(row)
@@ -139,13 +139,13 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
     Args:
         calibration: what was counted; may be empty.
         title: what was evaluated.
-        single_label: True for the predicted class of each picture, False for every label.
+        single_label: True for the predicted class of each image, False for every label.
     """
-    pictures, probability, accuracy = calibration.table()
-    used = np.flatnonzero(pictures)
-    width = 1 / len(pictures)
+    images, probability, accuracy = calibration.table()
+    used = np.flatnonzero(images)
+    width = 1 / len(images)
     bars = {"x": used * width, "width": width, "align": "edge"}
-    unit = "pictures" if single_label else "judged labels"
+    unit = "images" if single_label else "judged labels"
     import matplotlib  # here and below: it takes long, and every task starts with this module
     from matplotlib.figure import Figure
 
@@ -168,13 +168,13 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
         result = "nothing was counted"
         if used.size:
             figure.legend(loc="outside lower center", ncols=2)  # bars may be anywhere within
-            result = f"calibration error {calibration.error():.4f}, {pictures.sum():,} {unit}"
+            result = f"calibration error {calibration.error():.4f}, {images.sum():,} {unit}"
         lines = [*textwrap.wrap(title, _TITLE_WIDTH), result]
         figure.suptitle("\n".join(lines), parse_math=False)
-        lower.bar(height=pictures[used], facecolor=_BLUE, edgecolor="white", **bars)
+        lower.bar(height=images[used], facecolor=_BLUE, edgecolor="white", **bars)
         whose = "the predicted class" if single_label else "a label"
         lower.set(xlabel=f"Probability of {whose}", ylabel=unit.capitalize())
-        _make_logarithmic(lower, largest=int(pictures.max()))
+        _make_logarithmic(lower, largest=int(images.max()))
         figure.align_ylabels()
     return figure
 
@@ -194,16 +194,16 @@ def _single_label_classes(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of classes, best first by top-1, then top-5, then index."""
     counts = metrics.per_class()
-    pictures = counts[:, :1]
-    shares = np.where(pictures > 0, counts[:, 1:] / np.maximum(pictures, 1), np.nan)
-    header = ["class", "id", "pictures", "top1", "top5", "taken_for", "name"]
+    images = counts[:, :1]
+    shares = np.where(images > 0, counts[:, 1:] / np.maximum(images, 1), np.nan)
+    header = ["class", "id", "images", "top1", "top5", "taken_for", "name"]
     if metrics.confusion is None:
         header.remove("taken_for")
     taken_for = _most_often_taken_for(metrics)
     ranks = -np.nan_to_num(shares, nan=-1)
     rows = []
     for i in np.lexsort((ranks[:, 1], ranks[:, 0])).tolist():
-        row = [str(i), hierarchy.ids[i], str(pictures[i, 0]), *map(_share, shares[i])]
+        row = [str(i), hierarchy.ids[i], str(images[i, 0]), *map(_share, shares[i])]
         if metrics.confusion is not None:
             row.append(hierarchy.names[taken_for[i]] if i in taken_for else "")
         rows.append([*row, hierarchy.names[i]])

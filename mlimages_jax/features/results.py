@@ -31,14 +31,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def about(pictures: Exported) -> dict[str, Any]:
+def about(images: Exported) -> dict[str, Any]:
     """What was used of an export, as JSON values."""
     kept = ("checkpoint", "model", "view", "dtype")
     return {
-        "folder": str(pictures.folder),
-        "pictures": len(pictures),
-        "unreadable": pictures.without,
-        **{name: pictures.metadata[name] for name in kept if name in pictures.metadata},
+        "folder": str(images.folder),
+        "images": len(images),
+        "unreadable": images.without,
+        **{name: images.metadata[name] for name in kept if name in images.metadata},
     }
 
 

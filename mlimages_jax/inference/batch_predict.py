@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One pass over pictures on all devices of all processes: read, decode, run, give back in order.
+"""One pass over images on all devices of all processes: read, decode, run, give back in order.
 
-A picture that cannot be read or decoded is an error of its row and ends nothing.
+An image that cannot be read or decoded is an error of its row and ends nothing.
 """
 
 import functools
@@ -21,21 +21,21 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
-from mlimages_jax.data.images.decode import BadPicture
-from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadPicturesError
+from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadImagesError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.evaluation.evaluate import local_rows, one_behind
 from mlimages_jax.files.escaping import one_line
-from mlimages_jax.inference.image_source import PictureSource
+from mlimages_jax.inference.image_source import ImageSource
 
-NO_PICTURE = -1  # as a position: a row that only fills a batch
+NO_IMAGE = -1  # as a position: a row that only fills a batch
 
-_AT_ONCE = 16  # pictures at most that a thread hands over together
+_AT_ONCE = 16  # images at most that a thread hands over together
 _LOGGED_ERRORS = 20
 
 
 class View(Protocol):
-    """Cuts a picture; an `EvaluationView` is one."""
+    """Cuts an image; an `EvaluationView` is one."""
 
     @property
     def empty(self) -> np.ndarray:
@@ -43,12 +43,12 @@ class View(Protocol):
         ...
 
     def __call__(self, data: bytes, /) -> np.ndarray:
-        """The bytes of a picture file to an array; `BadPicture` when they cannot be decoded."""
+        """The bytes of an image file to an array; `BadImage` when they cannot be decoded."""
         ...
 
 
 class Rows(NamedTuple):
-    """What came out for some pictures, in the order in which they were asked for.
+    """What came out for some images, in the order in which they were asked for.
 
     Attributes:
         positions: int64 [n], in the source.
@@ -65,13 +65,13 @@ class Speed(NamedTuple):
     """Where the time of a pass went, in seconds of this process.
 
     Attributes:
-        pictures: that came out, errors among them.
-        seconds: from the first picture read to the last result taken, without compiling.
-        reading: spent waiting for decoded pictures.
+        images: that came out, errors among them.
+        seconds: from the first image read to the last result taken, without compiling.
+        reading: spent waiting for decoded images.
         network: spent waiting for the devices.
     """
 
-    pictures: int
+    images: int
     seconds: float
     reading: float
     network: float
@@ -84,18 +84,18 @@ class Speed(NamedTuple):
         return max(shares, key=lambda name: shares[name])
 
 
-def fitting_batch(batch_size: int, *, pictures: int, mesh: Mesh) -> int:
-    """A batch size that is not larger than so few pictures need.
+def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
+    """A batch size that is not larger than so few images need.
 
     Raises:
         ValueError: when it is not divisible by the devices.
     """
     sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
-    return min(batch_size, max(1, math.ceil(pictures / mesh.size)) * mesh.size)
+    return min(batch_size, max(1, math.ceil(images / mesh.size)) * mesh.size)
 
 
 class Predictions:
-    """The outputs of a function for pictures; iterate over it once.
+    """The outputs of a function for images; iterate over it once.
 
     With several processes each reads, and gives back, its own batch_size / process_count
     consecutive rows of every global batch. All of them make the same number of batches, so that
@@ -103,13 +103,13 @@ class Predictions:
 
     Args:
         source: the same on all processes.
-        view: cuts the pictures.
+        view: cuts the images.
         function: (weights, images [B, ...]) -> arrays [B, ...] by name; jitted here.
         weights: its first argument, on the mesh.
         mesh: over all devices.
         batch_size: global, divisible by the devices; the last batch is filled up with black.
-        positions: in the source, in the order wanted, the same on all processes; NO_PICTURE is a
-            black row without a result. None: all pictures in order.
+        positions: in the source, in the order wanted, the same on all processes; NO_IMAGE is a
+            black row without a result. None: all images in order.
         start: entries of `positions` to leave out at the beginning, to go on with a pass.
         max_errors: one more ends the pass; None: any number is fine.
         num_threads: that read and decode.
@@ -120,12 +120,12 @@ class Predictions:
 
     Raises:
         ValueError: when the devices do not divide the batch.
-        TooManyBadPicturesError: while iterating, over `max_errors` of this process.
+        TooManyBadImagesError: while iterating, over `max_errors` of this process.
     """
 
     def __init__(
         self,
-        source: PictureSource,
+        source: ImageSource,
         view: View,
         function: Callable[[Any, Array], dict[str, Array]],
         weights: Any,
@@ -164,14 +164,14 @@ class Predictions:
             self._network_seconds += time.perf_counter() - asked
             own = range(number * self._rows, (number + 1) * self._rows)
             rows = self._rows_of(np.array([self._position(row) for row in own]), values)
-            pictures = self.speed.pictures + len(rows.positions)
+            images = self.speed.images + len(rows.positions)
             waits = batches.seconds_waited, self._network_seconds
-            self.speed = Speed(pictures, time.perf_counter() - begin, *waits)
+            self.speed = Speed(images, time.perf_counter() - begin, *waits)
             found += len(rows.errors)
             if self._max_errors is not None and found > self._max_errors:
                 position, error = list(rows.errors.items())[-1]
-                raise TooManyBadPicturesError(
-                    f"{found} pictures cannot be read or decoded (limit {self._max_errors}), the "
+                raise TooManyBadImagesError(
+                    f"{found} images cannot be read or decoded (limit {self._max_errors}), the "
                     f"last one: {self._source.names[position]}: {error}"
                 )
             yield rows
@@ -189,7 +189,7 @@ class Predictions:
         batches = math.ceil(len(self._order) / self._batch_size)
         if not batches:
             return
-        cv2.setNumThreads(1)  # the threads are ours: one picture each
+        cv2.setNumThreads(1)  # the threads are ours: one image each
         at_once = math.gcd(self._rows, _AT_ONCE)
         dataset = grain.MapDataset.range(batches * self._rows).map(self._load).batch(at_once)
         in_batch = self._rows // at_once
@@ -202,11 +202,11 @@ class Predictions:
 
     def _load(self, row: int) -> dict[str, np.ndarray]:
         position = self._position(row)
-        if position == NO_PICTURE:
+        if position == NO_IMAGE:
             return {"image": self._black}
         try:
             return {"image": self._view(self._source.read(position))}
-        except BadPicture as error:
+        except BadImage as error:
             with self._lock:
                 self._errors[position] = one_line(f"{error.reason}: {error}")
             return {"image": self._black}
@@ -219,11 +219,11 @@ class Predictions:
         """In the source, of this process's row of all batches together."""
         number, place = divmod(row, self._rows)
         index = number * self._batch_size + self._first + place
-        return int(self._order[index]) if index < len(self._order) else NO_PICTURE
+        return int(self._order[index]) if index < len(self._order) else NO_IMAGE
 
     def _rows_of(self, positions: np.ndarray, values: dict[str, np.ndarray]) -> Rows:
         """Leaves out what only filled the batch, and marks the rows of errors."""
-        kept = positions != NO_PICTURE
+        kept = positions != NO_IMAGE
         positions = positions[kept]
         with self._lock:
             errors = {p: self._errors[p] for p in positions.tolist() if p in self._errors}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Figures that the notebooks show: pictures with captions or tags, filters, tables of classes.
+"""Figures that the notebooks show: images with captions or tags, filters, tables of classes.
 
 Each function returns a figure of its own, which a notebook shows as the last value of a cell and a
 script saves with `figure.savefig(path)`.
@@ -34,15 +34,15 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.width": 0.6,
 }
 _PATH_WIDTH = 84  # letters
-_SIDE = 192  # pixels of a picture that is shown, more than there is room for
+_SIDE = 192  # pixels of an image that is shown, more than there is room for
 
 
-def tagged_pictures(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]]) -> Figure:
-    """Each picture with its tags to the right: score as a bar, name, path through the hierarchy.
+def tagged_images(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]]) -> Figure:
+    """Each image with its tags to the right: score as a bar, name, path through the hierarchy.
 
     Args:
         images: uint8 [H, W, 3], RGB, of any sizes.
-        tags: of each picture, best first.
+        tags: of each image, best first.
 
     Raises:
         ValueError: there are no images, or not as many as lists of tags.
@@ -61,15 +61,15 @@ def tagged_pictures(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]])
     return figure
 
 
-def picture_grid(
+def image_grid(
     images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 6, width: float = 8.5
 ) -> Figure:
-    """Pictures side by side, each with a caption below, which may have several lines.
+    """Images side by side, each with a caption below, which may have several lines.
 
     Args:
         images: uint8 [H, W, 3], RGB, of any sizes.
-        captions: of each picture.
-        columns: pictures in a row.
+        captions: of each image.
+        columns: images in a row.
         width: of the figure in inches.
 
     Raises:
@@ -93,7 +93,7 @@ def picture_grid(
 
 
 def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> Figure:
-    """The filters of a first convolution as small pictures, grey where they are 0.
+    """The filters of a first convolution as small images, grey where they are 0.
 
     Each is scaled by itself, so that its largest weight is black, white or a full colour.
 
@@ -124,7 +124,7 @@ def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> Figure:
 
 
 def similarity_table(features: np.ndarray, images: Sequence[np.ndarray]) -> Figure:
-    """Cosines between the features of pictures, with the pictures along both sides.
+    """Cosines between the features of images, with the images along both sides.
 
     Args:
         features: [n, F].
@@ -153,7 +153,7 @@ def similarity_table(features: np.ndarray, images: Sequence[np.ndarray]) -> Figu
 
 
 def confusion_table(counts: np.ndarray, names: Sequence[str], *, most: int = 12) -> Figure:
-    """How many pictures of a class (row) were taken for which class (column).
+    """How many images of a class (row) were taken for which class (column).
 
     Args:
         counts: int [C, C].
@@ -258,7 +258,7 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _square(image: np.ndarray) -> np.ndarray:
-    """The picture in the middle of a white square of _SIDE, so that all take the same room."""
+    """The image in the middle of a white square of _SIDE, so that all take the same room."""
     scale = _SIDE / max(image.shape[:2])
     height, width = (max(1, round(scale * length)) for length in image.shape[:2])
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from absl import logging
 
-from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.inference import user_images
-from mlimages_jax.inference.user_images import Picture, Pictures
+from mlimages_jax.inference.user_images import UserImage, UserImages
 
 OnError = Literal["raise", "row"]
 
@@ -40,9 +40,9 @@ class Cut(NamedTuple):
         return ~np.isin(positions, list(self.errors))
 
 
-def cut_pictures(
-    pictures: Pictures,
-    cut: Callable[[Picture], np.ndarray],
+def cut_images(
+    images: UserImages,
+    cut: Callable[[UserImage], np.ndarray],
     *,
     empty: np.ndarray,
     at_once: int,
@@ -51,7 +51,7 @@ def cut_pictures(
     """Yields at most `at_once` images at a time; none are held longer.
 
     Args:
-        pictures: one or several.
+        images: one or several.
         cut: an image to an array like `empty`.
         empty: what a bad image becomes.
         at_once: images of one result.
@@ -59,22 +59,22 @@ def cut_pictures(
             image and not several.
 
     Raises:
-        BadPicture: names the image that cannot be decoded; with "raise".
+        BadImage: names the image that cannot be decoded; with "raise".
         OSError: a file that cannot be read; with "raise".
         ValueError: another `on_error`.
     """
     if on_error not in ("raise", "row", None):
         raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'row'")
-    raises = (on_error or ("raise" if user_images.is_one(pictures) else "row")) == "raise"
-    listed, start, logged = user_images.each(pictures), 0, 0
+    raises = (on_error or ("raise" if user_images.is_one(images) else "row")) == "raise"
+    listed, start, logged = user_images.each(images), 0, 0
 
-    def attempt(numbered: tuple[int, Picture]) -> np.ndarray | Exception:
-        position, picture = numbered
+    def attempt(numbered: tuple[int, UserImage]) -> np.ndarray | Exception:
+        position, image = numbered
         try:
-            return cut(picture)
-        except BadPicture as error:
-            name = user_images.name_of(picture, position)
-            return BadPicture(error.reason, f"{name}: {error}")
+            return cut(image)
+        except BadImage as error:
+            name = user_images.name_of(image, position)
+            return BadImage(error.reason, f"{name}: {error}")
         except OSError as error:
             return error
 

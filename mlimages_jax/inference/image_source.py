@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures that a command reads, by position: a folder's, a list's, a built set's, or one file.
+"""The images that a command reads, by position: a folder's, a list's, a built set's, or one file.
 
-Lists name one picture a line. With a tab in the line the path ends there and may hold blanks;
-without, it ends behind the first picture's extension that a blank follows ("my photo.jpg 3"), or
+Lists name one image a line. With a tab in the line the path ends there and may hold blanks;
+without, it ends behind the first image's extension that a blank follows ("my photo.jpg 3"), or
 else at the first blank. What follows the path is kept as it stands, as the text of its labels.
 Paths may be escaped as in label lists (see `labels.image_names`); `ImageFolder.find` finds them.
 
-Nothing is decoded here, and a file that is not there is that picture's error, told when it is read.
+Nothing is decoded here, and a file that is not there is that image's error, told when it is read.
 """
 
 import collections
@@ -38,7 +38,7 @@ from mlimages_jax.data.image_folders import (
     is_image,
     list_images,
 )
-from mlimages_jax.data.images.header import BadPicture
+from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
@@ -52,8 +52,8 @@ _WORD = re.compile(r"[^\0- ]+")
 _BLANKS = "".join(map(chr, range(0x21)))
 
 
-class PictureSourceError(ValueError):
-    """What was given to be read is no folder, list, set or file of pictures."""
+class ImageSourceError(ValueError):
+    """What was given to be read is no folder, list, set or file of images."""
 
 
 class Names(Protocol):
@@ -63,12 +63,12 @@ class Names(Protocol):
     def __getitem__(self, index: int, /) -> str: ...
 
 
-class PictureSource(Protocol):
-    """Pictures by position, from 0; every method may be called from many threads.
+class ImageSource(Protocol):
+    """Images by position, from 0; every method may be called from many threads.
 
     Attributes:
         built: whether they come from a built set, which training reads too.
-        has_labels: whether any picture may have labels.
+        has_labels: whether any image may have labels.
     """
 
     built: bool
@@ -83,14 +83,14 @@ class PictureSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Changes when the same path comes to stand for other pictures or another order."""
+        """Changes when the same path comes to stand for other images or another order."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The bytes of a picture file.
+        """The bytes of an image file.
 
         Raises:
-            BadPicture: missing or unreadable.
+            BadImage: missing or unreadable.
         """
         ...
 
@@ -99,56 +99,56 @@ class PictureSource(Protocol):
         ...
 
 
-def open_pictures(
+def open_images(
     path: epath.PathLike, *, split: str | None = None, images_root: epath.PathLike | None = None
-) -> PictureSource:
-    """Opens the pictures that a path stands for.
+) -> ImageSource:
+    """Opens the images that a path stands for.
 
     Args:
-        path: a folder, searched through but for links to other folders; a list file; a picture
+        path: a folder, searched through but for links to other folders; a list file; an image
             file; or the folder of a built set, which holds dataset_info.json.
         split: of a built set.
         images_root: where the paths of a list begin; None: at the list's folder.
 
     Returns:
-        The pictures, in the order of their relative paths, of the list, or of the set.
+        The images, in the order of their relative paths, of the list, or of the set.
 
     Raises:
         FileNotFoundError: there is nothing at this path, or the set lacks a file.
-        PictureSourceError: it holds no pictures, or an argument is missing or does not apply.
+        ImageSourceError: it holds no images, or an argument is missing or does not apply.
         DataSetError: the set has no such split.
     """
     if (epath.Path(path) / "dataset_info.json").exists():
         if images_root:
-            raise PictureSourceError(f"{path} is a built set: images_root is for lists only")
+            raise ImageSourceError(f"{path} is a built set: images_root is for lists only")
         return _open_set(path, split)
     place = Path(path).expanduser()
     if not place.exists():
         raise FileNotFoundError(
-            f"{path} is not there: give a folder of pictures, a list of them, one picture, or the "
+            f"{path} is not there: give a folder of images, a list of them, one image, or the "
             "folder of a built set"
         )
     if split:
-        raise PictureSourceError(
+        raise ImageSourceError(
             f"{path} is not a built set (dataset_info.json is missing), so it has no split "
             f"{split!r}: leave the split out, or give the set's version folder"
         )
     mode = place.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise PictureSourceError(f"{path} is neither a file nor a folder: give one of these")
+        raise ImageSourceError(f"{path} is neither a file nor a folder: give one of these")
     is_list = stat.S_ISREG(mode) and not is_image(place)
     if images_root and not is_list:
-        raise PictureSourceError(f"{path} is not a list: images_root is for lists only")
+        raise ImageSourceError(f"{path} is not a list: images_root is for lists only")
     if is_list:
         return _open_list(place, place.parent if images_root is None else Path(images_root))
     return (
         _open_folder(place)
         if stat.S_ISDIR(mode)
-        else PictureFiles(place.parent, [encode_bytes(place.name)])
+        else ImageFiles(place.parent, [encode_bytes(place.name)])
     )
 
 
-class PictureFiles:
+class ImageFiles:
     """Files by their names under a folder.
 
     Args:
@@ -194,22 +194,22 @@ class PictureFiles:
         return sizes
 
     def read(self, index: int) -> bytes:
-        """See `PictureSource`."""
+        """See `ImageSource`."""
         _check_index(index, len(self))
         try:
             return self._folder.read(self._names[index])
         except FileNotFoundError as error:  # without strerror if the message is ours
             message = "there is no such file" if error.strerror else str(error)
-            raise BadPicture("missing", message) from error
+            raise BadImage("missing", message) from error
         except OSError as error:
-            raise BadPicture("unreadable", error.strerror or str(error)) from error
+            raise BadImage("unreadable", error.strerror or str(error)) from error
 
     def labels(self, index: int) -> str:
-        """See `PictureSource`."""
+        """See `ImageSource`."""
         return self._labels[index] if self._labels else ""
 
 
-class PicturesOfSet:
+class ImagesOfSet:
     """The records of a split of a built set.
 
     Names and labels of the records read last are remembered, so that whoever asks for them behind
@@ -240,14 +240,14 @@ class PicturesOfSet:
         return hashlib.sha256(self._info).hexdigest()
 
     def read(self, index: int) -> bytes:
-        """See `PictureSource`."""
+        """See `ImageSource`."""
         try:
             return self._record(index).jpeg
         except DamagedRecordError as error:
-            raise BadPicture("damaged_record", str(error)) from error
+            raise BadImage("damaged_record", str(error)) from error
 
     def labels(self, index: int) -> str:
-        """See `PictureSource`."""
+        """See `ImageSource`."""
         return self.name_and_labels(index)[1]
 
     def name_and_labels(self, index: int) -> tuple[str, str]:
@@ -275,63 +275,63 @@ class PicturesOfSet:
 class _NamesOfSet:
     """Names by position, read when asked for."""
 
-    def __init__(self, pictures: PicturesOfSet):
-        self._pictures = pictures
+    def __init__(self, images: ImagesOfSet):
+        self._images = images
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: int, /) -> str:
-        return self._pictures.name_and_labels(index)[0]
+        return self._images.name_and_labels(index)[0]
 
 
-def _open_set(path: epath.PathLike, split: str | None) -> PicturesOfSet:
+def _open_set(path: epath.PathLike, split: str | None) -> ImagesOfSet:
     data = DataSet.open(path)
     if not split:
         splits = ", ".join(sorted(data.shards()))
-        raise PictureSourceError(f"{path} is a built set: say which split of it ({splits})")
-    return PicturesOfSet(data, split)
+        raise ImageSourceError(f"{path} is a built set: say which split of it ({splits})")
+    return ImagesOfSet(data, split)
 
 
-def _open_folder(folder: Path) -> PictureFiles:
+def _open_folder(folder: Path) -> ImageFiles:
     """All files under a folder with an image's extension, but for hidden ones."""
     try:
         found = list_images(folder, by_content=False, follow_links=False)
     except OSError as error:
-        raise PictureSourceError(
+        raise ImageSourceError(
             f"cannot look into the folder {folder} ({error.strerror}): make it readable, or give a "
-            "list of pictures"
+            "list of images"
         ) from error
     ignored = describe_ignored(found.ignored)
     if not found.images:
-        raise PictureSourceError(
-            f"{folder} holds no picture{ignored and f'; {ignored}'}: give a folder of files named "
+        raise ImageSourceError(
+            f"{folder} holds no image{ignored and f'; {ignored}'}: give a folder of files named "
             f"{', '.join(f'.{name}' for name in EXTENSIONS[:7])}"
         )
     if ignored:
         logging.info("%s: %s", folder, ignored)
-    return PictureFiles(folder, [encode_bytes(path) for path in found.images])
+    return ImageFiles(folder, [encode_bytes(path) for path in found.images])
 
 
-def _open_list(path: Path, root: Path) -> PictureFiles:
-    """The pictures that a list names."""
+def _open_list(path: Path, root: Path) -> ImageFiles:
+    """The images that a list names."""
     try:
         text = unix_line_ends(without_mark(path.read_bytes(), where=str(path)))
     except TextFileError as error:
-        raise PictureSourceError(str(error)) from error
+        raise ImageSourceError(str(error)) from error
     if b"\0" in text[:4096]:
-        raise PictureSourceError(
-            f"{path} is neither a picture nor a text file: give a list with one path a line"
+        raise ImageSourceError(
+            f"{path} is neither an image nor a text file: give a list with one path a line"
         )
     if not root.is_dir():
-        raise PictureSourceError(f"images_root={root}, where the list's paths begin, is no folder")
+        raise ImageSourceError(f"images_root={root}, where the list's paths begin, is no folder")
     lines = decode_bytes(text).split("\n")
     rows = [_row(stripped) for line in lines if (stripped := line.strip(_BLANKS))]
     if not rows:
-        raise PictureSourceError(f"{path} names no picture: put one path into every line")
+        raise ImageSourceError(f"{path} names no image: put one path into every line")
     names, labels = (list(column) for column in zip(*rows, strict=True))
     _warn_where_all_are_missing(path, root, names[:_SHOWN])
-    return PictureFiles(root, names, labels if any(labels) else None)
+    return ImageFiles(root, names, labels if any(labels) else None)
 
 
 def _warn_where_all_are_missing(path: Path, root: Path, names: list[str]) -> None:
@@ -345,7 +345,7 @@ def _warn_where_all_are_missing(path: Path, root: Path, names: list[str]) -> Non
             pass
         return
     logging.warning(
-        "%s: none of its first %d pictures is in %s: is images_root right?", path, len(names), root
+        "%s: none of its first %d images is in %s: is images_root right?", path, len(names), root
     )
 
 
@@ -368,4 +368,4 @@ def _as_text(record: Record) -> str:
 
 def _check_index(index: int, length: int) -> None:
     if not 0 <= index < length:
-        raise IndexError(f"picture {index} of {length}")
+        raise IndexError(f"image {index} of {length}")

@@ -29,7 +29,7 @@ def network_outputs(
     Args:
         weights: params and batch_stats.
         images: uint8, or floats in [-1, 1], [B, S, S, 3]; or [B, V, S, S, 3], V views of each
-            picture, whose outputs are averaged.
+            image, whose outputs are averaged.
         model: that the weights belong to.
         names: features, logits, and stage0, stage1, ...: what a stage's last block adds up to,
             averaged over its rows and columns.
@@ -54,5 +54,5 @@ def network_outputs(
 
 
 def _averaged(rows: Array, views: tuple[int, ...]) -> Array:
-    """[B * V, F] to [B, F] where there are several views of a picture."""
+    """[B * V, F] to [B, F] where there are several views of an image."""
     return rows.reshape(-1, *views, rows.shape[-1]).mean(1) if views else rows

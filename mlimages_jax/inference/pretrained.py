@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A trained model for notebooks: parameters, logits, features and tags of pictures.
+"""A trained model for notebooks: parameters, logits, features and tags of images.
 
     import mlimages_jax as mli
 
@@ -24,11 +24,11 @@ from jax import Array
 from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.data.images.views import PROTOCOLS, EvaluationView, Protocol
 from mlimages_jax.inference import tagging, user_images
-from mlimages_jax.inference.image_batches import Cut, OnError, cut_pictures
+from mlimages_jax.inference.image_batches import Cut, OnError, cut_images
 from mlimages_jax.inference.image_rows import OutputRows, Tags
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.inference.tagging import Tag, Thresholds
-from mlimages_jax.inference.user_images import Picture, Pictures
+from mlimages_jax.inference.user_images import UserImage, UserImages
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
@@ -56,18 +56,18 @@ class Model:
     raises, one of several is a row.
 
     They run in batches that are filled up to 1, 2, 4, ... `max_batch`, so that few programs are
-    compiled; what else is in its batch changes a picture's result by rounding at most.
+    compiled; what else is in its batch changes an image's result by rounding at most.
 
     Attributes:
         params: nested dict of float32 arrays.
         batch_stats: the running statistics of BatchNorm, the same.
         network: that the parameters belong to; `network.apply` computes logits and features.
         hierarchy: names, WordNet ids and parents of the classes; None where nobody gave them.
-        loss: "softmax" (one class a picture), "weighted", "sigmoid" or "asymmetric" (several);
+        loss: "softmax" (one class an image), "weighted", "sigmoid" or "asymmetric" (several);
             "" where the checkpoint does not say.
         positive_weight: of the weighted loss, by which probabilities are calibrated; else 1.
-        view: how a picture is cut.
-        max_batch: pictures that run at once.
+        view: how an image is cut.
+        max_batch: images that run at once.
         source: where it was loaded from, for people.
     """
 
@@ -100,10 +100,10 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """The side of the cut pictures in pixels."""
+        """The side of the cut images in pixels."""
         return self.view.size
 
-    def logits(self, images: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
+    def logits(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
         """Logits float32 [n, C].
 
         Args:
@@ -113,31 +113,31 @@ class Model:
 
         Raises:
             ValueError: four dimensions of another shape or dtype, or numbers outside [-1, 1].
-            BadPicture: names the image that cannot be decoded.
+            BadImage: names the image that cannot be decoded.
             OSError: a file that cannot be read.
         """
         return self._rows("logits", images, on_error)
 
-    def features(self, images: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
+    def features(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
         """Pooled features float32 [n, F], which the classifier sees; arguments as for `logits`."""
         return self._rows("features", images, on_error)
 
-    def probabilities(self, pictures: Pictures, *, on_error: OnError | None = None) -> np.ndarray:
+    def probabilities(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
         """Probabilities of all classes, float32 [n, C]; see `probabilities_of`.
 
         Args:
-            pictures: one or several; each is cut, those in an array of four dimensions too.
+            images: one or several; each is cut, those in an array of four dimensions too.
             on_error: "raise" or "row", see the class.
 
         Raises:
-            BadPicture: names the image that cannot be decoded.
+            BadImage: names the image that cannot be decoded.
             OSError: a file that cannot be read.
             ModelError: as `probabilities_of`.
         """
         self._check_loss()
         parts = [np.zeros((0, self.network.num_classes), np.float32)]
         errors: dict[int, str] = {}
-        for cut in self._cuts(pictures, on_error):
+        for cut in self._cuts(images, on_error):
             good = self.probabilities_of(self._outputs(cut.images)["logits"][cut.good])
             parts.append(_filled(good, cut.good))
             errors |= cut.errors
@@ -164,7 +164,7 @@ class Model:
 
     def tag(
         self,
-        pictures: Pictures,
+        images: UserImages,
         top_k: int | None = 5,
         *,
         threshold: float | None = None,
@@ -172,20 +172,20 @@ class Model:
         consistent: bool = False,
         on_error: OnError | None = None,
     ) -> list[Tags]:
-        """The likeliest classes of every picture, best first.
+        """The likeliest classes of every image, best first.
 
         Args:
-            pictures: one or several.
+            images: one or several.
             top_k: at most so many tags; None sets no such bound.
             threshold: the probability that a tag needs.
             thresholds: of single classes, by WordNet id or index, or a file of these, see
                 `tagging.class_limits`; `threshold` is for the others.
             consistent: lower a class that is above one of its ancestors to it first, see
-                `tagging.consistent_scores`; for several labels a picture.
+                `tagging.consistent_scores`; for several labels an image.
             on_error: "raise" or "row", see the class.
 
         Raises:
-            BadPicture: names the picture that cannot be decoded.
+            BadImage: names the image that cannot be decoded.
             OSError: a file that cannot be read.
             ThresholdError: an unknown class, or a number outside 0 to 1.
             ModelError: classes without names, or no loss; or consistency was asked of a softmax.
@@ -194,7 +194,7 @@ class Model:
             top_k=top_k, threshold=threshold, thresholds=thresholds, consistent=consistent
         )
         found: list[Tags] = []
-        for cut in self._cuts(pictures, on_error):
+        for cut in self._cuts(images, on_error):
             good = iter(tags_of(self._outputs(cut.images)["logits"][cut.good]))
             for position, is_good in enumerate(cut.good, cut.start):
                 found.append(Tags(next(good)) if is_good else Tags(error=cut.errors[position]))
@@ -208,7 +208,7 @@ class Model:
         thresholds: Thresholds | None = None,
         consistent: bool = False,
     ) -> Callable[[np.ndarray], list[list[Tag]]]:
-        """A function from logits [n, C] to the tags of n pictures; arguments as for `tag`.
+        """A function from logits [n, C] to the tags of n images; arguments as for `tag`.
 
         Raises:
             ThresholdError: an unknown class, or a number outside 0 to 1.
@@ -222,8 +222,8 @@ class Model:
         self._check_loss()
         if consistent and self.loss == "softmax":
             raise ModelError(
-                "consistent=True is for several labels a picture: this model gives one class a "
-                "picture, whose probability its ancestors do not share"
+                "consistent=True is for several labels an image: this model gives one class a "
+                "image, whose probability its ancestors do not share"
             )
         tags_of = tagging.tagger(
             self.hierarchy,
@@ -235,51 +235,51 @@ class Model:
         return lambda logits: tags_of(self.probabilities_of(logits))
 
     def classify(
-        self, pictures: Pictures, top_k: int = 5, *, on_error: OnError | None = None
+        self, images: UserImages, top_k: int = 5, *, on_error: OnError | None = None
     ) -> list[Tags]:
-        """The likeliest classes of pictures that have one class each, with softmax probabilities.
+        """The likeliest classes of images that have one class each, with softmax probabilities.
 
         Args:
-            pictures: one or several.
+            images: one or several.
             top_k: as for `tag`.
             on_error: "raise" or "row", see the class.
 
         Raises:
-            BadPicture: names the picture that cannot be decoded.
+            BadImage: names the image that cannot be decoded.
             OSError: a file that cannot be read.
-            ModelError: the model was trained for several labels a picture, or has no names.
+            ModelError: the model was trained for several labels an image, or has no names.
         """
         if self.loss not in ("softmax", ""):
             raise ModelError(
-                f"this model was trained for several labels a picture (loss {self.loss!r}): use tag"
+                f"this model was trained for several labels an image (loss {self.loss!r}): use tag"
             )
-        return self.tag(pictures, top_k, on_error=on_error)
+        return self.tag(images, top_k, on_error=on_error)
 
-    def cut(self, picture: Picture) -> np.ndarray:
-        """What the network sees of one picture: [S, S, 3], or [10, S, S, 3] of ten crops.
+    def cut(self, image: UserImage) -> np.ndarray:
+        """What the network sees of one image: [S, S, 3], or [10, S, S, 3] of ten crops.
 
         Raises:
-            BadPicture: it cannot be decoded.
+            BadImage: it cannot be decoded.
             OSError: the file cannot be read.
         """
         upright = self.view.exif_orientation
-        return self.view.cut(user_images.pixels(picture, exif_orientation=upright))
+        return self.view.cut(user_images.pixels(image, exif_orientation=upright))
 
     def _check_loss(self) -> None:
         if not self.loss:
             raise ModelError(
                 "this checkpoint does not say with which loss it was trained: give load(..., "
-                "loss='softmax') for one class a picture, else weighted, sigmoid or asymmetric"
+                "loss='softmax') for one class an image, else weighted, sigmoid or asymmetric"
             )
 
-    def _cuts(self, pictures: Pictures, on_error: OnError | None) -> Iterator[Cut]:
+    def _cuts(self, images: UserImages, on_error: OnError | None) -> Iterator[Cut]:
         """Yields images, a few at a time."""
         views = 10 if self.view.protocol == "ten_crop" else 1
         at_once = max(1, self.max_batch // views)
         empty = self.view.empty
-        return cut_pictures(pictures, self.cut, empty=empty, at_once=at_once, on_error=on_error)
+        return cut_images(images, self.cut, empty=empty, at_once=at_once, on_error=on_error)
 
-    def _rows(self, name: str, images: Pictures, on_error: OnError | None) -> np.ndarray:
+    def _rows(self, name: str, images: UserImages, on_error: OnError | None) -> np.ndarray:
         """One output, [n, ...], of images or of a batch."""
         if user_images.is_batch(images):
             return self._outputs(user_images.checked_images(images))[name]
@@ -322,14 +322,14 @@ def load(
         path: a workdir, its checkpoints folder, one step, or a file of `convert to-safetensors`.
         dictionary: the category file of the classes; None: the one in the checkpoint's workdir, or
             in the file.
-        image_size: side of the cut pictures in pixels; None: as the checkpoint was trained.
+        image_size: side of the cut images in pixels; None: as the checkpoint was trained.
         dtype: of activations: "float32" (in full precision on any device) or "bfloat16", which is
             faster on accelerators and a little less exact.
-        protocol: how pictures are cut, see `EvaluationView`; None: as the training evaluated, else
+        protocol: how images are cut, see `EvaluationView`; None: as the training evaluated, else
             "short_side", as the original does.
         loss: with which it was trained; None: as the checkpoint says.
-        exif_orientation: turn pictures upright as their EXIF data say; None: if the checkpoint was
-            trained on such pictures, or does not say.
+        exif_orientation: turn images upright as their EXIF data say; None: if the checkpoint was
+            trained on such images, or does not say.
         place: where the weights go; None: to this process's first device.
 
     Raises:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Files of tags, a picture after the other, and what of them a stopped command left.
+r"""Files of tags, an image after the other, and what of them a stopped command left.
 
-    jsonl       one line a picture: {"picture": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
+    jsonl       one line an image: {"image": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
                 "name": "dog, domestic dog", "score": 0.83, "path": ["animal", ...]}, ...]},
-                or {"picture": "b.jpg", "error": "truncated: ..."}
-    csv         one line a tag: picture, rank (from 1), index, id, name, score, path, error; a
-                picture without tags, or with an error, has one line whose other columns are empty
-    parquet     one row a picture: picture, tags (a list of structs; null for an error), error
+                or {"image": "b.jpg", "error": "truncated: ..."}
+    csv         one line a tag: image, rank (from 1), index, id, name, score, path, error; an
+                image without tags, or with an error, has one line whose other columns are empty
+    parquet     one row an image: image, tags (a list of structs; null for an error), error
     label_pred  as the original's image_classification.py prints: `+++ the predictions of a.jpg is:`
                 and a line `2 dog, domestic dog: 0.830` a tag (with the whole name, of which it
                 printed the first word), or `open pic b.jpg failed`
 
-Names are whole, and a path leads from the root to the class itself (in csv joined by " > "). A
-picture is called by its path; bytes of it that are not UTF-8 stand as \xHH in all formats. In csv
+Names are whole, and a path leads from the root to the class itself (in csv joined by " > "). An
+image is called by its path; bytes of it that are not UTF-8 stand as \xHH in all formats. In csv
 and label_pred line ends, tabs and other control characters of any text are escaped too, so that
 each is on one line; and in csv what a spreadsheet would take for a formula, a text that begins with
 = + - or @, has a `'` before it. jsonl and parquet hold such texts as they are.
@@ -39,8 +39,8 @@ from mlimages_jax.inference.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
 
-_ROW_GROUP = 4_096  # pictures, of a Parquet file
-_COLUMNS = ("picture", "rank", "index", "id", "name", "score", "path", "error")
+_ROW_GROUP = 4_096  # images, of a Parquet file
+_COLUMNS = ("image", "rank", "index", "id", "name", "score", "path", "error")
 _TAG = pa.struct(
     [
         ("index", pa.int32()), ("id", pa.string()), ("name", pa.string()),
@@ -48,7 +48,7 @@ _TAG = pa.struct(
     ]
 )  # fmt: skip
 _SCHEMA = pa.schema(
-    [("picture", pa.string()), ("tags", pa.list_(_TAG)), ("error", pa.string())]
+    [("image", pa.string()), ("tags", pa.list_(_TAG)), ("error", pa.string())]
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -84,8 +84,8 @@ def ending_of(file_format: str) -> str:
     return ENDINGS[file_format]
 
 
-def tags_line(picture: str, tags: Sequence[Tag]) -> str:
-    """The JSON line of a picture, without line end; scores have the digits of a float32."""
+def tags_line(image: str, tags: Sequence[Tag]) -> str:
+    """The JSON line of an image, without line end; scores have the digits of a float32."""
     shown = [
         {
             "index": tag.index,
@@ -96,12 +96,12 @@ def tags_line(picture: str, tags: Sequence[Tag]) -> str:
         }
         for tag in tags
     ]
-    return json_line({"picture": picture, "tags": shown})
+    return json_line({"image": image, "tags": shown})
 
 
-def error_line(picture: str, error: str) -> str:
-    """The JSON line of a picture that could not be read, without line end."""
-    return json_line({"picture": picture, "error": one_line(error)})
+def error_line(image: str, error: str) -> str:
+    """The JSON line of an image that could not be read, without line end."""
+    return json_line({"image": image, "error": one_line(error)})
 
 
 class TagFile:
@@ -207,13 +207,13 @@ def _write_csv(path: Path, rows: Iterable[Row]) -> None:
         table = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         for row in rows:
-            picture = csv_cell(row["picture"])
+            image = csv_cell(row["image"])
             for rank, tag in enumerate(row.get("tags", ()), start=1):
                 texts = {"id": tag["id"], "name": tag["name"], "path": " > ".join(tag["path"])}
                 texts = {column: csv_cell(text) for column, text in texts.items()}
-                table.writerow({**tag, **texts, "picture": picture, "rank": rank})
+                table.writerow({**tag, **texts, "image": image, "rank": rank})
             if not row.get("tags"):
-                table.writerow({"picture": picture, "error": csv_cell(row.get("error", ""))})
+                table.writerow({"image": image, "error": csv_cell(row.get("error", ""))})
 
 
 def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
@@ -226,9 +226,9 @@ def _write_label_pred(path: Path, rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             if "error" in row:
-                file.write(f"open pic {one_line(row['picture'])} failed\n")
+                file.write(f"open pic {one_line(row['image'])} failed\n")
                 continue
-            file.write(f"+++ the predictions of {one_line(row['picture'])} is:\n")
+            file.write(f"+++ the predictions of {one_line(row['image'])} is:\n")
             for tag in row["tags"]:
                 file.write(f"{tag['index']} {one_line(tag['name'])}: {tag['score']:.3f}\n")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task behind configs/classify.py: tags of pictures, to a file, in the order of the input."""
+"""The task behind configs/classify.py: tags of images, to a file, in the order of the input."""
 
 import contextlib
 import dataclasses
@@ -22,12 +22,12 @@ from ml_collections import ConfigDict
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.distributed import preemption, sharding, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.inference import batch_predict, pretrained, tag_files
 from mlimages_jax.inference.batch_predict import Predictions
-from mlimages_jax.inference.image_source import PictureSource, open_pictures
+from mlimages_jax.inference.image_source import ImageSource, open_images
 from mlimages_jax.inference.network_outputs import network_outputs
 from mlimages_jax.inference.pretrained import Model, ModelError
 from mlimages_jax.inference.tag_files import TagFile, TagFileError
@@ -44,28 +44,28 @@ class Summary(NamedTuple):
 
     Attributes:
         output: the file.
-        pictures: rows in it.
-        errors: of them, pictures that could not be read.
+        images: rows in it.
+        errors: of them, images that could not be read.
     """
 
     output: Path
-    pictures: int
+    images: int
     errors: int
 
 
 def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
-    """Tags pictures as configured, or goes on with a command that stopped.
+    """Tags images as configured, or goes on with a command that stopped.
 
     Args:
         config: see configs/classify.py for every field.
         workdir: holds the file where `config.output` is empty.
 
     Raises:
-        FileNotFoundError: no pictures, no checkpoint, or no file of thresholds or classes.
+        FileNotFoundError: no images, no checkpoint, or no file of thresholds or classes.
         ConfigError: a value that cannot be; a checkpoint without names or loss; an output that is
             there already, or begun with other values.
-        PictureSourceError, DataSetError: the input holds no pictures, or is used wrongly.
-        TooManyBadPicturesError: over `config.max_errors`.
+        ImageSourceError, DataSetError: the input holds no images, or is used wrongly.
+        TooManyBadImagesError: over `config.max_errors`.
     """
     try:
         config = checked(config)
@@ -84,10 +84,10 @@ def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
 
 def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
     """As `classify`, with a file that is held."""
-    source = _pictures(config)
+    source = _images(config)
     mesh = sharding.make_mesh()
     try:
-        batch_size = batch_predict.fitting_batch(config.batch_size, pictures=len(source), mesh=mesh)
+        batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
     folder = _agreed_step(manager.resolve(config.checkpoint))
@@ -104,7 +104,7 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
             file = stack.enter_context(TagFile(output, file_format, about))
         rows, errors = _agreed(file.keep(multiple_of=batch_size) if file else (0, 0))
         if rows:
-            logging.info("going on behind %d of %d pictures", rows, len(source))
+            logging.info("going on behind %d of %d images", rows, len(source))
         predictions = Predictions(
             source,
             view,
@@ -119,9 +119,9 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
             bad = [row for row in map(json.loads, lines) if "error" in row]
             errors += len(bad)
             if bad and 0 <= config.max_errors < errors:
-                raise TooManyBadPicturesError(
-                    f"{errors} pictures cannot be read or decoded (max_errors {config.max_errors}),"
-                    f" the last one: {bad[-1]['picture']}: {bad[-1]['error']}"
+                raise TooManyBadImagesError(
+                    f"{errors} images cannot be read or decoded (max_errors {config.max_errors}),"
+                    f" the last one: {bad[-1]['image']}: {bad[-1]['error']}"
                 )
             if file:
                 file.append(lines)
@@ -130,13 +130,13 @@ def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
             file.finish()
     multihost_utils.sync_global_devices("the tags are complete")
     _log_speed(predictions)
-    logging.info("%s: tags of %d pictures, %d errors", output, len(source), errors)
+    logging.info("%s: tags of %d images, %d errors", output, len(source), errors)
     return Summary(output, len(source), errors)
 
 
 def _lines(
     predictions: Predictions,
-    source: PictureSource,
+    source: ImageSource,
     tags_of: Callable[[np.ndarray], list[list[Tag]]],
 ) -> Iterator[list[str]]:
     """Yields the lines of every global batch, in order and the same on all processes."""
@@ -154,22 +154,22 @@ def _lines(
         yield _of_all_processes(own)
         if time.monotonic() > told + _SECONDS:
             told = time.monotonic()
-            done = predictions.speed.pictures * jax.process_count()
-            logging.info("%d of %d pictures", done, len(source))
+            done = predictions.speed.images * jax.process_count()
+            logging.info("%d of %d images", done, len(source))
 
 
-def _pictures(config: ConfigDict) -> PictureSource:
+def _images(config: ConfigDict) -> ImageSource:
     """What is to be tagged.
 
     Raises:
         ConfigError: when the processes do not see the same.
     """
-    source = open_pictures(
+    source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     if len(set(_of_all_processes([source.digest]))) > 1:
         raise build.ConfigError(
-            f"the processes find different pictures in {config.input}: put them where all "
+            f"the processes find different images in {config.input}: put them where all "
             "machines see the same files"
         )
     return source
@@ -219,7 +219,7 @@ def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[lis
 
 
 def _about(
-    config: ConfigDict, model: Model, source: PictureSource, *, view: EvaluationView
+    config: ConfigDict, model: Model, source: ImageSource, *, view: EvaluationView
 ) -> dict[str, Any]:
     """What decides the rows, as JSON values."""
     names = ("top_k", "threshold", "consistent", "dtype")
@@ -228,7 +228,7 @@ def _about(
         "weights": weights_digest({"params": model.params, "batch_stats": model.batch_stats}),
         "loss": [model.loss, model.positive_weight],
         "dictionary": _digest_of(model.hierarchy),
-        "pictures": source.digest,
+        "images": source.digest,
         "view": [view.protocol, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
         **{name: config[name] for name in names},
@@ -269,10 +269,10 @@ def _of_all_processes(lines: list[str]) -> list[str]:
 def _log_speed(predictions: Predictions) -> None:
     """Says how fast this process was, and what held it up."""
     speed = predictions.speed
-    if speed.pictures:
+    if speed.images:
         logging.info(
-            "%.1f pictures/s; waiting for pictures %.0f%%, for the network %.0f%% of the time",
-            speed.pictures / speed.seconds,
+            "%.1f images/s; waiting for images %.0f%%, for the network %.0f%% of the time",
+            speed.images / speed.seconds,
             100 * speed.reading / speed.seconds,
             100 * speed.network / speed.seconds,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the scores of all classes to the tags of a picture. NumPy only."""
+"""From the scores of all classes to the tags of an image. NumPy only."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ class ThresholdError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tag:
-    """A class that a picture is said to show.
+    """A class that an image is said to show.
 
     Attributes:
         index: of the class.
@@ -49,7 +49,7 @@ def tagger(
     thresholds: Thresholds | None = None,
     consistent: bool = False,
 ) -> Callable[[np.ndarray], list[list[Tag]]]:
-    """A function from scores [n, C] to the tags of n pictures.
+    """A function from scores [n, C] to the tags of n images.
 
     Args:
         hierarchy: of the C classes.
@@ -77,12 +77,12 @@ def best_tags(
     top_k: int | None = 5,
     limits: np.ndarray | None = None,
 ) -> list[list[Tag]]:
-    """The classes with the highest scores of every picture, best first.
+    """The classes with the highest scores of every image, best first.
 
     Args:
         scores: float [n, C]; equal ones go to the lower class index.
         hierarchy: of the C classes.
-        top_k: at most so many tags a picture; None sets no such bound.
+        top_k: at most so many tags an image; None sets no such bound.
         limits: float [C], the score that a class needs, see `class_limits`; None asks for none.
 
     Raises:

@@ -13,12 +13,12 @@ from PIL import Image, ImageOps
 
 from mlimages_jax.data.image_folders import read_regular
 from mlimages_jax.data.images import pillow_pixels
-from mlimages_jax.data.images.decode import BadPicture, decode, read_header
+from mlimages_jax.data.images.decode import BadImage, decode, read_header
 from mlimages_jax.data.images.image_types import described
 
 # An array is numpy's, jax's or anything else that numpy takes.
-Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Any
-Pictures = Picture | Iterable[Picture]
+UserImage = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Any
+UserImages = UserImage | Iterable[UserImage]
 
 _FORMS = (
     "give a path, the bytes of a file, a file opened with 'rb', a PIL image, or an array [H, W, 3] "
@@ -31,65 +31,65 @@ _CONVERTED = {"La": "LA", "HSV": "RGB", "LAB": "RGB"}  # PIL modes that no file 
 _pillow = threading.Lock()  # an opened image reads its pixels late, and from one thread only
 
 
-def is_one(pictures: Pictures) -> bool:
+def is_one(images: UserImages) -> bool:
     """Whether this is one image, not several."""
-    if isinstance(pictures, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
         return True
-    if hasattr(pictures, "read"):  # before iteration: files yield lines
+    if hasattr(images, "read"):  # before iteration: files yield lines
         return True
-    if hasattr(pictures, "__array__") and hasattr(pictures, "ndim"):
-        return pictures.ndim in (2, 3)
-    return not isinstance(pictures, Iterable)  # not an image either; `pixels` says so
+    if hasattr(images, "__array__") and hasattr(images, "ndim"):
+        return images.ndim in (2, 3)
+    return not isinstance(images, Iterable)  # not an image either; `pixels` says so
 
 
-def each(pictures: Pictures) -> Iterator[Picture]:
+def each(images: UserImages) -> Iterator[UserImage]:
     """One image or several, one by one."""
-    several: Any = [pictures] if is_one(pictures) else pictures
+    several: Any = [images] if is_one(images) else images
     return iter(several)
 
 
-def is_batch(pictures: Pictures) -> bool:
+def is_batch(images: UserImages) -> bool:
     """Whether this is an array of four dimensions, as the network takes it."""
-    return hasattr(pictures, "__array__") and getattr(pictures, "ndim", 0) == 4
+    return hasattr(images, "__array__") and getattr(images, "ndim", 0) == 4
 
 
-def name_of(picture: Picture, position: int) -> str:
+def name_of(image: UserImage, position: int) -> str:
     """What an error calls an image: its path, or its position."""
-    if isinstance(picture, str | os.PathLike):
-        return os.fspath(picture)
-    name = getattr(picture, "filename", "") or getattr(picture, "name", "")
-    return name if isinstance(name, str) and name else f"picture {position}"
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    name = getattr(image, "filename", "") or getattr(image, "name", "")
+    return name if isinstance(name, str) and name else f"image {position}"
 
 
-def pixels(picture: Picture, *, exif_orientation: bool = False) -> np.ndarray:
+def pixels(image: UserImage, *, exif_orientation: bool = False) -> np.ndarray:
     """The pixels of an image, uint8 [H, W, 3], RGB.
 
     Args:
-        picture: in any of the forms. Of PIL images of 16 bits the high byte is kept, as of files.
+        image: in any of the forms. Of PIL images of 16 bits the high byte is kept, as of files.
             Floats in [-1, 1] become the levels next to them, arrays [H, W] are grey.
         exif_orientation: turn it upright as its EXIF data say; arrays have none.
 
     Raises:
-        BadPicture: it cannot be decoded, or it is none of these.
+        BadImage: it cannot be decoded, or it is none of these.
         OSError: the file cannot be read.
     """
-    if isinstance(picture, str | os.PathLike):
-        picture = _read(picture)
-    elif hasattr(picture, "read") and not isinstance(picture, Image.Image):
-        picture = _read_opened(picture)
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return decode(bytes(picture), exif_orientation=exif_orientation)
-    if isinstance(picture, Image.Image):
-        return _pixels_of_pil(picture, exif_orientation=exif_orientation)
-    if not (hasattr(picture, "__array__") and hasattr(picture, "ndim")):
-        raise BadPicture("unsupported", f"a {type(picture).__name__}: {_FORMS}")
-    return _pixels_of_array(np.asarray(picture))
+    if isinstance(image, str | os.PathLike):
+        image = _read(image)
+    elif hasattr(image, "read") and not isinstance(image, Image.Image):
+        image = _read_opened(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image), exif_orientation=exif_orientation)
+    if isinstance(image, Image.Image):
+        return _pixels_of_pil(image, exif_orientation=exif_orientation)
+    if not (hasattr(image, "__array__") and hasattr(image, "ndim")):
+        raise BadImage("unsupported", f"a {type(image).__name__}: {_FORMS}")
+    return _pixels_of_array(np.asarray(image))
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     text = os.fspath(path)
     if match := _ADDRESS.match(text):
-        raise BadPicture(
+        raise BadImage(
             "unsupported",
             f"{text[:80]!r} is an address ({match[1].lower()}:), not a path: download it first, "
             "and give the path or the bytes of the file",
@@ -104,35 +104,35 @@ def _read_opened(file: Any) -> bytes:
     with _pillow:  # the same file may be given twice
         data = file.read()
     if isinstance(data, str):
-        raise BadPicture("unsupported", "a file opened as text: open it with 'rb'")
+        raise BadImage("unsupported", "a file opened as text: open it with 'rb'")
     if not data:
-        raise BadPicture("empty", "nothing is left to read in the file: seek(0) goes to its start")
+        raise BadImage("empty", "nothing is left to read in the file: seek(0) goes to its start")
     return data
 
 
-def _pixels_of_pil(picture: Image.Image, *, exif_orientation: bool) -> np.ndarray:
+def _pixels_of_pil(image: Image.Image, *, exif_orientation: bool) -> np.ndarray:
     """uint8 [H, W, 3]; transparent pixels are laid on white, as `decode` does."""
     try:
         with _pillow:
-            _check_unread(picture)
-            picture.load()
+            _check_unread(image)
+            image.load()
         if exif_orientation:
-            picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("I", "F"):
-            return _levels_of_deep(picture)
-        if picture.mode in _CONVERTED:
-            picture = picture.convert(_CONVERTED[picture.mode])
-        return pillow_pixels.rgb(picture)
-    except BadPicture:
+            image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F"):
+            return _levels_of_deep(image)
+        if image.mode in _CONVERTED:
+            image = image.convert(_CONVERTED[image.mode])
+        return pillow_pixels.rgb(image)
+    except BadImage:
         raise
     except Exception as error:  # opened, but read only now: OSError, SyntaxError and more
-        raise BadPicture("corrupt", f"Pillow: {described(error)}") from error
+        raise BadImage("corrupt", f"Pillow: {described(error)}") from error
 
 
-def _check_unread(picture: Image.Image) -> None:
+def _check_unread(image: Image.Image) -> None:
     """The gate before Pillow's decoder, for a JPEG that was opened and not read yet."""
-    file = getattr(picture, "fp", None)
-    if picture.format in ("JPEG", "MPO") and getattr(picture, "tile", None) and file:
+    file = getattr(image, "fp", None)
+    if image.format in ("JPEG", "MPO") and getattr(image, "tile", None) and file:
         place = file.tell()
         file.seek(0)
         header = file.read()
@@ -140,13 +140,13 @@ def _check_unread(picture: Image.Image) -> None:
         read_header(header)
 
 
-def _levels_of_deep(picture: Image.Image) -> np.ndarray:
+def _levels_of_deep(image: Image.Image) -> np.ndarray:
     """uint8 [H, W, 3] of an image of 16 bits, which Pillow also keeps in 32."""
-    deep = np.asarray(picture)
-    if picture.mode == "F" or (deep.size and not 0 <= deep.min() <= deep.max() <= _DEEP):
-        raise BadPicture(
+    deep = np.asarray(image)
+    if image.mode == "F" or (deep.size and not 0 <= deep.min() <= deep.max() <= _DEEP):
+        raise BadImage(
             "unsupported",
-            f"a PIL image of mode {picture.mode} with numbers from {deep.min():g} to "
+            f"a PIL image of mode {image.mode} with numbers from {deep.min():g} to "
             f"{deep.max():g}, of which nothing says what is white: make it RGB first",
         )
     return _coloured((deep >> 8).astype(np.uint8))
@@ -155,7 +155,7 @@ def _levels_of_deep(picture: Image.Image) -> np.ndarray:
 def _pixels_of_array(array: np.ndarray) -> np.ndarray:
     right = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
     if not right or not array.size or array.dtype.kind not in "bufV":  # V: bfloat16
-        raise BadPicture("unsupported", f"an array {array.dtype} {list(array.shape)}: {_FORMS}")
+        raise BadImage("unsupported", f"an array {array.dtype} {list(array.shape)}: {_FORMS}")
     array = _coloured(array)
     if array.dtype == bool:
         return np.where(array, np.uint8(255), np.uint8(0))
@@ -167,7 +167,7 @@ def _levels(array: np.ndarray) -> np.ndarray:
     try:
         floats = checked_images(array[None])[0]
     except ValueError as error:
-        raise BadPicture("unsupported", str(error)) from error
+        raise BadImage("unsupported", str(error)) from error
     return np.rint((floats.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 

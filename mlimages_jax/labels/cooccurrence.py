@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Classes that occur together, from a model's predictions on pictures of one known class.
 
-After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the share of the pictures of class i for
+After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the share of the images of class i for
 which the model is sure of class j too. Where that share is large and neither class is an ancestor
-of the other, every picture labelled i gets the label j. (Labels along a path of the hierarchy need
+of the other, every image labelled i gets the label j. (Labels along a path of the hierarchy need
 no statistics: closing the list adds them.)
 """
 
@@ -23,21 +23,21 @@ class Pairs(NamedTuple):
     """P pairs of classes i and j, with what was counted for them; ordered by i, then j.
 
     Attributes:
-        first: int64 [P], class i, of the picture.
+        first: int64 [P], class i, of the image.
         second: int64 [P], class j, predicted.
-        pictures: int64 [P], of class i.
-        both: int64 [P], pictures of class i for which j was predicted.
+        images: int64 [P], of class i.
+        both: int64 [P], images of class i for which j was predicted.
     """
 
     first: np.ndarray
     second: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
     both: np.ndarray
 
     @property
     def share(self) -> np.ndarray:
         """float64 [P]: CO(i, j)."""
-        return self.both / self.pictures
+        return self.both / self.images
 
     def where(self, chosen: np.ndarray) -> "Pairs":
         """The pairs for which a bool [P] is true."""
@@ -45,7 +45,7 @@ class Pairs(NamedTuple):
 
 
 class CoOccurrences:
-    """Counts pictures of each class, and of each pair of classes that ever occurs.
+    """Counts images of each class, and of each pair of classes that ever occurs.
 
     Memory: 16 bytes a pair that occurs, three times that while counts are merged; never a matrix
     of C x C.
@@ -55,22 +55,22 @@ class CoOccurrences:
     """
 
     def __init__(self, num_classes: int):
-        self.pictures = np.zeros(num_classes, np.int64)  # [C] pictures of each class
+        self.images = np.zeros(num_classes, np.int64)  # [C] images of each class
         self._keys = np.empty(0, np.int64)  # i * C + j of the pairs, ascending
         self._both = np.empty(0, np.int64)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []  # the same of some batches
         self._num_waiting = 0  # pairs in them
 
-    def add(self, classes: np.ndarray, pictures: np.ndarray, predicted: np.ndarray) -> None:
-        """Adds a batch of N pictures.
+    def add(self, classes: np.ndarray, images: np.ndarray, predicted: np.ndarray) -> None:
+        """Adds a batch of N images.
 
         Args:
-            classes: int [N], of each picture.
-            pictures: int [n], 0 to N - 1, ...
-            predicted: int [n], ... and a class that was predicted for this picture, once.
+            classes: int [N], of each image.
+            images: int [n], 0 to N - 1, ...
+            predicted: int [n], ... and a class that was predicted for this image, once.
         """
-        self.pictures += np.bincount(classes, minlength=len(self.pictures))
-        keys = classes[pictures].astype(np.int64) * len(self.pictures) + predicted
+        self.images += np.bincount(classes, minlength=len(self.images))
+        keys = classes[images].astype(np.int64) * len(self.images) + predicted
         keys, both = np.unique(keys, return_counts=True)
         self._waiting.append((keys, both))
         self._num_waiting += len(keys)
@@ -81,8 +81,8 @@ class CoOccurrences:
     def pairs(self) -> Pairs:
         """All pairs that ever occurred, i = j among them."""
         self._merge()
-        first, second = np.divmod(self._keys, len(self.pictures))
-        return Pairs(first, second, self.pictures[first], self._both)
+        first, second = np.divmod(self._keys, len(self.images))
+        return Pairs(first, second, self.images[first], self._both)
 
     def _merge(self) -> None:
         keys = np.concatenate([self._keys, *(keys for keys, _ in self._waiting)])
@@ -121,10 +121,10 @@ def on_common_path(hierarchy: Hierarchy, first: np.ndarray, second: np.ndarray) 
 
 
 def single_classes(label_list: LabelList, hierarchy: Hierarchy) -> np.ndarray:
-    """Finds the class of the pictures that have one.
+    """Finds the class of the images that have one.
 
     Of the labels with a positive confidence, one must be below all others in the hierarchy: a row
-    with a class and any of its ancestors, closed or not, is a picture of that class.
+    with a class and any of its ancestors, closed or not, is an image of that class.
 
     Args:
         label_list: classes of `hierarchy`.

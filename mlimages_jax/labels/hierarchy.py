@@ -178,7 +178,7 @@ class Hierarchy:
         return self._paths
 
     def close(self, classes: np.ndarray, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Closes the labels of one picture over ancestors.
+        """Closes the labels of one image over ancestors.
 
         A positive confidence holds for every ancestor too, and where several meet the largest wins.
         Neither -1 (unknown) nor 0 (known to be absent) moves upwards: not being a dog says nothing

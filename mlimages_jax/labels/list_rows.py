@@ -25,7 +25,7 @@ _LABEL = re.compile(rb"([0-9]{1,18})(?::([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE
 
 
 class LabelRow(NamedTuple):
-    """One picture: name, classes int32 [n], confidences float32 [n]."""
+    """One image: name, classes int32 [n], confidences float32 [n]."""
 
     name: str
     classes: np.ndarray

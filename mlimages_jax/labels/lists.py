@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Label lists: one picture a line, its name followed by its labels, held sparsely in memory.
+r"""Label lists: one image a line, its name followed by its labels, held sparsely in memory.
 
     n04310904/n04310904_8388.JPEG   2367:1  2172:1       ImageNet id list
     https://farm2.staticflickr.com/2034/15_o.jpg\t3:1    URL list
-    my photo.jpg\t940:0.8\t17                            picture list
+    my photo.jpg\t940:0.8\t17                            image list
     n01440764/n01440764_10026.JPEG 0                     single class
 
 `list_rows` has the grammar, `image_names` how a list has names that hold tabs, line ends and the
@@ -35,7 +35,7 @@ class LabelListError(ValueError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelList:
-    """The labels of N pictures. Make one with `read_label_list` or `from_rows`, which check it.
+    """The labels of N images. Make one with `read_label_list` or `from_rows`, which check it.
 
     Attributes:
         names: uint8, the UTF-8 names one after the other.
@@ -132,13 +132,13 @@ def iter_label_list(path: str | os.PathLike[str], *, num_classes: int) -> Iterat
 
 
 def write_label_list(path: str | os.PathLike[str], label_list: LabelList) -> None:
-    """Writes a picture list with tabs; reading it gives the same names, classes and float32s."""
+    """Writes an image list with tabs; reading it gives the same names, classes and float32s."""
     with LabelListWriter(path) as writer:
         writer.write(label_list)
 
 
 class LabelListWriter:
-    """Writes a picture list part by part; the file appears under its name when it is complete.
+    """Writes an image list part by part; the file appears under its name when it is complete.
 
     A context manager. Where its block raises, the file that was there before stays.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Merges the rows of a picture: one row a name, and for every class its largest confidence."""
+"""Merges the rows of an image: one row a name, and for every class its largest confidence."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finds pictures by name among millions, at 16 bytes a name, whatever its length."""
+"""Finds images by name among millions, at 16 bytes a name, whatever its length."""
 
 import hashlib
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 """What a label list holds, as counts that add over its parts: classes, tags, confidences, closure.
 
 A tag is a label with a positive confidence: 1 is certain, less is soft. 0 (known to be absent) and
--1 (unknown) are labels, but no tags; a picture belongs to the classes of its tags.
+-1 (unknown) are labels, but no tags; an image belongs to the classes of its tags.
 
 A row is closed if the parent of every tag is a tag of the row too, with at least the child's
 confidence. The same holds for all ancestors then: these are the rows `Hierarchy.close` leaves
@@ -34,7 +34,7 @@ class ListStatistics:
     Attributes:
         hierarchy: the same.
         labels: int64 [4, C], labels by kind and class.
-        tags: int64 [C + 1], pictures by their number of tags.
+        tags: int64 [C + 1], images by their number of tags.
         confidences: int64 [STEPS + 2], labels by confidence: -1, then 0, 0.001, ... 1 (rounded).
         orphans: int64 [C], tags whose parent is not in the row or weaker, by their class.
         closure: int64 [3]: rows that are not closed, rows that lack a tag's ancestor, and the tags
@@ -53,8 +53,8 @@ class ListStatistics:
         self._walk = _Walk(hierarchy)
 
     @property
-    def pictures_per_class(self) -> np.ndarray:
-        """int64 [C]: pictures that have the class as a tag."""
+    def images_per_class(self) -> np.ndarray:
+        """int64 [C]: images that have the class as a tag."""
         return self.labels[SOFT] + self.labels[CERTAIN]
 
     def update(self, rows: LabelList) -> None:
@@ -117,25 +117,25 @@ class ListStatistics:
         """Numbers for people and for JSON: nested dicts of plain Python numbers.
 
         Args:
-            trainable_above: a class with more pictures than this counts as trainable.
+            trainable_above: a class with more images than this counts as trainable.
 
         Raises:
             ValueError: no rows were counted.
         """
         if not self.tags.any():
             raise ValueError("no rows were counted: there are no statistics of an empty list")
-        per_class = self.pictures_per_class
+        per_class = self.images_per_class
         not_closed, lacking, to_add = self.closure.tolist()
         kinds = self.labels.sum(axis=1).tolist()
         return {
-            "pictures": {
+            "images": {
                 "total": int(self.tags.sum()),
                 "without_tags": int(self.tags[0]),
                 "repeated_names": _count_repetitions(self._digests),
             },
             "classes": {
                 "total": len(per_class),
-                "with_pictures": int((per_class > 0).sum()),
+                "with_images": int((per_class > 0).sum()),
                 "trainable": int((per_class > trainable_above).sum()),
                 "trainable_above": trainable_above,
             },
@@ -147,8 +147,8 @@ class ListStatistics:
                 "unknown": kinds[UNKNOWN],
             },
             "confidences": _as_dict(self.confidences, _CONFIDENCES),
-            "tags_per_picture": _describe_tags(self.tags),
-            "pictures_per_class": _describe_classes(per_class),
+            "tags_per_image": _describe_tags(self.tags),
+            "images_per_class": _describe_classes(per_class),
             "closure": {
                 "rows_not_closed": not_closed,
                 "rows_lacking_an_ancestor": lacking,
@@ -214,24 +214,24 @@ def _as_dict(counts: np.ndarray, values: np.ndarray) -> dict[str, int]:
 
 
 def _describe_tags(histogram: np.ndarray) -> dict[str, Any]:
-    numbers, pictures = np.arange(len(histogram)), int(histogram.sum())
+    numbers, images = np.arange(len(histogram)), int(histogram.sum())
     total = int(histogram @ numbers)
-    middle = [(pictures - 1) // 2, pictures // 2]  # twice the same if their number is odd
+    middle = [(images - 1) // 2, images // 2]  # twice the same if their number is odd
     return {
         "total": total,
-        "mean": total / pictures,
+        "mean": total / images,
         "median": float(np.searchsorted(histogram.cumsum(), middle, side="right").mean()),
         "max": int(np.flatnonzero(histogram)[-1]),
         "histogram": _as_dict(histogram, numbers),
     }
 
 
-def _describe_classes(pictures: np.ndarray) -> dict[str, Any]:
+def _describe_classes(images: np.ndarray) -> dict[str, Any]:
     return {
-        "mean": float(pictures.mean()),
-        "min": int(pictures.min()),
-        "max": int(pictures.max()),
-        "quantiles": {f"{q:g}": float(np.quantile(pictures, q)) for q in _QUANTILES},
+        "mean": float(images.mean()),
+        "min": int(images.min()),
+        "max": int(images.max()),
+        "quantiles": {f"{q:g}": float(np.quantile(images, q)) for q in _QUANTILES},
     }
 
 
@@ -247,11 +247,11 @@ def _describe_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
     }
 
 
-def _describe_depths(pictures: np.ndarray, depth: np.ndarray) -> dict[str, Any]:
-    tags = int(pictures.sum())
+def _describe_depths(images: np.ndarray, depth: np.ndarray) -> dict[str, Any]:
+    tags = int(images.sum())
     by_depth = np.zeros(depth.max() + 1, np.int64)
-    np.add.at(by_depth, depth, pictures)
+    np.add.at(by_depth, depth, images)
     return {
-        "mean": int(pictures @ depth) / tags if tags else None,
+        "mean": int(images @ depth) / tags if tags else None,
         "histogram": _as_dict(by_depth, np.arange(len(by_depth))),
     }

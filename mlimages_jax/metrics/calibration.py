@@ -20,12 +20,12 @@ class Reliability(NamedTuple):
     """What a reliability diagram shows, bins by rising probability.
 
     Attributes:
-        pictures: int64 [bins], the predictions: one a picture, or one for each of its classes.
+        images: int64 [bins], the predictions: one an image, or one for each of its classes.
         probability: float64 [bins], their mean; nan in an empty bin.
         accuracy: float64 [bins], the share of them that is right; nan in an empty bin.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     probability: np.ndarray
     accuracy: np.ndarray
 
@@ -47,11 +47,11 @@ def calibrated_probability(logits: np.ndarray, *, positive_weight: float) -> np.
 
 @dataclasses.dataclass
 class Calibration:
-    """Accumulates pictures, right ones and the sum of probabilities in bins of equal width.
+    """Accumulates images, right ones and the sum of probabilities in bins of equal width.
 
     Bin m = 1, ..., M holds the probabilities in ((m - 1) / M, m / M], as in the paper; 0, which is
     in none of these, is in the first. An accumulator as `mlimages_jax.metrics` describes them. Up
-    to 2^38 predictions, more than ML-Images has classes times pictures.
+    to 2^38 predictions, more than ML-Images has classes times images.
 
     Args:
         bins: M.
@@ -62,7 +62,7 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise ValueError(f"bins={self.bins} must be positive")
-        self._pictures = np.zeros(self.bins, np.int64)
+        self._images = np.zeros(self.bins, np.int64)
         self._right = np.zeros(self.bins, np.int64)
         self._probability = np.zeros(self.bins, np.int64)  # sums, in units of 1 / _ONE
 
@@ -92,31 +92,31 @@ class Calibration:
             part = slice(start, start + _AT_ONCE)
             exact = probabilities[part].astype(np.float64)  # so that neither product is rounded
             bins = np.maximum(np.ceil(exact * self.bins).astype(np.int64) - 1, 0)
-            self._pictures += np.bincount(bins, minlength=self.bins)
+            self._images += np.bincount(bins, minlength=self.bins)
             self._right += np.bincount(bins[correct[part]], minlength=self.bins)
             # Whole numbers in float64: exact in any order, up to 2^29 of them.
             units = np.bincount(bins, np.rint(exact * _ONE), self.bins)
             self._probability += units.astype(np.int64)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Int64 [2, 3, bins]: high and low words of pictures, right ones and probabilities."""
-        values = np.stack([self._pictures, self._right, self._probability])
+        """Int64 [2, 3, bins]: high and low words of images, right ones and probabilities."""
+        values = np.stack([self._images, self._right, self._probability])
         return {"counts": np.stack(np.divmod(values, _WORD))}
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
         """Add the `sums()` of a calibration with as many bins."""
         high, low = sums["counts"].astype(np.int64)
-        pictures, right, probability = high * _WORD + low
-        self._pictures += pictures
+        images, right, probability = high * _WORD + low
+        self._images += images
         self._right += right
         self._probability += probability
 
     def table(self) -> Reliability:
         """The bins of a reliability diagram."""
-        empty = self._pictures == 0
-        divisor = np.where(empty, np.nan, self._pictures)
+        empty = self._images == 0
+        divisor = np.where(empty, np.nan, self._images)
         return Reliability(
-            pictures=self._pictures.copy(),
+            images=self._images.copy(),
             probability=self._probability / (divisor * _ONE),
             accuracy=self._right / divisor,
         )
@@ -124,12 +124,12 @@ class Calibration:
     def error(self) -> float:
         """Expected calibration error (Guo et al. 2017, equation 3); nan when nothing was counted.
 
-        The sum over bins of (share of the pictures) x |accuracy - mean probability|. Its sums are
+        The sum over bins of (share of the images) x |accuracy - mean probability|. Its sums are
         whole numbers: only the last division rounds.
         """
-        pictures = int(self._pictures.sum())
+        images = int(self._images.sum())
         gaps = int(np.abs(self._right * _ONE - self._probability).sum())
-        return gaps / (pictures * _ONE) if pictures else float("nan")
+        return gaps / (images * _ONE) if images else float("nan")
 
     def compute(self) -> dict[str, float]:
         """`calibration_error`."""

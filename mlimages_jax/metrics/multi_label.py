@@ -5,7 +5,7 @@ How a target counts (`judge`): at or above the threshold, 0.7 as in the training
 positive; 0 is negative; -1 (unknown) and soft confidences between 0 and the threshold are ignored.
 The loss teaches a soft class to score above the negatives, so counting it as a negative would
 punish what was taught, and as a positive would call a doubt a fact. Rows that `mask` drops become
-ignored in every class, and a picture without any judged class is no example.
+ignored in every class, and an image without any judged class is no example.
 
 Every accumulator has
 
@@ -121,7 +121,7 @@ class MultiLabelMetrics:
             loss without weights), for the calibration of their probabilities; None leaves it out.
 
     Attributes:
-        calibration: of the probability of every judged class of every picture, and whether the
+        calibration: of the probability of every judged class of every image, and whether the
             class is positive; None without `positive_weight`.
     """
 
@@ -201,7 +201,7 @@ class MultiLabelMetrics:
         return self._average_precision.per_class()
 
     def compute(self) -> dict[str, float]:
-        """All numbers by name, and `examples`: pictures with a judged class."""
+        """All numbers by name, and `examples`: images with a judged class."""
         numbers = {"examples": float(self._at_5.examples())}
         for accumulator in self._parts.values():
             numbers |= accumulator.compute()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metrics of a classifier that names one class a picture: top-1, top-5, confusions, calibration.
+"""Metrics of a classifier that names one class an image: top-1, top-5, confusions, calibration.
 
 NumPy only; an accumulator as `mlimages_jax.metrics` describes them.
 """
@@ -16,21 +16,21 @@ CONFUSION_CLASSES = 5_000  # up to here pairs of classes are counted, 8 bytes ea
 
 
 class ConfusedPair(NamedTuple):
-    """Pictures of one class for which another one was predicted."""
+    """Images of one class for which another one was predicted."""
 
     true: int
     predicted: int
-    pictures: int
+    images: int
 
 
 @dataclasses.dataclass
 class SingleLabelMetrics:
-    """Share of pictures with a valid class as the best or among the five best, and what goes wrong.
+    """Share of images with a valid class as the best or among the five best, and what goes wrong.
 
-    A class whose target reaches the threshold is valid. Most pictures have one; with the labels of
+    A class whose target reaches the threshold is valid. Most images have one; with the labels of
     `mlimages_jax.data.real_labels` some have several, and each of them is a right answer. Counts by
-    class take a picture as one of the valid class that scores best, so a class may look better
-    there than it would if the picture counted for each of its classes. Pictures without a valid
+    class take an image as one of the valid class that scores best, so a class may look better
+    there than it would if the image counted for each of its classes. Images without a valid
     class are no examples. Every other class, absent or unknown, is a wrong answer. Among equal
     scores the lower class index is the better.
 
@@ -39,7 +39,7 @@ class SingleLabelMetrics:
         threshold: the confidence from which a class is valid.
 
     Attributes:
-        confusion: int64 [C, C], pictures by class and predicted class; None where C is above
+        confusion: int64 [C, C], images by class and predicted class; None where C is above
             CONFUSION_CLASSES, where it would not fit.
         calibration: of the softmax probability of the best class, and whether it is valid.
     """
@@ -124,9 +124,9 @@ class SingleLabelMetrics:
         true, predicted = np.nonzero(self.confusion)  # by class indices
         wrong = true != predicted
         true, predicted = true[wrong], predicted[wrong]
-        pictures = self.confusion[true, predicted]
-        worst = np.argsort(-pictures, kind="stable")[:count]
-        columns = (column[worst].tolist() for column in (true, predicted, pictures))
+        images = self.confusion[true, predicted]
+        worst = np.argsort(-images, kind="stable")[:count]
+        columns = (column[worst].tolist() for column in (true, predicted, images))
         return [ConfusedPair(*pair) for pair in zip(*columns, strict=True)]
 
     def compute(self) -> dict[str, float]:

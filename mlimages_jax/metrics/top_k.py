@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the k best classes of each picture are, and how good they are: instance and hierarchical.
+"""What the k best classes of each image are, and how good they are: instance and hierarchical.
 
 `states` is int8 [n, C], `POSITIVE`, `NEGATIVE` or `IGNORED` (made by `metrics.judge`). The
 accumulators hold integer counts, which add over batches and hosts without rounding.
@@ -15,10 +15,10 @@ NAN = float("nan")
 
 
 def top_classes(scores: np.ndarray, states: np.ndarray, k: int) -> np.ndarray:
-    """The k best judged classes of each picture, int32 [n, k], best first.
+    """The k best judged classes of each image, int32 [n, k], best first.
 
     Equal scores go to the lower class index. Ignored classes take no place; -1 fills the places
-    of a picture with fewer than k judged classes.
+    of an image with fewer than k judged classes.
     """
     judged = states != IGNORED
     ranked = np.where(judged, scores, np.float32(-np.inf))
@@ -35,22 +35,22 @@ def top_classes(scores: np.ndarray, states: np.ndarray, k: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class InstanceMetrics:
-    """Precision, recall and F1 of each picture's k best classes, averaged over pictures.
+    """Precision, recall and F1 of each image's k best classes, averaged over images.
 
     With h positives among the k classes and p positives in all: precision h / k, recall h / p, F1
     2 h / (k + p), their harmonic mean. These are the example-based measures (Godbole and Sarawagi,
-    2004; `average="samples"` in scikit-learn), each averaged by itself over the pictures that have
+    2004; `average="samples"` in scikit-learn), each averaged by itself over the images that have
     a positive, so the F1 reported is not the harmonic mean of the two numbers beside it. Precision
-    divides by k even where a picture has fewer judged classes.
+    divides by k even where an image has fewer judged classes.
 
-    All three are functions of (h, p): what is kept is the table of how many pictures have which.
+    All three are functions of (h, p): what is kept is the table of how many images have which.
     """
 
     k: int
     num_classes: int
 
     def __post_init__(self) -> None:
-        self.pictures = np.zeros((self.k + 1, self.num_classes + 1), np.int64)  # [h, p]
+        self.images = np.zeros((self.k + 1, self.num_classes + 1), np.int64)  # [h, p]
 
     def update(self, top: np.ndarray, states: np.ndarray) -> None:
         """Count one batch; `top` from `top_classes` with this k or a greater one."""
@@ -58,32 +58,32 @@ class InstanceMetrics:
         found = (np.take_along_axis(states, top, axis=1) == POSITIVE) & (top >= 0)
         examples = (states != IGNORED).any(axis=1)
         positives = (states == POSITIVE).sum(axis=1)
-        np.add.at(self.pictures, (found.sum(axis=1)[examples], positives[examples]), 1)
+        np.add.at(self.images, (found.sum(axis=1)[examples], positives[examples]), 1)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Pictures by hits and positives, int64 [k + 1, C + 1]."""
-        return {"pictures": self.pictures.copy()}
+        """Images by hits and positives, int64 [k + 1, C + 1]."""
+        return {"images": self.images.copy()}
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
         """Add another accumulator's table."""
-        self.pictures += sums["pictures"]
+        self.images += sums["images"]
 
     def examples(self) -> int:
-        """Pictures with a judged class, whether or not one is positive."""
-        return int(self.pictures.sum())
+        """Images with a judged class, whether or not one is positive."""
+        return int(self.images.sum())
 
     def compute(self) -> dict[str, float]:
-        """`precision@k`, `recall@k` and `f1@k`; nan when no picture has a positive."""
-        pictures = self.pictures[:, 1:]
+        """`precision@k`, `recall@k` and `f1@k`; nan when no image has a positive."""
+        images = self.images[:, 1:]
         hits, positives = np.arange(self.k + 1)[:, None], np.arange(1, self.num_classes + 1)
-        total = pictures.sum()
+        total = images.sum()
         values = {
             "precision": hits / self.k,
             "recall": hits / positives,
             "f1": 2 * hits / (self.k + positives),
         }
         return {
-            f"{name}@{self.k}": float((pictures * value).sum() / total) if total else NAN
+            f"{name}@{self.k}": float((images * value).sum() / total) if total else NAN
             for name, value in values.items()
         }
 
@@ -92,15 +92,15 @@ class InstanceMetrics:
 class HierarchicalMetrics:
     """Hierarchical precision, recall and F1 (Kiritchenko, Matwin, Nock and Famili, 2006).
 
-    The k best classes of a picture and its positive classes are both closed over ancestors; with
+    The k best classes of an image and its positive classes are both closed over ancestors; with
     these sets S and T, hP = sum |S and T| / sum |S|, hR = sum |S and T| / sum |T|, and hF is their
-    harmonic mean. The sums run over the pictures that have a positive. The paper leaves out the
+    harmonic mean. The sums run over the images that have a positive. The paper leaves out the
     root that all its classes share; the roots here are several and say something, so they count.
-    Classes that are ignored in a picture are taken out of both its sets after closing them.
+    Classes that are ignored in an image are taken out of both its sets after closing them.
 
     Args:
         paths: int [C, D]; row i is class i, then its ancestors, then -1.
-        k: how many classes are predicted for each picture.
+        k: how many classes are predicted for each image.
     """
 
     paths: np.ndarray
@@ -141,7 +141,7 @@ class HierarchicalMetrics:
         self.counts += sums["counts"]
 
     def compute(self) -> dict[str, float]:
-        """`hierarchical_precision`, `_recall` and `_f1`; nan when no picture has a positive."""
+        """`hierarchical_precision`, `_recall` and `_f1`; nan when no image has a positive."""
         both, predicted, true = (int(count) for count in self.counts)
         return {
             "hierarchical_precision": both / predicted if predicted else NAN,

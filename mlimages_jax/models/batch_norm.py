@@ -2,7 +2,7 @@
 """Batch normalisation whose statistics come from fixed groups of examples.
 
 Ioffe and Szegedy (2015) normalise with the statistics of "the batch". In data-parallel training
-the batch behind those statistics is the share of one worker, 32 pictures in the original. Here it
+the batch behind those statistics is the share of one worker, 32 images in the original. Here it
 is `group_size`: example i of the global batch is in group i // group_size, whatever the number of
 devices. A group that fits a device needs no communication.
 """

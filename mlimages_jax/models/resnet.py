@@ -99,7 +99,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures in [-1, 1] to logits.
+    """Images in [-1, 1] to logits.
 
     Attributes:
         num_classes: width of the classifier.

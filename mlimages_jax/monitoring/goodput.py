@@ -22,7 +22,7 @@ EXPLAINED = {
     "startup": "imports, other processes, data set, first use of the devices",
     "restore": "reading a checkpoint, or making the first state",
     "compile": "of the training step",
-    "input": "idle, waiting for pictures",
+    "input": "idle, waiting for images",
     "step": "training steps that count",
     "lost": "training steps done again after a restart",
     "evaluation": "on the way and at the end",

@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress(total: int | None, *, what: str, unit: str = " pictures", done: int = 0) -> tqdm:
+def progress(total: int | None, *, what: str, unit: str = " images", done: int = 0) -> tqdm:
     """A bar on standard error: every half second on a terminal, every 10 s in a log.
 
     Args:

@@ -107,12 +107,12 @@ class Progress:
         rows = jax.device_get(period.metrics)
         _check_finite(rows)
         values = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        bad = period.rows / len(rows) - values.pop("pictures")
+        bad = period.rows / len(rows) - values.pop("images")
         rate = len(rows) / period.seconds
         waiting = min(period.seconds_waited / period.seconds, 1.0)
         values["learning_rate"] = float(rows[-1]["learning_rate"])
         values |= {"images_per_second": period.rows / period.seconds, "input_wait": waiting}
-        values["bad_pictures_per_step"] = bad
+        values["bad_images_per_step"] = bad
         left = datetime.timedelta(seconds=round((self._total_steps - period.last_step) / rate))
         logging.info(
             "step %d/%d  loss %.4f  %.1f images/s  waiting for input %.0f%%  %s left",

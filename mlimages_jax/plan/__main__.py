@@ -33,16 +33,16 @@ _PRICE = flags.DEFINE_float("price", 0.0, "Of a chip for an hour.", lower_bound=
 _CLASSES = flags.DEFINE_integer(
     "classes", 0, "0: of the built set; without one 11,166, or 1,000 with the softmax loss."
 )
-_PICTURES = flags.DEFINE_integer(
-    "pictures", 0, "0: of the built set; without one those of ML-Images or ImageNet."
+_IMAGES = flags.DEFINE_integer(
+    "images", 0, "0: of the built set; without one those of ML-Images or ImageNet."
 )
-_PICTURE_KB = flags.DEFINE_float(
-    "picture_kb", 38.3, "Of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks)."
+_IMAGE_KB = flags.DEFINE_float(
+    "image_kb", 38.3, "Of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks)."
 )
 _CHECK = flags.DEFINE_string(
     "check", "", "Compile the step too: 'cpu', or a TPU topology such as 'v5e:4x4' with libtpu."
 )
-ML_IMAGES = (11_166, 17_609_752)  # classes, pictures to train on; of the published list
+ML_IMAGES = (11_166, 17_609_752)  # classes, images to train on; of the published list
 IMAGENET = (1_000, 1_281_167)  # Russakovsky et al., 2015
 # Tried in this order where a plan does not fit.
 REMEDIES = (
@@ -75,7 +75,7 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
     try:
         chip = chips.find(str(_CHIP.value))
-        classes, pictures = _of_the_set(config)
+        classes, images = _of_the_set(config)
         make_plan = functools.partial(
             estimate.make_plan,
             chip=chip,
@@ -93,8 +93,8 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
         around = Around(
             mfu=_MFU.value,
             host_devices=_HOST_DEVICES.value or chip.host_chips,
-            pictures=pictures,
-            picture_bytes=_PICTURE_KB.value * 1e3,
+            images=images,
+            image_bytes=_IMAGE_KB.value * 1e3,
             price=_PRICE.value,
         )
         print(report(config, plan, around, remedies))
@@ -108,24 +108,24 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
 
 
 def _of_the_set(config: ConfigDict) -> tuple[int, int]:
-    """Classes and training pictures: given, or of the built set, or of the published ones."""
-    classes, pictures = _CLASSES.value, _PICTURES.value
-    if not (classes and pictures):
+    """Classes and training images: given, or of the built set, or of the published ones."""
+    classes, images = _CLASSES.value, _IMAGES.value
+    if not (classes and images):
         from mlimages_jax.data.dataset import DataSet
 
         try:
             data = DataSet.open(config.data.folder)
             shards = data.shards().get(config.data.train_split, [])
             found = data.num_classes, sum(shard.num_records for shard in shards)
-            print(f"classes and pictures of {config.data.folder}")
+            print(f"classes and images of {config.data.folder}")
         except FileNotFoundError:
             found = IMAGENET if config.loss.name == "softmax" else ML_IMAGES
             print(
                 f"no data set at {config.data.folder}: {found[0]:,} classes and {found[1]:,} "
-                "pictures assumed (--classes, --pictures)"
+                "images assumed (--classes, --images)"
             )
-        classes, pictures = classes or found[0], pictures or found[1]
-    return classes, pictures
+        classes, images = classes or found[0], images or found[1]
+    return classes, images
 
 
 def run() -> None:

@@ -33,16 +33,16 @@ def check(config: ConfigDict, plan: Plan, target: str, *, num_classes: int) -> s
     training = training_step(config, mesh, num_classes=num_classes)
     program = training.compile(largest.phase, max_labels=compiled.MAX_LABELS)
     found = compiled.collectives(program.as_text(), devices=plan.devices)
-    pictures = largest.phase.batch_size / plan.devices
+    images = largest.phase.batch_size / plan.devices
     ours, theirs = sum(largest.memory.values()), compiled.program_bytes(program)
-    flops = program.cost_analysis()["flops"] / pictures
+    flops = program.cost_analysis()["flops"] / images
     moved = compiled.moved_bytes(found)
     counts = ", ".join(f"{each.operations} {kind}" for kind, each in sorted(found.items()))
     return "\n".join(
         [
             f"\nXLA for {target}, compiled in {time.perf_counter() - begin:.0f} s",
             f"  memory of a device {theirs / 1e9:.2f} GB; ours is {ours / theirs:.2f} of it",
-            f"  {flops / 1e9:.1f} GFLOP a picture; ours is {largest.flops / flops:.2f} of it",
+            f"  {flops / 1e9:.1f} GFLOP an image; ours is {largest.flops / flops:.2f} of it",
             f"  {counts or 'no communication'}: {moved / 1e6:.1f} MB moved; ours is "
             f"{largest.moved / 1e6:.1f}",
         ]

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from mlimages_jax.distributed import sharding
 
-MAX_LABELS = 9  # a picture; ML-Images has 8.7 on average
+MAX_LABELS = 9  # an image; ML-Images has 8.7 on average
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8}
 _COLLECTIVE = re.compile(
     r"^\s*(?:ROOT )?%?[\w.-]+ = (?P<result>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter"

@@ -25,7 +25,7 @@ REMAT_FACTOR = 4 / 3  # a second forward pass
 # Of the memory; the rest is the compiler's own, code and fragments. Assumed.
 USABLE = 0.9
 # Bytes that a step reads and writes for every activation that it would keep without remat, in
-# bfloat16: what XLA counts for a TPU v5p (ResNet-101, 224 px, 64 pictures: 103 GB, remat or not).
+# bfloat16: what XLA counts for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
 TRAFFIC = 48
 
 
@@ -36,7 +36,7 @@ class PhasePlan:
     Attributes:
         phase: its sizes.
         memory: bytes of one device by what they are for.
-        flops: of the model a picture, forward and backward; recomputation is not counted.
+        flops: of the model an image, forward and backward; recomputation is not counted.
         compute_seconds: a step's arithmetic at the assumed share of the peak.
         traffic_seconds: what a step reads and writes at the memory's bandwidth, see TRAFFIC.
         moved: bytes that rings move in a step, see `chips.collective_seconds`.
@@ -137,7 +137,7 @@ def make_plan(
     plans = []
     for phase in phases:
         flops = FLOPS_A_MAC * layers.forward_macs(network, phase.image_size)
-        pictures = phase.batch_size / devices
+        images = phase.batch_size / devices
         passes = REMAT_FACTOR if network.remat else 1.0
         read = TRAFFIC * layers.kept_elements(network.clone(remat=False), phase.image_size)
         plans.append(
@@ -145,8 +145,8 @@ def make_plan(
                 phase=phase,
                 memory=_memory(like, network, phase, devices=devices),
                 flops=flops,
-                compute_seconds=passes * pictures * flops / (chip.flops * mfu),
-                traffic_seconds=pictures * read / chip.bandwidth,
+                compute_seconds=passes * images * flops / (chip.flops * mfu),
+                traffic_seconds=images * read / chip.bandwidth,
                 moved=moved,
                 collective_seconds=chips.collective_seconds(chip, devices, moved=moved),
             )
@@ -158,14 +158,14 @@ def _memory(
     like: state.TrainState, network: ResNet, phase: Phase, *, devices: int
 ) -> dict[str, int]:
     """Bytes of one device: the state, and what a step needs beside it."""
-    pictures = phase.batch_size // devices
+    images = phase.batch_size // devices
     width = network.dtype.itemsize
     kept = layers.kept_elements(network, phase.image_size) * width
     batch = phase.image_size**2 * 3 * 5 + network.num_classes * 4 * 4
     return state.bytes_by_part(like) | {
         "gradients": 4 * _elements(like.params),
-        "activations": pictures * kept,
-        "batch": pictures * batch,  # uint8 and float32 pictures; targets, logits, loss, gradient
+        "activations": images * kept,
+        "batch": images * batch,  # uint8 and float32 images; targets, logits, loss, gradient
     }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What each layer costs for one picture: arithmetic, and what the backward pass keeps.
+"""What each layer costs for one image: arithmetic, and what the backward pass keeps.
 
 Sizes follow `models.resnet` by hand, so that a plan needs neither data nor a compiler; the tests
 hold them against the network itself and against XLA.
@@ -31,17 +31,17 @@ class Layer(NamedTuple):
 
 
 def layers(network: ResNet, side: int) -> list[Layer]:
-    """The layers in order, for one picture of `side` x `side` pixels."""
+    """The layers in order, for one image of `side` x `side` pixels."""
     return list(_walk(network, side))
 
 
 def forward_macs(network: ResNet, side: int) -> int:
-    """Multiply-accumulates of a forward pass of one picture: convolutions and classifier."""
+    """Multiply-accumulates of a forward pass of one image: convolutions and classifier."""
     return sum(layer.macs for layer in layers(network, side))
 
 
 def kept_elements(network: ResNet, side: int) -> int:
-    """Activations of one picture that live from the forward to the backward pass.
+    """Activations of one image that live from the forward to the backward pass.
 
     Without remat these are the inputs of every BatchNorm and of every convolution; with it only
     the inputs of the blocks, and the most that a single block recomputes.

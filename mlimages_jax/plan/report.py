@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
 
-# Pictures a second and CPU core at the crops of pretraining, short side 320, by interpolation:
+# Images a second and CPU core at the crops of pretraining, short side 320, by interpolation:
 # docs/benchmarks/input.md, "per CPU s".
-PICTURES_PER_CORE = {"linear": 1181, "area": 675}
+IMAGES_PER_CORE = {"linear": 1181, "area": 675}
 
 
 class Around(NamedTuple):
@@ -19,15 +19,15 @@ class Around(NamedTuple):
     Attributes:
         mfu: assumed, see `estimate.make_plan`.
         host_devices: devices of one host.
-        pictures: in the training split.
-        picture_bytes: of a stored JPEG, on average.
+        images: in the training split.
+        image_bytes: of a stored JPEG, on average.
         price: of a chip for an hour; 0: not known.
     """
 
     mfu: float
     host_devices: int
-    pictures: int
-    picture_bytes: float
+    images: int
+    image_bytes: float
     price: float
 
 
@@ -57,10 +57,10 @@ def report(config: ConfigDict, plan: Plan, around: Around, remedies: Mapping[str
 
 def _memory(config: ConfigDict, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator[str]:
     largest = plan.largest
-    pictures = largest.phase.batch_size // plan.devices
+    images = largest.phase.batch_size // plan.devices
     remat = ", remat" if config.model.remat else ""
     yield (
-        f"\nMemory of a device: {pictures} pictures of {largest.phase.image_size} px, "
+        f"\nMemory of a device: {images} images of {largest.phase.image_size} px, "
         f"sharding {config.sharding.name}{remat}"
     )
     for name, size in largest.memory.items():
@@ -83,8 +83,8 @@ def _step(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
     for each in plan.phases:
         phase = each.phase
         yield (
-            f"\nA step of {phase.batch_size:,} pictures of {phase.image_size} px: "
-            f"{each.flops / 1e9:.1f} GFLOP a picture, {each.flops * phase.batch_size / 1e12:,.0f} "
+            f"\nA step of {phase.batch_size:,} images of {phase.image_size} px: "
+            f"{each.flops / 1e9:.1f} GFLOP an image, {each.flops * phase.batch_size / 1e12:,.0f} "
             "TFLOP"
         )
         arithmetic = _ms(each.compute_seconds)
@@ -98,26 +98,26 @@ def _step(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
             f"  so             {_ms(each.step_seconds)} if they overlap (assumed): "
             f"{each.images_per_second:,.0f} images/s, limited by {each.limit}"
         )
-    pictures = min(each.phase.batch_size for each in plan.phases) // plan.devices
+    images = min(each.phase.batch_size for each in plan.phases) // plan.devices
     group = config.group_size or 0
-    if not group or pictures % group:
+    if not group or images % group:
         extent = f"groups of {group}" if group else "the whole batch"
         yield (
-            f"  BatchNorm's statistics of {extent} span devices of {pictures} pictures: every norm "
+            f"  BatchNorm's statistics of {extent} span devices of {images} images: every norm "
             f"reduces across them, forward and backward. A --config.group_size that divides "
-            f"{pictures} avoids it, and changes the training."
+            f"{images} avoids it, and changes the training."
         )
 
 
 def _input(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
     fastest = max(each.images_per_second for each in plan.phases)
     rate = fastest * min(around.host_devices, plan.devices) / plan.devices
-    megabytes = rate * around.picture_bytes / 1e6
+    megabytes = rate * around.image_bytes / 1e6
     yield (
         f"\nInput of each host: {rate:,.0f} images/s, {megabytes:,.0f} MB/s "
-        f"of JPEG of {around.picture_bytes / 1e3:.1f} kB"
+        f"of JPEG of {around.image_bytes / 1e3:.1f} kB"
     )
-    per_core = PICTURES_PER_CORE.get(config.crop.interpolation)
+    per_core = IMAGES_PER_CORE.get(config.crop.interpolation)
     if per_core:
         yield (
             f"  {rate / per_core:,.1f} CPU cores at {per_core} images/s each "
@@ -137,10 +137,10 @@ def _recipe(plan: Plan, around: Around) -> Iterator[str]:
 
 def _phase(each: PhasePlan, around: Around) -> str:
     phase = each.phase
-    pictures = (phase.stop - phase.start) * phase.batch_size
+    images = (phase.stop - phase.start) * phase.batch_size
     return (
         f"steps {phase.start + 1:,} to {phase.stop:,}: {phase.image_size} px, "
-        f"{pictures / around.pictures:.1f} epochs, {pictures * each.flops:.1e} FLOP, "
+        f"{images / around.images:.1f} epochs, {images * each.flops:.1e} FLOP, "
         f"{_duration(each.seconds)}"
     )
 

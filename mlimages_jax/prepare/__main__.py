@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From published lists to verified pictures and lists: `python -m mlimages_jax.prepare --help`.
+"""From published lists to verified images and lists: `python -m mlimages_jax.prepare --help`.
 
 Every command has a --help of its own, with an example.
 """

@@ -29,11 +29,11 @@ class BuiltSet:
         folder: the version folder, which holds everything.
         shards: of each split.
         num_classes: of the labels.
-        max_labels: the largest number of labels of one picture.
-        short_side: no picture's shorter side has more pixels; None: they are as they came.
+        max_labels: the largest number of labels of one image.
+        short_side: no image's shorter side has more pixels; None: they are as they came.
         closed: labels hold all ancestors of every class.
         hierarchy: of the labels; None: its file is malformed.
-        skipped: pictures without a record, of each split.
+        skipped: images without a record, of each split.
     """
 
     folder: Path
@@ -129,7 +129,7 @@ class BuiltSet:
 
 
 def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields split and name of the pictures that a set left out; nothing without the file."""
+    """Yields split and name of the images that a set left out; nothing without the file."""
     path = folder / SKIPPED
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:

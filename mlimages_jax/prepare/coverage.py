@@ -18,7 +18,7 @@ from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import OK, Image, Manifest
 from mlimages_jax.prepare.url_lists import count_rows
 
 NOT_TRIED = "not_tried"
@@ -33,7 +33,7 @@ class Coverage:
     Attributes:
         path: of the list.
         rows: in the list.
-        sources: rows whose picture is there, by where it came from.
+        sources: rows whose image is there, by where it came from.
         errors: the other rows, by error; `NOT_TRIED` where no manifest has the name.
     """
 
@@ -44,7 +44,7 @@ class Coverage:
 
     @property
     def there(self) -> int:
-        """Rows whose picture is there."""
+        """Rows whose image is there."""
         return self.sources.total()
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Coverage:
 
 
 class ClassCounts:
-    """Pictures of each class (confidence above 0): how many lists name, and how many are there.
+    """Images of each class (confidence above 0): how many lists name, and how many are there.
 
     Args:
         num_classes: C.
@@ -98,7 +98,7 @@ def coverage(
     r"""Says how much of a list is there, what is missing, and why.
 
     Works on the manifests of `download` and `extract`, also while those run. Where several know a
-    name, one that has the picture counts; so the shards of many machines can be looked at together.
+    name, one that has the image counts; so the shards of many machines can be looked at together.
 
         python -m mlimages_jax.prepare coverage train_image_list.txt val_image_list.txt \
             --manifests urls/manifest.sqlite ml_images/manifest.sqlite \
@@ -107,12 +107,12 @@ def coverage(
     Prints the rows of each list: there (by source), failed (by error), not tried. Writes into the
     folder report
 
-        missing.tsv             name, error, message, list: of each row whose picture is not there
-        coverage_by_class.tsv   class, WordNet id, name, pictures listed, there, share; with
+        missing.tsv             name, error, message, list: of each row whose image is not there
+        coverage_by_class.tsv   class, WordNet id, name, images listed, there, share; with
                                 --dictionary. A label of confidence 0 or -1 is not counted
 
     Args:
-        lists: label lists, of URLs or of picture names.
+        lists: label lists, of URLs or of image names.
         manifests: manifest.sqlite files.
         dictionary: the category file of the lists.
         output_dir: folder for the tables; made if it is not there.
@@ -150,7 +150,7 @@ def cover(
         path: of the list.
         manifests: to look into.
         classes: is added to.
-        missing: gets a line for each row whose picture is not there.
+        missing: gets a line for each row whose image is not there.
 
     Raises:
         LabelListError: a row that cannot be read, or a class that `classes` does not have.
@@ -167,11 +167,11 @@ def cover(
                 if is_there:
                     result.sources[str(found[name].source)] += 1
                     continue
-                picture = found.get(name)
-                error = NOT_TRIED if picture is None else str(picture.error)
+                image = found.get(name)
+                error = NOT_TRIED if image is None else str(image.error)
                 result.errors[error] += 1
                 if missing is not None:
-                    message = "" if picture is None else " ".join(str(picture.message).split())
+                    message = "" if image is None else " ".join(str(image.message).split())
                     missing.write(tsv_row((name, error, message, path.name)))
             if classes is not None:
                 classes.add(part, there)
@@ -189,9 +189,9 @@ def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> 
         file.write(tsv_row((class_, wordnet_id, name, listed, there, share)))
 
 
-def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Picture]:
-    """Rows of names, of the first manifest that has the picture, or else of the last that tried."""
-    found: dict[str, Picture] = {}
+def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Image]:
+    """Rows of names, of the first manifest that has the image, or else of the last that tried."""
+    found: dict[str, Image] = {}
     left = sorted(names)  # neighbours lie on the same page of the file
     for manifest in manifests:
         found |= manifest.get(left)

@@ -59,7 +59,7 @@ def labels(
             --output ml_images/train_image_list.txt
 
     The steps come in this order, each only if asked for: classes of another category file become
-    those of --dictionary; names become files; rows of one picture become one row; rows are closed.
+    those of --dictionary; names become files; rows of one image become one row; rows are closed.
     Without --merge the memory needed does not grow with the lists. With it their labels are held in
     memory: for the 17.6 million rows of ML-Images some 4 GB.
 
@@ -77,7 +77,7 @@ def labels(
             class of --dictionary with the same id (column 2), or is unknown if there is none.
         merge: makes one row of all rows with the same name. For every class the largest confidence
             wins, and any known confidence over -1. The order is that of first appearance.
-        manifests: keep the pictures that one of these manifests has, under the names of their
+        manifests: keep the images that one of these manifests has, under the names of their
             files. What is left out is counted by its error.
     """
     if not lists:
@@ -127,7 +127,7 @@ class LabelsJob:
     Attributes:
         counts: rows and labels by what became of them.
         dropped: labels by their unknown class, as the lists number it.
-        absent: rows by the error for which their picture is absent from all manifests.
+        absent: rows by the error for which their image is absent from all manifests.
         confidences: labels of the new list by range.
     """
 
@@ -210,7 +210,7 @@ class LabelsJob:
         self.counts["rows that lost all labels"] += int(emptied.sum())
 
     def _files_of(self, part: LabelList, manifests: Sequence[Manifest]) -> LabelList:
-        """The rows whose picture is there, with the names of the files."""
+        """The rows whose image is there, with the names of the files."""
         files = []  # one a row; empty where there is none
         found = _find_files([name.decode() for name in row_names(part)], manifests)
         for file, error in found:
@@ -308,17 +308,17 @@ def _class_table(classes: Classes) -> np.ndarray | None:
 def _find_files(
     names: Sequence[str], manifests: Sequence[Manifest]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yields (file, None) for every name, or ("", error) where no manifest has the picture."""
+    """Yields (file, None) for every name, or ("", error) where no manifest has the image."""
     files: dict[str, str] = {}
     errors: dict[str, str] = {}
     for manifest in manifests:
         wanted = [name for name in names if name not in files]
-        for name, picture in manifest.get(wanted).items():
-            if picture.status != OK:
-                errors.setdefault(name, picture.error or "failed")
-            elif picture.file is not None and (file := _listed_name(picture.file)):
+        for name, image in manifest.get(wanted).items():
+            if image.status != OK:
+                errors.setdefault(name, image.error or "failed")
+            elif image.file is not None and (file := _listed_name(image.file)):
                 files[name] = file
-            elif picture.file is not None:
+            elif image.file is not None:
                 errors.setdefault(name, "unsafe_name")
     for name in names:
         if name in files:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What became of every picture of a list: one SQLite file beside the folder of pictures.
+"""What became of every image of a list: one SQLite file beside the folder of images.
 
-A picture is known by its name in the list, a URL or a path such as n04310904/n04310904_8388.JPEG.
+An image is known by its name in the list, a URL or a path such as n04310904/n04310904_8388.JPEG.
 Its row is written after its file is complete, and a file appears under its name only when it is
 complete, so a job that is killed at any moment leaves a manifest whose rows are true. Started
 again, it goes on with the names that have no row.
@@ -37,13 +37,13 @@ class ManifestError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
+class Image:
     """A row.
 
     Attributes:
         name: in the list: a URL or a path.
         status: OK or FAILED.
-        file: where the picture lies, relative to the folder of pictures; None unless OK.
+        file: where the image lies, relative to the folder of images; None unless OK.
         source: where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
         http_status: the last answer's, where there was one.
         num_bytes: as received.
@@ -54,7 +54,7 @@ class Picture:
         error: why it failed, one countable word; None if OK.
         message: the same for people.
         time: when this became known, seconds since 1970 (UTC).
-        license: of the picture, as its source states it; the next two likewise.
+        license: of the image, as its source states it; the next two likewise.
         author: who made it.
         rotation: degrees to turn it counter-clockwise, Open Images' column.
     """
@@ -77,7 +77,7 @@ class Picture:
     rotation: float | None = None
 
 
-_COLUMNS = [field.name for field in dataclasses.fields(Picture)]
+_COLUMNS = [field.name for field in dataclasses.fields(Image)]
 _SQL_TYPES = {
     "time": "REAL NOT NULL", "http_status": "INTEGER", "num_bytes": "INTEGER", "sha256": "BLOB",
     "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
@@ -135,7 +135,7 @@ class Manifest:
         if not parts and not readonly:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(f"BEGIN IMMEDIATE; {_CREATE} COMMIT;")
-        elif ("table", "pictures") not in parts:
+        elif ("table", "images") not in parts:
             raise ManifestError(f"{self.path}: an SQLite file, but no manifest; give another name")
         elif version != _FORMAT:
             raise ManifestError(
@@ -147,10 +147,10 @@ class Manifest:
         self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _check_schema(self, kinds: set[str]) -> None:
-        columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(pictures)")]
+        columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(images)")]
         if columns != _COLUMNS or "trigger" in kinds:
             raise ManifestError(
-                f"{self.path}: its table of pictures has other columns or triggers than this "
+                f"{self.path}: its table of images has other columns or triggers than this "
                 "program writes; give another name"
             )
 
@@ -164,32 +164,30 @@ class Manifest:
         """Closes the file."""
         self._db.close()
 
-    def put(self, pictures: Iterable[Picture]) -> None:
+    def put(self, images: Iterable[Image]) -> None:
         """Writes rows, all or none; a row of the same name is replaced.
 
         What SQLite cannot hold is escaped (surrogates) or None (numbers): one odd answer of a
         server must not keep the other rows from being written.
         """
         places = ", ".join("?" * len(_COLUMNS))
-        rows = [
-            [_storable(getattr(picture, column)) for column in _COLUMNS] for picture in pictures
-        ]
+        rows = [[_storable(getattr(image, column)) for column in _COLUMNS] for image in images]
         with self._transaction():
             self._db.executemany(f"INSERT OR REPLACE INTO pictures VALUES ({places})", rows)
 
-    def get(self, names: Sequence[str]) -> dict[str, Picture]:
+    def get(self, names: Sequence[str]) -> dict[str, Image]:
         """The rows of some names; a name without a row is left out."""
         found = {}
         for start in range(0, len(names), _BATCH):
             part = names[start : start + _BATCH]
             places = ", ".join("?" * len(part))
-            for picture in self._pictures(f"WHERE name IN ({places})", part):
-                found[picture.name] = picture
+            for image in self._images(f"WHERE name IN ({places})", part):
+                found[image.name] = image
         return found
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[Image]:
         """All rows, by name; write to it only when done."""
-        return self._pictures("ORDER BY name")
+        return self._images("ORDER BY name")
 
     def __len__(self) -> int:
         return next(self._read("SELECT count(*) FROM pictures"))[0]
@@ -198,7 +196,7 @@ class Manifest:
         """How many rows have each combination of values, most frequent first.
 
         Args:
-            *columns: of `Picture`, such as "status", "error" or "source".
+            *columns: of `Image`, such as "status", "error" or "source".
         """
         unknown = set(columns) - set(_COLUMNS)
         if unknown or not columns:
@@ -210,7 +208,7 @@ class Manifest:
         return {tuple(values): count for *values, count in rows}
 
     def received(self) -> int:
-        """Bytes received of the pictures that are OK."""
+        """Bytes received of the images that are OK."""
         query = "SELECT total(num_bytes) FROM pictures WHERE status = 'ok'"
         return int(next(self._read(query))[0])
 
@@ -265,17 +263,17 @@ class Manifest:
         self._db.execute("ROLLBACK")
         return False
 
-    def _pictures(self, which: str, values: Sequence[Any] = ()) -> Iterator[Picture]:
+    def _images(self, which: str, values: Sequence[Any] = ()) -> Iterator[Image]:
         for row in self._read(f"SELECT {', '.join(_COLUMNS)} FROM pictures {which}", values):
-            picture = Picture(**dict(zip(_COLUMNS, row, strict=True)))
-            file_is_path = picture.file is None or isinstance(picture.file, str)
-            if not (isinstance(picture.name, str) and isinstance(picture.time, float | int)
+            image = Image(**dict(zip(_COLUMNS, row, strict=True)))
+            file_is_path = image.file is None or isinstance(image.file, str)
+            if not (isinstance(image.name, str) and isinstance(image.time, float | int)
                     and file_is_path):  # fmt: skip
                 raise ManifestError(
-                    f"{self.path}: the row of {picture.name!r} has a name, file or time of another "
+                    f"{self.path}: the row of {image.name!r} has a name, file or time of another "
                     "kind than this program writes; give another manifest"
                 )
-            yield picture
+            yield image
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures that say "this photo is no longer available", by their content or where they lie.
+"""Images that say "this photo is no longer available", by their content or where they lie.
 
 Whatever is not in this table is found by its repetition: one content under many URLs, see
 `download`.
@@ -9,7 +9,7 @@ import hashlib
 
 from yarl import URL
 
-# MD5 of files that many people who fetched ImageNet's URLs found in the place of the pictures;
+# MD5 of files that many people who fetched ImageNet's URLs found in the place of the images;
 # their programs, published independently of each other, name the same four.
 KNOWN = {
     "880a7a58e05d3e83797f27573bb6d35c": "Flickr's 'this photo is no longer available'",

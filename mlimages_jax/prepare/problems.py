@@ -19,7 +19,7 @@ class Problem(NamedTuple):
     Attributes:
         file: that holds the record, or is itself the problem.
         record: its number in the file, from 0; None: the file, or the set, as a whole.
-        name: of the picture, where it is known.
+        name: of the image, where it is known.
         problem: one countable word.
         message: for people.
     """
@@ -82,5 +82,5 @@ class ProblemList:
             tqdm.write(f"... the others {place}")
 
     def summary(self) -> str:
-        """Such as "12 picture, 1 name"; the most frequent first."""
+        """Such as "12 image, 1 name"; the most frequent first."""
         return ", ".join(f"{count:,} {problem}" for problem, count in self.counts.most_common())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Between a download and its manifest: rows in batches, and one content under many URLs.
 
-A server that has lost its pictures answers every URL with the same one. Its first answers look like
-pictures; when a content has come often enough, all of its rows become failures and its files go.
+A server that has lost its images answers every URL with the same one. Its first answers look like
+images; when a content has come often enough, all of its rows become failures and its files go.
 """
 
 import collections
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.prepare import locked_file
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
 from mlimages_jax.prepare.storing import StorageError, writing
 
 _TEXTS = ("source", "error", "message", "license", "author")  # for people; others are keys
@@ -31,7 +31,7 @@ class Recorder:
 
     Args:
         manifest: where they go.
-        images: the folder of pictures.
+        images: the folder of images.
         max_copies: a content under so many names is a placeholder; 0: never.
 
     Attributes:
@@ -43,25 +43,25 @@ class Recorder:
         self._manifest = manifest
         self._images = images
         self._max_copies = max_copies
-        self.pending: dict[str, Picture] = {}
+        self.pending: dict[str, Image] = {}
         self.written: collections.Counter[str] = collections.Counter()
         self._locked_since: float | None = None
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: Image) -> None:
         """Takes a row; its file, if it has one, is complete.
 
         What servers, tables and decoders said is stored on one line, escaped and cut.
         """
-        texts = {name: text for name in _TEXTS if (text := getattr(picture, name)) is not None}
+        texts = {name: text for name in _TEXTS if (text := getattr(image, name)) is not None}
         printable: dict[str, Any] = {name: _printable(text) for name, text in texts.items()}
         if printable != texts:
-            picture = dataclasses.replace(picture, **printable)
-        self.pending[picture.name] = picture
+            image = dataclasses.replace(image, **printable)
+        self.pending[image.name] = image
 
     def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
-        """Takes the row of a picture that is not to be had; `fields` are those of `Picture`."""
+        """Takes the row of an image that is not to be had; `fields` are those of `Image`."""
         self.add(
-            Picture(
+            Image(
                 name=name, status=FAILED, time=time.time(), error=error, message=message, **fields
             )
         )
@@ -82,7 +82,7 @@ class Recorder:
             self._manifest.put(self.pending.values())
             written = list(self.pending.values())
             self.pending.clear()
-            self.written.update(picture.status for picture in written)
+            self.written.update(image.status for image in written)
             if self._max_copies:
                 self._fail_repeated(written)
         except ManifestError as error:
@@ -111,7 +111,7 @@ class Recorder:
             self._fail(self._manifest.repeated_contents(self._max_copies))
         self._remove_files()
 
-    def _fail_repeated(self, written: list[Picture]) -> None:
+    def _fail_repeated(self, written: list[Image]) -> None:
         contents = {p.sha256 for p in written if p.status == OK and p.sha256 is not None}
         copies = self._manifest.copies(contents)
         self._fail(content for content in contents if copies[content] >= self._max_copies)

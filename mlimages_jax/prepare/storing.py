@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a file that has just arrived to a picture under its name: verify, shrink, move."""
+"""From a file that has just arrived to an image under its name: verify, shrink, move."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mlimages_jax.data.images.decode import BadPicture, stored_jpeg, verify
+from mlimages_jax.data.images.decode import BadImage, stored_jpeg, verify
 from mlimages_jax.prepare import PrepareError, placeholders
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -28,7 +28,7 @@ class StorageError(PrepareError):
 
 
 class UnwantedFileError(Exception):
-    """A file that is not the picture it should be; `reason` is one countable word."""
+    """A file that is not the image it should be; `reason` is one countable word."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -43,7 +43,7 @@ class Expected(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """A picture on disk.
+    """An image on disk.
 
     Attributes:
         num_bytes: as received.
@@ -98,10 +98,10 @@ def unless_of_one_name(error: StorageError, images: Path) -> UnwantedFileError:
 
 
 def file_name(url: str) -> str:
-    """Where the picture of a URL lies: `<hash of the host>/<2 digits>/<name>-<hash>.jpg`.
+    """Where the image of a URL lies: `<hash of the host>/<2 digits>/<name>-<hash>.jpg`.
 
     A function of the URL alone. No two URLs share a file, and no URL reaches out of the folder. A
-    host of ML-Images has a million pictures, so the digits, of the URL's hash, keep folders small.
+    host of ML-Images has a million images, so the digits, of the URL's hash, keep folders small.
     """
     try:
         parts = urlsplit(url)
@@ -109,7 +109,7 @@ def file_name(url: str) -> str:
     except ValueError:  # it is none; yet also the leftovers of such a row have a name
         parts, host_name = SplitResult("", "", "", "", ""), ""
     path = PurePosixPath(unquote(parts.path))
-    stem = _UNSAFE.sub("_", path.stem).strip(".")[:_LONGEST_STEM] or "picture"
+    stem = _UNSAFE.sub("_", path.stem).strip(".")[:_LONGEST_STEM] or "image"
     suffix = path.suffix.lower() if path.suffix.lower() in _SUFFIXES else ".jpg"
     host = hashlib.sha256(host_name.encode(errors="backslashreplace")).hexdigest()
     digits = hashlib.sha256(url.encode(errors="backslashreplace")).hexdigest()
@@ -125,10 +125,10 @@ def store(
         unfinished: the file as it arrived, on the same file system.
         path: where it belongs.
         expected: by its source.
-        short_side: shrink a larger picture to this shorter side in pixels, as JPEG.
+        short_side: shrink a larger image to this shorter side in pixels, as JPEG.
 
     Raises:
-        UnwantedFileError: wrong_size, wrong_md5, placeholder, or the reason of a `BadPicture`.
+        UnwantedFileError: wrong_size, wrong_md5, placeholder, or the reason of a `BadImage`.
         StorageError: it cannot be written.
     """
     with writing(unfinished):
@@ -140,7 +140,7 @@ def store(
             kept, width, height = data, header.width, header.height
         else:
             kept, height, width = stored_jpeg(data, short_side=short_side)
-    except BadPicture as bad:
+    except BadImage as bad:
         raise UnwantedFileError(bad.reason, str(bad)) from bad
     with writing(path):
         if kept is not data:
@@ -164,6 +164,6 @@ def _check_content(data: bytes, expected: Expected) -> None:
 def _move(unfinished: Path, path: Path) -> None:
     try:
         unfinished.replace(path)
-    except FileNotFoundError:  # the first picture of its folder
+    except FileNotFoundError:  # the first image of its folder
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.replace(path)

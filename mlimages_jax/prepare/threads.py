@@ -9,7 +9,7 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_AHEAD = 256  # items in work, waiting or done: 40 MB of records with their pictures
+_AHEAD = 256  # items in work, waiting or done: 40 MB of records with their images
 
 
 def in_threads(

@@ -118,7 +118,7 @@ def evaluation_loss(saved: ConfigDict) -> losses.Loss:
 
 
 def is_single_label(config: ConfigDict) -> bool:
-    """Whether every picture has one class: the softmax loss says so."""
+    """Whether every image has one class: the softmax loss says so."""
     return config.loss.name == "softmax"
 
 
@@ -180,7 +180,7 @@ def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
 
 
 def training_view(config: ConfigDict, *, image_size: int) -> TrainingView:
-    """How training pictures are cut, from `config.crop`, and distorted on the host."""
+    """How training images are cut, from `config.crop`, and distorted on the host."""
     crop, values = config.crop, config.augmentation
     distort = None
     if values.rand_augment:
@@ -219,7 +219,7 @@ def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
 
 
 def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[EvaluationView]:
-    """How evaluation pictures are cut: every protocol at every size.
+    """How evaluation images are cut: every protocol at every size.
 
     Args:
         evaluation: with `sizes` and `protocols`.
@@ -238,7 +238,7 @@ def training_step(
         config: see configs/pretrain.py.
         mesh: of devices, or of devices that need not exist, which nothing can be compiled for.
         num_classes: C.
-        unlisted: the target of a class that a picture does not list, 0 or -1.
+        unlisted: the target of a class that an image does not list, 0 or -1.
 
     Raises:
         ConfigError: for values that cannot be.

@@ -186,7 +186,7 @@ TRAIN: Table = {
         keep_every=Steps(zero="only the latest are kept"),
     ),
     **_section(
-        "input", num_threads=_THREADS, prefetch=Whole(0), max_bad_pictures=Whole(0, zero="none")
+        "input", num_threads=_THREADS, prefetch=Whole(0), max_bad_images=Whole(0, zero="none")
     ),
     "log_every": Steps(zero="only at the end", zero_is_all=True),
     **_section("sharding", name=Choice(("replicated", "optimizer", "full")), min_size=Whole(0)),
@@ -217,7 +217,7 @@ EVALUATE: Table = {
     ),
     "loss": Choice((*LOSSES, "")),
     "dtype": Choice(DTYPES),
-    **_section("input", num_threads=_THREADS, max_bad_pictures=Whole(0, zero="none")),
+    **_section("input", num_threads=_THREADS, max_bad_images=Whole(0, zero="none")),
 }
 
 _IMAGES = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Colour and rotation of training pictures, batched, on the device.
+"""Colour and rotation of training images, batched, on the device.
 
 Every function takes a whole batch with one parameter an example and treats examples independently:
 under jit with the batch sharded over devices nothing is communicated. The operations are those of
@@ -34,7 +34,7 @@ def adjust_brightness(x: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def adjust_contrast(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales each channel's distance to its mean over the picture: [B, H, W, 3], factor [B]."""
+    """Scales each channel's distance to its mean over the image: [B, H, W, 3], factor [B]."""
     factor = _per_example(factor)
     mean = x.mean(axis=(1, 2), keepdims=True)
     return x * factor + mean * (1 - factor)  # exact for factor 1, unlike (x - mean) * factor + mean
@@ -75,7 +75,7 @@ def adjust_hue(x: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
-    """Rotates each picture about its centre, counter-clockwise for positive angles.
+    """Rotates each image about its centre, counter-clockwise for positive angles.
 
     Args:
       x: [B, H, W, C] of any type.
@@ -99,15 +99,15 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(jax.vmap(_pick)(words, row, column), jnp.uint8)[..., :3]
 
 
-def _pick(picture: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """picture[row, column], 0 outside; under vmap, so that a sharded batch stays where it is.
+def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """image[row, column], 0 outside; under vmap, so that a sharded batch stays where it is.
 
-    picture is [H, W] or [H, W, C].
+    image is [H, W] or [H, W, C].
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    values = picture.at[row, column].get(mode="clip")
-    inside = inside.reshape(*inside.shape, *[1] * (picture.ndim - 2))
+    values = image.at[row, column].get(mode="clip")
+    inside = inside.reshape(*inside.shape, *[1] * (image.ndim - 2))
     return jnp.where(inside, values, jnp.zeros_like(values))
 
 
@@ -120,7 +120,7 @@ def pretrain_augment(
     2. brightness, contrast, saturation, hue;
     3. nothing.
 
-    Example i depends on the key, i and the picture only, however the batch is sharded.
+    Example i depends on the key, i and the image only, however the batch is sharded.
 
     Args:
       key: A jax.random key, fresh for each step.

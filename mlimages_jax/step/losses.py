@@ -61,7 +61,7 @@ def update_counts(counts: ClassCounts, present: Array, selected: Array) -> Class
 
     Args:
         counts: before the step, [G, C].
-        present: bool [G, C], some picture of the group holds the class.
+        present: bool [G, C], some image of the group holds the class.
         selected: bool [G, C], the draw that keeps an absent class.
 
     Returns:

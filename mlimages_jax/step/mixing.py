@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mixup and CutMix of training pictures and their targets, batched, on the device.
+"""Mixup and CutMix of training images and their targets, batched, on the device.
 
 Each example is mixed with its neighbour in its own statistics group (`batch_norm.in_groups`), the
 last with the first. Batches are shuffled, so a neighbour is as random as any other example; and
@@ -25,11 +25,11 @@ def mix(
     cutmix_alpha: float,
     group_size: int | None,
 ) -> tuple[Array, Array]:
-    """Mixes every example with another, pictures and targets in the same shares.
+    """Mixes every example with another, images and targets in the same shares.
 
     The share an example keeps is drawn from Beta(alpha, alpha), for each example anew. Mixup (Zhang
-    et al., ICLR 2018) adds the two pictures in these shares. CutMix (Yun et al., ICCV 2019) pastes
-    a box of the other picture: each side is sqrt(1 - share) of the picture's, the centre any pixel,
+    et al., ICLR 2018) adds the two images in these shares. CutMix (Yun et al., ICCV 2019) pastes
+    a box of the other image: each side is sqrt(1 - share) of the image's, the centre any pixel,
     what lies outside is cut off, and the share is then what the box leaves.
 
     Example i depends on the key, i and the two examples only, however the batch is sharded.
@@ -100,14 +100,14 @@ def symmetric_beta(first: Array, second: Array, *, alpha: Array) -> Array:
 
 
 def boxes(row: Array, column: Array, *, area: Array, height: int, width: int) -> Array:
-    """One box an example, with the proportions of the picture.
+    """One box an example, with the proportions of the image.
 
     Args:
         row: of the centre, as a share of the height in [0, 1), [B].
         column: of the centre, as a share of the width.
-        area: of the box before what lies outside is cut off, as a share of the picture's, [B].
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        area: of the box before what lies outside is cut off, as a share of the image's, [B].
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Returns:
         bool [B, height, width], true inside the box.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The parts of a training in which picture size and batch size stay the same."""
+"""The parts of a training in which image size and batch size stay the same."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class Phase(NamedTuple):
     Attributes:
         start: updates done before the phase.
         stop: updates done after it.
-        image_size: side of the pictures in pixels.
-        batch_size: pictures in a global batch.
-        first_picture: pictures that training has taken before the phase: its place in the endless
+        image_size: side of the images in pixels.
+        batch_size: images in a global batch.
+        first_image: images that training has taken before the phase: its place in the endless
             shuffled order.
     """
 
@@ -21,7 +21,7 @@ class Phase(NamedTuple):
     stop: int
     image_size: int
     batch_size: int
-    first_picture: int
+    first_image: int
 
 
 def make_phases(
@@ -33,11 +33,11 @@ def make_phases(
 ) -> list[Phase]:
     """Cuts a training into phases; those that begin at or after `total_steps` are left out.
 
-    The next phase goes on in the data where the one before it stopped, so that no picture of an
+    The next phase goes on in the data where the one before it stopped, so that no image of an
     epoch is skipped or seen twice when the batch changes.
 
     Args:
-        image_size: side of the pictures of the first phase.
+        image_size: side of the images of the first phase.
         batch_size: of the first phase.
         total_steps: updates in all.
         resize: (updates done when it begins, image size, batch size) of every further phase.
@@ -55,10 +55,10 @@ def make_phases(
         raise ValueError(f"the steps of resize must rise: {starts[1:]}")
     sizes = [(image_size, batch_size), *((size, batch) for _, size, batch in resize)]
     phases: list[Phase] = []
-    pictures = 0
+    images = 0
     for start, stop, (size, batch) in zip(starts, [*starts[1:], total_steps], sizes, strict=True):
         stop = min(stop, total_steps)
         if start < total_steps or not phases:
-            phases.append(Phase(start, stop, size, batch, pictures))
-        pictures += (stop - start) * batch
+            phases.append(Phase(start, stop, size, batch, images))
+        images += (stop - start) * batch
     return phases

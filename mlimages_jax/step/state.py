@@ -59,7 +59,7 @@ def abstract_state(
     Args:
         model: called as `model.init(key, images)`; has `num_classes`.
         optimizer: of the parameters.
-        image_size: side of the pictures.
+        image_size: side of the images.
         count_groups: groups of the weighted loss; None when the loss keeps no counts.
         averaged: whether averages of the weights are kept.
         mesh: where the state will live.

@@ -31,7 +31,7 @@ def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> A
     Args:
         batch: with labels, confidences and mask.
         num_classes: C.
-        unlisted: the target of a class that a picture does not list: 0 (absent) or -1 (unknown).
+        unlisted: the target of a class that an image does not list: 0 (absent) or -1 (unknown).
     """
 
     def one(labels: Array, confidences: Array) -> Array:
@@ -79,7 +79,7 @@ def train_step(
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
-        pictures (rows inside the mask).
+        images (rows inside the mask).
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, loss_key, mix_key = jax.random.split(key, 3)
@@ -109,7 +109,7 @@ def train_step(
         "loss": value,
         "learning_rate": jnp.asarray(learning_rate, jnp.float32),
         "gradient_norm": optax.tree.norm(grads),
-        "pictures": batch["mask"].sum().astype(jnp.float32),
+        "images": batch["mask"].sum().astype(jnp.float32),
     }
     state = dataclasses.replace(
         state,
@@ -141,7 +141,7 @@ def predict_step(
 ) -> tuple[Array, Array]:
     """Logits float32 [B, C] and features float32 [B, F] with the running statistics.
 
-    Images are [B, S, S, 3], or [B, V, S, S, 3] for V views of each picture, whose features (hence
+    Images are [B, S, S, 3], or [B, V, S, S, 3] for V views of each image, whose features (hence
     logits, which are affine in them) are averaged.
     """
     variables = {"params": params, "batch_stats": batch_stats}

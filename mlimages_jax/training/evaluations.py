@@ -103,7 +103,7 @@ def write_report(
     evaluations: dict[str, Evaluation],
     results: Results,
 ) -> None:
-    """Writes tables and pictures of the first evaluation into the workdir.
+    """Writes tables and images of the first evaluation into the workdir.
 
     Called by one process. Where there are others the grid of predictions is left out, which all
     would have to compute together.

@@ -51,13 +51,13 @@ def _of_prediction(config: ConfigDict) -> str:
     given = [f"--config.{name}={size}" for name, size in batches.items() if size]
     return (
         f"The batch is {' and '.join(given)} over {jax.device_count()} devices: give a smaller one"
-        ", --config.dtype=bfloat16 or smaller pictures"
+        ", --config.dtype=bfloat16 or smaller images"
     )
 
 
 def _of_training(config: ConfigDict, num_classes: int) -> str:
     devices = jax.device_count()
-    sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} pictures a device"
+    sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} images a device"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     has = f", which has {limit / 1e9:.1f} GB" if limit else ""
     lines = [f"--config.{sizes} at {_largest(config)} px{has}. What helps, by the plan's figures:"]

@@ -14,13 +14,13 @@ from tfds_builders import shapes
 
 WHAT_NEXT = """
 Done. Look at
-  {workdir}/predictions.png    validation pictures with true and predicted tags
+  {workdir}/predictions.png    validation images with true and predicted tags
   {workdir}/per_class.tsv      average precision of every class
   {workdir}/metrics.jsonl      all numbers by step (or: tensorboard --logdir {workdir})
 
 Try next
-  train on your own pictures   put dictionary.txt, train_image_list.txt, val_image_list.txt and
-                               images/ into a FOLDER (README: "Your own pictures"), then
+  train on your own images   put dictionary.txt, train_image_list.txt, val_image_list.txt and
+                               images/ into a FOLDER (README: "Your own images"), then
                                python -m tfds_builders.ml_images --manual_dir=FOLDER --data_dir=data
                                and --config.data.folder=THE_FOLDER_IT_PRINTS with this same config
   another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir

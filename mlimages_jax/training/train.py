@@ -79,7 +79,7 @@ def train(
         DamagedCheckpointError: none of the workdir is whole, or that of `init_from` is not.
         DataSetError: the data set lacks a split.
         NonFiniteError: names the last good checkpoint.
-        TooManyBadPicturesError: over `config.input.max_bad_pictures`.
+        TooManyBadImagesError: over `config.input.max_bad_images`.
         CheckpointWriteError: the disk is full or read-only.
         WorkdirInUseError: another program writes to the workdir.
         OutOfMemoryError: names the batch and what helps.
@@ -100,12 +100,12 @@ def _train(
     first_process = jax.process_index() == 0
     goodput = Goodput(workdir / "goodput.jsonl" if first_process else None, started=started)
     data = open_data(config)
-    pictures = data.num_records(config.data.train_split)
+    images = data.num_records(config.data.train_split)
     mesh = sharding.make_mesh()
     phases = build.phases(config)
     check_sizes(config, phases, mesh)
     data_set = data_identity(config, data)
-    _log_layout(config, data, pictures, mesh)
+    _log_layout(config, data, images, mesh)
 
     # ---------- model, loss, optimizer
     training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
@@ -168,7 +168,7 @@ def _train(
                 for phase in left:
                     first = max(start, phase.start)
                     batches = inputs(phase, start_step=first - phase.start)
-                    _log_phase(phase, pictures)
+                    _log_phase(phase, images)
                     for step in range(first + 1, phase.stop + 1):
                         before = input_wait.seconds
                         batch = input_wait.next(batches)
@@ -212,7 +212,7 @@ def open_data(config: ConfigDict) -> DataSet:
 
     Raises:
         FileNotFoundError: it is missing.
-        ConfigError: the loss is for one class a picture, of two or more.
+        ConfigError: the loss is for one class an image, of two or more.
     """
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
     if build.is_single_label(config) and data.num_classes < 2:
@@ -222,7 +222,7 @@ def open_data(config: ConfigDict) -> DataSet:
         )
     if build.is_single_label(config) and data.max_labels > 1:
         raise build.ConfigError(
-            f"loss.name='softmax' is for one class a picture, and {data.folder} has up to "
+            f"loss.name='softmax' is for one class an image, and {data.folder} has up to "
             f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
         )
     return data
@@ -368,9 +368,7 @@ def training_inputs(
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     rows = Rows(batch_size=config.batch_size, num_streams=num_streams, **process)
     streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
-    bad_pictures = pipeline.BadPictures(
-        workdir / "bad_pictures.tsv", limit=config.input.max_bad_pictures
-    )
+    bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
 
     def inputs(phase: Phase, *, start_step: int) -> pipeline.DeviceBatches:
         batches = pipeline.training_batches(
@@ -381,8 +379,8 @@ def training_inputs(
             max_labels=data.max_labels,
             seed=config.seed,
             start_step=start_step,
-            first_picture=phase.first_picture,
-            bad_pictures=bad_pictures,
+            first_image=phase.first_image,
+            bad_images=bad_images,
             **process,
             num_threads=config.input.num_threads,
             prefetch=config.input.prefetch,
@@ -435,10 +433,10 @@ def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) -> None:
+def _log_layout(config: ConfigDict, data: DataSet, images: int, mesh: Mesh) -> None:
     logging.info(
-        "%s: %d pictures, %d classes, up to %d labels, unlisted classes are %s",
-        data.folder, pictures, data.num_classes, data.max_labels,
+        "%s: %d images, %d classes, up to %d labels, unlisted classes are %s",
+        data.folder, images, data.num_classes, data.max_labels,
         "unknown" if data.unlisted < 0 else "absent",
     )  # fmt: skip
     processes.log_layout(
@@ -448,8 +446,8 @@ def _log_layout(config: ConfigDict, data: DataSet, pictures: int, mesh: Mesh) ->
     )
 
 
-def _log_phase(phase: Phase, pictures: int) -> None:
-    epochs = (phase.stop - phase.start) * phase.batch_size / max(pictures, 1)
+def _log_phase(phase: Phase, images: int) -> None:
+    epochs = (phase.stop - phase.start) * phase.batch_size / max(images, 1)
     logging.info(
         "steps %d to %d: %d px, batch %d, %.1f epochs",
         phase.start + 1, phase.stop, phase.image_size, phase.batch_size, epochs,

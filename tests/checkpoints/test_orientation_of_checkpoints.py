@@ -11,7 +11,7 @@ from mlimages_jax.evaluation import evaluate_task
 from mlimages_jax.features.export import export_task
 from mlimages_jax.features.export.feature_files import open_features
 from mlimages_jax.inference import pretrained, tag_task
-from tests.support import five_classes, picture_files, small_model
+from tests.support import five_classes, image_files, small_model
 from tests.support.small_run import load_config
 from tfds_builders import ml_images
 
@@ -34,7 +34,7 @@ def manual_dir(tmp_path_factory):
     rows = []
     for number in range(4):
         name = f"{number}.jpg"
-        (folder / "images" / name).write_bytes(picture_files.exif_jpeg(5 + number))
+        (folder / "images" / name).write_bytes(image_files.exif_jpeg(5 + number))
         rows.append(f"{name}\t{number}:1\n")
     (folder / "val_image_list.txt").write_text("".join(rows))
     return folder

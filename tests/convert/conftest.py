@@ -40,7 +40,7 @@ def workdir(weights, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def predictions(weights):
-    """Five pictures float32 [5, 24, 24, 3], and logits and features of the small network."""
+    """Five images float32 [5, 24, 24, 3], and logits and features of the small network."""
     images = reference.input_images(0, 5, 24, 24)
     logits, features = jax.jit(network_of(weights["params"]).apply)(weights, images)
     return images, np.asarray(logits), np.asarray(features)

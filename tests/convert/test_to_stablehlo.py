@@ -69,9 +69,9 @@ def test_it_runs_on_all_platforms(workdir, tmp_path):
     assert set(network.platforms) == {"cpu", "cuda", "rocm", "tpu"}
 
 
-def test_the_picture_size_must_be_known(weights, tmp_path):
+def test_the_image_size_must_be_known(weights, tmp_path):
     write_workdir(tmp_path / "w", flat(weights), step=0, config={})
-    with pytest.raises(ConvertError, match="does not say its picture size: give --image-size"):
+    with pytest.raises(ConvertError, match="does not say its image size: give --image-size"):
         to_stablehlo(checkpoint=tmp_path / "w", output=tmp_path / "x")
     with pytest.raises(ConvertError, match="exists already"):
         to_stablehlo(checkpoint=tmp_path / "w", output=tmp_path / "w", image_size=16)

@@ -77,7 +77,7 @@ def unchanged(header: tarfile.TarInfo) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "winter21_whole/", "./"])
-def test_inner_tars_become_folders_and_pictures_have_places_in_the_outer_file(tmp_path, folder):
+def test_inner_tars_become_folders_and_images_have_places_in_the_outer_file(tmp_path, folder):
     path = imagenet_archives.write_nested(tmp_path / "train.tar", SYNSETS, folder=folder)
     assert contents(path) == FLAT
     whole = path.read_bytes()

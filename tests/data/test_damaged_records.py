@@ -11,9 +11,9 @@ from mlimages_jax.data.dataset import (
     DataSetError,
     record_at,
 )
-from mlimages_jax.data.images.header import BadPicture
+from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.inference.image_source import PicturesOfSet
+from mlimages_jax.inference.image_source import ImagesOfSet
 from tests.support import record_files
 
 LENGTHS = (6, 5, 7)
@@ -45,7 +45,7 @@ def _training(folder, bad=None, *, num_streams=1, num_threads=1, batches=6):
     streams = DataSet.open(folder).streams("train", count=num_streams, served=range(num_streams))
     made = pipeline.training_batches(
         streams, TrainingView(24), batch_size=6, num_streams=num_streams, max_labels=1, seed=3,
-        bad_pictures=bad, num_threads=num_threads, prefetch=2,
+        bad_images=bad, num_threads=num_threads, prefetch=2,
     )  # fmt: skip
     return [next(made) for _ in range(batches)]
 
@@ -81,7 +81,7 @@ def test_a_damaged_record_is_a_row_outside_the_mask_and_moves_no_other(
     folder = record_files.write_set(tmp_path / "grey", LENGTHS)
     before = _training(folder, num_streams=num_streams)
     _damage(folder)
-    bad = pipeline.BadPictures(tmp_path / "bad_pictures.tsv", limit=1)
+    bad = pipeline.BadImages(tmp_path / "bad_images.tsv", limit=1)
     after = _training(folder, bad, num_streams=num_streams, num_threads=num_threads)
     met = 0
     for ours, theirs in zip(after, before, strict=True):
@@ -91,13 +91,13 @@ def test_a_damaged_record_is_a_row_outside_the_mask_and_moves_no_other(
         for name in theirs:
             np.testing.assert_array_equal(ours[name][~hit], theirs[name][~hit])
     assert met >= 1
-    (line,) = (tmp_path / "bad_pictures.tsv").read_text().splitlines()
+    (line,) = (tmp_path / "bad_images.tsv").read_text().splitlines()
     assert line.startswith(f"{NAME}\tdamaged_record\t{NAME} is damaged: ")
 
 
 def test_damaged_records_count_against_the_limit(damaged):
-    with pytest.raises(pipeline.TooManyBadPicturesError, match=r"mlimages_jax\.prepare check"):
-        _training(damaged, pipeline.BadPictures(limit=0))
+    with pytest.raises(pipeline.TooManyBadImagesError, match=r"mlimages_jax\.prepare check"):
+        _training(damaged, pipeline.BadImages(limit=0))
 
 
 @pytest.mark.parametrize("left", [0, 70_000, 2**16])
@@ -105,11 +105,11 @@ def test_of_a_truncated_file_every_record_is_damaged(whole, left):
     """At a multiple of 64 KB what is left reads as records without a byte."""
     path = _file(whole, 1)
     path.write_bytes(path.read_bytes()[:left])
-    bad = pipeline.BadPictures()
+    bad = pipeline.BadImages()
     view = EvaluationView(24, "central")
     records = DataSet.open(whole).records("train")
     (batch,) = pipeline.evaluation_batches(
-        records, view, batch_size=len(records), max_labels=1, bad_pictures=bad
+        records, view, batch_size=len(records), max_labels=1, bad_images=bad
     )
     assert np.flatnonzero(~batch["mask"]).tolist() == list(range(6, 11))
     assert len(bad.names) == 5
@@ -123,12 +123,12 @@ def test_a_record_of_something_else_is_damaged_too(tmp_path):
 
 
 def test_it_is_one_bad_row_where_a_set_is_tagged(damaged):
-    pictures = PicturesOfSet(DataSet.open(damaged), "train")
-    assert pictures.names[DAMAGED] == NAME and pictures.labels(DAMAGED) == ""
-    with pytest.raises(BadPicture, match=f"{NAME} is damaged") as error:
-        pictures.read(DAMAGED)
+    images = ImagesOfSet(DataSet.open(damaged), "train")
+    assert images.names[DAMAGED] == NAME and images.labels(DAMAGED) == ""
+    with pytest.raises(BadImage, match=f"{NAME} is damaged") as error:
+        images.read(DAMAGED)
     assert error.value.reason == "damaged_record"
-    assert pictures.names[DAMAGED + 1] == f"{DAMAGED + 1}.jpg"
+    assert images.names[DAMAGED + 1] == f"{DAMAGED + 1}.jpg"
 
 
 def test_what_passes_is_not_called_damage(whole):

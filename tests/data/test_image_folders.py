@@ -12,7 +12,7 @@ from mlimages_jax.data.image_folders import ImageFolder, describe_ignored, list_
 from mlimages_jax.inference import user_images
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from tests.support import fuzzing
-from tests.support.picture_files import jpeg, noise
+from tests.support.image_files import jpeg, noise
 
 NFC, NFD = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
 

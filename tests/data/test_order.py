@@ -14,7 +14,7 @@ def _first(rows: Rows, count: int) -> list[tuple[int, int]]:
     ]
 
 
-def test_one_stream_gives_its_pictures_in_turn():
+def test_one_stream_gives_its_images_in_turn():
     rows = Rows(batch_size=4)
     assert rows.streams == range(1)
     assert _first(rows, 6) == [(0, i) for i in range(6)]
@@ -42,8 +42,8 @@ def test_processes_may_share_a_stream():
     assert _first(rows, 6) == [(0, 3), (1, 0), (1, 1), (0, 7), (1, 4), (1, 5)]
 
 
-def test_pictures_taken_before_are_passed_in_all_streams_alike():
-    rows = Rows(batch_size=6, num_streams=3, first_picture=12)
+def test_images_taken_before_are_passed_in_all_streams_alike():
+    rows = Rows(batch_size=6, num_streams=3, first_image=12)
     assert _first(rows, 4) == [(0, 4), (0, 5), (1, 4), (1, 5)]
 
 
@@ -52,7 +52,7 @@ def test_pictures_taken_before_are_passed_in_all_streams_alike():
     [
         ({"process_count": 3}, "batch_size=8 is not divisible by 3 processes"),
         ({"num_streams": 3}, "batch_size=8 is not divisible by 3 streams"),
-        ({"num_streams": 4, "first_picture": 6}, "first_picture=6 is not divisible by 4 streams"),
+        ({"num_streams": 4, "first_image": 6}, "first_image=6 is not divisible by 4 streams"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_named(arguments, message):

@@ -8,18 +8,18 @@ import pytest
 
 from mlimages_jax.data import NO_LABEL, pipeline
 from mlimages_jax.data.images import views
-from mlimages_jax.data.images.decode import BadPicture
+from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.distributed import sharding
 from tests.support import bucket
-from tests.support.record_files import picture, record
+from tests.support.record_files import image, record
 
 SIZE, MAX_LABELS = 16, 3
 
 
 @pytest.fixture(scope="module")
 def records() -> list[bytes]:
-    """Ten grey pictures; picture i has the grey value 20 i and the label i."""
-    return [record(f"{i}.jpg", picture(20 * i), {i: 1.0}) for i in range(10)]
+    """Ten grey images; image i has the grey value 20 i and the label i."""
+    return [record(f"{i}.jpg", image(20 * i), {i: 1.0}) for i in range(10)]
 
 
 def _batches(records, count, **kwargs):
@@ -32,7 +32,7 @@ def _stack(batches):
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def test_an_epoch_holds_every_picture_once_with_its_labels(records):
+def test_an_epoch_holds_every_image_once_with_its_labels(records):
     rows = _stack(_batches(records, 5))
     shown = rows["labels"][:, 0]
     assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10))
@@ -74,18 +74,18 @@ def test_a_batch_that_processes_do_not_divide_is_refused(records):
         _batches([], 1)
 
 
-def test_a_broken_picture_is_masked_listed_once_and_limited(records, tmp_path):
-    broken = [*records, record("broken.jpg", picture(9)[:-30], {1: 1.0})]
-    bad = pipeline.BadPictures(tmp_path / "bad.tsv", limit=1)
-    rows = _stack(_batches(broken, 11, bad_pictures=bad))
+def test_a_broken_image_is_masked_listed_once_and_limited(records, tmp_path):
+    broken = [*records, record("broken.jpg", image(9)[:-30], {1: 1.0})]
+    bad = pipeline.BadImages(tmp_path / "bad.tsv", limit=1)
+    rows = _stack(_batches(broken, 11, bad_images=bad))
     assert (~rows["mask"]).sum() == 4
     assert not rows["image"][~rows["mask"]].any()
     assert (rows["labels"][~rows["mask"]] == NO_LABEL).all()
     (line,) = (tmp_path / "bad.tsv").read_text().splitlines()
     assert line.startswith("broken.jpg\ttruncated\t")
     two = [*broken, record("empty.jpg", b"", {1: 1.0})]
-    with pytest.raises(pipeline.TooManyBadPicturesError, match=r"2 pictures.*limit 1"):
-        _batches(two, 6, bad_pictures=bad)
+    with pytest.raises(pipeline.TooManyBadImagesError, match=r"2 images.*limit 1"):
+        _batches(two, 6, bad_images=bad)
 
 
 @pytest.mark.parametrize(("count", "name"), [(1, "bad.tsv"), (4, "bad_2.tsv")])
@@ -93,23 +93,23 @@ def test_processes_do_not_list_into_one_object(tmp_path, monkeypatch, count, nam
     monkeypatch.setattr(jax, "process_count", lambda: count)
     monkeypatch.setattr(jax, "process_index", lambda: count // 2)
     with bucket.in_folder(tmp_path) as place:
-        bad = pipeline.BadPictures(place / "run/bad.tsv")
-        bad.add("a.jpg", BadPicture("empty", "no bytes"))
-        bad.add("b.jpg", BadPicture("empty", "no bytes"))
+        bad = pipeline.BadImages(place / "run/bad.tsv")
+        bad.add("a.jpg", BadImage("empty", "no bytes"))
+        bad.add("b.jpg", BadImage("empty", "no bytes"))
     assert [file.name for file in (tmp_path / "run").iterdir()] == [name]
     lines = (tmp_path / "run" / name).read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["a.jpg", "b.jpg"]
 
 
 def test_more_labels_than_promised_are_an_error():
-    full = record("full.jpg", picture(9), dict.fromkeys(range(4), 1.0))
+    full = record("full.jpg", image(9), dict.fromkeys(range(4), 1.0))
     with pytest.raises(
         ValueError, match=r"full.jpg has 4 labels, metadata.json promises at most 3"
     ):
         _batches([full], 1)
 
 
-def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
+def test_evaluation_sees_every_image_once_in_order_and_fills_up(records):
     for processes in (1, 2):
         parts = [
             list(
@@ -132,12 +132,10 @@ def test_evaluation_sees_every_picture_once_in_order_and_fills_up(records):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_another_batch_size_goes_on_where_the_last_one_stopped(records, processes):
-    """Two batches of 4, then batches of 2 from picture 8 on: the same pictures, the same crops."""
+    """Two batches of 4, then batches of 2 from image 8 on: the same images, the same crops."""
     whole = _stack(_batches(records, 3, batch_size=4))
     parts = [
-        _batches(
-            records, 2, batch_size=2, first_picture=8, process_index=i, process_count=processes
-        )
+        _batches(records, 2, batch_size=2, first_image=8, process_index=i, process_count=processes)
         for i in range(processes)
     ]
     rows = _stack([part[step] for step in range(2) for part in parts])

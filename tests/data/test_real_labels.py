@@ -61,7 +61,7 @@ def test_an_object_goes_by_the_whole_name(written):
             labels(a_record(name))
 
 
-def test_as_many_valid_classes_as_the_best_labelled_picture(written):
+def test_as_many_valid_classes_as_the_best_labelled_image(written):
     assert written([[], [], [4]]).max_labels == 1
     assert written({"a": [], "b": [1, 2, 3, 4]}).max_labels == 4
 
@@ -92,12 +92,12 @@ def test_a_number_beyond_the_list(written, number):
         written(ENTRIES)(a_record(name))
 
 
-def test_every_picture_of_the_split_needs_an_entry(written):
+def test_every_image_of_the_split_needs_an_entry(written):
     for content in (ENTRIES, {f"{i}.jpg": [1] for i in range(4)}):
         labels = written(content)
         labels.check_length(4)
-        labels.check_length(3)  # a picture was skipped, or the split is a part of the set
-        with pytest.raises(ValueError, match=r"real.json has 4 entries, the split 50,000 pictures"):
+        labels.check_length(3)  # an image was skipped, or the split is a part of the set
+        with pytest.raises(ValueError, match=r"real.json has 4 entries, the split 50,000 images"):
             labels.check_length(50_000)
 
 

@@ -79,7 +79,7 @@ def test_equal_files_in_a_multiple_of_the_streams_make_equal_streams(caplog):
     assert "--num_shards=4" in caplog.text
 
 
-def test_every_group_shows_each_picture_of_its_files_once_an_epoch(folder):
+def test_every_group_shows_each_image_of_its_files_once_an_epoch(folder):
     batches = _batches(folder, 12)
     starts = [0, *itertools.accumulate(LENGTHS)]
     for stream, files in enumerate(cut(LENGTHS, STREAMS)):
@@ -128,12 +128,12 @@ def test_training_goes_on_at_any_step(folder):
     assert far["mask"].all()
 
 
-def test_a_new_picture_size_goes_on_where_the_last_one_stopped(folder):
-    """`first_picture` is what phases before have taken, of a batch of the same size."""
-    later = _batches(folder, 3, first_picture=2 * BATCH, start_step=1)
+def test_a_new_image_size_goes_on_where_the_last_one_stopped(folder):
+    """`first_image` is what phases before have taken, of a batch of the same size."""
+    later = _batches(folder, 3, first_image=2 * BATCH, start_step=1)
     _assert_equal(later, _batches(folder, 6)[3:])
-    with pytest.raises(ValueError, match="first_picture=6 is not divisible by 4 streams"):
-        _batches(folder, 1, first_picture=6)
+    with pytest.raises(ValueError, match="first_image=6 is not divisible by 4 streams"):
+        _batches(folder, 1, first_image=6)
 
 
 class Slow:

@@ -76,7 +76,7 @@ def test_a_dead_holder_holds_nothing(holder, tmp_path, kind):
 
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 def test_children_do_not_hold_it_for_a_dead_parent(tmp_path, way):
-    """As readers of pictures, which outlive a parent that was killed."""
+    """As readers of images, which outlive a parent that was killed."""
     script = f"""
 import multiprocessing, time
 from mlimages_jax import workdir_lock

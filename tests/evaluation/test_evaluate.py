@@ -81,7 +81,7 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
 
 
 def test_where_unlisted_is_unknown_only_listed_labels_are_judged(drawn):
-    """The drawn pictures list what they show and nothing else, so no class has a negative."""
+    """The drawn images list what they show and nothing else, so no class has a negative."""
     evaluation = dataclasses.replace(_evaluation(drawn, 2, 16), unlisted=-1.0)
     weights = _weights(evaluation.model)
     values, _ = evaluation.run(weights)

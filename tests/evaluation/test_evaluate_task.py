@@ -56,21 +56,21 @@ def _last(workdir, name):
     return {key.removeprefix(f"{name}/"): value for key, value in values.items() if "/" in key}
 
 
-def _pictures(folder):
-    """Records of the validation split and their pictures, decoded by OpenCV, RGB."""
+def _images(folder):
+    """Records of the validation split and their images, decoded by OpenCV, RGB."""
     records = [parse_record(data) for data in DataSet.open(folder).records("val")]
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pictures = [cv2.imdecode(np.frombuffer(r.jpeg, np.uint8), flags)[..., ::-1] for r in records]
-    return records, pictures
+    images = [cv2.imdecode(np.frombuffer(r.jpeg, np.uint8), flags)[..., ::-1] for r in records]
+    return records, images
 
 
-def _logits(model, weights, pictures, size):
-    images = np.stack([transforms.central_view(picture, size) for picture in pictures])
-    return np.asarray(jax.jit(model.apply)(weights, images)[0], np.float64)
+def _logits(model, weights, images, size):
+    arrays = np.stack([transforms.central_view(image, size) for image in images])
+    return np.asarray(jax.jit(model.apply)(weights, arrays)[0], np.float64)
 
 
 def _shares(logits, valid):
-    """Top-1 and top-5 by sorting; `valid` is a set of classes a picture, empty ones left out."""
+    """Top-1 and top-5 by sorting; `valid` is a set of classes an image, empty ones left out."""
     hits = []
     for row, classes in zip(logits, valid, strict=True):
         best = np.argsort(-row, kind="stable")[:5].tolist()
@@ -178,9 +178,9 @@ def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_
     _save_imported(tmp_path / "imported", weights)
     config = _config(tmp_path / "imported", built, loss="softmax", **{"evaluation.sizes": (64,)})
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
-    records, pictures = _pictures(built)
+    records, images = _images(built)
     model = ResNet(imagenet_shaped.CLASSES, stage_sizes=STAGE_SIZES[50])
-    logits = _logits(model, weights, pictures, 64)
+    logits = _logits(model, weights, images, 64)
     top1, top5 = _shares(logits, [set(record.labels.tolist()) for record in records])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 20)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -189,8 +189,8 @@ def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_
 
 
 def test_reassessed_labels_are_the_truth(built, run, tmp_path):
-    """Valid classes by the number in a name; a picture without any is left out."""
-    records, pictures = _pictures(built)
+    """Valid classes by the number in a name; an image without any is left out."""
+    records, images = _images(built)
     numbers = [int(record.name[-13:-5]) for record in records]
     valid = {n: {n % 5, 2 * n % 5} if n % 4 else set() for n in range(1, 21)}
     path = tmp_path / "real.json"
@@ -199,7 +199,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     model = build.model(small_finetuning(built, "scratch"), num_classes=5)
-    logits = _logits(model, jax.device_get(weights), pictures, 32)
+    logits = _logits(model, jax.device_get(weights), images, 32)
     top1, top5 = _shares(logits, [valid[n] for n in numbers])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 15)
     assert "loss" not in row
@@ -209,7 +209,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
         evaluate_task.evaluate(config, tmp_path / "other")
 
 
-def test_many_labels_a_picture_have_their_own_metrics(tmp_path):
+def test_many_labels_a_image_have_their_own_metrics(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
     changes = {"evaluation.protocols": ("whole",)}
@@ -374,7 +374,7 @@ def test_the_command_prints_the_table(built, run, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_find_the_same_numbers(built, run, tmp_path):
-    """20 pictures in global batches of 16: the last one is half empty, on both of them."""
+    """20 images in global batches of 16: the last one is half empty, on both of them."""
     changes = {"evaluation.batch_size": 16, "evaluation.protocols": ("central", "short_side")}
     config = _config(run, built, **changes)
     alone = evaluate_task.evaluate(config, tmp_path / "alone")

@@ -9,7 +9,7 @@ from tests.support import bucket
 GREEN, RED = (0, 125, 60), (205, 30, 30)
 
 
-def pictures(count: int, side: int = 64) -> np.ndarray:
+def images(count: int, side: int = 64) -> np.ndarray:
     """Blue squares of one brightness each."""
     images = np.zeros((count, side, side, 3), np.uint8)
     images[..., 2] = 100 + np.arange(count)[:, None, None]
@@ -27,7 +27,7 @@ def count(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
 def test_right_tags_are_green_and_wrong_ones_red(tmp_path):
     pixels = grid_of(
         tmp_path,
-        pictures(2),
+        images(2),
         true_tags=[["disc", "red"], ["star"]],
         predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False)]],
     )
@@ -37,16 +37,16 @@ def test_right_tags_are_green_and_wrong_ones_red(tmp_path):
 
 
 @pytest.mark.parametrize(("side", "shown"), [(64, 192), (96, 192), (224, 224)])
-def test_small_pictures_are_enlarged_by_whole_numbers(tmp_path, side, shown):
-    pixels = grid_of(tmp_path, pictures(3, side), true_tags=[[]] * 3, predicted_tags=[[]] * 3)
+def test_small_images_are_enlarged_by_whole_numbers(tmp_path, side, shown):
+    pixels = grid_of(tmp_path, images(3, side), true_tags=[[]] * 3, predicted_tags=[[]] * 3)
     for index in range(3):
         assert count(pixels, (0, 0, 100 + index)) == shown**2
     assert pixels.shape[1] == 3 * shown + 4 * 12
 
 
-def test_pictures_run_along_the_rows(tmp_path):
+def test_images_run_along_the_rows(tmp_path):
     tags = [["a"], ["a", "b", "c", "d"], [], [], ["a"]]
-    pixels = grid_of(tmp_path, pictures(5), true_tags=tags, predicted_tags=[[]] * 5, columns=2)
+    pixels = grid_of(tmp_path, images(5), true_tags=tags, predicted_tags=[[]] * 5, columns=2)
     corners = [np.argwhere(pixels[..., 2] == 100 + index)[0].tolist() for index in range(5)]
     first_row, second_row = 12, 12 + 192 + 24 + 18 * 6  # the longest caption has six lines
     third_row = second_row + 192 + 24 + 18 * 2
@@ -60,15 +60,15 @@ def test_pictures_run_along_the_rows(tmp_path):
 
 
 def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
-    """What follows a name too long is as wide as the picture and ends like the short name's."""
+    """What follows a name too long is as wide as the image and ends like the short name's."""
     long_name = "great white shark, white shark, man-eater, man-eating shark"
     pixels = grid_of(
-        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37, False)], []]
+        tmp_path, images(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37, False)], []]
     )
     red = np.argwhere(np.all(pixels == RED, axis=-1))
     assert 12 + 192 - 25 < red[:, 1].max() <= 12 + 192
     other = grid_of(
-        tmp_path, pictures(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88, False)], []]
+        tmp_path, images(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88, False)], []]
     )
     changed = np.argwhere(np.any(pixels != other, axis=-1))
     assert changed[:, 1].min() > 12 + 192 - 40  # only the digits at the end
@@ -77,18 +77,18 @@ def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("images", "tags", "columns", "message"),
     [
-        (pictures(2).astype(np.float32), 2, 6, r"float32 \(2, 64, 64, 3\)"),
-        (pictures(2)[0], 2, 6, r"uint8 \(64, 64, 3\)"),
-        (pictures(0), 0, 6, r"uint8 \(0, 64, 64, 3\)"),
-        (pictures(2), 3, 6, "2 images, 3 true_tags and 3 predicted_tags"),
-        (pictures(2), 2, 0, "columns=0"),
+        (images(2).astype(np.float32), 2, 6, r"float32 \(2, 64, 64, 3\)"),
+        (images(2)[0], 2, 6, r"uint8 \(64, 64, 3\)"),
+        (images(0), 0, 6, r"uint8 \(0, 64, 64, 3\)"),
+        (images(2), 3, 6, "2 images, 3 true_tags and 3 predicted_tags"),
+        (images(2), 2, 0, "columns=0"),
     ],
 )
-def test_wrong_arguments(tmp_path, images, tags, columns, message):
+def test_wrong_arguments(tmp_path, arrays, tags, columns, message):
     with pytest.raises(ValueError, match=message):
         save_grid(
             tmp_path / "grid.png",
-            images,
+            arrays,
             true_tags=[[]] * tags,
             predicted_tags=[[]] * tags,
             columns=columns,
@@ -97,5 +97,5 @@ def test_wrong_arguments(tmp_path, images, tags, columns, message):
 
 def test_a_grid_may_lie_in_a_bucket(tmp_path):
     with bucket.in_folder(tmp_path) as place:
-        save_grid(place / "run/grid.png", pictures(1), true_tags=[[]], predicted_tags=[[]])
+        save_grid(place / "run/grid.png", images(1), true_tags=[[]], predicted_tags=[[]])
     assert Image.open(tmp_path / "run/grid.png").width == 192 + 2 * 12

@@ -18,7 +18,7 @@ ML-Images ckpt4          ML-Images, then ImageNet at 299           75.8   92.7  
 """
 SOURCE = """\
 Published: README of github.com/Tencent/tencent-ml-images (paper: arXiv:1901.01703).
-It does not say how the validation pictures were cut.
+It does not say how the validation images were cut.
 """
 NOT_COMPARABLE = """\
 Not ImageNet's validation set with its own labels: the published results do not
@@ -92,7 +92,7 @@ def test_what_does_not_compare_stands_alone():
 def test_ten_crops_are_said_to_be_ten():
     ours = {(224, "ten_crop"): accuracy(0.5, 0.75)}
     text = published.table(ours, title="a run", comparable=True)
-    assert text.endswith("ten_crop is the mean of ten crops a picture, the others look at one.\n")
+    assert text.endswith("ten_crop is the mean of ten crops an image, the others look at one.\n")
 
 
 @pytest.mark.parametrize("missing", ["top1", "top5"])

@@ -29,7 +29,7 @@ TREE = Hierarchy(
     ),
     parents=np.array([-1, 0, 1, -1, 3, 0, 3, -1]),
 )
-PICTURES = (  # true class, classes from the best on; the others follow by index
+IMAGES = (  # true class, classes from the best on; the others follow by index
     (3, [3]),
     (2, [2]), (2, [1, 2]),
     (4, [4]), (4, [6, 4]),
@@ -39,7 +39,7 @@ PICTURES = (  # true class, classes from the best on; the others follow by index
     (5, [2, 0, 1, 3, 4]), (5, [1, 0, 2, 3, 4]),
 )  # fmt: skip
 PER_CLASS = """\
-class\tid\tpictures\ttop1\ttop5\ttaken_for\tname
+class\tid\timages\ttop1\ttop5\ttaken_for\tname
 3\tn3\t1\t1.0000\t1.0000\t\tvehicle
 2\tn2\t2\t0.5000\t1.0000\tdog, domestic dog\tpoodle
 4\tn4\t2\t0.5000\t1.0000\ttruck\tcar
@@ -50,7 +50,7 @@ class\tid\tpictures\ttop1\ttop5\ttaken_for\tname
 0\tn0\t0\t\t\t\tanimal
 """
 CONFUSION = """\
-true_id\ttrue_name\tpredicted_id\tpredicted_name\tpictures\tshare\tcommon_ancestor
+true_id\ttrue_name\tpredicted_id\tpredicted_name\timages\tshare\tcommon_ancestor
 n1\tdog, domestic dog\tn2\tpoodle\t2\t0.5000\tdog, domestic dog
 n1\tdog, domestic dog\tn4\tcar\t1\t0.2500\t
 n2\tpoodle\tn1\tdog, domestic dog\t1\t0.5000\tdog, domestic dog
@@ -62,9 +62,9 @@ n7\tstone, rock\tn6\ttruck\t1\t0.5000\t
 """
 
 
-def single_label_metrics(pictures=PICTURES, classes: int = len(TREE)) -> SingleLabelMetrics:
+def single_label_metrics(images=IMAGES, classes: int = len(TREE)) -> SingleLabelMetrics:
     metrics = SingleLabelMetrics(classes)
-    for true, first in pictures:
+    for true, first in images:
         order = [*first, *(i for i in range(classes) if i not in first)]
         metrics.update(-np.argsort(order)[None].astype(np.float32), np.eye(classes)[[true]])
     return metrics
@@ -157,11 +157,11 @@ def test_no_name_breaks_a_table(tmp_path):
 
 
 def test_the_hundred_worst_pairs_of_a_flat_hierarchy(tmp_path):
-    pictures = [(i, [j]) for i in range(11) for j in range(11) if i != j]
-    assert len(pictures) == 110
-    write(tmp_path, single_label_metrics([*pictures, (10, [9])], 11), flat(11))
+    images = [(i, [j]) for i in range(11) for j in range(11) if i != j]
+    assert len(images) == 110
+    write(tmp_path, single_label_metrics([*images, (10, [9])], 11), flat(11))
     lines = (tmp_path / "confusion.tsv").read_text().splitlines()
-    assert lines[0] == "true_id\ttrue_name\tpredicted_id\tpredicted_name\tpictures\tshare"
+    assert lines[0] == "true_id\ttrue_name\tpredicted_id\tpredicted_name\timages\tshare"
     assert lines[1] == "n10\tclass 10\tn9\tclass 9\t2\t0.1818"
     assert lines[2] == "n0\tclass 0\tn1\tclass 1\t1\t0.1000"
     assert len(lines) == 101
@@ -172,7 +172,7 @@ def test_where_pairs_are_not_counted(tmp_path, monkeypatch):
     names = write(tmp_path, single_label_metrics())
     assert names == {"per_class.tsv", "metrics.json", "reliability.png"}
     lines = (tmp_path / "per_class.tsv").read_text().splitlines()
-    assert lines[0] == "class\tid\tpictures\ttop1\ttop5\tname"
+    assert lines[0] == "class\tid\timages\ttop1\ttop5\tname"
     assert lines[6] == "1\tn1\t4\t0.2500\t1.0000\tdog, domestic dog"
     assert lines[-1] == "0\tn0\t0\t\t\tanimal"
 
@@ -226,9 +226,9 @@ def test_what_the_reliability_diagram_shows():
     np.testing.assert_allclose(boxes(counts), [[0.2, 0.2, 0, 4], [0.8, 0.2, 0, 4]])
     assert lower.get_yscale() == "log"
     assert lower.get_ylim()[0] < 1 < 4 < lower.get_ylim()[1]
-    assert figure.get_suptitle() == "a run\ncalibration error 0.2000, 8 pictures"
+    assert figure.get_suptitle() == "a run\ncalibration error 0.2000, 8 images"
     texts = [upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()]
-    assert texts == ["Share that is right", "Pictures", "Probability of the predicted class"]
+    assert texts == ["Share that is right", "Images", "Probability of the predicted class"]
     assert [text.get_text() for text in figure.legends[0].texts] == [
         "calibrated (below: too sure)", "right", "gap to the mean probability",
     ]  # fmt: skip
@@ -266,7 +266,7 @@ def test_the_diagram_is_of_the_kind_of_the_metrics(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_picture_is_a_readable_png_of_one_size(tmp_path):
+def test_the_image_is_a_readable_png_of_one_size(tmp_path):
     """Dollars in the title are letters, and a long title takes lines instead of the margin."""
     title = "workdirs/$\\nothing$_" + "long/" * 20 + "end, step 1,000,000"
     sizes = set()

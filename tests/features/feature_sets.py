@@ -11,7 +11,7 @@ from mlimages_jax.features.export.feature_formats import Layout, Part
 
 
 def in_memory(array, *, names=None, labels=None) -> Exported:
-    """Pictures 0.jpg, 1.jpg, ... with these features."""
+    """Images 0.jpg, 1.jpg, ... with these features."""
     array = np.asarray(array, np.float32)
     count = len(array)
     return Exported(

@@ -19,8 +19,8 @@ def one_device(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_from_a_list_of_pictures_to_numbers_and_duplicates(tmp_path, stamps_dir, capsys):
-    """Real pictures, one of them missing, some listed twice, by a network that knows nothing."""
+def test_from_a_list_of_images_to_numbers_and_duplicates(tmp_path, stamps_dir, capsys):
+    """Real images, one of them missing, some listed twice, by a network that knows nothing."""
     lines = (stamps_dir / "train_image_list.txt").read_text().splitlines()
     lines = [line for line in lines if line.startswith(("clothes_hats", "animals_fish"))]
     names = [line.split("\t")[0] for line in lines]
@@ -40,7 +40,7 @@ def test_from_a_list_of_pictures_to_numbers_and_duplicates(tmp_path, stamps_dir,
     values = json.loads(output.read_text())
     assert values["task"] == "multi"
     assert values["train"]["unreadable"] == 1
-    assert values["train"]["pictures"] + values["test"]["pictures"] == len(lines)
+    assert values["train"]["images"] + values["test"]["images"] == len(lines)
     assert values["train"]["checkpoint"]["folder"].startswith(str(tmp_path / "run"))
     assert 0 < values["results"][0]["mAP"] <= 1
 

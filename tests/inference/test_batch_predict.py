@@ -9,12 +9,12 @@ import pytest
 
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.inference import batch_predict
-from mlimages_jax.inference.batch_predict import NO_PICTURE, Predictions
-from mlimages_jax.inference.image_source import PictureFiles, open_pictures
-from tests.support import people, picture_files
+from mlimages_jax.inference.batch_predict import NO_IMAGE, Predictions
+from mlimages_jax.inference.image_source import ImageFiles, open_images
+from tests.support import image_files, people
 
 VIEW = EvaluationView(8, "whole")
 COUNT = 21
@@ -22,17 +22,17 @@ COUNT = 21
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Grey pictures, of levels 10 i; the fourth and the last are broken."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Grey images, of levels 10 i; the fourth and the last are broken."""
+    folder = tmp_path_factory.mktemp("images")
     for i in range(COUNT):
-        data = picture_files.jpeg(np.full((16, 24, 3), 10 * i, np.uint8))
+        data = image_files.jpeg(np.full((16, 24, 3), 10 * i, np.uint8))
         (folder / f"{i:02d}.jpg").write_bytes(data if i not in (3, COUNT - 1) else data[:-12])
     return folder
 
 
 @pytest.fixture(scope="module")
-def pictures(folder):
-    return open_pictures(folder)
+def images(folder):
+    return open_images(folder)
 
 
 def _levels(weights, images):
@@ -64,12 +64,8 @@ def _together(predictions):
 @pytest.mark.parametrize(
     ("devices", "batch_size", "threads"), [(1, 1, 1), (1, 21, 4), (4, 4, 3), (8, 16, 2), (8, 64, 8)]
 )
-def test_every_picture_once_in_order_on_any_batch_and_devices(
-    pictures, devices, batch_size, threads
-):
-    predictions = _predictions(
-        pictures, devices=devices, batch_size=batch_size, num_threads=threads
-    )
+def test_every_image_once_in_order_on_any_batch_and_devices(images, devices, batch_size, threads):
+    predictions = _predictions(images, devices=devices, batch_size=batch_size, num_threads=threads)
     assert predictions.row_shapes == {"mean": (3,), "level": ()}
     positions, outputs, errors = _together(predictions)
     assert positions.dtype == np.int64
@@ -86,7 +82,7 @@ def test_every_picture_once_in_order_on_any_batch_and_devices(
 def test_a_persons_folder(tmp_path):
     people.write_folder(tmp_path)
     view = EvaluationView(16, "whole", exif_orientation=True)
-    positions, outputs, errors = _together(_predictions(open_pictures(tmp_path), view=view))
+    positions, outputs, errors = _together(_predictions(open_images(tmp_path), view=view))
     assert positions.tolist() == list(range(len(people.NAMES)))
     assert {people.NAMES[i] for i in errors} == set(people.ERRORS)
     for i, data in enumerate(people.contents()):
@@ -98,51 +94,51 @@ def test_a_persons_folder(tmp_path):
 
 
 def test_a_file_that_is_gone_is_its_own_error(folder, caplog):
-    source = PictureFiles(folder, ["00.jpg", "gone.jpg", "02.jpg"])
+    source = ImageFiles(folder, ["00.jpg", "gone.jpg", "02.jpg"])
     positions, outputs, errors = _together(_predictions(source))
     assert positions.tolist() == [0, 1, 2]
     assert errors == {1: "missing: there is no such file"}
     np.testing.assert_allclose(outputs["level"], [0, 0, 20], atol=1)
     assert caplog.messages == ["gone.jpg: missing: there is no such file"]
-    list(_predictions(PictureFiles(folder, [f"gone{i}.jpg" for i in range(40)])))
+    list(_predictions(ImageFiles(folder, [f"gone{i}.jpg" for i in range(40)])))
     assert len(caplog.messages) == 1 + 20, "and not one more for every file of a wrong list"
 
 
-def test_other_orders_and_rows_without_a_picture(pictures):
-    wanted = np.array([7, NO_PICTURE, 0, 3, NO_PICTURE, NO_PICTURE, NO_PICTURE, NO_PICTURE, 19, 7])
-    predictions = _predictions(pictures, batch_size=4, positions=wanted)
+def test_other_orders_and_rows_without_a_image(images):
+    wanted = np.array([7, NO_IMAGE, 0, 3, NO_IMAGE, NO_IMAGE, NO_IMAGE, NO_IMAGE, 19, 7])
+    predictions = _predictions(images, batch_size=4, positions=wanted)
     batches = list(predictions)
     assert [rows.positions.tolist() for rows in batches] == [[7, 0, 3], [], [19, 7]]
     assert [list(rows.errors) for rows in batches] == [[3], [], []]
-    _, outputs, _ = _together(_predictions(pictures, batch_size=4, positions=wanted))
+    _, outputs, _ = _together(_predictions(images, batch_size=4, positions=wanted))
     np.testing.assert_allclose(outputs["level"], [70, 0, 0, 190, 70], atol=1)
-    assert predictions.speed.pictures == 5
+    assert predictions.speed.images == 5
 
 
-def test_a_pass_goes_on_where_another_stopped(pictures):
-    positions, outputs, errors = _together(_predictions(pictures, start=17))
+def test_a_pass_goes_on_where_another_stopped(images):
+    positions, outputs, errors = _together(_predictions(images, start=17))
     assert positions.tolist() == [17, 18, 19, 20]
     assert list(errors) == [20]
     np.testing.assert_allclose(outputs["level"][:3], [170, 180, 190], atol=1)
-    later = _together(_predictions(pictures, positions=np.array([4, 5, 6]), start=2))
+    later = _together(_predictions(images, positions=np.array([4, 5, 6]), start=2))
     assert later[0].tolist() == [6]
-    assert list(_predictions(pictures, start=COUNT)) == []
+    assert list(_predictions(images, start=COUNT)) == []
 
 
-def test_every_process_has_consecutive_rows_of_every_batch(pictures, monkeypatch):
+def test_every_process_has_consecutive_rows_of_every_batch(images, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        predictions = _predictions(pictures, devices=1, batch_size=6, start=1)
+        predictions = _predictions(images, devices=1, batch_size=6, start=1)
         rows = [predictions._position(row) for row in range(8)]
         first = 1 + 2 * process  # of the first batch
         expected = [first, first + 1, first + 6, first + 7, first + 12, first + 13]
         assert rows[:6] == expected
-        assert rows[6:] == [[19, 20], [NO_PICTURE] * 2, [NO_PICTURE] * 2][process]
+        assert rows[6:] == [[19, 20], [NO_IMAGE] * 2, [NO_IMAGE] * 2][process]
 
 
-def test_the_next_batch_is_under_way_when_one_is_given_back(pictures):
-    predictions = _predictions(pictures, devices=1, batch_size=2)
+def test_the_next_batch_is_under_way_when_one_is_given_back(images):
+    predictions = _predictions(images, devices=1, batch_size=2)
     step, calls = predictions._step, []
 
     def counting(*arguments):
@@ -157,8 +153,8 @@ def test_the_next_batch_is_under_way_when_one_is_given_back(pictures):
     assert len(calls) == 3
 
 
-def test_not_all_pictures_wait_in_memory(folder, pictures):
-    class Counting(PictureFiles):
+def test_not_all_images_wait_in_memory(folder, images):
+    class Counting(ImageFiles):
         reads = 0
 
         def read(self, index):
@@ -173,10 +169,10 @@ def test_not_all_pictures_wait_in_memory(folder, pictures):
     assert 4 * 64 < Counting.reads <= 5 * 64 + 3 * 16 + 16
 
 
-def test_threads_share_a_batch(folder, pictures):
+def test_threads_share_a_batch(folder, images):
     """Also where it is the only one."""
 
-    class Meeting(PictureFiles):
+    class Meeting(ImageFiles):
         barrier = threading.Barrier(2)
 
         def read(self, index):
@@ -187,29 +183,29 @@ def test_threads_share_a_batch(folder, pictures):
     assert len(list(_predictions(source, devices=1, batch_size=32))) == 1
 
 
-def test_too_many_errors_end_it(pictures):
-    assert len(list(_predictions(pictures, max_errors=2))) == 3
+def test_too_many_errors_end_it(images):
+    assert len(list(_predictions(images, max_errors=2))) == 3
     with pytest.raises(
-        TooManyBadPicturesError, match=r"2 pictures .*limit 1.*: 20.jpg: truncated: lib"
+        TooManyBadImagesError, match=r"2 images .*limit 1.*: 20.jpg: truncated: lib"
     ):
-        list(_predictions(pictures, max_errors=1))
-    with pytest.raises(TooManyBadPicturesError, match="limit 0"):
-        list(_predictions(pictures, max_errors=0))
+        list(_predictions(images, max_errors=1))
+    with pytest.raises(TooManyBadImagesError, match="limit 0"):
+        list(_predictions(images, max_errors=0))
 
 
-def test_an_error_of_the_program_is_no_error_of_a_picture(pictures):
+def test_an_error_of_the_program_is_no_error_of_a_image(images):
     class Broken(EvaluationView):
         def __call__(self, data):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(_predictions(pictures, view=Broken(8, "whole")))
+        list(_predictions(images, view=Broken(8, "whole")))
 
 
-def test_what_held_it_up_is_told(folder, pictures):
+def test_what_held_it_up_is_told(folder, images):
     """A slow reader, a slow network, a slow taker: 10 batches, 20 ms each."""
 
-    class Slow(PictureFiles):
+    class Slow(ImageFiles):
         def read(self, index):
             time.sleep(0.02)
             return super().read(index)
@@ -225,32 +221,32 @@ def test_what_held_it_up_is_told(folder, pictures):
             time.sleep(taking if number < 9 else 0.2 if taking else 0)
         speed = predictions.speed
         assert 0 <= time.perf_counter() - begin - speed.seconds < 0.1
-        assert speed.pictures == 10
+        assert speed.images == 10
         return speed
 
-    slow_reader = run(Slow(folder, list(pictures.names)))
+    slow_reader = run(Slow(folder, list(images.names)))
     assert slow_reader.limit == "reading"
     assert slow_reader.reading >= 0.15
-    slow_network = run(pictures, network=0.02)
+    slow_network = run(images, network=0.02)
     assert slow_network.limit == "network"
     assert slow_network.network >= 0.2
-    slow_taker = run(pictures, taking=0.02)
+    slow_taker = run(images, taking=0.02)
     assert slow_taker.limit == "results"
     assert slow_taker.seconds >= 9 * 0.02 + 0.2
 
 
 @pytest.mark.parametrize(
-    ("wanted", "pictures", "devices", "expected"),
+    ("wanted", "images", "devices", "expected"),
     [(256, 5, 1, 5), (256, 5, 4, 8), (256, 1_000, 4, 256), (8, 8, 8, 8), (256, 0, 4, 4)],
 )
-def test_few_pictures_make_a_small_batch(wanted, pictures, devices, expected):
+def test_few_images_make_a_small_batch(wanted, images, devices, expected):
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    assert batch_predict.fitting_batch(wanted, pictures=pictures, mesh=mesh) == expected
+    assert batch_predict.fitting_batch(wanted, images=images, mesh=mesh) == expected
 
 
-def test_a_batch_that_devices_do_not_divide_is_refused(pictures):
+def test_a_batch_that_devices_do_not_divide_is_refused(images):
     with pytest.raises(ValueError, match="batch_size=6 is not divisible by 4 devices"):
-        _predictions(pictures, batch_size=6)
+        _predictions(images, batch_size=6)
     with pytest.raises(ValueError, match="batch_size=6 is not divisible by 4 devices"):
         mesh = sharding.make_mesh(jax.devices()[:4])
-        batch_predict.fitting_batch(6, pictures=1, mesh=mesh)
+        batch_predict.fitting_batch(6, images=1, mesh=mesh)

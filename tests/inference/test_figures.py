@@ -34,9 +34,9 @@ def _tag(name, score, *above):
     return Tag(0, "x1", name, score, (*above, name))
 
 
-def test_tagged_pictures_show_score_name_and_path():
+def test_tagged_images_show_score_name_and_path():
     tags = [[_tag("poodle, poodle dog", 0.87, "animal, beast", "dog")], [_tag("ball", 0.25)]]
-    figure = figures.tagged_pictures([RED, BLUE], tags)
+    figure = figures.tagged_images([RED, BLUE], tags)
     texts = _texts(figure)
     assert "poodle, poodle dog" in texts
     assert "animal > dog > poodle" in texts
@@ -49,19 +49,19 @@ def test_tagged_pictures_show_score_name_and_path():
 
 def test_long_paths_lose_their_middle():
     names = [f"a rather long class name {step}" for step in range(12)]
-    figure = figures.tagged_pictures([RED], [[_tag(names[-1], 0.5, *names[:-1])]])
+    figure = figures.tagged_images([RED], [[_tag(names[-1], 0.5, *names[:-1])]])
     path = next(text for text in _texts(figure) if " > ... > " in text)
     assert path.startswith(names[0])
     assert path.endswith(names[-1])
     assert len(path) <= 90
 
 
-def test_a_picture_without_tags_is_shown():
-    assert _share(_pixels(figures.tagged_pictures([RED], [[]])), (255, 0, 0)) > 0.01
+def test_a_image_without_tags_is_shown():
+    assert _share(_pixels(figures.tagged_images([RED], [[]])), (255, 0, 0)) > 0.01
 
 
-def test_picture_grid_keeps_proportions_and_wraps_captions():
-    figure = figures.picture_grid([RED, BLUE], ["word " * 12, "$b_1$\nc"], columns=3)
+def test_image_grid_keeps_proportions_and_wraps_captions():
+    figure = figures.image_grid([RED, BLUE], ["word " * 12, "$b_1$\nc"], columns=3)
     texts = _texts(figure)
     assert "$b_1$\nc" in texts
     assert next(text for text in texts if "word" in text).count("\n") >= 1
@@ -100,8 +100,8 @@ def test_confusions_show_the_classes_with_most_mistakes():
 
 
 def test_bars_say_how_many_are_left_out():
-    texts = _texts(figures.bars({"a": 1200, "b": 0, "c": 3}, label="pictures", most=2))
-    assert "pictures (1 more rows are left out)" in texts
+    texts = _texts(figures.bars({"a": 1200, "b": 0, "c": 3}, label="images", most=2))
+    assert "images (1 more rows are left out)" in texts
     assert {"a", "b", "1,200"} <= set(texts)
     assert "c" not in texts
 
@@ -124,8 +124,8 @@ def test_outline_goes_down_by_numbers():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.picture_grid([], []), "0 images"),
-        (lambda: figures.tagged_pictures([RED], []), "1 images and 0"),
+        (lambda: figures.image_grid([], []), "0 images"),
+        (lambda: figures.tagged_images([RED], []), "1 images and 0"),
         (lambda: figures.similarity_table(np.zeros((2, 3)), [RED]), "1 images and 2"),
         (lambda: figures.filter_grid(np.zeros((3, 3, 4, 2))), r"\[K, K, 3, N\]"),
         (lambda: figures.confusion_table(np.zeros((2, 3)), ["a", "b"]), r"\[2, 2\]"),

@@ -15,11 +15,11 @@ from PIL import Image
 
 import mlimages_jax
 from mlimages_jax.data.images import transforms
-from mlimages_jax.data.images.decode import BadPicture, decode
+from mlimages_jax.data.images.decode import BadImage, decode
 from mlimages_jax.inference import pretrained, tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build, restart
-from tests.support import picture_files, small_model
+from tests.support import image_files, small_model
 from tests.support.small_run import load_config
 
 
@@ -42,8 +42,8 @@ def single_label(tmp_path_factory):
 def _photographs(count, size=40):
     """JPEG files of noise, each another one."""
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (count, size, size + 8, 3), np.uint8)
-    return [picture_files.jpeg(picture) for picture in pictures]
+    images = rng.integers(0, 256, (count, size, size + 8, 3), np.uint8)
+    return [image_files.jpeg(image) for image in images]
 
 
 def _images(count, size=32):
@@ -89,13 +89,13 @@ def test_logits_and_features_are_the_networks(model):
     assert model.logits(_images(1, size=40)).shape == (1, 5)  # another size than the trained one
 
 
-def test_a_picture_alone_and_among_64(model):
+def test_a_image_alone_and_among_64(model):
     images = _images(64)
     for function in (model.logits, model.features):
         together = function(images)
         alone = np.concatenate([function(images[i : i + 1]) for i in range(64)])
         np.testing.assert_allclose(alone, together, atol=1e-5, rtol=0)
-        assert np.ptp(together, axis=0).max() > 0.01  # the pictures do differ
+        assert np.ptp(together, axis=0).max() > 0.01  # the images do differ
     files = _photographs(64)
     together = model.tag(files, top_k=None)
     for file, tags in zip(files, together, strict=True):
@@ -105,7 +105,7 @@ def test_a_picture_alone_and_among_64(model):
 
 
 def test_batches_of_few_sizes_are_compiled(workdir, monkeypatch):
-    """Counted as traces: 1, 2, 4, 6 rows, for any number of pictures, and once for all models."""
+    """Counted as traces: 1, 2, 4, 6 rows, for any number of images, and once for all models."""
     shapes = []
 
     def counted(weights, images, *, model, names):
@@ -152,7 +152,7 @@ def test_weighted_scores_are_calibrated(model, tmp_path):
         np.testing.assert_allclose(other.probabilities(files), s, atol=1e-6)
 
 
-def test_softmax_of_one_class_a_picture(single_label):
+def test_softmax_of_one_class_a_image(single_label):
     files = _photographs(3)
     logits = single_label.logits(np.stack([single_label.cut(file) for file in files]))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -182,32 +182,32 @@ def test_tags_by_all_rules(model, tmp_path):
     assert model.tag([]) == [] and model.probabilities([]).shape == (0, 5)
 
 
-def test_pictures_in_every_form(model, tmp_path):
-    data = picture_files.noisy_png()
-    pixels = picture_files.noise()
+def test_images_in_every_form(model, tmp_path):
+    data = image_files.noisy_png()
+    pixels = image_files.noise()
     path = tmp_path / "a b.png"
     path.write_bytes(data)
     image = Image.open(io.BytesIO(data))
     expected = transforms.short_side_view(pixels, 32)
-    for picture in (path, str(path), data, image, Image.fromarray(pixels), pixels):
-        np.testing.assert_array_equal(model.cut(picture), expected)
+    for image in (path, str(path), data, image, Image.fromarray(pixels), pixels):
+        np.testing.assert_array_equal(model.cut(image), expected)
     tags = model.tag(data)
     several = model.tag([path, str(path), data, image, pixels])
     for found in (*several, *model.tag(image), *model.tag(pixels), *model.tag(pixels[None])):
         assert [tag.index for tag in found] == [tag.index for tag in tags[0]]
     assert len(several) == 5 and len(model.tag(np.stack([pixels, pixels]))) == 2
-    assert len(model.tag(picture for picture in [data, path])) == 2
+    assert len(model.tag(image for image in [data, path])) == 2
 
 
 def test_the_same_late_image_many_times(model):
     """An opened PIL image reads its pixels when they are asked for, here by several threads."""
-    file = io.BytesIO(picture_files.by_pillow("JPEG", quality=95))
+    file = io.BytesIO(image_files.by_pillow("JPEG", quality=95))
     tags = model.tag([Image.open(file)] * 16)
     assert all(found == tags[0] for found in tags)
 
 
-def test_pictures_are_turned_upright_unless_told_not_to(model, workdir, tmp_path):
-    data = picture_files.exif_jpeg(6)
+def test_images_are_turned_upright_unless_told_not_to(model, workdir, tmp_path):
+    data = image_files.exif_jpeg(6)
     lying = decode(data)
     standing = np.rot90(lying, -1)
     expected = transforms.short_side_view(standing, 32)
@@ -221,51 +221,51 @@ def test_pictures_are_turned_upright_unless_told_not_to(model, workdir, tmp_path
 
 
 def test_transparent_pixels_lie_on_white(model):
-    data = picture_files.translucent_png()
+    data = image_files.translucent_png()
     given = model.cut(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(given - model.cut(data)).max() <= 1
     assert (given[:, 20:] == 255).all()
 
 
 @pytest.mark.parametrize("position", [0, 2])
-def test_a_bad_picture_is_named(model, tmp_path, position):
+def test_a_bad_image_is_named(model, tmp_path, position):
     model = dataclasses.replace(model, max_batch=2)
-    good = picture_files.jpeg(picture_files.quadrants())
-    broken = picture_files.truncated(picture_files.jpeg(picture_files.noise()))
+    good = image_files.jpeg(image_files.quadrants())
+    broken = image_files.truncated(image_files.jpeg(image_files.noise()))
     (tmp_path / "broken.jpg").write_bytes(broken)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     cases = [
         (tmp_path / "broken.jpg", "broken.jpg: libjpeg: Premature end"),
         (str(tmp_path / "notes.txt"), "notes.txt: neither JPEG, PNG, GIF nor WebP"),
-        (broken, f"picture {position}: libjpeg: Premature end"),
-        (Image.open(io.BytesIO(broken)), f"picture {position}: Pillow: .*truncated"),
+        (broken, f"image {position}: libjpeg: Premature end"),
+        (Image.open(io.BytesIO(broken)), f"image {position}: Pillow: .*truncated"),
         (Image.open(tmp_path / "broken.jpg"), "broken.jpg: Pillow: .*truncated"),
-        (np.zeros((3, 4, 3), int), rf"picture {position}: an array int64 \[3, 4, 3\]: give a path"),
-        (np.full((3, 4, 3), 7.0), rf"picture {position}: images from 7 to 7: give floats in"),
-        (np.zeros((0, 4, 3), np.uint8), rf"picture {position}: an array uint8 \[0, 4, 3\]"),
-        (np.zeros((3, 4, 4), np.uint8), rf"picture {position}: an array uint8 \[3, 4, 4\]"),
-        (17, f"picture {position}: a int: give a path"),
-        (Image.new("F", (40, 40)), f"picture {position}: a PIL image of mode F with numbers"),
-        (Image.new("I", (40, 40), -3), f"picture {position}: a PIL image of mode I with numbers"),
+        (np.zeros((3, 4, 3), int), rf"image {position}: an array int64 \[3, 4, 3\]: give a path"),
+        (np.full((3, 4, 3), 7.0), rf"image {position}: images from 7 to 7: give floats in"),
+        (np.zeros((0, 4, 3), np.uint8), rf"image {position}: an array uint8 \[0, 4, 3\]"),
+        (np.zeros((3, 4, 4), np.uint8), rf"image {position}: an array uint8 \[3, 4, 4\]"),
+        (17, f"image {position}: a int: give a path"),
+        (Image.new("F", (40, 40)), f"image {position}: a PIL image of mode F with numbers"),
+        (Image.new("I", (40, 40), -3), f"image {position}: a PIL image of mode I with numbers"),
         ("https://a.example/b.jpg", r"b.jpg' is an address \(https:\), not a path: download it"),
         (Path("HTTP://a.example/b.jpg"), r"is an address \(http:\), not a path: download it"),
-        (io.StringIO("text"), f"picture {position}: a file opened as text: open it with 'rb'"),
-        (io.BytesIO(), f"picture {position}: nothing is left to read"),
-        (np.zeros((1, 501, 3), np.uint8), f"picture {position}: picture of 1x501 pixels"),
+        (io.StringIO("text"), f"image {position}: a file opened as text: open it with 'rb'"),
+        (io.BytesIO(), f"image {position}: nothing is left to read"),
+        (np.zeros((1, 501, 3), np.uint8), f"image {position}: image of 1x501 pixels"),
     ]
-    for picture, message in cases:
-        pictures = [good, good, good]
-        pictures[position] = picture
-        with pytest.raises(BadPicture, match=message):
-            model.tag(pictures, on_error="raise")
-        tags = model.tag(pictures)
+    for image, message in cases:
+        images = [good, good, good]
+        images[position] = image
+        with pytest.raises(BadImage, match=message):
+            model.tag(images, on_error="raise")
+        tags = model.tag(images)
         assert [bool(found) for found in tags] == [i != position for i in range(3)]
         assert re.search(message, tags[position].error) and not tags[1].error
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
         model.tag([good, tmp_path / "nowhere.jpg"], on_error="raise")
 
 
-def test_a_bad_picture_alone_raises_and_one_of_several_is_a_row(model, tmp_path):
+def test_a_bad_image_alone_raises_and_one_of_several_is_a_row(model, tmp_path):
     model = dataclasses.replace(model, max_batch=4)
     good = _photographs(1)[0]
     files = [good] * 11
@@ -275,27 +275,27 @@ def test_a_bad_picture_alone_raises_and_one_of_several_is_a_row(model, tmp_path)
         assert np.flatnonzero(np.isnan(rows).any(1)).tolist() == [2, 9]
         assert np.isnan(rows[[2, 9]]).all() and rows.dtype == np.float32
         assert sorted(rows.errors) == [2, 9] and "nowhere.jpg" in rows.errors[2]
-        assert rows.errors[9].startswith("picture 9: ") and not rows[:3].errors
+        assert rows.errors[9].startswith("image 9: ") and not rows[:3].errors
         np.testing.assert_allclose(rows[[0, 10]], function([good] * 2), atol=1e-6)
         assert np.isnan(function([b"no image"])).all()
         with pytest.raises(FileNotFoundError):  # the first
             function(files, on_error="raise")
-        for alone, error in ((files[2], FileNotFoundError), (files[9], BadPicture)):
+        for alone, error in ((files[2], FileNotFoundError), (files[9], BadImage)):
             with pytest.raises(error):
                 function(alone)
             assert np.isnan(function(alone, on_error="row")).all()
     tags = model.tag(files)
     assert tags[0] == tags[10] and len(tags) == 11 and tags[2] == tags[9] == []
     assert "nowhere.jpg" in tags[2].error and not tags[0].error
-    with pytest.raises(BadPicture):
+    with pytest.raises(BadImage):
         model.tag(b"no image")
     with pytest.raises(ValueError, match="on_error='ignore' is neither"):
         model.tag(files, on_error="ignore")
 
 
-def test_all_functions_take_pictures_in_every_form(model, tmp_path):
+def test_all_functions_take_images_in_every_form(model, tmp_path):
     """All stand for the same image, hence the same numbers."""
-    data, pixels = picture_files.noisy_png(), picture_files.noise()
+    data, pixels = image_files.noisy_png(), image_files.noise()
     path = tmp_path / "a b.png"
     path.write_bytes(data)
     floats = pixels.astype(np.float32) / 127.5 - 1
@@ -323,7 +323,7 @@ def test_all_functions_take_pictures_in_every_form(model, tmp_path):
 @pytest.mark.parametrize(
     "mode", ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"]
 )
-def test_pictures_of_every_mode(model, mode):
+def test_images_of_every_mode(model, mode):
     grey = Image.fromarray(np.tile(np.arange(0, 256, 4, np.uint8), (64, 1)))
     steps = {"PA": ("RGBA", "P", "PA"), "La": ("LA",), "RGBa": ("RGBA",), "P": ("L",)}
     image = grey.convert("RGB") if mode != "1" else grey
@@ -405,7 +405,7 @@ def test_ten_crops_are_averaged(workdir, monkeypatch):
 @pytest.mark.parametrize("protocol", ["central", "whole"])
 def test_other_views(workdir, protocol):
     model = pretrained.load(workdir, protocol=protocol)
-    data = picture_files.jpeg(picture_files.quadrants())
+    data = image_files.jpeg(image_files.quadrants())
     np.testing.assert_array_equal(model.cut(data), model.view(data))
     assert model.probabilities(data).shape == (1, 5)
 
@@ -435,7 +435,7 @@ def test_classes_without_names(tmp_path, workdir):
     folder = small_model.save(tmp_path, small_model.imported("softmax"), dictionary="")
     model = pretrained.load(folder)
     assert model.hierarchy is None
-    data = picture_files.jpeg(picture_files.quadrants())
+    data = image_files.jpeg(image_files.quadrants())
     assert model.probabilities(data).shape == (1, 5)
     for function in (model.tag, model.classify):
         with pytest.raises(pretrained.ModelError, match=r"5 classes .* no names: .*dictionary="):
@@ -456,7 +456,7 @@ def test_what_a_checkpoint_does_not_say(tmp_path):
     assert model.logits(_images(1)).shape == (1, 5)
     for function in (model.tag, model.classify, model.probabilities):
         with pytest.raises(pretrained.ModelError, match="does not say with which loss"):
-            function(picture_files.jpeg(picture_files.quadrants()))
+            function(image_files.jpeg(image_files.quadrants()))
     assert pretrained.load(folder, image_size=32, loss="weighted").positive_weight == 12.0
 
 
@@ -465,12 +465,12 @@ def test_logits_that_are_not_finite_are_told(tmp_path):
     tree["params"]["head"]["bias"] = jnp.full(5, jnp.nan)
     folder = small_model.save(tmp_path, small_model.imported("softmax"), tree=tree)
     with pytest.raises(pretrained.ModelError, match="logits are infinite or nan: the checkpoint"):
-        pretrained.load(folder).tag(picture_files.jpeg(picture_files.quadrants()))
+        pretrained.load(folder).tag(image_files.jpeg(image_files.quadrants()))
 
 
 def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
-    data = picture_files.jpeg(picture_files.quadrants())
-    with pytest.raises(pretrained.ModelError, match=r"several labels a picture .*: use tag"):
+    data = image_files.jpeg(image_files.quadrants())
+    with pytest.raises(pretrained.ModelError, match=r"several labels an image .*: use tag"):
         model.classify(data)
     with pytest.raises(pretrained.ModelError, match="consistent=True is for several labels"):
         single_label.tag(data, consistent=True)
@@ -519,7 +519,7 @@ def test_photographs_are_cut_as_the_original_cut_them(golden_dir, tencent_dir, a
 
 @pytest.mark.parametrize("number", range(4))
 def test_photographs_are_cut_as_opencv_cuts_them(tencent_dir, at_224, number):
-    """The steps of the original by hand; its cv2.imread turns pictures by EXIF too."""
+    """The steps of the original by hand; its cv2.imread turns images by EXIF too."""
     path = tencent_dir / "images" / f"im_{number}.jpg"
     bgr = cv2.imread(str(path))
     height, width = bgr.shape[:2]

@@ -26,16 +26,16 @@ LINES = [
 ]
 
 JSONL = """\
-{"picture": "a b.jpg", "tags": [{"index": 2, "id": "n01484850", \
+{"image": "a b.jpg", "tags": [{"index": 2, "id": "n01484850", \
 "name": "great white shark, white shark", "score": 0.83, \
 "path": ["fish", "great white shark, white shark"]}, \
 {"index": 0, "id": "n01440764", "name": "fish", "score": 1e-05, "path": ["fish"]}]}
-{"picture": "say \\"x\\", y.jpg", "error": "truncated: it ends"}
-{"picture": "größe\\n.jpg", "tags": []}
+{"image": "say \\"x\\", y.jpg", "error": "truncated: it ends"}
+{"image": "größe\\n.jpg", "tags": []}
 """
 
 CSV = """\
-picture,rank,index,id,name,score,path,error
+image,rank,index,id,name,score,path,error
 a b.jpg,1,2,n01484850,"great white shark, white shark",0.83,"fish > great white shark, white shark",
 a b.jpg,2,0,n01440764,fish,1e-05,fish,
 "say ""x"", y.jpg",,,,,,,truncated: it ends
@@ -92,7 +92,7 @@ def test_text_of_others_is_one_line_and_no_formula(tmp_path):
     ]  # fmt: skip
     _write(tmp_path / "parquet", "parquet", lines)
     first = pq.read_table(tmp_path / "parquet").to_pylist()[0]
-    assert first["picture"] == "=cmd()\t\u2028.jpg"
+    assert first["image"] == "=cmd()\t\u2028.jpg"
     assert first["tags"][0]["name"] == odd.name
 
 

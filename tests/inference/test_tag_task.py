@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlimages_jax.data.dataset import DataSet, parse_record
-from mlimages_jax.data.pipeline import TooManyBadPicturesError
+from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.inference import pretrained, tag_files, tag_task
-from mlimages_jax.inference.image_source import PictureFiles, PictureSourceError
+from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.settings import build
-from tests.support import people, picture_files, small_model, task_process
+from tests.support import image_files, people, small_model, task_process
 from tests.support.five_classes import DICTIONARY
 from tests.support.small_run import load_config
 from tfds_builders import shapes
@@ -34,22 +34,22 @@ def model(checkpoint):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A person's folder, with twenty more pictures in a sub-folder."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A person's folder, with twenty more images in a sub-folder."""
+    folder = tmp_path_factory.mktemp("images")
     people.write_folder(folder)
     (folder / "noise").mkdir()
     for i in range(20):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
-        (folder / "noise" / f"{i:02d}.jpg").write_bytes(picture_files.jpeg(pixels))
+        (folder / "noise" / f"{i:02d}.jpg").write_bytes(image_files.jpeg(pixels))
     return folder
 
 
 NAMES = sorted([*people.NAMES, *(f"noise/{i:02d}.jpg" for i in range(20))])
 
 
-def _values(checkpoint, pictures, output="", **changes):
+def _values(checkpoint, images, output="", **changes):
     return {
-        "checkpoint": str(checkpoint), "input": str(pictures), "output": str(output),
+        "checkpoint": str(checkpoint), "input": str(images), "output": str(output),
         "batch_size": BATCH, "num_threads": 2,
     } | changes  # fmt: skip
 
@@ -69,20 +69,20 @@ def _rows(path):
 
 
 def _expected(model, folder, names, **rules):
-    """Rows by `Model.tag`, one picture at a time; None for an error."""
+    """Rows by `Model.tag`, one image at a time; None for an error."""
     return [
         None if name in people.ERRORS else model.tag(folder / name, **rules)[0] for name in names
     ]
 
 
 def _check(rows, names, expected):
-    assert [row["picture"] for row in rows] == names
+    assert [row["image"] for row in rows] == names
     for row, tags in zip(rows, expected, strict=True):
         if tags is None:
-            assert set(row) == {"picture", "error"}
-            assert row["error"].startswith(people.ERRORS[row["picture"]])
+            assert set(row) == {"image", "error"}
+            assert row["error"].startswith(people.ERRORS[row["image"]])
             continue
-        assert set(row) == {"picture", "tags"}
+        assert set(row) == {"image", "tags"}
         for name in ("index", "id", "name"):
             assert [tag[name] for tag in row["tags"]] == [getattr(tag, name) for tag in tags]
         assert [tuple(tag["path"]) for tag in row["tags"]] == [tag.path for tag in tags]
@@ -99,7 +99,7 @@ def test_a_persons_folder_is_tagged_in_order_with_its_errors(checkpoint, model, 
     lying = pretrained.load(checkpoint, exif_orientation=False).tag(folder / "upright.jpg")
     assert turned["tags"][0]["score"] != pytest.approx(lying[0][0].score, abs=1e-4)
     _classify(checkpoint, folder, tmp_path / "lying.jsonl", exif_orientation=False)
-    (row,) = [r for r in _rows(tmp_path / "lying.jsonl") if r["picture"] == "upright.jpg"]
+    (row,) = [r for r in _rows(tmp_path / "lying.jsonl") if r["image"] == "upright.jpg"]
     assert row["tags"][0]["score"] == pytest.approx(lying[0][0].score, abs=1e-5)
 
 
@@ -114,7 +114,7 @@ def test_every_format_tells_the_same(checkpoint, folder, tmp_path, monkeypatch):
         lines = list(csv.DictReader(file))
     assert len(lines) == len(tagged) + len(errors) == 5 * 25 + 3
     for line, (row, tag) in zip([x for x in lines if not x["error"]], tagged, strict=True):
-        assert line["picture"] == row["picture"] and line["path"] == " > ".join(tag["path"])
+        assert line["image"] == row["image"] and line["path"] == " > ".join(tag["path"])
         assert [line[name] for name in ("index", "id", "name", "score")] == [
             str(tag[name]) for name in ("index", "id", "name", "score")
         ]
@@ -122,7 +122,7 @@ def test_every_format_tells_the_same(checkpoint, folder, tmp_path, monkeypatch):
 
     _classify(checkpoint, folder, "tags.parquet")
     table = pq.read_table("tags.parquet").to_pylist()
-    assert [row["picture"] for row in table] == NAMES
+    assert [row["image"] for row in table] == NAMES
     for ours, row in zip(table, rows, strict=True):
         assert (ours["error"], ours["tags"] is None) == (row.get("error"), "error" in row)
         for tag, expected in zip(ours["tags"] or [], row.get("tags", ()), strict=True):
@@ -133,9 +133,9 @@ def test_every_format_tells_the_same(checkpoint, folder, tmp_path, monkeypatch):
     expected = []
     for row in rows:
         if "error" in row:
-            expected.append(f"open pic {row['picture']} failed")
+            expected.append(f"open pic {row['image']} failed")
             continue
-        expected.append(f"+++ the predictions of {row['picture']} is:")
+        expected.append(f"+++ the predictions of {row['image']} is:")
         expected += [f"{t['index']} {t['name']}: {t['score']:.3f}" for t in row["tags"][:2]]
     assert output.read_text().splitlines() == expected
     assert any("dog, domestic dog: 0." in line for line in expected)
@@ -160,7 +160,7 @@ def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_pa
     _classify(checkpoint, folder / "noise", tmp_path / "a.jsonl", **view)
     other = pretrained.load(checkpoint, protocol="ten_crop", image_size=24)
     rows = _rows(tmp_path / "a.jsonl")
-    _check(rows, [row["picture"] for row in rows], other.tag(sorted((folder / "noise").iterdir())))
+    _check(rows, [row["image"] for row in rows], other.tag(sorted((folder / "noise").iterdir())))
     _classify(checkpoint, folder / "noise", tmp_path / "b.jsonl", dtype="bfloat16", **view)
     rough = _rows(tmp_path / "b.jsonl")
     assert rough != rows
@@ -169,8 +169,8 @@ def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_pa
     )
 
 
-def test_one_class_a_picture_of_a_list_without_labels(folder, tmp_path):
-    """Softmax; a list of paths alone, with labels, and with a picture that is not there."""
+def test_one_class_a_image_of_a_list_without_labels(folder, tmp_path):
+    """Softmax; a list of paths alone, with labels, and with an image that is not there."""
     config = small_model.imported("softmax")
     other = small_model.save(tmp_path / "run", config, dictionary="")
     (tmp_path / "names.txt").write_text(DICTIONARY)
@@ -179,7 +179,7 @@ def test_one_class_a_picture_of_a_list_without_labels(folder, tmp_path):
     summary = _classify(other, tmp_path / "list.txt", tmp_path / "o.jsonl", **changes)
     assert summary[1:] == (3, 1)
     rows = _rows(tmp_path / "o.jsonl")
-    assert [row["picture"] for row in rows] == ["IMG_1.JPG", "noise/03.jpg", "nowhere.jpg"]
+    assert [row["image"] for row in rows] == ["IMG_1.JPG", "noise/03.jpg", "nowhere.jpg"]
     assert rows[2]["error"] == "missing: there is no such file"
     for row in rows[:2]:
         assert sum(tag["score"] for tag in row["tags"]) == pytest.approx(1)
@@ -194,7 +194,7 @@ def test_one_class_a_picture_of_a_list_without_labels(folder, tmp_path):
         _classify(other, folder, tmp_path / "p.jsonl")
 
 
-def test_one_picture_and_a_built_set(checkpoint, model, folder, tmp_path, monkeypatch):
+def test_one_image_and_a_built_set(checkpoint, model, folder, tmp_path, monkeypatch):
     summary = _classify(checkpoint, folder / "print.jpeg", tmp_path / "one.jsonl")
     _check(_rows(summary.output), ["print.jpeg"], _expected(model, folder, ["print.jpeg"]))
     built = shapes.build(tmp_path / "data", num_train=4, num_val=10, size=48)
@@ -207,7 +207,7 @@ def test_one_picture_and_a_built_set(checkpoint, model, folder, tmp_path, monkey
     records = [parse_record(data) for data in DataSet.open(built).records("val")]
     rows = _rows(summary.output)
     _check(rows, [r.name for r in records], model.tag([r.jpeg for r in records]))
-    with pytest.raises(PictureSourceError, match="say which split"):
+    with pytest.raises(ImageSourceError, match="say which split"):
         _classify(checkpoint, built, tmp_path / "s.jsonl")
 
 
@@ -237,9 +237,9 @@ def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, mo
     with pytest.raises(build.ConfigError, match=r"top_k: 5 before, 3 now"):
         _classify(checkpoint, folder, output, top_k=3)
     read = []
-    original = PictureFiles.read
+    original = ImageFiles.read
     monkeypatch.setattr(
-        PictureFiles, "read", lambda self, index: (read.append(index), original(self, index))[1]
+        ImageFiles, "read", lambda self, index: (read.append(index), original(self, index))[1]
     )
     summary = _classify(checkpoint, folder, output)
     assert sorted(read) == list(range(2 * BATCH, 28))
@@ -278,11 +278,11 @@ def test_everything_was_written_but_the_file(checkpoint, folder, tmp_path, monke
     with pytest.raises(OSError, match="no space left"):
         _classify(checkpoint, folder / "noise", tmp_path / "t.csv", batch_size=16)
     monkeypatch.undo()
-    assert _classify(checkpoint, folder / "noise", tmp_path / "t.csv").pictures == 20
+    assert _classify(checkpoint, folder / "noise", tmp_path / "t.csv").images == 20
 
 
 def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
-    with pytest.raises(TooManyBadPicturesError, match=r"3 pictures .*max_errors 2.* old\.bmp: uns"):
+    with pytest.raises(TooManyBadImagesError, match=r"3 images .*max_errors 2.* old\.bmp: uns"):
         _classify(checkpoint, folder, tmp_path / "t.csv", max_errors=2)
     assert _classify(checkpoint, folder, tmp_path / "t.csv", max_errors=3).errors == 3
 
@@ -303,13 +303,13 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"thresholds": "bad.txt"}, "bad.txt:1: 'n9' is neither"),
     ],
 )
-def test_what_cannot_be_is_named_before_a_picture_is_read(
+def test_what_cannot_be_is_named_before_a_image_is_read(
     checkpoint, folder, tmp_path, monkeypatch, changes, message
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few.txt").write_text("".join(DICTIONARY.splitlines(True)[:2]))
     (tmp_path / "bad.txt").write_text("n9\t0.5\n")
-    monkeypatch.setattr(PictureFiles, "read", None)
+    monkeypatch.setattr(ImageFiles, "read", None)
     with pytest.raises(build.ConfigError, match=message):
         tag_task.classify(_config(checkpoint, folder, **changes), tmp_path / "w")
     assert not (tmp_path / "w").exists()
@@ -324,9 +324,9 @@ def test_what_is_not_there(checkpoint, folder, tmp_path):
         _classify(checkpoint, folder, workdir=tmp_path, thresholds=str(tmp_path / "t.txt"))
 
 
-def test_processes_that_see_other_pictures(checkpoint, folder, tmp_path, monkeypatch):
+def test_processes_that_see_other_images(checkpoint, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(tag_task, "_of_all_processes", lambda lines: [*lines, "other"])
-    with pytest.raises(build.ConfigError, match="the processes find different pictures in"):
+    with pytest.raises(build.ConfigError, match="the processes find different images in"):
         _classify(checkpoint, folder, workdir=tmp_path)
 
 
@@ -343,9 +343,9 @@ def test_two_processes_write_what_one_does(checkpoint, folder, tmp_path):
         for child in children:
             _, problems = child.communicate(timeout=250)
             assert child.returncode == 0, problems[-3000:]
-    assert alone.pictures == 17 and alone.errors == 4
+    assert alone.images == 17 and alone.errors == 4
     ours, theirs = _rows(tmp_path / "alone.jsonl"), _rows(tmp_path / "together.jsonl")
-    assert [row["picture"] for row in theirs] == [row["picture"] for row in ours]
+    assert [row["image"] for row in theirs] == [row["image"] for row in ours]
     for one, other in zip(ours, theirs, strict=True):
         assert one.get("error") == other.get("error")
         for tag, same in zip(one.get("tags", ()), other.get("tags", ()), strict=True):
@@ -377,14 +377,14 @@ def test_photographs_of_the_original_from_its_own_list(tencent_dir, tmp_path):
     assert ours == pytest.approx(expected, abs=0.001)
 
 
-def test_small_real_pictures_of_a_label_list(stamps_dir, tmp_path):
+def test_small_real_images_of_a_label_list(stamps_dir, tmp_path):
     other = small_model.save(tmp_path / "run", small_model.imported("sigmoid"))
     listed = stamps_dir / "val_image_list.txt"
     changes = {"batch_size": 64, "images_root": str(stamps_dir / "images")}
     summary = _classify(other, listed, tmp_path / "tags.parquet", **changes)
     table = pq.read_table(summary.output)
     names = [line.split("\t")[0] for line in listed.read_text().splitlines()]
-    assert table["picture"].to_pylist() == names and len(names) == 196
+    assert table["image"].to_pylist() == names and len(names) == 196
     assert summary[1:] == (196, 0)
     model = pretrained.load(other)
     for i in range(0, 196, 40):

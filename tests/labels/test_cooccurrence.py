@@ -24,12 +24,12 @@ SIX = make_hierarchy([-1, 0, 1, -1, 3, -1])
 
 
 def count(num_classes: int, batches: list[list[tuple[int, set[int]]]]) -> Pairs:
-    """Batches of pictures, each a class and the classes that were predicted."""
+    """Batches of images, each a class and the classes that were predicted."""
     counter = CoOccurrences(num_classes)
     for batch in batches:
         predicted = [(i, j) for i, (_, found) in enumerate(batch) for j in sorted(found)]
-        pictures, classes = np.array(predicted, np.int64).reshape(-1, 2).T
-        counter.add(np.array([label for label, _ in batch], np.int64), pictures, classes)
+        images, classes = np.array(predicted, np.int64).reshape(-1, 2).T
+        counter.add(np.array([label for label, _ in batch], np.int64), images, classes)
     return counter.pairs()
 
 
@@ -55,17 +55,17 @@ def test_nothing_gives_no_pairs():
     assert as_tuples(count(6, [])) == as_tuples(count(6, [[], [(3, set())]])) == []
 
 
-PICTURES = st.tuples(st.integers(0, 5), st.sets(st.integers(0, 5)))
+IMAGES = st.tuples(st.integers(0, 5), st.sets(st.integers(0, 5)))
 
 
 @STEADY
-@given(st.lists(st.lists(PICTURES, max_size=6), max_size=8), st.integers(0, 6))
+@given(st.lists(st.lists(IMAGES, max_size=6), max_size=8), st.integers(0, 6))
 def test_counts_equal_a_plain_loop_however_often_they_are_merged(batches, least_merged):
-    pictures = collections.Counter(label for batch in batches for label, _ in batch)
+    images = collections.Counter(label for batch in batches for label, _ in batch)
     both = collections.Counter(
         (label, j) for batch in batches for label, found in batch for j in found
     )
-    expected = [(i, j, pictures[i], both[i, j]) for i, j in sorted(both)]
+    expected = [(i, j, images[i], both[i, j]) for i, j in sorted(both)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cooccurrence, "_LEAST_MERGED", least_merged)
         assert as_tuples(count(6, batches)) == expected

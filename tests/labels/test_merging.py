@@ -42,7 +42,7 @@ def test_equals_a_dictionary_of_rows(rows):
     assert as_rows(result) == list(expected.items())  # the order of first appearance
 
 
-def test_a_picture_in_rows_far_apart():
+def test_a_image_in_rows_far_apart():
     count = label_keys.MAX_ROWS + 5
     rows = [(f"{i}", [i % 9], [0.5]) for i in range(count)]
     rows += [("7", [1], [1]), (str(count - 1), [2], [1])]
@@ -58,7 +58,7 @@ def test_a_picture_in_rows_far_apart():
     )
 
 
-def test_the_stamps_list_repeats_pictures(stamps_dir):
+def test_the_stamps_list_repeats_images(stamps_dir):
     rows = read_label_list(stamps_dir / "train_image_list.txt", num_classes=109)
     names = [row.name for row in rows]
     assert [row.name for row in merged(rows)] == list(dict.fromkeys(names))

@@ -52,23 +52,23 @@ def test_every_number_worked_by_hand(tmp_path):
         [1, 0, 1, 0, 0, 2, 0],  # soft
         [2, 2, 2, 0, 1, 0, 0],  # certain
     ]
-    assert statistics.pictures_per_class.tolist() == [3, 2, 3, 0, 1, 2, 0]
+    assert statistics.images_per_class.tolist() == [3, 2, 3, 0, 1, 2, 0]
     assert statistics.tags.tolist() == [2, 2, 3, 1, 0, 0, 0, 0]
     # b and g: the poodle; c: the dog, surer than the animal; the second a: the car; d and g: cats
     assert statistics.orphans.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert statistics.compute(trainable_above=2) == {
-        "pictures": {"total": 8, "without_tags": 2, "repeated_names": 1},
-        "classes": {"total": 7, "with_pictures": 5, "trainable": 2, "trainable_above": 2},
+        "images": {"total": 8, "without_tags": 2, "repeated_names": 1},
+        "classes": {"total": 7, "with_images": 5, "trainable": 2, "trainable_above": 2},
         "labels": {"total": 15, "certain": 7, "soft": 4, "absent": 2, "unknown": 2},
         "confidences": {"-1": 2, "0": 2, "0.333": 1, "0.5": 1, "0.8": 1, "0.9": 1, "1": 7},
-        "tags_per_picture": {
+        "tags_per_image": {
             "total": 11,
             "mean": 11 / 8,
             "median": 1.5,
             "max": 3,
             "histogram": {"0": 2, "1": 2, "2": 3, "3": 1},
         },
-        "pictures_per_class": {
+        "images_per_class": {
             "mean": 11 / 7,
             "min": 0,
             "max": 3,
@@ -101,9 +101,9 @@ def test_numbers_are_ready_for_json(tmp_path):
 def test_a_list_without_tags(tmp_path, row):
     statistics = count(HIERARCHY, read(tmp_path, f"x\n{row}\n"))
     numbers = statistics.compute()
-    assert numbers["pictures"]["without_tags"] == numbers["pictures"]["total"] == 1 + bool(row)
+    assert numbers["images"]["without_tags"] == numbers["images"]["total"] == 1 + bool(row)
     assert numbers["depth_of_tags"] == {"mean": None, "histogram": {}}
-    assert numbers["tags_per_picture"]["histogram"] == {"0": 1 + bool(row)}
+    assert numbers["tags_per_image"]["histogram"] == {"0": 1 + bool(row)}
 
 
 def test_nothing_has_no_statistics(tmp_path):
@@ -142,7 +142,7 @@ def lists(draw: st.DrawFn) -> tuple[Hierarchy, list[tuple[str, list[int], list[f
 
 def oracle(hierarchy: Hierarchy, rows: LabelList) -> dict[str, object]:
     """Plain Python, one label after the other, and `Hierarchy.close` for closure."""
-    tags, pictures, orphans = [], collections.Counter(), collections.Counter()
+    tags, images, orphans = [], collections.Counter(), collections.Counter()
     open_rows = lacking = to_add = 0
     for _, classes, confidences in rows:
         row = dict(zip(classes.tolist(), confidences.tolist(), strict=True))
@@ -153,35 +153,35 @@ def oracle(hierarchy: Hierarchy, rows: LabelList) -> dict[str, object]:
         lacking += added > 0
         to_add += added
         tags.append(len(positive))
-        pictures.update(positive)
+        images.update(positive)
         for c in positive:
             parent = int(hierarchy.parents[c])
             orphans[c] += parent >= 0 and row.get(parent, 0) < row[c]
     names = [row.name for row in rows]
     return {
         "tags": (len(tags), sum(tags), plain.median(tags), max(tags), collections.Counter(tags)),
-        "pictures": [pictures[c] for c in range(len(hierarchy))],
+        "images": [images[c] for c in range(len(hierarchy))],
         "orphans": [orphans[c] for c in range(len(hierarchy))],
         "closure": [open_rows, lacking, to_add],
         "confidences": collections.Counter(rows.confidences.tolist()),
         "repeated": len(names) - len(set(names)),
-        "depths": sum(hierarchy.depth[c] * count for c, count in pictures.items()),
+        "depths": sum(hierarchy.depth[c] * count for c, count in images.items()),
     }
 
 
 def as_oracle(statistics: ListStatistics) -> dict[str, object]:
     numbers = statistics.compute()
-    tags = numbers["tags_per_picture"]
+    tags = numbers["tags_per_image"]
     histogram = {int(number): count for number, count in tags["histogram"].items()}
-    total, pictures = tags["total"], numbers["pictures"]["total"]
-    assert tags["mean"] == total / pictures
+    total, images = tags["total"], numbers["images"]["total"]
+    assert tags["mean"] == total / images
     return {
-        "tags": (pictures, total, tags["median"], tags["max"], histogram),
-        "pictures": statistics.pictures_per_class.tolist(),
+        "tags": (images, total, tags["median"], tags["max"], histogram),
+        "images": statistics.images_per_class.tolist(),
         "orphans": statistics.orphans.tolist(),
         "closure": statistics.closure.tolist(),
         "confidences": {float(value): n for value, n in numbers["confidences"].items()},
-        "repeated": numbers["pictures"]["repeated_names"],
+        "repeated": numbers["images"]["repeated_names"],
         "depths": round((numbers["depth_of_tags"]["mean"] or 0) * total),
     }
 
@@ -239,4 +239,4 @@ def test_the_published_hierarchy_and_list(tencent_dir, golden_dir):
         "tags_to_add": 276,
         "tags_without_parent": 110,
     }
-    assert numbers["tags_per_picture"]["mean"] == 8.27
+    assert numbers["tags_per_image"]["mean"] == 8.27

@@ -24,7 +24,7 @@ def random_batch(seed: int, n: int = 500):
 def test_by_hand():
     calibration = counted([0.125, 0.25, 0.75, 0.625, 1, 1], [0, 1, 1, 0, 1, 1], bins=4)
     table = calibration.table()
-    assert table.pictures.tolist() == [2, 0, 2, 2]
+    assert table.images.tolist() == [2, 0, 2, 2]
     np.testing.assert_array_equal(table.probability, [0.1875, np.nan, 0.6875, 1])
     np.testing.assert_array_equal(table.accuracy, [0.5, np.nan, 0.5, 1])
     assert calibration.error() == (2 * 0.3125 + 2 * 0.1875) / 6
@@ -35,8 +35,8 @@ def test_a_bin_holds_its_upper_edge_and_the_first_one_zero():
     up = [np.nextafter(np.float32(edge), np.float32(2)) for edge in (0.25, 0.5, 0.75)]
     expected = {0: 0, 1e-40: 0, 0.25: 0, up[0]: 1, 0.5: 1, up[1]: 2, 0.75: 2, up[2]: 3, 1: 3}
     for probability, place in expected.items():
-        pictures = counted([probability], [True], bins=4).table().pictures
-        assert np.flatnonzero(pictures).tolist() == [place], probability
+        images = counted([probability], [True], bins=4).table().images
+        assert np.flatnonzero(images).tolist() == [place], probability
 
 
 def test_small_probabilities_are_rounded_to_the_nearest_unit():
@@ -56,7 +56,7 @@ def test_against_fractions(bins):
         members[place].append((probability, right))
     calibration = counted(probabilities, correct, bins=bins)
     table = calibration.table()
-    assert table.pictures.tolist() == [len(pairs) for pairs in members]
+    assert table.images.tolist() == [len(pairs) for pairs in members]
     means = [np.mean(pairs, axis=0) if pairs else [np.nan] * 2 for pairs in members]
     np.testing.assert_allclose(np.stack([table.probability, table.accuracy], 1), means, atol=1e-7)
     error = sum(len(p) / 500 * abs(m[0] - m[1]) for p, m in zip(members, means, strict=True) if p)
@@ -92,7 +92,7 @@ def test_32_bits_carry_as_many_predictions_as_there_may_be():
     np.testing.assert_array_equal(carried, host.sums()["counts"])
     total = Calibration(1)
     total.add_sums({"counts": carried})
-    assert total.table().pictures.tolist() == [2**37 + 2**32]
+    assert total.table().images.tolist() == [2**37 + 2**32]
     assert total.table().probability.tolist() == [0.875]
     assert total.error() == 0.375
 
@@ -101,7 +101,7 @@ def test_many_predictions_at_once_are_all_counted():
     count = 2 * 2**16 + 3
     correct = np.arange(count) >= count - 5
     calibration = counted(np.full(count, 0.75), correct, bins=4)
-    assert calibration.table().pictures.tolist() == [0, 0, count, 0]
+    assert calibration.table().images.tolist() == [0, 0, count, 0]
     assert calibration.table().probability[2] == 0.75
     assert calibration.table().accuracy[2] == 5 / count
 
@@ -110,10 +110,10 @@ def test_sums_and_tables_are_snapshots():
     probabilities, correct = random_batch(2)
     calibration = counted(probabilities, correct)
     sums, table = calibration.sums()["counts"], calibration.table()
-    copies = sums.copy(), table.pictures.copy()
+    copies = sums.copy(), table.images.copy()
     calibration.update(probabilities, correct)
     np.testing.assert_array_equal(sums, copies[0])
-    np.testing.assert_array_equal(table.pictures, copies[1])
+    np.testing.assert_array_equal(table.images, copies[1])
 
 
 def test_the_probability_of_a_weighted_logit_by_hand():
@@ -150,7 +150,7 @@ def test_nothing_seen():
     assert np.isnan(calibration.compute()["calibration_error"])
     assert np.isnan(calibration.table().accuracy).all()
     assert np.isnan(calibration.table().probability).all()
-    assert calibration.table().pictures.tolist() == [0] * 15
+    assert calibration.table().images.tolist() == [0] * 15
 
 
 @pytest.mark.parametrize("bad", [-0.5, 1.5, np.nan, np.inf])

@@ -73,7 +73,7 @@ def test_perfect_scores():
     _, targets = random_batch(1)
     result = measured(targets, targets).compute()
     assert result["mAP"] == 1
-    assert result["recall@10"] == pytest.approx(1)  # no picture has more than ten positives
+    assert result["recall@10"] == pytest.approx(1)  # no image has more than ten positives
     assert (targets >= np.float32(0.7)).sum(axis=1).max() <= 10
 
 
@@ -171,8 +171,8 @@ def test_the_calibration_is_of_every_judged_class():
     padding = np.full((1, 4), np.nan)
     metrics.update(padding, np.ones((1, 4)), np.array([False]))
     table = metrics.calibration.table()
-    used = np.flatnonzero(table.pictures)
-    assert table.pictures[used].tolist() == [3, 2, 1]
+    used = np.flatnonzero(table.images)
+    assert table.images[used].tolist() == [3, 2, 1]
     np.testing.assert_allclose(table.probability[used], [1 / 4, 1 / 2, 3 / 4], atol=1e-6)
     np.testing.assert_allclose(table.accuracy[used], [1 / 3, 1, 1])
     expected = (3 * (1 / 3 - 1 / 4) + 2 * (1 / 2) + 1 / 4) / 6

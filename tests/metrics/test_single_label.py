@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metrics of one class a picture: by hand, against loops and scikit-learn, ties, splits, errors."""
+"""Metrics of one class an image: by hand, against loops and scikit-learn, ties, splits, errors."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_by_hand():
     ]  # fmt: skip
     assert metrics.worst_pairs(9) == [(2, 0, 2), (6, 0, 1)]
     assert metrics.confusion.tolist()[0] == [1, 0, 0, 0, 0, 0, 0]
-    assert metrics.calibration.table().pictures.sum() == 4
+    assert metrics.calibration.table().images.sum() == 4
 
 
 def test_against_scikit_learn():
@@ -90,7 +90,7 @@ def test_against_a_loop():
     listed = metrics.worst_pairs(CLASSES**2)
     wrong = [(i, j, pairs[i, j]) for i, j in np.argwhere(pairs) if i != j]
     assert listed == sorted(wrong, key=lambda pair: (-pair[2], pair[:2]))
-    assert len({pair.pictures for pair in listed}) < len(listed) > 50  # ties among them
+    assert len({pair.images for pair in listed}) < len(listed) > 50  # ties among them
     assert metrics.worst_pairs(3) == listed[:3]
     assert metrics.worst_pairs(0) == []
 
@@ -123,7 +123,7 @@ def test_any_valid_class_is_a_right_answer():
     assert metrics.compute()["top1"] == 1
     assert np.argwhere(metrics.per_class()).tolist() == [[11, 0], [11, 1], [11, 2]]
     assert metrics.worst_pairs(1) == []
-    (place,) = np.flatnonzero(metrics.calibration.table().pictures)
+    (place,) = np.flatnonzero(metrics.calibration.table().images)
     assert metrics.calibration.table().accuracy[place] == 1
 
 
@@ -214,7 +214,7 @@ def test_pairs_are_left_out_where_there_are_too_many_classes(monkeypatch):
     assert measured(scores, targets).confusion is not None
 
 
-def test_pictures_without_a_valid_class_are_no_examples():
+def test_images_without_a_valid_class_are_no_examples():
     targets = np.array([[0, 0, 0], [-1, -1, -1], [0, 0.4, -1]], np.float32)
     metrics = measured(np.zeros((3, 3)), targets)
     metrics.update(np.zeros((0, 3)), np.zeros((0, 3)))
@@ -235,7 +235,7 @@ def test_scores_as_far_apart_as_float32_allows():
     limit = np.finfo(np.float32).max
     metrics = measured(np.array([[limit, -limit, 0, 0], [-limit] * 4]), one_hot([0, 3], 4))
     table = metrics.calibration.table()
-    assert np.flatnonzero(table.pictures).tolist() == [3, 14]
+    assert np.flatnonzero(table.images).tolist() == [3, 14]
     assert table.probability[[3, 14]].tolist() == [0.25, 1]
     assert table.accuracy[[3, 14]].tolist() == [0, 1]
 

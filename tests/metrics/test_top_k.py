@@ -16,7 +16,7 @@ def random_batch(seed: int, n: int = 80, classes: int = 30, levels: int = 1_000)
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, levels, (n, classes)).astype(np.float32)
     states = rng.choice([1, 0, -1], size=(n, classes), p=[0.1, 0.7, 0.2]).astype(np.int8)
-    states[0] = np.minimum(states[0], 0)  # a picture without positives
+    states[0] = np.minimum(states[0], 0)  # an image without positives
     states[1] = IGNORED  # one without judged classes
     states[2, 3:] = IGNORED  # one with fewer judged classes than places
     return scores, states
@@ -118,7 +118,7 @@ def test_places_left_empty_predict_nothing():
     assert hierarchical([4, -1], [5]).counts.tolist() == [1, 1, 2]
 
 
-def test_pictures_without_positives_do_not_count():
+def test_images_without_positives_do_not_count():
     assert hierarchical([3, 5], []).counts.tolist() == [0, 0, 0]
     assert np.isnan(hierarchical([3, 5], []).compute()["hierarchical_f1"])
 

@@ -80,7 +80,7 @@ def test_the_pretraining_network_has_65375326_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 65_375_326
 
 
-def test_every_stage_halves_the_picture():
+def test_every_stage_halves_the_image():
     model = ResNet(5, **SMALL)
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -8,8 +8,8 @@ from mlimages_jax.monitoring import training_log
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 
 
-def _metrics(loss: float, pictures: float = 4.0):
-    values = {"loss": loss, "learning_rate": 0.1, "gradient_norm": 1.0, "pictures": pictures}
+def _metrics(loss: float, images: float = 4.0):
+    values = {"loss": loss, "learning_rate": 0.1, "gradient_norm": 1.0, "images": images}
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
@@ -45,7 +45,7 @@ def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     monkeypatch.setattr(training_log.time, "perf_counter", lambda: clock[0])
     reporter = training_log.Progress(MetricsWriter(tmp_path, start_step=0), total_steps=2, every=2)
     clock[0] += 1
-    reporter.add(1, _metrics(1, pictures=3.0), batch_size=4, seconds_waited=0.25)
+    reporter.add(1, _metrics(1, images=3.0), batch_size=4, seconds_waited=0.25)
     with reporter.pause():
         clock[0] += 50
     clock[0] += 1
@@ -54,7 +54,7 @@ def test_waiting_and_rate_leave_pauses_out(reporter, tmp_path, monkeypatch):
     (row,) = _rows(tmp_path)
     assert row["training/input_wait"] == 0.25  # half a second of two
     assert row["training/images_per_second"] == 4
-    assert row["training/bad_pictures_per_step"] == 0.5
+    assert row["training/bad_images_per_step"] == 0.5
 
 
 class _UnderWay:

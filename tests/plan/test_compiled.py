@@ -72,7 +72,7 @@ def test_the_state_is_what_the_program_takes(small):
     held = sum(
         phase.memory[name] for name in ("parameters", "statistics", "optimizer", "class counts")
     )
-    batch = 4 * (64 * 64 * 3 + compiled.MAX_LABELS * 8 + 1)  # four pictures a device
+    batch = 4 * (64 * 64 * 3 + compiled.MAX_LABELS * 8 + 1)  # four images a device
     step = 4
     assert program.memory_analysis().argument_size_in_bytes == held + batch + step
 
@@ -106,7 +106,7 @@ def test_memory_is_of_the_order_of_the_program(small):
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "rel"), [(50, 0.1), (101, 0.1)])
 def test_the_real_networks(depth, rel):
-    """At 224 px in float32, two pictures a device; docs/scaling.md has the ratios."""
+    """At 224 px in float32, two images a device; docs/scaling.md has the ratios."""
     changes = {"image_size": 224, "batch_size": 16, "group_size": 2}
     stages = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
     config = _config(

@@ -26,7 +26,7 @@ def test_a_plan_without_data_or_accelerator():
     assert "no data set at data/ml_images" in text
     assert "65,375,326 parameters on 64 x NVIDIA H100 SXM, 8 hosts" in text
     assert "\n  fits\n" in text
-    assert "47.2 GFLOP a picture" in text
+    assert "47.2 GFLOP an image" in text
     assert "steps 1 to 257,955: 224 px, 60.0 epochs" in text
     assert " at 2.0 an hour" in text
 
@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_told_with_what_would():
     )
     assert ended.returncode == 1
     lines = ended.stdout.splitlines()
-    assert "Memory of a device: 256 pictures of 224 px, sharding replicated" in lines
+    assert "Memory of a device: 256 images of 224 px, sharding replicated" in lines
     first = next(number for number, line in enumerate(lines) if "DOES NOT FIT" in line)
     assert lines[first + 1 : first + 4] == [
         "    --config.model.remat=True",
@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_told_with_what_would():
 
 def test_groups_over_several_devices_are_pointed_out():
     ended = _run("--config=configs/pretrain.py", "--devices=512", "--chip=v5p")
-    assert "statistics of groups of 32 span devices of 8 pictures" in ended.stdout
+    assert "statistics of groups of 32 span devices of 8 images" in ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_compiler_is_asked():
         "--config=configs/quickstart.py",
         "--config.task=train",
         "--classes=24",
-        "--pictures=1000",
+        "--images=1000",
         "--devices=2",
         "--chip=h100",
         "--config.group_size=32",

@@ -2,9 +2,9 @@
 """Answers and URLs that are not as they should be, and what becomes of them."""
 
 from tests.prepare.raw_server import answer
-from tests.support import picture_files
+from tests.support import image_files
 
-JPEG = picture_files.jpeg(picture_files.quadrants())
+JPEG = image_files.jpeg(image_files.quadrants())
 BUSY = "503 Service Unavailable"
 
 

@@ -16,11 +16,11 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
 from mlimages_jax.prepare.check.command import _plan, check
 from mlimages_jax.prepare.check.record import RecordRules
-from tests.support import picture_files
+from tests.support import image_files
 from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
-QUADRANTS = picture_files.jpeg(picture_files.quadrants())  # 64 x 32
+QUADRANTS = image_files.jpeg(image_files.quadrants())  # 64 x 32
 LABELS = {0: 0.9, 1: 0.9, 4: -1.0}
 TRAIN = "pets-train.array_record-0000{}-of-00002"
 VAL = "pets-val.array_record-00000-of-00001"
@@ -217,14 +217,12 @@ def test_a_line_that_sha256sum_would_not_write(folder):
         (serialized("b.jpg", labels=dict.fromkeys([0, 1, 3, 4], 1.0)), "labels"),  # four
         (serialized("b.jpg", labels={1: 1.0}), "labels"),  # without its parent
         (serialized("b.jpg", labels={0: 0.5, 1: 1.0}), "labels"),  # less certain than its child
-        (serialized("b.jpg", image=picture_files.truncated(QUADRANTS)), "picture"),
-        (serialized("b.jpg", image=picture_files.by_pillow("PNG")), "picture"),
-        (serialized("b.jpg", image=picture_files.GOOD["cmyk"]()), "picture"),
+        (serialized("b.jpg", image=image_files.truncated(QUADRANTS)), "image"),
+        (serialized("b.jpg", image=image_files.by_pillow("PNG")), "image"),
+        (serialized("b.jpg", image=image_files.GOOD["cmyk"]()), "image"),
         (serialized("b.jpg", height=64, width=32), "size"),
         (
-            serialized(
-                "b.jpg", image=picture_files.jpeg(picture_files.noise()), height=64, width=96
-            ),
+            serialized("b.jpg", image=image_files.jpeg(image_files.noise()), height=64, width=96),
             "size",  # the short side is more than 32
         ),
     ],
@@ -239,7 +237,7 @@ def test_what_is_wrong_with_a_record(folder, found, record, problem):
 
 def test_what_a_set_does_not_promise_is_not_missed(folder, found):
     change_json(folder / "metadata.json", labels="released", short_side=None)
-    large = picture_files.jpeg(picture_files.noise())
+    large = image_files.jpeg(image_files.noise())
     records = [
         serialized("a.jpg", labels={1: 1.0}),  # not closed
         serialized("b.jpg", image=large, height=64, width=96),  # as it came
@@ -424,9 +422,9 @@ def test_what_the_builder_makes_is_all_right(tmp_path, capsys):
     manual = tmp_path / "manual"
     (manual / "images").mkdir(parents=True)
     (manual / "dictionary.txt").write_text(DICTIONARY)
-    names = [*picture_files.GOOD, *picture_files.BAD]
+    names = [*image_files.GOOD, *image_files.BAD]
     for name in names:
-        make = picture_files.GOOD.get(name) or picture_files.BAD[name][0]
+        make = image_files.GOOD.get(name) or image_files.BAD[name][0]
         (manual / "images" / name).write_bytes(make())
     rows = [f"{name}\t2:0.9\t4:{i % 2}" for i, name in enumerate([*names, "missing.jpg"])]
     (manual / "train_image_list.txt").write_text("\n".join(rows) + "\n")
@@ -436,7 +434,7 @@ def test_what_the_builder_makes_is_all_right(tmp_path, capsys):
         )
         check(built, label_list=manual / "train_image_list.txt")
         printed = capsys.readouterr().out
-        assert f"{len(picture_files.GOOD)} records of 3 shards: all right\n" in printed
+        assert f"{len(image_files.GOOD)} records of 3 shards: all right\n" in printed
 
 
 def test_the_stamps(stamps_dir, tmp_path, capsys):

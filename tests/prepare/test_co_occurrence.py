@@ -34,7 +34,7 @@ def write_list(path: Path, text: str) -> Path:
 
 
 def write_predictions(path: Path, sure: dict[str, set[int]], *, num_classes: int = 6) -> Path:
-    """The classes that the model is sure of, of each picture; of the others it is nearly so."""
+    """The classes that the model is sure of, of each image; of the others it is nearly so."""
     classes = range(num_classes)
     scores = [[SURE if j in found else UNSURE for j in classes] for found in sure.values()]
     columns = {
@@ -56,7 +56,7 @@ def run(folder: Path, capsys, *arguments: str | Path) -> tuple[str, list[list[st
     return (folder / "more.txt").read_text(), [row.split("\t") for row in table], lines
 
 
-# Four hounds: all with dogs, three on grass, two under the sky. Two pictures of the sky: one with
+# Four hounds: all with dogs, three on grass, two under the sky. Two images of the sky: one with
 # grass. One of grass, with sky.
 LIST = (
     "h1\t2:1\nh2\t2:0.8\t1:1\nh3\t2:0.5\t4:0.75\nh4\t0:1\t1:1\t2:1\n"
@@ -89,7 +89,7 @@ def test_worked_by_hand(folder, capsys):
         ["1", "left out: not of one class"],
         ["0", "left out: in none of the lists"],
         ["0", "left out: predicted before"],
-        ["7", "pictures counted, of 3 classes"],
+        ["7", "images counted, of 3 classes"],
         ["0", "classes of the model are not in --dictionary: ignored"],
         ["3", "pairs of classes above the share"],
         ["1", "left out: on a common path"],
@@ -103,7 +103,7 @@ def test_options_worked_by_hand(folder, capsys):
     source = write_list(folder / "list.txt", LIST)
     file = write_predictions(folder / "p.parquet", PREDICTED)  # CO(2, 4) = 3/3, CO(2, 5) = 2/3
     common = [source, "--predictions", file]
-    _, table, _ = run(folder, capsys, *common, "--min-pictures", "3")
+    _, table, _ = run(folder, capsys, *common, "--min-images", "3")
     assert [(row[0], row[3]) for row in table] == [("2", "1"), ("2", "4"), ("2", "5")]
     _, table, _ = run(folder, capsys, *common, "--share", "0.49")
     assert ["5", "4", "0.5000"] in [[row[0], row[3], row[8]] for row in table]
@@ -155,7 +155,7 @@ def test_files_with_labels_need_no_list(folder, capsys):
         run(folder, capsys, source, "--predictions", path)
 
 
-def test_a_picture_counts_once(folder, capsys):
+def test_a_image_counts_once(folder, capsys):
     source = write_list(folder / "list.txt", "a\t2\nb\t2\na\t5\n")
     first = write_predictions(folder / "p.parquet", {"a": {4}, "b": set()})
     again = write_predictions(folder / "q.parquet", {"a": {4}})
@@ -168,7 +168,7 @@ def test_a_picture_counts_once(folder, capsys):
     assert [line.split()[0] for line in lines[:6]] == ["5", "0", "0", "0", "3", "2"]
 
 
-def test_pictures_that_are_in_no_list(folder, capsys):
+def test_images_that_are_in_no_list(folder, capsys):
     source = write_list(folder / "list.txt", LIST)
     file = write_predictions(folder / "p.parquet", {"h1": {4}, "x1": {4}, "x2": {4}, "h2": {4}})
     before = {path.name for path in folder.iterdir()}
@@ -179,16 +179,16 @@ def test_pictures_that_are_in_no_list(folder, capsys):
     assert [row[6:8] for row in table] == [["2", "2"]]
 
 
-def test_no_pictures_at_all(folder, capsys):
+def test_no_images_at_all(folder, capsys):
     source = write_list(folder / "list.txt", LIST)
     file = write_predictions(folder / "p.parquet", {})
-    with pytest.raises(PrepareError, match="no predicted picture counts"):
+    with pytest.raises(PrepareError, match="no predicted image counts"):
         run(folder, capsys, source, "--predictions", file)
     file = write_predictions(folder / "p.parquet", {"h3": {4}, "no": {4}})
-    with pytest.raises(PrepareError, match="no predicted picture counts"):
+    with pytest.raises(PrepareError, match="no predicted image counts"):
         run(folder, capsys, source, "--predictions", file)
     empty = write_list(folder / "empty.txt", "")
-    with pytest.raises(PrepareError, match="2 of 2 predicted pictures are in none"):
+    with pytest.raises(PrepareError, match="2 of 2 predicted images are in none"):
         run(folder, capsys, empty, "--predictions", file)
 
 
@@ -213,7 +213,7 @@ def test_a_missing_folder_is_named_before_the_work(folder, capsys):
         tyro.cli(co_occurrence, args=[str(argument) for argument in arguments])
 
 
-def add_plainly(hierarchy, rows, predicted, *, share, min_pictures, times_share):
+def add_plainly(hierarchy, rows, predicted, *, share, min_images, times_share):
     """The oracle: rows and pairs, by dictionaries and loops."""
     ancestors = [set(hierarchy.ancestors(c).tolist()) for c in range(len(hierarchy))]
     class_of: dict[str, int | None] = {}
@@ -221,17 +221,17 @@ def add_plainly(hierarchy, rows, predicted, *, share, min_pictures, times_share)
         positive = {c for c, confidence in labels.items() if confidence > 0}
         lowest = [c for c in positive if positive <= {c} | ancestors[c]]
         class_of.setdefault(name, lowest[0] if lowest else None)
-    pictures, both = collections.Counter(), collections.Counter()
+    images, both = collections.Counter(), collections.Counter()
     for name, found in predicted.items():
         label = class_of[name]
         if label is not None:
-            pictures[label] += 1
+            images[label] += 1
             both.update((label, j) for j in found)
     factors = {}
     for (i, j), count in both.items():
         apart = i != j and i not in ancestors[j] and j not in ancestors[i]
-        if apart and pictures[i] >= min_pictures and count / pictures[i] > share:
-            factors[i, j] = count / pictures[i] if times_share else 1.0
+        if apart and images[i] >= min_images and count / images[i] > share:
+            factors[i, j] = count / images[i] if times_share else 1.0
     more = []
     for name, labels in rows:
         row = dict(labels)
@@ -239,7 +239,7 @@ def add_plainly(hierarchy, rows, predicted, *, share, min_pictures, times_share)
             if labels.get(i, 0) > 0:
                 row[j] = max(row.get(j, -1), float(np.float32(labels[i] * factor)))
         more.append((name, row))
-    return more, {pair: (pictures[pair[0]], both[pair]) for pair in factors}
+    return more, {pair: (images[pair[0]], both[pair]) for pair in factors}
 
 
 @STEADY
@@ -251,11 +251,11 @@ def test_equals_plain_python(tmp_path_factory, data):
     classes = st.sets(st.integers(0, len(hierarchy) - 1))
     names = [row.name for row in label_list]
     sure = data.draw(st.dictionaries(st.sampled_from(names), classes))
-    share, min_pictures = data.draw(st.sampled_from([0.0, 0.3, 0.5])), data.draw(st.integers(1, 2))
+    share, min_images = data.draw(st.sampled_from([0.0, 0.3, 0.5])), data.draw(st.integers(1, 2))
     confidence = data.draw(st.sampled_from(["label", "share"]))
     more, pairs = add_plainly(
         hierarchy, as_rows(label_list), sure,
-        share=share, min_pictures=min_pictures, times_share=confidence == "share",
+        share=share, min_images=min_images, times_share=confidence == "share",
     )  # fmt: skip
     hierarchy.to_file(folder / "dictionary.txt")
     write_label_list(folder / "list.txt", label_list)
@@ -270,11 +270,11 @@ def test_equals_plain_python(tmp_path_factory, data):
                 output=folder / "more.txt",
                 pairs=folder / "pairs.tsv",
                 share=share,
-                min_pictures=min_pictures,
+                min_images=min_images,
                 confidence=confidence,
             )
         except PrepareError as error:
-            assert "no predicted picture counts" in str(error)
+            assert "no predicted image counts" in str(error)
             assert not pairs
             return
     assert as_rows(read_label_list(folder / "more.txt", num_classes=len(hierarchy))) == more
@@ -286,7 +286,7 @@ def test_equals_plain_python(tmp_path_factory, data):
 
 
 def test_stamps_get_the_labels_that_a_drawn_model_sees(stamps_dir, tmp_path, capsys):
-    """All pictures of hats are said to show birds, too."""
+    """All images of hats are said to show birds, too."""
     hierarchy = Hierarchy.from_file(stamps_dir / "dictionary.txt")
     source = stamps_dir / "train_image_list.txt"
     rows = read_label_list(source, num_classes=len(hierarchy))

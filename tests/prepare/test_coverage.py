@@ -14,24 +14,24 @@ from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCounts, cover, coverage
 from mlimages_jax.prepare.extract.command import extract
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
-from tests.support import imagenet_archives, picture_files
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
+from tests.support import image_files, imagenet_archives
 
 URLS = [f"https://farm{i}.staticflickr.com/1/{i}_o.jpg" for i in range(6)]
 CLASSES = Hierarchy(("n1", "n2", "n3"), ("animal", "dog, domestic dog", "rock"), [-1, 0, -1])
 
 
-def ok(name: str, source: str = "list") -> Picture:
-    return Picture(name=name, status=OK, time=1.0, file="a.jpg", source=source)
+def ok(name: str, source: str = "list") -> Image:
+    return Image(name=name, status=OK, time=1.0, file="a.jpg", source=source)
 
 
-def failed(name: str, error: str, message: str = "what\thappened\nthere") -> Picture:
-    return Picture(name=name, status=FAILED, time=1.0, error=error, message=message)
+def failed(name: str, error: str, message: str = "what\thappened\nthere") -> Image:
+    return Image(name=name, status=FAILED, time=1.0, error=error, message=message)
 
 
-def write_manifest(path, *pictures):
+def write_manifest(path, *images):
     with Manifest(path) as manifest:
-        manifest.put(pictures)
+        manifest.put(images)
     return path
 
 
@@ -87,7 +87,7 @@ def test_hand_worked_report(hand_worked, tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_a_class_without_pictures_has_no_share(hand_worked, tmp_path):
+def test_a_class_without_images_has_no_share(hand_worked, tmp_path):
     listed, manifest, dictionary = hand_worked
     listed.write_text(f"{URLS[0]}\t1:1\n")
     coverage(
@@ -109,7 +109,7 @@ def test_empty_list(hand_worked, tmp_path, capsys):
     assert "0 rows" in capsys.readouterr().out
 
 
-def test_of_several_manifests_one_that_has_the_picture_counts(tmp_path):
+def test_of_several_manifests_one_that_has_the_image_counts(tmp_path):
     shards = [
         write_manifest(tmp_path / "0.sqlite", ok("a", "list"), failed("b", "timeout")),
         write_manifest(tmp_path / "1.sqlite", failed("a", "gone"), ok("b", "mirror")),
@@ -141,21 +141,21 @@ def test_many_rows_against_plain_python(tmp_path):
             for name, labels in rows
         )
     )
-    known: dict[str, list[Picture]] = collections.defaultdict(list)
+    known: dict[str, list[Image]] = collections.defaultdict(list)
     paths = []
     for number in range(3):
-        pictures = [
+        images = [
             ok(name, draw.choice(["x", "y"])) if draw.random() < 0.4 else failed(name, "gone")
             for name in draw.sample(names, 2500)
         ]
-        for picture in pictures:
-            known[picture.name].append(picture)
-        paths.append(write_manifest(tmp_path / f"{number}.sqlite", *pictures))
+        for image in images:
+            known[image.name].append(image)
+        paths.append(write_manifest(tmp_path / f"{number}.sqlite", *images))
 
     sources, errors = collections.Counter(), collections.Counter()
     listed_of, there_of = collections.Counter(), collections.Counter()
     for name, labels in rows:
-        have = [picture for picture in known[name] if picture.status == OK]
+        have = [image for image in known[name] if image.status == OK]
         if have:
             sources[have[0].source] += 1
         else:
@@ -175,10 +175,10 @@ def test_many_rows_against_plain_python(tmp_path):
 
 
 def test_after_extract_and_with_a_download_for_the_rest(tmp_path, capsys):
-    colour = picture_files.jpeg(picture_files.quadrants())
+    colour = image_files.jpeg(image_files.quadrants())
     archive = imagenet_archives.write_nested(
         tmp_path / "fall11_whole.tar",
-        {"n1": {"n1_1.JPEG": colour, "n1_2.JPEG": picture_files.HTML}},
+        {"n1": {"n1_1.JPEG": colour, "n1_2.JPEG": image_files.HTML}},
     )
     ids, urls = tmp_path / "ids.txt", tmp_path / "urls.txt"
     ids.write_text("n1/n1_1.JPEG\t0:1\nn1/n1_2.JPEG\t0:1\nn2/n2_1.JPEG\t1:1\n")

@@ -21,7 +21,7 @@ from mlimages_jax.prepare.__main__ import main
 from mlimages_jax.prepare.download import engine as download_engine
 from mlimages_jax.prepare.download import job as download_job
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Manifest, Picture
+from mlimages_jax.prepare.manifest import Image, Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--allow-private", "--timeout=0.5", "--retries=1", "--connections=16",
@@ -48,7 +48,7 @@ def run(*arguments):
 
 def rows(output, name="manifest.sqlite"):
     with Manifest(output / name, readonly=True) as manifest:
-        return {picture.name: picture for picture in manifest}
+        return {image.name: image for image in manifest}
 
 
 def check_agreement(output, name="manifest.sqlite"):
@@ -67,20 +67,20 @@ def check_agreement(output, name="manifest.sqlite"):
     assert not list(output.glob("unfinished*"))
 
 
-def test_every_row_is_accounted_for(picture_server, tmp_path, capsys):
+def test_every_row_is_accounted_for(image_server, tmp_path, capsys):
     kinds = [kind for kind in OUTCOMES for _ in range(4 if kind == "placeholder" else 2)]
     paths = [f"{kind}/account{i}.jpg" for i, kind in enumerate(kinds)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     with urls.open("a") as file:
         file.write("ftp://a.org/1.jpg\t3\n \n https://a.org/2.jpg\n")
-        file.write(f"{picture_server.url}/ok/account.jpg")
+        file.write(f"{image_server.url}/ok/account.jpg")
     output = tmp_path / "set"
     run(urls, "--output", output, *QUICK, "--max-copies=4", "--max-bytes=1000000")
 
     found = rows(output)
     assert len(found) == len(paths) + 3
     for kind, path in zip(kinds, paths, strict=True):
-        row = found[f"{picture_server.url}/{path}"]
+        row = found[f"{image_server.url}/{path}"]
         assert row.error == OUTCOMES[kind], (path, row)
         assert (row.status == "ok") == (row.error is None) == (row.message is None)
         assert row.source == ("list" if row.status == "ok" else None)
@@ -88,38 +88,38 @@ def test_every_row_is_accounted_for(picture_server, tmp_path, capsys):
     assert f"{urls}:{len(paths) + 3}" in found["https://a.org/2.jpg"].message
     check_agreement(output)
     printed = capsys.readouterr().out
-    assert "15 pictures there" in printed and "6   placeholder" in printed
-    requests = picture_server.requests()
+    assert "15 images there" in printed and "6   placeholder" in printed
+    requests = image_server.requests()
     expected = {"flaky": 2, "busy": 2, "500": 2, "429": 2, "404": 1, "html": 1, "stall": 2, "ok": 1}
     for kind, path in zip(kinds, paths, strict=True):
         assert kind not in expected or requests[f"/{path}"] == expected[kind], path
 
 
-def test_a_second_run_fetches_nothing_and_failures_on_request(picture_server, tmp_path):
+def test_a_second_run_fetches_nothing_and_failures_on_request(image_server, tmp_path):
     paths = ["ok/a.jpg", "flaky/again.jpg", "404/again.jpg", "ok/a.jpg"]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     options = [urls, "--output", tmp_path / "set", *QUICK]
     run(*options, "--retries=0")
     first = rows(tmp_path / "set")
     assert sorted(str(row.error) for row in first.values()) == ["None", "http_404", "http_500"]
-    before = picture_server.requests()
+    before = image_server.requests()
     run(*options)
     run(*options, "--retry-failed", "timeout")
-    assert picture_server.requests() == before
+    assert image_server.requests() == before
     assert rows(tmp_path / "set") == first
 
     run(*options, "--retry-failed", "http_500", "dns")
-    after = picture_server.requests()
+    after = image_server.requests()
     assert after["/flaky/again.jpg"] == 2 and after["/404/again.jpg"] == 1
-    assert rows(tmp_path / "set")[f"{picture_server.url}/flaky/again.jpg"].status == "ok"
+    assert rows(tmp_path / "set")[f"{image_server.url}/flaky/again.jpg"].status == "ok"
     run(*options, "--retry-failed", "all")
-    assert picture_server.requests()["/404/again.jpg"] == 2
-    assert picture_server.requests()["/ok/a.jpg"] == before["/ok/a.jpg"]
+    assert image_server.requests()["/404/again.jpg"] == 2
+    assert image_server.requests()["/ok/a.jpg"] == before["/ok/a.jpg"]
     check_agreement(tmp_path / "set")
 
 
-def test_pictures_shrink_on_arrival(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/s.jpg", "png/s.png"])
+def test_images_shrink_on_arrival(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["ok/s.jpg", "png/s.png"])
     run(urls, "--output", tmp_path, *QUICK, "--short-side=16")
     found = rows(tmp_path)
     assert {(row.width, row.height) for row in found.values()} == {(24, 16)}
@@ -127,23 +127,23 @@ def test_pictures_shrink_on_arrival(picture_server, tmp_path):
     check_agreement(tmp_path)
 
 
-def test_shards_share_a_list_and_a_folder(picture_server, tmp_path):
+def test_shards_share_a_list_and_a_folder(image_server, tmp_path):
     paths = [f"ok/shard{i}.jpg" for i in range(40)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     for part in range(3):
         run(urls, "--output", tmp_path, *QUICK, f"--shard={part}/3")
     parts = [rows(tmp_path, f"manifest-0000{part}-of-00003.sqlite") for part in range(3)]
     assert sum(map(len, parts)) == 40 == len(set().union(*parts))
     assert all(parts)
-    requests = picture_server.requests()
+    requests = image_server.requests()
     assert all(requests[f"/{path}"] == 1 for path in paths)
     assert len(list((tmp_path / "images").rglob("*.jpg"))) == 40
 
 
-def test_one_content_under_many_urls_goes_also_over_several_runs(picture_server, tmp_path):
+def test_one_content_under_many_urls_goes_also_over_several_runs(image_server, tmp_path):
     paths = ["ok/over.jpg"] + [f"placeholder/over{i}.jpg" for i in range(5)]
     for count in (3, 5, 6):
-        urls = write_list(tmp_path / "urls.txt", picture_server, paths[:count])
+        urls = write_list(tmp_path / "urls.txt", image_server, paths[:count])
         run(urls, "--output", tmp_path, *QUICK, "--max-copies=4")
         errors = [row.error for row in rows(tmp_path).values()]
         assert errors.count("placeholder") == {3: 0, 5: 4, 6: 5}[count]
@@ -152,7 +152,7 @@ def test_one_content_under_many_urls_goes_also_over_several_runs(picture_server,
     run(urls, "--output", tmp_path / "killed", *QUICK, "--max-copies=4")
     assert [row.error for row in rows(tmp_path / "killed").values()].count("placeholder") == 5
     check_agreement(tmp_path / "killed")
-    urls = write_list(tmp_path / "more.txt", picture_server, paths)
+    urls = write_list(tmp_path / "more.txt", image_server, paths)
     run(urls, "--output", tmp_path / "kept", *QUICK, "--max-copies=0")
     assert all(row.status == "ok" for row in rows(tmp_path / "kept").values())
 
@@ -175,9 +175,9 @@ def kill_at_random(command, output, seconds):
         process.wait()
 
 
-def test_killed_at_random_moments(picture_server, tmp_path):
+def test_killed_at_random_moments(image_server, tmp_path):
     paths = [f"{['ok', 'slow', 'placeholder', '404'][i % 4]}/kill{i}.jpg" for i in range(400)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     output = tmp_path / "set"
     command = [sys.executable, "-m", "mlimages_jax.prepare", "download", str(urls), "--output",
                str(output), *QUICK]  # fmt: skip
@@ -189,18 +189,18 @@ def test_killed_at_random_moments(picture_server, tmp_path):
     assert len(found) == 400
     for path in paths:
         error = OUTCOMES[path.split("/")[0]]
-        assert found[f"{picture_server.url}/{path}"].error == error
+        assert found[f"{image_server.url}/{path}"].error == error
     check_agreement(output)
-    requests = picture_server.requests()
+    requests = image_server.requests()
     asked = [requests[f"/{path}"] for path in paths]
     # Only what was in work, or not written yet, is fetched again after a kill.
     assert sum(asked) - 400 <= kills * 150 and max(asked) <= kills + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_order(picture_server, tmp_path, number):
+def test_a_signal_ends_it_in_order(image_server, tmp_path, number):
     paths = [f"slow/signal{number}_{i}.jpg" for i in range(100)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     command = [sys.executable, "-m", "mlimages_jax.prepare", "download", str(urls), "--output",
                str(tmp_path), *QUICK]  # fmt: skip
     process = subprocess.Popen(
@@ -220,16 +220,14 @@ def test_a_signal_ends_it_in_order(picture_server, tmp_path, number):
     assert "Traceback" not in errors
     found = rows(tmp_path)
     assert 0 < len(found) < 100
-    assert f"{len(found)} pictures there" in output
+    assert f"{len(found)} images there" in output
     check_agreement(tmp_path)
     run(urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 100
 
 
-def test_what_is_being_stored_when_a_signal_comes_has_its_row(
-    picture_server, tmp_path, monkeypatch
-):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/stored.jpg", "timeout/1.jpg"])
+def test_what_is_being_stored_when_a_signal_comes_has_its_row(image_server, tmp_path, monkeypatch):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["ok/stored.jpg", "timeout/1.jpg"])
 
     def store_slowly(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -244,40 +242,40 @@ def test_what_is_being_stored_when_a_signal_comes_has_its_row(
     check_agreement(tmp_path)
 
 
-def test_servers_are_left_alone_for_as_long_as_they_ask(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["busy/wait.jpg", "ok/wait.jpg"])
+def test_servers_are_left_alone_for_as_long_as_they_ask(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["busy/wait.jpg", "ok/wait.jpg"])
     start = time.monotonic()
     run(urls, "--output", tmp_path / "a", *QUICK)  # Retry-After: 1
     assert time.monotonic() - start >= 1
     assert all(row.status == "ok" for row in rows(tmp_path / "a").values())
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["429/wait.jpg", "ok/wait.jpg"])
+    urls = write_list(tmp_path / "urls.txt", image_server, ["429/wait.jpg", "ok/wait.jpg"])
     run(urls, "--output", tmp_path / "b", *QUICK, "--max-wait=0.9", "--retries=3")
-    assert picture_server.requests()["/429/wait.jpg"] == 1
+    assert image_server.requests()["/429/wait.jpg"] == 1
 
 
-def test_what_a_killed_run_left_behind_goes(picture_server, tmp_path):
+def test_what_a_killed_run_left_behind_goes(image_server, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished/900").write_bytes(b"of a run with more connections")
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["404/stray.jpg", "ok/stray.jpg"])
-    stray = tmp_path / "images" / storing.file_name(f"{picture_server.url}/404/stray.jpg")
+    urls = write_list(tmp_path / "urls.txt", image_server, ["404/stray.jpg", "ok/stray.jpg"])
+    stray = tmp_path / "images" / storing.file_name(f"{image_server.url}/404/stray.jpg")
     stray.parent.mkdir(parents=True)
-    stray.write_bytes(b"a picture whose row was not written, and that is gone today")
+    stray.write_bytes(b"an image whose row was not written, and that is gone today")
     run(urls, "--output", tmp_path, *QUICK)
     check_agreement(tmp_path)
 
 
-def test_a_url_that_occurs_again_is_fetched_once(picture_server, tmp_path, monkeypatch):
+def test_a_url_that_occurs_again_is_fetched_once(image_server, tmp_path, monkeypatch):
     monkeypatch.setattr(download_job, "_BLOCK", 2)
     paths = ["slow/twice.jpg", "ok/twice.jpg", "slow/twice.jpg", "ok/twice2.jpg", "ok/twice.jpg"]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     run(urls, urls, "--output", tmp_path, *QUICK)
-    requests = picture_server.requests()
+    requests = image_server.requests()
     assert all(requests[f"/{path}"] == 1 for path in paths)
     assert len(rows(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("how", ["absolute", "up", "link", "folder", "odd"])
-def test_a_manifest_by_others_removes_nothing_outside(picture_server, tmp_path, how):
+def test_a_manifest_by_others_removes_nothing_outside(image_server, tmp_path, how):
     """Rows of failures whose file is to be removed, as a killed run leaves them."""
     output = tmp_path / "set"
     (output / "images/a").mkdir(parents=True)
@@ -288,23 +286,23 @@ def test_a_manifest_by_others_removes_nothing_outside(picture_server, tmp_path, 
             "folder": "a", "odd": "a\0b"}[how]  # fmt: skip
     (output / "images/bad.jpg").write_bytes(b"of a failure")
     failures = [
-        Picture(name=str(i), status="failed", time=0.0, error="placeholder", file=each)
+        Image(name=str(i), status="failed", time=0.0, error="placeholder", file=each)
         for i, each in enumerate([file, "bad.jpg"])
     ]
     with Manifest(output / "manifest.sqlite") as manifest:
         manifest.put(failures)
-    urls = write_list(tmp_path / "urls.txt", picture_server, [f"ok/hostile_{how}.jpg"])
+    urls = write_list(tmp_path / "urls.txt", image_server, [f"ok/hostile_{how}.jpg"])
     run(urls, "--output", output, *QUICK)
     assert valuable.read_bytes() == b"all I have" and (output / "images/a").is_dir()
     assert not (output / "images/bad.jpg").exists()
     found = rows(output)
     assert [found[str(i)].file for i in range(2)] == [None, None]
-    assert found[f"{picture_server.url}/ok/hostile_{how}.jpg"].status == "ok"
+    assert found[f"{image_server.url}/ok/hostile_{how}.jpg"].status == "ok"
 
 
-def test_better_sources(picture_server, tmp_path):
+def test_better_sources(image_server, tmp_path):
     """Thumbnail, mirror, original and list: the first that works wins, and MD5 sums are checked."""
-    original = picture_bytes(picture_server, tmp_path, "2034/101_aa_o.jpg")
+    original = image_bytes(image_server, tmp_path, "2034/101_aa_o.jpg")
     header = ("ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
               "OriginalSize,OriginalMD5,Thumbnail300KURL,Rotation")  # fmt: skip
     md5 = base64.b64encode(hashlib.md5(original).digest()).decode()
@@ -319,8 +317,8 @@ def test_better_sources(picture_server, tmp_path):
     names = ["101_aa", "102_bb", "103_cc", "104_dd", "105_ee"]
     urls = [f"https://c4.staticflickr.com/9/2034/{name}_o.jpg" for name in names]
     (tmp_path / "urls.txt").write_text("".join(f"{url}\t1:1\n" for url in urls))
-    maps = ["--address-map", f"*.staticflickr.com={picture_server.url}",
-            f"open-images-dataset.s3.amazonaws.com={picture_server.url}"]  # fmt: skip
+    maps = ["--address-map", f"*.staticflickr.com={image_server.url}",
+            f"open-images-dataset.s3.amazonaws.com={image_server.url}"]  # fmt: skip
     options = [tmp_path / "urls.txt", *QUICK, *maps, "--open-images-table", tmp_path / "table.csv"]
 
     run(*options, "--output", tmp_path / "a")
@@ -345,7 +343,7 @@ def test_better_sources(picture_server, tmp_path):
     check_agreement(tmp_path / "b")
 
 
-def picture_bytes(server, folder, path):
+def image_bytes(server, folder, path):
     (folder / "one.txt").write_text(f"{server.url}/{path}\n")
     run(folder / "one.txt", "--output", folder / "one", *QUICK)
     (row,) = rows(folder / "one").values()
@@ -359,9 +357,9 @@ def fails(message, *arguments):
     assert str(error.value.code).startswith("error: ")
 
 
-def test_a_full_disk_stops_it_and_the_next_run_goes_on(picture_server, tmp_path, monkeypatch):
+def test_a_full_disk_stops_it_and_the_next_run_goes_on(image_server, tmp_path, monkeypatch):
     paths = [f"slow/disk{i}.jpg" for i in range(60)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
     move, moved = storing._move, []
 
     def move_until_full(unfinished, path):
@@ -379,16 +377,16 @@ def test_a_full_disk_stops_it_and_the_next_run_goes_on(picture_server, tmp_path,
     assert len(rows(tmp_path)) == 60
 
 
-def test_a_manifest_that_cannot_grow_stops_it(picture_server, tmp_path, monkeypatch):
+def test_a_manifest_that_cannot_grow_stops_it(image_server, tmp_path, monkeypatch):
     paths = [f"ok/manifest{i}.jpg" for i in range(30)]
-    urls = write_list(tmp_path / "urls.txt", picture_server, paths)
+    urls = write_list(tmp_path / "urls.txt", image_server, paths)
 
     put = Manifest.put
 
-    def full_while_files_arrive(self, pictures):
+    def full_while_files_arrive(self, images):
         if (tmp_path / "unfinished").exists():
             raise sqlite3.OperationalError("database or disk is full")
-        put(self, pictures)
+        put(self, images)
 
     monkeypatch.setattr(Manifest, "put", full_while_files_arrive)
     fails("database or disk is full. Make room", urls, "--output", tmp_path, *QUICK)
@@ -399,14 +397,14 @@ def test_a_manifest_that_cannot_grow_stops_it(picture_server, tmp_path, monkeypa
     check_agreement(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_to(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/1.jpg"])
+def test_a_folder_that_cannot_be_written_to(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["ok/1.jpg"])
     (tmp_path / "file").write_text("")
     fails("Make room or give another folder", urls, "--output", tmp_path / "file" / "set", *QUICK)
 
 
-def test_two_downloads_do_not_share_a_manifest(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/1.jpg"])
+def test_two_downloads_do_not_share_a_manifest(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["ok/1.jpg"])
     with alone(tmp_path / "manifest.lock"):
         fails("another job writes here", urls, "--output", tmp_path, *QUICK)
     run(urls, "--output", tmp_path, *QUICK)
@@ -417,13 +415,13 @@ def test_a_net_that_is_gone_ends_it(tmp_path):
     options = [tmp_path / "urls.txt", "--output", tmp_path, *QUICK, "--retries=0"]
     fails("50 attempts in a row got no answer", *options, "--give-up-after=50")
     assert 0 < len(rows(tmp_path)) < 100
-    fails("not one picture arrived", *options, "--give-up-after=0")
+    fails("not one image arrived", *options, "--give-up-after=0")
     assert len(rows(tmp_path)) == 300
 
 
-def test_not_one_picture(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["404/1.jpg", "html/2.jpg"])
-    fails("not one picture arrived", urls, "--output", tmp_path, *QUICK)
+def test_not_one_image(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["404/1.jpg", "html/2.jpg"])
+    fails("not one image arrived", urls, "--output", tmp_path, *QUICK)
 
 
 def test_a_list_that_is_none(tmp_path):
@@ -438,16 +436,16 @@ def test_a_list_that_is_none(tmp_path):
     fails("write PATTERN=BASE", ids, "--output", tmp_path / "set", "--address-map", "a.org")
 
 
-def test_private_addresses_need_permission(picture_server, tmp_path):
-    urls = write_list(tmp_path / "urls.txt", picture_server, ["ok/1.jpg"])
-    fails("not one picture", urls, "--output", tmp_path)
+def test_private_addresses_need_permission(image_server, tmp_path):
+    urls = write_list(tmp_path / "urls.txt", image_server, ["ok/1.jpg"])
+    fails("not one image", urls, "--output", tmp_path)
     (row,) = rows(tmp_path).values()
     assert row.error == "private_address" and "--allow-private" in row.message
 
 
-def test_the_published_list_from_its_hosts(picture_server, tencent_dir, tmp_path):
+def test_the_published_list_from_its_hosts(image_server, tencent_dir, tmp_path):
     run(tencent_dir / "train_urls_tiny.txt", "--output", tmp_path, *QUICK, "--address-map",
-        f"*.staticflickr.com={picture_server.url}")  # fmt: skip
+        f"*.staticflickr.com={image_server.url}")  # fmt: skip
     found = rows(tmp_path)
     assert len(found) == 100 and all(row.status == "ok" for row in found.values())
     assert len({row.file.split("/")[0] for row in found.values()}) == 16  # hosts

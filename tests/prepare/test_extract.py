@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures out of archives: what is taken, what is said about the rest, and after a kill."""
+"""Images out of archives: what is taken, what is said about the rest, and after a kill."""
 
 import errno
 import hashlib
@@ -22,26 +22,26 @@ from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract import extraction, wanted
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest
 from mlimages_jax.prepare.storing import StorageError
-from tests.support import imagenet_archives, picture_files
+from tests.support import image_files, imagenet_archives
 
-COLOUR, GREY = picture_files.jpeg(picture_files.quadrants()), picture_files.grey_jpeg()
-BLOBS = picture_files.jpeg(picture_files.noise())
+COLOUR, GREY = image_files.jpeg(image_files.quadrants()), image_files.grey_jpeg()
+BLOBS = image_files.jpeg(image_files.noise())
 GOOD = {
     "n01440764": {"n01440764_18.JPEG": COLOUR, "n01440764_36.JPEG": GREY},
     "n01443537": {
-        "n01443537_2.JPEG": picture_files.GOOD["cmyk"](),
-        "n01443537_7.JPEG": picture_files.GOOD["png named .JPEG"](),
+        "n01443537_2.JPEG": image_files.GOOD["cmyk"](),
+        "n01443537_7.JPEG": image_files.GOOD["png named .JPEG"](),
         "n01443537_9.JPEG": BLOBS,
     },
 }
 BAD = {
-    "n00000009_1.JPEG": (picture_files.truncated(BLOBS), "truncated"),
-    "n00000009_2.JPEG": (picture_files.HTML, "not_an_image"),
+    "n00000009_1.JPEG": (image_files.truncated(BLOBS), "truncated"),
+    "n00000009_2.JPEG": (image_files.HTML, "not_an_image"),
     "n00000009_3.JPEG": (b"See README\n", "not_an_image"),
     "n00000009_4.JPEG": (b"", "empty"),
-    "n00000009_5.JPEG": (picture_files.jpeg_bomb(), "too_large"),
+    "n00000009_5.JPEG": (image_files.jpeg_bomb(), "too_large"),
 }
 
 
@@ -54,9 +54,9 @@ def write_list(path: Path, rows: list[str]) -> Path:
     return path
 
 
-def rows_of(output: Path) -> dict[str, Picture]:
+def rows_of(output: Path) -> dict[str, Image]:
     with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
-        return {picture.name: picture for picture in manifest}
+        return {image.name: image for image in manifest}
 
 
 def files_of(output: Path) -> dict[str, bytes]:
@@ -82,9 +82,7 @@ def check_agreement(output: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "compress"), [("", False), ("winter21_whole/", False), ("", True), ("x/", True)]
 )
-def test_listed_pictures_come_out_byte_for_byte_and_nothing_else(
-    tmp_path, capsys, folder, compress
-):
+def test_listed_images_come_out_byte_for_byte_and_nothing_else(tmp_path, capsys, folder, compress):
     archive = imagenet_archives.write_nested(
         tmp_path / "whole.tar", GOOD, folder=folder, compress=compress
     )
@@ -115,7 +113,7 @@ def test_flat_archive_and_names_with_another_folder(tmp_path):
     ]  # fmt: skip
 
 
-def test_bad_pictures_are_rows_and_missing_ones_too(tmp_path, capsys):
+def test_bad_images_are_rows_and_missing_ones_too(tmp_path, capsys):
     synsets = {**GOOD, "n00000009": {name: data for name, (data, _) in BAD.items()}}
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", synsets)
     rows = write_list(tmp_path / "a.txt", [*names(synsets), "n00000009/n00000009_77.JPEG"])
@@ -142,8 +140,8 @@ def test_shrinks_on_arrival(tmp_path):
     extract((archive,), lists=(rows,), output=tmp_path / "out", short_side=16)
     check_agreement(tmp_path / "out")
     found, files = rows_of(tmp_path / "out"), files_of(tmp_path / "out")
-    for synset, pictures in GOOD.items():
-        for name, data in pictures.items():
+    for synset, images in GOOD.items():
+        for name, data in images.items():
             row = found[f"{synset}/{name}"]
             assert files[row.name] == stored_jpeg(data, short_side=16).jpeg
             assert row.sha256 == hashlib.sha256(data).digest()
@@ -261,7 +259,7 @@ def test_any_error_of_one_member_is_its_row(tmp_path, monkeypatch):
     assert len(files_of(tmp_path / "out")) == 3
     extract((archive,), lists=(rows,), output=tmp_path / "again")
     extract((archive,), lists=(rows,), output=tmp_path / "out")
-    assert len(files_of(tmp_path / "out")) == 3  # its tar counts as finished, as for bad pictures
+    assert len(files_of(tmp_path / "out")) == 3  # its tar counts as finished, as for bad images
 
 
 def test_many_internal_errors_end_it(tmp_path, monkeypatch):
@@ -282,7 +280,7 @@ def test_a_rerun_reads_nothing_that_is_there(tmp_path, capsys, monkeypatch):
     rows = write_list(tmp_path / "a.txt", [*names(GOOD), "n5/n5_1.JPEG"])
     extract((archive,), lists=(rows,), output=tmp_path / "out")
     before = rows_of(tmp_path / "out")
-    monkeypatch.setattr(extraction, "_read", None)  # whoever reads a picture fails
+    monkeypatch.setattr(extraction, "_read", None)  # whoever reads an image fails
     capsys.readouterr()
     extract((archive,), lists=(rows,), output=tmp_path / "out")
     assert rows_of(tmp_path / "out") == before
@@ -324,7 +322,7 @@ def test_a_corrupt_inner_tar_is_entered_again_when_it_has_been_mended(tmp_path):
     check_agreement(tmp_path / "out")
 
 
-def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+def test_a_image_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
     rows = write_list(tmp_path / "a.txt", names(GOOD))
     read = Archive.read
@@ -345,7 +343,7 @@ def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     check_agreement(tmp_path / "out")
 
 
-def test_the_same_pictures_under_other_names_are_another_job(tmp_path):
+def test_the_same_images_under_other_names_are_another_job(tmp_path):
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
     for folder in ("one", "two"):
         rows = write_list(tmp_path / f"{folder}.txt", [f"{folder}/{name}" for name in names(GOOD)])
@@ -379,9 +377,9 @@ def test_what_is_compressed_is_read_in_order_by_one_thread(tmp_path, monkeypatch
     check_agreement(tmp_path / "out")
 
 
-def test_a_file_without_a_row_does_not_stay_where_its_picture_is_bad(tmp_path):
-    """As a kill between the two may leave it, if the next archive has the picture broken."""
-    synsets = {"n9": {"n9_2.JPEG": picture_files.HTML}}
+def test_a_file_without_a_row_does_not_stay_where_its_image_is_bad(tmp_path):
+    """As a kill between the two may leave it, if the next archive has the image broken."""
+    synsets = {"n9": {"n9_2.JPEG": image_files.HTML}}
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", synsets)
     left = tmp_path / "out/images/n9/n9_2.JPEG"
     left.parent.mkdir(parents=True)
@@ -410,7 +408,7 @@ def test_a_second_archive_brings_what_the_first_did_not_have_or_had_broken(tmp_p
 
 
 def test_the_second_copy_counts_only_if_the_first_is_bad(tmp_path):
-    flat = {"a/1.JPEG": picture_files.HTML, "b/1.JPEG": COLOUR, "c/1.JPEG": GREY}
+    flat = {"a/1.JPEG": image_files.HTML, "b/1.JPEG": COLOUR, "c/1.JPEG": GREY}
     padding = {f"p/p{i}.JPEG": b"" for i in range(1000)}  # more than the workers look ahead
     files = {"a/1.JPEG": flat["a/1.JPEG"], **padding, "b/1.JPEG": COLOUR, "c/1.JPEG": GREY}
     archive = imagenet_archives.write_flat(tmp_path / "val.tar", files)
@@ -421,7 +419,7 @@ def test_the_second_copy_counts_only_if_the_first_is_bad(tmp_path):
 
 
 def test_everything_takes_all_members_under_their_names(tmp_path, capsys):
-    synsets = {**GOOD, "n00000009": {"n00000009_2.JPEG": picture_files.HTML}}
+    synsets = {**GOOD, "n00000009": {"n00000009_2.JPEG": image_files.HTML}}
     archive = imagenet_archives.write_nested(tmp_path / "train.tar", synsets)
     for expected in ("stored 5", "stored 0"):
         extract((archive,), everything=True, output=tmp_path / "out")
@@ -494,7 +492,7 @@ def test_a_manifest_by_others_leads_nowhere_else(tmp_path, file):
     (tmp_path / "out").mkdir()
     (name, *_) = names(GOOD)
     with Manifest(tmp_path / "out/manifest.sqlite") as manifest:
-        manifest.put([Picture(name=name, status=OK, time=0.0, file=file)])
+        manifest.put([Image(name=name, status=OK, time=0.0, file=file)])
     extract((archive,), lists=(rows,), output=tmp_path / "out")
     assert len(files_of(tmp_path / "out")) == 5  # the row counted for nothing
     check_agreement(tmp_path / "out")
@@ -511,7 +509,7 @@ def test_what_is_wrong_from_the_start_is_said_at_the_start(tmp_path):
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
     rows = write_list(tmp_path / "a.txt", names(GOOD))
     page = tmp_path / "page.tar"
-    page.write_bytes(picture_files.HTML * 20)
+    page.write_bytes(image_files.HTML * 20)
     twice = write_list(tmp_path / "twice.txt", ["a/1.JPEG", "b/1.JPEG"])
     bad = tmp_path / "bad.txt"
     bad.write_text("a.JPEG\t1:1\nb.JPEG\tx\n")
@@ -601,11 +599,11 @@ extract((archive,), lists=(rows,), output=output, short_side=16, workers=2)
 """
 
 
-def kill_at(pictures: int, *arguments: Path) -> None:
-    """Starts a job in the last of `arguments`, and kills it when it has so many pictures."""
+def kill_at(images: int, *arguments: Path) -> None:
+    """Starts a job in the last of `arguments`, and kills it when it has so many images."""
     command = [sys.executable, "-c", JOB, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
-        while sum(1 for _ in arguments[-1].glob("images/*/*")) < pictures:
+        while sum(1 for _ in arguments[-1].glob("images/*/*")) < images:
             assert job.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
         job.send_signal(signal.SIGKILL)
@@ -614,12 +612,12 @@ def kill_at(pictures: int, *arguments: Path) -> None:
 @pytest.mark.parametrize("compress", [False, True])
 def test_killed_at_any_moment_and_started_again(tmp_path, compress):
     synsets = {f"n{i:08}": {f"n{i:08}_{j}.JPEG": BLOBS for j in range(30)} for i in range(30)}
-    synsets["n00000003"]["n00000003_1.JPEG"] = picture_files.HTML
+    synsets["n00000003"]["n00000003_1.JPEG"] = image_files.HTML
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", synsets, compress=compress)
     rows = write_list(tmp_path / "a.txt", [*names(synsets), "n1/n1_1.JPEG"])
     out = tmp_path / "out"
-    for pictures in (1, 350):
-        kill_at(pictures, archive, rows, out)
+    for images in (1, 350):
+        kill_at(images, archive, rows, out)
         ok = {name for name, row in rows_of(out).items() if row.status == OK}
         assert ok <= files_of(out).keys()  # no row is ever without its file
     extract((archive,), lists=(rows,), output=out, short_side=16)
@@ -631,7 +629,7 @@ def test_killed_at_any_moment_and_started_again(tmp_path, compress):
     assert len(found) == 901
 
 
-def test_real_pictures_in_the_original_nesting(tmp_path, stamps_dir):
+def test_real_images_in_the_original_nesting(tmp_path, stamps_dir):
     """Two hundred stamps, whose first word is their synset."""
     real = {}
     for path in sorted((stamps_dir / "images").iterdir())[::5]:

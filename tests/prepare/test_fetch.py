@@ -35,9 +35,9 @@ def refused(url, path, **options):
 
 
 @pytest.mark.parametrize("kind", ["ok", "chunked", "redirect", "slow", "cmyk"])
-def test_pictures_arrive(picture_server, tmp_path, kind):
+def test_images_arrive(image_server, tmp_path, kind):
     path = tmp_path / "file"
-    fetch(f"{picture_server.url}/{kind}/1.jpg", path)
+    fetch(f"{image_server.url}/{kind}/1.jpg", path)
     verify(path.read_bytes())
 
 
@@ -59,8 +59,8 @@ def test_pictures_arrive(picture_server, tmp_path, kind):
         ("unavailable", "placeholder", 302, False),
     ],
 )
-def test_failures_have_names(picture_server, tmp_path, kind, error, status, passing):
-    found = refused(f"{picture_server.url}/{kind}/fetch.jpg", tmp_path / "file")
+def test_failures_have_names(image_server, tmp_path, kind, error, status, passing):
+    found = refused(f"{image_server.url}/{kind}/fetch.jpg", tmp_path / "file")
     assert (found.error, found.http_status, found.passing) == (error, status, passing)
     assert found.is_busy == (status in (429, 503))
     assert found.is_network == (error == "timeout")
@@ -70,9 +70,9 @@ def test_failures_have_names(picture_server, tmp_path, kind, error, status, pass
         assert (tmp_path / "file").stat().st_size <= LIMITS.max_bytes
 
 
-def test_an_answer_that_takes_forever_ends(picture_server, tmp_path):
+def test_an_answer_that_takes_forever_ends(image_server, tmp_path):
     limits = Limits(timeout=0.05)  # a byte comes every 0.2 s, but no longer than ten time-outs
-    assert refused(f"{picture_server.url}/crawl/1.jpg", tmp_path / "f", limits=limits).is_network
+    assert refused(f"{image_server.url}/crawl/1.jpg", tmp_path / "f", limits=limits).is_network
 
 
 def test_nobody_there(tmp_path):
@@ -106,8 +106,8 @@ def test_no_http_at_all(tmp_path):
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://a.org/1.jpg", "gopher://127.0.0.1:6379/_", "http://"]
 )
-def test_redirects_lead_to_the_web_only(picture_server, tmp_path, target):
-    found = refused(f"{picture_server.url}/to/{quote(target, safe='')}", tmp_path / "file")
+def test_redirects_lead_to_the_web_only(image_server, tmp_path, target):
+    found = refused(f"{image_server.url}/to/{quote(target, safe='')}", tmp_path / "file")
     assert found.error in ("redirects", "bad_url")
     assert not (tmp_path / "file").exists()
 
@@ -118,48 +118,48 @@ def test_redirects_lead_to_the_web_only(picture_server, tmp_path, target):
      "2130706433", "0x7f.1", "0177.0.0.1", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "0",
      "%31%32%37.0.0.1", "user@127.0.0.1", "127\u30020\uff0e0\uff611", "[fe80::1%25lo]"],
 )  # fmt: skip
-def test_private_addresses_are_not_asked(picture_server, tmp_path, host):
-    before = picture_server.requests()
-    url = f"http://{host}:{picture_server.port}/ok/private.jpg"
+def test_private_addresses_are_not_asked(image_server, tmp_path, host):
+    before = image_server.requests()
+    url = f"http://{host}:{image_server.port}/ok/private.jpg"
     found = refused(url, tmp_path / "file", allow_private=False)
     assert found.error == "private_address"
-    assert picture_server.requests().get("/ok/private.jpg") == before.get("/ok/private.jpg")
+    assert image_server.requests().get("/ok/private.jpg") == before.get("/ok/private.jpg")
 
 
-def test_a_redirect_to_a_private_address_is_not_followed(picture_server, tmp_path, monkeypatch):
+def test_a_redirect_to_a_private_address_is_not_followed(image_server, tmp_path, monkeypatch):
     # Plays a public host that redirects into our network.
     resolver = functools.partial(addresses.PublicResolver, exempt=["localhost"])
     monkeypatch.setattr(addresses, "PublicResolver", lambda exempt: resolver())
-    target = quote(f"{picture_server.url}/ok/7.jpg", safe="")
-    url = f"http://localhost:{picture_server.port}/to/{target}"
+    target = quote(f"{image_server.url}/ok/7.jpg", safe="")
+    url = f"http://localhost:{image_server.port}/to/{target}"
     assert refused(url, tmp_path / "file", allow_private=False).error == "private_address"
     fetch(url, tmp_path / "file")
 
 
-def test_mapped_hosts(picture_server, tmp_path):
-    maps = [AddressMap.parse(f"*.staticflickr.com={picture_server.url}")]
+def test_mapped_hosts(image_server, tmp_path):
+    maps = [AddressMap.parse(f"*.staticflickr.com={image_server.url}")]
     url = "https://farm2.staticflickr.com/2034/1_2_o.jpg"
     fetch(url, tmp_path / "file", maps=maps, allow_private=False)
-    assert picture_server.requests()["/2034/1_2_o.jpg"] == 1
-    there = f"http://localhost:{picture_server.port}"
+    assert image_server.requests()["/2034/1_2_o.jpg"] == 1
+    there = f"http://localhost:{image_server.port}"
     named = [AddressMap.parse(f"a.org={there}")]
     fetch("http://a.org/ok/1.jpg", tmp_path / "file", maps=named, allow_private=False)
-    redirect = f"http://a.org/to/{quote(picture_server.url + '/ok/1.jpg', safe='')}"
+    redirect = f"http://a.org/to/{quote(image_server.url + '/ok/1.jpg', safe='')}"
     found = refused(redirect, tmp_path / "file", maps=named, allow_private=False)
     assert found.error == "private_address"
 
 
-def test_a_proxy_is_asked_and_may_be_private(picture_server, tmp_path):
-    url = "http://pictures.invalid/ok/by_proxy.jpg"
+def test_a_proxy_is_asked_and_may_be_private(image_server, tmp_path):
+    url = "http://images.invalid/ok/by_proxy.jpg"
     found = refused(url, tmp_path / "f", proxy="http://127.0.0.1:9", allow_private=False)
     assert found.error == "connection" and "127.0.0.1:9" in str(found)
-    fetch(url, tmp_path / "f", proxy=picture_server.url, allow_private=False)
-    assert picture_server.requests()["/ok/by_proxy.jpg"] == 1
+    fetch(url, tmp_path / "f", proxy=image_server.url, allow_private=False)
+    assert image_server.requests()["/ok/by_proxy.jpg"] == 1
 
 
-def test_a_file_that_cannot_be_written_is_no_fault_of_the_server(picture_server, tmp_path):
+def test_a_file_that_cannot_be_written_is_no_fault_of_the_server(image_server, tmp_path):
     with pytest.raises(StorageError, match="Make room"):
-        fetch(f"{picture_server.url}/ok/1.jpg", tmp_path / "absent" / "file")
+        fetch(f"{image_server.url}/ok/1.jpg", tmp_path / "absent" / "file")
 
 
 def test_retry_after():

@@ -17,9 +17,9 @@ from mlimages_jax.data.archives import Archive, ArchiveError, DamagedArchiveErro
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import OK, Manifest
-from tests.support import imagenet_archives, picture_files
+from tests.support import image_files, imagenet_archives
 
-JPEG = picture_files.jpeg(picture_files.quadrants())
+JPEG = image_files.jpeg(image_files.quadrants())
 PARTS = [
     "..", ".", "", "...", "a", "b", "images", "manifest.sqlite", "...tar", "..tar", ".tar", "a.tar",
     "b.tar", "C:", "a\\..\\b", "\\", "\0", "\udcff", "\u202e", "\x85", "\n", "x" * 99, "x" * 300,

@@ -9,10 +9,10 @@ import pytest
 
 from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.locked_file import LockedFileError, patiently
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
 from mlimages_jax.prepare.recorder import Recorder
 
-ROW = Picture(name="a", status=OK, time=0.0, file="a.jpg", sha256=b"1" * 32)
+ROW = Image(name="a", status=OK, time=0.0, file="a.jpg", sha256=b"1" * 32)
 
 
 def changed(path, *statements):
@@ -47,7 +47,7 @@ def test_a_view_is_no_table(tmp_path):
     path = changed(
         tmp_path / "m.sqlite",
         "ALTER TABLE pictures RENAME TO others",
-        "CREATE VIEW pictures AS SELECT * FROM others",
+        "CREATE VIEW images AS SELECT * FROM others",
     )
     with pytest.raises(ManifestError, match="no manifest"):
         Manifest(path)
@@ -69,7 +69,7 @@ def test_values_of_other_kinds_are_refused(tmp_path, change):
 def test_no_list_is_made_of_files_elsewhere(tmp_path, file, capsys):
     path = tmp_path / "m.sqlite"
     with Manifest(path) as manifest:
-        manifest.put([Picture(name="a.jpg", status=OK, time=0.0, file=file)])
+        manifest.put([Image(name="a.jpg", status=OK, time=0.0, file=file)])
     (tmp_path / "list.txt").write_text("a.jpg\t1:1\n")
     labels([tmp_path / "list.txt"], manifests=(path,), output=tmp_path / "out.txt")
     assert (tmp_path / "out.txt").read_text() == ""
@@ -77,7 +77,7 @@ def test_no_list_is_made_of_files_elsewhere(tmp_path, file, capsys):
 
 
 def test_one_odd_row_does_not_keep_the_others_from_being_written(tmp_path):
-    odd = Picture(
+    odd = Image(
         name="odd\udcff", status=FAILED, time=1.0, http_status=10**30, num_bytes=-(2**70),
         rotation=float("nan"), error="http_404", message="Pas trouv\udce9\n\x1b[31m" + "x" * 5000,
         author="A\u202eB", license="\0",
@@ -98,7 +98,7 @@ def test_one_odd_row_does_not_keep_the_others_from_being_written(tmp_path):
 def test_numbers_that_no_column_holds_are_none(tmp_path):
     numbers = [(math.inf, 2**63), (-math.inf, 2**63 - 1), (1e308, -(2**63))]
     rows = [
-        Picture(name=str(i), status=OK, time=0.0, rotation=rotation, num_bytes=num_bytes)
+        Image(name=str(i), status=OK, time=0.0, rotation=rotation, num_bytes=num_bytes)
         for i, (rotation, num_bytes) in enumerate(numbers)
     ]
     with Manifest(tmp_path / "m.sqlite") as manifest:

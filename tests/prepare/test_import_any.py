@@ -15,12 +15,12 @@ from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.door import import_any
-from tests.support import fuzzing, imagenet_archives, picture_files
+from tests.support import fuzzing, image_files, imagenet_archives
 from tfds_builders.image_folder import __main__ as image_folder
 from tfds_builders.imagenet import __main__ as imagenet
 from tfds_builders.ml_images import __main__ as ml_images
 
-IMAGE = picture_files.jpeg(picture_files.quadrants())
+IMAGE = image_files.jpeg(image_files.quadrants())
 COCO = {
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
     "annotations": [{"image_id": 1, "category_id": 7}],
@@ -40,9 +40,7 @@ def _files(folder: Path, files: dict[str, str | bytes | dict]) -> Path:
 
 def _images(*names: str) -> dict[str, bytes]:
     """Files of images, all different."""
-    return {
-        name: picture_files.jpeg(picture_files.noise(16, 17 + i)) for i, name in enumerate(names)
-    }
+    return {name: image_files.jpeg(image_files.noise(16, 17 + i)) for i, name in enumerate(names)}
 
 
 def _rows(out: Path, split: str = "train") -> dict[str, set[str]]:

@@ -166,7 +166,7 @@ def test_splits_share_their_classes_and_files_may_lie_in_folders(files):
 
 
 def test_many_rows_in_any_order_equal_a_plain_loop(files):
-    """Tables of several blocks, in which the rows of a picture are scattered."""
+    """Tables of several blocks, in which the rows of an image are scattered."""
     rng = random.Random(0)
     ids = [f"{rng.getrandbits(64):016x}" for _ in range(3_000)]
     classes = [f"/m/{i:x}" for i in range(50)]

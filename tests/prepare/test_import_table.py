@@ -19,7 +19,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.table import import_table, in_val
 from mlimages_jax.prepare.imports.table_rows import read_table
-from tests.support import picture_files
+from tests.support import image_files
 from tfds_builders import ml_images
 
 CSV = """\
@@ -89,7 +89,7 @@ def test_other_separators(tmp_path):
     assert (tmp_path / "out" / "unlisted.txt").read_text().split() == ["unknown"]
 
 
-def test_later_pictures_of_the_same_classes(tmp_path):
+def test_later_images_of_the_same_classes(tmp_path):
     _, first = _import(tmp_path, "t.csv", CSV)
     options = ["--dictionary", str(tmp_path / "out" / "dictionary.txt"), "--split", "val"]
     _, lists = _import(tmp_path, "t.csv", "path,labels\ne.jpg,ball;animal>cat\n", *options)
@@ -142,7 +142,7 @@ def test_a_share_for_validation_depends_on_the_path_alone(tmp_path):
     assert in_val("0.jpg", 0.297) and not in_val("0.jpg", 0.296)  # not the process's hash
 
 
-def test_repeated_pictures_are_told(tmp_path, capsys):
+def test_repeated_images_are_told(tmp_path, capsys):
     _import(tmp_path, "t.csv", "path,labels\n1.jpg,a\n2.jpg,a\n1.jpg,b\n1.jpg,c\n")
     said = capsys.readouterr().out
     assert "2 rows have the path of an earlier row" in said and "several of" not in said
@@ -355,7 +355,7 @@ def test_many_tables(tmp_path):
 
 
 def _built(folder) -> dict[str, list[tuple[str, dict[str, float]]]]:
-    """What a built set says: {split: (name of the picture, {class id: confidence})}, by name."""
+    """What a built set says: {split: (name of the image, {class id: confidence})}, by name."""
     data = DataSet.open(folder)
     ids = Hierarchy.from_file(data.dictionary).ids
     return {
@@ -382,7 +382,7 @@ def test_from_a_table_to_a_built_set_by_hand(tmp_path):
     _import(tmp_path, "t.csv", text, "--split-column", "part", "--unlisted", "unknown")
     (tmp_path / "out" / "images" / "b").mkdir(parents=True)
     for name in ("1.jpg", "b/2.jpg", "3.jpg"):
-        (tmp_path / "out" / "images" / name).write_bytes(picture_files.GOOD["colour"]())
+        (tmp_path / "out" / "images" / name).write_bytes(image_files.GOOD["colour"]())
     folder = ml_images.build(tmp_path / "out", tmp_path / "data", labels="closed")
     assert _built(folder) == {
         "train": [

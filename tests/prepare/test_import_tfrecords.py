@@ -23,12 +23,12 @@ from mlimages_jax.prepare.imports.original_examples import (
     parse_example,
 )
 from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
-from tests.support import picture_files
+from tests.support import image_files
 from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
-QUADRANTS = picture_files.jpeg(picture_files.quadrants())
-NOISE = picture_files.jpeg(picture_files.noise())
+QUADRANTS = image_files.jpeg(image_files.quadrants())
+NOISE = image_files.jpeg(image_files.noise())
 HEADER = "file\trecord\tname\tproblem\tmessage"
 
 
@@ -98,7 +98,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_records_become_a_list_and_picture_files(run):
+def test_records_become_a_list_and_image_files(run):
     folder = run(
         [
             example("red.jpg", QUADRANTS, dense(c2=0.9, c4=1, c0=-1)),
@@ -166,8 +166,8 @@ def test_bad_records_are_left_out_and_listed(run, capsys):
             b"no example",
             without_label.SerializeToString(),
             two_images.SerializeToString(),
-            example("text.jpg", picture_files.HTML, 1),
-            example("cut.jpg", picture_files.truncated(NOISE), 1),
+            example("text.jpg", image_files.HTML, 1),
+            example("cut.jpg", image_files.truncated(NOISE), 1),
             example("class.jpg", QUADRANTS, 5),
             example("minus.jpg", QUADRANTS, -1),
             example("above.jpg", QUADRANTS, dense(c1=1.5)),
@@ -217,10 +217,10 @@ def test_an_unsafe_name_writes_nothing_anywhere(run, tmp_path):
     assert images == {tmp_path / "set/images/good.jpg"}
 
 
-def test_one_name_for_two_pictures_gives_two_files(run):
+def test_one_name_for_two_images_gives_two_files(run):
     records = [
         example("a/x.jpg", QUADRANTS, 1),
-        example("a/x.jpg", NOISE, 2),  # another picture
+        example("a/x.jpg", NOISE, 2),  # another image
         example("a/x.jpg", QUADRANTS, 3),  # the first again: one file, two rows
         example("a/x.jpg", NOISE, 4),
         example("a", NOISE, 1),  # the name of a folder
@@ -327,7 +327,7 @@ def test_the_number_of_threads_changes_nothing(run, tmp_path):
 
 def test_from_records_to_a_checked_data_set(run, tmp_path, capsys):
     labels = [dense(c2=0.9), dense(c0=-1, c4=0.35), dense(), 3]
-    images = [QUADRANTS, NOISE, picture_files.grey_jpeg(), NOISE]
+    images = [QUADRANTS, NOISE, image_files.grey_jpeg(), NOISE]
     records = [
         example(f"{i}.jpg", image, label)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))

@@ -12,7 +12,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.label_lists import Classes, LabelsJob, labels
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest
 from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2)
@@ -140,18 +140,18 @@ def test_classes_of_another_dictionary(tmp_path, dictionary, capsys):
     assert "1     1 x (cat)" in out
 
 
-def put(path: Path, *pictures: Picture) -> Path:
+def put(path: Path, *images: Image) -> Path:
     with Manifest(path) as manifest:
-        manifest.put(pictures)
+        manifest.put(images)
     return path
 
 
-def failed(name: str, error: str) -> Picture:
-    return Picture(name=name, status=FAILED, time=0.0, error=error)
+def failed(name: str, error: str) -> Image:
+    return Image(name=name, status=FAILED, time=0.0, error=error)
 
 
-def ok(name: str, file: str) -> Picture:
-    return Picture(name=name, status=OK, time=0.0, file=file)
+def ok(name: str, file: str) -> Image:
+    return Image(name=name, status=OK, time=0.0, file=file)
 
 
 def test_lists_of_urls_become_lists_of_files(tmp_path, capsys):

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlimages_jax.prepare.manifest import FAILED, OK, Manifest, ManifestError, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
 
 
 def there(name, **fields):
-    return Picture(name=name, status=OK, time=1.5, file=f"{name}.jpg", **fields)
+    return Image(name=name, status=OK, time=1.5, file=f"{name}.jpg", **fields)
 
 
 def failed(name, error="http_404", **fields):
-    return Picture(name=name, status=FAILED, time=2.5, error=error, **fields)
+    return Image(name=name, status=FAILED, time=2.5, error=error, **fields)
 
 
 def test_rows_come_back_as_they_were(tmp_path):
@@ -104,12 +104,12 @@ def test_files_that_are_no_manifest(tmp_path):
 def test_a_kill_while_writing_leaves_whole_batches(tmp_path):
     script = f"""
 import os, signal
-from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import OK, Manifest, Image
 manifest = Manifest({str(tmp_path / "m.sqlite")!r})
 def rows(first):
     for i in range(first, first + 100):
         if i == 250: os.kill(os.getpid(), signal.SIGKILL)
-        yield Picture(name=str(i), status=OK, time=0)
+        yield Image(name=str(i), status=OK, time=0)
 for first in range(0, 1000, 100): manifest.put(rows(first))
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
@@ -118,8 +118,8 @@ for first in range(0, 1000, 100): manifest.put(rows(first))
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-PICTURES = st.builds(
-    Picture,
+IMAGES = st.builds(
+    Image,
     name=TEXTS, status=st.sampled_from([OK, FAILED]), time=st.floats(0, 1e10),
     file=st.none() | TEXTS, source=st.none() | TEXTS, http_status=st.none() | st.integers(0, 999),
     num_bytes=st.none() | st.integers(0, 2**62), sha256=st.none() | st.binary(max_size=32),
@@ -167,7 +167,7 @@ THOROUGH = settings(QUICK, max_examples=10_000)
 
 
 @QUICK
-@given(st.lists(PICTURES, max_size=8))
+@given(st.lists(IMAGES, max_size=8))
 def test_any_rows_come_back(tmp_path, rows):
     check_round_trip(tmp_path, rows)
 

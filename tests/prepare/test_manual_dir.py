@@ -38,7 +38,7 @@ def test_the_files_of_a_folder(tmp_path):
     assert contents.keys() == {
         "dictionary.txt", "unlisted.txt", "train_image_list.txt", "val_image_list.txt",
     }  # fmt: skip
-    assert writer.pictures == {"train": 2, "val": 2}
+    assert writer.images == {"train": 2, "val": 2}
 
 
 def test_where_something_is_raised_all_stays_as_it_was(tmp_path):
@@ -84,9 +84,9 @@ def test_a_list_that_stays_keeps_its_dictionary_and_word(tmp_path, ids, unlisted
     assert len(_contents(tmp_path)) == 4
 
 
-def test_an_import_without_pictures_is_refused(tmp_path):
+def test_an_import_without_images_is_refused(tmp_path):
     with (
-        pytest.raises(PrepareError, match="no pictures"),
+        pytest.raises(PrepareError, match="no images"),
         write_manual_dir(tmp_path, _classes("x"), unlisted="absent") as writer,
     ):
         writer.write("train", [])

@@ -39,7 +39,7 @@ def run(*arguments):
 
 def rows(output):
     with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
-        return {picture.name: picture for picture in manifest}
+        return {image.name: image for image in manifest}
 
 
 def write(path, urls):
@@ -73,7 +73,7 @@ def test_every_answer_becomes_a_row(server, tmp_path, capfd):
 def test_an_answer_without_end_becomes_a_row(server, tmp_path, name):
     url = f"{server.url}/{name}"
     listed = write(tmp_path / "urls.txt", [url])
-    with pytest.raises(SystemExit, match="not one picture"):
+    with pytest.raises(SystemExit, match="not one image"):
         run(listed, "--output", tmp_path, *QUICK, "--timeout=0.2", "--max-bytes=100000")
     assert rows(tmp_path)[url].error in FLOODS[name][1]
 
@@ -132,7 +132,7 @@ def test_many_internal_errors_end_it_with_all_work_saved(server, tmp_path, monke
 def test_the_word_of_the_owner(server, tmp_path):
     urls = [f"{server.url}/robots"]
     options = [write(tmp_path / "urls.txt", urls), *QUICK]
-    with pytest.raises(SystemExit, match="not one picture"):
+    with pytest.raises(SystemExit, match="not one image"):
         run(*options, "--output", tmp_path / "a")
     (row,) = rows(tmp_path / "a").values()
     assert (row.error, row.http_status) == ("robots_tag", 200) and "noai" in row.message

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.download.image_sources import image_sources
 from mlimages_jax.prepare.download.open_images_table import OpenImagesTable, photo_key
-from mlimages_jax.prepare.download.picture_sources import picture_sources
 from mlimages_jax.prepare.storing import Expected
 
 HEADER = (
@@ -113,16 +113,16 @@ def test_sources_in_the_chosen_order(tmp_path):
     url = "https://c4.staticflickr.com/9/2034/1557324960_1ae893fed8_o.jpg"
     photo = found.find([url])[url]
     original = Expected(1234, MD5)
-    assert picture_sources(url, photo, ("list", "thumbnail", "mirror", "original")) == [
+    assert image_sources(url, photo, ("list", "thumbnail", "mirror", "original")) == [
         ("list", url, original),
         ("thumbnail", photo.thumbnail_url, Expected()),
         ("mirror", "https://open-images-dataset.s3.amazonaws.com/train/0a.jpg", Expected()),
         ("original", photo.original_url, original),
     ]
-    same = picture_sources(photo.original_url, photo, ("original", "list"))
+    same = image_sources(photo.original_url, photo, ("original", "list"))
     assert same == [("original", photo.original_url, original)]
     bare = found.find(["https://x/77_ab_o.jpg"])["https://x/77_ab_o.jpg"]
-    (mirror,) = picture_sources("https://x", bare, ("thumbnail", "mirror"))
+    (mirror,) = image_sources("https://x", bare, ("thumbnail", "mirror"))
     assert mirror.name == "mirror"
-    assert picture_sources(url, None, ("mirror",)) == [("list", url, Expected())]
+    assert image_sources(url, None, ("mirror",)) == [("list", url, Expected())]
     found.close()

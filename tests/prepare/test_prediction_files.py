@@ -27,11 +27,11 @@ def read(path: Path, num_classes: int, posterior: float = 0.95) -> list[tuple]:
     rows, without = [], 0
     for sure in PredictionFile(path, num_classes=num_classes).sure(posterior):
         names = sure.names if sure.labels is None else sure.labels.tolist()
-        assert len(names) == sure.num_pictures
+        assert len(names) == sure.num_images
         found = [set() for _ in names]
-        for picture, class_ in zip(sure.pictures.tolist(), sure.classes.tolist(), strict=True):
-            assert class_ not in found[picture]
-            found[picture].add(class_)
+        for image, class_ in zip(sure.images.tolist(), sure.classes.tolist(), strict=True):
+            assert class_ not in found[image]
+            found[image].add(class_)
         rows += zip(names, found, strict=True)
         without += sure.without_scores
     return [rows, without]

@@ -7,7 +7,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.problems import Problem, ProblemList
 
 HEADER = "file\trecord\tname\tproblem\tmessage\n"
-PICTURE = Problem("a.tfrecords", 7, "x.jpg", "truncated", "libjpeg: Premature end")
+IMAGE = Problem("a.tfrecords", 7, "x.jpg", "truncated", "libjpeg: Premature end")
 FILE = Problem("b.tfrecords", None, "", "hash", "two\nlines\tand a tab \x1b[31m")
 
 
@@ -15,7 +15,7 @@ def test_all_are_counted_and_written_and_some_are_shown(tmp_path, capsys):
     with ProblemList(tmp_path / "problems.tsv") as problems:
         problems.add(FILE)
         for _ in range(30):
-            problems.add(PICTURE)
+            problems.add(IMAGE)
         assert not (tmp_path / "problems.tsv").exists()
     assert problems.summary() == "30 truncated, 1 hash"
     assert (tmp_path / "problems.tsv").read_text() == (

@@ -16,7 +16,7 @@ from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.stats import figures
 from mlimages_jax.prepare.stats.command import stats
-from tests.support import picture_files
+from tests.support import image_files
 from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
@@ -29,8 +29,8 @@ e.jpg\t4
 """
 VAL = "a.jpg\t0:1\t1:1\n"
 FILES = [
-    "per_class.tsv", "pictures_per_class.png", "pictures_per_class.svg", "statistics.json",
-    "tags_per_picture.png", "tags_per_picture.svg",
+    "per_class.tsv", "images_per_class.png", "images_per_class.svg", "statistics.json",
+    "tags_per_image.png", "tags_per_image.svg",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def manual_dir(tmp_path) -> Path:
     (folder / "train_image_list.txt").write_text(TRAIN)
     (folder / "val_image_list.txt").write_text(VAL)
     for name in "abcde":
-        (folder / f"images/{name}.jpg").write_bytes(picture_files.jpeg(picture_files.quadrants()))
+        (folder / f"images/{name}.jpg").write_bytes(image_files.jpeg(image_files.quadrants()))
     return folder
 
 
@@ -62,21 +62,21 @@ def test_the_table(manual_dir, capsys):
     shown = re.findall(r"^ *(\S.*?) {2,}([\d.,]+)(?: {2,}(\S.*))?$", out, re.MULTILINE)
     values = {name: (value, remark) for name, value, remark in shown}
     assert len(values) > 30
-    assert values["pictures"] == ("6", "")
+    assert values["images"] == ("6", "")
     assert values[str(manual_dir / "train_image_list.txt")] == ("5", "")
     assert values[str(manual_dir / "val_image_list.txt")] == ("1", "")
     assert values["with the name of one before"] == ("1", "")
     assert values["without tags"] == ("2", "")
     assert values["classes"] == ("5", "")
-    assert values["with pictures"] == ("4", "")
-    assert values["trainable"] == ("3", "more than 1 pictures")
+    assert values["with images"] == ("4", "")
+    assert values["trainable"] == ("3", "more than 1 images")
     assert values["labels"] == ("9", "")
     assert values["certain (1)"] == ("5", "55.6%")
     assert values["soft (between 0 and 1)"] == ("2", "22.2%")
     assert values["absent (0)"] == values["unknown (-1)"] == ("1", "11.1%")
     assert values["0.9"] == ("1", "11.1% ####")
     assert values["tags"] == ("7", "certain and soft labels")
-    assert values["2"] == ("3", "50.0% ####################")  # pictures with two tags
+    assert values["2"] == ("3", "50.0% ####################")  # images with two tags
     assert values["rows not closed over ancestors"] == ("3", "50.0%")
     assert values["that lack a tag's ancestor"] == ("2", "33.3%")
     assert values["tags that closing would add"] == ("4", "")
@@ -99,7 +99,7 @@ def test_many_confidences_and_tags_are_cut_in_the_table_only(tmp_path, capsys):
     assert re.search(r"\n  18 others +189 +38\.2%", out)
     numbers = numbers_of(tmp_path / "out")
     assert len(numbers["confidences"]) == 30
-    assert len(numbers["tags_per_picture"]["histogram"]) == 31
+    assert len(numbers["tags_per_image"]["histogram"]) == 31
 
 
 def test_the_files(manual_dir, tmp_path):
@@ -107,7 +107,7 @@ def test_the_files(manual_dir, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new/out").iterdir()) == FILES
     table = (tmp_path / "new/out/per_class.tsv").read_text()
     assert [line.split("\t") for line in table.splitlines()] == [
-        ["class", "wordnet_id", "name", "depth", "pictures", "certain", "soft", "absent",
+        ["class", "wordnet_id", "name", "depth", "images", "certain", "soft", "absent",
          "unknown", "without_parent"],
         ["0", "n0", "animal", "0", "1", "0", "1", "0", "0", "0"],
         ["1", "n1", "dog, domestic dog", "1", "1", "1", "0", "0", "0", "1"],
@@ -118,7 +118,7 @@ def test_the_files(manual_dir, tmp_path):
     numbers = numbers_of(tmp_path / "new/out")
     assert numbers["sources"] == {str(manual_dir / "train_image_list.txt"): 5}
     assert numbers["classes"] == {
-        "total": 5, "with_pictures": 4, "trainable": 0, "trainable_above": 100,
+        "total": 5, "with_images": 4, "trainable": 0, "trainable_above": 100,
     }  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_the_stamps_from_lists_and_from_a_built_set(stamps_dir, tmp_path):
     of_lists(stamps_dir, "train", "val", output_dir=tmp_path / "list", threshold=10)
     compare(tmp_path / "list", tmp_path / "set")
     numbers = numbers_of(tmp_path / "set")
-    assert numbers["pictures"] == {"total": 1018, "without_tags": 0, "repeated_names": 83}
+    assert numbers["images"] == {"total": 1018, "without_tags": 0, "repeated_names": 83}
     assert numbers["closure"]["rows_not_closed"] == 0
     closed = ml_images.build(stamps_dir, tmp_path / "data", short_side=32, labels="closed")
     stats(dataset=closed, output_dir=tmp_path / "closed", threshold=10)
@@ -172,7 +172,7 @@ def test_a_damaged_record_and_a_missing_file_are_counted_and_named(manual_dir, t
     assert re.search(rf"{second.name}: unreadable: .*No such file", out)
     assert re.search(r"\nrecords not counted +3 ", out)
     assert numbers_of(tmp_path / "out")["records_not_counted"] == 3
-    assert numbers_of(tmp_path / "out")["pictures"]["total"] == 2  # a and e
+    assert numbers_of(tmp_path / "out")["images"]["total"] == 2  # a and e
 
 
 def test_a_record_of_another_hierarchy_is_not_counted(manual_dir, tmp_path, capsys):
@@ -195,40 +195,40 @@ def test_a_truncated_set_is_refused_when_nothing_is_left(manual_dir, tmp_path, c
 
 
 def test_what_the_first_figure_shows():
-    pictures = np.array([3, 0, 250, 101, 100, 7])
-    figure = figures.pictures_per_class(pictures, trainable_above=100)
+    images = np.array([3, 0, 250, 101, 100, 7])
+    figure = figures.images_per_class(images, trainable_above=100)
     (axes,) = figure.axes
     curve, limit = axes.lines
     assert curve.get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert curve.get_ydata().tolist() == [250, 101, 100, 7, 3]
     assert list(limit.get_ydata()) == [100, 100]
     assert axes.get_yscale() == "log"
-    assert axes.get_xlim()[1] == 7  # the class without a picture has its place too
+    assert axes.get_xlim()[1] == 7  # the class without an image has its place too
     assert axes.get_ylim()[0] < 1 < 250 < axes.get_ylim()[1]
     assert labels(figure) == [
-        "Classes, most frequent first", "Pictures per class",
-        "2 of 6 classes\nhave more than 100 pictures",
+        "Classes, most frequent first", "Images per class",
+        "2 of 6 classes\nhave more than 100 images",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("largest", "scale", "label"),
     [
-        (9_999, 1, "Pictures"),
-        (10_000, 1000, "Pictures (thousands)"),
-        (2_000_000, 1_000_000, "Pictures (millions)"),
+        (9_999, 1, "Images"),
+        (10_000, 1000, "Images (thousands)"),
+        (2_000_000, 1_000_000, "Images (millions)"),
     ],
 )
 def test_what_the_second_figure_shows(largest, scale, label):
     histogram = np.array([5, 0, largest, 9, 0, 0])
-    figure = figures.tags_per_picture(histogram)
+    figure = figures.tags_per_image(histogram)
     (axes,) = figure.axes
     bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches]
     np.testing.assert_allclose(bars, [(0, 5 / scale), (1, 0), (2, largest / scale), (3, 9 / scale)])
     (mean,) = axes.lines
     expected = (2 * largest + 27) / (largest + 14)
     np.testing.assert_allclose(mean.get_xdata(), [expected, expected])
-    assert labels(figure) == ["Tags per picture", label, f"mean {expected:.1f}"]
+    assert labels(figure) == ["Tags per image", label, f"mean {expected:.1f}"]
 
 
 def labels(figure: Figure) -> list[str]:
@@ -237,17 +237,17 @@ def labels(figure: Figure) -> list[str]:
     return [axes.get_xlabel(), axes.get_ylabel(), *(text.get_text() for text in legend.texts)]
 
 
-@pytest.mark.parametrize("pictures", [[0, 0], [1], [1_000_000] * 3])
-def test_figures_of_odd_sets_can_be_drawn(tmp_path, pictures):
-    figure = figures.pictures_per_class(np.array(pictures), trainable_above=100)
+@pytest.mark.parametrize("images", [[0, 0], [1], [1_000_000] * 3])
+def test_figures_of_odd_sets_can_be_drawn(tmp_path, images):
+    figure = figures.images_per_class(np.array(images), trainable_above=100)
     figures.save(figure, tmp_path / "a", kind="png")
-    figures.save(figures.tags_per_picture(np.array([3, 0])), tmp_path / "b", kind="png")
+    figures.save(figures.tags_per_image(np.array([3, 0])), tmp_path / "b", kind="png")
     assert (tmp_path / "a").stat().st_size > 5_000 < (tmp_path / "b").stat().st_size
 
 
-def test_figures_are_sharp_pictures_and_drawings_with_letters(manual_dir, tmp_path):
+def test_figures_are_sharp_images_and_drawings_with_letters(manual_dir, tmp_path):
     of_lists(manual_dir, "train", output_dir=tmp_path)
-    for name, label in (("pictures_per_class", "Pictures per class"), ("tags_per_picture", "mean")):
+    for name, label in (("images_per_class", "Images per class"), ("tags_per_image", "mean")):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.format == "PNG"
             assert image.width == 1360  # 3.4 inches, 400 dots each
@@ -328,7 +328,7 @@ def test_a_full_disk_leaves_the_files_of_an_earlier_run(manual_dir, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figures, "save", write)
-    with pytest.raises(PrepareError, match=r"pictures_per_class\.png: No space left"):
+    with pytest.raises(PrepareError, match=r"images_per_class\.png: No space left"):
         of_lists(manual_dir, "train", output_dir=tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 

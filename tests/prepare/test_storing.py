@@ -13,9 +13,9 @@ from mlimages_jax.prepare.storing import (
     file_name,
     store,
 )
-from tests.support import picture_files
+from tests.support import image_files
 
-PICTURE = picture_files.jpeg(picture_files.quadrants())
+IMAGE = image_files.jpeg(image_files.quadrants())
 
 
 def stored(folder, data, *, expected=Expected(), short_side=None):  # noqa: B008 immutable
@@ -25,35 +25,35 @@ def stored(folder, data, *, expected=Expected(), short_side=None):  # noqa: B008
 
 
 def test_a_good_file_moves_unchanged(tmp_path):
-    result, path = stored(tmp_path, PICTURE)
-    assert path.read_bytes() == PICTURE
+    result, path = stored(tmp_path, IMAGE)
+    assert path.read_bytes() == IMAGE
     assert not (tmp_path / "unfinished").exists()
-    assert result == (len(PICTURE), hashlib.sha256(PICTURE).digest(), 64, 32, None)
-    again, _ = stored(tmp_path, picture_files.grey_jpeg())  # replaces it
-    assert path.read_bytes() == picture_files.grey_jpeg()
+    assert result == (len(IMAGE), hashlib.sha256(IMAGE).digest(), 64, 32, None)
+    again, _ = stored(tmp_path, image_files.grey_jpeg())  # replaces it
+    assert path.read_bytes() == image_files.grey_jpeg()
     assert again.sha256 != result.sha256
 
 
-def test_a_large_picture_shrinks_on_arrival(tmp_path):
-    result, path = stored(tmp_path, PICTURE, short_side=16)
+def test_a_large_image_shrinks_on_arrival(tmp_path):
+    result, path = stored(tmp_path, IMAGE, short_side=16)
     header = read_header(path.read_bytes())
     assert (header.width, header.height) == (result.width, result.height) == (32, 16)
-    assert result.num_bytes == len(PICTURE)
-    assert result.sha256 == hashlib.sha256(PICTURE).digest()
+    assert result.num_bytes == len(IMAGE)
+    assert result.sha256 == hashlib.sha256(IMAGE).digest()
     assert result.file_sha256 == hashlib.sha256(path.read_bytes()).digest()
-    kept, path = stored(tmp_path, PICTURE, short_side=32)
-    assert kept.file_sha256 is None and path.read_bytes() == PICTURE
+    kept, path = stored(tmp_path, IMAGE, short_side=32)
+    assert kept.file_sha256 is None and path.read_bytes() == IMAGE
 
 
-@pytest.mark.parametrize("make", picture_files.GOOD.values(), ids=picture_files.GOOD)
-def test_every_kind_of_picture_that_the_builder_takes(tmp_path, make):
+@pytest.mark.parametrize("make", image_files.GOOD.values(), ids=image_files.GOOD)
+def test_every_kind_of_image_that_the_builder_takes(tmp_path, make):
     result, path = stored(tmp_path, make())
     assert (result.width, result.height) == (64, 32)
     assert path.read_bytes() == make()
 
 
-@pytest.mark.parametrize("make, reason", picture_files.BAD.values(), ids=picture_files.BAD)
-def test_files_that_are_no_pictures_stay_out(tmp_path, make, reason):
+@pytest.mark.parametrize("make, reason", image_files.BAD.values(), ids=image_files.BAD)
+def test_files_that_are_no_images_stay_out(tmp_path, make, reason):
     with pytest.raises(UnwantedFileError) as error:
         stored(tmp_path, make())
     assert error.value.reason == reason
@@ -61,31 +61,31 @@ def test_files_that_are_no_pictures_stay_out(tmp_path, make, reason):
 
 
 def test_promises_are_checked(tmp_path):
-    md5 = hashlib.md5(PICTURE).digest()
-    stored(tmp_path, PICTURE, expected=Expected(len(PICTURE), md5))
+    md5 = hashlib.md5(IMAGE).digest()
+    stored(tmp_path, IMAGE, expected=Expected(len(IMAGE), md5))
     for expected, reason in [
-        (Expected(len(PICTURE) + 1, md5), "wrong_size"),
-        (Expected(len(PICTURE), bytes(16)), "wrong_md5"),
+        (Expected(len(IMAGE) + 1, md5), "wrong_size"),
+        (Expected(len(IMAGE), bytes(16)), "wrong_md5"),
     ]:
         with pytest.raises(UnwantedFileError) as error:
-            stored(tmp_path, PICTURE, expected=expected)
+            stored(tmp_path, IMAGE, expected=expected)
         assert error.value.reason == reason
 
 
 def test_a_known_placeholder_stays_out(tmp_path, monkeypatch):
     assert all(len(bytes.fromhex(md5)) == 16 for md5 in placeholders.KNOWN)
-    md5 = hashlib.md5(PICTURE).hexdigest()
+    md5 = hashlib.md5(IMAGE).hexdigest()
     monkeypatch.setitem(placeholders.KNOWN, md5, "a drawing for the test")
     with pytest.raises(UnwantedFileError, match="a drawing for the test") as error:
-        stored(tmp_path, PICTURE)
+        stored(tmp_path, IMAGE)
     assert error.value.reason == "placeholder"
-    stored(tmp_path, PICTURE, expected=Expected(md5=bytes.fromhex(md5)))  # it is what was promised
+    stored(tmp_path, IMAGE, expected=Expected(md5=bytes.fromhex(md5)))  # it is what was promised
 
 
 def test_what_cannot_be_written_says_what_to_do(tmp_path):
     (tmp_path / "a").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match=r"c\.jpg: Not a directory\. Make room or give another"):
-        stored(tmp_path, PICTURE)
+        stored(tmp_path, IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_what_cannot_be_written_says_what_to_do(tmp_path):
     [
         ("https://farm2.staticflickr.com/2034/1557324960_1ae893fed8_o.jpg",
          "1557324960_1ae893fed8_o"),
-        ("http://a.org/", "picture"),
+        ("http://a.org/", "image"),
         ("http://a.org/x/../../../../etc/passwd", "passwd"),
         ("http://a.org/..%2f..%2fetc%2fcron.d", "cron"),
-        ("http://a.org/%2e%2e", "picture"),
+        ("http://a.org/%2e%2e", "image"),
         ("http://a.org/.hidden.jpg", "hidden"),
         ("http://a.org/my%20photo%00.JPG?size=large", "my_photo_"),
         ("http://a.org/" + "x" * 500 + ".jpg", "x" * 80),

@@ -7,7 +7,7 @@ import pytest
 
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.prepare.__main__ import main
-from tests.support import imagenet_archives, picture_files
+from tests.support import image_files, imagenet_archives
 from tfds_builders.ml_images import __main__ as builder
 
 DICTIONARY = """\
@@ -36,18 +36,18 @@ def published(tmp_path):
     (folder / "dictionary.txt").write_text(DICTIONARY)
     (folder / "train_ids.txt").write_text("\n".join(IDS) + "\n")
     (folder / "train_urls.txt").write_text("\n".join(URLS) + "\n")
-    pictures = {
-        f"n00000003_{number}.JPEG": picture_files.jpeg(picture_files.noise(32 * number, 96))
+    images = {
+        f"n00000003_{number}.JPEG": image_files.jpeg(image_files.noise(32 * number, 96))
         for number in (1, 2, 3)
     }
-    imagenet_archives.write_nested(folder / "fall11_whole.tar", {"n00000003": pictures})
+    imagenet_archives.write_nested(folder / "fall11_whole.tar", {"n00000003": images})
     return folder
 
 
-def test_from_lists_to_a_verified_set(published, picture_server, tmp_path, capsys):
+def test_from_lists_to_a_verified_set(published, image_server, tmp_path, capsys):
     folder = tmp_path / "ml_images"
     prepare("download", published / "train_urls.txt", "--output", folder, "--address-map",
-            f"*.staticflickr.com={picture_server.url}")  # fmt: skip
+            f"*.staticflickr.com={image_server.url}")  # fmt: skip
     prepare("extract", published / "fall11_whole.tar", "--lists", published / "train_ids.txt",
             "--output", folder)  # fmt: skip
     lists = [published / "train_ids.txt", published / "train_urls.txt"]
@@ -82,18 +82,18 @@ def test_from_lists_to_a_verified_set(published, picture_server, tmp_path, capsy
     assert "4 records" in capsys.readouterr().out
     prepare("stats", "--dataset", built, "--output-dir", tmp_path / "statistics")
     numbers = json.loads((tmp_path / "statistics/statistics.json").read_text())
-    assert numbers["pictures"]["total"] == 4
+    assert numbers["images"]["total"] == 4
     assert numbers["closure"]["rows_not_closed"] == 0
 
 
-def test_the_published_lists_and_pictures(tencent_dir, picture_server, tmp_path):
+def test_the_published_lists_and_images(tencent_dir, image_server, tmp_path):
     folder = tmp_path / "ml_images"
     urls, dictionary = (
         tencent_dir / "train_urls_tiny.txt",
         tencent_dir / "dictionary_and_semantic_hierarchy.txt",
     )
     prepare("download", urls, "--output", folder, "--address-map",
-            f"*.staticflickr.com={picture_server.url}", "--short-side", 32)  # fmt: skip
+            f"*.staticflickr.com={image_server.url}", "--short-side", 32)  # fmt: skip
     prepare("labels", urls, "--manifests", folder / "manifest.sqlite", "--dictionary", dictionary,
             "--close", "--output", folder / "val_image_list.txt")  # fmt: skip
     (folder / "dictionary.txt").write_bytes(dictionary.read_bytes())

@@ -96,7 +96,7 @@ REFUSED = {
     "augmentation.magnitude": (11.0,),
     "augmentation.cutmix": (-1.0,),
     "input.num_threads": (0,),
-    "input.max_bad_pictures": (-1,),
+    "input.max_bad_images": (-1,),
 }
 
 

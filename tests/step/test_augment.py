@@ -28,8 +28,8 @@ def golden(golden_dir):
         yield arrays
 
 
-def batch_of(*pictures):
-    return jnp.asarray(pictures, dtype=jnp.float32)
+def batch_of(*images):
+    return jnp.asarray(images, dtype=jnp.float32)
 
 
 def random_batch(examples, size, seed=0):

@@ -31,13 +31,13 @@ def mixed(images, targets, mask=None, *, key=KEY, mixup=0.0, cutmix=0.0, group_s
 
 
 def constant(values, size=8):
-    """A picture of one colour for each value, [B, size, size, 3]."""
+    """An image of one colour for each value, [B, size, size, 3]."""
     values = np.array(values, np.float32)[:, None, None, None]
     return np.broadcast_to(values, (len(values), size, size, 3))
 
 
 def alternating(count, size=8):
-    """Pictures of 0 and of 1 in turns, with targets that show whose share is how large."""
+    """Images of 0 and of 1 in turns, with targets that show whose share is how large."""
     turn = np.arange(count) % 2
     return constant(turn, size), np.eye(2)[turn]
 
@@ -45,7 +45,7 @@ def alternating(count, size=8):
 # Mixup
 
 
-def test_mixup_of_constant_pictures_by_hand():
+def test_mixup_of_constant_images_by_hand():
     values, following = np.array([0.0, 1.0, -1.0, 0.5]), [1, 0, 3, 2]
     images, targets = mixed(constant(values), np.eye(4), mixup=1.0, group_size=2)
     share = np.diag(targets)

@@ -4,7 +4,7 @@ import pytest
 from mlimages_jax.step.phases import Phase, make_phases
 
 
-def test_phases_follow_each_other_in_steps_and_pictures():
+def test_phases_follow_each_other_in_steps_and_images():
     phases = make_phases(
         image_size=224, batch_size=256, total_steps=10, resize=((4, 299, 128), (9, 331, 64))
     )

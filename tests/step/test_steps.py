@@ -115,7 +115,7 @@ def _assert_changes_agree(numbers, start, state):
 
 
 def _loss_by_loops(logits, labels, confidences):
-    """Plain sigmoid cross-entropy of listed labels only: sum over classes, mean over pictures."""
+    """Plain sigmoid cross-entropy of listed labels only: sum over classes, mean over images."""
     total = 0.0
     for row, listed, values in zip(logits, labels, confidences, strict=True):
         for class_, y in zip(listed, values, strict=True):
@@ -126,7 +126,7 @@ def _loss_by_loops(logits, labels, confidences):
 
 
 def test_where_unlisted_is_unknown_only_listed_labels_count():
-    """In the loss of both steps and in the metrics; classes 1, 2 and 4 of picture 0 are not -1."""
+    """In the loss of both steps and in the metrics; classes 1, 2 and 4 of image 0 are not -1."""
     model = ResNet(6, **SMALL)
     images = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     batch = {
@@ -167,9 +167,9 @@ def test_where_unlisted_is_unknown_only_listed_labels_count():
     accumulator = MultiLabelMetrics(6)
     accumulator.update(np.asarray(out["logits"]), np.asarray(out["targets"]))
     values = accumulator.compute()
-    assert values["examples"] == 3  # picture 2 says nothing
-    assert values["recall@5"] == 1  # at most three classes of a picture are judged
-    assert values["precision@5"] == pytest.approx((2 / 5 + 1 / 5) / 2)  # over pictures 0 and 1
+    assert values["examples"] == 3  # image 2 says nothing
+    assert values["recall@5"] == 1  # at most three classes of an image are judged
+    assert values["precision@5"] == pytest.approx((2 / 5 + 1 / 5) / 2)  # over images 0 and 1
     np.testing.assert_array_equal(np.isnan(accumulator.per_class_ap()), [1, 0, 1, 0, 0, 1])
 
 
@@ -336,7 +336,7 @@ def test_mixing_gets_the_batch_and_its_result_is_learnt():
     assert (mixed[4:8] > 0).all() and (mixed[:4] < 0).all()
 
 
-def test_several_views_of_a_picture_are_averaged():
+def test_several_views_of_a_image_are_averaged():
     model = ResNet(CLASSES, **SMALL)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     images = np.random.default_rng(2).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)

@@ -36,6 +36,6 @@ def write_nested(path: Path, synsets: Synsets, *, folder: str = "", compress: bo
 
 
 def write_flat(path: Path, files: Mapping[str, bytes]) -> Path:
-    """A tar of pictures: ILSVRC2012_img_val.tar; returns `path`."""
+    """A tar of images: ILSVRC2012_img_val.tar; returns `path`."""
     path.write_bytes(tar(files))
     return path

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""ImageNet's two archives and the file of validation labels, with few pictures of a few classes."""
+"""ImageNet's two archives and the file of validation labels, with few images of a few classes."""
 
 import collections
 from pathlib import Path
 
 import numpy as np
 
-from tests.support import imagenet_archives, picture_files
+from tests.support import image_files, imagenet_archives
 from tfds_builders import imagenet
 from tfds_builders.imagenet import manual_files
 
-CLASSES, TRAIN, VAL = 5, 9, 4  # pictures a class
+CLASSES, TRAIN, VAL = 5, 9, 4  # images a class
 
 
 def write_archives(folder: Path, stamps: Path | None) -> None:
@@ -18,13 +18,13 @@ def write_archives(folder: Path, stamps: Path | None) -> None:
 
     Args:
         folder: where to.
-        stamps: a folder of the stamps, or None for pictures drawn here.
+        stamps: a folder of the stamps, or None for images drawn here.
     """
     train, val, truth = {}, {}, []
-    for number, pictures in enumerate(_stamps(stamps) if stamps else _drawn()):
+    for number, images in enumerate(_stamps(stamps) if stamps else _drawn()):
         synset = f"n{number + 1:08d}"
-        train[synset] = {f"{synset}_{i}.JPEG": data for i, data in enumerate(pictures[:TRAIN])}
-        for data in pictures[TRAIN:]:
+        train[synset] = {f"{synset}_{i}.JPEG": data for i, data in enumerate(images[:TRAIN])}
+        for data in images[TRAIN:]:
             truth.append(synset)
             val[f"ILSVRC2012_val_{len(truth):08d}.JPEG"] = data
     imagenet_archives.write_nested(folder / "ILSVRC2012_img_train.tar", train)
@@ -33,7 +33,7 @@ def write_archives(folder: Path, stamps: Path | None) -> None:
 
 
 def build(folder: Path, stamps: Path | None) -> Path:
-    """The built set of such archives: 45 + 20 pictures of 5 classes."""
+    """The built set of such archives: 45 + 20 images of 5 classes."""
     manual = folder / "manual"
     manual.mkdir()
     write_archives(manual, stamps)
@@ -41,7 +41,7 @@ def build(folder: Path, stamps: Path | None) -> Path:
 
 
 def _stamps(folder: Path) -> list[list[bytes]]:
-    """Pictures of the classes with most of them; a class is what a name begins with."""
+    """Images of the classes with most of them; a class is what a name begins with."""
     by_class = collections.defaultdict(list)
     for path in sorted((folder / "images").iterdir()):
         by_class["_".join(path.name.split("_")[:2])].append(path)
@@ -53,7 +53,7 @@ def _drawn() -> list[list[bytes]]:
     rng = np.random.default_rng(0)
     return [
         [
-            picture_files.jpeg(
+            image_files.jpeg(
                 np.clip(rng.normal(50 * number, 25, (48, 60, 3)), 0, 255).astype(np.uint8)
             )
             for _ in range(TRAIN + VAL)

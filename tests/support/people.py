@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A person's folder: good and broken pictures, other files, a sub-folder, hidden things."""
+"""A person's folder: good and broken images, other files, a sub-folder, hidden things."""
 
 from pathlib import Path
 
-from tests.support import picture_files
+from tests.support import image_files
 
 FILES = {
-    "IMG_1.JPG": picture_files.GOOD["colour"],
-    "broken.jpg": picture_files.BAD["truncated jpeg"][0],
+    "IMG_1.JPG": image_files.GOOD["colour"],
+    "broken.jpg": image_files.BAD["truncated jpeg"][0],
     "notes.jpg": lambda: b"these are notes",
-    "old.bmp": picture_files.BAD["psd"][0],
-    "print.jpeg": picture_files.GOOD["cmyk"],
-    "upright.jpg": picture_files.GOOD["rotated by EXIF"],
-    "holiday/beach photo.png": picture_files.GOOD["16-bit png"],
-    "holiday/small.gif": picture_files.GOOD["gif named .JPEG"],
+    "old.bmp": image_files.BAD["psd"][0],
+    "print.jpeg": image_files.GOOD["cmyk"],
+    "upright.jpg": image_files.GOOD["rotated by EXIF"],
+    "holiday/beach photo.png": image_files.GOOD["16-bit png"],
+    "holiday/small.gif": image_files.GOOD["gif named .JPEG"],
 }
 NAMES = sorted(FILES)
 ERRORS = {
@@ -25,7 +25,7 @@ OTHERS = ("notes.txt", "holiday/todo.TXT", "README", ".hidden.jpg", ".thumbs/IMG
 
 
 def contents() -> list[bytes]:
-    """Of the pictures, in the order of their names."""
+    """Of the images, in the order of their names."""
     return [FILES[name]() for name in NAMES]
 
 
@@ -35,4 +35,4 @@ def write_folder(folder: Path) -> None:
         (folder / name).write_bytes(data())
     for name in OTHERS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(picture_files.jpeg(picture_files.quadrants()))
+        (folder / name).write_bytes(image_files.jpeg(image_files.quadrants()))

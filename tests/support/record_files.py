@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A built set of small grey pictures, written without a builder: record i has the label i."""
+"""A built set of small grey images, written without a builder: record i has the label i."""
 
 import json
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ def record(name: str, jpeg: bytes, labels: dict[int, float]) -> bytes:
     return example.SerializeToString()
 
 
-def picture(value: int, height: int = 40, width: int = 60) -> bytes:
+def image(value: int, height: int = 40, width: int = 60) -> bytes:
     """A JPEG of one grey."""
     return simplejpeg.encode_jpeg(np.full((height, width, 3), value, np.uint8), quality=95)
 
 
 def ramp(value: int) -> bytes:
-    """A JPEG in which every crop is another picture."""
+    """A JPEG in which every crop is another image."""
     rows = np.linspace(value, 255, 40, dtype=np.uint8)
     image = np.broadcast_to(rows[:, None, None], (40, 60, 3))
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=95)

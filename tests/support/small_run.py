@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A training that takes seconds: the quickstart's config cut down, on a few drawn pictures."""
+"""A training that takes seconds: the quickstart's config cut down, on a few drawn images."""
 
 import importlib.util
 from pathlib import Path

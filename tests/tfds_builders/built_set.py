@@ -7,7 +7,7 @@ from pathlib import Path
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from tests.support import picture_files
+from tests.support import image_files
 from tests.support.five_classes import DICTIONARY
 from tfds_builders import ml_images
 
@@ -32,17 +32,17 @@ sys.meta_path = [NoTensorFlow if finder is PathFinder else finder for finder in 
 
 
 def write_manual_dir(folder: Path) -> Path:
-    """Five pictures to train on, one to validate with; returns `folder`."""
+    """Five images to train on, one to validate with; returns `folder`."""
     (folder / "images" / "a").mkdir(parents=True)
     (folder / "dictionary.txt").write_text(DICTIONARY)
     (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
     (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
     images = {
-        "a/red.jpg": picture_files.jpeg(picture_files.quadrants()),
-        "grey.jpg": picture_files.grey_jpeg(),
-        "cmyk.jpg": picture_files.GOOD["cmyk"](),
-        "none.jpg": picture_files.jpeg(picture_files.noise()),
-        "deep.png": picture_files.deep_png(),
+        "a/red.jpg": image_files.jpeg(image_files.quadrants()),
+        "grey.jpg": image_files.grey_jpeg(),
+        "cmyk.jpg": image_files.GOOD["cmyk"](),
+        "none.jpg": image_files.jpeg(image_files.noise()),
+        "deep.png": image_files.deep_png(),
     }
     for name, data in images.items():
         (folder / "images" / name).write_bytes(data)

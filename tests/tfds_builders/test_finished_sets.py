@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import picture_files
+from tests.support import image_files
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import imagenet, ml_images, shapes
 from tfds_builders.imagenet import __main__ as imagenet_command
+from tfds_builders.images import builder, fingerprint, replacement, skipped, unfinished
+from tfds_builders.images import command as shared_command
 from tfds_builders.ml_images import __main__ as command
-from tfds_builders.pictures import builder, fingerprint, replacement, skipped, unfinished
-from tfds_builders.pictures import command as shared_command
 
 VERSION = "ml_images/released_320/1.0.0"
 
@@ -76,12 +76,12 @@ def test_bad_input_leaves_the_finished_set(manual_dir, tmp_path, finished, damag
 def test_imagenet_and_bad_input(tmp_path):
     for split in ("train", "val"):
         (tmp_path / "own" / split / "cat").mkdir(parents=True)
-        picture = picture_files.jpeg(picture_files.quadrants())
-        (tmp_path / "own" / split / "cat/1.jpg").write_bytes(picture)
+        image = image_files.jpeg(image_files.quadrants())
+        (tmp_path / "own" / split / "cat/1.jpg").write_bytes(image)
     folder = imagenet.build(tmp_path / "own", tmp_path / "data", name="own")
     before = content(folder)
     (tmp_path / "own/val/dog").mkdir()
-    (tmp_path / "own/val/dog/1.jpg").write_bytes(picture)
+    (tmp_path / "own/val/dog/1.jpg").write_bytes(image)
     with pytest.raises(ValueError, match="'dog', are missing from"):
         imagenet.build(tmp_path / "own", tmp_path / "data", name="own", overwrite=True)
     assert content(folder) == before
@@ -122,7 +122,7 @@ def kill_while_overwriting(manual_dir, data_dir, function, call, *, exchange):
 import os, signal
 import tensorflow_datasets as tfds
 from tfds_builders import ml_images
-from tfds_builders.pictures import replacement, shards, unfinished
+from tfds_builders.images import replacement, shards, unfinished
 def armed():
     original, calls = {function}, []
     def kill(*arguments, **options):
@@ -230,7 +230,7 @@ OTHER_INPUT = {
     ),
     "an image that was replaced": (
         lambda manual: (manual / "images/grey.jpg").write_bytes(
-            picture_files.jpeg(picture_files.noise())
+            image_files.jpeg(image_files.noise())
         ),
         "image files of train: differs",
     ),
@@ -281,16 +281,16 @@ def test_what_does_not_change_a_set_does_not_matter(manual_dir, tmp_path, finish
 
 
 def test_folders_of_classes(tmp_path, capsys):
-    picture = picture_files.jpeg(picture_files.quadrants())
+    image = image_files.jpeg(image_files.quadrants())
     for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg"):
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / name).write_bytes(picture)
+        (tmp_path / "own" / name).write_bytes(image)
     flags = [f"--manual_dir={tmp_path / 'own'}", f"--data_dir={tmp_path / 'data'}"]
     imagenet_command.main([*flags, "--splits=train"])
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "data/own/original/1.0.0")]
     with pytest.raises(SystemExit, match="list of val: not in the set"):
         imagenet_command.main(flags)
-    (tmp_path / "own/train/dog/2.jpg").write_bytes(picture)
+    (tmp_path / "own/train/dog/2.jpg").write_bytes(image)
     with pytest.raises(SystemExit, match="list of train: 2 images in the set, 3 images now"):
         imagenet_command.main([*flags, "--splits=train"])
     imagenet_command.main([*flags, "--overwrite"])
@@ -326,7 +326,7 @@ def test_a_set_that_another_process_finished_meanwhile_is_used(
 ):
     before = content(finished)
     inode = finished.stat().st_ino
-    monkeypatch.setattr(builder.PictureBuilder, "_is_finished", lambda self, folder: False)
+    monkeypatch.setattr(builder.ImageBuilder, "_is_finished", lambda self, folder: False)
     with caplog.at_level(logging.INFO):
         assert ml_images.build(manual_dir, tmp_path / "data") == finished
     assert "another process has just built it" in caplog.text
@@ -470,7 +470,7 @@ def test_a_few_bad_images_do_not_fail_a_small_set(manual_dir, tmp_path):
     folder = ml_images.build(manual_dir, tmp_path / "data")
     assert len(names(folder)) == len(TRAIN)
     (manual_dir / "train_image_list.txt").write_text("\n".join([*TRAIN, *rows, "5.jpg\t1"]))
-    with pytest.raises(ValueError, match="6 of 11 pictures are unusable"):
+    with pytest.raises(ValueError, match="6 of 11 images are unusable"):
         ml_images.build(manual_dir, tmp_path / "data", name="more")
     for strict in (0, 0.02):  # who gives another share means it
         with pytest.raises(ValueError, match=f"more than max_skipped={strict} allows"):
@@ -489,12 +489,12 @@ def test_how_many_may_be_unusable(rows, share, expected):
 def test_the_count_is_of_the_whole_set(manual_dir, tmp_path):
     """Not of the shards up to the one where it was too much, nor of one split."""
     rows = [f"{number}.jpg\t0" for number in range(20)]
-    (manual_dir / "images/7.jpg").write_bytes(picture_files.HTML)
+    (manual_dir / "images/7.jpg").write_bytes(image_files.HTML)
     (manual_dir / "train_image_list.txt").write_text("\n".join(rows + TRAIN))
     (manual_dir / "val_image_list.txt").write_text("absent.jpg\t0\na/red.jpg\t1\n")
     message = (
-        r"split train: 20 of 25 pictures are unusable \(19 missing, 1 not_an_image\); "
-        r"split val: 1 of 2 pictures are unusable \(1 missing\)\."
+        r"split train: 20 of 25 images are unusable \(19 missing, 1 not_an_image\); "
+        r"split val: 1 of 2 images are unusable \(1 missing\)\."
     )
     with pytest.raises(ValueError, match=message) as error:
         ml_images.build(manual_dir, tmp_path / "data", num_shards=5)

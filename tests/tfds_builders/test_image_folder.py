@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from mlimages_jax.labels.hierarchy import Hierarchy
-from tests.support import fuzzing, imagenet_archives, picture_files
+from tests.support import fuzzing, image_files, imagenet_archives
 from tests.tfds_builders.built_set import records
 from tfds_builders import image_folder, imagenet
 from tfds_builders.image_folder import __main__ as command
 from tfds_builders.imagenet import classes, manual_files
-from tfds_builders.imagenet.listing import list_pictures
+from tfds_builders.imagenet.listing import list_images
 from tfds_builders.imagenet.own_classes import OwnImages, class_folder
 
 TENCH, SHARK = "n01440764", "n01484850"
-IMAGE = picture_files.jpeg(picture_files.quadrants())
+IMAGE = image_files.jpeg(image_files.quadrants())
 
 
 def _write(folder: Path, *names: str, data: bytes | None = None) -> None:
@@ -28,7 +28,7 @@ def _write(folder: Path, *names: str, data: bytes | None = None) -> None:
 
 
 def _listed(folder: Path, split: str, *, subset: bool = True) -> dict[str, str]:
-    listing = list_pictures(manual_files.find_source(folder, split), subset=subset)
+    listing = list_images(manual_files.find_source(folder, split), subset=subset)
     return dict(zip(listing.names, listing.classes, strict=True))
 
 
@@ -123,7 +123,7 @@ def test_tiny_imagenet(tmp_path):
 
 
 def test_hugging_face_archives_with_the_class_in_the_name(tmp_path):
-    images = [picture_files.jpeg(picture_files.noise(32, 32 + i)) for i in range(5)]
+    images = [image_files.jpeg(image_files.noise(32, 32 + i)) for i in range(5)]
     names = [f"{TENCH}_{i}_{TENCH}.JPEG" for i in range(2)] + [f"{SHARK}_7_{SHARK}.JPEG"]
     for part, chosen in enumerate((names[:1], names[1:])):
         files = {name: images[names.index(name)] for name in chosen}
@@ -274,7 +274,7 @@ def test_folders_in_folders_that_archives_make(tmp_path):
 @pytest.mark.parametrize("build", [image_folder.build, imagenet.build])
 def test_one_folder_a_class_to_records(tmp_path, build):
     for i in range(12):
-        data = picture_files.jpeg(picture_files.noise(32, 33 + i))
+        data = image_files.jpeg(image_files.noise(32, 33 + i))
         _write(tmp_path / "pets", f"{'Katze' if i % 2 else 'Hünd'}/{i}.jpg", data=data)
     folder = build(tmp_path / "pets", tmp_path / "data", name="pets", val_share=0.3)
     assert Hierarchy.from_file(folder / "dictionary.txt").ids == ("Hünd", "Katze")
@@ -285,7 +285,7 @@ def test_one_folder_a_class_to_records(tmp_path, build):
 def test_the_command(tmp_path, capsys):
     for i in range(6):
         _write(tmp_path / "my pets", f"{'a' if i % 2 else 'b'}/{i}.jpg",
-               data=picture_files.jpeg(picture_files.noise(32, 33 + i)))  # fmt: skip
+               data=image_files.jpeg(image_files.noise(32, 33 + i)))  # fmt: skip
     command.main(["--manual_dir", str(tmp_path / "my pets"), "--data_dir", str(tmp_path / "data")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "data/my_pets/original/1.0.0")
     with pytest.raises(SystemExit, match="no folders with images"):

@@ -19,24 +19,24 @@ import tensorflow_datasets as tfds
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
-from tests.support import imagenet_archives, picture_files
+from tests.support import image_files, imagenet_archives
 from tests.tfds_builders.built_set import REPOSITORY, WITHOUT_TENSORFLOW, records
 from tfds_builders import imagenet
 from tfds_builders.imagenet import __main__ as command
 from tfds_builders.imagenet import classes, imagenet_dataset_builder, manual_files
-from tfds_builders.pictures import unfinished
+from tfds_builders.images import unfinished
 
 TENCH, SHARK, OSTRICH = "n01440764", "n01484850", "n01518878"
 TRAIN = {
-    SHARK: {f"{SHARK}_7.JPEG": picture_files.jpeg(picture_files.quadrants())},
+    SHARK: {f"{SHARK}_7.JPEG": image_files.jpeg(image_files.quadrants())},
     TENCH: {
-        f"{TENCH}_1.JPEG": picture_files.GOOD["cmyk"](),
-        f"{TENCH}_2.JPEG": picture_files.GOOD["png named .JPEG"](),
+        f"{TENCH}_1.JPEG": image_files.GOOD["cmyk"](),
+        f"{TENCH}_2.JPEG": image_files.GOOD["png named .JPEG"](),
     },
-    OSTRICH: {f"{OSTRICH}_3.JPEG": picture_files.grey_jpeg()},
+    OSTRICH: {f"{OSTRICH}_3.JPEG": image_files.grey_jpeg()},
 }
 VAL = {
-    f"ILSVRC2012_val_{number:08d}.JPEG": picture_files.jpeg(picture_files.noise(32, 32 + number))
+    f"ILSVRC2012_val_{number:08d}.JPEG": image_files.jpeg(image_files.noise(32, 32 + number))
     for number in (2, 1, 3)  # the width tells the number
 }
 TRUTH = [OSTRICH, TENCH, OSTRICH]
@@ -56,17 +56,17 @@ def manual_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def own_dir(tmp_path) -> Path:
-    """Pictures in a folder a class."""
+    """Images in a folder a class."""
     folder = tmp_path / "own"
     for name in ("train/cat/1.jpg", "train/cat/my cat.jpg", "train/big dog/1.jpg", "val/cat/2.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(picture_files.jpeg(picture_files.quadrants()))
-    (folder / "train/cat/.DS_Store").write_bytes(b"not a picture")
+        (folder / name).write_bytes(image_files.jpeg(image_files.quadrants()))
+    (folder / "train/cat/.DS_Store").write_bytes(b"not an image")
     return folder
 
 
 def write_kit(folder: Path) -> Path:
-    """A development kit with 3 classes that have pictures, and one that stands above them."""
+    """A development kit with 3 classes that have images, and one that stands above them."""
     fields = ["ILSVRC2012_ID", "WNID", "words", "num_children"]
     rows = [(NUMBERS[one], one, name, 0) for one, name in NAMES.items()]
     rows.append((1001, "n00001740", "entity", 3))
@@ -83,7 +83,7 @@ def write_kit(folder: Path) -> Path:
 
 
 def truth_of(folder: Path, split: str) -> dict[str, str]:
-    """Class id by picture, of the built set; one class a picture."""
+    """Class id by image, of the built set; one class an image."""
     ids = Hierarchy.from_file(folder / "dictionary.txt").ids
     examples = records(folder, split)
     assert all(example["confidences"] == [1.0] for example in examples)
@@ -110,7 +110,7 @@ def test_archives_to_records(manual_dir, tmp_path):
     }  # fmt: skip
 
 
-def test_pictures_are_those_of_the_archives(manual_dir, tmp_path):
+def test_images_are_those_of_the_archives(manual_dir, tmp_path):
     folder = imagenet.build(manual_dir, tmp_path / "data", subset=True)
     images = {example["name"]: example["image"] for example in records(folder, "val")}
     assert images == VAL  # byte for byte
@@ -118,7 +118,7 @@ def test_pictures_are_those_of_the_archives(manual_dir, tmp_path):
     assert images[f"{SHARK}/{SHARK}_7.JPEG"] == TRAIN[SHARK][f"{SHARK}_7.JPEG"]
     for name in (f"{TENCH}/{TENCH}_1.JPEG", f"{TENCH}/{TENCH}_2.JPEG"):  # CMYK; a PNG
         assert images[name].startswith(b"\xff\xd8\xff")
-        error = np.abs(decode(images[name]).astype(int) - picture_files.quadrants())
+        error = np.abs(decode(images[name]).astype(int) - image_files.quadrants())
         assert error.max() < 20
     source = tfds.builder_from_directory(folder).as_data_source(split="train")
     assert [example["labels"].tolist() for example in source] == [[1], [0], [0], [2]]
@@ -130,7 +130,7 @@ def test_a_cut_archive_is_an_error_also_of_a_subset(manual_dir, tmp_path, split,
     archive = manual_dir / f"ILSVRC2012_img_{split}.tar"
     whole = archive.read_bytes().rstrip(b"\0")
     archive.write_bytes(whole[: int(len(whole) * where)])
-    with pytest.raises(ValueError, match=r"holds \d pictures of .*at last.*: truncated"):
+    with pytest.raises(ValueError, match=r"holds \d images of .*at last.*: truncated"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     assert not list((tmp_path / "data").rglob("*.array_record"))
 
@@ -219,16 +219,16 @@ def test_stamps_as_imagenet(stamps_dir, tmp_path):
 
 
 def test_counts_are_verified(manual_dir, tmp_path):
-    message = r"holds 4 pictures of 3 classes, ImageNet's has 1,281,167 of 1,000.*--subset"
+    message = r"holds 4 images of 3 classes, ImageNet's has 1,281,167 of 1,000.*--subset"
     with pytest.raises(ValueError, match=message):
         imagenet.build(manual_dir, tmp_path / "data")
-    with pytest.raises(ValueError, match="holds 3 pictures of 2 classes, ImageNet's has 50,000"):
+    with pytest.raises(ValueError, match="holds 3 images of 2 classes, ImageNet's has 50,000"):
         imagenet.build(manual_dir, tmp_path / "data", splits=["val"])
 
 
 def test_a_set_with_the_right_counts_needs_no_switch(manual_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet_dataset_builder, "NUM_CLASSES", 3)
-    monkeypatch.setattr(imagenet_dataset_builder, "NUM_PICTURES", {"train": 4, "val": 3})
+    monkeypatch.setattr(imagenet_dataset_builder, "NUM_IMAGES", {"train": 4, "val": 3})
     (manual_dir / manual_files.TRUTH).write_text("\n".join([OSTRICH, TENCH, SHARK]))
     folder = imagenet.build(manual_dir, tmp_path / "data")
     assert len(records(folder, "train")) == 4
@@ -245,10 +245,10 @@ def test_a_wrong_archive(manual_dir, tmp_path):
     with pytest.raises(ValueError, match=r"img_train\.tar: .* tar"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     train.write_bytes(bytes(10_240))
-    with pytest.raises(ValueError, match="no picture in it"):
+    with pytest.raises(ValueError, match="no image in it"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     train.write_bytes(kept)
-    imagenet_archives.write_flat(val, {"a.JPEG": picture_files.grey_jpeg()})
+    imagenet_archives.write_flat(val, {"a.JPEG": image_files.grey_jpeg()})
     with pytest.raises(ValueError, match=r"a\.JPEG has no number"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     imagenet_archives.write_flat(val, {"a_1.JPEG": b"", "b_1.JPEG": b""})
@@ -263,7 +263,7 @@ def test_a_wrong_archive(manual_dir, tmp_path):
 def test_an_archive_with_less_than_all_is_told_by_its_count(manual_dir, tmp_path):
     path = manual_dir / "ILSVRC2012_img_train.tar"
     imagenet_archives.write_nested(path, {SHARK: TRAIN[SHARK]})
-    with pytest.raises(ValueError, match=r"img_train\.tar holds [0-3] pictures of"):
+    with pytest.raises(ValueError, match=r"img_train\.tar holds [0-3] images of"):
         imagenet.build(manual_dir, tmp_path / "data")
     folder = imagenet.build(manual_dir, tmp_path / "data", splits=["train"], subset=True)
     found = truth_of(folder, "train")
@@ -274,8 +274,8 @@ def test_an_archive_with_less_than_all_is_told_by_its_count(manual_dir, tmp_path
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*TRUTH, TENCH], "has classes of 4 pictures, .* holds 3 pictures"),
-        (TRUTH[:2], "has classes of 2 pictures, .* with numbers up to 3"),
+        ([*TRUTH, TENCH], "has classes of 4 images, .* holds 3 images"),
+        (TRUTH[:2], "has classes of 2 images, .* with numbers up to 3"),
         ([*TRUTH[:2], "tench"], f"{manual_files.TRUTH}:3: 'tench' is no WordNet id"),
         ([], "is empty"),
     ],
@@ -300,17 +300,17 @@ def test_a_class_that_training_lacks(manual_dir, own_dir, tmp_path):
     with pytest.raises(ValueError, match=message):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     (own_dir / "val/bird").mkdir()
-    (own_dir / "val/bird/1.jpg").write_bytes(picture_files.grey_jpeg())
+    (own_dir / "val/bird/1.jpg").write_bytes(image_files.grey_jpeg())
     with pytest.raises(ValueError, match=r"1 classes of .*val, such as 'bird', are missing from"):
         imagenet.build(own_dir, tmp_path / "data")
 
 
 def test_folders_that_are_not_one_a_class(own_dir, tmp_path):
     (own_dir / "train/empty").mkdir()
-    with pytest.raises(ValueError, match="the class empty has no pictures"):
+    with pytest.raises(ValueError, match="the class empty has no images"):
         imagenet.build(own_dir, tmp_path / "data")
     (own_dir / "train/empty/more").mkdir()
-    with pytest.raises(ValueError, match="the class empty has no pictures"):
+    with pytest.raises(ValueError, match="the class empty has no images"):
         imagenet.build(own_dir, tmp_path / "data")
     (own_dir / "train/empty/more").rmdir()
     (own_dir / "train/empty").rmdir()

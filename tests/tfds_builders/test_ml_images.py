@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The builder on a handful of pictures, on bad ones, and on the stamps; read back in every way."""
+"""The builder on a handful of images, on bad ones, and on the stamps; read back in every way."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
-from tests.support import picture_files
+from tests.support import image_files
 from tests.tfds_builders.built_set import (
     REPOSITORY,
     TRAIN,
@@ -26,8 +26,8 @@ from tests.tfds_builders.built_set import (
     write_manual_dir,
 )
 from tfds_builders import ml_images
+from tfds_builders.images import builder as images_builder
 from tfds_builders.ml_images import __main__ as command
-from tfds_builders.pictures import builder as pictures_builder
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_set_holds_the_rows_of_the_lists(manual_dir, tmp_path):
     assert labels_of(folder, "val") == {"a/red.jpg": {0: 1.0}}
     assert train[0]["image"] == (manual_dir / "images/a/red.jpg").read_bytes()  # a clean JPEG
     assert [(e["height"], e["width"]) for e in train] == [(32, 64)] * 3 + [(64, 96), (32, 64)]
-    error = np.abs(decode(train[4]["image"]).astype(int) - picture_files.quadrants())
+    error = np.abs(decode(train[4]["image"]).astype(int) - image_files.quadrants())
     assert error.max() < 10  # the 16-bit PNG, now a JPEG
 
 
@@ -151,7 +151,7 @@ def test_rows_are_dealt_to_the_shards(manual_dir, tmp_path):
     [(1, 1), (4_096, 1), (4_097, 2), (8_193, 4), (88_739, 32), (17_609_752, 8_192)],
 )
 def test_default_number_of_shards(rows, shards):
-    assert pictures_builder.default_num_shards(rows) == shards
+    assert images_builder.default_num_shards(rows) == shards
 
 
 def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
@@ -186,11 +186,11 @@ def test_stamps(stamps_dir, tmp_path):
             assert example["image"] == (stamps_dir / "images" / row.name).read_bytes()
 
 
-def test_bad_pictures_are_listed(manual_dir, tmp_path):
+def test_bad_images_are_listed(manual_dir, tmp_path):
     long = "x" * 300  # no file system takes it
     rows = ["absent.jpg\t0", "a\t1", f"{long}\t1"]  # the second is a folder
     expected = [("absent.jpg", "missing"), ("a", "missing"), (long, "unreadable")]
-    for number, (make, reason) in enumerate(picture_files.BAD.values()):
+    for number, (make, reason) in enumerate(image_files.BAD.values()):
         (manual_dir / "images" / f"{number}.JPEG").write_bytes(make())
         rows.append(f"{number}.JPEG\t2:1")
         expected.append((f"{number}.JPEG", reason))
@@ -208,10 +208,10 @@ def test_bad_pictures_are_listed(manual_dir, tmp_path):
     assert metadata["skipped"] == {"train": len(expected), "val": 0}
 
 
-def test_too_many_bad_pictures_are_an_error(manual_dir, tmp_path):
-    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)
+def test_too_many_bad_images_are_an_error(manual_dir, tmp_path):
+    (manual_dir / "images/grey.jpg").write_bytes(image_files.HTML)
     (manual_dir / "images/cmyk.jpg").unlink()
-    with pytest.raises(ValueError, match=r"2 of 5 pictures are unusable \(1 not_an_image") as error:
+    with pytest.raises(ValueError, match=r"2 of 5 images are unusable \(1 not_an_image") as error:
         ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.39)
     left = list((tmp_path / "data/ml_images/released_320").iterdir())
     assert sorted(path.name for path in left) == ["1.0.0.skipped.tsv", "1.0.0.unfinished"]
@@ -223,13 +223,13 @@ def test_too_many_bad_pictures_are_an_error(manual_dir, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]  # the old list is gone
 
 
-def test_verified_pictures_are_not_decoded_again(manual_dir, tmp_path):
+def test_verified_images_are_not_decoded_again(manual_dir, tmp_path):
     once = ml_images.build(manual_dir, tmp_path / "a", short_side=None, num_shards=1)
     again = ml_images.build(
         manual_dir, tmp_path / "b", short_side=None, num_shards=1, verified=True
     )
     assert (once / "checksums.txt").read_text() == (again / "checksums.txt").read_text()
-    broken = picture_files.truncated(picture_files.jpeg(picture_files.noise()))
+    broken = image_files.truncated(image_files.jpeg(image_files.noise()))
     (manual_dir / "images/none.jpg").write_bytes(broken)
     flags = [
         f"--manual_dir={manual_dir}",
@@ -247,8 +247,8 @@ def test_verified_pictures_are_not_decoded_again(manual_dir, tmp_path):
 
 
 @pytest.mark.skipif(not jpeg.is_compiled(), reason="built without libjpeg-turbo's headers")
-def test_progressive_pictures_are_stored_sequentially(manual_dir, tmp_path):
-    data = picture_files.GOOD["progressive"]()
+def test_progressive_images_are_stored_sequentially(manual_dir, tmp_path):
+    data = image_files.GOOD["progressive"]()
     (manual_dir / "images/a/red.jpg").write_bytes(data)
     for name, verified in (("checked", False), ("trusted", True)):
         folder = ml_images.build(
@@ -259,7 +259,7 @@ def test_progressive_pictures_are_stored_sequentially(manual_dir, tmp_path):
         np.testing.assert_array_equal(decode(stored), decode(data))
 
 
-def test_shrunk_pictures_with_halved_colours(manual_dir, tmp_path):
+def test_shrunk_images_with_halved_colours(manual_dir, tmp_path):
     flags = [f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}", "--short_side=16"]
     command.main(flags)
     command.main([*flags, "--chroma=420"])
@@ -273,9 +273,9 @@ def test_shrunk_pictures_with_halved_colours(manual_dir, tmp_path):
         ml_images.build(manual_dir, tmp_path, chroma="411")
 
 
-def test_a_split_without_any_picture_is_an_error(manual_dir, tmp_path):
+def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):
     (manual_dir / "images/a/red.jpg").unlink()
-    with pytest.raises(ValueError, match=r"split val: 1 of 1 pictures are unusable \(1 missing\)"):
+    with pytest.raises(ValueError, match=r"split val: 1 of 1 images are unusable \(1 missing\)"):
         ml_images.build(manual_dir, tmp_path / "data", max_skipped=1)
 
 
@@ -284,7 +284,7 @@ def test_a_split_without_any_picture_is_an_error(manual_dir, tmp_path):
     [
         (["dictionary.txt"], "the category file, dictionary.txt or dictionary_and_semantic"),
         (["train_image_list.txt", "val_image_list.txt"], "a label list, train_image_list.txt or"),
-        (["images"], "the folder of pictures, images/, is not in"),
+        (["images"], "the folder of images, images/, is not in"),
     ],
 )
 def test_missing_files_are_named_and_described(manual_dir, tmp_path, remove, message):
@@ -293,7 +293,7 @@ def test_missing_files_are_named_and_described(manual_dir, tmp_path, remove, mes
     with pytest.raises(FileNotFoundError, match=message) as error:
         ml_images.build(manual_dir, tmp_path / "data")
     assert str(manual_dir) in str(error.value)
-    assert "One picture a line" in str(error.value)
+    assert "One image a line" in str(error.value)
     assert not (tmp_path / "data").exists()
 
 

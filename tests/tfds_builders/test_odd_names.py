@@ -9,7 +9,7 @@ from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.image_names import decode_name, encode_name
 from mlimages_jax.prepare.check.command import check
-from tests.support import picture_files
+from tests.support import image_files
 from tests.tfds_builders.built_set import records, write_manual_dir
 from tfds_builders import ml_images
 from tfds_builders.ml_images import __main__ as command
@@ -28,7 +28,7 @@ def manual_dir(tmp_path):
 
 
 def test_files_of_any_name_are_in_the_set(manual_dir, tmp_path):
-    image = picture_files.jpeg(picture_files.quadrants())
+    image = image_files.jpeg(image_files.quadrants())
     for name in NAMES:
         (manual_dir / "images" / name).write_bytes(image)
     lines = [f"{encode_name(name)}\t3:1\n" for name in NAMES]
@@ -58,7 +58,7 @@ def test_what_a_list_cannot_find_is_set_aside_with_its_reason(manual_dir, tmp_pa
 
 
 def test_lists_of_windows_and_of_macs(manual_dir, tmp_path):
-    image = picture_files.jpeg(picture_files.quadrants())
+    image = image_files.jpeg(image_files.quadrants())
     (manual_dir / "images" / "cafe\u0301").mkdir()
     (manual_dir / "images" / "cafe\u0301" / "a b.jpg").write_bytes(image)
     rows = "\ufeffa\\red.jpg\t2\r\ncaf\u00e9\\a b.jpg\t3:0.5\r\n"

@@ -12,9 +12,9 @@ from PIL import Image
 from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode, stored_jpeg
-from mlimages_jax.data.images.header import BadPicture
+from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.prepare.storing import Expected, store
-from tests.support import picture_files
+from tests.support import image_files
 from tests.support.five_classes import DICTIONARY
 from tests.tfds_builders.built_set import records
 from tfds_builders import imagenet, ml_images
@@ -44,7 +44,7 @@ def tagged(kind: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     name = "JPEG" if kind == "progressive" else kind.upper()
-    return picture_files.by_pillow(name, exif=exif, **FORMATS[kind])
+    return image_files.by_pillow(name, exif=exif, **FORMATS[kind])
 
 
 def orientation_of(data: bytes) -> int:
@@ -68,9 +68,9 @@ def test_all_orientations_of_all_kinds(compiled, kind, orientation):
     data = tagged(kind, orientation)
     try:
         stored_jpeg(data)
-    except BadPicture as bad:
+    except BadImage as bad:
         pytest.skip(f"{kind}: {bad}")
-    as_shown = UPRIGHT[orientation](picture_files.quadrants())
+    as_shown = UPRIGHT[orientation](image_files.quadrants())
     for short_side in (None, 16):
         step = 1 if short_side is None else 2
         turned = stored_jpeg(data, short_side=short_side, sequential=True, orientation="exif")
@@ -79,7 +79,7 @@ def test_all_orientations_of_all_kinds(compiled, kind, orientation):
         assert (turned.height, turned.width) == as_shown[::step, ::step].shape[:2]
         kept = stored_jpeg(data, short_side=short_side, sequential=True, orientation="stored")
         assert orientation_of(kept.jpeg) == orientation
-        assert near(decode(kept.jpeg), picture_files.quadrants()[::step, ::step])
+        assert near(decode(kept.jpeg), image_files.quadrants()[::step, ::step])
         assert near(decode(kept.jpeg, exif_orientation=True), as_shown[::step, ::step])
 
 
@@ -89,17 +89,17 @@ def test_no_orientation_is_upright(kind, orientation):
     data = tagged(kind, orientation)
     try:
         plain = stored_jpeg(data)
-    except BadPicture as bad:
+    except BadImage as bad:
         pytest.skip(f"{kind}: {bad}")
     assert stored_jpeg(data, orientation="exif") == plain
-    assert near(decode(plain.jpeg), picture_files.quadrants())
+    assert near(decode(plain.jpeg), image_files.quadrants())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about these data
 @pytest.mark.parametrize("at", range(6, 32))
 def test_damaged_exif_data_are_an_image_as_it_is_stored(at):
     """Whichever byte of the data is overwritten: some orientation, and never an error."""
-    data = bytearray(picture_files.exif_jpeg(6))
+    data = bytearray(image_files.exif_jpeg(6))
     data[data.index(b"Exif\0\0") + at] = 0xFE
     stored = stored_jpeg(bytes(data), orientation="exif")
     assert sorted((stored.height, stored.width)) == [32, 64]
@@ -107,14 +107,14 @@ def test_damaged_exif_data_are_an_image_as_it_is_stored(at):
 
 
 def test_exif_data_cut_short():
-    data = picture_files.exif_jpeg(6)
+    data = image_files.exif_jpeg(6)
     at = data.index(b"Exif\0\0") + 6
     broken = data[:at] + bytes(len("MM*.")) + data[at + 4 :]
     assert stored_jpeg(broken, orientation="exif").jpeg == broken
 
 
 def test_what_needs_no_turning_keeps_its_bytes():
-    for data in (picture_files.jpeg(picture_files.quadrants()), picture_files.exif_jpeg(1)):
+    for data in (image_files.jpeg(image_files.quadrants()), image_files.exif_jpeg(1)):
         assert stored_jpeg(data, orientation="exif").jpeg == data
 
 
@@ -126,7 +126,7 @@ def test_a_download_that_shrinks_loses_no_orientation(tmp_path, orientation, sho
     (tmp_path / "unfinished").write_bytes(data)
     path = tmp_path / "image.jpg"
     store(tmp_path / "unfinished", path, expected=Expected(), short_side=short_side)
-    as_shown = UPRIGHT[orientation](picture_files.quadrants())
+    as_shown = UPRIGHT[orientation](image_files.quadrants())
     step = 1 if short_side is None else 2
     assert near(decode(path.read_bytes(), exif_orientation=True), as_shown[::step, ::step])
     built = stored_jpeg(path.read_bytes(), orientation="exif")
@@ -136,7 +136,7 @@ def test_a_download_that_shrinks_loses_no_orientation(tmp_path, orientation, sho
 def write_lists(folder: Path) -> Path:
     (folder / "images").mkdir(parents=True)
     (folder / "dictionary.txt").write_text(DICTIONARY)
-    (folder / "images/1.jpg").write_bytes(picture_files.exif_jpeg(6))
+    (folder / "images/1.jpg").write_bytes(image_files.exif_jpeg(6))
     (folder / "train_image_list.txt").write_text("1.jpg\t0\n")
     return folder
 
@@ -144,7 +144,7 @@ def write_lists(folder: Path) -> Path:
 def write_classes(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / "train" / name).mkdir(parents=True)
-        (folder / "train" / name / "1.jpg").write_bytes(picture_files.exif_jpeg(6))
+        (folder / "train" / name / "1.jpg").write_bytes(image_files.exif_jpeg(6))
     return folder
 
 
@@ -161,7 +161,7 @@ def test_sets_of_lists_are_turned_unless_told_not_to(tmp_path, capsys):
     stored = Path(capsys.readouterr().out.splitlines()[-1])
     assert stored == tmp_path / "data/mine/released_320_stored/1.0.0"
     (record,) = records(stored, "train")
-    assert record["image"] == picture_files.exif_jpeg(6)
+    assert record["image"] == image_files.exif_jpeg(6)
     assert DataSet.open(stored).orientation == "stored"
     with pytest.raises(ValueError, match="orientation='up' is neither 'exif' nor 'stored'"):
         ml_images.build(manual_dir, tmp_path, orientation="up")

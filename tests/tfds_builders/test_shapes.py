@@ -107,7 +107,7 @@ def test_share_of_the_second_tone(pattern, share):
     assert (pixels.mean() - 127.5) / (0.2 * 255) == pytest.approx(share, abs=0.04)
 
 
-def test_a_picture_depends_on_seed_split_and_index_only(drawn, tmp_path):
+def test_a_image_depends_on_seed_split_and_index_only(drawn, tmp_path):
     fewer = files_of(shapes.draw(tmp_path / "fewer", num_train=12, num_val=4))
     again = files_of(drawn)
     assert all(again[name] == fewer[name] for name in fewer if name.endswith("jpg"))
@@ -145,7 +145,7 @@ def test_color_tags_agree_with_the_pixels(drawn):
 
 
 def colors_in(pixels: np.ndarray) -> set[str]:
-    """Colours that fill more than half a percent of a picture."""
+    """Colours that fill more than half a percent of an image."""
     hue, saturation, value = cv2.split(
         cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     )
@@ -173,11 +173,11 @@ def test_size_tags_agree_with_the_pixels():
 
 @pytest.fixture(scope="module")
 def class_counts() -> dict[str, np.ndarray]:
-    """Pictures of each class in the default data set."""
+    """Images of each class in the default data set."""
     counts = {}
-    for split, pictures in {"train": 4000, "val": 500}.items():
+    for split, images in {"train": 4000, "val": 500}.items():
         counter: Counter[str] = Counter()
-        for index in range(pictures):
+        for index in range(images):
             scene = compose(0, split, index)
             found = tags(scene, [0.0] * len(scene.things))
             counter.update(key for key, confidence in found.items() if confidence > 0)
@@ -185,7 +185,7 @@ def class_counts() -> dict[str, np.ndarray]:
     return counts
 
 
-def test_classes_have_a_long_tail_but_enough_pictures(class_counts):
+def test_classes_have_a_long_tail_but_enough_images(class_counts):
     train, val = class_counts["train"], class_counts["val"]
     assert (train.max(), train.min()) == (train[INDEX["shape"]], train[INDEX["turquoise"]])
     assert (train.max(), train.min()) == (3855, 102)  # as the README says
@@ -202,7 +202,7 @@ def test_objects_stand_upright_and_off_the_border():
             assert 0.08 <= centre - thing.radius < centre + thing.radius <= 0.92
 
 
-def test_built_set_has_the_drawn_pictures(tmp_path):
+def test_built_set_has_the_drawn_images(tmp_path):
     kept = tmp_path / "kept"
     folder = shapes.build(tmp_path / "data", num_train=24, num_val=6, keep_files=kept)
     builder = tfds.builder_from_directory(folder)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import picture_files
+from tests.support import image_files
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import ml_images
+from tfds_builders.images import unfinished
 from tfds_builders.ml_images import __main__ as command
-from tfds_builders.pictures import unfinished
 
 VERSION = "ml_images/released_320/1.0.0"
 
@@ -68,7 +68,7 @@ def half_done(manual_dir, tmp_path, monkeypatch) -> dict[str, int]:
 
 # What a killed process was about to do -> the function, and at which of its calls it is killed.
 MOMENTS = {
-    "read a picture": ("shards.ShardWriter._record", 4),
+    "read an image": ("shards.ShardWriter._record", 4),
     "name a shard": ("shards.Path.replace", 4),  # after those of inputs, a shard and its note
     "note a shard": ("unfinished._note", 8),  # each shard is looked for first
     "put shards into the set": ("unfinished.os.link", 3),
@@ -84,7 +84,7 @@ def test_killed_and_started_again(manual_dir, tmp_path, moment):
 import os, signal
 import tensorflow_datasets as tfds
 from tfds_builders import ml_images
-from tfds_builders.pictures import shards, unfinished
+from tfds_builders.images import shards, unfinished
 original, calls = {function}, []
 def kill(*arguments, **options):
     calls.append(1)
@@ -100,7 +100,7 @@ ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r}, num_shards=4, n
     notes = folder.with_name("1.0.0.unfinished").glob("*[0-9].json")
     finished = {path.name.removesuffix(".json") for path in notes}
     before = inodes(folder.with_name("1.0.0.unfinished"))
-    assert len(finished) == {"read a picture": 2, "name a shard": 1, "note a shard": 2}.get(
+    assert len(finished) == {"read an image": 2, "name a shard": 1, "note a shard": 2}.get(
         moment, 5
     )
 
@@ -197,17 +197,17 @@ def test_damaged_shards_are_written_again(manual_dir, tmp_path, half_done, damag
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 
-def test_a_picture_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatch):
+def test_a_image_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatch):
     grey = (manual_dir / "images/grey.jpg").read_bytes()
     (manual_dir / "images/grey.jpg").unlink()
-    with pytest.raises(ValueError, match="1 of 5 pictures are unusable"):
+    with pytest.raises(ValueError, match="1 of 5 images are unusable"):
         build(manual_dir, tmp_path / "data", num_shards=2, max_skipped=0.1)
     left = inodes(tmp_path / f"data/{VERSION}.unfinished")
     assert len(left) == 3  # all are finished before anybody counts
 
-    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)  # still no picture
+    (manual_dir / "images/grey.jpg").write_bytes(image_files.HTML)  # still no image
     failing_after(0, monkeypatch, AssertionError("nothing should be written"))
-    with pytest.raises(ValueError, match="1 of 5 pictures are unusable"):
+    with pytest.raises(ValueError, match="1 of 5 images are unusable"):
         build(manual_dir, tmp_path / "data", num_shards=2, max_skipped=0.1)
     monkeypatch.undo()
 
@@ -218,20 +218,20 @@ def test_a_picture_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatc
     assert content(folder) == content(build(manual_dir, tmp_path / "all", num_shards=2))
 
 
-def test_a_picture_that_has_changed_since_is_read_again(manual_dir, tmp_path, half_done):
+def test_a_image_that_has_changed_since_is_read_again(manual_dir, tmp_path, half_done):
     """That of the first of two finished shards: the other one is used as it is."""
-    pixels = picture_files.noise(40, 50)
-    (manual_dir / "images/a/red.jpg").write_bytes(picture_files.jpeg(pixels))
+    pixels = image_files.noise(40, 50)
+    (manual_dir / "images/a/red.jpg").write_bytes(image_files.jpeg(pixels))
     folder = build(manual_dir, tmp_path / "data")
     kept = {name for name, inode in inodes(folder).items() if half_done.get(name) == inode}
     assert kept == set(half_done) - {"ml_images-train.array_record-00000-of-00004"}
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 
-def test_a_picture_that_changed_stays_noticed_over_two_attempts(
+def test_a_image_that_changed_stays_noticed_over_two_attempts(
     manual_dir, tmp_path, half_done, monkeypatch
 ):
-    (manual_dir / "images/a/red.jpg").write_bytes(picture_files.jpeg(picture_files.noise()))
+    (manual_dir / "images/a/red.jpg").write_bytes(image_files.jpeg(image_files.noise()))
     failing_after(0, monkeypatch, OSError(errno.EIO, "the cable again"))
     with pytest.raises(OSError, match="again"):
         build(manual_dir, tmp_path / "data")
@@ -265,7 +265,7 @@ def test_interrupted_by_the_person(manual_dir, tmp_path, monkeypatch, capsys):
 def test_a_full_disk(manual_dir, tmp_path):
     # A limit on the size of files stands for it; ArrayRecord reports both alike.
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
-    (manual_dir / "images/grey.jpg").write_bytes(picture_files.jpeg(noise))
+    (manual_dir / "images/grey.jpg").write_bytes(image_files.jpeg(noise))
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -306,7 +306,7 @@ BEAM = {
 @pytest.mark.parametrize("engine", BEAM)
 def test_beam_writes_the_same_bytes(manual_dir, tmp_path, engine):
     pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-    (manual_dir / "images/grey.jpg").write_bytes(picture_files.HTML)
+    (manual_dir / "images/grey.jpg").write_bytes(image_files.HTML)
     options = {"num_shards": 3, "max_skipped": 0.3}
     here = build(manual_dir, tmp_path / "here", **options)
     beam = build(manual_dir, tmp_path / "beam", beam_options=BEAM[engine], **options)

@@ -44,8 +44,8 @@ def test_a_restart_may_copy_but_not_change_the_order():
 
 
 @pytest.mark.slow
-def test_streams_copied_and_continued_with_larger_pictures_end_in_the_same_bits(tmp_path):
-    """In one go, from where the set is; and in two, from copies: 4 streams, two picture sizes."""
+def test_streams_copied_and_continued_with_larger_images_end_in_the_same_bits(tmp_path):
+    """In one go, from where the set is; and in two, from copies: 4 streams, two image sizes."""
     folder = record_files.write_set(tmp_path / "set", (7,) * 8)
     changes = ALONE | {"data.order": "streams", "resize": ((5, 40, 16),), "total_steps": 8}
     whole = train(small_config(folder, **changes), tmp_path / "whole")

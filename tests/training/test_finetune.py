@@ -24,7 +24,7 @@ NETWORK = {key: SMALL_FINETUNING[key] for key in SMALL_FINETUNING if key.startsw
 
 @pytest.fixture(scope="module")
 def imagenet_set(tmp_path_factory):
-    """Of real pictures where they are at hand."""
+    """Of real images where they are at hand."""
     stamps = STAMPS if STAMPS.is_dir() else None
     return imagenet_shaped.build(tmp_path_factory.mktemp("imagenet"), stamps)
 
@@ -97,7 +97,7 @@ def test_log_lines_go_on_across_the_change_of_size(progressive):
     rows = [row for row in _rows(progressive[0]) if "training/loss" in row]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert all(0 <= row["training/input_wait"] <= 1 for row in rows)
-    assert all(row["training/bad_pictures_per_step"] == 0 for row in rows)
+    assert all(row["training/bad_images_per_step"] == 0 for row in rows)
 
 
 def test_resuming_around_the_change_of_size_changes_no_bit(
@@ -112,7 +112,7 @@ def test_resuming_around_the_change_of_size_changes_no_bit(
 
 
 def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
-    """The second phase goes on with the very next picture."""
+    """The second phase goes on with the very next image."""
     states = [
         jax.device_get(
             train.train(small_finetuning(built, "scratch", **changes), tmp_path / f"{i}")
@@ -168,7 +168,7 @@ def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_pat
     assert "by their number alone, 5" in caplog.text
 
 
-def test_several_labels_a_picture_are_another_loss(pretrained, tmp_path):
+def test_several_labels_a_image_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
     with pytest.raises(build.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):

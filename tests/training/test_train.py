@@ -29,7 +29,7 @@ from tfds_builders import shapes
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """A built data set of 64 + 20 drawn pictures."""
+    """A built data set of 64 + 20 drawn images."""
     return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
 
 
@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     assert manager.config_of(workdir)["orientation"] == "exif"  # as the set's
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
-    assert rows[0]["training/bad_pictures_per_step"] == 0
+    assert rows[0]["training/bad_images_per_step"] == 0
     assert {"training/loss", "training/images_per_second", "training/input_wait"} <= rows[0].keys()
     assert 0 <= rows[-1]["val/mAP"] <= 1
     assert rows[-1]["val/examples"] == 20
@@ -104,7 +104,7 @@ def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
 
 @pytest.mark.parametrize("unlisted", [0, -1])
 def test_what_the_data_set_says_of_unlisted_classes_reaches_training(drawn, tmp_path, unlisted):
-    """The drawn pictures list present classes only: without the others there is no negative."""
+    """The drawn images list present classes only: without the others there is no negative."""
     folder = shutil.copytree(drawn, tmp_path / "data")
     metadata = json.loads((folder / "metadata.json").read_text())
     (folder / "metadata.json").write_text(json.dumps(metadata | {"unlisted": unlisted}))
@@ -219,7 +219,7 @@ def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypa
     with pytest.raises(out_of_memory.OutOfMemoryError) as error:
         train.train(small_config(drawn), tmp_path)
     for part in (
-        "Out of memory allocating 1 bytes", "batch_size=16 is 2 pictures a device at 32 px",
+        "Out of memory allocating 1 bytes", "batch_size=16 is 2 images a device at 32 px",
         "as it is: 0.00 GB a device", "half the batch:", "--config.model.remat=True:",
         "--config.sharding.name=full:",
     ):  # fmt: skip
@@ -289,7 +289,7 @@ def test_missing_data_is_explained_in_seconds(tmp_path):
 def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
     """SIGKILL while saving, then at four random moments after a logged step; each restarted.
 
-    The pictures grow on the way.
+    The images grow on the way.
     """
     moments = random.Random(0)
     changes = {"total_steps": 60, "checkpoint.every": 6, "schedule.cosine.total_steps": 60}

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 from tfds_builders.imagenet import own_classes
-from tfds_builders.pictures import command
+from tfds_builders.images import command
 
 from .build import build
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from tfds_builders.pictures import command
+from tfds_builders.images import command
 
 from . import manual_files
 from .imagenet_dataset_builder import build, is_own
@@ -14,14 +14,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser(
         "tfds_builders.imagenet",
         description="Build a TFDS data set of ArrayRecord files from ImageNet's archives, or from\n"
-        "pictures in one folder a class. Without TensorFlow, and without unpacking anything.",
+        "images in one folder a class. Without TensorFlow, and without unpacking anything.",
         layout=manual_files.LAYOUT,
     )
     add = parser.add_argument
     add("--name", help="of the data set (default: imagenet, or for classes of your own that of the"
         " folder manual_dir)")  # fmt: skip
     add("--short_side", type=int, default=0,
-        help="shrink larger pictures to this many pixels (default: 0, never)")  # fmt: skip
+        help="shrink larger images to this many pixels (default: 0, never)")  # fmt: skip
     add("--orientation", choices=["exif", "stored"],
         help="turn images upright as their EXIF data say, or leave them as they are stored"
         " (default: exif for your own classes; stored for ImageNet, as the original)")  # fmt: skip
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         " `python -m tfds_builders.image_folder`, which is the command for them",
     )
     add("--subset", action="store_true",
-        help="allow archives with fewer classes and pictures than ImageNet has")  # fmt: skip
+        help="allow archives with fewer classes and images than ImageNet has")  # fmt: skip
     options = parser.parse_args(command.words(arguments))
     splits = options.splits.split(",")
     command.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The classes: their order, their names, and which picture of the validation set has which."""
+"""The classes: their order, their names, and which image of the validation set has which."""
 
 import io
 import re
@@ -48,7 +48,7 @@ def read_names(manual_dir: Path) -> dict[str, str]:
 
 
 def read_truth_by_name(path: Path) -> dict[str, str] | None:
-    """The class id by the name of the picture without its suffix; None: the file goes by number.
+    """The class id by the name of the image without its suffix; None: the file goes by number.
 
     Raises:
       ValueError: A line is no name and class.
@@ -87,7 +87,7 @@ def _parse_named(line: str) -> tuple[str, str]:
 
 
 def read_truth(path: Path) -> list[str]:
-    """The class id of validation picture 1, 2, ...
+    """The class id of validation image 1, 2, ...
 
     Args:
       path: The text file, with WordNet ids or numbers, or the development kit.
@@ -137,7 +137,7 @@ def _read_mapping(path: Path) -> dict[str, str]:
 
 
 def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
-    """Id and name by number of those classes of the kit that have pictures: those without children.
+    """Id and name by number of those classes of the kit that have images: those without children.
 
     Raises:
       ValueError: It is not the development kit.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A share of a set's pictures for validation, by a hash of their content.
+"""A share of a set's images for validation, by a hash of their content.
 
-The rule: a picture goes to val if the hash of its bytes, as a number from 0 to 1, is below the
+The rule: an image goes to val if the hash of its bytes, as a number from 0 to 1, is below the
 share. So files with the same bytes fall to one side, whatever they are called and wherever they
-are, and a picture keeps its side when others come or go. Two exceptions make sets of few pictures
+are, and an image keeps its side when others come or go. Two exceptions make sets of few images
 usable: where all contents of a class would be in val, the one with the largest hash stays in train;
 and where val would be empty, it gets the content with the smallest hash that no class needs.
 """
@@ -21,14 +21,14 @@ _THREADS = 8  # that wait for the disk
 
 
 def split_by_content(listing: Listing, val_share: float) -> dict[str, list[int]]:
-    """Divides pictures into train and val.
+    """Divides images into train and val.
 
     Args:
       listing: Of all of them; all are read.
       val_share: Above 0, below 1.
 
     Returns:
-      The numbers of the pictures of each split, ascending; val may be empty.
+      The numbers of the images of each split, ascending; val may be empty.
     """
     numbers = range(len(listing.names))
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -58,6 +58,6 @@ def _hash(listing: Listing, number: int) -> int:
     name = listing.names[number]
     try:
         data = listing.places.place(number, name).read()
-    except (OSError, ArchiveError):  # it becomes a skipped picture, in train or val alike
+    except (OSError, ArchiveError):  # it becomes a skipped image, in train or val alike
         data = name.encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

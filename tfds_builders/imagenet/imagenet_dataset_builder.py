@@ -13,29 +13,29 @@ import tensorflow_datasets as tfds
 from mlimages_jax.data.images.decode import Chroma, Orientation
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
-from tfds_builders.pictures import config as pictures
-from tfds_builders.pictures.builder import PictureBuilder
-from tfds_builders.pictures.content import Content
-from tfds_builders.pictures.prepare import prepare
+from tfds_builders.images import config as images
+from tfds_builders.images.builder import ImageBuilder
+from tfds_builders.images.content import Content
+from tfds_builders.images.prepare import prepare
 
 from . import classes, manual_files, own_classes
-from .listing import Listing, list_pictures
+from .listing import Listing, list_images
 
 SPLITS = ("train", "val")
 OWN_SPLITS = (*SPLITS, "test")
 NUM_CLASSES = 1_000
-NUM_PICTURES = {"train": 1_281_167, "val": 50_000}
+NUM_IMAGES = {"train": 1_281_167, "val": 50_000}
 
 _WORDNET_ID = re.compile("n[0-9]{8}")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Config(pictures.Config):
+class Config(images.Config):
     """What is stored; each choice has a folder of its own.
 
     Attributes:
-      short_side: Larger pictures are shrunk to this shorter side; None: stored as they came, since
-        the crops of finetuning may take as little as 5% of a picture.
+      short_side: Larger images are shrunk to this shorter side; None: stored as they came, since
+        the crops of finetuning may take as little as 5% of an image.
       orientation: `stored`, as the original training reads images; `exif` turns them upright.
       name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
     """
@@ -61,12 +61,12 @@ class OwnConfig(Config):
     orientation: Orientation = "exif"
 
 
-class Builder(PictureBuilder):
+class Builder(ImageBuilder):
     """Reads the files of `manual_files.LAYOUT`.
 
     Attributes:
       splits: Some of `SPLITS`.
-      subset: Archives may hold fewer classes and pictures than ImageNet has.
+      subset: Archives may hold fewer classes and images than ImageNet has.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -96,11 +96,11 @@ class Builder(PictureBuilder):
         )
 
     def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
-        """The pictures of each split, and where they come from, for messages."""
+        """The images of each split, and where they come from, for messages."""
         sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
         listings = {}
         for split, source in sources.items():
-            listings[split] = list_pictures(source, subset=self.subset)
+            listings[split] = list_images(source, subset=self.subset)
             if not source.path.is_dir() and not self.subset:
                 _check_counts(listings[split], split, source.path)
         return listings, {split: source.path for split, source in sources.items()}
@@ -179,7 +179,7 @@ def build(
       splits: train, val or both; of own classes None takes those that are there, also test.
       val_share: Of own classes without a val/, see `own_classes.OwnImages`.
       own: Whether these are classes of one's own; None: by their names, see `is_own`.
-      subset: Archives may hold fewer classes and pictures than ImageNet has.
+      subset: Archives may hold fewer classes and images than ImageNet has.
       num_shards: As for `ml_images.build`, like all that follow.
       max_skipped: Likewise.
       num_workers: Likewise.
@@ -193,7 +193,7 @@ def build(
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
       StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: A bad option, a file that is not what it should be, or too many unusable pictures.
+      ValueError: A bad option, a file that is not what it should be, or too many unusable images.
     """
     own = is_own(Path(manual_dir), splits) if own is None else own
     if own:
@@ -235,10 +235,10 @@ def _checked_splits(splits: Sequence[str], possible: Sequence[str] = SPLITS) -> 
 
 def _check_counts(listing: Listing, split: str, path: Path) -> None:
     found = len(listing.names), len(set(listing.classes))
-    expected = NUM_PICTURES[split], NUM_CLASSES
+    expected = NUM_IMAGES[split], NUM_CLASSES
     if found != expected:
         raise ValueError(
-            f"{path} holds {found[0]:,} pictures of {found[1]:,} classes, ImageNet's has"
+            f"{path} holds {found[0]:,} images of {found[1]:,} classes, ImageNet's has"
             f" {expected[0]:,} of {expected[1]:,}: get it anew, or allow that with --subset"
         )
 
@@ -254,7 +254,7 @@ def _check_classes(
         if unknown:
             raise ValueError(
                 f"{len(unknown):,} classes of {paths[split]}, such as {unknown[0]!r}, are"
-                f" missing from {next(iter(paths.values()))}: add their pictures there, or remove"
+                f" missing from {next(iter(paths.values()))}: add their images there, or remove"
                 f" them from {split}"
             )
 

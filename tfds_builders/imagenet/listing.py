@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of a split with their classes: of a folder, or of archives."""
+"""The images of a split with their classes: of a folder, or of archives."""
 
 import collections
 import os
@@ -14,7 +14,7 @@ from absl import logging
 from mlimages_jax.data import archives, image_folders
 from mlimages_jax.labels.image_names import encode_name
 from mlimages_jax.labels.same_names import normal
-from tfds_builders.pictures.places import Folder, Place, Places, TarArchive
+from tfds_builders.images.places import Folder, Place, Places, TarArchive
 
 from . import manual_files
 from .classes import read_truth, read_truth_by_name
@@ -30,7 +30,7 @@ _CLASS_IN_NAME = (
 
 
 class Listing(NamedTuple):
-    """The pictures of a split.
+    """The images of a split.
 
     Attributes:
       names: Of the records.
@@ -44,11 +44,11 @@ class Listing(NamedTuple):
 
 
 class Archives(NamedTuple):
-    """Pictures inside several tar files, one after the other.
+    """Images inside several tar files, one after the other.
 
     Attributes:
       parts: The tar files.
-      ends: int64 [N], the number of the first picture that is not in each of them or before.
+      ends: int64 [N], the number of the first image that is not in each of them or before.
     """
 
     parts: tuple[TarArchive, ...]
@@ -65,12 +65,12 @@ class Archives(NamedTuple):
         return "; ".join(part.fingerprint() for part in self.parts)
 
 
-def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
-    """Find all pictures of a split.
+def list_images(source: manual_files.Source, *, subset: bool) -> Listing:
+    """Find all images of a split.
 
     Args:
       source: From `manual_files.find_source`.
-      subset: An archive may hold fewer pictures than the labels file has lines.
+      subset: An archive may hold fewer images than the labels file has lines.
 
     Raises:
       ValueError: The archive or the folder is not built as it should be; says how.
@@ -94,7 +94,7 @@ def list_pictures(source: manual_files.Source, *, subset: bool) -> Listing:
 def _list_archive(source: manual_files.Source, *, subset: bool) -> Listing:
     members = _members(source.path)
     if not members:
-        raise ValueError(f"{source.path}: there is no picture in it; is it the right archive?")
+        raise ValueError(f"{source.path}: there is no image in it; is it the right archive?")
     names = [member.name for member in members]
     if source.labels is not None:
         chosen, classes = _classes_by_file(names, source, subset=subset)
@@ -160,7 +160,7 @@ def _check_folders(folder: Path, known: set[str]) -> None:
         if name not in known:
             path = folder / name
             raise ValueError(
-                f"the class {encode_name(name)} has no pictures: put some into"
+                f"the class {encode_name(name)} has no images: put some into"
                 f" {encode_name(str(path))}, or remove it"
             )
 
@@ -185,7 +185,7 @@ def _folder_of(name: str, archive: Path) -> str:
 def _classes_by_file(
     names: Sequence[str], source: manual_files.Source, *, subset: bool
 ) -> tuple[list[int], list[str]]:
-    """Which pictures to take in which order, and their classes, by the file of labels."""
+    """Which images to take in which order, and their classes, by the file of labels."""
     assert source.labels is not None
     by_name = read_truth_by_name(source.labels)
     if by_name is None:
@@ -228,8 +228,8 @@ def _by_number(
     last = max(numbers, default=0)
     if last > len(truth) or (len(names) != len(truth) and not subset):
         raise ValueError(
-            f"{source.labels} has classes of {len(truth):,} pictures, {source.path} holds"
-            f" {len(names):,} pictures with numbers up to {last:,}: they do not belong together,"
+            f"{source.labels} has classes of {len(truth):,} images, {source.path} holds"
+            f" {len(names):,} images with numbers up to {last:,}: they do not belong together,"
             " or one is incomplete (--subset allows an archive with fewer)"
         )
     order = sorted(numbers)
@@ -247,7 +247,7 @@ def _number_of(name: str, archive: Path) -> int:
 
 
 def _members(archive: Path) -> list[archives.Member]:
-    """All of an archive; half of one is an error even where fewer pictures are allowed."""
+    """All of an archive; half of one is an error even where fewer images are allowed."""
     damage: list[archives.DamagedArchiveError] = []
 
     def note(error: archives.ArchiveError) -> None:
@@ -261,7 +261,7 @@ def _members(archive: Path) -> list[archives.Member]:
         shown = ", ".join(f"{count:,} of {folder or archive.name}" for folder, count in
                           [*folders.items()][-_SHOWN_FOLDERS:])  # fmt: skip
         raise ValueError(
-            f"{archive} holds {len(members):,} pictures of {len(folders):,} folders that can be"
+            f"{archive} holds {len(members):,} images of {len(folders):,} folders that can be"
             f" read (at last {shown or 'none'}); others are lost: {damage[0]}"
         )
     return members

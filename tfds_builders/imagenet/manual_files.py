@@ -32,10 +32,10 @@ LAYOUT = """\
 manual_dir holds ImageNet (ILSVRC2012) as it is distributed; nothing is unpacked:
 
   ILSVRC2012_img_train.tar        a tar of one tar a class
-  ILSVRC2012_img_val.tar          the pictures; their classes are in the development kit,
+  ILSVRC2012_img_val.tar          the images; their classes are in the development kit,
   ILSVRC2012_devkit_t12.tar.gz      also as it is distributed, which has their names too; or in
   ILSVRC2012_validation_ground_truth.txt
-      the class of picture 1, 2, ..., one a line: its WordNet id, or its number in that kit.
+      the class of image 1, 2, ..., one a line: its WordNet id, or its number in that kit.
       Neither is needed where the archive has a folder for each class. In their place there may be
       LOC_val_solution.csv, synset_labels.txt or val_annotations.txt (of Tiny ImageNet).
 
@@ -47,11 +47,11 @@ or the archives of Hugging Face, also in data/, unpacked to .tar files beside th
 
   train_images_0.tar.gz, ..., val_images.tar.gz     n01440764_10026_n01440764.JPEG, ...
 
-Instead of an archive there may be a folder with the pictures, also of classes of your own:
+Instead of an archive there may be a folder with the images, also of classes of your own:
 
-  train/<class>/<picture file>
-  val/<class>/<picture file>      or valid/, validation/; a val/ without folders needs one of the
-                                  files above that say which class each picture has
+  train/<class>/<image file>
+  val/<class>/<image file>      or valid/, validation/; a val/ without folders needs one of the
+                                  files above that say which class each image has
 
 For the names of the classes, which otherwise are those of the folders, perhaps one of
 
@@ -62,11 +62,11 @@ For the names of the classes, which otherwise are those of the folders, perhaps 
 
 
 class Source(NamedTuple):
-    """Where the pictures of a split are.
+    """Where the images of a split are.
 
     Attributes:
       path: A tar file or a folder with one folder a class.
-      labels: For pictures that are not in folders: the one of `TRUTHS` that is there, if any.
+      labels: For images that are not in folders: the one of `TRUTHS` that is there, if any.
       more: Further tar files of the split.
     """
 
@@ -118,7 +118,7 @@ def first_of(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def around(manual_dir: Path) -> list[Path]:
-    """The folders in which files that say more about the pictures may lie: also above Kaggle's."""
+    """The folders in which files that say more about the images may lie: also above Kaggle's."""
     folders = list(_roots(manual_dir))
     folder = manual_dir.absolute()
     while folder.name in _KAGGLE_FOLDERS:

@@ -10,7 +10,7 @@ from mlimages_jax.data import image_folders
 
 from . import manual_files
 from .content_split import split_by_content
-from .listing import Listing, list_pictures
+from .listing import Listing, list_images
 
 DEFAULT_VAL_SHARE = 0.1  # of images that are in no folders of splits
 
@@ -74,7 +74,7 @@ class OwnImages:
         for split in found:
             source = manual_files.find_source(manual_dir, split)
             try:
-                listing = list_pictures(source, subset=True)
+                listing = list_images(source, subset=True)
             except ValueError as error:
                 if split != "test" or (splits and split in splits):
                     raise
@@ -83,7 +83,7 @@ class OwnImages:
             self.paths[split], self.listings[split] = source.path, listing
 
     def _divide(self, folder: Path, val_share: float) -> None:
-        listing = list_pictures(manual_files.Source(folder, None), subset=True)
+        listing = list_images(manual_files.Source(folder, None), subset=True)
         if not val_share:
             self.paths["train"], self.listings["train"] = folder, listing
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures with the labels of Tencent ML-Images, or your own in the same files."""
+"""Images with the labels of Tencent ML-Images, or your own in the same files."""
 
 from .ml_images_dataset_builder import Builder, Config, build
 

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfds_builders.pictures import command
+from tfds_builders.images import command
 
 from . import manual_files
 from .ml_images_dataset_builder import build
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="with --labels=closed: other parents for some classes; `published` is the file that"
         " comes with this package, for the published dictionary")  # fmt: skip
     add("--short_side", type=int, default=320,
-        help="shrink larger pictures to this many pixels (default: 320); 0: never")  # fmt: skip
+        help="shrink larger images to this many pixels (default: 320); 0: never")  # fmt: skip
     add("--orientation", choices=["exif", "stored"], default="exif",
         help="turn images upright as their EXIF data say (default), or leave them as they are"
         " stored, as the original training does")  # fmt: skip
     add("--verified", action="store_true",
-        help="the pictures were verified before, by `mlimages_jax.prepare download` or `extract`:"
+        help="the images were verified before, by `mlimages_jax.prepare download` or `extract`:"
         " do not decode those that keep their bytes")  # fmt: skip
     options = parser.parse_args(command.words(arguments))
     command.run(

@@ -21,13 +21,13 @@ manual_dir holds:
           category_index  category_id  index_of_parent_category  category name
           0               n00002684    -1                        object, physical object
   train_image_list.txt, val_image_list.txt
-      One picture a line: its file under images/, then its labels as class index:confidence. Each
+      One image a line: its file under images/, then its labels as class index:confidence. Each
       <split>_image_list.txt becomes a split; one is enough.
           n04310904/n04310904_8388.JPEG   2367:1  2172:1  1831:0.9
   images/
-      The picture files, in any folders below.
+      The image files, in any folders below.
   unlisted.txt (may be left out)
-      One word: what a class is that a picture's row does not list: `absent`, as without this file,
+      One word: what a class is that an image's row does not list: `absent`, as without this file,
       or `unknown`, where people looked for some classes only.
 """
 
@@ -68,7 +68,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
             raise ValueError(f"{path}: {split!r} cannot be the name of a split: rename the file")
     images = manual_dir / "images"
     if not images.is_dir():
-        raise _missing(manual_dir, "images/", "the folder of pictures")
+        raise _missing(manual_dir, "images/", "the folder of images")
     unlisted = _read_unlisted(manual_dir / UNLISTED)
     return ManualFiles(dictionaries[0], dict(sorted(lists.items())), images, unlisted)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of ML-Images, and of every set of pictures that comes with the same files."""
+"""The TFDS builder of ML-Images, and of every set of images that comes with the same files."""
 
 import os
 from pathlib import Path
@@ -12,16 +12,16 @@ from mlimages_jax.data.images.decode import Chroma, Orientation
 from mlimages_jax.labels.corrections import correct, count_changes, read_corrections
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list
-from tfds_builders.pictures.builder import PictureBuilder
-from tfds_builders.pictures.config import Config
-from tfds_builders.pictures.content import Content
-from tfds_builders.pictures.places import Folder
-from tfds_builders.pictures.prepare import prepare
+from tfds_builders.images.builder import ImageBuilder
+from tfds_builders.images.config import Config
+from tfds_builders.images.content import Content
+from tfds_builders.images.places import Folder
+from tfds_builders.images.prepare import prepare
 
 from . import manual_files
 
 
-class Builder(PictureBuilder):
+class Builder(ImageBuilder):
     """Reads the files of `manual_files.LAYOUT`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -32,7 +32,7 @@ class Builder(PictureBuilder):
     HOMEPAGE = "https://github.com/Tencent/tencent-ml-images"
 
     def __init__(self, *, corrections: Path | None = None, **kwargs: Any):
-        """Takes what `PictureBuilder` takes, and a file of corrections of the classes' parents."""
+        """Takes what `ImageBuilder` takes, and a file of corrections of the classes' parents."""
         self.corrections = corrections
         super().__init__(**kwargs)
 
@@ -98,11 +98,11 @@ def build(
       chroma: See `Config`.
       orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
       num_shards: Files of each split; None: a power of two with at most
-        `builder.ROWS_PER_SHARD` pictures each.
-      max_skipped: Share of a split's rows that may have no usable picture; with 0.01 five may
+        `builder.ROWS_PER_SHARD` images each.
+      max_skipped: Share of a split's rows that may have no usable image; with 0.01 five may
         where these are more.
       num_workers: Threads; None: one a core. Without influence on the result.
-      verified: The pictures were decoded as a check before and have not changed since, as after
+      verified: The images were decoded as a check before and have not changed since, as after
         `mlimages_jax.prepare download` or `extract`; those that keep their bytes are not decoded
         again, which is four fifths of the work.
       beam_options: Flags of an Apache Beam pipeline which does the work, e.g.
@@ -117,7 +117,7 @@ def build(
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
       StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: A bad option or row of a file, or too many unusable pictures.
+      ValueError: A bad option or row of a file, or too many unusable images.
     """
     if corrections is not None and labels != "closed":
         raise ValueError("corrections change what is closed: give --labels=closed too")

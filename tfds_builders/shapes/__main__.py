@@ -10,11 +10,11 @@ from tfds_builders.shapes import files
 from tfds_builders.shapes.shapes_dataset_builder import build
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets.", required=True)
-_KEEP_FILES = flags.DEFINE_string("keep_files", None, "Keep the lists and pictures in this folder.")
-_NUM_TRAIN = flags.DEFINE_integer("num_train", files.NUM_TRAIN, "Pictures to train on.")
-_NUM_VAL = flags.DEFINE_integer("num_val", files.NUM_VAL, "Pictures to validate on.")
-_SIZE = flags.DEFINE_integer("size", files.SIZE, "Side of a picture in pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.")
+_KEEP_FILES = flags.DEFINE_string("keep_files", None, "Keep the lists and images in this folder.")
+_NUM_TRAIN = flags.DEFINE_integer("num_train", files.NUM_TRAIN, "Images to train on.")
+_NUM_VAL = flags.DEFINE_integer("num_val", files.NUM_VAL, "Images to validate on.")
+_SIZE = flags.DEFINE_integer("size", files.SIZE, "Side of an image in pixels.")
+_SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other images.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The 40 classes of the drawn pictures, in four trees.
+"""The 40 classes of the drawn images, in four trees.
 
-Everything here survives what pretraining does to a picture, apart from one thing: shapes and
+Everything here survives what pretraining does to an image, apart from one thing: shapes and
 patterns keep their class when rotated or mirrored, the two sizes stay apart when a crop enlarges
 them, but a shift of the hue turns one colour into the next.
 """

@@ -16,12 +16,12 @@ Cover = np.ndarray  # float32 [size, size] in [0, 1]
 _HALVINGS = 2
 _OVERSAMPLING = 2**_HALVINGS
 _SUBPIXEL_BITS = 4  # OpenCV takes fixed-point coordinates
-_RIM = 0.013  # half the width of the line around an object, of the picture's side
+_RIM = 0.013  # half the width of the line around an object, of the image's side
 _RIM_COLOR = (0.06, 0.06, 0.06)  # one for all: outlines are what shapes are learnt from
 
 
 def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
-    """The picture and how much of each object is hidden.
+    """The image and how much of each object is hidden.
 
     Args:
         scene: what to paint.

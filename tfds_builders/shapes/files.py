@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Draws the files that a person with pictures of their own would have."""
+"""Draws the files that a person with images of their own would have."""
 
 from pathlib import Path
 
@@ -31,10 +31,10 @@ def draw(
 
     Args:
         manual_dir: made if it is not there; what was drawn there before is overwritten.
-        num_train: pictures of the split "train".
-        num_val: pictures of the split "val".
-        size: side of a picture in pixels.
-        seed: another seed gives other pictures; one picture depends on (seed, split, index) only.
+        num_train: images of the split "train".
+        num_val: images of the split "val".
+        size: side of an image in pixels.
+        seed: another seed gives other images; one image depends on (seed, split, index) only.
 
     Returns:
         `manual_dir` as a path.
@@ -62,7 +62,7 @@ def _refuse_other_files(dictionary: Path) -> None:
 
 
 def _draw_one(images: Path, *, seed: int, split: str, index: int, size: int) -> _Row:
-    """Writes one picture; returns its row of the list."""
+    """Writes one image; returns its row of the list."""
     scene = compose(seed, split, index)
     pixels, hidden = paint(scene, size=size)
     name = f"{split}_{index:06d}.jpg"
@@ -76,7 +76,7 @@ def check(*, num_train: int, num_val: int, size: int, seed: int) -> None:
     """Raises ValueError for a number out of range."""
     for name, count in {"num_train": num_train, "num_val": num_val}.items():
         if count < 1:
-            raise ValueError(f"{name}={count}: at least one picture is needed")
+            raise ValueError(f"{name}={count}: at least one image is needed")
     if size < _MIN_SIZE:
         raise ValueError(f"size={size}: shapes need {_MIN_SIZE} pixels or more to be told apart")
     if seed < 0:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is in a picture, drawn by lot, and the tags that follow from it.
+"""What is in an image, drawn by lot, and the tags that follow from it.
 
-Lengths are in units of the picture's side: (0, 0) is the top left corner and (1, 1) the bottom
-right one. A picture depends on (seed, split, index) alone, not on the ones drawn before it.
+Lengths are in units of the image's side: (0, 0) is the top left corner and (1, 1) the bottom
+right one. An image depends on (seed, split, index) alone, not on the ones drawn before it.
 """
 
 import colorsys
@@ -92,22 +92,22 @@ class Scene:
 
 
 def compose(seed: int, split: str, index: int) -> Scene:
-    """Throws the dice for one picture."""
+    """Throws the dice for one image."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     count = _pick(rng, _COUNTS)
     things: list[Thing] = []
     for _ in range(count):
         thing = _place(rng, things)
-        if thing is not None:  # a crowded picture stays with fewer objects
+        if thing is not None:  # a crowded image stays with fewer objects
             things.append(thing)
     return Scene(_background(rng, must_show=not things), tuple(things))
 
 
 def tags(scene: Scene, hidden: Sequence[float]) -> dict[str, float]:
-    """Confidence of every class in the picture, ancestors included.
+    """Confidence of every class in the image, ancestors included.
 
     Args:
-        scene: the picture.
+        scene: the image.
         hidden: share of each object's area that lies under nearer objects, [len(scene.things)].
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of the drawn pictures: it draws the files, then ml_images takes over."""
+"""The TFDS builder of the drawn images: it draws the files, then ml_images takes over."""
 
 import dataclasses
 import os
@@ -20,10 +20,10 @@ class Config(ml_images_dataset_builder.Config):
     """What is drawn, as for `draw`; other numbers have a folder of their own.
 
     Attributes:
-      num_train: Pictures of the split "train".
-      num_val: Pictures of the split "val".
-      size: Side of a picture in pixels.
-      seed: Another seed gives other pictures.
+      num_train: Images of the split "train".
+      num_val: Images of the split "val".
+      size: Side of an image in pixels.
+      seed: Another seed gives other images.
     """
 
     name: str = dataclasses.field(default="", init=False)
@@ -76,7 +76,7 @@ def build(
     seed: int = 0,
     keep_files: str | Path | None = None,
 ) -> Path:
-    """Draws the pictures and makes a TFDS data set of them, unless it is already there.
+    """Draws the images and makes a TFDS data set of them, unless it is already there.
 
     Args:
       data_dir: Holds data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0, or

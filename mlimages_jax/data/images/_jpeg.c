@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Two things that libjpeg-turbo can do and no Python package offers: decode a window of a picture,
+ * Two things that libjpeg-turbo can do and no Python package offers: decode a window of an image,
  * and rewrite a progressive file as a sequential one without loss. See _jpeg.pyi and jpeg.py.
  */
 
@@ -20,7 +20,7 @@
 #endif
 
 /* Smoothing across blocks looks one sample of colour further, at most 4 pixels; with this margin
- * the pixels of a window equal those of the whole picture. */
+ * the pixels of a window equal those of the whole image. */
 #define MARGIN 4
 #define ROWS 16 /* a call: one by one, reading takes a fifth longer */
 

@@ -18,7 +18,7 @@ def decode_window(
 ) -> int:
     """Decodes a window of a JPEG of 1 or 3 components to RGB, and no more of it than that takes.
 
-    The pixels are those of the whole picture (accurate DCT, smooth colour), bit by bit.
+    The pixels are those of the whole image (accurate DCT, smooth colour), bit by bit.
 
     Args:
         data: the file.
@@ -34,7 +34,7 @@ def decode_window(
         columns are undefined.
 
     Raises:
-        ValueError: libjpeg's message, or the window does not lie inside the picture.
+        ValueError: libjpeg's message, or the window does not lie inside the image.
     """
 
 def to_sequential(data: bytes, /) -> bytes | None:

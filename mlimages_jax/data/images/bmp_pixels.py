@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.data.images.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadImage
 from mlimages_jax.data.images.pillow_pixels import on_white
 
 RUN_LENGTHS = {1: 8, 2: 4}  # bits of a pixel by the number of the compression
@@ -36,7 +36,7 @@ def decode(data: bytes) -> np.ndarray | None:
       data: The bytes of a file whose header `other_headers` has read.
 
     Raises:
-      BadPicture: corrupt or truncated.
+      BadImage: corrupt or truncated.
     """
     start, size = struct.unpack_from("<II", data, 10)
     if size < 40:
@@ -57,7 +57,7 @@ def _by_masks(data: bytes, head: _Head) -> np.ndarray:
     if len(data) < head.start + stride * height:
         there = max(0, len(data) - head.start)
         message = f"a BMP of {there:,} bytes of pixels, where {stride * height:,} belong"
-        raise BadPicture("truncated", message)
+        raise BadImage("truncated", message)
     rows = np.frombuffer(data, np.uint8, stride * height, head.start).reshape(height, stride)
     stored = rows[:, : words * head.width].view(f"<u{words}")
     if head.height > 0:
@@ -87,7 +87,7 @@ def _masks(data: bytes, head: _Head) -> tuple[int, int, int, int]:
         low = mask & -mask
         if mask >> head.bits or (mask and (mask // low + 1) & (mask // low)):
             message = f"a BMP of {head.bits} bits with the mask {mask:#010x} of a colour"
-            raise BadPicture("corrupt", message)
+            raise BadImage("corrupt", message)
     return masks
 
 
@@ -113,7 +113,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
         if y >= height:
             break
         if at + 2 > len(data):
-            raise BadPicture("truncated", _cut(y, height))
+            raise BadImage("truncated", _cut(y, height))
         count, value = data[at], data[at + 1]
         at += 2
         if count:
@@ -132,14 +132,14 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
             length = (value + 1) // 2 if packed else value
             literal = np.frombuffer(data[at : at + length], np.uint8)
             if len(literal) < length:
-                raise BadPicture("truncated", _cut(y, height))
+                raise BadImage("truncated", _cut(y, height))
             if packed:
                 literal = np.stack([literal >> 4, literal & 15], axis=1).reshape(-1)[:value]
             run = indices[y, x : x + value]
             run[:] = literal[: len(run)]
             x, at = x + value, at + length + length % 2
     else:
-        raise BadPicture("corrupt", "a BMP whose runs do not end")
+        raise BadImage("corrupt", "a BMP whose runs do not end")
     rows = indices if head.height < 0 else indices[::-1]
     return _palette(data, head)[rows]
 

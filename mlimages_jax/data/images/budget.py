@@ -5,14 +5,14 @@ import collections
 import os
 import threading
 
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 
 BYTES_PER_PIXEL = 3  # of the result
 BYTES_BESIDE = 100_000_000  # what the decoder of one image may hold beside its result
 BYTES_IN_FLIGHT = 800_000_000  # of all threads: two of the largest images and many small ones
 
 
-def decoding_bytes(header: PictureHeader, *, pixels: int | None = None) -> int:
+def decoding_bytes(header: ImageHeader, *, pixels: int | None = None) -> int:
     """The peak of decoding an image, above what the process held before.
 
     Args:
@@ -20,13 +20,13 @@ def decoding_bytes(header: PictureHeader, *, pixels: int | None = None) -> int:
       pixels: Of the result, where it is a reduced image or a part; None: all.
 
     Raises:
-      BadPicture: too_large: over `BYTES_PER_PIXEL` for each pixel of the file and `BYTES_BESIDE`.
+      BadImage: too_large: over `BYTES_PER_PIXEL` for each pixel of the file and `BYTES_BESIDE`.
     """
     whole = header.width * header.height
     result = BYTES_PER_PIXEL * (whole if pixels is None else pixels)
     allowed = BYTES_PER_PIXEL * whole + BYTES_BESIDE
     if header.held + result > allowed:
-        raise BadPicture(
+        raise BadImage(
             "too_large",
             f"decoding {header.width} x {header.height} pixels of this kind of {header.format} "
             f"would take {(header.held + result) / 1e6:,.0f} MB, {allowed / 1e6:,.0f} MB are "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Picture files to pixels: what is read, what is refused, and why.
+"""Image files to pixels: what is read, what is refused, and why.
 
 The policy, in the order in which it is applied:
 
@@ -13,7 +13,7 @@ The policy, in the order in which it is applied:
 4. All else that is read, of animations the first frame: Pillow, see `pillow_pixels`. PNG is
    stripped to its pixels before, see `png_chunks`; BMPs with masks or run lengths are read by
    `bmp_pixels`. HEIC needs the extra `heif`.
-5. Everything else, and whatever a decoder or an encoder raises, is a `BadPicture` with a countable
+5. Everything else, and whatever a decoder or an encoder raises, is a `BadImage` with a countable
    reason.
 
 How many pixels fit into 3 bytes a pixel and 100 MB. Of these, JPEG and PNG of 8 bits were seen to
@@ -49,7 +49,7 @@ from PIL import Image
 
 from mlimages_jax.data.images import jpeg, jpeg_encoder, whole_images
 from mlimages_jax.data.images.budget import decoding_bytes, in_flight
-from mlimages_jax.data.images.header import BadPicture, PictureHeader, read_header
+from mlimages_jax.data.images.header import BadImage, ImageHeader, read_header
 from mlimages_jax.data.images.image_types import described
 from mlimages_jax.data.images.orientation import orientation_of, upright, with_orientation
 from mlimages_jax.data.images.shrinking import shrink, shrunken_size
@@ -68,7 +68,7 @@ _Result = TypeVar("_Result")
 
 
 def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Whatever is raised about a picture belongs to that picture: it becomes a `BadPicture`.
+    """Whatever is raised about an image belongs to that image: it becomes a `BadImage`.
 
     The decoders raise OSError, SyntaxError, struct.error, cv2.error, EOFError and more.
     """
@@ -77,20 +77,20 @@ def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
     def checked(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         try:
             return function(*arguments, **options)
-        except BadPicture:
+        except BadImage:
             raise
         except MemoryError as error:
-            raise BadPicture("too_large", "there is not enough memory to decode it") from error
+            raise BadImage("too_large", "there is not enough memory to decode it") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             message = f"it holds more pixels than its header says, too many: {described(error)}"
-            raise BadPicture("too_large", message.split(", could be")[0]) from error
+            raise BadImage("too_large", message.split(", could be")[0]) from error
         except Exception as error:
-            raise BadPicture("corrupt", f"{type(error).__name__}: {described(error)}") from error
+            raise BadImage("corrupt", f"{type(error).__name__}: {described(error)}") from error
 
     return checked
 
 
-class StoredPicture(NamedTuple):
+class StoredImage(NamedTuple):
     """A JPEG of 1 or 3 components that decodes without a warning, and its size in pixels."""
 
     jpeg: bytes
@@ -107,22 +107,22 @@ def decode(
     exif_orientation: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode a picture file.
+    """Decode an image file.
 
     Args:
       data: The bytes of the file.
       min_height: With `min_width`: a JPEG may come back at 1/2, 1/4 or 1/8 of its size, the
         smallest whose sides are at least these. Both 0: the full size.
       min_width: See `min_height`.
-      exif_orientation: Turn the picture upright as its EXIF data say.
-      max_pixels: Refuse a picture whose header says more (width * height). What Pillow reads is
+      exif_orientation: Turn the image upright as its EXIF data say.
+      max_pixels: Refuse an image whose header says more (width * height). What Pillow reads is
         bound by its own limit too: it refuses twice `Image.MAX_IMAGE_PIXELS`.
 
     Returns:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      BadPicture: With a reason.
+      BadImage: With a reason.
     """
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -143,13 +143,13 @@ def decode_box(
     *,
     size: int,
     max_pixels: int = MAX_PIXELS,
-    header: PictureHeader | None = None,
+    header: ImageHeader | None = None,
 ) -> np.ndarray:
-    """Decode what a box of a picture holds, of a JPEG little else.
+    """Decode what a box of an image holds, of a JPEG little else.
 
     Args:
       data: The bytes of the file.
-      box: In pixels of the picture.
+      box: In pixels of the image.
       size: A JPEG may come back at 1/2, 1/4 or 1/8 of its size, if the box then still has this many
         pixels a side; the box is rounded inwards at its far edges.
       max_pixels: As for `decode`.
@@ -159,7 +159,7 @@ def decode_box(
       uint8 [h, w, 3], RGB; its rows need not be contiguous.
 
     Raises:
-      BadPicture: With a reason. Damage of a JPEG behind the box may go unseen.
+      BadImage: With a reason. Damage of a JPEG behind the box may go unseen.
     """
     header = header or read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -181,14 +181,14 @@ def decode_box(
 
 
 @_own_row
-def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
-    """Checks that a picture file decodes to its end; returns what its header says.
+def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Checks that an image file decodes to its end; returns what its header says.
 
     A broken JPEG shows while its coefficients are read, and at 1/8 of the size, in grey, they all
     are: those of colour too.
 
     Raises:
-      BadPicture: With a reason.
+      BadImage: With a reason.
     """
     header = read_header(data)
     if header.format == "jpeg" and header.components != 4:
@@ -200,7 +200,7 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
     return header
 
 
-def _checked_jpeg(data: bytes, header: PictureHeader, *, max_pixels: int) -> bytes:
+def _checked_jpeg(data: bytes, header: ImageHeader, *, max_pixels: int) -> bytes:
     """The file, or a repaired one, which decodes to its end without a warning."""
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
     whole_images.needed(header)  # what passes is going to be decoded in full
@@ -218,19 +218,19 @@ def stored_jpeg(
     chroma: Chroma = "444",
     sequential: bool = False,
     orientation: Orientation = "stored",
-) -> StoredPicture:
-    """The JPEG that a data set stores for a picture file.
+) -> StoredImage:
+    """The JPEG that a data set stores for an image file.
 
     A JPEG of 1 or 3 components that need neither shrink nor turn keeps its bytes, after it was
     decoded once as a check. Anything else is encoded anew.
 
     Shrinking averages (INTER_AREA). A JPEG is decoded at 1/2, 1/4 or 1/8 first where twice the
     wanted size remains: on the four photographs of the original that is 44-53 dB from averaging the
-    full picture, far above the 36-44 dB that the new encoding costs.
+    full image, far above the 36-44 dB that the new encoding costs.
 
     Args:
       data: The bytes of the file.
-      short_side: Shrink the shorter side to this many pixels. None, or a smaller picture: as it is.
+      short_side: Shrink the shorter side to this many pixels. None, or a smaller image: as it is.
       quality: Of a new encoding, 1 to 100.
       max_pixels: As for `decode`.
       check: Decode what keeps its bytes; False for files that `verify` has passed before.
@@ -242,7 +242,7 @@ def stored_jpeg(
         in a new encoding.
 
     Raises:
-      BadPicture: With a reason.
+      BadImage: With a reason.
     """
     if not (short_side is None or short_side > 0) or not 1 <= quality <= 100:
         raise ValueError(
@@ -260,7 +260,7 @@ def stored_jpeg(
 def _stored_jpeg(
     data: bytes, *, short_side: int | None, quality: int, max_pixels: int, check: bool,
     chroma: Chroma, sequential: bool, orientation: Orientation,
-) -> StoredPicture:  # fmt: skip
+) -> StoredImage:  # fmt: skip
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
     height, width = shrunken_size(header.height, header.width, short_side=short_side)
@@ -270,10 +270,10 @@ def _stored_jpeg(
     if plain and tag == 1:
         if check:
             data = _checked_jpeg(data, header, max_pixels=max_pixels)
-        return StoredPicture(jpeg.sequential(data) if sequential else data, height, width)
+        return StoredImage(jpeg.sequential(data) if sequential else data, height, width)
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
-        raise BadPicture("too_large", message)
+        raise BadImage("too_large", message)
     factor = _factor(header, min_height=2 * height, min_width=2 * width)
     turn = tag if orientation == "exif" else 1
     first = 1 if shrinks else turn  # what shrinks is turned when it is small
@@ -293,10 +293,10 @@ def _stored_jpeg(
         del pixels  # the file is held twice while its pieces are joined
         stored = b"".join(pieces)
     stored = stored if tag == 1 else with_orientation(stored, tag)
-    return StoredPicture(stored, height, width)
+    return StoredImage(stored, height, width)
 
 
-def _factor(header: PictureHeader, *, min_height: int, min_width: int) -> int:
+def _factor(header: ImageHeader, *, min_height: int, min_width: int) -> int:
     if header.format != "jpeg" or header.components == 4:
         return 1
     return jpeg.reduction(header, min_height=min_height, min_width=min_width)

@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the first bytes of a picture file say: format and size, before any decoder sees it."""
+"""What the first bytes of an image file say: format and size, before any decoder sees it."""
 
 import struct
 
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
 from mlimages_jax.data.images.other_headers import read_other_header
 from mlimages_jax.data.images.refused_formats import is_html, is_no_image, recognised
 
-__all__ = ["BadPicture", "PictureHeader", "begins_like_image", "read_header"]
+__all__ = ["BadImage", "ImageHeader", "begins_like_image", "read_header"]
 
 _PNG_COMPONENTS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette counts as three
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of an extended WebP
 _READ = "JPEG, PNG, GIF nor WebP, nor another format that is read or known"
 
 
-def read_header(data: bytes) -> PictureHeader:
-    """Format and size of a picture file, without decoding it.
+def read_header(data: bytes) -> ImageHeader:
+    """Format and size of an image file, without decoding it.
 
     Raises:
-      BadPicture: empty, not_an_image, unsupported, too_large, truncated or corrupt.
+      BadImage: empty, not_an_image, unsupported, too_large, truncated or corrupt.
     """
     if not data:
-        raise BadPicture("empty", "the file has no bytes")
+        raise BadImage("empty", "the file has no bytes")
     try:
         header = _parse_header(data)
     except (IndexError, struct.error, OverflowError):  # the last: of a place behind 2**63
         message = f"the file ends inside its header, after {len(data)} bytes"
-        raise BadPicture("truncated", message) from None
+        raise BadImage("truncated", message) from None
     if header.width == 0 or header.height == 0:
-        raise BadPicture("corrupt", f"the header says {header.width} x {header.height} pixels")
+        raise BadImage("corrupt", f"the header says {header.width} x {header.height} pixels")
     return header
 
 
@@ -37,12 +37,12 @@ def begins_like_image(start: bytes) -> bool:
     """Whether a file with these first bytes, 32 or more, is an image, be it read or refused."""
     try:
         read_header(start)
-    except BadPicture as bad:
+    except BadImage as bad:
         return bad.reason not in ("empty", "not_an_image") and not is_no_image(start)
     return True
 
 
-def _parse_header(data: bytes) -> PictureHeader:
+def _parse_header(data: bytes) -> ImageHeader:
     if data.startswith(b"\xff\xd8"):
         return read_jpeg_header(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -54,27 +54,27 @@ def _parse_header(data: bytes) -> PictureHeader:
     if header := read_other_header(data):
         return header
     if data.startswith((b"\x89PNG", b"\x09PNG")):
-        raise BadPicture("corrupt", "a PNG whose line ends were changed on its way: get it anew")
+        raise BadImage("corrupt", "a PNG whose line ends were changed on its way: get it anew")
     if name := recognised(data):
-        raise BadPicture("unsupported", f"{name}: convert it to JPEG or PNG")
+        raise BadImage("unsupported", f"{name}: convert it to JPEG or PNG")
     if is_html(data):
-        raise BadPicture("not_an_image", f"an HTML page, neither {_READ}")
-    raise BadPicture("not_an_image", f"neither {_READ}: begins {data[:12]!r}")
+        raise BadImage("not_an_image", f"an HTML page, neither {_READ}")
+    raise BadImage("not_an_image", f"neither {_READ}: begins {data[:12]!r}")
 
 
-def _png_header(data: bytes) -> PictureHeader:
+def _png_header(data: bytes) -> ImageHeader:
     if data[12:16] == b"CgBI":
-        raise BadPicture("unsupported", "a PNG for iPhones (CgBI): convert it to JPEG or PNG")
+        raise BadImage("unsupported", "a PNG for iPhones (CgBI): convert it to JPEG or PNG")
     if len(data) > 16 and data[12:16] != b"IHDR":
-        raise BadPicture("corrupt", f"a PNG that begins with the chunk {data[12:16]!r}")
+        raise BadImage("corrupt", f"a PNG that begins with the chunk {data[12:16]!r}")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in _PNG_COMPONENTS:
-        raise BadPicture("corrupt", f"a PNG of the unknown colour type {colour}")
+        raise BadImage("corrupt", f"a PNG of the unknown colour type {colour}")
     held = width * height * (2 if colour == 0 and bits == 16 else 1)  # see pillow_pixels.py
-    return PictureHeader("png", width, height, _PNG_COMPONENTS[colour], bits, held)
+    return ImageHeader("png", width, height, _PNG_COMPONENTS[colour], bits, held)
 
 
-def _gif_header(data: bytes) -> PictureHeader:
+def _gif_header(data: bytes) -> ImageHeader:
     """GIF89a, 18 and 20: the screen, which Pillow makes as large as the first frame needs it."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
@@ -86,26 +86,26 @@ def _gif_header(data: bytes) -> PictureHeader:
     if data[at : at + 1] == b"," and len(data) >= at + 9:
         left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
         width, height = max(width, left + across), max(height, top + down)
-    return PictureHeader("gif", width, height, components=3, bits=8, held=width * height)
+    return ImageHeader("gif", width, height, components=3, bits=8, held=width * height)
 
 
-def _webp_header(data: bytes) -> PictureHeader:
+def _webp_header(data: bytes) -> ImageHeader:
     """RFC 9649, 2.5 to 2.7: a lossy, a lossless or an extended file."""
     kind = data[12:16]
     # Bytes a pixel beside the result, measured: OpenCV's copy of 3 or 4, and libwebp's own.
     if kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
-        return PictureHeader("webp", width, height, 3, 8, held=int(3.2 * width * height))
+        return ImageHeader("webp", width, height, 3, 8, held=int(3.2 * width * height))
     if kind == b"VP8L":
         (packed,) = struct.unpack_from("<I", data, 21)
         width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
         components = 3 + (packed >> 28 & 1)
-        return PictureHeader("webp", width, height, components, 8, held=int(5.2 * width * height))
+        return ImageHeader("webp", width, height, components, 8, held=int(5.2 * width * height))
     if kind == b"VP8X":
         flags, width, height_low, height_high = struct.unpack_from("<B3xHxHB", data, 20)
         width += 1 + (data[26] << 16)
         height = 1 + height_low + (height_high << 16)
         components = 4 if flags & _ALPHA else 3
         extended = 14 if flags & _ANIMATED else 5.2
-        return PictureHeader("webp", width, height, components, 8, int(extended * width * height))
-    raise BadPicture("corrupt", f"a WebP that begins with the chunk {kind!r}")
+        return ImageHeader("webp", width, height, components, 8, int(extended * width * height))
+    raise BadImage("corrupt", f"a WebP that begins with the chunk {kind!r}")

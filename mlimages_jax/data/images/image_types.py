@@ -5,8 +5,8 @@ import re
 from typing import NamedTuple
 
 
-class BadPicture(ValueError):  # noqa: N818
-    """A file that is not a picture we can use.
+class BadImage(ValueError):  # noqa: N818
+    """A file that is not an image we can use.
 
     Attributes:
       reason: empty, not_an_image, unsupported, too_large, truncated or corrupt.
@@ -20,7 +20,7 @@ class BadPicture(ValueError):  # noqa: N818
         return str(self.args[1])
 
 
-class PictureHeader(NamedTuple):
+class ImageHeader(NamedTuple):
     """What the first bytes of a file say; nothing of it is verified by decoding.
 
     Attributes:

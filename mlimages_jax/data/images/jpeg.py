@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from mlimages_jax.data.images import jpeg_markers, pillow_pixels
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader, described
 from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
 from mlimages_jax.data.images.orientation import as_stored
 
@@ -38,7 +38,7 @@ def is_compiled() -> bool:
     return _jpeg is not None
 
 
-def reduction(header: PictureHeader, *, min_height: int, min_width: int) -> int:
+def reduction(header: ImageHeader, *, min_height: int, min_width: int) -> int:
     """The largest of 1, 2, 4, 8 that still leaves so many pixels a side; 1 where both are 0.
 
     The decoder's other factors (7/8, 3/4, ...) save no time.
@@ -57,9 +57,9 @@ def reduced(pixels: int, factor: int) -> int:
 
 
 def decode(
-    data: bytes, header: PictureHeader, *, factor: int = 1, colorspace: str = "RGB"
+    data: bytes, header: ImageHeader, *, factor: int = 1, colorspace: str = "RGB"
 ) -> np.ndarray:
-    """All of a picture at 1 / factor of its size.
+    """All of an image at 1 / factor of its size.
 
     Args:
         data: the file.
@@ -71,18 +71,18 @@ def decode(
         uint8 [ceil(H / factor), ceil(W / factor), 3, or 1 for GRAY].
 
     Raises:
-        BadPicture: truncated or corrupt: any warning of libjpeg counts.
+        BadImage: truncated or corrupt: any warning of libjpeg counts.
     """
     if header.components == 4:
         return _attempt(data, lambda file: _rgb_of_cmyk(_whole(file, header, factor, "CMYK")))
     return _attempt(data, lambda file: _whole(file, header, factor, colorspace))
 
 
-def without_warnings(data: bytes, header: PictureHeader) -> bytes:
+def without_warnings(data: bytes, header: ImageHeader) -> bytes:
     """The file itself, or repaired (`jpeg_markers.repaired`) where libjpeg warns of it.
 
     Raises:
-        BadPicture: as `decode`.
+        BadImage: as `decode`.
     """
 
     def check(file: bytes) -> bytes:
@@ -101,10 +101,10 @@ def _attempt(data: bytes, decoder: Callable[[bytes], _Result]) -> _Result:
         if mended is not None:
             with contextlib.suppress(ValueError, OSError):
                 return decoder(mended)
-        raise _bad_picture(error) from error
+        raise _bad_image(error) from error
 
 
-def _whole(data: bytes, header: PictureHeader, factor: int, colorspace: str) -> np.ndarray:
+def _whole(data: bytes, header: ImageHeader, factor: int, colorspace: str) -> np.ndarray:
     height, width = reduced(header.height, factor), reduced(header.width, factor)
     try:
         return simplejpeg.decode_jpeg(
@@ -140,7 +140,7 @@ def _rgb_of_cmyk(pixels: np.ndarray) -> np.ndarray:
 
 
 def decode_window(
-    data: bytes, header: PictureHeader, window: tuple[int, int, int, int], *, factor: int = 1
+    data: bytes, header: ImageHeader, window: tuple[int, int, int, int], *, factor: int = 1
 ) -> np.ndarray:
     """A part of what `decode` gives; the compiled code decodes little else.
 
@@ -149,15 +149,15 @@ def decode_window(
     Args:
         data: the file.
         header: its header.
-        window: top, left, height and width in the reduced picture.
+        window: top, left, height and width in the reduced image.
         factor: 1, 2, 4 or 8.
 
     Returns:
         uint8 [height, width, 3], RGB; its rows need not be contiguous.
 
     Raises:
-        BadPicture: as `decode`.
-        ValueError: when the window does not lie inside the picture.
+        BadImage: as `decode`.
+        ValueError: when the window does not lie inside the image.
     """
     top, left, height, width = window
     bottom, right = top + height, left + width
@@ -175,7 +175,7 @@ def decode_window(
 
 
 def decode_turned(
-    data: bytes, header: PictureHeader, *, orientation: int, factor: int = 1
+    data: bytes, header: ImageHeader, *, orientation: int, factor: int = 1
 ) -> np.ndarray:
     """All of an image that lies on its side, upright, without a second copy of it.
 
@@ -191,7 +191,7 @@ def decode_turned(
         uint8 [ceil(W / factor), ceil(H / factor), 3].
 
     Raises:
-        BadPicture: as `decode`.
+        BadImage: as `decode`.
     """
     height, width = reduced(header.height, factor), reduced(header.width, factor)
     result = np.empty((width, height, 3), np.uint8)
@@ -210,7 +210,7 @@ def sequential(data: bytes) -> bytes:
     they are.
 
     Raises:
-        BadPicture: when a progressive file is damaged.
+        BadImage: when a progressive file is damaged.
     """
     if _jpeg is None:
         return data
@@ -218,11 +218,11 @@ def sequential(data: bytes) -> bytes:
     return _attempt(data, _jpeg.to_sequential) or data
 
 
-def _bad_picture(error: Exception) -> BadPicture:
+def _bad_image(error: Exception) -> BadImage:
     if "Premature end" in str(error) or "truncated" in str(error):
         reason = "truncated"
     elif "not implemented" in str(error) or "Unsupported JPEG process" in str(error):
         reason = "unsupported"
     else:
         reason = "corrupt"
-    return BadPicture(reason, f"libjpeg: {described(error)}")
+    return BadImage(reason, f"libjpeg: {described(error)}")

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 
 from mlimages_jax.data.images.budget import BYTES_BESIDE
-from mlimages_jax.data.images.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadImage
 
 _LARGE = 2**24  # pixels
 _STRIP = 2**22
@@ -31,7 +31,7 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
       chroma: "444" or "420", see `decode.stored_jpeg`.
 
     Raises:
-      BadPicture: too_large: the file would break the promise about memory.
+      BadImage: too_large: the file would break the promise about memory.
     """
     height, width = pixels.shape[:2]
     if height * width <= _LARGE:
@@ -51,7 +51,7 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
             pieces.append(bytes((0xFF, _RST0 + (i - 1) % 8)))
         pieces.append(strip[scan:-2])
         if sum(map(len, pieces)) > _MAX_BYTES:
-            raise BadPicture(
+            raise BadImage(
                 "too_large",
                 f"{width} x {height} pixels, as a JPEG of quality {quality} over "
                 f"{_MAX_BYTES / 1e6:,.0f} MB: shrink it",

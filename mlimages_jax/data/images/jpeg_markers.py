@@ -8,9 +8,9 @@ are dangerous: libjpeg-turbo 3 ignores the scale of lossless files, for which ca
 import re
 import struct
 
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 
-# Each scan goes over all blocks of the picture: 2,646 of them in 700 kB take half a minute.
+# Each scan goes over all blocks of the image: 2,646 of them in 700 kB take half a minute.
 # Encoders write about ten, and those that refine every bit by itself a few dozen.
 MAX_SCANS = 100
 
@@ -34,11 +34,11 @@ _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_BEHIND_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-def read_jpeg_header(data: bytes) -> PictureHeader:
+def read_jpeg_header(data: bytes) -> ImageHeader:
     """Walks the segments (ITU-T T.81, B.1.1) up to the pixels of the first scan.
 
     Raises:
-      BadPicture: unsupported or corrupt.
+      BadImage: unsupported or corrupt.
       IndexError: The file ends before.
       struct.error: Likewise.
     """
@@ -57,48 +57,48 @@ def read_jpeg_header(data: bytes) -> PictureHeader:
             at += 2
         elif marker in _PROCESSES:
             if frame:
-                raise BadPicture("corrupt", f"byte {at}: the JPEG has a second frame header")
+                raise BadImage("corrupt", f"byte {at}: the JPEG has a second frame header")
             frame, at = at, at + 2 + max(2, data[at + 2] << 8 | data[at + 3])
         elif marker == _SOS and frame:
             return _header(data, frame, scan=at)
         elif marker in _REFUSED:
-            raise BadPicture(
+            raise BadImage(
                 "unsupported",
                 f"a JPEG of the {_REFUSED[marker]} kind (marker 0x{marker:02X}): "
                 "convert it to baseline JPEG or PNG",
             )
         elif marker in (_SOS, _EOI):
-            raise BadPicture("corrupt", f"byte {at}: pixels, or the end, before the JPEG's size")
+            raise BadImage("corrupt", f"byte {at}: pixels, or the end, before the JPEG's size")
         else:
-            raise BadPicture("corrupt", f"byte {at}: 0x{marker:02X} begins no segment of a JPEG")
+            raise BadImage("corrupt", f"byte {at}: 0x{marker:02X} begins no segment of a JPEG")
 
 
-def _header(data: bytes, frame: int, *, scan: int) -> PictureHeader:
+def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
     """From the places of the frame header and of the first scan."""
     length, bits, height, width, components = struct.unpack_from(">HBHHB", data, frame + 2)
     if bits != 8 or components not in (1, 3, 4):
-        raise BadPicture("unsupported", f"a JPEG of {components} components with {bits} bits each")
+        raise BadImage("unsupported", f"a JPEG of {components} components with {bits} bits each")
     if length != 8 + 3 * components:
-        raise BadPicture("corrupt", f"byte {frame}: a frame header of {length} bytes")
+        raise BadImage("corrupt", f"byte {frame}: a frame header of {length} bytes")
     if height == 0 and width:
-        raise BadPicture(
+        raise BadImage(
             "unsupported", "a JPEG that tells its height only behind the pixels: save it anew"
         )
     held = width * height if components == 4 else 0  # 4 bytes a pixel become 3 in their place
     if data[frame + 1] in _PROGRESSIVE or data[scan + 4] < components:
-        # The coefficients of the whole picture, 2 bytes each, wait for the last scan.
+        # The coefficients of the whole image, 2 bytes each, wait for the last scan.
         sides = [data[frame + 11 + 3 * i] for i in range(components)]
         across, down = (max(1, *(side >> s & 15 for side in sides)) for s in (4, 0))
         blocks = sum((side >> 4) * (side & 15) for side in sides)
         held += 2 * width * height * blocks // (across * down)
         # Counting the bytes is quick and at most too high: thumbnails have scans too.
         if data.count(b"\xff\xda", scan) > MAX_SCANS and _num_scans(data, scan) > MAX_SCANS:
-            raise BadPicture(
+            raise BadImage(
                 "unsupported",
-                f"a JPEG of {_num_scans(data, scan):,} scans, each as costly as a picture: at most "
+                f"a JPEG of {_num_scans(data, scan):,} scans, each as costly as an image: at most "
                 f"{MAX_SCANS} are read; convert it to baseline JPEG",
             )
-    return PictureHeader("jpeg", width, height, components, bits, held)
+    return ImageHeader("jpeg", width, height, components, bits, held)
 
 
 def _next_marker(data: bytes, at: int) -> int:
@@ -131,7 +131,7 @@ def repaired(data: bytes) -> bytes | None:
     Dropped: bytes that belong to no segment, zeros behind the pixels, colour profiles (nothing here
     reads them), and what follows the only scan. Set right: versions of JFIF, Adobe's colour
     transforms and scan parameters that no decoder knows. Added: a missing end, where each scan that
-    the picture needs has begun; whether its pixels are all there, the decoder tells.
+    the image needs has begun; whether its pixels are all there, the decoder tells.
 
     Returns:
       The file to be decoded in its place, or None where there is nothing to repair.
@@ -139,12 +139,12 @@ def repaired(data: bytes) -> bytes | None:
     try:
         header = read_jpeg_header(data)
         result = _rewritten(data, header)
-    except (BadPicture, IndexError, struct.error):
+    except (BadImage, IndexError, struct.error):
         return None
     return None if result is None or result == data else result
 
 
-def _rewritten(data: bytes, header: PictureHeader) -> bytes | None:
+def _rewritten(data: bytes, header: ImageHeader) -> bytes | None:
     parts, at = [data[:2]], 2
     scans: list[bytes] = []
     frame, whole = b"", False  # whether the first scan has all components, and no other may follow
@@ -185,7 +185,7 @@ def _pixels(data: bytes, at: int) -> tuple[bytes, int]:
     return pixels + bytes(min(len(filled) - len(pixels), _ZEROS)), end
 
 
-def _sound_segment(segment: bytes, header: PictureHeader) -> bytes:
+def _sound_segment(segment: bytes, header: ImageHeader) -> bytes:
     marker, content = segment[1], segment[4:]
     if marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
         return b""

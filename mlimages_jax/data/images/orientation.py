@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from mlimages_jax.data.images import jpeg_markers, png_chunks
-from mlimages_jax.data.images.image_types import PictureHeader
+from mlimages_jax.data.images.image_types import ImageHeader
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
 
 
-def orientation_of(data: bytes, header: PictureHeader) -> int:
+def orientation_of(data: bytes, header: ImageHeader) -> int:
     """EXIF's 1 to 8; 1 where there is none or nonsense."""
     if header.format == "jpeg" and not any(mark in data for mark in _ORIENTATION_MARKS):
         return 1  # as most: Pillow would take a twentieth of the time of storing one
@@ -24,21 +24,21 @@ def orientation_of(data: bytes, header: PictureHeader) -> int:
         value = _exif_orientation(data, header)
         if value is None and header.format == "jpeg":
             value = _exif_orientation(jpeg_markers.repaired(data) or data, header)
-    except Exception:  # a picture with broken EXIF data is still a picture
+    except Exception:  # an image with broken EXIF data is still an image
         return 1
     return int(value) if value is not None and value in range(1, 9) else 1
 
 
-def _exif_orientation(data: bytes, header: PictureHeader) -> float | None:
+def _exif_orientation(data: bytes, header: ImageHeader) -> float | None:
     """None where the file cannot be opened."""
     if header.format == "png":
         data = b"".join(png_chunks.pixels_only(data, with_exif=True).pieces)
     try:
-        picture = Image.open(io.BytesIO(data), formats=[header.format])
+        image = Image.open(io.BytesIO(data), formats=[header.format])
     except Exception:
         return None
-    with picture:
-        return picture.getexif().get(_EXIF_ORIENTATION, 1)
+    with image:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pixels of all files that are no JPEG, behind the gate of `picture_header`."""
+"""The pixels of all files that are no JPEG, behind the gate of `image_header`."""
 
 import contextlib
 import importlib
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from mlimages_jax.data.images import bmp_pixels, pillow_pixels, png_chunks
 from mlimages_jax.data.images.budget import decoding_bytes
 from mlimages_jax.data.images.header import read_header
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader, described
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader, described
 from mlimages_jax.data.images.other_headers import dib_layout, icon_image
 from mlimages_jax.data.images.tiff_header import stored_upright
 
@@ -22,11 +22,11 @@ _STRIP = 2**20  # pixels at a time
 _NAMES = {"avif": "an AVIF", "heif": "a HEIC", "jpeg2000": "a JPEG 2000", "tiff": "a TIFF"}
 
 
-def decode(data: bytes, header: PictureHeader) -> np.ndarray:
+def decode(data: bytes, header: ImageHeader) -> np.ndarray:
     """uint8 [H, W, 3], RGB, of any format but JPEG; of an animation the first frame.
 
     Raises:
-      BadPicture: With a reason.
+      BadImage: With a reason.
       Exception: Whatever a library raises.
     """
     if header.format == "png":
@@ -44,7 +44,7 @@ def decode(data: bytes, header: PictureHeader) -> np.ndarray:
     return _by_pillow(io.BytesIO(data), header.format)
 
 
-def _png(data: bytes, header: PictureHeader) -> np.ndarray:
+def _png(data: bytes, header: ImageHeader) -> np.ndarray:
     file = png_chunks.pixels_only(data)
     if header.bits == 16 and header.components == 3 and file.transparency:
         return _deep_with_key(file, header)
@@ -56,13 +56,13 @@ def _png(data: bytes, header: PictureHeader) -> np.ndarray:
             key = (key & levels) * 255 // levels
     try:
         return _by_pillow(io.BufferedReader(png_chunks.Pieces(file.pieces)), "png", key=key)
-    except BadPicture as bad:
+    except BadImage as bad:
         if file.is_cut:
-            raise BadPicture("truncated", str(bad)) from bad
+            raise BadImage("truncated", str(bad)) from bad
         raise
 
 
-def _deep_with_key(file: png_chunks.PngFile, header: PictureHeader) -> np.ndarray:
+def _deep_with_key(file: png_chunks.PngFile, header: ImageHeader) -> np.ndarray:
     """A transparent colour of 16 bits, which Pillow compares after it has dropped 8 of them."""
     size = header.width * header.height
     decoding_bytes(header._replace(held=12 * size))  # OpenCV's two copies
@@ -72,7 +72,7 @@ def _deep_with_key(file: png_chunks.PngFile, header: PictureHeader) -> np.ndarra
     )
     if deep is None:
         reason = "truncated" if file.is_cut else "corrupt"
-        raise BadPicture(reason, "OpenCV cannot read this PNG of 16 bits")
+        raise BadImage(reason, "OpenCV cannot read this PNG of 16 bits")
     key = np.array(struct.unpack(">HHH", file.transparency[:6]), np.uint16)
     pixels = np.empty((header.height, header.width, 3), np.uint8)
     for rows in _strips(header.height, header.width):
@@ -82,10 +82,10 @@ def _deep_with_key(file: png_chunks.PngFile, header: PictureHeader) -> np.ndarra
     return pixels
 
 
-def _by_opencv(data: bytes, header: PictureHeader) -> np.ndarray:
+def _by_opencv(data: bytes, header: ImageHeader) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise BadPicture("corrupt", f"OpenCV cannot read this {header.format}")
+        raise BadImage("corrupt", f"OpenCV cannot read this {header.format}")
     height, width, channels = pixels.shape
     if channels == 3:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
@@ -105,7 +105,7 @@ def _icon(data: bytes) -> np.ndarray:
     if image.startswith(png_chunks.SIGNATURE):
         header = read_header(image)
         return _png(image, header)
-    # An icon of this picture alone, so that Pillow sees no other; it looks for the mask at the end.
+    # An icon of this image alone, so that Pillow sees no other; it looks for the mask at the end.
     # A cursor differs in one byte.
     layout = dib_layout(image)
     image = image[: layout.end]
@@ -124,7 +124,7 @@ def _heif(data: bytes) -> np.ndarray:
         if image.mode == "RGB":
             return np.array(image)
     except (ValueError, OSError, RuntimeError, SyntaxError, EOFError) as error:
-        raise _bad_picture(error, "heif") from error
+        raise _bad_image(error, "heif") from error
     return _by_pillow(io.BytesIO(data), "heif")
 
 
@@ -136,30 +136,30 @@ def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndar
             if key is not None:
                 image.info["transparency"] = key
             return pillow_pixels.rgb(image)
-    except (BadPicture, MemoryError, Image.DecompressionBombError):
+    except (BadImage, MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
-        raise _bad_picture(error, kind) from error
+        raise _bad_image(error, kind) from error
 
 
-def _bad_picture(error: Exception, kind: str) -> BadPicture:
+def _bad_image(error: Exception, kind: str) -> BadImage:
     """What Pillow's error means, in words that say what to do."""
     text = described(error)
     if isinstance(error, UnidentifiedImageError) and kind == "tiff":
-        return BadPicture(
+        return BadImage(
             "unsupported",
             "a TIFF of a kind that Pillow does not know (floats, 32 bits, colours of its own), or "
             "damaged: convert it to RGB of 8 bits a channel",
         )
     if isinstance(error, UnidentifiedImageError):
-        return BadPicture("corrupt", f"Pillow: the header of this {kind} file is damaged")
+        return BadImage("corrupt", f"Pillow: the header of this {kind} file is damaged")
     if text.startswith("decoder error"):
         message = "the pixels are damaged, or compressed in a way that is not known here"
-        return BadPicture("corrupt", f"Pillow: {message}")
+        return BadImage("corrupt", f"Pillow: {message}")
     if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
-        return BadPicture("unsupported", f"Pillow: {text}: convert it to JPEG or PNG")
+        return BadImage("unsupported", f"Pillow: {text}: convert it to JPEG or PNG")
     cut = "truncated" in text.lower() or text == "not enough image data"
-    return BadPicture("truncated" if cut else "corrupt", f"Pillow: {text}")
+    return BadImage("truncated" if cut else "corrupt", f"Pillow: {text}")
 
 
 def _check_installed(kind: str) -> None:
@@ -171,7 +171,7 @@ def _check_installed(kind: str) -> None:
         Image.init()
     if name not in Image.OPEN:
         extra = "pip install 'mlimages-jax[heif]'" if kind == "heif" else "install a newer Pillow"
-        raise BadPicture(
+        raise BadImage(
             "unsupported",
             f"{_NAMES.get(kind, kind)} file, which this installation cannot read: {extra}, or "
             "convert it to JPEG or PNG",

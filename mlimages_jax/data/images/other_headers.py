@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.tiff_header import read_tiff_header
 
 # Pillow reads these in Python, at half a microsecond a pixel and more: two seconds at most.
@@ -28,11 +28,11 @@ _HEVC_CONFIG = re.compile(rb"hvcC\x01.{15}(.)(.)", re.DOTALL)  # chroma format, 
 _AV1_CONFIG = re.compile(rb"av1C\x81.(.)", re.DOTALL)
 
 
-def read_other_header(data: bytes) -> PictureHeader | None:
+def read_other_header(data: bytes) -> ImageHeader | None:
     """The header of a TIFF, BMP, PPM, JPEG 2000, AVIF, HEIF, ICO, CUR or QOI file; None of others.
 
     Raises:
-      BadPicture: unsupported, too_large or corrupt.
+      BadImage: unsupported, too_large or corrupt.
       IndexError: The file ends before.
       struct.error: Likewise.
     """
@@ -47,33 +47,33 @@ def _is_bmp(data: bytes) -> bool:
     return data[:2] == b"BM" and len(data) >= 18 and data[15:18] == b"\0\0\0"
 
 
-def _bmp(data: bytes) -> PictureHeader:
+def _bmp(data: bytes) -> ImageHeader:
     return dib_header(data[14:])
 
 
-def dib_header(data: bytes) -> PictureHeader:
+def dib_header(data: bytes) -> ImageHeader:
     """Of a BMP without its file header, as it lies in icons too."""
     (size,) = struct.unpack_from("<I", data)
     if size not in _BMP_SIZES:
-        raise BadPicture("corrupt", f"a BMP header of {size} bytes")
+        raise BadImage("corrupt", f"a BMP header of {size} bytes")
     if size in (12, 16):
         width, height, _, bits = struct.unpack_from("<HHHH", data, 4)
         compression = 0
     else:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 4)
     if width < 0:
-        raise BadPicture("corrupt", f"a BMP of {width} x {height} pixels")
+        raise BadImage("corrupt", f"a BMP of {width} x {height} pixels")
     height = abs(height)  # below 0: the rows begin at the top
     if compression in _BMP_RLE:
         _check_python(width, height, "a run-length encoded BMP")
-    return PictureHeader("bmp", width, height, 3, min(bits, 8), held=width * height)
+    return ImageHeader("bmp", width, height, 3, min(bits, 8), held=width * height)
 
 
 def _is_ppm(data: bytes) -> bool:
     return bool(_PPM_PREFIX.match(data))
 
 
-def _ppm(data: bytes) -> PictureHeader:
+def _ppm(data: bytes) -> ImageHeader:
     found = _PPM.match(data[: 2**16])
     if not found:
         raise IndexError("no size")
@@ -84,14 +84,14 @@ def _ppm(data: bytes) -> PictureHeader:
     components = 3 if kind in (3, 6) else 1
     # In Python it is the numbers of all rows at once that take the memory.
     held = width * height * (1 if kind > 3 and not deep else 20)
-    return PictureHeader("ppm", width, height, components, 16 if deep else 8, held)
+    return ImageHeader("ppm", width, height, components, 16 if deep else 8, held)
 
 
 def _is_jpeg2000(data: bytes) -> bool:
     return data.startswith((_JP2, _CODESTREAM))
 
 
-def _jpeg2000(data: bytes) -> PictureHeader:
+def _jpeg2000(data: bytes) -> ImageHeader:
     """The SIZ segment (ITU-T T.800, A.5.1) of the codestream that is decoded: the first box."""
     at = 0
     while not data.startswith(_CODESTREAM, at):
@@ -103,12 +103,12 @@ def _jpeg2000(data: bytes) -> PictureHeader:
     x1, y1, x0, y0, tile_width, tile_height = struct.unpack_from(">6I", data, at + 8)
     (components,) = struct.unpack_from(">H", data, at + 40)
     if not 1 <= components <= 4:
-        raise BadPicture("unsupported", f"a JPEG 2000 of {components} components")
+        raise BadImage("unsupported", f"a JPEG 2000 of {components} components")
     width, height = max(0, x1 - x0), max(0, y1 - y0)
     tile = min(tile_width, width) * min(tile_height, height)
     bits = (data[at + 42] & 0x7F) + 1
     held = width * height + 6 * components * tile  # OpenJPEG: 32 bits and more for each number
-    return PictureHeader("jpeg2000", width, height, components, bits, held)
+    return ImageHeader("jpeg2000", width, height, components, bits, held)
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -126,10 +126,10 @@ def _is_heif(data: bytes) -> bool:
     return bool(_brands(data) & _HEIF_BRANDS) or data[8:12] in _ANY_BRANDS & _brands(data)
 
 
-def _avif(data: bytes) -> PictureHeader:
+def _avif(data: bytes) -> ImageHeader:
     width, height = _largest_item(data)
     if max(width, height) > _AVIF_MAX_SIDE:
-        raise BadPicture(
+        raise BadImage(
             "too_large", f"{width} x {height}: the decoder of AVIF reads {_AVIF_MAX_SIDE} at most"
         )
     components = 4 if b"auxid:1" in data[: 2**16] or b":alpha" in data[: 2**16] else 3
@@ -137,16 +137,16 @@ def _avif(data: bytes) -> PictureHeader:
     for found in _AV1_CONFIG.finditer(data[: 2**20]):
         flags = found[1][0]
         if flags & 0x60 == 0x60:
-            raise BadPicture("unsupported", "an AVIF of 12 bits: convert it to one of 8 or 10")
+            raise BadImage("unsupported", "an AVIF of 12 bits: convert it to one of 8 or 10")
         bits = 10 if flags & 0x40 or bits == 10 else 8
         colours = max(colours, 1.5 if flags & 0x0C == 0x0C or flags & 0x10 else 3)
     # Planes twice (the decoder keeps a reference), and Pillow's copies of the pixels.
     planes = (colours + (components == 4)) * (2 if bits == 10 else 1)
     held = int(width * height * (2 * planes + 4 + (components == 4)))
-    return PictureHeader("avif", width, height, components, bits, held)
+    return ImageHeader("avif", width, height, components, bits, held)
 
 
-def _heif(data: bytes) -> PictureHeader:
+def _heif(data: bytes) -> ImageHeader:
     width, height = _largest_item(data)
     configs = [found.groups() for found in _HEVC_CONFIG.finditer(data[: 2**20])]
     deep = any(depth[0] & 7 for _, depth in configs)
@@ -154,11 +154,11 @@ def _heif(data: bytes) -> PictureHeader:
     plain = not alpha and all(chroma[0] & 3 for chroma, _ in configs)
     # Measured with pillow-heif 1.8: its pixels, copies by Pillow, or numbers of 16 bits.
     held = int(width * height * (13.5 if deep else 3.4 if plain else 6))
-    return PictureHeader("heif", width, height, 4 if alpha else 3, 10 if deep else 8, held)
+    return ImageHeader("heif", width, height, 4 if alpha else 3, 10 if deep else 8, held)
 
 
 def _largest_item(data: bytes) -> tuple[int, int]:
-    """Width and height: of the items (tiles, thumbnails, the picture) the picture is largest."""
+    """Width and height: of the items (tiles, thumbnails, the image) the image is largest."""
     sizes = [struct.unpack(">II", found[1]) for found in _SIZE_PROPERTY.finditer(data)]
     if not sizes:
         raise IndexError("no item has a size")
@@ -171,7 +171,7 @@ def _is_icon(data: bytes) -> bool:
 
 
 def icon_image(data: bytes) -> bytes:
-    """The file of its own that the largest picture of an icon is: a PNG or a headless BMP."""
+    """The file of its own that the largest image of an icon is: a PNG or a headless BMP."""
     count = int.from_bytes(data[4:6], "little")  # of entries, whose lengths are not to be trusted
     entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * i) for i in range(count)]
     *_, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
@@ -216,25 +216,25 @@ def dib_layout(image: bytes) -> DibLayout:
     return DibLayout(bits, pixels, mask, mask + -(-width // 32) * 4 * rows)
 
 
-def _icon(data: bytes) -> PictureHeader:
+def _icon(data: bytes) -> ImageHeader:
     image = icon_image(data)
     if image.startswith(b"\x89PNG"):
         width, height = struct.unpack_from(">II", image, 16)
-        return PictureHeader("ico", width, height, 4, 8, held=width * height)
+        return ImageHeader("ico", width, height, 4, 8, held=width * height)
     inner = dib_header(image)
     # Pillow loads icons as it opens them; of the height one half is a mask.
     held = 8 * inner.width * inner.height
-    return PictureHeader("ico", inner.width, inner.height // 2, 4, 8, held)
+    return ImageHeader("ico", inner.width, inner.height // 2, 4, 8, held)
 
 
 def _is_qoi(data: bytes) -> bool:
     return data.startswith(b"qoif")
 
 
-def _qoi(data: bytes) -> PictureHeader:
+def _qoi(data: bytes) -> ImageHeader:
     width, height, channels = struct.unpack_from(">IIB", data, 4)
     _check_python(width, height, "a QOI file")
-    return PictureHeader("qoi", width, height, channels, 8, held=5 * width * height)
+    return ImageHeader("qoi", width, height, channels, 8, held=5 * width * height)
 
 
 def _is_tiff(data: bytes) -> bool:
@@ -243,14 +243,14 @@ def _is_tiff(data: bytes) -> bool:
 
 def _check_python(width: int, height: int, what: str) -> None:
     if width * height > MAX_PIXELS_IN_PYTHON:
-        raise BadPicture(
+        raise BadImage(
             "too_large",
             f"{what} of {width} x {height} pixels: its slow decoder gets at most "
             f"{MAX_PIXELS_IN_PYTHON:,}; convert it to JPEG or PNG",
         )
 
 
-_READERS: list[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]]] = [
+_READERS: list[tuple[Callable[[bytes], bool], Callable[[bytes], ImageHeader]]] = [
     (_is_tiff, read_tiff_header),
     (_is_bmp, _bmp),
     (_is_ppm, _ppm),

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from mlimages_jax.data.images.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadImage
 
 _STRIP = 2**18  # pixels that are converted at a time: 8 MB while they are laid on white
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -30,12 +30,12 @@ def rgb(image: Image.Image) -> np.ndarray:
       image: Opened, and not loaded if it comes from a file.
 
     Raises:
-      BadPicture: unsupported: numbers of 32 bits, or colours that Pillow cannot convert.
+      BadImage: unsupported: numbers of 32 bits, or colours that Pillow cannot convert.
       Exception: Whatever Pillow raises of files that are damaged.
     """
     deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PPM")
     if not deep and image.mode not in _BYTE | _WORD:
-        raise BadPicture(
+        raise BadImage(
             "unsupported",
             f"a {image.format} of the mode {image.mode}: convert it to RGB of 8 bits a channel",
         )

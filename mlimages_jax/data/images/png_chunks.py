@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from mlimages_jax.data.images.image_types import BadPicture
+from mlimages_jax.data.images.image_types import BadImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
@@ -44,7 +44,7 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
       with_exif: Keep the EXIF data.
 
     Raises:
-      BadPicture: truncated before the pixels, or corrupt: a checksum is wrong.
+      BadImage: truncated before the pixels, or corrupt: a checksum is wrong.
     """
     view, at = memoryview(data), len(SIGNATURE)
     pieces: list[Bytes] = [SIGNATURE]
@@ -63,14 +63,14 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
             break
         if kind in kept:
             if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-                raise BadPicture("corrupt", f"byte {at}: the checksum of a PNG chunk is wrong")
+                raise BadImage("corrupt", f"byte {at}: the checksum of a PNG chunk is wrong")
             pieces.append(view[at:end])
             pixels = pixels or kind == b"IDAT"
             if kind == b"tRNS":
                 transparency = data[at + 8 : end - 4]
         at = end
     if not pixels:
-        raise BadPicture("truncated", "the PNG ends before its pixels")
+        raise BadImage("truncated", "the PNG ends before its pixels")
     return PngFile([*pieces, _END], transparency, is_cut)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""RandAugment (Cubuk et al., CVPR workshops 2020) of one uint8 picture, on the host.
+"""RandAugment (Cubuk et al., CVPR workshops 2020) of one uint8 image, on the host.
 
 The paper's 14 operations, each with the result of Pillow's function, to the bit on x86. Pillow
 itself does the geometry. The others are written on OpenCV and NumPy, which release Python's lock:
@@ -41,7 +41,7 @@ TRANSLATION = 150 / 331  # of the side
 ENHANCEMENT = 0.9  # the factor's distance from 1
 POSTERISED_BITS = 4  # lost
 
-# What comes in from outside the picture: the grey of the paper's program. It is the middle of the
+# What comes in from outside the image: the grey of the paper's program. It is the middle of the
 # levels, which the network sees as 0, and moves neither end of a later auto-contrast.
 FILL = (128, 128, 128)
 
@@ -62,7 +62,7 @@ def rand_augment(
         magnitude: of all of them, from 0 to 10; see above.
 
     Returns:
-        uint8 [H, W, 3], to be read only: it may be the picture that came in.
+        uint8 [H, W, 3], to be read only: it may be the image that came in.
 
     Raises:
         ValueError: for a number of operations or a magnitude that cannot be.
@@ -186,7 +186,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _blend(base: np.ndarray, image: np.ndarray, *, factor: float) -> np.ndarray:
-    """`Image.blend`: base + factor (image - base) for pictures uint8 [H, W, 3]."""
+    """`Image.blend`: base + factor (image - base) for images uint8 [H, W, 3]."""
     blended: np.ndarray = cv2.subtract(image, base, dtype=cv2.CV_32F)
     blended *= np.float32(factor)
     blended += base

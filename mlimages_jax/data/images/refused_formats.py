@@ -159,5 +159,5 @@ def is_no_image(data: bytes) -> bool:
 
 
 def is_html(data: bytes) -> bool:
-    """Whether a file is a page, such as servers give in the place of a vanished picture."""
+    """Whether a file is a page, such as servers give in the place of a vanished image."""
     return bool(_HTML.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)))

@@ -4,7 +4,7 @@
 import struct
 from typing import NamedTuple
 
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
 
 # Places and sizes of strips and tiles together: a few for each row, where there is a limit.
@@ -27,21 +27,21 @@ class _Tag(NamedTuple):
     field: int  # where the field of its value lies
 
 
-def read_tiff_header(data: bytes) -> PictureHeader:
+def read_tiff_header(data: bytes) -> ImageHeader:
     """Of the first image of the file.
 
     Raises:
-      BadPicture: unsupported (RAW, JPEG inside that is) or corrupt.
+      BadImage: unsupported (RAW, JPEG inside that is) or corrupt.
       IndexError: The file ends before.
       struct.error: Likewise.
     """
     if data.startswith(b"MM\0+"):
-        raise BadPicture("unsupported", "a big-endian BigTIFF: convert it to JPEG or PNG")
+        raise BadImage("unsupported", "a big-endian BigTIFF: convert it to JPEG or PNG")
     tags = _tags(data)
     width, height = _number(data, tags, _WIDTH), _number(data, tags, _HEIGHT)
     samples, bits = _number(data, tags, _SAMPLES, 1), _number(data, tags, _BITS, 1)
     if data[8:10] == b"CR" or _RAW.keys() & tags or _number(data, tags, _SUBFILE, 0) & 1:
-        raise BadPicture("unsupported", "a camera's RAW file (TIFF): convert it to JPEG or PNG")
+        raise BadImage("unsupported", "a camera's RAW file (TIFF): convert it to JPEG or PNG")
     compression = _number(data, tags, _COMPRESSION, _PLAIN)
     if compression == _JPEG:
         _check_jpeg(data, tags)
@@ -51,7 +51,7 @@ def read_tiff_header(data: bytes) -> PictureHeader:
         across = _number(data, tags, _TILE_WIDTH, width)
         down = _number(data, tags, _TILE_HEIGHT, min(height, _number(data, tags, _ROWS, height)))
         held += across * down * max(4 if compression == _JPEG else 1, samples * -(-bits // 8))
-    return PictureHeader("tiff", width, height, samples, bits, held)
+    return ImageHeader("tiff", width, height, samples, bits, held)
 
 
 def stored_upright(data: bytes) -> bytes:
@@ -88,14 +88,14 @@ def _tags(data: bytes) -> dict[int, _Tag]:
             numbers += length
         tags.setdefault(tag, _Tag(_TYPES.get(kind, ""), length, place, field))
         if numbers > _MAX_NUMBERS:
-            raise BadPicture("unsupported", f"a TIFF of over {_MAX_NUMBERS:,} strips or tiles")
+            raise BadImage("unsupported", f"a TIFF of over {_MAX_NUMBERS:,} strips or tiles")
     return tags
 
 
 def _number(data: bytes, tags: dict[int, _Tag], tag: int, default: int | None = None) -> int:
     if tag not in tags or not tags[tag].code or not tags[tag].length:
         if default is None:
-            raise BadPicture("corrupt", f"the TIFF lacks the tag {tag}")
+            raise BadImage("corrupt", f"the TIFF lacks the tag {tag}")
         return default
     return int(struct.unpack_from(_order(data) + tags[tag].code, data, tags[tag].at)[0])
 

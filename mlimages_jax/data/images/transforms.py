@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Crops, resizes and evaluation views of one picture, on the host.
+"""Crops, resizes and evaluation views of one image, on the host.
 
-NumPy and OpenCV only: pictures are RGB arrays [H, W, 3], and whoever calls hands in the random
+NumPy and OpenCV only: images are RGB arrays [H, W, 3], and whoever calls hands in the random
 generator. Colour and rotation are done on the device, in `augment.py`.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 
 Interpolation = Literal["linear", "area", "reference"]
 
-# A 1 x 65,500 picture scaled to a short side of 256 would fill 13 GB. Photographs stay below 20.
+# A 1 x 65,500 image scaled to a short side of 256 would fill 13 GB. Photographs stay below 20.
 MAX_ELONGATION = 500
 
 
 class CropBox(NamedTuple):
-    """A rectangle of whole pixels inside a picture."""
+    """A rectangle of whole pixels inside an image."""
 
     top: int
     left: int
@@ -38,27 +38,27 @@ def sample_crop(
     """Draws a crop as `tf.image.sample_distorted_bounding_box` does without boxes.
 
     Each attempt draws the aspect ratio, then a height uniformly between what the area range and the
-    picture allow, so the area itself is *not* uniform: small crops are likelier. Attempts whose
-    rectangle does not fit are thrown away, which favours the picture's own aspect ratio.
+    image allow, so the area itself is *not* uniform: small crops are likelier. Attempts whose
+    rectangle does not fit are thrown away, which favours the image's own aspect ratio.
 
     Args:
       rng: Where the randomness comes from.
-      height: Of the picture, in pixels.
-      width: Of the picture, in pixels.
-      area: Smallest and largest share of the picture's area; pretraining uses (0.7, 1),
+      height: Of the image, in pixels.
+      width: Of the image, in pixels.
+      area: Smallest and largest share of the image's area; pretraining uses (0.7, 1),
         finetuning (0.05, 1).
       aspect: Smallest and largest width / height.
-      attempts: After so many failures the whole picture is the crop.
+      attempts: After so many failures the whole image is the crop.
 
     Returns:
       The rectangle. Like the original's it never touches the last row or column unless it spans
       that side.
 
     Raises:
-      ValueError: If the picture is empty or a range is not increasing and positive.
+      ValueError: If the image is empty or a range is not increasing and positive.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"cannot crop an empty picture of {height}x{width} pixels")
+        raise ValueError(f"cannot crop an empty image of {height}x{width} pixels")
     if not (0 < area[0] <= area[1] <= 1 and 0 < aspect[0] <= aspect[1]):
         raise ValueError(f"area={area} must rise within (0, 1], aspect={aspect} above 0")
     for _ in range(attempts):
@@ -77,7 +77,7 @@ def _sample_size(
     """Height and width of a crop with width / height = ratio, or None if none was found."""
     smallest, largest = area[0] * height * width, area[1] * height * width
     low = round(math.sqrt(smallest / ratio))
-    # At most the picture's height, and a width that rounds to at most the picture's.
+    # At most the image's height, and a width that rounds to at most the image's.
     high = min(round(math.sqrt(largest / ratio)), height, int((width + 0.4999999) / ratio))
     low = min(low, high)
     crop_height = low + int(rng.random() * (high - low + 1))
@@ -109,7 +109,7 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     upper, lower, down = _neighbours(image.shape[0], height)
     left, right, across = _neighbours(image.shape[1], width)
-    # Gathering whole rows is several times faster than gathering pixels, so the picture is turned
+    # Gathering whole rows is several times faster than gathering pixels, so the image is turned
     # on its side to gather columns; both row neighbours of each output row go through together.
     columns = cv2.transpose(image[np.concatenate([upper, lower])])  # [W, 2 * height, 3]
     rows = cv2.transpose(_blend(columns[left], columns[right], across))  # [2 * height, width, 3]
@@ -138,7 +138,7 @@ def resize_to_square(image: np.ndarray, size: int, *, interpolation: Interpolati
 
     Quality: on four photographs of 500x375 shrunk whole to 224, "linear" lies 33-36 dB from an
     antialiased float resize (triangle filter), "area" 40-44 dB and "reference" 28-32 dB (its
-    picture is also shifted by a part of a pixel), in about 0.15, 1.5 and 1.0 ms on one core; shrunk
+    image is also shifted by a part of a pixel), in about 0.15, 1.5 and 1.0 ms on one core; shrunk
     from full size (768 to 2,736 rows) they lie 29-31, 39-42 and 24-27 dB from it.
 
     Args:
@@ -208,7 +208,7 @@ def short_side_view(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def ten_crop_views(image: np.ndarray, size: int) -> np.ndarray:
-    """Four corners and the centre of the scaled picture, then the same of its mirror image.
+    """Four corners and the centre of the scaled image, then the same of its mirror image.
 
     Args:
       image: uint8 [H, W, 3].
@@ -240,7 +240,7 @@ def _scale_short_side(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     if max(height, width) > MAX_ELONGATION * min(height, width):
         raise ValueError(
-            f"picture of {height}x{width} pixels: one side is over {MAX_ELONGATION} times the "
+            f"image of {height}x{width} pixels: one side is over {MAX_ELONGATION} times the "
             "other; leave it out or cut it"
         )
     short = round(size * 256 / 224)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a stored picture becomes a view of one size: for training at random, for evaluation fixed."""
+"""How a stored image becomes a view of one size: for training at random, for evaluation fixed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     decode_box,
     read_header,
@@ -21,14 +21,14 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingView:
-    """How a training picture is cut.
+    """How a training image is cut.
 
     Attributes:
         size: side of the result in pixels.
-        area: range of the crop's share of the picture.
+        area: range of the crop's share of the image.
         aspect: range of the crop's width / height.
         interpolation: see `transforms.resize_to_square`.
-        flip: mirror half of the pictures.
+        flip: mirror half of the images.
         distort: (uint8 [S, S, 3], generator) -> the same, after crop and flip; None does nothing.
     """
 
@@ -43,7 +43,7 @@ class TrainingView:
         """JPEG bytes to uint8 [size, size, 3]; a JPEG is decoded only as far as the crop needs.
 
         Raises:
-            BadPicture: when it cannot be decoded.
+            BadImage: when it cannot be decoded.
         """
         header = read_header(data)
         box = transforms.sample_crop(
@@ -58,7 +58,7 @@ class TrainingView:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationView:
-    """How an evaluation picture is cut: one of the published protocols, or the whole picture.
+    """How an evaluation image is cut: one of the published protocols, or the whole image.
 
     Attributes:
         size: side of the result in pixels.
@@ -66,7 +66,7 @@ class EvaluationView:
             to 256/224 of the size, then the centre, uint8), "ten_crop" (scaled the same, four
             corners and the centre, mirrored too, uint8) or "whole" (all of it squeezed to a
             square, uint8).
-        exif_orientation: turn pictures upright first, as their EXIF data say.
+        exif_orientation: turn images upright first, as their EXIF data say.
     """
 
     size: int
@@ -74,10 +74,10 @@ class EvaluationView:
     exif_orientation: bool = False
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """The bytes of a picture file to [size, size, 3], or to [10, size, size, 3] of ten crops.
+        """The bytes of an image file to [size, size, 3], or to [10, size, size, 3] of ten crops.
 
         Raises:
-            BadPicture: when it cannot be decoded, or is too elongated to be scaled.
+            BadImage: when it cannot be decoded, or is too elongated to be scaled.
         """
         return self.cut(decode(data, exif_orientation=self.exif_orientation))
 
@@ -85,7 +85,7 @@ class EvaluationView:
         """The same from decoded pixels, uint8 [H, W, 3].
 
         Raises:
-            BadPicture: when it is too elongated to be scaled.
+            BadImage: when it is too elongated to be scaled.
         """
         if self.protocol == "central":
             return transforms.central_view(pixels, self.size)
@@ -96,7 +96,7 @@ class EvaluationView:
         try:
             return scaled(pixels, self.size)
         except ValueError as error:
-            raise BadPicture("elongated", str(error)) from error
+            raise BadImage("elongated", str(error)) from error
 
     @property
     def empty(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlimages_jax.data.images import jpeg, other_formats
 from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL, decoding_bytes
-from mlimages_jax.data.images.image_types import BadPicture, PictureHeader
+from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.orientation import upright
 
 MAX_SIDE = 1_000_000  # of libpng, and of OpenCV
@@ -21,21 +21,21 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
     """Refuses what is over the cap.
 
     Raises:
-      BadPicture: too_large.
+      BadImage: too_large.
     """
     if width * height > max_pixels:
         message = f"{width} x {height} pixels are more than the {max_pixels:,} allowed"
-        raise BadPicture("too_large", message)
+        raise BadImage("too_large", message)
     if max(width, height) > MAX_SIDE:
         message = f"{width} x {height} pixels: a side is over the {MAX_SIDE:,} allowed"
-        raise BadPicture("too_large", message)
+        raise BadImage("too_large", message)
 
 
-def needed(header: PictureHeader, *, factor: int = 1, orientation: int = 1) -> int:
+def needed(header: ImageHeader, *, factor: int = 1, orientation: int = 1) -> int:
     """Bytes that `pixels` takes at its peak.
 
     Raises:
-      BadPicture: too_large, see `decoding_bytes`.
+      BadImage: too_large, see `decoding_bytes`.
     """
     size = _reduced_pixels(header, factor)
     once = decoding_bytes(header, pixels=size)
@@ -47,7 +47,7 @@ def needed(header: PictureHeader, *, factor: int = 1, orientation: int = 1) -> i
 
 
 def pixels(
-    data: bytes, header: PictureHeader, *, max_pixels: int, factor: int = 1, orientation: int = 1
+    data: bytes, header: ImageHeader, *, max_pixels: int, factor: int = 1, orientation: int = 1
 ) -> np.ndarray:
     """Decodes a file of any format; the caller holds what is `needed`.
 
@@ -62,7 +62,7 @@ def pixels(
       uint8 [H, W, 3], RGB, upright.
 
     Raises:
-      BadPicture: With a reason.
+      BadImage: With a reason.
       Exception: Whatever a library raises.
     """
     if orientation >= 5 and _turns_in_strips(header, factor):
@@ -74,11 +74,11 @@ def pixels(
     return upright(decoded, orientation)
 
 
-def _reduced_pixels(header: PictureHeader, factor: int) -> int:
+def _reduced_pixels(header: ImageHeader, factor: int) -> int:
     return jpeg.reduced(header.height, factor) * jpeg.reduced(header.width, factor)
 
 
-def _turns_in_strips(header: PictureHeader, factor: int) -> bool:
+def _turns_in_strips(header: ImageHeader, factor: int) -> bool:
     """Only what two copies are too much for: each strip decodes the strips before it once more."""
     allowed = BYTES_PER_PIXEL * header.width * header.height + BYTES_BESIDE
     return (

@@ -21,18 +21,18 @@ _ROWS_AT_ONCE = 4_096
 _BLOCKS_OF_SAMPLE = 16
 
 
-def principal_directions(pictures: Exported, width: int) -> np.ndarray:
+def principal_directions(images: Exported, width: int) -> np.ndarray:
     """Eigenvectors of the largest eigenvalues of the mean of x x', orthonormal float32 [F, width].
 
     Args:
-        pictures: some of their unit vectors x are used, in blocks spread evenly.
+        images: some of their unit vectors x are used, in blocks spread evenly.
         width: how many, at most F.
     """
-    starts = range(0, len(pictures), _ROWS_AT_ONCE)
+    starts = range(0, len(images), _ROWS_AT_ONCE)
     chosen = np.linspace(0, len(starts) - 1, min(len(starts), _BLOCKS_OF_SAMPLE)).astype(int)
-    moments = np.zeros((pictures.width, pictures.width))
+    moments = np.zeros((images.width, images.width))
     for number in chosen.tolist():
-        rows = pictures.unit(slice(starts[number], starts[number] + _ROWS_AT_ONCE))
+        rows = images.unit(slice(starts[number], starts[number] + _ROWS_AT_ONCE))
         moments += rows.T @ rows
     _, vectors = np.linalg.eigh(moments)  # by rising eigenvalue
     return vectors[:, ::-1][:, :width].astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `duplicates`: groups of pictures that are nearly the same, as a table.
+"""The command `duplicates`: groups of images that are nearly the same, as a table.
 
 Where the default threshold comes from: 250 of 935 small real drawings and photographs (half of them
 below 147 pixels) were changed and compared with themselves, with 1,280 features of another network
@@ -15,8 +15,8 @@ trained on ImageNet (EfficientNet-Lite0 at 224 pixels). Share that reaches the t
     half the size, below 75 pixels         0%     5%    21%    46%    80%
     pairs of different ones, of 436,645      4      7     14     40    143
 
-The different ones that are found first are letters p and q, and a picture coloured anew. Averaged
-over ten crops, of 50 pictures, all are found at 0.95 that are encoded again (75), cut by 5% or
+The different ones that are found first are letters p and q, and an image coloured anew. Averaged
+over ten crops, of 50 images, all are found at 0.95 that are encoded again (75), cut by 5% or
 mirrored (median similarity 0.986, 0.987 and 0.996), and 16% of those of half the size.
 """
 
@@ -51,43 +51,43 @@ def duplicates(
     features: str = "features",
     scratch: Path | None = None,
 ) -> None:
-    """Find groups of pictures that are nearly the same, by the cosine similarity of features.
+    """Find groups of images that are nearly the same, by the cosine similarity of features.
 
         python -m mlimages_jax.features duplicates FEATURES --output duplicates.tsv
 
-    The table has a line a picture, tab-separated, the largest groups first:
+    The table has a line an image, tab-separated, the largest groups first:
 
         group       its number, from 1
-        name        of the picture
-        similarity  to the first picture of the group, whose own is 1
-        size        of the group, in pictures
+        name        of the image
+        similarity  to the first image of the group, whose own is 1
+        size        of the group, in images
         row         of the export
 
-    Pictures that reach the threshold are in one group, and so are those connected through others:
+    Images that reach the threshold are in one group, and so are those connected through others:
     in a large group the similarity to the first may be lower. Copies that are encoded again, cut a
     little or made brighter are found; smaller ones, if enough is left to see. Features of ten_crop
     find more of them. Mirrored copies are found too, by ten_crop as well as any: a network trained
-    with both directions hardly tells them apart, so look at the pictures where left and right
-    matter. At 0.95 different pictures are rare in a group (letters p and q); at 0.9 they are less
+    with both directions hardly tells them apart, so look at the images where left and right
+    matter. At 0.95 different images are rare in a group (letters p and q); at 0.9 they are less
     so, and nine of ten copies are found that are badly encoded or cut by a tenth.
 
-    Comparing all n pictures takes n x n x (width + 1) operations, on the accelerator if there is
-    one. At 50 billion a second, as on two processor cores, 100,000 pictures take a minute, a
+    Comparing all n images takes n x n x (width + 1) operations, on the accelerator if there is
+    one. At 50 billion a second, as on two processor cores, 100,000 images take a minute, a
     million an hour and a half, and all 17.6 million of ML-Images 18 days; at 40,000 billion these
     take half an hour. --approximate takes one or two hours for them on two cores, besides reading
     the features, and says which share of the pairs it found.
 
     Args:
-        folder: features, best exported with --config.format=npy: pictures are looked up singly.
+        folder: features, best exported with --config.format=npy: images are looked up singly.
         output: the table.
         threshold: least similarity.
-        approximate: compare only pictures in the same of --buckets.
-        buckets: of k-means; 0: twice the square root of the number of pictures.
-        memberships: buckets of each picture; more find more.
-        check: pictures that are compared with all, to measure what --approximate finds; 0: none.
+        approximate: compare only images in the same of --buckets.
+        buckets: of k-means; 0: twice the square root of the number of images.
+        memberships: buckets of each image; more find more.
+        check: images that are compared with all, to measure what --approximate finds; 0: none.
         width: numbers of the short vectors that are compared first.
         features: which output of the export.
-        scratch: a folder for 4 x (width + 1) bytes a picture, for a while; left out, that of the
+        scratch: a folder for 4 x (width + 1) bytes an image, for a while; left out, that of the
             table.
     """
     if not 0 < threshold <= 1:
@@ -95,29 +95,29 @@ def duplicates(
     if min(buckets, check) < 0 or min(memberships, width) < 1:
         raise FeaturesError("--buckets and --check are from 0, --memberships and --width from 1")
     results.check_place(output)
-    pictures = open_exported(folder, output=features)
+    images = open_exported(folder, output=features)
     with tempfile.TemporaryDirectory(dir=scratch or output.absolute().parent) as place:
         search = DuplicateSearch(
-            pictures, threshold=threshold, scratch=Path(place) / "bounds.npy", width=width
+            images, threshold=threshold, scratch=Path(place) / "bounds.npy", width=width
         )
         recall = None
         if approximate:
-            count = buckets or 2 * round(len(pictures) ** 0.5)
+            count = buckets or 2 * round(len(images) ** 0.5)
             search.compare_in_buckets(count, memberships=memberships)
             recall = search.recall(check) if check else None
         else:
             search.compare_all()
     groups = search.groups.members()
     with complete_file(output) as unfinished:
-        similarities = write_table(unfinished, groups, pictures, search)
-    print(summary(pictures, groups, similarities, identical=search.identical, recall=recall))
+        similarities = write_table(unfinished, groups, images, search)
+    print(summary(images, groups, similarities, identical=search.identical, recall=recall))
     print(f"written: {output}")
 
 
 def write_table(
-    path: Path, groups: list[np.ndarray], pictures: Exported, search: DuplicateSearch
+    path: Path, groups: list[np.ndarray], images: Exported, search: DuplicateSearch
 ) -> np.ndarray:
-    """Writes a line for each picture of the groups.
+    """Writes a line for each image of the groups.
 
     Returns:
         Similarities to the first of each group, of the others, float64 [m].
@@ -132,13 +132,13 @@ def write_table(
             columns = numbers + 1, members, similarity
             for number, member, value in zip(*(c.tolist() for c in columns), strict=True):
                 size = len(groups[number - 1])
-                name, row = pictures.names[member], pictures.rows[member]
+                name, row = images.names[member], images.rows[member]
                 file.write(tsv_row([number, name, f"{value:.4f}", size, row]))
     return np.concatenate(similarities)
 
 
 def summary(
-    pictures: Exported,
+    images: Exported,
     groups: list[np.ndarray],
     similarities: np.ndarray,
     *,
@@ -148,11 +148,11 @@ def summary(
     """Counts, one a line."""
     members = sum(map(len, groups))
     lines = [
-        (len(pictures), "pictures"),
-        (pictures.without, "pictures left out: unreadable"),
+        (len(images), "images"),
+        (images.without, "images left out: unreadable"),
         (len(groups), "groups"),
-        (members, "pictures in groups"),
-        (members - len(groups), "pictures to remove, if one of each group stays"),
+        (members, "images in groups"),
+        (members - len(groups), "images to remove, if one of each group stays"),
         (identical, "  of these with exactly the features of another"),
     ]
     above = np.inf
@@ -168,7 +168,7 @@ def summary(
         return text
     share = f" ({recall.found / recall.pairs:.2%})" if recall.pairs else ""
     return (
-        f"{text}\nof {recall.pictures:,} pictures drawn, compared with all: {recall.found:,} of "
+        f"{text}\nof {recall.images:,} images drawn, compared with all: {recall.found:,} of "
         f"{recall.pairs:,} pairs are in one group{share}"
     )
 

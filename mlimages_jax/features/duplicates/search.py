@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Groups of pictures whose features are nearly the same, of any number of pictures."""
+"""Groups of images whose features are nearly the same, of any number of images."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -22,57 +22,57 @@ from mlimages_jax.features.export.exported import Exported, unit_vectors
 from mlimages_jax.monitoring.progress_bar import progress
 
 _ROWS_AT_ONCE = 4_096
-PAIRS_AT_ONCE = 16_384  # their features in memory: 540 MB at most, of 2,048 numbers a picture
+PAIRS_AT_ONCE = 16_384  # their features in memory: 540 MB at most, of 2,048 numbers an image
 
 
 class Recall(NamedTuple):
-    """What a search that does not compare all pictures has found, seen on some of them.
+    """What a search that does not compare all images has found, seen on some of them.
 
     Attributes:
-        pictures: drawn.
-        pairs: of one of these and another picture, with similarities at or above the threshold.
+        images: drawn.
+        pairs: of one of these and another image, with similarities at or above the threshold.
         found: those of them that are in one group.
     """
 
-    pictures: int
+    images: int
     pairs: int
     found: int
 
 
 class DuplicateSearch:
-    """Joins pictures that are similar, or connected by others that are.
+    """Joins images that are similar, or connected by others that are.
 
-    Pictures with the same features, bit by bit, are joined first, and one of each is compared.
+    Images with the same features, bit by bit, are joined first, and one of each is compared.
 
     Args:
-        pictures: n of them.
+        images: n of them.
         threshold: least cosine similarity of a pair.
-        scratch: a file that is written, 4 (width + 1) bytes a picture.
+        scratch: a file that is written, 4 (width + 1) bytes an image.
         width: of the short vectors that are compared, see `bounds`.
-        tile: pictures compared at once.
+        tile: images compared at once.
 
     Attributes:
         groups: what has been joined.
-        identical: pictures that have the features of an earlier one.
+        identical: images that have the features of an earlier one.
     """
 
     def __init__(
         self,
-        pictures: Exported,
+        images: Exported,
         *,
         threshold: float,
         scratch: Path,
         width: int = 256,
         tile: int = TILE,
     ):
-        self._pictures, self._threshold, self._tile = pictures, threshold, tile
-        self.groups = Groups(len(pictures))
-        directions = principal_directions(pictures, min(width, pictures.width))
-        shape = len(pictures), directions.shape[1] + 1
+        self._images, self._threshold, self._tile = images, threshold, tile
+        self.groups = Groups(len(images))
+        directions = principal_directions(images, min(width, images.width))
+        shape = len(images), directions.shape[1] + 1
         self._bounds: np.ndarray = np.lib.format.open_memmap(scratch, "w+", np.float32, shape)
         firsts = self._read(directions)
         self._compared = np.unique(firsts)
-        self.identical = len(pictures) - len(self._compared)
+        self.identical = len(images) - len(self._compared)
         self.groups.join(np.arange(len(firsts)), firsts)
         self._move_together()
 
@@ -87,11 +87,11 @@ class DuplicateSearch:
             self._join(found)
 
     def compare_in_buckets(self, count: int, *, memberships: int) -> None:
-        """Finds most of them: those of pictures that share one of their buckets.
+        """Finds most of them: those of images that share one of their buckets.
 
         Args:
             count: of buckets.
-            memberships: buckets of each picture.
+            memberships: buckets of each image.
         """
         count = min(count, len(self._bounds))
         centres = make_centres(self._bounds, count)
@@ -103,7 +103,7 @@ class DuplicateSearch:
             self._join(found)
 
     def recall(self, count: int, *, seed: int = 0) -> Recall:
-        """Compares some pictures with all, and looks how many of their pairs are in one group."""
+        """Compares some images with all, and looks how many of their pairs are in one group."""
         count = min(count, len(self._compared))
         drawn = np.random.default_rng(seed).choice(len(self._compared), count, replace=False)
         drawn.sort()
@@ -120,14 +120,14 @@ class DuplicateSearch:
         return Recall(count, pairs, found)
 
     def similarity(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Cosine similarity of pairs of pictures, float64 [m]; 1 where the features are the same.
+        """Cosine similarity of pairs of images, float64 [m]; 1 where the features are the same.
 
         Args:
             i: int64 [m], at most PAIRS_AT_ONCE.
             j: int64 [m].
         """
         needed, places = np.unique(np.concatenate([i, j]), return_inverse=True)
-        rows = self._pictures.unit(needed)
+        rows = self._images.unit(needed)
         first, second = rows[places[: len(i)]], rows[places[len(i) :]]
         cosines = np.einsum("mf,mf->m", first, second, dtype=np.float64)
         return np.where((first == second).all(axis=1), 1, np.minimum(cosines, 1))
@@ -137,12 +137,12 @@ class DuplicateSearch:
         return self._threshold - ROUNDING
 
     def _read(self, directions: np.ndarray) -> np.ndarray:
-        """Fills the short vectors; returns the first picture with the same features, int64 [n]."""
-        digests = np.empty((len(self._pictures), 2), np.uint64)
-        with progress(len(self._pictures), what="features") as bar:
-            for start in range(0, len(self._pictures), _ROWS_AT_ONCE):
+        """Fills the short vectors; returns the first image with the same features, int64 [n]."""
+        digests = np.empty((len(self._images), 2), np.uint64)
+        with progress(len(self._images), what="features") as bar:
+            for start in range(0, len(self._images), _ROWS_AT_ONCE):
                 part = slice(start, start + _ROWS_AT_ONCE)
-                stored = self._pictures.stored(part)
+                stored = self._images.stored(part)
                 for place, row in enumerate(stored, start):
                     digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
                     digests[place] = np.frombuffer(digest, np.uint64)
@@ -168,7 +168,7 @@ class DuplicateSearch:
             self.groups.join(i[near], j[near])
 
     def _apart(self, pairs: Iterable[Pairs]) -> Iterator[Pairs]:
-        """Pairs, now of pictures, that are not in one group yet."""
+        """Pairs, now of images, that are not in one group yet."""
         for first, second in pairs:
             i, j = self._compared[first], self._compared[second]
             apart = self.groups.roots(i) != self.groups.roots(j)

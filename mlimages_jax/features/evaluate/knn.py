@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `knn`: how well the nearest neighbours of a picture tell its classes."""
+"""The command `knn`: how well the nearest neighbours of an image tell its classes."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from mlimages_jax.features.evaluate.sets import SetOptions, open_sets
 from mlimages_jax.monitoring.progress_bar import progress
 
 _USUAL = (10, 20, 100, 200)  # with these k the DINO paper (Caron et al. 2021) is evaluated
-_VOTES_AT_ONCE = 1 << 23  # pictures times classes; 64 MB
+_VOTES_AT_ONCE = 1 << 23  # images times classes; 64 MB
 _LEAST = 1e-300  # of a vote, so that the farthest neighbour still has one
 _MOST = 1 - 1e-12  # of all votes; the logit of 1 is infinite
 
@@ -30,7 +30,7 @@ def knn(
 ) -> None:
     """Evaluate features by the classes of the nearest neighbours; nothing is trained.
 
-    Of every test picture the k training pictures with the largest cosine similarity s_i are found,
+    Of every test image the k training images with the largest cosine similarity s_i are found,
     exactly. Each votes for its classes with the weight exp(s_i / temperature), as in "Unsupervised
     Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
     section 3.4). The score of a class is its share of the votes.
@@ -38,12 +38,12 @@ def knn(
         python -m mlimages_jax.features knn --train FEATURES_TRAIN --test FEATURES_VAL
             --output knn.json
 
-    One class a picture: top-1 and top-5, of the classes that have a vote. Many: mean average
+    One class an image: top-1 and top-5, of the classes that have a vote. Many: mean average
     precision, and precision, recall and F1 of the five best. Neighbours whose label of a class is
     unknown or below the threshold do not take part in its share.
 
     Args:
-        options: pictures and their labels.
+        options: images and their labels.
         k: numbers of neighbours; left out, those of 10, 20, 100, 200 that the set is large enough
             for.
         temperature: see above; the smaller, the more the nearest count.
@@ -72,10 +72,10 @@ def knn(
 
 
 class Voters:
-    """The training pictures as voters.
+    """The training images as voters.
 
     Args:
-        labels: theirs, of N pictures and C classes.
+        labels: theirs, of N images and C classes.
         judging: how they count.
         temperature: of the weights.
     """
@@ -91,11 +91,11 @@ class Voters:
     def scores(self, found: Neighbours, *, k: int) -> np.ndarray:
         """Logits of the shares of the votes, float64 [m, C]; -inf for a class without a vote.
 
-        For one class a picture they are log shares, whose softmax is the share; for many
+        For one class an image they are log shares, whose softmax is the share; for many
         log(share / (1 - share)).
 
         Args:
-            found: neighbours of m pictures.
+            found: neighbours of m images.
             k: how many of them vote.
         """
         similarity = found.similarity[:, :k].astype(np.float64)

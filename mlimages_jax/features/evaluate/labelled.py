@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels of exported pictures: class numbers with confidences, or one word a picture.
+"""Labels of exported images: class numbers with confidences, or one word an image.
 
 Numbers are written as in label lists, `class` or `class:confidence`, with white space between
 labels. Where the first text is not such a label, every text as a whole is the name of a class.
@@ -23,11 +23,11 @@ _MOST_CLASSES = 100_000  # a larger number is a mistake that would cost memory
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of n pictures.
+    """Labels of n images.
 
     Attributes:
         num_classes: C.
-        offsets: int64 [n + 1]; the labels of picture i are those from offsets[i] on.
+        offsets: int64 [n + 1]; the labels of image i are those from offsets[i] on.
         indices: int32 [m], class numbers.
         confidences: float32 [m], -1 or from 0 to 1.
     """
@@ -41,14 +41,14 @@ class Labels:
         return len(self.offsets) - 1
 
     def one_each(self) -> bool:
-        """Whether every picture has one label, of confidence 1."""
+        """Whether every image has one label, of confidence 1."""
         return bool((np.diff(self.offsets) == 1).all() and (self.confidences == 1).all())
 
     def select(self, rows: np.ndarray) -> "Labels":
-        """The labels of some of the pictures.
+        """The labels of some of the images.
 
         Args:
-            rows: int64 [r], pictures.
+            rows: int64 [r], images.
         """
         counts, places = self._places(rows)
         return Labels(
@@ -73,25 +73,25 @@ class Labels:
         """Targets float32 [r, C] as metrics take them: -1, 0 or a confidence.
 
         Args:
-            rows: int64 [r], pictures.
-            unlisted: the target of a class that a picture does not list: 0, absent, or -1, unknown.
+            rows: int64 [r], images.
+            unlisted: the target of a class that an image does not list: 0, absent, or -1, unknown.
         """
         targets = np.full((len(rows), self.num_classes), unlisted, np.float32)
         counts, places = self._places(rows)
-        pictures = np.repeat(np.arange(len(rows)), counts)
-        targets[pictures, self.indices[places]] = self.confidences[places]
+        images = np.repeat(np.arange(len(rows)), counts)
+        targets[images, self.indices[places]] = self.confidences[places]
         return targets
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many labels each of some pictures has, and where they lie, one after the other."""
+        """How many labels each of some images has, and where they lie, one after the other."""
         counts = np.diff(self.offsets)[rows]
         before = np.cumsum(counts) - counts
         first = np.repeat(self.offsets[rows] - before, counts)
         return counts, first + np.arange(counts.sum())
 
 
-def with_labels(pictures: Exported, label_file: Path | None) -> Exported:
-    """Those of the pictures that have labels, of the export or else of a file.
+def with_labels(images: Exported, label_file: Path | None) -> Exported:
+    """Those of the images that have labels, of the export or else of a file.
 
     Raises:
         FeaturesError: none has, or a line of the file is wrong.
@@ -100,23 +100,23 @@ def with_labels(pictures: Exported, label_file: Path | None) -> Exported:
         texts = read_label_file(label_file)
         listed = SameNames(texts)
         try:
-            found = map(listed.find, pictures.names)
+            found = map(listed.find, images.names)
             labels = [texts[name] if name is not None else "" for name in found]
         except AmbiguousNameError as error:
             raise FeaturesError(f"{label_file}: {error}") from error
-        pictures = dataclasses.replace(pictures, labels=labels)
-    chosen = np.flatnonzero([bool(text) for text in pictures.labels])
+        images = dataclasses.replace(images, labels=labels)
+    chosen = np.flatnonzero([bool(text) for text in images.labels])
     if len(chosen):
-        return pictures.select(chosen)
+        return images.select(chosen)
     if label_file is None:
         raise FeaturesError(
-            f"{pictures.folder} has no labels: give --labels FILE, with a name, a tab and a class "
+            f"{images.folder} has no labels: give --labels FILE, with a name, a tab and a class "
             "in every line, or export a built set or a list with labels"
         )
     known = next(iter(texts), "")
     raise FeaturesError(
-        f"{label_file} names no picture of {pictures.folder}: there they are called like "
-        f"{pictures.names[0]!r}, and in the file like {known!r}"
+        f"{label_file} names no image of {images.folder}: there they are called like "
+        f"{images.names[0]!r}, and in the file like {known!r}"
     )
 
 
@@ -143,39 +143,39 @@ def read_label_file(path: Path) -> dict[str, str]:
 
 
 def read_labels(sets: Sequence[Exported]) -> list[Labels]:
-    """The labels of several sets of pictures, with the same classes.
+    """The labels of several sets of images, with the same classes.
 
     Args:
-        sets: pictures that all have labels.
+        sets: images that all have labels.
 
     Raises:
-        FeaturesError: a text that cannot be read, with its picture.
+        FeaturesError: a text that cannot be read, with its image.
     """
     try:
         _numbers(sets[0].labels[0])
     except ValueError:
-        names = sorted({normal(text) for pictures in sets for text in pictures.labels})
+        names = sorted({normal(text) for images in sets for text in images.labels})
         places = {name: place for place, name in enumerate(names)}
-        return [_one_class_each(pictures, places) for pictures in sets]
-    tables = [_numbered(pictures) for pictures in sets]
+        return [_one_class_each(images, places) for images in sets]
+    tables = [_numbered(images) for images in sets]
     count = max(table.num_classes for table in tables)
     return [dataclasses.replace(table, num_classes=count) for table in tables]
 
 
-def _one_class_each(pictures: Exported, places: dict[str, int]) -> Labels:
-    indices = np.array([places[normal(text)] for text in pictures.labels], np.int32)
+def _one_class_each(images: Exported, places: dict[str, int]) -> Labels:
+    indices = np.array([places[normal(text)] for text in images.labels], np.int32)
     ones = np.ones(len(indices), np.float32)
     return Labels(len(places), np.arange(len(indices) + 1), indices, ones)
 
 
-def _numbered(pictures: Exported) -> Labels:
+def _numbered(images: Exported) -> Labels:
     """Labels that are numbers; there are as many classes as the largest of them asks for."""
     counts, labels = [], []
-    for name, text in zip(pictures.names, pictures.labels, strict=True):
+    for name, text in zip(images.names, images.labels, strict=True):
         try:
             row = _numbers(text)
         except ValueError as error:
-            raise FeaturesError(f"{pictures.folder}: the labels of {name}: {error}") from error
+            raise FeaturesError(f"{images.folder}: the labels of {name}: {error}") from error
         counts.append(len(row))
         labels += row
     indices, confidences = zip(*labels, strict=True)

@@ -48,16 +48,16 @@ def fit_single(
     Args:
         features: float32 [n, F].
         classes: int [n].
-        num_classes: C; classes without a picture cannot be predicted.
+        num_classes: C; classes without an image cannot be predicted.
         cs: values of c, best ascending.
         iterations: of L-BFGS at most, for each c.
 
     Raises:
-        FeaturesError: all pictures are of one class.
+        FeaturesError: all images are of one class.
     """
     if len(np.unique(classes)) < 2:
         raise FeaturesError(
-            f"the {len(classes):,} training pictures are all of one class: give others too"
+            f"the {len(classes):,} training images are all of one class: give others too"
         )
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
@@ -84,9 +84,9 @@ def fit_multi(
 ) -> Iterator[Fit]:
     """One logistic regression for each class against the rest, all of them once for every c.
 
-    The same problem as for one class a picture; a picture in which a class is neither positive
-    nor negative has no part in this class. A class that has pictures of one kind only gets the log
-    odds of their number, with half a picture added to both kinds.
+    The same problem as for one class an image; an image in which a class is neither positive
+    nor negative has no part in this class. A class that has images of one kind only gets the log
+    odds of their number, with half an image added to both kinds.
 
     Args:
         features: float32 [n, F].

@@ -43,8 +43,8 @@ def nearest(
     On the device hold [query_rows, base_rows] similarities and the k best of each query.
 
     Args:
-        queries: pictures.
-        base: pictures, at least k.
+        queries: images.
+        base: images, at least k.
         k: how many neighbours.
         query_rows: of a block.
         base_rows: likewise.
@@ -53,10 +53,10 @@ def nearest(
         The neighbours of one block of queries, in order.
 
     Raises:
-        ValueError: the base has fewer than k pictures.
+        ValueError: the base has fewer than k images.
     """
     if not 1 <= k <= len(base):
-        raise ValueError(f"k={k} of {len(base)} pictures")
+        raise ValueError(f"k={k} of {len(base)} images")
     query_rows, base_rows = min(query_rows, len(queries)), min(base_rows, len(base))
     for start in range(0, len(queries), query_rows):
         stop = min(start + query_rows, len(queries))

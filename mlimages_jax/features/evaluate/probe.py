@@ -17,7 +17,7 @@ from mlimages_jax.features.export.exported import Exported, name_shares
 from mlimages_jax.monitoring.progress_bar import progress
 
 _AT_ONCE = 1 << 23  # scores; 64 MB
-_CHOOSING = 0.2  # share of the training pictures on which C is chosen
+_CHOOSING = 0.2  # share of the training images on which C is chosen
 
 
 def probe(
@@ -31,25 +31,25 @@ def probe(
     """Evaluate features by a linear classifier that is trained on them, with scikit-learn.
 
     Logistic regression with an L2 penalty on standardised features, by L-BFGS: softmax where every
-    picture has one class, else each class against the rest. The inverse strength of the penalty, C
-    of scikit-learn's LogisticRegression, is chosen on a fifth of the training pictures (by a hash
+    image has one class, else each class against the rest. The inverse strength of the penalty, C
+    of scikit-learn's LogisticRegression, is chosen on a fifth of the training images (by a hash
     of the name) with classifiers trained on the others: the best by top-1 or mean average
     precision, of equal ones the smallest. Then all of them train the classifier that is judged.
 
         python -m mlimages_jax.features probe --train FEATURES_TRAIN --test FEATURES_VAL
             --output probe.json
 
-    One class a picture: top-1 and top-5. Many: mean average precision, and precision, recall and
+    One class an image: top-1 and top-5. Many: mean average precision, and precision, recall and
     F1 of the five best; what is unknown or below the threshold takes no part in its class.
 
-    The training pictures are in memory, three times for a while: 100,000 of 2,048 numbers are
-    2.5 GB. An iteration costs about 4 x pictures x numbers x classes operations.
+    The training images are in memory, three times for a while: 100,000 of 2,048 numbers are
+    2.5 GB. An iteration costs about 4 x images x numbers x classes operations.
 
     Args:
-        options: pictures and their labels.
+        options: images and their labels.
         c: the values to choose from.
         iterations: of a fit, at most.
-        max_train: training pictures; of more, these are drawn by a hash of the name.
+        max_train: training images; of more, these are drawn by a hash of the name.
         output: a JSON file of all numbers.
     """
     if not c or min(c) <= 0 or iterations < 1 or max_train < 1:
@@ -58,7 +58,7 @@ def probe(
     sets = _limited(open_sets(options), max_train)
     print(sets.summary())
     tried = _try(sets, cs=tuple(sorted(set(c))), iterations=iterations)
-    print(f"\nchosen on a part of the training pictures:\n{results.table(tried)}")
+    print(f"\nchosen on a part of the training images:\n{results.table(tried)}")
     best = _best(tried)
     if len(tried) > 1 and best["C"] in (tried[0]["C"], tried[-1]["C"]):
         print(f"the best C, {best['C']:g}, is at an end of the list: --c beyond it may be better")
@@ -74,7 +74,7 @@ def probe(
 
 
 def _limited(sets: Sets, count: int) -> Sets:
-    """At most so many training pictures."""
+    """At most so many training images."""
     if len(sets.train) <= count:
         return sets
     shares = name_shares(sets.train.names, purpose="limit")
@@ -85,15 +85,15 @@ def _limited(sets: Sets, count: int) -> Sets:
 
 
 def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str, Any]]:
-    """How good each C is on a part of the training pictures, when the others train.
+    """How good each C is on a part of the training images, when the others train.
 
     Raises:
-        FeaturesError: there are too few pictures.
+        FeaturesError: there are too few images.
     """
     apart = name_shares(sets.train.names, purpose="C") < _CHOOSING
     if apart.all() or not apart.any():
         raise FeaturesError(
-            f"{len(sets.train)} training pictures are too few to hold some out for the choice of C"
+            f"{len(sets.train)} training images are too few to hold some out for the choice of C"
         )
     judged = np.flatnonzero(apart)
     rows = []
@@ -106,7 +106,7 @@ def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str
 
 
 def _fits(sets: Sets, rows: np.ndarray, *, cs: tuple[float, ...], iterations: int) -> Iterator[Fit]:
-    """Classifiers trained with some of the training pictures."""
+    """Classifiers trained with some of the training images."""
     features = sets.train.plain(rows)
     states = sets.judging.states(sets.train_labels, rows)
     if not sets.judging.single:
@@ -115,10 +115,10 @@ def _fits(sets: Sets, rows: np.ndarray, *, cs: tuple[float, ...], iterations: in
     return fit_single(features, classes, num_classes=count, cs=cs, iterations=iterations)
 
 
-def _judged(fit: Fit, pictures: Exported, rows: np.ndarray, card: Scorecard) -> dict[str, Any]:
-    """The numbers of a classifier on some pictures."""
+def _judged(fit: Fit, images: Exported, rows: np.ndarray, card: Scorecard) -> dict[str, Any]:
+    """The numbers of a classifier on some images."""
     for part in np.array_split(rows, -(-len(rows) * len(fit.biases) // _AT_ONCE)):
-        card.update(part, fit.scores(pictures.plain(part)))
+        card.update(part, fit.scores(images.plain(part)))
     return {"C": fit.c, **card.compute(), "unfinished": fit.unfinished}
 
 

@@ -17,9 +17,9 @@ class Judging(NamedTuple):
     """How labels count.
 
     Attributes:
-        single: whether each picture has one class.
+        single: whether each image has one class.
         threshold: the confidence from which one of many classes is positive.
-        unlisted: the target of a class that a picture does not list: 0, absent, or -1, unknown.
+        unlisted: the target of a class that an image does not list: 0, absent, or -1, unknown.
     """
 
     single: bool
@@ -30,7 +30,7 @@ class Judging(NamedTuple):
         """Which classes are positive (1), negative (0) or neither (-1), int8 [r, C].
 
         Args:
-            labels: of n pictures.
+            labels: of n images.
             rows: int64 [r], some of them.
         """
         targets = labels.targets(rows, unlisted=self.unlisted)
@@ -38,14 +38,14 @@ class Judging(NamedTuple):
 
 
 class Scorecard:
-    """Metrics of pictures with one class or many; an accumulator.
+    """Metrics of images with one class or many; an accumulator.
 
     A class that cannot be predicted has the score -inf. Where fewer classes have scores than are
     looked at, such a class must not count as predicted only because of its number: so there are
-    classes in front that no picture has, with the lowest score of all, which take the places.
+    classes in front that no image has, with the lowest score of all, which take the places.
 
     Args:
-        labels: of the pictures.
+        labels: of the images.
         judging: how they count.
     """
 
@@ -61,7 +61,7 @@ class Scorecard:
             self._metrics = MultiLabelMetrics(count, threshold=judging.threshold, exact=exact)
 
     def update(self, rows: np.ndarray, scores: np.ndarray) -> None:
-        """Counts some pictures.
+        """Counts some images.
 
         Args:
             rows: int64 [r], which.

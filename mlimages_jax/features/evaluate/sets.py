@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The two sets of labelled pictures that an evaluation of features needs."""
+"""The two sets of labelled images that an evaluation of features needs."""
 
 import dataclasses
 from pathlib import Path
@@ -15,20 +15,20 @@ from mlimages_jax.features.export.exported import Exported, name_shares, open_ex
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetOptions:
-    """What a command that evaluates features is told about its pictures.
+    """What a command that evaluates features is told about its images.
 
     Attributes:
-        train: features of the pictures to learn from.
-        test: features of those that are judged; left out, a part of the training pictures is held
+        train: features of the images to learn from.
+        test: features of those that are judged; left out, a part of the training images is held
             out by a hash of the name.
-        held_out: share of the pictures held out where there is no --test.
+        held_out: share of the images held out where there is no --test.
         labels: a file with a name, a tab and a class, or labels as in a label list, in every line;
             left out, the labels of the export are used.
         test_labels: the same for --test, if that is another file.
         features: which output of the export.
-        task: single (one class a picture) or multi; auto looks at the labels.
+        task: single (one class an image) or multi; auto looks at the labels.
         threshold: the confidence from which one of many classes is positive.
-        unlisted: what classes are that a picture does not list.
+        unlisted: what classes are that an image does not list.
     """
 
     train: Path
@@ -48,15 +48,15 @@ class SetOptions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sets:
-    """Pictures to learn from and pictures to be judged by, with the same classes.
+    """Images to learn from and images to be judged by, with the same classes.
 
     Attributes:
-        train: pictures.
-        test: pictures.
+        train: images.
+        test: images.
         train_labels: theirs.
         test_labels: theirs.
         judging: how labels count.
-        unlabelled: pictures that were left out.
+        unlabelled: images that were left out.
     """
 
     train: Exported
@@ -67,11 +67,11 @@ class Sets:
     unlabelled: int
 
     def scorecard(self) -> Scorecard:
-        """An empty one of the test pictures."""
+        """An empty one of the test images."""
         return Scorecard(self.test_labels, self.judging)
 
     def shared_names(self) -> int:
-        """Test pictures whose name a training picture has too."""
+        """Test images whose name a training image has too."""
         names = set(self.train.names)
         return sum(name in names for name in self.test.names)
 
@@ -87,15 +87,15 @@ class Sets:
 
     def summary(self) -> str:
         """The same for people."""
-        kind = "one a picture" if self.judging.single else "several a picture"
+        kind = "one an image" if self.judging.single else "several an image"
         apart = self.train.folder != self.test.folder
         lines = [
-            (len(self.train), "training pictures"),
-            (len(self.test), "test pictures"),
-            (self.shared_names(), "  of these have the name of a training picture"),
+            (len(self.train), "training images"),
+            (len(self.test), "test images"),
+            (self.shared_names(), "  of these have the name of a training image"),
             (self.train_labels.num_classes, f"classes, {kind}"),
-            (self.unlabelled, "pictures left out: without labels"),
-            (self.train.without + apart * self.test.without, "pictures left out: unreadable"),
+            (self.unlabelled, "images left out: without labels"),
+            (self.train.without + apart * self.test.without, "images left out: unreadable"),
         ]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
 
@@ -110,18 +110,18 @@ def open_sets(options: SetOptions) -> Sets:
     """
     if not 0 < options.threshold <= 1:
         raise FeaturesError(f"--threshold {options.threshold}: give a number above 0, up to 1")
-    pictures = open_exported(options.train, output=options.features)
-    train = with_labels(pictures, options.labels)
-    unlabelled = len(pictures) - len(train)
+    images = open_exported(options.train, output=options.features)
+    train = with_labels(images, options.labels)
+    unlabelled = len(images) - len(train)
     if options.test is None:
         train, test = _cut(train, options.held_out)
     else:
-        pictures = open_exported(options.test, output=options.features)
-        test = with_labels(pictures, options.test_labels or options.labels)
-        unlabelled += len(pictures) - len(test)
+        images = open_exported(options.test, output=options.features)
+        test = with_labels(images, options.test_labels or options.labels)
+        unlabelled += len(images) - len(test)
     if train.width != test.width:
         raise FeaturesError(
-            f"{train.folder} has {train.width} numbers a picture and {test.folder} {test.width}: "
+            f"{train.folder} has {train.width} numbers an image and {test.folder} {test.width}: "
             "export both with the same network"
         )
     _check_same_network(train, test)
@@ -149,23 +149,23 @@ def _check_same_network(train: Exported, test: Exported) -> None:
         )
 
 
-def _cut(pictures: Exported, held_out: float) -> tuple[Exported, Exported]:
+def _cut(images: Exported, held_out: float) -> tuple[Exported, Exported]:
     """A training and a test part."""
     if not 0 < held_out < 1:
         raise FeaturesError(f"--held-out {held_out}: give a share between 0 and 1, or --test")
-    outside = name_shares(pictures.names, purpose="test") < held_out
+    outside = name_shares(images.names, purpose="test") < held_out
     if outside.all() or not outside.any():
         raise FeaturesError(
-            f"--held-out {held_out} of {len(pictures)} pictures leaves none on one side: give "
-            "another share, more pictures, or --test"
+            f"--held-out {held_out} of {len(images)} images leaves none on one side: give "
+            "another share, more images, or --test"
         )
-    return pictures.select(np.flatnonzero(~outside)), pictures.select(np.flatnonzero(outside))
+    return images.select(np.flatnonzero(~outside)), images.select(np.flatnonzero(outside))
 
 
 def _is_single(tables: list[Labels], task: str) -> bool:
     one_each = all(table.one_each() for table in tables)
     if task == "single" and not one_each:
         raise FeaturesError(
-            "--task single: some pictures have several labels, or one of a confidence below 1"
+            "--task single: some images have several labels, or one of a confidence below 1"
         )
     return one_each and task != "multi"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task behind configs/export_features.py: features of pictures, to files, in input order."""
+"""The task behind configs/export_features.py: features of images, to files, in input order."""
 
 import dataclasses
 import functools
@@ -26,12 +26,12 @@ from mlimages_jax.features.export.feature_formats import Layout, Part
 from mlimages_jax.files import paths
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import (
-    NO_PICTURE,
+    NO_IMAGE,
     Predictions,
     Rows,
     Speed,
 )
-from mlimages_jax.inference.image_source import PictureSource, open_pictures
+from mlimages_jax.inference.image_source import ImageSource, open_images
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
@@ -67,11 +67,11 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         The manifest, features.json.
 
     Raises:
-        FileNotFoundError: no pictures, or no checkpoint.
+        FileNotFoundError: no images, or no checkpoint.
         ConfigError: a value that cannot be, or a network whose numbers cannot be stored.
-        PictureSourceError, DataSetError: the input holds no pictures, or is used wrongly.
+        ImageSourceError, DataSetError: the input holds no images, or is used wrongly.
         FeatureFilesError: the workdir holds other features.
-        TooManyBadPicturesError: over `config.max_errors`.
+        TooManyBadImagesError: over `config.max_errors`.
     """
     config = checked(config)
     workdir = paths.expanded(workdir)
@@ -84,7 +84,7 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
 def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """As `export`, in a workdir that is held."""
     mesh = sharding.make_mesh()
-    source = open_pictures(
+    source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     _check_shared(source, config)
@@ -97,7 +97,7 @@ def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
         logging.info("%s holds these features already", workdir)
         return read_manifest(workdir)
     try:
-        batch_size = batch_predict.fitting_batch(config.batch_size, pictures=len(source), mesh=mesh)
+        batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
     predictions = Predictions(
@@ -129,24 +129,24 @@ def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> n
     count = jax.process_count()
     rows = batch_size // count
     longest = max((len(numbers[i::count]) for i in range(count)), default=0)
-    order = np.full((longest, math.ceil(layout.rows_per_part / rows), count, rows), NO_PICTURE)
+    order = np.full((longest, math.ceil(layout.rows_per_part / rows), count, rows), NO_IMAGE)
     for i, number in enumerate(numbers.tolist()):
         positions = layout.positions(number)
-        filled = np.full((order.shape[1], rows), NO_PICTURE)
+        filled = np.full((order.shape[1], rows), NO_IMAGE)
         filled.reshape(-1)[: len(positions)] = positions
         order[i // count, :, i % count] = filled
     batches = order.reshape(-1, count * rows)
-    return batches[(batches != NO_PICTURE).any(1)].reshape(-1)
+    return batches[(batches != NO_IMAGE).any(1)].reshape(-1)
 
 
 def write_parts(
-    predictions: Predictions, layout: Layout, source: PictureSource, writer: FeatureWriter
+    predictions: Predictions, layout: Layout, source: ImageSource, writer: FeatureWriter
 ) -> None:
     """Hands every part to the writer when its last row has come; returns when all are stored."""
     collected: list[Rows] = []
     for rows in predictions:
         if not len(rows.positions):
-            continue  # only other processes have pictures left
+            continue  # only other processes have images left
         collected.append(rows)
         number = int(rows.positions[0]) // layout.rows_per_part
         if rows.positions[-1] == layout.positions(number)[-1]:
@@ -154,15 +154,15 @@ def write_parts(
             collected = []
             speed = predictions.speed
             logging.info(
-                "part %d of %d  %.1f pictures/s  waiting for pictures %.0f%%",
-                number + 1, layout.parts, speed.pictures / speed.seconds,
+                "part %d of %d  %.1f images/s  waiting for images %.0f%%",
+                number + 1, layout.parts, speed.images / speed.seconds,
                 100 * speed.reading / speed.seconds,
             )  # fmt: skip
         preemption.check()
     writer.wait()
 
 
-def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSource) -> Part:
+def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSource) -> Part:
     """Rows as they are stored.
 
     Raises:
@@ -179,7 +179,7 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSou
         if not np.isfinite(outputs[name][valid]).all():
             stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
             raise build.ConfigError(
-                f"{name} of pictures {positions.start} to {positions.stop - 1} hold numbers that "
+                f"{name} of images {positions.start} to {positions.stop - 1} hold numbers that "
                 f"are not finite as {layout.dtype}{stored or ': the checkpoint is damaged'}"
             )
     return Part(
@@ -191,7 +191,7 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: PictureSou
     )
 
 
-def _check_shared(source: PictureSource, config: ConfigDict) -> None:
+def _check_shared(source: ImageSource, config: ConfigDict) -> None:
     """Compares what the processes see.
 
     Raises:
@@ -202,7 +202,7 @@ def _check_shared(source: PictureSource, config: ConfigDict) -> None:
     others = np.flatnonzero((digests != digests[0]).any(1))
     if len(others):
         raise build.ConfigError(
-            f"process {others[0]} finds other pictures in {config.input} than process 0: put them "
+            f"process {others[0]} finds other images in {config.input} than process 0: put them "
             "where all machines see the same files"
         )
 
@@ -241,7 +241,7 @@ def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationV
     return EvaluationView(size, config.view.protocol or usage.protocol, upright)
 
 
-def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
+def _layout(config: ConfigDict, model: ResNet, source: ImageSource) -> Layout:
     """Which numbers are stored.
 
     Raises:
@@ -254,7 +254,7 @@ def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
             f"outputs={tuple(config.outputs)}: name some of {', '.join(widths)}"
         )
     return Layout(
-        pictures=len(source),
+        images=len(source),
         rows_per_part=config.rows_per_part,
         widths={name: widths[name] for name in config.outputs},
         dtype=config.stored_dtype,
@@ -263,7 +263,7 @@ def _layout(config: ConfigDict, model: ResNet, source: PictureSource) -> Layout:
 
 
 def _about(
-    config: ConfigDict, network: Network, source: PictureSource, view: EvaluationView
+    config: ConfigDict, network: Network, source: ImageSource, view: EvaluationView
 ) -> dict[str, Any]:
     """What the numbers are made from, as JSON values."""
     model = network.model
@@ -290,7 +290,7 @@ def _about(
     }
 
 
-def _labels_digest(source: PictureSource) -> str:
+def _labels_digest(source: ImageSource) -> str:
     """Of what is stored beside the numbers; a built set's labels are in its own digest."""
     if source.built or not source.has_labels:
         return ""
@@ -315,18 +315,18 @@ def _log_speed(own: Speed) -> dict[str, Any]:
     table = multihost_utils.process_allgather(np.array(own, np.float32)).reshape(-1, len(own))
     seconds, reading, network = table[:, 1:].mean(0).tolist()
     speed = Speed(int(table[:, 0].sum()), seconds, reading, network)
-    if not speed.pictures:
+    if not speed.images:
         return {}  # all parts were done before
     values = {
-        "pictures_per_second": speed.pictures / seconds,
-        "waiting_for_pictures": reading / seconds,
+        "images_per_second": speed.images / seconds,
+        "waiting_for_images": reading / seconds,
         "waiting_for_network": network / seconds,
         "limit": speed.limit,
     }
     logging.info(
-        "%d pictures in %.1f s, %.1f pictures/s; waiting for pictures %.0f%%, for the network "
+        "%d images in %.1f s, %.1f images/s; waiting for images %.0f%%, for the network "
         "%.0f%%: the limit was %s",
-        speed.pictures, seconds, values["pictures_per_second"], 100 * reading / seconds,
+        speed.images, seconds, values["images_per_second"], 100 * reading / seconds,
         100 * network / seconds, _LIMITS[speed.limit],
     )  # fmt: skip
     return values

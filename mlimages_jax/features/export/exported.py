@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of an export that have features, and their features a block at a time."""
+"""The images of an export that have features, and their features a block at a time."""
 
 import dataclasses
 import hashlib
@@ -16,15 +16,15 @@ from mlimages_jax.features.export.feature_formats import PartedArray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exported:
-    """n pictures of an export.
+    """n images of an export.
 
     Attributes:
         folder: of the export, for messages.
-        array: [N, F], the features of all pictures of the export, read when they are asked for.
-        rows: int64 [n], the rows of `array` that are these pictures, ascending.
+        array: [N, F], the features of all images of the export, read when they are asked for.
+        rows: int64 [n], the rows of `array` that are these images, ascending.
         names: n of them; not always unique.
         labels: n texts, "" for none.
-        without: pictures of the export that could not be read or decoded.
+        without: images of the export that could not be read or decoded.
         metadata: of the export.
     """
 
@@ -45,7 +45,7 @@ class Exported:
         return self.array.shape[1]
 
     def select(self, chosen: np.ndarray) -> "Exported":
-        """Some of the pictures.
+        """Some of the images.
 
         Args:
             chosen: int64 [m], ascending positions.
@@ -94,7 +94,7 @@ def unit_vectors(values: np.ndarray) -> np.ndarray:
 
 
 def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
-    """Opens an export; pictures without features are left out.
+    """Opens an export; images without features are left out.
 
     Args:
         folder: that configs/export_features.py wrote.
@@ -103,13 +103,13 @@ def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
     Raises:
         FileNotFoundError: there is no export.
         FeatureFilesError: it is not complete, or lacks the output.
-        FeaturesError: no picture of it has features.
+        FeaturesError: no image of it has features.
     """
     features = feature_files.open_features(folder, output=output)
     rows = np.flatnonzero(features.valid)
     if not len(rows):
         raise FeaturesError(
-            f"{folder}: none of its {len(features.valid):,} pictures could be read: see errors.tsv"
+            f"{folder}: none of its {len(features.valid):,} images could be read: see errors.tsv"
         )
     return Exported(
         folder=Path(folder),
@@ -125,7 +125,7 @@ def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
 def name_shares(names: list[str], *, purpose: str) -> np.ndarray:
     """A number in [0, 1) for each name, float64 [n], spread evenly, the same in every run.
 
-    A picture keeps its side of a cut when others come or go, and rows of one name go together.
+    An image keeps its side of a cut when others come or go, and rows of one name go together.
 
     Args:
         names: n of them.

@@ -4,7 +4,7 @@
     features.json    what the numbers are: network, checkpoint, view, dtype, counts
     index.jsonl      one line a row: {"index": 0, "name": "a.jpg", "labels": "3:1", "error": "..."},
                      the last two only where there are any
-    errors.tsv       index, name and error of the pictures without numbers
+    errors.tsv       index, name and error of the images without numbers
     parts/           Parquet or ArrayRecord files, or, beside this folder,
     features.npy     one array [N, F] an output, or features.npz, all arrays in one file
 
@@ -210,8 +210,8 @@ class Features:
     Attributes:
         array: [N, F], mapped into memory or read part by part, see `PartedArray`; rows that are not
             valid are nan.
-        valid: bool [N], False for pictures that could not be read or decoded.
-        names: of all pictures.
+        valid: bool [N], False for images that could not be read or decoded.
+        names: of all images.
         labels: their labels as text, "" for none.
         errors: what was wrong, by position.
         metadata: of features.json.
@@ -243,9 +243,9 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
     if output not in layout.widths:
         raise FeatureFilesError(f"{folder} has {', '.join(layout.widths)}, no {output!r}")
     rows = list(_read_index(folder))
-    if len(rows) != layout.pictures:
+    if len(rows) != layout.images:
         raise FeatureFilesError(
-            f"{folder / _INDEX} has {len(rows)} rows and {_MANIFEST} promises {layout.pictures}: "
+            f"{folder / _INDEX} has {len(rows)} rows and {_MANIFEST} promises {layout.images}: "
             "files of two exports are mixed, or the folder was not copied whole"
         )
     errors = {row["index"]: row["error"] for row in rows if "error" in row}

@@ -29,14 +29,14 @@ class Layout:
     """What is stored, and how it is cut into parts.
 
     Attributes:
-        pictures: N.
+        images: N.
         rows_per_part: R; part i holds the positions from i R on.
         widths: F of every output [N, F] by name.
         dtype: of the numbers, float32 or float16; in files they are little-endian.
-        labels: whether the pictures have labels.
+        labels: whether the images have labels.
     """
 
-    pictures: int
+    images: int
     rows_per_part: int
     widths: dict[str, int]
     dtype: str
@@ -45,12 +45,12 @@ class Layout:
     @property
     def parts(self) -> int:
         """Their number."""
-        return math.ceil(self.pictures / self.rows_per_part)
+        return math.ceil(self.images / self.rows_per_part)
 
     def positions(self, number: int) -> range:
         """Those of a part."""
         first = number * self.rows_per_part
-        return range(first, min(first + self.rows_per_part, self.pictures))
+        return range(first, min(first + self.rows_per_part, self.images))
 
 
 class Part(NamedTuple):
@@ -60,7 +60,7 @@ class Part(NamedTuple):
         number: of the part, from 0.
         names: n of them.
         labels: as text, "" for none.
-        errors: why a picture has no numbers, "" for none.
+        errors: why an image has no numbers, "" for none.
         outputs: arrays [n, F] of the layout's dtype by name, nan in the rows of errors.
     """
 
@@ -132,7 +132,7 @@ class ParquetParts:
 
 
 class RecordParts:
-    """`parts/features-00003-of-00010.array_record`: one tf.train.Example a picture.
+    """`parts/features-00003-of-00010.array_record`: one tf.train.Example an image.
 
     Features: index (int64), name, labels and error where there are any (bytes, UTF-8), and each
     output as the bytes of its F numbers, absent in the rows of errors:
@@ -200,14 +200,14 @@ class NumpyArrays:
             if not path.exists():
                 with complete_file(path) as unfinished, unfinished.open("wb") as file:
                     npy_format.write_array_header_2_0(file, self._header(output))
-                    file.truncate(file.tell() + self._bytes(output, self._layout.pictures))
+                    file.truncate(file.tell() + self._bytes(output, self._layout.images))
 
     def write(self, part: Part) -> None:
         """See `Storage`; the rows are on the disk when it returns."""
         first = self._layout.positions(part.number).start
         for output, rows in part.outputs.items():
             with self._path(output).open("r+b") as file:
-                file.seek(-self._bytes(output, self._layout.pictures - first), os.SEEK_END)
+                file.seek(-self._bytes(output, self._layout.images - first), os.SEEK_END)
                 file.write(np.ascontiguousarray(rows, _little_endian(self._layout.dtype)).data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -230,7 +230,7 @@ class NumpyArrays:
         return self._folder / f"{output}.npy"
 
     def _header(self, output: str) -> dict[str, Any]:
-        shape = self._layout.pictures, self._layout.widths[output]
+        shape = self._layout.images, self._layout.widths[output]
         descr = np.dtype(_little_endian(self._layout.dtype)).str
         return {"descr": descr, "fortran_order": False, "shape": shape}
 
@@ -250,7 +250,7 @@ class PartedArray:
     def __init__(self, storage: Storage, layout: Layout, output: str):
         self._storage, self._layout, self._output = storage, layout, output
         self._last: tuple[int, np.ndarray] | None = None
-        self.shape = layout.pictures, layout.widths[output]
+        self.shape = layout.images, layout.widths[output]
         self.dtype = np.dtype(layout.dtype)
 
     def __len__(self) -> int:

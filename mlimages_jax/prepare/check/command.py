@@ -35,7 +35,7 @@ def check(
     report: Path | None = None,
     workers: int | None = None,
 ) -> None:
-    """Reads a built data set back: files, hashes, records, labels, pictures.
+    """Reads a built data set back: files, hashes, records, labels, images.
 
     All of it, or a sample:
 
@@ -43,7 +43,7 @@ def check(
         python -m mlimages_jax.prepare check data/ml_images/released_320/1.0.0 --sample 10000
 
     Looks whether every file is there, with the number of records that dataset_info.json says and
-    the SHA-256 of checksums.txt; whether every record can be read and every picture decoded to its
+    the SHA-256 of checksums.txt; whether every record can be read and every image decoded to its
     end, in the size that the record says; whether labels are classes of the dictionary, none twice,
     no more of them than metadata.json says, with confidences of -1 or 0 to 1, and closed over
     ancestors where the set was built so. The exit code is 1 where anything is wrong.
@@ -54,7 +54,7 @@ def check(
         hash, count                   of a file: its SHA-256, its number of records
         unreadable                    ArrayRecord cannot read it: bytes have changed on disk
         record, name, labels          of a record: its format, its name, its labels
-        picture, size                 it does not decode; it has another size than it should
+        image, size                 it does not decode; it has another size than it should
         list                          it differs from the row of --list
         metadata                      files beside the records do not agree
 

@@ -12,12 +12,12 @@ from mlimages_jax.prepare.check.record import CheckedRecord
 class ListedRows:
     """The label list that a split was built from.
 
-    Row i of N is in shard i modulo the number of shards, unless its picture was skipped.
+    Row i of N is in shard i modulo the number of shards, unless its image was skipped.
 
     Args:
         rows: all of them.
         num_shards: of the split.
-        skipped: names of pictures without a record, as the table of them has them.
+        skipped: names of images without a record, as the table of them has them.
         closed_over: the labels of records are those of the list with all ancestors in this
             hierarchy; None: they are the same.
     """

@@ -10,17 +10,17 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data.dataset import Record, parse_record
-from mlimages_jax.data.images.decode import BadPicture, verify
+from mlimages_jax.data.images.decode import BadImage, verify
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 Found = tuple[str, str]  # one countable word, and a message for people
 
 
 class CheckedRecord(NamedTuple):
-    """A record, without its picture.
+    """A record, without its image.
 
     Attributes:
-        name: of the picture; "" where the record could not be parsed.
+        name: of the image; "" where the record could not be parsed.
         labels: its classes and their confidences.
         found: what is wrong with it.
     """
@@ -36,8 +36,8 @@ class RecordRules:
 
     Attributes:
         num_classes: classes are below.
-        max_labels: no picture has more.
-        short_side: no picture's shorter side has more pixels; None: any.
+        max_labels: no image has more.
+        short_side: no image's shorter side has more pixels; None: any.
         closed_over: labels hold all ancestors in this hierarchy; None: they need not.
     """
 
@@ -47,13 +47,13 @@ class RecordRules:
     closed_over: Hierarchy | None
 
     def check(self, data: bytes) -> CheckedRecord:
-        """Looks at everything in a serialised record, and decodes the picture to its end."""
+        """Looks at everything in a serialised record, and decodes the image to its end."""
         try:
             record = parse_record(data)
             height, width = _stored_size(data)
         except (DecodeError, LookupError, ValueError, OverflowError) as error:
             return CheckedRecord("", {}, [("record", f"it cannot be parsed: {error}")])
-        found = [*self._label_problems(record), *self._picture_problems(record, height, width)]
+        found = [*self._label_problems(record), *self._image_problems(record, height, width)]
         if not record.name:
             found.append(("name", "it is empty"))
         pairs = zip(record.labels.tolist(), record.confidences.tolist(), strict=False)
@@ -80,15 +80,15 @@ class RecordRules:
         elif not _is_closed(record, self.closed_over):
             yield "labels", "ancestors are missing, or less certain than their descendants"
 
-    def _picture_problems(self, record: Record, height: int, width: int) -> Iterator[Found]:
+    def _image_problems(self, record: Record, height: int, width: int) -> Iterator[Found]:
         try:
             header = verify(record.jpeg)
-        except BadPicture as bad:
-            yield "picture", f"{bad.reason}: {bad}"
+        except BadImage as bad:
+            yield "image", f"{bad.reason}: {bad}"
             return
         if header.format != "jpeg" or header.components not in (1, 3):
             message = f"a {header.format} of {header.components} components, not a JPEG of 1 or 3"
-            yield "picture", message
+            yield "image", message
         if (header.height, header.width) != (height, width):
             message = f"{header.width} x {header.height} pixels, the record says {width} x {height}"
             yield "size", message

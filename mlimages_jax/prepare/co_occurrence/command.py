@@ -20,7 +20,7 @@ from mlimages_jax.prepare.url_lists import count_rows
 
 _COLUMNS = (
     "class i", "id", "name", "class j", "id", "name",
-    "pictures of i", "with j", "share", "common path", "labels added",
+    "images of i", "with j", "share", "common path", "labels added",
 )  # fmt: skip
 
 
@@ -34,14 +34,14 @@ def co_occurrence(
     pairs: Path,
     posterior: float = 0.95,
     share: float = 0.5,
-    min_pictures: int = 1,
+    min_images: int = 1,
     prediction_dictionary: Path | None = None,
     confidence: Literal["label", "share"] = "label",
     max_unlisted: float = 0.0,
 ) -> None:
     """Add labels of classes that occur together, by a model's predictions, as ML-Images was made.
 
-    CO(i, j) is the share of the pictures of class i for which the model's posterior of class j is
+    CO(i, j) is the share of the images of class i for which the model's posterior of class j is
     above --posterior. Where it is above --share (in both cases equal is not enough), and neither
     class is an ancestor of the other, every row of the lists with a positive label i gets label j:
 
@@ -51,35 +51,35 @@ def co_occurrence(
             --prediction-dictionary model_dictionary.txt
             --output train_image_list_more.txt --pairs pairs.tsv
 
-    Predictions are Parquet files with a row a picture and these columns:
+    Predictions are Parquet files with a row an image and these columns:
 
         name      string
         scores    list of probabilities, one a class of the model; null: not predicted
         classes   if scores are not of all classes: list of the classes they are of, others have 0
-        label     if the file knows it: the class of the picture, a number of --dictionary
+        label     if the file knows it: the class of the image, a number of --dictionary
 
     Without a column "label" the class is that of the first row of the lists with this name: the
     label that is below all other positive ones in the hierarchy, so that rows may be closed over
-    ancestors. A row with labels on different paths is no picture of one class and does not count;
-    nor does a picture that was predicted before.
+    ancestors. A row with labels on different paths is no image of one class and does not count;
+    nor does an image that was predicted before.
 
     What is added is not closed over ancestors and adds nothing in turn: `labels --close` closes it.
 
     Args:
-        lists: what gets the labels; and, by name, the classes of the predicted pictures.
+        lists: what gets the labels; and, by name, the classes of the predicted images.
         predictions: Parquet files.
         dictionary: the category file of the lists.
         output: the new list, classes ascending in each row. It may be one of the lists.
         pairs: a table (tab-separated) of all pairs above --share, on common paths too. A label that
             a row gets through two pairs counts for both.
-        posterior: of class j, in a picture of class i.
-        share: of the pictures of class i.
-        min_pictures: of class i; with fewer its pairs are left out. The paper has no such limit.
+        posterior: of class j, in an image of class i.
+        share: of the images of class i.
+        min_images: of class i; with fewer its pairs are left out. The paper has no such limit.
         prediction_dictionary: the category file of the model, if it is not that of the lists.
             Classes are the same if their ids (column 2) are; others of the model are ignored.
         confidence: of a new label: that of the row's label i, or this times the share. Where the
             row has label j already, the larger confidence stays.
-        max_unlisted: share of the predicted pictures that may be in none of the lists.
+        max_unlisted: share of the predicted images that may be in none of the lists.
     """
     if not lists or not predictions:
         raise PrepareError("give at least one list and one file of predictions")
@@ -96,7 +96,7 @@ def co_occurrence(
     counter.check(max_unlisted)
 
     found = counter.occurrences.pairs()
-    above = (found.share > share) & (found.pictures >= min_pictures)
+    above = (found.share > share) & (found.images >= min_images)
     found = found.where(above & (found.first != found.second))
     adder = PairAdder(hierarchy, found, times_share=confidence == "share")
     adder.write_lists(lists, output)
@@ -145,7 +145,7 @@ class PairAdder:
                 bar.update(len(part))
 
     def write_table(self, path: Path) -> None:
-        """Writes the pairs, those with the most pictures first."""
+        """Writes the pairs, those with the most images first."""
         with (
             complete_file(path) as unfinished,
             unfinished.open("w", encoding="utf-8", newline="\n") as file,
@@ -159,7 +159,7 @@ class PairAdder:
         i, j = int(self.pairs.first[pair]), int(self.pairs.second[pair])
         return [
             i, ids[i], names[i], j, ids[j], names[j],
-            self.pairs.pictures[pair], self.pairs.both[pair], f"{self.pairs.share[pair]:.4f}",
+            self.pairs.images[pair], self.pairs.both[pair], f"{self.pairs.share[pair]:.4f}",
             "no" if self.apart[pair] else "yes", self.new_labels[pair],
         ]  # fmt: skip
 

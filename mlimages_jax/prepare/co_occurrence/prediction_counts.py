@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts which classes a model predicts in pictures of which class."""
+"""Counts which classes a model predicts in images of which class."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile, SurePredictions
 from mlimages_jax.prepare.url_lists import count_rows
 
-# In the place of a class: why a picture does not count.
+# In the place of a class: why an image does not count.
 _OF_NO_CLASS, _UNLISTED, _REPEATED = -1, -2, -3
 _REASONS = {
     _OF_NO_CLASS: "not of one class",
@@ -35,8 +35,8 @@ class PredictionCounter:
         posterior: above which a class counts as predicted.
 
     Attributes:
-        occurrences: of classes in pictures that have one class.
-        left_out: pictures with scores that do not count, by the reason.
+        occurrences: of classes in images that have one class.
+        left_out: images with scores that do not count, by the reason.
 
     Raises:
         PrepareError: the model has no class of the lists.
@@ -68,15 +68,15 @@ class PredictionCounter:
         with progress(total, what="predictions") as bar:
             for file in files:
                 for sure in file.sure(self._posterior):
-                    self._predicted += sure.num_pictures
+                    self._predicted += sure.num_images
                     self._without_scores += sure.without_scores
                     self._add(sure, self._classes_of(sure, file.path, listed))
-                    bar.update(sure.num_pictures + sure.without_scores)
+                    bar.update(sure.num_images + sure.without_scores)
 
     def _classes_of(
         self, sure: SurePredictions, path: Path, listed: "ListedClasses | None"
     ) -> np.ndarray:
-        """Returns int64 [N]: the class of each picture, negative where there is none to count."""
+        """Returns int64 [N]: the class of each image, negative where there is none to count."""
         if sure.labels is not None:
             largest = sure.labels.max(initial=-1)
             if largest >= len(self._hierarchy):
@@ -97,20 +97,20 @@ class PredictionCounter:
         for reason, text in _REASONS.items():
             self.left_out[text] += int(np.count_nonzero(classes == reason))
         counted = classes >= 0
-        number = np.cumsum(counted) - 1  # of each picture among those that count
+        number = np.cumsum(counted) - 1  # of each image among those that count
         predicted = self._table[sure.classes]
-        use = counted[sure.pictures] & (predicted >= 0)
-        self.occurrences.add(classes[counted], number[sure.pictures[use]], predicted[use])
+        use = counted[sure.images] & (predicted >= 0)
+        self.occurrences.add(classes[counted], number[sure.images[use]], predicted[use])
 
     def summary(self) -> str:
-        """What became of the predicted pictures, a count a line."""
-        pictures = self.occurrences.pictures
-        classes = f"of {np.count_nonzero(pictures):,} classes"
+        """What became of the predicted images, a count a line."""
+        images = self.occurrences.images
+        classes = f"of {np.count_nonzero(images):,} classes"
         lines = [
             (self._predicted + self._without_scores, "predictions read"),
             (self._without_scores, "  left out: without scores"),
             *((count, f"  left out: {text}") for text, count in self.left_out.items()),
-            (int(pictures.sum()), f"pictures counted, {classes}"),
+            (int(images.sum()), f"images counted, {classes}"),
             (int((self._table < 0).sum()), "classes of the model are not in --dictionary: ignored"),
         ]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
@@ -119,20 +119,20 @@ class PredictionCounter:
         """Says whether this is enough to go on.
 
         Raises:
-            PrepareError: no picture counted, or too large a share is in no list.
+            PrepareError: no image counted, or too large a share is in no list.
         """
         unlisted = self.left_out[_REASONS[_UNLISTED]]
         if unlisted > max_unlisted * self._predicted:
             raise PrepareError(
-                f"{unlisted:,} of {self._predicted:,} predicted pictures are in none of the lists, "
+                f"{unlisted:,} of {self._predicted:,} predicted images are in none of the lists, "
                 f"such as {self._an_unlisted}; give their list too, or allow it with --max-unlisted"
             )
-        if not self.occurrences.pictures.any():
-            raise PrepareError("no predicted picture counts; the table above says why")
+        if not self.occurrences.images.any():
+            raise PrepareError("no predicted image counts; the table above says why")
 
 
 class ListedClasses:
-    """The class of every picture of some lists, by name: 29 bytes a row.
+    """The class of every image of some lists, by name: 29 bytes a row.
 
     Args:
         lists: of these, a name's first row counts.
@@ -151,7 +151,7 @@ class ListedClasses:
         self._seen = np.zeros(len(self._classes), bool)
 
     def look_up(self, names: Sequence[bytes]) -> np.ndarray:
-        """Returns int64 [n]: the class of each picture, or a negative key of `_REASONS`."""
+        """Returns int64 [n]: the class of each image, or a negative key of `_REASONS`."""
         rows = self._index.find(name_digests(names))
         listed = np.flatnonzero(rows >= 0)
         _, firsts = np.unique(rows[listed], return_index=True)

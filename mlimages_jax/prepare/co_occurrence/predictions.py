@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reads a model's predictions from Parquet files, of which only the sure ones matter here.
 
-A file has a row a picture and these columns; others are not read:
+A file has a row an image and these columns; others are not read:
 
     name     string
     scores   list of floats, 0 to 1: one a class of the model (dense), or one a class of `classes`
     classes  list of integers, the classes of these scores (sparse); leave it out in dense files
-    label    integer, the picture's own class; leave it out where a list says it
+    label    integer, the image's own class; leave it out where a list says it
 
-A row whose scores are null is a picture that the model could not be asked about.
+A row whose scores are null is an image that the model could not be asked about.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,22 +29,22 @@ _MAX_SCORE = 1.001  # a softmax in half precision may end a little above 1
 
 
 class SurePredictions(NamedTuple):
-    """Of N pictures that have scores.
+    """Of N images that have scores.
 
     Attributes:
-        num_pictures: N.
+        num_images: N.
         names: N of them, UTF-8; None if there are labels.
-        labels: int64 [N], the pictures' own classes, -1 where that is null; None without a column.
-        pictures: int64 [n], 0 to N - 1, ...
-        classes: int64 [n], ... and a class of the model whose score for the picture is above the
+        labels: int64 [N], the images' own classes, -1 where that is null; None without a column.
+        images: int64 [n], 0 to N - 1, ...
+        classes: int64 [n], ... and a class of the model whose score for the image is above the
             posterior; no such pair is there twice.
         without_scores: rows that were left out.
     """
 
-    num_pictures: int
+    num_images: int
     names: list[bytes] | None
     labels: np.ndarray | None
-    pictures: np.ndarray
+    images: np.ndarray
     classes: np.ndarray
     without_scores: int
 
@@ -59,7 +59,7 @@ class PredictionFile:
     Attributes:
         path: the same.
         num_rows: of the file.
-        has_labels: whether it says the pictures' own classes.
+        has_labels: whether it says the images' own classes.
 
     Raises:
         PrepareError: it is no Parquet file, or does not have the columns above.
@@ -121,8 +121,8 @@ class PredictionFile:
         names = None if self.has_labels else piece.names()
         labels = piece.labels() if self.has_labels else None
         of = piece.sure_sparse if self._is_sparse else piece.sure_dense
-        pictures, classes = of(posterior, self._num_classes)
-        return SurePredictions(len(present), names, labels, pictures, classes, without_scores)
+        images, classes = of(posterior, self._num_classes)
+        return SurePredictions(len(present), names, labels, images, classes, without_scores)
 
 
 class _Piece:
@@ -149,7 +149,7 @@ class _Piece:
         return column.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def sure_dense(self, posterior: float, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the numbers of pictures and classes whose score is above `posterior`."""
+        """Returns the numbers of images and classes whose score is above `posterior`."""
         self._refuse_rows(
             self._lengths != num_classes,
             f"the number of its scores is not {num_classes}, that of the classes: is "
@@ -169,14 +169,14 @@ class _Piece:
             "--dictionary) the model's?",
         )
         sure = np.flatnonzero(self._scores > posterior)
-        pictures = np.repeat(np.arange(len(lengths)), lengths)[sure]
+        images = np.repeat(np.arange(len(lengths)), lengths)[sure]
         chosen = classes[sure].astype(np.int64)
-        order = np.lexsort((chosen, pictures))
-        same = (np.diff(pictures[order]) == 0) & (np.diff(chosen[order]) == 0)
+        order = np.lexsort((chosen, images))
+        same = (np.diff(images[order]) == 0) & (np.diff(chosen[order]) == 0)
         repeats = np.zeros(len(classes), bool)
         repeats[sure[order[1:][same]]] = True
         self._refuse_values(repeats, "a class is there twice")
-        return pictures, chosen
+        return images, chosen
 
     def _check_scores(self) -> None:
         # Two passes without temporary arrays; comparisons with NaN are false.

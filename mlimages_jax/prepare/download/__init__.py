@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of URL lists: fetched, verified, recorded."""
+"""The images of URL lists: fetched, verified, recorded."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `download`: the pictures of URL lists, verified, with a manifest that resumes."""
+"""The command `download`: the images of URL lists, verified, with a manifest that resumes."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.engine import Patience
 from mlimages_jax.prepare.download.fetch import Fetcher, Limits
+from mlimages_jax.prepare.download.image_sources import SourceName
 from mlimages_jax.prepare.download.job import DownloadJob
-from mlimages_jax.prepare.download.picture_sources import SourceName
 from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.url_lists import Shard
 
@@ -41,20 +41,20 @@ def download(
     allow_private: bool = False,
     ignore_robots_tag: bool = False,
 ) -> None:
-    """Fetch the pictures of URL lists, many at a time, and keep a record of each.
+    """Fetch the images of URL lists, many at a time, and keep a record of each.
 
     A list has a URL a line; labels may follow it and are ignored here:
 
         python -m mlimages_jax.prepare download train_urls.txt --output ml_images
 
-    Every picture is checked (it decodes to its end, and is no "photo not available" drawing) before
+    Every image is checked (it decodes to its end, and is no "photo not available" drawing) before
     it appears as OUTPUT/images/<host>/<nn>/<name>. What became of every URL stands in
     OUTPUT/manifest.sqlite. Stop it at any time: the same command goes on where it ended and fetches
     nothing twice. Many URLs of ML-Images are dead, which is normal and no error: `coverage` says
     what is there, what is missing and why, and `labels --manifests` makes the list of what is
     there, for the builder.
 
-    With Open Images' table of pictures (--open-images-table) most pictures have better sources than
+    With Open Images' table of images (--open-images-table) most images have better sources than
     the URL of the list: a thumbnail of 300,000 pixels, a mirror, and the original with its MD5;
     licence, author and rotation go into the manifest.
 
@@ -63,7 +63,7 @@ def download(
         output: folder for images/ and manifest.sqlite; made if it is not there.
         shard: i/n fetches part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
             parts on n machines, into one folder or several.
-        short_side: shrink larger pictures to this shorter side in pixels as they arrive.
+        short_side: shrink larger images to this shorter side in pixels as they arrive.
         retry_failed: also try again what failed in earlier runs with these errors, such as
             "timeout http_503"; "all" for any.
         retries: further attempts after a failure that may pass (time-outs, resets, 429, 5xx).
@@ -77,7 +77,7 @@ def download(
         give_up_after: attempts in a row that nobody answers end the run: the network is gone. 0:
             never, for a list whose hosts are mostly gone.
         open_images_table: Open Images' CSV files of image URLs; an index of them is made once.
-        sources: which to try, in this order, for pictures of that table.
+        sources: which to try, in this order, for images of that table.
         user_agent: says who asks; add an address at which you can be reached.
         proxy: URL of an HTTP proxy; it resolves the names, so it has to refuse private addresses.
         address_map: PATTERN=BASE asks BASE for hosts like PATTERN, such as
@@ -121,17 +121,17 @@ def download(
             print(summary(job.manifest_path))
     with Manifest(job.manifest_path, readonly=True) as manifest:
         if len(manifest) and not manifest.counts("status").get((OK,)):
-            raise PrepareError("not one picture arrived; the table above says why")
+            raise PrepareError("not one image arrived; the table above says why")
 
 
 def summary(path: Path) -> str:
-    """What a manifest says in all: pictures and bytes by source, failures by error."""
+    """What a manifest says in all: images and bytes by source, failures by error."""
     with Manifest(path, readonly=True) as manifest:
         outcomes = manifest.counts("status", "source", "error")
         received = manifest.received()
     there = {source: count for (status, source, _), count in outcomes.items() if status == OK}
     failed = {error: count for (status, _, error), count in outcomes.items() if status != OK}
-    lines = [f"{sum(there.values()):>12,} pictures there, {received / 1e6:,.1f} MB received"]
+    lines = [f"{sum(there.values()):>12,} images there, {received / 1e6:,.1f} MB received"]
     lines += [f"{count:>12,}   from {source}" for source, count in there.items()]
     lines.append(f"{sum(failed.values()):>12,} not to be had")
     lines += [f"{count:>12,}   {error}" for error, count in failed.items()]

@@ -25,7 +25,7 @@ from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
 from mlimages_jax.prepare.download.wanted import Wanted
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
-from mlimages_jax.prepare.manifest import OK, Picture
+from mlimages_jax.prepare.manifest import OK, Image
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import (
     StorageError,
@@ -39,7 +39,7 @@ from mlimages_jax.prepare.storing import (
 _FLUSH_EVERY = 0.5  # seconds: what a killed download fetches again
 _ROWS_PER_SLOT = 20  # read ahead, so that there is work for others while a host is slow
 _FIRST_PAUSE = 1.0  # seconds before a second attempt; twice as long before the next
-_BUSY_IN_A_ROW = 3  # such answers tell of a busy host rather than of a busy picture
+_BUSY_IN_A_ROW = 3  # such answers tell of a busy host rather than of a busy image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +58,16 @@ class Patience:
 
 
 class DownloadEngine:
-    """Fetches, verifies and records pictures, many at a time.
+    """Fetches, verifies and records images, many at a time.
 
     Args:
         fetcher: open.
         recorder: takes the rows.
-        images: the folder of pictures.
-        slots: files that pictures arrive in, on the same file system; as many may be in work.
+        images: the folder of images.
+        slots: files that images arrive in, on the same file system; as many may be in work.
         pool: threads that verify.
-        short_side: shrink larger pictures, see `storing.store`.
-        per_host: pictures of one host that may be in work.
+        short_side: shrink larger images, see `storing.store`.
+        per_host: images of one host that may be in work.
         patience: when to try again.
         bar: is moved along.
     """
@@ -106,7 +106,7 @@ class DownloadEngine:
         )
 
     async def run(self, wanted: Iterator[list[Wanted]]) -> None:
-        """Works through blocks of pictures, which are pulled as there is room for them.
+        """Works through blocks of images, which are pulled as there is room for them.
 
         Whatever ends it, what is complete has its row afterwards.
 
@@ -210,7 +210,7 @@ class DownloadEngine:
 
     def _succeed(self, item: Wanted, file: str, stored: StoredFile) -> None:
         self._recorder.add(
-            Picture(
+            Image(
                 name=item.url,
                 status=OK,
                 time=time.time(),
@@ -237,7 +237,7 @@ class DownloadEngine:
             item.attempts = 0
             self._queues.add(item.host, item)
             return
-        # A job killed between storing a picture and its row leaves a file that nobody vouches for.
+        # A job killed between storing an image and its row leaves a file that nobody vouches for.
         with contextlib.suppress(OSError, UnsafeNameError):
             inside(self._images, file_name(item.url)).unlink()
         self._recorder.fail(

@@ -131,7 +131,7 @@ class Fetcher:
             timeout=aiohttp.ClientTimeout(
                 total=10 * timeout, sock_connect=timeout, sock_read=timeout
             ),
-            # Pictures do not shrink further, and a compressed answer could grow without limit.
+            # Images do not shrink further, and a compressed answer could grow without limit.
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),

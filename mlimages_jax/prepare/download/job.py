@@ -20,17 +20,17 @@ from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
 from mlimages_jax.prepare.download.fetch import Fetcher
+from mlimages_jax.prepare.download.image_sources import SourceName, image_sources
 from mlimages_jax.prepare.download.open_images_table import OpenImagesTable
-from mlimages_jax.prepare.download.picture_sources import SourceName, picture_sources
 from mlimages_jax.prepare.download.wanted import Wanted
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import FAILED, Manifest, Picture
+from mlimages_jax.prepare.manifest import FAILED, Image, Manifest
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
 
 _BLOCK = 500  # rows that are looked up in the manifest at once
-_RESERVE_BYTES = 4 << 20  # of disk, for the last rows of a manifest when pictures have filled it
+_RESERVE_BYTES = 4 << 20  # of disk, for the last rows of a manifest when images have filled it
 _BAD_ROWS = 1000  # so many, and more than good ones: this is no URL list
 
 
@@ -46,7 +46,7 @@ class DownloadJob:
         connections: open at a time.
         per_host: of these to one host.
         patience: when to try again.
-        short_side: of larger pictures, in pixels; None: as they come.
+        short_side: of larger images, in pixels; None: as they come.
         max_copies: one content under so many URLs is a placeholder; 0: never.
         retry_failed: errors of earlier runs that are tried again; "all" for any.
         tables: Open Images' CSV files, or none.
@@ -178,7 +178,7 @@ class _Selection:
             self._bar.update(len(block) - len(chosen))
             photos = self._table.find(chosen) if self._table else {}
             yield [
-                Wanted(url, picture_sources(url, photos.get(url), self._job.order), photos.get(url))
+                Wanted(url, image_sources(url, photos.get(url), self._job.order), photos.get(url))
                 for url in chosen
             ]
 
@@ -193,12 +193,12 @@ class _Selection:
             self._good += row.error is None
         return list(chosen)
 
-    def _is_wanted(self, picture: Picture | None) -> bool:
-        if picture is None:
+    def _is_wanted(self, image: Image | None) -> bool:
+        if image is None:
             return True
         retry = self._job.retry_failed
-        failed_earlier = picture.status == FAILED and picture.time < self._start
-        return failed_earlier and ("all" in retry or picture.error in retry)
+        failed_earlier = image.status == FAILED and image.time < self._start
+        return failed_earlier and ("all" in retry or image.error in retry)
 
     def _refuse(self, row: UrlRow) -> None:
         assert row.error is not None
@@ -207,7 +207,7 @@ class _Selection:
         if self._bad >= _BAD_ROWS and self._bad > self._good:
             raise PrepareError(
                 f"{row.message}. {self._bad:,} rows so far are no URLs: is this a list of URLs? "
-                "Pictures with ImageNet ids come out of its archives: see `extract`"
+                "Images with ImageNet ids come out of its archives: see `extract`"
             )
 
 

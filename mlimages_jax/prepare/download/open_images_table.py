@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Open Images' table of pictures, by Flickr photo id: 9 million rows, looked up on disk.
+"""Open Images' table of images, by Flickr photo id: 9 million rows, looked up on disk.
 
 Most URLs of ML-Images are Flickr originals that Open Images lists too, with an MD5, a smaller copy,
 the licence and the author. The host in a Flickr URL has changed over the years (farm3, c4, live),
@@ -41,7 +41,7 @@ class Photo(NamedTuple):
         secret: of the original.
         image_id: Open Images'.
         subset: train, validation or test.
-        original_url: of the picture as uploaded.
+        original_url: of the image as uploaded.
         thumbnail_url: of a copy of about 300,000 pixels; may be empty.
         license: URL of the licence; may be empty.
         author: may be empty.
@@ -178,7 +178,7 @@ def _photos(path: Path) -> Iterator[Photo]:
                 bar.set_postfix(malformed=malformed)
     except (pa.ArrowInvalid, KeyError) as error:
         raise PrepareError(
-            f"{path}: {error}. This should be Open Images' table of pictures, a CSV file with the "
+            f"{path}: {error}. This should be Open Images' table of images, a CSV file with the "
             f"columns {', '.join(_READ)}"
         ) from error
 

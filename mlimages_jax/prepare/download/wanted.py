@@ -4,14 +4,14 @@
 import dataclasses
 from typing import Any
 
+from mlimages_jax.prepare.download.image_sources import ImageSource
 from mlimages_jax.prepare.download.open_images_table import Photo
-from mlimages_jax.prepare.download.picture_sources import PictureSource
 from mlimages_jax.prepare.download.web_urls import BadUrlError, parse_url
 
 
 @dataclasses.dataclass
 class Wanted:
-    """A picture that is to be had, and how far the attempts are.
+    """An image that is to be had, and how far the attempts are.
 
     Attributes:
         url: of the list.
@@ -24,7 +24,7 @@ class Wanted:
     """
 
     url: str
-    sources: list[PictureSource]
+    sources: list[ImageSource]
     photo: Photo | None = None
     source: int = 0
     attempts: int = 0

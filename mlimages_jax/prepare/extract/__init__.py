@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of lists, taken out of ImageNet's archives."""
+"""The images of lists, taken out of ImageNet's archives."""

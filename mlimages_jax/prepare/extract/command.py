@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that takes the pictures of lists out of ImageNet's archives."""
+"""The command that takes the images of lists out of ImageNet's archives."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.wanted import MISSING, Everything, ListedNames, Wanted
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Manifest, Picture
+from mlimages_jax.prepare.manifest import Image, Manifest
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
 
@@ -35,7 +35,7 @@ def extract(
     short_side: int | None = None,
     workers: int = min(8, os.cpu_count() or 1),
 ) -> None:
-    r"""Takes the pictures that lists name out of ImageNet's archives.
+    r"""Takes the images that lists name out of ImageNet's archives.
 
     The archives stay as they are and are not unpacked: fall11_whole.tar or winter21_whole.tar.gz
     (a tar of one tar per synset), ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar.
@@ -43,10 +43,10 @@ def extract(
         python -m mlimages_jax.prepare extract fall11_whole.tar \
             --lists train_image_id.txt val_image_id.txt --output ml_images --short-side 320
 
-    A picture is found by its file name, in whatever folder, checked by decoding it, and stored as
+    An image is found by its file name, in whatever folder, checked by decoding it, and stored as
     ml_images/images/<name in the list>. ml_images/manifest.sqlite says what became of each name;
     those that no archive holds get the error "missing", which is normal: no release of ImageNet has
-    all pictures of the others.
+    all images of the others.
 
     An archive that is cut or damaged is an error in the end; what could be read of it is kept.
 
@@ -57,9 +57,9 @@ def extract(
         archives: tar files as ImageNet distributes them, compressed with gzip or not.
         output: folder for images/ and manifest.sqlite; made if it is not there.
         lists: label lists with names such as n04310904/n04310904_8388.JPEG.
-        everything: instead of lists: all pictures, under their names in the archives.
-        short_side: shrink larger pictures to this shorter side in pixels, as JPEG; 320 is enough
-            for training at 224. Pictures that are there stay as they are.
+        everything: instead of lists: all images, under their names in the archives.
+        short_side: shrink larger images to this shorter side in pixels, as JPEG; 320 is enough
+            for training at 224. Images that are there stay as they are.
         workers: threads that decode.
     """
     _check_arguments(archives, lists, everything=everything, short_side=short_side)
@@ -125,9 +125,9 @@ def _recall(wanted: ListedNames, manifest: Manifest, images: Path) -> int:
         return wanted.recall(_counted(manifest, bar), images)
 
 
-def _counted(pictures: Iterable[Picture], bar: tqdm) -> Iterator[Picture]:
-    for picture in pictures:
-        yield picture
+def _counted(images: Iterable[Image], bar: tqdm) -> Iterator[Image]:
+    for image in images:
+        yield image
         bar.update()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From an archive to files and rows: one thread walks, others check and write the pictures."""
+"""From an archive to files and rows: one thread walks, others check and write the images."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.tally import Tally
 from mlimages_jax.prepare.extract.wanted import Wanted
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
-from mlimages_jax.prepare.manifest import FAILED, OK, Picture
+from mlimages_jax.prepare.manifest import FAILED, OK, Image
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import (
     Expected,
@@ -45,17 +45,17 @@ _HELD_BYTES = MAX_MEMBER_BYTES  # of members that were read and are not stored y
 
 
 class Extraction:
-    """Takes the wanted pictures out of archives; a context manager, which must be entered.
+    """Takes the wanted images out of archives; a context manager, which must be entered.
 
     Results are recorded in the order of the archive; an inner tar counts as finished when the rows
-    of all its pictures are written.
+    of all its images are written.
 
     Args:
         wanted: decides which members are taken.
         recorder: of the manifest.
         finished: inner tars that are skipped.
         output: holds images/.
-        short_side: shrink larger pictures to this shorter side in pixels.
+        short_side: shrink larger images to this shorter side in pixels.
         workers: threads that decode.
     """
 
@@ -142,8 +142,8 @@ class Extraction:
                 task.content = _read(archive, member)
             yield task
 
-    def _do(self, task: "_Store | _Finish") -> Picture | None:
-        """In a worker: reads, checks and writes one picture.
+    def _do(self, task: "_Store | _Finish") -> Image | None:
+        """In a worker: reads, checks and writes one image.
 
         Raises:
             PrepareError: nothing more can be written.
@@ -162,7 +162,7 @@ class Extraction:
             task.content = None  # the task itself waits for its turn to be recorded
             self._budget.give(task.held_bytes)
 
-    def _stored(self, task: "_Store") -> Picture:
+    def _stored(self, task: "_Store") -> Image:
         content = task.content if task.archive.compressed else _read(task.archive, task.member)
         assert content is not None
         if isinstance(content, Exception):
@@ -183,7 +183,7 @@ class Extraction:
         except StorageError as error:
             alone = unless_of_one_name(error, self._images)
             return _failure(task, alone.reason, str(alone), content)
-        return Picture(
+        return Image(
             name=task.name,
             status=OK,
             time=time.time(),
@@ -192,30 +192,30 @@ class Extraction:
             **stored._asdict(),
         )
 
-    def _settle(self, task: "_Store | _Finish", picture: Picture | None, tally: Tally) -> None:
+    def _settle(self, task: "_Store | _Finish", image: Image | None, tally: Tally) -> None:
         if isinstance(task, _Finish):
             self._recorder.flush()
             if not tally.failed[_UNREADABLE]:  # else the disk may have a better day
                 self._finished.add(task.archive, task.tar)
-        if picture is None:
+        if image is None:
             return
-        self._recorder.add(picture)
-        if picture.error == INTERNAL:
-            self._internal.add(picture.name, picture.message or "")
+        self._recorder.add(image)
+        if image.error == INTERNAL:
+            self._internal.add(image.name, image.message or "")
         else:
             self._internal.passed()
-        if picture.status == OK:
+        if image.status == OK:
             tally.stored += 1
         else:
-            tally.failed[str(picture.error)] += 1
-            self._wanted.failed(picture.name)
+            tally.failed[str(image.error)] += 1
+            self._wanted.failed(image.name)
         if len(self._recorder.pending) >= _ROWS:
             self._recorder.flush()
 
 
 @dataclasses.dataclass
 class _Store:
-    """A picture to be stored; `content`, or why there is none, where it had to be read already."""
+    """An image to be stored; `content`, or why there is none, where it had to be read already."""
 
     archive: Archive
     member: Member
@@ -229,7 +229,7 @@ class _Store:
 
 
 class _Finish(NamedTuple):
-    """The end of an inner tar; comes after its pictures."""
+    """The end of an inner tar; comes after its images."""
 
     archive: Archive
     tar: Member
@@ -242,8 +242,8 @@ def _read(archive: Archive, member: Member) -> bytes | Exception:
         return error
 
 
-def _failure(task: _Store, error: str, message: str, content: bytes | None = None) -> Picture:
-    return Picture(
+def _failure(task: _Store, error: str, message: str, content: bytes | None = None) -> Image:
+    return Image(
         name=task.name,
         status=FAILED,
         time=time.time(),

@@ -26,7 +26,7 @@ class FinishedTars:
         return self._line(*tar) in self._lines
 
     def add(self, archive: Archive, tar: Member) -> None:
-        """Notes that all wanted pictures of an inner tar have their rows."""
+        """Notes that all wanted images of an inner tar have their rows."""
         line = self._line(archive, tar)
         self._lines.add(line)
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:

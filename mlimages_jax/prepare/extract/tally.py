@@ -20,8 +20,8 @@ class Tally:
         members: files that were passed or taken.
         inner_tars: that were entered.
         finished_before: inner tars that were not, because an earlier run finished them.
-        stored: pictures.
-        failed: pictures that are not usable, by error.
+        stored: images.
+        failed: images that are not usable, by error.
         problems: what in the archive is not usable, for people.
         damage: the first of them that means that members are lost.
         seconds: the time it took.

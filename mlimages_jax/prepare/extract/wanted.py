@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which pictures of an archive are still to be taken out, in little memory.
+"""Which images of an archive are still to be taken out, in little memory.
 
-ML-Images names 10.7 million pictures of ImageNet. Here a name costs 17 bytes of memory: a 64-bit
+ML-Images names 10.7 million images of ImageNet. Here a name costs 17 bytes of memory: a 64-bit
 hash of its last part, by which it is found, its place in a temporary file that holds all names, and
 what is known of it. A found name is compared as a whole, so hashes that collide do no harm.
 """
@@ -21,10 +21,10 @@ from mlimages_jax.files.text_files import open_lines
 from mlimages_jax.labels.lists import ANY_CLASS, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import OK, Manifest, Picture
+from mlimages_jax.prepare.manifest import OK, Image, Manifest
 from mlimages_jax.prepare.storing import writing
 
-MISSING = "missing"  # the error of a picture that no archive held
+MISSING = "missing"  # the error of an image that no archive held
 _OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken
 _LONGEST_NAME = 255  # bytes that are read to find the end of a name
 
@@ -39,7 +39,7 @@ class Wanted(Protocol):
         """The name under which a member is to be stored; None if it is not wanted, or was taken."""
 
     def failed(self, name: str) -> None:
-        """Takes back a claim: another copy of this picture would be welcome."""
+        """Takes back a claim: another copy of this image would be welcome."""
 
 
 class Everything:
@@ -53,8 +53,8 @@ class Everything:
 
     def claim(self, member: str) -> str | None:
         """See `Wanted`."""
-        picture = self._manifest.get([member]).get(member)
-        if picture is None or picture.status != OK:
+        image = self._manifest.get([member]).get(member)
+        if image is None or image.status != OK:
             return member
         try:
             return None if inside(self._images, member).is_file() else member
@@ -131,25 +131,25 @@ class ListedNames:
             self._states[place] = _MISSED
             yield self._name(place).decode()
 
-    def recall(self, pictures: Iterable[Picture], images: Path) -> int:
+    def recall(self, rows: Iterable[Image], images: Path) -> int:
         """Learns what earlier runs did; a row whose file is gone counts for nothing.
 
         Args:
-            pictures: rows of a manifest, by name.
-            images: the folder of pictures.
+            rows: of a manifest, by name.
+            images: the folder of images.
 
         Returns:
             How many files are gone.
         """
         gone, folder, files = 0, "", frozenset[str]()
-        for picture in pictures:
-            place = self._find(picture.name)
-            if place is None or self._name(place).decode() != picture.name:
+        for image in rows:
+            place = self._find(image.name)
+            if place is None or self._name(place).decode() != image.name:
                 continue
-            if picture.status != OK or picture.file is None:
-                self._states[place] = _MISSED if picture.error == MISSING else _FAILED
+            if image.status != OK or image.file is None:
+                self._states[place] = _MISSED if image.error == MISSING else _FAILED
                 continue
-            parent, file = os.path.split(picture.file)
+            parent, file = os.path.split(image.file)
             if parent != folder or not files:  # rows come by name, so a folder is listed once
                 folder, files = parent, _files(images, parent)
             self._states[place] = _DONE if file in files else _OPEN
@@ -184,7 +184,7 @@ class ListedNames:
                 keep[place + 1] = False
             elif one.rpartition(b"/")[2] == other.rpartition(b"/")[2]:
                 raise PrepareError(
-                    f"the lists name {one.decode()} and {other.decode()}; pictures are found by "
+                    f"the lists name {one.decode()} and {other.decode()}; images are found by "
                     "their file name alone, so give lists with one of the two to separate runs"
                 )
         if not keep.all():

@@ -123,7 +123,7 @@ def write_coco(
             name_of = _namer(namer, template, split)
             writer.write(split, _rows(part, hierarchy, name_of, aside, closed=closed))
         aside.check()
-        if not writer.pictures.total():
+        if not writer.images.total():
             files = ", ".join(str(part.path) for part in instances.values())
             raise PrepareError(f"{files}: not one image can be used, so there is nothing to write")
     aside.write(output)

@@ -21,7 +21,7 @@ from mlimages_jax.prepare.imports.found import Found, Wish
 from mlimages_jax.prepare.imports.manual_dir import Unlisted, build_command
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
 from mlimages_jax.prepare.imports.table_rows import TableOptions
-from tfds_builders.pictures.command import name_of
+from tfds_builders.images.command import name_of
 
 # In this order: what is told by more comes before what is told by less.
 _KINDS = (

@@ -79,9 +79,9 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
 
 
 def _listing(source: "Source") -> "Listing":
-    from tfds_builders.imagenet.listing import list_pictures
+    from tfds_builders.imagenet.listing import list_images
 
-    return list_pictures(source, subset=True)
+    return list_images(source, subset=True)
 
 
 def _count(split: str, listing: "Listing", path: Path) -> str:

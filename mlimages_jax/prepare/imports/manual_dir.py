@@ -2,9 +2,9 @@
 """The folder that `tfds_builders.ml_images` builds from: classes, lists, what is not listed.
 
     dictionary.txt            the classes, see `labels.hierarchy`
-    <split>_image_list.txt    the pictures of a split and their labels, see `labels.lists`
-    unlisted.txt              one word: what a class is that a picture does not list
-    images/                   the pictures, which somebody else puts there
+    <split>_image_list.txt    the images of a split and their labels, see `labels.lists`
+    unlisted.txt              one word: what a class is that an image does not list
+    images/                   the images, which somebody else puts there
 
 The list names classes by their place in the dictionary. So the files of one folder belong together,
 and a list never stands beside a dictionary that is not its own, wherever a job is killed.
@@ -35,14 +35,14 @@ class ManualDirWriter:
     """Writes lists, each under a temporary name; made by `write_manual_dir`.
 
     Attributes:
-        pictures: of each split, so far.
+        images: of each split, so far.
     """
 
     def __init__(self, folder: Path, files: contextlib.ExitStack):
         self._folder = folder
         self._files = files
         self._lists: dict[str, LabelListWriter] = {}
-        self.pictures: Counter[str] = Counter()
+        self.images: Counter[str] = Counter()
 
     def write(self, split: str, rows: Iterable[LabelRow]) -> None:
         """Appends rows, which `list_rows.check_row` would accept, to the list of a split.
@@ -54,7 +54,7 @@ class ManualDirWriter:
             check_split(split)
             path = self._folder / f"{split}{LIST_SUFFIX}"
             self._lists[split] = self._files.enter_context(LabelListWriter(path))
-            self.pictures[split] = 0
+            self.images[split] = 0
         self._lists[split].write(self._counted(split, rows))
 
     def flush(self) -> None:
@@ -64,7 +64,7 @@ class ManualDirWriter:
 
     def _counted(self, split: str, rows: Iterable[LabelRow]) -> Iterator[LabelRow]:
         for row in rows:
-            self.pictures[split] += 1
+            self.images[split] += 1
             yield row
 
 
@@ -77,10 +77,10 @@ def write_manual_dir(
     Args:
         folder: is made if it is not there. Lists of the splits that are written are replaced.
         hierarchy: the classes of the lists.
-        unlisted: what a class is that a picture does not list.
+        unlisted: what a class is that an image does not list.
 
     Raises:
-        PrepareError: no pictures came, or the folder holds lists of other splits with another
+        PrepareError: no images came, or the folder holds lists of other splits with another
             dictionary, or another word about unlisted classes.
         OSError: the folder cannot be written to.
     """
@@ -88,17 +88,17 @@ def write_manual_dir(
     with contextlib.ExitStack() as files:
         writer = ManualDirWriter(folder, files)
         yield writer
-        if not writer.pictures.total():
-            raise PrepareError(f"{folder}: no pictures came, so there is nothing to write")
+        if not writer.images.total():
+            raise PrepareError(f"{folder}: no images came, so there is nothing to write")
         dictionary, word = (folder / f"{name}.unfinished" for name in (DICTIONARY, UNLISTED))
         files.callback(dictionary.unlink, missing_ok=True)
         files.callback(word.unlink, missing_ok=True)
         hierarchy.to_file(dictionary)
         word.write_text(f"{unlisted}\n")
-        _refuse_a_mixture(folder, set(writer.pictures), dictionary, word)
+        _refuse_a_mixture(folder, set(writer.images), dictionary, word)
         writer.flush()  # a disk that is full says so while the old lists are still there
         if _differs(dictionary, folder / DICTIONARY) or _differs(word, folder / UNLISTED):
-            for split in writer.pictures:
+            for split in writer.images:
                 (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)  # of another dictionary
         dictionary.replace(folder / DICTIONARY)
         word.replace(folder / UNLISTED)
@@ -159,13 +159,13 @@ def what_came_and_what_is_next(
         is_linked: images/ is there already.
         are_urls: the lists hold addresses: the images are to be downloaded first.
     """
-    lines = [f"{split}: {count:,} images" for split, count in writer.pictures.items()]
+    lines = [f"{split}: {count:,} images" for split, count in writer.images.items()]
     lines.append(
         f"{len(hierarchy):,} classes, {len(hierarchy.roots):,} of them roots, at most "
         f"{hierarchy.depth.max()} edges deep; a class that an image does not list is {unlisted}"
     )
     if are_urls:
-        return "\n".join([*lines, *_download_first(folder, list(writer.pictures), name)])
+        return "\n".join([*lines, *_download_first(folder, list(writer.images), name)])
     if is_linked:
         lines.append(f"{one_line(str(folder / 'images'))} leads to the images. Build:")
     else:

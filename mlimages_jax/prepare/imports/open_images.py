@@ -52,7 +52,7 @@ def import_open_images(
             --val validation-annotations-human-imagelabels.csv
             --unlisted unknown
 
-    People verified some classes of each picture: what they confirmed gets confidence 1, what they
+    People verified some classes of each image: what they confirmed gets confidence 1, what they
     denied is listed with 0. About all other classes the tables say nothing. If you call these
     unknown they take no part in the loss and the metrics; if absent they count as not there, which
     is wrong for whatever nobody looked for.
@@ -73,8 +73,8 @@ def import_open_images(
         test: likewise.
         machine: what becomes of rows with the source "machine": drop them, or keep them with their
             confidence where no person has spoken.
-        unlisted: what a class is that a picture does not list.
-        name: of the picture files under images/, with {id} for the image's id, such as
+        unlisted: what a class is that an image does not list.
+        name: of the image files under images/, with {id} for the image's id, such as
             "{split}/{id}.jpg".
     """
     tables = {

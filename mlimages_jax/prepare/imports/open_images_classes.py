@@ -87,7 +87,7 @@ def read_descriptions(path: Path) -> dict[str, str]:
 def read_tree(path: Path) -> Tree:
     """Reads the nested hierarchy.
 
-    "Part" is another relation than "Subcategory": a hand is no kind of person, and a picture of a
+    "Part" is another relation than "Subcategory": a hand is no kind of person, and an image of a
     hand need not show one. Its classes are classes, but it gives no edge.
 
     Raises:
@@ -153,7 +153,7 @@ def make_hierarchy(
     """Puts the classes together: those of the tree, of the descriptions, then any others.
 
     The outermost node ("Entity") is left out unless it is described or labelled: it would be true
-    of every picture. A class without a description has its id for a name.
+    of every image. A class without a description has its id for a name.
 
     Args:
         descriptions: name of each id.

@@ -32,9 +32,9 @@ _DIGITS[list(b"0123456789abcdef")] = np.arange(16)
 
 
 class Verdicts:
-    """What people and machines said about pictures and classes.
+    """What people and machines said about images and classes.
 
-    Of several verdicts on one class of one picture a person's beats a machine's; among equals the
+    Of several verdicts on one class of one image a person's beats a machine's; among equals the
     higher confidence wins. `rank` is made for that: the bits of a float32 from 0 to 1 have the
     order of their values, and the highest bit, which they leave free, says that it was a person.
 
@@ -72,10 +72,10 @@ class Verdicts:
             before += batch.num_rows
 
     def label_rows(self, name: str, class_of_number: np.ndarray) -> Iterator[LabelRow]:
-        """Yields the pictures in the order of their ids.
+        """Yields the images in the order of their ids.
 
         Args:
-            name: of a picture, with {id} where its id belongs.
+            name: of an image, with {id} where its id belongs.
             class_of_number: int32, the class index for each number of `class_numbers`.
         """
         for part in self._parts:
@@ -85,7 +85,7 @@ class Verdicts:
     def _parse(self, batch: pa.RecordBatch, *, with_machine: bool) -> np.ndarray:
         """A batch of a table as verdicts [n]."""
         images, sources, classes, confidences = (batch.column(name) for name in COLUMNS)
-        images = _picture_numbers(images)
+        images = _image_numbers(images)
         texts, place = _words(sources)
         _refuse(place, [not text for text in texts], texts, "is no source")
         counts = np.bincount(place, minlength=len(texts)).tolist()
@@ -120,7 +120,7 @@ class _RowError(ValueError):
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Reads a table; columns are text, all but the ids of the pictures as words and their places.
+    """Reads a table; columns are text, all but the ids of the images as words and their places.
 
     Confidences too: there are few different ones, and so it is known which row holds a bad one.
     """
@@ -162,7 +162,7 @@ def _refuse(place: np.ndarray, bad: list[bool], texts: list[str], what: str) -> 
         raise _RowError(row, f"{texts[place[row]]!r} {what}; correct the row or remove it")
 
 
-def _picture_numbers(column: pa.StringArray) -> np.ndarray:
+def _image_numbers(column: pa.StringArray) -> np.ndarray:
     """The ids, 16 hexadecimal digits each, as numbers, uint64 [n]."""
     bad = pa.compute.binary_length(column).to_numpy() != _ID_DIGITS
     if not bad.any():
@@ -195,13 +195,13 @@ def _number(text: str) -> float:
 
 
 def _label_rows(verdicts: np.ndarray, name: str, class_of_number: np.ndarray) -> Iterator[LabelRow]:
-    """The pictures of some verdicts, which are whole pictures, by id; classes ascending."""
+    """The images of some verdicts, which are whole images, by id; classes ascending."""
     images, ranks = verdicts["image"], verdicts["rank"]
     classes = class_of_number[verdicts["class"]]
     order = np.lexsort((ranks, classes, images))
     images, classes, ranks = images[order], classes[order], ranks[order]
-    new_picture = np.append(True, images[1:] != images[:-1])
-    new_label = new_picture | np.append(True, classes[1:] != classes[:-1])
+    new_image = np.append(True, images[1:] != images[:-1])
+    new_label = new_image | np.append(True, classes[1:] != classes[:-1])
     last = np.append(new_label[1:], True)  # the highest rank of a label
     images, classes = images[last], classes[last]
     confidences = (ranks[last] & ~_BY_A_PERSON).view(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One record of the original's .tfrecords to a name, a picture file and sparse labels."""
+"""One record of the original's .tfrecords to a name, an image file and sparse labels."""
 
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class UnusableRecordError(ValueError):
 
     Attributes:
         reason: one countable word.
-        name: of its picture, where that is known.
+        name: of its image, where that is known.
     """
 
     def __init__(self, reason: str, message: str, name: str = ""):
@@ -34,7 +34,7 @@ class Example(NamedTuple):
 
     Attributes:
         row: name and sparse labels.
-        image: the picture file.
+        image: the image file.
     """
 
     row: LabelRow

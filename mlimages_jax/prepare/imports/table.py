@@ -192,7 +192,7 @@ def write_tables(
         aside.check()
     aside.write(output)
     if repeated := rows.repeated():
-        print(_of_repeated(repeated, rows.in_several_splits(), output, list(writer.pictures)))
+        print(_of_repeated(repeated, rows.in_several_splits(), output, list(writer.images)))
     if aside.count:
         print(aside.summary(output))
     is_linked = link_images(output, located.folder)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-MAX_RECORD_BYTES = 2**28  # a picture has some 0.1 MB, a dense label of ML-Images 44,664 bytes
+MAX_RECORD_BYTES = 2**28  # an image has some 0.1 MB, a dense label of ML-Images 44,664 bytes
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _GZIP = b"\x1f\x8b"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The original's .tfrecords become pictures and a label list, the files that the builders read."""
+"""The original's .tfrecords become images and a label list, the files that the builders read."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from mlimages_jax.data.images.decode import BadPicture, verify
+from mlimages_jax.data.images.decode import BadImage, verify
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.labels.hierarchy import Hierarchy
@@ -56,7 +56,7 @@ def convert(
         split: of which a list is written.
         hierarchy: of the labels.
         threshold_keep: as for `parse_example`.
-        workers: threads that verify pictures; None: one a core. Without influence on the result.
+        workers: threads that verify images; None: one a core. Without influence on the result.
 
     Raises:
         PrepareError: a label of another hierarchy, or not one usable record. There is no list.
@@ -74,7 +74,7 @@ def convert(
         for (path, record), future in in_threads(pool, parse, _records(files, bar)):
             try:
                 example = future.result()
-                name = add_picture(folder / IMAGES, example.row.name, example.image)
+                name = add_image(folder / IMAGES, example.row.name, example.image)
             except UnusableRecordError as bad:
                 if bad.reason == OTHER_CLASSES and not rows:  # the wrong dictionary, not damage
                     raise PrepareError(f"{path}: record {record.number}: {bad}") from bad
@@ -82,7 +82,7 @@ def convert(
                 problems.add(problem)
                 continue
             if name != example.row.name:
-                message = f"another picture has this name; this one is {name}"
+                message = f"another image has this name; this one is {name}"
                 problems.add(Problem(str(path), record.number, example.row.name, RENAMED, message))
             writer.write(split, [example.row._replace(name=name)])
             rows += 1
@@ -94,15 +94,15 @@ def convert(
     return rows
 
 
-def add_picture(images: Path, name: str, data: bytes) -> str:
-    """Stores a picture below a folder, complete when it appears, and returns its name.
+def add_image(images: Path, name: str, data: bytes) -> str:
+    """Stores an image below a folder, complete when it appears, and returns its name.
 
-    Where a different picture has this name, the name gets a hash of the content. So the same
+    Where a different image has this name, the name gets a hash of the content. So the same
     records in the same order give the same names, and what an earlier run stored is not written
     again.
 
     Raises:
-        UnusableRecordError: the name of a folder for a picture, or the other way round.
+        UnusableRecordError: the name of a folder for an image, or the other way round.
         OSError: the disk is full or fails.
     """
     try:
@@ -137,9 +137,9 @@ def import_tfrecords(
     The records hold `name`, `image` (a JPEG file) and `label`: as many float32 as there are
     classes, or one class as an integer. OUTPUT gets
 
-        images/<name>                the pictures, byte for byte, each decoded once as a check
+        images/<name>                the images, byte for byte, each decoded once as a check
         <split>_image_list.txt       names and the labels other than 0, sparsely; -1 is unknown
-        <split>_import_problems.tsv  records that were left out, with reasons; and renamed pictures
+        <split>_import_problems.tsv  records that were left out, with reasons; and renamed images
         dictionary.txt               the classes
 
     and then it can be built:
@@ -149,7 +149,7 @@ def import_tfrecords(
         python -m tfds_builders.ml_images --manual_dir=my_set --data_dir=data
 
     A damaged record is left out, and the job goes on. If it was interrupted, start the same command
-    again: stored pictures stay, and the list appears when it is complete.
+    again: stored images stay, and the list appears when it is complete.
 
     Args:
         files: uncompressed .tfrecords, all those of the split, in the order of the list to be.
@@ -188,7 +188,7 @@ def _summary(rows: int, label_list: Path, problems: ProblemList) -> str:
     lines = [f"{rows:,} records are in {label_list}"]
     renamed = problems.counts.pop(RENAMED, 0)
     if renamed:
-        lines.append(f"{renamed:,} pictures have another name there: {problems.path}")
+        lines.append(f"{renamed:,} images have another name there: {problems.path}")
     if problems.counts:
         count = problems.counts.total()
         lines.append(f"{count:,} records were left out ({problems.summary()}): {problems.path}")
@@ -223,13 +223,13 @@ def _records(files: list[Path], bar: tqdm) -> Iterator[tuple[Path, TFRecord | TF
 def _usable_example(
     source: tuple[Path, TFRecord | TFRecordError], *, num_classes: int, threshold_keep: float
 ) -> Example:
-    """Parses a record and decodes its picture; UnusableRecordError where either fails."""
+    """Parses a record and decodes its image; UnusableRecordError where either fails."""
     _, record = source
     if isinstance(record, TFRecordError):
         raise UnusableRecordError("damaged", f"byte {record.offset}: {record.message}")
     example = parse_example(record.data, num_classes=num_classes, threshold_keep=threshold_keep)
     try:
         verify(example.image)
-    except BadPicture as bad:
+    except BadImage as bad:
         raise UnusableRecordError(bad.reason, str(bad), example.row.name) from bad
     return example

@@ -29,11 +29,11 @@ from mlimages_jax.prepare.release_report import Held, release_report
 from mlimages_jax.prepare.stats.table import table
 from mlimages_jax.prepare.url_lists import count_rows
 
-_ROWS_AT_A_TIME = 4096  # of a data set; their pictures are dropped as they come
+_ROWS_AT_A_TIME = 4096  # of a data set; their images are dropped as they come
 _BAD_FILE = (RuntimeError, ValueError)  # ArrayRecord's
 _BAD_RECORD = (*_BAD_FILE, DecodeError, LookupError, OverflowError)
 _COLUMNS = (
-    "class", "wordnet_id", "name", "depth", "pictures", "certain", "soft", "absent", "unknown",
+    "class", "wordnet_id", "name", "depth", "images", "certain", "soft", "absent", "unknown",
     "without_parent",
 )  # fmt: skip
 
@@ -73,23 +73,23 @@ def stats(
         python -m mlimages_jax.prepare stats --dataset data/ml_images/released_320/1.0.0
             --split train --output-dir statistics
 
-    A tag is a label with a positive confidence; a picture belongs to the classes of its tags. A
+    A tag is a label with a positive confidence; an image belongs to the classes of its tags. A
     row is closed over ancestors if the parent of every tag is a tag of the row too, with at least
     its confidence; the command `labels` closes lists.
 
     The output folder gets statistics.json with all numbers, per_class.tsv with a row for each
-    class, and two figures for a paper, pictures_per_class and tags_per_picture (.png and .svg).
+    class, and two figures for a paper, images_per_class and tags_per_image (.png and .svg).
 
     Args:
-        lists: label lists: one picture or URL a line, then class:confidence ...
+        lists: label lists: one image or URL a line, then class:confidence ...
         dictionary: the category file of the lists.
         dataset: instead of lists, the version folder of a built data set.
         split: of the data set, such as train; all of them if not given.
         output_dir: the folder for the files; it is made if it is not there.
-        threshold: a class with more pictures than this counts as trainable.
+        threshold: a class with more images than this counts as trainable.
     """
     if threshold < 1:
-        raise PrepareError(f"--threshold {threshold}: give a number of pictures, 1 or more")
+        raise PrepareError(f"--threshold {threshold}: give a number of images, 1 or more")
     problems = ProblemList(None)
     hierarchy, sources = _open(lists, dictionary, dataset, split, problems)
     if output_dir is not None:
@@ -191,10 +191,10 @@ def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any
     _replace(folder / "statistics.json", lambda path: path.write_text(text, encoding="utf-8"))
     _replace(folder / "per_class.tsv", functools.partial(_write_classes, statistics))
     drawn = {
-        "pictures_per_class": figures.pictures_per_class(
-            statistics.pictures_per_class, trainable_above=numbers["classes"]["trainable_above"]
+        "images_per_class": figures.images_per_class(
+            statistics.images_per_class, trainable_above=numbers["classes"]["trainable_above"]
         ),
-        "tags_per_picture": figures.tags_per_picture(statistics.tags),
+        "tags_per_image": figures.tags_per_image(statistics.tags),
     }
     for name, figure in drawn.items():
         for kind in ("png", "svg"):
@@ -276,7 +276,7 @@ def _write_classes(statistics: ListStatistics, path: Path) -> None:
     hierarchy, labels = statistics.hierarchy, statistics.labels
     columns = (
         range(len(hierarchy)), hierarchy.ids, hierarchy.names, hierarchy.depth,
-        statistics.pictures_per_class, labels[CERTAIN], labels[SOFT], labels[ABSENT],
+        statistics.images_per_class, labels[CERTAIN], labels[SOFT], labels[ABSENT],
         labels[UNKNOWN], statistics.orphans,
     )  # fmt: skip
     with path.open("w", encoding="utf-8", newline="\n") as file:

@@ -31,43 +31,43 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def pictures_per_class(pictures: np.ndarray, *, trainable_above: int) -> Figure:
-    """Pictures of each class on a log scale, from the most to the least frequent class.
+def images_per_class(images: np.ndarray, *, trainable_above: int) -> Figure:
+    """Images of each class on a log scale, from the most to the least frequent class.
 
-    The scale has no place for classes without a picture: they are the gap at the right end.
+    The scale has no place for classes without an image: they are the gap at the right end.
 
     Args:
-        pictures: int [C], by class.
+        images: int [C], by class.
         trainable_above: where to draw the line, 1 or more.
     """
-    counts = np.sort(pictures[pictures > 0])[::-1]
+    counts = np.sort(images[images > 0])[::-1]
     trainable = int((counts > trainable_above).sum())
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _start("Classes, most frequent first", "Pictures per class")
+        figure, axes = _start("Classes, most frequent first", "Images per class")
         axes.set_yscale("log")
         rank = np.arange(1, len(counts) + 1)
         axes.plot(rank, counts, color=_BLUE, linewidth=1.4, drawstyle="steps-mid")
-        limit = f"have more than {trainable_above:,} pictures"
-        label = f"{trainable:,} of {len(pictures):,} classes\n{limit}"
+        limit = f"have more than {trainable_above:,} images"
+        label = f"{trainable:,} of {len(images):,} classes\n{limit}"
         axes.axhline(trainable_above, color=_ORANGE, linewidth=1, linestyle="--", label=label)
-        axes.set_xlim(0, len(pictures) + 1)
+        axes.set_xlim(0, len(images) + 1)
         axes.set_ylim(0.7, 2 * max(trainable_above, counts.max(initial=1)))
         axes.legend(loc="upper right", borderaxespad=0)
     return figure
 
 
-def tags_per_picture(histogram: np.ndarray) -> Figure:
+def tags_per_image(histogram: np.ndarray) -> Figure:
     """A bar for each number of tags, and the mean.
 
     Args:
-        histogram: int [n], pictures with 0, 1, ... n - 1 tags.
+        histogram: int [n], images with 0, 1, ... n - 1 tags.
     """
     numbers = np.arange(np.flatnonzero(histogram)[-1] + 1)
     counts = histogram[: len(numbers)]
     mean = counts @ numbers / counts.sum()
     scale, unit = _scale(counts.max())
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _start("Tags per picture", f"Pictures{unit}")
+        figure, axes = _start("Tags per image", f"Images{unit}")
         axes.bar(numbers, counts / scale, width=0.8, color=_LIGHT_BLUE)
         axes.axvline(mean, color=_ORANGE, linewidth=1, linestyle="--", label=f"mean {mean:.1f}")
         axes.set_xlim(-0.8, len(numbers) - 0.2)

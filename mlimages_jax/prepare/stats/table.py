@@ -18,11 +18,11 @@ def table(numbers: dict[str, Any]) -> str:
             `records_not_counted`.
     """
     lines = [
-        *_about_pictures(numbers),
-        *_about_classes(numbers["classes"], numbers["pictures_per_class"]),
+        *_about_images(numbers),
+        *_about_classes(numbers["classes"], numbers["images_per_class"]),
         *_about_labels(numbers["labels"], numbers["confidences"]),
-        *_about_tags(numbers["tags_per_picture"], numbers["pictures"]["total"]),
-        *_about_closure(numbers["closure"], numbers["pictures"]["total"]),
+        *_about_tags(numbers["tags_per_image"], numbers["images"]["total"]),
+        *_about_closure(numbers["closure"], numbers["images"]["total"]),
         *_about_depth(numbers["hierarchy"], numbers["depth_of_tags"]),
     ]
     width = max(len(name) for name, _, _ in lines)
@@ -31,29 +31,29 @@ def table(numbers: dict[str, Any]) -> str:
     )
 
 
-def _about_pictures(numbers: dict[str, Any]) -> Iterator[_Line]:
-    pictures = numbers["pictures"]
-    yield "pictures", pictures["total"], ""
+def _about_images(numbers: dict[str, Any]) -> Iterator[_Line]:
+    images = numbers["images"]
+    yield "images", images["total"], ""
     if len(numbers["sources"]) > 1:
         for name, rows in numbers["sources"].items():
             yield f"  {name}", rows, ""
-    yield "  without tags", pictures["without_tags"], ""
-    yield "  with the name of one before", pictures["repeated_names"], ""
+    yield "  without tags", images["without_tags"], ""
+    yield "  with the name of one before", images["repeated_names"], ""
     if numbers["records_not_counted"]:
         remark = "unreadable; the command `check` finds them all"
         yield "records not counted", numbers["records_not_counted"], remark
 
 
-def _about_classes(classes: dict[str, Any], pictures: dict[str, Any]) -> Iterator[_Line]:
+def _about_classes(classes: dict[str, Any], images: dict[str, Any]) -> Iterator[_Line]:
     yield "classes", classes["total"], ""
-    yield "  with pictures", classes["with_pictures"], ""
-    yield "  trainable", classes["trainable"], f"more than {classes['trainable_above']:,} pictures"
-    yield "pictures per class", None, "of all classes"
-    yield "  mean", pictures["mean"], ""
-    yield "  minimum", pictures["min"], ""
-    for share, value in pictures["quantiles"].items():
+    yield "  with images", classes["with_images"], ""
+    yield "  trainable", classes["trainable"], f"more than {classes['trainable_above']:,} images"
+    yield "images per class", None, "of all classes"
+    yield "  mean", images["mean"], ""
+    yield "  minimum", images["min"], ""
+    for share, value in images["quantiles"].items():
         yield "  median" if share == "0.5" else f"  {float(share):.0%} quantile", value, ""
-    yield "  maximum", pictures["max"], ""
+    yield "  maximum", images["max"], ""
 
 
 def _about_labels(labels: dict[str, int], confidences: dict[str, int]) -> Iterator[_Line]:
@@ -71,24 +71,24 @@ def _about_labels(labels: dict[str, int], confidences: dict[str, int]) -> Iterat
         yield f"  {len(confidences) - len(most):,} others", others, _bar(others, total)
 
 
-def _about_tags(tags: dict[str, Any], pictures: int) -> Iterator[_Line]:
+def _about_tags(tags: dict[str, Any], images: int) -> Iterator[_Line]:
     yield "tags", tags["total"], "certain and soft labels"
-    yield "tags per picture", None, ""
+    yield "tags per image", None, ""
     yield "  mean", tags["mean"], ""
     yield "  median", tags["median"], ""
     yield "  maximum", tags["max"], ""
-    yield "pictures by number of tags", None, ""
+    yield "images by number of tags", None, ""
     counts = {int(number): count for number, count in tags["histogram"].items()}
     for number in range(min(counts), min(tags["max"] + 1, min(counts) + _MOST_TAGS)):
-        yield f"  {number:2}", counts.get(number, 0), _bar(counts.get(number, 0), pictures)
+        yield f"  {number:2}", counts.get(number, 0), _bar(counts.get(number, 0), images)
     if more := sum(count for number, count in counts.items() if number >= min(counts) + _MOST_TAGS):
-        yield f"  {min(counts) + _MOST_TAGS} or more", more, _bar(more, pictures)
+        yield f"  {min(counts) + _MOST_TAGS} or more", more, _bar(more, images)
 
 
-def _about_closure(closure: dict[str, int], pictures: int) -> Iterator[_Line]:
+def _about_closure(closure: dict[str, int], images: int) -> Iterator[_Line]:
     open_rows, lacking = closure["rows_not_closed"], closure["rows_lacking_an_ancestor"]
-    yield "rows not closed over ancestors", open_rows, _share(open_rows, pictures)
-    yield "  that lack a tag's ancestor", lacking, _share(lacking, pictures)
+    yield "rows not closed over ancestors", open_rows, _share(open_rows, images)
+    yield "  that lack a tag's ancestor", lacking, _share(lacking, images)
     yield "tags whose parent is no tag, or weaker", closure["tags_without_parent"], ""
     yield "tags that closing would add", closure["tags_to_add"], ""
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     stored_jpeg,
     verify,
 )
-from tests.support import picture_files
+from tests.support import image_files
 
 MASKS = {
     "555": (16, (0x7C00, 0x3E0, 0x1F, 0)),
@@ -60,7 +60,7 @@ def steps(bits_a_channel):
 @pytest.mark.parametrize("kind", MASKS)
 def test_every_layout_of_masks_is_read(kind, top_down):
     bits, masks = MASKS[kind]
-    pixels = picture_files.noise(11, 13)
+    pixels = image_files.noise(11, 13)
     for size in (40, 108, 124) if not masks[3] else (56, 108, 124):
         found = decode(bmp(pixels, bits, masks, size=size, top_down=top_down)).astype(int)
         for channel in range(3):
@@ -77,23 +77,23 @@ def test_transparency_by_a_mask_is_laid_on_white():
 
 @pytest.mark.parametrize("kind", ["RGBA", "4444", "1555"])
 def test_alpha_that_is_zero_everywhere_is_no_transparency(kind):
-    pixels = picture_files.quadrants()
+    pixels = image_files.quadrants()
     found = decode(bmp(pixels, *MASKS[kind], alpha=0))
     assert np.abs(found.astype(int) - pixels).max() <= 9
 
 
 def test_masks_that_cannot_be_are_corrupt():
     for masks in ((0x10000, 0x3E0, 0x1F, 0), (0x7A00, 0x3E0, 0x1F, 0)):
-        data = bytearray(bmp(picture_files.noise(4, 4), *MASKS["555"]))
+        data = bytearray(bmp(image_files.noise(4, 4), *MASKS["555"]))
         struct.pack_into("<IIII", data, 54, *masks)
-        with pytest.raises(BadPicture, match="mask") as caught:
+        with pytest.raises(BadImage, match="mask") as caught:
             verify(bytes(data))
         assert caught.value.reason == "corrupt"
 
 
 def test_a_bmp_with_masks_that_is_cut_is_truncated():
-    data = bmp(picture_files.noise(8, 8), *MASKS["4444"])
-    with pytest.raises(BadPicture) as caught:
+    data = bmp(image_files.noise(8, 8), *MASKS["4444"])
+    with pytest.raises(BadImage) as caught:
         verify(data[:-9])
     assert caught.value.reason == "truncated"
     assert stored_jpeg(data).width == 8
@@ -131,12 +131,12 @@ def test_runs_of_four_bits_hold_two_colours():
 
 @pytest.mark.parametrize("body", [b"\5\2\0\0\2", b"\5\2\0\0", b"\0\5\1\1"])
 def test_runs_that_are_cut_are_truncated(body):
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         decode(runs(body))
     assert caught.value.reason == "truncated"
 
 
 def test_runs_of_nothing_do_not_last_for_ever():
-    with pytest.raises(BadPicture, match="do not end") as caught:
+    with pytest.raises(BadImage, match="do not end") as caught:
         decode(runs(b"\0\2\0\0" * 10_000))
     assert caught.value.reason == "corrupt"

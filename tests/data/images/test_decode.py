@@ -16,14 +16,14 @@ import simplejpeg
 
 from mlimages_jax.data.images import decode as decode_module
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     read_header,
     stored_jpeg,
 )
 from mlimages_jax.data.images.shrinking import shrink
-from tests.support import picture_files
-from tests.support.picture_files import BAD, BLUE, GOOD, GREEN, HEIGHT, RED, WIDTH, YELLOW
+from tests.support import image_files
+from tests.support.image_files import BAD, BLUE, GOOD, GREEN, HEIGHT, RED, WIDTH, YELLOW
 
 
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
@@ -48,14 +48,14 @@ def test_good_files_keep_their_colours(kind):
 
 
 def test_lossless_files_are_exact():
-    for data in (picture_files.by_pillow("PNG"), picture_files.by_pillow("WEBP", lossless=True)):
-        np.testing.assert_array_equal(decode(data), picture_files.quadrants())
+    for data in (image_files.by_pillow("PNG"), image_files.by_pillow("WEBP", lossless=True)):
+        np.testing.assert_array_equal(decode(data), image_files.quadrants())
     # 16 bits: 220 * 256 + 77 is 220 again, whatever the low byte.
-    np.testing.assert_array_equal(decode(picture_files.deep_png()), picture_files.quadrants())
+    np.testing.assert_array_equal(decode(image_files.deep_png()), image_files.quadrants())
 
 
 def test_grey_becomes_three_equal_channels():
-    for data in (picture_files.grey_jpeg(), picture_files.deep_png(grey=True)):
+    for data in (image_files.grey_jpeg(), image_files.deep_png(grey=True)):
         pixels = decode(data)
         assert_colours(corners(pixels), [(c[0],) * 3 for c in (RED, GREEN, BLUE, YELLOW)])
         assert (pixels[..., 0] == pixels[..., 2]).all()
@@ -63,7 +63,7 @@ def test_grey_becomes_three_equal_channels():
 
 def test_transparent_pixels_become_white():
     white = (255, 255, 255)
-    assert corners(decode(picture_files.translucent_png())) == [RED, white, BLUE, white]
+    assert corners(decode(image_files.translucent_png())) == [RED, white, BLUE, white]
 
 
 def test_half_transparent_is_halfway_to_white():
@@ -77,7 +77,7 @@ def test_half_transparent_is_halfway_to_white():
 def test_bad_files_are_refused_with_a_reason(kind):
     make, reason = BAD[kind]
     for refuse in (decode, stored_jpeg):
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(BadImage) as caught:
             refuse(make())
         assert caught.value.reason == reason
         assert str(caught.value)
@@ -89,23 +89,23 @@ def test_a_bomb_is_refused_before_decoding(monkeypatch):
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", never)
     monkeypatch.setattr(decode_module.Image, "open", never)
-    bomb = picture_files.jpeg_bomb()
+    bomb = image_files.jpeg_bomb()
     assert len(bomb) < 700
-    for data in (bomb, picture_files.png_bomb(), picture_files.gif_bomb()):
-        with pytest.raises(BadPicture, match="65000 x 65000 pixels are more than"):
+    for data in (bomb, image_files.png_bomb(), image_files.gif_bomb()):
+        with pytest.raises(BadImage, match="65000 x 65000 pixels are more than"):
             decode(data, exif_orientation=True)
 
 
 def test_the_cap_counts_pixels():
     data = GOOD["colour"]()
     assert decode(data, max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(BadPicture, match="64 x 32 pixels are more than the 2,047 allowed"):
+    with pytest.raises(BadImage, match="64 x 32 pixels are more than the 2,047 allowed"):
         decode(data, max_pixels=HEIGHT * WIDTH - 1)
 
 
-def test_pillows_own_limit_is_a_bad_picture_too(monkeypatch):
+def test_pillows_own_limit_is_a_bad_image_too(monkeypatch):
     monkeypatch.setattr(decode_module.Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         decode(GOOD["gif named .JPEG"]())
     assert caught.value.reason == "too_large"
 
@@ -114,7 +114,7 @@ def test_unusual_jpegs_are_unsupported():
     data = bytearray(GOOD["colour"]())
     frame = data.index(b"\xff\xc0")
     data[frame + 4] = 12  # bits
-    with pytest.raises(BadPicture, match="3 components with 12 bits"):
+    with pytest.raises(BadImage, match="3 components with 12 bits"):
         decode(bytes(data))
 
 
@@ -175,19 +175,19 @@ def test_jpegs_shrink_by_powers_of_two(least, shape):
 )  # fmt: skip
 def test_exif_orientation(orientation, order):
     colours = {"R": RED, "G": GREEN, "B": BLUE, "Y": YELLOW}
-    data = picture_files.exif_jpeg(orientation)
+    data = image_files.exif_jpeg(orientation)
     assert_colours(corners(decode(data)), [RED, GREEN, BLUE, YELLOW])
     upright = decode(data, exif_orientation=True)
     assert upright.shape == ((32, 64, 3) if orientation < 5 else (64, 32, 3))
     assert_colours(corners(upright), [colours[letter] for letter in order])
 
 
-def test_least_sides_are_those_of_the_upright_picture():
-    pixels = decode(picture_files.exif_jpeg(6), min_height=32, min_width=9, exif_orientation=True)
+def test_least_sides_are_those_of_the_upright_image():
+    pixels = decode(image_files.exif_jpeg(6), min_height=32, min_width=9, exif_orientation=True)
     assert pixels.shape == (32, 16, 3)
 
 
-@pytest.mark.parametrize("make", [GOOD["colour"], GOOD["halved colour"], picture_files.grey_jpeg])
+@pytest.mark.parametrize("make", [GOOD["colour"], GOOD["halved colour"], image_files.grey_jpeg])
 def test_clean_jpegs_are_stored_as_they_came(make):
     data = make()
     for short_side in (None, HEIGHT, HEIGHT + 1):  # never enlarged
@@ -207,9 +207,9 @@ def test_others_are_stored_as_jpeg_in_full_colour(kind):
     [((64, 96), 32, (32, 48)), ((96, 64), 32, (48, 32)), ((640, 640), 100, (100, 100)),
      ((300, 455), 100, (100, 152))],
 )  # fmt: skip
-def test_larger_pictures_shrink(size, short_side, expected):
-    pixels = picture_files.noise(*size)
-    stored = stored_jpeg(picture_files.jpeg(pixels), short_side=short_side)
+def test_larger_images_shrink(size, short_side, expected):
+    pixels = image_files.noise(*size)
+    stored = stored_jpeg(image_files.jpeg(pixels), short_side=short_side)
     assert (stored.height, stored.width) == expected
     shrunken = cv2.resize(pixels, expected[::-1], interpolation=cv2.INTER_AREA)
     error = np.abs(decode(stored.jpeg).astype(int) - shrunken)
@@ -219,27 +219,27 @@ def test_larger_pictures_shrink(size, short_side, expected):
 def test_shrinking_averages():
     stripes = np.tile(np.array([255, 0, 0, 0], np.uint8), 16)  # means of 63.75, unseen by sampling
     png = cv2.imencode(".png", np.tile(stripes, (64, 1)))[1].tobytes()
-    jpeg = picture_files.jpeg(np.tile(stripes[None, :, None], (64, 1, 3)))
+    jpeg = image_files.jpeg(np.tile(stripes[None, :, None], (64, 1, 3)))
     for data in (png, jpeg):
         pixels = decode(stored_jpeg(data, short_side=16).jpeg)
         np.testing.assert_allclose(pixels, 64, atol=3)
 
 
 def test_the_quick_check_finds_what_the_full_decoder_finds():
-    data = picture_files.jpeg(picture_files.noise(128, 192))
+    data = image_files.jpeg(image_files.noise(128, 192))
     refused = 0
     for seed in range(60):
-        broken = picture_files.flipped(data, seed=seed, count=1 + seed % 3)
+        broken = image_files.flipped(data, seed=seed, count=1 + seed % 3)
         outcomes = []
         for check in (decode, stored_jpeg):
             try:
                 check(broken)
                 outcomes.append("fine")
-            except BadPicture as bad:
+            except BadImage as bad:
                 outcomes.append(bad.reason)
         assert outcomes[0] == outcomes[1]
         refused += outcomes[0] != "fine"
-    assert refused > 10  # a single wrong bit often makes another valid picture
+    assert refused > 10  # a single wrong bit often makes another valid image
 
 
 def test_threads_give_the_same_pixels():
@@ -259,14 +259,14 @@ def test_broken_files_raise_nothing_else(kind, data):
     del broken[data.draw(st.integers(1, len(broken))) :]
     try:
         pixels = decode(bytes(broken), exif_orientation=True, max_pixels=2**20)
-    except BadPicture:
+    except BadImage:
         return
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
 
 
-def test_bad_pictures_cross_processes():
-    bad = pickle.loads(pickle.dumps(BadPicture("empty", "the file has no bytes")))
+def test_bad_images_cross_processes():
+    bad = pickle.loads(pickle.dumps(BadImage("empty", "the file has no bytes")))
     assert (bad.reason, str(bad)) == ("empty", "the file has no bytes")
 
 
@@ -294,9 +294,9 @@ def test_averages_are_those_of_bytes(size):
 
 
 def test_verifying_says_what_decoding_says():
-    for make in picture_files.GOOD.values():
+    for make in image_files.GOOD.values():
         assert decode_module.verify(make()) == read_header(make())
-    for make, reason in picture_files.BAD.values():
-        with pytest.raises(BadPicture) as error:
+    for make, reason in image_files.BAD.values():
+        with pytest.raises(BadImage) as error:
             decode_module.verify(make())
         assert error.value.reason == reason

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every mode and depth with extreme sizes and all options: stored, or a `BadPicture`."""
+"""Every mode and depth with extreme sizes and all options: stored, or a `BadImage`."""
 
 import concurrent.futures
 import io
@@ -20,10 +20,10 @@ from mlimages_jax.data.images import (
     views,
     whole_images,
 )
-from mlimages_jax.data.images.decode import BadPicture, StoredPicture, stored_jpeg
-from mlimages_jax.data.images.image_types import PictureHeader, described
+from mlimages_jax.data.images.decode import BadImage, StoredImage, stored_jpeg
+from mlimages_jax.data.images.image_types import ImageHeader, described
 from mlimages_jax.inference import user_images
-from tests.support import picture_files
+from tests.support import image_files
 
 MODES = {
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
@@ -85,10 +85,10 @@ def _stores_or_tells(kind, mode, size, orientation, options):
         return
     try:
         stored = stored_jpeg(data, **options)
-    except BadPicture as bad:
+    except BadImage as bad:
         assert bad.reason in {"too_large", "unsupported"}, bad
         return
-    assert isinstance(stored, StoredPicture)
+    assert isinstance(stored, StoredImage)
     assert simplejpeg.decode_jpeg_header(stored.jpeg)[:2] == stored[1:]
     assert decode.decode(stored.jpeg).shape == (*stored[1:], 3)
 
@@ -127,7 +127,7 @@ def test_views_of_extreme_sizes(size):
         view = views.EvaluationView(32, protocol)
         try:
             assert view(data).shape[-3:] == (32, 32, 3)
-        except BadPicture as bad:
+        except BadImage as bad:
             assert bad.reason == "elongated"
 
 
@@ -150,18 +150,18 @@ def test_whatever_is_raised_belongs_to_the_image(error, place, monkeypatch):
         monkeypatch.setattr(whole_images, "pixels", fail)
     else:
         monkeypatch.setattr(decode, place, fail)
-    with pytest.raises(BadPicture) as caught:
-        stored_jpeg(picture_files.by_pillow("PNG"), short_side=16)
+    with pytest.raises(BadImage) as caught:
+        stored_jpeg(image_files.by_pillow("PNG"), short_side=16)
     assert caught.value.reason == ("too_large" if isinstance(error, MemoryError) else "corrupt")
     assert "0x" not in str(caught.value)
 
 
 def test_wrong_options_are_not_the_image_s_fault():
-    data = picture_files.by_pillow("PNG")
+    data = image_files.by_pillow("PNG")
     for options in ({"short_side": 0}, {"quality": 0}, {"quality": 101}, {"chroma": "411"}):
         with pytest.raises(ValueError, match=r"give|none of") as caught:
             stored_jpeg(data, **options)
-        assert not isinstance(caught.value, BadPicture)
+        assert not isinstance(caught.value, BadImage)
 
 
 def test_addresses_are_left_out():
@@ -224,16 +224,16 @@ def test_decoding_takes_from_the_budget(monkeypatch):
 
 
 def test_what_would_take_too_much_is_too_large_by_its_header():
-    header = PictureHeader("jpeg", 5_000, 5_000, 3, 8, held=100_000_001)
-    with pytest.raises(BadPicture, match=r"175 MB, 175 MB are allowed|would take") as caught:
+    header = ImageHeader("jpeg", 5_000, 5_000, 3, 8, held=100_000_001)
+    with pytest.raises(BadImage, match=r"175 MB, 175 MB are allowed|would take") as caught:
         budget.decoding_bytes(header)
     assert caught.value.reason == "too_large"
     assert budget.decoding_bytes(header._replace(held=10**8)) == 175_000_000
 
 
 def test_images_of_pillow_pass_the_same_gate():
-    data = bytearray(picture_files.by_pillow("JPEG"))
+    data = bytearray(image_files.by_pillow("JPEG"))
     data[data.index(b"\xff\xc0") + 1] = 0xC3
     image = Image.open(io.BytesIO(data))
-    with pytest.raises(BadPicture, match="lossless"):
+    with pytest.raises(BadImage, match="lossless"):
         user_images.pixels(image)

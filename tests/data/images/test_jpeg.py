@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Windows of JPEG files against slices of the whole picture, with and without the compiled code."""
+"""Windows of JPEG files against slices of the whole image, with and without the compiled code."""
 
 import concurrent.futures
 import io
@@ -14,14 +14,14 @@ from PIL import Image
 
 from mlimages_jax.data.images import jpeg, views
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     decode_box,
     read_header,
     stored_jpeg,
 )
 from mlimages_jax.data.images.transforms import CropBox
-from tests.support import picture_files
+from tests.support import image_files
 
 needs_compiled = pytest.mark.skipif(
     not jpeg.is_compiled(), reason="built without a C compiler or libjpeg-turbo's headers"
@@ -35,7 +35,7 @@ def each_way(request, monkeypatch):
 
 
 def textured(height: int = 173, width: int = 251) -> np.ndarray:
-    """A picture whose neighbouring pixels differ, in brightness and in colour."""
+    """An image whose neighbouring pixels differ, in brightness and in colour."""
     coarse = np.random.default_rng(1).integers(0, 256, (height // 3, width // 3, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -64,7 +64,7 @@ FILES = {
 
 @needs_compiled
 @pytest.mark.parametrize("kind", FILES)
-def test_a_window_is_a_part_of_the_picture_bit_by_bit(kind):
+def test_a_window_is_a_part_of_the_image_bit_by_bit(kind):
     data = FILES[kind]
     header = read_header(data)
     rng = np.random.default_rng(0)
@@ -99,18 +99,18 @@ def test_the_factor_leaves_enough_pixels():
 
 
 def test_damage_is_refused_where_the_window_meets_it(each_way):
-    data = picture_files.truncated(picture_files.jpeg(picture_files.noise(128, 192)))
+    data = image_files.truncated(image_files.jpeg(image_files.noise(128, 192)))
     header = read_header(data)
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         jpeg.decode_window(data, header, (100, 5, 20, 20))
     assert caught.value.reason == "truncated"
 
 
 @needs_compiled
 def test_damage_behind_the_window_is_not_read():
-    data = picture_files.jpeg(picture_files.noise(128, 192))
+    data = image_files.jpeg(image_files.noise(128, 192))
     whole = decode(data)
-    window = jpeg.decode_window(picture_files.truncated(data), read_header(data), (8, 40, 30, 100))
+    window = jpeg.decode_window(image_files.truncated(data), read_header(data), (8, 40, 30, 100))
     np.testing.assert_array_equal(window, whole[8:38, 40:140])
 
 
@@ -137,14 +137,14 @@ def test_the_compiled_code_refuses_what_python_would_not_ask():
 
 def test_boxes_of_other_files_are_cut_from_the_whole(each_way):
     box = CropBox(4, 6, 21, 33)
-    for kind, make in picture_files.GOOD.items():
+    for kind, make in image_files.GOOD.items():
         expected = decode(make())[4:25, 6:39]
         np.testing.assert_array_equal(decode_box(make(), box, size=30), expected, err_msg=kind)
-    with pytest.raises(BadPicture, match="65000 x 65000 pixels are more than"):
-        decode_box(picture_files.jpeg_bomb(), box, size=30)
+    with pytest.raises(BadImage, match="65000 x 65000 pixels are more than"):
+        decode_box(image_files.jpeg_bomb(), box, size=30)
 
 
-def test_a_box_is_reduced_with_its_picture(each_way):
+def test_a_box_is_reduced_with_its_image(each_way):
     data = FILES["4:2:0 sequential"]  # 173 x 251, at 1/4: 44 x 63
     found = decode_box(data, CropBox(40, 80, 120, 150), size=30)
     whole = decode(data, min_height=44, min_width=63)
@@ -172,8 +172,8 @@ def test_progressive_files_become_sequential_without_loss():
         np.testing.assert_array_equal(decode(found), decode(data))
         upright = decode(found, exif_orientation=True)
         np.testing.assert_array_equal(upright, decode(data, exif_orientation=True))
-        with Image.open(io.BytesIO(found)) as picture:
-            assert picture.info["icc_profile"] == icc and picture.info["comment"] == b"words"
+        with Image.open(io.BytesIO(found)) as image:
+            assert image.info["icc_profile"] == icc and image.info["comment"] == b"words"
         assert jpeg.sequential(found) is found
         stored = stored_jpeg(data, sequential=True)
         assert stored == (found, 173, 251)
@@ -189,8 +189,8 @@ def test_without_compiled_code_progressive_files_stay(monkeypatch):
 @needs_compiled
 def test_a_damaged_progressive_file_is_not_rewritten():
     data = FILES["4:2:0 progressive"]
-    with pytest.raises(BadPicture) as caught:
-        jpeg.sequential(picture_files.truncated(data))
+    with pytest.raises(BadImage) as caught:
+        jpeg.sequential(image_files.truncated(data))
     assert caught.value.reason == "truncated"
 
 
@@ -219,7 +219,7 @@ def _says_what_decoding_says(draw: st.DataObject) -> None:
     try:
         header = read_header(data)
         hypothesis.assume(header.components != 4 and header.width * header.height < 2**20)
-    except BadPicture:
+    except BadImage:
         return
     window = [draw.draw(st.integers(0, side - 1)) for side in (header.height, header.width)]
     window += [
@@ -229,18 +229,18 @@ def _says_what_decoding_says(draw: st.DataObject) -> None:
     top, left, height, width = window
     try:
         whole = jpeg.decode(data, header)[top : top + height, left : left + width]
-    except BadPicture:
+    except BadImage:
         whole = None
     try:
         found = jpeg.decode_window(data, header, (top, left, height, width))
-    except BadPicture:
+    except BadImage:
         assert whole is None
     else:
         assert found.shape == (height, width, 3)
         assert whole is None or np.array_equal(found, whole)
     try:
         again = jpeg.sequential(data)
-    except BadPicture:
+    except BadImage:
         return
     if whole is not None:
         np.testing.assert_array_equal(

@@ -7,12 +7,12 @@ import simplejpeg
 
 from mlimages_jax.data.images import jpeg_encoder
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     stored_jpeg,
     verify,
 )
-from tests.support import picture_files
+from tests.support import image_files
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def small_strips(monkeypatch):
 @pytest.mark.parametrize("chroma", ["444", "420"])
 @pytest.mark.parametrize("shape", [(601, 83), (40, 1500), (333, 64), (17, 4001)])
 def test_the_pixels_are_those_of_one_strip(small_strips, chroma, shape):
-    pixels = picture_files.noise(*shape)
+    pixels = image_files.noise(*shape)
     data = b"".join(jpeg_encoder.encode(pixels, quality=90, chroma=chroma))
     whole = simplejpeg.encode_jpeg(pixels, quality=90, colorspace="RGB", colorsubsampling=chroma)
     assert data != whole and b"\xff\xd0" in data
@@ -37,16 +37,16 @@ def test_the_pixels_are_those_of_one_strip(small_strips, chroma, shape):
 
 
 def test_restart_intervals_fit_their_sixteen_bits():
-    pixels = np.tile(picture_files.noise(280, 650), (1, 100, 1))  # 8,125 blocks a row
+    pixels = np.tile(image_files.noise(280, 650), (1, 100, 1))  # 8,125 blocks a row
     data = b"".join(jpeg_encoder.encode(pixels, quality=90, chroma="444"))
     whole = simplejpeg.encode_jpeg(pixels, quality=90, colorspace="RGB", colorsubsampling="444")
     np.testing.assert_array_equal(decode(data), decode(whole))
 
 
 def test_what_would_hold_too_much_is_too_large(small_strips, monkeypatch):
-    data = picture_files.noisy_png()
+    data = image_files.noisy_png()
     assert stored_jpeg(data).height == 64
     monkeypatch.setattr(jpeg_encoder, "_MAX_BYTES", 2_000)
-    with pytest.raises(BadPicture, match="shrink it") as caught:
+    with pytest.raises(BadImage, match="shrink it") as caught:
         stored_jpeg(data)
     assert caught.value.reason == "too_large"

@@ -20,7 +20,7 @@ from PIL import Image
 
 from mlimages_jax.data.images import jpeg, png_chunks
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     CropBox,
     decode,
     decode_box,
@@ -28,7 +28,7 @@ from mlimages_jax.data.images.decode import (
     stored_jpeg,
     verify,
 )
-from tests.support import picture_files
+from tests.support import image_files
 
 ODD = Path(__file__).resolve().parents[4] / "shared/data/odd"
 needs_odd = pytest.mark.skipif(not ODD.is_dir(), reason="../shared/data/odd is not there")
@@ -95,7 +95,7 @@ def test_each_row_of_the_table_holds(name, outcome, each_way, request):
 def _told_as_the_table_says(function, name: str, data: bytes, outcome: str) -> None:
     try:
         function(data)
-    except BadPicture as bad:
+    except BadImage as bad:
         if "unsupported" in outcome:
             assert bad.reason == "unsupported" and "lossless" in str(bad)
         elif "too_large" in outcome:
@@ -109,7 +109,7 @@ import sys
 from pathlib import Path
 import cv2
 import numpy as np
-from mlimages_jax.data.images.decode import BadPicture, decode, stored_jpeg
+from mlimages_jax.data.images.decode import BadImage, decode, stored_jpeg
 cv2.setNumThreads(1)
 
 def status(key):
@@ -121,7 +121,7 @@ data = Path(sys.argv[2]).read_bytes()
 before = status("VmRSS")
 try:
     dict(decode=decode, stored_jpeg=stored_jpeg)[sys.argv[3]](data)
-except BadPicture as bad:
+except BadImage as bad:
     assert bad.reason == "too_large", bad
 print(status("VmHWM") - before)
 """
@@ -142,7 +142,7 @@ def test_the_table_s_memory(name, way):
 
 
 def _with_frame(marker: int, *, bits: int = 8) -> bytes:
-    data = bytearray(picture_files.jpeg(picture_files.noise()))
+    data = bytearray(image_files.jpeg(image_files.noise()))
     at = data.index(b"\xff\xc0")
     data[at + 1], data[at + 4] = marker, bits
     return bytes(data)
@@ -152,16 +152,16 @@ REFUSED = [marker for marker in range(0xC3, 0xD0) if marker not in (0xC4, 0xC9, 
 _EVERY_WAY = """
 import sys
 import numpy as np
-from mlimages_jax.data import jpeg, given_pictures
+from mlimages_jax.data import jpeg, given_images
 from mlimages_jax.data.images.decode import *
-from mlimages_jax.data.images.header import PictureHeader
+from mlimages_jax.data.images.header import ImageHeader
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 data = sys.stdin.buffer.read()
 if sys.argv[1] == "without":
     jpeg._jpeg = None
 generator = np.random.default_rng(0)
 ways = [
-    verify, decode, stored_jpeg, jpeg.sequential, read_header, given_pictures.pixels,
+    verify, decode, stored_jpeg, jpeg.sequential, read_header, given_images.pixels,
     lambda data: decode(data, min_height=4, min_width=4, exif_orientation=True),
     lambda data: decode_box(data, CropBox(0, 0, 32, 32), size=4),
     lambda data: stored_jpeg(data, short_side=8, orientation="exif"),
@@ -172,7 +172,7 @@ if sys.argv[1] == "without":
 for way in ways:
     try:
         way(data)
-    except BadPicture as bad:
+    except BadImage as bad:
         assert bad.reason == "unsupported", (way, bad)
     else:
         raise SystemExit(f"{way} has let it pass")
@@ -188,20 +188,20 @@ def test_no_way_leads_around_the_gate(way):
 
 @pytest.mark.parametrize("marker", REFUSED)
 def test_other_processes_are_unsupported(marker):
-    with pytest.raises(BadPicture, match=f"0x{marker:02X}") as caught:
+    with pytest.raises(BadImage, match=f"0x{marker:02X}") as caught:
         read_header(_with_frame(marker))
     assert caught.value.reason == "unsupported"
 
 
 @pytest.mark.parametrize("bits", [2, 7, 9, 12, 16])
 def test_other_depths_are_unsupported(bits):
-    with pytest.raises(BadPicture, match=f"{bits} bits"):
+    with pytest.raises(BadImage, match=f"{bits} bits"):
         read_header(_with_frame(0xC1, bits=bits))
 
 
 def _parts() -> tuple[bytes, bytes, bytes]:
     """A JPEG before, in and behind its frame header."""
-    data = picture_files.jpeg(picture_files.noise())
+    data = image_files.jpeg(image_files.noise())
     at = data.index(b"\xff\xc0")
     end = at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     return data[:at], data[at:end], data[end:]
@@ -213,7 +213,7 @@ HIDDEN = {
     "behind an empty segment": lambda a, f, b: a + b"\xff\xe5\0\0" + f + b,
     "behind a restart": lambda a, f, b: a + b"\xff\xd3\xff\x01" + f + b,
     "as the second": lambda a, f, b: a + f.replace(b"\xff\xc3", b"\xff\xc0", 1) + f + b,
-    "behind a thumbnail": lambda a, f, b: a + _segment(0xE1, picture_files.grey_jpeg()) + f + b,
+    "behind a thumbnail": lambda a, f, b: a + _segment(0xE1, image_files.grey_jpeg()) + f + b,
 }
 
 
@@ -224,7 +224,7 @@ def _segment(marker: int, content: bytes) -> bytes:
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_the_gate_sees_what_libjpeg_sees(kind):
     before, frame, behind = _parts()
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         read_header(HIDDEN[kind](before, b"\xff\xc3" + frame[2:], behind))
     assert caught.value.reason == "unsupported"
     if kind != "as the second":
@@ -241,7 +241,7 @@ def test_two_frames_two_starts_and_a_late_height():
         before + frame[:3] + b"\x0b" + frame[4:] + behind: "corrupt",
     }
     for data, reason in cases.items():
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(BadImage) as caught:
             decode(data)
         assert caught.value.reason == reason
 
@@ -251,18 +251,18 @@ def test_two_frames_two_starts_and_a_late_height():
 
 def _many_scans(count: int) -> bytes:
     """A progressive JPEG that repeats its last scan."""
-    data = picture_files.by_pillow("JPEG", progressive=True)
+    data = image_files.by_pillow("JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * count + b"\xff\xd9"
 
 
 def test_scans_are_counted_before_decoding():
     for function in (read_header, verify, decode, stored_jpeg):
-        with pytest.raises(BadPicture, match=r"2,\d\d\d scans.* at most 100") as caught:
+        with pytest.raises(BadImage, match=r"2,\d\d\d scans.* at most 100") as caught:
             function(_many_scans(2_646))
         assert caught.value.reason == "unsupported"
     # Scans of thumbnails do not count.
-    data = picture_files.by_pillow("JPEG", progressive=True)
+    data = image_files.by_pillow("JPEG", progressive=True)
     thumbnails = b"".join(_segment(0xE1, b"\xff\xda" * 20) for _ in range(9))
     np.testing.assert_array_equal(decode(data[:2] + thumbnails + data[2:]), decode(data))
     at = data.rindex(b"\xff\xda")
@@ -294,7 +294,7 @@ def _faulty(data: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_harmless_faults_of_jpegs_change_no_pixel(progressive, each_way):
-    image = Image.fromarray(picture_files.noise())
+    image = Image.fromarray(image_files.noise())
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90, progressive=progressive)
     data = file.getvalue()
@@ -311,34 +311,34 @@ def test_harmless_faults_of_jpegs_change_no_pixel(progressive, each_way):
 
 
 def test_missing_rows_are_truncated():
-    data = picture_files.jpeg(picture_files.noise())
+    data = image_files.jpeg(image_files.noise())
     for cut in (30, 100, 400):
         for end in (b"", b"\0" * 300, b"\xff"):
-            with pytest.raises(BadPicture) as caught:
+            with pytest.raises(BadImage) as caught:
                 verify(data[:-cut] + end)
             assert caught.value.reason == "truncated"
     # A progressive file without its last scans decodes without a warning, to a poorer image.
-    data = picture_files.by_pillow("JPEG", progressive=True)
-    with pytest.raises(BadPicture) as caught:
+    data = image_files.by_pillow("JPEG", progressive=True)
+    with pytest.raises(BadImage) as caught:
         decode(data[: data.rindex(b"\xff\xda")])
     assert caught.value.reason == "truncated"
 
 
 @pytest.mark.parametrize("extra", ["zTXt", "iTXt", "tEXt", "iCCP", "acTL", "fdAT"])
 def test_chunks_beside_the_pixels_are_never_unpacked(extra):
-    data = picture_files.noisy_png()
+    data = image_files.noisy_png()
     content = b"key\0\0" + zlib.compress(bytes(30_000_000))
     chunk = png_chunks._chunk(extra.encode(), content)
     faulty = data[:33] + chunk + data[33:]
-    np.testing.assert_array_equal(decode(faulty), picture_files.noise())
+    np.testing.assert_array_equal(decode(faulty), image_files.noise())
     assert decode(faulty, exif_orientation=True).shape == (64, 96, 3)
 
 
 def test_a_png_may_end_behind_its_pixels():
-    data = picture_files.noisy_png()
+    data = image_files.noisy_png()
     for end in (12, 14, 16):  # IEND, and parts of the last checksum
-        np.testing.assert_array_equal(decode(data[:-end]), picture_files.noise())
-    with pytest.raises(BadPicture) as caught:
+        np.testing.assert_array_equal(decode(data[:-end]), image_files.noise())
+    with pytest.raises(BadImage) as caught:
         decode(data[:-60])
     assert caught.value.reason == "truncated"
 
@@ -381,8 +381,8 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_formats_that_viewers_open_are_read(kind):
-    data = picture_files.by_pillow(kind, **OTHERS[kind])
-    expected = picture_files.quadrants()
+    data = image_files.by_pillow(kind, **OTHERS[kind])
+    expected = image_files.quadrants()
     if kind == "ICO":  # icons are square
         with Image.open(io.BytesIO(data)) as icon:
             expected = np.asarray(icon.convert("RGB"))
@@ -395,10 +395,10 @@ def test_formats_that_viewers_open_are_read(kind):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
 def test_modes_of_tiff(mode):
     if mode == "I;16":
-        levels = (picture_files.quadrants()[:, :, 0].astype(np.uint16) << 8) + 9
+        levels = (image_files.quadrants()[:, :, 0].astype(np.uint16) << 8) + 9
         image, expected = Image.fromarray(levels), np.repeat((levels >> 8)[..., None], 3, axis=2)
     else:
-        image = Image.fromarray(picture_files.quadrants()).convert(mode)
+        image = Image.fromarray(image_files.quadrants()).convert(mode)
         expected = np.asarray(image.convert("RGB"))
     for compression in (None, "tiff_lzw") if mode != "1" else (None, "group4"):
         file = io.BytesIO()
@@ -420,7 +420,7 @@ def test_grey_with_premultiplied_transparency():
 
 
 def test_lengths_in_icons_are_not_trusted():
-    data = bytearray(picture_files.by_pillow("ICO", sizes=[(64, 32)]))
+    data = bytearray(image_files.by_pillow("ICO", sizes=[(64, 32)]))
     expected = decode(bytes(data))
     struct.pack_into("<I", data, 14, 8)
     np.testing.assert_array_equal(decode(bytes(data)), expected)
@@ -461,7 +461,7 @@ def test_the_alpha_of_an_icon_counts_where_it_has_some():
 
 
 def test_a_gif_is_as_large_as_its_first_frame():
-    data = bytearray(picture_files.by_pillow("GIF"))
+    data = bytearray(image_files.by_pillow("GIF"))
     frame = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
     data[13 + 3 * 2 ** ((data[10] & 7) + 1) : frame] = b"!\xfe\3abc\1d\0"  # a comment
     frame = data.index(b"\1d\0,") + 3
@@ -470,51 +470,51 @@ def test_a_gif_is_as_large_as_its_first_frame():
     assert decode(bytes(data)).shape == (32, 64, 3)
     struct.pack_into("<HH", data, frame + 5, 65_535, 65_535)
     for way in (decode, verify, stored_jpeg):  # before the decoder gets memory
-        with pytest.raises(BadPicture, match="65535 x 65535 pixels are more") as caught:
+        with pytest.raises(BadImage, match="65535 x 65535 pixels are more") as caught:
             way(bytes(data))
         assert caught.value.reason == "too_large"
 
 
 def test_an_avif_of_twelve_bits_is_called_so():
-    data = bytearray(picture_files.by_pillow("AVIF"))
+    data = bytearray(image_files.by_pillow("AVIF"))
     data[data.index(b"av1C") + 6] |= 0x60
-    with pytest.raises(BadPicture, match="12 bits") as caught:
+    with pytest.raises(BadImage, match="12 bits") as caught:
         decode(bytes(data))
     assert caught.value.reason == "unsupported"
 
 
 def test_tiffs_that_pillow_does_not_know_are_unsupported():
-    floats = bytearray(picture_files.by_pillow("TIFF"))
+    floats = bytearray(image_files.by_pillow("TIFF"))
     at = floats.index(struct.pack("<HHI", 262, 3, 1)) + 8
     floats[at] = 8  # CIELab of 3 channels, but signed as in the next line
     struct.pack_into("<H", floats, at, 32845)  # LogLuv
-    with pytest.raises(BadPicture, match="convert it to RGB") as caught:
+    with pytest.raises(BadImage, match="convert it to RGB") as caught:
         decode(bytes(floats))
     assert caught.value.reason == "unsupported"
-    with pytest.raises(BadPicture, match=r"BigTIFF.*convert it to") as caught:
+    with pytest.raises(BadImage, match=r"BigTIFF.*convert it to") as caught:
         decode(b"MM\0+\0\x08" + bytes(40))
     assert caught.value.reason == "unsupported"
 
 
 def test_places_far_away_are_behind_the_end():
     data = b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 8) + bytes(40)
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         read_header(data)
     assert caught.value.reason == "truncated"
 
 
 def test_messages_say_what_to_do():
-    bmp = bytearray(picture_files.by_pillow("BMP"))
+    bmp = bytearray(image_files.by_pillow("BMP"))
     struct.pack_into("<H", bmp, 28, 2)  # bits a pixel
-    with pytest.raises(BadPicture, match="convert it to JPEG or PNG"):
+    with pytest.raises(BadImage, match="convert it to JPEG or PNG"):
         decode(bytes(bmp))
     struct.pack_into("<i", bmp, 18, -96)
-    with pytest.raises(BadPicture, match="a BMP of -96 x") as caught:
+    with pytest.raises(BadImage, match="a BMP of -96 x") as caught:
         decode(bytes(bmp))
     assert caught.value.reason == "corrupt"
-    lzw = bytearray(picture_files.by_pillow("TIFF", compression="tiff_lzw"))
+    lzw = bytearray(image_files.by_pillow("TIFF", compression="tiff_lzw"))
     lzw[8:40] = bytes(range(32))
-    with pytest.raises(BadPicture, match=r"damaged|cut|ends"):
+    with pytest.raises(BadImage, match=r"damaged|cut|ends"):
         decode(bytes(lzw))
 
 
@@ -522,10 +522,10 @@ def test_messages_say_what_to_do():
 def test_tiffs_are_turned_only_when_asked(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = picture_files.by_pillow("TIFF", exif=exif)
-    np.testing.assert_array_equal(decode(data), picture_files.quadrants())
+    data = image_files.by_pillow("TIFF", exif=exif)
+    np.testing.assert_array_equal(decode(data), image_files.quadrants())
     upright = decode(data, exif_orientation=True)
-    jpeg_upright = decode(picture_files.exif_jpeg(orientation), exif_orientation=True)
+    jpeg_upright = decode(image_files.exif_jpeg(orientation), exif_orientation=True)
     assert np.abs(upright.astype(int) - jpeg_upright).max() <= 8
 
 
@@ -546,28 +546,26 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_what_stays_refused_is_called_by_its_name(name):
-    with pytest.raises(BadPicture, match=rf"{name}.*convert it to") as caught:
+    with pytest.raises(BadImage, match=rf"{name}.*convert it to") as caught:
         decode(NAMED[name])
     assert caught.value.reason == "unsupported"
 
 
 def test_lists_of_names_are_no_images():
     for text in (b"BMW/1.jpg\n", b"P5 a.jpg", b"II*.jpg", b"the wide photo.jpg", b"soft ftyp.jpg"):
-        with pytest.raises(BadPicture) as caught:
+        with pytest.raises(BadImage) as caught:
             read_header(text * 9)
         assert caught.value.reason == "not_an_image"
 
 
 def test_messages_are_the_same_in_every_run():
-    bad = [
-        picture_files.truncated(picture_files.by_pillow(kind)) for kind in ("GIF", "TIFF", "BMP")
-    ]
-    bad += [b"GIF89a\1\0\1\0", picture_files.flipped(picture_files.deep_png(), seed=1)]
-    bad += [picture_files.by_pillow("AVIF")[:300], picture_files.by_pillow("JPEG2000")[:150]]
+    bad = [image_files.truncated(image_files.by_pillow(kind)) for kind in ("GIF", "TIFF", "BMP")]
+    bad += [b"GIF89a\1\0\1\0", image_files.flipped(image_files.deep_png(), seed=1)]
+    bad += [image_files.by_pillow("AVIF")[:300], image_files.by_pillow("JPEG2000")[:150]]
     for data in bad:
         texts = set()
         for _ in range(2):
-            with pytest.raises(BadPicture) as caught:
+            with pytest.raises(BadImage) as caught:
                 decode(data)
             texts.add(str(caught.value))
             keep = [os.urandom(1000) for _ in range(50)]  # other addresses

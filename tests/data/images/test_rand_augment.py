@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mlimages_jax.data.images import rand_augment as module
 from mlimages_jax.data.images.rand_augment import OPERATIONS, apply, rand_augment
-from tests.support import picture_files
+from tests.support import image_files
 
 GREY = (128, 128, 128)
 WITHOUT_MAGNITUDE = {"identity", "auto_contrast", "equalise"}
@@ -18,12 +18,12 @@ BLENDS = {"colour", "contrast", "brightness", "sharpness"}
 def grainy(height, width):
     """Soft blobs with grain, as in a photograph; each channel has its own range of levels."""
     grain = np.random.default_rng(1).normal(0, 6, (height, width, 3))
-    picture = picture_files.noise(height, width) * [1.0, 0.8, 0.6] + [30, 10, 0] + grain
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = image_files.noise(height, width) * [1.0, 0.8, 0.6] + [30, 10, 0] + grain
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
-PICTURES = {
-    "soft": picture_files.noise(224, 224),
+IMAGES = {
+    "soft": image_files.noise(224, 224),
     "grainy": grainy(224, 224),
     "every level": np.random.default_rng(0).integers(0, 256, (60, 200, 3), dtype=np.uint8),
     "few pixels": grainy(17, 16),  # 272: a step of the equalisation is a single pixel
@@ -33,25 +33,25 @@ PICTURES = {
 }
 
 
-def by_pillow(operation, image, strength):
-    picture = Image.fromarray(image)
-    width, height = picture.size
-    size, signless = picture.size, abs(strength)
+def by_pillow(operation, pixels, strength):
+    image = Image.fromarray(pixels)
+    width, height = image.size
+    size, signless = image.size, abs(strength)
 
     def affine(*matrix):
-        return picture.transform(size, Image.Transform.AFFINE, matrix, fillcolor=GREY)
+        return image.transform(size, Image.Transform.AFFINE, matrix, fillcolor=GREY)
 
     result = {
-        "identity": lambda: picture,
-        "auto_contrast": lambda: ImageOps.autocontrast(picture),
-        "equalise": lambda: ImageOps.equalize(picture),
-        "rotate": lambda: picture.rotate(30 * strength, fillcolor=GREY),
-        "solarise": lambda: ImageOps.solarize(picture, 256 - 256 * signless),
-        "posterise": lambda: ImageOps.posterize(picture, 8 - round(4 * signless)),
-        "colour": lambda: ImageEnhance.Color(picture).enhance(1 + 0.9 * strength),
-        "contrast": lambda: ImageEnhance.Contrast(picture).enhance(1 + 0.9 * strength),
-        "brightness": lambda: ImageEnhance.Brightness(picture).enhance(1 + 0.9 * strength),
-        "sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(1 + 0.9 * strength),
+        "identity": lambda: image,
+        "auto_contrast": lambda: ImageOps.autocontrast(image),
+        "equalise": lambda: ImageOps.equalize(image),
+        "rotate": lambda: image.rotate(30 * strength, fillcolor=GREY),
+        "solarise": lambda: ImageOps.solarize(image, 256 - 256 * signless),
+        "posterise": lambda: ImageOps.posterize(image, 8 - round(4 * signless)),
+        "colour": lambda: ImageEnhance.Color(image).enhance(1 + 0.9 * strength),
+        "contrast": lambda: ImageEnhance.Contrast(image).enhance(1 + 0.9 * strength),
+        "brightness": lambda: ImageEnhance.Brightness(image).enhance(1 + 0.9 * strength),
+        "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * strength),
         "shear_x": lambda: affine(1, 0.3 * strength, 0, 0, 1, 0),
         "shear_y": lambda: affine(1, 0, 0, 0.3 * strength, 1, 0),
         "translate_x": lambda: affine(1, 0, 150 / 331 * width * strength, 0, 1, 0),
@@ -72,19 +72,19 @@ def check_equals_pillow(operation, image, strength):
     assert difference.max() <= allowed and (difference > 0).mean() < 1e-3
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_operations_are_pillows(operation, name):
     for strength in (-1.0, -0.63, -0.1, 0.0, 0.25, 0.5, 0.9, 1.0):
-        check_equals_pillow(operation, PICTURES[name], strength)
+        check_equals_pillow(operation, IMAGES[name], strength)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_operations_on_a_photograph_are_pillows(tencent_dir, operation):
-    picture = cv2.imread(str(tencent_dir / "images" / "im_1.jpg"))[..., ::-1]
-    picture = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
+    image = cv2.imread(str(tencent_dir / "images" / "im_1.jpg"))[..., ::-1]
+    image = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
     for strength in (-0.9, 0.3, 0.9):
-        check_equals_pillow(operation, picture, strength)
+        check_equals_pillow(operation, image, strength)
 
 
 def test_the_fourteen_operations_of_the_paper():
@@ -92,15 +92,15 @@ def test_the_fourteen_operations_of_the_paper():
 
 
 def row(*levels):
-    """A picture of one row, grey."""
+    """An image of one row, grey."""
     return np.array(levels, np.uint8)[None, :, None].repeat(3, axis=-1)
 
 
 def test_levels_by_hand():
-    picture = row(0, 60, 100, 128, 200)
+    image = row(0, 60, 100, 128, 200)
 
     def levels(operation, strength):
-        result = apply(operation, picture, strength=strength)
+        result = apply(operation, image, strength=strength)
         assert (result == result[..., :1]).all()
         return result[0, :, 0].tolist()
 
@@ -121,22 +121,22 @@ def test_levels_by_hand():
 
 
 def test_translation_brings_grey_in():
-    picture = grainy(331, 331)
-    left = apply("translate_x", picture, strength=1.0)
-    np.testing.assert_array_equal(left[:, :181], picture[:, 150:])
+    image = grainy(331, 331)
+    left = apply("translate_x", image, strength=1.0)
+    np.testing.assert_array_equal(left[:, :181], image[:, 150:])
     assert (left[:, 181:] == 128).all()
-    down = apply("translate_y", picture, strength=-0.5)
-    np.testing.assert_array_equal(down[75:], picture[:256])
+    down = apply("translate_y", image, strength=-0.5)
+    np.testing.assert_array_equal(down[75:], image[:256])
     assert (down[:75] == 128).all()
 
 
 @pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - WITHOUT_MAGNITUDE))
 def test_operations_grow_with_the_magnitude(operation):
     geometric = operation == "rotate" or operation.endswith(("_x", "_y"))
-    picture = PICTURES["grainy"] // (4 if geometric else 1)  # dark: what comes in stands out
+    image = IMAGES["grainy"] // (4 if geometric else 1)  # dark: what comes in stands out
 
     def change(strength):
-        return np.abs(apply(operation, picture, strength=strength).astype(int) - picture).mean()
+        return np.abs(apply(operation, image, strength=strength).astype(int) - image).mean()
 
     assert 0 == change(0.0) < change(0.3) < change(0.6) < change(1.0)
     assert change(-1.0) > change(-0.3)
@@ -144,15 +144,15 @@ def test_operations_grow_with_the_magnitude(operation):
 
 def test_operations_without_magnitude_ignore_it():
     for operation in WITHOUT_MAGNITUDE:
-        weak, strong = (apply(operation, PICTURES["soft"], strength=s) for s in (0.0, -1.0))
+        weak, strong = (apply(operation, IMAGES["soft"], strength=s) for s in (0.0, -1.0))
         np.testing.assert_array_equal(weak, strong)
 
 
 # What is drawn
 
 
-def drawn(monkeypatch, *, num_ops, magnitude, pictures=1):
-    """The operations and strengths of some pictures, in their order."""
+def drawn(monkeypatch, *, num_ops, magnitude, images=1):
+    """The operations and strengths of some images, in their order."""
     calls = []
 
     def record(operation, image, *, strength):
@@ -162,13 +162,13 @@ def drawn(monkeypatch, *, num_ops, magnitude, pictures=1):
     with monkeypatch.context() as patch:
         patch.setattr(module, "apply", record)
         rng = np.random.default_rng(0)
-        for _ in range(pictures):
+        for _ in range(images):
             rand_augment(row(0), rng, num_ops=num_ops, magnitude=magnitude)
     return calls
 
 
 def test_draws_are_uniform_and_independent(monkeypatch):
-    calls = drawn(monkeypatch, num_ops=2, magnitude=7, pictures=4200)
+    calls = drawn(monkeypatch, num_ops=2, magnitude=7, images=4200)
     assert len(calls) == 8400
     for column in (calls, calls[::2], calls[1::2]):
         counts = np.array([sum(name == chosen for chosen, _ in column) for name in OPERATIONS])
@@ -187,17 +187,17 @@ def test_draws_are_uniform_and_independent(monkeypatch):
 
 
 def test_operations_follow_each_other(monkeypatch):
-    expected = PICTURES["soft"]
+    expected = IMAGES["soft"]
     calls = drawn(monkeypatch, num_ops=3, magnitude=9.5)
     assert len(calls) == 3
     for operation, strength in calls:
         expected = apply(operation, expected, strength=strength)
     rng = np.random.default_rng(0)
-    result = rand_augment(PICTURES["soft"], rng, num_ops=3, magnitude=9.5)
+    result = rand_augment(IMAGES["soft"], rng, num_ops=3, magnitude=9.5)
     np.testing.assert_array_equal(result, expected)
 
 
-def augmented(seed, image=PICTURES["grainy"]):
+def augmented(seed, image=IMAGES["grainy"]):
     return rand_augment(image, np.random.default_rng(seed), num_ops=2, magnitude=9)
 
 
@@ -206,22 +206,22 @@ def test_the_generator_decides_alone_in_any_thread():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(augmented, range(24)))
     np.testing.assert_array_equal(together, alone)
-    assert len({picture.tobytes() for picture in alone}) > 20
+    assert len({image.tobytes() for image in alone}) > 20
 
 
 def test_no_operations_and_none_of_the_input_is_written():
-    picture = PICTURES["grainy"].copy()
+    image = IMAGES["grainy"].copy()
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(rand_augment(picture, rng, num_ops=0, magnitude=9), picture)
-    picture.flags.writeable = False
+    np.testing.assert_array_equal(rand_augment(image, rng, num_ops=0, magnitude=9), image)
+    image.flags.writeable = False
     for operation in OPERATIONS:
-        apply(operation, picture, strength=0.8)
-    augmented(0, picture)
-    np.testing.assert_array_equal(picture, PICTURES["grainy"])
+        apply(operation, image, strength=0.8)
+    augmented(0, image)
+    np.testing.assert_array_equal(image, IMAGES["grainy"])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_views_are_pictures_too(operation):
+def test_views_are_images_too(operation):
     view = np.random.default_rng(0).integers(0, 256, (40, 90, 4), dtype=np.uint8)[:, ::-2, 2::-1]
     np.testing.assert_array_equal(
         apply(operation, view, strength=0.7), apply(operation, view.copy(), strength=0.7)

@@ -19,7 +19,7 @@ def golden(golden_dir):
         yield arrays
 
 
-def picture(height, width, seed=0):
+def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -50,7 +50,7 @@ def test_crop_lies_inside_and_keeps_its_ranges(height, width, seed, smallest):
     assert whole or 0.75 - 0.5 / box.height <= box.width / box.height <= 1.33 + 0.5 / box.height
 
 
-def test_crop_of_an_elongated_picture_is_the_whole():
+def test_crop_of_an_elongated_image_is_the_whole():
     # 70% of 10x100 with a width of at most 1.33 times the height is impossible.
     box = transforms.sample_crop(np.random.default_rng(0), 10, 100)
     assert box == CropBox(0, 0, 10, 100)
@@ -77,7 +77,7 @@ def test_crop_of_fixed_area_and_aspect():
     ],
 )
 def test_crop_refuses(height, width, ranges):
-    with pytest.raises(ValueError, match=r"empty picture of 0x5|area=.*aspect="):
+    with pytest.raises(ValueError, match=r"empty image of 0x5|area=.*aspect="):
         transforms.sample_crop(np.random.default_rng(0), height, width, **ranges)
 
 
@@ -131,7 +131,7 @@ def test_resize_is_the_originals(golden, case):
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "area", "reference"])
-def test_a_part_of_a_picture_is_resized_alone(interpolation):
+def test_a_part_of_a_image_is_resized_alone(interpolation):
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     image[4:10, 7:16] = [10, 20, 30]
     crop = transforms.resize_to_square(image[4:10, 7:16], 5, interpolation=interpolation)
@@ -153,20 +153,20 @@ def test_interpolations_by_hand():
 
 
 def test_area_enlarges_linearly():
-    image = picture(8, 8)
-    area = transforms.resize_to_square(image, 12, interpolation="area")
-    linear = transforms.resize_to_square(image, 12, interpolation="linear")
+    pixels = image(8, 8)
+    area = transforms.resize_to_square(pixels, 12, interpolation="area")
+    linear = transforms.resize_to_square(pixels, 12, interpolation="linear")
     np.testing.assert_array_equal(area, linear)
 
 
 def test_unknown_interpolation():
     with pytest.raises(ValueError, match="'cubic'"):
-        transforms.resize_to_square(picture(4, 4), 2, interpolation="cubic")
+        transforms.resize_to_square(image(4, 4), 2, interpolation="cubic")
 
 
 def test_flip():
-    image = picture(3, 5)
-    np.testing.assert_array_equal(transforms.flip(image), image[:, ::-1])
+    pixels = image(3, 5)
+    np.testing.assert_array_equal(transforms.flip(pixels), pixels[:, ::-1])
 
 
 # Evaluation views
@@ -201,17 +201,17 @@ def test_central_view_of_photographs(golden, tencent_dir, number, size):
 
 def test_short_side_view_by_hand():
     # At 7 pixels the short side becomes 8: no scaling here, and the centre starts at (0, 2).
-    image = picture(8, 12)
-    view = transforms.short_side_view(image, 7)
+    pixels = image(8, 12)
+    view = transforms.short_side_view(pixels, 7)
     assert view.dtype == np.uint8
-    np.testing.assert_array_equal(view, image[:7, 2:9])
+    np.testing.assert_array_equal(view, pixels[:7, 2:9])
 
 
-def test_short_side_view_of_a_standing_picture():
-    # 8 / 7 * 11 = 12.57 rows become 12, as lying pictures' columns do in the golden numbers.
-    image = picture(11, 7)
-    standing = transforms.short_side_view(image, 7).astype(int)
-    lying = transforms.short_side_view(image.transpose(1, 0, 2), 7).astype(int)
+def test_short_side_view_of_a_standing_image():
+    # 8 / 7 * 11 = 12.57 rows become 12, as lying images' columns do in the golden numbers.
+    pixels = image(11, 7)
+    standing = transforms.short_side_view(pixels, 7).astype(int)
+    lying = transforms.short_side_view(pixels.transpose(1, 0, 2), 7).astype(int)
     assert np.abs(standing - lying.transpose(1, 0, 2)).max() <= 1  # OpenCV rounds rows and columns
 
 
@@ -222,10 +222,10 @@ def test_short_side_view_is_the_originals(golden, tencent_dir, number):
 
 
 def test_ten_crop_views_by_hand():
-    image = picture(8, 12)
-    views = transforms.ten_crop_views(image, 7)
+    pixels = image(8, 12)
+    views = transforms.ten_crop_views(pixels, 7)
     windows = [(0, 0), (0, 5), (1, 0), (1, 5), (0, 2)]
-    for sides, source in ((views[:5], image), (views[5:], image[:, ::-1])):
+    for sides, source in ((views[:5], pixels), (views[5:], pixels[:, ::-1])):
         for view, (top, left) in zip(sides, windows, strict=True):
             np.testing.assert_array_equal(view, source[top : top + 7, left : left + 7])
 
@@ -237,7 +237,7 @@ def test_ten_crop_views_of_photographs(golden, tencent_dir, number):
 
 
 @pytest.mark.parametrize("case", SYNTHETIC)
-def test_ten_crop_views_of_made_up_pictures(golden, case):
+def test_ten_crop_views_of_made_up_images(golden, case):
     # The original reads BGR and turns the channels round at the end; its input here was not BGR.
     image = np.ascontiguousarray(golden[f"synthetic|{case}|input_u8"][..., ::-1])
     views = transforms.ten_crop_views(image, 224)
@@ -247,4 +247,4 @@ def test_ten_crop_views_of_made_up_pictures(golden, case):
 @pytest.mark.parametrize("view", [transforms.short_side_view, transforms.ten_crop_views])
 def test_needles_are_refused(view):
     with pytest.raises(ValueError, match="1x501"):
-        view(picture(1, 501), 8)
+        view(image(1, 501), 8)

@@ -5,8 +5,8 @@ import pytest
 import simplejpeg
 
 from mlimages_jax.data.images import transforms, views
-from mlimages_jax.data.images.decode import BadPicture, decode
-from tests.support import picture_files
+from mlimages_jax.data.images.decode import BadImage, decode
+from tests.support import image_files
 
 
 def test_views_by_hand():
@@ -51,13 +51,13 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images():
 
 
 def test_a_distortion_comes_last_and_draws_from_the_same_generator():
-    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    jpeg = simplejpeg.encode_jpeg(image, quality=95)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    jpeg = simplejpeg.encode_jpeg(pixels, quality=95)
     drawn = []
 
-    def distort(picture, rng):
+    def distort(image, rng):
         drawn.append(rng.random())
-        return 255 - picture
+        return 255 - image
 
     plain = views.TrainingView(16)(jpeg, np.random.default_rng(5))
     distorted = views.TrainingView(16, distort=distort)(jpeg, np.random.default_rng(5))
@@ -68,11 +68,11 @@ def test_a_distortion_comes_last_and_draws_from_the_same_generator():
 
 @pytest.mark.parametrize("protocol", views.PROTOCOLS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_views_are_views_of_the_upright_picture(protocol, orientation):
+def test_upright_views_are_views_of_the_upright_image(protocol, orientation):
     """Against the plain view of a file that holds the upright pixels, without loss."""
-    turned = picture_files.exif_jpeg(orientation)
-    upright = picture_files._saved(
-        picture_files.Image.fromarray(decode(turned, exif_orientation=True)), "PNG"
+    turned = image_files.exif_jpeg(orientation)
+    upright = image_files._saved(
+        image_files.Image.fromarray(decode(turned, exif_orientation=True)), "PNG"
     )
     view = views.EvaluationView(14, protocol, exif_orientation=True)
     expected = views.EvaluationView(14, protocol)(upright)
@@ -82,9 +82,9 @@ def test_upright_views_are_views_of_the_upright_picture(protocol, orientation):
         assert not np.array_equal(views.EvaluationView(14, protocol)(turned), expected)
 
 
-def test_a_picture_too_elongated_to_be_scaled_is_refused():
-    long = picture_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
+def test_a_image_too_elongated_to_be_scaled_is_refused():
+    long = image_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
     for protocol in ("short_side", "ten_crop"):
-        with pytest.raises(BadPicture, match="2x1200 pixels") as error:
+        with pytest.raises(BadImage, match="2x1200 pixels") as error:
             views.EvaluationView(8, protocol)(long)
         assert error.value.reason == "elongated"

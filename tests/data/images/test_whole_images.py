@@ -14,14 +14,14 @@ from PIL import Image, ImageOps
 from mlimages_jax.data.images import jpeg, whole_images
 from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     read_header,
     stored_jpeg,
 )
-from mlimages_jax.data.images.image_types import PictureHeader
+from mlimages_jax.data.images.image_types import ImageHeader
 from mlimages_jax.data.images.orientation import as_stored, upright, with_orientation
-from tests.support import picture_files
+from tests.support import image_files
 
 needs_compiled = pytest.mark.skipif(
     not jpeg.is_compiled(), reason="built without a C compiler or libjpeg-turbo's headers"
@@ -51,7 +51,7 @@ def small_strips(monkeypatch):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_view_as_stored_undoes_the_turning(orientation):
-    pixels = picture_files.noise(20, 30)
+    pixels = image_files.noise(20, 30)
     turned = upright(pixels.copy(), orientation)
     with Image.fromarray(pixels) as image:
         exif = image.getexif()
@@ -69,7 +69,7 @@ def test_a_view_as_stored_undoes_the_turning(orientation):
 @pytest.mark.parametrize("colours", ["444", "420", "Gray"])
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_strips_give_the_pixels_of_the_whole_image(orientation, colours, factor, monkeypatch):
-    data = _sideways(picture_files.noise(91, 133), orientation, colorsubsampling=colours)
+    data = _sideways(image_files.noise(91, 133), orientation, colorsubsampling=colours)
     header = read_header(data)
     expected = upright(jpeg.decode(data, header, factor=factor), orientation)
     for rows in (1, 7, 40, 200):
@@ -80,10 +80,10 @@ def test_strips_give_the_pixels_of_the_whole_image(orientation, colours, factor,
 
 @needs_compiled
 def test_damage_shows_in_strips_as_well(small_strips):
-    data = _sideways(picture_files.noise(91, 133), 6)
+    data = _sideways(image_files.noise(91, 133), 6)
     decode(data, exif_orientation=True)
-    with pytest.raises(BadPicture) as caught:
-        decode(picture_files.truncated(data), exif_orientation=True)
+    with pytest.raises(BadImage) as caught:
+        decode(image_files.truncated(data), exif_orientation=True)
     assert caught.value.reason == "truncated"
     cut = data[:-2]  # all rows are there
     np.testing.assert_array_equal(
@@ -99,12 +99,12 @@ def test_what_lies_on_its_side_is_not_refused_for_it(
 ):
     monkeypatch.setattr(jpeg, "is_compiled", lambda: compiled)
     size = megapixels * 10**6
-    header = PictureHeader("jpeg", 1000, size // 1000, 3, 8, held=held_per_pixel * size)
+    header = ImageHeader("jpeg", 1000, size // 1000, 3, 8, held=held_per_pixel * size)
     allowed = BYTES_PER_PIXEL * size + BYTES_BESIDE
     try:
         standing = whole_images.needed(header)
-    except BadPicture as bad:
-        with pytest.raises(BadPicture, match="would take"):
+    except BadImage as bad:
+        with pytest.raises(BadImage, match="would take"):
             whole_images.needed(header, orientation=6)
         assert bad.reason == "too_large"
         return
@@ -117,13 +117,13 @@ def test_what_lies_on_its_side_is_not_refused_for_it(
 
 
 def test_other_formats_on_their_side_take_two_copies():
-    header = PictureHeader("png", 8064, 6048, 3, 8, held=8064 * 6048)
+    header = ImageHeader("png", 8064, 6048, 3, 8, held=8064 * 6048)
     assert whole_images.needed(header, orientation=8) == 6 * 8064 * 6048
 
 
 def test_small_images_are_turned_in_one_piece(monkeypatch):
     monkeypatch.setattr(jpeg, "decode_turned", lambda *_, **__: pytest.fail("in strips"))
-    data = _sideways(picture_files.noise(91, 133), 8)
+    data = _sideways(image_files.noise(91, 133), 8)
     assert decode(data, exif_orientation=True).shape == (133, 91, 3)
 
 
@@ -168,7 +168,7 @@ print(status("VmHWM") - before)
 def test_a_large_phone_photograph_takes_what_is_promised(tmp_path):
     path = tmp_path / "photograph.jpg"
     path.write_bytes(_phone_photograph(8))
-    (tmp_path / "photograph.jpg.small").write_bytes(_sideways(picture_files.noise(), 8))
+    (tmp_path / "photograph.jpg.small").write_bytes(_sideways(image_files.noise(), 8))
     for way in ("decode", "stored_jpeg"):
         command = [sys.executable, "-c", _PEAK, str(path), way]
         peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -191,7 +191,7 @@ def test_heic_of_phones_passes_the_header():
         if passes:
             whole_images.needed(header)
             continue
-        with pytest.raises(BadPicture, match="would take"):
+        with pytest.raises(BadImage, match="would take"):
             whole_images.needed(header)
 
 
@@ -199,7 +199,7 @@ def test_heic_gives_the_pixels_of_its_reader():
     reader = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
     for mode in ("RGB", "RGBA", "L"):
         file = io.BytesIO()
-        with Image.fromarray(picture_files.quadrants()) as image:
+        with Image.fromarray(image_files.quadrants()) as image:
             reader.from_pillow(image.convert(mode)).save(file, quality=95)
         found = decode(file.getvalue())
         expected = np.asarray(reader.open_heif(file.getvalue()).to_pillow().convert("RGB"))

@@ -18,11 +18,11 @@ def test_worked_by_hand():
 def test_products_are_never_below_the_cosine_and_equal_it_where_all_is_kept(width):
     features = random_features(80, 24)
     features[40:] = features[:40] + 0.1 * random_features(40, 24, seed=1)
-    pictures = in_memory(features)
-    directions = principal_directions(pictures, width)
+    images = in_memory(features)
+    directions = principal_directions(images, width)
     assert directions.shape == (24, width)
     np.testing.assert_allclose(directions.T @ directions, np.eye(width), atol=1e-5)
-    short = bound_vectors(pictures.unit(slice(None)), directions).astype(np.float64)
+    short = bound_vectors(images.unit(slice(None)), directions).astype(np.float64)
     assert short.shape == (80, width + 1)
     over = short @ short.T - cosines(features, features)
     assert over.min() > -ROUNDING / 10

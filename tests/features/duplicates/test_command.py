@@ -45,11 +45,11 @@ def test_worked_by_hand(tmp_path, capsys):
         ("3", "i", "0.9998", "2", "7"),
     ]
     assert [tuple(line.split(maxsplit=1)) for line in capsys.readouterr().out.splitlines()] == [
-        ("8", "pictures"),
-        ("1", "pictures left out: unreadable"),
+        ("8", "images"),
+        ("1", "images left out: unreadable"),
         ("3", "groups"),
-        ("7", "pictures in groups"),
-        ("4", "pictures to remove, if one of each group stays"),
+        ("7", "images in groups"),
+        ("4", "images to remove, if one of each group stays"),
         ("1", "of these with exactly the features of another"),
         ("1", "similarity to the first from 1"),
         ("1", "similarity to the first from 0.99"),
@@ -128,12 +128,12 @@ def test_features_are_read_a_block_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAIRS_AT_ONCE", 8)
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", 10)
     monkeypatch.setattr(bounds, "_ROWS_AT_ONCE", 12)
-    pictures = in_memory(near_duplicates(150, 24))
-    watched = dataclasses.replace(pictures, array=Watched(pictures.array))
+    images = in_memory(near_duplicates(150, 24))
+    watched = dataclasses.replace(images, array=Watched(images.array))
     search = DuplicateSearch(watched, threshold=0.9, scratch=tmp_path / "s", tile=20)
     search.compare_all()
     search.recall(150)
-    assert watched.array.longest == 16  # two pictures of every pair
+    assert watched.array.longest == 16  # two images of every pair
 
 
 def test_what_is_left_out_takes_no_part(tmp_path):
@@ -156,7 +156,7 @@ def test_buckets_find_most_and_say_how_many(tmp_path, capsys):
     everywhere = run(tmp_path, folder, *arguments, "--buckets", 5, "--memberships", 9)
     assert everywhere == exact
     unique = np.unique(features, axis=0, return_index=True)[1]
-    assert f"of {len(unique)} pictures drawn" in (text := capsys.readouterr().out)
+    assert f"of {len(unique)} images drawn" in (text := capsys.readouterr().out)
     assert "(100.00%)" in text
     most = run(tmp_path, folder, *arguments, "--buckets", 60, "--memberships", 1)
     assert 0.5 * len(exact) < len(most) < len(exact)
@@ -166,22 +166,22 @@ def test_buckets_find_most_and_say_how_many(tmp_path, capsys):
     pairs = [(i, j) for i, j in zip(*np.nonzero(near), strict=True) if {i, j} <= set(unique)]
     together = sum(group_of.get(i, i) == group_of.get(j, j) for i, j in pairs)
     assert len(pairs) > 50 > len(pairs) - together > 0
-    # Every pair is seen from both of its pictures.
+    # Every pair is seen from both of its images.
     assert f"{2 * together:,} of {2 * len(pairs):,} pairs are in one group" in said
     run(tmp_path, folder, *arguments, "--check", 0)
     assert "drawn" not in capsys.readouterr().out
 
 
-def test_some_pictures_are_drawn_for_the_recall(tmp_path):
+def test_some_images_are_drawn_for_the_recall(tmp_path):
     """Short vectors of four numbers let many pairs through that are none."""
     features = near_duplicates(200, 24)
     search = DuplicateSearch(in_memory(features), threshold=0.95, scratch=tmp_path / "s", width=3)
     search.compare_in_buckets(30, memberships=1)
     whole, part = search.recall(1000), search.recall(60)
     different = features[np.unique(features, axis=0, return_index=True)[1]]
-    assert (whole.pictures, part.pictures) == (len(different), 60)
+    assert (whole.images, part.images) == (len(different), 60)
     assert whole.pairs == (cosines(different, different) >= 0.95).sum() - len(different)
-    assert part.pairs / 60 == pytest.approx(whole.pairs / whole.pictures, rel=0.5)
+    assert part.pairs / 60 == pytest.approx(whole.pairs / whole.images, rel=0.5)
     assert part == search.recall(60)
     assert whole.found / whole.pairs == pytest.approx(part.found / part.pairs, abs=0.25)
 
@@ -234,27 +234,27 @@ def test_what_cannot_be_is_refused(tmp_path, arguments, message):
         main(["duplicates", str(folder), "--output", str(tmp_path / "no" / "d.tsv")])
 
 
-def encoded(picture, quality=60):
+def encoded(image, quality=60):
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
-def small(picture, *, both_ways):
-    """8 x 8 colours, as dark as they are; the mean of the picture and its mirror, or not."""
-    pixels = 255.0 - np.asarray(picture.convert("RGB").resize((8, 8), Image.Resampling.BOX))
+def small(image, *, both_ways):
+    """8 x 8 colours, as dark as they are; the mean of the image and its mirror, or not."""
+    pixels = 255.0 - np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
     return (pixels + both_ways * pixels[:, ::-1]).reshape(-1)
 
 
 @pytest.mark.parametrize("both_ways", [False, True])
-def test_copies_of_real_pictures(tmp_path, stamps_dir, both_ways):
+def test_copies_of_real_images(tmp_path, stamps_dir, both_ways):
     """Features that do not tell left from right find mirrored copies, others do not."""
     paths = sorted((stamps_dir / "images").glob("animals_mammals*"))[:60]
-    pictures = {path.name: Image.open(path).convert("RGB") for path in paths}
-    features = {name: small(picture, both_ways=both_ways) for name, picture in pictures.items()}
-    for name, picture in list(pictures.items())[::6]:
-        half = picture.resize((picture.width // 2, picture.height // 2))
-        copies = {"smaller": half, "again": picture, "mirrored": ImageOps.mirror(picture)}
+    images = {path.name: Image.open(path).convert("RGB") for path in paths}
+    features = {name: small(image, both_ways=both_ways) for name, image in images.items()}
+    for name, image in list(images.items())[::6]:
+        half = image.resize((image.width // 2, image.height // 2))
+        copies = {"smaller": half, "again": image, "mirrored": ImageOps.mirror(image)}
         for kind, copy in copies.items():
             features[f"{kind} {name}"] = small(encoded(copy), both_ways=both_ways)
     folder = write_export(tmp_path / "f", list(features.values()), names=list(features))

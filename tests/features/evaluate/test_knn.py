@@ -119,12 +119,12 @@ def test_the_command_on_one_class_each_equals_scikit_learn(tmp_path, capsys, mon
     assert 0.3 < rows[15]["top1"] < rows[15]["top5"] < 1
     assert values["task"] == "single"
     assert (values["classes"], values["temperature"]) == (8, 0.1)
-    assert (values["train"]["pictures"], values["train"]["unreadable"]) == (69, 1)
+    assert (values["train"]["images"], values["train"]["unreadable"]) == (69, 1)
     assert values["test"]["view"] == {"size": 32}
     text = capsys.readouterr().out
     assert f"{rows[15]['top1']:.4f}" in text
-    assert "            69 training pictures" in text
-    assert "             3 pictures left out: unreadable" in text
+    assert "            69 training images" in text
+    assert "             3 images left out: unreadable" in text
 
 
 def test_the_command_on_many_labels_equals_scikit_learn(tmp_path):
@@ -175,18 +175,18 @@ def test_a_part_is_held_out_by_name(tmp_path, capsys):
     folder = write_export(tmp_path / "f", features, names=names, labels=labels)
     _, values = run(tmp_path, "--train", folder, "--held-out", 0.3, "--k", 3)
     assert values["test"]["names_in_train_too"] == 0
-    assert values["train"]["pictures"] + values["test"]["pictures"] == 60
-    assert 8 < values["test"]["pictures"] < 30
-    assert "2 classes, one a picture" in capsys.readouterr().out
+    assert values["train"]["images"] + values["test"]["images"] == 60
+    assert 8 < values["test"]["images"] < 30
+    assert "2 classes, one an image" in capsys.readouterr().out
     half = write_export(tmp_path / "half", features[:40], names=names[:40], labels=labels[:40])
     _, fewer = run(tmp_path, "--train", half, "--held-out", 0.3, "--k", 3)
     doubled = sum(names.count(name) == 2 for name in set(names))
     assert doubled == 20
-    assert fewer["test"]["pictures"] <= values["test"]["pictures"]
+    assert fewer["test"]["images"] <= values["test"]["images"]
 
 
 def test_labels_may_come_from_a_file(tmp_path, capsys):
-    """(1, 0) is a cat and (0, 1) a dog; one of the pictures is in no file."""
+    """(1, 0) is a cat and (0, 1) a dog; one of the images is in no file."""
     train = write_export(tmp_path / "train", [[1, 0], [0, 1], [5, 5]], names=["a", "b", "c"])
     test = write_export(tmp_path / "test", [[1, 0.1], [0.1, 1]], names=["a", "b"])
     (tmp_path / "train.tsv").write_text("a\tcat\nb\tdog\n")
@@ -197,7 +197,7 @@ def test_labels_may_come_from_a_file(tmp_path, capsys):
     assert (values["unlabelled"], values["test"]["names_in_train_too"]) == (1, 2)
     rows, _ = run(tmp_path, "--train", train, "--test", test, *files[:2], "--k", 1)
     assert rows[1]["top1"] == 1
-    assert "             1 pictures left out: without labels" in capsys.readouterr().out
+    assert "             1 images left out: without labels" in capsys.readouterr().out
 
 
 def test_the_usual_numbers_of_neighbours(tmp_path):
@@ -217,7 +217,7 @@ def test_the_usual_numbers_of_neighbours(tmp_path):
         (["--k", "0"], "--k 0"),
         (["--temperature", "0"], "--temperature 0"),
         (["--threshold", "0"], r"--threshold 0\.0"),
-        (["--test", "WIDE"], "has 3 numbers a picture.* 4: export both with the same network"),
+        (["--test", "WIDE"], "has 3 numbers an image.* 4: export both with the same network"),
         (["--task", "single"], "several labels"),
         (["--features", "logits"], "no 'logits'"),
     ],
@@ -231,7 +231,7 @@ def test_what_cannot_be_is_refused(tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize("held_out", ["0", "1", "0.000001"])
-def test_a_side_without_pictures_is_refused(tmp_path, held_out):
+def test_a_side_without_images_is_refused(tmp_path, held_out):
     train = write_export(tmp_path / "f", random_features(6, 3), labels=["0:1"] * 6)
     with pytest.raises(SystemExit, match="--held-out"):
         main(["knn", "--train", str(train), "--held-out", held_out])

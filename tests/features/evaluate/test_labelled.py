@@ -58,7 +58,7 @@ def test_words_are_classes_in_alphabetical_order():
         ("100000", "beyond 100,000"),
     ],
 )
-def test_a_wrong_label_is_named_with_its_picture(text, message):
+def test_a_wrong_label_is_named_with_its_image(text, message):
     with pytest.raises(FeaturesError, match=rf"memory: the labels of 1\.jpg.*{message}"):
         read_labels([labelled("0:1", text)])
 
@@ -67,14 +67,14 @@ def test_labels_from_a_file(tmp_path):
     path = tmp_path / "labels.tsv"
     path.write_bytes("\ufeffa b.jpg\tcat\r\n\nc.jpg\t dog \nc.jpg\tdog\nother.jpg\tx\n".encode())
     assert read_label_file(path) == {"a b.jpg": "cat", "c.jpg": "dog", "other.jpg": "x"}
-    pictures = labelled("0:1", "0:1", "0:1", names=["c.jpg", "new.jpg", "a b.jpg"])
-    found = with_labels(pictures, path)
+    images = labelled("0:1", "0:1", "0:1", names=["c.jpg", "new.jpg", "a b.jpg"])
+    found = with_labels(images, path)
     assert found.names == ["c.jpg", "a b.jpg"]
     assert found.labels == ["dog", "cat"]
     np.testing.assert_array_equal(found.rows, [0, 2])
 
 
-def test_pictures_without_labels_are_left_out():
+def test_images_without_labels_are_left_out():
     assert with_labels(labelled("", "3:1", ""), None).names == ["1.jpg"]
 
 

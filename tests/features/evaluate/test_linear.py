@@ -55,7 +55,7 @@ def test_two_classes_have_two_scores():
 
 
 def test_one_class_is_refused():
-    with pytest.raises(FeaturesError, match="60 training pictures are all of one class"):
+    with pytest.raises(FeaturesError, match="60 training images are all of one class"):
         list(fit_single(FEATURES, CLASSES * 0, num_classes=3, **OPTIONS))
 
 

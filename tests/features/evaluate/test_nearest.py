@@ -55,13 +55,13 @@ def test_padding_is_never_a_neighbour():
 
 
 def test_features_are_read_a_block_at_a_time():
-    pictures = in_memory(random_features(103, 4))
-    queries = dataclasses.replace(pictures, array=Watched(pictures.array))
-    base = dataclasses.replace(pictures, array=Watched(pictures.array))
+    images = in_memory(random_features(103, 4))
+    queries = dataclasses.replace(images, array=Watched(images.array))
+    base = dataclasses.replace(images, array=Watched(images.array))
     assert len(list(nearest(queries, base, k=3, query_rows=20, base_rows=10))) == 6
     assert (queries.array.longest, base.array.longest) == (20, 10)
 
 
-def test_more_neighbours_than_pictures_are_refused():
+def test_more_neighbours_than_images_are_refused():
     with pytest.raises(ValueError, match="k=4 of 3"):
         search(np.ones((1, 2)), np.ones((3, 2)), k=4)

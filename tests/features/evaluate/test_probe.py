@@ -69,7 +69,7 @@ def test_many_labels_equal_scikit_learn(tmp_path):
     assert 0.7 < row["mAP"] < 1
 
 
-def test_the_choice_sees_no_test_picture(tmp_path):
+def test_the_choice_sees_no_test_image(tmp_path):
     """Other test labels leave what was tried as it was."""
     (train, _, _), (test, rows, truth) = clusters(tmp_path)
     _, values = run(tmp_path, "--train", train, "--test", test, "--c", 0.01, 1)
@@ -92,16 +92,16 @@ def test_the_smallest_of_the_best_is_taken_and_an_edge_is_told(tmp_path, capsys)
     assert "at an end" not in capsys.readouterr().out
 
 
-def test_fewer_training_pictures_are_drawn_from_all(tmp_path):
+def test_fewer_training_images_are_drawn_from_all(tmp_path):
     """The first forty are of one class."""
     features = np.repeat(np.eye(2), 45, axis=0) + 0.1 * random_features(90, 2)
     labels = [f"{i // 45}:1" for i in range(90)]
     folder = write_export(tmp_path / "f", features, labels=labels)
     arguments = "--train", folder, "--test", folder, "--c", 1, "--max-train"
     row, values = run(tmp_path, *arguments, 40)
-    assert (values["train"]["pictures"], values["test"]["pictures"]) == (40, 90)
+    assert (values["train"]["images"], values["test"]["images"]) == (40, 90)
     assert (row["top1"], row["examples"]) == (1, 90)
-    assert run(tmp_path, *arguments, 90)[1]["train"]["pictures"] == 90
+    assert run(tmp_path, *arguments, 90)[1]["train"]["images"] == 90
 
 
 def test_a_class_that_training_lacks_is_never_found(tmp_path):

@@ -22,11 +22,11 @@ from mlimages_jax.features.export.feature_files import (
     open_features,
 )
 from mlimages_jax.features.export.feature_formats import Layout
-from mlimages_jax.inference.batch_predict import NO_PICTURE
-from mlimages_jax.inference.image_source import PictureFiles, PictureSourceError
+from mlimages_jax.inference.batch_predict import NO_IMAGE
+from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.settings import build
-from tests.support import people, picture_files, reference, small_model, task_process
+from tests.support import image_files, people, reference, small_model, task_process
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -58,14 +58,14 @@ def checkpoint(tree, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A person's folder; and 30 pictures of noise in a sub-folder."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A person's folder; and 30 images of noise in a sub-folder."""
+    folder = tmp_path_factory.mktemp("images")
     people.write_folder(folder)
     (folder / "noise").mkdir()
     for i in range(30):
         pixels = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
         large = cv2.resize(pixels, (60, 45), interpolation=cv2.INTER_CUBIC)
-        (folder / "noise" / f"{i:02d}.jpg").write_bytes(picture_files.jpeg(large))
+        (folder / "noise" / f"{i:02d}.jpg").write_bytes(image_files.jpeg(large))
     return folder
 
 
@@ -115,7 +115,7 @@ def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree,
     assert {features.names[i] for i in features.errors} == set(people.ERRORS)
     for i, error in features.errors.items():
         assert error.startswith(people.ERRORS[features.names[i]])
-    assert manifest["pictures"] == 38
+    assert manifest["images"] == 38
     assert manifest["errors"] == 3
     saved = manifest["checkpoint"]
     assert saved["folder"] == str(checkpoint / "checkpoints" / "7") and saved["averaged"]
@@ -123,7 +123,7 @@ def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree,
     assert manifest["model"]["stage_sizes"] == [2, 1]
     assert manifest["view"] == {"protocol": "short_side", "size": 32, "exif_orientation": True}
     assert set(manifest["speed"]) == {
-        "pictures_per_second", "waiting_for_pictures", "waiting_for_network", "limit",
+        "images_per_second", "waiting_for_images", "waiting_for_network", "limit",
     }  # fmt: skip
 
     good = np.flatnonzero(features.valid)
@@ -138,11 +138,11 @@ def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree,
         tolerance = 2e-4 if name.startswith("stage") else 1e-5  # 1,000 in float32 is exact to 6e-5
         np.testing.assert_allclose(rows[good], expected[name], atol=tolerance, err_msg=name)
         assert np.isnan(rows[~features.valid]).all()
-        assert np.ptp(rows[good], axis=0).max() > 0.1, "the pictures differ"
+        assert np.ptp(rows[good], axis=0).max() > 0.1, "the images differ"
 
 
 def test_the_switch_for_exif_and_built_sets(folder, checkpoint, tmp_path):
-    """The picture that lies on its side, as a file and as a record of a set."""
+    """The image that lies on its side, as a file and as a record of a set."""
     turned = folder / "upright.jpg"
     for exif in (True, False):
         export(_config(checkpoint, turned, exif_orientation=exif), tmp_path / str(exif))
@@ -177,13 +177,13 @@ def test_a_built_set_keeps_its_names_and_labels(checkpoint, tree, tmp_path):
 def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
     averages = jax.tree.map(lambda leaf: 1.1 * leaf, tree)
     small_model.save(tmp_path, {}, tree=tree, averages=averages)
-    picture = folder / "noise" / "00.jpg"
-    image = transforms.short_side_view(decode(picture.read_bytes()), 32) / np.float32(127.5) - 1
+    image = folder / "noise" / "00.jpg"
+    pixels = transforms.short_side_view(decode(image.read_bytes()), 32) / np.float32(127.5) - 1
     for averaged, weights in ((True, averages), (False, tree)):
         workdir = tmp_path / str(averaged)
-        manifest = export(_config(tmp_path, picture, averaged=averaged), workdir)
+        manifest = export(_config(tmp_path, image, averaged=averaged), workdir)
         assert manifest["checkpoint"]["averaged"] is averaged
-        expected = jax.jit(MODEL.apply)(weights, image[None])[0]
+        expected = jax.jit(MODEL.apply)(weights, pixels[None])[0]
         np.testing.assert_allclose(_arrays(workdir)["logits"], expected, atol=1e-5)
 
 
@@ -199,9 +199,9 @@ def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
 
 
 def test_ten_crops_are_averaged(folder, checkpoint, tree, tmp_path):
-    picture = folder / "noise" / "00.jpg"
-    export(_config(checkpoint, picture, **{"view.protocol": "ten_crop"}), tmp_path)
-    crops = transforms.ten_crop_views(decode(picture.read_bytes()), 32)
+    image = folder / "noise" / "00.jpg"
+    export(_config(checkpoint, image, **{"view.protocol": "ten_crop"}), tmp_path)
+    crops = transforms.ten_crop_views(decode(image.read_bytes()), 32)
     images = (crops / 255 * 2 - 1).astype(np.float32)
     expected = dict(zip(("logits", "features"), jax.jit(MODEL.apply)(tree, images), strict=True))
     expected["stage1"] = _stage(tree, images, 1)
@@ -231,9 +231,9 @@ def test_a_photograph_equals_the_originals_preprocessing(
     """The deterministic ResNet-50 on what extract_feature.py makes of the photograph."""
     tree = reference.variables(golden_dir, 50, 20)
     workdir = small_model.save(tmp_path / "run", {}, tree=tree)
-    picture = tencent_dir / "images" / "im_2.jpg"
+    image = tencent_dir / "images" / "im_2.jpg"
     golden = np.load(golden_dir / "preprocessing.npz")
-    crops = _ten_crops(cv2.imread(str(picture))[..., ::-1])
+    crops = _ten_crops(cv2.imread(str(image))[..., ::-1])
     picked = np.linspace(0, 223, 32).round().astype(int)
     ours = crops[:, picked][:, :, picked]
     np.testing.assert_array_equal(ours, golden["cv|im_2|10crop_sub32_u8"])
@@ -243,7 +243,7 @@ def test_a_photograph_equals_the_originals_preprocessing(
 
     for protocol, rows in (("short_side", slice(0, 1)), ("ten_crop", slice(1, 11))):
         values = {"outputs": ("features", "logits"), "view.size": 224, "view.protocol": protocol}
-        export(_config(workdir, picture, **values), tmp_path / protocol)
+        export(_config(workdir, image, **values), tmp_path / protocol)
         for name, expected in (("features", features[rows]), ("logits", logits[rows])):
             (row,) = _arrays(tmp_path / protocol, (name,))[name]
             np.testing.assert_allclose(row, expected.mean(0), atol=2e-5, err_msg=name)
@@ -282,7 +282,7 @@ def _files(workdir):
 def test_an_export_goes_on_where_it_stopped(folder, checkpoint, tmp_path, monkeypatch, file_format):
     config = _config(checkpoint, folder, format=file_format)
     export(config, tmp_path / "whole")
-    reads, read, write = [], PictureFiles.read, FeatureWriter.write
+    reads, read, write = [], ImageFiles.read, FeatureWriter.write
 
     def stop(self, part):
         if part.number == 3:
@@ -296,7 +296,7 @@ def test_an_export_goes_on_where_it_stopped(folder, checkpoint, tmp_path, monkey
     with pytest.raises(FeatureFilesError, match="is not complete"):
         open_features(tmp_path / "stopped")
     monkeypatch.undo()
-    monkeypatch.setattr(PictureFiles, "read", lambda self, i: reads.append(i) or read(self, i))
+    monkeypatch.setattr(ImageFiles, "read", lambda self, i: reads.append(i) or read(self, i))
     export(config, tmp_path / "stopped")
     assert sorted(reads) == list(range(24, 38))
     assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
@@ -393,22 +393,22 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
 @pytest.mark.parametrize("batch_size", [4, 8, 12])
 @pytest.mark.parametrize("numbers", [[0, 2, 3, 4], [0, 2, 4], [4]], ids=str)
 def test_parts_are_dealt_to_processes(monkeypatch, processes, batch_size, numbers):
-    """Every picture once, by one process a part; a part begins with a batch."""
+    """Every image once, by one process a part; a part begins with a batch."""
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     layout = Layout(37, 8, {}, "float32", False)
-    numbers = np.array(numbers)  # of 5; the last has five pictures
+    numbers = np.array(numbers)  # of 5; the last has five images
     order = order_of_parts(layout, numbers, batch_size=batch_size)
     batches = order.reshape(-1, processes, batch_size // processes)
     wanted = [p for number in numbers for p in layout.positions(number)]
-    assert sorted(order[order != NO_PICTURE]) == wanted
-    assert (order.reshape(-1, batch_size) != NO_PICTURE).any(1).all(), "no batch is empty"
+    assert sorted(order[order != NO_IMAGE]) == wanted
+    assert (order.reshape(-1, batch_size) != NO_IMAGE).any(1).all(), "no batch is empty"
     for process in range(processes):
         own = batches[:, process]
-        positions = own[own != NO_PICTURE]
+        positions = own[own != NO_IMAGE]
         expected = [p for n in numbers[process::processes] for p in layout.positions(n)]
         assert positions.tolist() == expected
         for batch in own:
-            filled = batch[batch != NO_PICTURE]
+            filled = batch[batch != NO_IMAGE]
             assert len(set(filled // 8)) <= 1, "a batch is of one part"
             assert (batch[: len(filled)] == filled).all()
     assert order_of_parts(layout, np.array([], int), batch_size=batch_size).size == 0
@@ -421,7 +421,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
     for name, changed in (("large", large), ("broken", broken)):
         small_model.save(tmp_path / name, {}, tree={**tree, "params": changed})
     changes = {"outputs": ("logits",), "stored_dtype": "float16"}
-    message = "logits of pictures 0 to 7 hold .* not finite as float16: try .*stored_dtype=float32"
+    message = "logits of images 0 to 7 hold .* not finite as float16: try .*stored_dtype=float32"
     with pytest.raises(build.ConfigError, match=message):
         export(_config(tmp_path / "large", folder, **changes), tmp_path / "out")
     message = "not finite as float32: the checkpoint is damaged"
@@ -446,7 +446,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
         ({"rows_per_part": 0}, build.ConfigError, "rows_per_part=0: give a whole number, 1"),
         ({"batch_size": 9}, build.ConfigError, "config.batch_size=9 is not divisible by 8"),
         ({"format": "csv"}, build.ConfigError, "format='csv' is none of parquet"),
-        ({"split": "val"}, PictureSourceError, "is not a built set"),
+        ({"split": "val"}, ImageSourceError, "is not a built set"),
         ({"input": "nowhere"}, FileNotFoundError, "nowhere is not there: give a folder"),
         ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere holds no checkpoint"),
         ({"max_errors": 1}, RuntimeError, "limit 1"),
@@ -464,39 +464,39 @@ def test_a_checkpoint_of_something_else_is_named(folder, tmp_path):
         export(_config(tmp_path, folder), tmp_path / "out")
 
 
-def test_other_pictures_or_weights_need_another_workdir(folder, checkpoint, tree, tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder / "noise", pictures)
-    export(_config(checkpoint, pictures), tmp_path / "out")
-    shutil.copytree(pictures, tmp_path / "moved")
-    export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same pictures
-    (pictures / "zz.jpg").write_bytes(picture_files.jpeg(picture_files.noise()))
-    with pytest.raises(FeatureFilesError, match="pictures: 30 there, 31 now"):
-        export(_config(checkpoint, pictures), tmp_path / "out")
-    (pictures / "00.jpg").unlink()
+def test_other_images_or_weights_need_another_workdir(folder, checkpoint, tree, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "noise", images)
+    export(_config(checkpoint, images), tmp_path / "out")
+    shutil.copytree(images, tmp_path / "moved")
+    export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same images
+    (images / "zz.jpg").write_bytes(image_files.jpeg(image_files.noise()))
+    with pytest.raises(FeatureFilesError, match="images: 30 there, 31 now"):
+        export(_config(checkpoint, images), tmp_path / "out")
+    (images / "00.jpg").unlink()
     with pytest.raises(FeatureFilesError, match="input_digest: "):
-        export(_config(checkpoint, pictures), tmp_path / "out")
+        export(_config(checkpoint, images), tmp_path / "out")
     small_model.save(checkpoint, {}, tree=tree, step=9)
     with pytest.raises(FeatureFilesError, match=r"checkpoint: .*checkpoints/7.*checkpoints/9"):
         export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")
 
 
 def test_what_came_to_the_same_path_is_never_told_as_what_was_there(folder, tree, tmp_path):
-    """Weights of the same step, a picture of the same name, labels of the same list."""
-    pictures, run = shutil.copytree(folder / "noise", tmp_path / "p"), tmp_path / "run"
+    """Weights of the same step, an image of the same name, labels of the same list."""
+    images, run = shutil.copytree(folder / "noise", tmp_path / "p"), tmp_path / "run"
     named = tmp_path / "list.txt"
-    named.write_text("".join(f"{path.name}\t3\n" for path in sorted(pictures.iterdir())))
+    named.write_text("".join(f"{path.name}\t3\n" for path in sorted(images.iterdir())))
     small_model.save(run, {}, tree=tree)
 
     def asked():
-        return export(_config(run, named, images_root=str(pictures)), tmp_path / "out")
+        return export(_config(run, named, images_root=str(images)), tmp_path / "out")
 
     assert asked() == asked()
-    before, text = (pictures / "00.jpg").read_bytes(), named.read_text()
-    (pictures / "00.jpg").write_bytes((pictures / "01.jpg").read_bytes() + b"more")
+    before, text = (images / "00.jpg").read_bytes(), named.read_text()
+    (images / "00.jpg").write_bytes((images / "01.jpg").read_bytes() + b"more")
     with pytest.raises(FeatureFilesError, match="input_digest: "):
         asked()
-    (pictures / "00.jpg").write_bytes(before)
+    (images / "00.jpg").write_bytes(before)
     named.write_text(text.replace("\t3", "\t4", 1))
     with pytest.raises(FeatureFilesError, match="labels_digest: "):
         asked()

@@ -11,40 +11,38 @@ NUMBERS = np.arange(36, dtype=np.float32).reshape(9, 4)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_pictures_with_errors_are_left_out_and_the_others_keep_what_is_theirs(
-    tmp_path, file_format
-):
+def test_images_with_errors_are_left_out_and_the_others_keep_what_is_theirs(tmp_path, file_format):
     labels = [f"{i}:1" for i in range(9)]
     errors = {0: "missing: x", 5: "corrupt: y"}
     folder = write_export(
         tmp_path / "f", NUMBERS, labels=labels, errors=errors, file_format=file_format
     )
-    pictures = open_exported(folder, output="features")
-    assert (len(pictures), pictures.without, pictures.width) == (7, 2, 4)
-    assert pictures.names == [f"{i}.jpg" for i in (1, 2, 3, 4, 6, 7, 8)]
-    assert pictures.labels == [f"{i}:1" for i in (1, 2, 3, 4, 6, 7, 8)]
-    np.testing.assert_array_equal(pictures.rows, [1, 2, 3, 4, 6, 7, 8])
-    np.testing.assert_array_equal(pictures.plain(slice(3, 6)), NUMBERS[[4, 6, 7]])
-    few = pictures.select(np.array([0, 4, 6]))
+    images = open_exported(folder, output="features")
+    assert (len(images), images.without, images.width) == (7, 2, 4)
+    assert images.names == [f"{i}.jpg" for i in (1, 2, 3, 4, 6, 7, 8)]
+    assert images.labels == [f"{i}:1" for i in (1, 2, 3, 4, 6, 7, 8)]
+    np.testing.assert_array_equal(images.rows, [1, 2, 3, 4, 6, 7, 8])
+    np.testing.assert_array_equal(images.plain(slice(3, 6)), NUMBERS[[4, 6, 7]])
+    few = images.select(np.array([0, 4, 6]))
     assert few.names == ["1.jpg", "6.jpg", "8.jpg"]
     assert few.labels == ["1:1", "6:1", "8:1"]
     np.testing.assert_array_equal(few.plain(np.array([2, 1])), NUMBERS[[8, 6]])
-    assert pictures.metadata["view"] == {"size": 32}
+    assert images.metadata["view"] == {"size": 32}
 
 
-def test_an_export_without_a_readable_picture_is_refused(tmp_path):
+def test_an_export_without_a_readable_image_is_refused(tmp_path):
     folder = write_export(tmp_path / "f", NUMBERS[:2], errors={0: "a", 1: "b"})
-    with pytest.raises(FeaturesError, match=r"none of its 2 pictures.*errors\.tsv"):
+    with pytest.raises(FeaturesError, match=r"none of its 2 images.*errors\.tsv"):
         open_exported(folder, output="features")
 
 
 def test_unit_vectors_worked_by_hand():
-    pictures = in_memory([[3, 4], [0, 0], [3e30, 4e30], [3e-30, -4e-30]])
+    images = in_memory([[3, 4], [0, 0], [3e30, 4e30], [3e-30, -4e-30]])
     expected = np.array([[0.6, 0.8], [0, 0], [0.6, 0.8], [0.6, -0.8]], np.float32)
-    unit = pictures.unit(slice(None))
+    unit = images.unit(slice(None))
     assert unit.dtype == np.float32
     np.testing.assert_allclose(unit, expected, rtol=1e-6)
-    np.testing.assert_array_equal(pictures.array[0], [3, 4])  # what is stored stays
+    np.testing.assert_array_equal(images.array[0], [3, 4])  # what is stored stays
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
@@ -57,10 +55,10 @@ def test_half_precision_is_read_as_float32(tmp_path):
 def test_numbers_that_are_not_finite_are_named():
     array = np.ones((5, 3))
     array[3, 1] = np.inf
-    pictures = in_memory(array).select(np.array([0, 2, 3]))
-    pictures.plain(slice(0, 2))
+    images = in_memory(array).select(np.array([0, 2, 3]))
+    images.plain(slice(0, 2))
     with pytest.raises(FeaturesError, match=r"memory: the features of row 3 \(3\.jpg\)"):
-        pictures.unit(slice(0, 3))
+        images.unit(slice(0, 3))
 
 
 def test_shares_of_names():

@@ -24,7 +24,7 @@ LAYOUT = Layout(11, 4, {"features": 3, "logits": 2}, "float32", labels=True)
 NAMES = [f"ä\t{i}.jpg" for i in range(11)]
 LABELS = ["", "3:1\t4:0.5", *[f"{i}:1" for i in range(2, 11)]]
 ERRORS = {2: "missing: there is\nno such file", 8: "corrupt: ü"}
-ABOUT = {"view": {"size": 224}, "input": "pictures"}
+ABOUT = {"view": {"size": 224}, "input": "images"}
 
 
 def _numbers(layout=LAYOUT):
@@ -85,7 +85,7 @@ def test_what_is_written_is_read(tmp_path, file_format, dtype):
         assert features.metadata == manifest == read_manifest(tmp_path)
     assert manifest["complete"]
     assert manifest["errors"] == 2
-    assert manifest["pictures"] == 11
+    assert manifest["images"] == 11
     assert manifest["outputs"] == {"features": 3, "logits": 2}
     assert manifest["dtype"] == dtype
     assert manifest["speed"] == {"limit": "network"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the bytes of pictures lie: in files below a folder, or inside an archive."""
+"""Where the bytes of images lie: in files below a folder, or inside an archive."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from mlimages_jax.labels.image_names import decode_name
 
 
 class Place(Protocol):
-    """Of one picture; small, and worth the same on every machine that sees the files."""
+    """Of one image; small, and worth the same on every machine that sees the files."""
 
     def read(self) -> bytes:
         """The bytes, from any thread; OSError or ArchiveError where they cannot be had."""
@@ -22,14 +22,14 @@ class Place(Protocol):
 
 
 class Places(Protocol):
-    """Of the pictures of one split."""
+    """Of the images of one split."""
 
     def place(self, number: int, name: str) -> Place:
-        """Where the picture of row `number`, called `name` in the list, lies."""
+        """Where the image of row `number`, called `name` in the list, lies."""
         ...
 
     def fingerprint(self) -> str:
-        """Changes where the pictures may have changed; only for comparison with an earlier one."""
+        """Changes where the images may have changed; only for comparison with an earlier one."""
         ...
 
 
@@ -78,7 +78,7 @@ class ArchivePlace(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """Pictures in files below a folder, by the names of the list."""
+    """Images in files below a folder, by the names of the list."""
 
     path: Path
 
@@ -92,11 +92,11 @@ class Folder(NamedTuple):
 
 
 class TarArchive(NamedTuple):
-    """Pictures inside a tar file, by the number of the row.
+    """Images inside a tar file, by the number of the row.
 
     Attributes:
       path: The archive.
-      offsets: int64 [N], of the pictures' first bytes in it.
+      offsets: int64 [N], of the images' first bytes in it.
       sizes: int64 [N], in bytes.
     """
 

@@ -8,10 +8,10 @@ from absl import logging
 
 
 class Pace:
-    """Counts pictures from now on.
+    """Counts images from now on.
 
     Args:
-      total: Pictures that are to be read, those of shards that are there already left out.
+      total: Images that are to be read, those of shards that are there already left out.
     """
 
     def __init__(self, total: int):
@@ -19,9 +19,9 @@ class Pace:
         self._done = 0
         self._start = time.monotonic()
 
-    def log(self, name: str, pictures: int, bad: int) -> None:
-        """Say that a shard is written, of so many pictures including the bad ones."""
-        self._done += pictures
+    def log(self, name: str, images: int, bad: int) -> None:
+        """Say that a shard is written, of so many images including the bad ones."""
+        self._done += images
         rate = self._done / (time.monotonic() - self._start)
         left = datetime.timedelta(seconds=round((self._total - self._done) / rate))
-        logging.info("%s: %d skipped, %.0f pictures/s, %s left", name, bad, rate, left)
+        logging.info("%s: %d skipped, %.0f images/s, %s left", name, bad, rate, left)

@@ -2,7 +2,7 @@
 """Rows of a label list to one ArrayRecord file: read, verify, shrink, write.
 
 A shard is the unit of work, whether shards are written here one after the other or by Apache Beam
-on many machines. It depends on nothing but its rows and their pictures, so the result is the same
+on many machines. It depends on nothing but its rows and their images, so the result is the same
 for any number of threads and machines.
 """
 
@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data.archives import ArchiveError
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     Chroma,
     Orientation,
     stored_jpeg,
@@ -34,7 +34,7 @@ from .skipped import Skipped
 # One record a group, because training reads single records in any order. JPEG cannot be compressed
 # further: ArrayRecord's zstd would cost as much as a third of all other work, for no byte.
 _FILE_OPTIONS = "group_size:1,uncompressed"
-_ROWS_PER_TASK = 8  # of a thread: handing over costs as much as a tenth of a picture
+_ROWS_PER_TASK = 8  # of a thread: handing over costs as much as a tenth of an image
 UNFINISHED = "unfinished-"  # begins the names of files that are being written
 
 
@@ -45,7 +45,7 @@ class Shard(NamedTuple):
       split: The split's name.
       path: The ArrayRecord file.
       rows: Names and labels.
-      places: Where the picture of each row lies.
+      places: Where the image of each row lies.
     """
 
     split: str
@@ -83,11 +83,11 @@ class ShardWriter:
     """Writes shards.
 
     Attributes:
-      short_side: Shrink pictures to this shorter side; None: store them as they came.
-      num_workers: Threads that read and verify pictures.
-      check: Decode also the pictures that are stored as they came.
-      chroma: Of pictures that are encoded anew, see `stored_jpeg`.
-      orientation: Whether pictures are turned upright, see `stored_jpeg`.
+      short_side: Shrink images to this shorter side; None: store them as they came.
+      num_workers: Threads that read and verify images.
+      check: Decode also the images that are stored as they came.
+      chroma: Of images that are encoded anew, see `stored_jpeg`.
+      orientation: Whether images are turned upright, see `stored_jpeg`.
     """
 
     short_side: int | None
@@ -123,7 +123,7 @@ class ShardWriter:
         num_examples = num_bytes = max_labels = 0
         writer = ArrayRecordWriter(os.fspath(path), _FILE_OPTIONS)
         for row, record in zip(shard.rows, self._records(shard), strict=True):
-            if isinstance(record, BadPicture):
+            if isinstance(record, BadImage):
                 skipped.append(Skipped(shard.split, row.name, record.reason, str(record)))
                 continue
             writer.write(record)
@@ -136,9 +136,9 @@ class ShardWriter:
             num_examples, num_bytes, max_labels, skipped,
         )  # fmt: skip
 
-    def _records(self, shard: Shard) -> Iterator[bytes | BadPicture]:
+    def _records(self, shard: Shard) -> Iterator[bytes | BadImage]:
         """Verify in threads (the decoders release the lock), in the order of the rows."""
-        waiting: collections.deque[concurrent.futures.Future[list[bytes | BadPicture]]]
+        waiting: collections.deque[concurrent.futures.Future[list[bytes | BadImage]]]
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
             for start in range(0, len(shard.rows), _ROWS_PER_TASK):
@@ -148,24 +148,24 @@ class ShardWriter:
             for task in waiting:
                 yield from task.result()
 
-    def _some_records(self, shard: Shard, start: int) -> list[bytes | BadPicture]:
+    def _some_records(self, shard: Shard, start: int) -> list[bytes | BadImage]:
         some = slice(start, start + _ROWS_PER_TASK)
         return list(map(self._record, shard.rows[some], shard.places[some]))
 
-    def _record(self, row: LabelRow, place: Place) -> bytes | BadPicture:
+    def _record(self, row: LabelRow, place: Place) -> bytes | BadImage:
         try:
-            picture = stored_jpeg(
+            image = stored_jpeg(
                 place.read(), short_side=self.short_side, check=self.check,
                 chroma=self.chroma, sequential=True, orientation=self.orientation,
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             found = f"there is no file {error.filename}" if error.filename else str(error)
-            return BadPicture("missing", found)
+            return BadImage("missing", found)
         except (OSError, ArchiveError) as error:
-            return BadPicture("unreadable", str(error))
-        except BadPicture as bad:
+            return BadImage("unreadable", str(error))
+        except BadImage as bad:
             return bad
-        return records.serialize(row, picture)
+        return records.serialize(row, image)
 
 
 def _sha256(path: Path) -> str:

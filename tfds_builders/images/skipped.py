@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures that a data set leaves out: their list, and when they are too many."""
+"""Images that a data set leaves out: their list, and when they are too many."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 from mlimages_jax.files.escaping import tsv_row
 
-SHARE = 0.01  # of a split's pictures that may be unusable, unless another is given
+SHARE = 0.01  # of a split's images that may be unusable, unless another is given
 A_FEW = 5  # with this share, that many may be in a split however small
 
 
 class Skipped(NamedTuple):
-    """A picture without a record, and why.
+    """An image without a record, and why.
 
     Attributes:
       split: The split of its row.
       name: In the label list.
-      reason: missing, or that of a `mlimages_jax.data.images.decode.BadPicture`.
+      reason: missing, or that of a `mlimages_jax.data.images.decode.BadImage`.
       message: For people.
     """
 
@@ -29,15 +29,15 @@ class Skipped(NamedTuple):
 
 
 def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Write the pictures as tab-separated columns under a header line."""
+    """Write the images as tab-separated columns under a header line."""
     lines = [tsv_row(Skipped._fields)]
-    for picture in skipped:
-        lines.append(tsv_row(picture._replace(message=" ".join(picture.message.split()))))
+    for image in skipped:
+        lines.append(tsv_row(image._replace(message=" ".join(image.message.split()))))
     path.write_text("".join(lines), encoding="utf-8")
 
 
 def allowed(num_rows: int, max_skipped: float) -> float:
-    """How many pictures of a split may be unusable: a share, or `A_FEW` where `SHARE` is less.
+    """How many images of a split may be unusable: a share, or `A_FEW` where `SHARE` is less.
 
     Another share is meant as it is given: 0 allows none, and 0.1 two of twenty.
     """
@@ -52,12 +52,12 @@ def check_share(
     max_skipped: float,
     path: Path,
 ) -> None:
-    """Refuse a set with a split of which too many pictures are unusable, and leave their list.
+    """Refuse a set with a split of which too many images are unusable, and leave their list.
 
     Args:
-      skipped: The unusable pictures of all splits.
+      skipped: The unusable images of all splits.
       num_rows: The length of each split's label list.
-      max_skipped: The share of it that is allowed, see `allowed`; but one picture of each split has
+      max_skipped: The share of it that is allowed, see `allowed`; but one image of each split has
         to be usable.
       path: Where the list goes.
 
@@ -72,7 +72,7 @@ def check_share(
         return
     write_list(path, skipped)
     counts = "; ".join(
-        f"split {split}: {len(unusable):,} of {num_rows[split]:,} pictures are unusable"
+        f"split {split}: {len(unusable):,} of {num_rows[split]:,} images are unusable"
         + _reasons(unusable)
         for split, unusable in bad.items()
     )
@@ -85,6 +85,6 @@ def check_share(
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:
-    reasons = collections.Counter(picture.reason for picture in skipped).most_common()
+    reasons = collections.Counter(image.reason for image in skipped).most_common()
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     return f" ({counts})" if counts else ""

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks.peers.picture_server import BENCHMARKS, PictureServer
+from benchmarks.peers.image_server import BENCHMARKS, ImageServer
 from mlimages_jax.data.images.decode import (
-    BadPicture,
+    BadImage,
     decode,
     read_header,
     verify,
@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 96, 64
 
 @pytest.fixture(scope="module")
 def server():
-    with PictureServer(bases=2, width=WIDTH, height=HEIGHT) as running:
+    with ImageServer(bases=2, width=WIDTH, height=HEIGHT) as running:
         yield running
 
 
@@ -78,7 +78,7 @@ def promised_and_sent(answer):
     return int(line.partition(b": ")[2]), len(body)
 
 
-def test_good_pictures_differ_in_bytes_and_come_again_the_same(client):
+def test_good_images_differ_in_bytes_and_come_again_the_same(client):
     paths = [f"/ok/{i}.jpg" for i in range(20)] + ["/2034/1557324960_1ae893fed8_o.jpg"]
     bodies = [get(client, path)[1] for path in paths]
     assert len(set(bodies)) == len(paths)
@@ -88,10 +88,10 @@ def test_good_pictures_differ_in_bytes_and_come_again_the_same(client):
     assert [get(client, path)[1] for path in paths] == bodies
 
 
-def test_a_picture_of_the_default_size_takes_100_kb():
-    from benchmarks.peers.served_pictures import Pictures
+def test_a_image_of_the_default_size_takes_100_kb():
+    from benchmarks.peers.served_images import Images
 
-    body = Pictures(bases=1, width=500, height=375).jpeg("/ok/1.jpg")
+    body = Images(bases=1, width=500, height=375).jpeg("/ok/1.jpg")
     assert 95_000 < len(body) < 105_000
 
 
@@ -158,7 +158,7 @@ def test_redirects(client, path, status, target):
     assert (response.status, response.headers["Location"], body) == (status, target, b"")
 
 
-def test_the_picture_that_stands_for_unavailable_ones(client):
+def test_the_image_that_stands_for_unavailable_ones(client):
     first, second = (get(client, "/pw/images/en-us/photo_unavailable.png")[1] for _ in range(2))
     assert first == second
     assert verify(first).format == "png"
@@ -170,7 +170,7 @@ def test_one_placeholder_for_all(client):
     verify(first)
 
 
-def test_pictures_of_other_kinds(client):
+def test_images_of_other_kinds(client):
     for path, kind, components in (("/png/{}.png", "png", 3), ("/cmyk/{}.jpg", "jpeg", 4)):
         bodies = [get(client, path.format(i))[1] for i in range(3)]
         assert len(set(bodies)) == 3
@@ -183,11 +183,11 @@ def test_pictures_of_other_kinds(client):
     ("kind", "reason"),
     [("cut", "truncated"), ("html", "not_an_image"), ("empty", "empty"), ("bomb", "too_large")],
 )
-def test_complete_answers_that_are_no_pictures(client, kind, reason):
+def test_complete_answers_that_are_no_images(client, kind, reason):
     response, body = get(client, f"/{kind}/7.jpg")
     assert (response.status, response.headers["Content-Type"]) == (200, "image/jpeg")
     assert response.headers["Content-Length"] == str(len(body))
-    with pytest.raises(BadPicture) as caught:
+    with pytest.raises(BadImage) as caught:
         verify(body)
     assert caught.value.reason == reason
 
@@ -198,7 +198,7 @@ def test_the_bomb_is_small_and_claims_much(client):
     assert read_header(body)[1:3] == (65_000, 65_000)
 
 
-def test_chunks_and_drips_are_the_whole_picture(client):
+def test_chunks_and_drips_are_the_whole_image(client):
     for path in ("/chunked/7.jpg", "/slow/7.jpg"):
         start = time.monotonic()
         response, body = get(client, path)
@@ -273,7 +273,7 @@ def test_other_methods_are_refused(server):
 
 
 def test_requests_are_counted_by_path():
-    with PictureServer(bases=1, width=16, height=16) as server:
+    with ImageServer(bases=1, width=16, height=16) as server:
         client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         for path in ("/ok/1.jpg", "/ok/1.jpg?again", "/404/x"):
             get(client, path)
@@ -283,7 +283,7 @@ def test_requests_are_counted_by_path():
         assert server.requests() == {"/ok/1.jpg": 2, "/404/x": 1, "/timeout/x": 1}
 
 
-def test_many_clients_at_once_get_their_own_picture(server):
+def test_many_clients_at_once_get_their_own_image(server):
     connections = [asked(server, f"/ok/many{i}.jpg") for i in range(100)]
     for i, connection in enumerate(connections):
         connection.settimeout(5)
@@ -304,15 +304,15 @@ def test_only_this_machine_is_served(server):
 
 
 def test_it_ends_with_the_block():
-    with PictureServer(bases=1, width=16, height=16) as server:
+    with ImageServer(bases=1, width=16, height=16) as server:
         process = psutil.Process(server.pid)
     assert not process.is_running()
 
 
 def test_it_ends_when_its_parent_is_killed():
     code = (
-        "import time\nfrom peers.picture_server import PictureServer\n"
-        "with PictureServer(bases=1, width=16, height=16) as server:\n"
+        "import time\nfrom peers.image_server import ImageServer\n"
+        "with ImageServer(bases=1, width=16, height=16) as server:\n"
         "    print(server.pid, flush=True)\n    time.sleep(60)"
     )
     parent = subprocess.Popen(

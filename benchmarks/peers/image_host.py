@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The picture server's process: HTTP/1.1 with connections kept alive; see picture_server.py.
+"""The image server's process: HTTP/1.1 with connections kept alive; see image_server.py.
 
 Whole answers are sent as they are read, without a task or a copy of their own, so that serving
 costs a fraction of what any client spends.
@@ -20,7 +20,7 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from peers.served_pictures import Pictures
+from peers.served_images import Images
 
 HOST = "127.0.0.1"
 HTML = b"<!DOCTYPE html><html><title>Photo</title><p>This photo is not available.</html>"
@@ -36,27 +36,27 @@ ZEROS = bytes(2**16)
 LARGE = 2**30  # bytes of /large/: so many times ZEROS
 SLOW_PIECES, SLOW_PAUSE = 10, 0.05  # seconds
 CRAWL_PAUSE = 0.2  # seconds between two bytes
-SEND_BUFFER = 2**20  # bytes: a picture goes to the kernel in one piece
+SEND_BUFFER = 2**20  # bytes: an image goes to the kernel in one piece
 
 
 class Answers:
     """What the server says to each path, where it says it whole, and how often it was asked."""
 
-    def __init__(self, pictures: Pictures):
-        self.pictures = pictures
+    def __init__(self, images: Images):
+        self.images = images
         self.requests: Counter[str] = Counter()
 
     def whole(self, kind: str, path: str) -> bytes | None:
         """A complete answer with its headers; None if the path is one of `Connection`'s tricks."""
-        pictures = self.pictures
+        images = self.images
         again = self.requests[path] > 1
         match kind:
             case "ok":
-                return _answer(200, pictures.jpeg(path))
+                return _answer(200, images.jpeg(path))
             case "flaky":
-                return _answer(200, pictures.jpeg(path)) if again else _answer(500, HTML)
+                return _answer(200, images.jpeg(path)) if again else _answer(500, HTML)
             case "busy":
-                return _answer(200, pictures.jpeg(path)) if again else _answer(429, HTML, WAIT)
+                return _answer(200, images.jpeg(path)) if again else _answer(429, HTML, WAIT)
             case "429":
                 return _answer(429, HTML, WAIT)
             case "http-date":
@@ -74,22 +74,22 @@ class Answers:
                 target = urllib.parse.unquote(path.removeprefix("/to/"))
                 return _answer(302, b"", f"Location: {target}")
             case "cut":
-                jpeg = pictures.jpeg(path)
+                jpeg = images.jpeg(path)
                 return _answer(200, jpeg[: len(jpeg) // 2])
             case "html":
                 return _answer(200, HTML)
             case "placeholder":
-                return _answer(200, pictures.placeholder)
+                return _answer(200, images.placeholder)
             case "empty":
                 return _answer(200, b"")
             case "bomb":
-                return _answer(200, pictures.bomb(path))
+                return _answer(200, images.bomb(path))
             case "cmyk":
-                return _answer(200, pictures.cmyk(path))
+                return _answer(200, images.cmyk(path))
             case "png":
-                return _answer(200, pictures.png(path))
+                return _answer(200, images.png(path))
             case "chunked":
-                pieces = _pieces(pictures.jpeg(path), CHUNKS)
+                pieces = _pieces(images.jpeg(path), CHUNKS)
                 return b"".join([CHUNKED, *map(_chunk, pieces), _chunk(b"")])
         return None if kind in TRICKS else self._by_name(path)
 
@@ -97,9 +97,9 @@ class Answers:
         if path == "/-/requests":
             return _answer(200, json.dumps(self.requests).encode())
         if path == UNAVAILABLE:
-            return _answer(200, self.pictures.unavailable)
+            return _answer(200, self.images.unavailable)
         if path.endswith(".jpg"):
-            return _answer(200, self.pictures.jpeg(path))
+            return _answer(200, self.images.jpeg(path))
         return _answer(404, HTML)
 
 
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             self._answers.requests[path] += 1
         whole = self._answers.whole(kind, path)
         if whole is None:
-            self._trick(kind, self._answers.pictures.jpeg(path))
+            self._trick(kind, self._answers.images.jpeg(path))
             return
         self._transport.write(whole)
         if rest.startswith(b"HTTP/1.0") or b"connection: close" in head.lower():
@@ -241,15 +241,15 @@ async def _serve(answers: Answers, *, port: int) -> None:
 
 
 def main() -> None:
-    """Makes the pictures and serves them."""
-    parser = argparse.ArgumentParser(description="Plays good and bad picture hosts.")
+    """Makes the images and serves them."""
+    parser = argparse.ArgumentParser(description="Plays good and bad image hosts.")
     parser.add_argument("--port", type=int, default=0, help="0 (default): any free port")
-    parser.add_argument("--bases", type=int, default=8, help="pictures with pixels of their own")
+    parser.add_argument("--bases", type=int, default=8, help="images with pixels of their own")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
     given = parser.parse_args()
-    pictures = Pictures(bases=given.bases, width=given.width, height=given.height)
-    asyncio.run(_serve(Answers(pictures), port=given.port))
+    images = Images(bases=given.bases, width=given.width, height=given.height)
+    asyncio.run(_serve(Answers(images), port=given.port))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def write(
       write_shard: Leaves its result in files.
       shards: In any order.
       scratch: A new folder for these files. All machines must see it under this name, and the
-        folders of pictures and of the data set too.
+        folders of images and of the data set too.
       runner: A Beam runner or its name; None: what `options` say.
       options: Beam's `PipelineOptions`, or None.
     """

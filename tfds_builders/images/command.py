@@ -37,7 +37,7 @@ def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentPars
     add("--data_dir", type=Path, required=True, help="where data sets go")
     add("--num_shards", type=int, help="files of each split")
     add("--chroma", choices=["444", "420"], default="444",
-        help="resolution of the colours of shrunk pictures; 420: half, which makes files a fifth"
+        help="resolution of the colours of shrunk images; 420: half, which makes files a fifth"
         " smaller and reading faster (default: 444)")  # fmt: skip
     add("--max_skipped", type=float, default=skipped.SHARE,
         help="share of a split's images that may be unusable (default: 0.01, or five images where"

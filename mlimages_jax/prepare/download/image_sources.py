@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The places from which the picture of a URL may be had, in the order in which they are tried."""
+"""The places from which the image of a URL may be had, in the order in which they are tried."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ SourceName = Literal["thumbnail", "mirror", "original", "list"]
 _MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 
 
-class PictureSource(NamedTuple):
+class ImageSource(NamedTuple):
     """A URL to try, and what is known about the file there."""
 
     name: SourceName
@@ -23,18 +23,16 @@ class PictureSource(NamedTuple):
     expected: Expected
 
 
-def picture_sources(
-    url: str, photo: Photo | None, order: Sequence[SourceName]
-) -> list[PictureSource]:
-    """The sources of a picture, each URL once.
+def image_sources(url: str, photo: Photo | None, order: Sequence[SourceName]) -> list[ImageSource]:
+    """The sources of an image, each URL once.
 
     Args:
         url: of the list.
         photo: its row in Open Images' table, if it has one.
-        order: which to use; a picture without a row has only "list", named or not.
+        order: which to use; an image without a row has only "list", named or not.
     """
     if photo is None:
-        return [PictureSource("list", url, Expected())]
+        return [ImageSource("list", url, Expected())]
     unchanged = Expected(photo.num_bytes, photo.md5)
     known = {
         "thumbnail": (photo.thumbnail_url, Expected()),
@@ -42,9 +40,9 @@ def picture_sources(
         "original": (photo.original_url, unchanged),
         "list": (url, unchanged),
     }
-    sources: dict[str, PictureSource] = {}
+    sources: dict[str, ImageSource] = {}
     for name in order:
         place, expected = known[name]
         if place:
-            sources.setdefault(place, PictureSource(name, place, expected))
+            sources.setdefault(place, ImageSource(name, place, expected))
     return list(sources.values())

@@ -80,7 +80,7 @@ class PartWriter:
                 part.path.unlink()
 
     def _finished(self, part: Part) -> WrittenShard | None:
-        """The shard of an earlier attempt, unless a picture that it skipped is usable by now."""
+        """The shard of an earlier attempt, unless an image that it skipped is usable by now."""
         written = unfinished.load(part.path)
         if written is None or not written.skipped:
             return written

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A server of pictures on this machine that plays good and bad hosts, for tests and benchmarks.
+"""A server of images on this machine that plays good and bad hosts, for tests and benchmarks.
 
 The path alone decides what is answered (the Host header and a query are ignored), so one server
-plays any number of hosts and any run can be repeated. Every picture has an own path, and every path
-other bytes: they differ in a comment inside the file, the pixels are those of a few base pictures.
+plays any number of hosts and any run can be repeated. Every image has an own path, and every path
+other bytes: they differ in a comment inside the file, the pixels are those of a few base images.
 
     /ok/7.jpg           a JPEG; so does any other path that ends in .jpg and is not named below
     /redirect/7.jpg     301 to /ok/7.jpg
@@ -37,7 +37,7 @@ other bytes: they differ in a comment inside the file, the pixels are those of a
 
 By hand, until its input ends:
 
-    cd benchmarks && python -m peers.picture_host --port 8000
+    cd benchmarks && python -m peers.image_host --port 8000
 """
 
 import http.client
@@ -51,12 +51,12 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 
 
-class PictureServer:
+class ImageServer:
     """A server in a process of its own, which ends with this one; a context manager.
 
     Args:
-        bases: How many pictures differ in their pixels.
-        width: Of the pictures; 500 x 375 makes 100 kB each.
+        bases: How many images differ in their pixels.
+        width: Of the images; 500 x 375 makes 100 kB each.
         height: Likewise.
 
     Attributes:
@@ -68,9 +68,9 @@ class PictureServer:
     def __init__(self, *, bases: int = 8, width: int = 500, height: int = 375):
         sizes = {"--bases": bases, "--width": width, "--height": height}
         options = itertools.chain.from_iterable(sizes.items())
-        self._command = [sys.executable, "-m", "peers.picture_host", *map(str, options)]
+        self._command = [sys.executable, "-m", "peers.image_host", *map(str, options)]
 
-    def __enter__(self) -> "PictureServer":
+    def __enter__(self) -> "ImageServer":
         self._process = subprocess.Popen(
             self._command, cwd=BENCHMARKS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -78,7 +78,7 @@ class PictureServer:
         line = self._process.stdout.readline()
         if not line:
             self.__exit__()
-            raise RuntimeError("the picture server ended early; see what it wrote above")
+            raise RuntimeError("the image server ended early; see what it wrote above")
         self.port = int(line)
         self.url = f"http://{HOST}:{self.port}"
         self.pid = self._process.pid

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Picture files of every kind that people's folders hold, good and bad, made when asked for.
+"""Image files of every kind that people's folders hold, good and bad, made when asked for.
 
-The picture is 64 pixels wide and 32 high: red and green above, blue and yellow below, in quadrants
+The image is 64 pixels wide and 32 high: red and green above, blue and yellow below, in quadrants
 that coincide with JPEG's blocks, so that each keeps its colour within a few levels.
 """
 
@@ -19,13 +19,13 @@ HTML = b"<!DOCTYPE html><html><title>404</title>Photo no longer available</html>
 
 
 def quadrants() -> np.ndarray:
-    """The picture, uint8 [32, 64, 3]."""
+    """The image, uint8 [32, 64, 3]."""
     corners = np.array([[RED, GREEN], [BLUE, YELLOW]], np.uint8)
     return corners.repeat(HEIGHT // 2, axis=0).repeat(WIDTH // 2, axis=1)
 
 
 def noise(height: int = 64, width: int = 96) -> np.ndarray:
-    """A picture of soft blobs, whose JPEG has pixel data worth breaking."""
+    """An image of soft blobs, whose JPEG has pixel data worth breaking."""
     coarse = np.random.default_rng(0).integers(60, 196, (4, 6, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -104,9 +104,9 @@ def gif_bomb(side: int = 65_000) -> bytes:
     return bytes(data)
 
 
-def _saved(picture: Image.Image, file_format: str, **options: object) -> bytes:
+def _saved(image: Image.Image, file_format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, file_format, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()
 
 

@@ -15,8 +15,8 @@ class Content(NamedTuple):
 
     Attributes:
       hierarchy: The classes.
-      lists: Names and labels of each split's pictures; none is empty.
-      places: Where the pictures of each split lie.
+      lists: Names and labels of each split's images; none is empty.
+      places: Where the images of each split lie.
       unlisted: The target of a class that a row does not list: 0 (it is absent) or -1 (unknown).
     """
 

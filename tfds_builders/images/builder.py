@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of a set of pictures with labels, whatever files it comes in.
+"""The TFDS builder of a set of images with labels, whatever files it comes in.
 
 It is no `GeneratorBasedBuilder`: what such a builder generates is sorted by TFDS, through
 `tf.io.gfile` once a split exceeds 1 GB. Here row i of a list goes to shard i % num_shards, shard
@@ -34,7 +34,7 @@ from . import (
 from .content import Content
 from .parts import Part, PartWriter
 
-ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as pictures come
+ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as images come
 
 
 class _Task(NamedTuple):
@@ -53,13 +53,13 @@ class _Task(NamedTuple):
     made_of: dict[str, str]
 
 
-class PictureBuilder(dataset_builder.FileReaderBuilder):
+class ImageBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
 
     Attributes:
-      max_skipped: Share of a split's rows that may have no usable picture, see `skipped.allowed`.
+      max_skipped: Share of a split's rows that may have no usable image, see `skipped.allowed`.
       num_workers: Threads (of each Beam worker).
-      verified: Pictures that are stored as they came need not be decoded as a check.
+      verified: Images that are stored as they came need not be decoded as a check.
     """
 
     HOMEPAGE = ""
@@ -266,7 +266,7 @@ class PictureBuilder(dataset_builder.FileReaderBuilder):
             "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
             **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
             **{
-                f"pictures of {split}": places.fingerprint()
+                f"images of {split}": places.fingerprint()
                 for split, places in content.places.items()
             },
             "classes": made_of["classes"],

@@ -8,13 +8,13 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from . import beam
-from .builder import PictureBuilder
+from .builder import ImageBuilder
 
 _BLOCK_BYTES = 4096
 
 
 def prepare(
-    builder: PictureBuilder,
+    builder: ImageBuilder,
     manual_dir: str | Path,
     *,
     num_shards: int | None,

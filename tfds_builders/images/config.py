@@ -15,8 +15,8 @@ class Config(tfds.core.BuilderConfig):
 
     Attributes:
       labels: `released`: as in the list; `closed`: with all ancestors of every class.
-      short_side: Larger pictures are shrunk to this shorter side; None: stored as they came.
-      chroma: Of pictures that are encoded anew: `444`, or `420` to halve the colours' resolution,
+      short_side: Larger images are shrunk to this shorter side; None: stored as they came.
+      chroma: Of images that are encoded anew: `444`, or `420` to halve the colours' resolution,
         see `mlimages_jax.data.images.decode.stored_jpeg`.
       orientation: `exif`: images are turned upright as their EXIF data say; `stored`: they are not.
       name: Derived from these if empty, e.g. `closed_320`, `released_original`,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The files that the picture server sends: a few pictures, with other bytes for every path."""
+"""The files that the image server sends: a few images, with other bytes for every path."""
 
 import io
 import struct
@@ -13,22 +13,22 @@ BOMB_SIDE = 65_000  # pixels
 NOISE = 22  # levels: a JPEG of 500 x 375 then takes 100 kB
 
 
-class Pictures:
+class Images:
     """Makes the file of every path.
 
     Args:
-        bases: Pictures with pixels of their own; a path's checksum chooses.
+        bases: Images with pixels of their own; a path's checksum chooses.
         width: In pixels.
         height: Likewise.
     """
 
     def __init__(self, *, bases: int, width: int, height: int):
-        pixels = [_picture(width, height, seed) for seed in range(bases)]
-        self._jpegs = [_jpeg(picture)[2:] for picture in pixels]  # what follows the start marker
-        half = [Image.fromarray(picture[::2, ::2]) for picture in pixels]  # a PNG is larger
-        self._pngs = [_saved(picture, "PNG") for picture in half]
+        pixels = [_image(width, height, seed) for seed in range(bases)]
+        self._jpegs = [_jpeg(image)[2:] for image in pixels]  # what follows the start marker
+        half = [Image.fromarray(image[::2, ::2]) for image in pixels]  # a PNG is larger
+        self._pngs = [_saved(image, "PNG") for image in half]
         self._cmyk = [
-            _saved(Image.fromarray(picture).convert("CMYK"), "JPEG")[2:] for picture in pixels
+            _saved(Image.fromarray(image).convert("CMYK"), "JPEG")[2:] for image in pixels
         ]
         self.placeholder = self.jpeg("placeholder")
         self.unavailable = _saved(Image.new("RGB", (500, 374), (238, 238, 238)), "PNG")
@@ -67,7 +67,7 @@ def _chosen(files: list[bytes], path: str) -> bytes:
     return files[zlib.crc32(path.encode()) % len(files)]
 
 
-def _picture(width: int, height: int, seed: int) -> np.ndarray:
+def _image(width: int, height: int, seed: int) -> np.ndarray:
     """Waves with noise, uint8 [H, W, 3]: about as many bytes a pixel as a photograph."""
     rows, columns = np.mgrid[:height, :width, :1][:2]
     colours = np.arange(3) + seed
@@ -80,7 +80,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling="420")
 
 
-def _saved(picture: Image.Image, file_format: str) -> bytes:
+def _saved(image: Image.Image, file_format: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, file_format)
+    image.save(file, file_format)
     return file.getvalue()
