@@ -282,7 +282,9 @@ def test_what_passes_is_not_called_damage(workdir, monkeypatch, error):
 SHARDED = """
 import pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from mlimages_jax import array_digests, checkpoints, saved_step, sharding, train
+from mlimages_jax.checkpoints import array_digests, manager, saved_step
+from mlimages_jax.distributed import sharding
+from mlimages_jax.training import train
 from mlimages_jax.step.state import TrainState
 
 folder = pathlib.Path({folder!r})
@@ -305,7 +307,7 @@ def state(step):
 like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0)
 )
-with checkpoints.Checkpoints(folder) as saved:
+with manager.Checkpoints(folder) as saved:
     for step in (1, 2, 3):
         saved.save(state(step), step=step, config={{"imported": {{}}, "init_from": ""}})
     saved._wait()

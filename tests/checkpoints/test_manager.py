@@ -223,7 +223,7 @@ SOAK = """
 import sys, threading
 from pathlib import Path
 import jax.numpy as jnp
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from tests.checkpoints.test_manager import _state
 
 def look():
@@ -232,7 +232,7 @@ def look():
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), megabytes
 
 state, seen = _state(1), []
-with checkpoints.Checkpoints(sys.argv[1], keep_latest=2) as saved:
+with manager.Checkpoints(sys.argv[1], keep_latest=2) as saved:
     for step in range(int(sys.argv[2])):
         saved.save(state, step=step, config={})
         seen.append(look())
@@ -261,12 +261,12 @@ def test_saves_leave_no_descriptor_thread_or_memory_behind(tmp_path, saves):
 FAILING = """
 import resource, shutil, sys
 from pathlib import Path
-from mlimages_jax import checkpoints
+from mlimages_jax.checkpoints import manager
 from tests.checkpoints.test_manager import _state
 
 folder = Path(sys.argv[1])
 try:
-    with checkpoints.Checkpoints(folder) as saved:
+    with manager.Checkpoints(folder) as saved:
         saved.save(_state(1), step=1, config={})
         saved._wait()
         if sys.argv[2] == "no folder":

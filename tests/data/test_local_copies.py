@@ -199,8 +199,8 @@ def test_one_copies_while_another_waits(folder, tmp_path, monkeypatch):
 
 def test_processes_copy_the_same_files_at_the_same_time(folder, tmp_path):
     code = (
-        "import sys; from etils import epath; from mlimages_jax.data import local_shards;"
-        "local_shards.copy_shards([epath.Path(path) for path in sys.argv[2:]], sys.argv[1])"
+        "import sys; from etils import epath; from mlimages_jax.data import local_copies;"
+        "local_copies.copy_shards([epath.Path(path) for path in sys.argv[2:]], sys.argv[1])"
     )
     sources = _sources(folder)
     command = [sys.executable, "-c", code, str(tmp_path / "ssd"), *map(str, sources)]

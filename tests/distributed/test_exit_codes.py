@@ -95,7 +95,7 @@ def test_the_documented_codes():
 
 RAISES = """
 import errno, sys
-from mlimages_jax import train
+from mlimages_jax.training import train
 def broken(*args, **kwargs):
     raise {error}
 train.open_data = broken

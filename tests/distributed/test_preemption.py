@@ -66,7 +66,7 @@ if pid:  # the side of ssh
         seen += os.read(terminal, 1_024)
     os.close(terminal)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-from mlimages_jax import preemption
+from mlimages_jax.distributed import preemption
 preemption.watch()
 print("watching", flush=True)
 while not preemption.received():

@@ -47,8 +47,8 @@ def test_one_process_alone_joins_nobody(tasks):
     """In a process of its own: jax joins others before its first use only."""
     slurm = {"JOB_ID": 7, "STEP_NODELIST": "n1", "NTASKS": tasks, "PROCID": 0, "LOCALID": 0}
     code = (
-        "import jax\nfrom mlimages_jax import distributed\n"
-        "with distributed.together():\n    assert not jax.distributed.is_initialized()"
+        "import jax\nfrom mlimages_jax.distributed import processes\n"
+        "with processes.together():\n    assert not jax.distributed.is_initialized()"
     )
     environment = {name: v for name, v in os.environ.items() if not name.startswith("SLURM_")}
     environment |= {f"SLURM_{name}": str(value) for name, value in slurm.items() if tasks}
@@ -121,7 +121,7 @@ if "--process_id=1" in sys.argv:
         (["--workdir=/tmp/elsewhere"], "", ["--workdir: ", "'/tmp/elsewhere' on process 1"]),
         (
             [],
-            "from mlimages_jax import agreement; agreement._code = lambda: 'older'",
+            "from mlimages_jax.distributed import agreement; agreement._code = lambda: 'older'",
             ["code of mlimages_jax: ", "'older' on process 1"],
         ),
         (
@@ -163,13 +163,13 @@ def test_a_second_training_of_two_processes_ends_on_both(drawn, tmp_path):
 def test_an_error_of_one_process_ends_the_others_and_is_told(drawn, tmp_path, victim):
     breaks = f"""
 import sys
-from mlimages_jax import progress
-whole = progress.Progress.add
+from mlimages_jax.monitoring import training_log
+whole = training_log.Progress.add
 def add(self, step, *args, **kwargs):
     if step == 30 and "--process_id={victim}" in sys.argv:
         raise RuntimeError("the disk has gone")
     whole(self, step, *args, **kwargs)
-progress.Progress.add = add
+training_log.Progress.add = add
 """
     arguments = training(tmp_path / "w", drawn, **{**LONG, "checkpoint.every": 5})
     with Job(tmp_path / "logs", arguments, count=2, prefix=breaks) as job:

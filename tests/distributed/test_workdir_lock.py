@@ -21,7 +21,7 @@ from tests.support.small_run import ROOT
 
 HOLD = """
 import sys, time
-from mlimages_jax import object_lock, workdir_lock
+from mlimages_jax.distributed import object_lock, workdir_lock
 object_lock.BEAT_SECONDS, object_lock.TAKEOVER_SECONDS = 0.3, 3
 object_lock._POLL_SECONDS = 0.1
 with workdir_lock.held(sys.argv[1], task="train"):
@@ -79,7 +79,7 @@ def test_children_do_not_hold_it_for_a_dead_parent(tmp_path, way):
     """As readers of images, which outlive a parent that was killed."""
     script = f"""
 import multiprocessing, time
-from mlimages_jax import workdir_lock
+from mlimages_jax.distributed import workdir_lock
 if __name__ == "__main__":
     context = multiprocessing.get_context({way!r})
     with workdir_lock.held({str(tmp_path)!r}, task="train"):

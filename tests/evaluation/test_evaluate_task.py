@@ -382,9 +382,9 @@ def test_two_processes_find_the_same_numbers(built, run, tmp_path):
     two_processes.run(f"""
 import json
 from ml_collections import ConfigDict
-from mlimages_jax import evaluate_checkpoints
+from mlimages_jax.evaluation import evaluate_task
 config = ConfigDict(json.load(open({str(tmp_path / "config.json")!r})))
-rows = evaluate_checkpoints.evaluate(config, {str(tmp_path / "both")!r})
+rows = evaluate_task.evaluate(config, {str(tmp_path / "both")!r})
 assert jax.process_count() == 2 and jax.device_count() == 4
 json.dump(rows, open({str(tmp_path)!r} + f"/rows{{jax.process_index()}}.json", "w"))
 """)

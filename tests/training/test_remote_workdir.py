@@ -79,7 +79,7 @@ def _names(folder):
 LISTED = """
 import sys
 from pathlib import Path
-from mlimages_jax import remote_files
+from mlimages_jax.files import remote
 from etils import epath
 folder, behind = epath.Path("gs://bucket/a"), Path(sys.argv[1], "a")
 for text in ("one", "longer"):
@@ -101,17 +101,18 @@ def test_what_others_write_is_seen(storage):
 DAMAGED = """
 import sys
 from pathlib import Path
-from mlimages_jax import checkpoints, train
+from mlimages_jax.checkpoints import manager
+from mlimages_jax.training import train
 from tests.support import damage
 from tests.checkpoints.test_damaged_checkpoints import CONFIG, LIKE, _state
 
 folder, behind = "gs://bucket/run/checkpoints", Path(sys.argv[1], "run/checkpoints")
-with checkpoints.Checkpoints(folder) as saved:
+with manager.Checkpoints(folder) as saved:
     for step in (1, 2, 3):
         saved.save(_state(step), step=step, config=CONFIG)
 damage.zero(damage.largest(behind / "3"))
 (behind / "2/state/_METADATA").unlink()
-with checkpoints.Checkpoints(folder) as saved:
+with manager.Checkpoints(folder) as saved:
     state = train.restored(saved, CONFIG, LIKE)
 print(int(state.step), sorted(path.name for path in saved.directory.iterdir()))
 """

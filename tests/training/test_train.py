@@ -197,7 +197,7 @@ def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
 
 
 def test_two_trainings_do_not_share_a_workdir(drawn, tmp_path):
-    begin = "from mlimages_jax import workdir_lock\nimport sys\n"
+    begin = "from mlimages_jax.distributed import workdir_lock\nimport sys\n"
     begin += "with workdir_lock.held(sys.argv[1], task='train'):\n  print(1, flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", begin, tmp_path], cwd=ROOT, stdin=subprocess.PIPE,

@@ -152,7 +152,8 @@ REFUSED = [marker for marker in range(0xC3, 0xD0) if marker not in (0xC4, 0xC9, 
 _EVERY_WAY = """
 import sys
 import numpy as np
-from mlimages_jax.data import jpeg, given_images
+from mlimages_jax.data.images import jpeg
+from mlimages_jax.inference import user_images
 from mlimages_jax.data.images.decode import *
 from mlimages_jax.data.images.header import ImageHeader
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
@@ -161,7 +162,7 @@ if sys.argv[1] == "without":
     jpeg._jpeg = None
 generator = np.random.default_rng(0)
 ways = [
-    verify, decode, stored_jpeg, jpeg.sequential, read_header, given_images.pixels,
+    verify, decode, stored_jpeg, jpeg.sequential, read_header, user_images.pixels,
     lambda data: decode(data, min_height=4, min_width=4, exif_orientation=True),
     lambda data: decode_box(data, CropBox(0, 0, 32, 32), size=4),
     lambda data: stored_jpeg(data, short_side=8, orientation="exif"),
