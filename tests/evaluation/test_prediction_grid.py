@@ -75,7 +75,7 @@ def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "tags", "columns", "message"),
+    ("arrays", "tags", "columns", "message"),
     [
         (images(2).astype(np.float32), 2, 6, r"float32 \(2, 64, 64, 3\)"),
         (images(2)[0], 2, 6, r"uint8 \(64, 64, 3\)"),

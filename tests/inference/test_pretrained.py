@@ -187,13 +187,13 @@ def test_images_in_every_form(model, tmp_path):
     pixels = image_files.noise()
     path = tmp_path / "a b.png"
     path.write_bytes(data)
-    image = Image.open(io.BytesIO(data))
+    opened = Image.open(io.BytesIO(data))
     expected = transforms.short_side_view(pixels, 32)
-    for image in (path, str(path), data, image, Image.fromarray(pixels), pixels):
+    for image in (path, str(path), data, opened, Image.fromarray(pixels), pixels):
         np.testing.assert_array_equal(model.cut(image), expected)
     tags = model.tag(data)
-    several = model.tag([path, str(path), data, image, pixels])
-    for found in (*several, *model.tag(image), *model.tag(pixels), *model.tag(pixels[None])):
+    several = model.tag([path, str(path), data, opened, pixels])
+    for found in (*several, *model.tag(opened), *model.tag(pixels), *model.tag(pixels[None])):
         assert [tag.index for tag in found] == [tag.index for tag in tags[0]]
     assert len(several) == 5 and len(model.tag(np.stack([pixels, pixels]))) == 2
     assert len(model.tag(image for image in [data, path])) == 2
