@@ -229,7 +229,7 @@ def trial(
     workdir = work / "disturbed"
     arguments = command(workdir, data)
     with start(work, arguments, processes=processes, prefix=fault.prefix) as job:
-        job.until(FIRST_LINE)
+        job.until(FIRST_LINE, seconds=LONGEST)
         if fault.strike:
             time.sleep(rng.uniform(0, duration))
             fault.strike(job, rng)
@@ -283,7 +283,7 @@ def main() -> None:
         data = shapes.build(Path(name) / "data", num_train=96, num_val=24, size=32)
         reference = Path(name) / "reference"
         with start(Path(name), command(reference, data), processes=arguments.processes) as job:
-            job.until(FIRST_LINE)
+            job.until(FIRST_LINE, seconds=LONGEST)
             begin = time.monotonic()
             assert job.wait(seconds=LONGEST) == [0] * arguments.processes, job.output(0)
             duration = time.monotonic() - begin
@@ -298,6 +298,7 @@ def main() -> None:
             for number in range(max(1, round(fault.share * arguments.times))):
                 work = Path(name) / f"{FAULTS.index(fault)}-{number}"
                 outcomes.append(one(fault, work, rng=rng, duration=duration))
+                print(f"{fault.name}, trial {number + 1}: {outcomes[-1]}", file=sys.stderr)
             print_row(fault, outcomes)
 
 

@@ -275,7 +275,7 @@ try:
         else:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
         saved.save(_state(2), step=2, config={})
-except checkpoints.CheckpointWriteError as error:
+except manager.CheckpointWriteError as error:
     print(error)
     sys.exit(1)
 """
