@@ -149,8 +149,8 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "columns between semicolons" in out and "path in 'Bild', labels in 'Tags'" in out
     assert "0.jpg -> dog, cat" in out and "separated by '|'" in out
-    assert "t.csv:10: a label is empty" in out and "1 of 9 rows are set aside" in out
-    assert "2 of 8 images looked for are in" in out
+    assert "t.csv:10: a label is empty" in out and "1 of 9 rows is set aside" in out
+    assert "looked for 8 images, found 2 in" in out
     assert sorted(tmp_path.iterdir()) == [source]
     again, build = (shlex.split(line) for line in out.splitlines()[-2:])
     assert again[:4] == ["python", "-m", "mlimages_jax.prepare", "import"]

@@ -89,6 +89,22 @@ def test_other_separators(tmp_path):
     assert (tmp_path / "out" / "unlisted.txt").read_text().split() == ["unknown"]
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["a,b", "a,b"], {"a", "b"}),
+        (["crane, bird", "crane, bird"], {"crane, bird"}),
+        (["a,b"], {"a,b"}),  # one row tells nothing
+        (["a,b", "b"], {"a,b", "b"}),  # fewer parts than cells recur
+        (["a,b", "b", "a"], {"a", "b"}),
+    ],
+)
+def test_commas_part_labels_where_all_cells_are_the_same(tmp_path, cells, labels):
+    rows = "".join(f"{i}.jpg;{cell}\n" for i, cell in enumerate(cells))
+    classes, _ = _import(tmp_path, "t.csv", f"path;labels\n{rows}")
+    assert set(classes.ids) == labels
+
+
 def test_later_images_of_the_same_classes(tmp_path):
     _, first = _import(tmp_path, "t.csv", CSV)
     options = ["--dictionary", str(tmp_path / "out" / "dictionary.txt"), "--split", "val"]
@@ -145,7 +161,8 @@ def test_a_share_for_validation_depends_on_the_path_alone(tmp_path):
 def test_repeated_images_are_told(tmp_path, capsys):
     _import(tmp_path, "t.csv", "path,labels\n1.jpg,a\n2.jpg,a\n1.jpg,b\n1.jpg,c\n")
     said = capsys.readouterr().out
-    assert "2 rows have the path of an earlier row" in said and "several of" not in said
+    assert "2 rows have the path of an earlier row of the same split" in said
+    assert "are in" not in said
     merge = next(line for line in said.splitlines() if "--merge" in line)
     prepare.main(shlex.split(merge)[3:])
     written = (tmp_path / "out" / "train_image_list.txt").read_text()
@@ -156,8 +173,8 @@ def test_images_of_several_splits_are_told(tmp_path, capsys):
     text = "path,labels,part\n1.jpg,a,train\n1.jpg,a,val\n2.jpg,a,val\n3.jpg,a,train\n2.jpg,b,val\n"
     _import(tmp_path, "t.csv", text, "--split-column", "part")
     said = capsys.readouterr().out
-    assert "2 rows have the path of an earlier row" in said
-    assert "1 images are in several of train, val" in said
+    assert "1 row has the path of an earlier row of the same split" in said
+    assert "1 image is in train and in val" in said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.manual_dir import write_manual_dir
+from mlimages_jax.prepare.imports.manual_dir import link_images, write_manual_dir
 
 
 def _classes(*ids: str) -> Hierarchy:
@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_the_finished_lists(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(LabelListWriter, "flush", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PrepareError, match="No space left"):
         _write(tmp_path, ["x", "y", "z"], "train", "val")
     assert _contents(tmp_path) == before
 
@@ -149,3 +149,56 @@ def test_at_no_moment_does_a_list_stand_beside_another_dictionary(tmp_path, monk
     assert len(states) >= 6
     for lists, is_new in states:
         assert lists <= {f"a.jpg\t0:1\nb.jpg\t{2 if is_new else 1}:1\n"}
+
+
+@pytest.mark.parametrize("what", ["list", "dictionary"])
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path, monkeypatch, what):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = (LabelListWriter, "write") if what == "list" else (Hierarchy, "to_file")
+    monkeypatch.setattr(*target, full)
+    with pytest.raises(PrepareError, match=r"out: No space left.*another --output"):
+        _write(tmp_path / "out", ["x", "y"], "train")
+
+
+def _import(folder, images, *splits):
+    with write_manual_dir(folder, _classes("x"), unlisted="absent", images=images) as writer:
+        for split in splits:
+            writer.write(split, [_row("a.jpg", 0)])
+    return link_images(folder, images)
+
+
+def test_another_import_leads_to_its_own_images(tmp_path):
+    one, other, out = (tmp_path / name for name in ("one", "other", "out"))
+    one.mkdir()
+    other.mkdir()
+    assert _import(out, one, "train", "val") and (out / "images").resolve() == one
+    assert _import(out, one, "train") and (out / "images").resolve() == one
+    assert _import(out, other, "train", "val") and (out / "images").resolve() == other
+    other.rmdir()  # a link to nothing is no folder of somebody's
+    assert _import(out, one, "train", "val") and (out / "images").resolve() == one
+
+
+def test_lists_that_stay_keep_their_images(tmp_path):
+    one, other, out = (tmp_path / name for name in ("one", "other", "out"))
+    one.mkdir()
+    other.mkdir()
+    _import(out, one, "train")
+    before = _contents_of_lists(out)
+    with pytest.raises(PrepareError, match=r"leads to .*one, where the images of train.*other"):
+        _import(out, other, "val")
+    assert _contents_of_lists(out) == before
+    assert _import(out, one, "val")
+
+
+def _contents_of_lists(folder):
+    return {path.name: path.read_text() for path in folder.glob("*.txt")}
+
+
+def test_a_folder_of_images_is_never_replaced(tmp_path):
+    images, out = tmp_path / "mine", tmp_path / "out"
+    images.mkdir()
+    (out / "images").mkdir(parents=True)
+    assert not _import(out, images, "train")
+    assert not (out / "images").is_symlink()

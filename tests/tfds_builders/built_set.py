@@ -18,7 +18,7 @@ TRAIN = [
     "none.jpg",
     "deep.png\t4",
 ]
-VAL = ["a/red.jpg\t0:1"]
+VAL = ["b/red.jpg\t0:1"]
 REPOSITORY = Path(ml_images.__file__).parents[2]
 WITHOUT_TENSORFLOW = """
 import sys
@@ -33,12 +33,14 @@ sys.meta_path = [NoTensorFlow if finder is PathFinder else finder for finder in 
 
 def write_manual_dir(folder: Path) -> Path:
     """Five images to train on, one to validate with; returns `folder`."""
-    (folder / "images" / "a").mkdir(parents=True)
+    for name in "ab":
+        (folder / "images" / name).mkdir(parents=True)
     (folder / "dictionary.txt").write_text(DICTIONARY)
     (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
     (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
     images = {
         "a/red.jpg": image_files.jpeg(image_files.quadrants()),
+        "b/red.jpg": image_files.jpeg(image_files.quadrants()),
         "grey.jpg": image_files.grey_jpeg(),
         "cmyk.jpg": image_files.GOOD["cmyk"](),
         "none.jpg": image_files.jpeg(image_files.noise()),

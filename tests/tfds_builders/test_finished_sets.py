@@ -207,7 +207,7 @@ OTHER_INPUT = {
         "list of train: 5 images in the set, 4 images now",
     ),
     "another label": (
-        lambda manual: (manual / "val_image_list.txt").write_text("a/red.jpg\t0:0.5\n"),
+        lambda manual: (manual / "val_image_list.txt").write_text("b/red.jpg\t0:0.5\n"),
         "list of val: differs (1 images)",
     ),
     "another split": (
@@ -491,7 +491,7 @@ def test_the_count_is_of_the_whole_set(manual_dir, tmp_path):
     rows = [f"{number}.jpg\t0" for number in range(20)]
     (manual_dir / "images/7.jpg").write_bytes(image_files.HTML)
     (manual_dir / "train_image_list.txt").write_text("\n".join(rows + TRAIN))
-    (manual_dir / "val_image_list.txt").write_text("absent.jpg\t0\na/red.jpg\t1\n")
+    (manual_dir / "val_image_list.txt").write_text("absent.jpg\t0\nb/red.jpg\t1\n")
     message = (
         r"split train: 20 of 25 images are unusable \(19 missing, 1 not_an_image\); "
         r"split val: 1 of 2 images are unusable \(1 missing\)\."

@@ -56,7 +56,7 @@ def test_the_set_holds_the_rows_of_the_lists(manual_dir, tmp_path):
         "none.jpg": {},
         "deep.png": {4: 1.0},
     }
-    assert labels_of(folder, "val") == {"a/red.jpg": {0: 1.0}}
+    assert labels_of(folder, "val") == {"b/red.jpg": {0: 1.0}}
     assert train[0]["image"] == (manual_dir / "images/a/red.jpg").read_bytes()  # a clean JPEG
     assert [(e["height"], e["width"]) for e in train] == [(32, 64)] * 3 + [(64, 96), (32, 64)]
     error = np.abs(decode(train[4]["image"]).astype(int) - image_files.quadrants())
@@ -274,7 +274,7 @@ def test_shrunk_images_with_halved_colours(manual_dir, tmp_path):
 
 
 def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):
-    (manual_dir / "images/a/red.jpg").unlink()
+    (manual_dir / "images/b/red.jpg").unlink()
     with pytest.raises(ValueError, match=r"split val: 1 of 1 images are unusable \(1 missing\)"):
         ml_images.build(manual_dir, tmp_path / "data", max_skipped=1)
 
@@ -313,6 +313,30 @@ def test_wrong_options_and_lists(manual_dir, tmp_path):
     (manual_dir / "val_image_list.txt").rename(manual_dir / "val-2_image_list.txt")
     with pytest.raises(ValueError, match="'val-2' cannot be the name of a split"):
         ml_images.build(manual_dir, tmp_path)
+
+
+def test_images_of_train_in_val_are_refused(manual_dir, tmp_path):
+    (manual_dir / "val_image_list.txt").write_text("new.jpg\t1\na/red.jpg\t0:1\ngrey.jpg\t1\n")
+    message = r"val_image_list\.txt: 2 images, such as a/red\.jpg, are in train and in val"
+    with pytest.raises(ValueError, match=message + r".*--allow_shared"):
+        ml_images.build(manual_dir, tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.array_record*"))
+    (manual_dir / "images/new.jpg").write_bytes(image_files.grey_jpeg())
+    assert ml_images.build(manual_dir, tmp_path / "data", allow_shared=True).is_dir()
+
+
+def test_lists_that_are_meant_to_overlap_and_names_twice_in_one_are_said(
+    manual_dir, tmp_path, caplog
+):
+    train = (manual_dir / "train_image_list.txt").read_text()
+    (manual_dir / "trainval_image_list.txt").write_text(train + "b/red.jpg\t0\ngrey.jpg\t3\n")
+    caplog.set_level("WARNING")
+    folder = ml_images.build(manual_dir, tmp_path / "data")
+    assert len(records(folder, "trainval")) == 7
+    said = caplog.text
+    assert "trainval_image_list.txt: 1 row has the name of an earlier row" in said
+    assert "5 images, such as a/red.jpg, are in train and in trainval" in said
+    assert "1 image, such as b/red.jpg, is in trainval and in val" in said
 
 
 def test_no_size_needs_tensorflow(manual_dir, tmp_path):

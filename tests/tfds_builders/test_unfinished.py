@@ -132,7 +132,7 @@ def test_where_files_cannot_have_two_names(manual_dir, tmp_path, half_done, monk
     ("file", "text", "differs"),
     [
         ("train_image_list.txt", "a/red.jpg\t2:0.8\t4:1\n" + "\n".join(TRAIN[1:]), "rows of train"),
-        ("val_image_list.txt", "grey.jpg\t0:1\n", "rows of val"),
+        ("val_image_list.txt", "b/red.jpg\t1:1\n", "rows of val"),
         ("dictionary.txt", "dog, domestic dog", "classes"),
     ],
 )

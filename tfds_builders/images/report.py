@@ -6,6 +6,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from mlimages_jax.files.counting import counted
+
 from .config import Config
 from .content import Content
 
@@ -15,10 +17,8 @@ def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], optio
     counts = ", ".join(f"{split} {rows:,}" for split, rows in num_rows.items())
     side = f"shrunk to {option.short_side} pixels" if option.short_side else "in their own size"
     turned = "turned upright by EXIF" if option.orientation == "exif" else "not turned by EXIF"
-    return (
-        f"building {folder}: images of {counts}; {len(content.hierarchy):,} classes; {side},"
-        f" {turned}"
-    )
+    classes = counted(len(content.hierarchy), "class")
+    return f"building {folder}: images of {counts}; {classes}; {side}, {turned}"
 
 
 def end(folder: Path, info: tfds.core.DatasetInfo) -> str:

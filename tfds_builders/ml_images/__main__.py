@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--corrections", type=Path, metavar="FILE",
         help="with --labels=closed: other parents for some classes; `published` is the file that"
         " comes with this package, for the published dictionary")  # fmt: skip
+    add("--allow_shared", action="store_true",
+        help="images may be in the list of train and in that of val or test")  # fmt: skip
     add("--short_side", type=int, default=320,
         help="shrink larger images to this many pixels (default: 320); 0: never")  # fmt: skip
     add("--orientation", choices=["exif", "stored"], default="exif",
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         published_name="ml_images",
         labels=options.labels,
         corrections=options.corrections,
+        allow_shared=options.allow_shared,
         short_side=options.short_side or None,
         orientation=options.orientation,
         verified=options.verified,

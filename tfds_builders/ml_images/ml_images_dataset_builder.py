@@ -9,9 +9,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from mlimages_jax.data.images.decode import Chroma, Orientation
+from mlimages_jax.files.counting import counted
+from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.corrections import correct, count_changes, read_corrections
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list
+from mlimages_jax.labels.repeated_names import find_repeats, first_shared, hashes_of
 from tfds_builders.images.builder import ImageBuilder
 from tfds_builders.images.config import Config
 from tfds_builders.images.content import Content
@@ -31,9 +34,12 @@ class Builder(ImageBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = manual_files.LAYOUT
     HOMEPAGE = "https://github.com/Tencent/tencent-ml-images"
 
-    def __init__(self, *, corrections: Path | None = None, **kwargs: Any):
-        """Takes what `ImageBuilder` takes, and a file of corrections of the classes' parents."""
+    def __init__(
+        self, *, corrections: Path | None = None, allow_shared: bool = False, **kwargs: Any
+    ):
+        """Takes what `ImageBuilder` takes, `corrections` and `allow_shared`, see `build`."""
         self.corrections = corrections
+        self.allow_shared = allow_shared
         super().__init__(**kwargs)
 
     def _manual_dir(self, dl_manager: tfds.download.DownloadManager) -> Path:
@@ -50,10 +56,35 @@ class Builder(ImageBuilder):
         for split, rows in lists.items():
             if not len(rows):
                 raise ValueError(f"{files.lists[split]} has no rows: add some or remove it")
+        self._check_repeats(files, lists)
         if self.corrections is not None:
             hierarchy = self._corrected(hierarchy, lists)
         places = dict.fromkeys(lists, Folder(files.images))
         return Content(hierarchy, lists, places, files.unlisted)
+
+    def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
+        """Refuses images that are trained on and tested on; tells what else is named twice."""
+        hashes = {split: hashes_of(rows) for split, rows in lists.items()}
+        repeats = find_repeats(hashes)
+        for split, count in repeats.within.items():
+            logging.warning(
+                "%s: %s the name of an earlier row, and become images of their own with their own "
+                "labels; `python -m mlimages_jax.prepare labels LIST --merge` makes one of them",
+                files.lists[split], f"{counted(count, 'row')} {'has' if count == 1 else 'have'}",
+            )  # fmt: skip
+        for (one, other), count in repeats.between.items():
+            example = one_line(first_shared(lists[one], lists[other]))
+            shared = f"{counted(count, 'image')}, such as {example},"
+            message = f"{shared} {'is' if count == 1 else 'are'} in {one} and in {other}"
+            # Others may be meant: a list trainval beside train and val.
+            if {one, other} & {"train"} and {one, other} & {"val", "test"}:
+                message += ": figures of one say nothing where training has seen the other"
+                if not self.allow_shared:
+                    raise ValueError(
+                        f"{files.lists[other]}: {message}; take them out of one list, or give "
+                        "--allow_shared"
+                    )
+            logging.warning("%s", message)
 
     def _corrected(self, hierarchy: Hierarchy, lists: dict[str, LabelList]) -> Hierarchy:
         """The classes with other parents; tells what these change."""
@@ -73,6 +104,7 @@ def build(
     name: str = "ml_images",
     labels: str = "released",
     corrections: Path | None = None,
+    allow_shared: bool = False,
     short_side: int | None = 320,
     chroma: Chroma = "444",
     orientation: Orientation = "exif",
@@ -94,6 +126,7 @@ def build(
       labels: `released` or `closed`, see `Config`.
       corrections: A file of other parents for some classes, see `labels.corrections`; for closed
         labels only. The set's dictionary.txt has these parents.
+      allow_shared: Images may be in the list of train and in that of val or test.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
       orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
@@ -117,7 +150,8 @@ def build(
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
       StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: A bad option or row of a file, or too many unusable images.
+      ValueError: A bad option or row of a file, too many unusable images, or images of train in
+        val or test.
     """
     if corrections is not None and labels != "closed":
         raise ValueError("corrections change what is closed: give --labels=closed too")
@@ -129,6 +163,7 @@ def build(
         num_workers=num_workers,
         verified=verified,
         corrections=corrections,
+        allow_shared=allow_shared,
         config=Builder.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
     )

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
@@ -118,7 +119,7 @@ def write_coco(
         PrepareError: the splits are of several sets, or too much cannot be used.
     """
     hierarchy = make_hierarchy(list(instances.values()), aside)
-    with write_manual_dir(output, hierarchy, unlisted="absent") as writer:
+    with write_manual_dir(output, hierarchy, unlisted="absent", images=located.folder) as writer:
         for (split, part), namer in zip(instances.items(), located.namers(), strict=True):
             name_of = _namer(namer, template, split)
             writer.write(split, _rows(part, hierarchy, name_of, aside, closed=closed))
@@ -130,7 +131,8 @@ def write_coco(
     if aside.count:
         print(aside.summary(output))
     if merged := sum(part.merged for part in instances.values()):
-        print(f"{merged:,} categories have the name of an earlier one, and count as that one")
+        have = "has" if merged == 1 else "have"
+        print(f"{counted(merged, 'category')} {have} the name of an earlier one, which counts")
     is_linked = link_images(output, located.folder)
     print(
         what_came_and_what_is_next(

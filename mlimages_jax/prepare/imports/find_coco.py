@@ -4,6 +4,7 @@
 import re
 from pathlib import Path
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.coco import locate_images, write_coco
 from mlimages_jax.prepare.imports.coco_file import Instances
@@ -46,15 +47,16 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
             except ValueError as error:
                 name = f"({error})"
             rows.append(f"{split}: {name} -> {', '.join(sorted(image.shown)) or 'no category'}")
-    counts = [f"{split}: {len(part.images):,} images in {part.path}"
+    counts = [f"{split}: {counted(len(part.images), 'image')} in {part.path}"
               for split, part in instances.items()]  # fmt: skip
     first = next(iter(instances.values()))
-    counts.append(f"{len(first.categories):,} categories")
+    counts.append(counted(len(first.categories), "category"))
     for split, root in zip(instances, located.roots, strict=True):
         where = "no image of it was found; say where they are with --images"
         if root is not None:
             folder = root.folder / root.prefix
-            where = f"{root.found} of {root.looked_for} images looked for are in {folder}"
+            looked_for = counted(root.looked_for, "image")
+            where = f"looked for {looked_for}, found {root.found:,} in {folder}"
         counts.append(f"{split}: {where}")
 
     def write(output: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlimages_jax.data import archives
+from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish
 from mlimages_jax.prepare.imports.shell import shell_word
 
@@ -86,7 +87,8 @@ def _listing(source: "Source") -> "Listing":
 
 def _count(split: str, listing: "Listing", path: Path) -> str:
     classes = Counter(listing.classes)
-    return f"{split}: {len(listing.names):,} images of {len(classes):,} classes in {path}"
+    images, of = counted(len(listing.names), "image"), counted(len(classes), "class")
+    return f"{split}: {images} of {of} in {path}"
 
 
 def _first_rows(split: str, listing: "Listing") -> list[str]:

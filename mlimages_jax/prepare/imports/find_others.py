@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from mlimages_jax.data.image_folders import list_images
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.lists import ANY_CLASS, LabelListError, iter_label_list
 from mlimages_jax.prepare.imports.delimited import find_format
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below
@@ -101,7 +102,7 @@ def explain(source: Path) -> list[str]:
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in files)
     images, _ = list_images(source)
     some = ", ".join(f"{n:,} {kind}" for kind, n in suffixes.most_common(5)) or "none"
-    lines = [f"it holds {len(images):,} images; files of its first folders: {some}"]
+    lines = [f"it holds {counted(len(images), 'image')}; files of its first folders: {some}"]
     if any(path.suffix.lower() in (".yaml", ".yml") for path in files) and suffixes[".txt"] > 1:
         lines.append("it looks like YOLO: export it as COCO from the tool that made it")
     if suffixes[".xml"] > 1:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.columns import LABELS, SPLIT_WORDS
 from mlimages_jax.prepare.imports.found import (
@@ -100,8 +101,8 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     if not aside.total:
         names = ", ".join(str(plan.table.path) for plan in plans)
         raise PrepareError(f"{names}: there are no rows of images; is it complete?")
-    counts = [f"{split}: {count:,} images" for split, count in splits.items()]
-    counts.append(f"{len(labels):,} different labels")
+    counts = [f"{split}: {counted(count, 'image')}" for split, count in splits.items()]
+    counts.append(counted(len(labels), "different label"))
     counts += [_where(plan, root) for plan, root in zip(plans, located.roots, strict=True)
                if not located.are_urls]  # fmt: skip
 
@@ -177,7 +178,7 @@ def _where(plan: TablePlan, root: ImageRoot | None) -> str:
     if root is None:
         return f"{plan.table.path}: no image of it was found; say where they are with --images"
     folder = root.folder / root.prefix
-    return f"{root.found} of {root.looked_for} images looked for are in {folder}"
+    return f"looked for {counted(root.looked_for, 'image')}, found {root.found:,} in {folder}"
 
 
 def _why(table: Table) -> list[str]:

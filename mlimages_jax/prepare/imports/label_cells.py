@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mlimages_jax.labels.same_names import normal
@@ -30,6 +29,8 @@ MISSING = _Missing()  # the cell of a key that an object does not have
 def find_separator(texts: Sequence[str]) -> str:
     """What parts labels: a semicolon, unless cells have bars, or commas between parts that recur.
 
+    Where all cells are the same, as "a,b", commas without blanks do too.
+
     Blanks only between numbers: those between words are mostly part of a name.
     """
     if any(";" in text for text in texts):
@@ -39,8 +40,11 @@ def find_separator(texts: Sequence[str]) -> str:
     filled = [text for text in texts if text.strip()]
     if any(map(_NUMBERS.fullmatch, texts)) and all(_NUMBERS.fullmatch(f"0 {t}") for t in filled):
         return " "
-    parts = Counter(part.strip() for text in set(texts) for part in text.split(","))
-    return "," if len(parts) < len(set(texts)) and any("," in text for text in texts) else ";"
+    different = {*filled}
+    parts = {part.strip() for text in different for part in text.split(",")}
+    if len(different) == 1 < len(filled):  # nothing can recur: a name has a blank behind its comma
+        return "," if all("," in text and ", " not in text for text in different) else ";"
+    return "," if len(parts) < len(different) and any("," in text for text in texts) else ";"
 
 
 def labels_of(cell: object, column: str, separator: str) -> list[tuple[str, float]]:

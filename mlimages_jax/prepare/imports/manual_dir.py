@@ -17,16 +17,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports import full_disk
 from mlimages_jax.prepare.imports.shell import shell_word
 
 Unlisted = Literal["absent", "unknown"]
 
 DICTIONARY = "dictionary.txt"
 UNLISTED = "unlisted.txt"
+IMAGES = "images"
 LIST_SUFFIX = "_image_list.txt"
 _SPLIT = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
 
@@ -70,7 +73,7 @@ class ManualDirWriter:
 
 @contextlib.contextmanager
 def write_manual_dir(
-    folder: Path, hierarchy: Hierarchy, *, unlisted: Unlisted
+    folder: Path, hierarchy: Hierarchy, *, unlisted: Unlisted, images: Path | None = None
 ) -> Iterator[ManualDirWriter]:
     """Gives a writer for the lists; afterwards all files take their names, or none does.
 
@@ -78,14 +81,15 @@ def write_manual_dir(
         folder: is made if it is not there. Lists of the splits that are written are replaced.
         hierarchy: the classes of the lists.
         unlisted: what a class is that an image does not list.
+        images: the folder that holds the images, if it is known.
 
     Raises:
         PrepareError: no images came, or the folder holds lists of other splits with another
-            dictionary, or another word about unlisted classes.
+            dictionary, other images, or another word about unlisted classes, or its disk is full.
         OSError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as files:
+    with full_disk.names_folder(folder), contextlib.ExitStack() as files:
+        folder.mkdir(parents=True, exist_ok=True)
         writer = ManualDirWriter(folder, files)
         yield writer
         if not writer.images.total():
@@ -96,6 +100,7 @@ def write_manual_dir(
         hierarchy.to_file(dictionary)
         word.write_text(f"{unlisted}\n")
         _refuse_a_mixture(folder, set(writer.images), dictionary, word)
+        _refuse_other_images(folder, set(writer.images), images)
         writer.flush()  # a disk that is full says so while the old lists are still there
         if _differs(dictionary, folder / DICTIONARY) or _differs(word, folder / UNLISTED):
             for split in writer.images:
@@ -118,7 +123,9 @@ def check_split(split: str) -> None:
 
 
 def link_images(folder: Path, images: Path | None) -> bool:
-    """Makes images/ of an import a link to the folder that holds them, unless something is there.
+    """Makes images/ of an import a link to the folder that holds them.
+
+    A link of an earlier import is replaced, since the lists are new too; a folder stays.
 
     Args:
         folder: that was written.
@@ -127,14 +134,18 @@ def link_images(folder: Path, images: Path | None) -> bool:
     Returns:
         Whether images/ leads to that folder now.
     """
-    link = folder / "images"
+    link = folder / IMAGES
     if images is None:
         return False
-    if link.is_dir():
-        return link.resolve() == images.resolve()
-    with contextlib.suppress(OSError):  # file systems without links; then a person is told
-        link.symlink_to(images.absolute(), target_is_directory=True)
+    if link.is_dir() and link.resolve() == images.resolve():
         return True
+    if link.is_symlink() or not link.exists():
+        new = folder / f"{IMAGES}.unfinished"
+        with contextlib.suppress(OSError):  # file systems without links; then a person is told
+            new.unlink(missing_ok=True)
+            new.symlink_to(images.absolute(), target_is_directory=True)
+            new.replace(link)
+            return True
     return False
 
 
@@ -159,19 +170,23 @@ def what_came_and_what_is_next(
         is_linked: images/ is there already.
         are_urls: the lists hold addresses: the images are to be downloaded first.
     """
-    lines = [f"{split}: {count:,} images" for split, count in writer.images.items()]
+    lines = [f"{split}: {counted(count, 'image')}" for split, count in writer.images.items()]
     lines.append(
-        f"{len(hierarchy):,} classes, {len(hierarchy.roots):,} of them roots, at most "
-        f"{hierarchy.depth.max()} edges deep; a class that an image does not list is {unlisted}"
+        f"{counted(len(hierarchy), 'class')}, {len(hierarchy.roots):,} of them at the top, at most "
+        f"{counted(int(hierarchy.depth.max()), 'edge')} deep; a class that an image does not list "
+        f"is {unlisted}"
     )
     if are_urls:
         return "\n".join([*lines, *_download_first(folder, list(writer.images), name)])
     if is_linked:
-        lines.append(f"{one_line(str(folder / 'images'))} leads to the images. Build:")
-    else:
+        lines.append(f"{one_line(str(folder / IMAGES))} leads to the images. Build:")
+    elif (folder / IMAGES).exists():
         lines.append(
-            f"Put the images, or a link to their folder, to {folder / 'images'} and build:"
+            f"{one_line(str(folder / IMAGES))} already exists and was left alone. See that it "
+            "holds the images of these lists, and build:"
         )
+    else:
+        lines.append(f"Put the images, or a link to their folder, to {folder / IMAGES} and build:")
     return "\n".join([*lines, f"  {build_command(folder, name)}"])
 
 
@@ -208,7 +223,7 @@ def _differs(new: Path, old: Path) -> bool:
 
 def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:
     """Lists that stay need the dictionary and the word that they came with."""
-    kept = {path.name.removesuffix(LIST_SUFFIX) for path in folder.glob(f"*{LIST_SUFFIX}")} - splits
+    kept = _kept(folder, splits)
     if not kept:
         return
     for new, name, default in ((dictionary, DICTIONARY, b""), (word, UNLISTED, b"absent")):
@@ -220,3 +235,22 @@ def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Pa
                 f"{', '.join(sorted(kept))} in the same folder: import all splits in one command, "
                 "or choose another --output"
             )
+
+
+def _refuse_other_images(folder: Path, splits: set[str], images: Path | None) -> None:
+    """Lists that stay need the images that they came with."""
+    link = folder / IMAGES
+    if images is None or not (link.is_symlink() or link.exists()):
+        return
+    kept = _kept(folder, splits)
+    if kept and link.resolve() != images.resolve():
+        raise PrepareError(
+            f"{link}: leads to {link.resolve()}, where the images of {', '.join(sorted(kept))} "
+            f"are, and those of this import are in {images}: import all splits in one command, or "
+            "choose another --output"
+        )
+
+
+def _kept(folder: Path, splits: set[str]) -> set[str]:
+    """Splits whose lists an import of others leaves."""
+    return {path.name.removesuffix(LIST_SUFFIX) for path in folder.glob(f"*{LIST_SUFFIX}")} - splits

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.prepare import PrepareError
@@ -138,7 +139,7 @@ def _account(
         f"{count:,} rows of {source}" + (", dropped" * (source == "machine" and machine == "drop"))
         for source, count in sorted(rows.items())
     ]
-    lines.append(f"{unnamed:,} classes without a description: their id is their name")
+    lines.append(f"{counted(unnamed, 'class')} without a description: the id is the name")
     if tree:
         if tree.top not in classes.ids:
             lines.append(f"the outermost class, {tree.top}, is left out: it has no description")

@@ -8,8 +8,10 @@ pass as a small one: so a few rows may be set aside, and no more.
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports import full_disk
 
 FILE = "set_aside.tsv"
 FEW = 5  # rows that any import may lose, however small it is
@@ -77,7 +79,7 @@ class SetAside:
         allowed = max(FEW if self._share else 0, int(self._share * self.total))
         if self.count > allowed or self.count == self.total:
             raise PrepareError(
-                f"{self._first()}\n{self.count:,} of {self.total:,} rows cannot be used; "
+                f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} cannot be used; "
                 f"{allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} rows), and "
                 "one row must be left. Correct them, or raise --max-skipped"
             )
@@ -91,15 +93,19 @@ class SetAside:
         lines = ["\t".join(BadRow._fields)]
         lines += ["\t".join(map(one_line, row)) for row in self._rows]
         unfinished = path.with_name(f"{FILE}.unfinished")
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-        unfinished.replace(path)
+        text = "\n".join(lines) + "\n"
+        with full_disk.names_folder(folder):
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+            unfinished.replace(path)
 
     def summary(self, folder: Path | None = None) -> str:
         """For people: the first ones and their count; empty if there are none."""
         if not self.count:
             return ""
         where = f"; all of them are in {one_line(str(folder / FILE))}" if folder else ""
-        return f"{self._first()}\n{self.count:,} of {self.total:,} rows are set aside{where}"
+        be = "is" if self.count == 1 else "are"
+        rows = f"{self.count:,} of {counted(self.total, 'row')}"
+        return f"{self._first()}\n{rows} {be} set aside{where}"
 
     def _first(self) -> str:
         shown = [str(row) for row in self._rows[:_SHOWN]]

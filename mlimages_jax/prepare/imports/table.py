@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_name
 from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.labels.repeated_names import Repeats, find_repeats
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.label_cells import label_name
@@ -185,14 +187,14 @@ def write_tables(
         tables = [plan.table for plan in plans]
         hierarchy = collect_classes(tables, separator=hierarchy_separator)
     finder = ClassFinder(hierarchy, separator=hierarchy_separator)
-    with write_manual_dir(output, hierarchy, unlisted=unlisted) as writer:
+    with write_manual_dir(output, hierarchy, unlisted=unlisted, images=located.folder) as writer:
         rows = _Rows(writer, finder, aside, keep_zeros=unlisted == "unknown")
         for plan, name_of in zip(plans, located.namers(), strict=True):
             rows.write(plan, name_of)
         aside.check()
     aside.write(output)
-    if repeated := rows.repeated():
-        print(_of_repeated(repeated, rows.in_several_splits(), output, list(writer.images)))
+    if text := _of_repeats(rows.repeats(), output, list(writer.images)):
+        print(text)
     if aside.count:
         print(aside.summary(output))
     is_linked = link_images(output, located.folder)
@@ -280,34 +282,33 @@ class _Rows:
             self._aside.total += 1
             self._paths.setdefault(split, array("q")).append(hash(name))
 
-    def repeated(self) -> int:
-        """How many rows have the name of an earlier one."""
-        hashes = [np.frombuffer(one, np.int64) for one in self._paths.values()]
-        count = sum(map(len, hashes))
-        return count - len(np.unique(np.concatenate(hashes))) if count else 0
-
-    def in_several_splits(self) -> int:
-        """How many names are in more than one split."""
-        hashes = [np.unique(np.frombuffer(one, np.int64)) for one in self._paths.values()]
-        counts = np.unique(np.concatenate(hashes), return_counts=True)[1] if hashes else np.zeros(0)
-        return int((counts > 1).sum())
-
-
-def _of_repeated(count: int, in_several: int, output: Path, splits: Sequence[str]) -> str:
-    """What to tell about rows with the path of another: how to merge them, and what is unsound."""
-    text = (
-        f"{count:,} rows have the path of an earlier row, and count as further images, each with "
-        "its own labels only. Where a table has a row for each label of an image, merge them:\n"
-    )
-    folder = shell_word(output)
-    text += "\n".join(
-        f"  python -m mlimages_jax.prepare labels {folder}/{split}{LIST_SUFFIX} --merge "
-        f"--dictionary {folder}/{DICTIONARY} --output {folder}/{split}{LIST_SUFFIX}"
-        for split in splits
-    )
-    if in_several:
-        text += (
-            f"\n{in_several:,} images are in several of {', '.join(splits)}: figures of one are no "
-            "test of what is learnt from the other; keep each in one"
+    def repeats(self) -> Repeats:
+        """Names of more than one row."""
+        return find_repeats(
+            {split: np.frombuffer(one, np.int64) for split, one in self._paths.items()}
         )
-    return text
+
+
+def _of_repeats(repeats: Repeats, output: Path, splits: Sequence[str]) -> str:
+    """What to tell about rows with the path of another: how to merge them, and what is unsound."""
+    lines = []
+    if within := sum(repeats.within.values()):
+        rows = f"{counted(within, 'row')} {'has' if within == 1 else 'have'}"
+        lines.append(
+            f"{rows} the path of an earlier row of the same split, and each counts as a further "
+            "image with its own labels only. Where a table has a row for each label of an image, "
+            "merge them:"
+        )
+        folder = shell_word(output)
+        lines += [
+            f"  python -m mlimages_jax.prepare labels {folder}/{split}{LIST_SUFFIX} --merge "
+            f"--dictionary {folder}/{DICTIONARY} --output {folder}/{split}{LIST_SUFFIX}"
+            for split in splits
+        ]
+    lines += [
+        f"{counted(shared, 'image')} {'is' if shared == 1 else 'are'} in {one} and in {other}: "
+        "figures of one are no test of what is learnt from the other; keep each in one (the "
+        "builder refuses images of train in val or test)"
+        for (one, other), shared in repeats.between.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images that label lists name more than once: in one split, or in several.
+
+What is trained on and tested on too makes every figure of the test too good, without any error.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mlimages_jax.labels.lists import LabelList
+
+
+class Repeats(NamedTuple):
+    """What `find_repeats` found.
+
+    Attributes:
+        within: of each split that has some, the rows with the name of an earlier row.
+        between: of each pair of splits that share some, the number of names in both.
+    """
+
+    within: dict[str, int]
+    between: dict[tuple[str, str], int]
+
+
+def hashes_of(names: LabelList) -> np.ndarray:
+    """int64 [N], a hash of each name; others in another process."""
+    text, ends = names.names.tobytes(), names.name_offsets.tolist()
+    pairs = itertools.pairwise(ends)
+    return np.fromiter((hash(text[a:b]) for a, b in pairs), np.int64, len(names))
+
+
+def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
+    """Counts names that occur more than once.
+
+    Args:
+        hashes: int64, of the names of each split, from one process.
+    """
+    unique = {split: np.unique(values) for split, values in hashes.items()}
+    within = {
+        split: len(values) - len(unique[split])
+        for split, values in hashes.items()
+        if len(values) > len(unique[split])
+    }
+    between = {
+        (one, other): len(shared)
+        for one, other in itertools.combinations(unique, 2)
+        if len(shared := np.intersect1d(unique[one], unique[other], assume_unique=True))
+    }
+    return Repeats(within, between)
+
+
+def first_shared(one: LabelList, other: LabelList) -> str:
+    """The first name of a list that is in another list too; there has to be one."""
+    shared = np.isin(hashes_of(one), hashes_of(other))
+    return one[int(shared.argmax())].name
