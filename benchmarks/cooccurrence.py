@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: co-occurrences of 17.6 million predicted images are counted in bounded memory.
 
-Draws predictions of a model of 11,166 classes on pictures of one class each, as Parquet files and
+Draws predictions of a model of 11,166 classes on images of one class each, as Parquet files and
 label lists: sparse scores (names, classes, scores; the class of an image is looked up in the
 list), and dense scores of a model of 1,134 classes. Counts them as the command `co-occurrence`
 does, and adds the labels of the pairs to the list. The peers do the same counting on a sample of

@@ -6,7 +6,7 @@ of log(cost) against log(size), over the upper half of the sizes (4 of 7), as co
 the growth at the lower ones. 1 is proportional, 0 is no growth.
 
 - batch, classes: the step of configs/pretrain.py, loss and augmentation included, with a network of
-  one block of 2,048 channels on pictures of 2 pixels, so that the classifier, the loss and the
+  one block of 2,048 channels on images of 2 pixels, so that the classifier, the loss and the
   counts of the classes are most of it.
 - metrics: what an evaluation counts of an image with scores of all classes; average precision is
   `exact` (scores are kept) or `binned`, as an evaluation of many images has it.

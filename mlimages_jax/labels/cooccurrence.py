@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Classes that occur together, from a model's predictions on pictures of one known class.
+"""Classes that occur together, from a model's predictions on images of one known class.
 
 After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the share of the images of class i for
 which the model is sure of class j too. Where that share is large and neither class is an ancestor

@@ -83,6 +83,7 @@ _SQL_TYPES = {
     "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
     "name": "TEXT PRIMARY KEY", "status": "TEXT NOT NULL",
 }  # fmt: skip
+# The table has the name it had in 0.1, so that manifests of then are resumed.
 _CREATE = f"""
 CREATE TABLE pictures ({", ".join(f"{c} {_SQL_TYPES.get(c, 'TEXT')}" for c in _COLUMNS)})
 WITHOUT ROWID;
@@ -135,7 +136,7 @@ class Manifest:
         if not parts and not readonly:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(f"BEGIN IMMEDIATE; {_CREATE} COMMIT;")
-        elif ("table", "images") not in parts:
+        elif ("table", "pictures") not in parts:
             raise ManifestError(f"{self.path}: an SQLite file, but no manifest; give another name")
         elif version != _FORMAT:
             raise ManifestError(

@@ -209,7 +209,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
         evaluate_task.evaluate(config, tmp_path / "other")
 
 
-def test_many_labels_a_image_have_their_own_metrics(tmp_path):
+def test_many_labels_an_image_have_their_own_metrics(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
     changes = {"evaluation.protocols": ("whole",)}

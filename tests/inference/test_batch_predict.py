@@ -104,7 +104,7 @@ def test_a_file_that_is_gone_is_its_own_error(folder, caplog):
     assert len(caplog.messages) == 1 + 20, "and not one more for every file of a wrong list"
 
 
-def test_other_orders_and_rows_without_a_image(images):
+def test_other_orders_and_rows_without_an_image(images):
     wanted = np.array([7, NO_IMAGE, 0, 3, NO_IMAGE, NO_IMAGE, NO_IMAGE, NO_IMAGE, 19, 7])
     predictions = _predictions(images, batch_size=4, positions=wanted)
     batches = list(predictions)
@@ -193,7 +193,7 @@ def test_too_many_errors_end_it(images):
         list(_predictions(images, max_errors=0))
 
 
-def test_an_error_of_the_program_is_no_error_of_a_image(images):
+def test_an_error_of_the_program_is_no_error_of_an_image(images):
     class Broken(EvaluationView):
         def __call__(self, data):
             raise ZeroDivisionError

@@ -56,7 +56,7 @@ def test_long_paths_lose_their_middle():
     assert len(path) <= 90
 
 
-def test_a_image_without_tags_is_shown():
+def test_an_image_without_tags_is_shown():
     assert _share(_pixels(figures.tagged_images([RED], [[]])), (255, 0, 0)) > 0.01
 
 

@@ -88,7 +88,7 @@ def test_good_images_differ_in_bytes_and_come_again_the_same(client):
     assert [get(client, path)[1] for path in paths] == bodies
 
 
-def test_a_image_of_the_default_size_takes_100_kb():
+def test_an_image_of_the_default_size_takes_100_kb():
     from benchmarks.peers.served_images import Images
 
     body = Images(bases=1, width=500, height=375).jpeg("/ok/1.jpg")

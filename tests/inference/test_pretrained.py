@@ -89,7 +89,7 @@ def test_logits_and_features_are_the_networks(model):
     assert model.logits(_images(1, size=40)).shape == (1, 5)  # another size than the trained one
 
 
-def test_a_image_alone_and_among_64(model):
+def test_an_image_alone_and_among_64(model):
     images = _images(64)
     for function in (model.logits, model.features):
         together = function(images)
@@ -152,7 +152,7 @@ def test_weighted_scores_are_calibrated(model, tmp_path):
         np.testing.assert_allclose(other.probabilities(files), s, atol=1e-6)
 
 
-def test_softmax_of_one_class_a_image(single_label):
+def test_softmax_of_one_class_an_image(single_label):
     files = _photographs(3)
     logits = single_label.logits(np.stack([single_label.cut(file) for file in files]))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

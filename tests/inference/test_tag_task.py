@@ -169,7 +169,7 @@ def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_pa
     )
 
 
-def test_one_class_a_image_of_a_list_without_labels(folder, tmp_path):
+def test_one_class_an_image_of_a_list_without_labels(folder, tmp_path):
     """Softmax; a list of paths alone, with labels, and with an image that is not there."""
     config = small_model.imported("softmax")
     other = small_model.save(tmp_path / "run", config, dictionary="")
@@ -303,7 +303,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"thresholds": "bad.txt"}, "bad.txt:1: 'n9' is neither"),
     ],
 )
-def test_what_cannot_be_is_named_before_a_image_is_read(
+def test_what_cannot_be_is_named_before_an_image_is_read(
     checkpoint, folder, tmp_path, monkeypatch, changes, message
 ):
     monkeypatch.chdir(tmp_path)

@@ -42,7 +42,7 @@ def test_equals_a_dictionary_of_rows(rows):
     assert as_rows(result) == list(expected.items())  # the order of first appearance
 
 
-def test_a_image_in_rows_far_apart():
+def test_an_image_in_rows_far_apart():
     count = label_keys.MAX_ROWS + 5
     rows = [(f"{i}", [i % 9], [0.5]) for i in range(count)]
     rows += [("7", [1], [1]), (str(count - 1), [2], [1])]

@@ -155,7 +155,7 @@ def test_files_with_labels_need_no_list(folder, capsys):
         run(folder, capsys, source, "--predictions", path)
 
 
-def test_a_image_counts_once(folder, capsys):
+def test_an_image_counts_once(folder, capsys):
     source = write_list(folder / "list.txt", "a\t2\nb\t2\na\t5\n")
     first = write_predictions(folder / "p.parquet", {"a": {4}, "b": set()})
     again = write_predictions(folder / "q.parquet", {"a": {4}})

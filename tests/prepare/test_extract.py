@@ -322,7 +322,7 @@ def test_a_corrupt_inner_tar_is_entered_again_when_it_has_been_mended(tmp_path):
     check_agreement(tmp_path / "out")
 
 
-def test_a_image_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+def test_an_image_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
     rows = write_list(tmp_path / "a.txt", names(GOOD))
     read = Archive.read

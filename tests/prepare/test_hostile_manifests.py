@@ -47,7 +47,7 @@ def test_a_view_is_no_table(tmp_path):
     path = changed(
         tmp_path / "m.sqlite",
         "ALTER TABLE pictures RENAME TO others",
-        "CREATE VIEW images AS SELECT * FROM others",
+        "CREATE VIEW pictures AS SELECT * FROM others",
     )
     with pytest.raises(ManifestError, match="no manifest"):
         Manifest(path)

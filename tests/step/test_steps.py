@@ -336,7 +336,7 @@ def test_mixing_gets_the_batch_and_its_result_is_learnt():
     assert (mixed[4:8] > 0).all() and (mixed[:4] < 0).all()
 
 
-def test_several_views_of_a_image_are_averaged():
+def test_several_views_of_an_image_are_averaged():
     model = ResNet(CLASSES, **SMALL)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     images = np.random.default_rng(2).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Archives in the nestings of ImageNet, made from pictures in memory."""
+"""Archives in the nestings of ImageNet, made from images in memory."""
 
 import gzip
 import io

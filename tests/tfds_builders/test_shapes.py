@@ -107,7 +107,7 @@ def test_share_of_the_second_tone(pattern, share):
     assert (pixels.mean() - 127.5) / (0.2 * 255) == pytest.approx(share, abs=0.04)
 
 
-def test_a_image_depends_on_seed_split_and_index_only(drawn, tmp_path):
+def test_an_image_depends_on_seed_split_and_index_only(drawn, tmp_path):
     fewer = files_of(shapes.draw(tmp_path / "fewer", num_train=12, num_val=4))
     again = files_of(drawn)
     assert all(again[name] == fewer[name] for name in fewer if name.endswith("jpg"))

@@ -197,7 +197,7 @@ def test_damaged_shards_are_written_again(manual_dir, tmp_path, half_done, damag
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 
-def test_a_image_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatch):
+def test_an_image_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatch):
     grey = (manual_dir / "images/grey.jpg").read_bytes()
     (manual_dir / "images/grey.jpg").unlink()
     with pytest.raises(ValueError, match="1 of 5 images are unusable"):
@@ -218,7 +218,7 @@ def test_a_image_that_has_come_since_is_taken(manual_dir, tmp_path, monkeypatch)
     assert content(folder) == content(build(manual_dir, tmp_path / "all", num_shards=2))
 
 
-def test_a_image_that_has_changed_since_is_read_again(manual_dir, tmp_path, half_done):
+def test_an_image_that_has_changed_since_is_read_again(manual_dir, tmp_path, half_done):
     """That of the first of two finished shards: the other one is used as it is."""
     pixels = image_files.noise(40, 50)
     (manual_dir / "images/a/red.jpg").write_bytes(image_files.jpeg(pixels))
@@ -228,7 +228,7 @@ def test_a_image_that_has_changed_since_is_read_again(manual_dir, tmp_path, half
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 
-def test_a_image_that_changed_stays_noticed_over_two_attempts(
+def test_an_image_that_changed_stays_noticed_over_two_attempts(
     manual_dir, tmp_path, half_done, monkeypatch
 ):
     (manual_dir / "images/a/red.jpg").write_bytes(image_files.jpeg(image_files.noise()))

@@ -168,7 +168,7 @@ def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_pat
     assert "by their number alone, 5" in caplog.text
 
 
-def test_several_labels_a_image_are_another_loss(pretrained, tmp_path):
+def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
     with pytest.raises(build.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):

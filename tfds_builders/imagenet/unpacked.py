@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A compressed archive as an uncompressed one beside it.
 
-Gzip can only be read from its beginning, and a set is built from pictures in another order.
+Gzip can only be read from its beginning, and a set is built from images in another order.
 """
 
 import gzip

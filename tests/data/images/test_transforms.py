@@ -131,7 +131,7 @@ def test_resize_is_the_originals(golden, case):
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "area", "reference"])
-def test_a_part_of_a_image_is_resized_alone(interpolation):
+def test_a_part_of_an_image_is_resized_alone(interpolation):
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     image[4:10, 7:16] = [10, 20, 30]
     crop = transforms.resize_to_square(image[4:10, 7:16], 5, interpolation=interpolation)

@@ -82,7 +82,7 @@ def test_upright_views_are_views_of_the_upright_image(protocol, orientation):
         assert not np.array_equal(views.EvaluationView(14, protocol)(turned), expected)
 
 
-def test_a_image_too_elongated_to_be_scaled_is_refused():
+def test_an_image_too_elongated_to_be_scaled_is_refused():
     long = image_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
     for protocol in ("short_side", "ten_crop"):
         with pytest.raises(BadImage, match="2x1200 pixels") as error:
