@@ -148,7 +148,7 @@ class Manifest:
         self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _check_schema(self, kinds: set[str]) -> None:
-        columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(images)")]
+        columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(pictures)")]
         if columns != _COLUMNS or "trigger" in kinds:
             raise ManifestError(
                 f"{self.path}: its table of images has other columns or triggers than this "
