@@ -12,6 +12,7 @@ import mlimages_jax
 from mlimages_jax import settings
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy
 from mlimages_jax.settings import config_file
+from mlimages_jax.settings.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -125,3 +126,23 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"^ +- (\S+\.md)$", navigation, flags=re.MULTILINE))
     written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert written == {page for page in listed if not page.startswith("repository/")}
+
+
+def test_the_floors_are_those_that_are_checked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = next(
+        each
+        for each in project["tool"]["importlinter"]["contracts"]
+        if each["name"].startswith("A room imports")
+    )
+    stated = [set(re.findall(r"(\w+)(?= |$)", floor)) for floor in contract["layers"]]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^\| \d+ \| (.*) \|$", page, flags=re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", floor)) for floor in drawn] == stated
+
+
+def test_settings_named_in_pages_exist():
+    known = {setting for table in TABLES.values() for setting in table}
+    for page in PAGES:
+        for setting in re.findall(r"--config\.([a-z_][\w.]*\w)", page.read_text(encoding="utf-8")):
+            assert setting in known | {"model", "x", "x.y"}, f"{name(page)}: --config.{setting}"

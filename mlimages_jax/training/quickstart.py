@@ -16,13 +16,13 @@ WHAT_NEXT = """
 Done. Look at
   {workdir}/predictions.png    validation images with true and predicted tags
   {workdir}/per_class.tsv      average precision of every class
-  {workdir}/metrics.jsonl      all numbers by step (or: tensorboard --logdir {workdir})
+  {workdir}/metrics.jsonl      all numbers by step
+  {workdir}/events             the same for TensorBoard (pip install tensorboard)
 
 Try next
-  train on your own images   put dictionary.txt, train_image_list.txt, val_image_list.txt and
-                               images/ into a FOLDER (README: "Your own images"), then
-                               python -m tfds_builders.ml_images --manual_dir=FOLDER --data_dir=data
-                               and --config.data.folder=THE_FOLDER_IT_PRINTS with this same config
+  train on your own images     python -m mlimages_jax.prepare import FOLDER --dry-run
+                               says what they are and which commands come next; give the folder
+                               that the last one prints as --config.data.folder, with this config
   another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir
   the real thing               --config=configs/pretrain.py
 """
