@@ -11,6 +11,7 @@ where it is broken. A side is shortened until the header lets the image pass.
 
 import argparse
 import io
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from mlimages_jax.data.images.decode import (
 from mlimages_jax.data.images.header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
+_COMPRESSED = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 1], ".tif": []}
 _ON_ITS_SIDE = Image.Exif()
 _ON_ITS_SIDE[0x0112] = 6  # as phones store what they took upright
 _WAYS: dict[str, Callable[[bytes], object]] = {
@@ -75,14 +77,23 @@ def saved(mode: str, file_format: str, **options: object) -> Callable[[int], byt
     return make
 
 
-def deep_png(channels: int) -> Callable[[int], bytes]:
-    """Makes a PNG of 16 bits."""
+def deep(suffix: str, channels: int) -> Callable[[int], bytes]:
+    """Makes a PNG or TIFF of 16 bits."""
 
     def make(side: int) -> bytes:
-        deep = gradient(side, channels).astype(np.uint16) * 257
-        return cv2.imencode(".png", deep, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        pixels = gradient(side, channels).astype(np.uint16) * 257
+        return cv2.imencode(suffix, pixels, _COMPRESSED[suffix])[1].tobytes()
 
     return make
+
+
+def by_masks(side: int) -> bytes:
+    """Makes a BMP of 16 bits with masks of 4 bits, transparency too."""
+    words = gradient(side, 1)[:, :, 0].astype("<u2") * 257
+    rows = np.pad(words, ((0, 0), (0, side % 2))).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 56, side, side, 1, 16, 3, len(rows), 0, 0, 0, 0)
+    head += struct.pack("<IIII", 0xF00, 0xF0, 0xF, 0xF000)
+    return b"BM" + struct.pack("<IHHI", 70 + len(rows), 0, 0, 70) + head + rows
 
 
 KINDS: dict[str, Callable[[int], bytes]] = {
@@ -101,9 +112,9 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "PNG, palette with transparency": saved("P", "PNG", transparency=3),
     "PNG, RGB": saved("RGB", "PNG", compress_level=1),
     "PNG, RGBA": saved("RGBA", "PNG", compress_level=1),
-    "PNG, grey, 16 bits": deep_png(1),
-    "PNG, RGB, 16 bits": deep_png(3),
-    "PNG, RGBA, 16 bits": deep_png(4),
+    "PNG, grey, 16 bits": deep(".png", 1),
+    "PNG, RGB, 16 bits": deep(".png", 3),
+    "PNG, RGBA, 16 bits": deep(".png", 4),
     "GIF": saved("P", "GIF"),
     "WebP, lossy": saved("RGB", "WEBP", method=0),
     "WebP, lossy with alpha": saved("RGBA", "WEBP", method=0),
@@ -114,8 +125,10 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "TIFF, RGBA, deflate": saved("RGBA", "TIFF", compression="tiff_deflate"),
     "TIFF, CMYK": saved("CMYK", "TIFF", compression="tiff_lzw"),
     "TIFF, JPEG inside": saved("RGB", "TIFF", compression="jpeg"),
+    "TIFF, grey, 16 bits": deep(".tif", 1),
     "TIFF, fax": saved("1", "TIFF", compression="group4"),
     "BMP": saved("RGB", "BMP"),
+    "BMP, masks": by_masks,
     "PPM": saved("RGB", "PPM"),
     "AVIF": saved("RGB", "AVIF", speed=10),
     "AVIF, with alpha": saved("RGBA", "AVIF", speed=10),

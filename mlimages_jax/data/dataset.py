@@ -110,7 +110,7 @@ class DataSet:
                 there = (folder / name).exists()
             except ImportError as error:
                 raise DataSetError(
-                    f"{folder}: {error}. For gs:// that is pip install 'mlimages-jax[gcs]'"
+                    f"{folder}: {error}. For gs://: pip install -e '.[gcs]' in the clone"
                 ) from error
             if not there:
                 data_dir = folder.parents[2] if len(folder.parents) > 2 else "data"

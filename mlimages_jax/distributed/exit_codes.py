@@ -50,7 +50,7 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
     if isinstance(error, ImportError):
         return (
             f"error: {error}: it is not installed. The optional parts are extras of the package, "
-            "such as pip install 'mlimages-jax[gcs]' for gs://; pyproject.toml lists them"
+            "such as pip install -e '.[gcs]' in the clone for gs://; pyproject.toml lists them"
         )
     if not _comes_back(error):
         return None

@@ -111,5 +111,5 @@ def test_storage_that_only_copies_can_be_read_from_says_so(monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
 def test_what_reads_buckets_is_named_where_it_is_not_installed():
-    with pytest.raises(DataSetError, match=r"gcsfs.*pip install 'mlimages-jax\[gcs\]'"):
+    with pytest.raises(DataSetError, match=r"gcsfs.*pip install -e '\.\[gcs\]'"):
         DataSet.open(SET)

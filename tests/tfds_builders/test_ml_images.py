@@ -399,5 +399,5 @@ def test_the_command(manual_dir, tmp_path, capsys):
 
 def test_without_beam_the_error_says_what_to_install(manual_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
-    with pytest.raises(ImportError, match=r"pip install 'mlimages-jax\[beam\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[beam\]'"):
         ml_images.build(manual_dir, tmp_path, beam_options=[])

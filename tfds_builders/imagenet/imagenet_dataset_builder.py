@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from mlimages_jax.data.images.decode import Chroma, Orientation
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
 from tfds_builders.images import config as images
@@ -237,8 +238,9 @@ def _check_counts(listing: Listing, split: str, path: Path) -> None:
     found = len(listing.names), len(set(listing.classes))
     expected = NUM_IMAGES[split], NUM_CLASSES
     if found != expected:
+        images, classes = counted(found[0], "image"), counted(found[1], "class")
         raise ValueError(
-            f"{path} holds {found[0]:,} images of {found[1]:,} classes, ImageNet's has"
+            f"{path} holds {images} of {classes}, ImageNet's has"
             f" {expected[0]:,} of {expected[1]:,}: get it anew, or allow that with --subset"
         )
 
@@ -252,8 +254,9 @@ def _check_classes(
     for split, listing in listings.items():
         unknown = sorted(set(listing.classes) - set(hierarchy.ids))
         if unknown:
+            be = "is" if len(unknown) == 1 else "are"
             raise ValueError(
-                f"{len(unknown):,} classes of {paths[split]}, such as {unknown[0]!r}, are"
+                f"{counted(len(unknown), 'class')} of {paths[split]}, such as {unknown[0]!r}, {be}"
                 f" missing from {next(iter(paths.values()))}: add their images there, or remove"
                 f" them from {split}"
             )

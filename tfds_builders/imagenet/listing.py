@@ -21,6 +21,7 @@ from .classes import read_truth, read_truth_by_name
 from .unpacked import unpacked
 
 _SHOWN_FOLDERS = 3
+_SHOWN_CLASSES = 10
 _NUMBER = re.compile(r"([0-9]+)\.[A-Za-z]+")  # ILSVRC2012_val_00000001.JPEG
 # n01440764_10026_n01440764.JPEG, ILSVRC2012_val_00000001_n01751748.JPEG; n01440764_10026.JPEG
 _CLASS_IN_NAME = (
@@ -151,18 +152,19 @@ def _list_flat(
 
 
 def _check_folders(folder: Path, known: set[str]) -> None:
-    """Refuses a class without images: it may have been forgotten to fill it."""
+    """Refuses classes without images: it may have been forgotten to fill them."""
     with os.scandir(folder) as entries:
         names = [
             entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
         ]
-    for name in sorted(names):
-        if name not in known:
-            path = folder / name
-            raise ValueError(
-                f"the class {encode_name(name)} has no images: put some into"
-                f" {encode_name(str(path))}, or remove it"
-            )
+    if empty := sorted(set(names) - known):
+        more = ", ..." if len(empty) > _SHOWN_CLASSES else ""
+        some = ", ".join(map(encode_name, empty[:_SHOWN_CLASSES])) + more
+        what = f"the class {some} has" if len(empty) == 1 else f"the classes {some} have"
+        them = "it" if len(empty) == 1 else "them"
+        raise ValueError(
+            f"{encode_name(str(folder))}: {what} no images: put some into {them}, or remove {them}"
+        )
 
 
 def _class_in_name(name: str) -> str | None:

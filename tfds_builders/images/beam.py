@@ -20,9 +20,7 @@ def pipeline_options(flags: list[str]) -> Any:
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        message = (
-            "Apache Beam is not installed: pip install 'mlimages-jax[beam]' in a venv of its own"
-        )
+        message = "Apache Beam is not installed: pip install -e '.[beam]' in a venv of its own"
         raise ImportError(message) from error
     return PipelineOptions(flags)
 

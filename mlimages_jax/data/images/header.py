@@ -70,7 +70,8 @@ def _png_header(data: bytes) -> ImageHeader:
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in _PNG_COMPONENTS:
         raise BadImage("corrupt", f"a PNG of the unknown colour type {colour}")
-    held = width * height * (2 if colour == 0 and bits == 16 else 1)  # see pillow_pixels.py
+    # See pillow_pixels.py; of grey the high bytes are taken strip by strip.
+    held = int(width * height * (2.1 if colour == 0 and bits == 16 else 1))
     return ImageHeader("png", width, height, _PNG_COMPONENTS[colour], bits, held)
 
 

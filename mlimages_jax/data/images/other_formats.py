@@ -170,7 +170,7 @@ def _check_installed(kind: str) -> None:
     if name not in Image.OPEN:
         Image.init()
     if name not in Image.OPEN:
-        extra = "pip install 'mlimages-jax[heif]'" if kind == "heif" else "install a newer Pillow"
+        extra = "pip install pillow-heif" if kind == "heif" else "install a newer Pillow"
         raise BadImage(
             "unsupported",
             f"{_NAMES.get(kind, kind)} file, which this installation cannot read: {extra}, or "

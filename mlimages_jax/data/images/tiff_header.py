@@ -46,7 +46,7 @@ def read_tiff_header(data: bytes) -> ImageHeader:
     if compression == _JPEG:
         _check_jpeg(data, tags)
     # Pillow's memory beside the result, and what libtiff unpacks at a time.
-    held = width * height * (1 if samples > 1 or bits <= 8 else 2)
+    held = int(width * height * (1 if samples > 1 or bits <= 8 else 2.1))
     if compression != _PLAIN:
         across = _number(data, tags, _TILE_WIDTH, width)
         down = _number(data, tags, _TILE_HEIGHT, min(height, _number(data, tags, _ROWS, height)))
