@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints: saved, checked, restored, and read as a model with its classes."""
+"""Saving, verifying and restoring checkpoints, and loading them as models with their classes."""

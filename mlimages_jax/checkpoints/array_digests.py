@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CRC-32C of everything in a checkpoint, kept beside it: a disk or a copy may change bits silently.
+"""CRC-32C checksums of a checkpoint, which detect bits flipped silently by a disk or a copy.
 
-Every process digests the pieces of arrays that it writes, and says which part of the array each one
-is. Whoever has the whole arrays can verify them, whatever the devices they were or will be on.
-Orbax saves `ArrayDigests` as one more part of a step, so that they are complete when the step is.
+Every process computes the checksums of the array shards that it writes and records which slice of
+the global array each one covers. Anyone with the full arrays can verify them, regardless of the
+devices they were saved from or will be restored to. Orbax saves `ArrayDigests` as another item of a
+step, so the checksums are complete whenever the step is.
 
-Why not a codec of the array files: Orbax chooses these, and a swapped file would pass.
+A checksumming codec in the array files would not do: Orbax chooses the codecs, and a file swapped
+for another valid one would pass.
 """
 
 import json
@@ -20,21 +22,21 @@ from etils import epath
 
 from mlimages_jax.checkpoints.compatibility import by_name
 
-FOLDER = "digests"  # of a step
-_BLOCK = 2**24  # bytes digested at once: the function keeps Python's lock
-_CONFIG = ""  # the name of the configuration among the arrays
+FOLDER = "digests"  # inside a step folder
+_BLOCK = 2**24  # bytes per call: google_crc32c does not release the GIL
+_CONFIG = ""  # key of the configuration's checksum; no array has an empty name
 
 
 class DigestError(ValueError):
-    """Something differs from its digest, or the digests cannot be read; the message says what."""
+    """Data does not match its checksum, or the checksums cannot be read."""
 
 
 class Piece(NamedTuple):
-    """Part of an array.
+    """One slice of an array and its checksum.
 
     Attributes:
-        bounds: first and last + 1 along each axis.
-        crc: of its bytes, rows first.
+        bounds: Start and stop index along each axis.
+        crc: CRC-32C of the slice's bytes in row-major order.
     """
 
     bounds: tuple[tuple[int, int], ...]
@@ -42,22 +44,22 @@ class Piece(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Cuts it out of the array."""
+        """Index of this piece in the full array."""
         return tuple(slice(start, stop) for start, stop in self.bounds)
 
     @property
     def size(self) -> int:
-        """Its elements."""
+        """Number of elements."""
         return math.prod(stop - start for start, stop in self.bounds)
 
 
 class DigestedArray(NamedTuple):
-    """What is known of a saved array.
+    """Shape, dtype and checksums of a saved array.
 
     Attributes:
-        shape: of the whole.
-        dtype: its name.
-        pieces: which together are the whole.
+        shape: Global shape.
+        dtype: Name of the dtype.
+        pieces: Disjoint slices that cover the array.
     """
 
     shape: tuple[int, ...]
@@ -69,21 +71,21 @@ Digests = dict[str, DigestedArray]
 
 
 class ArrayDigests:
-    """The digests of a tree that is being saved; an Orbax `StatefulCheckpointable`.
+    """The checksums of a tree that is being saved; an Orbax `StatefulCheckpointable`.
 
     Args:
-        tree: of global arrays.
-        config: JSON values that are saved with it.
+        tree: Nested containers of global arrays.
+        config: JSON values saved with the tree.
     """
 
     def __init__(self, tree: Any, config: dict[str, Any]):
         self._tree, self._config = tree, config
 
     async def save(self, directory: Any) -> Awaitable[None]:
-        """Takes what it needs of the arrays, which may be donated afterwards; writes later.
+        """Copies the local shards, which may be donated afterwards, and returns the pending write.
 
         Args:
-            directory: made by Orbax, at some time.
+            directory: Orbax's handle to a directory that it may not have created yet.
         """
         pieces = [
             (name, leaf, bounds, data)
@@ -97,15 +99,17 @@ class ArrayDigests:
             (name, leaf.shape, leaf.dtype.name, bounds, np.asarray(data))
             for name, leaf, bounds, data in pieces
         ]
-        if jax.default_backend() == "cpu":  # these are views; digesting is faster than copying
+        # On CPU np.asarray returns a view of the buffer, which donation would overwrite. Computing
+        # the checksums now is faster than copying the arrays.
+        if jax.default_backend() == "cpu":
             return self._write(directory, self._digest(on_host))
         return self._digest_and_write(directory, on_host)
 
     async def load(self, directory: epath.Path) -> Awaitable[None]:
-        """The counterpart of `save`, which Orbax asks for: compares the tree with what was saved.
+        """Verifies the tree against the saved checksums; Orbax requires a counterpart of `save`.
 
         Raises:
-            DigestError: when awaited; they differ.
+            DigestError: The tree does not match. Raised when the result is awaited.
         """
         return self._compare(directory)
 
@@ -134,13 +138,13 @@ class ArrayDigests:
 
 
 def read(folder: epath.Path) -> Digests:
-    """The digests of all processes.
+    """Reads and merges the checksums written by all processes.
 
     Args:
-        folder: `FOLDER` of a step.
+        folder: The folder `FOLDER` of a step.
 
     Raises:
-        DigestError: some are missing or damaged.
+        DigestError: A checksum file is missing or damaged.
     """
     merged: Digests = {}
     processes = 1
@@ -167,14 +171,14 @@ def _read_one(path: epath.Path) -> dict[str, Any]:
 
 
 def verify(arrays: dict[str, np.ndarray], digests: Digests) -> None:
-    """Compares whole arrays with their digests.
+    """Verifies full arrays against their checksums.
 
     Args:
-        arrays: some or all of those digested, by name.
-        digests: from `read`.
+        arrays: Some or all of the saved arrays, by name.
+        digests: Checksums from `read`.
 
     Raises:
-        DigestError: names an array that differs, and says how many do.
+        DigestError: Arrays do not match. The message names the first and gives their number.
     """
     wrong = [name for name, array in arrays.items() if not _is_same(array, digests.get(name))]
     if wrong:
@@ -183,14 +187,14 @@ def verify(arrays: dict[str, np.ndarray], digests: Digests) -> None:
 
 
 def verify_names(described: dict[str, Any], digests: Digests) -> None:
-    """Compares names, shapes and dtypes with those digested.
+    """Verifies the names, shapes and dtypes in a checkpoint's metadata against the checksums.
 
     Args:
-        described: leaves with shape and dtype, by name, of all that was saved.
-        digests: from `read`.
+        described: Leaves with shape and dtype, by name, of all saved arrays.
+        digests: Checksums from `read`.
 
     Raises:
-        DigestError: names an array that one of the two lacks, or that has another shape.
+        DigestError: An array is missing from either side or differs in shape or dtype.
     """
     theirs = {name: (entry.shape, entry.dtype) for name, entry in digests.items() if name}
     ours = {name: (tuple(leaf.shape), leaf.dtype.name) for name, leaf in described.items()}
@@ -199,10 +203,10 @@ def verify_names(described: dict[str, Any], digests: Digests) -> None:
 
 
 def verify_config(config: dict[str, Any], digests: Digests) -> None:
-    """Compares the configuration with the one digested.
+    """Verifies the saved configuration against its checksum.
 
     Raises:
-        DigestError: it differs.
+        DigestError: It does not match.
     """
     if digests.get(_CONFIG) != _of_config(config):
         raise DigestError("its configuration does not match its checksum")
@@ -217,14 +221,14 @@ def _is_same(array: np.ndarray, entry: DigestedArray | None) -> bool:
     if entry is None or (array.shape, array.dtype.name) != (entry.shape, entry.dtype):
         return False
     if sum(piece.size for piece in entry.pieces) != array.size:
-        return False  # a process's part is missing
+        return False  # the shards of some process are missing
     return all(crc32c(array[piece.slices]) == piece.crc for piece in entry.pieces)
 
 
 def crc32c(array: np.ndarray) -> int:
-    """CRC-32C of an array's bytes, rows first, little-endian."""
+    """CRC-32C of an array's bytes in row-major order, little-endian."""
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    raw.flags.writeable = False  # what google_crc32c insists on
+    raw.flags.writeable = False  # google_crc32c rejects writable buffers
     crc = 0
     for block in _blocks(raw):
         crc = google_crc32c.extend(crc, block)
@@ -237,16 +241,16 @@ def _blocks(raw: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _own_pieces(leaf: Any) -> list[tuple[tuple[tuple[int, int], ...], Any]]:
-    """What this process writes of an array: the bounds and values of each piece."""
+    """Bounds and values of the shards of an array that this process writes."""
     if isinstance(leaf, jax.Array):
         shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
         return [(bounds_of(shard.index, leaf.shape), shard.data) for shard in shards]
-    if jax.process_index() > 0:  # an array of the host is the same everywhere
+    if jax.process_index() > 0:  # a host array is the same on every process
         return []
     return [(tuple((0, length) for length in leaf.shape), leaf)]
 
 
 def bounds_of(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """First and last + 1 along each axis, of a shard's index."""
+    """Start and stop index along each axis, from the index of a shard."""
     spans = (part.indices(length) for part, length in zip(index, shape, strict=True))
     return tuple((start, stop) for start, stop, _ in spans)

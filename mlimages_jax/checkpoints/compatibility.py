@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether what a checkpoint holds fits the state that is to be restored, in words for a person."""
+"""Compares a checkpoint with the state to restore and explains any mismatch to the user."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from etils import epath
 
 from mlimages_jax.models import architecture
 
-_SHOWN = 2  # differences of a kind that an error shows
+_SHOWN = 2  # examples of each kind of difference in an error message
 
 
 class CheckpointMismatchError(ValueError):
@@ -16,17 +16,18 @@ class CheckpointMismatchError(ValueError):
 
 
 def check_fit(saved: Any, wanted: Any, *, where: epath.Path) -> None:
-    """Compares names, shapes and dtypes before anything is restored: Orbax takes what it finds.
+    """Checks that a checkpoint has exactly the arrays of the state to restore.
 
     Args:
-        saved: tree of what a checkpoint holds, leaves with shape and dtype.
-        wanted: the same of the state to be restored.
-        where: the checkpoint, for the error.
+        saved: Tree of the checkpoint; its leaves have a shape and a dtype.
+        wanted: The same for the state to restore.
+        where: Path of the checkpoint, for the error message.
 
     Raises:
-        CheckpointMismatchError: says in three lines what differs: the networks, how to go on, and
-            how many arrays, with examples.
+        CheckpointMismatchError: Names, shapes or dtypes differ. The three lines of the message
+            compare the networks, say how to proceed, and count the arrays, with examples.
     """
+    # Orbax itself does not compare: it restores whatever the checkpoint contains.
     theirs, ours = _describe(saved), _describe(wanted)
     differing = (name for name in ours if theirs.get(name, ours[name]) != ours[name])
     kinds = [
@@ -49,12 +50,12 @@ def check_fit(saved: Any, wanted: Any, *, where: epath.Path) -> None:
 
 
 def _first(line: str) -> tuple[bool, str]:
-    """Parameters before what follows from them."""
+    """Sort key: parameters before the statistics and optimizer slots derived from them."""
     return not line.startswith("params/"), line
 
 
 def _networks(saved: Any, wanted: Any) -> str:
-    """Names the networks where they differ, which a list of hundreds of leaves does not."""
+    """How the two networks differ, which is hard to see from hundreds of leaves."""
     trees = [tree.get("params", {}) for tree in (saved, wanted)]
     try:
         theirs, ours = (architecture.body_of(params) for params in trees)
@@ -69,16 +70,16 @@ def _networks(saved: Any, wanted: Any) -> str:
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """'params/head/kernel' -> 'float32[2048, 1000]'."""
+    """Maps each name to dtype and shape: 'params/head/kernel' -> 'float32[2048, 1000]'."""
     return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in by_name(tree).items()}
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree, or what stands for them: 'params/head/kernel' -> leaf."""
+    """Flattens a tree of arrays (or their descriptions): 'params/head/kernel' -> leaf."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_array)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a node of a checkpoint's tree is an array, or stands for one."""
+    """Whether a node of a checkpoint's tree is an array or the description of one."""
     return hasattr(leaf, "shape")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints by Orbax: asynchronous, free of topology, checked before they are believed.
+"""Orbax checkpoints: asynchronous, independent of the topology, and verified on restore.
 
 Only this file and `saved_step` import orbax. A checkpoint is a plain tree of global arrays
-(`step`, `params`, `batch_stats`, `opt_state`, `class_counts`, `averages`) without any trace of the
-number of processes or devices, and the digests of all of them; the position in the data is `step`.
+(`step`, `params`, `batch_stats`, `opt_state`, `class_counts`, `averages`) with their checksums. It
+does not depend on the number of processes or devices; `step` is also the position in the data.
 """
 
 import contextlib
@@ -43,15 +43,15 @@ from mlimages_jax.checkpoints.step_folders import resolve as resolve
 from mlimages_jax.distributed import processes
 from mlimages_jax.step.state import TrainState
 
-HEAD = "head"  # the module whose shape follows the number of classes
+HEAD = "head"  # the classifier, whose shape depends on the number of classes
 
 
 class CheckpointWriteError(RuntimeError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier checkpoints are unaffected."""
 
 
 class _Failure(Handler):
-    """Takes the error of a save in the background from the log, where Orbax tells it first."""
+    """Captures the error of a background save from the log, where Orbax reports it first."""
 
     error: BaseException | None = None
 
@@ -61,10 +61,17 @@ class _Failure(Handler):
 
 
 class Checkpoints:
-    """The checkpoints of a run, `directory/<step>`; use it as a context manager.
+    """The checkpoints of a run in `directory/<step>`; use it as a context manager.
+
+    Opening it removes leftovers of interrupted saves and sets broken steps aside.
+
+    Args:
+        directory: Folder of the checkpoints, created if missing.
+        keep_latest: Number of most recent checkpoints to keep.
+        keep_every: Also keep every checkpoint whose step is a multiple of this.
 
     Attributes:
-        directory: made when absent. Remains of a save that was killed are removed at the start.
+        directory: Absolute path of the folder.
     """
 
     def __init__(
@@ -77,11 +84,11 @@ class Checkpoints:
         self.directory = absolute(directory)
         set_aside_broken(self.directory)
         context = ocp.Context()
-        # What Orbax starts before its folder is there waits for it 300 s more when it cannot be
-        # made, in threads that hold the process.
+        # With asynchronous creation, a folder that cannot be created keeps Orbax's threads, and
+        # with them the process, waiting for another 300 s.
         context.asynchronous.create_directories_asynchronously = False
         self._saving: Any = None
-        self._begun = True  # every save so far
+        self._begun = True  # whether every save so far was started without an error
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             context=context,
@@ -100,10 +107,10 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits for a save in progress, also when the run failed.
+        """Waits for a save in progress, even if the run failed.
 
         Raises:
-            CheckpointWriteError: when that fails, unless the run did before.
+            CheckpointWriteError: The save failed and the block itself raised no error.
         """
         try:
             if self._begun and not isinstance(error, CheckpointWriteError):
@@ -119,23 +126,27 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that can be restored, ascending."""
+        """Steps with a finished checkpoint, in ascending order."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def save(self, state: TrainState, *, step: int, config: dict[str, Any]) -> None:
-        """Starts to save, unless the step is saved; returns when the state may be donated.
+        """Starts a background save; returns once the state may be donated.
+
+        Does nothing if the step has already been saved.
 
         Args:
-            state: to save.
-            step: equals state.step, which the host should not wait for.
-            config: JSON values kept beside the arrays, compared by `config_of`.
+            state: State to save.
+            step: Value of `state.step`, passed separately so that the host need not wait for the
+                device.
+            config: JSON values saved with the arrays and returned by `config_of`.
 
         Raises:
-            CheckpointWriteError: this save or the one before failed.
+            CheckpointWriteError: This save or the previous one failed.
         """
         if step not in self.steps:
             self._wait()
-            self._begun = False  # Orbax would say for ever that it is saving
+            # After an error in the call below, Orbax reports a save in progress forever.
+            self._begun = False
             with self._writing():
                 tree = _tree(state)
                 parts = {
@@ -148,54 +159,55 @@ class Checkpoints:
             self._begun = True
 
     def check(self) -> None:
-        """Finds out, without waiting, whether the save in the background has failed.
+        """Checks, without waiting, whether the background save has failed.
 
         Raises:
-            CheckpointWriteError: it has.
+            CheckpointWriteError: The background save has failed.
         """
         with self._writing():
             if self._failure.error is not None:
                 raise self._failure.error
 
     def _wait(self) -> None:
-        """Waits for the save in the background, and no longer when it has failed.
+        """Waits for the background save and stops waiting as soon as it fails.
 
-        Orbax would wait for the other processes then, twenty minutes, before it tells the error.
+        Orbax's own wait reports an error only after waiting twenty minutes for the other processes.
         """
         while self._checkpointer.is_saving_in_progress():
             self.check()
             time.sleep(0.01)
         self.check()
-        if self._saving is not None:  # its thread and its three descriptors live until it is asked
+        # Asking for the result frees the thread and three file descriptors of the save.
+        if self._saving is not None:
             saving, self._saving = self._saving, None
             with self._writing():
                 saving.result()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Says what to do about a disk that is full or read-only, which comes in many forms."""
+        """Converts the many errors caused by a full or read-only disk to one with instructions."""
         try:
             yield
         except (OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise
             raise CheckpointWriteError(
-                f"a checkpoint could not be written to {self.directory}: {_last_line(error)}. The "
-                "ones before it are whole. Make room there, or make it writable, and start the "
-                "same command again"
+                f"a checkpoint could not be written to {self.directory}: {_last_line(error)}. "
+                "Earlier checkpoints are intact. Free some disk space or make the folder writable, "
+                "then run the same command again"
             ) from error
 
     def restore(self, like: TrainState, *, step: int | None = None) -> TrainState:
-        """Restores a state into the shardings of `like`.
+        """Restores a state with the shardings of `like`.
 
         Args:
-            like: tree of ShapeDtypeStruct with shardings.
-            step: None takes the latest.
+            like: Tree of ShapeDtypeStruct with shardings.
+            step: Step to restore; None for the latest.
 
         Raises:
-            FileNotFoundError: when there is no such step.
-            DamagedCheckpointError: an array is not what was saved, or cannot be read.
-            CheckpointMismatchError: lists every leaf that is missing, extra or of another shape.
+            FileNotFoundError: The step does not exist.
+            DamagedCheckpointError: An array cannot be read or does not match its checksum.
+            CheckpointMismatchError: Arrays are missing, unexpected, or of another shape or dtype.
         """
         steps = self.steps
         if not steps or (step is not None and step not in steps):
@@ -213,51 +225,52 @@ class Checkpoints:
         """The JSON values that were saved with a step.
 
         Raises:
-            DamagedCheckpointError: they are not what was saved.
+            DamagedCheckpointError: They cannot be read or do not match their checksum.
         """
         return agreed(lambda: SavedStep(self.directory / str(step)).config)
 
     def newest(self) -> int | None:
-        """The last of `steps`, as process 0 sees it: a shared disk may be slow to show it all."""
+        """The last of `steps` on process 0; a shared disk may show it to the others later."""
         seen = processes.exchanged(json.dumps(self.steps[-1:]))[0]
         return next(iter(json.loads(seen)), None)
 
     def set_aside(self, step: int, why: Exception) -> None:
-        """Gives a step that cannot be restored another name, so that the one before is the newest.
+        """Renames a step that cannot be restored, so that the previous one becomes the newest.
 
         Args:
-            step: one of `steps`.
-            why: the error that it was met with.
+            step: One of `steps`.
+            why: The error raised while restoring it.
         """
         set_aside(self.directory, {step: str(why)})
         self._checkpointer.reload()
 
     def check_any_left(self) -> None:
-        """To be asked before a training begins from the start.
+        """Guards against silently restarting from scratch; call it before training from step 0.
 
         Raises:
-            DamagedCheckpointError: there were checkpoints, and all of them are damaged.
+            DamagedCheckpointError: There were checkpoints, and all of them are damaged.
         """
         aside = names_aside(self.directory)
         if aside and not self.steps:
             raise DamagedCheckpointError(
-                f"no checkpoint of {self.directory} is whole: {', '.join(aside)} were damaged. "
-                "Bring one back from a copy, or give another --workdir (with --config.init_from to "
-                f"start from other weights); to start again here, delete {self.directory}"
+                f"all checkpoints in {self.directory} are damaged: {', '.join(aside)}. Restore one "
+                "from a backup, or use another --workdir (with --config.init_from to start from "
+                f"other weights); to start over here, delete {self.directory}"
             )
 
 
 def load(path: epath.PathLike) -> dict[str, Any]:
-    """A whole checkpoint as plain nested containers of arrays on this process's first devices.
+    """Loads a complete checkpoint as nested containers of arrays on this process's first device.
 
     Args:
-        path: a workdir, a checkpoint folder or a step.
+        path: A workdir, a checkpoint folder or a step folder.
 
     Returns:
         {"step", "params", "batch_stats", "opt_state", "class_counts", "averages"}.
 
     Raises:
-        FileNotFoundError: when there is no checkpoint.
+        FileNotFoundError: There is no checkpoint.
+        DamagedCheckpointError: An array cannot be read or does not match its checksum.
     """
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -270,11 +283,11 @@ def load(path: epath.PathLike) -> dict[str, Any]:
 
 
 def config_of(path: epath.PathLike) -> dict[str, Any]:
-    """The JSON values saved with a checkpoint; empty when there are none.
+    """The JSON values saved with a checkpoint; empty if there are none.
 
     Raises:
-        FileNotFoundError: when there is no checkpoint.
-        DamagedCheckpointError: they are not what was saved.
+        FileNotFoundError: There is no checkpoint.
+        DamagedCheckpointError: They cannot be read or do not match their checksum.
     """
     return SavedStep(resolve(path)).config
 
@@ -282,18 +295,19 @@ def config_of(path: epath.PathLike) -> dict[str, Any]:
 def load_weights(
     path: epath.PathLike, place: jax.sharding.Sharding, *, averaged: bool = True
 ) -> dict[str, Any]:
-    """Parameters and running statistics alone.
+    """Loads only the parameters and running statistics.
 
     Args:
-        path: a workdir, a checkpoint folder or a step.
-        place: where every array goes.
-        averaged: take the averages where the checkpoint has them.
+        path: A workdir, a checkpoint folder or a step folder.
+        place: Sharding of every array.
+        averaged: Whether to prefer the EMA weights if the checkpoint has them.
 
     Returns:
         {"params", "batch_stats"}, nested dicts of arrays.
 
     Raises:
-        FileNotFoundError: when there is no checkpoint.
+        FileNotFoundError: There is no checkpoint.
+        DamagedCheckpointError: An array cannot be read or does not match its checksum.
     """
 
     def read() -> tuple[Any, Any]:
@@ -306,21 +320,22 @@ def load_weights(
 
 
 def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
-    """Parameters and running statistics of another run, to start from.
+    """Loads the parameters and running statistics of another run to initialise from.
 
-    The averaged ones are taken where the checkpoint has them. A classifier for another number of
-    classes is left out; everything else has to fit.
+    Prefers the EMA weights if the checkpoint has them. A classifier for a different number of
+    classes is skipped; all other arrays must match.
 
     Args:
-        path: a workdir, a checkpoint folder or a step.
-        like: gives names, shapes, dtypes and shardings.
+        path: A workdir, a checkpoint folder or a step folder.
+        like: State that gives names, shapes, dtypes and shardings.
 
     Returns:
-        {"params", "batch_stats"}; "params" lacks "head" where the classes differ in number.
+        {"params", "batch_stats"}; "params" has no "head" if the number of classes differs.
 
     Raises:
-        FileNotFoundError: when there is no checkpoint.
-        CheckpointMismatchError: lists the leaves that differ.
+        FileNotFoundError: There is no checkpoint.
+        DamagedCheckpointError: An array cannot be read or does not match its checksum.
+        CheckpointMismatchError: Any other array differs in name, shape or dtype.
     """
 
     def read() -> tuple[Any, Any]:
@@ -336,17 +351,17 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
 
 
 def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:
-    """Of a saved tree: its weights, and the name that they are under ("" for none)."""
+    """The weights in a saved tree and the key they are stored under ("" at the top level)."""
     prefix = "averages" if averaged and tree.get("averages") else ""
     tree = tree[prefix] if prefix else tree
     return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
 
 
 def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """False when only the number of classes differs."""
+    """False if only the number of classes differs."""
     theirs, ours = (tree.get(HEAD, {}).get("kernel") for tree in (saved, wanted))
     if theirs is None or ours is None or theirs.shape[0] != ours.shape[0]:
-        return True  # not a matter of classes: `check_fit` tells
+        return True  # not about classes: let `check_fit` report it
     return theirs.shape == ours.shape
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A trained network in one .safetensors file: its weights, its configuration and its classes."""
+"""Reads and writes a trained network as one .safetensors file: weights, config and classes."""
 
 import json
 from pathlib import Path
@@ -14,24 +14,24 @@ from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.files.atomic import complete_file
 
 SUFFIX = ".safetensors"
-_CHECKSUMS = "crc32c"  # among the metadata
+_CHECKSUMS = "crc32c"  # key in the metadata
 
 
 class WeightsFileError(ValueError):
-    """A file that is damaged, or none of this kind."""
+    """A file is damaged or not a safetensors file."""
 
 
 class WeightsFile(NamedTuple):
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        arrays: by names such as params/stage0_block0/conv1/kernel; kernels are [height, width, in,
-            out].
-        step: updates done.
+        arrays: Arrays by name, such as params/stage0_block0/conv1/kernel; kernels have the shape
+            [height, width, in, out].
+        step: Number of updates done.
         config: JSON values that were saved with the checkpoint.
-        dictionary: text of the category file of the classes; "" where nobody gave it.
-        probability: how logits become probabilities, in words, for readers without this package.
-        usage: JSON values for the same readers, as `convert.description` makes them.
+        dictionary: Text of the category file; "" if unknown.
+        probability: Describes how logits become probabilities, for users without this package.
+        usage: JSON values for the same users, from `convert.description`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -43,7 +43,7 @@ class WeightsFile(NamedTuple):
 
 
 def write(path: Path, content: WeightsFile) -> None:
-    """Writes a file; what is not an array becomes its metadata, which are text."""
+    """Writes a file; everything but the arrays is stored in its metadata, as text."""
     metadata = {
         "step": str(content.step),
         "config": json.dumps(content.config),
@@ -57,11 +57,11 @@ def write(path: Path, content: WeightsFile) -> None:
 
 
 def read(path: Path) -> WeightsFile:
-    """Reads a file; of one that others wrote, what its metadata lack is 0 or empty.
+    """Reads a file; values missing from the metadata of files by other tools are 0 or empty.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsFileError: it is damaged, or no safetensors file.
+        FileNotFoundError: The file does not exist.
+        WeightsFileError: The file is damaged or not a safetensors file.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -77,14 +77,14 @@ def read(path: Path) -> WeightsFile:
             usage=json.loads(metadata.get("usage", "{}")),
         )
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
-        raise WeightsFileError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise WeightsFileError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Compares with the checksums, if there are some: not in files that others wrote, or of old.
+    """Verifies the checksums, which files of other tools and of older versions do not have.
 
     Raises:
-        ValueError: names what differs.
+        ValueError: An array or the metadata does not match its checksum.
     """
     if _CHECKSUMS not in metadata:
         return
@@ -97,7 +97,7 @@ def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
 
 
 def _checksums(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:
-    """CRC-32C of each array, and under "" of the texts with all shapes and dtypes."""
+    """CRC-32C of each array, and under the key "" of the metadata with all shapes and dtypes."""
     shapes = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
     texts = json.dumps([metadata, shapes], sort_keys=True).encode()
     return {

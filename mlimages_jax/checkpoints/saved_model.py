@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a training or an export left on disk of a network: a checkpoint, or a single file.
+"""Loads a trained network from a checkpoint or a single file, with the settings to use it.
 
-Whoever uses a network asks `usage` how: sizes, crops, loss and calibration of its training.
+`usage` collects those settings from the training: image size, crops, loss and calibration.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from mlimages_jax.step.losses import POSITIVE_WEIGHT
 
 
 class SavedModel(NamedTuple):
-    """Weights, and what is known of them.
+    """The weights of a network and what was saved with them.
 
     Attributes:
-        where: the folder of the step, or the file.
+        where: The step folder or the file.
         weights: {"params", "batch_stats"}, nested dicts of arrays.
-        config: JSON values of the training; {} where nobody kept them.
-        step: updates done.
-        hierarchy: of the classes, where there is one.
+        config: JSON values of the training; {} if they were not saved.
+        step: Number of updates done.
+        hierarchy: Class hierarchy; None if it was not saved.
     """
 
     where: epath.Path
@@ -40,20 +40,21 @@ class SavedModel(NamedTuple):
     hierarchy: Hierarchy | None
 
     def usage(self, *, loss: str | None = None) -> "Usage":
-        """As the function `usage`."""
+        """Settings to use the network with; see the function `usage`."""
         return usage(self.config, step=self.step, loss=loss)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Usage:
-    """How a network is used, as its training says it.
+    """How to use a network, derived from its training.
 
     Attributes:
-        settings: of its training, with `loss.name` ("" where nothing says it) and the weight of
-            the weighted loss, so that the functions of `configure` take them.
-        image_size: side of the images at the end of the steps done, in pixels; 0: not known.
-        sizes: sides at which the training evaluated; empty where that is not known.
-        protocols: with which it evaluated, best first; empty where that is not known.
+        settings: Settings of the training, completed with `loss.name` ("" if unknown) and the
+            positive weight of the weighted loss, so that the functions of `settings.build` accept
+            them.
+        image_size: Side of the images in pixels at the last step done; 0 if unknown.
+        sizes: Image sizes at which the training evaluated; empty if unknown.
+        protocols: Views with which the training evaluated, best first; empty if unknown.
     """
 
     settings: ConfigDict
@@ -63,39 +64,39 @@ class Usage:
 
     @property
     def loss(self) -> str:
-        """The name of the loss; "" where nothing says it."""
+        """The name of the loss; "" if unknown."""
         return self.settings.loss.name
 
     @property
     def protocol(self) -> Protocol:
-        """How an image is cut: as in the training's evaluation, else as the original does."""
+        """How to crop an image: as the training's evaluation did, else as the original release."""
         return self.protocols[0] if self.protocols else "short_side"
 
     @property
     def positive_weight(self) -> float:
-        """By which probabilities are calibrated; 1 where the loss has no weight."""
+        """The weight that calibrates probabilities; 1 if the loss has none."""
         return build.positive_weight(self.settings)
 
 
 def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usage:
-    """How a network is used.
+    """Derives how to use a network from the configuration of its training.
 
     Args:
-        config: JSON values of its training; {} where nobody kept them.
-        step: updates done.
-        loss: what a person says; wins over the configuration.
+        config: JSON values of the training; {} if they were not saved.
+        step: Number of updates done.
+        loss: Name of the loss given by the user, which overrides the configuration.
     """
     settings = ConfigDict({"loss": {"name": "", "weighted": {"positive_weight": POSITIVE_WEIGHT}}})
     settings.update(config)
     settings.loss.name = loss or settings.loss.name
     size = config.get("image_size", 0)
     for start, larger, _ in config.get("resize", ()):
-        if 0 < start < 1:  # of the run, in a configuration that nobody has resolved
+        if 0 < start < 1:  # a fraction of the run, in a configuration saved unresolved
             start = math.ceil(start * config.get("total_steps", 0))
         size = larger if step > start else size
     evaluation = config.get("evaluation", {})
     sizes = tuple(evaluation.get("sizes", ()))
-    # A size of a recipe is none of a network that was trained at another one.
+    # Evaluation sizes left over from a recipe do not apply to a network trained at another size.
     known = sizes if size in sizes else (size,) if size else ()
     return Usage(settings, size, known, tuple(evaluation.get("protocols", ())))
 
@@ -103,13 +104,14 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
 def turns_upright(
     config: dict[str, Any], chosen: bool | None = None, *, built: bool = False
 ) -> bool:
-    """Whether images are turned by their EXIF data before a network sees them.
+    """Whether to apply the EXIF orientation to images before a network sees them.
 
     Args:
-        config: of its training; `orientation` there is that of the data set, "exif" or "stored".
-        chosen: what a person says; None: as the training did.
-        built: the images are records of a built set. Where nothing says how the training did, these
-            stay as they are, and files of people are turned.
+        config: JSON values of the training; `orientation`, "exif" or "stored", is that of its
+            data set.
+        chosen: The user's choice; None to do as the training did.
+        built: Whether the images are records of a built data set. If the training's choice is
+            unknown, records are left as stored and image files of users are rotated.
     """
     if chosen is not None:
         return chosen
@@ -117,17 +119,18 @@ def turns_upright(
 
 
 def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
-    """Reads a network, with the averaged weights where there are some.
+    """Reads a network, with its EMA weights if it has any.
 
     Args:
-        path: a workdir, its checkpoints folder, one step, or a file of `convert to-safetensors`.
-        place: where the weights go.
+        path: A workdir, its checkpoints folder, a step folder, or a file written by
+            `convert to-safetensors`.
+        place: Sharding of the weights.
 
     Raises:
-        FileNotFoundError: there is neither.
-        HierarchyError: its category file is malformed.
-        DamagedCheckpointError: the checkpoint is damaged; names the step, and the array.
-        WeightsFileError: the file is damaged.
+        FileNotFoundError: There is neither a checkpoint nor a file.
+        HierarchyError: The category file is malformed.
+        DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
+        WeightsFileError: The file is damaged.
     """
     if os.fspath(path).endswith(safetensors.SUFFIX):
         return _from_file(Path(path), place)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One step of a run on disk: read whole, verified, and only then placed on devices.
+"""One checkpointed step on disk: read to the host, verified, and only then put on devices.
 
-Arrays come to the host first, where their digests are compared: on any number of devices, and by
-every process of a job for itself, so that none waits inside Orbax for one that met damage. What one
-of them found, all of them raise.
+Arrays are read to the host first, where their checksums are verified independently of the number
+of devices. Every process reads by itself, so none waits inside Orbax for another that has found
+damage. If one process finds damage, all of them raise its error.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from mlimages_jax.checkpoints.compatibility import CheckpointMismatchError, by_n
 from mlimages_jax.distributed import processes
 
 T = TypeVar("T")
-STATE = "state"  # the part of a step that Orbax keeps the arrays in
-STEP = "step"  # the array with the number of the step
+STATE = "state"  # the Orbax item that contains the arrays
+STEP = "step"  # the array with the step number
 _METADATA = "_CHECKPOINT_METADATA"
-_PARTS = "item_handlers"  # in it: the parts of the step
-# Words of TensorStore for what passes, or what a person has to allow: no damage.
+_PARTS = "item_handlers"  # key in that file: the items of the step
+# TensorStore's status codes for transient errors and missing permissions, which are not damage.
 _PASSING = (
     "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
     "UNAUTHENTICATED", "UNAVAILABLE",
 )  # fmt: skip
-_DAMAGING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # of the system's errors
+_DAMAGING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # OSErrors that are damage
 
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint whose files are damaged or incomplete; the message names the step and why."""
+    """A checkpoint is damaged or incomplete; the message names the step and the reason."""
 
 
 class VanishedCheckpointError(FileNotFoundError):
-    """A checkpoint that was deleted while it was being read."""
+    """A checkpoint does not exist any more, for example because a training run deleted it."""
 
 
 class SavedStep:
-    """What a step folder holds.
+    """The contents of a step folder.
 
     Attributes:
-        folder: `checkpoints/<step>`.
+        folder: The folder `checkpoints/<step>`.
     """
 
     def __init__(self, folder: epath.Path):
@@ -57,10 +57,10 @@ class SavedStep:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The JSON values saved with it.
+        """The JSON values saved with the step.
 
         Raises:
-            DamagedCheckpointError: they are not what was saved.
+            DamagedCheckpointError: They cannot be read or do not match their checksum.
         """
         with _naming(self.folder):
             config = dict(self._content.get("custom_metadata") or {})
@@ -73,7 +73,7 @@ class SavedStep:
         """Shapes and dtypes of all arrays.
 
         Raises:
-            DamagedCheckpointError: they are not what was saved.
+            DamagedCheckpointError: The metadata cannot be read or does not match the checksums.
         """
         with _naming(self.folder):
             tree = _described(self.folder / STATE)
@@ -82,17 +82,17 @@ class SavedStep:
             return tree
 
     def arrays(self, like: Any, *, prefix: str = "") -> Any:
-        """Reads arrays to the host, and verifies them.
+        """Reads arrays to the host and verifies them.
 
         Args:
-            like: a tree of some or all of them.
-            prefix: the name that they are under ("" for none).
+            like: Tree of some or all arrays of the step.
+            prefix: Key they are stored under; "" at the top level.
 
         Returns:
-            A tree of numpy arrays, as `like`.
+            A tree of numpy arrays with the structure of `like`.
 
         Raises:
-            DamagedCheckpointError: an array is not what was saved, or cannot be read.
+            DamagedCheckpointError: An array cannot be read or does not match its checksum.
         """
         wanted = {prefix: like} if prefix else like
         with _naming(self.folder):
@@ -108,15 +108,17 @@ class SavedStep:
         return found[prefix] if prefix else found
 
     def _check_number(self, step: np.ndarray | None) -> None:
-        """A folder under another number would be taken for a newer or an older step.
+        """Checks that the folder's name is the step stored in it.
+
+        A renamed folder would be mistaken for a newer or an older step.
 
         Raises:
-            DamagedCheckpointError: it is called otherwise than the step in it.
+            DamagedCheckpointError: The two differ.
         """
         if step is not None and str(step) != self.folder.name:
             raise DamagedCheckpointError(
-                f"step {self.folder.name} of {self.folder.parent} is damaged: what its folder "
-                f"holds is step {step}; call it {step} again, if it was renamed"
+                f"step {self.folder.name} of {self.folder.parent} is damaged: the folder contains "
+                f"step {step}; if it was renamed, rename it back to {step}"
             )
 
     @functools.cached_property
@@ -125,23 +127,27 @@ class SavedStep:
 
     @functools.cached_property
     def _digests(self) -> array_digests.Digests | None:
-        """None for a step that was saved before there were any."""
+        """Checksums of the step; None if it was saved by a version without checksums."""
         folder = self.folder / array_digests.FOLDER
-        # Either says that there have to be some: the other may be what is damaged.
+        # Either one proves that the step was saved with checksums; the other may be damaged.
         if array_digests.FOLDER in self._content[_PARTS] or folder.exists():
             return array_digests.read(folder)
         return None
 
 
 def agreed(read: Callable[[], T]) -> T:
-    """What `read` returns; where one process cannot read, all of them raise.
+    """Calls `read` on every process and returns its result; if one fails, all processes raise.
 
     Args:
-        read: called by all processes of the job, which may meet different damage.
+        read: Function to call; processes may find different damage.
+
+    Returns:
+        The result of `read` on this process.
 
     Raises:
-        DamagedCheckpointError: of the first process that met one.
-        VanishedCheckpointError: the same.
+        DamagedCheckpointError: A process found damage. Every process raises its own error if it
+            has one, else that of the first process that failed.
+        VanishedCheckpointError: A process found the checkpoint deleted; as above.
     """
     result: T | None = None
     own: Exception | None = None
@@ -160,7 +166,7 @@ def agreed(read: Callable[[], T]) -> T:
 
 
 def placed(arrays: Any, like: Any) -> Any:
-    """Puts whole arrays of the host where the leaves of `like` say."""
+    """Puts full host arrays on the devices, with the shardings of the leaves of `like`."""
 
     def put(array: np.ndarray, leaf: Any) -> jax.Array:
         return jax.make_array_from_callback(
@@ -171,39 +177,40 @@ def placed(arrays: Any, like: Any) -> Any:
 
 
 def is_checkpoint(folder: epath.Path) -> bool:
-    """Whether Orbax takes a folder for one whose save was finished."""
+    """Whether Orbax considers a folder a finished checkpoint."""
     return ocp.is_orbax_checkpoint(folder)
 
 
 def structural_problem(folder: epath.Path) -> str:
-    """Why a step cannot be whole, as its names alone tell; "" where nothing speaks against it."""
+    """What is missing from a step, judging by its file names only; "" if nothing is."""
     if not folder.is_dir():
-        return "it is a file" if folder.exists() else "it is not there"
+        return "it is a file, not a folder" if folder.exists() else "it does not exist"
     names = {child.name for child in folder.iterdir()}
     if not names:
         return "its folder is empty"
     if _METADATA not in names:
-        return f"{_METADATA} is missing in it"
+        return f"{_METADATA} is missing"
     try:
         parts = set(_content(folder)[_PARTS])
     except (ValueError, LookupError, TypeError, OSError):
         return f"its {_METADATA} cannot be read"
     if missing := parts - names:
-        return f"{' and '.join(sorted(missing))} is missing in it"
+        return f"{' and '.join(sorted(missing))} is missing"
     if STATE in parts and not (folder / STATE / "_METADATA").exists():
-        return f"{STATE}/_METADATA is missing in it"
+        return f"{STATE}/_METADATA is missing"
     return ""
 
 
 def _content(folder: epath.Path) -> dict[str, Any]:
-    """What Orbax wrote about a step: its parts, and the JSON values saved with it."""
+    """Orbax's metadata of a step: its items, and the JSON values saved with it."""
     return json.loads((folder / _METADATA).read_text())
 
 
 def _described(folder: epath.Path) -> dict[str, Any]:
-    """Shapes and dtypes, by Orbax's handler: `ocp.metadata` is None after any error of it.
+    """Shapes and dtypes of the saved tree.
 
-    In a thread, because a notebook has a loop of its own in this one.
+    Calls Orbax's handler because `ocp.metadata` hides every error and returns None. Runs in a
+    thread of its own because a notebook already runs an event loop in this one.
     """
     handler = ocp.handlers.PyTreeHandler()
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
@@ -212,7 +219,7 @@ def _described(folder: epath.Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Loading as if this process were the only one, and parts of what is there."""
+    """Makes Orbax load as if this process were the only one, and accept a subset of the tree."""
     number = processes.process_number()
     context = ocp.Context()
     context.pytree.loading.partial_load = True
@@ -224,7 +231,7 @@ def _alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(folder: epath.Path) -> Iterator[None]:
-    """Says of which step an error is, and whether it is one of damage."""
+    """Names the step in errors, and converts those caused by damage or deletion."""
     try:
         yield
     except (DamagedCheckpointError, CheckpointMismatchError):
@@ -241,22 +248,22 @@ def _naming(folder: epath.Path) -> Iterator[None]:
 
 
 def vanished(folder: epath.Path) -> str:
-    """What to do about a step that was deleted."""
+    """The error message for a step that was deleted."""
     return (
-        f"step {folder.name} of {folder.parent} is not there (any more): a training deletes its "
-        "older steps; read the newest, or let it keep more (checkpoint.keep_latest)"
+        f"step {folder.name} of {folder.parent} does not exist (any more): training deletes older "
+        "steps; use the newest one, or keep more of them (checkpoint.keep_latest)"
     )
 
 
 def _root(error: BaseException) -> BaseException:
-    """What an error came from: Orbax calls everything an incompatible handler."""
+    """The original cause of an error: Orbax reports every failure as an incompatible handler."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether it says nothing about what is on the disk: the network, rights, memory."""
+    """Whether an error (network, permissions, memory) says nothing about the files on disk."""
     if isinstance(error, OSError):
         return not isinstance(error, _DAMAGING) and error.errno != errno.EIO
     if isinstance(error, jax.errors.JaxRuntimeError | ImportError | MemoryError):
@@ -272,7 +279,7 @@ def _why(error: BaseException) -> str:
 
 
 def like_saved(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Shapes and dtypes of a saved tree, all in one place."""
+    """Shapes and dtypes of a saved tree, every leaf with the same sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

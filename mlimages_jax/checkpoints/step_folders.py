@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What lies in a folder of checkpoints, by its names: steps, and those that were set aside."""
+"""Finds the steps in a checkpoint folder by name, and sets damaged ones aside."""
 
 import contextlib
 import itertools
@@ -16,12 +16,12 @@ from mlimages_jax.checkpoints.saved_step import (
 from mlimages_jax.distributed import processes
 from mlimages_jax.files.remote import is_remote
 
-FOLDER = "checkpoints"  # of a workdir
-_ASIDE = ".damaged"  # what is behind the number of a step that was set aside
+FOLDER = "checkpoints"  # inside a workdir
+_ASIDE = ".damaged"  # suffix of a step that was set aside
 
 
 def latest_step(directory: epath.PathLike) -> int | None:
-    """The newest finished step under a checkpoint folder, or None."""
+    """The newest finished step in a checkpoint folder, or None."""
     return max(steps_in(epath.Path(directory)), default=None)
 
 
@@ -29,14 +29,14 @@ def find(path: epath.PathLike) -> list[epath.Path]:
     """The step folders that a path names, oldest first.
 
     Args:
-        path: a step, a checkpoint folder or a workdir; may not exist yet.
+        path: A step folder, a checkpoint folder or a workdir; need not exist.
     """
     path = absolute(path)
     for folder in (path / FOLDER, path):
         if steps := steps_in(folder):
             return [folder / str(step) for step in sorted(steps)]
-    with contextlib.suppress(ValueError):  # last, since a workdir may have a number as its name
-        if _is_step(path.name) and (is_checkpoint(path) or _lies_among_steps(path)):
+    with contextlib.suppress(ValueError):  # checked last, as a workdir may be named like a step
+        if _is_step(path.name) and (is_checkpoint(path) or _is_in_checkpoint_folder(path)):
             return [path]
     return []
 
@@ -45,7 +45,8 @@ def resolve(path: epath.PathLike) -> epath.Path:
     """The newest of the step folders that a path names.
 
     Raises:
-        FileNotFoundError: when it names no finished checkpoint.
+        FileNotFoundError: The path contains no finished checkpoint.
+        VanishedCheckpointError: The path names a step that no longer exists.
     """
     folders = find(path)
     path = absolute(path)
@@ -53,20 +54,20 @@ def resolve(path: epath.PathLike) -> epath.Path:
         raise VanishedCheckpointError(vanished(path))
     if not folders:
         raise FileNotFoundError(
-            f"{path} holds no checkpoint: give a workdir, its checkpoints folder, or one step of it"
+            f"{path} contains no checkpoint: give a workdir, its checkpoints folder or a step in it"
         )
     return folders[-1]
 
 
 def classes_of(path: epath.PathLike) -> epath.Path | None:
-    """The category file kept in the workdir of a checkpoint, if there is one."""
+    """The category file in the workdir of a checkpoint, if there is one."""
     folder = resolve(path)
     candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]
     return next((file for file in candidates if file.exists()), None)
 
 
 def set_aside_broken(folder: epath.Path) -> None:
-    """Sets aside what no save has left like this, and must not count among the steps to keep."""
+    """Sets aside incomplete steps, so that they do not count among the steps to keep."""
     found: dict[int, str] = {}
     if processes.process_number() == 0:
         for step in steps_in(folder):
@@ -76,11 +77,11 @@ def set_aside_broken(folder: epath.Path) -> None:
 
 
 def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
-    """Process 0 gives damaged steps another name, and says so; all processes wait for it.
+    """Renames damaged steps on process 0 and logs it; all processes wait.
 
     Args:
-        folder: of the steps.
-        damaged: why, by step.
+        folder: Folder of the steps.
+        damaged: Error message by step.
     """
     if processes.process_number() == 0:
         others = set(steps_in(folder)) - damaged.keys()
@@ -93,50 +94,54 @@ def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
 
 def _what_is_lost(step: int, others: set[int]) -> str:
     if max(others, default=-1) > step:
-        return "nothing is lost, newer ones are there"
+        return "nothing is lost, newer steps exist"
     if not others:
-        return "no other is there"
-    return f"going back to step {max(others)}, {step - max(others)} steps are done again"
+        return "there is no other step"
+    return f"resuming from step {max(others)}, {step - max(others)} steps will be repeated"
 
 
 def names_aside(folder: epath.Path) -> list[str]:
-    """What was set aside."""
-    if not folder.is_dir():  # in a bucket, a folder without files does not exist
+    """Names of the steps that were set aside."""
+    if not folder.is_dir():  # object storage has no empty folders
         return []
     marked = (child.name.partition(_ASIDE) for child in folder.iterdir())
     return sorted("".join(name) for name in marked if name[0].isdigit() and name[1])
 
 
 def steps_in(folder: epath.Path) -> list[int]:
-    """The finished steps of a folder, which may be damaged."""
+    """The finished steps in a folder, including damaged ones."""
     if not folder.is_dir():
         return []
     numbered = (child for child in folder.iterdir() if _is_step(child.name))
     return [int(child.name) for child in numbered if _is_finished(child)]
 
 
-def _lies_among_steps(path: epath.Path) -> bool:
-    """Whether only damage can be why Orbax does not know a step."""
+def _is_in_checkpoint_folder(path: epath.Path) -> bool:
+    """Whether a folder that Orbax does not recognise can only be a damaged step."""
     return path.parent.name == FOLDER and path.exists()
 
 
 def _is_step(name: str) -> bool:
-    """Whether Orbax would give a step this name: 48, not 048 or another alphabet's digits."""
+    """Whether a name is a step number as Orbax writes it: 48, not 048 or non-ASCII digits."""
     return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
 def _free_name(path: epath.Path) -> epath.Path:
-    """The path, with a number behind it where something has its name."""
+    """The path, with a number appended if it already exists."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
     return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def _is_finished(folder: epath.Path) -> bool:
-    """A local save gets its name when it is done; in a bucket, where nothing is renamed, a mark."""
+    """Whether a save is complete.
+
+    A local save is renamed to its final name at the end. Object storage cannot rename, so Orbax
+    writes a marker there instead.
+    """
     return not is_remote(folder) or is_checkpoint(folder)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """The path from the root: Orbax refuses another when a save in the background begins."""
+    """The absolute path: Orbax rejects relative ones when a background save starts."""
     path = epath.Path(path)
     return path if is_remote(path) else path.expanduser().resolve()

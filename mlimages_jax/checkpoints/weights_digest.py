@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The identity of a network's weights: results are kept under it, not under a path."""
+"""A digest that identifies a network's weights: cached results are keyed by it, not by path."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from flax import traverse_util
 def weights_digest(weights: Mapping[str, Any]) -> str:
     """A digest of arrays with their names, shapes and dtypes; the same on all processes.
 
-    A second for ResNet-101, beside the minutes of what it is computed for.
+    Takes about a second for ResNet-101, against minutes for the results that it identifies.
 
     Args:
-        weights: nested dicts of arrays, every one of them whole on this process.
+        weights: Nested dicts of arrays, all of them replicated or on the host.
     """
     digest = hashlib.sha256()
     flat = traverse_util.flatten_dict(dict(weights), sep="/")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Processes and devices: who takes part, who owns the workdir, how a run is stopped."""
+"""Processes and devices: joining a job, locking the workdir, and stopping a run."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether all processes of a task were started alike, compared before anything is computed.
+"""Checks that all processes of a job were started with the same configuration, code and data.
 
-Through the service of process 0 and not on the devices, whose programs need the same sizes already.
+The values are compared through the coordination service of process 0. Comparing them on the
+devices would not work, because a collective program needs the same shapes on all processes.
 """
 
 import hashlib
@@ -16,24 +17,24 @@ from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import processes
 
-# What may differ from host to host: where it reads, with how many threads.
+# Settings that may differ between hosts: paths to read from, and numbers of threads.
 OF_A_HOST = (
     "data.folder", "data.copy_to", "input", "input.num_threads", "input.prefetch", "images_root",
     "num_threads",
 )  # fmt: skip
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_LISTED = 20  # values that an error names
+_LISTED = 20  # differing values listed in an error message
 
 
 class DifferentProcessesError(RuntimeError):
-    """Processes of one task that were started with different values, code or data."""
+    """The processes of a job were started with different values, code or data."""
 
 
 def check_processes(config: ConfigDict, *, workdir: str) -> None:
-    """Compares configuration, workdir, code and libraries of all processes.
+    """Checks that configuration, workdir, code and library versions are the same everywhere.
 
     Raises:
-        DifferentProcessesError: on all of them; names the values and whose they are.
+        DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
     if not processes.is_one_of_many():
         return
@@ -46,19 +47,19 @@ def check_processes(config: ConfigDict, *, workdir: str) -> None:
 
 
 def check_same(mine: Mapping[str, Any]) -> None:
-    """Compares values, which are JSON, with those of the other processes.
+    """Checks that JSON values are the same on all processes.
 
-    All processes call it equally often.
+    A collective call: every process must make it.
 
     Raises:
-        DifferentProcessesError: on all of them; names the values and whose they are.
+        DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
     text = json.dumps(mine, sort_keys=True)
     digests = processes.exchanged(hashlib.sha256(text.encode()).hexdigest())
     if len(set(digests)) == 1:
         return
     first = {digest: number for number, digest in reversed(list(enumerate(digests)))}
-    # One process of each kind tells its values, not a thousand of them.
+    # Only one process per distinct digest sends its values, as there may be thousands of processes.
     number = processes.process_number()
     texts = processes.exchanged(text if first[digests[number]] == number else "")
     said = [json.loads(texts[first[digest]]) for digest in digests]
@@ -69,7 +70,7 @@ def check_same(mine: Mapping[str, Any]) -> None:
 
 
 def _differences(said: list[dict[str, Any]]) -> list[str]:
-    """A line for every value that is not the same on all processes."""
+    """One line for every value that is not the same on all processes."""
     lines = []
     for name in sorted(set().union(*said)):
         holders: dict[str, list[int]] = {}
@@ -89,7 +90,7 @@ def _who(numbers: list[int]) -> str:
 
 
 def _code() -> str:
-    """A digest of the source files of this package."""
+    """A digest of this package's source files."""
     digest = hashlib.sha256()
     folder = Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):

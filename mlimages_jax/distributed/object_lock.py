@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A lock on object storage: an object made only where there is none, kept alive by a thread.
+"""A lock on object storage: an object created only if absent and kept alive by a thread.
 
-Every change names the generation that it replaces, so that of two that try one fails. A holder
-replaces its object every BEAT_SECONDS; one that has not done so for TAKEOVER_SECONDS, by the clock
-of whoever watches, is dead, as one that had no network for so long: it finds its object replaced
-and ends, since two would corrupt what both write.
+Every write is conditional on the generation it replaces, so of two concurrent writers one fails.
+The holder rewrites its object every BEAT_SECONDS. If it has not done so for TAKEOVER_SECONDS,
+measured by the clock of the waiting process, it is considered dead and the lock is taken over. A
+holder that was only cut off from the network for that long finds its object replaced and exits,
+because two programs writing to the same workdir would corrupt it.
 """
 
 import os
@@ -22,15 +23,15 @@ from mlimages_jax.distributed.process_identity import Owner
 
 BEAT_SECONDS = 10
 TAKEOVER_SECONDS = 60
-LOST_EXIT_CODE = 1  # another one trains here now; a restart would only disturb it
+LOST_EXIT_CODE = 1  # another program owns the workdir now; do not restart
 _POLL_SECONDS = 1
 
 
 class HeldElsewhereError(RuntimeError):
-    """A living process holds the lock.
+    """The lock is held by a running process.
 
     Attributes:
-        owner: of it; None where the object does not say.
+        owner: The process; None if the object does not name it.
     """
 
     def __init__(self, owner: Owner | None):
@@ -39,16 +40,16 @@ class HeldElsewhereError(RuntimeError):
 
 
 class ObjectLock:
-    """A lock that is held from here on until `release`.
+    """A lock that is held from construction until `release`.
 
     Args:
-        url: of the object, gs://bucket/name.
-        owner: this process.
+        url: URL of the object, gs://bucket/name.
+        owner: Description of this process.
 
     Raises:
-        HeldElsewhereError: another process holds it and lives.
-        Preempted: asked to end while it waited for a sign of life.
-        ImportError: what reaches such a URL is not installed.
+        HeldElsewhereError: A running process holds the lock.
+        Preempted: A stop was requested while waiting for the holder's heartbeat.
+        ImportError: The library that accesses such URLs is not installed.
     """
 
     def __init__(self, url: str, owner: Owner):
@@ -61,12 +62,12 @@ class ObjectLock:
         self._thread.start()
 
     def release(self) -> None:
-        """Lets the next one in."""
+        """Releases the lock."""
         self._ended.set()
         self._thread.join()
         try:
             self._object.delete(self._generation)
-        except Exception as error:  # a later run takes it over
+        except Exception as error:  # harmless: a later run takes the lock over
             logging.warning("%s could not be removed: %s", self._url, error)
 
     def _take(self) -> str:
@@ -76,24 +77,24 @@ class ObjectLock:
                 return generation
             generation, owner = self._object.read()
             if not generation:
-                continue  # released meanwhile
+                continue  # released in the meantime
             if owner and owner.token == self._owner.token:
-                return generation  # ours: the answer to the first try was lost
+                return generation  # ours: the response to our first write was lost
             if seen and generation != seen:
                 raise HeldElsewhereError(owner)
             if not seen:
                 since, seen = time.monotonic(), generation
                 if not (owner and owner.is_known_dead()):
                     logging.info(
-                        "%s is held by %s: looking for a sign of life, %d s at most", self._url,
+                        "%s is held by %s: waiting up to %d s for its heartbeat", self._url,
                         owner or "an unknown process", TAKEOVER_SECONDS,
                     )  # fmt: skip
             dead = bool(owner and owner.is_known_dead())
             if dead or time.monotonic() - since >= TAKEOVER_SECONDS:
-                logging.warning("%s: %s is gone; taken over", self._url, owner)
+                logging.warning("%s: %s is dead; taking the lock over", self._url, owner)
                 if generation := self._object.write(self._owner.text(), replaced=generation):
                     return generation
-                since, seen = time.monotonic(), ""  # another one was quicker
+                since, seen = time.monotonic(), ""  # another process was faster
                 continue
             preemption.check()
             time.sleep(_POLL_SECONDS)
@@ -106,16 +107,16 @@ class ObjectLock:
                     new, owner = self._object.read()
                     if not owner or owner.token != self._owner.token:
                         self._end(owner)
-            except Exception as error:  # the network: another one finds out in time
-                logging.warning("%s could not be kept alive: %s", self._url, error)
+            except Exception as error:  # network error: the next beat tries again
+                logging.warning("%s: the heartbeat could not be written: %s", self._url, error)
                 continue
             self._generation = new
 
     def _end(self, owner: Owner | None) -> None:
-        """Ends this process at once: whatever it writes from here on disturbs another one."""
+        """Exits at once: anything this process still writes could corrupt the new holder's run."""
         line = (
-            f"error: {self._url} was taken over by {owner or 'somebody'}, since this process had "
-            f"not been heard of for {TAKEOVER_SECONDS} s\n"
+            f"error: {self._url} was taken over by {owner or 'another process'} because this "
+            f"process sent no heartbeat for {TAKEOVER_SECONDS} s\n"
         )
         os.write(2, line.encode())
         sys.stdout.flush()
@@ -123,7 +124,7 @@ class ObjectLock:
 
 
 class _Object:
-    """An object of Cloud Storage by its JSON API, as gcsfs signs in there.
+    """An object on Cloud Storage, accessed by its JSON API with the credentials of gcsfs.
 
     https://cloud.google.com/storage/docs/request-preconditions
     """
@@ -133,7 +134,11 @@ class _Object:
         self._bucket, _, self._name = url.partition("://")[2].partition("/")
 
     def write(self, text: str, *, replaced: str) -> str:
-        """Replaces a generation, "0" for none; returns the new one, "" where it is another one."""
+        """Writes the object if its generation is `replaced` ("0": if it does not exist).
+
+        Returns:
+            The new generation; "" if the condition failed.
+        """
         place = f"{self._storage._location}/upload/storage/v1/b/{quote(self._bucket)}/o"
         try:
             answer = self._storage.call(
@@ -146,12 +151,12 @@ class _Object:
                 headers={"Content-Type": "application/json"},
                 json_out=True,
             )
-        except (FileExistsError, FileNotFoundError):  # 412: another generation; 404: it is gone
+        except (FileExistsError, FileNotFoundError):  # 412: other generation; 404: deleted
             return ""
         return str(answer["generation"])
 
     def read(self) -> tuple[str, Owner | None]:
-        """The generation, "" for none, and the process that it names."""
+        """The generation ("" if the object does not exist) and the process it names."""
         where = ("b/{}/o/{}", self._bucket, self._name)
         try:
             found = self._storage.call("GET", *where, json_out=True)
@@ -161,7 +166,7 @@ class _Object:
         return str(found["generation"]), Owner.read(content)
 
     def delete(self, generation: str) -> None:
-        """Removes a generation; nothing happens where it is another one."""
+        """Deletes the object if it still has this generation."""
         where = ("b/{}/o/{}", self._bucket, self._name)
         try:
             self._storage.call("DELETE", *where, ifGenerationMatch=generation)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""SIGTERM, with which schedulers announce that a machine goes: noticed here, acted on by the tasks.
+"""Records stop requests (SIGTERM, SIGHUP, Ctrl-C), on which the tasks act at a safe point.
 
-So is SIGHUP, by which a lost ssh or a closed terminal announces itself. Knows no jax, so that a
-signal is noticed from the first line of the program on.
+Schedulers send SIGTERM before they take a machine away; SIGHUP comes from a lost ssh connection or
+a closed terminal. This module does not import jax, so that signals are caught from the program's
+first line on.
 """
 
 import contextlib
@@ -13,16 +14,16 @@ from types import FrameType
 
 from absl import logging
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
+EXIT_CODE = 75  # EX_TEMPFAIL in sysexits.h: run the same command again
 
 _received: list[int] = []
 
 
 class Preempted(Exception):  # noqa: N818  # not an error
-    """The program was asked to end.
+    """The program was asked to stop.
 
     Attributes:
-        agreed: all processes end at this same moment; otherwise only this one knows of it.
+        agreed: Whether all processes stop at the same point; otherwise only this process knows.
     """
 
     def __init__(self, *, agreed: bool = False):
@@ -31,10 +32,10 @@ class Preempted(Exception):  # noqa: N818  # not an error
 
 
 def watch() -> None:
-    """From now on SIGTERM, SIGHUP and Ctrl-C are noticed instead of ending the program.
+    """Installs handlers that record SIGTERM, SIGHUP and Ctrl-C instead of ending the program.
 
-    A second Ctrl-C ends it at once; any number of the others is as one. Under nohup, which starts
-    programs with SIGHUP ignored, it stays ignored.
+    A second Ctrl-C ends the program immediately; repeats of the other signals have no effect. Under
+    nohup, which starts programs with SIGHUP ignored, SIGHUP stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
@@ -43,15 +44,15 @@ def watch() -> None:
 
 
 def received() -> bool:
-    """Whether this process was asked to end."""
+    """Whether this process was asked to stop."""
     return bool(_received)
 
 
 def check() -> None:
-    """Ends the task where what was done so far is stored, or nothing was.
+    """Stops the task if requested; call it only where there is nothing to save.
 
     Raises:
-        Preempted: when this process was asked to end.
+        Preempted: This process was asked to stop.
     """
     if received():
         raise Preempted()
@@ -69,13 +70,13 @@ def _notice(number: int, _frame: FrameType | None) -> None:
 
 
 def _leave_lost_terminal() -> None:
-    """Points output that went to a terminal which is gone to nowhere.
+    """Redirects output to a lost terminal to /dev/null.
 
-    Writing there fails (EIO) and would end the program before it has saved. A terminal that hung up
-    is still a character device, but no terminal any more.
+    Writing to it fails with EIO and would end the program before it has saved a checkpoint. A
+    terminal that was closed is still a character device, but `isatty` is false.
     """
     for descriptor in (1, 2):
-        with contextlib.suppress(OSError):  # closed by whoever started the program
+        with contextlib.suppress(OSError):  # closed by the parent process
             is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
             if is_device and not os.isatty(descriptor):
                 nowhere = os.open(os.devnull, os.O_WRONLY)

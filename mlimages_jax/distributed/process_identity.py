@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who a process is, so that another one can say later whether it still lives. Linux only."""
+"""Identifies a process, so that another can tell later whether it is still running. Linux only."""
 
 import datetime
 import json
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 
 class Owner(NamedTuple):
-    """A process that holds something.
+    """A process that holds a lock.
 
     Attributes:
-        host: its name.
-        pid: within `machine`.
-        since: when it took hold, for people.
-        task: what it does.
-        machine: of the processes that see each other: the start of the machine, and the container.
-        born: when the process began, in ticks since the machine did; process ids come again.
-        token: nobody else's.
+        host: Host name.
+        pid: Process id, unique within `machine`.
+        since: Time when it took the lock, for messages.
+        task: What the process does.
+        machine: Boot id and PID namespace (container), within which process ids are comparable.
+        born: Start time of the process in clock ticks since boot, as process ids are reused.
+        token: Random value unique to this object.
     """
 
     host: str
@@ -34,25 +34,25 @@ class Owner(NamedTuple):
 
     @classmethod
     def this(cls, task: str) -> "Owner":
-        """The present process."""
+        """Describes the current process."""
         since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         pid = os.getpid()
         return cls(socket.gethostname(), pid, since, task, _machine(), _born(pid), uuid.uuid4().hex)
 
     @classmethod
     def read(cls, text: str | bytes) -> "Owner | None":
-        """The process that a text names; None where it names none."""
+        """Parses the output of `text`; None if it is malformed."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
 
     def text(self) -> str:
-        """What `read` reads."""
+        """Serialises to the format of `read`."""
         return json.dumps(self._asdict())
 
     def is_known_dead(self) -> bool:
-        """Whether it ran beside this process, and does no more."""
+        """Whether it ran on this machine and has ended; False if that cannot be known."""
         return self.machine == _machine() and bool(self.born) and _born(self.pid) != self.born
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Owner(NamedTuple):
 
 
 def boot() -> str:
-    """Of the start of this machine, another one after every start; "" where nobody says it."""
+    """Boot id of this machine, which changes at every boot; "" if unavailable."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -68,23 +68,23 @@ def boot() -> str:
 
 
 def uptime() -> float:
-    """Seconds since this machine started, with those in which it slept; nobody sets that clock."""
+    """Seconds since boot, including suspend; unlike the wall clock, it is never adjusted."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _machine() -> str:
-    """Of all processes whose ids mean the same; containers of one machine have ids of their own."""
+    """Boot id and PID namespace; each container of a machine has process ids of its own."""
     try:
         return f"{boot()}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return uuid.uuid4().hex  # beside nobody
+        return uuid.uuid4().hex  # comparable to no other process
 
 
 def _born(pid: int) -> str:
-    """When a process began; "" where there is none."""
+    """Start time of a process in clock ticks since boot; "" if it is not running."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
     fields = state.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]  # a zombie has ended
+    return "" if fields[0] in "ZX" else fields[19]  # zombies have ended

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Many processes as one program: they begin together, end together, and none waits for a lost one.
+"""Runs many processes as one program: they start and end together, and never wait for a lost one.
 
-jax itself ends a process (SIGABRT) when another has been silent for HEARTBEAT_SECONDS, or when
-process 0, where all meet, is gone. What is added here: words for a person, and a process with an
-error of its own tells the others, which then end at once.
+jax itself aborts a process (SIGABRT) when another has been silent for HEARTBEAT_SECONDS or when
+process 0, which hosts the coordination service, is gone. This module adds readable messages, and a
+process that fails tells the others, which then exit immediately.
 """
 
 import collections
@@ -29,15 +29,15 @@ from mlimages_jax.distributed import exit_codes, preemption, sharding
 from mlimages_jax.distributed.preemption import Preempted
 
 CRASH_EXIT_CODE = exit_codes.CRASH
-LOST_EXIT_CODE = 76  # another process was lost, never came, or failed
-HEARTBEAT_SECONDS = 30  # of silence until a process counts as lost
-STEPS_AHEAD = 4  # of the host before the device, at most: what a stop has to wait for
+LOST_EXIT_CODE = 76  # another process was lost, never joined, or failed
+HEARTBEAT_SECONDS = 30  # silence after which a process counts as lost
+STEPS_AHEAD = 4  # max. steps the host dispatches ahead of the device, hence delay of a stop
 
-_END = "mlimages_jax/end"  # key: why a process ended
-_BEAT = "mlimages_jax/beat/"  # keys: one a process
+_END = "mlimages_jax/end"  # key whose value says why a process exited
+_BEAT = "mlimages_jax/beat/"  # prefix of one key per process
 _ROUND_MS = 1_000
 _DAY_MS = 86_400_000
-_SILENT_ROUNDS = HEARTBEAT_SECONDS // 2  # until a warning
+_SILENT_ROUNDS = HEARTBEAT_SECONDS // 2  # without a heartbeat, before a warning
 _PEER_WORDS = (
     "barrier",
     "connection",
@@ -47,10 +47,9 @@ _PEER_WORDS = (
     "socket",
     "unavailable",
 )
-_LAST_WORDS_SECONDS = 2.0  # for a process's own error, which often has the same cause
+_LAST_WORDS_SECONDS = 2.0  # for a process to report its own error, often of the same cause
 AGAIN = (
-    "Nothing is lost but the steps since the last save: start the same command again on all "
-    "machines"
+    "Only the steps since the last checkpoint are lost: run the same command again on all machines"
 )
 
 
@@ -58,7 +57,7 @@ _exchanges = itertools.count()
 
 
 class PeerError(RuntimeError):
-    """The processes cannot begin together."""
+    """The processes cannot be connected."""
 
 
 @contextlib.contextmanager
@@ -69,29 +68,29 @@ def together(
     *,
     timeout: float = 300,
 ) -> Iterator[None]:
-    """Joins the other processes, if there are any; inside, an error of one ends all of them.
+    """Joins the other processes, if any; an error inside the block ends all of them.
 
-    Enter it before jax touches a device. Without arguments jax finds the others by itself on TPU
-    VMs, under SLURM with more than one task, MPI, and Kubernetes; on a machine of its own nothing
+    Enter it before jax touches a device. Without arguments jax finds the other processes by itself
+    on TPU VMs, under SLURM with more than one task, MPI and Kubernetes; on a single machine nothing
     happens.
 
     Args:
-        coordinator_address: host:port of process 0, on hosts without any of these.
-        num_processes: how many there are.
-        process_id: which one this is.
-        timeout: seconds to wait for the others to come.
+        coordinator_address: host:port of process 0, where jax cannot find it by itself.
+        num_processes: Number of processes.
+        process_id: Number of this process, from 0.
+        timeout: Seconds to wait for the other processes to join.
 
     Raises:
-        PeerError: for arguments of which one lacks, or which cannot be.
+        PeerError: Some of the arguments are missing or invalid, or jax cannot connect.
     """
     _check(coordinator_address, num_processes, process_id)
     _initialise(coordinator_address, num_processes, process_id, timeout=timeout)
     if not jax.distributed.is_initialized() or jax_distributed.global_state.num_processes == 1:
         yield
         return
-    # Said now: where process 0 is lost, jax may end this one before it can say a word.
+    # Logged up front: if process 0 is lost, jax may abort this process before it can log anything.
     logging.info(
-        "joined the others at %s. Should one be lost, jax ends the rest: 'Terminating process "
+        "joined the other processes at %s. If one is lost, jax ends the rest: 'Terminating process "
         "because the JAX distributed service detected fatal errors'. %s",
         jax_distributed.global_state.coordinator_address, AGAIN,
     )  # fmt: skip
@@ -100,32 +99,32 @@ def together(
         yield
     except Preempted as stop:
         if not stop.agreed:
-            watch.leave(preemption.EXIT_CODE, "was asked to end")
+            watch.leave(preemption.EXIT_CODE, "was asked to stop")
         raise
     except SystemExit as error:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr, flush=True)
-            watch.leave(1, f"ended with {error.code}")
+            watch.leave(1, f"exited with {error.code}")
         raise
     except BaseException as error:
         traceback.print_exc()
         lost = isinstance(error, jax.errors.JaxRuntimeError) and _is_of_a_peer(str(error))
         if lost:
-            watch.end_if_told()  # another's reason is the better one
+            watch.end_if_told()  # the lost process may have reported the actual cause
             print(f"error: most likely another process was lost. {AGAIN}.", file=sys.stderr)
         code = LOST_EXIT_CODE if lost else CRASH_EXIT_CODE
-        watch.leave(code, f"ended with {type(error).__name__}: {error}")
+        watch.leave(code, f"failed with {type(error).__name__}: {error}")
     finally:
         watch.stop()
 
 
 def log_layout(mesh: Mesh, *, batch_size: int, groups: int) -> None:
-    """One line that says who is who.
+    """Logs processes, devices, mesh and batch layout on one line.
 
     Args:
-        mesh: over all devices.
-        batch_size: global.
-        groups: in it.
+        mesh: Mesh over all devices.
+        batch_size: Images in a global batch.
+        groups: Statistics groups in a global batch.
     """
     logging.info(
         "process %d of %d with %d of %d %s devices (%s), mesh %s; batch %d, %d of them here, in "
@@ -137,13 +136,13 @@ def log_layout(mesh: Mesh, *, batch_size: int, groups: int) -> None:
 
 
 def meet(place: str) -> None:
-    """Waits until all processes are here, for as long as they live.
+    """A barrier without a timeout: waits for all processes for as long as they are running.
 
-    Before the first step: one may find in the cache what another compiles for minutes, and the
-    devices' own connections wait for half a minute only.
+    Needed before the first step. One process may load a program from the compilation cache that
+    another compiles for minutes, while the devices' own connections time out after half a minute.
 
     Args:
-        place: its name, another one at every call.
+        place: Name of the barrier, different for every call.
     """
     if jax.process_count() > 1:
         client: Any = jax_distributed.global_state.client
@@ -151,20 +150,23 @@ def meet(place: str) -> None:
 
 
 def is_one_of_many() -> bool:
-    """Whether other processes were joined; touches no device."""
+    """Whether there are other processes; does not touch a device."""
     joined = jax.distributed.is_initialized()
     return bool(joined and (jax_distributed.global_state.num_processes or 1) > 1)
 
 
 def process_number() -> int:
-    """Which of the processes this is, from 0; touches no device."""
+    """Number of this process, from 0; does not touch a device."""
     return int(jax_distributed.global_state.process_id or 0) if is_one_of_many() else 0
 
 
 def exchanged(text: str) -> list[str]:
-    """What every process said, in their order; all of them call it equally often.
+    """Gathers one text from every process: an all-gather through the service of process 0.
 
-    Through the service of process 0, without any device: short texts, before the first step.
+    A collective call for short texts before the first step; it does not touch a device.
+
+    Returns:
+        The texts in the order of the processes.
     """
     if not is_one_of_many():
         return [text]
@@ -177,14 +179,15 @@ def exchanged(text: str) -> list[str]:
 
 
 class StopRequest:
-    """Tells all processes to stop at the same place when one of them was asked to end.
+    """Stops all processes at the same step when one of them was asked to stop.
 
-    Every call starts a tiny program on the devices, any(asked?) over all processes, and reads the
-    answer of the call STEPS_AHEAD before: the same number on every process, whatever their clocks
-    and the order of the signals. Hence all processes must call it equally often.
+    Every call dispatches a tiny program, any(asked) over all processes, and reads the result of the
+    call STEPS_AHEAD earlier, so the host never waits for the current step. All processes read the
+    same result, regardless of clocks and the order of signals. All processes must therefore make
+    the same number of calls.
 
     Args:
-        mesh: over all devices.
+        mesh: Mesh over all devices.
     """
 
     def __init__(self, mesh: Mesh):
@@ -193,10 +196,10 @@ class StopRequest:
         self._answers: collections.deque[jax.Array] = collections.deque()
 
     def check(self) -> None:
-        """Call it after every step and every batch.
+        """Checks for a stop request; call it after every training step and evaluation batch.
 
         Raises:
-            Preempted: on all processes at the same call.
+            Preempted: A process was asked to stop; raised on all processes at the same call.
         """
         if jax.process_count() == 1:
             stop = preemption.received()
@@ -235,10 +238,11 @@ def _check(address: str | None, count: int | None, number: int | None) -> None:
 def _initialise(
     address: str | None, count: int | None, number: int | None, *, timeout: float
 ) -> None:
-    """Connects to process 0; ends this process when the others have not come in time."""
+    """Connects to process 0; ends this process if the others do not join in time."""
     if address is None and os.environ.get("SLURM_NTASKS") == "1":
-        return  # jax would join itself, and take one of the devices only
-    # jax's own service for SIGTERM counts steps, and so does Orbax, differently: see `StopRequest`.
+        return  # jax would start a cluster of one task and use only one of the devices
+    # jax and Orbax each count steps in their own handling of SIGTERM, and their counts disagree;
+    # `StopRequest` does this instead.
     jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(timeout, _end_late, [timeout])
     late.daemon = True
@@ -263,27 +267,27 @@ def _initialise(
 
 
 def _is_of_a_peer(message: str) -> bool:
-    """Whether jax failed for want of another process."""
+    """Whether jax failed because another process is missing."""
     return any(word in message.lower() for word in _PEER_WORDS)
 
 
 def _end_late(seconds: float) -> None:
-    """Says who waited for whom, and ends the process, which waits inside of jax."""
+    """Prints who waited for whom and ends the process, whose main thread is blocked in jax."""
     state = jax_distributed.global_state
     address, number, count = state.coordinator_address, state.process_id, state.num_processes
     if address is None:
-        missing = "where the other processes are (jax asks the cluster)"
+        missing = "the addresses of the other processes (jax asks the cluster)"
     elif number == 0:
-        missing = f"the other {count - 1} processes to come to {address}"
+        missing = f"the other {count - 1} processes to connect to {address}"
     elif _answers(address):
-        missing = f"others: process 0 is there at {address}, but not all {count} have come"
+        missing = f"others: process 0 answers at {address}, but not all {count} have connected"
     else:
         missing = f"process 0, which does not answer at {address}"
     print(
         f"error: process {number} of {count} has waited {seconds:.0f} s for {missing}. Check that "
         "all of them were started, with the same address and number of processes and each with its "
-        "own --process_id, that the address is the one of process 0 as the others see it, and that "
-        "no firewall closes the port; --peer_timeout=SECONDS waits longer",
+        "own --process_id, that the others can reach process 0 at this address, and that no "
+        "firewall blocks the port; --peer_timeout=SECONDS waits longer",
         file=sys.stderr,
         flush=True,
     )
@@ -300,36 +304,36 @@ def _answers(address: str) -> bool:
 
 
 class _Watch:
-    """A thread that learns, through the service of process 0, how the other processes fare."""
+    """A thread that monitors the other processes through the service of process 0."""
 
     def __init__(self) -> None:
         state = jax_distributed.global_state
         self._client: Any = state.client
         self._number = state.process_id
         self._stopped = threading.Event()
-        self._beats: dict[str, tuple[str, int]] = {}  # key -> last value, rounds without a change
+        self._beats: dict[str, tuple[str, int]] = {}  # key -> (last value, rounds unchanged)
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._stopped.set()
         self._thread.join(10)
 
     def leave(self, code: int, why: str) -> None:
-        """Tells the others, and ends this process with an exit code; does not return."""
+        """Tells the other processes why, and exits with a code; does not return."""
         self.stop()
         line = (why.strip().splitlines() or [""])[0][:1000]
         with contextlib.suppress(
             jax.errors.JaxRuntimeError
-        ):  # another was faster, or process 0 is gone
+        ):  # another process reported first, or process 0 is gone
             self._client.key_value_set(_END, f"{code} process {self._number} {line}")
-            if self._number == 0:  # the others hear it from here
+            if self._number == 0:  # it hosts the service that the others read from
                 time.sleep(2 * _LAST_WORDS_SECONDS)
         _end(code)
 
     def end_if_told(self) -> None:
-        """Ends this process when another has told why it ended, and its reason is known."""
+        """Exits if another process has reported why it exited."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             _end_with(self._client.blocking_key_value_get(_END, _ROUND_MS))
 
@@ -342,7 +346,9 @@ class _Watch:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     self._end_lost()
             else:
-                self._stopped.wait(_LAST_WORDS_SECONDS)  # it may have an error of its own
+                self._stopped.wait(
+                    _LAST_WORDS_SECONDS
+                )  # let this process report its own error, if any
                 if not self._stopped.is_set():
                     _end_with(end)
             rounds += 1
@@ -350,7 +356,7 @@ class _Watch:
                 self._beat(rounds)
 
     def _beat(self, rounds: int) -> None:
-        """Says that this process lives, and warns of those that are silent."""
+        """Publishes a heartbeat and warns about processes without one."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(f"{_BEAT}{self._number}", str(rounds), allow_overwrite=True)
             for key, value in self._client.key_value_dir_get(_BEAT):
@@ -360,7 +366,7 @@ class _Watch:
                 if silent == _SILENT_ROUNDS:
                     logging.warning(
                         "process %s has been silent for %d s. If it is lost, jax ends the others "
-                        "in another %d s. %s.", key.rpartition("/")[2], silent,
+                        "after another %d s. %s.", key.rpartition("/")[2], silent,
                         HEARTBEAT_SECONDS, AGAIN,
                     )  # fmt: skip
 
@@ -368,13 +374,13 @@ class _Watch:
         if not self._stopped.is_set():
             os.write(
                 2,
-                f"error: process 0, where all processes meet, is gone. {AGAIN}.\n".encode(),
+                f"error: process 0, which coordinates the others, is gone. {AGAIN}.\n".encode(),
             )
             _end(LOST_EXIT_CODE)
 
 
 def _end_with(end: str) -> None:
-    """Ends this process because another has ended, as it told."""
+    """Exits because another process has exited, and prints its reason."""
     code, _, why = end.partition(" ")
     asked = int(code) == preemption.EXIT_CODE
     print(f"{'' if asked else 'error: '}{why}. {AGAIN}.", file=sys.stderr, flush=True)
@@ -382,7 +388,7 @@ def _end_with(end: str) -> None:
 
 
 def _end(code: int) -> None:
-    """Ends the process without waiting for the others, as an orderly end would."""
+    """Exits at once, without the wait for other processes of an orderly shutdown."""
     logging.flush()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The mesh, and which array lives where on it."""
+"""The device mesh and the shardings of arrays on it."""
 
 import math
 from typing import Any
@@ -9,17 +9,17 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
-# What is cut over the devices: nothing; momentum and averages (ZeRO-1, Rajbhandari et al., 2020);
-# these and the parameters (ZeRO-3, fully sharded data parallelism).
+# What is sharded over the devices: nothing; momentum and EMA weights (ZeRO-1, Rajbhandari et al.,
+# 2020); these and the parameters (ZeRO-3, fully sharded data parallelism).
 MODES = ("replicated", "optimizer", "full")
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the one axis `data` over all devices of all processes (or those given).
+    """A mesh with the single axis `data` over all devices of all processes (or the given ones).
 
-    The devices of a process stand together, in the order of the processes, so that its rows of a
-    batch are consecutive. `jax.make_mesh` would order them by the links between TPU chips, which
-    mixes processes; sums over all devices do not depend on it.
+    Devices are ordered by process, so that each process owns consecutive rows of a batch.
+    `jax.make_mesh` would order them by the links between TPU chips instead, which interleaves
+    processes. All-reduces over the full mesh do not need that order.
     """
     devices = jax.devices() if devices is None else devices
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -27,17 +27,17 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def planned_mesh(devices: int) -> AbstractMesh:
-    """The mesh of so many devices that need not exist: for shapes and sizes only."""
+    """A mesh of devices that need not exist, to compute shapes and sizes."""
     return AbstractMesh((devices,), (DATA_AXIS,), (AxisType.Auto,))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """The sharding that stores the full array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The leading axis (examples or groups) is cut over the devices."""
+    """The sharding that splits the leading axis (examples or groups) over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
@@ -45,7 +45,7 @@ def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh | Abstrac
     """Checks that devices and groups divide the batch.
 
     Raises:
-        ValueError: with the numbers, when they do not.
+        ValueError: They do not; the message gives the numbers.
     """
     if batch_size % mesh.size:
         raise ValueError(f"batch_size={batch_size} is not divisible by {mesh.size} devices")
@@ -59,10 +59,10 @@ def whole(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def cut(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
-    """Shardings that cut every leaf of at least `min_size` elements over the devices.
+    """Shardings that split every leaf of at least `min_size` elements over the devices.
 
-    A leaf is cut along its longest axis that the number of devices divides; leaves without such an
-    axis, and smaller ones, are replicated.
+    A leaf is split along its longest axis that is divisible by the number of devices. Leaves
+    without such an axis and smaller leaves are replicated.
     """
 
     def choose(leaf: Any) -> NamedSharding:
@@ -78,7 +78,7 @@ def cut(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
 
 
 def shard_groups(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Shardings of per-group arrays [G, ...]: cut by group where the devices divide G."""
+    """Shardings of per-group arrays [G, ...]: split by group if the devices divide G."""
 
     def choose(leaf: Any) -> NamedSharding:
         return by_example(mesh) if leaf.shape[0] % mesh.size == 0 else replicated(mesh)
@@ -87,7 +87,7 @@ def shard_groups(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def bytes_per_device(tree: Any) -> int:
-    """What one device holds of a tree of arrays, or of shapes with shardings."""
+    """Bytes on one device of a tree of arrays, or of shapes with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

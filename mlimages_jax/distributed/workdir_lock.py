@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One program a workdir: who comes second is told in a line who was first.
+"""Locks a workdir, so that only one program writes to it; a second one is told who holds it.
 
-On a disk it is a flock, which the kernel takes back when the process ends, however it ends; in a
-bucket see `object_lock`. Process 0 holds it for all processes of a task.
+On a local disk this is a flock, which the kernel releases however the process ends; for buckets see
+`object_lock`. Process 0 holds the lock for all processes of a job.
 """
 
 import contextlib
@@ -23,28 +23,28 @@ from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
 
 NAME = "run.lock"
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of file systems that have none
-_held: dict[str, int] = {}  # file of a lock that this task holds -> the thread that asked for it
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # file systems without locks
+_held: dict[str, int] = {}  # lock file held by this process -> thread that holds it
 _descriptors: set[int] = set()
 
 
 class WorkdirInUseError(RuntimeError):
-    """Another program writes to the workdir."""
+    """Another program is using the workdir."""
 
 
 @contextlib.contextmanager
 def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[None]:
-    """Holds a folder for this task on all its processes, which enter together.
+    """Locks a folder for all processes of this job, which must enter together.
 
-    Within a block that holds it the same thread may hold it again.
+    The lock is reentrant within a thread.
 
     Args:
-        folder: made when absent.
-        task: what is done, for the message of whoever comes second.
-        name: of the lock's file, for what else than a workdir is written by one only.
+        folder: Folder to lock, created if missing.
+        task: What this program does, for the message to a second one.
+        name: Name of the lock file, for locking other outputs than a workdir.
 
     Raises:
-        WorkdirInUseError: another program holds it; says who.
+        WorkdirInUseError: Another program holds the lock; the message says which.
     """
     folder = paths.absolute(folder)
     file = f"{folder}/{name}"
@@ -73,10 +73,10 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
 
 
 def _take(file: str, owner: Owner) -> "FileLock | ObjectLock | None":
-    """Takes hold; None where there are no locks.
+    """Takes the lock; None if the storage has no locks.
 
     Raises:
-        HeldElsewhereError: another process has it.
+        HeldElsewhereError: Another process holds it.
     """
     if not is_remote(file):
         try:
@@ -86,26 +86,26 @@ def _take(file: str, owner: Owner) -> "FileLock | ObjectLock | None":
                 raise
             reason = f"its file system has no locks ({error.strerror})"
     elif not file.startswith("gs://"):
-        reason = "locks in buckets are made for gs:// only"
+        reason = "only gs:// buckets can be locked"
     else:
         try:
             return ObjectLock(file, owner)
         except ImportError as error:
             reason = str(error)
-    logging.warning("%s: nothing keeps a second program out: %s", file, reason)
+    logging.warning("%s: cannot prevent a second program from using it: %s", file, reason)
     return None
 
 
 class FileLock:
-    """A flock that is held from here on until `release`, or the end of the process.
+    """A flock that is held from construction until `release` or the end of the process.
 
     Args:
-        path: of its file, which says who holds it and is removed at the end.
-        owner: this process.
+        path: Lock file, which names the holder and is removed on release.
+        owner: Description of this process.
 
     Raises:
-        HeldElsewhereError: another process holds it.
-        OSError: the file cannot be written, or its file system has no locks.
+        HeldElsewhereError: Another process holds the lock.
+        OSError: The file cannot be written, or its file system has no locks.
     """
 
     def __init__(self, path: Path, owner: Owner):
@@ -118,10 +118,10 @@ class FileLock:
         _descriptors.add(self._descriptor)
 
     def release(self) -> None:
-        """Lets the next one in."""
+        """Releases the lock."""
         with contextlib.suppress(OSError):  # the folder was removed
             self._path.unlink()
-            if self._made_folder:  # a refused start leaves nothing; what holds anything stays
+            if self._made_folder:  # leave no trace of a refused start; rmdir fails if not empty
                 self._path.parent.rmdir()
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)
@@ -131,7 +131,8 @@ class FileLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Its holder may have removed it between our two calls: then it locks nothing.
+                # The holder may have unlinked the file between our two calls; locking an unlinked
+                # file would exclude nobody.
                 if _is_at(self._path, descriptor):
                     return descriptor
             except BlockingIOError:
@@ -145,7 +146,7 @@ class FileLock:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one with this name."""
+    """Whether an open file is the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -153,7 +154,10 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _leave_to_parent() -> None:
-    """In a fork: a reader that outlives a killed training would hold the lock for it."""
+    """Closes inherited locks after a fork.
+
+    Otherwise a data worker that outlives a killed training would keep its lock.
+    """
     for descriptor in _descriptors:
         os.close(descriptor)
     _descriptors.clear()

@@ -136,7 +136,7 @@ def test_a_training_goes_back_to_the_newest_that_is_whole(workdir, kind, caplog)
     state = _restored(workdir)
     assert _same(state, _state(32))
     assert f"step 48 of {workdir}/checkpoints is damaged: " in caplog.text
-    assert "to 48.damaged: going back to step 32, 16 steps are done again" in caplog.text
+    assert "to 48.damaged: resuming from step 32, 16 steps will be repeated" in caplog.text
     names = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert names == {"16", "32", "48.damaged"}
     with manager.Checkpoints(workdir / "checkpoints") as saved:  # and goes on
@@ -159,7 +159,9 @@ def test_without_a_whole_one_a_training_does_not_begin_anew(workdir):
     for step, kind in ((16, "empty folder"), (32, "arrays zeroed"), (48, "manifest deleted")):
         damage.KINDS[kind](folder / f"{step}")
     for _ in range(2):  # nor at the next start
-        with pytest.raises(DamagedCheckpointError, match=r"no checkpoint of .* is whole: 16.dam"):
+        with pytest.raises(
+            DamagedCheckpointError, match=r"all checkpoints in .* are damaged: 16.dam"
+        ):
             _restored(workdir)
     shutil.rmtree(folder)
     assert _restored(workdir) is None
@@ -256,7 +258,7 @@ def test_a_step_that_went_meanwhile_is_no_damage(workdir, monkeypatch):
     monkeypatch.setattr(
         saved_step.ocp, "load", lambda folder, like: shutil.rmtree(folder) or {}["state"]
     )
-    with pytest.raises(saved_step.VanishedCheckpointError, match=r"step 48 of .* is not there"):
+    with pytest.raises(saved_step.VanishedCheckpointError, match=r"step 48 of .* does not exist"):
         manager.load(workdir)
 
 
@@ -355,11 +357,11 @@ def test_a_run_goes_back_ends_in_the_same_bits_and_with_1_when_none_is_left(tmp_
     with Job(logs, command, count=2, devices=2) as job:
         assert job.wait(seconds=600) == [0, 0], job.output()
         assert "Moved to 48.damaged" in job.output()
-        assert "Moved to 8.damaged: going back to step 6, 2 steps are done again" in job.output()
+        assert "Moved to 8.damaged: resuming from step 6, 2 steps will be repeated" in job.output()
     assert _same(manager.load(workdir), whole)
     for step in (6, 8):
         damage.truncate(damage.largest(folder / f"{step}"))
     with Job(logs, command) as job:
         assert job.wait(seconds=600) == [1], job.output()
-        assert f"error: no checkpoint of {folder} is whole" in job.output()
+        assert f"error: all checkpoints in {folder} are damaged" in job.output()
         assert "Traceback" not in job.output()

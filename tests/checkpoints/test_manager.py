@@ -139,7 +139,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         match=r"batch_stats/norm/mean: checkpoint float32\[3\], configuration float32\[5\]",
     ):
         manager.restore_weights(tmp_path, other)
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="contains no checkpoint"):
         manager.restore_weights(tmp_path / "nothing", _like(_state(0)))
 
 

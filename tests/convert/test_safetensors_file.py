@@ -86,7 +86,7 @@ def test_odd_files_are_refused(workdir, tmp_path):
     with pytest.raises(ConvertError, match="params/head/bias: missing"):
         from_safetensors(checkpoint=tmp_path / "less", output=tmp_path / "w")
     (tmp_path / "cut").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-1])
-    with pytest.raises(ConvertError, match="damaged or no safetensors file"):
+    with pytest.raises(ConvertError, match="damaged or not a safetensors file"):
         from_safetensors(checkpoint=tmp_path / "cut", output=tmp_path / "w")
     with pytest.raises(WeightsFileError, match="is damaged"):
         mlimages_jax.load((tmp_path / "cut").rename(tmp_path / "cut.safetensors"))

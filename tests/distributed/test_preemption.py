@@ -132,7 +132,7 @@ def test_a_disk_without_room_is_named_and_harms_no_checkpoint(drawn, tmp_path):
     with Job(tmp_path / "logs", training(workdir, drawn), prefix=small) as job:
         assert job.wait() == [1]
         assert f"error: a checkpoint could not be written to {workdir}/checkpoints" in job.output()
-        assert "Make room there" in job.output()
+        assert "Free some disk space" in job.output()
     assert manager.load(workdir)["step"] == 4
     with Job(tmp_path / "logs", training(workdir, drawn)) as job:
         assert job.wait() == [0]

@@ -67,7 +67,7 @@ def test_one_process_stops_at_the_next_check(monkeypatch):
 @pytest.mark.parametrize(
     ("present", "message"),
     [
-        (0, "process 0 of 2 has waited 4 s for the other 1 processes to come to 127.0.0.1:"),
+        (0, "process 0 of 2 has waited 4 s for the other 1 processes to connect to 127.0.0.1:"),
         (1, "process 1 of 2 has waited 4 s for process 0, which does not answer at 127.0.0.1:"),
     ],
 )
@@ -177,7 +177,7 @@ training_log.Progress.add = add
         assert codes[victim] == processes.CRASH_EXIT_CODE
         assert codes[1 - victim] == processes.LOST_EXIT_CODE
         assert "RuntimeError: the disk has gone" in job.output(victim)
-        told = f"process {victim} ended with RuntimeError: the disk has gone"
+        told = f"process {victim} failed with RuntimeError: the disk has gone"
         assert told in job.output(1 - victim)
     assert manager.latest_step(tmp_path / "w" / "checkpoints") >= 20
 

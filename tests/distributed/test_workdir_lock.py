@@ -183,7 +183,7 @@ def test_in_a_bucket_a_living_holder_is_respected_and_a_dead_one_replaced(storag
     begin = time.monotonic()
     second = holder(W, seconds=0.5, environment=environment)  # this machine knows that it is dead
     assert second.stdout.readline() == "held\n"
-    assert "is gone; taken over" in second.communicate(timeout=60)[1]
+    assert "is dead; taking the lock over" in second.communicate(timeout=60)[1]
     assert time.monotonic() - begin < 60
     assert not _lock_file(storage).exists()
 

@@ -300,7 +300,7 @@ def test_what_cannot_be_evaluated_is_named(built, run, tmp_path, changes, error,
 @pytest.mark.parametrize("which", ["latest", "all", "new"])
 def test_a_checkpoint_that_is_not_there(built, tmp_path, which):
     config = _config(tmp_path / "nowhere", built, which=which, wait_minutes=0.0)
-    with pytest.raises(FileNotFoundError, match="nowhere holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="nowhere contains no checkpoint"):
         evaluate_task.evaluate(config, tmp_path / "e")
 
 

@@ -480,7 +480,7 @@ def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
         pretrained.load(workdir, protocol="centre")
     with pytest.raises(build.ConfigError, match="dtype='float16'"):
         pretrained.load(workdir, dtype="float16")
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="contains no checkpoint"):
         pretrained.load(tmp_path)
 
 

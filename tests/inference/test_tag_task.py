@@ -316,7 +316,7 @@ def test_what_cannot_be_is_named_before_an_image_is_read(
 
 
 def test_what_is_not_there(checkpoint, folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="contains no checkpoint"):
         _classify(tmp_path / "nothing", folder, workdir=tmp_path)
     with pytest.raises(FileNotFoundError, match="is not there: give a folder"):
         _classify(checkpoint, tmp_path / "nothing", workdir=tmp_path)

@@ -448,7 +448,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
         ({"format": "csv"}, build.ConfigError, "format='csv' is none of parquet"),
         ({"split": "val"}, ImageSourceError, "is not a built set"),
         ({"input": "nowhere"}, FileNotFoundError, "nowhere is not there: give a folder"),
-        ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere holds no checkpoint"),
+        ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere contains no checkpoint"),
         ({"max_errors": 1}, RuntimeError, "limit 1"),
     ],
 )
