@@ -51,7 +51,7 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
     if isinstance(error, ImportError):
         return (
             f"error: {error}: it is not installed. Optional dependencies are extras of the "
-            "package, such as pip install -e '.[gcs]' in the clone for gs://; see pyproject.toml"
+            "package, such as pip install -e '.[gcs]' in the clone for gs://; pyproject.toml lists them"
         )
     if not _comes_back(error):
         return None

@@ -346,9 +346,8 @@ class _Watch:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     self._end_lost()
             else:
-                self._stopped.wait(
-                    _LAST_WORDS_SECONDS
-                )  # let this process report its own error, if any
+                # Give this process time to report an error of its own.
+                self._stopped.wait(_LAST_WORDS_SECONDS)
                 if not self._stopped.is_set():
                     _end_with(end)
             rounds += 1

@@ -1,1 +1,1 @@
-"""Networks."""
+"""Network architectures."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which network a tree of parameters belongs to, read off its names and shapes."""
+"""Infers the network from the names and shapes of its parameters."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS
 from mlimages_jax.models.resnet import ResNet
 
-# What decides the shapes of a network but for the classifier: attributes of `ResNet`, in words.
+# Attributes of `ResNet` that determine all shapes but the classifier's, with text for messages.
 WORDS = {
     "stage_sizes": "its stages have {} blocks",
     "stage_widths": "its stages are {} wide",
@@ -19,14 +19,14 @@ _BLOCK = re.compile(r"stage(\d+)_block(\d+)")
 
 
 class UnknownArchitectureError(ValueError):
-    """Parameters that are not those of a ResNet of this package."""
+    """The parameters do not belong to a ResNet of this package."""
 
 
 def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
-    """Blocks in every stage, by the names of the modules.
+    """Number of blocks in every stage, from the module names.
 
     Raises:
-        UnknownArchitectureError: when stages or blocks are not numbered from 0 without holes.
+        UnknownArchitectureError: Stages or blocks are not numbered consecutively from 0.
     """
     blocks: dict[int, set[int]] = {}
     for name in params:
@@ -38,16 +38,16 @@ def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
         found = ", ".join(sorted(params)[:5])
         raise UnknownArchitectureError(
             f"these are not the parameters of a ResNet of this package: they need modules "
-            f"stage0_block0, stage0_block1, ... without holes; found {found}, ..."
+            f"stage0_block0, stage0_block1, ... without gaps; found {found}, ..."
         )
     return sizes
 
 
 def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes in `WORDS`, as far as the parameters say them; None where a module is missing.
+    """The attributes listed in `WORDS`; None for those whose module is missing.
 
     Raises:
-        UnknownArchitectureError: as `stage_sizes`.
+        UnknownArchitectureError: Stages or blocks are not numbered consecutively from 0.
     """
     sizes = stage_sizes(params)
 
@@ -68,14 +68,14 @@ def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
-    """The network that these parameters fit.
+    """The network that fits these parameters.
 
     Args:
-        params: nested dict of arrays (or anything with a shape), as `ResNet.init` makes it.
-        settings: attributes of `ResNet` that leave no trace in the parameters, such as dtype.
+        params: Nested dict of arrays (or anything with a shape), as returned by `ResNet.init`.
+        **settings: Attributes of `ResNet` that do not affect parameter shapes, such as dtype.
 
     Raises:
-        UnknownArchitectureError: when a module is missing.
+        UnknownArchitectureError: A module is missing or misnumbered.
     """
     sizes = stage_sizes(params)
     try:
@@ -100,7 +100,10 @@ def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
 
 
 def described(network: ResNet) -> str:
-    """Such as "ResNet-101, stem 7 x 7"; by blocks and widths where it has no such name."""
+    """A description such as "ResNet-101, stem 7 x 7 x 64".
+
+    Networks without a standard name are described by their blocks and widths.
+    """
     sizes = tuple(network.stage_sizes)
     depth = next((depth for depth, known in STAGE_SIZES.items() if tuple(known) == sizes), None)
     name = f"ResNet-{depth}" if depth else f"ResNet of {_numbers(sizes)} blocks"

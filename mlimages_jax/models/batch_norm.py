@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Batch normalisation whose statistics come from fixed groups of examples.
+"""Batch normalisation with statistics over fixed groups of examples.
 
 Ioffe and Szegedy (2015) normalise with the statistics of "the batch". In data-parallel training
-the batch behind those statistics is the share of one worker, 32 images in the original. Here it
-is `group_size`: example i of the global batch is in group i // group_size, whatever the number of
-devices. A group that fits a device needs no communication.
+that is the batch of one worker, 32 images in the original. Here it is a group of `group_size`
+images: example i of the global batch belongs to group i // group_size, regardless of the number of
+devices. A group that fits on one device needs no communication.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ class GroupBatchNorm(nn.Module):
     """Normalises [B, H, W, C] over the examples of a group and all positions.
 
     Attributes:
-        group_size: examples that share statistics; None means the whole batch.
-        momentum: share of the old running value kept at an update.
-        epsilon: added to the variance.
-        dtype: dtype of the output; statistics and parameters are always float32.
+        group_size: Number of examples that share statistics; None for the full batch.
+        momentum: Decay of the running averages per update.
+        epsilon: Constant added to the variance.
+        dtype: Dtype of the output; statistics and parameters are always float32.
     """
 
     group_size: int | None = None
@@ -34,12 +34,12 @@ class GroupBatchNorm(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Returns normalised, scaled and shifted x [B, H, W, C] in `dtype`.
 
-        In training the running averages (collection `batch_stats`) move by the mean over the
-        groups of the groups' means and unbiased variances (Bessel's correction, as in the fused
-        TensorFlow kernel); normalisation itself uses the biased variance.
+        In training, the running averages (collection `batch_stats`) are updated with the mean over
+        groups of the group means and unbiased variances (Bessel's correction, as in the fused
+        TensorFlow kernel). Normalisation itself uses the biased variance.
 
         Raises:
-            ValueError: when the batch is not a whole number of groups.
+            ValueError: The batch size is not a multiple of group_size.
         """
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
@@ -68,10 +68,10 @@ class GroupBatchNorm(nn.Module):
 
 
 def in_groups(x: Array, group_size: int | None) -> Array:
-    """[B, ...] -> [B / group_size, group_size, ...]; None makes one group of the batch.
+    """Reshapes [B, ...] to [B / group_size, group_size, ...]; None makes the batch one group.
 
     Raises:
-        ValueError: when B is not a multiple of group_size.
+        ValueError: B is not a multiple of group_size.
     """
     size = group_size or x.shape[0]
     if x.shape[0] % size:
@@ -82,29 +82,30 @@ def in_groups(x: Array, group_size: int | None) -> Array:
 def _moments(groups: Array) -> tuple[Array, Array]:
     """Mean and biased variance [G, C] of [G, n, H, W, C], in float32.
 
-    GPUs take the form that reads the activations once: a step of ResNet-101 on an H200 was 6.6%
-    faster (docs/benchmarks/accelerators.md). On CPUs and TPUs it gained nothing. The choice is made
-    here, not by `lax.platform_dependent`, which would change the CPU's program, hence its rounding.
+    GPUs use the one-pass form, which reads the activations only once: it made a step of ResNet-101
+    on an H200 6.6% faster (docs/benchmarks/accelerators.md), but gained nothing on CPUs and TPUs.
+    The choice is made in Python because `lax.platform_dependent` would change the CPU's program,
+    and with it its rounding.
     """
     on_gpu = jax.default_backend() == "gpu"
     return one_pass_moments(groups) if on_gpu else two_pass_moments(groups)
 
 
 def two_pass_moments(groups: Array) -> tuple[Array, Array]:
-    """The definition: the mean first, then the mean square of the distances to it."""
+    """The textbook form: the mean first, then the mean squared deviation from it."""
     x = groups.astype(jnp.float32)
     mean = x.mean((1, 2, 3))
     return mean, jnp.square(x - mean[:, None, None, None]).mean((1, 2, 3))
 
 
 def one_pass_moments(groups: Array) -> tuple[Array, Array]:
-    """The same from two sums that XLA makes in one pass.
+    """The same moments from two sums that XLA fuses into one pass.
 
-    Each channel is shifted by its first value: E[x^2] - E[x]^2 of unshifted numbers would lose all
-    digits where the mean is large beside the deviation.
+    Each channel is shifted by its first value, because E[x^2] - E[x]^2 of unshifted values cancels
+    catastrophically when the mean is large compared with the deviation.
     """
     shift = lax.stop_gradient(groups[:, :1, :1, :1].astype(jnp.float32))
     x = groups.astype(jnp.float32) - shift
     mean, square = x.mean((1, 2, 3)), jnp.square(x).mean((1, 2, 3))
-    # Rounding may leave a channel of equal values a variance just below zero.
+    # Rounding may make the variance of a constant channel slightly negative.
     return mean + shift[:, 0, 0, 0], jnp.maximum(square - jnp.square(mean), 0.0)

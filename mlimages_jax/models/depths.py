@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The residual networks that have a name: blocks a stage, by depth.
+"""The standard bottleneck ResNets: number of blocks per stage, by depth.
 
-A depth counts the layers with weights: a bottleneck block has three, stem and classifier one each.
-Depths 18 and 34 are missing: they are made of other blocks.
+The depth counts layers with weights: three in each bottleneck block, and one each in the stem and
+the classifier. Depths 18 and 34 are missing because they use a different block.
 """
 
 STAGE_SIZES = {
@@ -13,6 +13,6 @@ STAGE_SIZES = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
-STAGE_WIDTHS = (256, 512, 1024, 2048)  # of all of them
+STAGE_WIDTHS = (256, 512, 1024, 2048)  # for every depth
 STEM_WIDTH = 64
 STEM_KERNEL = 7

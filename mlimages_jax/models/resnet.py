@@ -2,8 +2,8 @@
 """The pre-activation ResNet of Tencent ML-Images.
 
 He et al., "Identity Mappings in Deep Residual Networks" (2016), with the changes of the ML-Images
-release: no max-pooling (the first block of every stage, the first stage included, has stride 2),
-the stride sits on the 3x3 convolution, and the projection shortcut has its own BatchNorm and ReLU.
+release: no max-pooling (the first block of every stage, including the first stage, has stride 2),
+the stride is in the 3x3 convolution, and the projection shortcut has its own BatchNorm and ReLU.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from jax import Array, lax
 from mlimages_jax.models.batch_norm import GroupBatchNorm
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 
-# tf.variance_scaling_initializer() of the original: scale 1, fan-in, truncated normal.
+# Defaults of tf.variance_scaling_initializer(), which the original uses.
 conv_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
 def matrix_product(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
-    """A convolution with a kernel [1, 1, I, O] as one product: [B, H, W, I] -> [B, h, w, O]."""
+    """A 1x1 convolution as one matrix product: [B, H, W, I], [1, 1, I, O] -> [B, h, w, O]."""
     x = x[:, :: strides[0], :: strides[1]]
     rows = x.reshape(-1, x.shape[-1])  # [B h w, I]
     return (rows @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
@@ -33,9 +33,9 @@ def _one_by_one(
 ) -> Array:
     """`lax.conv_general_dilated` for kernels [1, 1, I, O].
 
-    XLA's CPU convolutions of one pixel take 1.7 times as long as the product, gradients included
-    (docs/benchmarks/training_step.md); other platforms keep the convolution, so their program is
-    the same.
+    On CPU, XLA's 1x1 convolutions take 1.7 times as long as the matrix product, including gradients
+    (docs/benchmarks/training_step.md). Other platforms keep the convolution, so their programs are
+    unchanged.
     """
 
     def convolution(x: Array, kernel: Array) -> Array:
@@ -48,7 +48,10 @@ def _one_by_one(
 
 
 def _conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias; symmetric padding also where the stride is above one."""
+    """A convolution without bias and with symmetric padding.
+
+    With a stride, XLA's "SAME" would pad asymmetrically.
+    """
     before = (kernel - 1) // 2
     padding = [(before, kernel - 1 - before)] * 2
     return nn.Conv(
@@ -68,11 +71,11 @@ class Bottleneck(nn.Module):
     """BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1, added to the shortcut.
 
     Attributes:
-        width: channels of the block's output; the inner convolutions have a quarter.
-        stride: of the 3x3 convolution and of the projection.
-        project: whether the shortcut is BN-ReLU-1x1 rather than the identity.
-        norm: makes the BatchNorms.
-        dtype: of the computation.
+        width: Output channels of the block; the inner convolutions have a quarter of them.
+        stride: Stride of the 3x3 convolution and of the projection.
+        project: Whether the shortcut is BN-ReLU-1x1 rather than the identity.
+        norm: Constructor of the BatchNorms.
+        dtype: Dtype of the computation.
     """
 
     width: int
@@ -83,7 +86,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), width]."""
+        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width]."""
         norm, conv = self.norm, partial(_conv, dtype=self.dtype)
         shortcut = x
         if self.project:
@@ -99,18 +102,19 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images in [-1, 1] to logits.
+    """Maps images in [-1, 1] to logits and features.
 
     Attributes:
-        num_classes: width of the classifier.
-        stage_sizes: blocks in every stage.
-        stage_widths: output channels of every stage.
-        stem_width: channels of the first convolution.
-        stem_kernel: side of the first convolution's kernel.
-        group_size: examples that share BatchNorm statistics; None means the whole batch.
-        norm_momentum: share of the old running averages kept at a step.
-        dtype: of the computation; parameters, statistics, pooling and logits are float32.
-        remat: recompute a block's activations in the backward pass instead of keeping them.
+        num_classes: Number of outputs of the classifier.
+        stage_sizes: Number of blocks in every stage.
+        stage_widths: Output channels of every stage.
+        stem_width: Output channels of the first convolution.
+        stem_kernel: Side of the first convolution's kernel.
+        group_size: Number of examples that share BatchNorm statistics; None for the full batch.
+        norm_momentum: Decay of the running averages per step.
+        dtype: Dtype of the computation; parameters, statistics, pooling and logits are float32.
+        remat: Whether to recompute a block's activations in the backward pass instead of keeping
+            them.
     """
 
     num_classes: int
@@ -128,14 +132,14 @@ class ResNet(nn.Module):
         """Runs the network.
 
         Args:
-            images: float [B, H, W, 3] in [-1, 1], RGB.
-            train: use the statistics of the groups and move the running averages.
+            images: RGB images, float [B, H, W, 3] in [-1, 1].
+            train: Whether to normalise with group statistics and update the running averages.
 
         Returns:
-            logits float32 [B, num_classes] and pooled features float32 [B, stage_widths[-1]].
+            Logits, float32 [B, num_classes], and pooled features, float32 [B, stage_widths[-1]].
 
         Raises:
-            ValueError: when stage_sizes and stage_widths differ in length.
+            ValueError: stage_sizes and stage_widths differ in length.
         """
         if len(self.stage_sizes) != len(self.stage_widths):
             raise ValueError(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a running job tells: log, metrics, progress bars and goodput."""
+"""Monitoring of running jobs: log lines, metrics, progress bars and goodput."""

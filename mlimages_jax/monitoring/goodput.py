@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the time of a training went, over all its restarts: `python -m mlimages_jax.goodput W`."""
+"""How a training spent its time, across all restarts: `python -m mlimages_jax.goodput WORKDIR`."""
 
 import argparse
 import contextlib
@@ -16,18 +16,18 @@ from mlimages_jax.distributed import process_identity
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines
 
-# Of a run's own clock, in this order; what is neither named nor inside another is `startup`.
+# Categories of a run's own clock, in the order of the table; all other time is `startup`.
 CATEGORIES = ("startup", "restore", "compile", "input", "step", "evaluation", "save")
 EXPLAINED = {
-    "startup": "imports, other processes, data set, first use of the devices",
-    "restore": "reading a checkpoint, or making the first state",
-    "compile": "of the training step",
-    "input": "idle, waiting for images",
-    "step": "training steps that count",
-    "lost": "training steps done again after a restart",
-    "evaluation": "on the way and at the end",
-    "save": "what training waited for; the rest runs beside it",
-    "gap": "from a run's last line to the start of the next, while steps were left",
+    "startup": "imports, waiting for other processes, opening the data set, device initialisation",
+    "restore": "restoring a checkpoint, or initialising the state",
+    "compile": "compiling the training step",
+    "input": "devices idle, waiting for images",
+    "step": "productive training steps",
+    "lost": "training steps repeated after a restart",
+    "evaluation": "evaluations during training and at the end",
+    "save": "the blocking part of checkpointing",
+    "gap": "between a run's last line and the next run, while steps were left",
 }
 
 Line = dict[str, Any]
@@ -35,25 +35,25 @@ _KEYS = {"start", "time", "restored", "step", "seconds"}
 
 
 class Goodput:
-    """The clock of one run: every second belongs to one category.
+    """The clock of one run, which assigns every second to exactly one category.
 
-    Writes a JSON line now and then to workdir/goodput.jsonl, {"start", "time": seconds since 1970,
-    "restored", "step": updates done then and now, "seconds": {category: since the start},
-    "finished": whether nothing was left to do}; a killed run has lost the time since its last line,
-    which counts as gap. A run that never came as far as its state, such as a start that was
-    refused, writes nothing: it has neither done nor lost a step.
+    Each call of `write` appends a JSON line to workdir/goodput.jsonl: {"start", "time": seconds
+    since 1970, "restored", "step": updates done at the start and now, "seconds": {category: seconds
+    since the start}, "finished": whether nothing is left to do}. The time between the last line of
+    a killed run and the next run counts as gap. A run that ends before it has a state, such as a
+    start that was refused, writes nothing: it has neither done nor lost a step.
 
-    Durations are of a clock that nobody sets. "boot" and "uptime" tell the next run how long ago a
-    line was written by the same clock, where the machine is the same.
+    Durations are measured with a monotonic clock. With "boot" and "uptime" the next run can tell by
+    the same clock how long ago a line was written, if it runs on the same machine.
 
     Args:
-        path: of the file; None writes nothing (all processes but the first).
-        started: of time.monotonic(), when the program began; None: now.
+        path: Path of the file; None to write nothing (on all processes but the first).
+        started: Value of time.monotonic() when the program started; None for now.
 
     Attributes:
-        restored: updates done when the run began; None until its state is there.
-        step: updates done.
-        finished: to be set when nothing is left to do.
+        restored: Updates done when the run started; None until its state is available.
+        step: Updates done.
+        finished: Set this to True when nothing is left to do.
     """
 
     def __init__(self, path: epath.PathLike | None, *, started: float | None = None):
@@ -71,15 +71,15 @@ class Goodput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Writes the last line, and logs the table."""
-        with contextlib.suppress(*[OSError] if kind else []):  # not in the place of the first error
+        """Writes the last line and logs the table."""
+        with contextlib.suppress(*[OSError] if kind else []):  # do not mask the original error
             self.write()
             if self._path and self.restored is not None:
                 logging.info("%s", table(read(self._path)))
 
     @contextlib.contextmanager
     def phase(self, category: str) -> Iterator[None]:
-        """Counts what happens inside for a category, then goes on with the one before."""
+        """Assigns the time of the block to a category, then switches back to the previous one."""
         before = self._category
         self._switch(category)
         try:
@@ -88,12 +88,12 @@ class Goodput:
             self._switch(before)
 
     def move(self, seconds: float, category: str) -> None:
-        """Counts so many seconds of the present category for another one instead."""
+        """Moves seconds from the current category to another one."""
         self._seconds[self._category] -= seconds
         self._seconds[category] += seconds
 
     def write(self) -> None:
-        """Appends a line."""
+        """Appends a line with the current state of the clock."""
         self._switch(self._category)
         if self._path is None or self.restored is None:
             return
@@ -117,16 +117,16 @@ class Goodput:
 
 
 def read(path: epath.PathLike) -> list[Line]:
-    """The last line of every run, oldest first; a line cut off by a kill is left out."""
+    """The last line of every run, oldest first; skips lines truncated by a kill."""
     last = {line["start"]: line for line in read_json_lines(path) if line.keys() >= _KEYS}
     return [run for i, run in enumerate(last.values()) if i == 0 or not _did_nothing(run)]
 
 
 def summary(runs: list[Line]) -> dict[str, float]:
-    """Seconds by category; they add up to the time that the training took, from run to run.
+    """Seconds by category, which add up to the wall-clock time of the training.
 
-    Steps that a run had logged and the next one did again are `lost`, with that run's seconds a
-    step. The time behind a run that left nothing to do belongs to no training.
+    Steps that a run logged and the next one repeated count as `lost`, at the average step time of
+    the earlier run. The time after a finished run is not counted.
     """
     total = dict.fromkeys(EXPLAINED, 0.0)
     for run, following in zip(runs, [*runs[1:], None], strict=True):
@@ -147,18 +147,18 @@ def summary(runs: list[Line]) -> dict[str, float]:
 
 
 def _did_nothing(run: Line) -> bool:
-    """Whether it was a start that was refused, of which earlier versions left a line."""
+    """Whether a line is from a refused start, which earlier versions logged."""
     return run["restored"] == run["step"] == 0 and not run["seconds"].get("step")
 
 
 def _was_finished(run: Line, following: Line) -> bool:
-    """Whether nothing was left to do; lines of earlier versions show it in the run behind them."""
+    """Whether a run was finished; in files of earlier versions only the run after it shows that."""
     idle = following["restored"] == following["step"] == run["step"]
     return run.get("finished", False) or (idle and not following["seconds"].get("step"))
 
 
 def _gap(run: Line, following: Line) -> float:
-    """Seconds between two runs: by the machine's own clock, or else by those that people set."""
+    """Seconds between two runs, by the uptime of a common machine, else by the wall clocks."""
     if run.get("boot") and run["boot"] == following.get("boot"):
         ran = following["time"] - following["start"]
         return max(0.0, following["uptime"] - ran - run["uptime"])
@@ -166,10 +166,10 @@ def _gap(run: Line, following: Line) -> float:
 
 
 def table(runs: list[Line]) -> str:
-    """A summary for people."""
+    """The summary as a printable table."""
     total = summary(runs)
     wall = sum(total.values())
-    lines = [f"{len(runs)} runs, {runs[-1]['step']} steps, {wall:,.0f} s in all"]
+    lines = [f"{len(runs)} runs, {runs[-1]['step']} steps, {wall:,.0f} s in total"]
     lines += [
         f"  {name:<11}{value:>12,.1f} s {100 * value / max(wall, 1e-9):>6.1f}%  {EXPLAINED[name]}"
         for name, value in total.items()
@@ -180,11 +180,11 @@ def table(runs: list[Line]) -> str:
 def main(arguments: list[str]) -> None:
     """Prints the table of a workdir."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlimages_jax.goodput", description="Where the time of a training went."
+        prog="python -m mlimages_jax.goodput", description="Shows how a training spent its time."
     )
-    parser.add_argument("workdir", help="of the training, such as workdirs/quickstart")
+    parser.add_argument("workdir", help="workdir of the training, such as workdirs/quickstart")
     workdir = parser.parse_args(arguments).workdir
     path = epath.Path(paths.expanded(workdir)) / "goodput.jsonl"
     if not path.exists() or not (runs := read(path)):
-        sys.exit(f"error: {path} holds no lines: name the workdir of a training")
+        sys.exit(f"error: {path} is missing or empty: give the workdir of a training")
     print(table(runs))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How long the devices had nothing to do because a batch was late.
+"""Measures how long the devices were idle because a batch was late.
 
-The time for which the host waits for a batch says little: it gives steps to the devices ahead of
-their turn, and while they are busy its waiting costs nothing. What counts is the part of a wait
-after the end of the last step that was given to them.
+The time the host waits for a batch says little: steps are dispatched ahead of time, and waiting
+costs nothing while the devices are busy. Only the part of a wait after the end of the last
+dispatched step counts.
 """
 
 import queue
@@ -18,7 +18,7 @@ Batch = TypeVar("Batch")
 
 
 class _Step:
-    """A step given to the devices, and when it ended; None while it is under way."""
+    """A dispatched step and the time when it ended; None while it is running."""
 
     def __init__(self, result: Array | None):
         self.result = result
@@ -26,10 +26,10 @@ class _Step:
 
 
 class InputWait(Generic[Batch]):
-    """Takes batches and counts. A thread of its own sees the steps end, until `close`.
+    """Fetches batches and measures idle time, with a thread that waits for the end of each step.
 
     Attributes:
-        seconds: of idle devices so far.
+        seconds: Time in which the devices were idle so far.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class InputWait(Generic[Batch]):
         threading.Thread(target=self._watch, daemon=True, name="input wait").start()
 
     def next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; raises what the iterator raises."""
+        """Returns the next batch; errors of the iterator propagate."""
         start = time.perf_counter()
         batch = next(batches)
         end, idle_since = time.perf_counter(), self._last.ended
@@ -49,16 +49,17 @@ class InputWait(Generic[Batch]):
         return batch
 
     def dispatched(self, result: Array) -> None:
-        """Notes that a step was given to the devices.
+        """Records that a step was dispatched.
 
         Args:
-            result: one of its results, which is there when the step ends; not to be donated.
+            result: Any output of the step that is not donated to a later one; it becomes available
+                when the step ends.
         """
         self._last = _Step(result)
         self._steps.put(self._last)
 
     def close(self) -> None:
-        """Ends the thread after the steps under way."""
+        """Stops the thread after the running steps."""
         self._steps.put(None)
 
     def _watch(self) -> None:
@@ -66,7 +67,7 @@ class InputWait(Generic[Batch]):
             assert step.result is not None
             try:
                 step.result.block_until_ready()
-            except Exception:  # the training meets the same error
+            except Exception:  # the training loop sees the same error
                 return
-            step.result = None
+            step.result = None  # free the device buffer
             step.ended = time.perf_counter()

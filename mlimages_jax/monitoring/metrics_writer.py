@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Scalars to `metrics.jsonl` and TensorBoard events; only process 0 writes."""
+"""Writes scalars to `metrics.jsonl` and TensorBoard events, on process 0 only."""
 
 import json
 import math
@@ -14,24 +14,24 @@ from tensorboardX import SummaryWriter
 
 from mlimages_jax.files.remote import append_line, is_remote
 
-EVENTS_SECONDS = 120  # between two copies of the events to object storage
+EVENTS_SECONDS = 120  # interval between copies of the events to object storage
 
 
 class MetricsWriter:
-    """Appends one JSON object a line, {"step": ..., "name": value}, and TensorBoard events.
+    """Appends one JSON object per line, {"step": ..., "name": value}, and TensorBoard events.
 
-    After a restart the steps since the last checkpoint are written again: the last line of a step
-    counts, and TensorBoard is told to forget the earlier ones. Its reader forgets the points at the
-    step that it is told and behind it, so that is the one after the checkpoint's.
+    After a restart the steps since the last checkpoint are written again. In metrics.jsonl the last
+    line of a step counts. In TensorBoard, `purge_step` discards points at that step and later, so
+    it is the step after the checkpoint.
 
-    On object storage the events are copied there now and then; a killed run lacks the last ones.
-    tensorboardX could write there too, in a thread; but when that fails once, the thread ends and
-    the training waits for it for ever.
+    On object storage, events are written to a local folder and copied every EVENTS_SECONDS, so a
+    killed run loses the latest ones. tensorboardX could write there directly, from a thread, but
+    after a single failure that thread ends and the training waits for it forever.
 
     Args:
-        workdir: of the files.
-        start_step: updates done when the training began or goes on; None: of points that come one
-            by one, as of evaluations, none is forgotten.
+        workdir: Folder of the files.
+        start_step: Updates done when the training starts or resumes; None to discard no points, as
+            for evaluations, whose points are written one at a time.
     """
 
     def __init__(self, workdir: epath.PathLike, *, start_step: int | None):
@@ -52,7 +52,7 @@ class MetricsWriter:
         self._next_copy = time.monotonic() + EVENTS_SECONDS
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values of a step; nan and infinity become null, as JSON has neither."""
+        """Writes the values of a step; NaN and infinity become null, as JSON has neither."""
         if not self._active:
             return
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
@@ -79,9 +79,9 @@ class MetricsWriter:
 
 
 def _suffix(folder: epath.Path) -> str:
-    """Of the next file of events: those of one second would have one name otherwise.
+    """A suffix for the next event file, without which two files of one second share a name.
 
-    TensorBoard reads the files in the order of their names.
+    It is a counter because TensorBoard reads the files in the order of their names.
     """
     before = len(list(folder.iterdir())) if folder.is_dir() else 0
     return f".{before:05d}"

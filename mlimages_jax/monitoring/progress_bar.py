@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The line that says how far a long job is: rate, time left and counts."""
+"""A progress bar with rate, time left and counts for long jobs."""
 
 import sys
 from typing import Any
@@ -8,13 +8,13 @@ from tqdm import tqdm
 
 
 def progress(total: int | None, *, what: str, unit: str = " images", done: int = 0) -> tqdm:
-    """A bar on standard error: every half second on a terminal, every 10 s in a log.
+    """A progress bar on standard error, updated every 0.5 s on a terminal and every 10 s in a log.
 
     Args:
-        total: how many there are; None if nobody knows, then there is no time left.
-        what: is being done.
-        unit: of the rate.
-        done: by an earlier run.
+        total: Number of items; None if unknown, in which case no time left is shown.
+        what: Description of the job.
+        unit: Unit of the rate.
+        done: Number of items done by an earlier run.
     """
     interval = 0.5 if sys.stderr.isatty() else 10
     options: dict[str, Any] = {"mininterval": interval, "maxinterval": interval}

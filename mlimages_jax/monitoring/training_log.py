@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a person sees of the training steps: a line and scalars a period, read late."""
+"""Logs a line and writes scalars for every period of training steps, without blocking them."""
 
 import collections
 import contextlib
@@ -19,12 +19,12 @@ from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient is no longer a number."""
+    """The loss or the gradient is NaN or infinite."""
 
 
 @dataclasses.dataclass
 class _Period:
-    """Steps between two log lines: their metrics, still on the device, and their clock."""
+    """The steps between two log lines: metrics, still on the device, and durations."""
 
     last_step: int
     metrics: list[dict[str, Array]]
@@ -37,9 +37,9 @@ class Progress:
     """Collects step metrics and reports them one period late, so that no step waits for a log line.
 
     Args:
-        writer: of scalars.
-        total_steps: for the time left.
-        every: steps in a period.
+        writer: Writer for the scalars.
+        total_steps: Number of updates of the training, for the time left.
+        every: Number of steps in a period.
     """
 
     def __init__(self, writer: MetricsWriter, *, total_steps: int, every: int):
@@ -55,18 +55,19 @@ class Progress:
     def add(
         self, step: int, metrics: dict[str, Array], *, batch_size: int, seconds_waited: float
     ) -> None:
-        """Takes the metrics of a step without reading them; reports the period before last.
+        """Adds the metrics of a step without reading them; reports the previous period if due.
 
         Args:
-            step: updates done, this one included.
-            metrics: scalars on the device.
-            batch_size: global, of this step.
-            seconds_waited: in which the devices were idle for want of input, since the start of
-                the program.
+            step: Updates done, including this one.
+            metrics: Scalars on the device.
+            batch_size: Global batch size of this step.
+            seconds_waited: Time in which the devices were idle waiting for input, since the start
+                of the program.
 
         Raises:
-            NonFiniteError: when a period that is read holds a loss that is not a number.
+            NonFiniteError: A loss or gradient norm in the reported period is not finite.
         """
+        # Limits how far the host runs ahead of the device, see STEPS_AHEAD.
         if len(self._under_way) == STEPS_AHEAD:
             self._under_way[0].block_until_ready()
         self._under_way.append(metrics["loss"])
@@ -83,10 +84,10 @@ class Progress:
             self._report(self._finished.pop(0))
 
     def flush(self) -> None:
-        """Reads everything, waiting for the device; reports the periods that are complete.
+        """Waits for the device, reads all metrics, and reports the complete periods.
 
         Raises:
-            NonFiniteError: as `add`.
+            NonFiniteError: A loss or gradient norm is not finite.
         """
         while self._finished:
             self._report(self._finished.pop(0))
@@ -94,9 +95,9 @@ class Progress:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves out what happens inside (evaluation, saving) from the clock.
+        """Excludes the block (evaluation, saving) from the measured time.
 
-        The steps under way are waited for first: their time belongs to the clock.
+        Waits for the running steps first, because their time must be included.
         """
         jax.block_until_ready(list(self._under_way))
         start = time.perf_counter()

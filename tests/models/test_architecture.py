@@ -31,7 +31,7 @@ def test_other_parameters_are_refused():
     block = {"conv3": {"kernel": jnp.zeros((1, 1, 4, 16))}}
     with pytest.raises(architecture.UnknownArchitectureError, match="found conv1, fc"):
         architecture.network_of({"conv1": {}, "fc": {}})
-    with pytest.raises(architecture.UnknownArchitectureError, match="without holes"):
+    with pytest.raises(architecture.UnknownArchitectureError, match="without gaps"):
         architecture.network_of({"stage0_block0": block, "stage0_block2": block})
     with pytest.raises(architecture.UnknownArchitectureError, match="'stem' is missing"):
         architecture.network_of({"stage0_block0": block})
