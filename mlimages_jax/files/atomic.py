@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that appear under their name only when they are complete."""
+"""Atomic file writes: a file gets its name only when it is complete."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Yields another name in the same folder; what was written there becomes `path` at the end.
+    """Yields a temporary path in the same folder, which is renamed to `path` at the end.
 
-    Where the block raises, what was at `path` before stays, and nothing else.
+    If the block raises, the temporary file is removed and any previous file at `path` is kept.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)  # of a job that was killed
+    unfinished.unlink(missing_ok=True)  # left by a killed job
     try:
         yield unfinished
         unfinished.replace(path)

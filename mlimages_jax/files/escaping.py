@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Text that comes from data - names of files and classes, reasons - where others will read it.
+r"""Escapes text from data, such as names of files and classes, for output.
 
-A file name may hold a line end, a terminal's commands or a spreadsheet's formula. Each function is
-for one kind of reader; a character that it cannot take becomes `\n`, `\x1b` or `\u202e`. None of
-them changes plain text, of whatever language.
+A file name may contain a line break, terminal escape sequences or a spreadsheet formula. Each
+function is for one kind of output; characters that are unsafe there are escaped as `\n`, `\x1b` or
+`\u202e`. Ordinary text in any language is left unchanged.
 """
 
 import json
@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 from absl import logging as absl_logging
 
-# Controls, line ends, marks that reorder or hide what stands behind them, and surrogates, which no
-# encoding takes. Zero-width joiners stay: emoji and several scripts need them.
+# Control characters, line breaks, marks that reorder or hide text, and surrogates, which cannot be
+# encoded. Zero-width joiners are allowed because emoji and several scripts need them.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff]"
@@ -26,39 +26,39 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def one_line(text: str) -> str:
-    """For terminals, logs, messages, and columns between tabs: one line that says what it says."""
+    """Escapes text for terminals, logs, messages and TSV cells: always a single line."""
     return _UNSAFE.sub(_shown, text)
 
 
 def several_lines(text: str) -> str:
-    """For what is printed and may have line ends of its own, such as the message of an error."""
+    """Escapes text that may contain line breaks of its own, such as an error message."""
     return "\n".join(map(one_line, text.split("\n")))
 
 
 def csv_cell(text: str) -> str:
-    """For a cell of a CSV file: one line, and no formula when a spreadsheet opens it.
+    """Escapes text for a CSV cell: a single line that spreadsheets do not run as a formula.
 
-    What begins with = + - @ (of full width, too), a tab or a line end gets a `'` before it, which
-    spreadsheets take for "this is text"; numbers do not.
+    Text that starts with = + - @ (also full-width), a tab or a line break is prefixed with `'`,
+    which spreadsheets read as "this is text". Numbers are not prefixed.
     """
     is_formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
     return ("'" if is_formula else "") + one_line(text)
 
 
 def tsv_row(cells: Iterable[object]) -> str:
-    """A line of a table with tabs, with its end."""
+    """A row of a TSV file, including the line break."""
     return "\t".join(one_line(str(cell)) for cell in cells) + "\n"
 
 
 def json_line(values: object) -> str:
-    """A value as JSON of one line, without its end; strings are read back exactly."""
-    # This escapes only what is below a blank.
+    """A value as one line of JSON, without the line break; strings round-trip exactly."""
+    # json.dumps itself escapes only characters below U+0020.
     text = json.dumps(values, ensure_ascii=False)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class _EscapedArguments(logging.Filter):
-    """Escapes what the arguments of a log line take from data; their line ends stay."""
+    """Escapes the arguments of log records, which may come from data; keeps line breaks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -70,7 +70,7 @@ class _EscapedArguments(logging.Filter):
 
 
 def escape_log_lines() -> None:
-    """From now on no name in a log line commands a terminal, or is one that no encoding takes."""
+    """Escapes the arguments of all log lines from now on; may be called repeatedly."""
     logger = absl_logging.get_absl_logger()
     if not any(isinstance(one, _EscapedArguments) for one in logger.filters):
         logger.addFilter(_EscapedArguments())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Paths as people type them, made plain once, at the border.
+"""Normalises paths typed by users, once, where they enter the program.
 
-A shell leaves the ~ of `--workdir=~/run` alone. Taken literally it is a folder named "~", which one
-library makes and the next one expands: the run is split over two places.
+Shells do not expand the ~ in `--workdir=~/run`. One library would create a folder named "~" and
+another would expand it, so the run would be split over two places.
 """
 
 import os
@@ -16,14 +16,14 @@ from mlimages_jax.files.remote import is_remote
 
 
 class PathError(ValueError):
-    """A path that stands for none on this machine."""
+    """A path that cannot be used on this machine."""
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
-    """A path without ~, without a trailing slash and without `.` or double slashes; "" stays.
+    """Expands ~ and removes a trailing slash, `.` and double slashes; "" is returned unchanged.
 
     Raises:
-        PathError: for a home folder that is not known.
+        PathError: The home folder is unknown.
     """
     text = os.fspath(path)
     if not text:
@@ -35,44 +35,46 @@ def expanded(path: str | os.PathLike[str]) -> str:
     if full.startswith("~"):
         raise PathError(
             f"{text}: the home folder of {full.partition('/')[0]} is not known here (HOME is not "
-            "set); give the whole path"
+            "set); give the full path"
         )
     return os.path.normpath(full)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """As `expanded`, from the root on; a URL stays one.
+    """Like `expanded`, but absolute; URLs stay URLs.
 
     Raises:
-        PathError: as `expanded`.
+        PathError: The home folder is unknown.
     """
     plain = expanded(path)
-    return plain if is_remote(plain) else os.path.abspath(plain)  # noqa: PTH100  # links stay
+    return plain if is_remote(plain) else os.path.abspath(plain)  # noqa: PTH100  # keeps links
 
 
 def workdir(path: str) -> str:
-    """The folder of a run as it was typed, from the root on; it may not exist yet.
+    """The absolute path of the --workdir flag; the folder need not exist.
 
     Raises:
-        PathError: for none, as an unset variable of a shell leaves it, which would be the current
-            folder; with a bracket in it; where something else than a folder is in its way; as
-            `expanded`.
+        PathError: The flag is empty (the result of an unset shell variable, which would mean the
+            current folder), the path contains a bracket, something other than a folder is in its
+            way, or its home folder is unknown.
     """
     if not path.strip():
         raise PathError("--workdir is empty: give the folder of the run (is a variable not set?)")
     plain = absolute(path)
     if "[" in plain or "]" in plain:
-        # Orbax 0.12.8 saves there without a word and cannot read what it saved.
+        # Orbax 0.12.8 silently saves there but cannot read its checkpoints back.
         raise PathError(
-            f"--workdir={path}: {plain} holds a bracket, and checkpoints in such a folder cannot "
-            "be read back; give a --workdir without [ and ]"
+            f"--workdir={path}: {plain} contains a bracket, and checkpoints in such a folder "
+            "cannot be read back; give a --workdir without [ and ]"
         )
     if not is_remote(plain):
         folder = Path(plain)
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         for place in (there, folder / "checkpoints"):
             if os.path.lexists(place) and not place.is_dir():
-                raise PathError(f"--workdir={path}: {place} is no folder; give another --workdir")
+                raise PathError(
+                    f"--workdir={path}: {place} is not a folder; give another --workdir"
+                )
     return plain
 
 
@@ -91,10 +93,10 @@ def expand_home(config: ConfigDict) -> None:
 
 
 def plain_words(words: Sequence[str]) -> list[str]:
-    """Command-line words with ~ replaced behind the = of `--name=~/...` too.
+    """Command-line arguments with ~ expanded, also after the = of `--name=~/...`.
 
     Raises:
-        PathError: as `expanded`.
+        PathError: A home folder is unknown.
     """
     return [_plain_word(word) for word in words]
 
@@ -107,7 +109,7 @@ def _plain_word(word: str) -> str:
 
 
 def same_place(one: Any, other: Any) -> bool:
-    """Whether two values of a configuration name one place, however they are typed."""
+    """Whether two values of a configuration are the same path, however they are typed."""
     if isinstance(one, str) and isinstance(other, str) and one and other:
         return absolute(one) == absolute(other)
     return one == other

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files of a workdir that may lie on object storage (gs://), which is no disk in two ways.
+"""Files of a workdir that may be on object storage (gs://), which differs from a disk in two ways.
 
-An object cannot be appended to: gcsfs takes mode "a" for "w", and each line would replace those
-before it. And gcsfs remembers what a listed folder held and how long its files were: what another
-process writes later is not seen, or cut off. This module turns that off, if gs:// was not used
-before it is imported.
+Objects cannot be appended to: gcsfs treats mode "a" as "w", so each line would overwrite the
+previous ones. And gcsfs caches listings with file sizes, so later writes of other processes are
+missed or truncated. Importing this module disables that cache, provided that gs:// has not been
+used before.
 """
 
 import json
@@ -18,7 +18,7 @@ from etils import epath
 
 from mlimages_jax.files.atomic import complete_file
 
-_BLOCK = 4_096  # bytes that are looked at from the end of a file, again and again
+_BLOCK = 4_096  # bytes per read when searching backwards for the last line
 
 fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
@@ -29,8 +29,8 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Puts a text in the place of a file; who reads meanwhile sees all of the old or of the new."""
-    if is_remote(path):  # an object appears when it is complete
+    """Replaces a file atomically: concurrent readers see either the old or the new text."""
+    if is_remote(path):  # objects are replaced atomically
         epath.Path(path).write_text(text)
         return
     with complete_file(Path(path)) as unfinished:
@@ -38,14 +38,15 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
 
 def append_line(path: epath.PathLike, line: str) -> None:
-    """Adds a line to a file, which is made when absent; its folder exists.
+    """Appends a line to a file, which is created if missing; its folder must exist.
 
-    What a kill left of a line before it is removed first: glued to it, both would be lost.
+    First removes a partial line left by a kill, which would otherwise corrupt the new line too.
 
-    An object is read and written again as a whole, in five requests. A training does so twice every
-    `log_every` steps, for metrics.jsonl and goodput.jsonl, while the devices go on with the steps
-    they were given; both stay below a few MB, as a line has some hundred bytes. A kill leaves the
-    object with the line or without it, never cut off. Only one process may write to it.
+    On object storage the complete object is read and rewritten, in five requests. A training does
+    so twice every `log_every` steps, for metrics.jsonl and goodput.jsonl, while the devices execute
+    the steps already dispatched. Both files stay below a few MB, with a few hundred bytes per line.
+    A kill leaves the object with or without the line, never truncated. Only one process may write
+    to it.
     """
     path = epath.Path(path)
     added = f"{line}\n".encode()
@@ -62,9 +63,9 @@ def append_line(path: epath.PathLike, line: str) -> None:
 
 
 def read_json_lines(path: epath.PathLike) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one a line; lines that were cut off, or are none, are left out.
+    """Yields the JSON objects of a file, one per line; skips truncated and malformed lines.
 
-    Yields nothing where there is no file.
+    Yields nothing if the file does not exist.
     """
     try:
         data = epath.Path(path).read_bytes()
@@ -76,7 +77,7 @@ def read_json_lines(path: epath.PathLike) -> Iterator[dict[str, Any]]:
 
 
 def _end_last_line(file: BinaryIO) -> None:
-    """Ends a last line that lacks its end where it is whole, and removes what is half of one."""
+    """Completes a last line without a line break: adds one, or removes a partial JSON object."""
     end = file.seek(0, os.SEEK_END)
     if not end:
         return
@@ -99,6 +100,6 @@ def _end_last_line(file: BinaryIO) -> None:
 def _json_object(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:  # of JSON, or of UTF-8: a file system may leave zeros after a loss of power
+    except ValueError:  # not JSON or not UTF-8: a power failure may leave a tail of zeros
         return None
     return value if isinstance(value, dict) else None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Names that come from input, and the one place where they become paths.
+"""The only place where file names from untrusted input become paths.
 
-Lists, archives, manifests and tables are made by strangers. Whatever they call a file, it stays
-inside the folder it belongs to: `inside` is the only way from such a name to a path that is read,
-written or removed. `check_name` looks at the text alone, `first_unsafe` does so for a million names
-at once.
+Lists, archives, manifests and tables come from third parties. Whatever name they give a file, it
+must stay inside its folder: every path that is read, written or removed by such a name comes from
+`inside`. `check_name` checks only the text of a name, `first_unsafe` that of a million names at
+once.
 """
 
 import os
@@ -12,28 +12,28 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_LONGEST_PART = 255  # bytes; what file systems allow
-_LONGEST_NAME = 1024  # bytes, folders included; a path may have 4,096 on Linux, 1,024 on macOS
-# In names joined by line ends: an empty, "." or ".." part (so also a slash at either end), a
-# backslash, and the control characters of ASCII.
+_LONGEST_PART = 255  # bytes; the limit of common file systems
+_LONGEST_NAME = 1024  # bytes, with folders; paths are limited to 4,096 on Linux, 1,024 on macOS
+# Matches in names joined by "\n": a part "", "." or ".." (hence also a slash at either end), a
+# backslash, and ASCII control characters.
 _UNSAFE = re.compile(rb"(?<![^\n/])\.{0,2}(?![^\n/])|[\x00-\x09\x0b-\x1f\x7f\\]")
 _DRIVE = re.compile(rb"(?<![^\n])[A-Za-z]:/")
-# The control characters U+0080 to U+009F, the line ends U+2028 and U+2029, which part a row in two,
-# and what makes terminals show a name backwards: U+202A to U+202E, U+2066 to U+2069.
+# The control characters U+0080 to U+009F, the line breaks U+2028 and U+2029, which would split a
+# row, and marks that make terminals show a name backwards: U+202A to U+202E, U+2066 to U+2069.
 _UNSAFE_UNICODE = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
 
 class UnsafeNameError(ValueError):
-    """A name from input that is no relative path below its folder; the message names it."""
+    """A name from input is not a relative path inside its folder; the message gives the name."""
 
 
 def check_name(name: str) -> None:
     """Checks that a name is a plain relative path with "/" between its parts.
 
     Raises:
-        UnsafeNameError: it is empty or absolute, has a part "", "." or "..", a drive letter, a
-            backslash or a control character, is not UTF-8, is longer than 1,024 bytes, or a part
-            of it than 255.
+        UnsafeNameError: The name is empty, absolute or not UTF-8, contains a part "", "." or "..",
+            a drive letter, a backslash or a control character, is longer than 1,024 bytes, or has a
+            part longer than 255 bytes.
     """
     try:
         encoded = name.encode()
@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
 
 
 def first_unsafe(names: Sequence[bytes]) -> bytes | None:
-    """The first of many names that `check_name` refuses; they are UTF-8 and hold no line end."""
+    """The first of many names that `check_name` rejects; they must be UTF-8 without line breaks."""
     may_be_too_long = max(map(len, names), default=0) > _LONGEST_PART
     if not names or not (may_be_too_long or _has_unsafe(b"\n".join(names))):
         return None
@@ -60,22 +60,22 @@ def first_unsafe(names: Sequence[bytes]) -> bytes | None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a name below a folder.
+    """The path of a name inside a folder.
 
-    The folder itself may be a link, and so may the file: whoever replaces or removes it changes
-    only the link. A link between the two must not lead elsewhere.
+    The folder itself may be a symbolic link, and so may the file, since replacing or removing it
+    changes only the link. A link in between must not lead out of the folder.
 
     Args:
-        folder: that must not be left.
-        name: as an input has it.
+        folder: Folder that the path must stay in.
+        name: Name from the input.
 
     Raises:
-        UnsafeNameError: it would lie outside.
+        UnsafeNameError: The name is unsafe, or the path would be outside the folder.
     """
     check_name(name)
     parent = os.fspath(folder)
     for part in name.split("/")[:-1]:
-        parent = os.path.join(parent, part)  # noqa: PTH118 five times as fast, for every image
+        parent = os.path.join(parent, part)  # noqa: PTH118 five times as fast; runs for every image
         if os.path.islink(parent) and not _leads_into(parent, folder):  # noqa: PTH114
             raise UnsafeNameError(
                 f"{parent} is a symbolic link that leads out of {folder}: remove it, or make "
@@ -91,10 +91,10 @@ def _is_too_long(name: bytes) -> bool:
 
 
 def _has_unsafe(text: bytes) -> bool:
-    """Whether names, joined by line ends, hold what no name may."""
+    """Whether names, joined by line breaks, contain anything unsafe."""
     return bool(
         _UNSAFE.search(text)
-        or (b":/" in text and _DRIVE.search(text))  # these two are rarely there: 2.5 times as fast
+        or (b":/" in text and _DRIVE.search(text))  # the cheap tests first: 2.5 times as fast
         or (not text.isascii() and _UNSAFE_UNICODE.search(text))
     )
 

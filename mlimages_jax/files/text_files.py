@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Text files that people bring: UTF-8, with or without a byte order mark, with any line ends.
+"""Reads text files from users: UTF-8, with or without a byte order mark, with any line endings.
 
-Everything that reads such a file reads it here, so that all of them forgive, and refuse, the same.
+All such files are read through this module, so that all commands accept and reject the same files.
 """
 
 import codecs
@@ -14,14 +14,14 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from etils import epath
 
-# The mark of UTF-32 begins with that of UTF-16.
+# UTF-32 first: its little-endian byte order mark starts with that of UTF-16.
 _MARKS_OF_OTHERS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-# ASCII text without a mark: zeros beside its first characters.
+# ASCII text in UTF-16 or UTF-32 without a byte order mark has zeros next to its characters.
 _ZEROS_OF_OTHERS = {
     re.compile(rb"([\t\n\r -~]\0|\0[\t\n\r -~]){2}"): "UTF-16",
     re.compile(rb"[\t\n\r -~]\0{3}|\0{3}[\t\n\r -~]"): "UTF-32",
@@ -31,21 +31,21 @@ _BUFFER_BYTES = 1 << 16
 
 
 class TextFileError(ValueError):
-    """A file that is no UTF-8 text; the message names it and says what to do."""
+    """A file is not UTF-8 text; the message names it and says what to do."""
 
 
 def read_text(path: epath.PathLike) -> str:
-    r"""Returns what a text file holds, with `\n` as its line ends and without a mark.
+    r"""Returns the text of a file with `\n` line endings and without a byte order mark.
 
     Raises:
-        TextFileError: it is not UTF-8.
-        OSError: it cannot be read.
+        TextFileError: The file is not UTF-8.
+        OSError: The file cannot be read.
     """
     return decode(epath.Path(path).read_bytes(), where=os.fspath(path))
 
 
 def decode(data: bytes, *, where: str) -> str:
-    """`read_text` of bytes that are there already; `where` they come from, for errors."""
+    """Like `read_text`, for the content of a file; `where` is its name for error messages."""
     data = unix_line_ends(without_mark(data, where=where))
     try:
         return data.decode()
@@ -56,18 +56,18 @@ def decode(data: bytes, *, where: str) -> str:
 
 @contextlib.contextmanager
 def open_text(path: epath.PathLike, *, newline: str | None = None) -> Iterator[TextIO]:
-    r"""Opens a text file for reading piece by piece.
+    r"""Opens a text file for reading it in pieces.
 
     Args:
-        path: of the file.
-        newline: None: every kind of line end is read as `\n`; "": they stay, as `csv` wants it.
+        path: Path of the file.
+        newline: None to read all line endings as `\n`; "" to keep them, as `csv` requires.
 
     Raises:
-        TextFileError: it is not UTF-8; also within the block, when the place is reached.
-        OSError: it cannot be read.
+        TextFileError: The file is not UTF-8; raised inside the block when the bad byte is reached.
+        OSError: The file cannot be read.
     """
     with epath.Path(path).open("rb") as file:
-        # A file of Cloud Storage need not have `peek`.
+        # Not `peek`, which files on Cloud Storage may lack.
         without_mark(file.read(_START_BYTES), where=os.fspath(path))
         file.seek(0)
         with io.TextIOWrapper(cast(BinaryIO, file), "utf-8-sig", newline=newline) as text:
@@ -78,14 +78,14 @@ def open_text(path: epath.PathLike, *, newline: str | None = None) -> Iterator[T
 
 
 def open_lines(path: epath.PathLike) -> BinaryIO:
-    """Opens a text file of any encoding whose line ends are those of ASCII, as bytes.
+    """Opens a text file in any ASCII-compatible encoding as bytes.
 
     Returns:
-        The file from behind its byte order mark on; all its line ends are those of Unix.
+        The file, positioned after a byte order mark, with all line endings converted to LF.
 
     Raises:
-        TextFileError: it is UTF-16 or UTF-32.
-        OSError: it cannot be read.
+        TextFileError: The file is UTF-16 or UTF-32.
+        OSError: The file cannot be read.
     """
     file = cast(BinaryIO, epath.Path(path).open("rb"))
     try:
@@ -98,7 +98,7 @@ def open_lines(path: epath.PathLike) -> BinaryIO:
 
 
 class _UnixLineEnds(io.RawIOBase):
-    """A file opened for reading, with every line end as LF."""
+    """A readable file with all line endings converted to LF."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -111,12 +111,12 @@ class _UnixLineEnds(io.RawIOBase):
         return False
 
     def tell(self) -> int:
-        """How many bytes came out of it."""
+        """Number of converted bytes read so far."""
         return self._read
 
     def readinto(self, buffer: Any, /) -> int:
         data = self._file.read(len(buffer) - 1)
-        if data.endswith(b"\r"):  # its LF may be the next byte
+        if data.endswith(b"\r"):  # the LF of a CR LF may be the next byte
             data += self._file.read(1)
         data = unix_line_ends(data)
         buffer[: len(data)] = data
@@ -129,10 +129,11 @@ class _UnixLineEnds(io.RawIOBase):
 
 
 def without_mark(data: bytes, *, where: str) -> bytes:
-    """Returns the bytes of a text file, or its first ones, without a mark of UTF-8.
+    """Removes a UTF-8 byte order mark from the bytes, or first bytes, of a text file.
 
     Raises:
-        TextFileError: they are UTF-16 or UTF-32, by their mark or by zeros in the first characters.
+        TextFileError: They are UTF-16 or UTF-32, judging by a byte order mark or by zeros among the
+            first characters.
     """
     for mark, encoding in _MARKS_OF_OTHERS.items():
         if data.startswith(mark):
@@ -144,7 +145,7 @@ def without_mark(data: bytes, *, where: str) -> bytes:
 
 
 def unix_line_ends(data: bytes) -> bytes:
-    """Makes line ends of Windows (CR LF) and of old Macs (CR) those of Unix (LF)."""
+    """Converts the line endings of Windows (CR LF) and old Macs (CR) to those of Unix (LF)."""
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 

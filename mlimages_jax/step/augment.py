@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Colour and rotation of training images, batched, on the device.
+"""Batched colour and rotation augmentation of training images, on the device.
 
-Every function takes a whole batch with one parameter an example and treats examples independently:
-under jit with the batch sharded over devices nothing is communicated. The operations are those of
-`tf.image` and `tf.contrib.image`, matched to the released training script's numbers.
+Every function takes a batch with one parameter per example and treats examples independently, so a
+batch that is sharded over devices needs no communication. The operations follow `tf.image` and
+`tf.contrib.image`, with the ranges of the released training script.
 """
 
 import math
@@ -12,40 +12,40 @@ import jax
 import jax.numpy as jnp
 
 # The ranges of the released script's distort_color and rotate_image.
-BRIGHTNESS = 32 / 255  # added: +-
+BRIGHTNESS = 32 / 255  # +-, added
 SATURATION = (0.5, 1.5)  # factor
-HUE = 0.2  # turns of the colour circle: +-
+HUE = 0.2  # +-, in turns of the colour circle
 CONTRAST = (0.5, 1.5)  # factor
-ROTATION = math.radians(45)  # +-
+ROTATION = math.radians(45)  # +-, in radians
 
-ROTATE_THEN_COLOUR, CONTRAST_EARLY, UNCHANGED = range(3)  # the three ways of pretrain_augment
+ROTATE_THEN_COLOUR, CONTRAST_EARLY, UNCHANGED = range(3)  # the variants of pretrain_augment
 
 
 def to_model_input(images: jax.Array) -> jax.Array:
-    """Maps uint8 [..., 3] to float32 in [-1, 1]; floats are taken to be there and pass through."""
+    """Maps uint8 [..., 3] to float32 in [-1, 1]; floats are assumed to be in that range already."""
     if jnp.issubdtype(images.dtype, jnp.floating):
         return images
     return images.astype(jnp.float32) * (2 / 255) - 1
 
 
 def adjust_brightness(x: jax.Array, delta: jax.Array) -> jax.Array:
-    """Adds delta [B] to x [B, H, W, 3]; not clipped, like all operations here."""
+    """Adds delta [B] to x [B, H, W, 3]. Like all operations here, does not clip."""
     return x + _per_example(delta)
 
 
 def adjust_contrast(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales each channel's distance to its mean over the image: [B, H, W, 3], factor [B]."""
+    """Scales each channel's deviation from its mean over the image: x [B, H, W, 3], factor [B]."""
     factor = _per_example(factor)
     mean = x.mean(axis=(1, 2), keepdims=True)
-    return x * factor + mean * (1 - factor)  # exact for factor 1, unlike (x - mean) * factor + mean
+    return x * factor + mean * (1 - factor)  # exact at factor 1, unlike (x - mean) * factor + mean
 
 
 def adjust_saturation(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Multiplies the saturation of HSV and clips it to [0, 1]: x [B, H, W, 3], factor [B].
+    """Multiplies the HSV saturation and clips it to [0, 1]: x [B, H, W, 3], factor [B].
 
-    With V = max and S = (max - min) / max, changing S alone moves each channel along the line to
-    the maximum: by the factor itself, or by as much as brings the minimum to 0. Pixels without a
-    positive channel have no saturation and become grey.
+    With V = max and S = (max - min) / max, changing only S scales each channel's distance to the
+    maximum: by the factor, but at most until the minimum is 0. Pixels without a positive channel
+    have no saturation and become grey.
     """
     high, low = _extremes(x)
     limit = jnp.maximum(high, 0) / _nonzero(high - low)
@@ -54,9 +54,9 @@ def adjust_saturation(x: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def adjust_hue(x: jax.Array, delta: jax.Array) -> jax.Array:
-    """Turns the hue by delta [B] (1 is the whole circle); x [B, H, W, 3] keeps each max and min.
+    """Rotates the hue by delta [B] (1 is a full turn), keeping max and min of x [B, H, W, 3].
 
-    Formulas of the hexagonal hue, in sixths of the circle, red at 0, green at 2, blue at 4.
+    Uses the hexagonal hue in sixths of the circle: red at 0, green at 2, blue at 4.
     """
     red, green, blue = jnp.unstack(x, axis=-1)
     high, low = _extremes(x)
@@ -70,7 +70,7 @@ def adjust_hue(x: jax.Array, delta: jax.Array) -> jax.Array:
     hue = hue - 6 * jnp.floor(hue / 6)  # jnp.mod is many times slower on CPUs
     strength = jnp.stack(
         [jnp.abs(hue - 3) - 1, 2 - jnp.abs(hue - 2), 2 - jnp.abs(hue - 4)], axis=-1
-    )  # 1 within a sixth of the channel's own hue, 0 from a third on
+    )  # 1 up to a sixth of the circle from the channel's own hue, 0 from a third on
     return low[..., None] + (high - low)[..., None] * jnp.clip(strength, 0, 1)
 
 
@@ -78,11 +78,11 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     """Rotates each image about its centre, counter-clockwise for positive angles.
 
     Args:
-      x: [B, H, W, C] of any type.
-      radians: float [B].
+      x: Images [B, H, W, C] of any dtype.
+      radians: Angles, float [B].
 
     Returns:
-      Same shape and type: the nearest source pixel, 0 where that lies outside.
+      Images of the same shape and dtype: the nearest source pixel, or 0 outside the image.
     """
     height, width = x.shape[1:3]
     rows = jnp.arange(height) - (height - 1) / 2
@@ -94,15 +94,16 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     column = jnp.floor(column + 0.5).astype(jnp.int32)
     if x.dtype != jnp.uint8 or x.shape[3] != 3:
         return jax.vmap(_pick)(x, row, column)
-    # One word a pixel: XLA for TPUs counts a third of the bytes (docs/benchmarks/training_step.md).
+    # Gathering one 32-bit word per pixel instead of three bytes reduces the traffic that XLA counts
+    # for TPUs to a third (docs/benchmarks/training_step.md).
     words = jax.lax.bitcast_convert_type(jnp.pad(x, [(0, 0)] * 3 + [(0, 1)]), jnp.uint32)
     return jax.lax.bitcast_convert_type(jax.vmap(_pick)(words, row, column), jnp.uint8)[..., :3]
 
 
 def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """image[row, column], 0 outside; under vmap, so that a sharded batch stays where it is.
+    """image[row, column], or 0 outside; image is [H, W] or [H, W, C].
 
-    image is [H, W] or [H, W, C].
+    Called under vmap, so that a gather from a sharded batch needs no communication.
     """
     height, width = image.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -114,13 +115,13 @@ def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 def pretrain_augment(
     key: jax.Array, images: jax.Array, *, colour: bool = True, rotation: bool = True
 ) -> jax.Array:
-    """Distorts a training batch in one of three ways an example, each as likely as the others.
+    """Distorts each example of a training batch in one of three ways, with equal probability.
 
     1. rotation, then brightness, saturation, hue, contrast;
     2. brightness, contrast, saturation, hue;
     3. nothing.
 
-    Example i depends on the key, i and the image only, however the batch is sharded.
+    The result for example i depends only on the key, i and the image, not on the sharding.
 
     Args:
       key: A jax.random key, fresh for each step.
@@ -159,10 +160,10 @@ def distort_colour(
     hue: jax.Array,
     contrast: jax.Array,
 ) -> jax.Array:
-    """Applies the colour operations in the order of each example's way.
+    """Applies the colour operations in the order chosen for each example.
 
-    The two orders differ in the place of contrast only, so both run as one chain with contrast at
-    either end, neutral (exactly) where it has no place.
+    The two orders differ only in the position of contrast, so both run as one chain with contrast
+    at both ends, where one of the two has factor 1, which is exactly the identity.
 
     Args:
       x: float32 [B, H, W, 3] in [0, 1].
@@ -193,12 +194,12 @@ def _per_example(values: jax.Array) -> jax.Array:
 
 
 def _extremes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Largest and smallest channel: [..., 3] -> two of [...], cheaper than two reductions."""
+    """Maximum and minimum over channels: [..., 3] -> two of [...]; cheaper than two reductions."""
     red, green, blue = jnp.unstack(x, axis=-1)
     high = jnp.maximum(jnp.maximum(red, green), blue)
     return high, jnp.minimum(jnp.minimum(red, green), blue)
 
 
 def _nonzero(spread: jax.Array) -> jax.Array:
-    """1 in place of 0: grey pixels have no hue, and any divisor serves."""
+    """Replaces 0 by 1: grey pixels have no hue, so any divisor is fine."""
     return jnp.where(spread > 0, spread, 1)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Losses: weighted sigmoid cross-entropy (released and paper), its peers, and softmax.
+"""Losses: weighted sigmoid cross-entropy (release and paper), its alternatives, and softmax.
 
 Targets of the multi-label losses are dense float32 [B, C]: -1 unknown, 0 absent, (0, 1] present
-with that confidence. Every loss here is called `(logits, targets, counts, key, train)` and returns
-a scalar and the counts; the ones without counts pass them through, so that a training step knows
-one form.
+with that confidence. Every loss is called as `(logits, targets, counts, key, train)` and returns a
+scalar and the counts. Losses without counts pass them through, so that the training step can treat
+all losses alike.
 
-The weighted loss (Wu et al., "Tencent ML-Images", 2019, section 4) balances classes by how many
-steps in a row a class was present or absent *in the batch of one worker*. A worker is a group of
-`group_size` examples here, so the counts are [G, C] and do not depend on the number of devices.
+The weighted loss (Wu et al., "Tencent ML-Images", 2019, section 4) balances classes by the number
+of consecutive steps in which a class was present or absent *in the batch of one worker*. Here a
+worker is a group of `group_size` examples, so the counts are [G, C] and do not depend on the number
+of devices.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -21,21 +22,21 @@ from jax import Array
 
 from mlimages_jax.models.batch_norm import in_groups
 
-POSITIVE_WEIGHT = 12.0  # weight of the positive term, train.py
-PRESENCE_THRESHOLD = 0.7  # a label of at least this makes its class present, train.py --mask_thres
-NEGATIVE_SELECTION = 0.1  # share of the absent classes that count at a step, --neg_select
+POSITIVE_WEIGHT = 12.0  # weight of the positive term, from train.py
+PRESENCE_THRESHOLD = 0.7  # minimum label of a present class, train.py --mask_thres
+NEGATIVE_SELECTION = 0.1  # fraction of absent classes that count in a step, --neg_select
 
 
 @struct.dataclass
 class ClassCounts:
-    """How many steps in a row a class was present and absent, float32 [G, C] each."""
+    """Consecutive steps in which each class was present and absent, float32 [G, C] each."""
 
     positive: Array
     negative: Array
 
 
 class Loss(Protocol):
-    """What a training or evaluation step calls."""
+    """The signature of a loss."""
 
     def __call__(
         self, logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
@@ -60,9 +61,9 @@ def update_counts(counts: ClassCounts, present: Array, selected: Array) -> Class
     """Counts after a step.
 
     Args:
-        counts: before the step, [G, C].
-        present: bool [G, C], some image of the group holds the class.
-        selected: bool [G, C], the draw that keeps an absent class.
+        counts: Counts before the step, [G, C].
+        present: Whether any image of the group has the class, bool [G, C].
+        selected: Whether the random draw keeps the class if it is absent, bool [G, C].
 
     Returns:
         P + 1 and 0 where present; 0 and N + selected where absent (train.py).
@@ -74,11 +75,11 @@ def update_counts(counts: ClassCounts, present: Array, selected: Array) -> Class
 
 
 def released_coefficients(counts: ClassCounts, present: Array, selected: Array) -> Coefficients:
-    """Weights of the released train.py, from the counts after the update, [G, C].
+    """Class weights of the released train.py, computed from the updated counts, [G, C].
 
     rP = max(0.01, -log10((0.01 + P) / 10)) where present, else 0;
     rN = v where v > 0.01 else 0.001, with v = -log10((8 + N) / 10), where absent and selected,
-    else 0. The two floors differ in the original.
+    else 0. The two lower bounds differ in the original, too.
     """
     positive = jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10))
     negative = -jnp.log10((8 + counts.negative) / 10)
@@ -90,7 +91,7 @@ def released_coefficients(counts: ClassCounts, present: Array, selected: Array) 
 
 
 def paper_coefficients(counts: ClassCounts) -> Coefficients:
-    """Weights of the paper, equation 3: both floors 0.01, no selection; [G, C]."""
+    """Class weights of the paper, equation 3: both lower bounds 0.01, no selection; [G, C]."""
     return Coefficients(
         positive=jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10)),
         negative=jnp.maximum(0.01, -jnp.log10((8 + counts.negative) / 10)),
@@ -98,9 +99,10 @@ def paper_coefficients(counts: ClassCounts) -> Coefficients:
 
 
 def sigmoid_cross_entropy(logits: Array, targets: Array, *, positive_weight: float = 1.0) -> Array:
-    """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, 0 where the label is unknown.
+    """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, and 0 where the label is unknown.
 
-    With w = 12 the minimum over x is not at s(x) = y, hence sigmoid(x) is not a probability.
+    With w != 1 the minimum over x is not at s(x) = y, so sigmoid(x) is not a calibrated
+    probability.
     """
     y = jnp.maximum(targets, 0)
     loss = -positive_weight * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
@@ -118,24 +120,24 @@ def weighted_sigmoid_cross_entropy(
     positive_weight: float = POSITIVE_WEIGHT,
     threshold: float = PRESENCE_THRESHOLD,
 ) -> tuple[Array, ClassCounts]:
-    """The training loss of ML-Images: sum over classes of the mean over a group, groups averaged.
+    """The training loss of ML-Images: sum over classes of the group means, averaged over groups.
 
     Args:
         logits: float32 [B, C].
         targets: float32 [B, C].
-        counts: before the step, [G, C] with G = B / group_size.
-        selected: bool [G, C], which absent classes count at this step ("released" only).
-        group_size: examples that share counts; None means the whole batch.
+        counts: Counts before the step, [G, C] with G = B / group_size.
+        selected: Which absent classes count in this step, bool [G, C] ("released" only).
+        group_size: Number of examples that share counts; None for the full batch.
         variant: "released" weights a class by its presence in the group; "paper" weights every
             element by its own label, positive ones (>= threshold) by rP and the others by rN.
-        positive_weight: eta of the paper.
-        threshold: a label of at least this makes its class present.
+        positive_weight: Weight of the positive term, eta in the paper.
+        threshold: Minimum label of a present class.
 
     Returns:
-        The loss, float32 scalar, and the counts after the step. No gradient goes through weights.
+        The loss, float32 scalar, and the updated counts. No gradient flows through the weights.
 
     Raises:
-        ValueError: for an unknown variant or a batch that is not a whole number of groups.
+        ValueError: The variant is unknown, or the batch size is not a multiple of group_size.
     """
     positive = in_groups(targets, group_size) >= threshold  # [G, n, C]
     present = positive.any(1)  # [G, C]
@@ -167,13 +169,13 @@ def weighted_loss(
     positive_weight: float = POSITIVE_WEIGHT,
     **settings: Any,
 ) -> tuple[Array, ClassCounts | None]:
-    """`weighted_sigmoid_cross_entropy` with its selection drawn from `key`.
+    """`weighted_sigmoid_cross_entropy` with the selection of absent classes drawn from `key`.
 
-    One uniform draw a class and group keeps a class with probability `negative_selection`. In
-    evaluation every class weighs 1 and the counts stay as they are.
+    Each class of each group is kept with probability `negative_selection`. In evaluation every
+    class has weight 1 and the counts are unchanged.
 
     Raises:
-        ValueError: when training without counts, and as the wrapped function does.
+        ValueError: Training without counts, or as for the wrapped function.
     """
     if not train:
         per_element = sigmoid_cross_entropy(logits, targets, positive_weight=positive_weight)
@@ -212,7 +214,8 @@ def asymmetric_loss(
     y = jnp.maximum(targets, 0)
     p = jax.nn.sigmoid(logits)
     shifted = jnp.maximum(p - clip, 0)
-    # Below the clip the term and its derivative are 0; 1 - shifted stays >= clip > 0.
+    # With a clip, 1 - shifted >= clip > 0, so the logarithm is safe. Below the clip the term and
+    # its derivative are 0.
     log_negative = jnp.log1p(-shifted) if clip else jax.nn.log_sigmoid(-logits)
     focus = (1 - p) ** gamma_positive if gamma_positive else 1.0
     positive = y * focus * jax.nn.log_sigmoid(logits)
@@ -229,14 +232,14 @@ def softmax_cross_entropy(
     train: bool,
     label_smoothing: float = 0.0,
 ) -> tuple[Array, ClassCounts | None]:
-    """-sum_j y_j log softmax(x)_j, mean over examples; unknown labels count as 0.
+    """-sum_j y_j log softmax(x)_j, averaged over examples; unknown labels count as 0.
 
-    Smoothing by s (Szegedy et al., CVPR 2016, section 7) puts y (1 - s) + s / C in place of y, in
-    training only: evaluation reports the plain loss. A row without a class, such as one outside the
-    mask, contributes 0 either way.
+    Label smoothing by s (Szegedy et al., CVPR 2016, section 7) replaces y with y (1 - s) + s / C,
+    in training only: evaluation reports the plain loss. A row without any class, such as one
+    outside the mask, contributes 0 either way.
 
     Raises:
-        ValueError: when label_smoothing is outside [0, 1).
+        ValueError: label_smoothing is outside [0, 1).
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mixup and CutMix of training images and their targets, batched, on the device.
+"""Batched mixup and CutMix of training images and their targets, on the device.
 
-Each example is mixed with its neighbour in its own statistics group (`batch_norm.in_groups`), the
-last with the first. Batches are shuffled, so a neighbour is as random as any other example; and
-where groups fit a device nothing is communicated.
+Each example is mixed with the next one in its statistics group (`batch_norm.in_groups`), the last
+with the first. Batches are shuffled, so the next example is as random as any other, and groups that
+fit on one device need no communication.
 """
 
 import math
@@ -25,32 +25,33 @@ def mix(
     cutmix_alpha: float,
     group_size: int | None,
 ) -> tuple[Array, Array]:
-    """Mixes every example with another, images and targets in the same shares.
+    """Mixes every example with another one, images and targets with the same weights.
 
-    The share an example keeps is drawn from Beta(alpha, alpha), for each example anew. Mixup (Zhang
-    et al., ICLR 2018) adds the two images in these shares. CutMix (Yun et al., ICCV 2019) pastes
-    a box of the other image: each side is sqrt(1 - share) of the image's, the centre any pixel,
-    what lies outside is cut off, and the share is then what the box leaves.
+    The weight of an example in its mixture is drawn from Beta(alpha, alpha), independently for each
+    example. Mixup (Zhang et al., ICLR 2018) takes the weighted sum of the two images. CutMix (Yun
+    et al., ICCV 2019) pastes a box of the other image: its sides are sqrt(1 - weight) of the
+    image's, its centre is a uniformly random pixel, it is clipped at the border, and the weight is
+    then the fraction of the image outside the box.
 
-    Example i depends on the key, i and the two examples only, however the batch is sharded.
+    The result for example i depends only on the key, i and the two examples, not on the sharding.
 
     Args:
-        key: a jax.random key, fresh for each step.
-        images: float32 [B, H, W, 3].
-        targets: float32 [B, C], -1 where unknown. A class unknown in either of the two is unknown
-            in the mixture, unless that one's share is 0.
-        mask: bool [B]. Rows outside are neither changed nor mixed into others: the example whose
-            neighbour is one stays as it is.
-        mixup_alpha: of the Beta distribution; 0 switches mixup off.
-        cutmix_alpha: the same for CutMix. With both on, each example takes either at random.
-        group_size: of the statistics groups; None means the whole batch.
+        key: A jax.random key, different for each step.
+        images: Images, float32 [B, H, W, 3].
+        targets: Targets, float32 [B, C], -1 where unknown. A class that is unknown in one of the
+            two examples is unknown in the mixture, unless that example has weight 0.
+        mask: Valid rows, bool [B]. Rows outside the mask are neither changed nor mixed into others;
+            an example whose partner is outside the mask is unchanged.
+        mixup_alpha: Parameter of the Beta distribution; 0 disables mixup.
+        cutmix_alpha: The same for CutMix. If both are enabled, each example uses one at random.
+        group_size: Size of the statistics groups; None for the full batch.
 
     Returns:
-        Images and targets of the same shapes; the ones that came in with both switched off.
+        Images and targets of the same shapes; the inputs if both are disabled.
 
     Raises:
-        ValueError: for an alpha that cannot be, groups of one, or groups that do not divide the
-            batch.
+        ValueError: An alpha is negative or not finite, groups have a single example, or groups do
+            not divide the batch.
     """
     if not (0 <= mixup_alpha < math.inf and 0 <= cutmix_alpha < math.inf):
         raise ValueError(
@@ -76,18 +77,18 @@ def mix(
 
 
 def symmetric_beta(first: Array, second: Array, *, alpha: Array) -> Array:
-    """Turns two uniform draws into one of Beta(alpha, alpha), exactly and without rejection.
+    """Transforms two uniform draws into one from Beta(alpha, alpha), exactly, without rejection.
 
     1/2 + T / (2 sqrt(2 alpha + T^2)) has that distribution for T of Student's with 2 alpha degrees
     of freedom, and T = sqrt(2 alpha (U^(-1/alpha) - 1)) cos(2 pi V) is Student's (Bailey, Math.
     Comp. 62, 1994; Devroye, "Random variate generation in one line of code", 1996). With
-    p = U^(1/alpha) both sides are multiplied by p, so that nothing overflows. A sampler that
-    rejects would loop until all examples of all devices are done.
+    p = U^(1/alpha), numerator and denominator are multiplied by p to avoid overflow. A rejection
+    sampler would have to loop until all examples on all devices are accepted.
 
     Args:
-        first: uniform in [0, 1), [B].
-        second: the same, independent.
-        alpha: above 0, [B].
+        first: Uniform in [0, 1), [B].
+        second: The same, independent of `first`.
+        alpha: Positive parameters, [B].
 
     Returns:
         float32 [B] in [0, 1].
@@ -100,14 +101,14 @@ def symmetric_beta(first: Array, second: Array, *, alpha: Array) -> Array:
 
 
 def boxes(row: Array, column: Array, *, area: Array, height: int, width: int) -> Array:
-    """One box an example, with the proportions of the image.
+    """Masks of one box per example, with the aspect ratio of the image.
 
     Args:
-        row: of the centre, as a share of the height in [0, 1), [B].
-        column: of the centre, as a share of the width.
-        area: of the box before what lies outside is cut off, as a share of the image's, [B].
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        row: Row of the centre as a fraction of the height in [0, 1), [B].
+        column: Column of the centre as a fraction of the width in [0, 1), [B].
+        area: Area of the box before clipping at the border, as a fraction of the image's, [B].
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         bool [B, height, width], true inside the box.
@@ -119,7 +120,7 @@ def boxes(row: Array, column: Array, *, area: Array, height: int, width: int) ->
 
 
 def _interval(centre: Array, side: Array, length: int) -> Array:
-    """Which of `length` pixels lie in an interval of round(side * length): bool [B, length]."""
+    """Which pixels are in an interval of round(side * length) pixels: bool [B, length]."""
     size = jnp.round(side * length).astype(jnp.int32)
     start = jnp.floor(centre * length).astype(jnp.int32) - size // 2
     pixels = jnp.arange(length)
@@ -127,12 +128,12 @@ def _interval(centre: Array, side: Array, length: int) -> Array:
 
 
 def mix_targets(own: Array, other: Array, *, share: Array) -> Array:
-    """The sum of share * own and (1 - share) * other, -1 where a part that counts is unknown.
+    """The weighted sum of two targets, or -1 where a target of nonzero weight is unknown.
 
     Args:
-        own: float32 [B, C], -1 where unknown.
-        other: the partner's.
-        share: of the own ones, in [0, 1], [B].
+        own: Targets, float32 [B, C], -1 where unknown.
+        other: Targets of the partners, likewise.
+        share: Weight of `own` in [0, 1], [B].
 
     Returns:
         float32 [B, C].
@@ -143,7 +144,7 @@ def mix_targets(own: Array, other: Array, *, share: Array) -> Array:
 
 
 def _neighbour(x: Array, group_size: int | None) -> Array:
-    """Row i is that of the next example in its group, cyclically; [B, ...]."""
+    """For each row of x [B, ...] the row of the next example in its group, cyclically."""
     groups = in_groups(x, group_size)
     if groups.shape[1] < 2:
         raise ValueError(

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The parts of a training in which image size and batch size stay the same."""
+"""Stages of the resize schedule: parts of a training with constant image and batch size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-    """Steps start + 1 to stop, all of one size.
+    """Steps start + 1 to stop, with constant image size and batch size.
 
     Attributes:
-        start: updates done before the phase.
-        stop: updates done after it.
-        image_size: side of the images in pixels.
-        batch_size: images in a global batch.
-        first_image: images that training has taken before the phase: its place in the endless
+        start: Updates done before the phase.
+        stop: Updates done after it.
+        image_size: Side of the images in pixels.
+        batch_size: Number of images in a global batch.
+        first_image: Number of images used before the phase, which is its position in the endless
             shuffled order.
     """
 
@@ -31,19 +31,19 @@ def make_phases(
     total_steps: int,
     resize: Sequence[tuple[int, int, int]] = (),
 ) -> list[Phase]:
-    """Cuts a training into phases; those that begin at or after `total_steps` are left out.
+    """Splits a training into phases, omitting those that start at or after `total_steps`.
 
-    The next phase goes on in the data where the one before it stopped, so that no image of an
-    epoch is skipped or seen twice when the batch changes.
+    Each phase continues in the data where the previous one stopped, so no image of an epoch is
+    skipped or repeated when the batch size changes.
 
     Args:
-        image_size: side of the images of the first phase.
-        batch_size: of the first phase.
-        total_steps: updates in all.
-        resize: (updates done when it begins, image size, batch size) of every further phase.
+        image_size: Side of the images in the first phase, in pixels.
+        batch_size: Number of images in a global batch of the first phase.
+        total_steps: Total number of updates.
+        resize: (updates done at its start, image size, batch size) of every further phase.
 
     Raises:
-        ValueError: when an entry is not three whole numbers above 0 or the steps do not rise.
+        ValueError: An entry is not three positive integers, or the steps do not increase.
     """
     for entry in resize:
         if len(entry) != 3 or any(not isinstance(n, int) or n < 1 for n in entry):
@@ -52,7 +52,7 @@ def make_phases(
             )
     starts = [0, *(start for start, *_ in resize)]
     if starts != sorted(set(starts)):
-        raise ValueError(f"the steps of resize must rise: {starts[1:]}")
+        raise ValueError(f"the steps of resize must increase: {starts[1:]}")
     sizes = [(image_size, batch_size), *((size, batch) for _, size, batch in resize)]
     phases: list[Phase] = []
     images = 0

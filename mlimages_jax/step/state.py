@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Everything a training step changes, in one frozen tree, and its sharded initialisation."""
+"""The training state, one frozen tree, and its sharded initialisation."""
 
 import dataclasses
 import functools
@@ -19,15 +19,15 @@ from mlimages_jax.step import losses
 
 @struct.dataclass
 class TrainState:
-    """The state of training.
+    """Everything that a training step changes.
 
     Attributes:
-        step: int32 scalar, updates done. It is also the position in the data.
-        params: nested dict of float32 arrays.
-        batch_stats: BatchNorm's running averages, nested dict of float32 arrays.
-        opt_state: the optimizer's slots.
-        class_counts: counts of the weighted loss [G, C]; None for other losses.
-        averages: exponential moving averages {"params", "batch_stats"}; None where none are kept.
+        step: Number of updates done, int32 scalar; also the position in the data.
+        params: Nested dict of float32 arrays.
+        batch_stats: Running averages of BatchNorm, nested dict of float32 arrays.
+        opt_state: Slots of the optimizer.
+        class_counts: Counts of the weighted loss [G, C]; None for other losses.
+        averages: EMA weights {"params", "batch_stats"}; None if disabled.
     """
 
     step: Array
@@ -39,7 +39,7 @@ class TrainState:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """{"params", "batch_stats"}: what a prediction needs."""
+        """{"params", "batch_stats"}, the variables of the model."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -57,17 +57,17 @@ def abstract_state(
     """Shapes, dtypes and shardings of the state, without allocating it.
 
     Args:
-        model: called as `model.init(key, images)`; has `num_classes`.
-        optimizer: of the parameters.
-        image_size: side of the images.
-        count_groups: groups of the weighted loss; None when the loss keeps no counts.
-        averaged: whether averages of the weights are kept.
-        mesh: where the state will live.
-        mode: one of `sharding.MODES`.
-        min_size: elements from which on a leaf is cut, where the mode cuts it.
+        model: Network with an attribute `num_classes`, called as `model.init(key, images)`.
+        optimizer: Optimizer of the parameters.
+        image_size: Side of the images in pixels.
+        count_groups: Number of groups of the weighted loss; None if the loss has no counts.
+        averaged: Whether to keep EMA weights.
+        mesh: Mesh that the state will be sharded over.
+        mode: One of `sharding.MODES`.
+        min_size: Minimum number of elements of a leaf to shard; smaller ones are replicated.
 
     Raises:
-        ValueError: for an unknown mode.
+        ValueError: The mode is unknown.
     """
     if mode not in sharding.MODES:
         raise ValueError(f"mode={mode!r} is none of {', '.join(sharding.MODES)}")
@@ -94,7 +94,7 @@ def abstract_state(
 
 
 def bytes_by_part(state: TrainState) -> dict[str, int]:
-    """What one device holds of a state (or of `abstract_state`), by the names people use."""
+    """Bytes on one device of a state (or of `abstract_state`), by the usual names of its parts."""
     parts = {
         "parameters": state.params,
         "statistics": state.batch_stats,
@@ -106,7 +106,7 @@ def bytes_by_part(state: TrainState) -> dict[str, int]:
 
 
 def memory_line(state: TrainState) -> str:
-    """What a device holds of a state, in a line for the log."""
+    """The memory of a state on one device, as a log line."""
     parts = bytes_by_part(state)
     listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts.items() if size)
     return f"a device holds {sum(parts.values()) / 1e6:.1f} MB of the state: {listed}"
@@ -122,16 +122,16 @@ def create_state(
     averaged: bool = False,
     like: TrainState,
 ) -> TrainState:
-    """A fresh state, every leaf made on the devices that will hold it.
+    """Initialises a state; every leaf is created on the devices that will store it.
 
     Args:
-        like: from `abstract_state`, gives the shardings.
-        seed: of the parameters.
-        model: as for `abstract_state`.
-        optimizer: as for `abstract_state`.
-        image_size: as for `abstract_state`.
-        count_groups: as for `abstract_state`.
-        averaged: as for `abstract_state`.
+        model: As for `abstract_state`.
+        optimizer: As for `abstract_state`.
+        seed: Seed of the parameters.
+        image_size: As for `abstract_state`.
+        count_groups: As for `abstract_state`.
+        averaged: As for `abstract_state`.
+        like: Result of `abstract_state`, which gives the shardings.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     initialise = jax.jit(
@@ -162,11 +162,11 @@ def _initialise(
 
 
 def with_weights(state: TrainState, weights: dict[str, Any]) -> TrainState:
-    """The state with other parameters and statistics, from which averages start too.
+    """Replaces parameters and running statistics in a state, and restarts the EMA from them.
 
     Args:
-        state: gives everything else, also the modules that `weights` lacks.
-        weights: {"params", "batch_stats"}, module by module.
+        state: State that keeps everything else, including modules missing from `weights`.
+        weights: {"params", "batch_stats"}; replaced module by module.
     """
     merged = {name: {**tree, **weights[name]} for name, tree in state.weights.items()}
     averages = None if state.averages is None else jax.tree.map(jnp.copy, merged)

@@ -69,7 +69,7 @@ def test_a_workdir_whose_place_is_taken_is_refused_by_name(tmp_path, typed):
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "checkpoints").write_text("")
-    with pytest.raises(paths.PathError, match=r"is no folder; give another --workdir") as error:
+    with pytest.raises(paths.PathError, match=r"is not a folder; give another one") as error:
         paths.workdir(typed.format(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -82,5 +82,5 @@ def test_a_workdir_may_be_there_or_not_or_be_a_link_or_a_url(tmp_path):
 
 
 def test_a_workdir_whose_checkpoints_could_not_be_read_back_is_refused(tmp_path):
-    with pytest.raises(paths.PathError, match=r"holds a bracket.*without \[ and \]"):
+    with pytest.raises(paths.PathError, match=r"contains a bracket.*without \[ and \]"):
         paths.workdir(str(tmp_path / "run [2]" / "W"))
