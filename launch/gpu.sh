@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# One training on GPU hosts reached by ssh, or on this one: a process a host, which drives all its cards.
-# Stays in the foreground and starts all again when one ends early, so run it in tmux or as a service.
+# Runs one training on GPU hosts reached by ssh, or on this host: one process per host, which uses all its GPUs.
+# Stays in the foreground and restarts all processes when one exits early, so run it in tmux or as a service.
 set -euo pipefail
 
 USAGE='usage: launch/gpu.sh [options] -- --config=... --workdir=...
 
-  --hosts=A,B,C       by ssh, without a password; the first one coordinates. Without this option: here
-  --directory=FOLDER  of the code, with .venv in it, the same on every host [this one]
-  --port=PORT         of the coordinator on the first host [8476]
-  --max-restarts=N    after crashes; saved checkpoints (exit code 75) do not count [20]
-  --grace=SECONDS     how long the others may take to end when one did; then SIGTERM, then SIGKILL [150]
-  --dry-run           print the commands, run nothing
+  --hosts=A,B,C       hosts reached by ssh without a password; the first one is the coordinator [this host]
+  --directory=FOLDER  folder with the code and .venv, the same on every host [the current folder]
+  --port=PORT         port of the coordinator on the first host [8476]
+  --max-restarts=N    maximum number of restarts after crashes; exits with a checkpoint (75) do not count [20]
+  --grace=SECONDS     time for the others to exit after the first one did; then SIGTERM, then SIGKILL [150]
+  --dry-run           print the commands without running them
 
-Exit codes: 0 done; 1 an error that a restart does not mend; 75 stopped by SIGTERM or Ctrl-C, with a checkpoint.'
+Exit codes: 0 done; 1 an error that a restart does not fix; 75 stopped by SIGTERM or Ctrl-C, with a checkpoint.'
 
-DONE=0 FOR_A_PERSON=1 SAVED=75
+DONE=0 USER_ERROR=1 SAVED=75
 
 # shellcheck source=launch/quoting.sh
 source "$(dirname "$0")/quoting.sh"
@@ -44,7 +44,7 @@ parse() {
                 ARGUMENTS=("$@")
                 break
                 ;;
-            *) usage_error "unknown option '$1'; options are written --name=VALUE, the program's follow --" ;;
+            *) usage_error "unknown option '$1'; write options as --name=VALUE, and those of the program after --" ;;
         esac
         shift
     done
@@ -97,8 +97,8 @@ count_running() {
     done
 }
 
-# Leaves the exit codes of all processes in CODES. Peers of a lost process end by themselves within a minute. A
-# host that only lost its ssh does not, hence the signals.
+# Stores the exit codes of all processes in CODES. Peers of a lost process exit by themselves within a minute. A
+# process whose ssh connection broke does not, so it is sent signals.
 wait_for_all() {
     local pid since='' signals=(TERM KILL)
     count_running
@@ -118,13 +118,13 @@ wait_for_all() {
     done
 }
 
-# Says what the exit codes mean together; the gravest counts.
+# Prints what the exit codes mean together: that of the most severe one.
 verdict() {
     local code result=finished
     for code in "${CODES[@]}"; do
         case $code in
-            "$FOR_A_PERSON")
-                echo for_a_person
+            "$USER_ERROR")
+                echo user_error
                 return
                 ;;
             "$DONE") ;;
@@ -144,13 +144,13 @@ supervise() {
         echo "gpu.sh: $result: exit codes ${CODES[*]} of ${HOSTS[*]}" >&2
         case $result in
             finished) exit "$DONE" ;;
-            for_a_person) exit "$FOR_A_PERSON" ;;
+            user_error) exit "$USER_ERROR" ;;
             crashed) restarts=$((restarts + 1)) ;;
         esac
         if $STOPPING; then exit "$SAVED"; fi
         if [[ $restarts -gt $MAX_RESTARTS ]]; then
-            echo "gpu.sh: $MAX_RESTARTS restarts did not help; see the log above" >&2
-            exit "$FOR_A_PERSON"
+            echo "gpu.sh: giving up after $MAX_RESTARTS restarts; see the log above" >&2
+            exit "$USER_ERROR"
         fi
     done
 }
@@ -165,7 +165,7 @@ main() {
         return
     fi
     STOPPING=false
-    set -m # every process its own group: Ctrl-C reaches this script alone, which passes it on as SIGTERM
+    set -m # a process group per process: Ctrl-C reaches only this script, which forwards it as SIGTERM
     trap 'STOPPING=true; signal_all TERM' TERM INT HUP
     supervise
 }

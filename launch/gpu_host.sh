@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# What gpu.sh has done on a host: gpu_host.sh run --config=... | gpu_host.sh signal TERM|KILL
-# ssh passes no signals on, so the program's process id is kept in a file.
+# Runs on each host, called by gpu.sh: gpu_host.sh run --config=... | gpu_host.sh signal TERM|KILL
+# ssh does not forward signals, so the program's process id is stored in a file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PID_FILE=${TMPDIR:-/tmp}/mlimages_jax.$UID.pid
 
-# Whether a program that was started here runs; leaves its process id in PID.
+# Whether a program started by this script is running; stores its process id in PID.
 find_running() {
     PID=$(cat "$PID_FILE" 2>/dev/null) && ps -o args= -p "$PID" | grep -q -e mlimages_jax.main -e gpu_host.sh
 }
 
 send() {
     if [[ $1 == KILL ]]; then
-        # With its readers, which share its process group.
+        # Including its data workers, which are in its process group.
         kill -KILL -- "-$(ps -o pgid= -p "$PID" | tr -d ' ')"
     else
         kill "-$1" "$PID"
     fi
 }
 
-# A start whose ssh broke off may still run. Two programs must not write one workdir.
+# A program whose ssh connection broke may still be running, and two programs must not share a workdir.
 end_leftover() {
     find_running || return 0
-    echo "gpu_host.sh: an earlier start, process $PID, is asked to end"
+    echo "gpu_host.sh: stopping process $PID of an earlier start"
     send TERM
     timeout 150 tail --pid="$PID" -f /dev/null || send KILL
 }

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Words and lines as a shell reads them back; sourced by the scripts beside it.
+# Quotes words and command lines for a shell; sourced by the other scripts in this folder.
 
-# In single quotes where it has to be.
+# Adds single quotes only if needed.
 quoted() {
     local word=$1
     if [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# One training on Cloud TPU VMs, one slice or several, through a queued resource. docs/launch.md leads through it.
+# Runs one training on Cloud TPU VMs, on one or more slices, with a queued resource; see docs/launch.md for a guide.
 set -euo pipefail
 
 USAGE='usage: launch/tpu_vm.sh COMMAND --name=NAME --zone=ZONE [--project=PROJECT] [options] [-- --config=... --workdir=...]
 
 commands
-  create         ask for the machines            --accelerator-type= --runtime-version= [--slices=N] [--spot]
+  create         request the machines            --accelerator-type= --runtime-version= [--slices=N] [--spot]
   setup          install the code on every host  --repository=URL [--revision=main]
-  run            start, or start anew, on every host; what follows -- goes to mlimages_jax.main
+  run            start or restart on every host; arguments after -- are passed to mlimages_jax.main
   tail           follow the log of one host      [--node=0] [--worker=0]
-  status         state of the request and of the program on every host
-  restart-watch  create, set up, run; then again whenever the machines are taken away, until the training ends.
-                 Needs the options of create and setup, and what follows -- [--poll=SECONDS, 60]
-  stop           SIGTERM: every host saves a checkpoint and stays down
-  delete         give the machines back
+  status         show the state of the request and of the program on every host
+  restart-watch  create, setup and run, and repeat whenever the machines are preempted, until the training ends.
+                 Needs the options of create and setup, and the arguments after -- [--poll=SECONDS, 60]
+  stop           send SIGTERM: every host saves a checkpoint and is not restarted
+  delete         release the machines
 
 options
-  --dry-run                print the commands, run nothing
-  --create-option=OPTION   one more option of gcloud compute tpus queued-resources create; may be repeated
-  --ssh-option=OPTION      one more of ... queued-resources ssh, e.g. --tunnel-through-iap; may be repeated'
+  --dry-run                print the commands without running them
+  --create-option=OPTION   extra option of gcloud compute tpus queued-resources create; may be repeated
+  --ssh-option=OPTION      extra option of ... queued-resources ssh, e.g. --tunnel-through-iap; may be repeated'
 
 # shellcheck source=launch/quoting.sh
 source "$(dirname "$0")/quoting.sh"
@@ -60,14 +60,14 @@ parse() {
                 ARGUMENTS=("$@")
                 break
                 ;;
-            *) usage_error "unknown option '$1'; options are written --name=VALUE" ;;
+            *) usage_error "unknown option '$1'; write options as --name=VALUE" ;;
         esac
         shift
     done
     WHERE=("$NAME" "--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"})
 }
 
-# Ends with a message if one of the variables named is empty: need ZONE RUNTIME_VERSION.
+# Exits with a message if any of the named variables is empty: need ZONE RUNTIME_VERSION.
 need() {
     local variable option
     for variable in "$@"; do
@@ -80,7 +80,7 @@ need_arguments() {
     [[ ${#ARGUMENTS[@]} -gt 0 ]] || usage_error "$COMMAND needs -- --config=... --workdir=..."
 }
 
-# Runs a command, or prints it.
+# Runs a command, or prints it with --dry-run.
 do_or_show() {
     if $DRY_RUN; then quoted_line "$@"; else "$@"; fi
 }
@@ -91,8 +91,8 @@ queued_resources() {
     do_or_show gcloud compute tpus queued-resources "$verb" "${WHERE[@]}" "$@"
 }
 
-# Runs a script on every host of every slice at once; fails where one of them does.
-# (`tpu-vm ssh --worker=all` reaches the hosts of one slice only.)
+# Runs a script on every host of every slice in parallel; fails if it fails on any of them.
+# (`tpu-vm ssh --worker=all` reaches only the hosts of one slice.)
 on_all_hosts() {
     queued_resources ssh --node=all --worker=all ${SSH_OPTIONS[@]+"${SSH_OPTIONS[@]}"} "--command=$1"
 }
@@ -105,8 +105,8 @@ create() {
         "${nodes[@]}" ${CREATE_OPTIONS[@]+"${CREATE_OPTIONS[@]}"}
 }
 
-# The images' Python is older than 3.11, so uv brings one. gcsfs is what a workdir in gs:// needs,
-# and with libjpeg-turbo's headers mlimages_jax/data/images/_jpeg.c is built.
+# The TPU VM images have a Python older than 3.11, so uv installs one. A workdir in gs:// needs gcsfs, and
+# mlimages_jax/data/images/_jpeg.c needs the headers of libjpeg-turbo.
 setup() {
     on_all_hosts "set -eu
 cd \"\$HOME\"
@@ -116,7 +116,7 @@ git fetch --quiet $(quoted "$REPOSITORY") $(quoted "$REVISION")
 git checkout --quiet --detach FETCH_HEAD
 export PATH=\"\$HOME/.local/bin:\$PATH\"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-sudo apt-get install --yes --quiet gcc libjpeg-dev >/dev/null || echo \"no libjpeg-dev: images will be decoded as a whole, slower\" >&2
+sudo apt-get install --yes --quiet gcc libjpeg-dev >/dev/null || echo \"no libjpeg-dev: images will be fully decoded, which is slower\" >&2
 uv venv --quiet --allow-existing --python 3.11 .venv
 uv pip install --quiet --requirement requirements.txt --editable '.[tpu]' 'etils[epath-gcs]'"
 }
@@ -146,7 +146,7 @@ request_state() {
     queued_resources describe '--format=value(state.state)'
 }
 
-# One line a host: LoadState=loaded ActiveState=active ExecMainStatus=0.
+# One line per host: LoadState=loaded ActiveState=active ExecMainStatus=0.
 host_states() {
     on_all_hosts "systemctl show $UNIT --property=LoadState,ActiveState,ExecMainStatus,NRestarts | tr '\\n' ' '; echo"
 }
@@ -163,7 +163,7 @@ note() {
     printf '%s %s\n' "$(date -u +%H:%M:%S)" "$1" >&2
 }
 
-# ACTIVE, SUSPENDED, ...; NONE where there is no such request; UNKNOWN where gcloud failed otherwise.
+# Prints ACTIVE, SUSPENDED, ...; NONE if the request does not exist; UNKNOWN if gcloud failed for another reason.
 watched_state() {
     local answer
     if answer=$(request_state 2>&1); then
@@ -176,35 +176,35 @@ watched_state() {
     fi
 }
 
-# The machines are there: sets up, starts, or looks how far the program is. Ends the script with the training.
+# With the machines up: installs and starts the program, or checks its state. Exits when the training has ended.
 look_after_hosts() {
     local states
     if ! states=$(host_states); then
         note 'the hosts do not answer'
     elif [[ $states == *LoadState=not-found* ]]; then
         note 'new hosts: installing and starting'
-        { setup && run; } || note 'that failed; trying again'
+        { setup && run; } || note 'that failed; retrying'
     elif [[ $states == *ActiveState=failed* ]]; then
-        note "stopped by an error that a restart does not mend; see tail --node= --worker=, then delete:"$'\n'"$states"
+        note "stopped by an error that a restart does not fix; see tail --node= --worker=, then delete:"$'\n'"$states"
         stop || true
         exit 1
     elif [[ $states =~ ActiveState=(active|activating|deactivating) ]]; then
         return
     elif [[ $states == *ExecMainStatus=75* ]]; then
-        note 'stopped by hand, with a checkpoint; the machines are still there: run or delete'
+        note 'stopped by the user, with a checkpoint; the machines are still allocated: run or delete'
         exit 0
     elif [[ $states == *ActiveState=inactive* ]]; then
-        note 'the training is done; the machines are still there: delete gives them back'
+        note 'the training is done; the machines are still allocated: delete releases them'
         exit 0
     else
-        note "no host answered in a way known here: $states"
+        note "unexpected answer from the hosts: $states"
     fi
 }
 
-# A preempted request ends as SUSPENDED and is never served again, so it is deleted and made anew.
+# A preempted request becomes SUSPENDED and is never served again, so it is deleted and recreated.
 restart_watch() {
     if $DRY_RUN; then
-        echo '# no request of this name, or after it was SUSPENDED or FAILED and'
+        echo '# if there is no request of this name, or after it was SUSPENDED or FAILED and'
         delete
         echo '# was run:'
         create
@@ -224,8 +224,8 @@ restart_watch() {
         last=$state
         case $state in
             ACTIVE) look_after_hosts ;;
-            NONE) create || note 'create failed; trying again' ;;
-            SUSPENDED | FAILED) delete || note 'delete failed; trying again' ;;
+            NONE) create || note 'create failed; retrying' ;;
+            SUSPENDED | FAILED) delete || note 'delete failed; retrying' ;;
         esac
         sleep "$POLL"
     done

@@ -185,7 +185,7 @@ def test_a_leftover_of_a_broken_connection_is_ended_first(stand_ins, code):
     [
         (["--hosts=a,b"], "gpu.sh needs -- --config=... --workdir=..."),
         (["--hosts", "a", "--", "--config=c.py"], "unknown option '--hosts'"),
-        (["--config=c.py"], "unknown option '--config=c.py'; options are written --name=VALUE"),
+        (["--config=c.py"], "unknown option '--config=c.py'; write options as --name=VALUE"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_words(stand_ins, options, message):

@@ -108,7 +108,7 @@ def test_what_is_run_is_what_the_dry_run_prints(stand_ins, case):
         (["setup", *WHERE], "setup needs --repository="),
         (["run", *WHERE, "--"], "run needs -- --config=... --workdir=..."),
         (["restart-watch", *WHERE, *MACHINES, "--repository=r"], "restart-watch needs -- --config"),
-        (["status", "--name", "pre"], "unknown option '--name'; options are written --name=VALUE"),
+        (["status", "--name", "pre"], "unknown option '--name'; write options as --name=VALUE"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_words(stand_ins, arguments, message):
@@ -231,13 +231,13 @@ def test_an_error_for_a_person_ends_the_watch_and_stops_the_other_hosts(stand_in
     result, done = watch(stand_ins, states=["ACTIVE"], hosts=[RUNNING, f"{FAILED};{AGAIN}"])
     assert result.returncode == 1
     assert done == ["show", "show", "stop"]
-    assert "a restart does not mend" in result.stderr
+    assert "a restart does not fix" in result.stderr
 
 
 def test_a_training_stopped_by_hand_is_left_alone(stand_ins):
     result, done = watch(stand_ins, states=["ACTIVE"], hosts=[f"{STOPPED};{STOPPED}"])
     assert (result.returncode, done) == (0, ["show"])
-    assert "stopped by hand" in result.stderr
+    assert "stopped by the user" in result.stderr
 
 
 def test_the_watch_outlives_failures_of_gcloud(stand_ins):

@@ -33,8 +33,8 @@ def test_a_training_of_no_step_has_a_phase():
         (((5, 299),), "from step, image size, batch size"),
         (((5, 299, 0),), "from step, image size, batch size"),
         (((0, 299, 128),), "from step, image size, batch size"),
-        (((5, 299, 128), (5, 331, 64)), r"must rise: \[5, 5\]"),
-        (((6, 299, 128), (5, 331, 64)), r"must rise: \[6, 5\]"),
+        (((5, 299, 128), (5, 331, 64)), r"must increase: \[5, 5\]"),
+        (((6, 299, 128), (5, 331, 64)), r"must increase: \[6, 5\]"),
     ],
 )
 def test_a_wrong_entry_is_named(resize, message):
