@@ -22,7 +22,7 @@ git fetch --quiet https://example.org/code.git main
 git checkout --quiet --detach FETCH_HEAD
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-sudo apt-get install --yes --quiet gcc libjpeg-dev >/dev/null || echo "no libjpeg-dev: images will be decoded as a whole, slower" >&2
+sudo apt-get install --yes --quiet gcc libjpeg-dev >/dev/null || echo "no libjpeg-dev: images will be fully decoded, which is slower" >&2
 uv venv --quiet --allow-existing --python 3.11 .venv
 uv pip install --quiet --requirement requirements.txt --editable '\''.[tpu]'\'' '\''etils[epath-gcs]'\'''"""  # noqa: E501
 RUN = r"""'--command=set -eu
