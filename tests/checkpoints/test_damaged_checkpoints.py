@@ -235,7 +235,7 @@ def test_a_step_under_another_number_is_not_taken_for_that(
         damage.forget_digests(folder / "48")
     (folder / "48").rename(folder / f"{number}")
     for read in (manager.load, lambda path: manager.load_weights(path, ALONE)):
-        with pytest.raises(DamagedCheckpointError, match=f"step {number} of .* contains step 48; if"):
+        with pytest.raises(DamagedCheckpointError, match=f"step {number} of .* contains step 48"):
             read(folder / f"{number}")
     shutil.rmtree(folder / "16")
     if number < goes_on_from:

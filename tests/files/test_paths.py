@@ -69,7 +69,7 @@ def test_a_workdir_whose_place_is_taken_is_refused_by_name(tmp_path, typed):
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "checkpoints").write_text("")
-    with pytest.raises(paths.PathError, match=r"is not a folder; give another one") as error:
+    with pytest.raises(paths.PathError, match=r"is not a folder; give another --workdir") as error:
         paths.workdir(typed.format(tmp_path))
     assert "\n" not in str(error.value)
 

@@ -73,7 +73,7 @@ def test_an_error_inside_a_phase_ends_the_phase(clock):
 
 
 def test_the_command_says_what_it_needs(tmp_path):
-    with pytest.raises(SystemExit, match="name the workdir of a training"):
+    with pytest.raises(SystemExit, match="give the workdir of a training"):
         goodput.main([str(tmp_path)])
 
 
