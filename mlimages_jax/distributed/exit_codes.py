@@ -50,8 +50,8 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
         return _of_the_system(error, workdir)
     if isinstance(error, ImportError):
         return (
-            f"error: {error}: it is not installed. Optional dependencies are extras of the "
-            "package, such as pip install -e '.[gcs]' in the clone for gs://; pyproject.toml lists them"
+            f"error: {error}: it is not installed. Optional dependencies are extras, such "
+            "as pip install -e '.[gcs]' in the clone for gs://; pyproject.toml lists them"
         )
     if not _comes_back(error):
         return None
