@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from mlimages_jax.features.export.feature_formats import (
     Layout,
@@ -40,6 +41,7 @@ FORMATS = ("parquet", "npy", "npz", "array_record")
 
 _MANIFEST, _INDEX, _ERRORS, _ARCHIVE = "features.json", "index.jsonl", "errors.tsv", "features.npz"
 _UNFINISHED = "unfinished"
+_FORMER = "pictures"  # the key of `images` in version 0.1
 _FREE = ("complete", "errors", "speed", "input")  # of the manifest: may differ in an export resumed
 _LISTED = 10  # differences that an error lists
 
@@ -273,7 +275,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{folder} holds no exported features ({_MANIFEST} is missing): make them with "
             "python -m mlimages_jax.main --config=configs/export_features.py --workdir=FOLDER"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if _FORMER in manifest:
+        manifest["images"] = manifest.pop(_FORMER)
+        manifest["former"] = True
+    return manifest
 
 
 def _array(folder: Path, layout: Layout, file_format: str, output: str) -> np.ndarray | PartedArray:
@@ -314,6 +320,13 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
     wanted = json.loads(json.dumps(wanted))
+    if saved.get("former"):
+        logging.warning(
+            "%s was begun by version 0.1, which kept no digest of weights and images: whether they "
+            "are the same cannot be checked", where,
+        )  # fmt: skip
+        wanted = _what_both_say(wanted, saved)
+        wanted |= {"former": True, "input_digest": saved.get("input_digest")}
     lines = [
         f"  {key}: {saved.get(key)!r} there, {wanted.get(key)!r} now"
         for key in sorted(saved.keys() | wanted.keys())
@@ -324,3 +337,13 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -
             f"{where} holds other features; give another --workdir, or the old values:\n"
             + "\n".join(lines[:_LISTED])
         )
+
+
+def _what_both_say(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _what_both_say(value, saved[key])
+        if isinstance(value, dict) and isinstance(saved[key], dict)
+        else value
+        for key, value in wanted.items()
+        if key in saved
+    }
