@@ -4,7 +4,6 @@
 import errno
 import importlib
 import inspect
-import os
 import pkgutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 import mlimages_jax
 from mlimages_jax.distributed import exit_codes, preemption, processes
+from tests.support import child_environment
 from tests.support.small_run import ROOT, flags
 from tfds_builders import shapes
 
@@ -106,10 +106,9 @@ run()
 
 def _ended(tmp_path, *arguments, code="from mlimages_jax.main import run\nrun()", **environment):
     command = [sys.executable, "-c", code, "--config=configs/quickstart.py", *arguments]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     return subprocess.run(
         [*command, f"--workdir={tmp_path / 'w'}"], cwd=ROOT, capture_output=True, text=True,
-        timeout=300, env=kept | {"JAX_PLATFORMS": "cpu"} | environment,
+        timeout=300, env=child_environment.with_own_devices() | environment,
     )  # fmt: skip
 
 

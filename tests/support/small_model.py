@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Checkpoints of a network so small that it compiles in a moment, without any training."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ def imported(loss: str, *, image_size: int = 32, positive_weight: float = 12.0) 
     return {"loss": {"name": loss, "weighted": weighted}, "image_size": image_size}
 
 
+@functools.cache
+def _initial(model: ResNet, seed: int) -> dict[str, Any]:
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+
+
 def weights(model: ResNet = SMALL, *, seed: int = 0) -> dict[str, Any]:
     """Parameters and statistics whose logits spread over a few units."""
-    tree = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+    tree = jax.tree.map(lambda leaf: leaf, _initial(model, seed))  # dicts of the caller's own
     head = tree["params"]["head"]
     keys = jax.random.split(jax.random.key(seed + 1), 2)
     head = {

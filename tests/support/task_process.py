@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from tests.support import child_environment
 from tests.support.small_run import ROOT, load_config
 
 DEVICES = 8  # of all processes together
@@ -47,13 +48,11 @@ def running(
 def _start(
     task: str, workdir: Path, values: dict[str, Any], port: int, number: int, count: int
 ) -> subprocess.Popen[str]:
-    ours = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    cache = {name: v for name, v in os.environ.items() if name.startswith("JAX_COMPILATION_CACHE")}
     arguments = [task, str(workdir), json.dumps(values), str(port), str(number), str(count)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.task_process", *arguments],
         cwd=ROOT,
-        env=ours | cache | {"JAX_PLATFORMS": "cpu"},
+        env=child_environment.with_own_devices(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import child_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 _START = """
 import sys
@@ -32,12 +34,11 @@ def run(script: str, *, devices: int = 2, timeout: float = 240) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = _START.format(devices=devices, port=port) + script
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(number)],
             cwd=ROOT,
-            env={**kept, "JAX_PLATFORMS": "cpu"},
+            env=child_environment.with_own_devices(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
