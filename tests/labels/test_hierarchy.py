@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlimages_jax.labels import word_list
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import read_label_list
+from tests.support import fuzzing
 
 # animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2): a parent may come after its child.
 PARENTS = [1, 3, -1, -1, 1]
@@ -331,7 +332,7 @@ def test_any_bytes_are_a_forest_or_refused(tmp_path_factory, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=fuzzing.fraction(10_000), deadline=None)
 @given(FILES | st.binary(max_size=80))
 def test_any_bytes_are_a_forest_or_refused_thoroughly(tmp_path_factory, data):
     check_any_bytes(tmp_path_factory.getbasetemp(), data)

@@ -19,6 +19,7 @@ from mlimages_jax.labels.lists import (
     read_label_list,
     write_label_list,
 )
+from tests.support import fuzzing
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -312,7 +313,7 @@ def test_any_bytes_give_what_the_plain_parser_gives(tmp_path_factory, text):
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=fuzzing.fraction(10_000), deadline=None)
 @given(LINES | st.binary(max_size=60))
 def test_any_bytes_give_what_the_plain_parser_gives_thoroughly(tmp_path_factory, text):
     check_any_bytes(tmp_path_factory.getbasetemp(), text)

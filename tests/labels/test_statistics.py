@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, iter_label_list, read_label_list
 from mlimages_jax.labels.statistics import ListStatistics
+from tests.support import fuzzing
 
 # animal > dog > poodle; vehicle > car; animal > feline > cat, whose parent has the larger index
 HIERARCHY = Hierarchy(
@@ -198,7 +199,7 @@ def test_any_list_as_plain_python_counts_it(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=fuzzing.fraction(2_000), deadline=None)
 @given(lists())
 def test_many_lists_as_plain_python_counts_them(case):
     check_with_the_oracle(case)

@@ -19,7 +19,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
 from mlimages_jax.prepare.imports.table import import_table, in_val
 from mlimages_jax.prepare.imports.table_rows import read_table
-from tests.support import image_files
+from tests.support import fuzzing, image_files
 from tfds_builders import ml_images
 
 CSV = """\
@@ -360,7 +360,7 @@ def test_any_bytes_are_read_or_named(tmp_path_factory, lines):
 @pytest.mark.timeout(1200)
 def test_many_tables(tmp_path):
     @given(_tables, _lines)
-    @settings(max_examples=1_000, deadline=None)
+    @settings(max_examples=fuzzing.fraction(1_000), deadline=None)
     def every(rows, lines):
         _assert_a_table_survives(tmp_path, rows)
         _assert_bad_tables_are_named(tmp_path, lines)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
+from tests.support import fuzzing
 
 
 def there(name, **fields):
@@ -163,7 +164,7 @@ DAMAGE = st.lists(st.tuples(st.integers(0, 2**20), st.integers(1, 255)), min_siz
 QUICK = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-THOROUGH = settings(QUICK, max_examples=10_000)
+THOROUGH = settings(QUICK, max_examples=fuzzing.fraction(10_000))
 
 
 @QUICK

@@ -19,6 +19,7 @@ from mlimages_jax.prepare.download.web_urls import BadUrlError, parse_url
 from mlimages_jax.prepare.manifest import Manifest
 from tests.prepare.odd_answers import ANSWERS, FLOODS, JPEG, URLS
 from tests.prepare.raw_server import RawServer, answer
+from tests.support import fuzzing
 
 QUICK = ["--allow-private", "--timeout=2", "--retries=0", "--give-up-after=0", "--max-wait=0.1",
          "--connections=16", "--connections-per-host=16"]  # fmt: skip
@@ -244,7 +245,9 @@ def test_an_absurd_table_of_open_images(server, tmp_path):
 _PIECES = [b"\0", b"\xff", b"\r\n", b"\n", b":", b"\xe9", b" ", b"9" * 30, b"\x1b[2J", b"\\"]
 
 
-@pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cases", [300, pytest.param(fuzzing.fraction(10_000), marks=pytest.mark.slow)]
+)
 def test_mutated_answers_and_urls(server, tmp_path, cases):
     """Bytes of good and odd answers are changed, doubled, left out; URLs likewise."""
     generator = random.Random(cases)

@@ -11,6 +11,7 @@ import pytest
 
 from mlimages_jax.prepare.imports import tfrecord
 from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_tfrecords
+from tests.support import fuzzing
 
 RECORDS = [b"first", b"", b"the third record"]
 OFFSETS = [0, 21, 37, 69]  # a frame has 16 bytes more than its data
@@ -147,7 +148,7 @@ def test_any_bytes(folder, pieces):
 
 @pytest.mark.slow
 @hypothesis.given(PIECES)
-@hypothesis.settings(max_examples=10_000, deadline=None)
+@hypothesis.settings(max_examples=fuzzing.fraction(10_000), deadline=None)
 def test_any_bytes_ten_thousand_times(folder, pieces):
     _any_bytes_end(folder, pieces)
 

@@ -9,6 +9,7 @@ from mlimages_jax.files.text_files import TextFileError
 from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import url_lists
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
+from tests.support import fuzzing
 
 
 def read(folder, data):
@@ -107,7 +108,7 @@ def test_any_bytes_are_read(tmp_path, data):
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=10_000)
+@settings(QUICK, max_examples=fuzzing.fraction(10_000))
 @given(FILES)
 def test_any_bytes_are_read_thoroughly(tmp_path, data):
     check_any_bytes(tmp_path, data)

@@ -11,6 +11,7 @@ from yarl import URL
 
 from mlimages_jax.prepare.download import addresses
 from mlimages_jax.prepare.download.web_urls import BadUrlError, join, parse_url, plain_host
+from tests.support import fuzzing
 
 LOOPBACK = [
     "127.0.0.1", "2130706433", "017700000001", "0x7f000001", "0X7F000001", "127.1", "127.0.1",
@@ -106,7 +107,9 @@ def test_redirects_to_nowhere(place):
         join(URL("http://a.org/x/y"), place)
 
 
-@pytest.mark.parametrize("cases", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cases", [500, pytest.param(fuzzing.fraction(10_000), marks=pytest.mark.slow)]
+)
 def test_any_text_is_a_url_or_a_bad_one(cases):
     generator = random.Random(cases)
     alphabet = "htp:/[]@\\.%0123456789abcxn-_?#=& \t\0\xff\u3002\uff11\u202e\udcff"

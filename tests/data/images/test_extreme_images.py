@@ -23,7 +23,7 @@ from mlimages_jax.data.images import (
 from mlimages_jax.data.images.decode import BadImage, StoredImage, stored_jpeg
 from mlimages_jax.data.images.image_types import ImageHeader, described
 from mlimages_jax.inference import user_images
-from tests.support import image_files
+from tests.support import fuzzing, image_files
 
 MODES = {
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
@@ -108,7 +108,7 @@ def test_every_image_is_stored_or_told_about(kind, long, short, lying, orientati
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=1_500, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=fuzzing.fraction(1_500), deadline=None, derandomize=True)
 @hypothesis.given(
     st.sampled_from(KINDS), st.sampled_from(SIDES), st.integers(1, 40), st.booleans(),
     st.integers(1, 8), OPTIONS,

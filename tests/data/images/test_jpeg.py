@@ -21,7 +21,7 @@ from mlimages_jax.data.images.decode import (
     stored_jpeg,
 )
 from mlimages_jax.data.images.transforms import CropBox
-from tests.support import image_files
+from tests.support import fuzzing, image_files
 
 needs_compiled = pytest.mark.skipif(
     not jpeg.is_compiled(), reason="built without a C compiler or libjpeg-turbo's headers"
@@ -257,7 +257,7 @@ def test_broken_files(data):
 
 @needs_compiled
 @pytest.mark.slow
-@hypothesis.settings(max_examples=10_000, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=fuzzing.fraction(10_000), deadline=None, derandomize=True)
 @hypothesis.given(st.data())
 def test_many_broken_files(data):
     _says_what_decoding_says(data)
