@@ -114,8 +114,8 @@ def build(work: Path, count: int) -> Path:
 
 def make_checkpoint(workdir: Path, data: Path) -> None:
     """The quickstart with a tiny network and softmax, for a few seconds."""
-    config = load_config("quickstart")
-    config.update_from_flattened_dict(
+    config = load_config(
+        "quickstart",
         {
             "data.folder": str(data),
             "data.train_split": "val",
@@ -129,23 +129,23 @@ def make_checkpoint(workdir: Path, data: Path) -> None:
             "schedule.cosine.warmup_steps": 20,
             "evaluate_every": 0,
             "checkpoint.every": TRAINING_STEPS,
-        }
+        },
     )
     train.train(config, workdir)
 
 
 def evaluate_here(checkpoint: str, data: str, workdir: str) -> dict[str, Any]:
     """The task itself; notes time and memory where every batch comes by."""
-    config = load_config("evaluate")
-    config.update_from_flattened_dict(
+    config = load_config(
+        "evaluate",
         {
             "checkpoint": checkpoint,
             "data.folder": data,
             "evaluation.sizes": (SIDE,),
-            "evaluation.protocols": ("whole",),
+            "evaluation.views": ("whole",),
             "evaluation.batch_size": BATCH,
             "input.num_threads": 2,
-        }
+        },
     )
     images, at, resident = [0], [], []
     update, process = SingleLabelMetrics.update, psutil.Process()

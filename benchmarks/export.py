@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from input_pipeline import PHOTOGRAPHS, cut_images
-from ml_collections import ConfigDict
+from peers.setting import load_config
 
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.images.views import EvaluationView
@@ -37,6 +37,7 @@ from mlimages_jax.features.export import export_task
 from mlimages_jax.inference.batch_predict import fitting_batch
 from mlimages_jax.inference.network_outputs import network_outputs
 from mlimages_jax.models.resnet import STAGE_WIDTHS, ResNet
+from mlimages_jax.settings import Export
 from mlimages_jax.step.state import TrainState
 
 ROW = "{:14} {:>6} {:>11} {:>11} {:>7} {:>9} {:>9} {:>9}"
@@ -100,16 +101,18 @@ def save_checkpoint(model: ResNet, folder: Path) -> None:
         saved.save(state, step=0, config={})
 
 
-def export_config(arguments: argparse.Namespace, case: Case, images: Path) -> ConfigDict:
+def export_config(
+    arguments: argparse.Namespace, case: Case, images: Path, checkpoint: Path
+) -> Export:
     """As configs/export_features.py."""
-    return ConfigDict(
+    return load_config(
+        "export_features",
         {
-            "checkpoint": "", "averaged": True, "input": str(images), "split": "",
-            "images_root": "", "exif_orientation": True, "outputs": ("features",),
-            "view": {"protocol": "short_side", "size": case.size}, "format": arguments.format,
-            "stored_dtype": "float32", "rows_per_part": 2_048, "dtype": arguments.dtype,
-            "batch_size": arguments.batch, "num_threads": arguments.threads, "max_errors": 0,
-        }
+            "checkpoint": str(checkpoint), "input": str(images), "exif_orientation": True,
+            "view.protocol": "short_side", "view.size": case.size, "format": arguments.format,
+            "dtype": arguments.dtype, "batch_size": arguments.batch,
+            "num_threads": arguments.threads, "max_errors": 0,
+        },
     )  # fmt: skip
 
 
@@ -145,7 +148,7 @@ class Alone:
         return batches * self.batch_size / (time.perf_counter() - start)
 
 
-def measure(alone: Alone, config: ConfigDict, *, batches: int) -> Measurement:
+def measure(alone: Alone, config: Export, *, batches: int) -> Measurement:
     """One round."""
     rate = alone.rate(batches=batches)
     with tempfile.TemporaryDirectory() as workdir:
@@ -191,8 +194,7 @@ def main() -> None:
         for case in cases:
             checkpoint = work / case.name.replace(" ", "_")
             save_checkpoint(case.model, checkpoint)
-            config = export_config(arguments, case, images)
-            config.checkpoint = str(checkpoint)
+            config = export_config(arguments, case, images, checkpoint)
             alone = Alone(case, checkpoint, batch_size=batch_size, dtype=arguments.dtype)
             batches = -(-count // batch_size)
             rounds = [measure(alone, config, batches=batches) for _ in range(arguments.rounds)]

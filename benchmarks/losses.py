@@ -11,15 +11,15 @@ one table (a row a loss and evaluation, seconds of training beside it).
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 from absl import logging
-from ml_collections import ConfigDict
+from peers.setting import load_config
 
+from mlimages_jax.settings import Train
 from mlimages_jax.training import train
 from tfds_builders import shapes
 
@@ -64,23 +64,23 @@ def _make_quick(arguments: argparse.Namespace, work: Path) -> None:
     arguments.image_size = 32
 
 
-def _config(loss: str, arguments: argparse.Namespace) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "configs" / "quickstart.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.data.folder = arguments.data
-    config.seed = arguments.seed
-    config.image_size = arguments.image_size
-    config.total_steps = config.schedule.cosine.total_steps = arguments.steps
-    warmup = min(config.schedule.cosine.warmup_steps, arguments.steps // 10)
-    config.schedule.cosine.warmup_steps = warmup
-    config.evaluate_every = config.checkpoint.every = arguments.steps // arguments.evaluations
-    config.evaluation.splits = ("val", "train")
-    config.schedule.cosine.learning_rate = LEARNING_RATES[loss]
-    config.loss.name = loss
-    return config
+def _config(loss: str, arguments: argparse.Namespace) -> Train:
+    every = arguments.steps // arguments.evaluations
+    return load_config(
+        "quickstart",
+        {
+            "data.folder": str(arguments.data),
+            "seed": arguments.seed,
+            "image_size": arguments.image_size,
+            "total_steps": arguments.steps,
+            "schedule.cosine.total_steps": arguments.steps,
+            "schedule.cosine.learning_rate": LEARNING_RATES[loss],
+            "evaluate_every": every,
+            "checkpoint.every": every,
+            "evaluation.splits": ("val", "train"),
+            "loss.name": loss,
+        },
+    )
 
 
 def _rows(loss: str, workdir: Path) -> list[list[str]]:

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from peers.setting import load_config, where_and_when
 
+from mlimages_jax.settings import Train
 from mlimages_jax.step.state import TrainState
 from mlimages_jax.training import train
 from tfds_builders import shapes
@@ -63,11 +63,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int) -> ConfigDict:
+def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int) -> Train:
     """The quickstart's, with two sizes."""
-    config = load_config("quickstart")
     first, second = arguments.sizes
-    config.update_from_flattened_dict(
+    return load_config(
+        "quickstart",
         {
             "data.folder": str(folder),
             "image_size": first,
@@ -81,9 +81,8 @@ def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int
             "evaluate_every": 0,
             "checkpoint.every": 2 * arguments.steps,
             "log_every": 1,
-        }
+        },
     )
-    return config
 
 
 def speeds(workdir: Path, arguments: argparse.Namespace) -> list[float]:

@@ -32,11 +32,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 from peers.setting import load_config, where_and_when
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, read_label_list, write_label_list
+from mlimages_jax.settings import Train
 from mlimages_jax.training import train
 from tfds_builders import imagenet, ml_images, shapes
 
@@ -207,11 +207,11 @@ def common_images(images: Path, first: Iterable[str], second: Iterable[str]) -> 
     return len(digests[0] & digests[1])
 
 
-def pretraining_config(arguments: argparse.Namespace, folder: Path) -> ConfigDict:
+def pretraining_config(arguments: argparse.Namespace, folder: Path) -> Train:
     """The quickstart's, with the asymmetric loss at the rate of losses.py."""
-    config = load_config("quickstart")
     steps = arguments.pretraining_steps
-    config.update_from_flattened_dict(
+    return load_config(
+        "quickstart",
         {
             "data.folder": str(folder),
             "image_size": arguments.size,
@@ -222,18 +222,17 @@ def pretraining_config(arguments: argparse.Namespace, folder: Path) -> ConfigDic
             "schedule.cosine.total_steps": steps,
             "evaluate_every": 0,
             "checkpoint.every": steps,
-        }
+        },
     )
-    return config
 
 
 def finetuning_config(
     arguments: argparse.Namespace, folder: Path, *, init_from: str, rate: float, seed: int
-) -> ConfigDict:
+) -> Train:
     """Variant 224 with the quickstart's network: smaller, shorter, nothing frozen."""
-    config = load_config("finetune", "224")
-    network = load_config("quickstart").model
-    config.update_from_flattened_dict(
+    network = load_config("quickstart", {}).model
+    return load_config(
+        "finetune",
         {
             "seed": seed,
             "data.folder": str(folder),
@@ -241,7 +240,7 @@ def finetuning_config(
             "batch_size": 32,
             "group_size": 32,
             "total_steps": arguments.steps,
-            **{f"model.{name}": network[name] for name in NETWORK},
+            **{f"model.{name}": getattr(network, name) for name in NETWORK},
             "schedule.staircase.learning_rate": rate,
             "schedule.staircase.decay_steps": arguments.steps // 4,  # 150,000 of 600,000
             "optimizer.freeze": (),
@@ -250,9 +249,9 @@ def finetuning_config(
             "checkpoint.every": arguments.steps,
             "input.num_threads": 2,
             "init_from": init_from,
-        }
+        },
+        variant="224",
     )
-    return config
 
 
 def finetune(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 
 from mlimages_jax import settings
 from mlimages_jax.distributed import exit_codes, preemption
@@ -50,9 +49,7 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     preemption.watch()
     try:  # before anything is joined, made or imported
         workdir = paths.workdir(str(_WORKDIR.value))
-        config = config_file.read_config(str(_CONFIG.value), overrides)
-        paths.expand_home(config)
-        settings.check(config, workdir=workdir)
+        config = config_file.read_config(str(_CONFIG.value), overrides, workdir=workdir)
     except (settings.ConfigError, paths.PathError) as error:
         sys.exit(several_lines(f"error: {error}"))
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
@@ -94,13 +91,13 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _run(task: Callable[..., Any], config: ConfigDict, workdir: str) -> None:
+def _run(task: Callable[..., Any], config: settings.Settings, workdir: str) -> None:
     """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
     from mlimages_jax.distributed import agreement, devices
     from mlimages_jax.training import out_of_memory
 
     try:
-        agreement.check_processes(config, workdir=workdir)
+        agreement.check_processes(settings.flatten(config), workdir=workdir)
         devices.check_platform(_PLATFORM.value)
         with out_of_memory.named(config):
             task(config, workdir)
@@ -131,6 +128,7 @@ def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "workdir"])
     argv, overrides = config_file.split_overrides(sys.argv)
+    config_file.answer_help(argv, overrides)
     app.run(functools.partial(main, overrides=overrides), argv=argv)
 
 

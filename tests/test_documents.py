@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import mlimages_jax
-from mlimages_jax import settings
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy
 from mlimages_jax.settings import config_file
 from mlimages_jax.settings.tables import TABLES
@@ -67,7 +66,7 @@ def test_configurations_of_commands_exist_and_are_accepted(words):
         for key, value in arguments.items()
         if key.startswith("config.")
     ]
-    settings.check(config_file.read_config(str(ROOT / arguments["config"]), overrides))
+    config_file.read_config(str(ROOT / arguments["config"]), overrides)
 
 
 def test_there_are_commands_to_check():

@@ -24,8 +24,8 @@ def main() -> None:
     else:
         jax.config.update("jax_num_cpu_devices", given["devices"])
         mesh = sharding.make_mesh()
-    config = load_config("pretrain")
-    config.update_from_flattened_dict(
+    config = load_config(
+        "pretrain",
         {
             "image_size": given["size"],
             "batch_size": given["images"] * mesh.size,
@@ -33,7 +33,7 @@ def main() -> None:
             "model.stage_sizes": STAGE_SIZES[given["depth"]],
             "model.remat": given["remat"],
             "sharding.name": given["mode"],
-        }
+        },
     )
     (phase,) = build.phases(config)
     begin = time.perf_counter()

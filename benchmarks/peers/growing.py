@@ -55,8 +55,8 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
       Temporaries and traffic of one device's program in bytes, its collectives; an answer runs
       one step.
     """
-    config = load_config("pretrain")
-    config.update_from_flattened_dict(
+    config = load_config(
+        "pretrain",
         {
             "image_size": given["size"],
             "batch_size": given["batch"],
@@ -65,7 +65,7 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
             "model.stage_widths": tuple(given["widths"]),
             "model.dtype": "float32",
             "sharding.name": given["mode"],
-        }
+        },
     )
     mesh = sharding.make_mesh()
     (phase,) = build.phases(config)

@@ -29,12 +29,10 @@ def main() -> None:
     network, classes, cache = sys.argv[2], int(sys.argv[3]), sys.argv[4]
     jax.config.update("jax_compilation_cache_dir", cache)
     if network == "small":
-        config = load_config("quickstart")
-        config.update(batch_size=16, group_size=16)
-        config.loss.name = "sigmoid"
+        changes = {"batch_size": 16, "group_size": 16, "loss.name": "sigmoid"}
+        config = load_config("quickstart", changes)
     else:
-        config = load_config("pretrain", "released")
-        config.update(batch_size=4, group_size=4, image_size=64)
+        config = load_config("pretrain", {"batch_size": 4, "group_size": 4, "image_size": 64})
     start = time.time()
     training = training_step(config, sharding.make_mesh(), num_classes=classes)
     seconds["shapes"] = time.time() - start

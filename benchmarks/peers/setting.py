@@ -2,23 +2,22 @@
 """What stands beside a measurement: the configuration that it changed, the machine, the load."""
 
 import datetime
-import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+
+from mlimages_jax import settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def load_config(name: str, *variant: str) -> ConfigDict:
-    """The configuration of configs/<name>.py, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*variant)
+def load_config(name: str, changes: Mapping[str, Any], *, variant: str = "") -> Any:
+    """The settings of configs/<name>.py:<variant>, with other values by dotted names."""
+    file = CONFIGS / f"{name}.py"
+    return settings.load(f"{file}:{variant}" if variant else str(file), changes)
 
 
 def where_and_when() -> str:

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.settings.renamed import saved_with_new_names
 
 SUFFIX = ".safetensors"
 _CHECKSUMS = "crc32c"  # key in the metadata
@@ -71,7 +72,7 @@ def read(path: Path) -> WeightsFile:
         return WeightsFile(
             arrays,
             step=int(metadata.get("step", 0)),
-            config=json.loads(metadata.get("config", "{}")),
+            config=saved_with_new_names(json.loads(metadata.get("config", "{}")), where=str(path)),
             dictionary=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
             usage=json.loads(metadata.get("usage", "{}")),

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import manager, safetensors
 from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build
-from mlimages_jax.step.losses import POSITIVE_WEIGHT
+from mlimages_jax.settings.training import Loss
 
 
 class SavedModel(NamedTuple):
@@ -49,33 +48,31 @@ class Usage:
     """How to use a network, derived from its training.
 
     Attributes:
-        settings: Settings of the training, completed with `loss.name` ("" if unknown) and the
-            positive weight of the weighted loss, so that the functions of `settings.build` accept
-            them.
+        loss_settings: Loss of the training; its `name` is "" if unknown.
         image_size: Side of the images in pixels at the last step done; 0 if unknown.
         sizes: Image sizes at which the training evaluated; empty if unknown.
-        protocols: Views with which the training evaluated, best first; empty if unknown.
+        views: Views with which the training evaluated, best first; empty if unknown.
     """
 
-    settings: ConfigDict
+    loss_settings: Loss
     image_size: int
     sizes: tuple[int, ...]
-    protocols: tuple[Protocol, ...]
+    views: tuple[Protocol, ...]
 
     @property
     def loss(self) -> str:
         """The name of the loss; "" if unknown."""
-        return self.settings.loss.name
+        return self.loss_settings.name
 
     @property
     def protocol(self) -> Protocol:
         """How to crop an image: as the training's evaluation did, else as the original release."""
-        return self.protocols[0] if self.protocols else "short_side"
+        return self.views[0] if self.views else "short_side"
 
     @property
     def positive_weight(self) -> float:
         """The weight that calibrates probabilities; 1 if the loss has none."""
-        return build.positive_weight(self.settings)
+        return build.positive_weight(self.loss_settings)
 
 
 def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usage:
@@ -86,9 +83,9 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
         step: Number of updates done.
         loss: Name of the loss given by the user, which overrides the configuration.
     """
-    settings = ConfigDict({"loss": {"name": "", "weighted": {"positive_weight": POSITIVE_WEIGHT}}})
-    settings.update(config)
-    settings.loss.name = loss or settings.loss.name
+    loss_settings = build.saved_loss(config)
+    if loss:
+        loss_settings = dataclasses.replace(loss_settings, name=loss)
     size = config.get("image_size", 0)
     for start, larger, _ in config.get("resize", ()):
         if 0 < start < 1:  # a fraction of the run, in a configuration saved unresolved
@@ -98,7 +95,7 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
     sizes = tuple(evaluation.get("sizes", ()))
     # Evaluation sizes left over from a recipe do not apply to a network trained at another size.
     known = sizes if size in sizes else (size,) if size else ()
-    return Usage(settings, size, known, tuple(evaluation.get("protocols", ())))
+    return Usage(loss_settings, size, known, tuple(evaluation.get("views", ())))
 
 
 def turns_upright(

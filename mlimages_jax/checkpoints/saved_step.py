@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.checkpoints.compatibility import CheckpointMismatchError, by_name, is_array
 from mlimages_jax.distributed import processes
+from mlimages_jax.settings.renamed import saved_with_new_names
 
 T = TypeVar("T")
 STATE = "state"  # the Orbax item that contains the arrays
@@ -57,7 +58,7 @@ class SavedStep:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The JSON values saved with the step.
+        """The JSON values saved with the step, under the current names of settings.
 
         Raises:
             DamagedCheckpointError: They cannot be read or do not match their checksum.
@@ -66,7 +67,7 @@ class SavedStep:
             config = dict(self._content.get("custom_metadata") or {})
             if self._digests is not None:
                 array_digests.verify_config(config, self._digests)
-            return config
+            return saved_with_new_names(config, where=str(self.folder))
 
     @functools.cached_property
     def tree(self) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mlimages_jax.distributed import processes
 
 # Settings that may differ between hosts: paths to read from, and numbers of threads.
@@ -30,17 +28,19 @@ class DifferentProcessesError(RuntimeError):
     """The processes of a job were started with different values, code or data."""
 
 
-def check_processes(config: ConfigDict, *, workdir: str) -> None:
-    """Checks that configuration, workdir, code and library versions are the same everywhere.
+def check_processes(settings: Mapping[str, Any], *, workdir: str) -> None:
+    """Checks that settings, workdir, code and library versions are the same everywhere.
+
+    Args:
+        settings: Values by name.
+        workdir: Workdir of this process.
 
     Raises:
         DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
     if not processes.is_one_of_many():
         return
-    values = json.loads(config.to_json())
-    mine = {f"--config.{name}": value for name, value in _flat(values).items()}
-    mine = {name: v for name, v in mine.items() if name.removeprefix("--config.") not in OF_A_HOST}
+    mine = {f"--config.{name}": v for name, v in settings.items() if name not in OF_A_HOST}
     mine |= {"--workdir": workdir, "code of mlimages_jax": _code(), "Python": _python()}
     mine |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     check_same(mine)
@@ -100,13 +100,3 @@ def _code() -> str:
 
 def _python() -> str:
     return ".".join(platform.python_version_tuple()[:2])
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -13,7 +14,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import manager, saved_model, saved_step
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
@@ -42,7 +42,7 @@ from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.models import architecture
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
-from mlimages_jax.settings import build, checked
+from mlimages_jax.settings import Evaluate, build, checked
 
 IMAGENET = (1_000, 50_000)  # classes and images of the set that the published numbers are for
 
@@ -60,7 +60,7 @@ class Subject(NamedTuple):
     usage: saved_model.Usage
 
 
-def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
+def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
     """Evaluates as configured; prints a table and leaves files in the workdir.
 
     Args:
@@ -85,7 +85,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> list[Row]:
         return _evaluate(config, workdir)
 
 
-def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
+def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     """As `evaluate`, in a workdir that is held."""
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
@@ -139,7 +139,7 @@ def _evaluate(config: ConfigDict, workdir: epath.Path) -> list[Row]:
     return shown
 
 
-def _check_batch(config: ConfigDict) -> None:
+def _check_batch(config: Evaluate) -> None:
     """Asks whether the devices divide the batch.
 
     Raises:
@@ -152,7 +152,7 @@ def _check_batch(config: ConfigDict) -> None:
         raise build.ConfigError(f"evaluation.{error}") from error
 
 
-def _checkpoints(config: ConfigDict) -> Iterator[epath.Path]:
+def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
     """The step folders to evaluate, the same on all processes.
 
     Raises:
@@ -206,10 +206,11 @@ def _agreed(folder: epath.Path) -> epath.Path:
     return folder.parent / str(int(step))
 
 
-def _key(config: ConfigDict, subject: Subject, view: EvaluationView) -> Row:
+def _key(config: Evaluate, subject: Subject, view: EvaluationView) -> Row:
     """What makes an evaluation of the same data another one: the network, and how it is used."""
-    name = subject.usage.settings.loss.name
-    loss = {"name": name, **subject.usage.settings.loss.get(name, {})}
+    used = subject.usage.loss_settings
+    arguments = getattr(used, used.name, None)
+    loss = {"name": used.name, **(dataclasses.asdict(arguments) if arguments else {})}
     return {
         "split": config.data.split,
         "size": view.size,
@@ -224,7 +225,7 @@ def _key(config: ConfigDict, subject: Subject, view: EvaluationView) -> Row:
     }
 
 
-def _data_key(config: ConfigDict, data: DataSet) -> Row:
+def _data_key(config: Evaluate, data: DataSet) -> Row:
     """Digests of the set and of other labels for it, the same on all processes.
 
     Raises:
@@ -246,7 +247,7 @@ def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
     return next((row for row in last if key.items() <= row.items()), None)
 
 
-def _views(config: ConfigDict, subject: Subject, data: DataSet) -> list[EvaluationView]:
+def _views(config: Evaluate, subject: Subject, data: DataSet) -> list[EvaluationView]:
     """What to evaluate: as configured, and else as the checkpoint was trained.
 
     Raises:
@@ -260,17 +261,17 @@ def _views(config: ConfigDict, subject: Subject, data: DataSet) -> list[Evaluati
             "it was built: for the numbers of its training build the set with --orientation=stored",
             subject.folder, data.folder,
         )  # fmt: skip
-    sizes = tuple(config.evaluation.sizes) or subject.usage.sizes
+    sizes = config.evaluation.sizes or subject.usage.sizes
     if not sizes:
         raise build.ConfigError(
             f"{subject.folder} does not say at which size it was trained: give "
             "--config.evaluation.sizes='(224,)'"
         )
-    protocols = tuple(config.evaluation.protocols) or subject.usage.protocols or _BOTH
-    return [EvaluationView(size, name, upright) for name in protocols for size in sizes]
+    views = config.evaluation.views or subject.usage.views or _BOTH
+    return [EvaluationView(size, name, upright) for name in views for size in sizes]
 
 
-def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
+def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> Subject:
     """Weights and configuration of a checkpoint whose classes are those of the set.
 
     Raises:
@@ -301,7 +302,7 @@ def _load(config: ConfigDict, folder: epath.Path, data: DataSet) -> Subject:
 
 
 def _evaluation(
-    config: ConfigDict,
+    config: Evaluate,
     data: DataSet,
     subject: Subject,
     view: EvaluationView,
@@ -312,14 +313,14 @@ def _evaluation(
     metrics = empty_metrics(
         len(records),
         Hierarchy.from_file(data.dictionary).paths(),
-        single_label=build.is_single_label(subject.usage.settings),
+        single_label=build.is_single_label(subject.usage.loss_settings),
         threshold=config.evaluation.threshold,
-        positive_weight=build.positive_weight(subject.usage.settings),
+        positive_weight=build.positive_weight(subject.usage.loss_settings),
     )
     dtype = build.compute_dtype(config.dtype)
     return Evaluation(
         model=architecture.network_of(subject.weights["params"], dtype=dtype),
-        loss=build.evaluation_loss(subject.usage.settings),
+        loss=build.evaluation_loss(subject.usage.loss_settings),
         records=records,
         view=view,
         metrics=metrics,
@@ -335,7 +336,7 @@ def _evaluation(
     )
 
 
-def _reassessed(config: ConfigDict, data: DataSet) -> ReassessedLabels | None:
+def _reassessed(config: Evaluate, data: DataSet) -> ReassessedLabels | None:
     """Other labels for the set, if configured, checked against it."""
     if not config.data.reassessed:
         return None
@@ -362,7 +363,7 @@ def _line(values: dict[str, float]) -> str:
     return "  ".join(shown)
 
 
-def _tables(config: ConfigDict, data: DataSet, rows: list[Row]) -> str:
+def _tables(config: Evaluate, data: DataSet, rows: list[Row]) -> str:
     """All results, and for one class an image the last step's beside the published ones."""
     tables = [published.results_table(rows)]
     last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]] if rows else []

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mlimages_jax.files.remote import is_remote
 
 
@@ -76,20 +74,6 @@ def workdir(path: str) -> str:
                     f"--workdir={path}: {place} is not a folder; give another --workdir"
                 )
     return plain
-
-
-def expand_home(config: ConfigDict) -> None:
-    """Replaces the ~ in every text of a configuration that begins with one.
-
-    Raises:
-        PathError: as `expanded`.
-    """
-    with config.unlocked():
-        for name, value in config.items():
-            if isinstance(value, ConfigDict):
-                expand_home(value)
-            elif isinstance(value, str) and value.startswith("~"):
-                config[name] = expanded(value)
 
 
 def plain_words(words: Sequence[str]) -> list[str]:

@@ -17,7 +17,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
@@ -34,7 +33,7 @@ from mlimages_jax.inference.tag_files import TagFile, TagFileError
 from mlimages_jax.inference.tagging import Tag, ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
-from mlimages_jax.settings import build, checked
+from mlimages_jax.settings import Classify, build, checked
 
 _SECONDS = 30  # between two lines of the log
 
@@ -53,7 +52,7 @@ class Summary(NamedTuple):
     errors: int
 
 
-def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
+def classify(config: Classify, workdir: epath.PathLike) -> Summary:
     """Tags images as configured, or goes on with a command that stopped.
 
     Args:
@@ -82,7 +81,7 @@ def classify(config: ConfigDict, workdir: epath.PathLike) -> Summary:
         raise build.ConfigError(str(error)) from error
 
 
-def _classify(config: ConfigDict, output: Path, file_format: str) -> Summary:
+def _classify(config: Classify, output: Path, file_format: str) -> Summary:
     """As `classify`, with a file that is held."""
     source = _images(config)
     mesh = sharding.make_mesh()
@@ -158,7 +157,7 @@ def _lines(
             logging.info("%d of %d images", done, len(source))
 
 
-def _images(config: ConfigDict) -> ImageSource:
+def _images(config: Classify) -> ImageSource:
     """What is to be tagged.
 
     Raises:
@@ -175,7 +174,7 @@ def _images(config: ConfigDict) -> ImageSource:
     return source
 
 
-def _output(config: ConfigDict, workdir: epath.PathLike) -> tuple[Path, str]:
+def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
     """The file and its format.
 
     Raises:
@@ -196,7 +195,7 @@ def _output(config: ConfigDict, workdir: epath.PathLike) -> tuple[Path, str]:
     return path, config.format or tag_files.format_of(path)
 
 
-def _load(config: ConfigDict, folder: epath.Path, *, place: jax.sharding.Sharding) -> Model:
+def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding) -> Model:
     return pretrained.load(
         folder,
         dictionary=config.dictionary or None,
@@ -208,7 +207,7 @@ def _load(config: ConfigDict, folder: epath.Path, *, place: jax.sharding.Shardin
     )
 
 
-def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
+def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
     """From logits to tags."""
     return model.tagger(
         top_k=config.top_k or None,
@@ -219,7 +218,7 @@ def _tagger(config: ConfigDict, model: Model) -> Callable[[np.ndarray], list[lis
 
 
 def _about(
-    config: ConfigDict, model: Model, source: ImageSource, *, view: EvaluationView
+    config: Classify, model: Model, source: ImageSource, *, view: EvaluationView
 ) -> dict[str, Any]:
     """What decides the rows, as JSON values."""
     names = ("top_k", "threshold", "consistent", "dtype")
@@ -231,7 +230,7 @@ def _about(
         "images": source.digest,
         "view": [view.protocol, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
-        **{name: config[name] for name in names},
+        **{name: getattr(config, name) for name in names},
     }
 
 

@@ -7,16 +7,14 @@ Memory, time, input and cost by formulas, in seconds, on any machine and without
 --check the training step is compiled as well, and the compiler's figures stand beside ours.
 """
 
-import copy
 import functools
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags
-from ml_collections import ConfigDict
 
 from mlimages_jax.files import paths
-from mlimages_jax.settings import ConfigError, checked, config_file
+from mlimages_jax.settings import ConfigError, Train, config_file, replaced, resolved
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "A file of configs/ that trains, e.g. configs/pretrain.py:paper"
@@ -58,12 +56,12 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}: values are --config.name=value")
     try:
-        config = checked(config_file.read_config(str(_CONFIG.value), overrides))
-        paths.expand_home(config)
+        config = config_file.read_config(str(_CONFIG.value), overrides)
     except (ConfigError, paths.PathError) as error:
         sys.exit(f"error: {error}")
-    if config.task != "train":
+    if not isinstance(config, Train) or config.task != "train":
         sys.exit(f"task={config.task!r}: only a training is planned, e.g. configs/pretrain.py")
+    config = resolved(config)
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
     import jax
 
@@ -86,10 +84,8 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
         plan = make_plan(config)
         remedies = {}
         for changes in () if plan.fits else REMEDIES:
-            other = copy.deepcopy(config)
-            other.update_from_flattened_dict(changes)
             flag_text = " ".join(f"--config.{name}={value}" for name, value in changes.items())
-            remedies[flag_text] = make_plan(other)
+            remedies[flag_text] = make_plan(replaced(config, changes))
         around = Around(
             mfu=_MFU.value,
             host_devices=_HOST_DEVICES.value or chip.host_chips,
@@ -107,7 +103,7 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     sys.exit(0 if plan.fits else 1)
 
 
-def _of_the_set(config: ConfigDict) -> tuple[int, int]:
+def _of_the_set(config: Train) -> tuple[int, int]:
     """Classes and training images: given, or of the built set, or of the published ones."""
     classes, images = _CLASSES.value, _IMAGES.value
     if not (classes and images):
@@ -132,6 +128,7 @@ def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "devices", "chip"])
     argv, overrides = config_file.split_overrides(sys.argv)
+    config_file.answer_help(argv, overrides)
     app.run(functools.partial(main, overrides=overrides), argv=argv)
 
 

@@ -4,15 +4,15 @@
 import time
 
 import jax
-from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import sharding
 from mlimages_jax.plan import PlanError, compiled
 from mlimages_jax.plan.estimate import Plan
+from mlimages_jax.settings import Train
 from mlimages_jax.settings.build import training_step
 
 
-def check(config: ConfigDict, plan: Plan, target: str, *, num_classes: int) -> str:
+def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
     """Compiles the step of the phase that needs the most memory; text with both figures.
 
     A CPU's program keeps float32 where bfloat16 is asked for and copies for its own convolutions:

@@ -10,12 +10,11 @@ import dataclasses
 import math
 
 import jax
-from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.plan import PlanError, chips, layers
-from mlimages_jax.settings import build
+from mlimages_jax.settings import Train, build
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
 from mlimages_jax.step.phases import Phase
@@ -107,7 +106,7 @@ class Plan:
 
 
 def make_plan(
-    config: ConfigDict, *, chip: chips.Chip, devices: int, num_classes: int, mfu: float
+    config: Train, *, chip: chips.Chip, devices: int, num_classes: int, mfu: float
 ) -> Plan:
     """The plan for a configuration of the task `train`.
 

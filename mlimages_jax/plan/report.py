@@ -4,9 +4,8 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
+from mlimages_jax.settings import Train
 
 # Images a second and CPU core at the crops of pretraining, short side 320, by interpolation:
 # docs/benchmarks/input.md, "per CPU s".
@@ -31,7 +30,7 @@ class Around(NamedTuple):
     price: float
 
 
-def report(config: ConfigDict, plan: Plan, around: Around, remedies: Mapping[str, Plan]) -> str:
+def report(config: Train, plan: Plan, around: Around, remedies: Mapping[str, Plan]) -> str:
     """The whole text.
 
     Args:
@@ -55,7 +54,7 @@ def report(config: ConfigDict, plan: Plan, around: Around, remedies: Mapping[str
     return "\n".join(lines)
 
 
-def _memory(config: ConfigDict, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator[str]:
+def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator[str]:
     largest = plan.largest
     images = largest.phase.batch_size // plan.devices
     remat = ", remat" if config.model.remat else ""
@@ -79,7 +78,7 @@ def _memory(config: ConfigDict, plan: Plan, remedies: Mapping[str, Plan]) -> Ite
     )
 
 
-def _step(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
+def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
     for each in plan.phases:
         phase = each.phase
         yield (
@@ -109,7 +108,7 @@ def _step(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
         )
 
 
-def _input(config: ConfigDict, plan: Plan, around: Around) -> Iterator[str]:
+def _input(config: Train, plan: Plan, around: Around) -> Iterator[str]:
     fastest = max(each.images_per_second for each in plan.phases)
     rate = fastest * min(around.host_devices, plan.devices) / plan.devices
     megabytes = rate * around.image_bytes / 1e6
@@ -145,7 +144,7 @@ def _phase(each: PhasePlan, around: Around) -> str:
     )
 
 
-def _checkpoints(config: ConfigDict, plan: Plan) -> Iterator[str]:
+def _checkpoints(config: Train, plan: Plan) -> Iterator[str]:
     settings = config.checkpoint
     kept = min(settings.keep_latest, config.total_steps // settings.every)
     if settings.keep_every:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From configuration values, which `settings` has judged, to the objects that training needs.
+"""From settings, which were judged, to the objects that training needs."""
 
-Nothing below this module and the tasks sees a ConfigDict.
-"""
-
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
-from ml_collections import ConfigDict
 
 from mlimages_jax.data.images import rand_augment
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.settings import ConfigError, resolved
+from mlimages_jax.settings import ConfigError, Train, fields, resolved
+from mlimages_jax.settings.training import Evaluation, Loss, Schedule
 from mlimages_jax.step import augment, losses, mixing, optimizers
 from mlimages_jax.step.phases import Phase, make_phases
 from mlimages_jax.step.state import abstract_state
@@ -49,13 +47,11 @@ OPEN_NETWORK: dict[str, Any] = {
 }
 
 
-def model(config: ConfigDict, *, num_classes: int) -> ResNet:
+def model(config: Train, *, num_classes: int) -> ResNet:
     """The network of `config.model`, with the group size of the run."""
-    arguments = dict(config.model)
+    arguments = dataclasses.asdict(config.model)
     arguments |= {name: arguments[name] or value for name, value in OPEN_NETWORK.items()}
     dtype = compute_dtype(arguments.pop("dtype"))
-    for name in ("stage_sizes", "stage_widths"):
-        arguments[name] = tuple(arguments[name])
     return ResNet(num_classes, group_size=config.group_size, dtype=dtype, **arguments)
 
 
@@ -70,25 +66,25 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def phases(config: ConfigDict) -> list[Phase]:
+def phases(config: Train) -> list[Phase]:
     """The parts of the training in which sizes stay the same."""
     config = resolved(config)
     return make_phases(
         image_size=config.image_size,
         batch_size=config.batch_size,
         total_steps=config.total_steps,
-        resize=tuple(tuple(entry) for entry in config.resize),
+        resize=config.resize,
     )
 
 
-def num_streams(config: ConfigDict) -> int:
+def num_streams(config: Train) -> int:
     """How many streams the training set is cut into: one a group, or one in all."""
     if config.data.order == "global":
         return 1
     return config.batch_size // (config.group_size or config.batch_size)
 
 
-def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
+def loss(config: Train) -> tuple[losses.Loss, int | None]:
     """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts)."""
     function, arguments = _named(_LOSSES, config.loss, "loss")
     if function is not losses.weighted_loss:
@@ -98,70 +94,78 @@ def loss(config: ConfigDict) -> tuple[losses.Loss, int | None]:
     return weighted, config.batch_size // group_size
 
 
-def state_sharding(config: ConfigDict) -> dict[str, Any]:
+def state_sharding(config: Train) -> dict[str, Any]:
     """How `config.sharding` cuts the state: `mode` and `min_size` of `state.abstract_state`."""
     return {"mode": config.sharding.name, "min_size": config.sharding.min_size}
 
 
-def evaluation_loss(saved: ConfigDict) -> losses.Loss:
-    """The loss of a checkpoint's configuration, for evaluation, which knows no groups.
+def saved_loss(saved: Mapping[str, Any]) -> Loss:
+    """The loss of a checkpoint's settings; `name` is "" where they do not say it."""
+    said = {"name": ""} | fields.flatten(saved.get("loss", {}))
+    return fields.build(Loss, said)
 
-    Args:
-        saved: with `loss.name` and, where the loss has arguments, a section of its name.
+
+def evaluation_loss(section: Loss) -> losses.Loss:
+    """A loss for evaluation, which knows no groups.
 
     Raises:
         ConfigError: for an unknown name.
     """
-    function, arguments = _named(_LOSSES, saved.loss, "loss")
+    function, arguments = _named(_LOSSES, section, "loss")
     arguments.pop("group_size", None)
     return functools.partial(function, **arguments)
 
 
-def is_single_label(config: ConfigDict) -> bool:
+def is_single_label(section: Loss) -> bool:
     """Whether every image has one class: the softmax loss says so."""
-    return config.loss.name == "softmax"
+    return section.name == "softmax"
 
 
-def positive_weight(config: ConfigDict) -> float:
+def positive_weight(section: Loss) -> float:
     """The weight of positive labels in the loss, for turning logits into probabilities."""
-    return config.loss.weighted.positive_weight if config.loss.name == "weighted" else 1.0
+    return section.weighted.positive_weight if section.name == "weighted" else 1.0
 
 
-def probabilities(config: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
+def probabilities(section: Loss) -> Callable[[np.ndarray], np.ndarray]:
     """From logits float32 [n, C] to probabilities of the classes, by the loss they come from."""
-    if is_single_label(config):
+    if is_single_label(section):
         import scipy.special  # here: other losses and most starts do without
 
         return functools.partial(scipy.special.softmax, axis=-1)
-    return functools.partial(calibrated_probability, positive_weight=positive_weight(config))
+    return functools.partial(calibrated_probability, positive_weight=positive_weight(section))
 
 
-def schedule(config: ConfigDict) -> optimizers.Schedule:
+def schedule(config: Train) -> optimizers.Schedule:
     """The learning rate by step, from `config.schedule`."""
-    return saved_schedule(resolved(config).schedule)
+    return _schedule(resolved(config).schedule)
 
 
-def saved_schedule(section: ConfigDict) -> optimizers.Schedule:
+def saved_schedule(saved: Mapping[str, Any]) -> optimizers.Schedule:
     """The learning rate by step, from the `schedule` of a checkpoint, whose steps are numbers."""
+    return _schedule(fields.build(Schedule, fields.flatten(saved)))
+
+
+def _schedule(section: Schedule) -> optimizers.Schedule:
     function, arguments = _named(_SCHEDULES, section, "schedule")
     return function(**arguments)
 
 
-def learning_rate_factors(config: ConfigDict, params: Any) -> Any:
+def lr_multipliers(config: Train, params: Any) -> Any:
     """What multiplies the learning rate of every leaf; frozen ones have 0.
 
     Raises:
         ConfigError: for a pattern that matches nothing.
     """
     values = config.optimizer
-    pairs = tuple(tuple(pair) for pair in values.learning_rate_factors)
     try:
-        return optimizers.learning_rate_factors(params, freeze=tuple(values.freeze), factors=pairs)
+        return optimizers.lr_multipliers(
+            params, freeze=values.freeze, multipliers=values.lr_multipliers
+        )
     except ValueError as error:
-        raise ConfigError(f"optimizer.freeze or learning_rate_factors: {error}") from error
+        raise ConfigError(f"optimizer.freeze or lr_multipliers: {error}") from error
 
 
-def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
+def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
     """SGD as `config.optimizer` says, for parameters (or their shapes) of this tree.
 
     Raises:
@@ -175,11 +179,11 @@ def optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
         momentum=values.momentum,
         decay=decay,
         nesterov=values.nesterov,
-        factors=learning_rate_factors(config, params),
+        factors=lr_multipliers(config, params),
     )
 
 
-def training_view(config: ConfigDict, *, image_size: int) -> TrainingView:
+def training_view(config: Train, *, image_size: int) -> TrainingView:
     """How training images are cut, from `config.crop`, and distorted on the host."""
     crop, values = config.crop, config.augmentation
     distort = None
@@ -189,15 +193,15 @@ def training_view(config: ConfigDict, *, image_size: int) -> TrainingView:
         )
     return TrainingView(
         image_size,
-        area=tuple(crop.area),
-        aspect=tuple(crop.aspect),
+        area=crop.area,
+        aspect=crop.aspect,
         interpolation=crop.interpolation,
         flip=crop.flip,
         distort=distort,
     )
 
 
-def augmentation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def augmentation(config: Train) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Colour and rotation, on the device."""
     values = config.augmentation
     return functools.partial(
@@ -205,7 +209,7 @@ def augmentation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Arr
     )
 
 
-def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
+def mixup_and_cutmix(config: Train) -> Mixing | None:
     """Mixup and CutMix, on the device; None when both are off."""
     values = config.augmentation
     if not (values.mixup or values.cutmix):
@@ -218,19 +222,19 @@ def mixup_and_cutmix(config: ConfigDict) -> Mixing | None:
     )
 
 
-def evaluation_views(evaluation: ConfigDict, *, image_size: int) -> list[EvaluationView]:
-    """How evaluation images are cut: every protocol at every size.
+def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[EvaluationView]:
+    """How evaluation images are cut: every view at every size.
 
     Args:
-        evaluation: with `sizes` and `protocols`.
-        image_size: where `sizes` is empty.
+        evaluation: says which.
+        image_size: where it names no sizes.
     """
-    sizes = tuple(evaluation.sizes) or (image_size,)
-    return [EvaluationView(size, name) for name in evaluation.protocols for size in sizes]
+    sizes = evaluation.sizes or (image_size,)
+    return [EvaluationView(size, name) for name in evaluation.views for size in sizes]
 
 
 def training_step(
-    config: ConfigDict, mesh: Mesh | AbstractMesh, *, num_classes: int, unlisted: float = 0.0
+    config: Train, mesh: Mesh | AbstractMesh, *, num_classes: int, unlisted: float = 0.0
 ) -> TrainingStep:
     """What a run trains, and how, from its configuration.
 
@@ -252,7 +256,7 @@ def training_step(
     initial = {
         "image_size": side,
         "count_groups": count_groups,
-        "averaged": config.optimizer.average_decay > 0,
+        "averaged": config.optimizer.ema_decay > 0,
     }
     return TrainingStep(
         model=network,
@@ -262,8 +266,8 @@ def training_step(
             "schedule": schedule(config),
             "augmentation": augmentation(config),
             "mixing": mixup_and_cutmix(config),
-            "factors": learning_rate_factors(config, parameters),
-            "average_decay": config.optimizer.average_decay,
+            "factors": lr_multipliers(config, parameters),
+            "ema_decay": config.optimizer.ema_decay,
             "seed": config.seed,
             "unlisted": unlisted,
         },
@@ -275,8 +279,11 @@ def training_step(
     )
 
 
-def _named(choices: dict[str, Any], section: ConfigDict, title: str) -> tuple[Any, dict[str, Any]]:
+def _named(
+    choices: dict[str, Any], section: Loss | Schedule, title: str
+) -> tuple[Any, dict[str, Any]]:
     """What `section.name` chooses, and its arguments: the values under that name, if any."""
     if section.name not in choices:
         raise ConfigError(f"{title}.name={section.name!r} is none of {sorted(choices)}")
-    return choices[section.name], dict(section.get(section.name, {}))
+    arguments = getattr(section, section.name, None)  # a loss may have none
+    return choices[section.name], dataclasses.asdict(arguments) if arguments else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""--config=FILE[:VARIANT] and --config.NAME=VALUE: from the command line to a configuration.
+"""--config=FILE[:VARIANT] and --config.NAME=VALUE: from the command line to settings.
 
 Every mistake is one ConfigError of a line. An override takes any value that its rule allows,
 whatever the file has there: a fraction in the place of a number of steps, 0 for "off". Given twice,
@@ -10,7 +10,8 @@ import ast
 import inspect
 import re
 import runpy
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
-from mlimages_jax.settings.flat import Values, flatten, nest
+from mlimages_jax.settings.fields import Values, flatten
+from mlimages_jax.settings.help_text import help_text
 from mlimages_jax.settings.judge import ConfigError, nearest_setting, table_of
+from mlimages_jax.settings.renamed import new_name, with_new_names
+from mlimages_jax.settings.resolve import parse
 from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, nearest, shown
+from mlimages_jax.settings.tasks import Settings
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 _FAILURES = (Exception, SystemExit)  # a file that exits would choose our exit code
@@ -63,20 +68,66 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
     return others, overrides
 
 
-def read_config(argument: str, overrides: Sequence[Override] = ()) -> ConfigDict:
-    """Runs a file of configs/ and puts the overrides in.
+def load(
+    argument: str, changes: Mapping[str, Any] | None = None, *, workdir: str | None = None
+) -> Settings:
+    """The settings of a file of configs/, for programs and notebooks.
+
+    Args:
+        argument: FILE or FILE:VARIANT.
+        changes: other values, by their names with dots: {"data.folder": "data/mine/1.0.0"}.
+        workdir: given, local paths among the settings must be there, see `judge.check`.
+
+    Raises:
+        ConfigError: the file cannot be run, or a setting cannot be used.
+    """
+    changes = with_new_names(changes or {}, where="the configuration")
+    return parse(_of_file(argument) | changes, workdir=workdir)
+
+
+def read_config(
+    argument: str, overrides: Sequence[Override] = (), *, workdir: str | None = None
+) -> Settings:
+    """Runs a file of configs/, puts the overrides in and judges what comes out.
 
     Args:
         argument: FILE or FILE:VARIANT.
         overrides: in their order; the last one of a name counts.
-
-    Returns:
-        The configuration, locked and not yet judged.
+        workdir: given, local paths among the settings must be there, see `judge.check`.
 
     Raises:
         ConfigError: for a file, variant or name that is not there, with the nearest one; for a
-            file that cannot be run, with its line.
+            file that cannot be run, with its line; for settings that cannot be used.
+        PathError: a ~ is of nobody's home.
     """
+    return parse(_overridden(_of_file(argument), overrides), workdir=workdir)
+
+
+def answer_help(words: Sequence[str], overrides: Sequence[Override]) -> None:
+    """Prints every setting and ends with 0, where --config.help is among the overrides.
+
+    Args:
+        words: of the command line, perhaps with --config=FILE[:VARIANT].
+        overrides: their values are shown.
+
+    Raises:
+        SystemExit: 0 when it was asked for; with a message when the file cannot be read.
+    """
+    others = [override for override in overrides if override.name != "help"]
+    if len(others) == len(overrides):
+        return
+    # The file stands behind "=" or is the next word.
+    found = re.search(r"^--?config[=\n](.*)$", "\n".join(words), re.MULTILINE)
+    try:
+        values = _overridden(_of_file(found[1]), others) if found else {}
+        print(help_text(values, title=found[1] if found else ""))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0)
+
+
+def _of_file(argument: str) -> Values:
+    """What a file of configs/ says, by the names of now."""
     path, colon, variant = argument.partition(":")
     get_config = _get_config(Path(path))
     takes_variant = bool(inspect.signature(get_config).parameters)
@@ -88,11 +139,19 @@ def read_config(argument: str, overrides: Sequence[Override] = ()) -> ConfigDict
             f"--config={argument}: {variant!r} is none of the variants {', '.join(variants)}"
             f"{nearest(variant, variants)}"
         )
-    values = _values(path, get_config, (variant,) if colon else ())
-    lines = [told for override in overrides if (told := _put(values, override))]
-    if lines:
+    return with_new_names(_values(path, get_config, (variant,) if colon else ()), where=path)
+
+
+def _overridden(values: Values, overrides: Sequence[Override]) -> Values:
+    """The values with those of the command line in them.
+
+    Raises:
+        ConfigError: names every misspelt name.
+    """
+    values = dict(values)
+    if lines := [told for override in overrides if (told := _put(values, override))]:
         raise ConfigError("\n".join(lines))
-    return nest(values)
+    return values
 
 
 def network(name: str) -> Values:
@@ -152,7 +211,7 @@ def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
     try:
         config = get_config(*arguments)
         if isinstance(config, ConfigDict):
-            return {"task": "train"} | flatten(config)
+            return {"task": "train"} | flatten(config.to_dict())
     except _FAILURES as error:
         raise _of_the_file(Path(path), error) from error
     raise ConfigError(f"{path}: get_config() gives {shown(config)} and not a ConfigDict")
@@ -173,9 +232,9 @@ def _of_the_file(path: Path, error: BaseException) -> ConfigError:
 
 def _put(values: Values, override: Override) -> str | None:
     """Sets a value by its name; returns what is wrong with the name, or with giving no value."""
-    name, text = override
+    name, text = new_name(override.name, where="--config"), override.text
     table = table_of(values)
-    known = {*table, *values}
+    known = {*table, *values}  # a file may name what no task has, which is judged later
     if name == "model" and "model.stage_sizes" in table and text is not None:
         try:
             values |= {f"model.{field}": value for field, value in network(text).items()}
@@ -187,7 +246,7 @@ def _put(values: Values, override: Override) -> str | None:
         return f"--config.{name} is a section: set one of its fields, such as --config.{fields[0]}"
     if name not in known:
         return f"--config.{name}: there is no such setting{nearest_setting(name, known)}"
-    rule = table.get(name, Rule())
+    rule = table[name].rule if name in table else Rule()
     if text is None and not isinstance(rule, Flag):
         return f"--config.{name}: give a value, --config.{name}=..."
     values[name] = _parsed("true" if text is None else text, rule)

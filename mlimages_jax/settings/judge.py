@@ -1,46 +1,45 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Judges a configuration as a whole and names all its problems at once, a line each."""
+"""Judges the settings of a task as a whole and names all problems at once, a line each."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mlimages_jax.settings.flat import Values, flatten
+from mlimages_jax.settings.fields import Table, Values
 from mlimages_jax.settings.relations import RELATIONS
 from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
-from mlimages_jax.settings.tables import NO_SET, TABLES, Table
+from mlimages_jax.settings.tasks import TABLES
+from mlimages_jax.settings.training import NO_SET
 
 
 class ConfigError(ValueError):
     """A configuration that cannot run, or that contradicts the checkpoint."""
 
 
-def check(config: ConfigDict, *, workdir: str | None = None) -> None:
+def check(values: Mapping[str, Any], *, workdir: str | None = None) -> None:
     """Judges the settings of a task.
 
     Args:
-        config: of configs/, with `task`.
+        values: by name, with `task`; those that are not there have their defaults.
         workdir: given, what the settings name on local disks must be there too, except for what a
             run that goes on in this workdir does not need. URLs are left to the task.
 
     Raises:
         ConfigError: names every setting that cannot be used, its value and what is allowed.
     """
-    values = flatten(config)
     table = table_of(values)
     lines = problems(values, table)
     if workdir is not None and not lines:
-        lines = _missing_paths(values, table, workdir)
+        lines = _missing_paths(with_defaults(values, table), table, workdir)
     if len(lines) > 1:
         lines = [f"{len(lines)} settings cannot be used:", *(f"  {line}" for line in lines)]
     if lines:
         raise ConfigError("\n".join(lines))
 
 
-def table_of(values: Values) -> Table:
-    """The rules of the task that the settings name.
+def table_of(values: Mapping[str, Any]) -> Table:
+    """The settings of the task that `values` name.
 
     Raises:
         ConfigError: for an unknown task.
@@ -53,16 +52,26 @@ def table_of(values: Values) -> Table:
     return TABLES[task]
 
 
+def with_defaults(values: Mapping[str, Any], table: Table) -> Values:
+    """All settings but those of sections that nobody gave; the values first, in their order."""
+    defaults = {
+        name: told.default
+        for name, told in table.items()
+        if not told.is_required and _is_used(told.optional_section, values)
+    }
+    return {**values, **{name: value for name, value in defaults.items() if name not in values}}
+
+
 def resolve_values(values: Values, table: Table, total_steps: int) -> Values:
     """The values that the program uses, of values that the rules allow."""
-    resolve = {name: table[name].resolve for name in values if name in table}
+    resolve = {name: table[name].rule.resolve for name in values if name in table}
     return {
         name: resolve[name](value, total_steps) if name in resolve else value
         for name, value in values.items()
     }
 
 
-def problems(values: Values, table: Table) -> list[str]:
+def problems(values: Mapping[str, Any], table: Table) -> list[str]:
     """One line for every setting that is unknown, missing, or may not have its value."""
     lines = [
         f"{name}: there is no such setting{nearest_setting(name, table)}"
@@ -70,17 +79,18 @@ def problems(values: Values, table: Table) -> list[str]:
         if name not in table
     ]
     lines += [
-        f"{name} is missing: the files of configs/ have it"
-        for name in table
-        if name not in values and _is_needed(name, values)
+        f"{name} is missing: {told.meaning} Give {told.rule.allowed}"
+        for name, told in table.items()
+        if told.is_required and name not in values and _is_used(told.optional_section, values)
     ]
     wrong = {
-        name: told
-        for name, rule in table.items()
-        if name in values and (told := rule.problem(values[name]))
+        name: problem
+        for name, told in table.items()
+        if name in values and (problem := told.rule.problem(values[name]))
     }
-    lines += [f"{name}={shown(values[name])}{told}" for name, told in wrong.items()]
-    good = {name: value for name, value in values.items() if name in table and name not in wrong}
+    lines += [f"{name}={shown(values[name])}{problem}" for name, problem in wrong.items()]
+    used = with_defaults(values, table).items()
+    good = {name: value for name, value in used if name in table and name not in wrong}
     return lines + _contradictions(good, table)
 
 
@@ -91,6 +101,14 @@ def nearest_setting(name: str, names: Any) -> str:
     last = {known.rpartition(".")[2]: known for known in names}
     told = nearest(name.rpartition(".")[2], last)
     return f"; did you mean {last[told.split(chr(39))[1]]!r}?" if told else ""
+
+
+def _is_used(section: str, values: Mapping[str, Any]) -> bool:
+    """Whether a section that may be left out is chosen, or one of its settings is given."""
+    if not section or any(name.startswith(section) for name in values):
+        return True
+    owner, _, chosen = section.rstrip(".").rpartition(".")
+    return values.get(f"{owner}.name") == chosen
 
 
 def _contradictions(values: Values, table: Table) -> list[str]:
@@ -106,17 +124,6 @@ def _contradictions(values: Values, table: Table) -> list[str]:
     return lines
 
 
-def _is_needed(name: str, values: Values) -> bool:
-    """Whether a task cannot do without a setting; sections that are not chosen may be left out."""
-    if name in ("loss.name", "schedule.name"):
-        return True
-    if name.startswith("schedule."):
-        return name.startswith(f"schedule.{values.get('schedule.name')}.")
-    if name.startswith("loss."):  # the functions of other losses have these values by themselves
-        return name.startswith("loss.weighted.") and values.get("loss.name") == "weighted"
-    return name not in ("learning_rate_for", "data.allow_change", "task")
-
-
 def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     not_needed = set()
     if values.get("which") == "new":
@@ -124,11 +131,11 @@ def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     if "://" in workdir or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
         not_needed.add("init_from")  # a restart takes its own checkpoint
     lines = [
-        f"{name}={shown(values[name])}{told}"
-        for name, rule in table.items()
-        if isinstance(rule, PathText)
+        f"{name}={shown(values[name])}{problem}"
+        for name, told in table.items()
+        if isinstance(told.rule, PathText)
         and name not in not_needed
-        and (told := rule.missing(values[name]))
+        and (problem := told.rule.missing(values[name]))
     ]
     if not values.get("data.folder", "given") and values.get("task") != "quickstart":
         lines.append(f"data.folder='': give the folder of a built set: {NO_SET}")

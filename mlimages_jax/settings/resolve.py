@@ -1,50 +1,93 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From settings as they are given to the numbers that a run uses.
+"""From values to settings, and from settings as they are given to the numbers that a run uses.
 
 Steps may be fractions of `total_steps`: those of the published recipes are, so that a shorter run
 is the same recipe, faster. At the published length they are the published numbers.
 """
 
-from ml_collections import ConfigDict
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from mlimages_jax.settings.flat import Values, flatten, nest
-from mlimages_jax.settings.judge import check, resolve_values, table_of
+from mlimages_jax.files.paths import expanded
+from mlimages_jax.settings.fields import Values, build, flatten
+from mlimages_jax.settings.judge import check, resolve_values, table_of, with_defaults
+from mlimages_jax.settings.renamed import with_new_names
+from mlimages_jax.settings.tasks import TASKS, Settings
+
+AnyTask = TypeVar("AnyTask", bound=Settings)
 
 
-def checked(config: ConfigDict) -> ConfigDict:
-    """The settings that a task uses, once all are judged.
+def parse(values: Mapping[str, Any], *, workdir: str | None = None) -> Settings:
+    """The settings of a task, of values that anybody gave.
+
+    Args:
+        values: by name, old names among them, or nested; without `task` they are a training's.
+            Those that are missing have their defaults.
+        workdir: as for `judge.check`.
+
+    Raises:
+        ConfigError: names every setting that is misspelt, missing or cannot have its value.
+        PathError: a ~ is of nobody's home.
+    """
+    given = {"task": "train"} | with_new_names(flatten(values), where="the configuration")
+    given = {name: _at_home(value) for name, value in given.items()}
+    check(given, workdir=workdir)
+    return _made(given)
+
+
+def replaced(config: AnyTask, changes: Mapping[str, Any]) -> AnyTask:
+    """Settings with other values for some, by their names with dots, judged again.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    changes = with_new_names(changes, where="the configuration")
+    return parse(flatten(config) | changes)  # type: ignore[return-value]  # of the same task
+
+
+def checked(config: AnyTask) -> AnyTask:
+    """The settings that a task uses, once all are judged, for whom made them without `parse`.
 
     Raises:
         ConfigError: names every setting that cannot be used.
     """
-    check(config)
+    check(flatten(config))
     return resolved(config)
 
 
-def resolved(config: ConfigDict) -> ConfigDict:
+def resolved(config: AnyTask) -> AnyTask:
     """Settings with steps for fractions and rates for this batch size; done twice, the same."""
-    return at_length(config, config.get("total_steps", 0))
+    return at_length(config, getattr(config, "total_steps", 0))
 
 
-def at_length(config: ConfigDict, total_steps: int) -> ConfigDict:
+def at_length(config: AnyTask, total_steps: int) -> AnyTask:
     """Like `resolved`, with fractions of another length; `total_steps` itself stays."""
     given = flatten(config)
     values = resolve_values(given, table_of(given), total_steps)
     every = values.get("checkpoint.every")
-    if every and 0 < given.get("checkpoint.keep_every", 0) < 1:  # what is kept has to be saved
+    if every and 0 < given["checkpoint.keep_every"] < 1:  # what is kept has to be saved
         values["checkpoint.keep_every"] = max(
             every, round(values["checkpoint.keep_every"] / every) * every
         )
-    return nest(_with_linear_rule(values))
+    return _made(_with_linear_rule(values))  # type: ignore[return-value]  # of the same task
+
+
+def _made(values: Values) -> Settings:
+    """The dataclass of a task; values are judged."""
+    return build(TASKS[values["task"]], with_defaults(values, table_of(values)))
+
+
+def _at_home(value: Any) -> Any:
+    return expanded(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _with_linear_rule(values: Values) -> Values:
     """Rates that were chosen for batches of `learning_rate_for`, scaled to this batch size."""
-    batch = values.pop("learning_rate_for", 0)
+    batch = values.get("learning_rate_for", 0)
     if not batch:
         return values
     factor = values["batch_size"] / batch  # Goyal et al., 2017, section 2.1
     return {
         name: value * factor if name.endswith("learning_rate") else value
         for name, value in values.items()
-    }
+    } | {"learning_rate_for": 0}

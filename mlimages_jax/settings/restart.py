@@ -4,9 +4,10 @@
 import json
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mlimages_jax.settings import ConfigError, at_length, build
+from mlimages_jax.settings import ConfigError, Settings, Train, at_length, build, flatten
+from mlimages_jax.settings.fields import nest
+from mlimages_jax.settings.renamed import with_new_names
+from mlimages_jax.settings.tasks import TABLES
 
 # What a restart may change; everything else decides the result and must stay as it was saved.
 FREE_TO_CHANGE = (
@@ -16,12 +17,15 @@ FREE_TO_CHANGE = (
 )  # fmt: skip
 
 
-def values(config: ConfigDict) -> dict[str, Any]:
+def values(config: Settings) -> dict[str, Any]:
     """The configuration as JSON values, as it is stored in a workdir and in checkpoints."""
-    return json.loads(config.to_json())
+    flat = flatten(config)
+    if not flat.get("learning_rate_for"):  # resolved: the rates are for this batch size
+        flat.pop("learning_rate_for", None)
+    return json.loads(json.dumps(nest(flat)))
 
 
-def values_as_long_as(saved: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
+def values_as_long_as(saved: dict[str, Any], config: Train) -> dict[str, Any]:
     """The configuration as it would be in a run as long as that of a checkpoint.
 
     What follows `total_steps`, and was not set by hand, is then the checkpoint's, so that
@@ -34,7 +38,7 @@ def values_as_long_as(saved: dict[str, Any], config: ConfigDict) -> dict[str, An
     return values(at_length(config, saved.get("total_steps", config.total_steps)))
 
 
-def change_of_schedule(saved: dict[str, Any], config: ConfigDict, *, step: int) -> str | None:
+def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> str | None:
     """What the learning rate does in a run that goes on to another length; None: the same length.
 
     Args:
@@ -45,7 +49,7 @@ def change_of_schedule(saved: dict[str, Any], config: ConfigDict, *, step: int) 
     total, before = config.total_steps, saved.get("total_steps", config.total_steps)
     if total == before or step >= total or "schedule" not in saved:
         return None
-    old = build.saved_schedule(ConfigDict(saved["schedule"]))
+    old = build.saved_schedule(saved["schedule"])
     new = build.schedule(config)
     first, planned, last = (float(rate) for rate in (new(step), old(step), new(total - 1)))
     text = (
@@ -64,17 +68,18 @@ def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Compares the configuration with the one a checkpoint was trained with.
 
     A checkpoint that another program trained says so by `imported`; of it only the values that
-    are known are compared.
+    are known are compared. What an older one does not say had its default.
 
     Raises:
         ConfigError: lists every value that differs and decides the result.
     """
-    old, new = _flatten(saved), _flatten(current)
+    old = with_new_names(flatten(saved), where="the checkpoint")
+    new = with_new_names(flatten(current), where="the configuration")
     names = old.keys() if "imported" in saved else old.keys() | new.keys()
     lines = [
-        f"  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now"
+        f"  {name}: {_said(old, name)!r} in the checkpoint, {_said(new, name)!r} now"
         for name in sorted(names)
-        if old.get(name) != new.get(name) and not _is_free(name)
+        if _said(old, name) != _said(new, name) and not _is_free(name)
     ]
     if lines:
         raise ConfigError(
@@ -88,11 +93,9 @@ def _is_free(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in FREE_TO_CHANGE)
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+def _said(values: dict[str, Any], name: str) -> Any:
+    """The value of a setting; its default where nobody gave it, None where it has none."""
+    told = TABLES["train"].get(name)
+    default = None if told is None or told.is_required or told.optional_section else told.default
+    value = values.get(name, default)
+    return list(value) if isinstance(value, tuple) else value

@@ -82,18 +82,18 @@ def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float 
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def learning_rate_factors(
-    params: Any, *, freeze: Sequence[str] = (), factors: Sequence[tuple[str, float]] = ()
+def lr_multipliers(
+    params: Any, *, freeze: Sequence[str] = (), multipliers: Sequence[tuple[str, float]] = ()
 ) -> Any:
     """What multiplies the learning rate of every leaf, a tree of floats shaped like `params`.
 
     Patterns are those of the shell, over names such as "stage0_block1/conv2/kernel"; `*` also
-    crosses a "/". Where several pairs of `factors` match, the last one counts.
+    crosses a "/". Where several pairs of `multipliers` match, the last one counts.
 
     Args:
         params: nested dict.
         freeze: patterns of the leaves that stay as they are: factor 0.
-        factors: (pattern, factor) of other leaves; 1 where nothing matches.
+        multipliers: (pattern, factor) of other leaves; 1 where nothing matches.
 
     Raises:
         ValueError: for a pattern that matches no leaf, and for a factor that is not positive.
@@ -101,7 +101,7 @@ def learning_rate_factors(
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
     values = dict.fromkeys(names, 1.0)
-    for pattern, factor in (*factors, *((pattern, 0.0) for pattern in freeze)):
+    for pattern, factor in (*multipliers, *((pattern, 0.0) for pattern in freeze)):
         matched = fnmatch.filter(names, pattern)
         if not matched:
             modules = sorted({name.split("/")[0] for name in names})
@@ -143,7 +143,7 @@ def sgd_momentum(
         momentum: in [0, 1).
         decay: tree of L2 coefficients, from `decay_factors`.
         nesterov: look ahead by one momentum step.
-        factors: from `learning_rate_factors`; frozen leaves have no slot. None: all are trained.
+        factors: from `lr_multipliers`; frozen leaves have no slot. None: all are trained.
     """
     trace = optax.trace(decay=momentum, nesterov=nesterov)
     if factors is not None and not all(jax.tree.leaves(factors)):

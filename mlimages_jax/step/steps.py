@@ -55,7 +55,7 @@ def train_step(
     unlisted: float = 0.0,
     mixing: Mixing | None = None,
     factors: Any = None,
-    average_decay: float = 0.0,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update.
 
@@ -75,7 +75,7 @@ def train_step(
         mixing: (key, images, targets, mask) -> images, targets; None leaves them apart.
         factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
             everywhere.
-        average_decay: of the moving averages, used where the state has them, see `moved_averages`.
+        ema_decay: of the moving averages, used where the state has them, see `moved_averages`.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
@@ -120,7 +120,7 @@ def train_step(
         class_counts=counts,
     )
     if state.averages is not None:
-        averages = moved_averages(state, decay=average_decay)
+        averages = moved_averages(state, decay=ema_decay)
         state = dataclasses.replace(state, averages=averages)
     return state, metrics
 

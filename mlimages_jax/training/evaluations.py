@@ -8,7 +8,6 @@ from absl import logging
 from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluation import predictions, report
@@ -20,7 +19,7 @@ from mlimages_jax.evaluation.evaluate import (
 )
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
-from mlimages_jax.settings import build
+from mlimages_jax.settings import Train, build
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.state import TrainState
 
@@ -32,9 +31,9 @@ Results = dict[str, tuple[dict[str, float], Metrics]]
 
 
 def make_evaluations(
-    config: ConfigDict, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
+    config: Train, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
-    """How each of `config.evaluation.splits` is evaluated, at every size and protocol, by name."""
+    """How each of `config.evaluation.splits` is evaluated, at every size in every view."""
     paths = Hierarchy.from_file(data.dictionary).paths()
     views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
@@ -43,9 +42,9 @@ def make_evaluations(
         metrics = empty_metrics(
             len(records),
             paths,
-            single_label=build.is_single_label(config),
+            single_label=build.is_single_label(config.loss),
             threshold=config.evaluation.threshold,
-            positive_weight=build.positive_weight(config),
+            positive_weight=build.positive_weight(config.loss),
         )
         for view in views:
             name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
@@ -97,7 +96,7 @@ def evaluate_and_log(
 
 def write_report(
     workdir: epath.Path,
-    config: ConfigDict,
+    config: Train,
     data: DataSet,
     state: TrainState,
     evaluations: dict[str, Evaluation],
@@ -119,6 +118,6 @@ def write_report(
         next(iter(evaluations.values())),
         state.averages or state.weights,
         hierarchy,
-        probabilities=build.probabilities(config),
+        probabilities=build.probabilities(config.loss),
         threshold=config.evaluation.threshold,
     )

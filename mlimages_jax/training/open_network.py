@@ -6,15 +6,14 @@ from typing import Any
 
 from absl import logging
 from etils import epath
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import step_folders
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, SavedStep, agreed
 from mlimages_jax.models import architecture
-from mlimages_jax.settings import build
+from mlimages_jax.settings import Train, build, replaced
 
 
-def filled(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+def filled(config: Train, workdir: epath.Path) -> Train:
     """A copy whose `model` says all sizes; those that it says already stay.
 
     They are read off the workdir's own newest checkpoint that is whole, else off `init_from`; where
@@ -29,16 +28,16 @@ def filled(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
         DamagedCheckpointError: `init_from` is damaged.
         FileNotFoundError: `init_from` holds no checkpoint.
     """
-    config = config.copy_and_resolve_references()
-    if all(config.model[name] for name in architecture.WORDS):
+    given = {name: getattr(config.model, name) for name in architecture.WORDS}
+    if all(given.values()):
         return config
     values, where = agreed(lambda: _found(workdir, config.init_from))
-    with config.unlocked():
-        for name in architecture.WORDS:
-            config.model[name] = config.model[name] or values[name]
-    sizes = ", ".join(f"{name}={config.model[name]}" for name in architecture.WORDS)
-    logging.info("the network is that of %s: %s", where, sizes)
-    return config
+    sizes = {name: value or values[name] for name, value in given.items()}
+    logging.info(
+        "the network is that of %s: %s",
+        where, ", ".join(f"{name}={value}" for name, value in sizes.items()),
+    )  # fmt: skip
+    return replaced(config, {f"model.{name}": value for name, value in sizes.items()})
 
 
 def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:

@@ -2,15 +2,13 @@
 """What to say when the memory of a device, or of the host, was not enough."""
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import jax
-from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import exit_codes
 from mlimages_jax.plan import PlanError, chips, estimate
-from mlimages_jax.settings.build import ConfigError
+from mlimages_jax.settings import ConfigError, Settings, Train, flatten, replaced
 
 _REMEDIES: tuple[dict[str, object], ...] = (
     {"model.remat": True},
@@ -24,7 +22,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 @contextlib.contextmanager
-def named(config: ConfigDict, *, num_classes: int = 0) -> Iterator[None]:
+def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
     """Says of an error for want of memory which batch it was, and what helps.
 
     Args:
@@ -40,22 +38,22 @@ def named(config: ConfigDict, *, num_classes: int = 0) -> Iterator[None]:
         if exit_codes.is_ours(error) or not exit_codes.is_out_of_memory(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        advice = _of_training(config, num_classes) if num_classes else _of_prediction(config)
+        is_training = num_classes and isinstance(config, Train)
+        advice = _of_training(config, num_classes) if is_training else _of_prediction(config)
         raise OutOfMemoryError(f"out of memory ({said}). {advice}") from error
 
 
-def _of_prediction(config: ConfigDict) -> str:
-    evaluation = config.get("evaluation", {})
-    batches = {"batch_size": config.get("batch_size")}
-    batches["evaluation.batch_size"] = evaluation.get("batch_size")
-    given = [f"--config.{name}={size}" for name, size in batches.items() if size]
+def _of_prediction(config: Settings) -> str:
+    values = flatten(config)
+    batches = [name for name in ("batch_size", "evaluation.batch_size") if name in values]
+    given = [f"--config.{name}={values[name]}" for name in batches]
     return (
         f"The batch is {' and '.join(given)} over {jax.device_count()} devices: give a smaller one"
         ", --config.dtype=bfloat16 or smaller images"
     )
 
 
-def _of_training(config: ConfigDict, num_classes: int) -> str:
+def _of_training(config: Train, num_classes: int) -> str:
     devices = jax.device_count()
     sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} images a device"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
@@ -68,16 +66,15 @@ def _of_training(config: ConfigDict, num_classes: int) -> str:
     tried |= {_flags(changes): changes for changes in _REMEDIES}
     for title, changes in tried.items():
         lines.append(f"  {title}: {_planned(config, changes, num_classes, devices)}")
-    evaluated = config.get("evaluation", {}).get("batch_size")
+    evaluated = config.evaluation.batch_size
     lines.append(f"In an evaluation it is --config.evaluation.batch_size={evaluated} that counts.")
     return "\n".join(lines)
 
 
-def _planned(config: ConfigDict, changes: dict[str, object], num_classes: int, devices: int) -> str:
+def _planned(config: Train, changes: dict[str, object], num_classes: int, devices: int) -> str:
     """Gigabytes of a device by `python -m mlimages_jax.plan`."""
-    changed = copy.deepcopy(config)
-    changed.update_from_flattened_dict(changes)
     try:
+        changed = replaced(config, changes)
         plan = estimate.make_plan(
             changed, chip=chips.find("h100"), devices=devices, num_classes=num_classes, mfu=0.2
         )  # of the chip only the speed counts
@@ -86,7 +83,7 @@ def _planned(config: ConfigDict, changes: dict[str, object], num_classes: int, d
     return f"{sum(plan.largest.memory.values()) / 1e9:.2f} GB a device"
 
 
-def _largest(config: ConfigDict) -> int:
+def _largest(config: Train) -> int:
     return max([config.image_size, *(entry[1] for entry in config.resize)])
 
 

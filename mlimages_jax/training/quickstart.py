@@ -5,10 +5,10 @@ import jax
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from mlimages_jax.distributed import workdir_lock
 from mlimages_jax.files import paths
+from mlimages_jax.settings import Train, replaced
 from mlimages_jax.training.train import train
 from tfds_builders import shapes
 
@@ -28,9 +28,7 @@ Try next
 """
 
 
-def quickstart(
-    config: ConfigDict, workdir: epath.PathLike, *, started: float | None = None
-) -> None:
+def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> None:
     """Builds the drawn data set where `config.data.folder` is empty, trains, prints what is next.
 
     Args:
@@ -43,17 +41,19 @@ def quickstart(
     """
     workdir = paths.absolute(workdir)
     with workdir_lock.held(workdir, task="quickstart"):
-        _draw(config, workdir)
-        train(config, workdir, started=started)
+        train(_with_data(config, workdir), workdir, started=started)
     print(WHAT_NEXT.format(workdir=workdir))
 
 
-def _draw(config: ConfigDict, workdir: str) -> None:
-    """Makes the data set where none is given."""
-    if not config.data.folder:
-        data_dir = epath.Path(workdir) / "data"
-        logging.info("drawing the data set `shapes` into %s (once)", data_dir)
-        for process in range(jax.process_count()):  # in turn: on a shared disk the first one draws
-            if process == jax.process_index():
-                config.data.folder = str(shapes.build(data_dir))
-            multihost_utils.sync_global_devices(f"drawn by {process}")
+def _with_data(config: Train, workdir: str) -> Train:
+    """The settings with a data set, which is drawn where they name none."""
+    if config.data.folder:
+        return config
+    data_dir = epath.Path(workdir) / "data"
+    logging.info("drawing the data set `shapes` into %s (once)", data_dir)
+    folder = ""
+    for process in range(jax.process_count()):  # in turn: on a shared disk the first one draws
+        if process == jax.process_index():
+            folder = str(shapes.build(data_dir))
+        multihost_utils.sync_global_devices(f"drawn by {process}")
+    return replaced(config, {"data.folder": folder})

@@ -11,7 +11,6 @@ import jax
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints.manager import (
     HEAD,
@@ -40,7 +39,7 @@ from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
-from mlimages_jax.settings import build, checked, restart
+from mlimages_jax.settings import Train, build, checked, restart
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import steps
 from mlimages_jax.step.phases import Phase
@@ -57,9 +56,7 @@ from mlimages_jax.training.evaluations import (
 CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def train(
-    config: ConfigDict, workdir: epath.PathLike, *, started: float | None = None
-) -> TrainState:
+def train(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> TrainState:
     """Trains as configured and returns the final state.
 
     Started again on the same workdir it goes on from the latest checkpoint, on any number of
@@ -93,7 +90,7 @@ def train(
 
 
 def _train(
-    config: ConfigDict, workdir: epath.Path, *, given: ConfigDict, started: float | None
+    config: Train, workdir: epath.Path, *, given: Train, started: float | None
 ) -> TrainState:
     """As `train`, in a workdir that is held; `given` has the fractions of `config`'s steps."""
     # ---------- data and mesh
@@ -207,7 +204,7 @@ def _train(
     return state
 
 
-def open_data(config: ConfigDict) -> DataSet:
+def open_data(config: Train) -> DataSet:
     """The data set, which has to suit the loss.
 
     Raises:
@@ -215,12 +212,12 @@ def open_data(config: ConfigDict) -> DataSet:
         ConfigError: the loss is for one class an image, of two or more.
     """
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
-    if build.is_single_label(config) and data.num_classes < 2:
+    if build.is_single_label(config.loss) and data.num_classes < 2:
         raise build.ConfigError(
             f"loss.name='softmax' is for two classes or more, and {data.folder} has "
             f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric or weighted"
         )
-    if build.is_single_label(config) and data.max_labels > 1:
+    if build.is_single_label(config.loss) and data.max_labels > 1:
         raise build.ConfigError(
             f"loss.name='softmax' is for one class an image, and {data.folder} has up to "
             f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
@@ -228,7 +225,7 @@ def open_data(config: ConfigDict) -> DataSet:
     return data
 
 
-def data_identity(config: ConfigDict, data: DataSet) -> dict[str, str]:
+def data_identity(config: Train, data: DataSet) -> dict[str, str]:
     """The fingerprint of the splits that a configuration uses, the same on all processes.
 
     Raises:
@@ -241,7 +238,7 @@ def data_identity(config: ConfigDict, data: DataSet) -> dict[str, str]:
     return found
 
 
-def check_sizes(config: ConfigDict, phases: list[Phase], mesh: Mesh) -> None:
+def check_sizes(config: Train, phases: list[Phase], mesh: Mesh) -> None:
     """Checks that devices, groups and processes divide the batches.
 
     Raises:
@@ -262,7 +259,7 @@ def restored(
     settings: dict[str, Any],
     like: TrainState,
     *,
-    given: ConfigDict | None = None,
+    given: Train | None = None,
 ) -> TrainState | None:
     """The state of the newest checkpoint that is whole, if there is one.
 
@@ -361,7 +358,7 @@ def compile_step(training: TrainingStep, phase: Phase, max_labels: int) -> Compi
 
 
 def training_inputs(
-    config: ConfigDict, data: DataSet, mesh: Mesh, workdir: epath.Path
+    config: Train, data: DataSet, mesh: Mesh, workdir: epath.Path
 ) -> Callable[..., pipeline.DeviceBatches]:
     """Makes, for a phase and `start_step` within it, its training batches, placed on the mesh."""
     num_streams = build.num_streams(config)
@@ -433,7 +430,7 @@ def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _log_layout(config: ConfigDict, data: DataSet, images: int, mesh: Mesh) -> None:
+def _log_layout(config: Train, data: DataSet, images: int, mesh: Mesh) -> None:
     logging.info(
         "%s: %d images, %d classes, up to %d labels, unlisted classes are %s",
         data.folder, images, data.num_classes, data.max_labels,

@@ -63,10 +63,7 @@ def test_a_loaded_model(checkpoint):
 
 
 def _config(task, workdir, path, **values):
-    config = load_config(task)
-    config.checkpoint, config.input, config.batch_size = str(workdir), str(path), 8
-    config.update_from_flattened_dict(values)
-    return config
+    return load_config(task, checkpoint=str(workdir), input=str(path), batch_size=8, **values)
 
 
 def test_classify_and_export(checkpoint, manual_dir, tmp_path):
@@ -93,11 +90,13 @@ def test_evaluation_of_sets_of_either_kind(checkpoint, manual_dir, tmp_path):
     for orientation in ("exif", "stored"):
         built = ml_images.build(manual_dir, tmp_path, orientation=orientation, short_side=None)
         for chosen in (None, True, False) if trained == "unknown" else (None,):
-            config = load_config("evaluate")
-            config.checkpoint, config.data.folder = str(workdir), str(built)
-            config.evaluation.sizes, config.evaluation.batch_size = (32,), 8
-            config.evaluation.protocols = ("short_side",)
-            config.exif_orientation = chosen
+            views = {"evaluation.sizes": (32,), "evaluation.views": ("short_side",)}
+            config = load_config(
+                "evaluate",
+                checkpoint=str(workdir),
+                exif_orientation=chosen,
+                **{"data.folder": str(built), "evaluation.batch_size": 8, **views},
+            )
             (row,) = evaluate_task.evaluate(config, tmp_path / f"{orientation} results")
             losses[orientation, chosen] = row["loss"]
             upright = chosen if chosen is not None else trained == "exif"

@@ -18,7 +18,7 @@ from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images import transforms
 from mlimages_jax.evaluation import evaluate, evaluate_task
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.settings import build
+from mlimages_jax.settings import build, restart
 from mlimages_jax.step.state import TrainState
 from mlimages_jax.training import train
 from tests.support import damage, imagenet_shaped, reference, two_processes
@@ -35,19 +35,17 @@ def built(tmp_path_factory):
 def run(built, tmp_path_factory):
     """A run of six steps on the five classes, with averages, saved at 2, 4 and 6."""
     workdir = tmp_path_factory.mktemp("run")
-    changes = {"optimizer.average_decay": 0.9, "total_steps": 6, "evaluation.sizes": (32,)}
+    changes = {"optimizer.ema_decay": 0.9, "total_steps": 6, "evaluation.sizes": (32,)}
     train.train(small_finetuning(built, "scratch", **changes), workdir)
     return workdir
 
 
 def _config(checkpoint, folder, **changes):
-    config = load_config("evaluate")
     values = {
         "checkpoint": str(checkpoint), "data.folder": str(folder), "evaluation.sizes": (32,),
-        "evaluation.protocols": ("central",), "evaluation.batch_size": 8, "input.num_threads": 2,
+        "evaluation.views": ("central",), "evaluation.batch_size": 8, "input.num_threads": 2,
     }  # fmt: skip
-    config.update_from_flattened_dict(values | changes)
-    return config
+    return load_config("evaluate", **values | changes)
 
 
 def _last(workdir, name):
@@ -81,7 +79,7 @@ def _shares(logits, valid):
 
 def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, monkeypatch, capsys):
     changes = {"which": "all", "evaluation.sizes": (32, 40)}
-    changes["evaluation.protocols"] = ("central", "short_side", "ten_crop")
+    changes["evaluation.views"] = ("central", "short_side", "ten_crop")
     rows = evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
     assert [row["step"] for row in rows] == [2] * 6 + [4] * 6 + [6] * 6
     assert [(row["protocol"], row["size"]) for row in rows[:6]] == [
@@ -212,7 +210,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
 def test_many_labels_an_image_have_their_own_metrics(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
     train.train(small_config(folder, total_steps=2), tmp_path / "run")
-    changes = {"evaluation.protocols": ("whole",)}
+    changes = {"evaluation.views": ("whole",)}
     config = _config(tmp_path / "run", folder, **changes)
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     for name, value in _last(tmp_path / "run", "val").items():
@@ -332,7 +330,7 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
 
 def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
     """224 and 299 pixels were taken for every network."""
-    left = {"evaluation.sizes": (), "evaluation.protocols": ()}
+    left = {"evaluation.sizes": (), "evaluation.views": ()}
     (row,) = evaluate_task.evaluate(_config(run, built, **left), tmp_path / "e")
     assert (row["size"], row["protocol"]) == (32, "central")
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -356,7 +354,7 @@ def test_the_command_prints_the_table(built, run, tmp_path):
     command = [
         sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",
         f"--workdir={tmp_path}", f"--config.checkpoint={run}", f"--config.data.folder={built}",
-        "--config.evaluation.protocols=('central', 'short_side')",
+        "--config.evaluation.views=('central', 'short_side')",
         "--config.evaluation.batch_size=8",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
@@ -375,15 +373,15 @@ def test_the_command_prints_the_table(built, run, tmp_path):
 @pytest.mark.slow
 def test_two_processes_find_the_same_numbers(built, run, tmp_path):
     """20 images in global batches of 16: the last one is half empty, on both of them."""
-    changes = {"evaluation.batch_size": 16, "evaluation.protocols": ("central", "short_side")}
+    changes = {"evaluation.batch_size": 16, "evaluation.views": ("central", "short_side")}
     config = _config(run, built, **changes)
     alone = evaluate_task.evaluate(config, tmp_path / "alone")
-    (tmp_path / "config.json").write_text(config.to_json())
+    (tmp_path / "config.json").write_text(json.dumps(restart.values(config)))
     two_processes.run(f"""
 import json
-from ml_collections import ConfigDict
+from mlimages_jax import settings
 from mlimages_jax.evaluation import evaluate_task
-config = ConfigDict(json.load(open({str(tmp_path / "config.json")!r})))
+config = settings.parse(json.load(open({str(tmp_path / "config.json")!r})))
 rows = evaluate_task.evaluate(config, {str(tmp_path / "both")!r})
 assert jax.process_count() == 2 and jax.device_count() == 4
 json.dump(rows, open({str(tmp_path)!r} + f"/rows{{jax.process_index()}}.json", "w"))

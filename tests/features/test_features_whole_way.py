@@ -27,11 +27,13 @@ def test_from_a_list_of_images_to_numbers_and_duplicates(tmp_path, stamps_dir, c
     repeated = {name for name, count in collections.Counter(names).items() if count > 1}
     assert 2 < len(repeated) < len(lines) / 2
     (tmp_path / "list.txt").write_text("\n".join(["missing.jpg\t0:1", *lines]))
-    config = load_config("export_features")
-    config.checkpoint = str(small_model.save(tmp_path / "run", {}))
-    config.input = str(tmp_path / "list.txt")
-    config.images_root = str(stamps_dir / "images")
-    config.view.size, config.batch_size, config.rows_per_part, config.num_threads = 32, 16, 32, 2
+    config = load_config(
+        "export_features",
+        checkpoint=str(small_model.save(tmp_path / "run", {})),
+        input=str(tmp_path / "list.txt"),
+        images_root=str(stamps_dir / "images"),
+        **{"view.size": 32, "batch_size": 16, "rows_per_part": 32, "num_threads": 2},
+    )
     folder = tmp_path / "features"
     export(config, folder)
 

@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 
 from mlimages_jax.files import paths
 
@@ -38,15 +37,6 @@ def test_a_relative_path_becomes_absolute_and_a_url_stays(home, monkeypatch):
 def test_a_home_that_nobody_knows_is_refused_by_name(home):
     with pytest.raises(paths.PathError, match="~nobody-of-this-name"):
         paths.expanded("~nobody-of-this-name/run")
-
-
-def test_every_path_of_a_configuration_is_expanded(home):
-    config = ConfigDict({"init_from": "~/w", "data": {"folder": "~/d", "order": "global"}, "n": 3})
-    config.lock()
-    paths.expand_home(config)
-    assert config.init_from == f"{home}/w"
-    assert config.data.folder == f"{home}/d"
-    assert (config.data.order, config.n) == ("global", 3)
 
 
 def test_words_of_a_command_line(home):

@@ -55,9 +55,7 @@ def _values(checkpoint, images, output="", **changes):
 
 
 def _config(*args, **changes):
-    config = load_config("classify")
-    config.update_from_flattened_dict(_values(*args, **changes))
-    return config
+    return load_config("classify", **_values(*args, **changes))
 
 
 def _classify(*args, workdir="nowhere", **changes):

@@ -31,9 +31,9 @@ def test_collectives_are_counted_with_the_bytes_of_their_whole_arrays():
 
 
 def _config(**changes):
-    config = load_config("pretrain")
-    config.update_from_flattened_dict(
-        {
+    return load_config(
+        "pretrain",
+        **{
             "image_size": 64,
             "batch_size": 32,
             "group_size": 4,
@@ -43,9 +43,8 @@ def _config(**changes):
             "model.stem_width": 32,
             "sharding.min_size": 256,
             **changes,
-        }
+        },
     )
-    return config
 
 
 def _both(config, classes):

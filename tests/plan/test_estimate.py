@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 
+from mlimages_jax import settings
 from mlimages_jax.plan import PlanError, chips, estimate
 from tests.support.small_run import load_config
 
@@ -36,9 +37,8 @@ def test_memory_traffic_limits_what_arithmetic_does_not():
     ("mode", "parameters", "slots"), [("replicated", 1, 1), ("optimizer", 1, 64), ("full", 64, 64)]
 )
 def test_sharding_divides_what_it_names(mode, parameters, slots):
-    config = load_config("pretrain")
-    config.sharding.name = mode
-    config.optimizer.average_decay = 0.999
+    changes = {"sharding.name": mode, "optimizer.ema_decay": 0.999}
+    config = load_config("pretrain", **changes)
     (phase,) = _plan(config).phases
     total, small = 4 * 65_375_326, 2e6  # bytes, and those of leaves that stay whole
     for name, parts in (("parameters", parameters), ("optimizer", slots), ("averages", slots)):
@@ -48,8 +48,7 @@ def test_sharding_divides_what_it_names(mode, parameters, slots):
 def test_remat_takes_less_memory_and_more_time():
     config = load_config("pretrain")
     (plain,) = _plan(config).phases
-    config.model.remat = True
-    (remat,) = _plan(config).phases
+    (remat,) = _plan(settings.replaced(config, {"model.remat": True})).phases
     assert remat.memory["activations"] < plain.memory["activations"] / 2
     assert remat.compute_seconds == pytest.approx(plain.compute_seconds * 4 / 3)
     assert remat.flops == plain.flops

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import dataclasses
 import math
 import typing
 
@@ -9,8 +10,7 @@ from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
 from mlimages_jax.features.export import feature_files
 from mlimages_jax.inference import tag_files
-from mlimages_jax.settings import build, tables
-from mlimages_jax.settings.flat import flatten, nest
+from mlimages_jax.settings import build, flatten, tasks, training
 from tests.support.small_run import load_config
 
 VARIANTS = [
@@ -21,29 +21,24 @@ VARIANTS = [
 
 
 def _with(name, *variant, **changes):
-    return nest(flatten(load_config(name, *variant)) | changes)
+    return flatten(load_config(name, *variant)) | changes
 
 
-def _lines(config, **kwargs) -> list[str]:
+def _lines(values, **kwargs) -> list[str]:
     try:
-        settings.check(config, **kwargs)
+        settings.parse(values, **kwargs)
     except settings.ConfigError as error:
         return str(error).splitlines()
     return []
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=":".join)
-def test_every_config_is_right_and_its_table_has_its_names(config):
-    loaded = load_config(*config)
-    assert _lines(loaded) == []
-    values = flatten(loaded)
-    assert values.keys() <= tables.TABLES[values["task"]].keys()
-    known_elsewhere = ("loss.", "schedule.")  # sections that are not chosen
-    assert not {
-        name
-        for name in tables.TABLES[values["task"]].keys() - values.keys()
-        if not name.startswith(known_elsewhere)
-    }
+def test_every_config_has_every_setting_but_those_of_other_schedules(config):
+    values = flatten(load_config(*config))
+    assert _lines(values) == []
+    left_out = tasks.TABLES[values["task"]].keys() - values.keys()
+    assert all(name.startswith("schedule.") for name in left_out), left_out
+    assert f"schedule.{values.get('schedule.name')}." not in "".join(left_out)
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=":".join)
@@ -53,7 +48,7 @@ def test_every_field_of_every_config_is_judged(config):
     for name in values:
         if name != "task":
             for bad in (math.inf, math.nan, ((object(),),)):
-                lines = _lines(nest(values | {name: bad}))
+                lines = _lines(values | {name: bad})
                 assert len(lines) == 1, (name, bad, lines)
                 assert lines[0].startswith(f"{name}="), lines
 
@@ -76,17 +71,17 @@ REFUSED = {
     "seed": (-1, 2**32),
     "resize": ((4, 32, 16), ((4, 32),), ((9, 48, 64), (4, 48, 64)), ((4, 48, 64), (4, 32, 64))),
     "optimizer.momentum": (1.0, -0.1),
-    "optimizer.average_decay": (1.0, -0.5),
+    "optimizer.ema_decay": (1.0, -0.5),
     "optimizer.weight_decay": (-1e-4,),
     "optimizer.freeze": ("stem/*", ("",), (3,)),
-    "optimizer.learning_rate_factors": (("head/*", 10.0), (("head/*", 0.0),), (("head/*",),)),
+    "optimizer.lr_multipliers": (("head/*", 10.0), (("head/*", 0.0),), (("head/*",),)),
     "loss.name": ("sofmax", "hinge"),
     "loss.softmax.label_smoothing": (1.0, -0.1),
     "loss.weighted.group_size": (7,),
     "loss.weighted.threshold": (1.5, -0.1),
     "loss.weighted.positive_weight": (0, -1.0),
     "evaluation.threshold": (2.0, -1, 0),
-    "evaluation.protocols": ((), ("middle",), ("whole", "whole")),
+    "evaluation.views": ((), ("middle",), ("whole", "whole")),
     "evaluation.sizes": ((0,), 224, (48, 48)),
     "model.stage_sizes": ((1, 1, 0), 3),
     "model.stage_widths": ((64, 128, 255), (64, 128)),
@@ -162,10 +157,40 @@ def test_settings_must_suit_each_other(changes, message):
 
 def test_a_missing_setting_is_named():
     values = flatten(load_config("quickstart"))
-    del values["checkpoint.keep_latest"]
-    assert _lines(nest(values)) == [
-        "checkpoint.keep_latest is missing: the files of configs/ have it"
+    del values["total_steps"], values["loss.name"]
+    assert [line.strip() for line in _lines(values)] == [
+        "2 settings cannot be used:",
+        "total_steps is missing: Updates of the whole run. Give a whole number, 0 (only the "
+        "evaluation of init_from) or more",
+        "loss.name is missing: Which one; its arguments are in the section of its name. Give one "
+        "of weighted, sigmoid, asymmetric, softmax",
     ]
+
+
+def test_what_is_not_given_has_its_default():
+    few = {
+        "data.folder": "d", "batch_size": 8, "total_steps": 9, "loss.name": "sigmoid",
+        "schedule.name": "cosine", "schedule.cosine.learning_rate": 0.1,
+    }  # fmt: skip
+    config = settings.parse(few)
+    assert config.optimizer.momentum == 0.9
+    assert config.schedule.cosine.total_steps == 0
+    assert config.schedule.staircase is None
+    assert settings.replaced(config, {"optimizer.momentum": 0.5}).optimizer.momentum == 0.5
+    with pytest.raises(settings.ConfigError, match=r"optimizer\.momentum=2: give a number"):
+        settings.replaced(config, {"optimizer.momentum": 2})
+
+
+def test_nothing_changes_a_setting():
+    config = load_config("quickstart")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.optimizer.momentum = 0.5
+
+
+def test_every_path_is_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_config("finetune", init_from="~/w", **{"data.folder": "~/d"})
+    assert (config.init_from, config.data.folder) == ("/home/me/w", "/home/me/d")
 
 
 def test_all_problems_come_at_once():
@@ -178,7 +203,7 @@ def test_all_problems_come_at_once():
 def test_an_unknown_task_is_named():
     message = "task='evalute' is none of train, .*did you mean 'evaluate'"
     with pytest.raises(settings.ConfigError, match=message):
-        settings.check(_with("evaluate", task="evalute"))
+        settings.parse(_with("evaluate", task="evalute"))
 
 
 def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
@@ -198,14 +223,14 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
 
 
 def test_the_names_of_the_tables_are_those_of_the_program():
-    assert set(tables.LOSSES) == set(build._LOSSES)
-    assert tables.VIEWS == views.PROTOCOLS
+    assert set(training.LOSSES) == set(build._LOSSES)
+    assert training.VIEWS == views.PROTOCOLS
     choices = {
         "schedule.name": tuple(build._SCHEDULES),
         "sharding.name": sharding.MODES,
         "crop.interpolation": typing.get_args(transforms.Interpolation),
     }
     for name, names in choices.items():
-        assert tables.TRAIN[name].names == names
-    assert tables.CLASSIFY["format"].names == (*tag_files.ENDINGS, "")
-    assert tables.EXPORT["format"].names == feature_files.FORMATS
+        assert tasks.TABLES["train"][name].rule.names == names
+    assert tasks.TABLES["classify"]["format"].rule.names == (*tag_files.ENDINGS, "")
+    assert tasks.TABLES["export_features"]["format"].rule.names == feature_files.FORMATS

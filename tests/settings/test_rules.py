@@ -3,11 +3,11 @@ import math
 
 import pytest
 
-from mlimages_jax.settings import rules, tables
+from mlimages_jax.settings import rules, tasks
 
 NOTHING_ALLOWS = (None, object(), {}, {"a": 1}, [object()], (None,), b"1")
 NUMBERS = (rules.Whole(1), rules.Number(0.0), rules.Steps(zero="off"))
-ALL = sorted({(name, rule) for t in tables.TABLES.values() for name, rule in t.items()}, key=str)
+ALL = sorted({(name, s.rule) for t in tasks.TABLES.values() for name, s in t.items()}, key=str)
 
 
 @pytest.mark.parametrize(("name", "rule"), ALL, ids=[name for name, _ in ALL])

@@ -114,11 +114,11 @@ PARAMS = {
 }
 
 
-def test_learning_rate_factors_by_hand():
-    factors = optimizers.learning_rate_factors(
+def test_lr_multipliers_by_hand():
+    factors = optimizers.lr_multipliers(
         PARAMS,
         freeze=("stem/*",),
-        factors=(("*", 0.5), ("stage0_*", 0.1), ("*/bias", 20), ("stem/*", 3.0)),
+        multipliers=(("*", 0.5), ("stage0_*", 0.1), ("*/bias", 20), ("stem/*", 3.0)),
     )
     assert factors == {
         "stem": {"kernel": 0.0},
@@ -126,16 +126,16 @@ def test_learning_rate_factors_by_hand():
         "stage1_block0": {"conv1": {"kernel": 0.5}},
         "head": {"kernel": 0.5, "bias": 20.0},
     }
-    assert set(jax.tree.leaves(optimizers.learning_rate_factors(PARAMS))) == {1.0}
+    assert set(jax.tree.leaves(optimizers.lr_multipliers(PARAMS))) == {1.0}
 
 
 def test_a_pattern_without_a_parameter_is_named():
     with pytest.raises(ValueError, match=r"'stage9_\*' matches no parameter.*modules head, stage0"):
-        optimizers.learning_rate_factors(PARAMS, freeze=("stage9_*",))
+        optimizers.lr_multipliers(PARAMS, freeze=("stage9_*",))
     with pytest.raises(ValueError, match="'stem' matches no parameter"):
-        optimizers.learning_rate_factors(PARAMS, factors=(("stem", 2.0),))
+        optimizers.lr_multipliers(PARAMS, multipliers=(("stem", 2.0),))
     with pytest.raises(ValueError, match="factor 0 of 'stem/\\*' must be above 0; freeze"):
-        optimizers.learning_rate_factors(PARAMS, factors=(("stem/*", 0),))
+        optimizers.lr_multipliers(PARAMS, multipliers=(("stem/*", 0),))
 
 
 def test_frozen_parameters_have_no_slot():

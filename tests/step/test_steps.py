@@ -207,7 +207,7 @@ def _run(devices: int, mode: str):
             optimizer=optimizer,
             schedule=lambda _: jnp.float32(0.05),
             augmentation=augment.pretrain_augment,
-            average_decay=0.9,
+            ema_decay=0.9,
             seed=7,
         ),
         donate_argnums=0,
@@ -293,8 +293,8 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
         ResNet(CLASSES, **SMALL).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
     )
     plain = _changes(*_small_step()[:2])
-    factors = optimizers.learning_rate_factors(
-        shapes["params"], freeze=("stem/*",), factors=(("head/*", 3.0),)
+    factors = optimizers.lr_multipliers(
+        shapes["params"], freeze=("stem/*",), multipliers=(("head/*", 3.0),)
     )
     before, after, _ = _small_step(factors=factors, optimizer_factors=factors)
     changes = _changes(before, after)
@@ -309,7 +309,7 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
 
 
 def test_averages_move_towards_the_weights():
-    before, after, _ = _small_step(averages=True, average_decay=0.99)
+    before, after, _ = _small_step(averages=True, ema_decay=0.99)
     share = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
     jax.tree.map(
         lambda a, w, moved: np.testing.assert_allclose(moved, a + share * (w - a), atol=1e-6),

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A training that takes seconds: the quickstart's config cut down, on a few drawn images."""
 
-import importlib.util
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from mlimages_jax import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load_config(name: str, *arguments: str) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*arguments)
+def load_config(name: str, *variant: str, **changes) -> settings.Settings:
+    """The settings of configs/<name>.py:<variant>, with changes by dotted names."""
+    return settings.load(":".join((str(ROOT / "configs" / f"{name}.py"), *variant)), changes)
 
 
 SMALL = {
@@ -37,11 +34,8 @@ SMALL = {
 }
 
 
-def small_config(folder: Path, **changes) -> ConfigDict:
-    config = load_config("quickstart")
-    values = {**SMALL, "data.folder": str(folder), **changes}
-    config.update_from_flattened_dict(values)
-    return config
+def small_config(folder: Path, **changes) -> settings.Train:
+    return load_config("quickstart", **{**SMALL, "data.folder": str(folder), **changes})
 
 
 SMALL_FINETUNING = {
@@ -69,14 +63,12 @@ SMALL_FINETUNING = {
 }
 
 
-def small_finetuning(folder: Path, variant: str, **changes) -> ConfigDict:
+def small_finetuning(folder: Path, variant: str, **changes) -> settings.Train:
     """A variant of configs/finetune.py at 32 and 48 pixels."""
-    config = load_config("finetune", variant)
-    sizes = {"resize": ((4, 48, 16),)} if config.resize else {}
-    sizes |= {"image_size": 48} if config.image_size == 299 else {}
+    sizes = {"resize": ((4, 48, 16),)} if variant == "224to299" else {}
+    sizes |= {"image_size": 48} if variant == "299" else {}
     values = {**SMALL_FINETUNING, **sizes, "data.folder": str(folder), **changes}
-    config.update_from_flattened_dict(values)
-    return config
+    return load_config("finetune", variant, **values)
 
 
 def flags(folder: Path, **changes) -> list[str]:

@@ -70,11 +70,7 @@ def main(task: str, workdir: str, values: str, port: str, number: str, count: st
     from mlimages_jax.inference import tag_task
 
     run = {"classify": tag_task.classify, "export_features": export_task.export}
-    config = load_config(task)
-    config.update_from_flattened_dict(
-        {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(values).items()}
-    )
-    run[task](config, workdir)
+    run[task](load_config(task, **json.loads(values)), workdir)
 
 
 if __name__ == "__main__":

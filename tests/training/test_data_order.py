@@ -17,9 +17,9 @@ ALONE = {"evaluation.splits": (), "loss.name": "sigmoid"}
 def test_there_is_a_stream_a_group():
     config = small_config("", batch_size=32, group_size=4)
     assert build.num_streams(config) == 1
-    config.data.order = "streams"
+    config = settings.replaced(config, {"data.order": "streams"})
     assert build.num_streams(config) == 8
-    config.group_size = 0
+    config = settings.replaced(config, {"group_size": 0})
     assert build.num_streams(config) == 1, "the whole batch is one group"
 
 
@@ -27,10 +27,9 @@ def test_streams_and_another_batch_are_refused():
     changes = {"resize": ((4, 48, 8),), "loss.name": "sigmoid"}
     config = small_config("", batch_size=16, **changes)
     assert len(build.phases(config)) == 2
-    config.data.order = "streams"
     with pytest.raises(build.ConfigError, match=r"batch size in config\.resize must stay"):
-        settings.check(config)
-    config.resize = ((4, 48, 16),)
+        settings.replaced(config, {"data.order": "streams"})
+    config = settings.replaced(config, {"data.order": "streams", "resize": ((4, 48, 16),)})
     assert len(build.phases(config)) == 2
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from mlimages_jax import settings
 from mlimages_jax.checkpoints import compatibility, manager
 from mlimages_jax.data import dataset
 from mlimages_jax.settings import build
@@ -39,7 +40,7 @@ def pretrained(tmp_path_factory):
     """A workdir of two steps on the drawn set with its 40 classes."""
     folder = shapes.build(tmp_path_factory.mktemp("data"), num_train=32, num_val=16, size=48)
     workdir = tmp_path_factory.mktemp("pretrained")
-    config = small_config(folder, total_steps=2, **NETWORK, **{"optimizer.average_decay": 0.5})
+    config = small_config(folder, total_steps=2, **NETWORK, **{"optimizer.ema_decay": 0.5})
     train.train(config, workdir)
     return workdir
 
@@ -60,8 +61,8 @@ def _equal(ours, theirs):
 @pytest.mark.parametrize("variant", ["224", "224to299", "299", "scratch", "modern"])
 def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    config = small_finetuning(imagenet_set, variant)
-    config.init_from = str(pretrained) if config.init_from else ""
+    start = "" if variant == "scratch" else str(pretrained)
+    config = small_finetuning(imagenet_set, variant, init_from=start)
     state = train.train(config, tmp_path)
     sizes = {"224": [32], "299": [48], "224to299": [32, 48]}.get(variant, [32])
     messages = [record.getMessage() for record in caplog.records]
@@ -132,7 +133,7 @@ def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
 
 
 def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
-    changes = {"init_from": str(pretrained), "total_steps": 0, "optimizer.average_decay": 0.5}
+    changes = {"init_from": str(pretrained), "total_steps": 0, "optimizer.ema_decay": 0.5}
     state = jax.device_get(train.train(small_finetuning(built, "224", **changes), tmp_path))
     averaged, raw = _weights(pretrained), _weights(pretrained, averaged=False)
     assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
@@ -183,23 +184,22 @@ def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
     ("changes", "message"),
     [
         ({"optimizer.freeze": ("stage7_*",)}, "'stage7_\\*' matches no parameter"),
-        ({"optimizer.learning_rate_factors": (("head/*", 0.0),)}, "factor is a number, above 0"),
-        ({"optimizer.learning_rate_factors": ("head/*",)}, r"give \(pattern, factor\) tuples"),
+        ({"optimizer.lr_multipliers": (("head/*", 0.0),)}, "factor is a number, above 0"),
+        ({"optimizer.lr_multipliers": ("head/*",)}, r"give \(pattern, factor\) tuples"),
         ({"resize": ((4, 48),)}, "from step, image size, batch size"),
         ({"resize": ((4, 48, 20),), "group_size": 4}, "20 is not divisible by 8 devices"),
         ({"resize": ((4, 48, 24),), "group_size": 16}, "24 is not divisible by group_size=16"),
         ({"resize": ((4, 48, 32),), "loss.name": "weighted"}, "batch size in config.resize must"),
         ({"augmentation.rand_augment": 2, "augmentation.magnitude": 11.0}, "at most 10"),
-        ({"evaluation.protocols": ()}, r"protocols=\(\): give 1 or more"),
+        ({"evaluation.views": ()}, r"views=\(\): give 1 or more"),
         ({"loss.softmax.label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"augmentation.cutmix": -1.0}, "cutmix=-1.0: give a number, 0 or more"),
         ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, changes, message):
-    config = small_finetuning(built, "scratch", **changes)
     with pytest.raises(build.ConfigError, match=message):
-        train.train(config, tmp_path)
+        train.train(small_finetuning(built, "scratch", **changes), tmp_path)
 
 
 def test_another_depth_is_named(built, pretrained, tmp_path):
@@ -218,8 +218,8 @@ def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained
     assert state.params["stem"]["kernel"].shape == params["stem"]["kernel"].shape
     kept = json.loads((tmp_path / "w/config.json").read_text())["model"]
     assert (kept["stage_sizes"], kept["stage_widths"]) == ([1, 1, 1], [16, 32, 32])
-    config.init_from = str(tmp_path / "gone")  # a restart has its own checkpoint
-    config.total_steps = 0
+    gone = {"init_from": str(tmp_path / "gone"), "total_steps": 0}
+    config = settings.replaced(config, gone)  # a restart has its own checkpoint
     with pytest.raises(build.ConfigError, match="init_from"):
         train.train(config, tmp_path / "w")  # another start than the checkpoint's, not a network
     given = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1)

@@ -32,7 +32,7 @@ def test_finetuning_equals_the_original(golden_dir, file, freeze):
     classes, count = int(numbers["class_num"]), int(numbers["n"])
     start = reference.variables(golden_dir, int(numbers["resnet_size"]), classes)
     decay = optimizers.decay_factors(start["params"], weight_decay=1e-4, norm_weight_decay=1e-5)
-    factors = optimizers.learning_rate_factors(start["params"], freeze=freeze)
+    factors = optimizers.lr_multipliers(start["params"], freeze=freeze)
     optimizer = optimizers.sgd_momentum(momentum=0.9, decay=decay, factors=factors)
     state = TrainState(
         jnp.int32(0), start["params"], start["batch_stats"], optimizer.init(start["params"]), None

@@ -60,16 +60,17 @@ def _numpy_loss(logits, targets, selected):
 def test_one_step_of_pretraining_on_photographs(photographs, tmp_path, monkeypatch, dtype):
     mesh = sharding.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
-    config = load_config("pretrain", "released")
-    config.update_from_flattened_dict(
-        {
+    config = load_config(
+        "pretrain",
+        "released",
+        **{
             "data.folder": str(photographs),
             "batch_size": 4,
             "group_size": 4,
             "total_steps": 1,
             "evaluation.batch_size": 4,
             "model.dtype": dtype,
-        }
+        },
     )
     state = train.train(config, tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))

@@ -14,6 +14,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
+from mlimages_jax import settings
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
@@ -75,8 +76,8 @@ def test_training_goes_on_with_other_devices_and_another_sharding(
     meshes = {count: sharding.make_mesh(jax.devices()[:count]) for count in (2, 4, 8)}
     for total_steps, devices, mode in ((2, 8, "full"), (5, 2, "optimizer"), (8, 4, "replicated")):
         monkeypatch.setattr(sharding, "make_mesh", lambda devices=devices: meshes[devices])
-        config.total_steps, config.sharding.name = total_steps, mode
-        state = train.train(config, tmp_path)
+        changes = {"total_steps": total_steps, "sharding.name": mode}
+        state = train.train(settings.replaced(config, changes), tmp_path)
     _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
 
 
@@ -238,7 +239,7 @@ def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypa
         ({"loss.name": "hinge"}, "loss.name='hinge' is none of"),
         ({"schedule.name": "linear"}, "schedule.name='linear' is none of"),
         ({"model.dtype": "float16"}, "dtype='float16' is none of"),
-        ({"evaluation.protocols": ("zoom",)}, "evaluation.protocols=.* has 'zoom'"),
+        ({"evaluation.views": ("zoom",)}, "evaluation.views=.* has 'zoom'"),
     ],
 )
 def test_a_configuration_that_cannot_run_is_refused(drawn, tmp_path, changes, message):

@@ -14,7 +14,6 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
@@ -35,7 +34,7 @@ from mlimages_jax.inference.image_source import ImageSource, open_images
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
-from mlimages_jax.settings import build, checked
+from mlimages_jax.settings import Export, build, checked
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
 
@@ -54,7 +53,7 @@ class Network(NamedTuple):
     weights: Weights
 
 
-def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """Exports as configured, or goes on with an export that stopped.
 
     Every process makes whole parts, so that the files are the same for any number of them.
@@ -81,7 +80,7 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any
         return _export(config, workdir)
 
 
-def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
+def _export(config: Export, workdir: str) -> dict[str, Any]:
     """As `export`, in a workdir that is held."""
     mesh = sharding.make_mesh()
     source = open_images(
@@ -103,7 +102,7 @@ def _export(config: ConfigDict, workdir: str) -> dict[str, Any]:
     predictions = Predictions(
         source,
         view,
-        functools.partial(network_outputs, model=network.model, names=tuple(config.outputs)),
+        functools.partial(network_outputs, model=network.model, names=config.outputs),
         network.weights,
         mesh=mesh,
         batch_size=batch_size,
@@ -191,7 +190,7 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSourc
     )
 
 
-def _check_shared(source: ImageSource, config: ConfigDict) -> None:
+def _check_shared(source: ImageSource, config: Export) -> None:
     """Compares what the processes see.
 
     Raises:
@@ -207,7 +206,7 @@ def _check_shared(source: ImageSource, config: ConfigDict) -> None:
         )
 
 
-def _load(config: ConfigDict, mesh: Mesh) -> Network:
+def _load(config: Export, mesh: Mesh) -> Network:
     """The checkpoint of process 0's choice, on all devices.
 
     Raises:
@@ -224,7 +223,7 @@ def _load(config: ConfigDict, mesh: Mesh) -> Network:
         raise build.ConfigError(f"{folder}: {error}") from error
 
 
-def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationView:
+def _view(config: Export, folder: epath.Path, *, built: bool) -> EvaluationView:
     """How images are cut: as configured, and else as the checkpoint was trained.
 
     Raises:
@@ -241,7 +240,7 @@ def _view(config: ConfigDict, folder: epath.Path, *, built: bool) -> EvaluationV
     return EvaluationView(size, config.view.protocol or usage.protocol, upright)
 
 
-def _layout(config: ConfigDict, model: ResNet, source: ImageSource) -> Layout:
+def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
     """Which numbers are stored.
 
     Raises:
@@ -250,9 +249,7 @@ def _layout(config: ConfigDict, model: ResNet, source: ImageSource) -> Layout:
     widths = output_widths(model)
     unknown = [name for name in config.outputs if name not in widths]
     if unknown:
-        raise build.ConfigError(
-            f"outputs={tuple(config.outputs)}: name some of {', '.join(widths)}"
-        )
+        raise build.ConfigError(f"outputs={config.outputs}: name some of {', '.join(widths)}")
     return Layout(
         images=len(source),
         rows_per_part=config.rows_per_part,
@@ -263,7 +260,7 @@ def _layout(config: ConfigDict, model: ResNet, source: ImageSource) -> Layout:
 
 
 def _about(
-    config: ConfigDict, network: Network, source: ImageSource, view: EvaluationView
+    config: Export, network: Network, source: ImageSource, view: EvaluationView
 ) -> dict[str, Any]:
     """What the numbers are made from, as JSON values."""
     model = network.model

@@ -83,9 +83,7 @@ def _values(workdir, path, **changes):
 
 
 def _config(workdir, path, **changes):
-    config = load_config("export_features")
-    config.update_from_flattened_dict(_values(workdir, path, **changes))
-    return config
+    return load_config("export_features", **_values(workdir, path, **changes))
 
 
 def _arrays(workdir, outputs=OUTPUTS):

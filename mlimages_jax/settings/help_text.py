@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""--config.help: every setting of a task with its meaning, what it may be and its value."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlimages_jax.settings.fields import Setting, section_of
+from mlimages_jax.settings.judge import table_of
+from mlimages_jax.settings.tasks import TASKS
+from mlimages_jax.settings.training import Train
+
+_WIDTH = 100
+
+
+def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> str:
+    """The settings of a task, a group for each section.
+
+    Args:
+        values: what a config file says, by name; None: the defaults of a training.
+        title: names that file.
+    """
+    given = {"task": "train"} | dict(values or {})
+    kind = TASKS[given["task"]]
+    table = table_of(given)
+    lines = [
+        f"Settings of {title or 'a training'}: give another value by --config.NAME=VALUE.",
+        "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
+    ]
+    if kind is Train:
+        lines.append("--config.model=resnet50 sets the sizes of the network in one word.")
+    group = None
+    for name in sorted(table, key=lambda name: "." in name):  # those without a section first
+        section = name.rpartition(".")[0]
+        if section != group:
+            group = section
+            lines += ["", f"{section}: {_summary(kind, section)}" if section else _first_line(kind)]
+        lines += _lines(name, table[name], given)
+    return "\n".join(lines)
+
+
+def _lines(name: str, told: Setting, given: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  --config.{name}={_value(name, told, given)}"
+    allowed = told.rule.allowed
+    text = f"{told.meaning} {allowed[:1].upper()}{allowed[1:]}."
+    yield from textwrap.wrap(
+        text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
+    )
+
+
+def _value(name: str, told: Setting, given: Mapping[str, Any]) -> str:
+    """The value of the file, beside the default where it differs."""
+    default = "to be given" if told.is_required else f"default {told.default!r}"
+    if name not in given:
+        return f"...  ({default})" if told.is_required else f"{told.default!r}  (default)"
+    same = not told.is_required and given[name] == told.default
+    return f"{given[name]!r}  ({'default' if same else default})"
+
+
+def _summary(kind: type, section: str) -> str:
+    """The first line of the docstring of a section's dataclass."""
+    for part in section.split("."):
+        found = section_of(kind.__dataclass_fields__[part])  # type: ignore[attr-defined]
+        assert found is not None
+        kind = found
+    return _first_line(kind)
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The settings of a training, task `train` (and `quickstart`, which may draw its data set).
+
+Defaults are those of the release and of the paper, Wu et al., "Tencent ML-Images" (2019), where
+they say something; the recipes in configs/ give what differs. Settings that count steps may be
+given as fractions of total_steps; `settings.resolved` makes whole steps of them.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mlimages_jax.settings.fields import setting
+from mlimages_jax.settings.rules import (
+    Choice,
+    Flag,
+    Number,
+    Pair,
+    PathText,
+    Records,
+    Several,
+    Steps,
+    Text,
+    Whole,
+)
+
+LOSSES = ("weighted", "sigmoid", "asymmetric", "softmax")
+VIEWS = ("central", "short_side", "ten_crop", "whole")
+DTYPES = ("float32", "bfloat16")
+NO_SET = (
+    "docs/get_ml_images.md says how to get ML-Images; from a folder with its dictionary, "
+    "train_image_list.txt, val_image_list.txt and images/, python -m tfds_builders.ml_images "
+    "--manual_dir=FOLDER --data_dir=data builds a set and prints the folder to give; "
+    "--config=configs/quickstart.py draws its own"
+)
+WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
+
+# XLA ends the program, by SIGABRT, where the bytes of an array do not fit into 63 bits: at these
+# bounds the largest of a network has 2**62.
+BATCH = Whole(1, 2**18)
+PIXELS = Whole(1, 2**14)
+THREADS = Whole(1, 1_024)
+BAD_IMAGES = Whole(0, zero="none")
+SIZES = Several(PIXELS, "'(224, 299)'")
+CONFIDENCE = Number(0.0, 1.0, above=True)
+_CHANNELS = Whole(1, 2**16)
+_BLOCKS = Whole(1, 1_000)  # each is traced and compiled for itself
+_SHARE = Number(0.0, 1.0)
+_BELOW_ONE = Number(0.0, 1.0, below=True)
+_RATE = Number(0.0)
+_WARMUP = Steps(zero="no warm-up", round_down=True)
+
+StepCount: TypeAlias = int  # as it is given it may be a fraction, which `resolved` makes whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data set."""
+
+    folder: str = setting(
+        PathText(advice=NO_SET),
+        "Folder of a built set, as tfds_builders.ml_images prints it; empty: the quickstart draws "
+        "one into the workdir.",
+    )
+    train_split: str = setting(Text(may_be_empty=False), "Split to train on.", default="train")
+    order: str = setting(
+        Choice(("global", "streams")),
+        "global shuffles all images; with streams a process reads the files of its own groups "
+        "only.",
+        default="global",
+    )
+    copy_to: str = setting(
+        PathText(must_exist=False),
+        "Folder of a local disk that the files are copied to once; empty: read in place.",
+        default="",
+    )
+    allow_change: bool = setting(
+        Flag(), "Whether a restart may go on with another data set.", default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """How a training image is cut."""
+
+    area: tuple[float, float] = setting(
+        Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'"),
+        "Least and largest share of the image (train.py: area_cover).",
+        default=(0.7, 1.0),
+    )
+    aspect: tuple[float, float] = setting(
+        Pair(Number(0.0, above=True), "'(0.75, 1.33)'"),
+        "Least and largest width / height (image_preprocessing.py).",
+        default=(0.75, 1.33),
+    )
+    interpolation: str = setting(
+        Choice(("linear", "area", "reference")),
+        "linear is not antialiased, like the original; area is.",
+        default="linear",
+    )
+    flip: bool = setting(Flag(), "Mirrors every second image.", default=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is done to training images besides the crop."""
+
+    colour: bool = setting(
+        Flag(), "Brightness, contrast, ... (image_preprocessing.py: distort_color).", default=True
+    )
+    rotation: bool = setting(
+        Flag(), "By up to 45 degrees either way (image_preprocessing.py).", default=True
+    )
+    rand_augment: int = setting(
+        Whole(0, 100, zero="none"),
+        "RandAugment's operations on an image (Cubuk et al., 2020).",
+        default=0,
+    )
+    magnitude: float = setting(Number(0.0, 10.0), "Strength of these operations.", default=9.0)
+    mixup: float = setting(Number(0.0), "Alpha of mixup (Zhang et al., 2018); 0: off.", default=0.0)
+    cutmix: float = setting(Number(0.0), "Alpha of CutMix (Yun et al., 2019); 0: off.", default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network; --config.model=resnet50 sets its sizes (resnet14, 26, 50, 101, 152, 200).
+
+    Sizes that are left open are those of init_from, and without one ResNet-101's.
+    """
+
+    stage_sizes: tuple[int, ...] = setting(
+        Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True), "Blocks of each stage.", default=()
+    )
+    stage_widths: tuple[int, ...] = setting(
+        Several(_CHANNELS, "'(256, 512, 1024, 2048)'", repeats=True),
+        "Channels that each stage puts out.",
+        default=(),
+    )
+    stem_width: int = setting(
+        Whole(0, 2**16, zero="that of init_from"), "Channels of the stem.", default=0
+    )
+    stem_kernel: int = setting(
+        Whole(0, 999, zero="that of init_from"),
+        "Side of the stem's kernel, in pixels; 3 is for small images, without pooling.",
+        default=0,
+    )
+    norm_momentum: float = setting(
+        _BELOW_ONE,
+        "Decay of BatchNorm's running averages, a step (flags.py: batch_norm_decay).",
+        default=0.997,
+    )
+    dtype: str = setting(
+        Choice(DTYPES),
+        "Of activations; parameters, statistics and loss are float32.",
+        default="bfloat16",
+    )
+    remat: bool = setting(
+        Flag(), "Less memory for a third more compute: activations are made again.", default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """The weighted sigmoid cross-entropy of ML-Images."""
+
+    variant: str = setting(
+        Choice(("released", "paper")),
+        "The loss of the published script, or as the paper writes it.",
+        default="released",
+    )
+    group_size: int = setting(
+        Whole(0, zero="that of config.group_size"), "Images that share class counts.", default=0
+    )
+    positive_weight: float = setting(
+        Number(0.0, above=True),
+        "Weight of the positive term (train.py: pos_weight; the paper's eta).",
+        default=12.0,
+    )
+    threshold: float = setting(
+        CONFIDENCE,
+        "Confidence from which a label makes its class present (train.sh: mask_thres).",
+        default=0.7,
+    )
+    negative_selection: float = setting(
+        _SHARE,
+        "Share of the absent classes that count at a step (train.sh: neg_select); released only.",
+        default=0.1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asymmetric:
+    """The asymmetric loss (Ridnik et al., 2021, section 4)."""
+
+    gamma_positive: float = setting(Number(0.0), "Focusing of present classes.", default=0.0)
+    gamma_negative: float = setting(Number(0.0), "Focusing of absent classes.", default=4.0)
+    clip: float = setting(
+        _BELOW_ONE, "Subtracted from the probability of absent classes.", default=0.05
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """Cross-entropy for one class an image."""
+
+    label_smoothing: float = setting(
+        _BELOW_ONE, "Share spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """The loss: softmax for one class an image, the others for several labels."""
+
+    name: str = setting(Choice(LOSSES), "Which one; its arguments are in the section of its name.")
+    weighted: Weighted = Weighted()
+    asymmetric: Asymmetric = Asymmetric()
+    softmax: Softmax = Softmax()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """The schedule of the release: a warm-up that grows, then a staircase."""
+
+    learning_rate: float = setting(_RATE, "After the warm-up (train.sh: lr, 0.08).")
+    decay_steps: StepCount = setting(
+        Steps(), "Steps between two drops (train.sh: lr_decay_step, 110,000)."
+    )
+    decay_factor: float = setting(CONFIDENCE, "Of a drop (train.py).", default=0.1)
+    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up (train.sh: 8 epochs).")
+    warmup_learning_rate: float = setting(_RATE, "At the start (train.sh: lr_warmup, 0.01).")
+    warmup_decay_steps: StepCount = setting(
+        Steps(), "Steps between two rises in the warm-up (train.sh: one epoch)."
+    )
+    warmup_decay_factor: float = setting(
+        Number(0.0, above=True), "Of a rise (train.sh: 1.297, and 0.01 * 1.297^8 = 0.08)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staircase:
+    """A rate that drops by a factor, again and again."""
+
+    learning_rate: float = setting(_RATE, "At the start (finetune.sh: lr, 0.1).")
+    decay_steps: StepCount = setting(
+        Steps(), "Steps between two drops (finetune.sh: lr_decay_step, 150,000)."
+    )
+    decay_factor: float = setting(
+        CONFIDENCE, "Of a drop (finetune.sh: lr_decay_factor).", default=0.1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """A linear warm-up, then half a cosine down to 0."""
+
+    learning_rate: float = setting(_RATE, "After the warm-up.")
+    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
+    total_steps: StepCount = setting(
+        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is 0.", default=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate."""
+
+    name: str = setting(
+        Choice(("pretraining", "staircase", "cosine")),
+        "Which one; its arguments are in the section of its name.",
+    )
+    pretraining: Pretraining | None = None
+    staircase: Staircase | None = None
+    cosine: Cosine | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """SGD with momentum."""
+
+    momentum: float = setting(_BELOW_ONE, "Of SGD (flags.py: opt_momentum).", default=0.9)
+    nesterov: bool = setting(Flag(), "Nesterov's form of it.", default=False)
+    weight_decay: float = setting(
+        _RATE, "L2 on kernels and the classifier's bias (train.sh).", default=1e-4
+    )
+    norm_weight_decay: float = setting(
+        _RATE, "L2 on BatchNorm's parameters; train.py leaves them out.", default=0.0
+    )
+    freeze: tuple[str, ...] = setting(
+        Several(Text(may_be_empty=False), '\'("stem/*", "stage0_*")\'', repeats=True),
+        "Patterns of parameters that stay as they are.",
+        default=(),
+    )
+    lr_multipliers: tuple[tuple[str, float], ...] = setting(
+        Records(
+            {"pattern": Text(may_be_empty=False), "factor": Number(0.0, above=True)},
+            "'((\"head/*\", 10.0),)'",
+        ),
+        "What multiplies the learning rate of parameters; the last pattern that matches counts.",
+        default=(),
+    )
+    ema_decay: float = setting(
+        _BELOW_ONE, "Of a moving average of the weights, a step; 0: none is kept.", default=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is evaluated on the way and at the end."""
+
+    splits: tuple[str, ...] = setting(
+        Several(Text(may_be_empty=False), "'(\"val\",)'"),
+        "Images and tables at the end are of the first.",
+        default=("val",),
+    )
+    batch_size: int = setting(BATCH, "Images, over all devices.", default=256)
+    sizes: tuple[int, ...] = setting(SIZES, "Pixels; none: config.image_size.", default=())
+    views: tuple[str, ...] = setting(
+        Several(Choice(VIEWS), '\'("central", "short_side")\'', minimum=1),
+        "How images are cut; short_side is the original's, ten_crop is averaged.",
+        default=("central",),
+    )
+    threshold: float = setting(
+        CONFIDENCE, "Confidence from which a label is true, as in the loss.", default=0.7
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When the state is saved, and what is kept."""
+
+    every: StepCount = setting(
+        Steps(zero="only at the end", zero_is_all=True), "Steps between two.", default=0.02
+    )
+    keep_latest: int = setting(Whole(1), "How many of the newest are kept.", default=3)
+    keep_every: StepCount = setting(
+        Steps(zero="only the latest are kept"), "Steps between two that stay for good.", default=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """How images come in."""
+
+    num_threads: int = setting(THREADS, "A process; each makes a whole batch.", default=16)
+    prefetch: int = setting(
+        Whole(0), "Batches held ready in each process, at least one a thread.", default=4
+    )
+    max_bad_images: int = setting(
+        BAD_IMAGES, "Images that may fail to decode before the run stops.", default=100
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """How the state lies on the devices; results do not depend on it."""
+
+    name: str = setting(
+        Choice(("replicated", "optimizer", "full")),
+        "optimizer is ZeRO-1; full is ZeRO-3, FSDP.",
+        default="replicated",
+    )
+    min_size: int = setting(
+        Whole(0), "Elements; smaller leaves stay whole everywhere.", default=65_536
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """A training."""
+
+    task: str = setting(
+        Text(), "train, or quickstart, which may draw its data set.", default="train"
+    )
+    seed: int = setting(Whole(0, 2**32 - 1), "Of parameters, order and augmentation.", default=0)
+    data: Data
+    image_size: int = setting(PIXELS, "Side of training images, in pixels.", default=224)
+    batch_size: int = setting(BATCH, "Images of a step, over all devices.")
+    group_size: int = setting(
+        Whole(0, zero="the whole batch"),
+        "Images that share BatchNorm statistics and class counts.",
+        default=0,
+    )
+    total_steps: int = setting(
+        Whole(0, zero="only the evaluation of init_from"), "Updates of the whole run."
+    )
+    resize: tuple[tuple[StepCount, int, int], ...] = setting(
+        Records(
+            {"from step": Steps(), "image size": PIXELS, "batch size": BATCH},
+            "'((20000, 299, 128),)'",
+        ),
+        "Further sizes: (from step, image size, batch size).",
+        default=(),
+    )
+    crop: Crop = Crop()
+    augmentation: Augmentation = Augmentation()
+    model: Model = Model()
+    loss: Loss
+    learning_rate_for: int = setting(
+        Whole(0, zero="the rates hold for any batch size"),
+        "Batch size that the rates are for; they are multiplied by batch_size / it.",
+        default=0,
+    )
+    schedule: Schedule
+    optimizer: Optimizer = Optimizer()
+    evaluation: Evaluation = Evaluation()
+    evaluate_every: StepCount = setting(
+        Steps(zero="only at the end"), "Steps between two evaluations.", default=0.05
+    )
+    checkpoint: Checkpoint = Checkpoint()
+    input: Input = Input()
+    log_every: StepCount = setting(
+        Steps(zero="only at the end", zero_is_all=True), "Steps between two log lines.", default=100
+    )
+    sharding: Sharding = Sharding()
+    init_from: str = setting(
+        PathText(advice=WHERE_CHECKPOINT),
+        "A workdir, a checkpoint folder or a step to take the weights from; empty: none.",
+        default="",
+    )
