@@ -253,7 +253,7 @@ def training_step(
     images = jnp.zeros((1, side, side, 3))
     parameters = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     transformation = optimizer(config, parameters)
-    initial = {
+    initial: dict[str, Any] = {
         "image_size": side,
         "count_groups": count_groups,
         "averaged": config.optimizer.ema_decay > 0,

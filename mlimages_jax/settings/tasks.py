@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from mlimages_jax.settings.fields import Table, setting, table_of_fields
 from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Several, Text, Whole
@@ -19,6 +19,7 @@ from mlimages_jax.settings.training import (
     VIEWS,
     WHERE_CHECKPOINT,
     Train,
+    ViewName,
 )
 
 _WHERE_IMAGES = "give a folder of images, a list of them, one image, or the folder of a built set"
@@ -58,7 +59,7 @@ class Views:
         "Pixels. Empty: as the checkpoint's training evaluated, else the size it was trained at.",
         default=(),
     )
-    views: tuple[str, ...] = setting(
+    views: tuple[ViewName, ...] = setting(
         Several(Choice(VIEWS), '\'("central", "short_side")\''),
         "Empty: as the checkpoint's training evaluated, else central and short_side.",
         default=(),
@@ -112,7 +113,7 @@ class Evaluate:
 class View:
     """How images are cut."""
 
-    protocol: str = setting(
+    protocol: ViewName | Literal[""] = setting(
         Choice((*VIEWS, "")),
         "ten_crop is averaged, short_side the original's; empty: as the training evaluated, and "
         "short_side where the checkpoint does not say.",

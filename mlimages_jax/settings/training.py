@@ -7,7 +7,7 @@ given as fractions of total_steps; `settings.resolved` makes whole steps of them
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.rules import (
@@ -24,7 +24,9 @@ from mlimages_jax.settings.rules import (
 )
 
 LOSSES = ("weighted", "sigmoid", "asymmetric", "softmax")
-VIEWS = ("central", "short_side", "ten_crop", "whole")
+ViewName: TypeAlias = Literal["central", "short_side", "ten_crop", "whole"]
+VIEWS = get_args(ViewName)
+Interpolation: TypeAlias = Literal["linear", "area", "reference"]
 DTYPES = ("float32", "bfloat16")
 NO_SET = (
     "docs/get_ml_images.md says how to get ML-Images; from a folder with its dictionary, "
@@ -92,8 +94,8 @@ class Crop:
         "Least and largest width / height (image_preprocessing.py).",
         default=(0.75, 1.33),
     )
-    interpolation: str = setting(
-        Choice(("linear", "area", "reference")),
+    interpolation: Interpolation = setting(
+        Choice(get_args(Interpolation)),
         "linear is not antialiased, like the original; area is.",
         default="linear",
     )
@@ -314,7 +316,7 @@ class Evaluation:
     )
     batch_size: int = setting(BATCH, "Images, over all devices.", default=256)
     sizes: tuple[int, ...] = setting(SIZES, "Pixels; none: config.image_size.", default=())
-    views: tuple[str, ...] = setting(
+    views: tuple[ViewName, ...] = setting(
         Several(Choice(VIEWS), '\'("central", "short_side")\'', minimum=1),
         "How images are cut; short_side is the original's, ten_crop is averaged.",
         default=("central",),

@@ -38,8 +38,10 @@ def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
         if exit_codes.is_ours(error) or not exit_codes.is_out_of_memory(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        is_training = num_classes and isinstance(config, Train)
-        advice = _of_training(config, num_classes) if is_training else _of_prediction(config)
+        if num_classes and isinstance(config, Train):
+            advice = _of_training(config, num_classes)
+        else:
+            advice = _of_prediction(config)
         raise OutOfMemoryError(f"out of memory ({said}). {advice}") from error
 
 

@@ -271,5 +271,7 @@ def test_the_published_recipes_are_the_published_numbers():
         (300_000, 600_000, 299, 256),
     ]
     assert config.optimizer.norm_weight_decay == 0.1 * config.optimizer.weight_decay
-    with pytest.raises(ValueError, match="224, 224to299, 299, scratch, modern"):
+    with pytest.raises(
+        ValueError, match="none of the variants 224, 224to299, 299, scratch, modern"
+    ):
         load_config("finetune", "256")

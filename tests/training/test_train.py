@@ -348,5 +348,5 @@ def test_published_configurations_are_the_published_numbers(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="the variants are released, paper"):
+    with pytest.raises(ValueError, match="is none of the variants released, paper"):
         load_config("pretrain", "fast")
