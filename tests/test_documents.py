@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from mlimages_jax.settings.tables import TABLES
 
 import mlimages_jax
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy
 from mlimages_jax.settings import config_file
+from mlimages_jax.settings.tasks import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -68,8 +68,7 @@ def test_an_export_is_read_and_resumed(former):
     (folder / "features.json").write_text(json.dumps(manifest | {"complete": False}))
     for path in (folder / "parts").iterdir():
         path.unlink()
-    config = load_config("export_features")
-    config.update_from_flattened_dict({
+    config = load_config("export_features", **{
         "checkpoint": manifest["checkpoint"]["folder"].replace("/any/former", str(former)),
         "input": str(_data(former)), "split": "val", "batch_size": 8, "view.size": 224,
         "view.protocol": "short_side",
