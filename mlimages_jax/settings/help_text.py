@@ -50,7 +50,7 @@ def _lines(name: str, told: Setting, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _value(name: str, told: Setting, given: Mapping[str, Any]) -> str:
     """The value of the file, beside the default where it differs."""
-    default = "to be given" if told.is_required else f"default {told.default!r}"
+    default = "no default" if told.is_required else f"default {told.default!r}"
     if name not in given:
         return f"...  ({default})" if told.is_required else f"{told.default!r}  (default)"
     same = not told.is_required and given[name] == told.default

@@ -32,9 +32,9 @@ def test_values_of_a_file_and_of_the_command_line_stand_beside_the_defaults(caps
     lines = capsys.readouterr().out.splitlines()
     assert "  --config.seed=3  (default 0)" in lines
     assert "  --config.image_size=48  (default 224)" in lines
-    assert "  --config.total_steps=1100  (to be given)" in lines
+    assert "  --config.total_steps=1100  (no default)" in lines
     assert "  --config.optimizer.momentum=0.9  (default)" in lines
-    assert "  --config.schedule.staircase.learning_rate=...  (to be given)" in lines
+    assert "  --config.schedule.staircase.learning_rate=...  (no default)" in lines
     assert "crop: How a training image is cut." in lines
     assert lines.index("optimizer: SGD with momentum.") < lines.index(
         "  --config.optimizer.momentum=0.9  (default)"
