@@ -36,6 +36,7 @@ from mlimages_jax.data.images.header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
 _COMPRESSED = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 1], ".tif": []}
+_PROBES = (1024, 2048)  # sides, above those of tiles
 _ON_ITS_SIDE = Image.Exif()
 _ON_ITS_SIDE[0x0112] = 6  # as phones store what they took upright
 _WAYS: dict[str, Callable[[bytes], object]] = {
@@ -172,7 +173,17 @@ def passes(data: bytes) -> bool:
 
 
 def largest(make: Callable[[int], bytes], side: int) -> tuple[bytes, int]:
-    """The largest square that the header lets pass, and its side: each try is a twentieth less."""
+    """The largest square that the header lets pass, and its side: each try is a twentieth less.
+
+    What is held grows in proportion to the pixels, but for a tile: two small images tell where the
+    tries may begin, since encoding the largest ones takes minutes.
+    """
+    held = {probe: read_header(make(probe)).held for probe in _PROBES}
+    small, large = _PROBES
+    slope = (held[large] - held[small]) / (large**2 - small**2)
+    passing = (BYTES_BESIDE - held[small] + slope * small**2) / max(slope, 1e-9)
+    while side > 1.06 * max(passing, 1) ** 0.5:
+        side = round(side * 0.95)
     while not passes(data := make(side)):
         side = round(side * 0.95)
     return data, side

@@ -16,17 +16,21 @@ The policy, in the order in which it is applied:
 5. Everything else, and whatever a decoder or an encoder raises, is a `BadImage` with a countable
    reason.
 
-How many pixels fit into 3 bytes a pixel and 100 MB. Of these, JPEG and PNG of 8 bits were seen to
-keep it with benchmarks/memory.py (a PNG of 1 bit stored at 67 million pixels took 313 of 301 MB,
-its JPEG included); the others follow from what their decoders were seen to hold for a pixel:
+How many pixels fit into 3 bytes a pixel and 100 MB. All but HEIC were seen to keep it, decoded,
+verified and stored, at the largest size that passes (benchmarks/memory.py); HEIC's follow from what
+pillow-heif was seen to hold for a pixel:
 
     67 million (the cap)  JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
+    47                    PNG and TIFF in grey of 16 bits
     50, 33 and 16         progressive JPEG: grey, with halved colour, with full colour
     31 and 19             WebP: lossy, and lossless or with transparency
     14 and less           AVIF, by its planes; TIFF of one strip 33
     29, 16 and 7          HEIC: of 8 bits, with transparency or in grey, of 10 bits
     5                     JPEG 2000 without tiles
     4                     QOI, PPM as text or of 16 bits, BMP with run lengths: slow decoders
+
+A large image is encoded in strips, so that its file is not held twice beside the pixels; a file of
+over 90 MB is too large (`jpeg_encoder`).
 
 What lies on its side is turned within this too if it is a JPEG, for which the compiled part is
 needed over 33 million pixels; the rest takes 6 bytes a pixel while it is turned (`whole_images`).
