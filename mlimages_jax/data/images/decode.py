@@ -16,9 +16,9 @@ The policy, in the order in which it is applied:
 5. Everything else, and whatever a decoder or an encoder raises, is a `BadImage` with a countable
    reason.
 
-How many pixels fit into 3 bytes a pixel and 100 MB. All but HEIC were seen to keep it, decoded,
-verified and stored, at the largest size that passes (benchmarks/memory.py); HEIC's follow from what
-pillow-heif was seen to hold for a pixel:
+How many pixels fit into 3 bytes a pixel and 100 MB. All were seen to keep it, decoded, verified
+and stored, at the largest size that passes (docs/benchmarks/input.md, which names the exceptions);
+those of HEIC follow from what pillow-heif was seen to hold for a pixel:
 
     67 million (the cap)  JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
     47                    PNG and TIFF in grey of 16 bits
