@@ -10,8 +10,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The same examples in every run: a change fails by what it does, not by chance.
-hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+# The same examples in every run, however long they take on a busy machine: a change fails by what
+# it does, not by chance.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 # Programs are compiled once a test run, also for the processes that tests start.

@@ -39,6 +39,8 @@ def test_targets_by_hand():
     np.testing.assert_allclose(targets[0], [-1, 0.8, -1, -1])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_training_equals_the_original(golden_dir):
     """Four steps of train.py: loss, counts, first gradients (through the velocity), parameters."""
     numbers = np.load(golden_dir / "train_steps_resnet50_c40_64_seed5.npz")

@@ -20,6 +20,8 @@ def _velocity(state: TrainState):
     return {"params": getattr(trace, "inner_state", trace).trace}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("file", "freeze"),
     [
