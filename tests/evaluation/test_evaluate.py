@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -43,8 +44,9 @@ def _evaluation(data: DataSet, devices: int, batch_size: int) -> evaluate.Evalua
     )
 
 
+@functools.cache
 def _weights(model: ResNet) -> evaluate.Weights:
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     params = variables["params"]
     head = {**params["head"], "kernel": 5 * params["head"]["kernel"]}
     return {"params": {**params, "head": head}, "batch_stats": variables["batch_stats"]}
@@ -64,7 +66,7 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     targets = np.zeros((21, drawn.num_classes), np.float32)
     for row, record in zip(targets, records, strict=True):
         row[record.labels] = record.confidences
-    logits, _ = evaluation.model.apply(weights, images / 127.5 - 1)
+    logits, _ = jax.jit(evaluation.model.apply)(weights, images / 127.5 - 1)
     logits = np.asarray(logits, np.float64)
     elements = np.log1p(np.exp(logits)) - targets * logits
     expected = (elements * (targets >= 0)).sum(1).mean()

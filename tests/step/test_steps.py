@@ -139,12 +139,13 @@ def test_where_unlisted_is_unknown_only_listed_labels_count():
         "confidences": np.array([[1, 0, 0.8, -1], [0, 0.9, 0, 0], [0] * 4, [0] * 4], np.float32),
         "mask": np.ones(4, bool),
     }
-    variables = model.init(jax.random.key(4), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(4), jnp.zeros((1, 32, 32, 3)))
     state = TrainState(
         jnp.int32(0), variables["params"], variables["batch_stats"], optax.EmptyState(), None
     )
     common = {"model": model, "loss": losses.plain_sigmoid_cross_entropy, "unlisted": -1.0}
-    out = steps.eval_step(state.params, state.batch_stats, batch, **common)
+    evaluate = jax.jit(functools.partial(steps.eval_step, **common))
+    out = evaluate(state.params, state.batch_stats, batch)
     targets = [[-1, 1, 0, -1, 0.8, -1], [0, -1, -1, 0.9, -1, -1], [-1] * 6, [-1] * 5 + [0]]
     np.testing.assert_array_equal(out["targets"], np.float32(targets))
     listed = batch["labels"], batch["confidences"]
@@ -152,18 +153,17 @@ def test_where_unlisted_is_unknown_only_listed_labels_count():
         out["loss_sum"], 4 * _loss_by_loops(out["logits"], *listed), rtol=1e-5
     )
 
-    (logits, _), _ = model.apply(
-        variables, augment.to_model_input(images), train=True, mutable=["batch_stats"]
-    )
-    _, metrics = steps.train_step(
-        state,
-        batch,
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    (logits, _), _ = apply(variables, augment.to_model_input(images))
+    step = functools.partial(
+        steps.train_step,
         optimizer=optax.identity(),
         schedule=lambda _: 0.1,
         augmentation=lambda _, images: augment.to_model_input(images),
         seed=0,
         **common,
     )
+    _, metrics = jax.jit(step)(state, batch)
     np.testing.assert_allclose(metrics["loss"], _loss_by_loops(logits, *listed), rtol=1e-5)
 
     accumulator = MultiLabelMetrics(6)
