@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tags of images from a checkpoint, to a file, in the order of the input.
 
-    python -m mlimages_jax.main --config=configs/classify.py --workdir=W \
-        --config.checkpoint=CHECKPOINT --config.input=IMAGES --config.output=tags.csv
+    mlimages tag IMAGES --checkpoint=CHECKPOINT --output=tags.csv
 
 IMAGES is a folder, a list, one image, or a built set (then --config.split=val). The suffix of the
 output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Evaluates checkpoints on a data set, at several sizes and in several views.
 
-    python -m mlimages_jax.main --config=configs/evaluate.py --workdir=EVALUATION \
-        --config.checkpoint=W --config.data.folder=data/imagenet/original/1.0.0
+    mlimages evaluate --checkpoint=W --data=data/imagenet/original/1.0.0 --workdir=EVALUATION
 
 Network, loss and hence the kind of metrics are the checkpoint's own, sizes and views where none
 are given. The workdir then holds

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Features of images from a checkpoint, to files, in the order of the input.
 
-    python -m mlimages_jax.main --config=configs/export_features.py --workdir=FEATURES \
-        --config.checkpoint=W --config.input=IMAGES
+    mlimages export IMAGES --checkpoint=W --output=FEATURES
 
 IMAGES is a folder, a list, one image, or a built set (then --config.split=val). Started again, it
 resumes. mlimages_jax/features/export/feature_files.py says what the workdir then holds, and its

@@ -4,7 +4,7 @@
 Wu et al., "Tencent ML-Images: A Large-Scale Multi-Label Image Database for Visual Representation
 Learning" (2019), and the released finetune.py and finetune.sh.
 
-    python -m mlimages_jax.main --config=configs/finetune.py:224to299 --workdir=W \
+    mlimages train --config=configs/finetune.py:224to299 --workdir=W \
         --config.init_from=PRETRAINED
 
 Variants, with the checkpoints of the published table that they stand for:

@@ -4,8 +4,8 @@
 Wu et al., "Tencent ML-Images: A Large-Scale Multi-Label Image Database for Visual Representation
 Learning" (2019), and the released train.py and train.sh.
 
-    python -m mlimages_jax.main --config=configs/pretrain.py:released --workdir=W
-    python -m mlimages_jax.main --config=configs/pretrain.py:paper --workdir=W
+    mlimages train --config=configs/pretrain.py:released --workdir=W
+    mlimages train --config=configs/pretrain.py:paper --workdir=W
 
 Variants: `released`, the loss and schedule of the published script; `paper`, the loss as the
 paper writes it. Both run 60 epochs with batch 4,096 as 128 groups of 32, the paper's 128 workers.
@@ -17,7 +17,7 @@ recipe are: with another total_steps its schedule is the same, shorter or longer
 size --config.learning_rate_for=4096 multiplies the rates by batch_size / 4,096. One value chooses
 the network, --config.model=resnet50 (resnet14, 26, 50, 101, 152, 200); its sizes also by hand.
 
-    python -m mlimages_jax.main --config=configs/pretrain.py --config.help
+    mlimages train --config=configs/pretrain.py --config.help
 
 prints every setting with its meaning and its default; what stands here differs from the defaults.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A small ResNet on drawn images: minutes on two CPU cores, nothing to download.
 
-    python -m mlimages_jax.main --config=configs/quickstart.py --workdir=workdirs/quickstart
+    mlimages train --config=configs/quickstart.py --workdir=workdirs/quickstart
 
 What is not set here has its default; add --config.help for every setting and its meaning.
 """

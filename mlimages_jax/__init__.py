@@ -2,7 +2,7 @@
 """Training, evaluation and use of ResNets on Tencent ML-Images and ImageNet.
 
 Importing the package is cheap: it loads numpy and nothing heavier; `load` brings jax when it is
-first used. Training lives behind `python -m mlimages_jax.main`.
+first used. The command is `mlimages`, or `python -m mlimages_jax`.
 """
 
 from typing import TYPE_CHECKING, Any

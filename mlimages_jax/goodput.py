@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `python -m mlimages_jax.goodput WORKDIR`; what it does is in `monitoring.goodput`."""
+"""The command `mlimages goodput WORKDIR`, also as `python -m mlimages_jax.goodput WORKDIR`."""
 
-import sys
+from mlimages_jax import command_line
 
-from mlimages_jax.monitoring.goodput import main
+COMMAND = "mlimages_jax.monitoring.goodput:show"
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    import sys
+
+    command_line.run(COMMAND, sys.argv[1:], program="python -m mlimages_jax.goodput")

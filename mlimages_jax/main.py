@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`."""
+"""Runs what a config names: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`.
 
+`mlimages train`, `evaluate`, `tag` and `export` begin here as well, see `mlimages_jax.cli.tasks`.
+"""
+
+import dataclasses
 import functools
 import sys
 import time
@@ -19,6 +23,28 @@ from mlimages_jax.files.escaping import several_lines
 from mlimages_jax.settings import config_file
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Several processes, and which of them this is; jax often finds out by itself.
+
+    Attributes:
+        coordinator_address: HOST:PORT of process 0, where jax does not find it by itself.
+        num_processes: how many processes work together.
+        process_id: which of them this is, from 0.
+        peer_timeout: seconds to wait for the other processes.
+        require_platform: cpu, gpu or tpu: end with 1 where jax finds no such device; without it,
+            what JAX_PLATFORMS names first counts.
+    """
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    peer_timeout: float = 300.0
+    require_platform: str | None = None
+
+
 _CONFIG = flags.DEFINE_string(
     "config", None, "A file of configs/, e.g. configs/pretrain.py:paper; --config.NAME=VALUE sets."
 )
@@ -45,11 +71,39 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
         )
+    processes = Processes(
+        _COORDINATOR.value,
+        _PROCESSES.value,
+        _PROCESS.value,
+        _PEER_TIMEOUT.value,
+        _PLATFORM.value,
+    )
+    start(str(_CONFIG.value), str(_WORKDIR.value), processes, overrides=overrides)
+
+
+def start(
+    config_name: str,
+    workdir: str,
+    this: Processes,
+    *,
+    overrides: Sequence[config_file.Override] = (),
+) -> None:
+    """Runs the task that a config names.
+
+    Args:
+        config_name: FILE or FILE:VARIANT.
+        workdir: of the run, as it was typed.
+        this: which of several processes this is.
+        overrides: values of the command line.
+
+    Raises:
+        SystemExit: with the code that launchers go by, see docs/guide/files.md.
+    """
     started = time.monotonic()
     preemption.watch()
     try:  # before anything is joined, made or imported
-        workdir = paths.workdir(str(_WORKDIR.value))
-        config = config_file.read_config(str(_CONFIG.value), overrides, workdir=workdir)
+        workdir = paths.workdir(workdir)
+        config = config_file.read_config(config_name, overrides, workdir=workdir)
     except (settings.ConfigError, paths.PathError) as error:
         sys.exit(several_lines(f"error: {error}"))
     # Imported here: jax takes seconds, which --help and a mistyped flag should not.
@@ -61,10 +115,10 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
         tasks = _tasks(started)
         _keep_compiled_programs(workdir)
         others = processes.together(
-            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, timeout=_PEER_TIMEOUT.value
+            this.coordinator_address, this.num_processes, this.process_id, timeout=this.peer_timeout
         )
         with others:
-            _run(tasks[config.task], config, workdir)
+            _run(tasks[config.task], config, workdir, platform=this.require_platform)
     except preemption.Preempted:
         logging.info("ended as asked: the same command goes on from here")
         sys.exit(preemption.EXIT_CODE)
@@ -91,14 +145,16 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _run(task: Callable[..., Any], config: settings.Settings, workdir: str) -> None:
+def _run(
+    task: Callable[..., Any], config: settings.Settings, workdir: str, *, platform: str | None
+) -> None:
     """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
     from mlimages_jax.distributed import agreement, devices
     from mlimages_jax.training import out_of_memory
 
     try:
         agreement.check_processes(settings.flatten(config), workdir=workdir)
-        devices.check_platform(_PLATFORM.value)
+        devices.check_platform(platform)
         with out_of_memory.named(config):
             task(config, workdir)
     except preemption.Preempted:

@@ -1,43 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints from and to other formats: `python -m mlimages_jax.convert --help`.
-
-Every command has a --help of its own, with an example.
-"""
+"""The commands `mlimages convert`, also as `python -m mlimages_jax.convert`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mlimages_jax import command_line
-from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
-from mlimages_jax.convert import ConvertError
-from mlimages_jax.convert.from_tensorflow import from_tensorflow
-from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
-from mlimages_jax.convert.to_stablehlo import to_stablehlo
-from mlimages_jax.convert.to_tensorflow import to_tensorflow
-from mlimages_jax.convert.to_torch import to_torch
-from mlimages_jax.labels.hierarchy import HierarchyError
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "from-tensorflow": from_tensorflow,
-    "to-tensorflow": to_tensorflow,
-    "to-safetensors": to_safetensors,
-    "from-safetensors": from_safetensors,
-    "to-torch": to_torch,
-    "to-stablehlo": to_stablehlo,
-}
+_HERE = "mlimages_jax.convert"
+COMMANDS = command_line.Group(
+    """Convert checkpoints from and to other formats.
+
+Every command has a --help of its own, with an example.
+""",
+    {
+        "from-tensorflow": f"{_HERE}.from_tensorflow:from_tensorflow",
+        "to-tensorflow": f"{_HERE}.to_tensorflow:to_tensorflow",
+        "to-safetensors": f"{_HERE}.safetensors_file:to_safetensors",
+        "from-safetensors": f"{_HERE}.safetensors_file:from_safetensors",
+        "to-torch": f"{_HERE}.to_torch:to_torch",
+        "to-stablehlo": f"{_HERE}.to_stablehlo:to_stablehlo",
+    },
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> Any:
     """Runs one command, see `command_line.run`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    app = command_line.group(_COMMANDS, words)
-    command_line.run(
-        app,
-        words,
-        program="python -m mlimages_jax.convert",
-        description=__doc__,
-        mendable=(ConvertError, DamagedCheckpointError, HierarchyError),
-    )
+    words = sys.argv[1:] if arguments is None else arguments
+    return command_line.run(COMMANDS, words, program=f"python -m {_HERE}")
 
 
 if __name__ == "__main__":

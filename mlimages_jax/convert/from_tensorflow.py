@@ -61,14 +61,14 @@ def from_tensorflow(
 
     Depth and classes are read off the file; TensorFlow is not needed:
 
-        python -m mlimages_jax.convert from-tensorflow --checkpoint=resnet.ckpt --output=released
+        mlimages convert from-tensorflow --checkpoint=resnet.ckpt --output=released
 
     To train from its parameters, name the output in a configuration: --config.init_from=released.
     To go on where the original stopped, with its velocities, its step and its class counts:
 
-        python -m mlimages_jax.convert from-tensorflow --checkpoint=model.ckpt-440000
+        mlimages convert from-tensorflow --checkpoint=model.ckpt-440000
             --output=W --training-state
-        python -m mlimages_jax.main --config=configs/pretrain.py:released --workdir=W
+        mlimages train --config=configs/pretrain.py:released --workdir=W
 
     Args:
         checkpoint: its prefix (the path up to .index), one of its files, or its folder.

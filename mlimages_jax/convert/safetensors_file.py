@@ -13,7 +13,7 @@ from mlimages_jax.convert.weights import probability_rule, read_weights, write_w
 def to_safetensors(*, checkpoint: str, output: Path) -> None:
     """Write weights, configuration and classes to a .safetensors file.
 
-        python -m mlimages_jax.convert to-safetensors --checkpoint=W --output=resnet.safetensors
+        mlimages convert to-safetensors --checkpoint=W --output=resnet.safetensors
 
     Its arrays are named params/stage0_block0/conv1/kernel and so on, kernels [height, width, in,
     out]; its metadata has the step, the configuration, the category file, how logits become
@@ -45,7 +45,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
 def from_safetensors(*, checkpoint: Path, output: str) -> None:
     """Turn a file of to-safetensors back into a checkpoint.
 
-        python -m mlimages_jax.convert from-safetensors --checkpoint=resnet.safetensors --output=W
+        mlimages convert from-safetensors --checkpoint=resnet.safetensors --output=W
 
     Args:
         checkpoint: the file.

@@ -47,7 +47,7 @@ def to_stablehlo(
 ) -> None:
     """Write the network as StableHLO by jax.export, for any batch size and without this package.
 
-        python -m mlimages_jax.convert to-stablehlo --checkpoint=W --output=exported
+        mlimages convert to-stablehlo --checkpoint=W --output=exported
 
     The folder gets network.jaxexport (the program), weights.npz (its first argument, so that the
     program stays small and the weights can be looked at), config.json (image size, preprocessing,

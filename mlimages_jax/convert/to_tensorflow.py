@@ -23,7 +23,7 @@ from mlimages_jax.convert.weights import Weights, flat, read_weights
 def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False) -> None:
     """Write a TensorFlow checkpoint with the original's names, without TensorFlow.
 
-        python -m mlimages_jax.convert to-tensorflow --checkpoint=W --output=export/model.ckpt
+        mlimages convert to-tensorflow --checkpoint=W --output=export/model.ckpt
 
     Its extract_feature.py and image_classification.py need the network alone; a training of
     theirs goes on only with --training-state. Of the class counts of several groups, which are

@@ -19,7 +19,7 @@ _LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var":
 def to_torch(*, checkpoint: str, output: Path) -> None:
     """Write the network for PyTorch: a module of its own, a state dict, and what it means.
 
-        python -m mlimages_jax.convert to-torch --checkpoint=W --output=exported
+        mlimages convert to-torch --checkpoint=W --output=exported
 
     The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors and
     config.json: architecture, image size, preprocessing, calibration and classes. In that folder:

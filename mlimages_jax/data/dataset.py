@@ -32,7 +32,7 @@ To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
   images/                                 the images that the lists name
 docs/get_ml_images.md says how to get them, command by command.
 Then build the data set once:
-  python -m tfds_builders.ml_images --manual_dir=MANUAL_DIR --data_dir={data_dir}
+  mlimages data build ml-images --manual-dir=MANUAL_DIR --data-dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
 
@@ -212,7 +212,7 @@ class DataSet:
             raise DataSetError(
                 f"{self.folder} has {len(shards)} files of {split!r}, too few for {count} streams "
                 "(config.data.order=streams has one a group: batch_size / group_size). Build the "
-                f"set again with --num_shards={count} or a multiple, or use "
+                f"set again with --num-shards={count} or a multiple, or use "
                 "--config.data.order=global"
             )
         parts = cut([shard.num_records for shard in shards], count)
@@ -333,7 +333,7 @@ class Records:
         folder = os.path.dirname(self.paths[shard])  # noqa: PTH120  # may be a URL
         line = (why.strip().splitlines() or [""])[0][:_LONGEST_REASON]
         return DamagedRecordError(
-            f"{self.name_of(index)} is damaged: {line}; python -m mlimages_jax.prepare check "
+            f"{self.name_of(index)} is damaged: {line}; mlimages data check "
             f"{folder} lists all that is"
         )
 

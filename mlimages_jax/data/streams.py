@@ -38,7 +38,7 @@ def cut(lengths: Sequence[int], count: int) -> list[list[int]]:
     if longest > _UNEVEN * shortest:
         logging.warning(
             "images of the shortest of %d streams are seen %.2f times as often as those of the "
-            "longest: build the set with --num_shards=%d, or a multiple",
+            "longest: build the set with --num-shards=%d, or a multiple",
             count, longest / max(shortest, 1), count,
         )  # fmt: skip
     return [sorted(part) for part in parts]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What exported features are good for: `python -m mlimages_jax.features knn|probe|duplicates`."""
+"""What exported features are good for: `mlimages features knn|probe|duplicates`."""
 
 
 class FeaturesError(Exception):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a training spent its time, across all restarts: `python -m mlimages_jax.goodput WORKDIR`."""
+"""How a training spent its time, across all restarts: `mlimages goodput WORKDIR`."""
 
-import argparse
 import contextlib
 import json
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+from tyro.conf import Positional
 
 from mlimages_jax.distributed import process_identity
 from mlimages_jax.files import paths
@@ -177,13 +177,14 @@ def table(runs: list[Line]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str]) -> None:
-    """Prints the table of a workdir."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlimages_jax.goodput", description="Shows how a training spent its time."
-    )
-    parser.add_argument("workdir", help="workdir of the training, such as workdirs/quickstart")
-    workdir = parser.parse_args(arguments).workdir
+def show(workdir: Positional[str], /) -> None:
+    """Show how a training spent its time, across all restarts.
+
+        mlimages goodput workdirs/quickstart
+
+    Args:
+        workdir: workdir of the training.
+    """
     path = epath.Path(paths.expanded(workdir)) / "goodput.jsonl"
     if not path.exists() or not (runs := read(path)):
         sys.exit(f"error: {path} is missing or empty: give the workdir of a training")

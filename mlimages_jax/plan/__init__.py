@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a training needs, before money is spent: `python -m mlimages_jax.plan --help`."""
+"""What a training needs, before money is spent: `mlimages plan --help`."""
 
 
 class PlanError(ValueError):

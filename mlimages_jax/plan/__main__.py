@@ -1,45 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Plans a training before money is spent.
+"""The command `mlimages plan`, also as `python -m mlimages_jax.plan`."""
 
-    python -m mlimages_jax.plan --config=configs/pretrain.py --devices=64 --chip=h100
-
-Memory, time, input and cost by formulas, in seconds, on any machine and without a data set. With
---check the training step is compiled as well, and the compiler's figures stand beside ours.
-"""
-
+import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from tyro.conf import OmitArgPrefixes
 
+from mlimages_jax import command_line
 from mlimages_jax.files import paths
 from mlimages_jax.settings import ConfigError, Train, config_file, replaced, resolved
 
-_CONFIG = flags.DEFINE_string(
-    "config", None, "A file of configs/ that trains, e.g. configs/pretrain.py:paper"
-)
-_DEVICES = flags.DEFINE_integer("devices", None, "Chips, over all hosts.", lower_bound=1)
-_CHIP = flags.DEFINE_string("chip", None, "v4, v5e, v5p, v6e, a100, h100, h200 or b200.")
-_MFU = flags.DEFINE_float(
-    "mfu", 0.2, "The model's arithmetic as a share of the peak.", lower_bound=1e-3, upper_bound=1.0
-)
-_HOST_DEVICES = flags.DEFINE_integer(
-    "devices_per_host", 0, "Chips of a host; 0: as they are usually built.", lower_bound=0
-)
-_PRICE = flags.DEFINE_float("price", 0.0, "Of a chip for an hour.", lower_bound=0.0)
-_CLASSES = flags.DEFINE_integer(
-    "classes", 0, "0: of the built set; without one 11,166, or 1,000 with the softmax loss."
-)
-_IMAGES = flags.DEFINE_integer(
-    "images", 0, "0: of the built set; without one those of ML-Images or ImageNet."
-)
-_IMAGE_KB = flags.DEFINE_float(
-    "image_kb", 38.3, "Of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks)."
-)
-_CHECK = flags.DEFINE_string(
-    "check", "", "Compile the step too: 'cpu', or a TPU topology such as 'v5e:4x4' with libtpu."
-)
 ML_IMAGES = (11_166, 17_609_752)  # classes, images to train on; of the published list
 IMAGENET = (1_000, 1_281_167)  # Russakovsky et al., 2015
 # Tried in this order where a plan does not fit.
@@ -51,12 +23,64 @@ REMEDIES = (
 )
 
 
-def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> None:
+@dataclasses.dataclass(frozen=True)
+class Machines:
+    """What is asked about.
+
+    Attributes:
+        devices: chips, over all hosts.
+        chip: v4, v5e, v5p, v6e, a100, h100, h200 or b200.
+        mfu: the model's arithmetic as a share of the peak.
+        devices_per_host: chips of a host; 0: as they are usually built.
+        price: of a chip for an hour.
+        classes: 0: of the built set; without one 11,166, or 1,000 with the softmax loss.
+        images: to train on; 0: of the built set; without one those of ML-Images or ImageNet.
+        image_kb: of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks).
+        check: compile the step too: cpu, or a TPU topology such as v5e:4x4 with libtpu.
+    """
+
+    devices: int
+    chip: str
+    mfu: float = 0.2
+    devices_per_host: int = 0
+    price: float = 0.0
+    classes: int = 0
+    images: int = 0
+    image_kb: float = 38.3
+    check: str = ""
+
+    def __post_init__(self) -> None:
+        for name, minimum in (
+            ("devices", 1), ("devices_per_host", 0), ("price", 0), ("classes", 0), ("images", 0),
+        ):  # fmt: skip
+            if (value := getattr(self, name)) < minimum:
+                raise ConfigError(f"{name}={value}: at least {minimum}")
+        if not 1e-3 <= self.mfu <= 1:
+            raise ConfigError(f"mfu={self.mfu}: from 0.001 to 1, a share of the chip's peak")
+
+
+def plan(
+    *, config: str, machines: OmitArgPrefixes[Machines]
+) -> Callable[[Sequence[config_file.Override]], None]:
+    """Estimate memory, time and cost of a training before money is spent.
+
+        mlimages plan --config=configs/pretrain.py --devices=64 --chip=h100 --price=3
+
+    By formulas, in seconds, on any machine and without a data set. With --check the training step
+    is compiled as well, and the compiler's figures stand beside ours. --config.NAME=VALUE changes
+    a value of the config. The exit code is 1 where the training does not fit.
+
+    Args:
+        config: FILE or FILE:VARIANT of a training, or the name of one that comes with the package.
+        machines: and the data.
+    """
+    return functools.partial(_answer, config, machines)
+
+
+def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.Override]) -> None:
     """Prints the plan; ends with 1 when it does not fit."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}: values are --config.name=value")
     try:
-        config = config_file.read_config(str(_CONFIG.value), overrides)
+        config = config_file.read_config(config_name, overrides)
     except (ConfigError, paths.PathError) as error:
         sys.exit(f"error: {error}")
     if not isinstance(config, Train) or config.task != "train":
@@ -69,17 +93,17 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
     from mlimages_jax.plan.report import Around, report
 
     jax.config.update("jax_platforms", "cpu")  # nothing is computed, whatever the machine has
-    if _CHECK.value == "cpu":
-        jax.config.update("jax_num_cpu_devices", _DEVICES.value)
+    if asked.check == "cpu":
+        jax.config.update("jax_num_cpu_devices", asked.devices)
     try:
-        chip = chips.find(str(_CHIP.value))
-        classes, images = _of_the_set(config)
+        chip = chips.find(asked.chip)
+        classes, images = _of_the_set(config, asked)
         make_plan = functools.partial(
             estimate.make_plan,
             chip=chip,
-            devices=int(_DEVICES.value or 0),
+            devices=asked.devices,
             num_classes=classes,
-            mfu=_MFU.value,
+            mfu=asked.mfu,
         )
         plan = make_plan(config)
         remedies = {}
@@ -87,25 +111,25 @@ def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> 
             flag_text = " ".join(f"--config.{name}={value}" for name, value in changes.items())
             remedies[flag_text] = make_plan(replaced(config, changes))
         around = Around(
-            mfu=_MFU.value,
-            host_devices=_HOST_DEVICES.value or chip.host_chips,
+            mfu=asked.mfu,
+            host_devices=asked.devices_per_host or chip.host_chips,
             images=images,
-            image_bytes=_IMAGE_KB.value * 1e3,
-            price=_PRICE.value,
+            image_bytes=asked.image_kb * 1e3,
+            price=asked.price,
         )
         print(report(config, plan, around, remedies))
-        if _CHECK.value:
+        if asked.check:
             from mlimages_jax.plan.check import check
 
-            print(check(config, plan, _CHECK.value, num_classes=classes))
+            print(check(config, plan, asked.check, num_classes=classes))
     except (PlanError, ConfigError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if plan.fits else 1)
 
 
-def _of_the_set(config: Train) -> tuple[int, int]:
+def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
     """Classes and training images: given, or of the built set, or of the published ones."""
-    classes, images = _CLASSES.value, _IMAGES.value
+    classes, images = asked.classes, asked.images
     if not (classes and images):
         from mlimages_jax.data.dataset import DataSet
 
@@ -124,13 +148,15 @@ def _of_the_set(config: Train) -> tuple[int, int]:
     return classes, images
 
 
-def run() -> None:
-    """Entry point."""
-    flags.mark_flags_as_required(["config", "devices", "chip"])
-    argv, overrides = config_file.split_overrides(sys.argv)
-    config_file.answer_help(argv, overrides)
-    app.run(functools.partial(main, overrides=overrides), argv=argv)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command, see `command_line.run`; a mistyped option ends with 1, as ever here."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    words, overrides = config_file.split_overrides(words)
+    config_file.answer_help(words, overrides)
+    place = "mlimages_jax.plan.__main__:plan"
+    answer = command_line.run(place, words, program="python -m mlimages_jax.plan", mistyped_code=1)
+    answer(overrides)
 
 
 if __name__ == "__main__":
-    run()
+    main()

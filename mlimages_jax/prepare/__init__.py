@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From published lists to verified images and lists on disk: `python -m mlimages_jax.prepare`.
+"""From published lists to verified images and lists on disk: `mlimages data`.
 
 Works on numpy, files and sockets; never imports jax.
 """

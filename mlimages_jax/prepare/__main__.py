@@ -1,88 +1,75 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From published lists to verified images and lists: `python -m mlimages_jax.prepare --help`.
+"""The commands `mlimages data`, also as `python -m mlimages_jax.prepare`."""
 
-Every command has a --help of its own, with an example.
-"""
-
-import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlimages_jax import command_line
-from mlimages_jax.files.text_files import TextFileError
-from mlimages_jax.labels.hierarchy import HierarchyError
-from mlimages_jax.labels.lists import LabelListError
-from mlimages_jax.labels.same_names import AmbiguousNameError
-from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.check.command import check
-from mlimages_jax.prepare.co_occurrence.command import co_occurrence
-from mlimages_jax.prepare.coverage import coverage
-from mlimages_jax.prepare.download.command import download
-from mlimages_jax.prepare.extract.command import extract
-from mlimages_jax.prepare.imports.coco import import_coco
-from mlimages_jax.prepare.imports.door import import_any
-from mlimages_jax.prepare.imports.open_images import import_open_images
-from mlimages_jax.prepare.imports.table import import_table
-from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
-from mlimages_jax.prepare.label_lists import labels
-from mlimages_jax.prepare.manifest import ManifestError
-from mlimages_jax.prepare.stats.command import stats
+from mlimages_jax.command_line import Group
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "download": download,
-    "extract": extract,
-    "coverage": coverage,
-    "labels": labels,
-    "co-occurrence": co_occurrence,
-    "stats": stats,
-    "check": check,
-    "import-tfrecords": import_tfrecords,
-}
-_IMPORTS: dict[str, Callable[..., None]] = {
-    "open-images": import_open_images,
-    "coco": import_coco,
-    "table": import_table,
-    "any": import_any,
-}
+_HERE = "mlimages_jax.prepare"
+IMPORTS = Group(
+    """Turn other multi-label data into label lists.
 
+    mlimages data import FOLDER_OR_FILE --dry-run
+
+says what the data are and how they were understood. The commands below are for one kind each.
+""",
+    {
+        "any": f"{_HERE}.imports.door:import_any",
+        "coco": f"{_HERE}.imports.coco:import_coco",
+        "open-images": f"{_HERE}.imports.open_images:import_open_images",
+        "table": f"{_HERE}.imports.table:import_table",
+        "tfrecords": f"{_HERE}.imports.tfrecords:import_tfrecords",
+    },
+)
+COMMANDS = Group(
+    """Get, check and describe images and their labels.
+
+Every command has a --help of its own, with an example.
+""",
+    {
+        "download": f"{_HERE}.download.command:download",
+        "extract": f"{_HERE}.extract.command:extract",
+        "import": IMPORTS,
+        "labels": f"{_HERE}.label_lists:labels",
+        "coverage": f"{_HERE}.coverage:coverage",
+        "stats": f"{_HERE}.stats.command:stats",
+        "cooccurrence": f"{_HERE}.co_occurrence.command:co_occurrence",
+        "check": f"{_HERE}.check.command:check",
+    },
+)
+# Names of before: the first word behind the program, and what stands for it.
+_RENAMED = {"co-occurrence": ["cooccurrence"], "import-tfrecords": ["import", "tfrecords"]}
 _INPUTS = {"--train", "--val", "--test", "--descriptions"}  # of imports, whose files are options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> Any:
     """Runs one command, see `command_line.run`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = with_full_names(sys.argv[1:] if arguments is None else arguments)
+    return command_line.run(COMMANDS, words, program=program or f"python -m {_HERE}")
+
+
+def with_full_names(words: Sequence[str]) -> list[str]:
+    """What was typed with the command's present name, and with the `any` of `import any`."""
+    words = list(words)
+    words[:1] = _RENAMED.get(words[0], words[:1]) if words else []
     if words[:1] == ["import"] and _names_data(words[1:]):
         words.insert(1, "any")
-    app = command_line.group(_COMMANDS, words)
-    imports = command_line.group(_IMPORTS, words[1:])
-    app.command(imports, name="import", help="Turn other multi-label data into label lists.")
-    command_line.run(
-        app,
-        words,
-        program="python -m mlimages_jax.prepare",
-        description=__doc__,
-        mendable=(
-            PrepareError,
-            LabelListError,
-            HierarchyError,
-            TextFileError,
-            AmbiguousNameError,
-            ManifestError,
-            sqlite3.OperationalError,
-        ),
-    )
+    return words
 
 
 def _names_data(words: Sequence[str]) -> bool:
     """Whether `import DIR` is meant: the door that finds out what DIR is, also if it is "coco"."""
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in command_line.HELP:
         return False
-    if words[0] not in _IMPORTS:
+    if words[0] not in IMPORTS.commands:
         return True
     options = {word.partition("=")[0] for word in words}
     has_input = bool(options & _INPUTS) or (len(words) > 1 and words[1][:1] != "-")
-    return Path(words[0]).exists() and not has_input and not options & {"-h", "--help"}
+    return Path(words[0]).exists() and not has_input and options.isdisjoint(command_line.HELP)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def coverage(
     Works on the manifests of `download` and `extract`, also while those run. Where several know a
     name, one that has the image counts; so the shards of many machines can be looked at together.
 
-        python -m mlimages_jax.prepare coverage train_image_list.txt val_image_list.txt \
+        mlimages data coverage train_image_list.txt val_image_list.txt \
             --manifests urls/manifest.sqlite ml_images/manifest.sqlite \
             --dictionary dictionary_and_semantic_hierarchy.txt --output-dir report
 

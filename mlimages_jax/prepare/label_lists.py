@@ -54,7 +54,7 @@ def labels(
 
     After a download, this writes the list that the builder reads beside OUTPUT/images:
 
-        python -m mlimages_jax.prepare labels train_urls.txt --manifests ml_images/manifest.sqlite
+        mlimages data labels train_urls.txt --manifests ml_images/manifest.sqlite
             --dictionary dictionary_and_semantic_hierarchy.txt --close
             --output ml_images/train_image_list.txt
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
+from mlimages_jax.files import shipped
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.settings.fields import Values, flatten
 from mlimages_jax.settings.help_text import help_text
@@ -64,7 +65,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
             text = "false"
         elif text is None and words and not re.match(r"--?[a-z]", words[0]):
             text = words.pop(0)
-        overrides.append(Override(name, text))
+        overrides.append(Override(name.replace("-", "_"), text))
     return others, overrides
 
 
@@ -91,7 +92,8 @@ def read_config(
     """Runs a file of configs/, puts the overrides in and judges what comes out.
 
     Args:
-        argument: FILE or FILE:VARIANT.
+        argument: FILE or FILE:VARIANT; NAME or configs/NAME.py also stand for a file that comes
+            with the package, where there is none in the current folder.
         overrides: in their order; the last one of a name counts.
         workdir: given, local paths among the settings must be there, see `judge.check`.
 
@@ -129,6 +131,7 @@ def answer_help(words: Sequence[str], overrides: Sequence[Override]) -> None:
 def _of_file(argument: str) -> Values:
     """What a file of configs/ says, by the names of now."""
     path, colon, variant = argument.partition(":")
+    path = str(_found(Path(path)))
     get_config = _get_config(Path(path))
     takes_variant = bool(inspect.signature(get_config).parameters)
     if colon and not takes_variant:
@@ -181,6 +184,19 @@ def network(name: str) -> Values:
     }
 
 
+def _found(path: Path) -> Path:
+    """The file that a name stands for: of the current folder, or else of the package."""
+    is_name = path.parent == Path() and not path.suffix and not path.exists()
+    file = Path("configs", f"{path}.py") if is_name else path
+    packaged = _packaged() / file.name
+    is_ours = file.parent == Path("configs") and not file.exists() and packaged.is_file()
+    return packaged if is_ours else file
+
+
+def _packaged() -> Path:
+    return shipped.folder("configs", holding="pretrain.py")
+
+
 def _get_config(path: Path) -> Any:
     """The function of a file.
 
@@ -190,6 +206,7 @@ def _get_config(path: Path) -> Any:
     if not path.is_file():
         folders = [folder for folder in (path.parent, Path("configs")) if folder.is_dir()]
         found = {file.as_posix() for folder in folders for file in folder.glob("*.py")}
+        found |= {f"configs/{file.name}" for file in _packaged().glob("*.py")}
         what = "this is a folder" if path.is_dir() else "there is no such file"
         near = nearest(path, sorted(found - {path.as_posix()}))
         raise ConfigError(f"--config={path}: {what}{near}")

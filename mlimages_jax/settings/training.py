@@ -30,8 +30,8 @@ Interpolation: TypeAlias = Literal["linear", "area", "reference"]
 DTYPES = ("float32", "bfloat16")
 NO_SET = (
     "docs/get_ml_images.md says how to get ML-Images; from a folder with its dictionary, "
-    "train_image_list.txt, val_image_list.txt and images/, python -m tfds_builders.ml_images "
-    "--manual_dir=FOLDER --data_dir=data builds a set and prints the folder to give; "
+    "train_image_list.txt, val_image_list.txt and images/, mlimages data build ml-images "
+    "--manual-dir=FOLDER --data-dir=data builds a set and prints the folder to give; "
     "--config=configs/quickstart.py draws its own"
 )
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"

@@ -74,7 +74,7 @@ def _of_training(config: Train, num_classes: int) -> str:
 
 
 def _planned(config: Train, changes: dict[str, object], num_classes: int, devices: int) -> str:
-    """Gigabytes of a device by `python -m mlimages_jax.plan`."""
+    """Gigabytes of a device by `mlimages plan`."""
     try:
         changed = replaced(config, changes)
         plan = estimate.make_plan(

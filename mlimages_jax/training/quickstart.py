@@ -20,7 +20,7 @@ Done. Look at
   {workdir}/events             the same for TensorBoard (pip install tensorboard)
 
 Try next
-  train on your own images     python -m mlimages_jax.prepare import FOLDER --dry-run
+  train on your own images     mlimages data import FOLDER --dry-run
                                says what they are and which commands come next; give the folder
                                that the last one prints as --config.data.folder, with this config
   another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir

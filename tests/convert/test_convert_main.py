@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlimages_jax import command_line
 from mlimages_jax.convert import __main__ as door
 from mlimages_jax.convert.tensorflow_checkpoint import write_checkpoint
 from tests.support import original_checkpoint
@@ -23,19 +24,19 @@ def _help_of(capsys, *words) -> str:
 
 def test_the_list_names_every_command(capsys):
     text = _help_of(capsys)
-    assert all(name in text for name in door._COMMANDS)
+    assert all(name in text for name in door.COMMANDS.commands)
     assert len(text) < 3000
 
 
-@pytest.mark.parametrize("name", door._COMMANDS)
+@pytest.mark.parametrize("name", door.COMMANDS.commands)
 def test_every_help_teaches_by_an_example(capsys, name):
-    assert f"python -m mlimages_jax.convert {name}" in _help_of(capsys, name)
-    command = door._COMMANDS[name]
+    assert f"mlimages convert {name}" in _help_of(capsys, name)
+    command = command_line.load(door.COMMANDS.commands[name])
     for option in set(command.__annotations__) - {"return"}:
         assert f"{option}: " in (command.__doc__ or ""), f"{option} is not described"
 
 
-@pytest.mark.parametrize("name", door._COMMANDS)
+@pytest.mark.parametrize("name", door.COMMANDS.commands)
 def test_every_command_refuses_what_is_not_there(tmp_path, name):
     output = tmp_path / "x.safetensors"
     words = [name, "--checkpoint", str(tmp_path / "absent"), "--output", str(output)]

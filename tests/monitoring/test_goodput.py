@@ -74,7 +74,7 @@ def test_an_error_inside_a_phase_ends_the_phase(clock):
 
 def test_the_command_says_what_it_needs(tmp_path):
     with pytest.raises(SystemExit, match="give the workdir of a training"):
-        goodput.main([str(tmp_path)])
+        goodput.show(str(tmp_path))
 
 
 def test_a_refused_start_takes_no_step_away(tmp_path, clock):

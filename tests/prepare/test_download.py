@@ -459,5 +459,5 @@ def test_help_teaches():
         [sys.executable, "-m", "mlimages_jax.prepare", "download", "--help"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert "python -m mlimages_jax.prepare download train_urls.txt" in help_text
+    assert "mlimages data download train_urls.txt" in help_text
     assert "fetches" in help_text and "--retry-failed" in help_text

@@ -153,7 +153,7 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "looked for 8 images, found 2 in" in out
     assert sorted(tmp_path.iterdir()) == [source]
     again, build = (shlex.split(line) for line in out.splitlines()[-2:])
-    assert again[:4] == ["python", "-m", "mlimages_jax.prepare", "import"]
+    assert again[:3] == ["mlimages", "data", "import"]
     prepare.main(again[3:])
     assert capsys.readouterr().out.splitlines()[-1].split() == build
 

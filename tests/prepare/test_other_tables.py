@@ -302,7 +302,7 @@ def test_addresses_are_to_be_downloaded_first(tmp_path, capsys):
     rows = _import(tmp_path, "t.csv", text)
     assert rows == {"http://a.org/1.jpg": {"dog": 1}, "https://a.org/2.jpg?x=1": {"cat": 1}}
     out = capsys.readouterr().out
-    assert "python -m mlimages_jax.prepare download" in out
+    assert "mlimages data download" in out
     assert f"--manifests {tmp_path}/out_images/manifest.sqlite" in out
 
 

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from mlimages_jax import command_line
 from mlimages_jax.prepare import __main__ as door
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = [[name] for name in door._COMMANDS] + [["import", name] for name in door._IMPORTS]
+COMMANDS = [[name] for name in door.COMMANDS.commands if name != "import"]
+COMMANDS += [["import", name] for name in door.IMPORTS.commands]
+
+
+def _command(words):
+    group = door.IMPORTS if words[0] == "import" else door.COMMANDS
+    return command_line.load(group.commands[words[-1]])
 
 
 def help_of(capsys, *words):
@@ -22,9 +29,9 @@ def help_of(capsys, *words):
 
 def test_the_list_says_one_line_of_each_command(capsys):
     text = help_of(capsys)
-    for name, command in door._COMMANDS.items():
-        assert name in text
-        first_line = command.__doc__.splitlines()[0].replace("`", "")
+    for words in COMMANDS[:-5]:
+        assert words[0] in text
+        first_line = _command(words).__doc__.splitlines()[0].replace("`", "")
         assert first_line.split(":")[0][:40] in text.replace("\u2502 ", "").replace("`", "")
     assert len(text) < 4000
     assert "coco" in help_of(capsys, "import")
@@ -33,8 +40,8 @@ def test_the_list_says_one_line_of_each_command(capsys):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_help_teaches_by_an_example(capsys, words):
     text = help_of(capsys, *words)
-    assert f"python -m mlimages_jax.prepare {' '.join(words)}" in text
-    command = door._COMMANDS.get(words[0]) or door._IMPORTS[words[1]]
+    assert f"mlimages data {' '.join(words)}" in text
+    command = _command(words)
     for option in set(command.__annotations__) - {"return"}:
         described = f"{option}: "
         assert described in (command.__doc__ or ""), f"{option} is not described"
@@ -48,11 +55,11 @@ def test_every_command_refuses_files_that_are_not_there(tmp_path, words):
         "extract": [absent, "--lists", absent, "--output", absent + "2"],
         "coverage": [absent, "--manifests", absent],
         "labels": [absent, "--output", absent + "2"],
-        "co-occurrence": [absent, "--predictions", absent, "--dictionary", absent, "--output",
-                          absent + "2", "--pairs", absent + "3"],
+        "cooccurrence": [absent, "--predictions", absent, "--dictionary", absent, "--output",
+                         absent + "2", "--pairs", absent + "3"],
         "stats": [absent, "--dictionary", absent],
         "check": [absent],
-        "import-tfrecords": [absent, "--output", absent + "2", "--split", "train",
+        "tfrecords": [absent, "--output", absent + "2", "--split", "train",
                              "--dictionary", absent],
         "open-images": ["--output", absent + "2", "--descriptions", absent, "--train", absent],
         "coco": ["--output", absent + "2", "--train", absent],
@@ -63,6 +70,12 @@ def test_every_command_refuses_files_that_are_not_there(tmp_path, words):
         door.main([*words, *arguments])
     assert str(end.value.code).startswith("error: ") and "absent" in str(end.value.code)
     assert not Path(absent + "2").is_file()
+
+
+@pytest.mark.parametrize("words", [["co-occurrence"], ["import-tfrecords"]], ids=" ".join)
+def test_names_of_before_still_work(capsys, words):
+    assert "usage" in help_of(capsys, *words)
+    assert "is not a command" not in capsys.readouterr().err
 
 
 def test_a_reader_that_stops_is_no_error():

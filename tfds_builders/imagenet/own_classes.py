@@ -17,7 +17,7 @@ DEFAULT_VAL_SHARE = 0.1  # of images that are in no folders of splits
 LAYOUT = """\
 manual_dir holds one folder a class, which gives the class its name; images may be in folders below:
 
-  <class>/<image file>                       a share of them becomes val, see --val_share
+  <class>/<image file>                       a share of them becomes val, see --val-share
 
 or such folders for every split, written in any case:
 

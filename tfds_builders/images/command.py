@@ -1,71 +1,71 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command lines of the builders: flags they share, and how a build ends."""
+"""The command lines of the builders: options they share, and how a build ends."""
 
-import argparse
+import dataclasses
+import inspect
+import itertools
 import logging as std_logging
 import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from absl import logging
 
-from mlimages_jax.files import paths
+from mlimages_jax import command_line
 from mlimages_jax.files.escaping import several_lines
 
 from . import skipped
 
 
-def parser(name: str, *, description: str, layout: str) -> argparse.ArgumentParser:
-    """A parser of the flags that every builder has.
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Options that every builder has.
 
-    Args:
-      name: Of the module, for the usage line.
-      description: The first paragraph of the help.
-      layout: What `manual_dir` holds; the last.
+    Attributes:
+      manual_dir: The files described above.
+      data_dir: Where data sets go.
+      num_shards: Files of each split.
+      chroma: Resolution of the colours of shrunk images; 420: half, which makes files a fifth
+        smaller and reading faster.
+      max_skipped: Share of a split's images that may be unusable; five images always may.
+      num_workers: Threads; by default one a core.
+      beam: Use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
+      overwrite: Build again where a finished set exists, which stays until the new one is complete.
     """
-    result = argparse.ArgumentParser(
-        prog=f"python -m {name}",
-        description=description,
-        epilog=layout,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = result.add_argument
-    add("--manual_dir", type=Path, required=True, help="the files described below")
-    add("--data_dir", type=Path, required=True, help="where data sets go")
-    add("--num_shards", type=int, help="files of each split")
-    add("--chroma", choices=["444", "420"], default="444",
-        help="resolution of the colours of shrunk images; 420: half, which makes files a fifth"
-        " smaller and reading faster (default: 444)")  # fmt: skip
-    add("--max_skipped", type=float, default=skipped.SHARE,
-        help="share of a split's images that may be unusable (default: 0.01, or five images where"
-        " these are more)")  # fmt: skip
-    add("--num_workers", type=int, help="threads (default: one a core)")
-    add("--beam", metavar="OPTIONS", nargs="?", const="", help="use Apache Beam, with options"
-        " such as runner=DirectRunner,direct_num_workers=8")  # fmt: skip
-    add("--overwrite", action="store_true", help="build anew where a finished set exists, which"
-        " stays until the new one is complete")  # fmt: skip
-    return result
+
+    manual_dir: Path
+    data_dir: Path
+    num_shards: int | None = None
+    chroma: Literal["444", "420"] = "444"
+    max_skipped: float = skipped.SHARE
+    num_workers: int | None = None
+    beam: str | None = None
+    overwrite: bool = False
 
 
-def words(arguments: Sequence[str] | None) -> list[str]:
-    """What was typed, with ~ replaced: a shell leaves that of `--data_dir=~/data` alone.
+def main(place: str, arguments: Sequence[str] | None, *, program: str) -> None:
+    """Runs the command of a builder, see `command_line.run`; --beam needs no options."""
+    words = [
+        "--beam=" if word == "--beam" and following.startswith("-") else word
+        for word, following in itertools.pairwise([*(arguments or sys.argv[1:]), "-"])
+    ]
+    command_line.run(place, words, program=program)
 
-    Raises:
-      SystemExit: For a home folder that is not known.
-    """
-    try:
-        return paths.plain_words(sys.argv[1:] if arguments is None else arguments)
-    except paths.PathError as error:
-        sys.exit(several_lines(f"error: {error}"))
+
+def with_layout(command: Callable[..., None], layout: str) -> str:
+    """A docstring with the description of `manual_dir` in the place of {layout}."""
+    doc = inspect.getdoc(command) or ""
+    return doc.replace("{layout}", layout.rstrip())
 
 
 def run(
     build: Callable[..., Path],
-    options: argparse.Namespace,
+    options: Shared,
     *,
+    name: str | None,
     is_published: Callable[[Path], bool],
     published_name: str,
     **own: Any,
@@ -74,7 +74,8 @@ def run(
 
     Args:
       build: Takes the shared flags by name, and `own`.
-      options: What `parser` made of the command line.
+      options: Those that all builders have.
+      name: Of the set; None: as `published_name` says.
       is_published: Whether a `manual_dir` holds the published files, which have a name.
       published_name: That name; other sets are called as their folder where --name does not say.
       own: Arguments of this builder alone.
@@ -83,8 +84,8 @@ def run(
     logging.get_absl_logger().addFilter(_is_ours)
     beam = options.beam
     try:
-        named = options.name or is_published(options.manual_dir)
-        name = options.name or (published_name if named else name_of(options.manual_dir))
+        named = name or is_published(options.manual_dir)
+        name = name or (published_name if named else name_of(options.manual_dir))
         if not named and (earlier := options.data_dir / published_name).exists():
             logging.info(
                 "the set is called %s, as its folder; %s has another: give --name=%s to use that",

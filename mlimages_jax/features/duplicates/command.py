@@ -53,7 +53,7 @@ def duplicates(
 ) -> None:
     """Find groups of images that are nearly the same, by the cosine similarity of features.
 
-        python -m mlimages_jax.features duplicates FEATURES --output duplicates.tsv
+        mlimages features duplicates FEATURES --output duplicates.tsv
 
     The table has a line an image, tab-separated, the largest groups first:
 

@@ -35,7 +35,7 @@ def knn(
     Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
     section 3.4). The score of a class is its share of the votes.
 
-        python -m mlimages_jax.features knn --train FEATURES_TRAIN --test FEATURES_VAL
+        mlimages features knn --train FEATURES_TRAIN --test FEATURES_VAL
             --output knn.json
 
     One class an image: top-1 and top-5, of the classes that have a vote. Many: mean average

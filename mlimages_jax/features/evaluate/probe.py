@@ -36,7 +36,7 @@ def probe(
     of the name) with classifiers trained on the others: the best by top-1 or mean average
     precision, of equal ones the smallest. Then all of them train the classifier that is judged.
 
-        python -m mlimages_jax.features probe --train FEATURES_TRAIN --test FEATURES_VAL
+        mlimages features probe --train FEATURES_TRAIN --test FEATURES_VAL
             --output probe.json
 
     One class an image: top-1 and top-5. Many: mean average precision, and precision, recall and

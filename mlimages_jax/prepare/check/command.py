@@ -39,8 +39,8 @@ def check(
 
     All of it, or a sample:
 
-        python -m mlimages_jax.prepare check data/ml_images/released_320/1.0.0
-        python -m mlimages_jax.prepare check data/ml_images/released_320/1.0.0 --sample 10000
+        mlimages data check data/ml_images/released_320/1.0.0
+        mlimages data check data/ml_images/released_320/1.0.0 --sample 10000
 
     Looks whether every file is there, with the number of records that dataset_info.json says and
     the SHA-256 of checksums.txt; whether every record can be read and every image decoded to its

@@ -45,7 +45,7 @@ def co_occurrence(
     above --posterior. Where it is above --share (in both cases equal is not enough), and neither
     class is an ancestor of the other, every row of the lists with a positive label i gets label j:
 
-        python -m mlimages_jax.prepare co-occurrence train_image_list.txt
+        mlimages data cooccurrence train_image_list.txt
             --predictions scores_0.parquet scores_1.parquet
             --dictionary dictionary_and_semantic_hierarchy.txt
             --prediction-dictionary model_dictionary.txt

@@ -45,7 +45,7 @@ def download(
 
     A list has a URL a line; labels may follow it and are ignored here:
 
-        python -m mlimages_jax.prepare download train_urls.txt --output ml_images
+        mlimages data download train_urls.txt --output ml_images
 
     Every image is checked (it decodes to its end, and is no "photo not available" drawing) before
     it appears as OUTPUT/images/<host>/<nn>/<name>. What became of every URL stands in

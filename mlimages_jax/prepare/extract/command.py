@@ -40,7 +40,7 @@ def extract(
     The archives stay as they are and are not unpacked: fall11_whole.tar or winter21_whole.tar.gz
     (a tar of one tar per synset), ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar.
 
-        python -m mlimages_jax.prepare extract fall11_whole.tar \
+        mlimages data extract fall11_whole.tar \
             --lists train_image_id.txt val_image_id.txt --output ml_images --short-side 320
 
     An image is found by its file name, in whatever folder, checked by decoding it, and stored as

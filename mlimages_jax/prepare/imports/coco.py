@@ -37,7 +37,7 @@ def import_coco(
 
     All splits of a set are imported at once:
 
-        python -m mlimages_jax.prepare import coco --output coco
+        mlimages data import coco --output coco
             --train annotations/instances_train2017.json
             --val annotations/instances_val2017.json
 
@@ -52,7 +52,7 @@ def import_coco(
     are set aside, with the reason, in set_aside.tsv.
 
     Args:
-        output: the folder to write to: the `--manual_dir` of `python -m tfds_builders.ml_images`.
+        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
         train: instances of this split.
         val: likewise.
         test: likewise.

@@ -28,7 +28,7 @@ _KINDS = (
     find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_metadata,
     find_imagenet, find_class_folders, find_tables,
 )  # fmt: skip
-_PREPARE = "python -m mlimages_jax.prepare"
+_PREPARE = "mlimages data"
 _MAX_SKIPPED = 0.01
 _WHAT_FITS = """\
 Looked for, in this order:
@@ -67,7 +67,7 @@ def import_any(
     where they are needed, and prints the next command. COCO, tables (CSV, JSON, Parquet, Hugging
     Face's metadata), ImageNet as Kaggle and Hugging Face pack it, and one folder a class are known:
 
-        python -m mlimages_jax.prepare import any photos --dry-run
+        mlimages data import any photos --dry-run
 
     The word `any` may be left out.
 

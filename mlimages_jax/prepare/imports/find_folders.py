@@ -71,11 +71,11 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
     share = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
     why = [f"{path} holds one folder a class" for path in dict.fromkeys(found.paths.values())]
-    command = _command("image_folder", source, wish.name)
+    command = _command("image-folder", source, wish.name)
     if shared:
         why.append(f"no folders of splits: {share:g} of the images become val, by their content")
     if shared or wish.val_share is not None:
-        command += f" --val_share={share:g}"
+        command += f" --val-share={share:g}"
     return Found("one folder a class", why, rows, counts, commands=[command])
 
 
@@ -104,6 +104,6 @@ def _first_members(split: str, path: Path) -> list[str]:
 
 def _command(module: str, source: Path, name: str) -> str:
     return (
-        f"python -m tfds_builders.{module} --manual_dir={shell_word(source)} "
-        f"--data_dir=data --name={shell_word(name)}"
+        f"mlimages data build {module} --manual-dir={shell_word(source)} "
+        f"--data-dir=data --name={shell_word(name)}"
     )

@@ -15,7 +15,7 @@ from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_rows import DELIMITED, table_suffix
 from mlimages_jax.prepare.imports.text_lines import refuse_binary
 
-_PREPARE = "python -m mlimages_jax.prepare"
+_PREPARE = "mlimages data"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _DICTIONARIES = (DICTIONARY, "dictionary_and_semantic_hierarchy.txt")
 
@@ -26,7 +26,7 @@ def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
         return None
     if (source / "dataset_info.json").is_file():
         command = (
-            "python -m mlimages_jax.main --config=configs/quickstart.py --workdir=workdirs/mine "
+            "mlimages train --config=configs/quickstart.py --workdir=workdirs/mine "
             f"--config.data.folder={shell_word(source)}"
         )
         return Found("a built data set", [f"{source / 'dataset_info.json'} exists"],
@@ -84,7 +84,7 @@ def find_tfrecords(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     if not records:
         return None
     command = (
-        f"{_PREPARE} import-tfrecords {shell_word(source)} --output {wish.name}_lists "
+        f"{_PREPARE} import tfrecords {shell_word(source)} --output {wish.name}_lists "
         "--split train --dictionary dictionary_and_semantic_hierarchy.txt"
     )
     return Found("TensorFlow records", [f"{records[0]}"], commands=[command])

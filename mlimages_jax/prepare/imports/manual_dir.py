@@ -193,8 +193,8 @@ def what_came_and_what_is_next(
 def build_command(folder: Path, name: str) -> str:
     """The command that builds a set from a folder, for a shell."""
     return (
-        f"python -m tfds_builders.ml_images --manual_dir={shell_word(folder)} "
-        f"--data_dir=data --name={shell_word(name)}"
+        f"mlimages data build ml-images --manual-dir={shell_word(folder)} "
+        f"--data-dir=data --name={shell_word(name)}"
     )
 
 
@@ -202,7 +202,7 @@ def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
     """What to do with lists of addresses: fetch, list what came, build."""
     target = folder.with_name(f"{folder.name}_images")
     quoted, there = shell_word(folder), shell_word(target)
-    prepare = "python -m mlimages_jax.prepare"
+    prepare = "mlimages data"
     lists = " ".join(f"{quoted}/{split}{LIST_SUFFIX}" for split in splits)
     return [
         "The paths are addresses. Download the images, list those that came, and build:",

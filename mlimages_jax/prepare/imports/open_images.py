@@ -46,7 +46,7 @@ def import_open_images(
 
     All splits of a set are imported at once:
 
-        python -m mlimages_jax.prepare import open-images --output open_images
+        mlimages data import open-images --output open_images
             --descriptions class-descriptions.csv
             --hierarchy bbox_labels_600_hierarchy.json
             --train train-annotations-human-imagelabels.csv
@@ -65,7 +65,7 @@ def import_open_images(
     The rows that are kept are held in memory, some 26 MB a million, and 150 MB beside them.
 
     Args:
-        output: the folder to write to: the `--manual_dir` of `python -m tfds_builders.ml_images`.
+        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
         descriptions: table of LabelName and DisplayName, with or without that header.
         hierarchy: JSON of nested LabelName, Subcategory and Part. Without it all classes are roots.
         train: tables of ImageID, Source, LabelName and Confidence for this split; people's and

@@ -87,7 +87,7 @@ def import_table(
 
     For example, with every tenth image for validation:
 
-        python -m mlimages_jax.prepare import table photos.csv --output photos
+        mlimages data import table photos.csv --output photos
             --val-fraction 0.1
 
     A label may carry a confidence: 1 present (the default), 0 absent, -1 nobody knows, or between.
@@ -103,7 +103,7 @@ def import_table(
 
     Args:
         tables: .csv, .jsonl, ... files; UTF-8 and UTF-16 are told apart.
-        output: the folder to write to: the `--manual_dir` of `python -m tfds_builders.ml_images`.
+        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
         dictionary: category file of the classes; labels are their ids, their names as a whole, or
             single synonyms that only one class has.
         path_column: column (or key) of the image's path; found if left out.
@@ -301,7 +301,7 @@ def _of_repeats(repeats: Repeats, output: Path, splits: Sequence[str]) -> str:
         )
         folder = shell_word(output)
         lines += [
-            f"  python -m mlimages_jax.prepare labels {folder}/{split}{LIST_SUFFIX} --merge "
+            f"  mlimages data labels {folder}/{split}{LIST_SUFFIX} --merge "
             f"--dictionary {folder}/{DICTIONARY} --output {folder}/{split}{LIST_SUFFIX}"
             for split in splits
         ]

@@ -144,9 +144,9 @@ def import_tfrecords(
 
     and then it can be built:
 
-        python -m mlimages_jax.prepare import-tfrecords records/*.tfrecords \
+        mlimages data import tfrecords records/*.tfrecords \
             --output my_set --split train --dictionary dictionary_and_semantic_hierarchy.txt
-        python -m tfds_builders.ml_images --manual_dir=my_set --data_dir=data
+        mlimages data build ml-images --manual-dir=my_set --data-dir=data
 
     A damaged record is left out, and the job goes on. If it was interrupted, start the same command
     again: stored images stay, and the list appears when it is complete.

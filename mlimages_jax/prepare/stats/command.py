@@ -66,11 +66,11 @@ def stats(
 
     Of lists, counted together as if they were one:
 
-        python -m mlimages_jax.prepare stats train_urls.txt --dictionary dictionary.txt
+        mlimages data stats train_urls.txt --dictionary dictionary.txt
 
     Of a data set, all of its splits or one, with files and figures:
 
-        python -m mlimages_jax.prepare stats --dataset data/ml_images/released_320/1.0.0
+        mlimages data stats --dataset data/ml_images/released_320/1.0.0
             --split train --output-dir statistics
 
     A tag is a label with a positive confidence; an image belongs to the classes of its tags. A

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The commands that run a config: train, evaluate, tag and export.
+
+Each returns what starts it, to be called with the --config.NAME=VALUE of the command line, which
+tyro does not see: only the config file knows their names.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from mlimages_jax import main
+from mlimages_jax.main import Processes
+from mlimages_jax.settings.config_file import Override
+
+Start = Callable[[Sequence[Override]], None]
+
+
+def train(
+    *,
+    config: str,
+    workdir: str,
+    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008  # frozen
+) -> Start:
+    """Train a network, or resume its training.
+
+        mlimages train --config=quickstart --workdir=workdirs/quickstart
+        mlimages train --config=configs/pretrain.py:paper --workdir=W --config.batch_size=1024
+
+    The configs that come with the package are quickstart, pretrain and finetune. They have
+    variants, such as pretrain:paper; a config of your own is given by its file.
+    --config.NAME=VALUE changes a value. After an interruption the same command resumes from the
+    latest checkpoint. The exit code is 75 after a stop on request, 1 after an error that another
+    start would not mend.
+
+    Args:
+        config: FILE or FILE:VARIANT, or the name of one that comes with the package.
+        workdir: folder for checkpoints, metrics and logs.
+        processes: of a training on several machines.
+    """
+    return functools.partial(_start, config, workdir, processes, {})
+
+
+def evaluate(
+    *,
+    checkpoint: str,
+    workdir: str = "workdirs/evaluate",
+    data: str | None = None,
+    split: str | None = None,
+    which: str | None = None,
+    config: str = "configs/evaluate.py",
+    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+) -> Start:
+    """Evaluate checkpoints on a data set, at several sizes and crops.
+
+        mlimages evaluate --checkpoint=workdirs/mine --data=data/mine/closed_320/1.0.0
+
+    It prints a table, and leaves it with all details in the workdir; what was evaluated before is
+    not evaluated again. --config.NAME=VALUE sets everything else, such as
+    --config.evaluation.sizes=224,299.
+
+    Args:
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        workdir: folder for the results.
+        data: folder of a built data set.
+        split: of the data set; by default val.
+        which: latest (the default), all, or new: those to come, until the training ends.
+        config: FILE of other defaults.
+        processes: of an evaluation on several machines.
+    """
+    values = {
+        "checkpoint": checkpoint,
+        "data.folder": data,
+        "data.split": split,
+        "which": which,
+    }
+    return functools.partial(_start, config, workdir, processes, values)
+
+
+def tag(
+    images: Positional[str],
+    /,
+    *,
+    checkpoint: str,
+    output: str | None = None,
+    workdir: str | None = None,
+    top_k: int | None = None,
+    threshold: float | None = None,
+    split: str | None = None,
+    config: str = "configs/classify.py",
+    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+) -> Start:
+    """Tag images, to CSV, JSON lines or Parquet.
+
+        mlimages tag photos --checkpoint=workdirs/quickstart --output=tags.csv
+
+    The rows are in the order of the images, and unreadable images become rows with an error. The
+    file appears when it is complete; after an interruption the same command resumes.
+    --config.NAME=VALUE sets everything else, such as --config.batch_size=64.
+
+    Args:
+        images: a folder, a list, one image, or the folder of a built data set.
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); by default
+            tags.csv, or tags.jsonl in a workdir.
+        workdir: folder of the run; by default workdirs/tag.
+        top_k: tags of an image at most, by default 5; 0: no bound.
+        threshold: probability that a tag needs.
+        split: of a built data set.
+        config: FILE of other defaults.
+        processes: of a run on several machines.
+    """
+    if output is None and workdir is None:
+        output = "tags.csv"
+    values = {
+        "input": images,
+        "checkpoint": checkpoint,
+        "output": output,
+        "top_k": top_k,
+        "threshold": threshold,
+        "split": split,
+    }
+    return functools.partial(_start, config, workdir or "workdirs/tag", processes, values)
+
+
+def export(
+    images: Positional[str],
+    /,
+    *,
+    checkpoint: str,
+    output: str,
+    format: str | None = None,  # noqa: A002  # the name of the option
+    split: str | None = None,
+    config: str = "configs/export_features.py",
+    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+) -> Start:
+    """Export features or logits of images, to Parquet, NumPy or ArrayRecord files.
+
+        mlimages export photos --checkpoint=workdirs/quickstart --output=features
+
+    `mlimages features` judges them and finds duplicates by them. After an interruption the same
+    command resumes. --config.NAME=VALUE sets everything else, such as
+    --config.outputs=features,logits.
+
+    Args:
+        images: a folder, a list, one image, or the folder of a built data set.
+        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        output: folder for the features.
+        format: parquet (the default), npy, npz or array_record.
+        split: of a built data set.
+        config: FILE of other defaults.
+        processes: of an export on several machines.
+    """
+    values = {"input": images, "checkpoint": checkpoint, "format": format, "split": split}
+    return functools.partial(_start, config, output, processes, values)
+
+
+def _start(
+    config: str,
+    workdir: str,
+    processes: Processes,
+    values: dict[str, Any],
+    overrides: Sequence[Override],
+) -> None:
+    """Runs a config with the options of a command, and then with what --config.NAME says."""
+    from absl import app  # it parses no flags here; it sets up logging and tracebacks of signals
+
+    options = [Override(name, str(value)) for name, value in values.items() if value is not None]
+    app.run(
+        lambda _: main.start(config, workdir, processes, overrides=[*options, *overrides]),
+        argv=["mlimages"],
+    )

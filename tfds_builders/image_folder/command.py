@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command that builds a set from one folder of images a class."""
+
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes
+
+from tfds_builders.imagenet import own_classes
+from tfds_builders.images import command
+
+from .build import build
+
+
+def build_image_folder(
+    *,
+    options: OmitArgPrefixes[command.Shared],
+    name: str | None = None,
+    short_side: int = 0,
+    orientation: Literal["exif", "stored"] = "exif",
+    splits: str | None = None,
+    val_share: float | None = None,
+) -> None:
+    """Build a data set from images in one folder a class.
+
+        mlimages data build image-folder --manual-dir=PETS --data-dir=data
+
+    It prints the folder of the set, for --config.data.folder.
+
+    {layout}
+
+    Args:
+      options: Of every builder.
+      name: Of the data set; by default that of the folder manual_dir.
+      short_side: Shrink larger images to this many pixels; 0: never.
+      orientation: Turn images upright as their EXIF data say, or leave them as they are stored.
+      splits: Some of train,val,test; by default those that exist.
+      val_share: Share of the images that becomes val where there is no val/: by a hash of the
+        content, so that duplicates stay on one side, and every class keeps something to train on;
+        by default 0.1 where there are no folders of splits.
+    """
+    command.run(
+        build,
+        options,
+        name=name,
+        is_published=lambda manual_dir: False,
+        published_name="image_folder",
+        orientation=orientation,
+        short_side=short_side or None,
+        splits=splits.split(",") if splits else None,
+        val_share=val_share,
+    )
+
+
+build_image_folder.__doc__ = command.with_layout(build_image_folder, own_classes.LAYOUT)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command that draws a data set and builds it."""
+
+from pathlib import Path
+
+from tfds_builders.shapes import files
+from tfds_builders.shapes.shapes_dataset_builder import build
+
+
+def build_shapes(
+    *,
+    data_dir: Path,
+    keep_files: Path | None = None,
+    num_train: int = files.NUM_TRAIN,
+    num_val: int = files.NUM_VAL,
+    size: int = files.SIZE,
+    seed: int = 0,
+) -> None:
+    """Draw a small data set and build it; nothing is downloaded.
+
+        mlimages data build shapes --data-dir=data
+
+    It prints the folder of the set, for --config.data.folder.
+
+    Args:
+      data_dir: Where data sets go.
+      keep_files: Keep the lists and images in this folder.
+      num_train: Images to train on.
+      num_val: Images to validate on.
+      size: Side of an image in pixels.
+      seed: Another seed draws other images.
+    """
+    folder = build(
+        data_dir,
+        num_train=num_train,
+        num_val=num_val,
+        size=size,
+        seed=seed,
+        keep_files=keep_files,
+    )
+    print(folder)
