@@ -7,6 +7,7 @@ first used. The command is `mlimages`, or `python -m mlimages_jax`.
 
 from typing import TYPE_CHECKING, Any
 
+from mlimages_jax import moved
 from mlimages_jax.files import escaping
 from mlimages_jax.labels.hierarchy import Hierarchy
 
@@ -17,6 +18,7 @@ __all__ = ["Hierarchy", "load"]
 __version__ = "0.2.0"
 
 escaping.escape_log_lines()
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

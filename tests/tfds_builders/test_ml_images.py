@@ -318,7 +318,7 @@ def test_wrong_options_and_lists(manual_dir, tmp_path):
 def test_images_of_train_in_val_are_refused(manual_dir, tmp_path):
     (manual_dir / "val_image_list.txt").write_text("new.jpg\t1\na/red.jpg\t0:1\ngrey.jpg\t1\n")
     message = r"val_image_list\.txt: 2 images, such as a/red\.jpg, are in train and in val"
-    with pytest.raises(ValueError, match=message + r".*--allow_shared"):
+    with pytest.raises(ValueError, match=message + r".*--allow-shared"):
         ml_images.build(manual_dir, tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
     (manual_dir / "images/new.jpg").write_bytes(image_files.grey_jpeg())

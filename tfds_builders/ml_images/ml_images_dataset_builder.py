@@ -69,7 +69,7 @@ class Builder(ImageBuilder):
         for split, count in repeats.within.items():
             logging.warning(
                 "%s: %s the name of an earlier row, and become images of their own with their own "
-                "labels; `python -m mlimages_jax.prepare labels LIST --merge` makes one of them",
+                "labels; `mlimages data labels LIST --merge` makes one of them",
                 files.lists[split], f"{counted(count, 'row')} {'has' if count == 1 else 'have'}",
             )  # fmt: skip
         for (one, other), count in repeats.between.items():
@@ -82,7 +82,7 @@ class Builder(ImageBuilder):
                 if not self.allow_shared:
                     raise ValueError(
                         f"{files.lists[other]}: {message}; take them out of one list, or give "
-                        "--allow_shared"
+                        "--allow-shared"
                     )
             logging.warning("%s", message)
 

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Import paths of version 0.1: they work for this release, with a DeprecationWarning.
+
+Each names the new place. A path of before becomes a module that looks names up in the new ones.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_ROOT = "mlimages_jax"
+# Below mlimages_jax: a module of before, and where its names are now.
+MODULES: dict[str, tuple[str, ...]] = {
+    "average_precision": ("metrics.average_precision",),
+    "calibration": ("metrics.calibration",),
+    "checkpoint_fit": ("checkpoints.compatibility",),
+    "classify_pictures": ("inference.tag_task",),
+    "complete_file": ("files.atomic",),
+    "configure": (
+        "settings.build",
+        "settings.judge",
+        "settings.restart",
+    ),
+    "data.augment": ("step.augment",),
+    "data.decode": ("data.images.decode",),
+    "data.jpeg": ("data.images.jpeg",),
+    "data.local_shards": ("data.local_copies",),
+    "data.mixing": ("step.mixing",),
+    "data.picture_header": (
+        "data.images.header",
+        "data.images.image_types",
+    ),
+    "data.picture_source": (
+        "inference.image_source",
+        "data.image_folders",
+    ),
+    "data.rand_augment": ("data.images.rand_augment",),
+    "data.reassessed": ("data.real_labels",),
+    "data.sources": ("data.dataset",),
+    "data.transforms": ("data.images.transforms",),
+    "data.views": ("data.images.views",),
+    "evaluate": ("evaluation.evaluate",),
+    "evaluate_checkpoints": ("evaluation.evaluate_task",),
+    "evaluation_report": ("evaluation.report",),
+    "export_features": ("features.export.export_task",),
+    "feature_files": ("features.export.feature_files",),
+    "feature_formats": ("features.export.feature_formats",),
+    "features.bounds": ("features.duplicates.bounds",),
+    "features.buckets": ("features.duplicates.buckets",),
+    "features.duplicate_search": ("features.duplicates.search",),
+    "features.exported": ("features.export.exported",),
+    "features.groups": ("features.duplicates.groups",),
+    "features.knn": ("features.evaluate.knn",),
+    "features.labelled": ("features.evaluate.labelled",),
+    "features.linear": ("features.evaluate.linear",),
+    "features.near_pairs": ("features.duplicates.near_pairs",),
+    "features.nearest": ("features.evaluate.nearest",),
+    "features.probe": ("features.evaluate.probe",),
+    "features.scorecard": ("features.evaluate.scorecard",),
+    "features.sets": ("features.evaluate.sets",),
+    "input_wait": ("monitoring.input_wait",),
+    "losses": ("step.losses",),
+    "metrics_writer": ("monitoring.metrics_writer",),
+    "network_outputs": ("inference.network_outputs",),
+    "notebook_figures": ("inference.figures",),
+    "optimizers": ("step.optimizers",),
+    "phases": ("step.phases",),
+    "predict_pictures": ("inference.batch_predict",),
+    "predictions": ("evaluation.predictions",),
+    "predictions_grid": ("evaluation.prediction_grid",),
+    "preemption": ("distributed.preemption",),
+    "prepare.progress": ("monitoring.progress_bar",),
+    "pretrained": ("inference.pretrained",),
+    "progress": ("monitoring.training_log",),
+    "published": ("evaluation.published",),
+    "quickstart": ("training.quickstart",),
+    "remote_files": ("files.remote",),
+    "saved_model": ("checkpoints.saved_model",),
+    "sharding": ("distributed.sharding",),
+    "single_label": ("metrics.single_label",),
+    "state": ("step.state",),
+    "steps": ("step.steps",),
+    "tag_files": ("inference.tag_files",),
+    "tagging": ("inference.tagging",),
+    "top_k": ("metrics.top_k",),
+    "train": ("training.train",),
+    "training_evaluation": ("training.evaluations",),
+    "training_step": ("step.training_step",),
+    "weights_file": ("checkpoints.safetensors",),
+}
+# Below mlimages_jax: what is still there, but as another module or a package, and which of its
+# names are elsewhere now. Written out, so that `from package import submodule` imports no more.
+NAMES: dict[str, dict[str, str]] = {
+    "checkpoints": {
+        "CheckpointWriteError": "checkpoints.manager",
+        "Checkpoints": "checkpoints.manager",
+        "HEAD": "checkpoints.manager",
+        "classes_of": "checkpoints.step_folders",
+        "config_of": "checkpoints.manager",
+        "find": "checkpoints.step_folders",
+        "latest_step": "checkpoints.step_folders",
+        "load": "checkpoints.manager",
+        "load_weights": "checkpoints.manager",
+        "resolve": "checkpoints.step_folders",
+        "restore_weights": "checkpoints.manager",
+    },
+    "metrics": {
+        "MultiLabelMetrics": "metrics.multi_label",
+        "check_batch": "metrics.multi_label",
+        "judge": "metrics.multi_label",
+    },
+    "distributed": {
+        "AGAIN": "distributed.processes",
+        "CRASH_EXIT_CODE": "distributed.processes",
+        "HEARTBEAT_SECONDS": "distributed.processes",
+        "LOST_EXIT_CODE": "distributed.processes",
+        "PeerError": "distributed.processes",
+        "STEPS_AHEAD": "distributed.processes",
+        "StopRequest": "distributed.processes",
+        "log_layout": "distributed.processes",
+        "meet": "distributed.processes",
+        "together": "distributed.processes",
+    },
+    "features.duplicates": {
+        "duplicates": "features.duplicates.command",
+        "summary": "features.duplicates.command",
+        "write_table": "features.duplicates.command",
+    },
+    "goodput": {
+        "CATEGORIES": "monitoring.goodput",
+        "EXPLAINED": "monitoring.goodput",
+        "Goodput": "monitoring.goodput",
+        "Line": "monitoring.goodput",
+        "read": "monitoring.goodput",
+        "summary": "monitoring.goodput",
+        "table": "monitoring.goodput",
+    },
+}
+
+
+def install() -> None:
+    """Makes `import` find the old paths, behind everything that exists."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def getattr_of(package: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module in `NAMES`, which is called for names it does not have."""
+    places = NAMES[package.removeprefix(f"{_ROOT}.")]
+
+    def look_up(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        new = f"{_ROOT}.{places[name]}"
+        _warn(f"{package}.{name}", new, stacklevel=3)
+        return getattr(importlib.import_module(new), name)
+
+    return look_up
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds and makes the modules of `MODULES`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        if root != _ROOT or name not in MODULES:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return ModuleType(spec.name, f"Moved to {', '.join(_places(spec.name))}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        places = _places(module.__name__)
+        _warn(module.__name__, " and ".join(places), stacklevel=3)
+        found = [importlib.import_module(place) for place in places]
+        module.__dict__["__getattr__"] = _lookup(module.__name__, found)
+        module.__dict__["__dir__"] = lambda: sorted({name for one in found for name in dir(one)})
+
+
+def _lookup(old: str, found: Sequence[ModuleType]) -> Callable[[str], Any]:
+    """Names of a module of before in the present ones, where a picture is an image now."""
+
+    def look_up(name: str) -> Any:
+        new = name.replace("Picture", "Image").replace("picture", "image")
+        new = new.replace("PICTURE", "IMAGE")
+        for module in found:
+            if hasattr(module, new):
+                return getattr(module, new)
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+    return look_up
+
+
+def _places(old: str) -> list[str]:
+    return [f"{_ROOT}.{place}" for place in MODULES[old.removeprefix(f"{_ROOT}.")]]
+
+
+def _warn(old: str, new: str, *, stacklevel: int) -> None:
+    warnings.warn(
+        f"{old} is now in {new}; the old path goes with version 0.3",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `mlimages`: its lists, its helps, and how it maps to what is behind it."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlimages_jax import command_line, renamed_flags
+from mlimages_jax.cli import front, tasks
+from mlimages_jax.command_line import Group
+from mlimages_jax.main import Processes
+from mlimages_jax.settings.config_file import Override, split_overrides
+from tests.support.small_run import ROOT
+
+
+def _leaves(group, *names):
+    for name, one in group.commands.items():
+        if isinstance(one, Group):
+            yield from _leaves(one, *names, name)
+        else:
+            yield (*names, name), one
+
+
+def _groups(group, *names):
+    yield names, group
+    for name, one in group.commands.items():
+        if isinstance(one, Group):
+            yield from _groups(one, *names, name)
+
+
+LEAVES = dict(_leaves(front.COMMANDS))
+GROUPS = dict(_groups(front.COMMANDS))
+
+
+def _help(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        front.main([*words, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def _main(words):
+    """Runs a command line and gives its exit code."""
+    with pytest.raises(SystemExit) as end:
+        front.main(words)
+    return end.value.code
+
+
+@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+def test_a_list_names_every_command_with_its_first_line(capsys, words):
+    text = " ".join(_help(capsys, *words).replace("│", " ").split())
+    for name, one in GROUPS[words].commands.items():
+        first = one.description if isinstance(one, Group) else command_line.load(one).__doc__
+        assert f"• {name} {first.splitlines()[0]}".replace("`", "")[:60] in text
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_every_help_has_an_example_and_explains_every_option(capsys, words):
+    text = _help(capsys, *words)
+    assert f"mlimages {' '.join(words)} " in text.partition("usage: ")[2] + text
+    function = command_line.load(LEAVES[words])
+    for option in inspect.signature(function).parameters:
+        if words[0] != "launch":
+            assert f"{option}: " in (function.__doc__ or ""), option
+    assert "python -m" not in text
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["convert"], ["data", "build"], ["tag", "-h"]])
+def test_help_starts_without_jax(words):
+    code = (
+        "import sys\n"
+        "from mlimages_jax.cli import front\n"
+        "try: front.main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'jax', 'flax', 'grain', 'tensorflow_datasets', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    assert "usage: mlimages" in done.stdout
+
+
+def test_a_mistyped_command_lists_the_commands(capsys):
+    assert _main(["trian"]) == 2
+    assert "train" in capsys.readouterr().err
+    # For a launcher 1 is an error that another start would not mend.
+    assert _main(["train", "--workdirr=x"]) == 1
+    assert _main(["plan", "--config=pretrain"]) == 1
+
+
+def _started(monkeypatch, *words):
+    """What the training would be started with."""
+    calls = []
+    monkeypatch.setattr(
+        tasks.main, "start", lambda *given, **options: calls.append((given, options))
+    )
+    monkeypatch.setattr("absl.app.run", lambda run, argv: run(argv))
+    front.main(words)
+    [(given, options)] = calls
+    return *given, [tuple(one) for one in options["overrides"]]
+
+
+def test_a_training_gets_what_was_typed(monkeypatch):
+    words = ["--config=pretrain:paper", "--workdir", "W", "--config.total-steps=3"]
+    words += ["--config.seed", "4", "--num-processes=2", "--process_id=1", "--peer-timeout=9"]
+    assert _started(monkeypatch, "train", *words) == (
+        "pretrain:paper",
+        "W",
+        Processes(num_processes=2, process_id=1, peer_timeout=9.0),
+        [("total_steps", "3"), ("seed", "4")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "workdir", "overrides"),
+    [
+        ("tag photos --checkpoint=C --top-k=3", "classify", "workdirs/tag",
+         {"input": "photos", "checkpoint": "C", "output": "tags.csv", "top_k": "3"}),
+        ("tag photos --checkpoint=C --workdir=W", "classify", "W",
+         {"input": "photos", "checkpoint": "C"}),
+        ("export photos --checkpoint=C --output=F --config.batch_size=8", "export_features", "F",
+         {"input": "photos", "checkpoint": "C", "batch_size": "8"}),
+        ("evaluate --checkpoint=C --data=D --config.data.folder=E", "evaluate", "workdirs/evaluate",
+         {"checkpoint": "C", "data.folder": "E"}),
+    ],
+)  # fmt: skip
+def test_tasks_bring_their_config(monkeypatch, words, config, workdir, overrides):
+    given = _started(monkeypatch, *words.split())
+    assert given[:3] == (f"configs/{config}.py", workdir, Processes())
+    assert dict(given[3]) == overrides  # what --config.NAME says comes last
+
+
+@pytest.mark.parametrize("old", ["--picture-kb=20", "--picture_kb=20"])
+def test_old_flags_are_told(capsys, old):
+    words = ["plan", "--config=pretrain", "--devices=8", "--chip=h100", "--pictures=5", old]
+    words += ["--classes=7", "--price=1", "--config.batch_size=64"]
+    assert _main(words) == 0
+    told = capsys.readouterr()
+    name = old.partition("=")[0]
+    assert f"note: {name} is now called --image-kb" in told.err
+    assert "note: --pictures is now called --images" in told.err
+
+
+def test_renamed_flags_exist():
+    options = {
+        name.replace("_", "-")
+        for place in ("mlimages_jax.prepare.co_occurrence.command:co_occurrence",
+                      "mlimages_jax.plan.__main__:Machines")
+        for name in inspect.signature(command_line.load(place)).parameters
+    }  # fmt: skip
+    assert set(renamed_flags.RENAMED.values()) <= options
+    assert renamed_flags.replaced(["--min_pictures", "3", "pictures"]) == [
+        "--min-images", "3", "pictures",
+    ]  # fmt: skip
+
+
+def test_overrides_of_settings_take_dashes():
+    _, overrides = split_overrides(["x", "--config.total-steps=-3"])
+    assert overrides == [Override("total_steps", "-3")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(capsys, shell):
+    assert _main(["completion", shell]) in (0, None)
+    script = capsys.readouterr().out
+    for word in ("evaluate", "image-folder", "short-side", "to-torch", "require-platform"):
+        assert word in script
+
+
+@pytest.mark.parametrize("words", [
+    "launch --dry-run gpu --hosts=a,b -- --config=c.py",
+    "launch gpu --dry-run --hosts=a,b -- --config=c.py",
+])  # fmt: skip
+def test_a_launch_is_printed(words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mlimages_jax", *words.split()],
+        cwd=tmp_path, env=_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert [line.split()[:1] for line in done.stdout.splitlines()] == [["ssh"]] * 2
+    assert "--config=c.py" in done.stdout
+
+
+@pytest.mark.parametrize("words", [
+    "launch tpu-vm --dry-run stop --name=gpu --zone=z",
+    "launch slurm --dry-run --nodes=3 -- --config=c",
+])  # fmt: skip
+def test_other_launches_are_printed(words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mlimages_jax", *words.split()],
+        cwd=tmp_path, env=_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert "queued-resources ssh gpu" in done.stdout or "--config=c" in done.stdout
+
+
+def _environment():
+    return os.environ | {"PYTHONPATH": str(ROOT)}
