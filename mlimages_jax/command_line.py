@@ -72,12 +72,14 @@ def load(place: str) -> Callable[..., Any]:
 def first_line(place: str) -> str:
     """The first line of a command's docstring, without importing its module."""
     module, _, name = place.partition(":")
-    spec = importlib.util.find_spec(module)
+    root, *parts = module.split(".")
+    spec = importlib.util.find_spec(root)  # of a module further down it would import the packages
     assert spec and spec.origin, place
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    path = Path(spec.origin).parent.joinpath(*parts).with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").partition("\n")[0]
-    raise AttributeError(f"{spec.origin} has no function {name}")
+    raise AttributeError(f"{path} has no function {name}")
 
 
 def whole(group: Group) -> SubcommandApp:
