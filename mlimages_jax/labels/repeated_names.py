@@ -12,6 +12,8 @@ import numpy as np
 
 from mlimages_jax.labels.lists import LabelList
 
+_ROWS = 2**16  # at a time
+
 
 class Repeats(NamedTuple):
     """What `find_repeats` found.
@@ -27,9 +29,13 @@ class Repeats(NamedTuple):
 
 def hashes_of(names: LabelList) -> np.ndarray:
     """int64 [N], a hash of each name; others in another process."""
-    text, ends = names.names.tobytes(), names.name_offsets.tolist()
-    pairs = itertools.pairwise(ends)
-    return np.fromiter((hash(text[a:b]) for a, b in pairs), np.int64, len(names))
+    text = memoryview(names.names)
+    hashes = np.empty(len(names), np.int64)
+    for begin in range(0, len(names), _ROWS):  # Python's integers take four times the memory
+        ends = names.name_offsets[begin : begin + _ROWS + 1].tolist()
+        found = [hash(bytes(text[a:b])) for a, b in itertools.pairwise(ends)]
+        hashes[begin : begin + len(found)] = found
+    return hashes
 
 
 def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:

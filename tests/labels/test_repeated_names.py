@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import pytest
+
+from mlimages_jax.labels import repeated_names
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.repeated_names import find_repeats, first_shared, hashes_of
 
@@ -7,7 +10,9 @@ def _list(*names: str) -> LabelList:
     return LabelList.from_rows([(name, [0], [1.0]) for name in names], num_classes=1)
 
 
-def test_names_in_one_list_and_in_several():
+@pytest.mark.parametrize("rows", [2, 1000])
+def test_names_in_one_list_and_in_several(monkeypatch, rows):
+    monkeypatch.setattr(repeated_names, "_ROWS", rows)
     lists = {
         "train": _list("a.jpg", "b.jpg", "a.jpg", "é b.jpg", "a.jpg"),
         "val": _list("c.jpg", "é b.jpg", "b.jpg"),
