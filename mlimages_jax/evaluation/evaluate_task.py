@@ -64,7 +64,7 @@ def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
     """Evaluates as configured; prints a table and leaves files in the workdir.
 
     Args:
-        config: see configs/evaluate.py for every field.
+        config: Settings of the task.
         workdir: of the results; what it already holds of the same weights, data and settings is
             not done again.
 

@@ -56,7 +56,7 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
     """Tags images as configured, or goes on with a command that stopped.
 
     Args:
-        config: see configs/classify.py for every field.
+        config: Settings of the task.
         workdir: holds the file where `config.output` is empty.
 
     Raises:

@@ -59,7 +59,7 @@ def compute_dtype(name: str) -> jnp.dtype:
     """The dtype of activations.
 
     Raises:
-        ConfigError: for another one than float32 and bfloat16.
+        ConfigError: For another one than float32 and bfloat16.
     """
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype={name!r} is neither 'float32' nor 'bfloat16'")
@@ -109,7 +109,7 @@ def evaluation_loss(section: Loss) -> losses.Loss:
     """A loss for evaluation, which knows no groups.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: For an unknown name.
     """
     function, arguments = _named(_LOSSES, section, "loss")
     arguments.pop("group_size", None)
@@ -154,7 +154,7 @@ def lr_multipliers(config: Train, params: Any) -> Any:
     """What multiplies the learning rate of every leaf; frozen ones have 0.
 
     Raises:
-        ConfigError: for a pattern that matches nothing.
+        ConfigError: For a pattern that matches nothing.
     """
     values = config.optimizer
     try:
@@ -169,7 +169,7 @@ def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
     """SGD as `config.optimizer` says, for parameters (or their shapes) of this tree.
 
     Raises:
-        ConfigError: for a pattern that matches nothing.
+        ConfigError: For a pattern that matches nothing.
     """
     values = config.optimizer
     decay = optimizers.decay_factors(
@@ -226,8 +226,8 @@ def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[Evaluat
     """How evaluation images are cut: every view at every size.
 
     Args:
-        evaluation: says which.
-        image_size: where it names no sizes.
+        evaluation: Says which.
+        image_size: Where it names no sizes.
     """
     sizes = evaluation.sizes or (image_size,)
     return [EvaluationView(size, name) for name in evaluation.views for size in sizes]
@@ -239,13 +239,13 @@ def training_step(
     """What a run trains, and how, from its configuration.
 
     Args:
-        config: see configs/pretrain.py.
-        mesh: of devices, or of devices that need not exist, which nothing can be compiled for.
+        config: Settings of the training.
+        mesh: Of devices, or of devices that need not exist, which nothing can be compiled for.
         num_classes: C.
-        unlisted: the target of a class that an image does not list, 0 or -1.
+        unlisted: The target of a class that an image does not list, 0 or -1.
 
     Raises:
-        ConfigError: for values that cannot be.
+        ConfigError: For values that cannot be.
     """
     network = model(config, num_classes=num_classes)
     batch_loss, count_groups = loss(config)

@@ -37,8 +37,8 @@ class Override(NamedTuple):
     """A setting given on the command line.
 
     Attributes:
-        name: with dots.
-        text: as it was typed; None where there was no value.
+        name: Its name with dots.
+        text: The value as typed; None if there was none.
     """
 
     name: str
@@ -76,11 +76,11 @@ def load(
 
     Args:
         argument: FILE or FILE:VARIANT.
-        changes: other values, by their names with dots: {"data.folder": "data/mine/1.0.0"}.
-        workdir: given, local paths among the settings must be there, see `judge.check`.
+        changes: Other values, by their names with dots: {"data.folder": "data/mine/1.0.0"}.
+        workdir: Where the task will run; if given, local paths must exist, see `judge.check`.
 
     Raises:
-        ConfigError: the file cannot be run, or a setting cannot be used.
+        ConfigError: The file cannot be run, or a setting cannot be used.
     """
     changes = with_new_names(changes or {}, where="the configuration")
     return parse(_of_file(argument) | changes, workdir=workdir)
@@ -93,14 +93,14 @@ def read_config(
 
     Args:
         argument: FILE or FILE:VARIANT; NAME or configs/NAME.py also stand for a file that comes
-            with the package, where there is none in the current folder.
-        overrides: in their order; the last one of a name counts.
-        workdir: given, local paths among the settings must be there, see `judge.check`.
+            with the package, if there is none in the current folder.
+        overrides: In their order; the last one of a name counts.
+        workdir: Where the task will run; if given, local paths must exist, see `judge.check`.
 
     Raises:
-        ConfigError: for a file, variant or name that is not there, with the nearest one; for a
+        ConfigError: For a file, variant or name that is not there, with the nearest one; for a
             file that cannot be run, with its line; for settings that cannot be used.
-        PathError: a ~ is of nobody's home.
+        PathError: A path begins with the home of an unknown user.
     """
     return parse(_overridden(_of_file(argument), overrides), workdir=workdir)
 
@@ -109,8 +109,8 @@ def answer_help(words: Sequence[str], overrides: Sequence[Override]) -> None:
     """Prints every setting and ends with 0, where --config.help is among the overrides.
 
     Args:
-        words: of the command line, perhaps with --config=FILE[:VARIANT].
-        overrides: their values are shown.
+        words: The command line, perhaps with --config=FILE[:VARIANT].
+        overrides: Values to show in place of the file's.
 
     Raises:
         SystemExit: 0 when it was asked for; with a message when the file cannot be read.
@@ -149,7 +149,7 @@ def _overridden(values: Values, overrides: Sequence[Override]) -> Values:
     """The values with those of the command line in them.
 
     Raises:
-        ConfigError: names every misspelt name.
+        ConfigError: A name is misspelt; all of them are listed.
     """
     values = dict(values)
     if lines := [told for override in overrides if (told := _put(values, override))]:
@@ -163,7 +163,7 @@ def network(name: str) -> Values:
     Those of "init_from" are left open, for the checkpoint that a run begins with.
 
     Raises:
-        ConfigError: for an unknown one.
+        ConfigError: For an unknown one.
     """
     names = {f"resnet{depth}": sizes for depth, sizes in STAGE_SIZES.items()}
     if name == "init_from":
@@ -201,7 +201,7 @@ def _get_config(path: Path) -> Any:
     """The function of a file.
 
     Raises:
-        ConfigError: when there is no such file, or no such function in it.
+        ConfigError: When there is no such file, or no such function in it.
     """
     if not path.is_file():
         folders = [folder for folder in (path.parent, Path("configs")) if folder.is_dir()]
@@ -223,7 +223,7 @@ def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
     """What a config file says; `task` is "train" where it does not say.
 
     Raises:
-        ConfigError: it cannot be run, or gives something else than named settings.
+        ConfigError: It cannot be run, or gives something else than named settings.
     """
     try:
         config = get_config(*arguments)

@@ -24,10 +24,10 @@ class Setting:
     """One setting of a task.
 
     Attributes:
-        rule: what it may be.
-        meaning: a line or two with unit and source, for --config.help.
-        default: used where nobody gives one.
-        optional_section: its section, with a dot at the end, where that may be left out as a whole.
+        rule: The values that it may have.
+        meaning: What it does, with unit and source, for --config.help.
+        default: The value if none is given.
+        optional_section: Its section with a dot at the end, if that may be left out as a whole.
     """
 
     rule: Rule
@@ -48,9 +48,9 @@ def setting(rule: Rule, meaning: str, **default: Any) -> Any:
     """A field of a dataclass of settings.
 
     Args:
-        rule: what it may be.
-        meaning: what it is for, with unit and source.
-        **default: `default`, where it need not be given.
+        rule: The values that it may have.
+        meaning: What it does, with unit and source.
+        **default: `default=...`, unless a value must be given.
     """
     return dataclasses.field(**default, metadata={_SETTING: Setting(rule, meaning, **default)})
 
@@ -83,9 +83,9 @@ def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """A dataclass of values that were judged; what they do not say has its default.
 
     Args:
-        kind: of settings.
-        values: by name; those of other sections are left alone.
-        prefix: of the names in `values`.
+        kind: The dataclass.
+        values: Values by name; those of other sections are ignored.
+        prefix: What the names in `values` begin with.
     """
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]

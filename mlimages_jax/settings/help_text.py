@@ -17,8 +17,8 @@ def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> st
     """The settings of a task, a group for each section.
 
     Args:
-        values: what a config file says, by name; None: the defaults of a training.
-        title: names that file.
+        values: Values of a config file by name; None shows the defaults of a training.
+        title: Name of that file.
     """
     given = {"task": "train"} | dict(values or {})
     kind = TASKS[given["task"]]

@@ -21,12 +21,12 @@ def check(values: Mapping[str, Any], *, workdir: str | None = None) -> None:
     """Judges the settings of a task.
 
     Args:
-        values: by name, with `task`; those that are not there have their defaults.
-        workdir: given, what the settings name on local disks must be there too, except for what a
-            run that goes on in this workdir does not need. URLs are left to the task.
+        values: Values by name, with `task`; missing ones have their defaults.
+        workdir: Where the task will run; if given, local paths must exist too, except those that a
+            run resumed in this workdir does not need. URLs are left to the task.
 
     Raises:
-        ConfigError: names every setting that cannot be used, its value and what is allowed.
+        ConfigError: Names every setting that cannot be used, its value and what is allowed.
     """
     table = table_of(values)
     lines = problems(values, table)
@@ -42,7 +42,7 @@ def table_of(values: Mapping[str, Any]) -> Table:
     """The settings of the task that `values` name.
 
     Raises:
-        ConfigError: for an unknown task.
+        ConfigError: For an unknown task.
     """
     task = values.get("task", "train")
     if not isinstance(task, str) or task not in TABLES:

@@ -21,8 +21,8 @@ def new_name(name: str, *, where: str) -> str:
     """The name that a setting has now; says so where it is another one.
 
     Args:
-        name: with dots, old or new.
-        where: it stands, for the log.
+        name: Old or new name, with dots.
+        where: Where the name stands, for the log.
     """
     if name in NEW_NAMES:
         _tell(name, where)

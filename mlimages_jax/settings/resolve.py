@@ -21,13 +21,13 @@ def parse(values: Mapping[str, Any], *, workdir: str | None = None) -> Settings:
     """The settings of a task, of values that anybody gave.
 
     Args:
-        values: by name, old names among them, or nested; without `task` they are a training's.
-            Those that are missing have their defaults.
-        workdir: as for `judge.check`.
+        values: Values by old or new name, or nested; without `task` they are a training's. Missing
+            ones have their defaults.
+        workdir: As for `judge.check`.
 
     Raises:
-        ConfigError: names every setting that is misspelt, missing or cannot have its value.
-        PathError: a ~ is of nobody's home.
+        ConfigError: Settings are misspelt, missing or out of range; all of them are listed.
+        PathError: A path begins with the home of an unknown user.
     """
     given = {"task": "train"} | with_new_names(flatten(values), where="the configuration")
     given = {name: _at_home(value) for name, value in given.items()}
@@ -39,7 +39,7 @@ def replaced(config: AnyTask, changes: Mapping[str, Any]) -> AnyTask:
     """Settings with other values for some, by their names with dots, judged again.
 
     Raises:
-        ConfigError: as `parse`.
+        ConfigError: As `parse`.
     """
     changes = with_new_names(changes, where="the configuration")
     return parse(flatten(config) | changes)  # type: ignore[return-value]  # of the same task
@@ -49,7 +49,7 @@ def checked(config: AnyTask) -> AnyTask:
     """The settings that a task uses, once all are judged, for whom made them without `parse`.
 
     Raises:
-        ConfigError: names every setting that cannot be used.
+        ConfigError: Settings are out of range; all of them are listed.
     """
     check(flatten(config))
     return resolved(config)

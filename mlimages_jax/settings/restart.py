@@ -32,8 +32,8 @@ def values_as_long_as(saved: dict[str, Any], config: Train) -> dict[str, Any]:
     `check_unchanged` finds what was changed by hand; `change_of_schedule` says the rest.
 
     Args:
-        saved: as in the checkpoint.
-        config: as it was given, with its fractions of the run.
+        saved: As in the checkpoint.
+        config: As it was given, with its fractions of the run.
     """
     return values(at_length(config, saved.get("total_steps", config.total_steps)))
 
@@ -42,9 +42,9 @@ def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> st
     """What the learning rate does in a run that goes on to another length; None: the same length.
 
     Args:
-        saved: as in the checkpoint.
-        config: of the run that goes on.
-        step: updates done.
+        saved: As in the checkpoint.
+        config: Of the run that goes on.
+        step: Updates done.
     """
     total, before = config.total_steps, saved.get("total_steps", config.total_steps)
     if total == before or step >= total or "schedule" not in saved:
@@ -71,7 +71,7 @@ def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
     are known are compared. What an older one does not say had its default.
 
     Raises:
-        ConfigError: lists every value that differs and decides the result.
+        ConfigError: Lists every value that differs and decides the result.
     """
     old = with_new_names(flatten(saved), where="the checkpoint")
     new = with_new_names(flatten(current), where="the configuration")

@@ -75,7 +75,7 @@ def train_step(
         mixing: (key, images, targets, mask) -> images, targets; None leaves them apart.
         factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
             everywhere.
-        ema_decay: of the moving averages, used where the state has them, see `moved_averages`.
+        ema_decay: of the moving averages, used where the state has them, see `moved_ema`.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
@@ -120,12 +120,12 @@ def train_step(
         class_counts=counts,
     )
     if state.averages is not None:
-        averages = moved_averages(state, decay=ema_decay)
+        averages = moved_ema(state, decay=ema_decay)
         state = dataclasses.replace(state, averages=averages)
     return state, metrics
 
 
-def moved_averages(state: TrainState, *, decay: float) -> dict[str, Any]:
+def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
     """A = d a + (1 - d) w for parameters and running statistics, with d = min(decay, (1+t)/(10+t)).
 
     t is the step just done. The smaller d of the first steps forgets the start quickly (as

@@ -65,7 +65,7 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
     left out, the one at the end is made after the restart.
 
     Args:
-        config: see configs/pretrain.py and configs/finetune.py for every field.
+        config: Settings of the training, as `settings.load` reads them.
         workdir: checkpoints, metrics and the configuration go here.
         started: of time.monotonic(), when the program began, for goodput.jsonl.
 

@@ -328,7 +328,7 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
         evaluate_task.evaluate(config, tmp_path / "e")
 
 
-def test_sizes_and_protocols_are_those_of_the_checkpoint(built, run, tmp_path):
+def test_sizes_and_views_are_those_of_the_checkpoint(built, run, tmp_path):
     """224 and 299 pixels were taken for every network."""
     left = {"evaluation.sizes": (), "evaluation.views": ()}
     (row,) = evaluate_task.evaluate(_config(run, built, **left), tmp_path / "e")

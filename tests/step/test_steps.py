@@ -320,7 +320,7 @@ def test_averages_move_towards_the_weights():
     late = after.replace(step=jnp.int32(10_000))
     jax.tree.map(
         lambda a, w, moved: np.testing.assert_allclose(moved, a + 0.01 * (w - a), atol=1e-6),
-        after.averages, after.weights, steps.moved_averages(late, decay=0.99),
+        after.averages, after.weights, steps.moved_ema(late, decay=0.99),
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     Every process makes whole parts, so that the files are the same for any number of them.
 
     Args:
-        config: see configs/export_features.py for every field.
+        config: Settings of the task.
         workdir: of the features, which all processes share.
 
     Returns:
