@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From published lists to verified images and lists on disk: `mlimages data`.
+"""Turns published lists into verified images and label lists: `mlimages data`.
 
-Works on numpy, files and sockets; never imports jax.
+Works on numpy arrays, files and sockets; never imports jax.
 """
 
 
 class PrepareError(Exception):
-    """Something the person at the command line can mend; the message names file or URL and how."""
+    """An error the user can fix; the message names the file or URL and says how."""

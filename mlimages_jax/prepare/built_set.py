@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the files beside the records say about a built data set, and whether they agree."""
+"""Reads the metadata files of a built data set and checks that they agree."""
 
 import collections
 import dataclasses
@@ -23,17 +23,17 @@ _STRAY = re.compile(r"\.array_record|^unfinished-|\.unfinished$")
 
 @dataclasses.dataclass(frozen=True)
 class BuiltSet:
-    """A version folder of `tfds_builders.ml_images`, or of a builder made from it.
+    """A version folder of `tfds_builders.ml_images`, or of a builder derived from it.
 
     Attributes:
-        folder: the version folder, which holds everything.
-        shards: of each split.
-        num_classes: of the labels.
-        max_labels: the largest number of labels of one image.
-        short_side: no image's shorter side has more pixels; None: they are as they came.
-        closed: labels hold all ancestors of every class.
-        hierarchy: of the labels; None: its file is malformed.
-        skipped: images without a record, of each split.
+        folder: The version folder, which contains everything.
+        shards: Shards of each split.
+        num_classes: Number of classes of the labels.
+        max_labels: Maximum number of labels of one image.
+        short_side: Maximum short side of the images in pixels; None: they were not shrunk.
+        closed: Whether the labels include all ancestors of every class.
+        hierarchy: Hierarchy of the classes; None if its file is malformed.
+        skipped: Number of images without a record, by split.
     """
 
     folder: Path
@@ -50,8 +50,8 @@ class BuiltSet:
         """Reads the metadata.
 
         Raises:
-            FileNotFoundError: the folder is no built data set; says how to make one.
-            PrepareError: its metadata cannot be understood.
+            FileNotFoundError: The folder is not a built data set; the message says how to make one.
+            PrepareError: Its metadata is damaged.
         """
         try:
             data_set = DataSet.open(folder)
@@ -60,8 +60,8 @@ class BuiltSet:
             short_side, skipped = metadata["short_side"], dict(metadata["skipped"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise PrepareError(
-                f"{folder}: dataset_info.json or metadata.json is damaged ({error!r}): get it from "
-                "where the set was built, or build the set again"
+                f"{folder}: dataset_info.json or metadata.json is damaged ({error!r}): copy it "
+                "again from where the set was built, or rebuild the set"
             ) from error
         try:
             hierarchy = Hierarchy.from_file(data_set.dictionary)
@@ -79,10 +79,10 @@ class BuiltSet:
         )
 
     def shards_of(self, splits: Sequence[str]) -> list[Shard]:
-        """The files of some splits; of all, if none is named.
+        """Returns the shards of some splits, or of all if none is named.
 
         Raises:
-            PrepareError: there is no such split.
+            PrepareError: There is no such split.
         """
         unknown = set(splits) - set(self.shards)
         if unknown:
@@ -92,10 +92,10 @@ class BuiltSet:
         return [shard for split in splits or self.shards for shard in self.shards[split]]
 
     def problems(self, checksums: dict[str, str] | None) -> Iterator[Problem]:
-        """What is wrong beside the shards.
+        """Yields the problems that can be found without reading the records.
 
         Args:
-            checksums: SHA-256 by file name; None: hashes are not looked at.
+            checksums: SHA-256 by file name; None: do not check hashes.
         """
         yield from self._file_problems(checksums or {})
         yield from self._metadata_problems()
@@ -104,32 +104,30 @@ class BuiltSet:
         expected = {shard.path.name for shards in self.shards.values() for shard in shards}
         for name in sorted(path.name for path in self.folder.iterdir()):
             if _STRAY.search(name) and name not in expected:
-                message = (
-                    "dataset_info.json does not know it; an interrupted build may have left it"
-                )
+                message = "not listed in dataset_info.json; an interrupted build may have left it"
                 yield Problem(name, None, "", "stray_file", message)
         for name in sorted(set(checksums) - expected):
             path = self.folder / name
             if not path.is_file():
-                yield Problem(name, None, "", "hash", "checksums.txt names it, it is not there")
+                yield Problem(name, None, "", "hash", "listed in checksums.txt but missing")
             elif sha256(path) != checksums[name]:
-                yield Problem(name, None, "", "hash", "its SHA-256 is not that of checksums.txt")
+                yield Problem(name, None, "", "hash", "its SHA-256 differs from checksums.txt")
 
     def _metadata_problems(self) -> Iterator[Problem]:
         if self.hierarchy is None:
-            yield Problem("dictionary.txt", None, "", "metadata", "it is malformed")
+            yield Problem("dictionary.txt", None, "", "metadata", "the file is malformed")
         elif len(self.hierarchy) != self.num_classes:
             message = f"num_classes is {self.num_classes}, dictionary.txt has {len(self.hierarchy)}"
             yield Problem("metadata.json", None, "", "metadata", message)
         counts = collections.Counter(split for split, _ in read_skipped(self.folder))
         for split, promised in self.skipped.items():
             if counts[split] != promised:
-                message = f"{promised} skipped of {split}, skipped.tsv lists {counts[split]}"
+                message = f"{promised} skipped in {split}, but skipped.tsv lists {counts[split]}"
                 yield Problem("metadata.json", None, "", "metadata", message)
 
 
 def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields split and name of the images that a set left out; nothing without the file."""
+    """Yields split and name of the skipped images; nothing if there is no such file."""
     path = folder / SKIPPED
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -140,10 +138,10 @@ def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_checksums(folder: Path) -> dict[str, str] | None:
-    """Returns the SHA-256 of files by their names; None: an older builder wrote no such file.
+    """Returns the SHA-256 of files by name; None if an older builder did not write the file.
 
     Raises:
-        PrepareError: a line is malformed.
+        PrepareError: A line is malformed.
     """
     path = folder / CHECKSUMS
     if not path.exists():
@@ -154,18 +152,18 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
             match = _CHECKSUM_LINE.fullmatch(line.removesuffix("\n"))
             if match is None:
                 raise PrepareError(
-                    f"{path}:{number}: not a line of sha256sum: {line[:80]!r}; get the file from "
-                    "where the set was built, or remove it to check without hashes"
+                    f"{path}:{number}: not a line of sha256sum: {line[:80]!r}; copy the file again "
+                    "from where the set was built, or delete it to check without hashes"
                 )
             checksums[match[2]] = match[1]
     return checksums
 
 
 def sha256(path: Path) -> str:
-    """Returns the hash of a file, in hexadecimal.
+    """Returns the SHA-256 of a file in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many bytes of files may be in memory at a time, over all threads."""
+"""Limits how many bytes of files are in memory at a time, over all threads."""
 
 import contextlib
 import threading
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 class ByteBudget:
-    """Lets threads hold a number of bytes together; the others wait.
+    """A number of bytes that threads share; a thread waits while too few are free.
 
     Args:
-        limit: in bytes. Who wants more than that has to wait until nobody holds anything.
+        limit: Bytes in use at a time. A single request for more waits until nothing is in use.
     """
 
     def __init__(self, limit: int):
@@ -19,20 +19,20 @@ class ByteBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Waits until `size` bytes are free; `give` them back."""
+        """Waits until `size` bytes are free and reserves them; `give` releases them."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held or self._held + size <= self._limit)
             self._held += size
 
     def give(self, size: int) -> None:
-        """Gives bytes back, from any thread."""
+        """Releases bytes, from any thread."""
         with self._changed:
             self._held -= size
             self._changed.notify_all()
 
     @contextlib.contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Holds bytes for a block."""
+        """Reserves bytes for the duration of a block."""
         self.take(size)
         try:
             yield

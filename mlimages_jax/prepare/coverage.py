@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that says how much of a list is there, what is missing, and why."""
+"""The command `coverage`: reports how much of a list is present, what is missing, and why."""
 
 import collections
 import contextlib
@@ -28,13 +28,13 @@ _MISSING = "missing.tsv"
 
 @dataclasses.dataclass
 class Coverage:
-    """What manifests know of the rows of one list.
+    """The outcome of the rows of one list, according to manifests.
 
     Attributes:
-        path: of the list.
-        rows: in the list.
-        sources: rows whose image is there, by where it came from.
-        errors: the other rows, by error; `NOT_TRIED` where no manifest has the name.
+        path: Path of the list.
+        rows: Number of rows.
+        sources: Number of rows with an image, by its source.
+        errors: Number of the other rows, by error; `NOT_TRIED` if no manifest has the name.
     """
 
     path: Path
@@ -44,12 +44,12 @@ class Coverage:
 
     @property
     def there(self) -> int:
-        """Rows whose image is there."""
+        """Number of rows whose image is present."""
         return self.sources.total()
 
     def __str__(self) -> str:
         untried = self.errors[NOT_TRIED]
-        lines = [f"{self.path}: {self.rows:,} rows", self._line("there", self.there)]
+        lines = [f"{self.path}: {self.rows:,} rows", self._line("present", self.there)]
         lines += [self._line(f"  from {source}", n) for source, n in self.sources.most_common()]
         lines.append(self._line("failed", self.errors.total() - untried))
         lines += [
@@ -65,7 +65,7 @@ class Coverage:
 
 
 class ClassCounts:
-    """Images of each class (confidence above 0): how many lists name, and how many are there.
+    """Counts images per class (confidence above 0): listed ones, and those present.
 
     Args:
         num_classes: C.
@@ -80,7 +80,7 @@ class ClassCounts:
         self.there = np.zeros(num_classes, np.int64)
 
     def add(self, part: LabelList, there: np.ndarray) -> None:
-        """Counts R rows; `there` is bool [R]."""
+        """Counts R rows; `there` is bool [R], whether the row's image is present."""
         positive = part.confidences > 0
         label_there = np.repeat(there, np.diff(part.offsets))
         for counts, chosen in (self.listed, positive), (self.there, positive & label_there):
@@ -95,32 +95,32 @@ def coverage(
     dictionary: Path | None = None,
     output_dir: Path | None = None,
 ) -> None:
-    r"""Says how much of a list is there, what is missing, and why.
+    r"""Report how much of a list is present, what is missing, and why.
 
-    Works on the manifests of `download` and `extract`, also while those run. Where several know a
-    name, one that has the image counts; so the shards of many machines can be looked at together.
+    Reads the manifests of `download` and `extract`, also while those run. If several manifests
+    know a name, one that has the image counts; so the shards of many machines can be combined.
 
         mlimages data coverage train_image_list.txt val_image_list.txt \
             --manifests urls/manifest.sqlite ml_images/manifest.sqlite \
             --dictionary dictionary_and_semantic_hierarchy.txt --output-dir report
 
-    Prints the rows of each list: there (by source), failed (by error), not tried. Writes into the
-    folder report
+    Prints the rows of each list: present (by source), failed (by error), not tried. Writes into
+    the folder report
 
-        missing.tsv             name, error, message, list: of each row whose image is not there
+        missing.tsv             name, error, message, list: each row without an image
         coverage_by_class.tsv   class, WordNet id, name, images listed, there, share; with
-                                --dictionary. A label of confidence 0 or -1 is not counted
+                                --dictionary. Labels of confidence 0 or -1 are not counted
 
     Args:
         lists: label lists, of URLs or of image names.
         manifests: manifest.sqlite files.
         dictionary: the category file of the lists.
-        output_dir: folder for the tables; made if it is not there.
+        output_dir: folder for the tables; created if missing.
     """
     if not lists:
-        raise PrepareError("no list: give one or more label lists")
+        raise PrepareError("no label list given: name one or more")
     if dictionary is not None and output_dir is None:
-        raise PrepareError("--dictionary makes a table: say where it belongs with --output-dir")
+        raise PrepareError("--dictionary adds a table: give its folder with --output-dir")
     hierarchy = None if dictionary is None else Hierarchy.from_file(dictionary)
     classes = None if hierarchy is None else ClassCounts(len(hierarchy))
     with contextlib.ExitStack() as stack:
@@ -144,16 +144,16 @@ def cover(
     classes: ClassCounts | None = None,
     missing: TextIO | None = None,
 ) -> Coverage:
-    """Looks up each row of a list, in memory that does not depend on its length.
+    """Looks up each row of a list, in memory that does not depend on the length of the list.
 
     Args:
-        path: of the list.
-        manifests: to look into.
-        classes: is added to.
-        missing: gets a line for each row whose image is not there.
+        path: Path of the list.
+        manifests: Manifests to search.
+        classes: Counter to add to.
+        missing: File that gets a line for each row without an image.
 
     Raises:
-        LabelListError: a row that cannot be read, or a class that `classes` does not have.
+        LabelListError: A row cannot be read, or has a class that `classes` does not have.
     """
     result = Coverage(path)
     num_classes = ANY_CLASS if classes is None else len(classes.listed)
@@ -180,7 +180,7 @@ def cover(
 
 
 def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> None:
-    """Writes a table of the classes in their order."""
+    """Writes the table of classes, in class order."""
     file.write(tsv_row(("class", "wordnet_id", "name", "listed", "there", "share")))
     counts = zip(classes.listed.tolist(), classes.there.tolist(), strict=True)
     rows = zip(hierarchy.ids, hierarchy.names, counts, strict=True)
@@ -190,9 +190,9 @@ def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> 
 
 
 def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Image]:
-    """Rows of names, of the first manifest that has the image, or else of the last that tried."""
+    """Returns the rows of names: from the first manifest with the image, else the last one."""
     found: dict[str, Image] = {}
-    left = sorted(names)  # neighbours lie on the same page of the file
+    left = sorted(names)  # neighbours are stored on the same page of the database
     for manifest in manifests:
         found |= manifest.get(left)
         left = [name for name in left if name not in found or found[name].status != OK]
@@ -201,7 +201,7 @@ def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Image
 
 @contextlib.contextmanager
 def _new_table(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name when it is complete."""
+    """Opens a text file that gets its final name once it is complete."""
     with (
         complete_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="\n") as file,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `labels`: a new label list from others: closed, merged, cleaned, naming files."""
+"""The command `labels`: makes a label list from others: closes, merges, cleans, names files."""
 
 import collections
 import contextlib
@@ -34,7 +34,7 @@ from mlimages_jax.prepare.manifest import OK, Manifest
 from mlimages_jax.prepare.url_lists import count_rows
 
 _SHOWN_CLASSES = 20
-_CERTAIN = np.float32(0.7)  # from here on the weighted loss counts a label as positive
+_CERTAIN = np.float32(0.7)  # the weighted loss counts labels from here on as positive
 
 
 def labels(
@@ -50,38 +50,39 @@ def labels(
     merge: bool = False,
     manifests: tuple[Path, ...] = (),
 ) -> None:
-    """Make a label list from others: close it over ancestors, merge, clean, keep what is there.
+    """Make a label list from others: close it over ancestors, merge, clean, keep present images.
 
-    After a download, this writes the list that the builder reads beside OUTPUT/images:
+    After a download, this writes the list that the builder reads, next to OUTPUT/images:
 
         mlimages data labels train_urls.txt --manifests ml_images/manifest.sqlite
             --dictionary dictionary_and_semantic_hierarchy.txt --close
             --output ml_images/train_image_list.txt
 
-    The steps come in this order, each only if asked for: classes of another category file become
+    The steps run in this order, each only if asked for: classes of another category file become
     those of --dictionary; names become files; rows of one image become one row; rows are closed.
-    Without --merge the memory needed does not grow with the lists. With it their labels are held in
-    memory: for the 17.6 million rows of ML-Images some 4 GB.
+    Without --merge, the memory needed does not grow with the lists. With it, their labels are kept
+    in memory: about 4 GB for the 17.6 million rows of ML-Images.
 
     Args:
-        lists: one after the other; a row is a name and its labels, class:confidence.
+        lists: read one after the other; a row is a name and its labels, class:confidence.
         output: the new list. It may be one of the lists.
         dictionary: the category file of the new list.
-        close: adds all ancestors of every class. A positive confidence moves upwards, and where
-            several meet the largest wins; -1 (unknown) and 0 (absent) stay where they are.
+        close: add all ancestors of every class. A positive confidence is passed on to the
+            ancestors, which get the maximum of several; -1 (unknown) and 0 (absent) are not.
         corrections: with --close, a file of other parents for some classes; `published` is the one
-            that comes with this package, for the published dictionary. The dictionary stays.
-        unknown_classes: what to do with labels whose class the dictionary does not have. Dropped
-            ones are counted by class; their rows stay, even without a label.
-        from_dictionary: the category file of the lists, if that is another one: a class becomes the
+            that comes with this package, for the published dictionary. The dictionary is not
+            changed.
+        unknown_classes: what to do with labels whose class is not in the dictionary. Dropped labels
+            are counted by class; their rows stay, even without a label.
+        from_dictionary: the category file of the lists, if it is another one: a class becomes the
             class of --dictionary with the same id (column 2), or is unknown if there is none.
-        merge: makes one row of all rows with the same name. For every class the largest confidence
-            wins, and any known confidence over -1. The order is that of first appearance.
-        manifests: keep the images that one of these manifests has, under the names of their
-            files. What is left out is counted by its error.
+        merge: merge all rows with the same name. Every class gets the maximum of its confidences,
+            and any known confidence replaces -1. Rows keep the order of first appearance.
+        manifests: keep only images that one of these manifests has, under the names of their
+            files. Rows left out are counted by error.
     """
     if not lists:
-        raise PrepareError("no list is given; name at least one")
+        raise PrepareError("no label list given: name at least one")
     job = LabelsJob(
         lists=lists,
         classes=_read_classes(dictionary, from_dictionary, drop=unknown_classes == "drop"),
@@ -98,12 +99,12 @@ def labels(
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Whose classes the lists have and whose they get.
+    """The category files of the input lists and of the new list.
 
     Attributes:
-        source: category file of the lists; None: nobody knows.
-        target: category file of the new list; the same object if nothing changes.
-        drop: leave out unknown classes, instead of an error.
+        source: Category file of the lists; None if not given.
+        target: Category file of the new list; the same object as `source` if nothing changes.
+        drop: Whether to drop labels of unknown classes instead of raising an error.
     """
 
     source: Hierarchy | None
@@ -112,23 +113,23 @@ class Classes:
 
 
 class LabelsJob:
-    """Makes the list part by part, and counts.
+    """Makes the list part by part, and counts rows and labels.
 
     Args:
-        lists: label lists.
-        classes: of the lists and of the new one.
-        close: over the ancestors in classes.target.
-        corrections: file of other parents for its classes.
-        merge: rows of the same name.
+        lists: Label lists.
+        classes: Category files of the lists and of the new one.
+        close: Whether to close rows over the ancestors in `classes.target`.
+        merge: Whether to merge rows with the same name.
+        corrections: File of other parents for the classes of `classes.target`.
 
     Raises:
-        PrepareError: the target is missing where it is needed.
+        PrepareError: The target is missing where it is needed.
 
     Attributes:
-        counts: rows and labels by what became of them.
-        dropped: labels by their unknown class, as the lists number it.
-        absent: rows by the error for which their image is absent from all manifests.
-        confidences: labels of the new list by range.
+        counts: Numbers of rows and labels, by what happened to them.
+        dropped: Number of dropped labels, by class index of the lists.
+        absent: Number of rows whose image is in no manifest, by error.
+        confidences: Number of labels of the new list, by range of confidence.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class LabelsJob:
         if classes.target is None and (close or classes.drop):
             raise PrepareError("give --dictionary, the category file: --close and drop need it")
         if corrections is not None and not close:
-            raise PrepareError("--corrections change what is closed: give --close too")
+            raise PrepareError("--corrections change what --close adds: give --close too")
         self._lists, self._classes = lists, classes
         self._close, self._merge = close, merge
         self._corrected: Corrected | None = None
@@ -156,11 +157,11 @@ class LabelsJob:
         self.confidences: collections.Counter[str] = collections.Counter()
 
     def run(self, output: Path, manifests: Sequence[Manifest] = ()) -> None:
-        """Writes the new list; it appears under its name when it is complete.
+        """Writes the new list, which gets its final name once it is complete.
 
         Raises:
-            LabelListError: a row that cannot be read.
-            PrepareError: an unknown class.
+            LabelListError: A row cannot be read.
+            PrepareError: A class is unknown.
         """
         parts = self._read()
         if manifests:
@@ -175,7 +176,7 @@ class LabelsJob:
                 self._count_written(part)
 
     def _read(self) -> Iterator[LabelList]:
-        """The rows of all lists with the classes of the new one."""
+        """Yields the rows of all lists, with the classes of the new one."""
         classes = self._classes
         limit = MAX_CLASSES if classes.source is None or classes.drop else len(classes.source)
         table = _class_table(classes)
@@ -188,7 +189,7 @@ class LabelsJob:
                     bar.update(len(part))
 
     def _replaced(self, path: Path, part: LabelList, table: np.ndarray) -> LabelList:
-        """A part of a list with the classes of the new one."""
+        """Returns a part of a list with the classes of the new one."""
         known, unknown = replace_classes(part, table)
         if len(unknown) and not self._classes.drop:
             raise PrepareError(self._complaint(path, part, int(unknown[0])))
@@ -200,7 +201,7 @@ class LabelsJob:
         class_ = self._describe(int(part.classes[label]))
         return (
             f"{path}: {row.name}: class {class_} is not in the new dictionary; "
-            "--unknown-classes drop leaves such labels out"
+            "drop such labels with --unknown-classes drop"
         )
 
     def _count_dropped(self, part: LabelList, known: LabelList, unknown: np.ndarray) -> None:
@@ -210,8 +211,8 @@ class LabelsJob:
         self.counts["rows that lost all labels"] += int(emptied.sum())
 
     def _files_of(self, part: LabelList, manifests: Sequence[Manifest]) -> LabelList:
-        """The rows whose image is there, with the names of the files."""
-        files = []  # one a row; empty where there is none
+        """Keeps the rows whose image is present, under the names of their files."""
+        files = []  # one per row; empty if the image is missing
         found = _find_files([name.decode() for name in row_names(part)], manifests)
         for file, error in found:
             self.absent.update([error] if error else [])
@@ -251,7 +252,7 @@ class LabelsJob:
         self.confidences.update({text: int(chosen.sum()) for text, chosen in ranges.items()})
 
     def summary(self) -> str:
-        """What became of rows and labels, a count a line."""
+        """Returns the counts of rows and labels, one per line."""
         counts = self.counts
         lines = [(counts["rows read"], "rows read")]
         lines += [(count, f"  left out: {error}") for error, count in self.absent.most_common()]
@@ -260,13 +261,13 @@ class LabelsJob:
         if self._classes.drop:
             lines.append((self.dropped.total(), "  dropped: unknown class"))
             lines += self._most_dropped()
-            lines.append((counts["rows that lost all labels"], "  rows that lost all labels so"))
+            lines.append((counts["rows that lost all labels"], "  rows left without any label"))
         if self._close:
             rows = f"{counts['rows that closing added to']:,} rows"
             lines.append((counts["added by closing"], f"  added by closing, to {rows}"))
         if self._corrected is not None:
             lines.append((self._changes.added, f"    of these by corrections ({self._corrected})"))
-            lines.append((self._changes.removed, "    less by corrections"))
+            lines.append((self._changes.removed, "    not added due to corrections"))
         lines.append((counts["labels written"], "labels written"))
         lines += [(count, f"  {text}") for text, count in self.confidences.items()]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
@@ -289,7 +290,7 @@ class LabelsJob:
 def _read_classes(dictionary: Path | None, from_dictionary: Path | None, *, drop: bool) -> Classes:
     if dictionary is None:
         if from_dictionary is not None:
-            raise PrepareError("--from-dictionary maps to the classes of --dictionary: give that")
+            raise PrepareError("--from-dictionary maps to the classes of --dictionary: give both")
         return Classes(None, None, drop)
     target = Hierarchy.from_file(dictionary)
     source = target if from_dictionary is None else Hierarchy.from_file(from_dictionary)
@@ -297,7 +298,7 @@ def _read_classes(dictionary: Path | None, from_dictionary: Path | None, *, drop
 
 
 def _class_table(classes: Classes) -> np.ndarray | None:
-    """For `replace_classes`; None where it would change nothing."""
+    """Returns the table for `replace_classes`, or None if it would change nothing."""
     if classes.source is None or classes.target is None:
         return None
     if classes.source is classes.target:
@@ -308,7 +309,7 @@ def _class_table(classes: Classes) -> np.ndarray | None:
 def _find_files(
     names: Sequence[str], manifests: Sequence[Manifest]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yields (file, None) for every name, or ("", error) where no manifest has the image."""
+    """Yields (file, None) for every name, or ("", error) if no manifest has the image."""
     files: dict[str, str] = {}
     errors: dict[str, str] = {}
     for manifest in manifests:
@@ -328,7 +329,7 @@ def _find_files(
 
 
 def _listed_name(file: str) -> str | None:
-    """The name that a list has for a file of a manifest; None: it is no file below a folder."""
+    """Returns the list name of a manifest's file, or None if the path is unsafe."""
     try:
         check_name(file)
     except UnsafeNameError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Waiting for another program, such as a viewer, that has locked an SQLite file for a while."""
+"""Waits while another program, such as a viewer, keeps an SQLite file locked."""
 
 import sqlite3
 import time
@@ -9,27 +9,27 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-LOCKED_SECONDS = 60.0  # that another program may take
-_TELL_AFTER = 1.0  # seconds
-_AGAIN_AFTER = 0.05  # seconds
+LOCKED_SECONDS = 60.0  # how long another program may hold the lock
+_TELL_AFTER = 1.0  # seconds of waiting before the user is told
+_AGAIN_AFTER = 0.05  # seconds between attempts
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _Result = TypeVar("_Result")
 
 
 class LockedFileError(Exception):
-    """It took too long; the message says what to do."""
+    """The file stayed locked too long; the message says what to do."""
 
 
 def patiently(action: Callable[[], _Result], path: Path, *, seconds: float) -> _Result:
-    """Does something, and again while the file is locked; says so when that takes longer.
+    """Runs an action, and repeats it while the file is locked; tells the user if that takes long.
 
     Args:
-        action: on a connection that does not wait itself; Ctrl-C would not end that.
-        path: of the file.
-        seconds: to wait.
+        action: Uses a connection without a busy timeout: Ctrl-C cannot interrupt SQLite's wait.
+        path: The SQLite file.
+        seconds: How long to wait.
 
     Raises:
-        LockedFileError: it was locked all the time.
+        LockedFileError: The file stayed locked for `seconds`.
     """
     start, told = time.monotonic(), False
     while True:
@@ -48,18 +48,19 @@ def patiently(action: Callable[[], _Result], path: Path, *, seconds: float) -> _
 
 
 def is_busy(error: sqlite3.OperationalError) -> bool:
-    """Whether an error says that the file is locked."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY  # without what SQLite adds
+    """Returns whether an error says that the file is locked."""
+    # Extended result codes carry details in the higher bytes.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def tell(path: Path) -> None:
-    """Says who waits for what, past the progress bar."""
+    """Tells the user who waits for what, without breaking the progress bar."""
     tqdm.write(f"{path}: another program has locked it; waiting up to {LOCKED_SECONDS:.0f} s")
 
 
 def locked_too_long(path: Path) -> str:
-    """Says what to do when that was in vain."""
+    """Returns the message for a wait that was in vain: what the user can do."""
     return (
-        f"{path}: another program keeps it locked. Close it (a viewer of SQLite files?), and start "
-        "the same command again: it goes on where it ended"
+        f"{path}: another program keeps it locked. Close it (a viewer of SQLite files?), then run "
+        "the same command again to resume"
     )

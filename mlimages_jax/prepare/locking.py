@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One job a folder: two that write to the same one would undo each other's work."""
+"""Locks an output folder: two jobs that write to the same one would undo each other's work."""
 
 import contextlib
 import fcntl
@@ -12,13 +12,13 @@ from mlimages_jax.prepare.storing import writing
 
 @contextlib.contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Holds a lock that ends with this process, however it ends.
+    """Holds an exclusive lock, which the system releases when the process ends, even if killed.
 
     Args:
-        lock: a file in the folder; it stays, empty.
+        lock: A file in the folder; it is created empty and never deleted.
 
     Raises:
-        PrepareError: another job holds it, or the folder cannot be written to.
+        PrepareError: Another job holds the lock, or the folder cannot be written to.
     """
     with writing(lock):
         file = lock.open("w")
@@ -27,6 +27,7 @@ def alone(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise PrepareError(
-                f"{lock} is locked: another job writes here. Wait for it, or give another --output"
+                f"{lock} is locked: another job writes here. Wait for it to end, or choose"
+                " another --output"
             ) from error
         yield

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What became of every image of a list: one SQLite file beside the folder of images.
+"""Records the outcome of every image of a list in an SQLite file next to the folder of images.
 
-An image is known by its name in the list, a URL or a path such as n04310904/n04310904_8388.JPEG.
-Its row is written after its file is complete, and a file appears under its name only when it is
-complete, so a job that is killed at any moment leaves a manifest whose rows are true. Started
-again, it goes on with the names that have no row.
+An image is identified by its name in the list: a URL, or a path such as
+n04310904/n04310904_8388.JPEG. Its row is written after its file is complete, and a file gets its
+final name only when it is complete, so a job killed at any moment leaves a manifest whose rows are
+true. The next run continues with the names that have no row.
 
     sqlite3 manifest.sqlite "select error, count(*) from pictures group by error"
 
-Somebody else may have made the file, and somebody may look at it while a job runs: neither what is
-in it nor that it can be read at once is taken for granted.
+The file may come from an untrusted source, and another program may read it while a job runs:
+neither its content nor immediate access to it is taken for granted.
 """
 
 import contextlib
@@ -25,38 +25,38 @@ from mlimages_jax.prepare.locked_file import LOCKED_SECONDS, LockedFileError, is
 
 OK = "ok"
 FAILED = "failed"
-_FORMAT = 1  # of the tables, in SQLite's user_version; ours is told by the name of the table
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # what a damaged file makes SQLite say
-_BATCH = 500  # names in one question; SQLite allows 32,766 parameters
+_FORMAT = 1  # version of the tables, in SQLite's user_version
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # raised by sqlite3 for damaged files
+_BATCH = 500  # names per query; SQLite allows 32,766 parameters
 _MAX_INTEGER = 2**63 - 1
 _Result = TypeVar("_Result")
 
 
 class ManifestError(Exception):
-    """A file that is no manifest, or one that this program cannot read."""
+    """The file is not a manifest, or this program cannot read it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
-    """A row.
+    """A row of the manifest.
 
     Attributes:
-        name: in the list: a URL or a path.
+        name: Name in the list: a URL or a path.
         status: OK or FAILED.
-        file: where the image lies, relative to the folder of images; None unless OK.
-        source: where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
-        http_status: the last answer's, where there was one.
-        num_bytes: as received.
-        sha256: of the bytes as received, 32 bytes.
-        width: of the file in pixels.
-        height: likewise.
-        file_sha256: of the file, where it is not what was received (shrunken on arrival).
-        error: why it failed, one countable word; None if OK.
-        message: the same for people.
-        time: when this became known, seconds since 1970 (UTC).
-        license: of the image, as its source states it; the next two likewise.
-        author: who made it.
-        rotation: degrees to turn it counter-clockwise, Open Images' column.
+        time: When the outcome became known, in seconds since 1970 (UTC).
+        file: Path of the image relative to the folder of images; None unless OK.
+        source: Where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
+        http_status: HTTP status of the last response, if there was one.
+        num_bytes: Size as received.
+        sha256: SHA-256 of the bytes as received, 32 bytes.
+        width: Width of the file's image in pixels.
+        height: Height of the file's image in pixels.
+        file_sha256: SHA-256 of the file if it is not the bytes as received (shrunk on arrival).
+        error: Machine-readable reason of the failure, one word; None if OK.
+        message: Explanation of the failure for the user.
+        license: Licence of the image, as stated by its source.
+        author: Author of the image, as stated by its source.
+        rotation: Degrees to rotate the image counter-clockwise, from Open Images' table.
     """
 
     name: str
@@ -94,29 +94,29 @@ PRAGMA user_version = {_FORMAT};
 
 
 class Manifest:
-    """An open manifest; a context manager. Use it from one thread.
+    """An open manifest; a context manager, for use from one thread.
 
     Args:
-        path: of the SQLite file.
-        readonly: must exist, and is not written to; else it is made if it is not there.
+        path: Path of the SQLite file.
+        readonly: The file must exist and is not written to; otherwise it is created if missing.
 
     Raises:
-        FileNotFoundError: read-only and absent.
-        ManifestError: the file is something else, damaged, or of another version.
-        sqlite3.OperationalError: the folder cannot be written to.
+        FileNotFoundError: Read-only, and there is no file.
+        ManifestError: The file is not a manifest, is damaged, or has another version.
+        sqlite3.OperationalError: The folder cannot be written to.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False):
         self.path = Path(path)
         if readonly and not self.path.is_file():
-            raise FileNotFoundError(f"{path}: there is no manifest; give the file a job wrote")
+            raise FileNotFoundError(f"{path}: no such manifest; give the file that a job wrote")
         mode = "ro" if readonly else "rwc"
         self._wait = LOCKED_SECONDS
         self._db = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,
-            timeout=0.0,  # we wait ourselves, see `_patiently`
+            timeout=0.0,  # `_patiently` waits instead, because Ctrl-C cannot interrupt SQLite
         )
         try:
             self._patiently(lambda: self._open(readonly=readonly))
@@ -130,6 +130,7 @@ class Manifest:
             raise
 
     def _open(self, *, readonly: bool) -> None:
+        # The file may be hostile: do not run functions that its schema calls.
         self._db.execute("PRAGMA trusted_schema = OFF")
         parts = set(self._db.execute("SELECT type, name FROM sqlite_schema"))
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -137,11 +138,11 @@ class Manifest:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(f"BEGIN IMMEDIATE; {_CREATE} COMMIT;")
         elif ("table", "pictures") not in parts:
-            raise ManifestError(f"{self.path}: an SQLite file, but no manifest; give another name")
+            raise ManifestError(f"{self.path}: an SQLite file, but not a manifest; give another")
         elif version != _FORMAT:
             raise ManifestError(
-                f"{self.path}: a manifest of version {version}; this program reads {_FORMAT}: use "
-                "the version that wrote it, or give another name"
+                f"{self.path}: a manifest of version {version}, this program reads {_FORMAT}: use "
+                "the version that wrote it, or give another manifest"
             )
         else:
             self._check_schema({kind for kind, _ in parts})
@@ -151,8 +152,8 @@ class Manifest:
         columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(pictures)")]
         if columns != _COLUMNS or "trigger" in kinds:
             raise ManifestError(
-                f"{self.path}: its table of images has other columns or triggers than this "
-                "program writes; give another name"
+                f"{self.path}: its table of images has triggers or unexpected columns; "
+                "give another manifest"
             )
 
     def __enter__(self) -> "Manifest":
@@ -166,10 +167,10 @@ class Manifest:
         self._db.close()
 
     def put(self, images: Iterable[Image]) -> None:
-        """Writes rows, all or none; a row of the same name is replaced.
+        """Writes rows, all or none; a row with the same name is replaced.
 
-        What SQLite cannot hold is escaped (surrogates) or None (numbers): one odd answer of a
-        server must not keep the other rows from being written.
+        Values that SQLite cannot store are escaped (surrogates) or become None (numbers): one odd
+        answer of a server must not keep the other rows from being written.
         """
         places = ", ".join("?" * len(_COLUMNS))
         rows = [[_storable(getattr(image, column)) for column in _COLUMNS] for image in images]
@@ -177,7 +178,7 @@ class Manifest:
             self._db.executemany(f"INSERT OR REPLACE INTO pictures VALUES ({places})", rows)
 
     def get(self, names: Sequence[str]) -> dict[str, Image]:
-        """The rows of some names; a name without a row is left out."""
+        """Returns the rows of some names; names without a row are left out."""
         found = {}
         for start in range(0, len(names), _BATCH):
             part = names[start : start + _BATCH]
@@ -187,17 +188,17 @@ class Manifest:
         return found
 
     def __iter__(self) -> Iterator[Image]:
-        """All rows, by name; write to it only when done."""
+        """Yields all rows by name; do not write to the manifest before the last one."""
         return self._images("ORDER BY name")
 
     def __len__(self) -> int:
         return next(self._read("SELECT count(*) FROM pictures"))[0]
 
     def counts(self, *columns: str) -> dict[tuple[Any, ...], int]:
-        """How many rows have each combination of values, most frequent first.
+        """Counts the rows with each combination of values, most frequent first.
 
         Args:
-            *columns: of `Image`, such as "status", "error" or "source".
+            *columns: Columns of `Image`, such as "status", "error" or "source".
         """
         unknown = set(columns) - set(_COLUMNS)
         if unknown or not columns:
@@ -209,17 +210,17 @@ class Manifest:
         return {tuple(values): count for *values, count in rows}
 
     def received(self) -> int:
-        """Bytes received of the images that are OK."""
+        """Returns the total number of bytes received of the images that are OK."""
         query = "SELECT total(num_bytes) FROM pictures WHERE status = 'ok'"
         return int(next(self._read(query))[0])
 
     def copies(self, contents: Iterable[bytes]) -> Mapping[bytes, int]:
-        """How many rows, failures included, have each of these contents (sha256 as received)."""
+        """Counts the rows, failures included, of each content (sha256 as received)."""
         query = "SELECT count(*) FROM pictures WHERE sha256 = ?"
         return {content: next(self._read(query, [content]))[0] for content in set(contents)}
 
     def repeated_contents(self, copies: int) -> list[bytes]:
-        """Contents (sha256 as received) of at least so many rows, failures included."""
+        """Returns contents (sha256 as received) of at least `copies` rows, failures included."""
         query = (
             "SELECT sha256 FROM pictures WHERE sha256 IS NOT NULL "
             "GROUP BY sha256 HAVING count(*) >= ?"
@@ -229,7 +230,7 @@ class Manifest:
     def fail_content(self, content: bytes, *, error: str, message: str) -> int:
         """Turns all OK rows of one content into failures; returns how many.
 
-        They keep their `file` until `forget_files`, so that a killed job cannot lose track of it.
+        They keep their `file` until `forget_files`, so a killed job cannot lose track of it.
         """
         with self._transaction():
             cursor = self._db.execute(
@@ -240,21 +241,21 @@ class Manifest:
         return cursor.rowcount
 
     def files_of_failed(self, limit: int = 1000) -> list[tuple[str, str]]:
-        """(name, file) of failures whose file is still to be removed."""
+        """Returns (name, file) of failures whose file still has to be deleted."""
         query = (
             "SELECT name, file FROM pictures WHERE status = 'failed' AND file IS NOT NULL LIMIT ?"
         )
         return list(self._read(query, [limit]))
 
     def forget_files(self, names: Iterable[str]) -> None:
-        """Says that the files of these failures are gone."""
+        """Records that the files of these failures are deleted."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE pictures SET file = NULL WHERE name = ?", ((name,) for name in names)
             )
 
     def is_locked(self) -> bool:
-        """Whether another program keeps this one from writing at this moment."""
+        """Returns whether another program prevents writing at this moment."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
@@ -271,8 +272,8 @@ class Manifest:
             if not (isinstance(image.name, str) and isinstance(image.time, float | int)
                     and file_is_path):  # fmt: skip
                 raise ManifestError(
-                    f"{self.path}: the row of {image.name!r} has a name, file or time of another "
-                    "kind than this program writes; give another manifest"
+                    f"{self.path}: the row of {image.name!r} has a name, file or time of the wrong "
+                    "type; give another manifest"
                 )
             yield image
 
@@ -287,7 +288,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """BEGIN; then COMMIT, or ROLLBACK where something was raised, a full disk included."""
+        """BEGIN, then COMMIT, or ROLLBACK after any error, a full disk included."""
         self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
         try:
             yield
@@ -297,10 +298,10 @@ class Manifest:
                 self._db.execute("ROLLBACK")
 
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Does something when no other program has locked the file.
+        """Runs an action once no other program has locked the file.
 
         Raises:
-            ManifestError: it was locked for too long. From then on nothing is waited for.
+            ManifestError: The file stayed locked too long. Later calls then do not wait at all.
         """
         try:
             return patiently(action, self.path, seconds=self._wait)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What was wrong with single records of a long job: counted, shown at first, listed in a table."""
+"""Problems with single records of a long job: counted, printed at first, listed in a table."""
 
 import collections
 from pathlib import Path
@@ -17,11 +17,11 @@ class Problem(NamedTuple):
     """A row of the table.
 
     Attributes:
-        file: that holds the record, or is itself the problem.
-        record: its number in the file, from 0; None: the file, or the set, as a whole.
-        name: of the image, where it is known.
-        problem: one countable word.
-        message: for people.
+        file: The file that contains the record, or is itself the problem.
+        record: Number of the record in the file, from 0; None: the complete file or set.
+        name: Name of the image, if known.
+        problem: Machine-readable kind, one word.
+        message: Explanation for the user.
     """
 
     file: str
@@ -37,17 +37,18 @@ class Problem(NamedTuple):
 
 
 class ProblemList:
-    """Takes problems one by one; holds none of them in memory.
+    """Counts and lists problems as they come; keeps none of them in memory.
 
-    A context manager. The table appears under its name when the block ends, by itself or by a
-    `PrepareError`: then all was found that could be. The first problems are printed as they come.
+    A context manager. The table gets its final name when the block ends normally or with a
+    `PrepareError`, that is, once everything that could be found was found. The first problems are
+    also printed.
 
     Args:
-        path: of the table, tab-separated columns under a header line; None: there is none.
+        path: The table to write: tab-separated columns with a header line. None: no table.
 
     Attributes:
-        path: the same.
-        counts: by `Problem.problem`.
+        path: The same.
+        counts: Number of problems by `Problem.problem`.
     """
 
     def __init__(self, path: Path | None):
@@ -71,16 +72,16 @@ class ProblemList:
             self._unfinished.unlink()
 
     def add(self, problem: Problem) -> None:
-        """Counts a problem, and shows and writes it."""
+        """Counts a problem, writes it to the table and prints it if it is one of the first."""
         self.counts[problem.problem] += 1
         if self.path is not None:
             self._file.write(tsv_row("" if column is None else column for column in problem))
         if self.counts.total() <= _SHOWN:
-            tqdm.write(one_line(str(problem)))  # to standard output, past the progress bar
+            tqdm.write(one_line(str(problem)))  # to standard output, above the progress bar
         elif self.counts.total() == _SHOWN + 1:
-            place = f"will be in {self.path}" if self.path else "are only counted"
-            tqdm.write(f"... the others {place}")
+            rest = f"will be in {self.path}" if self.path else "are only counted"
+            tqdm.write(f"... the others {rest}")
 
     def summary(self) -> str:
-        """Such as "12 image, 1 name"; the most frequent first."""
+        """Returns a text such as "12 image, 1 name", the most frequent first."""
         return ", ".join(f"{count:,} {problem}" for problem, count in self.counts.most_common())

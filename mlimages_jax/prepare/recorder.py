@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Between a download and its manifest: rows in batches, and one content under many URLs.
+"""Writes a job's rows to its manifest in batches, and finds the same bytes under many URLs.
 
-A server that has lost its images answers every URL with the same one. Its first answers look like
-images; when a content has come often enough, all of its rows become failures and its files go.
+A server that has lost its images answers every URL with the same picture. The first answers look
+like images; once the same bytes have come often enough, all their rows become failures and their
+files are deleted.
 """
 
 import collections
@@ -22,21 +23,21 @@ from mlimages_jax.prepare import locked_file
 from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
 from mlimages_jax.prepare.storing import StorageError, writing
 
-_TEXTS = ("source", "error", "message", "license", "author")  # for people; others are keys
+_TEXTS = ("source", "error", "message", "license", "author")  # free text; other columns are keys
 _LONGEST_TEXT = 2000  # characters
 
 
 class Recorder:
-    """Collects rows and writes them when told to; for one thread.
+    """Collects rows and writes them on `flush`; for use from one thread.
 
     Args:
-        manifest: where they go.
-        images: the folder of images.
-        max_copies: a content under so many names is a placeholder; 0: never.
+        manifest: The manifest to write to.
+        images: The folder of images.
+        max_copies: The same bytes under this many names are a placeholder; 0 turns this off.
 
     Attributes:
-        pending: rows that are not written yet, by name.
-        written: how many rows were written, by status.
+        pending: Rows not yet written, by name.
+        written: Number of rows written, by status.
     """
 
     def __init__(self, manifest: Manifest, images: Path, *, max_copies: int):
@@ -48,9 +49,9 @@ class Recorder:
         self._locked_since: float | None = None
 
     def add(self, image: Image) -> None:
-        """Takes a row; its file, if it has one, is complete.
+        """Adds a row, whose file, if it has one, must be complete.
 
-        What servers, tables and decoders said is stored on one line, escaped and cut.
+        Text from servers, tables and decoders is escaped, put on one line and truncated.
         """
         texts = {name: text for name in _TEXTS if (text := getattr(image, name)) is not None}
         printable: dict[str, Any] = {name: _printable(text) for name, text in texts.items()}
@@ -59,7 +60,7 @@ class Recorder:
         self.pending[image.name] = image
 
     def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
-        """Takes the row of an image that is not to be had; `fields` are those of `Image`."""
+        """Adds the row of an image that is not available; `fields` are further ones of `Image`."""
         self.add(
             Image(
                 name=name, status=FAILED, time=time.time(), error=error, message=message, **fields
@@ -67,14 +68,14 @@ class Recorder:
         )
 
     def flush(self, *, wait: bool = True) -> None:
-        """Writes what is pending, all or nothing.
+        """Writes the pending rows, all or none.
 
         Args:
-            wait: for another program that has locked the manifest; else the rows stay pending, to
-                be written by the next call, until it was locked for too long.
+            wait: Wait for another program that has locked the manifest. If false, the rows stay
+                pending for the next call, until the lock has lasted too long.
 
         Raises:
-            StorageError: the manifest cannot be written; the rows stay pending.
+            StorageError: The manifest cannot be written; the rows stay pending.
         """
         try:
             if not wait and self._must_come_again():
@@ -89,8 +90,8 @@ class Recorder:
             raise StorageError(str(error)) from error
         except sqlite3.Error as error:
             raise StorageError(
-                f"{self._manifest.path}: {error}. Make room or give another folder, and start the "
-                "same command again: it goes on where it ended"
+                f"{self._manifest.path}: {error}. Free some space or choose another folder, then "
+                "run the same command again to resume"
             ) from error
 
     def _must_come_again(self) -> bool:
@@ -106,7 +107,7 @@ class Recorder:
         return True
 
     def settle(self) -> None:
-        """Does what a job that was killed between two writes did not come to; call it at first."""
+        """Completes what a job killed between two writes left undone; call it first."""
         if self._max_copies:
             self._fail(self._manifest.repeated_contents(self._max_copies))
         self._remove_files()
@@ -123,13 +124,13 @@ class Recorder:
             self._manifest.fail_content(content, error="placeholder", message=message)
 
     def _remove_files(self) -> None:
-        """Removes the files of failures; the manifest may be somebody else's work."""
+        """Deletes the files of failures; the manifest may come from an untrusted source."""
         while files := self._manifest.files_of_failed():
             for name, file in files:
                 try:
                     path = inside(self._images, file)
                 except UnsafeNameError as error:
-                    tqdm.write(f"{self._manifest.path}: {name!r}: left its file alone: {error}")
+                    tqdm.write(f"{self._manifest.path}: {name!r}: did not delete its file: {error}")
                     continue
                 with writing(path), contextlib.suppress(IsADirectoryError, NotADirectoryError):
                     path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What somebody has of ML-Images beside what was published, and what to do about a difference."""
+"""Compares label lists with the published ML-Images lists and explains the differences."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,27 @@ from mlimages_jax.labels.release import PublishedList
 
 _WIDTH = 100  # characters
 _FEWER = (
-    "Fewer rows than published: the file was cut while it was copied (look at its last line) - get "
-    "it again; or images are left out because they are gone: `prepare coverage` says which."
+    "Fewer rows than published: the file was truncated when it was copied (look at its last line) "
+    "- get it again; or images were left out because they are gone: `prepare coverage` lists them."
 )
 _MORE = (
-    "More rows than published: lists were joined, or rows repeat - `prepare stats` counts names of "
-    "one before, `prepare labels --merge` makes one row of them."
+    "More rows than published: lists were joined, or rows repeat - `prepare stats` counts repeated "
+    "names, `prepare labels --merge` merges their rows."
 )
 _DIGESTS = (
-    "The release has no digests of its lists: compare these with those of somebody who has "
-    "the same file. Different ones of as many rows mean other labels, another order or "
-    "other line ends."
+    "The release has no digests of its lists: compare these with those of another user who has "
+    "the same file. If the digests differ and the numbers of rows do not, the labels, the order "
+    "or the line ends differ."
 )
 
 
 class Held(NamedTuple):
-    """A list, or a split of a built set.
+    """A label list, or a split of a built set.
 
     Attributes:
-        name: of the file or split.
-        rows: of it, with those that a build skipped.
-        sha256: of the file, in hexadecimal; "": it is no file.
+        name: Name of the file or split.
+        rows: Number of its rows, including those that the build skipped.
+        sha256: SHA-256 of the file in hexadecimal; "" for a split.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Held(NamedTuple):
 
 
 def release_report(hierarchy: Hierarchy, held: Sequence[Held]) -> str:
-    """Compares with the release.
+    """Compares lists with the release.
 
     Args:
-        hierarchy: the classes.
-        held: lists of these classes.
+        hierarchy: The classes.
+        held: Lists with these classes.
 
     Returns:
-        Lines; "" where there are not as many classes as in the release, so that it is another set.
+        Lines of text; "" if the number of classes is not the release's, so this is another set.
     """
     if len(hierarchy) != release.CLASSES:
         return ""
@@ -59,11 +59,12 @@ def release_report(hierarchy: Hierarchy, held: Sequence[Held]) -> str:
 def _about_dictionary(hierarchy: Hierarchy) -> Iterator[str]:
     digest = release.dictionary_digest(hierarchy)
     if not release.is_published(hierarchy):
-        yield f"dictionary: not as published: ids and parents have the SHA-256 {digest}, where"
-        yield f"those of the release have {release.DICTIONARY}: corrections, or another version?"
+        yield f"dictionary: not as published: ids and parents have the SHA-256 {digest}, those"
+        yield f"of the release {release.DICTIONARY}: were corrections applied, or is it another"
+        yield "version?"
         return
     yield f"dictionary: as published (SHA-256 of ids and parents {digest})"
-    yield "known faults of the published dictionary; `--corrections published` mends some of them,"
+    yield "known errors of the published dictionary; `--corrections published` fixes some of them,"
     yield "for `prepare labels --close` and for the builder with --labels=closed:"
     for fault in release.known_faults(hierarchy):
         yield textwrap.fill(fault, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
@@ -75,12 +76,12 @@ def _about_lists(held: Sequence[Held]) -> Iterator[str]:
         yield f"  {published.rows:>12,} {published.what}"
     yield f"published classes: {release.CLASSES:,} ({release.TRAINABLE:,} trainable), of which"
     yield "1,134 are in Open Images only and 10,032 in ImageNet"
-    yield "rows here:"
+    yield "rows found here:"
     differences = []
     for one in held:
         nearest = _nearest(one.rows)
         if nearest is None:
-            text = "a part: every published list is more than twice as long"
+            text = "a part of a list: every published list is more than twice as long"
         else:
             differences.append(one.rows - nearest.rows)
             text = _difference(differences[-1], nearest)

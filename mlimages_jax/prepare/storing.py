@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a file that has just arrived to an image under its name: verify, shrink, move."""
+"""Turns a file that has just arrived into a stored image: verify, shrink, move into place."""
 
 import contextlib
 import errno
@@ -15,8 +15,8 @@ from mlimages_jax.prepare import PrepareError, placeholders
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp"}
-_LONGEST_STEM = 80  # file names end at 255 bytes
-# One name for a file and a folder, too long for this file system, or below a circle of links.
+_LONGEST_STEM = 80  # characters; file systems allow 255 bytes for the complete name
+# Errors of one name: a file where a folder is needed, a name too long, a loop of symbolic links.
 _OF_ONE_NAME = {
     errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
@@ -24,11 +24,11 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 
 class StorageError(PrepareError):
-    """A disk that is full or cannot be written to: nothing further can be stored."""
+    """The disk is full or cannot be written to, so nothing further can be stored."""
 
 
 class UnwantedFileError(Exception):
-    """A file that is not the image it should be; `reason` is one countable word."""
+    """A file is not the expected image; `reason` is one machine-readable word."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -36,7 +36,7 @@ class UnwantedFileError(Exception):
 
 
 class Expected(NamedTuple):
-    """What somebody promised about a file; None where nobody did."""
+    """Size and MD5 of a file as stated by its source; None if not stated."""
 
     num_bytes: int | None = None
     md5: bytes | None = None
@@ -46,11 +46,11 @@ class StoredFile(NamedTuple):
     """An image on disk.
 
     Attributes:
-        num_bytes: as received.
-        sha256: of what was received.
-        width: of the file in pixels.
-        height: likewise.
-        file_sha256: of the file, None where it is what was received.
+        num_bytes: Size as received.
+        sha256: SHA-256 of the bytes as received.
+        width: Width of the stored image in pixels.
+        height: Height of the stored image in pixels.
+        file_sha256: SHA-256 of the stored file, or None if it is the bytes as received.
     """
 
     num_bytes: int
@@ -62,28 +62,28 @@ class StoredFile(NamedTuple):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says about a write into a StorageError that says what to do."""
+    """Turns an OSError of a write into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{path}: {error.strerror or error}. Make room or give another folder, and start the "
-            "same command again: it goes on where it ended"
+            f"{path}: {error.strerror or error}. Free some space or choose another folder, then "
+            "run the same command again to resume"
         ) from error
 
 
 def unless_of_one_name(error: StorageError, images: Path) -> UnwantedFileError:
-    """Tells a name that cannot be stored from a folder to which nothing can be written.
+    """Distinguishes a name that cannot be stored from a folder that cannot be written to.
 
     Args:
-        error: of storing an image.
-        images: the folder of all images.
+        error: Raised when an image was stored.
+        images: The folder of all images.
 
     Returns:
         The error of this image alone: name_clash or storage.
 
     Raises:
-        StorageError: the same, where it concerns all that come after it.
+        StorageError: The same error, if it would affect all further images too.
     """
     number = getattr(error.__cause__, "errno", None)
     if number in _OF_ONE_NAME:
@@ -98,15 +98,16 @@ def unless_of_one_name(error: StorageError, images: Path) -> UnwantedFileError:
 
 
 def file_name(url: str) -> str:
-    """Where the image of a URL lies: `<hash of the host>/<2 digits>/<name>-<hash>.jpg`.
+    """Returns the file of a URL's image: `<hash of the host>/<2 digits>/<name>-<hash>.jpg`.
 
-    A function of the URL alone. No two URLs share a file, and no URL reaches out of the folder. A
-    host of ML-Images has a million images, so the digits, of the URL's hash, keep folders small.
+    It depends on the URL alone. No two URLs share a file, and no URL can reach outside of the
+    folder. Some hosts of ML-Images have a million images, so two digits of the URL's hash keep the
+    folders small.
     """
     try:
         parts = urlsplit(url)
         host_name = parts.hostname or ""
-    except ValueError:  # it is none; yet also the leftovers of such a row have a name
+    except ValueError:  # not a URL, but the caller may still have to delete its file
         parts, host_name = SplitResult("", "", "", "", ""), ""
     path = PurePosixPath(unquote(parts.path))
     stem = _UNSAFE.sub("_", path.stem).strip(".")[:_LONGEST_STEM] or "image"
@@ -119,17 +120,17 @@ def file_name(url: str) -> str:
 def store(
     unfinished: Path, path: Path, *, expected: Expected, short_side: int | None
 ) -> StoredFile:
-    """Verifies a file and moves it under its name, in one step, replacing what was there.
+    """Verifies a file and moves it to its final name atomically, replacing an existing file.
 
     Args:
-        unfinished: the file as it arrived, on the same file system.
-        path: where it belongs.
-        expected: by its source.
-        short_side: shrink a larger image to this shorter side in pixels, as JPEG.
+        unfinished: The file as it arrived, on the same file system.
+        path: The final path.
+        expected: Size and MD5 stated by the source.
+        short_side: Shrink a larger image to this short side in pixels, as JPEG; None: keep it.
 
     Raises:
         UnwantedFileError: wrong_size, wrong_md5, placeholder, or the reason of a `BadImage`.
-        StorageError: it cannot be written.
+        StorageError: The file cannot be written.
     """
     with writing(unfinished):
         data = unfinished.read_bytes()
@@ -152,11 +153,11 @@ def store(
 
 def _check_content(data: bytes, expected: Expected) -> None:
     if expected.num_bytes is not None and len(data) != expected.num_bytes:
-        message = f"{len(data)} bytes where {expected.num_bytes} were promised"
+        message = f"{len(data)} bytes instead of the {expected.num_bytes} stated by the source"
         raise UnwantedFileError("wrong_size", message)
     if expected.md5 is not None:
         if hashlib.md5(data, usedforsecurity=False).digest() != expected.md5:
-            raise UnwantedFileError("wrong_md5", "the MD5 is not the promised one")
+            raise UnwantedFileError("wrong_md5", "the MD5 differs from the one the source states")
     elif shown := placeholders.known_content(data):
         raise UnwantedFileError("placeholder", f"a known placeholder: {shown}")
 
@@ -164,6 +165,6 @@ def _check_content(data: bytes, expected: Expected) -> None:
 def _move(unfinished: Path, path: Path) -> None:
     try:
         unfinished.replace(path)
-    except FileNotFoundError:  # the first image of its folder
+    except FileNotFoundError:  # the first image of its folder; cheaper than mkdir every time
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.replace(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A function on many items in threads, in order, with few items in memory."""
+"""Maps a function over many items in threads, in order and with few items in memory."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
@@ -9,18 +9,18 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_AHEAD = 256  # items in work, waiting or done: 40 MB of records with their images
+_AHEAD = 256  # items submitted but not yet yielded: 40 MB of records with their images
 
 
 def in_threads(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
 ) -> Iterator[tuple[_Item, "Future[_Result]"]]:
-    """Yields every item and its future, in the order of the items.
+    """Yields every item with its future, in input order.
 
     Args:
-        pool: of the threads.
-        function: what it raises, `result()` of the item's future raises.
-        items: taken in the caller's thread, a bounded number ahead of what was yielded.
+        pool: Threads that call the function.
+        function: Its exceptions are raised by `result()` of the item's future.
+        items: Consumed in the caller's thread, at most `_AHEAD` items ahead of the output.
     """
     waiting: collections.deque[tuple[_Item, Future[_Result]]] = collections.deque()
     for item in items:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The URLs of a list, row by row: the first column of `labels.list_rows`, whatever follows it.
+"""Reads the URLs of a list, row by row: the first column of `labels.list_rows`.
 
-A download must not end at row 12,345,678 because of a typing error, so a row that cannot be used
-comes back with its error instead of raising.
+A typing error must not stop a download at row 12,345,678, so an unusable row is returned with its
+error instead of raising.
 """
 
 import zlib
@@ -21,9 +21,9 @@ class UrlRow(NamedTuple):
     """A row of a URL list.
 
     Attributes:
-        url: as the list has it; what cannot be decoded stands there escaped.
-        error: bad_row or bad_url, or None if it can be fetched.
-        message: what is wrong, with file and line.
+        url: The URL as listed; bytes that cannot be decoded are escaped.
+        error: bad_row or bad_url, or None if the URL can be fetched.
+        message: What is wrong, with file and line.
     """
 
     url: str
@@ -32,29 +32,32 @@ class UrlRow(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Part `part` (from 0) of `parts` of all URLs, by their hash: the same in whatever list."""
+    """Part `part` (from 0) of `parts` of all URLs, by their hash.
+
+    A URL belongs to the same part in every list.
+    """
 
     part: int
     parts: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Reads "2/8": part 2 of the parts 0 to 7; ValueError if there is no such part."""
+        """Parses "2/8": part 2 of the parts 0 to 7; raises ValueError if there is no such part."""
         part, _, parts = text.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
             raise ValueError(f"shard {text!r}: write i/n with i from 0 to n - 1, such as 0/8")
         return cls(int(part), int(parts))
 
     def has(self, url: str) -> bool:
-        """Whether a URL belongs to this part."""
+        """Returns whether a URL belongs to this part."""
         return zlib.crc32(url.encode()) % self.parts == self.part
 
 
 def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
-    """The rows of several lists, one list after the other; blank lines are no rows.
+    """Yields the rows of several lists, one list after the other, without blank lines.
 
     Raises:
-        TextFileError: a list as a whole is UTF-16, say.
+        TextFileError: A list as a whole cannot be read, such as a UTF-16 file.
     """
     for path in paths:
         with open_lines(path) as file:
@@ -64,14 +67,14 @@ def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
                 if not line.endswith(b"\n") and len(line) >= _LONGEST_LINE - 3:
                     while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                         pass
-                    message = f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes"
+                    message = f"{path}:{number}: the line has more than {_LONGEST_LINE} bytes"
                     yield UrlRow(f"{path.name}:{number}", "bad_row", message)
                 elif WORD.search(line):
                     yield _parse(line, f"{path}:{number}")
 
 
 def count_rows(paths: Sequence[Path]) -> int:
-    """Lines of the lists, for the time left; blank ones count."""
+    """Counts the lines of the lists, blank ones included, to estimate the remaining time."""
     total = 0
     for path in paths:
         with open_lines(path) as file:
@@ -92,9 +95,9 @@ def _parse(line: bytes, where: str) -> UrlRow:
     try:
         match.group().decode()
         parts = urlsplit(url)
-        parts.port  # noqa: B018 raises where the port is no number
+        parts.port  # noqa: B018 raises ValueError if the port is not a number
     except ValueError as error:
-        return UrlRow(url, "bad_url", f"{where}: {url!r} is no URL ({error})")
+        return UrlRow(url, "bad_url", f"{where}: {url!r} is not a valid URL ({error})")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return UrlRow(url, "bad_url", f"{where}: {url!r} is not an http or https URL")
     return UrlRow(url)

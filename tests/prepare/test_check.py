@@ -117,15 +117,15 @@ def found(folder, tmp_path) -> Callable[..., list[Row]]:
 
 def test_a_set_without_fault(folder, found, capsys):
     assert found() == []
-    assert capsys.readouterr().out == "8 records of 3 shards: all right\n"
+    assert capsys.readouterr().out == "8 records of 3 shards: no problems\n"
     assert found(splits=("train",)) == []
-    assert capsys.readouterr().out == "6 records of 2 shards: all right\n"
+    assert capsys.readouterr().out == "6 records of 2 shards: no problems\n"
 
 
 def test_an_old_set_has_no_checksums(folder, found, capsys):
     (folder / "checksums.txt").unlink()
     assert found() == []
-    assert "no checksums.txt (an older builder wrote none)" in capsys.readouterr().out
+    assert "no checksums.txt (older builders wrote none)" in capsys.readouterr().out
 
 
 def test_a_changed_byte_is_found_in_its_record(folder, found):
@@ -188,7 +188,7 @@ def test_hashes_of_all_files_that_have_one(folder, found, capsys):
         ("gone.txt", "", "", "hash"),
         (VAL, "", "", "hash"),
     ]
-    assert f"{VAL}: hash: checksums.txt has no line for it" in capsys.readouterr().out
+    assert f"{VAL}: hash: not listed in checksums.txt" in capsys.readouterr().out
     assert found(sample=8) == []  # looks at no hashes unless asked
     assert len(found(sample=1, hashes=True)) == 3
 
@@ -296,7 +296,7 @@ def test_no_set_no_split_no_sample(folder, tmp_path):
         check(folder, splits=("val", "test"))
     with pytest.raises(PrepareError, match="--sample 0"):
         check(folder, sample=0)
-    with pytest.raises(PrepareError, match="name this with --splits"):
+    with pytest.raises(PrepareError, match="name the split with --splits"):
         check(folder, label_list=folder / "skipped.tsv")
 
 
@@ -434,13 +434,13 @@ def test_what_the_builder_makes_is_all_right(tmp_path, capsys):
         )
         check(built, label_list=manual / "train_image_list.txt")
         printed = capsys.readouterr().out
-        assert f"{len(image_files.GOOD)} records of 3 shards: all right\n" in printed
+        assert f"{len(image_files.GOOD)} records of 3 shards: no problems\n" in printed
 
 
 def test_the_stamps(stamps_dir, tmp_path, capsys):
     built = ml_images.build(stamps_dir, tmp_path, labels="closed", num_shards=4)
     check(built)
-    assert "1,018 records of 8 shards: all right" in capsys.readouterr().out
+    assert "1,018 records of 8 shards: no problems" in capsys.readouterr().out
     check(built, splits=("val",), label_list=stamps_dir / "val_image_list.txt", sample=100)
     with pytest.raises(PrepareError, match="196 records of 4 shards: 1,018 list"):
         check(built, splits=("val",), label_list=stamps_dir / "train_image_list.txt")
@@ -450,7 +450,7 @@ def test_the_stamps(stamps_dir, tmp_path, capsys):
 def test_the_command_line(folder, label_list, capsys):
     arguments = f"{folder} --splits train --list {label_list} --workers 3"
     tyro.cli(check, args=arguments.split())
-    assert "6 records of 2 shards: all right" in capsys.readouterr().out
+    assert "6 records of 2 shards: no problems" in capsys.readouterr().out
 
 
 def test_many_shards_leave_no_files_open(folder, found):

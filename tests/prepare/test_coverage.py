@@ -62,7 +62,7 @@ def test_hand_worked_report(hand_worked, tmp_path, capsys):
     lines = [re.sub(" +", " ", line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         f"{listed}: 6 rows",
-        " there 3 50.00%",
+        " present 3 50.00%",
         " from list 2 33.33%",
         " from thumbnail 1 16.67%",
         " failed 2 33.33%",
@@ -190,12 +190,12 @@ def test_after_extract_and_with_a_download_for_the_rest(tmp_path, capsys):
     one, two = capsys.readouterr().out.split(f"{urls}: ")
     lines = [line.split() for line in one.splitlines()]
     for line in (
-        ["there", "1", "33.33%"], ["from", "fall11_whole.tar", "1", "33.33%"],
+        ["present", "1", "33.33%"], ["from", "fall11_whole.tar", "1", "33.33%"],
         ["failed", "2", "66.67%"], ["not_an_image", "1", "33.33%"], ["missing", "1", "33.33%"],
         ["not", "tried", "0", "0.00%"],
     ):  # fmt: skip
         assert line in lines
-    assert ["there", "1", "100.00%"] in [line.split() for line in two.splitlines()]
+    assert ["present", "1", "100.00%"] in [line.split() for line in two.splitlines()]
 
 
 def test_what_is_wrong_is_said(hand_worked, tmp_path):

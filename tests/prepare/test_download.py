@@ -88,7 +88,7 @@ def test_every_row_is_accounted_for(image_server, tmp_path, capsys):
     assert f"{urls}:{len(paths) + 3}" in found["https://a.org/2.jpg"].message
     check_agreement(output)
     printed = capsys.readouterr().out
-    assert "15 images there" in printed and "6   placeholder" in printed
+    assert "15 images downloaded" in printed and "6   placeholder" in printed
     requests = image_server.requests()
     expected = {"flaky": 2, "busy": 2, "500": 2, "429": 2, "404": 1, "html": 1, "stall": 2, "ok": 1}
     for kind, path in zip(kinds, paths, strict=True):
@@ -220,7 +220,7 @@ def test_a_signal_ends_it_in_order(image_server, tmp_path, number):
     assert "Traceback" not in errors
     found = rows(tmp_path)
     assert 0 < len(found) < 100
-    assert f"{len(found)} images there" in output
+    assert f"{len(found)} images downloaded" in output
     check_agreement(tmp_path)
     run(urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 100
@@ -400,7 +400,7 @@ def test_a_manifest_that_cannot_grow_stops_it(image_server, tmp_path, monkeypatc
 def test_a_folder_that_cannot_be_written_to(image_server, tmp_path):
     urls = write_list(tmp_path / "urls.txt", image_server, ["ok/1.jpg"])
     (tmp_path / "file").write_text("")
-    fails("Make room or give another folder", urls, "--output", tmp_path / "file" / "set", *QUICK)
+    fails("choose another folder", urls, "--output", tmp_path / "file" / "set", *QUICK)
 
 
 def test_two_downloads_do_not_share_a_manifest(image_server, tmp_path):
@@ -426,13 +426,13 @@ def test_not_one_image(image_server, tmp_path):
 
 def test_a_list_that_is_none(tmp_path):
     fails("absent.txt", tmp_path / "absent.txt", "--output", tmp_path / "set")
-    fails("no list of URLs is given", "--output", tmp_path / "set")
+    fails("no URL list given", "--output", tmp_path / "set")
     assert not (tmp_path / "set").exists()
     ids = tmp_path / "ids.txt"
     ids.write_text("".join(f"n04310904/n04310904_{i}.JPEG  2367:1\n" for i in range(2000)))
     fails("see `extract`", ids, "--output", tmp_path / "set", *QUICK)
     fails("write i/n", ids, "--output", tmp_path / "set", "--shard=3/2")
-    fails("is no URL", ids, "--output", tmp_path / "set", "--proxy", "http://[::1")
+    fails("is not a valid URL", ids, "--output", tmp_path / "set", "--proxy", "http://[::1")
     fails("write PATTERN=BASE", ids, "--output", tmp_path / "set", "--address-map", "a.org")
 
 

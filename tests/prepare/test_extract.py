@@ -100,7 +100,7 @@ def test_listed_images_come_out_byte_for_byte_and_nothing_else(tmp_path, capsys,
         assert abs(row.time - time.time()) < 60
     printed = capsys.readouterr().out
     assert "5 files; 2 inner tars" in printed and "stored 4 in" in printed
-    assert "of 4 names 4 there, 0 failed, 0 missing" in printed
+    assert "of 4 names 4 present, 0 failed, 0 missing" in printed
 
 
 def test_flat_archive_and_names_with_another_folder(tmp_path):
@@ -131,7 +131,7 @@ def test_bad_images_are_rows_and_missing_ones_too(tmp_path, capsys):
     assert missing.message == "in none of whole.tar"
     printed = capsys.readouterr().out
     assert "failed: 2 not_an_image, 1 truncated, 1 empty, 1 too_large" in printed
-    assert "of 11 names 5 there, 5 failed, 1 missing" in printed
+    assert "of 11 names 5 present, 5 failed, 1 missing" in printed
 
 
 def test_shrinks_on_arrival(tmp_path):
@@ -163,7 +163,7 @@ def test_hostile_and_broken_archives(tmp_path, capsys):
     rows = write_list(
         tmp_path / "a.txt", [*names(GOOD), "n00000005/n00000005_1.JPEG", "n00000005/evil.JPEG"]
     )
-    with pytest.raises(PrepareError, match=r"1 of 1 archives are damaged: .*cut\.tar.*sound copy"):
+    with pytest.raises(PrepareError, match=r"1 of 1 archives are damaged: .*cut\.tar.*intact copy"):
         extract((archive,), lists=(rows,), output=tmp_path / "out")
     check_agreement(tmp_path / "out")
     ok = {name for name, row in rows_of(tmp_path / "out").items() if row.status == OK}
@@ -285,8 +285,8 @@ def test_a_rerun_reads_nothing_that_is_there(tmp_path, capsys, monkeypatch):
     extract((archive,), lists=(rows,), output=tmp_path / "out")
     assert rows_of(tmp_path / "out") == before
     printed = capsys.readouterr().out
-    assert "0 files; 0 inner tars, and 2 that were finished before" in printed
-    assert "of 6 names 5 there, 0 failed, 1 missing" in printed
+    assert "0 files; 0 inner tars, and 2 finished before" in printed
+    assert "of 6 names 5 present, 0 failed, 1 missing" in printed
     # Another list is another job, yet what is there stays as it is.
     more = write_list(tmp_path / "b.txt", ["n5/n5_2.JPEG"])
     extract((archive,), lists=(rows, more), output=tmp_path / "out")
@@ -444,12 +444,12 @@ def test_everything_survives_names_that_are_file_and_folder(tmp_path):
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ("../../evil.JPEG", "is not a safe name"),
-        ("/etc/evil.JPEG", "is not a safe name"),
-        ("a//b.JPEG", "is not a safe name"),
-        ("a/./b.JPEG", "is not a safe name"),
-        ("a\\b.JPEG", "is not a safe name"),
-        ("n/" + "e" * 254, "is not a safe name"),
+        ("../../evil.JPEG", "is not a safe file name"),
+        ("/etc/evil.JPEG", "is not a safe file name"),
+        ("a//b.JPEG", "is not a safe file name"),
+        ("a/./b.JPEG", "is not a safe file name"),
+        ("a\\b.JPEG", "is not a safe file name"),
+        ("n/" + "e" * 254, "is not a safe file name"),
         ("https://farm1.staticflickr.com/1/2_o.jpg", "fetch URLs with `download`"),
     ],
 )

@@ -39,7 +39,7 @@ def changed(path, *statements):
 def test_another_schema_is_refused(tmp_path, statement):
     path = changed(tmp_path / "m.sqlite", statement)
     for readonly in (False, True):
-        with pytest.raises(ManifestError, match=r"m\.sqlite: .*other columns or triggers"):
+        with pytest.raises(ManifestError, match=r"m\.sqlite: .*triggers or unexpected columns"):
             Manifest(path, readonly=readonly)
 
 

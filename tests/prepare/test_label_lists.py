@@ -70,7 +70,7 @@ def test_corrections_worked_by_hand(tmp_path, dictionary, capsys):
     assert (
         "1     of these by corrections (1 classes have another parent; 1 corrections do not apply)"
     ) in out
-    assert "0     less by corrections" in out
+    assert "0     not added due to corrections" in out
     with pytest.raises(PrepareError, match="give --close too"):
         run(capsys, *arguments, "--output", output)
 
@@ -110,7 +110,7 @@ def test_unknown_classes_are_dropped_and_counted(tmp_path, dictionary, capsys):
         ["3", "dropped: unknown class"],
         ["2", "7"],
         ["1", "5"],
-        ["1", "rows that lost all labels so"],
+        ["1", "rows left without any label"],
         ["2", "labels written"],
     ]
 

@@ -90,11 +90,11 @@ def test_files_that_are_no_manifest(tmp_path):
     with pytest.raises(ManifestError, match="text: not a manifest"):
         Manifest(tmp_path / "text")
     sqlite3.connect(tmp_path / "other").execute("CREATE TABLE t (a)").connection.close()
-    with pytest.raises(ManifestError, match="other: an SQLite file, but no manifest"):
+    with pytest.raises(ManifestError, match="other: an SQLite file, but not a manifest"):
         Manifest(tmp_path / "other")
     Manifest(tmp_path / "newer").close()
     sqlite3.connect(tmp_path / "newer").execute("PRAGMA user_version = 7").connection.close()
-    with pytest.raises(ManifestError, match="version 7; this program reads 1"):
+    with pytest.raises(ManifestError, match="version 7, this program reads 1"):
         Manifest(tmp_path / "newer")
     with pytest.raises(FileNotFoundError, match="absent: there is no manifest"):
         Manifest(tmp_path / "absent", readonly=True)

@@ -34,7 +34,7 @@ def test_rows_stand_beside_the_published_ones():
     assert "SHA-256 ab12\n" in report
     assert "  17,000,000 train: 609,752 fewer than training, all" in report
     assert r"val\x1b[2J: 1 more than validation, all" in report
-    assert "100 tiny.txt: a part: every published list is more than twice as long" in report
+    assert "100 tiny.txt: a part of a list: every published list is more than twice" in report
     for published in release.LISTS:
         assert f"{published.rows:,} {published.what}" in report
     assert "1,134" in report

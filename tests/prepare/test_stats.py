@@ -65,7 +65,7 @@ def test_the_table(manual_dir, capsys):
     assert values["images"] == ("6", "")
     assert values[str(manual_dir / "train_image_list.txt")] == ("5", "")
     assert values[str(manual_dir / "val_image_list.txt")] == ("1", "")
-    assert values["with the name of one before"] == ("1", "")
+    assert values["with a repeated name"] == ("1", "")
     assert values["without tags"] == ("2", "")
     assert values["classes"] == ("5", "")
     assert values["with images"] == ("4", "")
@@ -189,7 +189,7 @@ def test_a_truncated_set_is_refused_when_nothing_is_left(manual_dir, tmp_path, c
     folder = ml_images.build(manual_dir, tmp_path / "data")
     (shard,) = folder.glob("*val.array_record*")
     shard.write_bytes(shard.read_bytes()[:-1000])
-    with pytest.raises(PrepareError, match="val: not one row to count"):
+    with pytest.raises(PrepareError, match="val: no rows to count"):
         stats(dataset=folder, split="val")
     assert f"{shard.name}: " in capsys.readouterr().out
 
@@ -267,8 +267,8 @@ def test_the_command_loads_matplotlib_only_to_draw():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Give label lists, or else --dataset"),
-        ({"lists": True, "dataset": "x"}, "Give label lists, or else --dataset"),
+        ({}, "give either label lists or --dataset"),
+        ({"lists": True, "dataset": "x"}, "give either label lists or --dataset"),
         ({"lists": True}, "--dictionary FILE"),
         ({"lists": True, "dictionary": "dictionary.txt", "split": "val"}, "--split is for"),
         ({"dataset": "x", "dictionary": "dictionary.txt"}, "has its own dictionary"),
@@ -287,7 +287,7 @@ def test_options_that_do_not_go_together(manual_dir, options, message):
 @pytest.mark.parametrize("text", ["", "\n  \n"])
 def test_an_empty_list(manual_dir, text):
     (manual_dir / "train_image_list.txt").write_text(text)
-    with pytest.raises(PrepareError, match=r"train_image_list\.txt: not one row to count"):
+    with pytest.raises(PrepareError, match=r"train_image_list\.txt: no rows to count"):
         of_lists(manual_dir, "train")
 
 

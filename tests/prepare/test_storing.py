@@ -84,7 +84,7 @@ def test_a_known_placeholder_stays_out(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written_says_what_to_do(tmp_path):
     (tmp_path / "a").write_text("a file where the folder should be")
-    with pytest.raises(StorageError, match=r"c\.jpg: Not a directory\. Make room or give another"):
+    with pytest.raises(StorageError, match=r"c\.jpg: Not a directory\. Free some space or"):
         stored(tmp_path, IMAGE)
 
 

@@ -35,11 +35,11 @@ def test_the_first_column_is_the_url(tmp_path, row, end):
         ("file:///etc/passwd", "bad_url", "not an http or https URL"),
         ("n01440764/n01440764_1.JPEG 0", "bad_url", "not an http or https URL"),
         ("https:///1.jpg", "bad_url", "not an http or https URL"),
-        ("https://a.org:port/1.jpg", "bad_url", "is no URL"),
-        ("https://[::1/1.jpg", "bad_url", "is no URL"),
-        (b"https://a.org/\xff.jpg", "bad_url", "is no URL"),
+        ("https://a.org:port/1.jpg", "bad_url", "is not a valid URL"),
+        ("https://[::1/1.jpg", "bad_url", "is not a valid URL"),
+        (b"https://a.org/\xff.jpg", "bad_url", "is not a valid URL"),
         (" https://a.org/1.jpg", "bad_row", "urls.txt:2: the row begins with white space"),
-        ("x" * 70_000, "bad_row", "urls.txt:2: a line of more than"),
+        ("x" * 70_000, "bad_row", "urls.txt:2: the line has more than"),
     ],
 )
 def test_a_bad_row_says_where_and_does_not_end_the_list(tmp_path, row, error, message):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads a built data set back, to say which file and record is not what it should be."""
+"""The command `check`: reads a built data set back and reports bad files and records."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from mlimages_jax.prepare.check.shard import ShardChecker
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.release_report import Held, release_report
 
-_SEED = 0  # of the sample: the same records every time
+_SEED = 0  # fixed, so that every run samples the same records
 
 
 def check(
@@ -35,47 +35,47 @@ def check(
     report: Path | None = None,
     workers: int | None = None,
 ) -> None:
-    """Reads a built data set back: files, hashes, records, labels, images.
+    """Read a built data set back and check it: files, hashes, records, labels, images.
 
     All of it, or a sample:
 
         mlimages data check data/ml_images/released_320/1.0.0
         mlimages data check data/ml_images/released_320/1.0.0 --sample 10000
 
-    Looks whether every file is there, with the number of records that dataset_info.json says and
-    the SHA-256 of checksums.txt; whether every record can be read and every image decoded to its
-    end, in the size that the record says; whether labels are classes of the dictionary, none twice,
-    no more of them than metadata.json says, with confidences of -1 or 0 to 1, and closed over
-    ancestors where the set was built so. The exit code is 1 where anything is wrong.
+    Checks that every file exists, with the number of records in dataset_info.json and the SHA-256
+    in checksums.txt; that every record can be read and every image decodes to its end, in the size
+    that the record states; that labels are classes of the dictionary, none of them twice, no more
+    than metadata.json states, with confidences of -1 or 0 to 1, and closed over ancestors if the
+    set was built so. Exits with code 1 if it finds a problem.
 
-    The problems, by the word that counts them:
+    Problems are counted by kind:
 
-        missing_shard, stray_file     a file that should be there, or should not
-        hash, count                   of a file: its SHA-256, its number of records
+        missing_shard, stray_file     a file is missing, or does not belong to the set
+        hash, count                   a file's SHA-256 or number of records is wrong
         unreadable                    ArrayRecord cannot read it: bytes have changed on disk
-        record, name, labels          of a record: its format, its name, its labels
-        image, size                 it does not decode; it has another size than it should
-        list                          it differs from the row of --list
-        metadata                      files beside the records do not agree
+        record, name, labels          a record's format, name or labels are wrong
+        image, size                   an image does not decode, or has another size
+        list                          the record differs from its row of --list
+        metadata                      the metadata files do not agree
 
     Args:
-        folder: of the built set: where dataset_info.json is.
-        splits: by default all.
-        sample: look at this many records, the same ones every time, instead of all.
-        hashes: with --sample, the SHA-256 of all files too.
+        folder: the folder of the built set, which contains dataset_info.json.
+        splits: splits to check; default: all.
+        sample: check this many records, the same ones in every run, instead of all.
+        hashes: with --sample, check the SHA-256 of all files too.
         label_list: the list that the split was built from: compare names and labels. Name the split
-            with --splits. The list is held in memory.
-        report: a tab-separated table of all problems; the first 20 are printed in any case.
-        workers: threads; by default one a core.
+            with --splits. The list is kept in memory.
+        report: write a tab-separated table of all problems here; the first 20 are always printed.
+        workers: number of threads; default: one per core.
     """
     if sample is not None and sample < 1:
-        raise PrepareError(f"--sample {sample}: give a number of records, or leave it out for all")
+        raise PrepareError(f"--sample {sample}: give a number of records, or omit it for all")
     built = BuiltSet.open(folder)
     shards = built.shards_of(splits)
     listed = None if label_list is None else _listed(built, splits, label_list)
     checksums = read_checksums(folder) if hashes or sample is None else None
     if checksums is None and sample is None:
-        print("There is no checksums.txt (an older builder wrote none): no hashes are checked.")
+        print("There is no checksums.txt (older builders wrote none): hashes are not checked.")
     if report_of_release := _beside_the_release(built):
         print(f"{report_of_release}\n")
     total = sum(shard.num_records for shard in shards)
@@ -94,7 +94,7 @@ def check(
             raise PrepareError(
                 f"{problems.counts.total():,} problems in {what}: {problems.summary()}{place}"
             )
-    print(f"{what}: all right")
+    print(f"{what}: no problems")
 
 
 _Plan = Iterator[tuple[Shard, Sequence[int] | None]]
@@ -107,7 +107,7 @@ def _problems(built: BuiltSet, checker: ShardChecker, plan: _Plan) -> Iterator[P
 
 
 def _plan(shards: list[Shard], sample: int | None) -> _Plan:
-    """Yields every shard and the numbers of the records to look at; None: all."""
+    """Yields every shard and the numbers of the records to check; None: all."""
     if sample is None:
         yield from ((shard, None) for shard in shards)
         return
@@ -122,7 +122,7 @@ def _plan(shards: list[Shard], sample: int | None) -> _Plan:
 
 
 def _beside_the_release(built: BuiltSet) -> str:
-    """Records and skipped images of the splits beside the published counts."""
+    """Compares the records and skipped images of each split with the published counts."""
     if built.hierarchy is None:
         return ""
     counts = {
@@ -144,7 +144,7 @@ def _rules(built: BuiltSet) -> RecordRules:
 def _listed(built: BuiltSet, splits: Sequence[str], label_list: Path) -> ListedRows:
     names = splits or tuple(built.shards)
     if len(names) != 1:
-        raise PrepareError("--list is the list of one split: name this with --splits")
+        raise PrepareError("--list is the list of one split: name the split with --splits")
     split = names[0]
     return ListedRows(
         read_label_list(label_list, num_classes=built.num_classes),

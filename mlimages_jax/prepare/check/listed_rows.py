@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The rows of a label list that belong into a shard, to compare a built set with its list."""
+"""Finds the rows of a label list that belong to a shard, to compare a built set with its list."""
 
 import collections
 
@@ -12,14 +12,13 @@ from mlimages_jax.prepare.check.record import CheckedRecord
 class ListedRows:
     """The label list that a split was built from.
 
-    Row i of N is in shard i modulo the number of shards, unless its image was skipped.
+    Row i is in shard i modulo the number of shards, unless its image was skipped.
 
     Args:
-        rows: all of them.
-        num_shards: of the split.
-        skipped: names of images without a record, as the table of them has them.
-        closed_over: the labels of records are those of the list with all ancestors in this
-            hierarchy; None: they are the same.
+        rows: All rows of the list.
+        num_shards: Number of shards of the split.
+        skipped: Names of images without a record, as written in skipped.tsv.
+        closed_over: Hierarchy over which the builder closed the labels; None: it did not.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class ListedRows:
         self._closed_over = closed_over
 
     def of_shard(self, number: int) -> "ShardRows":
-        """The rows of one shard."""
+        """Returns the rows of one shard."""
         in_shard = range(number, len(self._rows), self._num_shards)
         named: dict[str, list[dict[int, float]]] = collections.defaultdict(list)
         for name, classes, confidences in map(self._rows.__getitem__, in_shard):
@@ -48,17 +47,17 @@ class ListedRows:
 
 
 class ShardRows:
-    """The rows of a shard that no record was found for yet; names may repeat."""
+    """The rows of a shard that are not matched to a record yet; names may repeat."""
 
     def __init__(self, named: dict[str, list[dict[int, float]]]):
         self._named = named
 
     def take(self, record: CheckedRecord) -> str | None:
-        """Takes away the row of a record; returns what is wrong where they differ."""
+        """Removes the row of a record; returns an error message if the two differ."""
         labels = record.labels
         rows = self._named.get(record.name)
         if not rows:
-            return "no row of the list that belongs into this shard has this name"
+            return "no row of the list in this shard has this name"
         if labels in rows:
             rows.remove(labels)
             return None
@@ -67,5 +66,5 @@ class ShardRows:
         return f"its labels differ from the list's, by class and confidence: {differing[:6]}"
 
     def left(self) -> list[str]:
-        """The names of the rows that are left, as often as they are."""
+        """Returns the names of the rows without a record, with repetitions."""
         return [name for name, rows in self._named.items() for _ in rows]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether one record of a built data set is what its metadata promise."""
+"""Checks one record of a built data set against the metadata of the set."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from mlimages_jax.data.dataset import Record, parse_record
 from mlimages_jax.data.images.decode import BadImage, verify
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-Found = tuple[str, str]  # one countable word, and a message for people
+Found = tuple[str, str]  # a machine-readable word, and a message for the user
 
 
 class CheckedRecord(NamedTuple):
-    """A record, without its image.
+    """A checked record, without its image.
 
     Attributes:
-        name: of the image; "" where the record could not be parsed.
-        labels: its classes and their confidences.
-        found: what is wrong with it.
+        name: Name of the image; "" if the record could not be parsed.
+        labels: Confidence of each class.
+        found: Problems found.
     """
 
     name: str
@@ -32,13 +32,13 @@ class CheckedRecord(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RecordRules:
-    """What holds for all records of a set.
+    """Rules for all records of a set.
 
     Attributes:
-        num_classes: classes are below.
-        max_labels: no image has more.
-        short_side: no image's shorter side has more pixels; None: any.
-        closed_over: labels hold all ancestors in this hierarchy; None: they need not.
+        num_classes: Number of classes.
+        max_labels: Maximum number of labels of one image.
+        short_side: Maximum short side of an image in pixels; None: no limit.
+        closed_over: Hierarchy over which labels must be closed; None: they need not be.
     """
 
     num_classes: int
@@ -47,15 +47,15 @@ class RecordRules:
     closed_over: Hierarchy | None
 
     def check(self, data: bytes) -> CheckedRecord:
-        """Looks at everything in a serialised record, and decodes the image to its end."""
+        """Checks everything in a serialised record, and decodes the image to its end."""
         try:
             record = parse_record(data)
             height, width = _stored_size(data)
         except (DecodeError, LookupError, ValueError, OverflowError) as error:
-            return CheckedRecord("", {}, [("record", f"it cannot be parsed: {error}")])
+            return CheckedRecord("", {}, [("record", f"cannot be parsed: {error}")])
         found = [*self._label_problems(record), *self._image_problems(record, height, width)]
         if not record.name:
-            found.append(("name", "it is empty"))
+            found.append(("name", "the name is empty"))
         pairs = zip(record.labels.tolist(), record.confidences.tolist(), strict=False)
         return CheckedRecord(record.name, dict(pairs), found)
 
@@ -65,20 +65,20 @@ class RecordRules:
             yield "labels", f"{len(classes)} labels have {len(confidences)} confidences"
             return
         if len(classes) > self.max_labels:
-            message = f"{len(classes)} labels, metadata.json promises at most {self.max_labels}"
+            message = f"{len(classes)} labels, but metadata.json says at most {self.max_labels}"
             yield "labels", message
         outside = classes[(classes < 0) | (classes >= self.num_classes)]
         if outside.size:
             yield "labels", f"class {outside[0]} is not in 0..{self.num_classes - 1}"
         known = (confidences == -1) | ((confidences >= 0) & (confidences <= 1))
         if not known.all():
-            yield "labels", f"a confidence of {confidences[~known][0]}: not -1 and not in 0..1"
+            yield "labels", f"confidence {confidences[~known][0]} is neither -1 nor in 0..1"
         if len(np.unique(classes)) != len(classes):
             yield "labels", "a class occurs twice"
         elif self.closed_over is None or outside.size or not known.all():
             return
         elif not _is_closed(record, self.closed_over):
-            yield "labels", "ancestors are missing, or less certain than their descendants"
+            yield "labels", "ancestors are missing, or have a lower confidence than descendants"
 
     def _image_problems(self, record: Record, height: int, width: int) -> Iterator[Found]:
         try:
@@ -89,12 +89,11 @@ class RecordRules:
         if header.format != "jpeg" or header.components not in (1, 3):
             message = f"a {header.format} of {header.components} components, not a JPEG of 1 or 3"
             yield "image", message
+        size = f"{header.width} x {header.height} pixels"
         if (header.height, header.width) != (height, width):
-            message = f"{header.width} x {header.height} pixels, the record says {width} x {height}"
-            yield "size", message
+            yield "size", f"{size}, but the record says {width} x {height}"
         if self.short_side is not None and min(header.height, header.width) > self.short_side:
-            message = f"{header.width} x {header.height} pixels, the short side over the "
-            yield "size", f"{message}{self.short_side} of metadata.json"
+            yield "size", f"{size}, but metadata.json limits the short side to {self.short_side}"
 
 
 def _is_closed(record: Record, hierarchy: Hierarchy) -> bool:
@@ -106,6 +105,6 @@ def _is_closed(record: Record, hierarchy: Hierarchy) -> bool:
 
 
 def _stored_size(data: bytes) -> tuple[int, int]:
-    """Height and width as the record says; training does not read them, so neither does Record."""
+    """Returns height and width of the record; training does not use them, so `Record` has none."""
     feature = tf_example_pb2.Example.FromString(data).features.feature
     return feature["height"].int64_list.value[0], feature["width"].int64_list.value[0]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads one file of records back, with its hash, and past whatever is damaged.
+"""Checks one file of records and its hash, and continues after damaged records.
 
-ArrayRecord keeps a hash of every chunk. With one record a chunk, as the builders write them, a
-damaged byte is an exception for that record alone. The index is at the end of the file, so that
+ArrayRecord stores a hash of every chunk. With one record per chunk, as the builders write them, a
+damaged byte raises an exception for that record only. The index is at the end of the file, so
 nothing of a truncated file can be read.
 """
 
@@ -29,11 +29,11 @@ class ShardChecker:
     """Checks shards one after the other.
 
     Attributes:
-        rules: for their records.
-        checksums: SHA-256 by file name; None: hashes are not looked at.
-        listed: the list they were built from; None: do not compare.
-        pool: threads that read, decode and hash.
-        bar: counts records.
+        rules: Rules for the records.
+        checksums: SHA-256 by file name; None: do not check hashes.
+        listed: The list that the set was built from; None: do not compare.
+        pool: Threads that read, decode and hash.
+        bar: Progress bar that counts records.
     """
 
     rules: RecordRules
@@ -43,23 +43,23 @@ class ShardChecker:
     bar: tqdm
 
     def problems(self, shard: Shard, numbers: Sequence[int] | None = None) -> Iterator[Problem]:
-        """Finds what is wrong with a file.
+        """Yields the problems of a file.
 
         Args:
-            shard: the file.
-            numbers: of the records to look at; None: all.
+            shard: The file.
+            numbers: Numbers of the records to check; None: all.
         """
         if not shard.path.exists():
-            yield _about(shard, "missing_shard", "there is no such file: get it, or build anew")
+            yield _about(shard, "missing_shard", "no such file: copy it again, or rebuild the set")
             return
         digest = None if self.checksums is None else self.pool.submit(sha256, shard.path)
         try:
             records = Records([os.fspath(shard.path)])
         except _ARRAY_RECORD_ERRORS as error:
-            yield _about(shard, "unreadable", f"truncated, or no ArrayRecord file: {error}")
+            yield _about(shard, "unreadable", f"truncated, or not an ArrayRecord file: {error}")
         else:
             if len(records) != shard.num_records:
-                message = f"{len(records)} records, {shard.num_records} in dataset_info.json"
+                message = f"{len(records)} records, but dataset_info.json says {shard.num_records}"
                 yield _about(shard, "count", message)
             yield from self._record_problems(shard, records, numbers)
         if digest is not None:
@@ -86,20 +86,20 @@ class ShardChecker:
                 yield Problem(shard.path.name, number, record.name, problem, message)
         if rows is not None and numbers is None and all_named:
             for name in rows.left():
-                message = "the list has a row for this shard, skipped.tsv none, and no record is it"
+                message = "a row of the list without a record, which skipped.tsv does not list"
                 yield Problem(shard.path.name, None, name, "list", message)
 
     def _hash_problems(self, shard: Shard, digest: "Future[str]") -> Iterator[Problem]:
         assert self.checksums is not None
         expected = self.checksums.get(shard.path.name)
         if expected is None:
-            yield _about(shard, "hash", "checksums.txt has no line for it")
+            yield _about(shard, "hash", "not listed in checksums.txt")
             return
         try:
             if digest.result() != expected:
-                yield _about(shard, "hash", "its SHA-256 is not that of checksums.txt")
+                yield _about(shard, "hash", "its SHA-256 differs from checksums.txt")
         except OSError as error:
-            yield _about(shard, "hash", f"it cannot be read: {error}")
+            yield _about(shard, "hash", f"cannot be read: {error}")
 
 
 def _about(shard: Shard, problem: str, message: str) -> Problem:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels of classes that occur together, by the predictions of a model."""
+"""Adds labels of classes that occur together, according to the predictions of a model."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `co-occurrence`: labels that a model's predictions say occur together."""
+"""The command `co-occurrence`: adds labels that occur together in a model's predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,11 +39,12 @@ def co_occurrence(
     confidence: Literal["label", "share"] = "label",
     max_unlisted: float = 0.0,
 ) -> None:
-    """Add labels of classes that occur together, by a model's predictions, as ML-Images was made.
+    """Add labels of classes that co-occur in a model's predictions, as in the ML-Images paper.
 
-    CO(i, j) is the share of the images of class i for which the model's posterior of class j is
-    above --posterior. Where it is above --share (in both cases equal is not enough), and neither
-    class is an ancestor of the other, every row of the lists with a positive label i gets label j:
+    CO(i, j) is the fraction of the images of class i for which the model's posterior of class j
+    exceeds --posterior. If CO(i, j) exceeds --share (equality is not enough in either case), and
+    neither class is an ancestor of the other, every row of the lists with a positive label i gets
+    the label j:
 
         mlimages data cooccurrence train_image_list.txt
             --predictions scores_0.parquet scores_1.parquet
@@ -51,35 +52,36 @@ def co_occurrence(
             --prediction-dictionary model_dictionary.txt
             --output train_image_list_more.txt --pairs pairs.tsv
 
-    Predictions are Parquet files with a row an image and these columns:
+    Predictions are Parquet files with a row per image and these columns:
 
         name      string
-        scores    list of probabilities, one a class of the model; null: not predicted
+        scores    list of probabilities, one per class of the model; null: not predicted
         classes   if scores are not of all classes: list of the classes they are of, others have 0
-        label     if the file knows it: the class of the image, a number of --dictionary
+        label     if the file knows it: the class of the image, a class index of --dictionary
 
-    Without a column "label" the class is that of the first row of the lists with this name: the
-    label that is below all other positive ones in the hierarchy, so that rows may be closed over
-    ancestors. A row with labels on different paths is no image of one class and does not count;
-    nor does an image that was predicted before.
+    Without a column "label", the class is taken from the first row of the lists with this name: the
+    label that is below all other positive ones in the hierarchy, so rows may be closed over
+    ancestors. A row with labels on different paths has no single class and does not count; nor does
+    an image that was predicted before.
 
-    What is added is not closed over ancestors and adds nothing in turn: `labels --close` closes it.
+    Added labels are not closed over ancestors and do not add further ones: `labels --close` closes
+    the list.
 
     Args:
-        lists: what gets the labels; and, by name, the classes of the predicted images.
+        lists: the lists to extend; they also give, by name, the classes of the predicted images.
         predictions: Parquet files.
         dictionary: the category file of the lists.
         output: the new list, classes ascending in each row. It may be one of the lists.
-        pairs: a table (tab-separated) of all pairs above --share, on common paths too. A label that
-            a row gets through two pairs counts for both.
-        posterior: of class j, in an image of class i.
-        share: of the images of class i.
-        min_images: of class i; with fewer its pairs are left out. The paper has no such limit.
+        pairs: a table (tab-separated) of all pairs above --share, including those on common paths.
+            A label that a row gets through two pairs counts for both.
+        posterior: threshold for the posterior of class j in an image of class i.
+        share: threshold for CO(i, j), a fraction of the images of class i.
+        min_images: leave out pairs whose class i has fewer images. The paper has no such limit.
         prediction_dictionary: the category file of the model, if it is not that of the lists.
-            Classes are the same if their ids (column 2) are; others of the model are ignored.
-        confidence: of a new label: that of the row's label i, or this times the share. Where the
-            row has label j already, the larger confidence stays.
-        max_unlisted: share of the predicted images that may be in none of the lists.
+            Classes are matched by id (column 2); other classes of the model are ignored.
+        confidence: confidence of a new label: that of the row's label i, or this times CO(i, j).
+            If the row has label j already, it keeps the larger confidence.
+        max_unlisted: fraction of the predicted images that may be in none of the lists.
     """
     if not lists or not predictions:
         raise PrepareError("give at least one list and one file of predictions")
@@ -87,7 +89,7 @@ def co_occurrence(
         raise PrepareError(f"--posterior {posterior} and --share {share}: from 0 to below 1")
     for path in (output, pairs):
         if not path.absolute().parent.is_dir():
-            raise PrepareError(f"{path}: there is no such folder; make it first")
+            raise PrepareError(f"{path}: there is no such folder; create it first")
     hierarchy = Hierarchy.from_file(dictionary)
     model = Hierarchy.from_file(prediction_dictionary) if prediction_dictionary else hierarchy
     counter = PredictionCounter(hierarchy, model=model, posterior=posterior)
@@ -106,17 +108,17 @@ def co_occurrence(
 
 
 class PairAdder:
-    """Adds the labels of pairs to lists, and writes the table of the pairs.
+    """Adds the labels of pairs to lists, and writes the table of pairs.
 
     Args:
-        hierarchy: of the classes.
-        pairs: P pairs of two classes, ordered by the first.
-        times_share: a new label has the confidence of label i times the share.
+        hierarchy: Hierarchy of the classes.
+        pairs: P pairs of two different classes, ordered by the first.
+        times_share: Whether a new label has the confidence of label i times CO(i, j).
 
     Attributes:
-        pairs: the same.
-        apart: bool [P], the classes are on no common path: only these pairs add labels.
-        new_labels: int64 [P], as `Addition` counts them.
+        pairs: The same.
+        apart: bool [P], whether the two classes are on no common path; only these add labels.
+        new_labels: int64 [P], as counted by `Addition`.
     """
 
     def __init__(self, hierarchy: Hierarchy, pairs: Pairs, *, times_share: bool):
@@ -130,7 +132,7 @@ class PairAdder:
         """Writes one list with the rows of all lists and the labels of the pairs.
 
         Raises:
-            LabelListError: a row that cannot be read.
+            LabelListError: A row cannot be read.
         """
         pairs = self.pairs.where(self.apart)
         factors = pairs.share if self._times_share else np.ones(len(pairs.first))
@@ -164,7 +166,7 @@ class PairAdder:
         ]  # fmt: skip
 
     def summary(self) -> str:
-        """Pairs and labels, a count a line."""
+        """Returns the counts of pairs and labels, one per line."""
         lines = [
             (len(self.apart), "pairs of classes above the share"),
             (int((~self.apart).sum()), "  left out: on a common path"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts which classes a model predicts in images of which class."""
+"""Counts which classes a model predicts in images of each class."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.co_occurrence.predictions import PredictionFile, SurePredictions
 from mlimages_jax.prepare.url_lists import count_rows
 
-# In the place of a class: why an image does not count.
+# Instead of a class index: why an image does not count.
 _OF_NO_CLASS, _UNLISTED, _REPEATED = -1, -2, -3
 _REASONS = {
     _OF_NO_CLASS: "not of one class",
@@ -30,16 +30,16 @@ class PredictionCounter:
     """Counts predictions by the classes of the lists.
 
     Args:
-        hierarchy: of the lists.
-        model: the classes of the predictions.
-        posterior: above which a class counts as predicted.
+        hierarchy: Classes of the lists.
+        model: Classes of the predictions.
+        posterior: A class counts as predicted if its score is above this.
 
     Attributes:
-        occurrences: of classes in images that have one class.
-        left_out: images with scores that do not count, by the reason.
+        occurrences: Counts of classes in images that have one class.
+        left_out: Number of images with scores that do not count, by reason.
 
     Raises:
-        PrepareError: the model has no class of the lists.
+        PrepareError: The model and the lists have no class in common.
     """
 
     def __init__(self, hierarchy: Hierarchy, *, model: Hierarchy, posterior: float):
@@ -51,14 +51,14 @@ class PredictionCounter:
         self.occurrences = CoOccurrences(len(hierarchy))
         self.left_out: collections.Counter[str] = collections.Counter()
         self._predicted = self._without_scores = 0
-        self._an_unlisted = ""  # the first name that is in no list, and its file
+        self._an_unlisted = ""  # the first name found in no list, and its file
 
     def count(self, predictions: Sequence[Path], lists: Sequence[Path]) -> None:
-        """Reads files of predictions; and the lists, if a file has no labels of its own.
+        """Reads files of predictions, and the lists if a file has no column of labels.
 
         Raises:
-            PrepareError: a file is not what it should be.
-            LabelListError: likewise a list.
+            PrepareError: A file of predictions is malformed.
+            LabelListError: A list is malformed.
         """
         files = [PredictionFile(path, num_classes=len(self._table)) for path in predictions]
         listed = None
@@ -76,7 +76,7 @@ class PredictionCounter:
     def _classes_of(
         self, sure: SurePredictions, path: Path, listed: "ListedClasses | None"
     ) -> np.ndarray:
-        """Returns int64 [N]: the class of each image, negative where there is none to count."""
+        """Returns int64 [N]: the class of each image, or a negative key of `_REASONS`."""
         if sure.labels is not None:
             largest = sure.labels.max(initial=-1)
             if largest >= len(self._hierarchy):
@@ -97,13 +97,13 @@ class PredictionCounter:
         for reason, text in _REASONS.items():
             self.left_out[text] += int(np.count_nonzero(classes == reason))
         counted = classes >= 0
-        number = np.cumsum(counted) - 1  # of each image among those that count
+        number = np.cumsum(counted) - 1  # index of each image among those that count
         predicted = self._table[sure.classes]
         use = counted[sure.images] & (predicted >= 0)
         self.occurrences.add(classes[counted], number[sure.images[use]], predicted[use])
 
     def summary(self) -> str:
-        """What became of the predicted images, a count a line."""
+        """Returns the counts of the predicted images, one per line."""
         images = self.occurrences.images
         classes = f"of {np.count_nonzero(images):,} classes"
         lines = [
@@ -116,10 +116,10 @@ class PredictionCounter:
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
 
     def check(self, max_unlisted: float) -> None:
-        """Says whether this is enough to go on.
+        """Checks that enough images were counted.
 
         Raises:
-            PrepareError: no image counted, or too large a share is in no list.
+            PrepareError: No image counted, or too many are in none of the lists.
         """
         unlisted = self.left_out[_REASONS[_UNLISTED]]
         if unlisted > max_unlisted * self._predicted:
@@ -128,15 +128,15 @@ class PredictionCounter:
                 f"such as {self._an_unlisted}; give their list too, or allow it with --max-unlisted"
             )
         if not self.occurrences.images.any():
-            raise PrepareError("no predicted image counts; the table above says why")
+            raise PrepareError("none of the predicted images counts; the table above says why")
 
 
 class ListedClasses:
-    """The class of every image of some lists, by name: 29 bytes a row.
+    """Looks up the class of an image by name, in 29 bytes a row.
 
     Args:
-        lists: of these, a name's first row counts.
-        hierarchy: of their classes.
+        lists: Label lists; the first row of a name counts.
+        hierarchy: Classes of the lists.
     """
 
     def __init__(self, lists: Sequence[Path], hierarchy: Hierarchy):

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads a model's predictions from Parquet files, of which only the sure ones matter here.
+"""Reads a model's predictions from Parquet files and keeps only the confident ones.
 
-A file has a row an image and these columns; others are not read:
+A file has a row per image and these columns; others are not read:
 
     name     string
-    scores   list of floats, 0 to 1: one a class of the model (dense), or one a class of `classes`
-    classes  list of integers, the classes of these scores (sparse); leave it out in dense files
-    label    integer, the image's own class; leave it out where a list says it
+    scores   list of floats, 0 to 1: one per class of the model (dense), or one per entry of
+             `classes` (sparse)
+    classes  list of integers, the classes of these scores (sparse); omit it in dense files
+    label    integer, the image's own class; omit it if a list gives the class
 
-A row whose scores are null is an image that the model could not be asked about.
+A row whose scores are null is an image for which the model made no prediction.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,21 +25,21 @@ from mlimages_jax.prepare import PrepareError
 
 _VALUES_AT_ONCE = 1 << 22  # scores in memory; 17 MB as float32
 _ROWS_AT_ONCE = 1 << 16
-_BUFFER_BYTES = 1 << 20  # read piece by piece, however large a row group is
-_MAX_SCORE = 1.001  # a softmax in half precision may end a little above 1
+_BUFFER_BYTES = 1 << 20  # bounds the memory, however large a row group is
+_MAX_SCORE = 1.001  # a softmax in half precision may end up slightly above 1
 
 
 class SurePredictions(NamedTuple):
-    """Of N images that have scores.
+    """The confident predictions of N images that have scores.
 
     Attributes:
         num_images: N.
-        names: N of them, UTF-8; None if there are labels.
-        labels: int64 [N], the images' own classes, -1 where that is null; None without a column.
-        images: int64 [n], 0 to N - 1, ...
+        names: UTF-8 names of the N images; None if there are labels.
+        labels: int64 [N], the images' own classes, -1 for null; None without such a column.
+        images: int64 [n], index of an image, 0 to N - 1, ...
         classes: int64 [n], ... and a class of the model whose score for the image is above the
-            posterior; no such pair is there twice.
-        without_scores: rows that were left out.
+            posterior; no pair repeats.
+        without_scores: Number of rows left out because they have no scores.
     """
 
     num_images: int
@@ -53,16 +54,16 @@ class PredictionFile:
     """A file of predictions.
 
     Args:
-        path: of the Parquet file.
-        num_classes: of the model.
+        path: Path of the Parquet file.
+        num_classes: Number of classes of the model.
 
     Attributes:
-        path: the same.
-        num_rows: of the file.
-        has_labels: whether it says the images' own classes.
+        path: The same.
+        num_rows: Number of rows of the file.
+        has_labels: Whether it has a column with the images' own classes.
 
     Raises:
-        PrepareError: it is no Parquet file, or does not have the columns above.
+        PrepareError: It is not a Parquet file, or lacks a column.
     """
 
     def __init__(self, path: Path, *, num_classes: int):
@@ -85,11 +86,11 @@ class PredictionFile:
     def sure(self, posterior: float) -> Iterator[SurePredictions]:
         """Reads the file in pieces. A score counts if it is above `posterior`, not equal to it.
 
-        Scores are compared as they are stored: the float32 nearest to 0.95 is not above 0.95.
+        Scores are compared as stored: the float32 nearest to 0.95 is not above 0.95.
 
         Raises:
-            PrepareError: with the row, from 0, of scores that are NaN or not between 0 and 1, of
-                another number of scores or classes, or of a class that is repeated or too large.
+            PrepareError: A score is NaN or not between 0 and 1, the number of scores or classes is
+                wrong, or a class repeats or is too large; the message names the row, from 0.
         """
         row = 0
         try:
@@ -110,7 +111,7 @@ class PredictionFile:
             )
         what, fits = _TYPES[name]
         if not fits(types[name]):
-            raise PrepareError(f"{self.path}: column {name!r} holds {types[name]}, not {what}")
+            raise PrepareError(f"{self.path}: column {name!r} has {types[name]}, not {what}")
 
     def _sure_of(self, batch: pa.RecordBatch, first: int, posterior: float) -> SurePredictions:
         present = np.flatnonzero(batch.column("scores").is_valid().to_numpy(zero_copy_only=False))
@@ -126,12 +127,12 @@ class PredictionFile:
 
 
 class _Piece:
-    """Rows of a file, none of them without scores.
+    """Rows of a file that all have scores.
 
     Args:
-        path: of the file.
-        rows: int64 [N], their numbers in it.
-        batch: the rows.
+        path: Path of the file.
+        rows: int64 [N], row numbers in the file.
+        batch: The rows.
     """
 
     def __init__(self, path: Path, rows: np.ndarray, batch: pa.RecordBatch):
@@ -149,19 +150,19 @@ class _Piece:
         return column.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def sure_dense(self, posterior: float, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the numbers of images and classes whose score is above `posterior`."""
+        """Returns the indices of images and classes whose score is above `posterior`."""
         self._refuse_rows(
             self._lengths != num_classes,
-            f"the number of its scores is not {num_classes}, that of the classes: is "
+            f"the number of scores is not {num_classes}, the number of classes: is "
             "--prediction-dictionary (by default --dictionary) the model's?",
         )
         self._check_scores()
         return np.divmod(np.flatnonzero(self._scores > posterior), num_classes)
 
     def sure_sparse(self, posterior: float, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same, with the classes from their column."""
+        """Does the same with the classes from their column."""
         classes, lengths = _flatten(self._batch.column("classes"))
-        self._refuse_rows(lengths != self._lengths, "it has not as many classes as scores")
+        self._refuse_rows(lengths != self._lengths, "the numbers of classes and scores differ")
         self._check_scores()
         self._refuse_values(
             ~((classes >= 0) & (classes < num_classes)),  # null is NaN
@@ -175,11 +176,11 @@ class _Piece:
         same = (np.diff(images[order]) == 0) & (np.diff(chosen[order]) == 0)
         repeats = np.zeros(len(classes), bool)
         repeats[sure[order[1:][same]]] = True
-        self._refuse_values(repeats, "a class is there twice")
+        self._refuse_values(repeats, "a class occurs twice")
         return images, chosen
 
     def _check_scores(self) -> None:
-        # Two passes without temporary arrays; comparisons with NaN are false.
+        # min and max need no temporary arrays; a comparison with NaN is false, so NaN fails too.
         if not (self._scores.min(initial=0) >= 0 and self._scores.max(initial=0) <= _MAX_SCORE):
             self._refuse_values(
                 ~((self._scores >= 0) & (self._scores <= _MAX_SCORE)),
@@ -203,7 +204,7 @@ class _Piece:
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """How many rows hold _VALUES_AT_ONCE scores or so."""
+    """Returns how many rows have about `_VALUES_AT_ONCE` scores."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [group.column(i) for group in groups for i in range(group.num_columns)]
     scores = sum(c.num_values for c in columns if c.path_in_schema.split(".")[0] == "scores")
@@ -212,7 +213,7 @@ def _rows_at_once(metadata: pq.FileMetaData) -> int:
 
 
 def _flatten(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values of all lists, and int64 [N], how many each list has."""
+    """Returns the values of all lists, and int64 [N], the length of each list."""
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     return column.flatten().to_numpy(zero_copy_only=False), lengths.astype(np.int64)
 

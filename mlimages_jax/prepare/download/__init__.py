@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The images of URL lists: fetched, verified, recorded."""
+"""Downloads the images of URL lists, verifies them and records the outcome of every URL."""

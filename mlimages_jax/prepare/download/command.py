@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `download`: the images of URL lists, verified, with a manifest that resumes."""
+"""The command `download`: fetches and verifies the images of URL lists, and can resume."""
 
 from pathlib import Path
 
@@ -41,50 +41,50 @@ def download(
     allow_private: bool = False,
     ignore_robots_tag: bool = False,
 ) -> None:
-    """Fetch the images of URL lists, many at a time, and keep a record of each.
+    """Download the images of URL lists, many at a time, and record the outcome of each.
 
-    A list has a URL a line; labels may follow it and are ignored here:
+    A list has one URL per line; labels may follow it and are ignored here:
 
         mlimages data download train_urls.txt --output ml_images
 
-    Every image is checked (it decodes to its end, and is no "photo not available" drawing) before
-    it appears as OUTPUT/images/<host>/<nn>/<name>. What became of every URL stands in
-    OUTPUT/manifest.sqlite. Stop it at any time: the same command goes on where it ended and fetches
-    nothing twice. Many URLs of ML-Images are dead, which is normal and no error: `coverage` says
-    what is there, what is missing and why, and `labels --manifests` makes the list of what is
-    there, for the builder.
+    Every image is verified (it decodes to its end and is not a "photo not available" placeholder)
+    before it appears as OUTPUT/images/<host>/<nn>/<name>. OUTPUT/manifest.sqlite records the
+    outcome of every URL. Stop the download at any time: the same command resumes and fetches
+    nothing twice. Many URLs of ML-Images are dead; that is normal and not an error. `coverage`
+    reports what is present, what is missing and why, and `labels --manifests` writes the list of
+    the images present, for the builder.
 
     With Open Images' table of images (--open-images-table) most images have better sources than
-    the URL of the list: a thumbnail of 300,000 pixels, a mirror, and the original with its MD5;
-    licence, author and rotation go into the manifest.
+    the URL of the list: a thumbnail of 300,000 pixels, a mirror, and the original with its MD5.
+    Licence, author and rotation go into the manifest.
 
     Args:
         lists: files with a URL in the first column.
-        output: folder for images/ and manifest.sqlite; made if it is not there.
-        shard: i/n fetches part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
+        output: folder for images/ and manifest.sqlite; created if missing.
+        shard: i/n downloads part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
             parts on n machines, into one folder or several.
-        short_side: shrink larger images to this shorter side in pixels as they arrive.
-        retry_failed: also try again what failed in earlier runs with these errors, such as
+        short_side: shrink larger images to this short side, in pixels, as they arrive.
+        retry_failed: also retry images that failed in earlier runs with these errors, such as
             "timeout http_503"; "all" for any.
-        retries: further attempts after a failure that may pass (time-outs, resets, 429, 5xx).
-        timeout: seconds for connecting, and without a byte of an answer.
-        connections: open at a time.
-        connections_per_host: of these to one host.
-        max_bytes: of a file.
-        max_redirects: in a row.
-        max_copies: the same bytes under so many URLs are a placeholder; 0: they never are.
-        max_wait: seconds; a server that asks to be left alone for longer is given up for this run.
-        give_up_after: attempts in a row that nobody answers end the run: the network is gone. 0:
-            never, for a list whose hosts are mostly gone.
-        open_images_table: Open Images' CSV files of image URLs; an index of them is made once.
-        sources: which to try, in this order, for images of that table.
-        user_agent: says who asks; add an address at which you can be reached.
-        proxy: URL of an HTTP proxy; it resolves the names, so it has to refuse private addresses.
-        address_map: PATTERN=BASE asks BASE for hosts like PATTERN, such as
+        retries: further attempts after a temporary failure (time-outs, resets, 429, 5xx).
+        timeout: seconds to connect, and seconds without a byte of the response.
+        connections: maximum number of open connections.
+        connections_per_host: maximum number of connections to one host.
+        max_bytes: maximum size of a file.
+        max_redirects: maximum number of redirects in a row.
+        max_copies: the same bytes under this many URLs are a placeholder; 0 turns this off.
+        max_wait: seconds; a server that asks for a longer pause is skipped for this run.
+        give_up_after: stop after this many attempts in a row without any answer: the network is
+            down. 0: never stop, for a list whose hosts are mostly gone.
+        open_images_table: Open Images' CSV files of image URLs; they are indexed once.
+        sources: which sources to try, in this order, for images of that table.
+        user_agent: identifies you to servers; add an address at which you can be reached.
+        proxy: URL of an HTTP proxy; it resolves the names, so it must refuse private addresses.
+        address_map: PATTERN=BASE sends requests for hosts that match PATTERN to BASE, such as
             "*.staticflickr.com=http://mirror:8080"; BASE may have a private address.
         allow_private: also fetch from private and loopback addresses.
-        ignore_robots_tag: also fetch what its owner keeps out of data sets by an X-Robots-Tag of
-            noai, noimageai, noindex, noimageindex or none.
+        ignore_robots_tag: also fetch images whose owner opted out of data sets by an X-Robots-Tag
+            of noai, noimageai, noindex, noimageindex or none.
     """
     try:
         part = Shard.parse(shard)
@@ -121,18 +121,18 @@ def download(
             print(summary(job.manifest_path))
     with Manifest(job.manifest_path, readonly=True) as manifest:
         if len(manifest) and not manifest.counts("status").get((OK,)):
-            raise PrepareError("not one image arrived; the table above says why")
+            raise PrepareError("no image was downloaded; the table above says why")
 
 
 def summary(path: Path) -> str:
-    """What a manifest says in all: images and bytes by source, failures by error."""
+    """Summarises a manifest: images and bytes by source, failures by error."""
     with Manifest(path, readonly=True) as manifest:
         outcomes = manifest.counts("status", "source", "error")
         received = manifest.received()
     there = {source: count for (status, source, _), count in outcomes.items() if status == OK}
     failed = {error: count for (status, _, error), count in outcomes.items() if status != OK}
-    lines = [f"{sum(there.values()):>12,} images there, {received / 1e6:,.1f} MB received"]
+    lines = [f"{sum(there.values()):>12,} images downloaded, {received / 1e6:,.1f} MB received"]
     lines += [f"{count:>12,}   from {source}" for source, count in there.items()]
-    lines.append(f"{sum(failed.values()):>12,} not to be had")
+    lines.append(f"{sum(failed.values()):>12,} not available")
     lines += [f"{count:>12,}   {error}" for error, count in failed.items()]
-    return "\n".join([*lines, f"of every URL: {path}"])
+    return "\n".join([*lines, f"details of every URL: {path}"])

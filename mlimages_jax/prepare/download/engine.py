@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The concurrent part of a download: rows in, attempts and retries, rows of the manifest out.
+"""The concurrent part of a download: takes rows, makes attempts and retries, records outcomes.
 
-Everything that grows is bounded: rows are read as room comes free, so memory does not depend on
-the length of the list.
+Everything that grows is bounded: rows are pulled as slots become free, so memory does not depend
+on the length of the list.
 """
 
 import asyncio
@@ -36,20 +36,20 @@ from mlimages_jax.prepare.storing import (
     unless_of_one_name,
 )
 
-_FLUSH_EVERY = 0.5  # seconds: what a killed download fetches again
-_ROWS_PER_SLOT = 20  # read ahead, so that there is work for others while a host is slow
-_FIRST_PAUSE = 1.0  # seconds before a second attempt; twice as long before the next
-_BUSY_IN_A_ROW = 3  # such answers tell of a busy host rather than of a busy image
+_FLUSH_EVERY = 0.5  # seconds; at most this much work is repeated after a kill
+_ROWS_PER_SLOT = 20  # rows read ahead, so that other hosts have work while one is slow
+_FIRST_PAUSE = 1.0  # seconds before the second attempt; doubles before each further one
+_BUSY_IN_A_ROW = 3  # this many busy answers in a row mean a busy host, not a busy image
 
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """When to try again, and when no more.
+    """When to retry and when to give up.
 
     Attributes:
-        retries: further attempts of a source after a passing failure.
-        max_wait: seconds; a server that asks for more is given up until another run.
-        give_up_after: attempts in a row without any answer from anybody end the job; 0: never.
+        retries: Further attempts at a source after a temporary failure.
+        max_wait: Seconds; a server that asks for a longer pause is skipped until another run.
+        give_up_after: The job stops after this many attempts in a row without any answer; 0: never.
     """
 
     retries: int = 2
@@ -61,15 +61,15 @@ class DownloadEngine:
     """Fetches, verifies and records images, many at a time.
 
     Args:
-        fetcher: open.
-        recorder: takes the rows.
-        images: the folder of images.
-        slots: files that images arrive in, on the same file system; as many may be in work.
-        pool: threads that verify.
-        short_side: shrink larger images, see `storing.store`.
-        per_host: images of one host that may be in work.
-        patience: when to try again.
-        bar: is moved along.
+        fetcher: An entered `Fetcher`.
+        recorder: Records the outcomes.
+        images: The folder of images.
+        slots: Paths for incoming files, on the same file system; one per concurrent image.
+        pool: Threads that verify images.
+        short_side: Shrink larger images to this short side, see `storing.store`.
+        per_host: Maximum number of images of one host in progress.
+        patience: When to retry.
+        bar: Progress bar to advance.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class DownloadEngine:
         self._busy_answers: collections.Counter[str] = collections.Counter()
         self._silence = 0
         self._internal = InternalErrors(
-            advice=f"afterwards --retry-failed {INTERNAL} tries these images again"
+            advice=f"then run with --retry-failed {INTERNAL} to retry these images"
         )
 
     async def run(self, wanted: Iterator[list[Wanted]]) -> None:
-        """Works through blocks of images, which are pulled as there is room for them.
+        """Processes blocks of images, pulled from the iterator as there is room.
 
-        Whatever ends it, what is complete has its row afterwards.
+        However it ends, every finished image has been recorded.
 
         Raises:
-            PrepareError: nothing can be stored, or nobody answers.
+            PrepareError: The disk cannot be written to, or no server answers.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -123,12 +123,12 @@ class DownloadEngine:
                 for helper in helpers:
                     helper.cancel()
         except* Exception as errors:
-            raise errors.exceptions[0] from None  # the first one ended the others
+            raise errors.exceptions[0] from None  # the others are cancellations it caused
         finally:
             self._recorder.flush()
 
     def is_known(self, url: str) -> bool:
-        """Whether a URL is in work, or done without being in the manifest yet."""
+        """Returns whether a URL is in progress, or done but not yet in the manifest."""
         return url in self._open or url in self._recorder.pending
 
     async def _feed(self, wanted: Iterator[list[Wanted]]) -> None:
@@ -140,7 +140,7 @@ class DownloadEngine:
         await self._until(lambda: not self._open)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        await asyncio.sleep(0)  # lets the others work also where every row is done already
+        await asyncio.sleep(0)  # let other tasks run even if every row is already done
         while not condition():
             self._closed.clear()
             await self._closed.wait()
@@ -154,14 +154,14 @@ class DownloadEngine:
     async def _flush_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_EVERY)
-            self._recorder.flush(wait=False)  # waiting would stop all transfers
+            self._recorder.flush(wait=False)  # waiting for a lock would stall all transfers
             self._bar.set_postfix(self._recorder.written, refresh=False)
 
     async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
         try:
             url = item.sources[item.source].url
             await self._fetcher.fetch(url, unfinished)
-            item.http_status = 200  # `fetch` takes nothing else
+            item.http_status = 200  # `fetch` accepts no other status
             await self._store(item, unfinished)
             self._heard(host)
         except FetchError as error:
@@ -175,7 +175,7 @@ class DownloadEngine:
             self._fail(host, item, error.reason, str(error), delay=None)
         except PrepareError:
             raise
-        except Exception as error:  # nobody foresaw it, and no item may end the others
+        except Exception as error:  # unexpected: one item must not stop the others
             self._fail(host, item, INTERNAL, describe(error), delay=None)
             self._internal.add(item.url, describe(error))
         else:
@@ -204,7 +204,8 @@ class DownloadEngine:
             self._succeed(item, file, await asyncio.shield(moving))
         except StorageError as error:
             raise unless_of_one_name(error, self._images) from error
-        except asyncio.CancelledError:  # the thread goes on, and what it stores has its row
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled; record the image that it is about to store.
             self._succeed(item, file, await moving)
             raise
 
@@ -226,7 +227,7 @@ class DownloadEngine:
     def _fail(
         self, host: str, item: Wanted, error: str, message: str, *, delay: float | None
     ) -> None:
-        """Tries again after `delay` seconds, else the next source; else this is the end of it."""
+        """Retries after `delay` seconds, else tries the next source, else records the failure."""
         item.attempts += 1
         if delay is not None:
             self._queues.add(host, item, delay=delay)
@@ -237,7 +238,7 @@ class DownloadEngine:
             item.attempts = 0
             self._queues.add(item.host, item)
             return
-        # A job killed between storing an image and its row leaves a file that nobody vouches for.
+        # A job killed between storing an image and writing its row leaves an unrecorded file.
         with contextlib.suppress(OSError, UnsafeNameError):
             inside(self._images, file_name(item.url)).unlink()
         self._recorder.fail(
@@ -252,16 +253,16 @@ class DownloadEngine:
         self._closed.set()
 
     def _delay(self, item: Wanted, error: FetchError) -> float | None:
-        """Seconds until the next attempt, None if there is none."""
+        """Returns the seconds until the next attempt, or None if there is none."""
         wait = error.retry_after or 0.0
         patience = self._patience
         if not error.passing or item.attempts >= patience.retries or wait > patience.max_wait:
             return None
-        # Never all at once: what failed together would else come back together.
+        # Random jitter: requests that failed together would otherwise be retried together.
         return max(wait, _FIRST_PAUSE * 2**item.attempts) * random.uniform(1, 1.25)
 
     def _heard(self, host: str, error: FetchError | None = None) -> None:
-        """Learns about hosts that ask for a pause, and about a network that is gone."""
+        """Tracks busy hosts, which get a pause, and a lost network, which stops the job."""
         if error is None or not error.is_busy:
             self._busy_answers.pop(host, None)
         else:
@@ -273,6 +274,6 @@ class DownloadEngine:
         if self._silence >= (self._patience.give_up_after or math.inf):
             raise PrepareError(
                 f"{self._silence:,} attempts in a row got no answer, the last one from {host}: "
-                f"{error}. Is this machine on the net? Then start again with --retry-failed "
+                f"{error}. Is this machine online? Then run again with --retry-failed "
                 "dns connection timeout"
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One URL to one file: redirects, limits, and every way in which it can go wrong by its name."""
+"""Downloads one URL to one file, with redirects and limits, and names every kind of failure."""
 
 import asyncio
 import dataclasses
@@ -19,21 +19,21 @@ from mlimages_jax.prepare.download import addresses, robots_tag, web_urls
 from mlimages_jax.prepare.storing import writing
 
 _REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one a moment later
-_NETWORK = {"dns", "connection", "timeout"}  # nobody answered
-_SHOWN_URL = 500  # characters of a URL that nobody of us wrote
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # temporary: a retry may get another answer
+_NETWORK = {"dns", "connection", "timeout"}  # no server answered
+_SHOWN_URL = 500  # characters of an untrusted URL or reason that a message repeats
 _ROBOTS_TAG = "robots_tag"
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 class FetchError(Exception):
-    """Why there is no file.
+    """The file could not be fetched.
 
     Attributes:
-        error: one countable word: http_404, timeout, connection, redirects, ...
-        http_status: of the last answer, or None.
-        passing: whether another attempt may succeed.
-        retry_after: seconds that the server asks us to wait, or None.
+        error: Machine-readable kind: http_404, timeout, connection, redirects, ...
+        http_status: Status of the last response, or None.
+        passing: Whether the failure is temporary, so that a retry may succeed.
+        retry_after: Seconds the server asks clients to wait, or None.
     """
 
     def __init__(
@@ -53,28 +53,29 @@ class FetchError(Exception):
 
     @property
     def is_network(self) -> bool:
-        """Whether nobody answered at all, as when this machine is off the net."""
+        """Whether no server answered at all, as when this machine is offline."""
         return self.error in _NETWORK
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server asks for fewer requests."""
+        """Whether the server asks for fewer requests (429 or 503)."""
         return self.http_status in (429, 503)
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the owner does not want the image in sets: it is not taken from elsewhere."""
+        """Whether the owner opted out of data sets; other sources must not be tried then."""
         return self.error == _ROBOTS_TAG
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a request may cost.
+    """Limits of one request.
 
     Attributes:
-        timeout: seconds for connecting, and without a byte of the answer; ten times as much in all.
-        max_bytes: of a file.
-        max_redirects: in a row.
+        timeout: Seconds to connect, and seconds without a byte of the response. The complete
+            request may take ten times as long.
+        max_bytes: Maximum size of a file.
+        max_redirects: Maximum number of redirects in a row.
     """
 
     timeout: float = 30.0
@@ -83,19 +84,19 @@ class Limits:
 
 
 class Fetcher:
-    """Fetches files over HTTP; an asynchronous context manager.
+    """Fetches files over HTTP; use it as an asynchronous context manager.
 
     Args:
-        limits: of every request.
-        connections: open at a time.
-        user_agent: says who asks; servers refuse those that do not.
-        proxy: URL of an HTTP proxy, which then resolves the names.
-        maps: hosts that others answer for; these may have private addresses, as the proxy may.
-        allow_private: also ask other addresses that are not public.
-        ignore_robots_tag: also take what its owner keeps out of sets, see `robots_tag`.
+        limits: Limits of every request.
+        connections: Maximum number of open connections.
+        user_agent: The User-Agent header; many servers refuse requests without one.
+        proxy: URL of an HTTP proxy, which then resolves the host names.
+        maps: Hosts replaced by other servers. These, like the proxy, may have private addresses.
+        allow_private: Also connect to addresses that are not public.
+        ignore_robots_tag: Also fetch images whose owner opted out, see `robots_tag`.
 
     Raises:
-        BadUrlError: of the proxy.
+        BadUrlError: The URL of the proxy is invalid.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Fetcher:
             timeout=aiohttp.ClientTimeout(
                 total=10 * timeout, sock_connect=timeout, sock_read=timeout
             ),
-            # Images do not shrink further, and a compressed answer could grow without limit.
+            # Images barely compress, and a compressed response could expand without limit.
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -143,11 +144,13 @@ class Fetcher:
         await self._session.close()
 
     async def fetch(self, url: str, path: Path) -> None:
-        """Writes the answer, of HTTP status 200, to a file, which is incomplete where this raises.
+        """Writes the body of a response with HTTP status 200 to a file.
+
+        The file is incomplete if this raises.
 
         Raises:
-            FetchError: there is no answer, or one that is no file.
-            StorageError: the file cannot be written.
+            FetchError: There was no response, or not one with a file.
+            StorageError: The file cannot be written.
         """
         try:
             target = web_urls.parse_url(url)
@@ -166,7 +169,7 @@ class Fetcher:
         raise FetchError("redirects", message)
 
     async def _request(self, url: URL, path: Path) -> URL | None:
-        """Follows one URL: to where it redirects, or None when the file is written."""
+        """Requests one URL: returns where it redirects, or None once the file is written."""
         request, host = addresses.mapped(url, self._maps)
         if host is None and not self._allow_private:
             try:
@@ -189,18 +192,18 @@ class Fetcher:
             return
         headers = response.headers.getall("X-Robots-Tag", [])
         if word := robots_tag.refusal(headers, names=self._robots):
-            message = f"X-Robots-Tag: {word}, its owner keeps it out of sets"
+            message = f"X-Robots-Tag: {word}: the owner opted out of data sets"
             raise FetchError(_ROBOTS_TAG, message, http_status=response.status)
 
     def _redirect(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         location = response.headers.get("Location")
         if not location:
-            message = f"HTTP {response.status} without a place to go to"
+            message = f"HTTP {response.status} without a Location header"
             raise FetchError("redirects", message, http_status=response.status)
         try:
             target = web_urls.join(url, location)
         except web_urls.BadUrlError as error:
-            message = f"a redirect to a place that nobody can ask for: {error}"
+            message = f"redirected to a URL that cannot be fetched: {error}"
             raise FetchError("redirects", message, http_status=response.status) from error
         if placeholders.known_place(target):
             message = f"redirected to the placeholder {str(target)[:_SHOWN_URL]}"
@@ -218,9 +221,10 @@ class Fetcher:
             async for block in response.content.iter_any():
                 written += len(block)
                 if written > limit:
-                    raise _too_many_bytes("the answer goes on", limit)
+                    raise _too_many_bytes("the response is still running", limit)
                 with writing(path):
-                    file.write(block)  # to the system's cache: faster than asking a thread to
+                    # A write to the page cache costs less than handing the block to a thread.
+                    file.write(block)
             with writing(path):
                 file.flush()
 
@@ -243,9 +247,10 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3).
+    """Returns the seconds of a Retry-After header: a number or an HTTP date (RFC 9110, 10.2.3).
 
-    None where it says nothing that can be understood; infinity for dates that no clock has.
+    Returns None if the header is missing or cannot be parsed, and infinity for dates beyond the
+    range of the clock.
     """
     if text is None:
         return None
@@ -253,7 +258,7 @@ def retry_after(text: str | None) -> float | None:
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):  # which of them depends on Python's version
+    except (ValueError, TypeError, IndexError):  # the type depends on the version of Python
         return None
     try:
         return max(0.0, when.timestamp() - time.time())
@@ -262,21 +267,21 @@ def retry_after(text: str | None) -> float | None:
 
 
 def _classify(error: Exception) -> FetchError:
-    """The library's errors by our names."""
+    """Translates errors of the HTTP library into `FetchError`s."""
     message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
     cause: Any = getattr(error, "os_error", None) or error.__cause__
     if isinstance(cause, addresses.PrivateAddressError):
         return FetchError("private_address", str(cause))
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return FetchError("timeout", "no answer in time", passing=True)
+        return FetchError("timeout", "timed out", passing=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return FetchError("dns", message, passing=True)
     if isinstance(error, aiohttp.ClientSSLError):
         return FetchError("tls", message)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return FetchError("incomplete", f"the answer broke off: {message}", passing=True)
+        return FetchError("incomplete", f"the response broke off: {message}", passing=True)
     if isinstance(error, aiohttp.InvalidURL):
         return FetchError("bad_url", message)
-    if isinstance(error, aiohttp.ClientResponseError | ValueError):  # such as a length of "5,6"
+    if isinstance(error, aiohttp.ClientResponseError | ValueError):  # e.g. Content-Length: 5,6
         return FetchError("protocol", message, passing=True)
     return FetchError("connection", message, passing=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who is asked next: jobs wait by host, so that a slow or busy host holds up nobody else's."""
+"""Queues jobs by host, so that a slow or busy host does not hold up the others."""
 
 import asyncio
 import collections
@@ -17,16 +17,14 @@ class _Host(Generic[Job]):
     jobs: collections.deque[Job] = dataclasses.field(default_factory=collections.deque)
     active: int = 0
     not_before: float = 0.0
-    listed: bool = (
-        False  # has a job that may be taken: stands in `_ready`, or in `_later` if paused
-    )
+    listed: bool = False  # has a startable job: is in `_ready`, or in `_later` while paused
 
 
 class HostQueues(Generic[Job]):
-    """Jobs by host, handed out in turn over the hosts; for one event loop and one taker.
+    """Queues of jobs by host, served round-robin; for one event loop and one consumer.
 
     Args:
-        per_host: jobs of one host that may be in work at a time.
+        per_host: Maximum number of jobs of one host in progress.
     """
 
     def __init__(self, *, per_host: int):
@@ -38,7 +36,7 @@ class HostQueues(Generic[Job]):
         self._changed = asyncio.Event()
 
     def add(self, host: str, job: Job, *, delay: float = 0.0) -> None:
-        """Queues a job; one with a delay, in seconds, stays out of sight until then."""
+        """Queues a job; with a delay, in seconds, it is invisible until then."""
         if delay > 0:
             self._push_later(time.monotonic() + delay, host, job)
         else:
@@ -46,12 +44,12 @@ class HostQueues(Generic[Job]):
         self._changed.set()
 
     def pause(self, host: str, seconds: float) -> None:
-        """Hands out no job of this host for a while."""
+        """Hands out no job of this host for `seconds`."""
         entry = self._hosts.setdefault(host, _Host())
         entry.not_before = max(entry.not_before, time.monotonic() + seconds)
 
     async def get(self) -> tuple[str, Job]:
-        """The next host and job, when there is one; say `done` afterwards."""
+        """Waits for the next (host, job); the caller must call `done(host)` afterwards."""
         while True:
             self._wake()
             if (found := self._take()) is not None:
@@ -64,14 +62,14 @@ class HostQueues(Generic[Job]):
                 continue
 
     def done(self, host: str) -> None:
-        """Says that a job of this host has come to its end."""
+        """Reports that a job of this host has ended."""
         entry = self._hosts[host]
         entry.active -= 1
         if entry.jobs:
             self._list(host, entry)
             self._changed.set()
         elif not entry.active and entry.not_before <= time.monotonic():
-            self._hosts.pop(host)  # a list may name a million hosts
+            self._hosts.pop(host)  # a list may contain a million hosts
 
     def _queue(self, host: str, job: Job) -> None:
         entry = self._hosts.setdefault(host, _Host())
@@ -87,7 +85,7 @@ class HostQueues(Generic[Job]):
         heapq.heappush(self._later, (when, next(self._ties), host, job))
 
     def _wake(self) -> None:
-        """Moves what is due from `_later` to where it is handed out."""
+        """Moves entries that are due from `_later` to the queues."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             _, _, host, job = heapq.heappop(self._later)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The places from which the image of a URL may be had, in the order in which they are tried."""
+"""Lists the sources that may have the image of a URL, in the order in which they are tried."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 from mlimages_jax.prepare.download.open_images_table import Photo
 from mlimages_jax.prepare.storing import Expected
 
-# thumbnail: Flickr's copy of 300,000 pixels, a tenth of the original's bytes.
-# mirror: Open Images' own, which holds a part of the set.
-# original: as uploaded to Flickr, at the address in Open Images' table.
+# thumbnail: Flickr's copy with about 300,000 pixels, a tenth of the original's bytes.
+# mirror: Open Images' own bucket, which contains part of the set.
+# original: as uploaded to Flickr, at the URL in Open Images' table.
 # list: the URL of the list.
 SourceName = Literal["thumbnail", "mirror", "original", "list"]
 _MIRROR = "https://open-images-dataset.s3.amazonaws.com"
@@ -24,12 +24,12 @@ class ImageSource(NamedTuple):
 
 
 def image_sources(url: str, photo: Photo | None, order: Sequence[SourceName]) -> list[ImageSource]:
-    """The sources of an image, each URL once.
+    """Returns the sources of an image, without repeated URLs.
 
     Args:
-        url: of the list.
-        photo: its row in Open Images' table, if it has one.
-        order: which to use; an image without a row has only "list", named or not.
+        url: The URL of the list.
+        photo: The image's row in Open Images' table, if it has one.
+        order: Sources to use, in this order; an image without a row always uses "list" alone.
     """
     if photo is None:
         return [ImageSource("list", url, Expected())]

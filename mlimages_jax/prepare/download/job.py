@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One run of a download: its folders, lock, manifest, and which rows are still to be fetched."""
+"""One run of a download: its folders, lock, manifest, and the selection of rows to fetch."""
 
 import asyncio
 import contextlib
@@ -29,28 +29,28 @@ from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
 
-_BLOCK = 500  # rows that are looked up in the manifest at once
-_RESERVE_BYTES = 4 << 20  # of disk, for the last rows of a manifest when images have filled it
-_BAD_ROWS = 1000  # so many, and more than good ones: this is no URL list
+_BLOCK = 500  # rows looked up in the manifest at once
+_RESERVE_BYTES = 4 << 20  # freed at the end, so the last rows can be written to a full disk
+_BAD_ROWS = 1000  # this many bad rows, and more than good ones: not a URL list
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadJob:
-    """What is to be fetched, and how; see the command `download` for what the values mean.
+    """What to fetch and how; the command `download` explains the values.
 
     Attributes:
-        lists: of URLs.
-        output: gets images/, the manifest and, while it runs, unfinished/.
-        shard: the part of the URLs.
-        fetcher: not yet open.
-        connections: open at a time.
-        per_host: of these to one host.
-        patience: when to try again.
-        short_side: of larger images, in pixels; None: as they come.
-        max_copies: one content under so many URLs is a placeholder; 0: never.
-        retry_failed: errors of earlier runs that are tried again; "all" for any.
-        tables: Open Images' CSV files, or none.
-        order: of the sources.
+        lists: URL lists.
+        output: Folder of images/, the manifest and, during the run, unfinished/.
+        shard: Part of the URLs to fetch.
+        fetcher: A `Fetcher` that is not entered yet.
+        connections: Maximum number of open connections.
+        per_host: Maximum number of connections to one host.
+        patience: When to retry.
+        short_side: Short side to shrink larger images to, in pixels; None: keep them.
+        max_copies: The same bytes under this many URLs are a placeholder; 0 turns this off.
+        retry_failed: Errors of earlier runs to retry; "all" for any.
+        tables: Open Images' CSV files; may be empty.
+        order: Order of the sources.
     """
 
     lists: Sequence[Path]
@@ -68,7 +68,7 @@ class DownloadJob:
 
     @property
     def manifest_path(self) -> Path:
-        """Of the SQLite file; every part of a list has one of its own."""
+        """Path of the SQLite file; every shard has its own."""
         return self.output / f"manifest{self._part}.sqlite"
 
     @property
@@ -77,15 +77,17 @@ class DownloadJob:
         return "" if parts == 1 else f"-{part:05d}-of-{parts:05d}"
 
     def run(self) -> None:
-        """Fetches until all is done, or SIGINT or SIGTERM comes; what is complete is recorded.
+        """Fetches until everything is done or a SIGINT or SIGTERM arrives; finished work is kept.
 
         Raises:
-            PrepareError: another job writes here, nothing can be stored, or nobody answers.
-            KeyboardInterrupt: after a signal.
+            PrepareError: Another job writes to this folder, the disk cannot be written to, or no
+                server answers.
+            KeyboardInterrupt: A signal arrived.
         """
         if not self.lists:
-            raise PrepareError("no list of URLs is given; name at least one file")
-        total = count_rows(self.lists) // self.shard.parts  # a wrong name shows before all else
+            raise PrepareError("no URL list given; name at least one file")
+        # Before anything else, so that a mistyped name fails at once.
+        total = count_rows(self.lists) // self.shard.parts
         images, unfinished = self.output / "images", self.output / f"unfinished{self._part}"
         with writing(self.output):
             images.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ class DownloadJob:
         ):
             recorder = Recorder(manifest, images, max_copies=self.max_copies)
             recorder.settle()
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed job
             with writing(unfinished):
                 unfinished.mkdir()
                 (unfinished / "reserve").write_bytes(os.urandom(_RESERVE_BYTES))
@@ -108,8 +110,8 @@ class DownloadJob:
                 )
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-                with contextlib.suppress(StorageError):  # it would hide the first error
-                    recorder.flush()  # on a full disk the reserve has just made room for these
+                with contextlib.suppress(StorageError):  # must not hide the first error
+                    recorder.flush()  # the reserve removed above makes room on a full disk
 
     async def _fetch_all(
         self,
@@ -149,7 +151,7 @@ class DownloadJob:
 
 
 class _Selection:
-    """The rows of the lists that are still to be fetched, block by block."""
+    """Yields the rows of the lists that still have to be fetched, block by block."""
 
     def __init__(
         self,
@@ -174,7 +176,8 @@ class _Selection:
         rows = (row for row in iter_urls(self._job.lists) if shard.has(row.url))
         while block := list(itertools.islice(rows, _BLOCK)):
             chosen = self._choose(block)
-            self._bar.initial += len(block) - len(chosen)  # counts in no rate
+            # Rows done earlier go into `initial`: they must not count in the rate.
+            self._bar.initial += len(block) - len(chosen)
             self._bar.update(len(block) - len(chosen))
             photos = self._table.find(chosen) if self._table else {}
             yield [
@@ -184,7 +187,7 @@ class _Selection:
 
     def _choose(self, block: list[UrlRow]) -> list[str]:
         recorded = self._manifest.get([row.url for row in block])
-        chosen = {}  # a dictionary keeps the order, and repeated URLs once
+        chosen = {}  # a dict keeps the order and drops repeated URLs
         for row in block:
             if row.error is not None:
                 self._refuse(row)
@@ -206,13 +209,13 @@ class _Selection:
         self._bad += 1
         if self._bad >= _BAD_ROWS and self._bad > self._good:
             raise PrepareError(
-                f"{row.message}. {self._bad:,} rows so far are no URLs: is this a list of URLs? "
-                "Images with ImageNet ids come out of its archives: see `extract`"
+                f"{row.message}. {self._bad:,} rows so far are not URLs: is this a URL list? "
+                "Images named by ImageNet ids come from its archives: see `extract`"
             )
 
 
 def _run_until_signal(main: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Runs a coroutine; SIGTERM ends it as Ctrl-C does, by cancelling it."""
+    """Runs a coroutine; SIGTERM cancels it, as Ctrl-C does."""
 
     async def cancellable() -> None:
         task = asyncio.current_task()

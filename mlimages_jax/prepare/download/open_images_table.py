@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Open Images' table of images, by Flickr photo id: 9 million rows, looked up on disk.
+"""Open Images' table of images, indexed on disk by Flickr photo id: 9 million rows.
 
 Most URLs of ML-Images are Flickr originals that Open Images lists too, with an MD5, a smaller copy,
-the licence and the author. The host in a Flickr URL has changed over the years (farm3, c4, live),
+the licence and the author. The host in Flickr URLs has changed over the years (farm3, c4, live);
 the photo id and its secret have not: .../2034/<id>_<secret>_o.jpg.
 """
 
@@ -26,9 +26,9 @@ from mlimages_jax.prepare import PrepareError
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
          "Thumbnail300KURL", "Rotation")  # fmt: skip
 _PHOTO = re.compile(r"/([0-9]{1,18})_([0-9a-f]+)_o\.[A-Za-z]+$")
-_BLOCK_BYTES = 1 << 20  # with threads, or larger blocks, the same speed took twice the memory
-_QUESTION = 500  # photo ids; SQLite allows 32,766 parameters
-_NUMBER = re.compile(r"[0-9]{1,15}")  # of bytes; more have no file
+_BLOCK_BYTES = 1 << 20  # threads or larger blocks were no faster and used twice the memory
+_QUESTION = 500  # photo ids of one query; SQLite allows 32,766 parameters
+_NUMBER = re.compile(r"[0-9]{1,15}")  # bytes; no file is larger than 15 digits
 _LONGEST_NUMBER = 40  # characters of a rotation
 _MAX_DEGREES = 360
 
@@ -37,17 +37,17 @@ class Photo(NamedTuple):
     """A row of the table.
 
     Attributes:
-        photo_id: Flickr's.
-        secret: of the original.
-        image_id: Open Images'.
+        photo_id: Flickr's id.
+        secret: Secret in the URL of the original.
+        image_id: Open Images' id.
         subset: train, validation or test.
-        original_url: of the image as uploaded.
-        thumbnail_url: of a copy of about 300,000 pixels; may be empty.
+        original_url: URL of the image as uploaded.
+        thumbnail_url: URL of a copy with about 300,000 pixels; may be empty.
         license: URL of the licence; may be empty.
-        author: may be empty.
-        num_bytes: of the original, or None.
-        md5: of the original, 16 bytes, or None.
-        rotation: degrees counter-clockwise, or None.
+        author: Name of the author; may be empty.
+        num_bytes: Size of the original, or None.
+        md5: MD5 of the original, 16 bytes, or None.
+        rotation: Degrees counter-clockwise, or None.
     """
 
     photo_id: int
@@ -64,15 +64,15 @@ class Photo(NamedTuple):
 
 
 class OpenImagesTable:
-    """Looks photos up in an index on disk, which is made first where it is missing or outdated.
+    """Looks up photos in an index on disk, which is built first if it is missing or outdated.
 
     Args:
-        files: the table's CSV files, e.g. train-images-with-labels-with-rotation.csv.
-        index: the SQLite file to make; about 300 bytes a row.
+        files: The table's CSV files, e.g. train-images-with-labels-with-rotation.csv.
+        index: The SQLite file to create; it takes about 300 bytes a row.
 
     Raises:
-        PrepareError: a file is no such table; names the columns that are missing.
-        OSError: a file cannot be read.
+        PrepareError: A file is not such a table; the message names the missing columns.
+        OSError: A file cannot be read.
     """
 
     def __init__(self, files: Sequence[Path], index: Path):
@@ -90,7 +90,7 @@ class OpenImagesTable:
         self._db.close()
 
     def find(self, urls: Iterable[str]) -> dict[str, Photo]:
-        """The photos of those URLs that the table knows, by id and secret, whatever the host."""
+        """Returns the photos of the URLs in the table, matched by id and secret, not by host."""
         keys = {url: key for url in urls if (key := photo_key(url))}
         ids = sorted({photo_id for photo_id, _ in keys.values()})
         photos = {}
@@ -104,13 +104,13 @@ class OpenImagesTable:
                     photos[photo.photo_id, photo.secret] = photo
             except (sqlite3.Error, TypeError) as error:
                 raise PrepareError(
-                    f"{self._index}: damaged ({error}); remove it, and it is made again"
+                    f"{self._index}: damaged ({error}); delete it, and the next run rebuilds it"
                 ) from error
         return {url: photos[key] for url, key in keys.items() if key in photos}
 
 
 def photo_key(url: str) -> tuple[int, str] | None:
-    """Photo id and secret of a Flickr original's URL, None for any other URL."""
+    """Returns photo id and secret from the URL of a Flickr original, None for any other URL."""
     match = _PHOTO.search(url)
     return (int(match[1]), match[2]) if match else None
 
@@ -133,7 +133,7 @@ def _is_made_of(index: Path, made_of: str) -> bool:
 
 
 def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
-    """Fills a new file without a journal, sorts it, and gives it its name."""
+    """Builds the index in a temporary file, without a journal, then renames it into place."""
     with (
         complete_file(index) as unfinished,
         contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as db,
@@ -152,7 +152,7 @@ def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
 
 
 def _photos(path: Path) -> Iterator[Photo]:
-    """The rows of a CSV file whose original lies at Flickr; malformed rows are left out."""
+    """Yields the rows of a CSV file whose original is on Flickr; skips malformed rows."""
     malformed = 0
 
     def skip(_: Any) -> str:
@@ -199,23 +199,23 @@ def _photo(
 
 
 def _text(data: bytes | None) -> str:
-    """Of a table whose names of authors are not all UTF-8."""
+    """Decodes a cell; some authors' names in the table are not valid UTF-8."""
     return (data or b"").decode("utf-8", "backslashreplace")
 
 
 def _md5(text: str) -> bytes | None:
-    """The table has MD5 sums in base64."""
+    """Decodes an MD5, which the table stores in base64."""
     try:
         digest = base64.b64decode(text, validate=True)
-    except ValueError:  # also of what is not ASCII
+    except ValueError:  # raised for non-ASCII text too
         return None
     return digest if len(digest) == 16 else None
 
 
 def _rotation(text: str) -> float | None:
-    """Degrees; None for what is no number of them, such as nan, which is in such tables."""
+    """Parses degrees; None for other values, such as the nan that occurs in the table."""
     try:
         degrees = float(text) if len(text) <= _LONGEST_NUMBER else math.nan
     except ValueError:
         return None
-    return degrees if abs(degrees) <= _MAX_DEGREES else None  # nan fails, too
+    return degrees if abs(degrees) <= _MAX_DEGREES else None  # the comparison rejects nan too

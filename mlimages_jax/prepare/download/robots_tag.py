@@ -1,36 +1,36 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The header X-Robots-Tag: owners of images who do not want them in a set say so there.
+"""The X-Robots-Tag header, by which owners opt their images out of data sets.
 
-Search engines defined it (noindex); artists' sites add noai and noimageai. img2dataset honours the
-same words. A word may be meant for one robot only, whose name and a colon stand before it.
+Search engines defined it (noindex); artists' sites added noai and noimageai. img2dataset honours
+the same directives. A directive may be limited to one robot by the robot's name and a colon.
 """
 
 import re
 from collections.abc import Collection, Iterable
 
 _NO = {"noai", "noimageai", "noindex", "noimageindex", "none"}  # none: noindex and nofollow
-# Directives that have a value, so that what stands before the colon is no robot.
+# Directives with a value: here the word before the colon is not the name of a robot.
 _WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 _ROBOT = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z/-]+)\s*:(.*)", re.DOTALL)
-# Who collects images for training is known by this name to the owners of sites.
+# Site owners know programs that collect training images by this name.
 _ALWAYS_OURS = ("*", "img2dataset")
 
 
 def names_of(user_agent: str) -> frozenset[str]:
-    """The robots that we are: by the first word of our User-Agent, and by what we do."""
+    """Returns the robot names we answer to: ours from the User-Agent, and `_ALWAYS_OURS`."""
     product = re.split(r"[/\s]", user_agent.strip(), maxsplit=1)[0].lower()
     return frozenset(name for name in (product, *_ALWAYS_OURS) if name)
 
 
 def refusal(headers: Iterable[str], *, names: Collection[str]) -> str | None:
-    """The word by which the owner of an image keeps it out of sets, or None.
+    """Returns the directive that opts an image out of data sets, or None.
 
     Args:
-        headers: values of X-Robots-Tag; there may be several.
-        names: from `names_of`.
+        headers: Values of X-Robots-Tag; a response may have several.
+        names: Our robot names, from `names_of`.
     """
     for header in headers:
-        for_us = True  # until a robot is named
+        for_us = True  # directives before any robot name apply to all robots
         for part in re.split("[,;]", header):
             match = _ROBOT.fullmatch(part)
             if match and match[1].lower() in _WITH_VALUE:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An image of a list on its way: where it may be had, and how far the attempts are."""
+"""An image to download: its sources and the state of the attempts."""
 
 import dataclasses
 from typing import Any
@@ -11,16 +11,16 @@ from mlimages_jax.prepare.download.web_urls import BadUrlError, parse_url
 
 @dataclasses.dataclass
 class Wanted:
-    """An image that is to be had, and how far the attempts are.
+    """An image to download, and the state of the attempts.
 
     Attributes:
-        url: of the list.
-        sources: where it may lie, best first.
-        photo: its row in Open Images' table.
-        source: the position of the source in use.
-        attempts: made of this source.
-        failures: what went wrong so far, for people.
-        http_status: of the last answer.
+        url: URL of the list.
+        sources: Sources to try, best first.
+        photo: The image's row in Open Images' table.
+        source: Index of the source in use.
+        attempts: Number of attempts at this source.
+        failures: Error messages so far.
+        http_status: Status of the last response.
     """
 
     url: str
@@ -33,7 +33,7 @@ class Wanted:
 
     @property
     def host(self) -> str:
-        """Whom the next attempt asks; "" for what is no URL, of which the attempt will tell."""
+        """Host of the next attempt; "" for an invalid URL, which that attempt will report."""
         try:
             return parse_url(self.sources[self.source].url).host or ""
         except BadUrlError:
@@ -41,7 +41,7 @@ class Wanted:
 
     @property
     def credit(self) -> dict[str, Any]:
-        """What the table says of its author, by columns of the manifest."""
+        """The table's licence, author and rotation, by columns of the manifest."""
         if self.photo is None:
             return {}
         return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that takes the images of lists out of ImageNet's archives."""
+"""The command `extract`: extracts the images named in lists from ImageNet's archives."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from mlimages_jax.prepare.manifest import Image, Manifest
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
 
-_ROWS = 1000  # written together
+_ROWS = 1000  # rows of one write
 
 
 def extract(
@@ -35,32 +35,33 @@ def extract(
     short_side: int | None = None,
     workers: int = min(8, os.cpu_count() or 1),
 ) -> None:
-    r"""Takes the images that lists name out of ImageNet's archives.
+    r"""Extract the images named in lists from ImageNet's archives.
 
-    The archives stay as they are and are not unpacked: fall11_whole.tar or winter21_whole.tar.gz
+    The archives are neither changed nor unpacked: fall11_whole.tar or winter21_whole.tar.gz
     (a tar of one tar per synset), ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar.
 
         mlimages data extract fall11_whole.tar \
             --lists train_image_id.txt val_image_id.txt --output ml_images --short-side 320
 
-    An image is found by its file name, in whatever folder, checked by decoding it, and stored as
-    ml_images/images/<name in the list>. ml_images/manifest.sqlite says what became of each name;
-    those that no archive holds get the error "missing", which is normal: no release of ImageNet has
-    all images of the others.
+    An image is found by its file name, in any folder, verified by decoding it, and stored as
+    ml_images/images/<name in the list>. ml_images/manifest.sqlite records the outcome of each
+    name. Names in no archive get the error "missing". That is normal: no release of ImageNet
+    contains all images of the others.
 
-    An archive that is cut or damaged is an error in the end; what could be read of it is kept.
+    Truncated and damaged archives are reported as an error at the end; what could be read of them
+    is kept.
 
-    Start the same command again after an interruption, and it goes on. Give further archives or
-    lists later, and what is not there yet is taken. `coverage` shows what is there and what is not.
+    After an interruption, run the same command again to resume. Add archives or lists later, and
+    only the images that are still missing are extracted. `coverage` shows what is present.
 
     Args:
         archives: tar files as ImageNet distributes them, compressed with gzip or not.
-        output: folder for images/ and manifest.sqlite; made if it is not there.
+        output: folder for images/ and manifest.sqlite; created if missing.
         lists: label lists with names such as n04310904/n04310904_8388.JPEG.
         everything: instead of lists: all images, under their names in the archives.
-        short_side: shrink larger images to this shorter side in pixels, as JPEG; 320 is enough
-            for training at 224. Images that are there stay as they are.
-        workers: threads that decode.
+        short_side: shrink larger images to this short side in pixels, as JPEG; 320 is enough for
+            training at 224. Images extracted earlier are not changed.
+        workers: number of threads that decode.
     """
     _check_arguments(archives, lists, everything=everything, short_side=short_side)
     images = output / "images"
@@ -76,7 +77,7 @@ def extract(
             wanted = stack.enter_context(ListedNames(lists, folder=output))
         finished = FinishedTars(output / "finished_tars.tsv", fingerprint=wanted.fingerprint)
         if isinstance(wanted, ListedNames) and _recall(wanted, manifest, images):
-            finished.forget()  # any tar may hold the files that are gone
+            finished.forget()  # the deleted files may come from any tar
         recorder = Recorder(manifest, images, max_copies=0)
         extraction = stack.enter_context(
             Extraction(
@@ -94,17 +95,17 @@ def extract(
     if damage:
         raise PrepareError(
             f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
-            "could be read is stored and recorded; the same command takes the rest out of a "
-            "sound copy"
+            "could be read is stored and recorded; run the same command on an intact copy to "
+            "extract the rest"
         )
 
 
 def _check_arguments(
     archives: Sequence[Path], lists: Sequence[Path], *, everything: bool, short_side: int | None
 ) -> None:
-    """Refuses before hours of work what can be seen now."""
+    """Fails on bad arguments now rather than after hours of work."""
     if not archives:
-        raise PrepareError("no archive: give one or more tar files")
+        raise PrepareError("no archive given: name one or more tar files")
     if everything == bool(lists):
         raise PrepareError("give either --lists LIST... or --all")
     if short_side is not None and short_side < 1:
@@ -118,7 +119,7 @@ def _check_arguments(
 
 
 def _recall(wanted: ListedNames, manifest: Manifest, images: Path) -> int:
-    """Tells `wanted` what earlier runs did; returns how many of their files are gone."""
+    """Tells `wanted` what earlier runs did; returns how many of their files were deleted since."""
     if not len(manifest):
         return 0
     with progress(len(manifest), what=manifest.path.name, unit=" rows") as bar:

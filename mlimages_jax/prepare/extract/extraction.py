@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From an archive to files and rows: one thread walks, others check and write the images."""
+"""Extracts images from archives: one thread walks the archive, others verify and write images."""
 
 import contextlib
 import dataclasses
@@ -39,24 +39,24 @@ from mlimages_jax.prepare.storing import (
 )
 from mlimages_jax.prepare.threads import in_threads
 
-_ROWS = 1000  # written together, at the latest
+_ROWS = 1000  # maximum number of rows of one write
 _UNREADABLE = "unreadable"
-_HELD_BYTES = MAX_MEMBER_BYTES  # of members that were read and are not stored yet
+_HELD_BYTES = MAX_MEMBER_BYTES  # of members read but not yet stored
 
 
 class Extraction:
-    """Takes the wanted images out of archives; a context manager, which must be entered.
+    """Extracts the wanted images from archives; must be entered as a context manager.
 
-    Results are recorded in the order of the archive; an inner tar counts as finished when the rows
+    Results are recorded in the order of the archive; an inner tar counts as finished once the rows
     of all its images are written.
 
     Args:
-        wanted: decides which members are taken.
-        recorder: of the manifest.
-        finished: inner tars that are skipped.
-        output: holds images/.
-        short_side: shrink larger images to this shorter side in pixels.
-        workers: threads that decode.
+        wanted: Decides which members are extracted.
+        recorder: Recorder of the manifest.
+        finished: Inner tars to skip.
+        output: Folder that contains images/.
+        short_side: Shrink larger images to this short side in pixels.
+        workers: Number of threads that decode.
     """
 
     def __init__(
@@ -74,25 +74,25 @@ class Extraction:
         self._short_side = short_side
         self._workers = workers
         self._budget = ByteBudget(_HELD_BYTES)
-        self._internal = InternalErrors(advice="the same command tries these images again")
+        self._internal = InternalErrors(advice="the same command retries these images")
 
     def __enter__(self) -> "Extraction":
-        shutil.rmtree(self._unfinished, ignore_errors=True)  # of a job that was killed
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a killed job
         with writing(self._unfinished):
             self._unfinished.mkdir()
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._unfinished, ignore_errors=True)
-        with contextlib.suppress(StorageError):  # it would hide the first error
+        with contextlib.suppress(StorageError):  # must not hide the first error
             self._recorder.flush()
 
     def take(self, path: Path) -> Tally:
-        """Takes what is wanted out of one archive.
+        """Extracts the wanted images of one archive.
 
         Raises:
-            PrepareError: it is no tar.
-            StorageError: nothing more can be written.
+            PrepareError: The file is not a tar archive.
+            StorageError: The disk cannot be written to.
         """
         tally, start = Tally(path), time.monotonic()
         try:
@@ -106,7 +106,7 @@ class Extraction:
         return tally
 
     def _tasks(self, archive: Archive, tally: Tally) -> Iterator["_Store | _Finish"]:
-        """Walks through an archive, and shows how far it is."""
+        """Yields the tasks of an archive in order, and advances the progress bar."""
         with progress(archive.size, what=archive.path.name, unit="B") as bar:
             bar.unit_scale = True
             for entry in archive.entries(on_error=tally.problem):
@@ -127,7 +127,8 @@ class Extraction:
         problems = len(tally.problems)
         for member in archive.entries(within=tar, on_error=tally.problem):
             yield from self._wanted_task(archive, member, f"{folder_of(tar)}/{member.name}", tally)
-        if len(tally.problems) == problems:  # else it may come again, in a better copy
+        # After problems the tar is not finished: a better copy of it may come later.
+        if len(tally.problems) == problems:
             yield _Finish(archive, tar)
 
     def _wanted_task(
@@ -137,16 +138,17 @@ class Extraction:
         name = self._wanted.claim(full_name)
         if name is not None:
             task = _Store(archive, member, name)
-            if archive.compressed:  # it has to be read here and now
+            # A compressed archive can only be read front to back, so read it in this thread.
+            if archive.compressed:
                 self._budget.take(task.held_bytes)
                 task.content = _read(archive, member)
             yield task
 
     def _do(self, task: "_Store | _Finish") -> Image | None:
-        """In a worker: reads, checks and writes one image.
+        """Reads, verifies and writes one image; runs in a worker thread.
 
         Raises:
-            PrepareError: nothing more can be written.
+            PrepareError: The disk cannot be written to.
         """
         if isinstance(task, _Finish):
             return None
@@ -156,10 +158,10 @@ class Extraction:
             return self._stored(task)
         except PrepareError:
             raise
-        except Exception as error:  # nobody foresaw it, and no member may end the others
+        except Exception as error:  # unexpected: one member must not stop the others
             return _failure(task, INTERNAL, describe(error))
         finally:
-            task.content = None  # the task itself waits for its turn to be recorded
+            task.content = None  # free it now: the task still waits for its turn to be recorded
             self._budget.give(task.held_bytes)
 
     def _stored(self, task: "_Store") -> Image:
@@ -178,7 +180,7 @@ class Extraction:
             stored = store(unfinished, path, expected=Expected(), short_side=self._short_side)
         except UnwantedFileError as bad:
             with contextlib.suppress(OSError):
-                path.unlink()  # a killed run may have left one without a row
+                path.unlink()  # a killed run may have left a file without a row
             return _failure(task, bad.reason, str(bad), content)
         except StorageError as error:
             alone = unless_of_one_name(error, self._images)
@@ -195,7 +197,7 @@ class Extraction:
     def _settle(self, task: "_Store | _Finish", image: Image | None, tally: Tally) -> None:
         if isinstance(task, _Finish):
             self._recorder.flush()
-            if not tally.failed[_UNREADABLE]:  # else the disk may have a better day
+            if not tally.failed[_UNREADABLE]:  # a read error may be temporary, so come back
                 self._finished.add(task.archive, task.tar)
         if image is None:
             return
@@ -215,7 +217,7 @@ class Extraction:
 
 @dataclasses.dataclass
 class _Store:
-    """An image to be stored; `content`, or why there is none, where it had to be read already."""
+    """An image to store, with its content, or the error of reading it, if already read."""
 
     archive: Archive
     member: Member
@@ -224,12 +226,12 @@ class _Store:
 
     @property
     def held_bytes(self) -> int:
-        """While it is read and stored."""
+        """Bytes that count against the budget while the image is read and stored."""
         return min(self.member.size, MAX_MEMBER_BYTES)
 
 
 class _Finish(NamedTuple):
-    """The end of an inner tar; comes after its images."""
+    """The end of an inner tar; follows the tasks of its images."""
 
     archive: Archive
     tar: Member

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which inner tars a later run need not look into."""
+"""Remembers the inner tars that later runs can skip."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from mlimages_jax.prepare.storing import writing
 
 
 class FinishedTars:
-    """Inner tars that need not be entered again: a text file of one line each.
+    """The inner tars that need not be read again: a text file with one line each.
 
     Args:
-        path: of the file; what cannot be read in it (its last line, after a kill) does not count.
-        fingerprint: of the wanted names; lines of other names do not count.
+        path: Path of the file. An incomplete last line, left by a kill, is ignored.
+        fingerprint: Fingerprint of the wanted names; lines for other names are ignored.
     """
 
     def __init__(self, path: Path, *, fingerprint: str):
@@ -26,14 +26,14 @@ class FinishedTars:
         return self._line(*tar) in self._lines
 
     def add(self, archive: Archive, tar: Member) -> None:
-        """Notes that all wanted images of an inner tar have their rows."""
+        """Records that all wanted images of an inner tar have their rows."""
         line = self._line(archive, tar)
         self._lines.add(line)
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
     def forget(self) -> None:
-        """Makes all tars be entered again."""
+        """Forgets everything, so that all tars are read again."""
         self._lines.clear()
         with writing(self._path):
             self._path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What happened with one archive, for people."""
+"""Counts and reports what happened with one archive."""
 
 import collections
 import dataclasses
@@ -13,18 +13,18 @@ _SHOWN_PROBLEMS = 10  # of an archive
 
 @dataclasses.dataclass
 class Tally:
-    """What happened with one archive.
+    """Counts of one archive, printed for the user.
 
     Attributes:
-        path: of the archive.
-        members: files that were passed or taken.
-        inner_tars: that were entered.
-        finished_before: inner tars that were not, because an earlier run finished them.
-        stored: images.
-        failed: images that are not usable, by error.
-        problems: what in the archive is not usable, for people.
-        damage: the first of them that means that members are lost.
-        seconds: the time it took.
+        path: Path of the archive.
+        members: Number of files seen.
+        inner_tars: Number of inner tars read.
+        finished_before: Number of inner tars skipped, because an earlier run finished them.
+        stored: Number of images stored.
+        failed: Number of unusable images, by error.
+        problems: Messages about unusable parts of the archive.
+        damage: The first of them that means that members are lost.
+        seconds: Time taken.
     """
 
     path: Path
@@ -38,23 +38,23 @@ class Tally:
     seconds: float = 0
 
     def problem(self, error: ArchiveError) -> None:
-        """Notes what is not usable."""
+        """Records an unusable part of the archive."""
         self.problems.append(one_line(str(error)))
         if isinstance(error, DamagedArchiveError) and self.damage is None:
             self.damage = self.problems[-1]
 
     def counts(self) -> str:
-        """For one line."""
+        """Returns a short text for the progress bar."""
         return f"{self.stored:,} stored, {self.failed.total():,} failed"
 
     def __str__(self) -> str:
         failed = ", ".join(f"{count:,} {error}" for error, count in self.failed.most_common())
         lines = [
             f"{self.path}: {self.members:,} files; {self.inner_tars:,} inner tars, and "
-            f"{self.finished_before:,} that were finished before",
+            f"{self.finished_before:,} finished before",
             f"    stored {self.stored:,} in {self.seconds:,.1f} s; failed: {failed or 'none'}",
             *(f"    {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]),
         ]
         if len(self.problems) > _SHOWN_PROBLEMS:
-            lines.append(f"    and {len(self.problems) - _SHOWN_PROBLEMS:,} more such problems")
+            lines.append(f"    and {len(self.problems) - _SHOWN_PROBLEMS:,} more problems")
         return "\n".join(lines)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which images of an archive are still to be taken out, in little memory.
+"""Decides which images of an archive to extract, in little memory.
 
 ML-Images names 10.7 million images of ImageNet. Here a name costs 17 bytes of memory: a 64-bit
-hash of its last part, by which it is found, its place in a temporary file that holds all names, and
-what is known of it. A found name is compared as a whole, so hashes that collide do no harm.
+hash of its last part, used to find it, its position in a temporary file of all names, and its
+state. The full name is compared once the hash is found, so hash collisions do no harm.
 """
 
 import array
@@ -24,26 +24,26 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.manifest import OK, Image, Manifest
 from mlimages_jax.prepare.storing import writing
 
-MISSING = "missing"  # the error of an image that no archive held
-_OPEN, _MISSED, _FAILED, _DONE = range(4)  # nothing known, in no archive so far, unusable, taken
-_LONGEST_NAME = 255  # bytes that are read to find the end of a name
+MISSING = "missing"  # the error of an image that is in no archive
+_OPEN, _MISSED, _FAILED, _DONE = range(4)  # untried, in no archive so far, unusable, extracted
+_LONGEST_NAME = 255  # bytes; the limit of file systems, and how much is read to find a name's end
 
 
 class Wanted(Protocol):
-    """Decides which members of archives are taken."""
+    """Decides which members of archives are extracted."""
 
     fingerprint: str
-    """Of all names: whoever finished an inner tar for the same names need not enter it again."""
+    """Identifies the set of names: inner tars finished for the same names need not be reread."""
 
     def claim(self, member: str) -> str | None:
-        """The name under which a member is to be stored; None if it is not wanted, or was taken."""
+        """Returns the name to store a member under, or None if it is unwanted or already taken."""
 
     def failed(self, name: str) -> None:
-        """Takes back a claim: another copy of this image would be welcome."""
+        """Releases a claim, so that another copy of the image can be used."""
 
 
 class Everything:
-    """Every member, under its own name, unless the manifest has it already."""
+    """Wants every member, under its own name, unless the manifest already has it."""
 
     fingerprint = "everything"
 
@@ -59,22 +59,22 @@ class Everything:
         try:
             return None if inside(self._images, member).is_file() else member
         except UnsafeNameError:
-            return member  # whoever stores it will say why it cannot
+            return member  # storing it will fail with the right message
 
     def failed(self, name: str) -> None:
         """See `Wanted`."""
 
 
 class ListedNames:
-    """The names of lists; a member is matched by the last part of its name. A context manager.
+    """Wants the names of lists; matches members by the last part of the name. A context manager.
 
     Args:
-        lists: label lists.
-        folder: for a temporary file of the size of all names.
+        lists: Label lists.
+        folder: Folder for a temporary file as large as all names together.
 
     Raises:
-        LabelListError: a row cannot be read.
-        PrepareError: a name is no safe relative path, two names have the same last part, or the
+        LabelListError: A row cannot be read.
+        PrepareError: A name is not a safe relative path, two names have the same last part, or the
             folder cannot be written to.
     """
 
@@ -126,20 +126,20 @@ class ListedNames:
         self._states[place] = _FAILED
 
     def missing(self) -> Iterator[str]:
-        """See `Wanted`."""
+        """Yields the names found in no archive, and marks them as such."""
         for place in np.flatnonzero(self._states == _OPEN).tolist():
             self._states[place] = _MISSED
             yield self._name(place).decode()
 
     def recall(self, rows: Iterable[Image], images: Path) -> int:
-        """Learns what earlier runs did; a row whose file is gone counts for nothing.
+        """Restores the state of earlier runs; rows whose file was deleted are ignored.
 
         Args:
-            rows: of a manifest, by name.
-            images: the folder of images.
+            rows: Rows of a manifest, sorted by name.
+            images: The folder of images.
 
         Returns:
-            How many files are gone.
+            The number of deleted files.
         """
         gone, folder, files = 0, "", frozenset[str]()
         for image in rows:
@@ -150,15 +150,15 @@ class ListedNames:
                 self._states[place] = _MISSED if image.error == MISSING else _FAILED
                 continue
             parent, file = os.path.split(image.file)
-            if parent != folder or not files:  # rows come by name, so a folder is listed once
+            if parent != folder or not files:  # rows are sorted: each folder is listed once
                 folder, files = parent, _files(images, parent)
             self._states[place] = _DONE if file in files else _OPEN
             gone += file not in files
         return gone
 
     def count(self) -> dict[str, int]:
-        """How many names are there, failed and missing, when all archives have been read."""
-        states = {"there": _DONE, "failed": _FAILED, "missing": _MISSED}
+        """Counts the names by state, once all archives have been read."""
+        states = {"present": _DONE, "failed": _FAILED, "missing": _MISSED}
         return {name: int((self._states == state).sum()) for name, state in states.items()}
 
     def _find(self, name: str) -> int | None:
@@ -176,7 +176,7 @@ class ListedNames:
         return data.partition(b"\n")[0]
 
     def _drop_repetitions(self) -> None:
-        """Keeps the first of equal names, which have equal hashes and so are neighbours now."""
+        """Keeps the first of equal names; they have equal hashes, so sorting made them adjacent."""
         keep = np.ones(len(self._hashes), bool)
         for place in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
             one, other = self._name(place), self._name(place + 1)
@@ -185,7 +185,7 @@ class ListedNames:
             elif one.rpartition(b"/")[2] == other.rpartition(b"/")[2]:
                 raise PrepareError(
                     f"the lists name {one.decode()} and {other.decode()}; images are found by "
-                    "their file name alone, so give lists with one of the two to separate runs"
+                    "their file name alone, so put the two into separate lists and runs"
                 )
         if not keep.all():
             self._hashes, self._places = self._hashes[keep], self._places[keep]
@@ -201,7 +201,7 @@ def _check(names: list[bytes], path: Path) -> None:
         return
     hint = "fetch URLs with `download`" if b"://" in name else "correct it or remove the row"
     raise PrepareError(
-        f"{path}:{_line_of(name, path)}: {name.decode()!r} is not a safe name of a file; {hint}"
+        f"{path}:{_line_of(name, path)}: {name.decode()!r} is not a safe file name; {hint}"
     )
 
 
@@ -210,11 +210,11 @@ def _line_of(name: bytes, path: Path) -> int:
         for number, row in enumerate(file, start=1):
             if row.startswith(name) and not row[len(name) : len(name) + 1].strip():
                 return number
-    raise AssertionError(f"{path} has changed while it was read: {name!r} is gone")
+    raise AssertionError(f"{path} changed while it was read: {name!r} is gone")
 
 
 def _files(images: Path, folder: str) -> frozenset[str]:
-    """The names in a folder of images; none where a manifest names one that lies elsewhere."""
+    """Returns the file names in a folder of images; none if the path leads outside of it."""
     try:
         place = inside(images, f"{folder}/file" if folder else "file").parent
         return frozenset(file.name for file in place.iterdir())

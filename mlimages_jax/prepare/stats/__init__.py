@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What lists and built data sets hold, in numbers and figures."""
+"""Statistics of label lists and built data sets, as numbers and figures."""

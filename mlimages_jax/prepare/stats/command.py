@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`stats`: what label lists, or a built data set, hold; as a table, as JSON and as figures."""
+"""The command `stats`: statistics of label lists or a built data set, as table, JSON, figures."""
 
 import functools
 import importlib.util
@@ -29,8 +29,8 @@ from mlimages_jax.prepare.release_report import Held, release_report
 from mlimages_jax.prepare.stats.table import table
 from mlimages_jax.prepare.url_lists import count_rows
 
-_ROWS_AT_A_TIME = 4096  # of a data set; their images are dropped as they come
-_BAD_FILE = (RuntimeError, ValueError)  # ArrayRecord's
+_ROWS_AT_A_TIME = 4096  # of a data set; their images are not kept
+_BAD_FILE = (RuntimeError, ValueError)  # raised by ArrayRecord
 _BAD_RECORD = (*_BAD_FILE, DecodeError, LookupError, OverflowError)
 _COLUMNS = (
     "class", "wordnet_id", "name", "depth", "images", "certain", "soft", "absent", "unknown",
@@ -42,9 +42,9 @@ class Source(NamedTuple):
     """Rows to count.
 
     Attributes:
-        name: of the list, or of the data set's split.
-        expected: about how many rows there are, for the time left.
-        parts: of them, in order.
+        name: Name of the list, or of the data set's split.
+        expected: Approximate number of rows, to estimate the remaining time.
+        parts: The rows, in order.
     """
 
     name: str
@@ -62,7 +62,7 @@ def stats(
     output_dir: Path | None = None,
     threshold: int = 100,
 ) -> None:
-    """Show what label lists, or a built data set, hold: classes, tags, confidences, closure.
+    """Show statistics of label lists or a built data set: classes, tags, confidences, closure.
 
     Of lists, counted together as if they were one:
 
@@ -75,17 +75,17 @@ def stats(
 
     A tag is a label with a positive confidence; an image belongs to the classes of its tags. A
     row is closed over ancestors if the parent of every tag is a tag of the row too, with at least
-    its confidence; the command `labels` closes lists.
+    the same confidence; the command `labels` closes lists.
 
     The output folder gets statistics.json with all numbers, per_class.tsv with a row for each
     class, and two figures for a paper, images_per_class and tags_per_image (.png and .svg).
 
     Args:
-        lists: label lists: one image or URL a line, then class:confidence ...
+        lists: label lists: one image or URL per line, then class:confidence ...
         dictionary: the category file of the lists.
         dataset: instead of lists, the version folder of a built data set.
-        split: of the data set, such as train; all of them if not given.
-        output_dir: the folder for the files; it is made if it is not there.
+        split: split of the data set, such as train; default: all of them.
+        output_dir: folder for the files; created if missing.
         threshold: a class with more images than this counts as trainable.
     """
     if threshold < 1:
@@ -114,11 +114,11 @@ def stats(
 
 
 def open_lists(paths: Sequence[Path], dictionary: Path) -> tuple[Hierarchy, list[Source]]:
-    """Label lists as sources.
+    """Opens label lists as sources.
 
     Raises:
-        OSError: a file cannot be read.
-        HierarchyError: the dictionary is malformed.
+        OSError: A file cannot be read.
+        HierarchyError: The dictionary is malformed.
     """
     hierarchy = Hierarchy.from_file(dictionary)
     sources = [
@@ -131,17 +131,17 @@ def open_lists(paths: Sequence[Path], dictionary: Path) -> tuple[Hierarchy, list
 def open_data_set(
     folder: Path, *, split: str | None, problems: ProblemList
 ) -> tuple[Hierarchy, list[Source]]:
-    """The splits of a built data set as sources.
+    """Opens the splits of a built data set as sources.
 
     Args:
-        folder: the version folder.
-        split: the one wanted; None: all.
-        problems: takes what cannot be read, while the sources are.
+        folder: The version folder.
+        split: The split to open; None: all.
+        problems: Receives records that cannot be read, while the sources are consumed.
 
     Raises:
-        FileNotFoundError: the folder is no data set.
-        PrepareError: its metadata are damaged, or it has no such split.
-        HierarchyError: its dictionary is malformed.
+        FileNotFoundError: The folder is not a data set.
+        PrepareError: Its metadata is damaged, or it has no such split.
+        HierarchyError: Its dictionary is malformed.
     """
     data_set = BuiltSet.open(folder)
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
@@ -159,11 +159,11 @@ def count(hierarchy: Hierarchy, sources: Sequence[Source]) -> tuple[ListStatisti
     """Counts all rows.
 
     Returns:
-        The statistics, and how many rows each source had.
+        The statistics, and the number of rows of each source.
 
     Raises:
-        PrepareError: there are no rows.
-        LabelListError: a row of a list is malformed, or of another hierarchy.
+        PrepareError: There are no rows.
+        LabelListError: A row of a list is malformed, or has a class of another hierarchy.
     """
     statistics = ListStatistics(hierarchy)
     rows = {source.name: 0 for source in sources}
@@ -175,17 +175,17 @@ def count(hierarchy: Hierarchy, sources: Sequence[Source]) -> tuple[ListStatisti
                 rows[source.name] += len(part)
                 bar.update(len(part))
     if not sum(rows.values()):
-        raise PrepareError(f"{', '.join(rows)}: not one row to count; are the files complete?")
+        raise PrepareError(f"{', '.join(rows)}: no rows to count; are the files complete?")
     return statistics, rows
 
 
 def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any]) -> None:
-    """Writes the numbers, the table of classes and the figures, each when it is complete.
+    """Writes the numbers, the table of classes and the figures, each atomically.
 
     Raises:
-        PrepareError: a file cannot be written.
+        PrepareError: A file cannot be written.
     """
-    from mlimages_jax.prepare.stats import figures  # matplotlib: half a second
+    from mlimages_jax.prepare.stats import figures  # importing matplotlib takes half a second
 
     text = json.dumps(numbers, indent=2) + "\n"
     _replace(folder / "statistics.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -209,9 +209,9 @@ def _open(
     split: str | None,
     problems: ProblemList,
 ) -> tuple[Hierarchy, list[Source]]:
-    """Checks which options go together, and opens what they name."""
+    """Checks which options go together, and opens the files they name."""
     if bool(lists) == (dataset is not None):
-        raise PrepareError("whose statistics? Give label lists, or else --dataset FOLDER")
+        raise PrepareError("give either label lists or --dataset FOLDER")
     if dataset is not None:
         if dictionary is not None:
             raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
@@ -236,7 +236,7 @@ def _read_shards(
 def _read_shard(
     shard: Shard, *, num_classes: int, problems: ProblemList
 ) -> Iterator[tuple[str, list[int], list[float]]]:
-    """Yields the rows of a file; a damaged record costs itself, a damaged index the whole file."""
+    """Yields the rows of a shard; skips damaged records, or all of it if its index is damaged."""
     file = shard.path.name
     try:
         records = Records([os.fspath(shard.path)])
@@ -244,7 +244,7 @@ def _read_shard(
         problems.add(Problem(file, None, "", "unreadable", str(error)))
         return
     if len(records) != shard.num_records:
-        message = f"{len(records):,} records, dataset_info.json promises {shard.num_records:,}"
+        message = f"{len(records):,} records, but dataset_info.json says {shard.num_records:,}"
         problems.add(Problem(file, None, "", "count", message))
     for number in range(len(records)):
         try:
@@ -258,9 +258,9 @@ def _read_shard(
 
 
 def _check_output(folder: Path) -> None:
-    """Fails now and not at the end of a long job."""
+    """Fails before a long job rather than at its end."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise PrepareError("--output-dir draws with matplotlib: pip install matplotlib")
+        raise PrepareError("--output-dir draws figures with matplotlib: pip install matplotlib")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -269,7 +269,7 @@ def _check_output(folder: Path) -> None:
 
 
 def _no_place(path: Path, error: OSError) -> PrepareError:
-    return PrepareError(f"{path}: {error.strerror}; make room, or give another --output-dir")
+    return PrepareError(f"{path}: {error.strerror}; free some space or choose another --output-dir")
 
 
 def _write_classes(statistics: ListStatistics, path: Path) -> None:
@@ -285,7 +285,7 @@ def _write_classes(statistics: ListStatistics, path: Path) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that appears under its name when it is complete."""
+    """Writes a file that gets its final name once it is complete."""
     try:
         with complete_file(path) as unfinished:
             write(unfinished)

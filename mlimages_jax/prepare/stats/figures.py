@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The two figures of a label list, as wide as a column of a paper."""
+"""Draws the two figures of a label list, as wide as a column of a paper."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 _SIZE = (3.4, 2.1)  # inches
 _DOTS_PER_INCH = 400  # of the PNG
-# Told apart in every kind of colour vision, and in grey.
+# Distinguishable with every kind of colour vision, and in greyscale.
 _BLUE, _LIGHT_BLUE, _ORANGE = "#0072b2", "#56b4e9", "#d55e00"
-_ROUND = [1, 2, 5, 10]  # distances of ticks, times powers of ten
+_ROUND = [1, 2, 5, 10]  # tick spacings, times powers of ten
 _WITH_COMMAS = StrMethodFormatter("{x:,.0f}")
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -26,19 +26,19 @@ _STYLE: dict[Any, Any] = {
     "ytick.minor.width": 0.4,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
-    "svg.fonttype": "none",  # letters stay letters, to be searched and set in the paper's font
-    "svg.hashsalt": "mlimages_jax",  # the same numbers give the same file
+    "svg.fonttype": "none",  # text stays text: searchable, and set in the paper's font
+    "svg.hashsalt": "mlimages_jax",  # makes the file reproducible
 }
 
 
 def images_per_class(images: np.ndarray, *, trainable_above: int) -> Figure:
-    """Images of each class on a log scale, from the most to the least frequent class.
+    """Plots images per class on a log scale, from the most to the least frequent class.
 
-    The scale has no place for classes without an image: they are the gap at the right end.
+    A log scale cannot show classes without images: they are the gap at the right end.
 
     Args:
-        images: int [C], by class.
-        trainable_above: where to draw the line, 1 or more.
+        images: int [C], images by class.
+        trainable_above: Where to draw the threshold, 1 or more.
     """
     counts = np.sort(images[images > 0])[::-1]
     trainable = int((counts > trainable_above).sum())
@@ -57,7 +57,7 @@ def images_per_class(images: np.ndarray, *, trainable_above: int) -> Figure:
 
 
 def tags_per_image(histogram: np.ndarray) -> Figure:
-    """A bar for each number of tags, and the mean.
+    """Plots a bar for each number of tags, and the mean.
 
     Args:
         histogram: int [n], images with 0, 1, ... n - 1 tags.
@@ -83,11 +83,11 @@ def save(figure: Figure, path: Path, *, kind: str) -> None:
     """Writes a figure.
 
     Args:
-        figure: of this module.
-        path: of the file, whose name may end in anything.
+        figure: A figure of this module.
+        path: Path of the file; its suffix does not matter.
         kind: png or svg.
     """
-    metadata = {"Date": None} if kind == "svg" else None  # else no two files were the same
+    metadata = {"Date": None} if kind == "svg" else None  # a date would make every file differ
     with matplotlib.rc_context(_STYLE):
         figure.savefig(path, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata)
 
@@ -100,7 +100,7 @@ def _start(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _scale(largest: int) -> tuple[int, str]:
-    """What to divide counts by, so that they are short, and how to say so."""
+    """Returns a divisor that keeps counts short, and the unit to put on the axis."""
     if largest >= 1_000_000:
         return 1_000_000, " (millions)"
     return (1000, " (thousands)") if largest >= 10_000 else (1, "")

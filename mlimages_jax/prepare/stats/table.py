@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The statistics of label lists as a table for people."""
+"""Formats the statistics of label lists as a table."""
 
 from collections.abc import Iterator
 from typing import Any
 
 _Line = tuple[str, float | None, str]  # name, value, remark
-_MOST_TAGS = 20  # numbers of tags with a line of their own
+_MOST_TAGS = 20  # how many numbers of tags get a line of their own
 _MOST_CONFIDENCES = 12
 _BAR = 40  # characters
 
 
 def table(numbers: dict[str, Any]) -> str:
-    """Lines of name, value and remark.
+    """Formats lines of name, value and remark.
 
     Args:
-        numbers: of `ListStatistics.compute`, and `sources`, rows by name, and
+        numbers: The output of `ListStatistics.compute`, and `sources`, rows by name, and
             `records_not_counted`.
     """
     lines = [
@@ -38,7 +38,7 @@ def _about_images(numbers: dict[str, Any]) -> Iterator[_Line]:
         for name, rows in numbers["sources"].items():
             yield f"  {name}", rows, ""
     yield "  without tags", images["without_tags"], ""
-    yield "  with the name of one before", images["repeated_names"], ""
+    yield "  with a repeated name", images["repeated_names"], ""
     if numbers["records_not_counted"]:
         remark = "unreadable; the command `check` finds them all"
         yield "records not counted", numbers["records_not_counted"], remark
@@ -63,7 +63,7 @@ def _about_labels(labels: dict[str, int], confidences: dict[str, int]) -> Iterat
     yield "  soft (between 0 and 1)", labels["soft"], _share(labels["soft"], total)
     yield "  absent (0)", labels["absent"], _share(labels["absent"], total)
     yield "  unknown (-1)", labels["unknown"], _share(labels["unknown"], total)
-    yield "confidences", None, "the most frequent" if len(confidences) > _MOST_CONFIDENCES else ""
+    yield "confidences", None, "most frequent ones" if len(confidences) > _MOST_CONFIDENCES else ""
     most = sorted(confidences, key=lambda value: -confidences[value])[:_MOST_CONFIDENCES]
     for value in sorted(most, key=float):
         yield f"  {value}", confidences[value], _bar(confidences[value], total)
@@ -89,7 +89,7 @@ def _about_closure(closure: dict[str, int], images: int) -> Iterator[_Line]:
     open_rows, lacking = closure["rows_not_closed"], closure["rows_lacking_an_ancestor"]
     yield "rows not closed over ancestors", open_rows, _share(open_rows, images)
     yield "  that lack a tag's ancestor", lacking, _share(lacking, images)
-    yield "tags whose parent is no tag, or weaker", closure["tags_without_parent"], ""
+    yield "tags with an absent or weaker parent", closure["tags_without_parent"], ""
     yield "tags that closing would add", closure["tags_to_add"], ""
 
 
@@ -100,7 +100,7 @@ def _about_depth(hierarchy: dict[str, Any], tags: dict[str, Any]) -> Iterator[_L
     yield "  depth, maximum", hierarchy["max_depth"], "edges from the root"
     yield "  depth, mean over classes", hierarchy["mean_depth"], ""
     yield "  depth, mean over tags", tags["mean"], ""
-    yield "  names of several classes", hierarchy["repeated_names"], ""
+    yield "  names shared by several classes", hierarchy["repeated_names"], ""
 
 
 def _text(value: float | None) -> str:
@@ -114,5 +114,5 @@ def _share(part: int, whole: int) -> str:
 
 
 def _bar(part: int, whole: int) -> str:
-    """The share, in figures and as a bar."""
+    """Formats a fraction as a percentage and a bar."""
     return f"{part / whole:6.1%} {'#' * round(_BAR * part / whole)}".rstrip()
