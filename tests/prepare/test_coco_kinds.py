@@ -136,7 +136,7 @@ def test_names_by_a_template(tmp_path):
     assert rows == {f"train2017/{name}": MEANT[name] for name in MEANT}
     assert "000/1.png" in _import(tmp_path, PLAIN, "--name", "000/{id}.png")
     for template in ("same.jpg", "{nothing}", "{id.x}", "{"):
-        with pytest.raises(PrepareError, match="is no name of a file"):
+        with pytest.raises(PrepareError, match="is not a file name"):
             _import(tmp_path, PLAIN, "--name", template)
 
 
@@ -149,9 +149,9 @@ def test_odd_entries_are_set_aside(tmp_path, capsys):
     assert _import(tmp_path, content) == MEANT
     lines = (tmp_path / "out" / "set_aside.tsv").read_text().splitlines()
     assert [line.split("\t")[1] for line in lines[1:]] == [f"annotations[{i}]" for i in range(2, 7)]
-    assert "5 of 11 rows are set aside" in capsys.readouterr().out
+    assert "5 of 11 rows set aside" in capsys.readouterr().out
     content["images"].append({})
-    with pytest.raises(PrepareError, match="6 of 12 rows cannot be used"):
+    with pytest.raises(PrepareError, match="6 of 12 rows unusable"):
         _import(tmp_path, content)
 
 

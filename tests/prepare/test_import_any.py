@@ -106,7 +106,7 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
 
 
 WITHOUT_LISTS = {
-    "one folder a class": (_images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
+    "one folder per class": (_images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
                            image_folder),
     "splits": (_images("Train/a/1.jpg", "Train/b/2.jpg", "valid/a/3.jpg"), image_folder),
     "in a folder": (_images(*(f"pets/{one}/{i}.jpg" for one in "ab" for i in range(4))),
@@ -149,7 +149,7 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "columns between semicolons" in out and "path in 'Bild', labels in 'Tags'" in out
     assert "0.jpg -> dog, cat" in out and "separated by '|'" in out
-    assert "t.csv:10: a label is empty" in out and "1 of 9 rows is set aside" in out
+    assert "t.csv:10: a label is empty" in out and "1 of 9 rows set aside" in out
     assert "looked for 8 images, found 2 in" in out
     assert sorted(tmp_path.iterdir()) == [source]
     again, build = (shlex.split(line) for line in out.splitlines()[-2:])
@@ -191,18 +191,18 @@ def test_a_column_that_tells_no_splits_is_named(tmp_path, capsys):
     import_any(tmp_path / "t.csv", dry_run=True)
     said = capsys.readouterr().out
     assert "'fold' tells no splits: its words are not train, val and test" in said
-    assert "where blanks part labels, say --label-separator ' '" in said
+    assert "if spaces separate labels: --label-separator ' '" in said
 
 
 def test_a_table_without_rows_and_a_workbook_are_named(tmp_path):
     (tmp_path / "t.csv").write_text("file,label\n")
-    with pytest.raises(PrepareError, match=r"t[.]csv: there are no rows of images"):
+    with pytest.raises(PrepareError, match=r"t[.]csv: there are no rows with images"):
         import_any(tmp_path / "t.csv", dry_run=True)
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(PrepareError, match=r"is a workbook .*: save it as CSV in UTF-8"):
         import_any(tmp_path / "t.xlsx", dry_run=True)
     (tmp_path / "t.csv").unlink()
-    with pytest.raises(PrepareError, match=r"t[.]xlsx is a workbook: save it as CSV in UTF-8"):
+    with pytest.raises(PrepareError, match=r"t[.]xlsx is a spreadsheet: save it as CSV in UTF-8"):
         import_any(tmp_path, dry_run=True)
 
 
@@ -241,7 +241,7 @@ def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
     for name in ("coco", "table", "any"):
         _files(tmp_path / name, _images("a/1.jpg", "b/2.jpg", "b/3.jpg"))
         prepare.main(["import", name])
-        assert "one folder a class" in capsys.readouterr().out
+        assert "one folder per class" in capsys.readouterr().out
         prepare.main(["import", name, "--dry-run"])
     with pytest.raises(SystemExit, match="no such file or folder"):
         prepare.main(["import", "nothing"])
@@ -265,9 +265,9 @@ def test_addresses_are_downloaded_first(tmp_path, capsys):
         ({**_images("images/1.jpg"), "data.yaml": "-", "labels/1.txt": "0 0 0 1 1\n",
           "labels/2.txt": "0 0 0 1 1\n"}, "looks like YOLO: export it as COCO"),
         ({**_images("1.jpg"), "1.xml": "<a/>", "2.xml": "<a/>"}, "looks like Pascal VOC"),
-        ({"a.zip": b"PK"}, "it holds archives: unpack them first"),
+        ({"a.zip": b"PK"}, "it contains archives: unpack them first"),
         ({**_images("1.jpg"), "t.csv": "image,age,height\n1.jpg,3,40\n"}, "--label-columns NAME"),
-        ({"t.csv": "image,label\n7.jpg,dog\n"}, "none of its images is below"),
+        ({"t.csv": "image,label\n7.jpg,dog\n"}, "none of its images is in"),
     ],
 )  # fmt: skip
 def test_what_is_not_recognised_says_what_fits(tmp_path, files, message):
@@ -275,7 +275,7 @@ def test_what_is_not_recognised_says_what_fits(tmp_path, files, message):
     _files(tmp_path / "data", files)
     with pytest.raises(PrepareError, match="not recognised") as error:
         import_any(tmp_path / "data", output=tmp_path / "out")
-    assert message in str(error.value) and "one folder a class" in str(error.value)
+    assert message in str(error.value) and "one folder per class" in str(error.value)
     assert not (tmp_path / "out").exists()
 
 

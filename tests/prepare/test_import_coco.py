@@ -71,7 +71,7 @@ def test_two_splits_of_one_set(tmp_path):
 
     val["categories"] = [{**entry, "supercategory": "object"} for entry in val["categories"]]
     (tmp_path / "val.json").write_text(json.dumps(val))
-    with pytest.raises(PrepareError, match=r"val\.json: the categories are not those of .*train"):
+    with pytest.raises(PrepareError, match=r"val\.json: the categories differ from .*train"):
         _import(tmp_path, CONTENT, "--val", str(tmp_path / "val.json"))
 
 

@@ -138,7 +138,7 @@ def test_the_classes_and_the_edges_that_had_to_go(files, capsys):
         ["/m/dog", "/m/toy", "/m/pet", "no"],
     ]
     printed = capsys.readouterr().out
-    assert "2 edges dropped, of which 1 lose nothing" in printed
+    assert "2 edges dropped; 1 of them lose nothing" in printed
     assert "/m/entity, is left out" in printed
     assert "2 classes without a description" in printed
 
@@ -239,7 +239,7 @@ def test_rows_are_numbered_through_all_blocks(files):
          'Part[0].Subcategory[0] has no "LabelName"'),
         ("tree.json", '{"LabelName": "/m/x", "Subcategory": [{"LabelName": "/m/a", "Subcategory": '
          '[{"LabelName": "/m/b", "Subcategory": [{"LabelName": "/m/a"}]}]}]}',
-         "classes lie below themselves: /m/"),
+         "classes are their own descendants: /m/"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(files, name, content, message):
@@ -252,7 +252,7 @@ def test_bad_files_are_named(files, name, content, message):
 
 @pytest.mark.parametrize("name", ["x.jpg", "{id} .jpg\t", "{id}{width}.jpg", "{id", "{}{id}"])
 def test_impossible_file_names_are_refused_before_anything_is_read(files, name):
-    with pytest.raises(PrepareError, match="is no name of a file"):
+    with pytest.raises(PrepareError, match="is not a file name"):
         _import(files, "--train", "missing.csv", "--name", name)
 
 

@@ -181,25 +181,25 @@ def test_images_of_several_splits_are_told(tmp_path, capsys):
     ("text", "message"),
     [
         ("", "t.csv:1: the table is empty"),
-        ("path;labels\n", "the tables name no labels"),
+        ("path;labels\n", "the tables contain no labels"),
         (
             "path,a,b\n",
             "t.csv:1: the table lacks labels, and no other column looks like it; its "
             "columns are 'path', 'a', 'b': say which it is with --label-columns NAME",
         ),
         ("a,labels,labels\n1.jpg,a,b\n", "t.csv:1: the column 'labels' occurs twice"),
-        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "t.csv:3: 3 columns where the header has 2"),
-        ("path,labels\n1.jpg,a\n\n2.jpg\n", "t.csv:4: 1 columns where the header has 2"),
+        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "t.csv:3: 3 columns, but the header has 2"),
+        ("path,labels\n1.jpg,a\n\n2.jpg\n", "t.csv:4: 1 columns, but the header has 2"),
         ("path,labels\n1.jpg,a\n,b\n", "t.csv:3: the path is empty"),
         ("path,labels\n1.jpg,a:1.5\n", "t.csv:2: confidence 1.5 of 'a' is neither -1"),
         ("path,labels\n1.jpg,16:9\n", "t.csv:2: confidence 9.0 of '16' is neither -1"),
         ("path,labels\n1.jpg,:0.5\n", "t.csv:2: a label is empty"),
         ("path,labels\n1.jpg,a > > b\n", "t.csv:2: 'a > > b' has an empty name"),
         ("path,labels\n1.jpg,a\n2.jpg,b >\n", "t.csv:3: 'b >' has an empty name"),
-        ('path,labels\n1.jpg,"a\n;b"\n2.jpg,"c\n', "t.csv:4: a quote is opened here and not"),
+        ('path,labels\n1.jpg,"a\n;b"\n2.jpg,"c\n', "t.csv:4: a quote opened here is not"),
         ("path,labels\n1.jpg,a\n2\udcff.jpg,b\n", "t.csv:3: not UTF-8"),
         ('path,labels\n1.jpg,a\n"../2.jpg",b\n', "t.csv:3: the path '../2.jpg' is empty or"),
-        ("path,labels\n1.jpg,\n", "the tables name no labels, and there is no --dictionary"),
+        ("path,labels\n1.jpg,\n", "the tables contain no labels, and there is no --dictionary"),
     ],
 )
 def test_bad_csv_is_named(tmp_path, text, message):
@@ -265,7 +265,9 @@ def test_without_a_table_it_says_so(tmp_path):
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(PrepareError, match=r"t\.xlsx: not named \.csv, .* or \.parquet"):
+    with pytest.raises(
+        PrepareError, match=r"t\.xlsx: the name does not end in \.csv, .* or \.parquet"
+    ):
         _import(tmp_path, "t.xlsx", "")
 
 

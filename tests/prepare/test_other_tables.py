@@ -128,7 +128,7 @@ def test_parquet(tmp_path):
     pyarrow.parquet.write_table(
         pyarrow.table({"image": inside, "label": [1]}), tmp_path / "t.parquet"
     )
-    with pytest.raises(PrepareError, match=r"holds the images themselves, in image; write them"):
+    with pytest.raises(PrepareError, match=r"contains the images themselves, in image; write them"):
         import_table([tmp_path / "t.parquet"], output=tmp_path / "out")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(PrepareError, match=r"t\.parquet: "):
@@ -214,7 +214,7 @@ def test_an_unclosed_quote_is_named_with_its_line(tmp_path, rows, where):
     broken[4] = rows[4].replace('"', "").replace(",c", ',"c', 1)
     if where == "closed by a later one":
         broken[49] = '49.jpg,cat"' + ",3" * (rows[0].count(",") - 1)
-    with pytest.raises(PrepareError, match=r"t\.csv:6: a quote is opened here and not closed"):
+    with pytest.raises(PrepareError, match=r"t\.csv:6: a quote opened here is not closed"):
         _import(tmp_path, "t.csv", "\n".join([header, *broken]) + "\n")
     assert not list(tmp_path.glob("out/*"))
 
@@ -242,8 +242,8 @@ def test_odd_rows_are_set_aside(tmp_path, capsys):
     lines = (tmp_path / "out" / "set_aside.tsv").read_text().splitlines()
     assert [line.split("\t")[1] for line in lines] == ["place", "2", "3", "4", "5", "6"]
     out = capsys.readouterr().out
-    assert "5 of 25 rows are set aside" in out and "\x1b" not in out
-    with pytest.raises(PrepareError, match="6 of 26 rows cannot be used; 5 may be set aside"):
+    assert "5 of 25 rows set aside" in out and "\x1b" not in out
+    with pytest.raises(PrepareError, match="6 of 26 rows unusable; at most 5 may be set aside"):
         _import(tmp_path, "t.csv", text + "w.jpg\n")
     assert _rows(tmp_path / "out") == rows  # what was there stays
     assert len(_import(tmp_path, "t.csv", text + "w.jpg\n", "--max-skipped", "0.5")) == 20

@@ -59,7 +59,7 @@ def test_an_unclosed_quote_many_lines_up(tmp_path):
     path = tmp_path / "t.csv"
     for end in ("", '\n99.jpg,"cat"\n'):
         path.write_text("\n".join(lines) + end)
-        with pytest.raises(PrepareError, match=r"t\.csv:3: a quote is opened here and not closed"):
+        with pytest.raises(PrepareError, match=r"t\.csv:3: a quote opened here is not closed"):
             list(read_records(path, find_format(path)))
 
 

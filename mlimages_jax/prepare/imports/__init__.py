@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Other people's data in the files that the builder reads."""
+"""Imports multi-label data of other formats as label lists."""

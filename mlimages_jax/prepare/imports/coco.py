@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""COCO instances to the files that our builder takes: which categories an image shows."""
+"""The command `import coco`: COCO instances as label lists of the categories in each image."""
 
 import graphlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,40 +33,40 @@ def import_coco(
     images: Path | None = None,
     max_skipped: float = 0.01,
 ) -> None:
-    """Turns COCO instances into label lists: the categories that each image shows.
+    """Turn COCO instances into label lists: the categories that each image shows.
 
-    All splits of a set are imported at once:
+    Import all splits of a set in one command:
 
         mlimages data import coco --output coco
             --train annotations/instances_train2017.json
             --val annotations/instances_val2017.json
 
-    A category is a label of an image if at least one annotation, of a crowd too, has it.
-    Super-categories become parents; where a category has the name of a super-category, the two are
-    one class ("person"), and so are categories of one name. Class ids are the names. COCO looked
-    for every category in every image, so what an image does not list is absent, and one without
-    annotations has an empty row.
+    A category is a label of an image if at least one annotation, crowds included, has it.
+    Super-categories become parents; a category with the name of a super-category is the same class
+    ("person"), and so are categories with equal names. Class ids are the names. COCO looked for
+    every category in every image, so categories that an image does not list are absent, and an
+    image without annotations has an empty row.
 
-    The images are looked for beside the annotations: in train2017/ and val2017/, in images/, ...
-    Names in the lists are relative to the folder that all splits share. Entries that cannot be used
-    are set aside, with the reason, in set_aside.tsv.
+    The images are searched for next to the annotations: in train2017/ and val2017/, in images/, ...
+    Names in the lists are relative to the folder that all splits share. Unusable entries are
+    written to set_aside.tsv with the reason.
 
     Args:
         output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
         train: instances of this split.
-        val: likewise.
-        test: likewise.
+        val: instances of this split.
+        test: instances of this split.
         closed: list super-categories too; the builder's `--labels=closed` does the same later.
-        name: of the image files under images/, with {file_name} or {id}, and perhaps {split}, such
-            as "{split}2017/{file_name}"; found if left out.
-        images: folder of the images; looked for beside the annotations if left out.
-        max_skipped: share of the entries that may be set aside; five always may.
+        name: names of the image files under images/, with {file_name} or {id}, and optionally
+            {split}, such as "{split}2017/{file_name}"; default: detect them.
+        images: folder of the images; default: search next to the annotations.
+        max_skipped: fraction of the entries that may be set aside; up to five always may.
     """
     paths = {
         split: path for split, path in (("train", train), ("val", val), ("test", test)) if path
     }
     if not paths:
-        raise PrepareError("no instances: give a file with --train, --val or --test")
+        raise PrepareError("no instances given: name a file with --train, --val or --test")
     if name is not None:
         _check_template(name)
     aside = SetAside(max_skipped)
@@ -82,12 +82,12 @@ def import_coco(
 def locate_images(
     instances: Mapping[str, Instances], *, around: Sequence[Path] | None = None
 ) -> Located:
-    """Looks for the images of each split.
+    """Searches for the images of each split.
 
     Args:
-        instances: of the splits.
-        around: folders in which the images may be; None: the folder of each file, and that above
-            a folder called annotations.
+        instances: Instances of each split.
+        around: Folders to search; None: the folder of each file, or its parent if the folder is
+            called annotations.
     """
     lists = [list(part.images) for part in instances.values()]
     folders = [around or _around(part.path) for part in instances.values()]
@@ -104,19 +104,19 @@ def write_coco(
     template: str | None,
     name: str,
 ) -> None:
-    """Writes the lists of all splits, and prints what came and what is next.
+    """Writes the lists of all splits, and prints counts and the next commands.
 
     Args:
-        instances: of the splits, made with `aside`.
-        located: where their images are.
-        aside: takes what cannot be used.
-        output: as for `import_coco`.
-        closed: likewise.
-        template: its `name`.
-        name: of the data set, in the command that is printed.
+        instances: Instances of each split, created with `aside`.
+        located: Where their images are.
+        aside: Receives unusable entries.
+        output: As for `import_coco`.
+        closed: As for `import_coco`.
+        template: As `name` of `import_coco`.
+        name: Name of the data set in the printed command.
 
     Raises:
-        PrepareError: the splits are of several sets, or too much cannot be used.
+        PrepareError: The splits belong to different sets, or too many entries are unusable.
     """
     hierarchy = make_hierarchy(list(instances.values()), aside)
     with write_manual_dir(output, hierarchy, unlisted="absent", images=located.folder) as writer:
@@ -126,13 +126,14 @@ def write_coco(
         aside.check()
         if not writer.images.total():
             files = ", ".join(str(part.path) for part in instances.values())
-            raise PrepareError(f"{files}: not one image can be used, so there is nothing to write")
+            raise PrepareError(f"{files}: no image can be used, so there is nothing to write")
     aside.write(output)
     if aside.count:
         print(aside.summary(output))
     if merged := sum(part.merged for part in instances.values()):
         have = "has" if merged == 1 else "have"
-        print(f"{counted(merged, 'category')} {have} the name of an earlier one, which counts")
+        text = f"{counted(merged, 'category')} {have} the name of an earlier one"
+        print(f"{text}, and the two are one class")
     is_linked = link_images(output, located.folder)
     print(
         what_came_and_what_is_next(
@@ -143,20 +144,20 @@ def write_coco(
 
 
 def make_hierarchy(parts: Sequence[Instances], aside: SetAside) -> Hierarchy:
-    """One class for each name: categories in their order, each after its super-category.
+    """Makes one class per name: categories in file order, each after its super-category.
 
     Args:
-        parts: the splits; the first has all categories.
-        aside: takes super-categories that form a cycle.
+        parts: The splits; the first must have all categories.
+        aside: Receives super-categories that form a cycle.
 
     Raises:
-        PrepareError: a split has other categories than the first.
+        PrepareError: A split has categories that the first does not have.
     """
     first, *others = parts
     for other in others:
         if not other.categories.items() <= first.categories.items():
             raise PrepareError(
-                f"{other.path}: the categories are not those of {first.path}; give files of one set"
+                f"{other.path}: the categories differ from {first.path}; use files of one set"
             )
     above = {
         name: up if up != name else None for name, up in first.categories.values()
@@ -171,7 +172,7 @@ def make_hierarchy(parts: Sequence[Instances], aside: SetAside) -> Hierarchy:
 
 
 def _without_cycles(above: dict[str, str | None], path: Path, aside: SetAside) -> None:
-    """Makes a category of every cycle a root."""
+    """Makes one category of every cycle a root."""
     while True:
         try:
             graphlib.TopologicalSorter({name: [up] for name, up in above.items() if up}).prepare()
@@ -192,7 +193,7 @@ def _rows(
     *,
     closed: bool,
 ) -> Iterator[LabelRow]:
-    """Yields the images in the order of the file; those that show nothing have no labels."""
+    """Yields the images in file order; an image that shows nothing has no labels."""
     index = {name: hierarchy.index(name) for name in part.categories}
     for image in part.rows():
         labels = np.array(sorted(index[name] for name in image.shown), np.int32)
@@ -211,7 +212,7 @@ def _rows(
 def _namer(
     found: Callable[[str], str], template: str | None, split: str
 ) -> Callable[[CocoImage], str]:
-    """What names an image in the list of a split."""
+    """Returns the function that names an image in the list of a split."""
     if template is None:
         return lambda image: found(image.file)
     return lambda image: template.format(
@@ -223,10 +224,10 @@ def _check_template(template: str) -> None:
     try:
         name = template.format(split="train", id="1", file_name="1.jpg", stem="1")
         if name == template.format(split="train", id="2", file_name="2.jpg", stem="2"):
-            raise ValueError("it must hold {file_name} or {id}")
+            raise ValueError("it must contain {file_name} or {id}")
         check_row(name, [], [], num_classes=1)
     except (ValueError, LookupError, AttributeError) as error:
-        raise PrepareError(f"--name {template!r} is no name of a file: {error}") from error
+        raise PrepareError(f"--name {template!r} is not a file name: {error}") from error
 
 
 def _around(path: Path) -> list[Path]:

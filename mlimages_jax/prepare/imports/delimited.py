@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables of delimited text: the delimiter and the header are found, rows come as lists of fields.
+"""Reads tables of delimited text: detects delimiter and header, yields rows as lists of fields.
 
-A quote that is opened and never closed makes the reader take all lines up to the next quote for one
-field. Such rows are complete and wrong, so lines inside a field are looked at: where they are rows
-by themselves, the quote was not meant to reach that far, and the file is refused with its line.
+If a quote is never closed, a CSV reader takes all lines up to the next quote for one field. Such
+rows are complete but wrong, so the lines inside of a field are examined: if they are rows by
+themselves, the quote was not meant to reach that far, and the file is rejected with the line.
 """
 
 import csv
@@ -20,7 +20,7 @@ SAMPLE_LINES = 200
 _IMAGE = re.compile(
     r"\.(jpe?g|jfif|png|gif|webp|bmp|tiff?|avif|heic|heif|ppm|pgm|jp2|ico)$", re.IGNORECASE
 )
-_EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # the first line that Excel understands
+_EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # a first line that tells Excel how to split
 _FIELD_LIMIT = 1 << 24
 
 
@@ -28,9 +28,10 @@ class Format(NamedTuple):
     """How a table is written.
 
     Attributes:
-        delimiter: between its columns.
-        columns: their names; "column 2" for what has none, "a (2)" for the second "a".
-        has_header: whether the first row holds them.
+        delimiter: Delimiter between columns.
+        columns: Names of the columns; "column 2" for one without a name, "a (2)" for the second
+            "a".
+        has_header: Whether the first row contains the names.
     """
 
     delimiter: str
@@ -39,7 +40,7 @@ class Format(NamedTuple):
 
 
 def is_image_path(text: object) -> bool:
-    """Whether a text ends like the name of an image file, or of one on the web."""
+    """Returns whether a text ends like the file name or URL of an image."""
     return isinstance(text, str) and bool(_IMAGE.search(text.strip().partition("?")[0]))
 
 
@@ -50,16 +51,16 @@ def find_format(
     delimiter: str | None = None,
     known: Sequence[str] = (),
 ) -> Format:
-    """Looks at the first lines of a table.
+    """Detects the format from the first lines of a table.
 
     Args:
-        path: of the table.
-        encoding: as for `text_lines.open_text`.
-        delimiter: if somebody has said so.
-        known: names of columns that a header may be known by.
+        path: The table.
+        encoding: As for `text_lines.open_text`.
+        delimiter: The delimiter, if the user gave it.
+        known: Names of columns by which a header can be recognised.
 
     Raises:
-        PrepareError: it is empty.
+        PrepareError: The table is empty.
     """
     lines = list(Lines(path, encoding=encoding, limit=SAMPLE_LINES))
     if lines and (hint := _EXCEL_HINT.fullmatch(lines[0].lstrip("\ufeff"))):
@@ -72,33 +73,33 @@ def find_format(
         raise PrepareError(f"--delimiter {delimiter!r} is not one character")
     first = next(iter(_parsed(lines, delimiter)), None)
     if first is None:
-        raise PrepareError(f"{path}:1: the table is empty; it begins with the names of its columns")
+        raise PrepareError(f"{path}:1: the table is empty; start it with the names of its columns")
     has_header = not any(map(is_image_path, first))
     names = [name.strip() for name in first] if has_header else [""] * len(first)
     if has_header and len(names) > 1 and not names[-1]:
         rows = _parsed(lines, delimiter)[1:]
         if all(len(row) < len(names) or not row[len(names) - 1].strip() for row in rows):
-            names = names[:-1]  # a delimiter at the end of every line is no column
+            names = names[:-1]  # every line ends with a delimiter: not a column
     return Format(delimiter, _unique(names), has_header)
 
 
 def read_records(
     path: Path, form: Format, *, encoding: str | None = None, limit: int | None = None
 ) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields the rows below the header; empty ones are none.
+    """Yields the rows below the header; skips empty ones.
 
     Args:
-        path: of the table.
-        form: from `find_format`.
-        encoding: as there.
-        limit: stop after so many lines; None: never.
+        path: The table.
+        form: Format, from `find_format`.
+        encoding: As for `find_format`.
+        limit: Stop after this many lines; None: never.
 
     Yields:
-        The line where a row begins, from 1, and its fields, at least one a column; or what is wrong
-        with it.
+        The line where a row starts, from 1, and its fields, at least one per column; or an error
+        message instead of the fields.
 
     Raises:
-        PrepareError: a quote is not closed, with the line that it stands in.
+        PrepareError: A quote is not closed; the message names the line with the quote.
     """
     lines = Lines(path, encoding=encoding, limit=limit)
     csv.field_size_limit(_FIELD_LIMIT)
@@ -114,7 +115,7 @@ def read_records(
             end = reader.line_num
             if end > begin or "end of data" in str(problem):
                 if limit is not None and end >= limit:
-                    return  # the sample ends within a field
+                    return  # the sample ends inside of a field
                 raise _unclosed(path, begin, end) from problem
             (line,) = lines.between(begin, end)
             row, error = _without_blanks_behind_quotes(line, form.delimiter, problem)
@@ -139,18 +140,18 @@ def read_records(
 def _without_blanks_behind_quotes(
     line: str, delimiter: str, problem: csv.Error
 ) -> tuple[list[str], str]:
-    """Reads a line again that is refused for `"a" ,b`; returns the row, or why it stays refused."""
+    """Rereads a line rejected for `"a" ,b`; returns the row, or why it stays rejected."""
     mended = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|$)', '"', line.rstrip("\n"))
     try:
         return next(
             csv.reader([mended], delimiter=delimiter, skipinitialspace=True, strict=True)
         ), ""
     except csv.Error:
-        return [], f'{problem}; a quote inside a quoted text is written twice: ""'
+        return [], f'{problem}; double a quote inside of a quoted text: ""'
 
 
 def _not_text(row: Sequence[str]) -> str:
-    """Why a row is no text; empty if it is."""
+    """Returns why a row is not text; empty if it is."""
     try:
         check_decoded("".join(row))
     except ValueError as problem:
@@ -159,14 +160,14 @@ def _not_text(row: Sequence[str]) -> str:
 
 
 def _other_count(row: Sequence[str], form: Format) -> str:
-    """Why a row has other columns than the header; empty where delimiters at its end are all."""
+    """Returns why a row's column count is wrong; empty if it just ends with more delimiters."""
     count = len(form.columns)
     if len(row) < count:
-        return f"{len(row)} columns where the header has {count}; is the line complete?"
+        return f"{len(row)} columns, but the header has {count}; is the line complete?"
     if not any(map(str.strip, row[count:])):
         return ""
     return (
-        f"{len(row)} columns where the header has {count}; put a text with "
+        f"{len(row)} columns, but the header has {count}; put a text with "
         f'{form.delimiter!r} into quotes: "a{form.delimiter}b"'
     )
 
@@ -174,7 +175,7 @@ def _other_count(row: Sequence[str], form: Format) -> str:
 def _check_quotes(
     path: Path, begin: int, lines: Sequence[str], row: Sequence[str], form: Format
 ) -> None:
-    """Refuses a row over several lines of which one is a row by itself."""
+    """Rejects a row over several lines if one of these is a row by itself."""
     suffixes = {_suffix(field) for field in row} - {None}
     for inner in lines[1:]:
         fields = next(iter(_parsed([inner], form.delimiter)), [])
@@ -185,8 +186,8 @@ def _check_quotes(
 
 def _unclosed(path: Path, begin: int, end: int) -> PrepareError:
     return PrepareError(
-        f"{path}:{begin}: a quote is opened here and not closed before line {end}, so all between "
-        'would be one field; close it, or remove it (inside quotes write "")'
+        f"{path}:{begin}: a quote opened here is not closed before line {end}, so everything in "
+        'between would be one field; close it, or remove it (inside of quotes write "")'
     )
 
 
@@ -196,7 +197,7 @@ def _suffix(field: str) -> str | None:
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """The rows of some lines, each line by itself; empty ones are none."""
+    """Parses each line by itself; drops empty rows."""
     rows = []
     for line in lines:
         try:
@@ -209,7 +210,7 @@ def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _score(lines: Sequence[str], delimiter: str, known: Sequence[str]) -> tuple[int, float, int]:
-    """How well a delimiter fits: known names in the first row, image paths, rows of one length."""
+    """Scores a delimiter: known names in the first row, image paths, rows of equal length."""
     rows = _parsed(lines, delimiter)
     if not rows:
         return 0, 0.0, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One door for other people's data: what it is, how it was understood, and what to do next."""
+"""The command `import any`: recognises data, shows how it was understood, prints what is next."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from mlimages_jax.prepare.imports.shell import shell_word, shell_words
 from mlimages_jax.prepare.imports.table_rows import TableOptions
 from tfds_builders.images.command import name_of
 
-# In this order: what is told by more comes before what is told by less.
+# The order matters: formats with specific marks come before those with general ones.
 _KINDS = (
     find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_metadata,
     find_imagenet, find_class_folders, find_tables,
@@ -31,14 +31,14 @@ _KINDS = (
 _PREPARE = "mlimages data"
 _MAX_SKIPPED = 0.01
 _WHAT_FITS = """\
-Looked for, in this order:
+Formats that were tried, in this order:
   lists that a builder reads      dictionary.txt and train_image_list.txt
   Open Images                     tables with ImageID, Source, LabelName, Confidence
-  COCO                            .json with images, annotations, categories; images beside them
+  COCO                            .json with images, annotations, categories; images next to them
   ImageNet                        ILSVRC/Data/CLS-LOC/..., ILSVRC2012_img_train.tar, train_images_*
-  one folder a class              <class>/*.jpg, or train/<class>/*.jpg and val/<class>/*.jpg
+  one folder per class            <class>/*.jpg, or train/<class>/*.jpg and val/<class>/*.jpg
   tables                          .csv, .tsv, .jsonl, .json, .parquet with a path and labels, also
-                                  metadata.csv; columns can be named with --path-column NAME and
+                                  metadata.csv; name the columns with --path-column NAME and
                                   --label-columns NAME, the folder of the images with --images DIR
 """
 
@@ -61,11 +61,11 @@ def import_any(
     max_skipped: float = _MAX_SKIPPED,
     set_name: str | None = None,
 ) -> None:
-    """Turn a folder or file of other people's data into what the builders read, whatever it is.
+    """Turn a folder or file of data into what the builders read, whatever its format.
 
-    It says what it recognised and by what, shows the first rows as it understood them, writes lists
-    where they are needed, and prints the next command. COCO, tables (CSV, JSON, Parquet, Hugging
-    Face's metadata), ImageNet as Kaggle and Hugging Face pack it, and one folder a class are known:
+    It reports what it recognised and why, shows the first rows as it understood them, writes lists
+    if they are needed, and prints the next command. It knows COCO, tables (CSV, JSON, Parquet,
+    Hugging Face's metadata), ImageNet as Kaggle and Hugging Face pack it, and one folder per class:
 
         mlimages data import any photos --dry-run
 
@@ -73,28 +73,29 @@ def import_any(
 
     Args:
         source: the folder, or a table or COCO file.
-        output: the folder to write lists to; by default NAME_lists here.
-        dry_run: only say what would be done.
-        images: folder of the images; looked for if left out.
-        path_column: of a table; found if left out.
-        label_columns: likewise; with numbers from 0 to 1 each is a label.
-        label_separator: between the labels of a cell; found if left out.
-        delimiter: between the columns; found if left out.
-        encoding: of a table that is neither UTF-8 nor UTF-16, such as cp1252.
-        val_share: of the images that becomes val; 0.1 where nothing tells splits apart.
-        dictionary: category file of the classes of a table.
-        unlisted: what a class is that an image does not list.
-        max_skipped: share of the rows that may be set aside; five always may.
-        set_name: of the data set; by default that of the folder or file.
+        output: the folder to write lists to; default: NAME_lists in the current folder.
+        dry_run: only report what would be done.
+        images: folder of the images; default: search for it.
+        path_column: column of a table with the image paths; default: detect it.
+        label_columns: columns with the labels; default: detect them. Columns of numbers from 0 to 1
+            are one label each.
+        label_separator: separator between the labels of a cell; default: detect it.
+        delimiter: delimiter between columns; default: detect it.
+        encoding: encoding of a table that is neither UTF-8 nor UTF-16, such as cp1252.
+        val_share: fraction of the images to use for val; default: 0.1 if the data has no splits.
+        dictionary: category file with the classes of a table.
+        unlisted: meaning of classes that an image does not list.
+        max_skipped: fraction of the rows that may be set aside; up to five always may.
+        set_name: name of the data set; default: that of the folder or file.
     """
     if not source.exists():
         raise PrepareError(f"{source}: there is no such file or folder")
     if val_share is not None and not 0 <= val_share < 1:
-        raise PrepareError(f"--val-share {val_share:g} is not from 0 to below 1")
+        raise PrepareError(f"--val-share {val_share:g} is not at least 0 and below 1")
     if images is not None and not images.is_dir():
         raise PrepareError(f"--images {images}: there is no such folder")
     if label_separator == "":
-        raise PrepareError("--label-separator is empty; leave it out to have it found")
+        raise PrepareError("--label-separator is empty; leave it out to detect the separator")
     name = set_name or name_of(source if source.is_dir() else source.with_suffix(""))
     wish = Wish(
         table=TableOptions(path_column, label_columns, None, label_separator, delimiter, encoding),
@@ -124,17 +125,17 @@ def import_any(
 
 
 def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
-    """Finds out what a folder or file is.
+    """Detects the format of a folder or file.
 
     Args:
-        source: the folder or file.
-        wish: what somebody said about it.
+        source: The folder or file.
+        wish: The user's options.
 
     Returns:
-        What it is, None if nothing fits, and notes on what was looked at and not taken.
+        What was found, or None, and notes on files that were examined but not used.
 
     Raises:
-        PrepareError: it is of a kind, and cannot be read.
+        PrepareError: The format was recognised, but the data cannot be read.
     """
     notes: list[str] = []
     has_said = wish.table.path_column or wish.table.label_columns or wish.images
@@ -147,7 +148,7 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
 
 
 def _options(wish: Wish, output: Path) -> list[str]:
-    """The words that say the same again."""
+    """Returns the options that repeat the user's choices."""
     table = wish.table
     pairs = {
         "--output": str(output),
@@ -174,7 +175,7 @@ def _print(found: Found, notes: list[str]) -> None:
     print(f"This is {found.kind}:" if found.kind[:2] == "a " else f"Recognised {found.kind}:")
     for title, lines in (
         ("", found.why), ("First rows:", found.rows), ("Counts:", found.counts),
-        ("Not taken:", notes[:10]),
+        ("Not used:", notes[:10]),
     ):  # fmt: skip
         if lines:
             print("\n".join([*([title] if title else []), *(f"  {one_line(x)}" for x in lines)]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recognises COCO instances: one file, or those of all splits in a folder."""
+"""Recognises COCO instances: a single file, or the files of all splits in a folder."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from mlimages_jax.prepare.imports.set_aside import SetAside
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED_BYTES = 1 << 16
-# Files of the same images that say something else about them, or nothing.
+# Prefixes of COCO files about the same images that have other annotations, or none.
 _OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info", "densepose")
 _SPLIT_OR_YEAR = re.compile(r"(train|val(id(ation)?)?|test|dev|[0-9]+)")
 
@@ -22,12 +22,12 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     """Looks for COCO files.
 
     Args:
-        source: a file, or a folder that is searched.
-        wish: what somebody said.
-        notes: takes what was looked at and not taken.
+        source: A file, or a folder to search.
+        wish: The user's options.
+        notes: Receives notes on files that were examined but not used.
 
     Raises:
-        PrepareError: a file that looks like one cannot be read, or too much of it is unusable.
+        PrepareError: A file that looks like COCO cannot be read, or too much of it is unusable.
     """
     top = source if source.is_dir() else source.parent
     paths = _files(source, notes)
@@ -52,7 +52,7 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     first = next(iter(instances.values()))
     counts.append(counted(len(first.categories), "category"))
     for split, root in zip(instances, located.roots, strict=True):
-        where = "no image of it was found; say where they are with --images"
+        where = "none of its images was found; give their folder with --images"
         if root is not None:
             folder = root.folder / root.prefix
             looked_for = counted(root.looked_for, "image")
@@ -70,7 +70,7 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 
 
 def _files(source: Path, notes: list[str]) -> dict[str, Path]:
-    """The file of each split."""
+    """Returns the file of each split."""
     if source.is_file():
         is_one = source.suffix.lower() == ".json" and _looks_like_coco(source)
         return {split_of(source, source.parent) or "train": source} if is_one else {}
@@ -87,20 +87,20 @@ def _files(source: Path, notes: list[str]) -> dict[str, Path]:
     for path in families[chosen]:
         split = split_of(path, source) or "train"
         if result.setdefault(split, path) != path:
-            notes.append(f"{path}: {result[split]} is taken for {split}; give it by itself")
-    notes += [f"{path}: not taken, since {chosen or 'another'} files are; give it by itself"
+            notes.append(f"{path}: {result[split]} is used for {split}; import it by itself")
+    notes += [f"{path}: not used, because {chosen or 'other'} files are; import it by itself"
               for family, others in families.items() if family != chosen
               for path in others]  # fmt: skip
     return dict(sorted(result.items(), key=lambda item: ("train", "val", "test").index(item[0])))
 
 
 def _rank(family: str) -> tuple[bool, bool, str]:
-    """Instances come first, what has no categories of objects last."""
+    """Sorts instances first, and files without object categories last."""
     return family.startswith(_OTHERS), not family.startswith("instances"), family
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """By the names of its lists near the beginning and the end; they may be gigabytes apart."""
+    """Checks for COCO's keys near the start and the end, which may be gigabytes apart."""
     try:
         with path.open("rb") as file:
             start = file.read(_SNIFFED_BYTES)

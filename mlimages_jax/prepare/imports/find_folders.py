@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recognises ImageNet as it is distributed, and folders of classes: our builders read them."""
+"""Recognises ImageNet as it is distributed, and class folders, which the builders read directly."""
 
 import itertools
 from collections import Counter
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from tfds_builders.imagenet.listing import Listing
     from tfds_builders.imagenet.manual_files import Source
 
-_WHOLE_BYTES = 5e9  # archives of less are parts of ImageNet: its val has 6 GB
+_WHOLE_BYTES = 5e9  # smaller archives are parts of ImageNet: val alone has 6 GB
 
 
 def find_imagenet(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for ImageNet's archives, or folders of WordNet ids, from whatever folder."""
-    from tfds_builders.imagenet import imagenet_dataset_builder, manual_files  # TFDS takes seconds
+    """Looks for ImageNet's archives, or folders of WordNet ids, in any of the usual layouts."""
+    # Imported here: TFDS takes seconds.
+    from tfds_builders.imagenet import imagenet_dataset_builder, manual_files
 
     if not source.is_dir():
         return None
@@ -36,13 +37,13 @@ def find_imagenet(source: Path, wish: Wish, notes: list[str]) -> Found | None:
                 counts.append(_count(split, listing, one.path))
                 rows += _first_rows(split, listing)
             else:
-                counts.append(f"{split}: {1 + len(one.more)} archives, from {one.path} on")
+                counts.append(f"{split}: {1 + len(one.more)} archives, starting with {one.path}")
                 rows += _first_members(split, one.path)
                 is_whole = is_whole and one.path.stat().st_size > _WHOLE_BYTES
     except (ValueError, OSError) as error:
         notes.append(f"ImageNet: {error}")
         return None
-    why = [f"{one.path} holds {split}" + (f", classes in {one.labels}" if one.labels else "")
+    why = [f"{one.path} contains {split}" + (f", classes in {one.labels}" if one.labels else "")
            for split, one in sources.items()]  # fmt: skip
     command = _command("imagenet", source, wish.name) + f" --splits={','.join(splits)}"
     command += "" if is_whole else " --subset"
@@ -50,33 +51,33 @@ def find_imagenet(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 
 
 def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for one folder a class, with or without folders of splits."""
-    from tfds_builders.imagenet import own_classes  # TFDS takes seconds
+    """Looks for one folder per class, with or without folders of splits."""
+    from tfds_builders.imagenet import own_classes  # imported here: TFDS takes seconds
 
     if not source.is_dir():
         return None
     try:
         found = own_classes.OwnImages(source, splits=None, val_share=wish.val_share)
     except FileNotFoundError:
-        notes.append("folders of classes: no folder here holds images in folders of their own")
+        notes.append("class folders: no folder here has images in subfolders")
         return None
     except (ValueError, OSError) as error:
-        notes.append(f"folders of classes: {error}")
+        notes.append(f"class folders: {error}")
         return None
     if not found.listings or len({c for one in found.listings.values() for c in one.classes}) < 2:
-        notes.append("folders of classes: there are not two folders with images")
+        notes.append("class folders: there are fewer than two folders with images")
         return None
     counts = [_count(split, one, found.paths[split]) for split, one in found.listings.items()]
     rows = [row for split, one in found.listings.items() for row in _first_rows(split, one)]
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
     share = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
-    why = [f"{path} holds one folder a class" for path in dict.fromkeys(found.paths.values())]
+    why = [f"{path} has one folder per class" for path in dict.fromkeys(found.paths.values())]
     command = _command("image-folder", source, wish.name)
     if shared:
         why.append(f"no folders of splits: {share:g} of the images become val, by their content")
     if shared or wish.val_share is not None:
         command += f" --val-share={share:g}"
-    return Found("one folder a class", why, rows, counts, commands=[command])
+    return Found("one folder per class", why, rows, counts, commands=[command])
 
 
 def _listing(source: "Source") -> "Listing":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recognises what needs another command than an import; says how the rest can be made to fit."""
+"""Recognises data that needs another command, and explains how to convert other data."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,7 +21,7 @@ _DICTIONARIES = (DICTIONARY, "dictionary_and_semantic_hierarchy.txt")
 
 
 def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for what an import or a builder has made already."""
+    """Looks for the output of an earlier import or of a builder."""
     if not source.is_dir():
         return None
     if (source / "dataset_info.json").is_file():
@@ -33,15 +33,15 @@ def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
                      commands=[command])  # fmt: skip
     lists = sorted(source.glob(f"*{LIST_SUFFIX}"))
     if lists and any((source / name).is_file() for name in _DICTIONARIES):
-        missing = "" if (source / "images").is_dir() else "; put the images to images/"
-        why = [f"it holds {', '.join(path.name for path in lists)} and the classes{missing}"]
+        missing = "" if (source / "images").is_dir() else "; put the images into images/"
+        why = [f"it has {', '.join(path.name for path in lists)} and the classes{missing}"]
         return Found("lists that the builder reads", why,
                      commands=[build_command(source, wish.name)])  # fmt: skip
     return None
 
 
 def find_label_list(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for a list in the release's format: names or addresses, and class:confidence."""
+    """Looks for a list in the release's format: names or URLs, and class:confidence."""
     if not source.is_file() or source.suffix.lower() not in (".txt", ".lst", ""):
         return None
     try:
@@ -55,10 +55,10 @@ def find_label_list(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     quoted = shell_word(source)
     if is_url(rows[0].name):
         command = f"{_PREPARE} download {quoted} --output {wish.name} --short-side 320"
-        kind = "a list of addresses and labels, as the ML-Images release has them"
+        kind = "a list of URLs and labels, in the format of the ML-Images release"
     else:
         command = f"{_PREPARE} stats {quoted} --dictionary DICTIONARY --output-dir statistics"
-        kind = "a label list: put it as train_image_list.txt beside dictionary.txt and images/"
+        kind = "a label list: store it as train_image_list.txt next to dictionary.txt and images/"
     return Found(kind, [f"{source}: a name and class:confidence on each line"], shown,
                  commands=[command])  # fmt: skip
 
@@ -78,7 +78,7 @@ def find_open_images(source: Path, wish: Wish, notes: list[str]) -> Found | None
 
 
 def find_tfrecords(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for the original's records."""
+    """Looks for TFRecord files of the original code."""
     paths = [source] if source.is_file() else list(files_below(source, depth=1))
     records = [path for path in paths if "tfrecord" in path.name.lower()]
     if not records:
@@ -91,26 +91,26 @@ def find_tfrecords(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 
 
 def explain(source: Path) -> list[str]:
-    """What a folder or file that was not recognised looks like, and how it can be made to fit."""
+    """Describes a folder or file that was not recognised, and how to convert it."""
     if source.is_file():
         if source.suffix.lower() in _ARCHIVES:
             return [f"{source} is an archive: unpack it, and give the folder"]
         with source.open("rb") as file:
             refuse_binary(source, file.read(64))
-        return [f"{source} is none of the tables, COCO files and lists below"]
+        return [f"{source} is not one of the tables, COCO files and lists below"]
     files = list(files_below(source, depth=2))
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in files)
     images, _ = list_images(source)
     some = ", ".join(f"{n:,} {kind}" for kind, n in suffixes.most_common(5)) or "none"
-    lines = [f"it holds {counted(len(images), 'image')}; files of its first folders: {some}"]
+    lines = [f"it contains {counted(len(images), 'image')}; files of its upper folders: {some}"]
     if any(path.suffix.lower() in (".yaml", ".yml") for path in files) and suffixes[".txt"] > 1:
         lines.append("it looks like YOLO: export it as COCO from the tool that made it")
     if suffixes[".xml"] > 1:
         lines.append("it looks like Pascal VOC: convert its XML files to COCO, or to a table")
     if books := [path for path in files if path.suffix.lower() in (".xlsx", ".xls", ".ods")]:
-        lines.append(f"{books[0].name} is a workbook: save it as CSV in UTF-8")
+        lines.append(f"{books[0].name} is a spreadsheet: save it as CSV in UTF-8")
     if any(path.suffix.lower() in (".zip", ".tar", ".gz") for path in files) and not images:
-        lines.append("it holds archives: unpack them first")
+        lines.append("it contains archives: unpack them first")
     return lines
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recognises tables of images and labels: one file, or those of a folder that name its images."""
+"""Recognises tables of images and labels: a single file, or the tables of a folder of images."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,19 +23,19 @@ from mlimages_jax.prepare.imports.table_rows import KINDS, Table, TableRow, tabl
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face
 _SHOWN_COLUMNS = 8
-_NOT_IN_FOLDERS = (".txt", ".data", ".json")  # mostly something else there
+_NOT_IN_FOLDERS = (".txt", ".data", ".json")  # rarely tables when found in a folder
 
 
 def find_tables(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     """Looks for tables.
 
     Args:
-        source: a file, or a folder that is searched.
-        wish: what somebody said.
-        notes: takes what was looked at and not taken.
+        source: A file, or a folder to search.
+        wish: The user's options.
+        notes: Receives notes on files that were examined but not used.
 
     Raises:
-        PrepareError: the file that was given cannot be read, or too much of it is unusable.
+        PrepareError: The given file cannot be read, or too many of its rows are unusable.
     """
     if source.is_file():
         if table_suffix(source) not in KINDS:
@@ -50,7 +50,7 @@ def find_tables(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     located = _located(plans, top, wish)
     if source.is_dir() and not wish.images and not located.are_urls:
         kept = [i for i, root in enumerate(located.roots) if root is not None]
-        notes += [f"{plan.table.path}: none of its images is below {source}"
+        notes += [f"{plan.table.path}: none of its images is in {source} or below"
                   for i, plan in enumerate(plans) if i not in kept]  # fmt: skip
         plans = [plans[i] for i in kept]
         if not plans:
@@ -60,7 +60,7 @@ def find_tables(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 
 
 def find_metadata(source: Path, wish: Wish, notes: list[str]) -> Found | None:
-    """Looks for Hugging Face's metadata with labels: there they count, and no names of folders."""
+    """Looks for Hugging Face's metadata with labels; these take precedence over folder names."""
     if not source.is_dir():
         return None
     names = {path.name.lower() for path in files_below(source, depth=2)}
@@ -100,7 +100,7 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     aside.check()
     if not aside.total:
         names = ", ".join(str(plan.table.path) for plan in plans)
-        raise PrepareError(f"{names}: there are no rows of images; is it complete?")
+        raise PrepareError(f"{names}: there are no rows with images; is the file complete?")
     counts = [f"{split}: {counted(count, 'image')}" for split, count in splits.items()]
     counts.append(counted(len(labels), "different label"))
     counts += [_where(plan, root) for plan, root in zip(plans, located.roots, strict=True)
@@ -118,15 +118,15 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
 
 
 def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
-    """Hugging Face's metadata files, or else all tables that can be read."""
+    """Returns Hugging Face's metadata files, or else all tables that can be read."""
     suffixes = [kind for kind in KINDS if kind not in _NOT_IN_FOLDERS]
     paths = []
     for path in files_below(folder, depth=2):
         if table_suffix(path) not in suffixes:
             continue
-        if "submission" in path.name.lower():  # of Kaggle: all of its labels are made up
+        if "submission" in path.name.lower():  # Kaggle's sample submissions have made-up labels
             notes.append(
-                f"{path}: a form for predictions, by its name; give it itself if it is not"
+                f"{path}: by its name a form for predictions; if it is not, import it by itself"
             )
             continue
         paths.append(path)
@@ -147,7 +147,7 @@ def _plans(tables: list[Table], top: Path, wish: Wish) -> list[TablePlan]:
     if share is None:
         share = 0.0 if is_known else DEFAULT_VAL_SHARE
     if share and "val" in names:
-        raise PrepareError(f"--val-share {share:g}: there is a table of val already")
+        raise PrepareError(f"--val-share {share:g}: there already is a table of val")
     return [
         TablePlan(table, _rule(table, name or "train", share))
         for table, name in zip(tables, names, strict=True)
@@ -176,7 +176,7 @@ def _shown(split: str, name: str, row: TableRow) -> str:
 
 def _where(plan: TablePlan, root: ImageRoot | None) -> str:
     if root is None:
-        return f"{plan.table.path}: no image of it was found; say where they are with --images"
+        return f"{plan.table.path}: none of its images was found; give their folder with --images"
     folder = root.folder / root.prefix
     return f"looked for {counted(root.looked_for, 'image')}, found {root.found:,} in {folder}"
 
@@ -195,7 +195,7 @@ def _why(table: Table) -> list[str]:
     if columns.labels and table.is_separated:
         lines.append(f"  labels of a cell are separated by {table.separator!r}")
     elif table.has_blanks:
-        lines.append("  a cell is one label; where blanks part labels, say --label-separator ' '")
+        lines.append("  a cell is one label; if spaces separate labels: --label-separator ' '")
     if columns.split:
         lines.append(f"  splits in {columns.split!r}")
     return lines

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the one door for all imports recognised, and what somebody said on the command line."""
+"""What `import any` found, the user's options for it, and the search for files and splits."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,16 +21,16 @@ _WORDS = re.compile(r"[A-Za-z]+")
 
 
 class Wish(NamedTuple):
-    """What somebody said about the data.
+    """The user's options.
 
     Attributes:
-        table: about tables.
-        dictionary: the category file of the labels.
-        unlisted: what a class is that an image does not list.
-        images: the folder of the images.
-        val_share: that becomes val; None: `DEFAULT_VAL_SHARE` where nothing tells splits apart.
-        name: of the data set.
-        max_skipped: share of the rows that may be set aside.
+        table: Options for tables.
+        dictionary: Category file of the labels.
+        unlisted: Meaning of classes that an image does not list.
+        images: Folder of the images.
+        val_share: Fraction to use for val; None: `DEFAULT_VAL_SHARE` if the data has no splits.
+        name: Name of the data set.
+        max_skipped: Fraction of the rows that may be set aside.
     """
 
     table: TableOptions
@@ -43,16 +43,16 @@ class Wish(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Data of a kind that can be imported.
+    """Data in a format that can be imported.
 
     Attributes:
-        kind: such as "COCO instances".
-        why: what it was recognised by, line by line.
-        rows: the first rows as they were understood.
-        counts: of images, classes and what is set aside.
-        write: writes lists to a folder and prints what is next; None: nothing needs to be written.
-        commands: what to do next, where nothing is written.
-        aside: rows that cannot be used.
+        kind: Name of the format, such as "COCO instances".
+        why: What it was recognised by, one item per line.
+        rows: The first rows as they were understood.
+        counts: Counts of images, classes and rows set aside.
+        write: Writes lists to a folder and prints what is next; None: nothing has to be written.
+        commands: Next commands, if nothing has to be written.
+        aside: Unusable rows.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Found(NamedTuple):
 
 
 def split_of(path: Path, top: Path) -> str | None:
-    """The split that a file belongs to, by its name, or by a folder between it and `top`."""
+    """Returns the split of a file, from its name or a folder between it and `top`."""
     names = [path.stem, *(parent.name for parent in path.relative_to(top).parents if parent.name)]
     for name in names:
         for word in _WORDS.findall(name.lower()):
@@ -75,7 +75,7 @@ def split_of(path: Path, top: Path) -> str | None:
 
 
 def files_below(top: Path, *, depth: int) -> Iterator[Path]:
-    """Files in a folder and those below it, nearest first; without hidden ones and too many."""
+    """Yields files in a folder and below, nearest first; skips hidden ones, limits their number."""
     level, count = [top], 0
     for _ in range(depth + 1):
         deeper: list[Path] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Errors of a full disk name no file: here they get the name of the folder."""
+"""Adds the folder to errors of a full disk, which do not name a file."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def names_folder(folder: Path) -> Iterator[None]:
-    """Says which folder has no room for what is written within the context.
+    """Turns errors of a full disk inside of the context into one that names the folder.
 
     Raises:
-        PrepareError: with what to do.
+        PrepareError: The disk is full; the message says what to do.
     """
     try:
         yield
@@ -24,6 +24,6 @@ def names_folder(folder: Path) -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise PrepareError(
-            f"{folder}: {error.strerror}. Make room there or give another --output, and run the "
-            "same command again; lists that were there before are as they were"
+            f"{folder}: {error.strerror}. Free some space or choose another --output, then run the "
+            "same command again; lists written earlier are unchanged"
         ) from error

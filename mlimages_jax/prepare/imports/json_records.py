@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables as JSON lines, as one JSON value, and as Parquet: rows come as mappings.
+"""Reads tables stored as JSON lines, as one JSON value, or as Parquet; rows are mappings.
 
-Each comes with its line or number, from 1; in place of an unusable one, what is wrong with it.
+Each row comes with its line or number, from 1; an unusable row is replaced by an error message.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.text_lines import Lines, check_decoded, open_text
 
 _OBJECT = 'not an object such as {"path": "a.jpg", "labels": ["dog", "cat"]}'
-_PARQUET_ROWS = 1_000  # held at once
+_PARQUET_ROWS = 1_000  # rows in memory
 
 Record = tuple[int, dict[str, Any] | str]
 
@@ -26,12 +26,12 @@ Record = tuple[int, dict[str, Any] | str]
 def read_lines(
     path: Path, *, encoding: str | None = None, limit: int | None = None
 ) -> Iterator[Record]:
-    """Yields the objects of a file with one on each line; blank lines are skipped.
+    """Yields the objects of a file with one object per line; skips blank lines.
 
     Args:
-        path: of the file.
-        encoding: as for `text_lines.open_text`.
-        limit: stop after so many lines; None: never.
+        path: The file.
+        encoding: As for `text_lines.open_text`.
+        limit: Stop after this many lines; None: never.
     """
     lines = Lines(path, encoding=encoding, limit=limit)
     for number, line in enumerate(lines, start=1):
@@ -49,10 +49,10 @@ def read_lines(
 
 
 def read_json(path: Path, *, encoding: str | None = None) -> Iterator[Record]:
-    """Yields the objects of a list, or {path: labels} entries of an object, with their number.
+    """Yields the numbered objects of a list, or the entries of an object {path: labels}.
 
     Raises:
-        PrepareError: the file is no JSON, or another kind.
+        PrepareError: The file is not JSON, or contains something else.
     """
     content = load_json(path, encoding=encoding)
     if isinstance(content, Mapping):
@@ -67,7 +67,7 @@ def load_json(path: Path, *, encoding: str | None = None, object_hook: Any = Non
     """Reads a JSON file in any of the encodings of `open_text`.
 
     Raises:
-        PrepareError: it is no JSON.
+        PrepareError: The file is not JSON.
     """
     try:
         with open_text(path, encoding) as file:
@@ -79,14 +79,14 @@ def load_json(path: Path, *, encoding: str | None = None, object_hook: Any = Non
 def read_parquet(path: Path, *, limit: int | None = None) -> Iterator[Record]:
     """Yields the rows of a Parquet file, with their number from 1.
 
-    Bytes of images are left out: they may be gigabytes.
+    Columns of bytes are left out: embedded images may be gigabytes.
 
     Raises:
-        PrepareError: it is no Parquet file, or damaged.
+        PrepareError: The file is damaged or not Parquet.
     """
     number = 0
     try:
-        # By an open file: pyarrow takes no paths whose bytes are not UTF-8.
+        # Opened here, because pyarrow does not accept paths whose bytes are not UTF-8.
         with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type)]
             for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
@@ -96,14 +96,14 @@ def read_parquet(path: Path, *, limit: int | None = None) -> Iterator[Record]:
                     if number == limit:
                         return
     except (pyarrow.ArrowException, OSError) as error:
-        raise PrepareError(f"{path}: Parquet cannot read row {number + 1} ({error})") from error
+        raise PrepareError(f"{path}: cannot read Parquet row {number + 1} ({error})") from error
 
 
 def embedded_images(path: Path) -> list[str]:
-    """The columns of a Parquet file that hold images themselves.
+    """Returns the columns of a Parquet file that contain images themselves.
 
     Raises:
-        PrepareError: it is no Parquet file.
+        PrepareError: The file is not Parquet.
     """
     try:
         with path.open("rb") as file:
@@ -114,7 +114,7 @@ def embedded_images(path: Path) -> list[str]:
 
 
 def columns_of(rows: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
-    """The keys of some rows, in the order in which they appear."""
+    """Returns the keys of some rows, in order of appearance."""
     return tuple(dict.fromkeys(key for row in rows for key in row))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The labels that a cell of a table holds, however people write several into one."""
+"""Parses the labels in a cell of a table, in the many ways in which several are written."""
 
 import ast
 import contextlib
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare.imports.columns import number_of
 
-_REMEMBERED = 100_000  # labels that are looked at once only
+_REMEMBERED = 100_000  # labels whose parsed form is cached
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
-_NUMBERS = re.compile(r" *[0-9]+(?: +[0-9]+)+ *")  # "16 0": classes by their numbers
-# A comma between labels; that of "dog:0,8" is a decimal one.
+_NUMBERS = re.compile(r" *[0-9]+(?: +[0-9]+)+ *")  # "16 0": classes given by their numbers
+# A comma between labels; the one in "dog:0,8" is a decimal comma.
 _COMMA = re.compile(r"(?<!:[01]),|,(?![0-9])")
 
 
@@ -23,15 +23,14 @@ class _Missing:
         return "missing"
 
 
-MISSING = _Missing()  # the cell of a key that an object does not have
+MISSING = _Missing()  # the cell of a column whose key is missing from a JSON object
 
 
 def find_separator(texts: Sequence[str]) -> str:
-    """What parts labels: a semicolon, unless cells have bars, or commas between parts that recur.
+    """Detects the separator of labels: semicolon, bar, comma between parts that recur, or space.
 
-    Where all cells are the same, as "a,b", commas without blanks do too.
-
-    Blanks only between numbers: those between words are mostly part of a name.
+    Commas without spaces also separate labels if all cells are the same, as in "a,b". Spaces
+    separate numbers only: those between words are usually part of a name.
     """
     if any(";" in text for text in texts):
         return ";"
@@ -48,10 +47,10 @@ def find_separator(texts: Sequence[str]) -> str:
 
 
 def labels_of(cell: object, column: str, separator: str) -> list[tuple[str, float]]:
-    """The labels of a cell: a text, a list, or an object of names and confidences.
+    """Returns the labels of a cell: a text, a list, or an object of names and confidences.
 
     Raises:
-        ValueError: it is something else, or a confidence is out of range.
+        ValueError: The cell is something else, or a confidence is out of range.
     """
     if isinstance(cell, dict) and (inner := _categories(cell)) is not None:
         cell = inner
@@ -76,10 +75,10 @@ def labels_of(cell: object, column: str, separator: str) -> list[tuple[str, floa
 
 @functools.lru_cache(_REMEMBERED)
 def parse_label(text: str) -> tuple[str, float] | None:
-    """Reads "dog" or "dog:0.8"; None where nothing stands between separators.
+    """Parses "dog" or "dog:0.8"; returns None for an empty text between separators.
 
     Raises:
-        ValueError: the name is empty, or the confidence out of range.
+        ValueError: The name is empty, or the confidence is out of range.
     """
     if not text.strip():
         return None
@@ -90,7 +89,7 @@ def parse_label(text: str) -> tuple[str, float] | None:
 
 
 def label_name(text: str) -> str:
-    """The label that a text means: its blanks are single, its characters composed."""
+    """Normalises a label: single spaces, composed characters (NFC)."""
     return normal(" ".join(text.split()))
 
 
@@ -102,7 +101,7 @@ def _label(label: str, confidence: float) -> tuple[str, float]:
     if not (confidence == -1 or 0 <= confidence <= 1):
         raise ValueError(
             f"confidence {confidence} of {name!r} is neither -1 (unknown) nor between 0 and 1; "
-            "correct it, or if it is part of the name put a confidence behind it"
+            "correct it, or if it is part of the name append a confidence"
         )
     return name, float(confidence)
 
@@ -110,19 +109,20 @@ def _label(label: str, confidence: float) -> tuple[str, float]:
 def confidences_of(
     cells: Sequence[object], columns: Sequence[str], labels: Sequence[str]
 ) -> list[tuple[str, float]]:
-    """The labels of one-hot columns; an empty cell is none.
+    """Returns the labels of one-hot columns; an empty cell is no label.
 
     Args:
-        cells: of these columns.
-        columns: their names, for messages.
-        labels: what they mean.
+        cells: Cells of these columns.
+        columns: Names of the columns, for messages.
+        labels: Labels of the columns.
 
     Raises:
-        ValueError: a cell is no confidence.
+        ValueError: A cell is not a confidence.
     """
     try:
         found = [*map(_remembered_confidence, cells)]
-    except (ValueError, TypeError):  # again for the message; lists of JSON cannot be remembered
+    except (ValueError, TypeError):
+        # Repeat without the cache: for the message, and because JSON lists are not hashable.
         found = [_confidence(cell, name) for cell, name in zip(cells, columns, strict=True)]
     return [(label, n) for label, n in zip(labels, found, strict=True) if n is not None]
 
@@ -131,7 +131,7 @@ def _confidence(cell: object, column: str) -> float | None:
     if cell is None or cell is MISSING or (isinstance(cell, str) and not cell.strip()):
         return None
     if cell != cell:
-        return None  # the NaN of an empty cell in Parquet
+        return None  # NaN: an empty cell in Parquet
     number = number_of(cell)
     if number is None:
         raise ValueError(f"{column!r} is {cell!r}; the column has numbers: 1 present, 0 absent")
@@ -150,7 +150,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _listed(text: str) -> list[object]:
-    """The list that a cell such as "['dog', 'cat']" means; without quotes, what commas part."""
+    """Parses a list such as "['dog', 'cat']"; without quotes, splits it at commas."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -159,7 +159,7 @@ def _listed(text: str) -> list[object]:
 
 
 def _object_in(text: str) -> dict[str, object] | None:
-    """The object that a cell such as '{"dog": 0.5}' holds; None: it is a text in braces."""
+    """Parses an object such as '{"dog": 0.5}'; None if it is just a text in braces."""
     if not (text.startswith("{") and text.endswith("}")):
         return None
     for parse in (json.loads, ast.literal_eval):
@@ -171,7 +171,7 @@ def _object_in(text: str) -> dict[str, object] | None:
 
 
 def _categories(cell: Mapping[str, object]) -> list[object] | None:
-    """What boxes of Hugging Face's objects show: {"bbox": [...], "categories": [...]}."""
+    """Returns the categories of Hugging Face's objects: {"bbox": [...], "categories": [...]}."""
     for key in ("categories", "category", "labels", "label"):
         if isinstance(inner := cell.get(key), list):
             return list(dict.fromkeys(inner)) if all(map(_is_name, inner)) else inner

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The folder that `tfds_builders.ml_images` builds from: classes, lists, what is not listed.
+"""Writes the folder that `tfds_builders.ml_images` builds from: classes, lists, missing labels.
 
     dictionary.txt            the classes, see `labels.hierarchy`
     <split>_image_list.txt    the images of a split and their labels, see `labels.lists`
-    unlisted.txt              one word: what a class is that an image does not list
-    images/                   the images, which somebody else puts there
+    unlisted.txt              one word: the meaning of classes that an image does not list
+    images/                   the images, which are put there by someone else
 
-The list names classes by their place in the dictionary. So the files of one folder belong together,
-and a list never stands beside a dictionary that is not its own, wherever a job is killed.
+Lists refer to classes by their position in the dictionary. So the files of one folder belong
+together, and no kill at any moment leaves a list next to a dictionary that is not its own.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ _SPLIT = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
 
 
 class ManualDirWriter:
-    """Writes lists, each under a temporary name; made by `write_manual_dir`.
+    """Writes lists under temporary names; created by `write_manual_dir`.
 
     Attributes:
-        images: of each split, so far.
+        images: Number of images written so far, by split.
     """
 
     def __init__(self, folder: Path, files: contextlib.ExitStack):
@@ -48,10 +48,10 @@ class ManualDirWriter:
         self.images: Counter[str] = Counter()
 
     def write(self, split: str, rows: Iterable[LabelRow]) -> None:
-        """Appends rows, which `list_rows.check_row` would accept, to the list of a split.
+        """Appends rows, which must pass `list_rows.check_row`, to the list of a split.
 
         Raises:
-            PrepareError: the split has an impossible name.
+            PrepareError: The name of the split is invalid.
         """
         if split not in self._lists:
             check_split(split)
@@ -61,7 +61,7 @@ class ManualDirWriter:
         self._lists[split].write(self._counted(split, rows))
 
     def flush(self) -> None:
-        """All rows are on the disk afterwards, still under the temporary names."""
+        """Writes all rows to disk, still under the temporary names."""
         for one in self._lists.values():
             one.flush()
 
@@ -75,25 +75,26 @@ class ManualDirWriter:
 def write_manual_dir(
     folder: Path, hierarchy: Hierarchy, *, unlisted: Unlisted, images: Path | None = None
 ) -> Iterator[ManualDirWriter]:
-    """Gives a writer for the lists; afterwards all files take their names, or none does.
+    """Yields a writer for the lists; at the end all files get their final names, or none does.
 
     Args:
-        folder: is made if it is not there. Lists of the splits that are written are replaced.
-        hierarchy: the classes of the lists.
-        unlisted: what a class is that an image does not list.
-        images: the folder that holds the images, if it is known.
+        folder: Created if missing. Lists of the splits that are written are replaced.
+        hierarchy: The classes of the lists.
+        unlisted: Meaning of classes that an image does not list.
+        images: The folder of the images, if known.
 
     Raises:
-        PrepareError: no images came, or the folder holds lists of other splits with another
-            dictionary, other images, or another word about unlisted classes, or its disk is full.
-        OSError: the folder cannot be written to.
+        PrepareError: No images were written, the disk is full, or the folder contains lists of
+            other splits with another dictionary, other images, or another meaning of unlisted
+            classes.
+        OSError: The folder cannot be written to.
     """
     with full_disk.names_folder(folder), contextlib.ExitStack() as files:
         folder.mkdir(parents=True, exist_ok=True)
         writer = ManualDirWriter(folder, files)
         yield writer
         if not writer.images.total():
-            raise PrepareError(f"{folder}: no images came, so there is nothing to write")
+            raise PrepareError(f"{folder}: no images were found, so there is nothing to write")
         dictionary, word = (folder / f"{name}.unfinished" for name in (DICTIONARY, UNLISTED))
         files.callback(dictionary.unlink, missing_ok=True)
         files.callback(word.unlink, missing_ok=True)
@@ -101,10 +102,11 @@ def write_manual_dir(
         word.write_text(f"{unlisted}\n")
         _refuse_a_mixture(folder, set(writer.images), dictionary, word)
         _refuse_other_images(folder, set(writer.images), images)
-        writer.flush()  # a disk that is full says so while the old lists are still there
+        writer.flush()  # a full disk must fail here, while the old lists are still in place
         if _differs(dictionary, folder / DICTIONARY) or _differs(word, folder / UNLISTED):
             for split in writer.images:
-                (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)  # of another dictionary
+                # Lists of the old dictionary go first: none may be read with the new one.
+                (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)
         dictionary.replace(folder / DICTIONARY)
         word.replace(folder / UNLISTED)
 
@@ -113,26 +115,26 @@ def check_split(split: str) -> None:
     """Checks the name of a split.
 
     Raises:
-        PrepareError: it cannot be one.
+        PrepareError: The name is invalid.
     """
     if split == "all" or not _SPLIT.fullmatch(split):
         raise PrepareError(
-            f"{split!r} cannot be the name of a split: begin with a letter and use letters, digits "
-            "and underscores only, and not the word 'all'"
+            f"{split!r} cannot be the name of a split: start with a letter, use only letters, "
+            "digits and underscores, and do not use 'all'"
         )
 
 
 def link_images(folder: Path, images: Path | None) -> bool:
-    """Makes images/ of an import a link to the folder that holds them.
+    """Makes images/ of an import a link to the folder of the images.
 
-    A link of an earlier import is replaced, since the lists are new too; a folder stays.
+    A link of an earlier import is replaced, since the lists are new too; a folder is kept.
 
     Args:
-        folder: that was written.
-        images: the folder; None: nobody knows.
+        folder: The folder that was written.
+        images: The folder of the images; None if unknown.
 
     Returns:
-        Whether images/ leads to that folder now.
+        Whether images/ now leads to that folder.
     """
     link = folder / IMAGES
     if images is None:
@@ -141,7 +143,7 @@ def link_images(folder: Path, images: Path | None) -> bool:
         return True
     if link.is_symlink() or not link.exists():
         new = folder / f"{IMAGES}.unfinished"
-        with contextlib.suppress(OSError):  # file systems without links; then a person is told
+        with contextlib.suppress(OSError):  # no links on this file system; the user is told instead
             new.unlink(missing_ok=True)
             new.symlink_to(images.absolute(), target_is_directory=True)
             new.replace(link)
@@ -159,22 +161,22 @@ def what_came_and_what_is_next(
     is_linked: bool = False,
     are_urls: bool = False,
 ) -> str:
-    """The last lines that an import prints: counts, and commands that can be copied.
+    """Returns the last lines an import prints: counts, and commands to copy.
 
     Args:
-        folder: that was written.
-        hierarchy: its classes.
-        writer: of its lists.
-        unlisted: what a class is that an image does not list.
-        name: of the data set to build.
-        is_linked: images/ is there already.
-        are_urls: the lists hold addresses: the images are to be downloaded first.
+        folder: The folder that was written.
+        hierarchy: Its classes.
+        writer: The writer of its lists.
+        unlisted: Meaning of classes that an image does not list.
+        name: Name of the data set to build.
+        is_linked: Whether images/ is already in place.
+        are_urls: Whether the lists contain URLs, so the images must be downloaded first.
     """
     lines = [f"{split}: {counted(count, 'image')}" for split, count in writer.images.items()]
     lines.append(
         f"{counted(len(hierarchy), 'class')}, {len(hierarchy.roots):,} of them at the top, at most "
-        f"{counted(int(hierarchy.depth.max()), 'edge')} deep; a class that an image does not list "
-        f"is {unlisted}"
+        f"{counted(int(hierarchy.depth.max()), 'edge')} deep; classes that an image does not list "
+        f"are {unlisted}"
     )
     if are_urls:
         return "\n".join([*lines, *_download_first(folder, list(writer.images), name)])
@@ -182,16 +184,16 @@ def what_came_and_what_is_next(
         lines.append(f"{one_line(str(folder / IMAGES))} leads to the images. Build:")
     elif (folder / IMAGES).exists():
         lines.append(
-            f"{one_line(str(folder / IMAGES))} already exists and was left alone. See that it "
-            "holds the images of these lists, and build:"
+            f"{one_line(str(folder / IMAGES))} already exists and was not changed. Check that it "
+            "contains the images of these lists, and build:"
         )
     else:
-        lines.append(f"Put the images, or a link to their folder, to {folder / IMAGES} and build:")
+        lines.append(f"Put the images, or a link to them, into {folder / IMAGES} and build:")
     return "\n".join([*lines, f"  {build_command(folder, name)}"])
 
 
 def build_command(folder: Path, name: str) -> str:
-    """The command that builds a set from a folder, for a shell."""
+    """Returns the shell command that builds a data set from a folder."""
     return (
         f"mlimages data build ml-images --manual-dir={shell_word(folder)} "
         f"--data-dir=data --name={shell_word(name)}"
@@ -199,13 +201,13 @@ def build_command(folder: Path, name: str) -> str:
 
 
 def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
-    """What to do with lists of addresses: fetch, list what came, build."""
+    """Returns the commands for lists of URLs: download, list the images downloaded, build."""
     target = folder.with_name(f"{folder.name}_images")
     quoted, there = shell_word(folder), shell_word(target)
     prepare = "mlimages data"
     lists = " ".join(f"{quoted}/{split}{LIST_SUFFIX}" for split in splits)
     return [
-        "The paths are addresses. Download the images, list those that came, and build:",
+        "The paths are URLs. Download the images, list those downloaded, and build:",
         f"  {prepare} download {lists} --output {there} --short-side 320",
         f"  cp {quoted}/{DICTIONARY} {quoted}/{UNLISTED} {there}/",
         *(
@@ -222,7 +224,7 @@ def _differs(new: Path, old: Path) -> bool:
 
 
 def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:
-    """Lists that stay need the dictionary and the word that they came with."""
+    """Fails if lists of other splits would stay next to a dictionary that is not theirs."""
     kept = _kept(folder, splits)
     if not kept:
         return
@@ -231,26 +233,26 @@ def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Pa
         before = old.read_bytes() if old.exists() else default
         if before.split() != new.read_bytes().split():
             raise PrepareError(
-                f"{old}: differs from what this import writes, and belongs to the lists of "
+                f"{old}: differs from what this import would write, and belongs to the lists of "
                 f"{', '.join(sorted(kept))} in the same folder: import all splits in one command, "
                 "or choose another --output"
             )
 
 
 def _refuse_other_images(folder: Path, splits: set[str], images: Path | None) -> None:
-    """Lists that stay need the images that they came with."""
+    """Fails if lists of other splits would stay next to images that are not theirs."""
     link = folder / IMAGES
     if images is None or not (link.is_symlink() or link.exists()):
         return
     kept = _kept(folder, splits)
     if kept and link.resolve() != images.resolve():
         raise PrepareError(
-            f"{link}: leads to {link.resolve()}, where the images of {', '.join(sorted(kept))} "
-            f"are, and those of this import are in {images}: import all splits in one command, or "
-            "choose another --output"
+            f"{link}: leads to {link.resolve()}, to the images of {', '.join(sorted(kept))}, but the "
+            f"images of this import are in {images}: import all splits in one command, or choose "
+            "another --output"
         )
 
 
 def _kept(folder: Path, splits: set[str]) -> set[str]:
-    """Splits whose lists an import of others leaves."""
+    """Returns the other splits with a list in the folder."""
     return {path.name.removesuffix(LIST_SUFFIX) for path in folder.glob(f"*{LIST_SUFFIX}")} - splits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Image-level labels of Open Images to the files that our builder takes."""
+"""The command `import open-images`: image-level labels of Open Images as label lists."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ def import_open_images(
     unlisted: Unlisted = "absent",
     name: str = "{id}.jpg",
 ) -> None:
-    """Turns image-level labels of Open Images into label lists.
+    """Turn image-level labels of Open Images into label lists.
 
-    All splits of a set are imported at once:
+    Import all splits of a set in one command:
 
         mlimages data import open-images --output open_images
             --descriptions class-descriptions.csv
@@ -53,36 +53,36 @@ def import_open_images(
             --val validation-annotations-human-imagelabels.csv
             --unlisted unknown
 
-    People verified some classes of each image: what they confirmed gets confidence 1, what they
-    denied is listed with 0. About all other classes the tables say nothing. If you call these
-    unknown they take no part in the loss and the metrics; if absent they count as not there, which
-    is wrong for whatever nobody looked for.
+    Annotators verified some classes of each image: confirmed ones get confidence 1, rejected ones
+    are listed with 0. The tables say nothing about all other classes. As unknown, these take part
+    in neither loss nor metrics; as absent, they count as negatives, which is wrong for classes that
+    nobody looked for.
 
-    Where a class stands below several parents, the one on its longest way up is kept, since here a
-    class has one parent. The others are listed in dropped_edges.tsv. "Part" is no kind-of relation
-    and gives no parent. A class that only descriptions or labels know has none either.
+    A class here has one parent. If the hierarchy gives it several, the parent on its longest path
+    to a root is kept, and the others are listed in dropped_edges.tsv. "Part" is not an is-a
+    relation and gives no parent. A class found only in descriptions or labels has none either.
 
-    The rows that are kept are held in memory, some 26 MB a million, and 150 MB beside them.
+    The rows that are kept stay in memory: about 26 MB per million, plus 150 MB.
 
     Args:
         output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
         descriptions: table of LabelName and DisplayName, with or without that header.
         hierarchy: JSON of nested LabelName, Subcategory and Part. Without it all classes are roots.
-        train: tables of ImageID, Source, LabelName and Confidence for this split; people's and
-            machine-generated ones, also compressed (.gz), in any order.
-        val: likewise.
-        test: likewise.
-        machine: what becomes of rows with the source "machine": drop them, or keep them with their
-            confidence where no person has spoken.
-        unlisted: what a class is that an image does not list.
-        name: of the image files under images/, with {id} for the image's id, such as
+        train: tables of ImageID, Source, LabelName and Confidence for this split; human-verified
+            and machine-generated ones, also compressed (.gz), in any order.
+        val: tables for this split, likewise.
+        test: tables for this split, likewise.
+        machine: what to do with rows of the source "machine": drop them, or keep them with their
+            confidence where there is no human verdict.
+        unlisted: meaning of classes that an image does not list.
+        name: names of the image files under images/, with {id} for the image's id, such as
             "{split}/{id}.jpg".
     """
     tables = {
         split: paths for split, paths in (("train", train), ("val", val), ("test", test)) if paths
     }
     if not tables:
-        raise PrepareError("no tables of labels: give some with --train, --val or --test")
+        raise PrepareError("no tables of labels given: use --train, --val or --test")
     names = {split: name.replace("{split}", split) for split in tables}
     for template in names.values():
         _check_name(template)
@@ -97,7 +97,7 @@ def import_open_images(
     try:
         classes, dropped = make_hierarchy(known, tree, numbers)
     except ValueError as error:
-        raise PrepareError(f"{hierarchy}: {error}; take one of these edges out") from error
+        raise PrepareError(f"{hierarchy}: {error}; remove one of these edges") from error
     class_of_number = np.array([classes.index(id_) for id_ in numbers], np.int32)
     with write_manual_dir(output, classes, unlisted=unlisted) as writer:
         for split, template in names.items():
@@ -119,10 +119,10 @@ def _read(paths: Sequence[Path], numbers: dict[str, int], *, with_machine: bool)
 def _check_name(template: str) -> None:
     try:
         if "{id}" not in template:
-            raise ValueError("it must hold {id}")
+            raise ValueError("it must contain {id}")
         check_row(template.format(id="0" * 16), [], [], num_classes=1)
     except (ValueError, LookupError) as error:
-        raise PrepareError(f"--name {template!r} is no name of a file: {error}") from error
+        raise PrepareError(f"--name {template!r} is not a file name: {error}") from error
 
 
 def _account(
@@ -133,7 +133,7 @@ def _account(
     tree: Tree | None,
     dropped: Sequence[Edge],
 ) -> str:
-    """What was read and what was decided, for people."""
+    """Summarises what was read and decided."""
     unnamed = sum(id_ not in known for id_ in classes.ids)
     lines = [
         f"{count:,} rows of {source}" + (", dropped" * (source == "machine" and machine == "drop"))
@@ -142,10 +142,10 @@ def _account(
     lines.append(f"{counted(unnamed, 'class')} without a description: the id is the name")
     if tree:
         if tree.top not in classes.ids:
-            lines.append(f"the outermost class, {tree.top}, is left out: it has no description")
+            lines.append(f"the outermost class, {tree.top}, was left out: it has no description")
         implied = sum(edge.implied for edge in dropped)
         lines.append(
-            f"{len(dropped):,} edges dropped, of which {implied:,} lose nothing because the parent "
+            f"{len(dropped):,} edges dropped; {implied:,} of them lose nothing, because the parent "
             f"is still an ancestor; {tree.parts:,} entries of Part give no parent"
         )
     return "\n".join(lines)

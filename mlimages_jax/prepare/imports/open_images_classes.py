@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The classes of Open Images: descriptions, the nested hierarchy, and the forest made of it.
+"""The classes of Open Images: descriptions, the nested hierarchy, and the forest made from it.
 
-In the published hierarchy a class may stand below several parents; here it has one. Every class
-keeps its longest way up. Thereby it keeps as many ancestors as any forest could leave it, and all
-of them where they lie on one path; then an edge that goes was only a short cut.
+In the published hierarchy a class may have several parents; here it has one. Every class keeps its
+longest path to a root, so it keeps as many ancestors as any forest could give it, and all of them
+if they are on one path; a dropped edge was then only a short cut.
 """
 
 import csv
@@ -24,13 +24,13 @@ _CLASS_ID = re.compile(r"/[a-z]+/[0-9a-z_-]+")  # of Freebase (/m/) or the Knowl
 
 
 class Edge(NamedTuple):
-    """One that the forest has no place for.
+    """An edge of the hierarchy that the forest does not contain.
 
     Attributes:
-        child: id of a class.
-        parent: id of a class above it.
-        kept: id of the parent that it has in the forest.
-        implied: whether `parent` is still one of its ancestors.
+        child: Id of a class.
+        parent: Id of a parent of this class.
+        kept: Id of the parent it has in the forest.
+        implied: Whether `parent` is still one of its ancestors.
     """
 
     child: str
@@ -41,13 +41,13 @@ class Edge(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """What the hierarchy file says.
+    """The content of the hierarchy file.
 
     Attributes:
-        classes: all ids, in the order of the file.
-        top: the id of the outermost node.
-        edges: (parent, child) of "Subcategory", without repetitions, in the order of the file.
-        parts: how many entries of "Part" there are.
+        classes: All ids, in file order.
+        top: Id of the outermost node.
+        edges: (parent, child) of "Subcategory", without repetitions, in file order.
+        parts: Number of entries of "Part".
     """
 
     classes: tuple[str, ...]
@@ -57,16 +57,16 @@ class Tree:
 
 
 def is_class_id(text: str) -> bool:
-    """Whether this looks like a class id, such as /m/0jbk."""
+    """Returns whether a text looks like a class id, such as /m/0jbk."""
     return _CLASS_ID.fullmatch(text) is not None
 
 
 def read_descriptions(path: Path) -> dict[str, str]:
-    """Reads ids and names; a header line may be there or not.
+    """Reads ids and names, with or without a header line.
 
     Raises:
-        PrepareError: with path and line, for a row that is not an id and a name, or two names of
-            one id.
+        PrepareError: A row is not an id and a name, or an id has two names; the message gives path
+            and line.
     """
     names: dict[str, str] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -76,7 +76,7 @@ def read_descriptions(path: Path) -> dict[str, str]:
                 if row and not (rows.line_num == 1 and row[0] == "LabelName"):
                     id_, name = _described(row)
                     if names.setdefault(id_, name) != name:
-                        raise ValueError(f"{id_} has the name {names[id_]!r} already; keep one")
+                        raise ValueError(f"{id_} already has the name {names[id_]!r}; keep one")
         except (ValueError, csv.Error) as error:
             raise PrepareError(f"{path}:{rows.line_num}: {error}") from error
     if not names:
@@ -87,16 +87,18 @@ def read_descriptions(path: Path) -> dict[str, str]:
 def read_tree(path: Path) -> Tree:
     """Reads the nested hierarchy.
 
-    "Part" is another relation than "Subcategory": a hand is no kind of person, and an image of a
-    hand need not show one. Its classes are classes, but it gives no edge.
+    "Part" is a different relation than "Subcategory": a hand is not a kind of person, and an image
+    of a hand need not show one. Its classes are kept, but it adds no edge.
 
     Raises:
-        PrepareError: the file is no JSON, or a node, whose place is named, has no "LabelName".
+        PrepareError: The file is not JSON, or a node, given by its path, has no "LabelName".
     """
     try:
         top = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise PrepareError(f"{path}: not the hierarchy as JSON ({error}); get it again") from error
+        raise PrepareError(
+            f"{path}: not the hierarchy as JSON ({error}); download it again"
+        ) from error
     classes: dict[str, None] = {}
     edges: dict[tuple[str, str], None] = {}
     parts = 0
@@ -105,7 +107,7 @@ def read_tree(path: Path) -> Tree:
         if not isinstance(id_, str) or not is_class_id(id_):
             raise PrepareError(
                 f'{path}: {place or "the outermost node"} has no "LabelName" such as "/m/0bl9f"; '
-                "give the hierarchy as Open Images publishes it"
+                "use the hierarchy as Open Images publishes it"
             )
         classes[id_] = None
         if relation == "Subcategory":
@@ -115,16 +117,16 @@ def read_tree(path: Path) -> Tree:
 
 
 def to_forest(edges: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[Edge]]:
-    """Leaves every class the parent on its longest way up; of equally long ones the first named.
+    """Keeps for every class the parent on its longest path to a root; the first named of several.
 
     Args:
         edges: (parent, child), without cycles.
 
     Returns:
-        The parent of every class that has one, and the edges that are left out.
+        The parent of every class that has one, and the dropped edges.
 
     Raises:
-        ValueError: there is a cycle; names it.
+        ValueError: There is a cycle; the message names it.
     """
     parents: dict[str, list[str]] = {}
     for parent, child in edges:
@@ -137,7 +139,9 @@ def to_forest(edges: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[Ed
                 kept[class_] = max(parents[class_], key=depth.__getitem__)
             depth[class_] = depth[kept[class_]] + 1 if class_ in kept else 0
     except graphlib.CycleError as error:
-        raise ValueError(f"classes lie below themselves: {' -> '.join(error.args[1])}") from error
+        raise ValueError(
+            f"classes are their own descendants: {' -> '.join(error.args[1])}"
+        ) from error
     dropped = [
         Edge(child, parent, kept[child], parent in _ancestors(child, kept))
         for child, candidates in parents.items()
@@ -150,21 +154,21 @@ def to_forest(edges: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[Ed
 def make_hierarchy(
     descriptions: dict[str, str], tree: Tree | None, more: Collection[str]
 ) -> tuple[Hierarchy, list[Edge]]:
-    """Puts the classes together: those of the tree, of the descriptions, then any others.
+    """Combines the classes of the tree, of the descriptions, and any others, in this order.
 
     The outermost node ("Entity") is left out unless it is described or labelled: it would be true
-    of every image. A class without a description has its id for a name.
+    of every image. A class without a description has its id as its name.
 
     Args:
-        descriptions: name of each id.
-        tree: the hierarchy; None: all classes are roots.
-        more: ids of labels, which may be in neither.
+        descriptions: Name of each id.
+        tree: The hierarchy; None: all classes are roots.
+        more: Ids of labels, which may be in neither.
 
     Returns:
         The classes, and the edges of the tree that they do not have.
 
     Raises:
-        ValueError: there is a cycle.
+        ValueError: There is a cycle.
     """
     in_tree, edges = (tree.classes, tree.edges) if tree else ((), ())
     if tree and tree.top not in descriptions and tree.top not in more:
@@ -199,17 +203,17 @@ def _described(row: list[str]) -> tuple[str, str]:
 
 
 def _nodes(top: Any) -> Iterator[tuple[Any, str, str, str]]:
-    """Yields every node with its place, its relation to the node around it, and that one's id."""
+    """Yields every node with its path, its relation to its parent node, and the parent's id."""
     waiting = [(top, "", "", "")]
     while waiting:
         node, place, relation, parent = waiting.pop()
-        yield node, place, relation, parent  # who looks at it raises unless it is a dict
+        yield node, place, relation, parent  # the caller raises if this is not a dict
         below = [
             (child, f"{place}.{key}[{i}]".lstrip("."), key, node["LabelName"])
             for key in ("Subcategory", "Part")
             for i, child in enumerate(node.get(key) or ())
         ]
-        waiting += reversed(below)  # so that the order is that of the file
+        waiting += reversed(below)  # a stack: reversed, so that nodes come in file order
 
 
 def _ancestors(class_: str, parents: dict[str, str]) -> set[str]:

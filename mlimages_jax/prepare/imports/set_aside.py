@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rows of other people's files that cannot be used: counted, listed with a reason, and limited.
+"""Sets unusable rows of an import aside: counts them, lists them with a reason, limits them.
 
-One odd row of a million must not end an import, and a file that is read in a wrong way must not
-pass as a small one: so a few rows may be set aside, and no more.
+One odd row in a million must not stop an import, and a file that is misread must not pass as a
+small one: so a few rows may be set aside, and no more.
 """
 
 from pathlib import Path
@@ -14,18 +14,18 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports import full_disk
 
 FILE = "set_aside.tsv"
-FEW = 5  # rows that any import may lose, however small it is
+FEW = 5  # rows that any import may set aside, however small it is
 _SHOWN = 10
-_HELD = 100_000  # of them in memory; the others are only counted
+_HELD = 100_000  # rows kept in memory; further ones are only counted
 
 
 class BadRow(NamedTuple):
-    """A row that is set aside.
+    """A row that was set aside.
 
     Attributes:
-        file: that holds it.
-        place: line number from 1, or a place in JSON such as "annotations[3]".
-        message: what is wrong, and what to do.
+        file: The file that contains it.
+        place: Line number from 1, or a position in JSON such as "annotations[3]".
+        message: What is wrong, and what to do.
     """
 
     file: str
@@ -38,14 +38,14 @@ class BadRow(NamedTuple):
 
 
 class SetAside:
-    """Takes bad rows, and says when they are too many.
+    """Collects bad rows, and raises an error if there are too many.
 
     Args:
-        max_skipped: share of all rows that may be set aside; `FEW` may always.
+        max_skipped: Fraction of all rows that may be set aside; `FEW` rows always may.
 
     Attributes:
-        count: of the rows set aside.
-        total: of all rows, these included; whoever reads rows counts it up.
+        count: Number of rows set aside.
+        total: Number of all rows, including these; increased by whoever reads rows.
     """
 
     def __init__(self, max_skipped: float = 0.01):
@@ -57,7 +57,7 @@ class SetAside:
         self.total = 0
 
     def add(self, row: BadRow) -> None:
-        """Sets a row aside; it counts as one of all rows too."""
+        """Sets a row aside; it also counts in `total`."""
         self.total += 1
         self.count += 1
         if len(self._rows) < _HELD:
@@ -65,27 +65,27 @@ class SetAside:
 
     @property
     def first(self) -> str:
-        """The first one, for people; there has to be one."""
+        """The first row set aside, as a text; there must be one."""
         return str(self._rows[0])
 
     def check(self) -> None:
-        """Refuses too many.
+        """Checks that not too many rows were set aside.
 
         Raises:
-            PrepareError: shows the first ones.
+            PrepareError: There are too many; the message shows the first ones.
         """
         if self.count == 0:
             return
         allowed = max(FEW if self._share else 0, int(self._share * self.total))
         if self.count > allowed or self.count == self.total:
             raise PrepareError(
-                f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} cannot be used; "
-                f"{allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} rows), and "
-                "one row must be left. Correct them, or raise --max-skipped"
+                f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} unusable; at most "
+                f"{allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} rows), "
+                "and at least one row must remain. Correct them, or raise --max-skipped"
             )
 
     def write(self, folder: Path) -> None:
-        """Writes the table of them, or removes that of an earlier import."""
+        """Writes the table of bad rows, or deletes that of an earlier import."""
         path = folder / FILE
         if not self._rows:
             path.unlink(missing_ok=True)
@@ -99,13 +99,12 @@ class SetAside:
             unfinished.replace(path)
 
     def summary(self, folder: Path | None = None) -> str:
-        """For people: the first ones and their count; empty if there are none."""
+        """Returns the first bad rows and their count as a text; empty if there are none."""
         if not self.count:
             return ""
-        where = f"; all of them are in {one_line(str(folder / FILE))}" if folder else ""
-        be = "is" if self.count == 1 else "are"
+        where = f"; see {one_line(str(folder / FILE))} for all of them" if folder else ""
         rows = f"{self.count:,} of {counted(self.total, 'row')}"
-        return f"{self._first()}\n{rows} {be} set aside{where}"
+        return f"{self._first()}\n{rows} set aside{where}"
 
     def _first(self) -> str:
         shown = [str(row) for row in self._rows[:_SHOWN]]

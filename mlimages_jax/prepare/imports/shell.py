@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Words of the commands that imports print: a person copies them into a shell."""
+"""Quotes words of the commands that imports print for users to copy into a shell."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def shell_word(text: object) -> str:
-    """Quotes a word for a shell; what cannot be printed is escaped as bash and zsh read it."""
+    """Quotes a word for a shell; unprintable characters are escaped as bash and zsh read them."""
     word = str(text)
     if word.isprintable():
         return shlex.quote(word)
@@ -17,5 +17,5 @@ def shell_word(text: object) -> str:
 
 
 def shell_words(words: Iterable[object]) -> str:
-    """Quotes some words, with blanks between them."""
+    """Quotes some words and joins them with spaces."""
     return " ".join(map(shell_word, words))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The classes of tables: those that their labels name, or those of a dictionary."""
+"""The classes of tables: collected from their labels, or taken from a dictionary."""
 
 import functools
 from collections import defaultdict
@@ -15,15 +15,15 @@ from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
 from mlimages_jax.prepare.imports.table_rows import OnBad, Table
 
-_PATH = " > "  # between the names in the id of a collected class
+_PATH = " > "  # separates the names in the id of a collected class
 
 
 class ClassFinder:
-    """Finds the class that a label means: by id, else by whole name, else by one of its synonyms.
+    """Finds the class of a label: by id, else by full name, else by one of its synonyms.
 
     Args:
-        hierarchy: the classes.
-        separator: between the names of a label that is a path, such as "animal > dog".
+        hierarchy: The classes.
+        separator: Separates the names of a label that is a path, such as "animal > dog".
     """
 
     def __init__(self, hierarchy: Hierarchy, *, separator: str):
@@ -36,14 +36,14 @@ class ClassFinder:
             self._of_name[name].add(i)
             for synonym in name.split(","):
                 self._of_synonym[synonym.strip()].add(i)
-        # Called for every label of every image, and labels recur.
+        # Cached, because it is called for every label of every image, and labels recur.
         self.find = functools.cache(self._find)
 
     def _find(self, label: str) -> int:
         """Returns the class index.
 
         Raises:
-            ValueError: no class has this id or name, or several have the name.
+            ValueError: No class has this id or name, or several have the name.
         """
         for id_ in (label, _PATH.join(_names(label, self._separator))):
             if id_ in self._of_id:
@@ -60,13 +60,13 @@ class ClassFinder:
 
 
 def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
-    """Reads all labels; the classes are they and what their paths name above them.
+    """Collects the classes from all labels and from the ancestors that their paths name.
 
-    The id of a class is its path, the name what is last in it. Classes are sorted by path, each
-    after its parent, so that the order of the rows has no influence. Bad rows are passed over.
+    The id of a class is its path, the name the last part of it. Classes are sorted by path, each
+    after its parent, so the order of the rows does not matter. Bad rows are skipped.
 
     Raises:
-        PrepareError: there are no labels.
+        PrepareError: There are no labels.
     """
     seen: set[str] = set()
     classes: set[tuple[str, ...]] = set()
@@ -86,9 +86,9 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
                 else:
                     classes.update(names[:depth] for depth in range(1, len(names) + 1))
     if not classes:
-        bad.check()  # tells what is wrong with the rows, where there are any
+        bad.check()  # if there are bad rows, their errors are the better message
         raise PrepareError(
-            "the tables name no labels, and there is no --dictionary: give one, or fill in the "
+            "the tables contain no labels, and there is no --dictionary: give one, or fill in the "
             "column of labels"
         )
     order = sorted(classes)
@@ -99,16 +99,16 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
 
 
 def _labels(table: Table, on_bad: OnBad) -> Iterator[tuple[int, set[str]]]:
-    """Lines and what they name; a column a label is a class also where no image shows it."""
+    """Yields lines and their labels; one-hot columns are classes even if no image shows them."""
     yield 1, set(map(label_name, table.columns.one_hot))
     for row in table.rows(on_bad):
         yield row.line, {label for label, _ in row.labels}
 
 
 def _names(label: str, separator: str) -> tuple[str, ...]:
-    """The names of a path, from the root on."""
+    """Returns the names of a path, root first."""
     names = tuple(name.strip() for name in label.split(separator))
     if not all(names):
         raise ValueError(f"{label!r} has an empty name before or after {separator!r}; fill it in")
-    label.encode()  # a ValueError where JSON has hidden half a character in it
+    label.encode()  # raises ValueError for lone surrogates, which JSON escapes can produce
     return names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads tables of images and labels, whatever their columns are called, row by row."""
+"""Reads tables of images and labels row by row, whatever their columns are called."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,10 +40,10 @@ class TableRow(NamedTuple):
     """One image.
 
     Attributes:
-        line: where the row begins in its file, from 1.
-        path: of the image.
+        line: Line where the row starts, from 1.
+        path: Path of the image.
         labels: (label, confidence), in the order of the row.
-        split: what the column of splits says; None without such a column.
+        split: Value of the column of splits; None if there is no such column.
     """
 
     line: int
@@ -53,16 +53,16 @@ class TableRow(NamedTuple):
 
 
 class TableOptions(NamedTuple):
-    """What somebody has said about a table; what is None is found out.
+    """The user's options for a table; None means: detect it.
 
     Attributes:
-        path_column: of the image's path.
-        label_columns: of its labels, or one column a label with 0 and 1.
-        split_column: of its split; None: there is none, unless `find_split`.
-        label_separator: between the labels of a cell.
-        delimiter: between the columns.
-        encoding: of the text.
-        find_split: whether to look for a column of splits.
+        path_column: Column of the image's path.
+        label_columns: Column of its labels, or one column per label with 0 and 1.
+        split_column: Column of its split; None: there is none, unless `find_split`.
+        label_separator: Separator between the labels of a cell.
+        delimiter: Delimiter between columns.
+        encoding: Encoding of the text.
+        find_split: Whether to look for a column of splits.
     """
 
     path_column: str | None = None
@@ -78,18 +78,18 @@ class Table:
     """A table whose format and columns are known.
 
     Args:
-        path: of the table: delimited text, JSON or Parquet, by its suffix (before .gz).
-        options: what is known about it.
+        path: The table: delimited text, JSON or Parquet, by its suffix (before .gz).
+        options: The user's options.
 
     Attributes:
-        path: the same.
-        columns: what each column is.
-        separator: between the labels of a cell.
-        is_separated: whether a cell of the first rows has it.
-        has_blanks: whether one has a blank, which may part labels or be in a name.
+        path: The same.
+        columns: Meaning of the columns.
+        separator: Separator between the labels of a cell.
+        is_separated: Whether a cell of the first rows contains it.
+        has_blanks: Whether one contains a space, which may separate labels or be in a name.
 
     Raises:
-        PrepareError: it is of another kind, empty, or lacks a column.
+        PrepareError: The table has another format, is empty, or lacks a column.
     """
 
     def __init__(self, path: Path, options: TableOptions = TableOptions()):  # noqa: B008
@@ -98,8 +98,8 @@ class Table:
         self._suffix = table_suffix(path)
         if self._suffix not in KINDS:
             raise PrepareError(
-                f"{path}: not named {', '.join(KINDS[:-1])} or {KINDS[-1]}; rename it to what it "
-                "is, or save it as CSV in UTF-8"
+                f"{path}: the name does not end in {', '.join(KINDS[:-1])} or {KINDS[-1]}; rename "
+                "it to its format, or save it as CSV in UTF-8"
             )
         self._format = self._find_format()
         sample = self._sample()
@@ -126,7 +126,7 @@ class Table:
 
     @property
     def format(self) -> str:
-        """How it is written, for people."""
+        """Describes the format for the user."""
         if self._format is None:
             return {".json": "JSON", ".parquet": "Parquet"}.get(self._suffix, "JSON lines")
         name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -137,11 +137,12 @@ class Table:
         """Yields the rows.
 
         Args:
-            on_bad: takes line and reason of a row that cannot be used; None: that is an error.
-            limit: stop after so many lines; None: never.
+            on_bad: Called with line and reason of an unusable row; None: raise an error.
+            limit: Stop after this many lines; None: never.
 
         Raises:
-            PrepareError: with path and line; at the first bad row without `on_bad`.
+            PrepareError: The file cannot be read, or it has a bad row and there is no `on_bad`; the
+                message gives path and line.
         """
         for line, values in self._records(limit):
             try:
@@ -170,7 +171,7 @@ class Table:
         return TableRow(line, path, labels, split)
 
     def _picker(self) -> Callable[[Any], Sequence[object]]:
-        """What takes the cells of a row: path, split (or path again), labels, one-hot."""
+        """Returns a function that picks the cells: path, split (or path again), labels, one-hot."""
         columns = self.columns
         names = (columns.path, columns.split or columns.path, *columns.labels, *columns.one_hot)
         if self._format is not None:
@@ -178,7 +179,7 @@ class Table:
         return lambda values: [values.get(name, MISSING) for name in names]
 
     def _sample(self) -> list[Mapping[str, object]]:
-        """The first rows that can be read, by column."""
+        """Returns the first readable rows, by column."""
         rows = (values for _, values in self._records(SAMPLE_LINES) if not isinstance(values, str))
         if self._format is None:
             return [row for row in rows if row]
@@ -197,7 +198,7 @@ class Table:
         )
 
     def _records(self, limit: int | None) -> Iterator[tuple[int, Any]]:
-        """Lines or numbers, and rows: lists or mappings; or texts that say what is wrong."""
+        """Yields lines or numbers with rows (lists or mappings) or with error messages."""
         encoding = self._options.encoding
         if self._format is not None:
             return read_records(self.path, self._format, encoding=encoding, limit=limit)
@@ -211,11 +212,11 @@ class Table:
         if self._format is not None:
             return self._format.columns
         names = columns_of(sample)
-        # In JSON a first object without a key, or no object at all, must not hide what is usual.
+        # Without objects in the sample, assume the usual keys; `rows` then reports what is wrong.
         return names or ("path", "labels")
 
     def _label_texts(self, sample: Sequence[Mapping[str, object]]) -> list[str]:
-        """The cells of labels that are texts with something between the labels, perhaps."""
+        """Returns label cells that are texts, which may contain separators."""
         return [
             cell
             for name in self.columns.labels
@@ -225,14 +226,14 @@ class Table:
 
     def _refuse_embedded(self, names: Sequence[str]) -> None:
         raise PrepareError(
-            f"{self.path}: holds the images themselves, in {', '.join(names)}; write them to files "
-            "first, with a column of their paths: for row in datasets.load_dataset(...): "
+            f"{self.path}: contains the images themselves, in {', '.join(names)}; write them to "
+            "files first, with a column of their paths: for row in datasets.load_dataset(...): "
             'row["image"].save(...)'
         )
 
 
 def table_suffix(path: Path) -> str:
-    """The suffix that says what kind of table it is: .csv of a.CSV and of a.csv.gz."""
+    """Returns the suffix that tells the format: .csv for a.CSV and for a.csv.gz."""
     inner = Path(path.stem) if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower()
 
@@ -243,7 +244,7 @@ def read_table(
     """Yields the rows of a table, see `Table`.
 
     Raises:
-        PrepareError: with path and line, at the first bad row.
+        PrepareError: There is a bad row; the message gives path and line of the first.
     """
     options = TableOptions(label_separator=label_separator, split_column=split_column)
     yield from Table(path, options).rows()
@@ -260,7 +261,7 @@ def _path_of(cell: object, column: str) -> str:
 
 def _text(cell: object, column: str) -> str:
     if isinstance(cell, int) and not isinstance(cell, bool):
-        return str(cell)  # a number that names a file
+        return str(cell)  # a file named by a number
     if not isinstance(cell, str):
-        raise ValueError(f'"{column}" is {cell!r}; it must be a text')
+        raise ValueError(f'"{column}" is {cell!r}; it must be text')
     return cell

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The records of TensorFlow's TFRecord files, read without TensorFlow.
+"""Reads TensorFlow's TFRecord files without TensorFlow.
 
-A file is a row of frames, all numbers little-endian:
+A file is a sequence of frames, all numbers little-endian:
 
     uint64 length, uint32 checksum of these 8 bytes, the data, uint32 checksum of the data
 
-A checksum is a CRC-32C, rotated and shifted so that a file of checksums does not look sound.
+A checksum is a CRC-32C, rotated and offset, so that the CRC of data that contains CRCs stays
+meaningful.
 """
 
 import os
@@ -16,19 +17,19 @@ from typing import NamedTuple
 
 import google_crc32c
 
-MAX_RECORD_BYTES = 2**28  # an image has some 0.1 MB, a dense label of ML-Images 44,664 bytes
+MAX_RECORD_BYTES = 2**28  # an image has about 0.1 MB, a dense label of ML-Images 44,664 bytes
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _GZIP = b"\x1f\x8b"
 
 
 class TFRecord(NamedTuple):
-    """A record whose checksums are right.
+    """A record with correct checksums.
 
     Attributes:
-        number: in its file, from 0.
-        offset: of its frame in the file, in bytes.
-        data: usually a serialised tf.train.Example.
+        number: Number of the record in its file, from 0.
+        offset: Offset of its frame in the file, in bytes.
+        data: Usually a serialised tf.train.Example.
     """
 
     number: int
@@ -37,12 +38,12 @@ class TFRecord(NamedTuple):
 
 
 class TFRecordError(ValueError):
-    """Damage; the message names file, record and byte.
+    """A damaged record; the message names file, record and byte.
 
     Attributes:
-        number: of the record in its file, from 0.
-        offset: of its frame in the file, in bytes.
-        message: what is wrong, without the place.
+        number: Number of the record in its file, from 0.
+        offset: Offset of its frame in the file, in bytes.
+        message: What is wrong, without the position.
     """
 
     def __init__(self, path: str | os.PathLike[str], number: int, offset: int, message: str):
@@ -53,17 +54,17 @@ class TFRecordError(ValueError):
 
 
 def read_tfrecords(path: str | os.PathLike[str]) -> Iterator[TFRecord | TFRecordError]:
-    """Reads a file record by record, one in memory at a time.
+    """Reads a file record by record, with one record in memory at a time.
 
     Args:
-        path: an uncompressed TFRecord file.
+        path: An uncompressed TFRecord file.
 
     Yields:
-        In the place of a damaged record, an error. The next record follows, except where the
-        damage hides where that begins: then the error is the last that comes.
+        Records in file order. A damaged record is replaced by an error, after which the next record
+        follows, unless the damage hides where that starts: then the error is the last item.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -79,7 +80,7 @@ def read_tfrecords(path: str | os.PathLike[str]) -> Iterator[TFRecord | TFRecord
                 message = f"{length:,} bytes, more than the {MAX_RECORD_BYTES:,} allowed"
                 yield TFRecordError(path, number, offset, message)
             elif _masked_crc(data := file.read(length)) != _unpacked(file.read(_CHECKSUM.size)):
-                yield TFRecordError(path, number, offset, "the checksum of its data is wrong")
+                yield TFRecordError(path, number, offset, "wrong checksum of the data")
             else:
                 yield TFRecord(number, offset, data)
             file.seek(end)
@@ -87,7 +88,7 @@ def read_tfrecords(path: str | os.PathLike[str]) -> Iterator[TFRecord | TFRecord
 
 
 def _end_of_frame(header: bytes, offset: int, size: int) -> int:
-    """Returns the offset of the next frame; ValueError where the header cannot be believed."""
+    """Returns the offset of the next frame; raises ValueError if the header is damaged."""
     if len(header) < _HEADER.size:
         raise ValueError(f"truncated: the file ends after {len(header)} bytes of its header")
     length, checksum = _HEADER.unpack(header)
@@ -95,15 +96,15 @@ def _end_of_frame(header: bytes, offset: int, size: int) -> int:
         if offset == 0 and header.startswith(_GZIP):
             raise ValueError("the file is compressed: run gunzip on it")
         hint = "; is this a TFRecord file?" if offset == 0 else ""
-        raise ValueError(f"the checksum of its length is wrong{hint}")
+        raise ValueError(f"wrong checksum of the length{hint}")
     end = offset + _HEADER.size + length + _CHECKSUM.size
     if end > size:
-        raise ValueError(f"truncated: it ends at byte {end}, the file has {size} bytes")
+        raise ValueError(f"truncated: the record ends at byte {end}, the file has {size} bytes")
     return end
 
 
 def _unpacked(checksum: bytes) -> int | None:
-    """None: the file has become shorter since it was opened."""
+    """Returns None if the file was truncated after it was opened."""
     return _CHECKSUM.unpack(checksum)[0] if len(checksum) == _CHECKSUM.size else None
 
 
