@@ -186,7 +186,7 @@ def test_lists_that_stay_keep_their_images(tmp_path):
     other.mkdir()
     _import(out, one, "train")
     before = _contents_of_lists(out)
-    with pytest.raises(PrepareError, match=r"leads to .*one, where the images of train.*other"):
+    with pytest.raises(PrepareError, match=r"leads to .*one, to the images of train.*other"):
         _import(out, other, "val")
     assert _contents_of_lists(out) == before
     assert _import(out, one, "val")

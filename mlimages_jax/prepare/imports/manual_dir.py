@@ -247,8 +247,8 @@ def _refuse_other_images(folder: Path, splits: set[str], images: Path | None) ->
     kept = _kept(folder, splits)
     if kept and link.resolve() != images.resolve():
         raise PrepareError(
-            f"{link}: leads to {link.resolve()}, to the images of {', '.join(sorted(kept))}, but the "
-            f"images of this import are in {images}: import all splits in one command, or choose "
+            f"{link}: leads to {link.resolve()}, to the images of {', '.join(sorted(kept))}; "
+            f"those of this import are in {images}: import all splits in one command, or choose "
             "another --output"
         )
 

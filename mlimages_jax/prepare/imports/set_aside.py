@@ -79,9 +79,9 @@ class SetAside:
         allowed = max(FEW if self._share else 0, int(self._share * self.total))
         if self.count > allowed or self.count == self.total:
             raise PrepareError(
-                f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} unusable; at most "
-                f"{allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} rows), "
-                "and at least one row must remain. Correct them, or raise --max-skipped"
+                f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} unusable; "
+                f"at most {allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} "
+                "rows), and at least one row must remain. Correct them, or raise --max-skipped"
             )
 
     def write(self, folder: Path) -> None:
