@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Classes of one category file as classes of another: the same WordNet id is the same class."""
+"""Maps classes of one category file to those of another by their WordNet ids."""
 
 import dataclasses
 
@@ -14,10 +14,10 @@ from mlimages_jax.labels.same_names import SameNames
 def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
     """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has.
 
-    Made-up ids are compared as by `same_classes`: as many classes are the same in the same order.
+    Made-up ids are compared as in `same_classes`: equal numbers of classes mean equal classes.
 
     Raises:
-        AmbiguousNameError: an id of `source` is the same as several of `target`, and equal to none.
+        AmbiguousNameError: An id of `source` matches several of `target` in other Unicode forms.
     """
     if source.ids != target.ids and same_classes(source, target):
         return np.arange(len(source), dtype=np.int32)
@@ -27,10 +27,10 @@ def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
 
 
 def same_classes(one: Hierarchy, other: Hierarchy) -> bool:
-    """Whether two category files list the same classes in the same order: the same ids.
+    """Returns whether two category files list the same classes, by id, in the same order.
 
-    Where one of them has made-up ids (a list of words has no others) these say nothing: as many
-    classes are taken for the same, with a warning, as far as anybody can tell.
+    If one of them has made-up ids (lists of words have no others), ids cannot be compared. Then
+    lists of equal length are taken for the same classes, with a warning.
     """
     if one.ids == other.ids:
         return True
@@ -38,23 +38,24 @@ def same_classes(one: Hierarchy, other: Hierarchy) -> bool:
         return False
     made_up, real = (one, other) if one.has_made_up_ids else (other, one)
     logging.warning(
-        "classes are compared by their number alone, %d, and taken for the same in the same order: "
-        "one list has no WordNet ids, its class 0 is %r, that of the other %r (%s)",
+        "classes are compared by number only: both lists have %d classes, which are assumed to be "
+        "the same in the same order. One list has no WordNet ids; its class 0 is %r, and class 0 "
+        "of the other list is %r (%s)",
         len(one), made_up.names[0], real.names[0], real.ids[0],
     )  # fmt: skip
     return True
 
 
 def replace_classes(label_list: LabelList, table: np.ndarray) -> tuple[LabelList, np.ndarray]:
-    """Renumbers the classes of a list and leaves out the labels whose class is unknown.
+    """Renumbers the classes of a list and drops labels whose class is unknown.
 
     Args:
-        label_list: any; a class that is beyond the end of the table is unknown too.
-        table: int32 [C], as `map_classes` gives it: no class but -1 occurs twice.
+        label_list: Any list; classes beyond the end of the table are unknown too.
+        table: int32 [C], from `map_classes`: no class but -1 occurs twice.
 
     Returns:
-        A list with the same rows, the order of the labels kept, and the positions of the labels
-        that were left out, in `label_list.classes`, int64 [n].
+        A list with the same rows, the order of the labels kept, and the positions of the dropped
+        labels in `label_list.classes`, int64 [n].
     """
     classes = np.full(len(label_list.classes), -1, np.int32)
     inside = label_list.classes < len(table)

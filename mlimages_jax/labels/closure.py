@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Closes whole label lists over ancestors: `Hierarchy.close` for many rows at once."""
+"""Closes complete label lists over ancestors: `Hierarchy.close` for many rows at once."""
 
 from mlimages_jax.labels import label_keys
 from mlimages_jax.labels.hierarchy import Hierarchy
@@ -10,19 +10,19 @@ from mlimages_jax.labels.rows import iter_blocks, label_rows
 def close_rows(label_list: LabelList, hierarchy: Hierarchy) -> LabelList:
     """Closes every row over ancestors.
 
-    A positive confidence holds for every ancestor too, and where several meet the largest wins;
-    neither -1 nor 0 moves upwards. The memory it takes besides the result is that of some
-    thousand rows.
+    A positive confidence is passed on to every ancestor, which gets the maximum of several; neither
+    -1 nor 0 is passed on. Besides the result, this takes the memory of some thousand rows.
 
     Args:
-        label_list: its classes are those of `hierarchy`.
-        hierarchy: of label_keys.MAX_CLASSES classes at most.
+        label_list: A list with the classes of `hierarchy`.
+        hierarchy: Has at most label_keys.MAX_CLASSES classes.
 
     Returns:
-        The same names; each row holds what `Hierarchy.close` gives for it, classes ascending.
+        A list with the same names; the labels of each row are those that `Hierarchy.close` returns,
+        with classes ascending.
 
     Raises:
-        IndexError: a class is not in the hierarchy.
+        IndexError: A class is not in the hierarchy.
     """
     paths = hierarchy.paths()  # [C, D]
     is_class, path_keys = paths >= 0, label_keys.class_keys(paths)

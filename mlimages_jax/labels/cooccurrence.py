@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Classes that occur together, from a model's predictions on images of one known class.
+"""Finds classes that occur together in a model's predictions on images of one known class.
 
-After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the share of the images of class i for
-which the model is sure of class j too. Where that share is large and neither class is an ancestor
-of the other, every image labelled i gets the label j. (Labels along a path of the hierarchy need
-no statistics: closing the list adds them.)
+After Wu et al., "Tencent ML-Images" (2019): CO(i, j) is the fraction of the images of class i in
+which the model confidently predicts class j too. If it is large and neither class is an ancestor of
+the other, every image labelled i gets the label j. (Labels along a path of the hierarchy need no
+statistics: closing the list adds them.)
 """
 
 from typing import NamedTuple
@@ -16,16 +16,16 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.rows import iter_blocks, label_rows
 
-_LEAST_MERGED = 1 << 20  # pairs that wait, at least, until they are merged into the sums
+_LEAST_MERGED = 1 << 20  # minimum number of waiting pairs before they are merged into the sums
 
 
 class Pairs(NamedTuple):
-    """P pairs of classes i and j, with what was counted for them; ordered by i, then j.
+    """P pairs of classes i and j with their counts; ordered by i, then j.
 
     Attributes:
         first: int64 [P], class i, of the image.
         second: int64 [P], class j, predicted.
-        images: int64 [P], of class i.
+        images: int64 [P], images of class i.
         both: int64 [P], images of class i for which j was predicted.
     """
 
@@ -40,15 +40,15 @@ class Pairs(NamedTuple):
         return self.both / self.images
 
     def where(self, chosen: np.ndarray) -> "Pairs":
-        """The pairs for which a bool [P] is true."""
+        """Returns the pairs selected by a bool [P]."""
         return Pairs(*(column[chosen] for column in self))
 
 
 class CoOccurrences:
-    """Counts images of each class, and of each pair of classes that ever occurs.
+    """Counts images of each class, and of each pair of classes that occurs.
 
-    Memory: 16 bytes a pair that occurs, three times that while counts are merged; never a matrix
-    of C x C.
+    Takes 16 bytes per occurring pair, three times as much while counts are merged; never a C x C
+    matrix.
 
     Args:
         num_classes: C.
@@ -58,28 +58,28 @@ class CoOccurrences:
         self.images = np.zeros(num_classes, np.int64)  # [C] images of each class
         self._keys = np.empty(0, np.int64)  # i * C + j of the pairs, ascending
         self._both = np.empty(0, np.int64)
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []  # the same of some batches
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []  # keys and counts, not merged yet
         self._num_waiting = 0  # pairs in them
 
     def add(self, classes: np.ndarray, images: np.ndarray, predicted: np.ndarray) -> None:
         """Adds a batch of N images.
 
         Args:
-            classes: int [N], of each image.
-            images: int [n], 0 to N - 1, ...
-            predicted: int [n], ... and a class that was predicted for this image, once.
+            classes: int [N], class of each image.
+            images: int [n], index of an image, 0 to N - 1, ...
+            predicted: int [n], ... and a class predicted for it, each at most once.
         """
         self.images += np.bincount(classes, minlength=len(self.images))
         keys = classes[images].astype(np.int64) * len(self.images) + predicted
         keys, both = np.unique(keys, return_counts=True)
         self._waiting.append((keys, both))
         self._num_waiting += len(keys)
-        # Merging takes time in the number of all pairs: it waits until it is worth it.
+        # A merge takes time proportional to all pairs, so it waits until there is enough to merge.
         if self._num_waiting > max(_LEAST_MERGED, len(self._keys)):
             self._merge()
 
     def pairs(self) -> Pairs:
-        """All pairs that ever occurred, i = j among them."""
+        """Returns all pairs that occur, including those with i = j."""
         self._merge()
         first, second = np.divmod(self._keys, len(self.images))
         return Pairs(first, second, self.images[first], self._both)
@@ -97,12 +97,12 @@ class CoOccurrences:
 
 
 class Addition(NamedTuple):
-    """A list with the labels of pairs.
+    """A list with the labels of pairs added.
 
     Attributes:
-        label_list: the same rows, classes ascending within each.
-        new_labels: int64 [P]: rows that hold class i and did not hold class j. A label that two
-            pairs give a row counts for both.
+        label_list: The same rows, classes ascending within each.
+        new_labels: int64 [P]: rows with class i that did not have class j. A label that a row gets
+            from two pairs counts for both.
     """
 
     label_list: LabelList
@@ -110,10 +110,10 @@ class Addition(NamedTuple):
 
 
 def on_common_path(hierarchy: Hierarchy, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns bool [n]: whether one of the two classes is an ancestor of the other, or the same.
+    """Returns bool [n]: whether the two classes are equal or one is an ancestor of the other.
 
     Args:
-        hierarchy: of the classes.
+        hierarchy: Hierarchy of the classes.
         first: int [n].
         second: int [n].
     """
@@ -121,21 +121,21 @@ def on_common_path(hierarchy: Hierarchy, first: np.ndarray, second: np.ndarray) 
 
 
 def single_classes(label_list: LabelList, hierarchy: Hierarchy) -> np.ndarray:
-    """Finds the class of the images that have one.
+    """Finds the class of the images that have exactly one.
 
-    Of the labels with a positive confidence, one must be below all others in the hierarchy: a row
+    One of the labels with a positive confidence must be below all others in the hierarchy: a row
     with a class and any of its ancestors, closed or not, is an image of that class.
 
     Args:
-        label_list: classes of `hierarchy`.
-        hierarchy: of the classes.
+        label_list: A list with classes of `hierarchy`.
+        hierarchy: Hierarchy of the classes.
 
     Returns:
         int32 [N], -1 for rows without a positive label or with labels on different paths.
     """
     positive = label_list.confidences > 0
     rows, classes = label_rows(label_list)[positive], label_list.classes[positive]
-    # The deepest label of each row is the last one written.
+    # NumPy assigns in order: of several writes to a row, the last one, the deepest label, remains.
     order = np.argsort(hierarchy.depth[classes], kind="stable")
     deepest = np.full(len(label_list), -1, np.int32)
     deepest[rows[order]] = classes[order]
@@ -145,14 +145,14 @@ def single_classes(label_list: LabelList, hierarchy: Hierarchy) -> np.ndarray:
 
 
 def add_pairs(label_list: LabelList, pairs: Pairs, *, confidence_factors: np.ndarray) -> Addition:
-    """Gives class j to every row that holds class i with a positive confidence, for every pair.
+    """Adds class j to every row that has class i with a positive confidence, for every pair.
 
-    The new label has the confidence of i times the factor of the pair; where j is there already,
-    or comes from several pairs, the largest confidence wins. What is added adds nothing in turn.
+    The new label has the confidence of i times the factor of the pair. If the row already has j, or
+    gets it from several pairs, the maximum confidence is kept. Added labels do not add others.
 
     Args:
-        label_list: any rows.
-        pairs: ordered by i.
+        label_list: Any rows.
+        pairs: Pairs ordered by i.
         confidence_factors: float [P], between 0 and 1.
     """
     new_labels = np.zeros(len(pairs.first), np.int64)
@@ -174,13 +174,13 @@ def add_pairs(label_list: LabelList, pairs: Pairs, *, confidence_factors: np.nda
 
 
 def _is_above(hierarchy: Hierarchy, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Returns bool [n]: whether `upper` is `lower` or an ancestor of it."""
+    """Returns bool [n]: whether `upper` equals `lower` or is an ancestor of it."""
     steps = hierarchy.depth[lower] - hierarchy.depth[upper]
     return (steps >= 0) & (hierarchy.paths()[lower, np.maximum(steps, 0)] == upper)
 
 
 def _matches(label_list: LabelList, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the positions of positive labels and of the pairs, [n] each, that share class i."""
+    """Returns the positions of positive labels and of pairs, [n] each, with the same class i."""
     positive = np.flatnonzero(label_list.confidences > 0)
     start = np.searchsorted(first, label_list.classes[positive])
     count = np.searchsorted(first, label_list.classes[positive], side="right") - start

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Other parents for some classes of a category file, and what they change in closed labels.
+"""Corrects the parents of some classes of a category file, and counts how closed labels change.
 
-A file of corrections is tab-separated UTF-8 text with a header line: the id of a class, the id of
-its new parent, the id of the parent that it has so far ("-" for none), and anything for people. A
-line holds for category files in which the class has this parent; others stay as they are.
+A file of corrections is tab-separated UTF-8 text with a header line. Its columns are the id of a
+class, the id of its new parent, the id of its current parent ("-" for none), and an optional
+comment. A line applies to category files in which the class has this current parent; others are
+not changed.
 
-`corrections.tsv` has those of the published dictionary. In 533 places it hangs a class below a
-farther ancestor although a nearer one, by the hypernyms of WordNet, is a class too: "cheeseburger"
-is a child of "sandwich", and "hamburger" a leaf. The new parents are below the present ones, so
-labels are added and none is lost.
+`corrections.tsv` contains the corrections of the published dictionary. In 533 places that
+dictionary puts a class below a distant ancestor although a closer one, by the hypernyms of WordNet,
+is a class too: "cheeseburger" is a child of "sandwich", and "hamburger" is a leaf. The new parents
+are below the current ones, so labels are added and none is lost.
 """
 
 from collections.abc import Iterable
@@ -25,18 +26,18 @@ from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.rows import iter_blocks, label_rows
 
 PUBLISHED = Path(__file__).with_name("corrections.tsv")
-_OURS = "published"  # stands for it, where a file is asked for
+_OURS = "published"  # the argument that stands for `PUBLISHED`
 _NO_PARENT = "-"
 _HEADER = ("category_id", "parent_id", "instead_of")
 
 
 class Correction(NamedTuple):
-    """A line of a file.
+    """A line of a file of corrections.
 
     Attributes:
-        category_id: of the class.
-        parent_id: of its new parent; None: it becomes a root.
-        instead_of: id of the parent that it has so far; None: it is a root.
+        category_id: Id of the class.
+        parent_id: Id of its new parent; None: it becomes a root.
+        instead_of: Id of its current parent; None: it is a root.
     """
 
     category_id: str
@@ -48,9 +49,9 @@ class Corrected(NamedTuple):
     """A hierarchy after corrections.
 
     Attributes:
-        hierarchy: the same classes.
-        applied: corrections that held for it.
-        without_use: corrections that did not: no such class, or another parent than expected.
+        hierarchy: The corrected hierarchy of the same classes.
+        applied: Number of corrections that were applied.
+        without_use: Number of corrections that do not apply: no such class, or another parent.
     """
 
     hierarchy: Hierarchy
@@ -66,9 +67,9 @@ class Changes(NamedTuple):
     """Labels of closed rows that differ between two hierarchies of the same classes.
 
     Attributes:
-        added: labels that only the second one gives.
-        removed: labels that only the first one gives.
-        rows: in which there is such a label.
+        added: Number of labels that only the second hierarchy gives.
+        removed: Number of labels that only the first hierarchy gives.
+        rows: Number of rows with such labels.
     """
 
     added: int
@@ -76,20 +77,20 @@ class Changes(NamedTuple):
     rows: int
 
     def plus(self, other: "Changes") -> "Changes":
-        """Of these rows and of others."""
+        """Returns the sum of two counts over different rows."""
         return Changes(*map(sum, zip(self, other, strict=True)))
 
     def __str__(self) -> str:
-        return f"{self.added:,} labels more and {self.removed:,} less in {self.rows:,} rows"
+        return f"{self.added:,} labels added and {self.removed:,} removed in {self.rows:,} rows"
 
 
 def read_corrections(path: Path) -> list[Correction]:
     """Reads a file; "published" stands for the one that comes with this package.
 
     Raises:
-        HierarchyError: with the line that cannot be understood.
-        TextFileError: it is not UTF-8.
-        OSError: it cannot be read.
+        HierarchyError: A line is malformed; the message names it.
+        TextFileError: The file is not UTF-8.
+        OSError: The file cannot be read.
     """
     found: dict[str, Correction] = {}
     path = PUBLISHED if str(path) == _OURS else path
@@ -97,16 +98,16 @@ def read_corrections(path: Path) -> list[Correction]:
         for number, line in enumerate(file, start=1):
             cells = tuple(cell.strip() for cell in line.rstrip("\n").split("\t")[:3])
             if number == 1 and cells != _HEADER:
-                raise HierarchyError(f"{path}:1: the header must begin {' '.join(_HEADER)!r}")
+                raise HierarchyError(f"{path}:1: the header must start with {' '.join(_HEADER)!r}")
             if number == 1 or not line.strip():
                 continue
             if len(cells) < 3 or not all(cells) or cells[0] == _NO_PARENT:
                 raise HierarchyError(
-                    f"{path}:{number}: write three ids with tabs between: of the class, of its "
-                    "new parent, of its parent so far (- for none)"
+                    f"{path}:{number}: write three ids separated by tabs: of the class, of its "
+                    "new parent, of its current parent (- for none)"
                 )
             if cells[0] in found:
-                raise HierarchyError(f"{path}:{number}: {cells[0]!r} has a line already; keep one")
+                raise HierarchyError(f"{path}:{number}: {cells[0]!r} already has a line; keep one")
             parent_id, instead_of = (None if id_ == _NO_PARENT else id_ for id_ in cells[1:])
             found[cells[0]] = Correction(cells[0], parent_id, instead_of)
     return list(found.values())
@@ -116,7 +117,7 @@ def correct(hierarchy: Hierarchy, corrections: Iterable[Correction]) -> Correcte
     """Gives classes their new parents.
 
     Raises:
-        HierarchyError: the new parents form a cycle.
+        HierarchyError: The new parents form a cycle.
     """
     index: dict[str | None, int] = {id_: number for number, id_ in enumerate(hierarchy.ids)}
     index[None] = -1
@@ -136,12 +137,12 @@ def correct(hierarchy: Hierarchy, corrections: Iterable[Correction]) -> Correcte
 
 
 def count_changes(rows: LabelList, before: Hierarchy, after: Hierarchy) -> Changes:
-    """Counts what another hierarchy changes in rows that are closed, whatever the confidences.
+    """Counts which labels of closed rows differ between two hierarchies, ignoring confidences.
 
     Args:
-        rows: not closed yet; some thousand at a time are in memory as closed ones.
-        before: of the classes of `rows`.
-        after: of the same classes.
+        rows: Rows that are not closed yet. Some thousand at a time are closed in memory.
+        before: Hierarchy of the classes of `rows`.
+        after: Another hierarchy of the same classes.
     """
     changes = Changes(0, 0, 0)
     for block in iter_blocks(rows, MAX_ROWS):
@@ -154,5 +155,5 @@ def count_changes(rows: LabelList, before: Hierarchy, after: Hierarchy) -> Chang
 
 
 def _labels(rows: LabelList) -> np.ndarray:
-    """int64 [nnz]: a number for each pair of row and class."""
+    """Returns int64 [nnz]: a number for each pair of row and class."""
     return label_rows(rows) * MAX_CLASSES + rows.classes

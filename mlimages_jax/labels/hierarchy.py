@@ -6,9 +6,9 @@ class (0, 1, 2, ... in this order), its WordNet id, the index of its parent (-1 
 name, a comma-separated list of synonyms. A parent may have a larger index than its child.
 
 The release's imagenet2012_dictionary.txt has neither header nor ids nor parents: an index, then the
-words of the name, a tab before each. It is read too; its classes are roots with the ids class0,
-class1, ..., which are numbers and no more (`has_made_up_ids`). The released list itself is known
-(`labels.word_list`): its classes get their WordNet ids, and their names the commas.
+words of the name, each preceded by a tab. It can be read too; its classes are roots with the ids
+class0, class1, ..., which are mere numbers (`has_made_up_ids`). The released list itself is
+recognised (`labels.word_list`): its classes get their WordNet ids, and their names the commas.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ _BREAKS_A_COLUMN = re.compile(r"[\t\r\n]")
 
 
 class HierarchyError(ValueError):
-    """The classes and parents do not form a forest, or the file that holds them is malformed."""
+    """The classes and parents do not form a forest, or their file is malformed."""
 
 
 class _ClassError(ValueError):
-    """What is wrong with one class; whoever knows the file turns the class into a line."""
+    """An error of one class; the caller that knows the file turns the class into a line number."""
 
     def __init__(self, index: int, message: str) -> None:
         super().__init__(message)
@@ -47,12 +47,12 @@ class Hierarchy:
     """C classes and their parents.
 
     Attributes:
-        ids: WordNet ids, unique; the position is the class index.
-        names: full synonym strings, such as "great white shark, white shark"; these may repeat.
-        parents: int32 [C], the class index of the parent, -1 for a root. Read-only.
+        ids: Unique WordNet ids; the position is the class index.
+        names: Complete synonym strings, such as "great white shark, white shark"; may repeat.
+        parents: int32 [C], class index of the parent, -1 for a root. Read-only.
 
     Raises:
-        HierarchyError: lengths differ, an id repeats, a parent does not exist, or there is a cycle.
+        HierarchyError: Lengths differ, an id repeats, a parent does not exist, or there is a cycle.
     """
 
     ids: tuple[str, ...]
@@ -79,7 +79,7 @@ class Hierarchy:
         """Reads a category file; blank lines, a byte order mark and Windows line ends are allowed.
 
         Raises:
-            HierarchyError: with path and line number, if a row or the forest as a whole is wrong.
+            HierarchyError: A row or the hierarchy is invalid; the message has path and line number.
         """
         try:
             text = text_files.read_text(path)
@@ -89,14 +89,14 @@ class Hierarchy:
 
     @classmethod
     def from_text(cls, text: str, *, where: str) -> "Hierarchy":
-        """Reads what a category file holds.
+        """Parses the content of a category file.
 
         Args:
-            text: of the file.
-            where: the text comes from, for errors.
+            text: Content of the file.
+            where: Where the text comes from, for error messages.
 
         Raises:
-            HierarchyError: as `from_file`.
+            HierarchyError: As for `from_file`.
         """
         ids, names, parents, lines = [], [], [], []
         for line, wordnet_id, parent, name in _read_rows(text, where):
@@ -129,11 +129,11 @@ class Hierarchy:
 
     @property
     def has_made_up_ids(self) -> bool:
-        """Whether the ids are class0, class1, ..., of a list of words: indices and no more."""
+        """Whether the ids are class0, class1, ... of a list of words: mere indices."""
         return word_list.are_made_up(self.ids, self.names)
 
     def index(self, wordnet_id: str) -> int:
-        """Returns the class index of a WordNet id; KeyError if this hierarchy does not have it."""
+        """Returns the class index of a WordNet id; raises KeyError if no class has it."""
         if wordnet_id in self._index_of_id:
             return self._index_of_id[wordnet_id]
         ids = SameNames(self.ids)
@@ -172,17 +172,17 @@ class Hierarchy:
     def paths(self) -> np.ndarray:
         """Returns int32 [C, D], D = deepest path in nodes, read-only.
 
-        Row i is i followed by its ancestors, nearest first, then -1. Indexing it with many classes
-        at once closes many label sets.
+        Row i is i followed by its ancestors, nearest first, then -1. Index it with many classes to
+        close many label sets at once.
         """
         return self._paths
 
     def close(self, classes: np.ndarray, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Closes the labels of one image over ancestors.
 
-        A positive confidence holds for every ancestor too, and where several meet the largest wins.
-        Neither -1 (unknown) nor 0 (known to be absent) moves upwards: not being a dog says nothing
-        about being an animal. An unknown label gives way to any known one.
+        A positive confidence is passed on to every ancestor, which gets the maximum of several.
+        Neither -1 (unknown) nor 0 (known to be absent) is passed on: not being a dog says nothing
+        about being an animal. Any known confidence replaces -1.
 
         Args:
             classes: [n] class indices; repetitions are allowed.
@@ -204,7 +204,8 @@ class Hierarchy:
         closed = paths[takes]
         order = np.lexsort((values, closed))
         closed, values = closed[order], values[order]
-        last = np.append(closed[1:] != closed[:-1], True)[: len(closed)]  # the largest of a class
+        # Sorted by class, then confidence: the last entry of a class has its maximum.
+        last = np.append(closed[1:] != closed[:-1], True)[: len(closed)]
         return closed[last], values[last]
 
     @functools.cached_property
@@ -256,7 +257,7 @@ def _check_parents(parents: np.ndarray) -> None:
             f"parent {parents[index]} does not exist; give one of 0..{len(parents) - 1}, "
             "or -1 for a root",
         )
-    # After at least C steps upwards every class is above its root; who is not is on a cycle.
+    # After at least C steps up, every class is above its root, except those on or below a cycle.
     above = parents
     for _ in range(len(parents).bit_length()):
         above = _step_up(above, above)  # doubles the number of steps
@@ -266,11 +267,11 @@ def _check_parents(parents: np.ndarray) -> None:
         while (parent := int(parents[cycle[-1]])) != cycle[0]:
             cycle.append(parent)
         way = " -> ".join(map(str, [*cycle, cycle[0]]))
-        raise _ClassError(cycle[0], f"the parents form a cycle, {way}; give one of these a root")
+        raise _ClassError(cycle[0], f"the parents form a cycle, {way}; make one of these a root")
 
 
 def _read_rows(text: str, where: str) -> Iterator[tuple[int, str, int, str]]:
-    """Yields (line number, WordNet id, parent, name) and checks columns, header and index."""
+    """Yields (line number, WordNet id, parent, name); checks columns, header and index."""
     parse, expected = _parse_row, 0
     for line, ended in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         row = ended.removesuffix("\n")
@@ -316,6 +317,6 @@ def _parse_words(row: str, expected: int, where: str) -> tuple[str, int, str]:
 def _check_index(index: str, expected: int, where: str) -> None:
     if not _INTEGER.fullmatch(index) or int(index) != expected:
         raise HierarchyError(
-            f"{where}: index {index!r} where {expected} was expected; "
+            f"{where}: index {index!r} instead of {expected}; "
             "number the classes 0, 1, 2, ... without gaps, in order"
         )

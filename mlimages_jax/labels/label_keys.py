@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels of many rows as sortable integers: one sort unites them, the largest confidence first.
+"""Encodes labels of many rows as sortable integers, so that a single sort merges them.
 
-A key holds row, class and confidence from its highest bits to its lowest. The bits of a float32
-that is not negative, read as an integer, are in the order of the floats; 1.0 needs 30 of them.
+A key contains row, class and confidence, from its highest bits to its lowest. The bits of a
+non-negative float32, read as an integer, sort like the floats; values up to 1.0 need 30 bits.
 Sorting such keys is several times as fast as sorting the labels by three columns.
 """
 
@@ -14,20 +14,20 @@ import numpy as np
 
 from mlimages_jax.labels.lists import LabelList
 
-MAX_CLASSES = 1 << 20  # that fit into a key
-MAX_ROWS = 1 << 13  # likewise: work on blocks of so many rows
+MAX_CLASSES = 1 << 20  # limit of a key
+MAX_ROWS = 1 << 13  # limit of a key; process larger lists in blocks of this many rows
 _CONFIDENCE_BITS = 30
 _CLASS_BITS = 20
 
 
 def class_keys(classes: np.ndarray) -> np.ndarray:
-    """The part of a class in a key, int64 of the same shape; add the others to it.
+    """Returns the class part of keys, int64 of the same shape; add the other parts to it.
 
     Args:
-        classes: any shape, 0 to MAX_CLASSES - 1.
+        classes: Any shape, 0 to MAX_CLASSES - 1.
 
     Raises:
-        ValueError: a class is too large.
+        ValueError: A class is too large.
     """
     if classes.size and classes.max() >= MAX_CLASSES:
         raise ValueError(f"class {classes.max()} is not below {MAX_CLASSES}")
@@ -35,7 +35,7 @@ def class_keys(classes: np.ndarray) -> np.ndarray:
 
 
 def row_keys(rows: np.ndarray, confidences: np.ndarray) -> np.ndarray:
-    """The part of rows and confidences in a key.
+    """Returns the part of keys for rows and confidences.
 
     Args:
         rows: int [n], 0 to MAX_ROWS - 1.
@@ -44,8 +44,8 @@ def row_keys(rows: np.ndarray, confidences: np.ndarray) -> np.ndarray:
     Returns:
         int64 [n].
     """
-    unsigned = np.float32(0) + confidences  # adding makes 0 of -0, whose sign is a high bit
-    numbers = np.where(unsigned < 0, 0, unsigned.view(np.int32) + 1)  # unknown is below any known
+    unsigned = np.float32(0) + confidences  # turns -0 into 0: the sign would be a high bit
+    numbers = np.where(unsigned < 0, 0, unsigned.view(np.int32) + 1)  # unknown sorts first
     return (rows.astype(np.int64) << (_CLASS_BITS + _CONFIDENCE_BITS)) + numbers
 
 
@@ -53,8 +53,8 @@ class Labels(NamedTuple):
     """The labels of R rows.
 
     Attributes:
-        counts: int64 [R], of each row.
-        classes: int32 [n], ascending within a row, each once.
+        counts: int64 [R], number of labels of each row.
+        classes: int32 [n], ascending and unique within a row.
         confidences: float32 [n].
     """
 
@@ -64,20 +64,20 @@ class Labels(NamedTuple):
 
 
 def without_confidences(keys: np.ndarray) -> np.ndarray:
-    """Returns int64 of the same shape, which say row and class of keys: equal if both are."""
+    """Returns the row and class parts of keys as int64 of the same shape, for comparisons."""
     return keys >> _CONFIDENCE_BITS
 
 
 def unite_labels(keys: np.ndarray, *, num_rows: int) -> Labels:
-    """Unites labels: every class once a row, with its largest confidence (-1 is below 0).
+    """Merges labels: each class once per row, with its maximum confidence (-1 is below 0).
 
     Args:
         keys: int64 [n], sums of `class_keys` and `row_keys`, in any order. Sorted in place.
-        num_rows: MAX_ROWS at most.
+        num_rows: Number of rows, at most MAX_ROWS.
     """
     keys.sort()
     labels = without_confidences(keys)
-    last = np.append(labels[1:] != labels[:-1], True)[: len(labels)]  # the largest of a class
+    last = np.append(labels[1:] != labels[:-1], True)[: len(labels)]  # the maximum of each class
     labels = labels[last]
     numbers = (keys[last] & ((1 << _CONFIDENCE_BITS) - 1)).astype(np.int32)
     return Labels(
@@ -88,7 +88,7 @@ def unite_labels(keys: np.ndarray, *, num_rows: int) -> Labels:
 
 
 def relabel(label_list: LabelList, blocks: Iterable[Labels]) -> LabelList:
-    """Returns the list with other labels: those of its first rows, of the next ones, and so on."""
+    """Returns the list with new labels, given as consecutive blocks of rows."""
     empty = Labels(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     counts, classes, confidences = map(np.concatenate, zip(empty, *blocks, strict=True))
     return dataclasses.replace(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads many rows of a label list at once, as arrays of byte positions.
+"""Parses many rows of a label list at once, as arrays of byte positions.
 
-The grammar is that of `list_rows`. Labels that are not plain (1e-3, more than 15 digits) are read
-there, one by one, and so is the first bad row: one place words the errors.
+The grammar is defined by `list_rows`, which also parses unusual labels (1e-3, more than 15 digits)
+one by one, and the first bad row: all error messages come from there.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _POWERS_OF_TEN = 10.0 ** np.arange(16)
 
 
 class LineError(ValueError):
-    """What is wrong with a line, counted from 0 in its chunk."""
+    """A line is malformed; `line` is its number in the chunk, from 0."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -34,8 +34,8 @@ class Chunk(NamedTuple):
 
 
 def parse_chunk(lines: bytes, num_classes: int) -> Chunk:
-    """Reads whole lines, the last one ended too; raises `LineError` at the first bad one."""
-    buffer = b"\n" + lines  # every line has a line end before it
+    """Parses complete lines, all with a line end; raises `LineError` at the first bad one."""
+    buffer = b"\n" + lines  # now every line has a line end before it
     text = np.frombuffer(buffer, np.uint8)
     rows = _split(buffer, text)
     classes, confidences, plain = _read_labels(text, rows.label_start, rows.label_stop)
@@ -45,7 +45,7 @@ def parse_chunk(lines: bytes, num_classes: int) -> Chunk:
         try:
             classes[label], confidences[label] = parse_label(buffer[start:stop])
         except ValueError:
-            continue  # stays not plain, and its row is bad
+            continue  # it stays marked as not plain, which makes its row bad
         plain[label] = True
 
     bad = _bad_names(buffer, text, rows)  # [R]
@@ -70,13 +70,13 @@ def _what_is_wrong(line: bytes, num_classes: int) -> str:
         parse_row(line, num_classes)
     except ValueError as error:
         return str(error)
-    raise AssertionError(f"{line!r} is refused here and accepted by list_rows; please report this")
+    raise AssertionError(f"{line!r} is rejected here but accepted by list_rows; please report this")
 
 
 class _Rows(NamedTuple):
-    """Byte positions of the R rows of a chunk, which are its lines without the blank ones."""
+    """Byte positions in the R rows of a chunk, which are its lines except blank ones."""
 
-    line: np.ndarray  # [R] number of the line
+    line: np.ndarray  # [R] line number
     line_start: np.ndarray  # [R]
     line_stop: np.ndarray  # [R]
     name_start: np.ndarray  # [R]
@@ -90,7 +90,7 @@ class _Rows(NamedTuple):
 def _split(buffer: bytes, text: np.ndarray) -> _Rows:
     white = text <= _SPACE
     edges = np.flatnonzero(white[1:] != white[:-1]) + 1
-    start, stop = edges[0::2], edges[1::2]  # of every word; white space is at both ends
+    start, stop = edges[0::2], edges[1::2]  # of every word; the text starts and ends with a space
     newline = np.flatnonzero(text == _NEWLINE)
     first_word = np.searchsorted(start, newline)  # [lines + 1]
     words = np.diff(first_word)
@@ -122,7 +122,7 @@ def _extend_spaced_names(
     name_stop: np.ndarray,
     line_stop: np.ndarray,
 ) -> None:
-    """Moves `name_stop` past single spaces in the rows that hold a tab."""
+    """Moves `name_stop` past single spaces in the rows that contain a tab."""
     spaced = np.flatnonzero(text[name_stop] == _SPACE)
     spaced = spaced[text[name_stop[spaced] + 1] > _SPACE]
     for row in spaced.tolist():
@@ -132,7 +132,7 @@ def _extend_spaced_names(
 
 
 def _bad_names(buffer: bytes, text: np.ndarray, rows: _Rows) -> np.ndarray:
-    """Returns bool [R]: names that are missing or look like a label."""
+    """Returns bool [R]: whether the name is missing or looks like a label."""
     _, digits_stop = _read_digits(text, rows.last_word, limit=9)
     is_label = (digits_stop > rows.last_word) & (text[digits_stop] == _COLON)
     for row in np.flatnonzero(is_label).tolist():
@@ -154,11 +154,11 @@ def _is_utf8(buffer: bytes) -> bool:
 def _read_labels(
     text: np.ndarray, start: np.ndarray, stop: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads `17`, `17:1`, `17:-1` and `17:0.25`, up to 9 and 15 digits.
+    """Parses `17`, `17:1`, `17:-1` and `17:0.25`, with up to 9 and 15 digits.
 
     Returns:
-        classes int64 [L], confidences float64 [L], and bool [L]: whether the word was of that kind;
-        where it was not, the numbers mean nothing.
+        classes int64 [L], confidences float64 [L], and bool [L]: whether the word had one of these
+        forms. If not, its numbers are meaningless.
     """
     classes, class_stop = _read_digits(text, start, limit=9)
     bare = class_stop == stop
@@ -168,7 +168,7 @@ def _read_labels(
     whole, whole_stop = _read_digits(text, whole_start, limit=2)
     part_start = whole_stop + (text[whole_stop] == _POINT)
     part, part_stop = _read_digits(text, part_start, limit=13)
-    # Exact up to the division, which rounds once: the float64 that Python reads.
+    # Exact up to the division, which rounds once: the result is the float64 that Python parses.
     power = _POWERS_OF_TEN[part_stop - part_start]
     confidences = (whole * power + part) / power
     confidences[negative] *= -1
@@ -182,13 +182,13 @@ def _read_labels(
 def _read_digits(
     text: np.ndarray, start: np.ndarray, *, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the decimal number at each start, int64, and where it stops: `limit` digits at most.
+    """Returns the decimal number at each start, int64, and where it ends: after `limit` digits.
 
-    Without a digit the number is 0 and stops where it starts.
+    If there is no digit, the number is 0 and ends where it starts.
     """
     value, stop = np.zeros(len(start), np.int64), start.copy()
     for _ in range(limit):
-        digit = text[stop] - np.uint8(_ZERO)  # what is below "0" wraps around
+        digit = text[stop] - np.uint8(_ZERO)  # characters below "0" wrap around to large values
         more = digit < 10
         if not more.any():
             break
@@ -198,6 +198,6 @@ def _read_digits(
 
 
 def _rows_with_repetitions(label_row: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Returns the rows that hold a class twice; larger classes than int32 are refused elsewhere."""
+    """Returns the rows with a repeated class; classes beyond int32 are rejected elsewhere."""
     labels = np.sort((label_row << 32) | (classes & 0xFFFF_FFFF))
     return labels[1:][labels[1:] == labels[:-1]] >> 32

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The grammar of one row of a label list, in plain Python: the reference, and the error messages.
+"""Defines one row of a label list, in plain Python: the reference parser, and all error messages.
 
 A row is a name followed by labels, `class` or `class:confidence`; a bare class means confidence 1.
-Confidence is -1 (unknown) or between 0 and 1. Columns are separated by runs of white space, which
-here means all bytes up to 0x20. In a row with a tab the name may hold single spaces: it ends at the
-first tab or at two spaces. What else a file name may hold is escaped, see `image_names`; bytes of a
-name that are not UTF-8 are escaped as they are read. A row may have no labels.
+A confidence is -1 (unknown) or between 0 and 1. Columns are separated by runs of white space, here
+all bytes up to 0x20. In a row with a tab the name may contain single spaces: it ends at the first
+tab or at two spaces. Other characters in file names are escaped, see `image_names`; bytes of a name
+that are not UTF-8 are escaped when they are read. A row may have no labels.
 
-`list_chunks` reads many rows much faster, and comes here with what is not plain.
+`list_chunks` reads many rows much faster, and falls back to this module for unusual ones.
 """
 
 import operator
@@ -33,10 +33,10 @@ class LabelRow(NamedTuple):
 
 
 def parse_row(line: bytes, num_classes: int) -> LabelRow:
-    """Reads a line that is not blank; ValueError says what is wrong with it."""
+    """Parses a line that is not blank; raises ValueError if it is malformed."""
     match = (SPACED_NAME if b"\t" in line else WORD).match(line)
     if match is None:
-        raise ValueError("the name is missing: the line begins with white space; put a name first")
+        raise ValueError("the name is missing: the line starts with white space; put a name first")
     name = decode_bytes(match.group())
     labels = [parse_label(word) for word in WORD.findall(line, match.end())]
     return check_row(
@@ -50,7 +50,7 @@ def parse_row(line: bytes, num_classes: int) -> LabelRow:
 def check_row(
     name: str, classes: Sequence[int], confidences: Sequence[float], *, num_classes: int
 ) -> LabelRow:
-    """Returns the row as arrays; ValueError says what is wrong with it."""
+    """Returns the row as arrays; raises ValueError if it is invalid."""
     check_name(name)
     seen: set[int] = set()
     for class_, confidence in zip(classes, confidences, strict=True):
@@ -71,13 +71,13 @@ def check_row(
 
 
 def check_name(name: str) -> None:
-    """Checks that a list can hold a name; ValueError says what is wrong with it."""
+    """Checks that a list can contain a name; raises ValueError if not."""
     if is_plain(name):
         return
     if not SPACED_NAME.fullmatch(name.encode("utf-8", "surrogatepass")):
         raise ValueError(
-            f"the name {name!r} is missing or holds white space other than single spaces: write "
-            r"other blanks as \x20, tabs as \x09"
+            f"the name {name!r} is missing or contains white space other than single spaces: write "
+            r"other spaces as \x20, tabs as \x09"
         )
     last_word = name.rsplit(" ", 1)[-1]
     if like_a_label(last_word):
@@ -87,19 +87,19 @@ def check_name(name: str) -> None:
 
 
 def parse_label(word: bytes) -> tuple[int, float]:
-    """Reads `class` or `class:confidence`, without a look at their range."""
+    """Parses `class` or `class:confidence`, without checking their range."""
     match = _LABEL.fullmatch(word)
     if match is None:
         raise ValueError(
             f"{word.decode(errors='replace')!r} is not a label; write class or class:confidence; "
-            "if it is part of a name, single spaces in the name and tabs between all columns"
+            "if it is part of a name, use single spaces in the name and tabs between all columns"
         )
     class_, confidence = match.groups()
     return int(class_), 1.0 if confidence is None else float(confidence)
 
 
 def decode_bytes(name: bytes) -> str:
-    """The name of a row as text; escapes what is not UTF-8."""
+    """Decodes the name of a row; escapes bytes that are not UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:

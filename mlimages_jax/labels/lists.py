@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Label lists: one image a line, its name followed by its labels, held sparsely in memory.
+r"""Label lists: one image per line, its name followed by its labels, stored as sparse arrays.
 
     n04310904/n04310904_8388.JPEG   2367:1  2172:1       ImageNet id list
     https://farm2.staticflickr.com/2034/15_o.jpg\t3:1    URL list
     my photo.jpg\t940:0.8\t17                            image list
     n01440764/n01440764_10026.JPEG 0                     single class
 
-`list_rows` has the grammar, `image_names` how a list has names that hold tabs, line ends and the
-like. Blank lines are skipped (they count as lines in messages); the line ends of Windows and of old
-Macs and a UTF-8 byte order mark are fine. Names may repeat. Labels with an exponent or more than 15
-digits are read one by one, at about the speed of plain Python; all others by NumPy.
+`list_rows` defines the grammar, `image_names` the escaping of names with tabs, line ends and the
+like. Blank lines are skipped (but count in line numbers); line ends of Windows and old Macs and a
+UTF-8 byte order mark are accepted. Names may repeat. Labels with an exponent or more than 15 digits
+are parsed one by one, at about the speed of plain Python; all others by NumPy.
 """
 
 import dataclasses
@@ -24,24 +24,24 @@ from mlimages_jax.files.text_files import TextFileError, open_lines
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
 
-ANY_CLASS = 2**31 - 1  # as the number of classes of a list of which only the names matter
-_CHUNK_BYTES = 1 << 20  # while a chunk is parsed its arrays take about 20 times as much
-_REMEMBERED_TEXTS = 10_000  # of confidences while writing; a list made by people has a few
+ANY_CLASS = 2**31 - 1  # number of classes to pass when only the names of a list matter
+_CHUNK_BYTES = 1 << 20  # parsing a chunk needs arrays of about 20 times its size
+_REMEMBERED_TEXTS = 10_000  # cached texts of confidences; annotated lists have only a few
 
 
 class LabelListError(ValueError):
-    """A row that cannot be used; the message holds path, line number and what to do."""
+    """A row is unusable; the message has path, line number and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelList:
-    """The labels of N images. Make one with `read_label_list` or `from_rows`, which check it.
+    """The labels of N images. Create it with `read_label_list` or `from_rows`, which validate.
 
     Attributes:
-        names: uint8, the UTF-8 names one after the other.
+        names: uint8, the concatenated UTF-8 names.
         name_offsets: int64 [N + 1]; name i is names[name_offsets[i]:name_offsets[i + 1]].
         offsets: int64 [N + 1]; the labels of row i are offsets[i]:offsets[i + 1].
-        classes: int32 [nnz], unique within a row, in the order of the file.
+        classes: int32 [nnz], unique within a row, in file order.
         confidences: float32 [nnz], -1 (unknown) or in [0, 1].
     """
 
@@ -55,10 +55,10 @@ class LabelList:
     def from_rows(
         cls, rows: Iterable[tuple[str, Sequence[int], Sequence[float]]], *, num_classes: int
     ) -> "LabelList":
-        """Builds a list of (name, classes, confidences); checks what `read_label_list` checks.
+        """Builds a list from (name, classes, confidences); checks what `read_label_list` checks.
 
         Raises:
-            LabelListError: with the number of the first bad row, from 0, instead of path and line.
+            LabelListError: A row is invalid; the message has its number, from 0.
         """
         columns = _Columns()
         for number, row in enumerate(rows):
@@ -85,12 +85,12 @@ class LabelList:
 
     @property
     def max_labels(self) -> int:
-        """The largest number of labels of one row; 0 for an empty list."""
+        """Maximum number of labels of one row; 0 for an empty list."""
         return int(np.diff(self.offsets).max(initial=0))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays together."""
+        """Size of all arrays together, in bytes."""
         return sum(getattr(self, field.name).nbytes for field in dataclasses.fields(self))
 
 
@@ -98,13 +98,13 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
     """Reads a label list in any of the formats above; a file without rows gives an empty list.
 
     Args:
-        path: the list file.
-        num_classes: classes must be in 0..num_classes - 1.
+        path: The list file.
+        num_classes: Classes must be in 0..num_classes - 1.
 
     Raises:
-        LabelListError: at the first bad row: no name, a word that is no label, a class out of range
-            or given twice, a confidence that is neither -1 nor in [0, 1], a line that is no text
-            line at all (more than a megabyte); or the file is UTF-16.
+        LabelListError: A row has no name, a word that is not a label, a class out of range or
+            repeated, a confidence that is neither -1 nor in [0, 1], or is longer than a megabyte;
+            or the file is UTF-16. The message has the first bad line.
     """
     columns = _Columns()
     for line, share, chunk in _read_chunks(Path(path)):
@@ -116,14 +116,14 @@ def iter_label_list(path: str | os.PathLike[str], *, num_classes: int) -> Iterat
     """Reads a label list piece by piece, in memory that does not grow with its length.
 
     Args:
-        path: the list file.
-        num_classes: classes must be in 0..num_classes - 1.
+        path: The list file.
+        num_classes: Classes must be in 0..num_classes - 1.
 
     Yields:
         Parts of some ten thousand rows, in order; together they are what `read_label_list` returns.
 
     Raises:
-        LabelListError: as `read_label_list`, when the row is reached.
+        LabelListError: As for `read_label_list`, when the row is reached.
     """
     for line, _, chunk in _read_chunks(Path(path)):
         columns = _Columns()
@@ -132,21 +132,21 @@ def iter_label_list(path: str | os.PathLike[str], *, num_classes: int) -> Iterat
 
 
 def write_label_list(path: str | os.PathLike[str], label_list: LabelList) -> None:
-    """Writes an image list with tabs; reading it gives the same names, classes and float32s."""
+    """Writes a list with tabs; reading it returns the same names, classes and float32 values."""
     with LabelListWriter(path) as writer:
         writer.write(label_list)
 
 
 class LabelListWriter:
-    """Writes an image list part by part; the file appears under its name when it is complete.
+    """Writes an image list part by part; the file gets its final name once it is complete.
 
-    A context manager. Where its block raises, the file that was there before stays.
+    A context manager. If its block raises, an existing file is kept.
 
     Args:
-        path: of the list file.
+        path: Path of the list file.
 
     Raises:
-        OSError: on entering, when the folder is missing or cannot be written to.
+        OSError: On entering, if the folder is missing or cannot be written to.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -166,22 +166,22 @@ class LabelListWriter:
             self._unfinished.unlink()
 
     def write(self, rows: Iterable[LabelRow]) -> None:
-        """Appends rows: a `LabelList`, or any others that `check_row` would accept."""
+        """Appends rows: a `LabelList`, or any others that `check_row` accepts."""
         text_of = self._texts.__getitem__
         for name, classes, confidences in rows:
             pairs = zip(classes.tolist(), map(text_of, confidences.tolist()), strict=True)
             labels = "\t".join([f"{class_}:{text}" for class_, text in pairs])
-            # The tab stands there without labels too: it marks a name with spaces as one name.
+            # Write the tab even without labels: it marks a name with spaces as one name.
             self._file.write(f"{name}\t{labels}\n")
 
     def flush(self) -> None:
-        """Everything so far is on the disk afterwards; OSError where there is no room for it."""
+        """Writes everything so far to disk; raises OSError if the disk is full."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 class _Texts(dict[float, str]):
-    """The texts of confidences, each made once."""
+    """Cache of the texts of confidences."""
 
     def __missing__(self, value: float) -> str:
         text = _shortest(value)
@@ -204,7 +204,7 @@ def _shortest(value: float) -> str:
 
 
 def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
-    """Yields (number of the first line, share of the file read by now, some whole lines)."""
+    """Yields (number of the first line, fraction of the file read so far, some complete lines)."""
     line = 1
     with _open(path) as file:
         size = path.stat().st_size
@@ -215,7 +215,7 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
             if not chunk.endswith(b"\n"):
                 if file.read(1):
                     raise LabelListError(
-                        f"{path}:{line}: a line of more than {_CHUNK_BYTES} bytes; "
+                        f"{path}:{line}: the line has more than {_CHUNK_BYTES} bytes; "
                         "is this the right file? A label list is a text file"
                     )
                 chunk += b"\n"
@@ -230,14 +230,14 @@ def _open(path: Path) -> BinaryIO:
 
 
 class _Column:
-    """An array that grows. Memory it has not yet written to takes no room on Linux or macOS."""
+    """A growing array. On Linux and macOS, memory not yet written to costs nothing."""
 
     def __init__(self, dtype: type) -> None:
         self._array: np.ndarray = np.empty(0, dtype)
         self._used = 0
 
     def extend(self, values: np.ndarray, share: float) -> None:
-        """Appends `values`; at a time when about `share` of all values will have come."""
+        """Appends `values`; `share` is the fraction of all values that have come after this."""
         end = self._used + len(values)
         if end > len(self._array):
             grown = np.empty(int(1.25 * end / share) + 1, self._array.dtype)
@@ -247,20 +247,20 @@ class _Column:
         self._used = end
 
     def finish(self) -> np.ndarray:
-        """Returns the array, and what it did not need to the system."""
+        """Returns the array and releases the memory it did not need."""
         self._array.resize(self._used, refcheck=False)
         return self._array
 
 
 class _Columns:
-    """The arrays of a `LabelList` while they grow, with lengths in the place of offsets."""
+    """The growing arrays of a `LabelList`, with lengths instead of offsets."""
 
     def __init__(self) -> None:
         self._names, self._classes = _Column(np.uint8), _Column(np.int32)
         self._confidences = _Column(np.float32)
         self._name_lengths, self._label_counts = _Column(np.int64), _Column(np.int64)
         for lengths in (self._name_lengths, self._label_counts):
-            lengths.extend(np.zeros(1, np.int64), share=1)  # the sums of all before: N + 1 offsets
+            lengths.extend(np.zeros(1, np.int64), share=1)  # its cumulative sum has N + 1 offsets
 
     def add(self, chunk: Chunk, *, share: float = 1) -> None:
         names = b"".join(chunk.names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Merges the rows of an image: one row a name, and for every class its largest confidence."""
+"""Merges the rows of an image: one row per name, and the maximum confidence of every class."""
 
 from collections.abc import Iterator
 
@@ -12,21 +12,21 @@ from mlimages_jax.labels.rows import label_rows, take_rows
 
 
 def merge_rows(label_list: LabelList) -> Iterator[LabelList]:
-    """Makes one row of all rows with the same name, in the order in which the names first appear.
+    """Merges all rows with the same name, in the order in which the names first appear.
 
-    For every class the largest confidence wins; unknown (-1) gives way to any other.
+    Every class gets the maximum of its confidences; any other confidence replaces -1 (unknown).
 
     Args:
-        label_list: classes below label_keys.MAX_CLASSES.
+        label_list: Its classes must be below label_keys.MAX_CLASSES.
 
     Yields:
         Parts of the merged list, some thousand rows each, with classes ascending within a row.
-        Besides the list this takes some 50 bytes a row.
+        Takes about 50 bytes per row besides the list.
     """
     digests = row_digests(label_list)
     first = NameIndex(digests).find(digests)  # [N] the first row of the same name
-    del digests
-    members = np.argsort(first, kind="stable")  # rows of a name side by side
+    del digests  # 16 bytes per row that are no longer needed
+    members = np.argsort(first, kind="stable")  # makes rows of one name adjacent
     starts = np.flatnonzero(np.diff(first[members], prepend=-1))  # of each name in `members`
     bounds = np.append(starts, len(members))
     for start in range(0, len(starts), label_keys.MAX_ROWS):

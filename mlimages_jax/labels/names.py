@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finds images by name among millions, at 16 bytes a name, whatever its length."""
+"""Finds images by name among millions, at 16 bytes per name of any length."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from mlimages_jax.labels.lists import LabelList
 from mlimages_jax.labels.rows import iter_blocks, row_names
 from mlimages_jax.labels.same_names import normal
 
-_DIGEST_BYTES = 16  # that two of 20 million names have the same has a probability of 1e-24
-_BLOCK_ROWS = 1 << 13  # whose names are Python objects at a time
+_DIGEST_BYTES = 16  # two of 20 million names collide with a probability of 1e-24
+_BLOCK_ROWS = 1 << 13  # rows whose names are Python objects at the same time
 
 
 def name_digests(names: Iterable[bytes]) -> np.ndarray:
-    """Returns a digest of every name, S16 [n]: the same names, and only these, have equal ones.
+    """Returns a digest of every name, S16 [n]; two are equal if and only if the names are.
 
     Args:
-        names: UTF-8; composed (NFC) or decomposed makes no difference.
+        names: UTF-8; composed (NFC) and decomposed (NFD) forms are equal.
     """
     digests = [
         hashlib.blake2b(_composed(name), digest_size=_DIGEST_BYTES).digest() for name in names
@@ -42,10 +42,10 @@ def row_digests(label_list: LabelList) -> np.ndarray:
 
 
 class NameIndex:
-    """The rows of names.
+    """Finds rows by name.
 
     Args:
-        digests: S16 [N], of the names of rows 0 to N - 1; these may repeat.
+        digests: S16 [N], digests of the names of rows 0 to N - 1; may repeat.
     """
 
     def __init__(self, digests: np.ndarray):
@@ -53,7 +53,7 @@ class NameIndex:
         self._sorted = digests[self._order]
 
     def find(self, digests: np.ndarray) -> np.ndarray:
-        """Returns the first row of each name, int64 [n]; -1 for a name that no row has."""
+        """Returns the first row of each name, int64 [n]; -1 for names without a row."""
         if not len(self._sorted):
             return np.full(len(digests), -1, np.int64)
         places = np.searchsorted(self._sorted, digests)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is known of the published ML-Images: its counts, and the faults of its dictionary.
+"""Facts about the published ML-Images: its counts, and the errors in its dictionary.
 
-The counts are those of the release's README (github.com/Tencent/tencent-ml-images). The same text
-has others in passages that are commented out - 18,019,881 URLs, 17,659,752 URLs, 10,756,941 images
-of ImageNet: the first is of an older version, in the others the 50,000 images that ImageNet's part
-gives to validation are counted with those of training.
+The counts are those of the release's README (github.com/Tencent/tencent-ml-images). Passages of
+that text that are commented out have others - 18,019,881 URLs, 17,659,752 URLs, 10,756,941 images
+of ImageNet: the first is from an older version; the others count the 50,000 images that ImageNet's
+part contributes to validation as training images.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from typing import NamedTuple
 from mlimages_jax.labels.corrections import PUBLISHED, correct, read_corrections
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-CLASSES = 11_166  # 10,032 from ImageNet and 1,134 that only Open Images has
+CLASSES = 11_166  # 10,032 from ImageNet and 1,134 only in Open Images
 TRAINABLE = 10_505  # classes with more than 100 training images
-# Of ids and parents; of the file as it was published the SHA-256 is 4271c1bd49405c14...
+# SHA-256 of ids and parents; the SHA-256 of the published file itself is 4271c1bd49405c14...
 DICTIONARY = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
 
 
@@ -23,8 +23,8 @@ class PublishedList(NamedTuple):
     """A list of the release.
 
     Attributes:
-        what: it holds.
-        rows: of it.
+        what: Description of its content.
+        rows: Number of its rows.
     """
 
     what: str
@@ -42,19 +42,19 @@ LISTS = (
 
 
 def dictionary_digest(hierarchy: Hierarchy) -> str:
-    """SHA-256, in hexadecimal, of ids and parents: the same for every copy of a category file."""
+    """Returns the SHA-256 of ids and parents in hexadecimal: equal for every copy of a file."""
     pairs = zip(hierarchy.ids, hierarchy.parents.tolist(), strict=True)
     text = "".join(f"{id_}\t{parent}\n" for id_, parent in pairs)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_published(hierarchy: Hierarchy) -> bool:
-    """Whether these are the classes of the release, with their parents as published."""
+    """Returns whether these are the classes of the release, with their published parents."""
     return len(hierarchy) == CLASSES and dictionary_digest(hierarchy) == DICTIONARY
 
 
 def known_faults(hierarchy: Hierarchy) -> list[str]:
-    """What is wrong with the published dictionary, a sentence or two each; of any other, nothing.
+    """Describes the errors of the published dictionary; returns nothing for any other one.
 
     The first three are those of the release's issue 69.
     """
@@ -65,12 +65,12 @@ def known_faults(hierarchy: Hierarchy) -> list[str]:
         "pet (n01318894) is a leaf and a child of animal: WordNet has no kinds of pets either, but "
         "calls a pet a domesticated animal. The corrections put it below domestic animal.",
         "livestock, stock, farm animal (n01887474) is a leaf below placental mammal, as in "
-        "WordNet. Cattle, sheep and poultry have other parents, and a class has one. Not "
+        "WordNet. Cattle, sheep and poultry have other parents, and a class can have only one. Not "
         "corrected: images of them do not get this label.",
-        "domestic animal (n01317541) has the children head, stray and feeder only, which mean a "
-        "single animal, one that has strayed, one being fattened. In WordNet dog and domestic cat "
-        "are below it too; here they have their other parent. Not corrected.",
-        f"{moved - 1:,} more classes are below a farther ancestor although a nearer one, by "
+        "domestic animal (n01317541) has only the children head, stray and feeder, which mean a "
+        "single animal, a stray one, and one being fattened. In WordNet dog and domestic cat are "
+        "below it too; here they have their other parent. Not corrected.",
+        f"{moved - 1:,} more classes are below a distant ancestor although a closer one, by "
         "WordNet, is a class too: cheeseburger is below sandwich, and hamburger is a leaf. The "
-        "corrections put them below the nearer one.",
+        "corrections put them below the closer one.",
     ]

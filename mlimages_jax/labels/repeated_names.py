@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images that label lists name more than once: in one split, or in several.
+"""Finds images that label lists name more than once, in one split or in several.
 
-What is trained on and tested on too makes every figure of the test too good, without any error.
+If images are both trained on and tested on, all test results are too good, without any error.
 """
 
 import itertools
@@ -16,11 +16,11 @@ _ROWS = 2**16  # at a time
 
 
 class Repeats(NamedTuple):
-    """What `find_repeats` found.
+    """The result of `find_repeats`.
 
     Attributes:
-        within: of each split that has some, the rows with the name of an earlier row.
-        between: of each pair of splits that share some, the number of names in both.
+        within: Number of rows that repeat an earlier name, for each split with any.
+        between: Number of names in both splits, for each pair of splits that share any.
     """
 
     within: dict[str, int]
@@ -28,7 +28,7 @@ class Repeats(NamedTuple):
 
 
 def hashes_of(names: LabelList) -> np.ndarray:
-    """int64 [N], a hash of each name; others in another process."""
+    """Returns int64 [N], a hash of each name; it differs between processes."""
     text = memoryview(names.names)
     hashes = np.empty(len(names), np.int64)
     for begin in range(0, len(names), _ROWS):  # Python's integers take four times the memory
@@ -42,7 +42,7 @@ def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
     """Counts names that occur more than once.
 
     Args:
-        hashes: int64, of the names of each split, from one process.
+        hashes: int64 hashes of the names of each split, all from one process.
     """
     unique = {split: np.unique(values) for split, values in hashes.items()}
     within = {
@@ -59,6 +59,6 @@ def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
 
 
 def first_shared(one: LabelList, other: LabelList) -> str:
-    """The first name of a list that is in another list too; there has to be one."""
+    """Returns the first name of a list that is in another list too; there must be one."""
     shared = np.isin(hashes_of(one), hashes_of(other))
     return one[int(shared.argmax())].name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cuts, picks and joins the rows of label lists, as arrays."""
+"""Splits, selects and joins the rows of label lists, as arrays."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from mlimages_jax.labels.lists import LabelList
 
 
 def iter_blocks(label_list: LabelList, num_rows: int) -> Iterator[LabelList]:
-    """Yields the rows in order, `num_rows` at a time; the arrays are views where they can be."""
+    """Yields the rows in order, `num_rows` at a time; the arrays are views where possible."""
     for start in range(0, len(label_list), num_rows):
         name_offsets = label_list.name_offsets[start : start + num_rows + 1]
         offsets = label_list.offsets[start : start + num_rows + 1]
@@ -28,8 +28,8 @@ def take_rows(label_list: LabelList, rows: np.ndarray) -> LabelList:
     """Returns some rows as a list.
 
     Args:
-        label_list: to take them from.
-        rows: int [n], in the order wanted; repetitions are allowed.
+        label_list: The list to take them from.
+        rows: int [n], in the desired order; repetitions are allowed.
     """
     names, name_offsets = _take_spans(label_list.name_offsets, rows)
     labels, offsets = _take_spans(label_list.offsets, rows)
@@ -43,11 +43,11 @@ def take_rows(label_list: LabelList, rows: np.ndarray) -> LabelList:
 
 
 def join_lists(parts: list[LabelList]) -> LabelList:
-    """Puts lists one after the other, and empties `parts` to save memory.
+    """Joins lists in order, and empties `parts` to save memory.
 
-    At its peak this takes the memory of the parts and that of the largest column.
+    The peak memory is that of the parts plus the largest column.
     """
-    parts.append(LabelList.from_rows([], num_classes=1))  # for the dtypes, if there are no others
+    parts.append(LabelList.from_rows([], num_classes=1))  # sets the dtypes if `parts` is empty
     fields = [field.name for field in dataclasses.fields(LabelList)]
     columns = {name: [getattr(part, name) for part in parts] for name in fields}
     parts.clear()
@@ -72,7 +72,7 @@ def row_names(label_list: LabelList) -> list[bytes]:
 
 
 def rename_rows(label_list: LabelList, names: list[bytes]) -> LabelList:
-    """Returns the list with other names: UTF-8, one a row, such as `check_row` accepts."""
+    """Returns the list with other names: UTF-8, one per row, valid for `check_row`."""
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     return dataclasses.replace(
         label_list,
@@ -82,7 +82,7 @@ def rename_rows(label_list: LabelList, names: list[bytes]) -> LabelList:
 
 
 def _take_spans(offsets: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the positions within some spans, one span after the other, and their offsets."""
+    """Returns the positions within some spans, concatenated, and the offsets of the spans."""
     starts, lengths = offsets[spans], offsets[spans + 1] - offsets[spans]
     taken = np.concatenate([[0], np.cumsum(lengths)])
     return np.repeat(starts - taken[:-1], lengths) + np.arange(taken[-1]), taken

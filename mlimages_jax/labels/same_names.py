@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finds a name among others that may be written differently: "é" as one character or as two.
+"""Finds names that may be encoded differently: "é" as one character or as two.
 
-Linux keeps a name as it came, macOS mostly decomposes it (NFD), keyboards compose it (NFC). For
-people they are one name, so for lists, labels and class folders they are, too. Names that differ in
-upper and lower case are not the same, but worth a question.
+Linux keeps a name as given, macOS usually decomposes it (NFD), keyboards compose it (NFC). Users
+see a single name, so lists, labels and class folders treat them as one. Names that differ only in
+case are not the same, but the error message suggests them.
 """
 
 import collections
@@ -13,29 +13,29 @@ from collections.abc import Iterable
 
 
 class AmbiguousNameError(ValueError):
-    """Two names are the same but for their Unicode form; the message has both."""
+    """Two names differ only in their Unicode form; the message has both."""
 
 
 def normal(name: str) -> str:
-    """Returns a name composed (NFC): equal for names that are the same."""
+    """Returns the composed form (NFC), which is equal for names that are the same."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 class SameNames:
-    """Names to find others among.
+    """A set of names to search.
 
     Args:
-        names: of files, classes or the like.
+        names: Names of files, classes or the like.
     """
 
     def __init__(self, names: Iterable[str]):
         self._names = dict.fromkeys(names)  # a set that keeps the order
 
     def find(self, name: str) -> str | None:
-        """Returns the equal one, or else the same one in another Unicode form; None: neither.
+        """Returns the equal name, else the same name in another Unicode form, else None.
 
         Raises:
-            AmbiguousNameError: several are the same, none of them equal.
+            AmbiguousNameError: Several names are the same, and none of them is equal.
         """
         if name in self._names:
             return name
@@ -48,7 +48,7 @@ class SameNames:
         return same[0] if same else None
 
     def question(self, name: str) -> str:
-        """Returns `; is it 'Cat.JPG'?` where a name differs in upper and lower case, else ""."""
+        """Returns `; is it 'Cat.JPG'?` if a name differs only in case, else ""."""
         alike = self._folded.get(normal(name).casefold(), ())
         return f"; is it {' or '.join(map(repr, alike))}?" if alike else ""
 

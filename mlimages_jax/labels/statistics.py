@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a label list holds, as counts that add over its parts: classes, tags, confidences, closure.
+"""Statistics of label lists, as sums that can be merged: classes, tags, confidences, closure.
 
 A tag is a label with a positive confidence: 1 is certain, less is soft. 0 (known to be absent) and
--1 (unknown) are labels, but no tags; an image belongs to the classes of its tags.
+-1 (unknown) are labels but not tags; an image belongs to the classes of its tags.
 
 A row is closed if the parent of every tag is a tag of the row too, with at least the child's
-confidence. The same holds for all ancestors then: these are the rows `Hierarchy.close` leaves
-as they are.
+confidence. The same then holds for all ancestors: these are the rows that `Hierarchy.close` does
+not change.
 """
 
 import collections
@@ -20,25 +20,25 @@ from mlimages_jax.labels.names import row_digests
 from mlimages_jax.labels.rows import label_rows
 
 UNKNOWN, ABSENT, SOFT, CERTAIN = range(4)  # kinds of labels
-STEPS = 1000  # of a confidence; further digits are rounded away, so that the counts stay few
+STEPS = 1000  # resolution of confidences; they are rounded, so that there are few counts
 _CONFIDENCES = np.append(-1, np.arange(STEPS + 1) / STEPS)
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class ListStatistics:
-    """Counts over rows, in some hundred bytes a class, and 8 a row (`compute`: 16) for the names.
+    """Counts over rows, in some hundred bytes per class, and 8 per row (`compute`: 16) for names.
 
     Args:
-        hierarchy: of C classes.
+        hierarchy: Hierarchy of C classes.
 
     Attributes:
-        hierarchy: the same.
+        hierarchy: The same.
         labels: int64 [4, C], labels by kind and class.
         tags: int64 [C + 1], images by their number of tags.
         confidences: int64 [STEPS + 2], labels by confidence: -1, then 0, 0.001, ... 1 (rounded).
-        orphans: int64 [C], tags whose parent is not in the row or weaker, by their class.
-        closure: int64 [3]: rows that are not closed, rows that lack a tag's ancestor, and the tags
-            that closing would add to these.
+        orphans: int64 [C], tags whose parent is absent or weaker, by class.
+        closure: int64 [3]: rows that are not closed, rows that lack an ancestor of a tag, and the
+            tags that closing would add to these.
     """
 
     def __init__(self, hierarchy: Hierarchy):
@@ -54,11 +54,11 @@ class ListStatistics:
 
     @property
     def images_per_class(self) -> np.ndarray:
-        """int64 [C]: images that have the class as a tag."""
+        """int64 [C]: images with the class as a tag."""
         return self.labels[SOFT] + self.labels[CERTAIN]
 
     def update(self, rows: LabelList) -> None:
-        """Counts some rows of the hierarchy's classes."""
+        """Counts some rows, with classes of the hierarchy."""
         classes, confidences = rows.classes.astype(np.int64), rows.confidences
         kinds = (confidences >= 0).astype(np.int64) + (confidences > 0) + (confidences == 1)
         cells = np.bincount(kinds * len(self.hierarchy) + classes, minlength=self.labels.size)
@@ -77,16 +77,17 @@ class ListStatistics:
     def _update_closure(
         self, row: np.ndarray, classes: np.ndarray, confidences: np.ndarray
     ) -> None:
-        """Counts tags [n], given by ascending row."""
+        """Updates `orphans` and `closure` with tags [n], ordered by row."""
         key = row * len(self.hierarchy) + self._walk.rank[classes]
-        order = np.argsort(key)  # by row as before, and by rank within a row
+        order = np.argsort(key)  # by row, and by rank within a row
         key, classes, confidences = key[order], classes[order], confidences[order]
         lacking = self._walk.new_ancestors(row, classes)
 
         parent = self.hierarchy.parents[classes]
         orphan = parent >= 0
         wanted = (row * len(self.hierarchy) + self._walk.rank[parent])[orphan]
-        found = np.searchsorted(key, wanted)  # at most the place of the child, which ranks higher
+        # A parent ranks before its child, so the index is at most the child's own: no overflow.
+        found = np.searchsorted(key, wanted)
         orphan[orphan] = (key[found] != wanted) | (confidences[found] < confidences[orphan])
 
         self.orphans += np.bincount(classes[orphan], minlength=len(self.orphans))
@@ -94,7 +95,7 @@ class ListStatistics:
         self.closure += [*rows, lacking.sum()]
 
     def sums(self) -> dict[str, np.ndarray]:
-        """All that was counted so far, for `add_sums` in another process."""
+        """Returns all counts so far, for `add_sums` in another process."""
         return {
             "labels": self.labels.copy(),
             "tags": self.tags.copy(),
@@ -105,7 +106,7 @@ class ListStatistics:
         }
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
-        """Adds what other statistics, with the same hierarchy, have counted."""
+        """Adds the counts of other statistics with the same hierarchy."""
         self.labels += sums["labels"]
         self.tags += sums["tags"]
         self.confidences += sums["confidences"]
@@ -114,16 +115,16 @@ class ListStatistics:
         self._digests.append(sums["digests"])
 
     def compute(self, *, trainable_above: int = 100) -> dict[str, dict[str, Any]]:
-        """Numbers for people and for JSON: nested dicts of plain Python numbers.
+        """Returns the statistics as nested dicts of plain Python numbers, ready for JSON.
 
         Args:
-            trainable_above: a class with more images than this counts as trainable.
+            trainable_above: A class with more images than this counts as trainable.
 
         Raises:
-            ValueError: no rows were counted.
+            ValueError: No rows were counted.
         """
         if not self.tags.any():
-            raise ValueError("no rows were counted: there are no statistics of an empty list")
+            raise ValueError("no rows were counted: an empty list has no statistics")
         per_class = self.images_per_class
         not_closed, lacking, to_add = self.closure.tolist()
         kinds = self.labels.sum(axis=1).tolist()
@@ -161,10 +162,10 @@ class ListStatistics:
 
 
 class _Walk:
-    """A walk through the forest that meets every class before its descendants.
+    """An order of the classes in which every class comes before its descendants (preorder).
 
     Attributes:
-        rank: int64 [C], the position of each class on it.
+        rank: int64 [C], position of each class in this order.
     """
 
     def __init__(self, hierarchy: Hierarchy):
@@ -174,21 +175,21 @@ class _Walk:
         order = np.lexsort(np.where(upwards >= 0, down, -1).T[::-1])
         self.rank = np.empty(len(hierarchy), np.int64)
         self.rank[order] = np.arange(len(hierarchy))
-        # Behind its end a path repeats its class, which is in these columns of no other path: two
-        # paths are equal exactly where they run together.
+        # Beyond its end a path repeats its class, which no other path has in these columns: two
+        # paths are equal exactly as far as they share nodes.
         self._down = np.ascontiguousarray(down.T)  # [D, C]
         self._depth = depth
 
     def new_ancestors(self, row: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Counts the ancestors of each tag that neither are tags nor ancestors of one before.
+        """Counts the ancestors of each tag that are neither tags nor ancestors of an earlier tag.
 
-        Summed over a row that is what it lacks: an ancestor that is a tag stands before its
-        descendants, and what stands between them descends from it too, so the path of a tag leaves
-        all paths before it where it leaves the one just before it.
+        The sum over a row is what the row lacks. An ancestor that is a tag comes before its
+        descendants, and everything between the two descends from it too; so the path of a tag
+        leaves all earlier paths where it leaves the previous one.
 
         Args:
             row: [n], ascending.
-            classes: [n], in the order of the walk within a row.
+            classes: [n], in preorder within a row.
 
         Returns:
             int32 [n].
@@ -202,21 +203,21 @@ class _Walk:
 
 
 def _count_repetitions(digests: list[np.ndarray]) -> int:
-    """Rows with the name of a row before them."""
+    """Counts the rows that repeat the name of an earlier row."""
     every = np.concatenate(digests)
     every.sort()
     return int((every[1:] == every[:-1]).sum())
 
 
 def _as_dict(counts: np.ndarray, values: np.ndarray) -> dict[str, int]:
-    """Returns {value: count} where there is something to count; JSON wants texts as keys."""
+    """Returns {value: count} without zero counts; JSON keys must be strings."""
     return {f"{values[i]:.10g}": int(counts[i]) for i in np.flatnonzero(counts)}
 
 
 def _describe_tags(histogram: np.ndarray) -> dict[str, Any]:
     numbers, images = np.arange(len(histogram)), int(histogram.sum())
     total = int(histogram @ numbers)
-    middle = [(images - 1) // 2, images // 2]  # twice the same if their number is odd
+    middle = [(images - 1) // 2, images // 2]  # equal if the number of images is odd
     return {
         "total": total,
         "mean": total / images,

@@ -52,7 +52,7 @@ def test_lines_that_say_nothing_are_named(tmp_path, text, message):
     with pytest.raises(HierarchyError, match=message):
         read_corrections(_file(tmp_path, text))
     (tmp_path / "other.tsv").write_text("0\tn01\t-1\ta\n")
-    with pytest.raises(HierarchyError, match=r"other\.tsv:1: the header must begin"):
+    with pytest.raises(HierarchyError, match=r"other\.tsv:1: the header must start"):
         read_corrections(tmp_path / "other.tsv")
 
 
@@ -85,7 +85,7 @@ def test_changes_of_closed_rows_are_counted(monkeypatch):
         monkeypatch.setattr(corrections, "MAX_ROWS", block)
         changes = count_changes(label_list, FOOD, after)
         assert changes == (2, 3, 3)  # hamburger of a and f; food of a, b and f
-    assert str(changes) == "2 labels more and 3 less in 3 rows"
+    assert str(changes) == "2 labels added and 3 removed in 3 rows"
     assert count_changes(label_list, FOOD, FOOD) == (0, 0, 0)
 
 

@@ -112,8 +112,8 @@ def test_look_ups_that_fail_say_why(small):
     [
         ("0\tn0\t-1\n", 2, "3 columns instead of 4"),
         ("0\tn0\t-1\ta\tb\n", 2, "5 columns"),
-        ("0\tn0\t-1\ta\n2\tn2\t-1\tb\n", 3, "'2' where 1 was expected"),
-        ("1\tn1\t-1\ta\n", 2, "'1' where 0 was expected"),
+        ("0\tn0\t-1\ta\n2\tn2\t-1\tb\n", 3, "'2' instead of 1"),
+        ("1\tn1\t-1\ta\n", 2, "'1' instead of 0"),
         ("x\tn1\t-1\ta\n", 2, "'x' where 0"),
         ("0\tn0\t1.0\ta\n", 2, "parent '1.0' is not an index"),
         ("0\tn0\t-1\ta\n1\tn1\t2\tb\n", 3, "parent 2 does not exist"),
@@ -159,7 +159,7 @@ def test_the_file_of_imagenet_2012_has_words_between_its_tabs(tmp_path):
     assert hierarchy.names == ("tench Tinca", "great white shark")
     assert hierarchy.ids == ("class0", "class1")
     assert hierarchy.parents.tolist() == [-1, -1]
-    with pytest.raises(HierarchyError, match=":2: index '2' where 1 was expected"):
+    with pytest.raises(HierarchyError, match=":2: index '2' instead of 1"):
         Hierarchy.from_file(write(tmp_path, "0\ttench\n2\tgreat\twhite\n"))
 
 

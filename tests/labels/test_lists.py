@@ -235,7 +235,7 @@ def test_a_list_appears_when_it_is_complete(tmp_path):
 
 def test_a_file_without_line_ends_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "_CHUNK_BYTES", 64)
-    with pytest.raises(LabelListError, match=r"list\.txt:2: a line of more than 64 bytes"):
+    with pytest.raises(LabelListError, match=r"list\.txt:2: the line has more than 64 bytes"):
         read(tmp_path, b"a.jpg\t3\n" + b"x" * 1000)
 
 
