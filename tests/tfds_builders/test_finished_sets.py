@@ -194,7 +194,9 @@ def test_another_folder_under_its_name_is_left_alone(manual_dir, tmp_path):
     folder.mkdir(parents=True)
     (folder / "diary.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match=r"is no finished data set .*give another --name"):
+        with pytest.raises(
+            FileExistsError, match=r"is not a finished data set .*give another --name"
+        ):
             ml_images.build(manual_dir, tmp_path / "data", overwrite=overwrite)
     assert (folder / "diary.txt").read_text() == "mine"
 
@@ -305,7 +307,7 @@ def test_a_set_of_an_earlier_release_is_used_with_a_note(manual_dir, tmp_path, f
     shrink_list(manual_dir)
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert ml_images.build(manual_dir, tmp_path / "data") == finished
-    assert "was built by an earlier release, which did not note its input" in caplog.text
+    assert "was built by an earlier release, which did not record its input" in caplog.text
     assert content(finished) == before
 
 
@@ -425,9 +427,9 @@ def test_a_home_folder_is_that_of_the_shell(manual_dir, tmp_path, capsys, monkey
         ("--num_shards=0", "num_shards=0 is not a number of files: 1 or more"),
         ("--num_shards=-2", "num_shards=-2 is not a number of files"),
         ("--num_workers=0", "num_workers=0 is not a number of threads: 1 or more"),
-        ("--max_skipped=nan", "max_skipped=nan is not a share from 0 to 1"),
-        ("--max_skipped=-0.1", "max_skipped=-0.1 is not a share"),
-        ("--max_skipped=5", "max_skipped=5 is not a share"),
+        ("--max_skipped=nan", "max_skipped=nan is not between 0 and 1"),
+        ("--max_skipped=-0.1", "max_skipped=-0.1 is not between"),
+        ("--max_skipped=5", "max_skipped=5 is not between"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused_before_anything_is_made(
@@ -458,7 +460,7 @@ def test_what_the_command_prints(manual_dir, tmp_path):
             assert word not in ran.stderr
     assert "images of train 5, val 1; 5 classes; shrunk to 320 pixels, turned upright" in printed[0]
     assert "is complete: images of train 4 (1 skipped), val 1 (0 skipped)" in printed[0]
-    assert "already exists, with this content: nothing is left to do" in printed[1]
+    assert "already exists with this content: nothing to do" in printed[1]
 
 
 # ---------- unusable images

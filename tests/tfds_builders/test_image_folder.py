@@ -106,7 +106,9 @@ def test_ground_truth_of_other_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"names none of the images of .*val, such as a_1.JPEG"):
         _listed(tmp_path, "val")
     (tmp_path / manual_files.SOLUTION).write_text("ImageId,PredictionString\na_1,dog 1\n")
-    with pytest.raises(ValueError, match=r"LOC_val_solution\.csv:2: .* is no file and WordNet id"):
+    with pytest.raises(
+        ValueError, match=r"LOC_val_solution\.csv:2: .* is not a file and a WordNet id"
+    ):
         _listed(tmp_path, "val")
 
 
@@ -249,9 +251,9 @@ def test_val_share_beside_folders_of_splits(tmp_path):
     assert list(_divided(tmp_path)) == ["train"]
     assert sorted(_divided(tmp_path, 0.2)) == ["train", "val"]
     _write(tmp_path, "val/a/1.jpg")
-    with pytest.raises(ValueError, match=r"is there, so val_share=0\.2 says nothing new"):
+    with pytest.raises(ValueError, match=r"exists, so val_share=0\.2 has no effect"):
         _divided(tmp_path, 0.2)
-    with pytest.raises(ValueError, match="val_share=1 is not from 0 to below 1"):
+    with pytest.raises(ValueError, match="val_share=1 is not at least 0 and below 1"):
         _divided(tmp_path, 1)
 
 

@@ -102,7 +102,7 @@ def test_what_unlisted_classes_are(manual_dir, tmp_path, text, target):
 @pytest.mark.parametrize("text", ["", "maybe", "absent unknown", "Absent"])
 def test_another_word_for_unlisted_classes(manual_dir, tmp_path, text):
     (manual_dir / "unlisted.txt").write_text(text)
-    message = rf"manual/unlisted\.txt: {text!r} is not one word, absent or unknown"
+    message = rf"manual/unlisted\.txt: {text!r} is not one of absent or unknown"
     with pytest.raises(ValueError, match=message):
         ml_images.build(manual_dir, tmp_path / "data")
     assert not (tmp_path / "data").exists()

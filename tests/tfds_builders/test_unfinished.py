@@ -258,7 +258,7 @@ def test_interrupted_by_the_person(manual_dir, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(flags)
     assert ended.value.code == 130
-    assert "the same command goes on from the finished shards" in capsys.readouterr().err
+    assert "run the same command to resume from finished shards" in capsys.readouterr().err
     assert len(inodes(tmp_path / f"data/{VERSION}.unfinished")) == 2
 
 
@@ -280,7 +280,7 @@ main(["--manual_dir={manual_dir}", "--data_dir={tmp_path / "data"}", "--num_shar
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("error: "), failed.stderr
     assert "File too large" in last
-    assert "the same command goes on from them" in last
+    assert "run the same command again to resume" in last
     folder = tmp_path / "data/ml_images/released_original/1.0.0"
     assert not folder.exists()
     assert len(inodes(folder.with_name("1.0.0.unfinished"))) == 1

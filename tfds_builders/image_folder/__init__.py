@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""People's own images in one folder a class, with or without folders of splits."""
+"""Users' own images in one folder per class, with or without folders of splits."""
 
 from .build import build
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Builds a set of people's own images in one folder a class."""
+"""Builds a set of users' own images in one folder per class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +20,15 @@ def build(
     """Build a data set from the folders described in `own_classes.LAYOUT`.
 
     Args:
-      manual_dir: Holds these folders.
-      data_dir: Holds data sets; this one goes to data_dir/name/original/1.0.0.
-      name: Of the data set.
-      splits: Of train, val and test; None: those that are there.
+      manual_dir: Folder that contains them.
+      data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+      name: Name of the data set.
+      splits: Some of train, val and test; None: those that exist.
       val_share: See `own_classes.OwnImages`.
       **options: As for `imagenet.build`.
 
     Returns:
-      The folder that holds the finished data set.
+      The folder of the finished data set.
 
     Raises:
       FileNotFoundError: There are no such folders.

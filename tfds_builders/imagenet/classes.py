@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The classes: their order, their names, and which image of the validation set has which."""
+"""The classes: their order, their names, and the class of each validation image."""
 
 import io
 import re
@@ -22,7 +22,7 @@ _WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 
 def flat_hierarchy(ids: Iterable[str], names: Mapping[str, str]) -> Hierarchy:
-    """Classes without parents, in the order of their ids, whose names are the ids where unknown."""
+    """Return classes without parents, sorted by id; a class without a name is named by its id."""
     ordered = tuple(sorted(set(ids)))
     return Hierarchy(
         ordered,
@@ -32,10 +32,10 @@ def flat_hierarchy(ids: Iterable[str], names: Mapping[str, str]) -> Hierarchy:
 
 
 def read_names(manual_dir: Path) -> dict[str, str]:
-    """Full names by class id, of the first file of `manual_files.LAYOUT` that has them.
+    """Return full names by class id, from the first file of `manual_files.LAYOUT` with names.
 
     Raises:
-      ValueError: A line of that file is no class and name.
+      ValueError: A line of that file is not a class and a name.
     """
     folders = manual_files.around(manual_dir)
     if dictionary := manual_files.first_of(folders, ["dictionary.txt"]):
@@ -48,10 +48,10 @@ def read_names(manual_dir: Path) -> dict[str, str]:
 
 
 def read_truth_by_name(path: Path) -> dict[str, str] | None:
-    """The class id by the name of the image without its suffix; None: the file goes by number.
+    """Return class ids by image name without suffix; None if the file goes by number.
 
     Raises:
-      ValueError: A line is no name and class.
+      ValueError: A line is not a name and a class.
     """
     if path.name == manual_files.DEVKIT:
         return None
@@ -66,34 +66,34 @@ def read_truth_by_name(path: Path) -> dict[str, str] | None:
             name, one = parse(line)
             if not _WORDNET_ID.fullmatch(one):
                 raise ValueError(
-                    f"{path}:{number}: {line[:80]!r} is no file and WordNet id such as n01440764"
+                    f"{path}:{number}: {line[:80]!r} is not a file and a WordNet id (n01440764)"
                 )
             truth[PurePosixPath(name).stem] = one
     if not truth:
-        raise ValueError(f"{path} is empty: get it anew")
+        raise ValueError(f"{path} is empty: download it again")
     return truth
 
 
 def _parse_solution(line: str) -> tuple[str, str]:
-    """Such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
+    """Parse a line such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
     name, _, boxes = line.partition(",")
     return name.strip(), (boxes.split() or [""])[0]
 
 
 def _parse_named(line: str) -> tuple[str, str]:
-    """Such as val_0.JPEG, n03444034 and a box, between tabs or blanks."""
+    """Parse a line such as val_0.JPEG, n03444034 and a box, separated by tabs or spaces."""
     name, one, *_ = [*line.split("\t" if "\t" in line else None), ""]
     return name.strip(), one.strip()
 
 
 def read_truth(path: Path) -> list[str]:
-    """The class id of validation image 1, 2, ...
+    """Return the class ids of validation images 1, 2, ...
 
     Args:
       path: The text file, with WordNet ids or numbers, or the development kit.
 
     Raises:
-      ValueError: A line is neither, or numbers come without the kit that says what they mean.
+      ValueError: A line is neither, or has a number, and the kit that defines it is missing.
     """
     if path.name == manual_files.DEVKIT:
         text = _read_member(path, _KIT_TRUTH).decode()
@@ -103,25 +103,25 @@ def read_truth(path: Path) -> list[str]:
         kit = path.with_name(manual_files.DEVKIT)
     words = text.split()
     if not words:
-        raise ValueError(f"{path} is empty: get it anew")
+        raise ValueError(f"{path} is empty: download it again")
     if not all(word.isdecimal() for word in words):
         return _checked_ids(path, text.splitlines())
     if not kit.is_file():
         raise ValueError(
             f"{path} numbers the classes as the development kit does, which is not the order of"
-            f" their ids: put {kit.name} beside it, or write WordNet ids (n01440764)"
+            f" their ids: put {kit.name} next to it, or write WordNet ids (n01440764)"
         )
     ids = {number: one for number, (one, _) in _read_kit(kit).items()}
     unknown = [word for word in words if int(word) not in ids]
     if unknown:
-        raise ValueError(f"{path}: {unknown[0]} is the number of no class in {kit.name}")
+        raise ValueError(f"{path}: no class in {kit.name} has the number {unknown[0]}")
     return [ids[int(word)] for word in words]
 
 
 def _checked_ids(path: Path, lines: list[str]) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not _WORDNET_ID.fullmatch(line.strip()):
-            raise ValueError(f"{path}:{number}: {line[:80]!r} is no WordNet id such as n01440764")
+            raise ValueError(f"{path}:{number}: {line[:80]!r} is not a WordNet id (n01440764)")
     return [line.strip() for line in lines]
 
 
@@ -130,14 +130,14 @@ def _read_mapping(path: Path) -> dict[str, str]:
     for number, line in enumerate(text_files.read_text(path).splitlines(), start=1):
         one, _, name = line.strip().partition("\t" if "\t" in line else " ")
         if line.strip() and not name.strip():
-            raise ValueError(f"{path}:{number}: {line[:80]!r} is no class id, a space and its name")
+            raise ValueError(f"{path}:{number}: {line[:80]!r} is not a class id and a name")
         if one:
             names[one] = name.strip()
     return names
 
 
 def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
-    """Id and name by number of those classes of the kit that have images: those without children.
+    """Return id and name, by number, of the kit's classes with images: those without children.
 
     Raises:
       ValueError: It is not the development kit.
@@ -155,7 +155,7 @@ def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
 
 
 def _read_member(path: Path, end: str) -> bytes:
-    """The file of the kit whose name ends so."""
+    """Read the file of the kit whose name ends with `end`."""
     try:
         with tarfile.open(path) as kit:
             for member in kit:
@@ -163,5 +163,5 @@ def _read_member(path: Path, end: str) -> bytes:
                 if file is not None:
                     return file.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no tar file that can be read: get it anew") from error
+        raise ValueError(f"{path} is not a readable tar file: download it again") from error
     raise ValueError(f"{path}: there is no {end} in it; it should be {manual_files.DEVKIT}")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A share of a set's images for validation, by a hash of their content.
+"""Splits off a fraction of a set's images for validation, by a hash of their content.
 
-The rule: an image goes to val if the hash of its bytes, as a number from 0 to 1, is below the
-share. So files with the same bytes fall to one side, whatever they are called and wherever they
-are, and an image keeps its side when others come or go. Two exceptions make sets of few images
-usable: where all contents of a class would be in val, the one with the largest hash stays in train;
-and where val would be empty, it gets the content with the smallest hash that no class needs.
+An image goes to val if the hash of its bytes, as a number from 0 to 1, is below the fraction. So
+files with the same bytes are in the same split, whatever their names, and an image stays in its
+split when others are added or removed. Two exceptions make small sets usable: if all contents of a
+class would be in val, the one with the largest hash stays in train; and if val would be empty, it
+gets the content with the smallest hash that no class needs.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from mlimages_jax.data.archives import ArchiveError
 
 from .listing import Listing
 
-_THREADS = 8  # that wait for the disk
+_THREADS = 8  # they mostly wait for the disk
 
 
 def split_by_content(listing: Listing, val_share: float) -> dict[str, list[int]]:
-    """Divides images into train and val.
+    """Divide images into train and val.
 
     Args:
-      listing: Of all of them; all are read.
-      val_share: Above 0, below 1.
+      listing: All images; all of them are read.
+      val_share: Fraction for val, above 0 and below 1.
 
     Returns:
-      The numbers of the images of each split, ascending; val may be empty.
+      The indices of the images of each split, ascending; val may be empty.
     """
     numbers = range(len(listing.names))
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -48,7 +48,7 @@ def split_by_content(listing: Listing, val_share: float) -> dict[str, list[int]]
 
 
 def _one_that_can_be_spared(classes: Sequence[set[int]]) -> set[int]:
-    """The content with the smallest hash without which every class has another one."""
+    """Return the content with the smallest hash whose classes all have another content."""
     needed = {next(iter(contents)) for contents in classes if len(contents) == 1}
     spare = sorted(set().union(*classes) - needed)
     return set(spare[:1])

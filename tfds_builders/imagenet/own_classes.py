@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""People's own images in one folder a class: which splits there are, or how to make them."""
+"""Users' own images in one folder per class: finds the splits, or makes them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,46 +12,46 @@ from . import manual_files
 from .content_split import split_by_content
 from .listing import Listing, list_images
 
-DEFAULT_VAL_SHARE = 0.1  # of images that are in no folders of splits
+DEFAULT_VAL_SHARE = 0.1  # fraction of images without folders of splits
 
 LAYOUT = """\
-manual_dir holds one folder a class, which gives the class its name; images may be in folders below:
+manual_dir contains one folder per class, named after it; images may be in subfolders:
 
-  <class>/<image file>                       a share of them becomes val, see --val-share
+  <class>/<image file>                       a fraction of them becomes val, see --val-share
 
-or such folders for every split, written in any case:
+or such folders for every split, in upper or lower case:
 
   train/<class>/<image file>
   val/<class>/<image file>                   or valid/, validation/
-  test/<class>/<image file>                  or none of these two
+  test/<class>/<image file>                  val and test are optional
 
-Files that are no images are passed over and counted. For the names of the classes, which otherwise
-are those of the folders, perhaps dictionary.txt: a header, then
+Other files are skipped and counted. Class names are those of the folders, or come from an optional
+dictionary.txt: a header, then
 index<TAB>id<TAB>index of the parent or -1<TAB>names.
 """
 
 
 class OwnImages:
-    """The images of a folder by split.
+    """The images of a folder, by split.
 
     Args:
       manual_dir: See `LAYOUT`.
-      splits: Which ones to take; None: all that are there.
-      val_share: Of the images without a split, or of train, that becomes val; 0: all are train;
-        None: `DEFAULT_VAL_SHARE` where there are no splits, otherwise nothing is moved.
+      splits: Splits to use; None: all that exist.
+      val_share: Fraction of the images without a split, or of train, that becomes val; 0: all are
+        train; None: `DEFAULT_VAL_SHARE` if there are no splits, otherwise nothing is moved.
 
     Attributes:
       paths: The folder of each split.
-      listings: The images of each.
+      listings: The images of each split.
 
     Raises:
       FileNotFoundError: There are no such folders.
-      ValueError: A bad option, or folders that are not one a class.
+      ValueError: An option is invalid, or the folders are not one per class.
     """
 
     def __init__(self, manual_dir: Path, *, splits: Sequence[str] | None, val_share: float | None):
         if val_share is not None and not 0 <= val_share < 1:
-            raise ValueError(f"val_share={val_share:g} is not from 0 to below 1")
+            raise ValueError(f"val_share={val_share:g} is not at least 0 and below 1")
         self.paths: dict[str, Path] = {}
         self.listings: dict[str, Listing] = {}
         found = manual_files.find_splits(manual_dir)
@@ -62,11 +62,11 @@ class OwnImages:
             self._divide(folder, DEFAULT_VAL_SHARE if val_share is None else val_share)
         elif val_share and "val" in found:
             source = manual_files.find_source(manual_dir, "val")
-            raise ValueError(f"{source.path} is there, so val_share={val_share:g} says nothing new")
+            raise ValueError(f"{source.path} exists, so val_share={val_share:g} has no effect")
         else:
             self._read(manual_dir, found, splits)
             if val_share:
-                train = manual_files.find_source(manual_dir, "train")  # or says that it is missing
+                train = manual_files.find_source(manual_dir, "train")  # raises if it is missing
                 self._divide(train.path, val_share)
         self._keep(splits, manual_dir)
 
@@ -78,7 +78,7 @@ class OwnImages:
             except ValueError as error:
                 if split != "test" or (splits and split in splits):
                     raise
-                logging.warning("%s is left out: %s", source.path, error)  # without labels mostly
+                logging.warning("%s is left out: %s", source.path, error)  # usually no labels
                 continue
             self.paths[split], self.listings[split] = source.path, listing
 
@@ -90,7 +90,7 @@ class OwnImages:
         numbers = split_by_content(listing, val_share)
         if not numbers["val"]:
             raise ValueError(
-                f"{folder}: no class has two different images, so none can be spared for val: add"
+                f"{folder}: no class has two different images, so none can be used for val: add"
                 " some, or put all into train/"
             )
         for split, chosen in numbers.items():
@@ -106,7 +106,7 @@ class OwnImages:
     def _keep(self, splits: Sequence[str] | None, manual_dir: Path) -> None:
         for split in splits or ():
             if split not in self.listings:
-                manual_files.find_source(manual_dir, split)  # says what is missing
+                manual_files.find_source(manual_dir, split)  # raises with what is missing
                 raise FileNotFoundError(f"split {split}: {manual_dir} has no images for it")
         if splits:
             self.paths = {split: self.paths[split] for split in splits}
@@ -114,11 +114,11 @@ class OwnImages:
 
 
 def check_folders(manual_dir: Path, data_dir: Path) -> None:
-    """Refuses folders with which nothing can be built, before anything is made.
+    """Refuse folders from which nothing can be built, before anything is written.
 
     Raises:
       FileNotFoundError: `manual_dir` is missing or empty.
-      ValueError: `data_dir` lies among the folders of classes, and would be one of them.
+      ValueError: `data_dir` is inside of the folder of classes, and would become one of them.
     """
     if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
         raise _nothing_there(manual_dir)
@@ -127,7 +127,7 @@ def check_folders(manual_dir: Path, data_dir: Path) -> None:
     for folder in folders or [manual_dir]:
         if data_dir.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
-                f"data_dir {data_dir} lies in {folder}, where each folder is a class: give another"
+                f"data_dir {data_dir} is in {folder}, where each folder is a class: give another"
             )
 
 
@@ -136,9 +136,9 @@ def _nothing_there(manual_dir: Path) -> FileNotFoundError:
 
 
 def class_folder(manual_dir: Path) -> Path | None:
-    """The folder with one folder a class: this one, or the only one in it, or in that; else None.
+    """Return the folder with one folder per class: this one, or one nested in it; else None.
 
-    Archives that people unpack often hold everything in a folder, and that in another.
+    Unpacked archives often have everything in a single folder, and that in another.
     """
     folder = manual_dir
     for _ in range(3):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A compressed archive as an uncompressed one beside it.
+"""Uncompresses an archive to a file next to it.
 
-Gzip can only be read from its beginning, and a set is built from images in another order.
+Gzip can only be read from the start, and a set is built from images in another order.
 """
 
 import gzip
@@ -15,10 +15,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 def unpacked(path: Path) -> Path:
-    """Returns the archive, uncompressed: itself, or `a.tar` beside `a.tar.gz`, made once.
+    """Return the uncompressed archive: itself, or `a.tar` next to `a.tar.gz`, created once.
 
     Raises:
-      OSError: There is no room, or the folder cannot be written to; says what to do.
+      OSError: The disk is full, or the folder cannot be written to; the message says what to do.
       ValueError: It cannot be uncompressed.
     """
     if path.suffix != ".gz":
@@ -30,8 +30,8 @@ def unpacked(path: Path) -> Path:
     size = path.stat().st_size
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(
-            f"{path} has to be uncompressed beside itself, and there is no room for its"
-            f" {size / 1e9:.1f} GB: make room, or run `gunzip {path}`, which takes its place"
+            f"{path} must be uncompressed to a file next to it, and there is no room for its"
+            f" {size / 1e9:.1f} GB: free some space, or run `gunzip {path}`, which replaces it"
         )
     logging.info("uncompressing %s to %s, once: %.1f GB", path, target, size / 1e9)
     try:
@@ -39,7 +39,7 @@ def unpacked(path: Path) -> Path:
             shutil.copyfileobj(packed, file, _BLOCK_BYTES)
         unfinished.replace(target)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be uncompressed ({error}): get it anew") from error
+        raise ValueError(f"{path} cannot be uncompressed ({error}): download it again") from error
     except OSError as error:
         raise OSError(
             f"{target} cannot be written ({error.strerror}): make {path.parent} writable, or run"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of a set of images with labels, whatever files it comes in.
+"""The TFDS builder of a set of images with labels, independent of the files it comes in.
 
-It is no `GeneratorBasedBuilder`: what such a builder generates is sorted by TFDS, through
-`tf.io.gfile` once a split exceeds 1 GB. Here row i of a list goes to shard i % num_shards, shard
-after shard, so that no TensorFlow is needed at any size. Every shard is a thinned copy of the
-list, also where that is sorted by class. Training shuffles anyway.
+It is not a `GeneratorBasedBuilder`: TFDS sorts what such a builder generates, through `tf.io.gfile`
+once a split exceeds 1 GB. Here row i of a list goes to shard i % num_shards, and shards are written
+one by one, so TensorFlow is not needed at any size. Every shard is a sample of the complete list,
+even if the list is sorted by class; training shuffles anyway.
 """
 
 import abc
@@ -34,17 +34,17 @@ from . import (
 from .content import Content
 from .parts import Part, PartWriter
 
-ROWS_PER_SHARD = 4_096  # at most: some 0.13 GB at a short side of 320, 0.5 GB as images come
+ROWS_PER_SHARD = 4_096  # maximum: about 0.13 GB at a short side of 320, 0.5 GB at original size
 
 
 class _Task(NamedTuple):
-    """What is built now.
+    """The build to do now.
 
     Attributes:
       content: The input.
-      num_rows: Of each split, those that are used.
-      num_shards: Files of each split.
-      made_of: The fingerprint of all this.
+      num_rows: Number of rows to use of each split.
+      num_shards: Number of files of each split.
+      made_of: The fingerprint of all of this.
     """
 
     content: Content
@@ -57,13 +57,13 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
 
     Attributes:
-      max_skipped: Share of a split's rows that may have no usable image, see `skipped.allowed`.
-      num_workers: Threads (of each Beam worker).
-      verified: Images that are stored as they came need not be decoded as a check.
+      max_skipped: Fraction of a split's rows that may lack a usable image, see `skipped.allowed`.
+      num_workers: Number of threads (of each Beam worker).
+      verified: Whether images that keep their bytes need not be decoded as a check.
     """
 
     HOMEPAGE = ""
-    # Whether what a finished set was made of may differ from what its name and options say.
+    # Whether the input of a finished set may differ although its name and options are the same.
     HAS_INPUT: ClassVar[bool] = True
 
     def __init__(
@@ -78,9 +78,9 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         if name is not None:
             if not name.isidentifier():
                 raise ValueError(f"name={name!r}: use letters, digits and underscores only")
-            self.name = name  # TFDS has it on the class
+            self.name = name  # TFDS sets it on the class; here every instance has its own
         if not 0 <= max_skipped <= 1:
-            raise ValueError(f"max_skipped={max_skipped:g} is not a share from 0 to 1")
+            raise ValueError(f"max_skipped={max_skipped:g} is not between 0 and 1")
         if num_workers is not None and num_workers < 1:
             raise ValueError(f"num_workers={num_workers} is not a number of threads: 1 or more")
         self.max_skipped = max_skipped
@@ -90,7 +90,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
 
     @abc.abstractmethod
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
-        """Finds and checks what the set is made of."""
+        """Finds and checks the input of the set."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -107,14 +107,14 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         download_config: tfds.download.DownloadConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        """As in TFDS, but no finished set is lost, or used in place of one of other input.
+        """Builds as TFDS does, but never loses a finished set or reuses one of other input.
 
-        Finished shards of an attempt that failed or was killed are used again. To overwrite means
-        here to build beside the finished set, which stays until the new one is complete.
+        Finished shards of an attempt that failed or was killed are reused. Overwriting builds next
+        to the finished set, which stays in place until the new one is complete.
 
         Raises:
-          StaleSetError: The set is finished, and was made of other input or with other options.
-          FileExistsError: Its folder holds something else.
+          StaleSetError: The set is finished, but was built from other input or with other options.
+          FileExistsError: Its folder contains something else.
         """
         config = download_config or tfds.download.DownloadConfig()
         if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
@@ -127,20 +127,20 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             return
         if self.HAS_INPUT:
             fingerprint.check(folder, self._plan(config, download_dir).made_of)
-        logging.info("%s already exists, with this content: nothing is left to do", folder)
-        if (waiting := self._beside(".unfinished")).exists():  # killed at its very end
+        logging.info("%s already exists with this content: nothing to do", folder)
+        if (waiting := self._beside(".unfinished")).exists():  # left by a kill at the very end
             with contextlib.suppress(BlockingIOError), unfinished.locked(waiting):
                 unfinished.remove(waiting)
 
     def _is_finished(self, folder: Path) -> bool:
-        """Whether the set is there, after what a killed replacement left was put in order."""
+        """Returns whether the set exists, after completing a replacement that was killed."""
         if replacement.interrupted(folder):
             with unfinished.locked(self._beside(".unfinished")):
                 replacement.recover(folder)
             self.info.read_from_directory(folder)
         if folder.exists() and not (folder / "dataset_info.json").exists():
             raise FileExistsError(
-                f"{folder} exists, and is no finished data set (dataset_info.json is missing):"
+                f"{folder} exists, but is not a finished data set (dataset_info.json is missing):"
                 " move it elsewhere, or give another --name"
             )
         return folder.exists()
@@ -150,7 +150,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         config: tfds.download.DownloadConfig,
         download_dir: str | os.PathLike[str] | None,
     ) -> _Task:
-        """Reads and checks the input, before anything is made."""
+        """Reads and checks the input before anything is written."""
         content = self._content(
             self._make_download_manager(download_dir=download_dir, download_config=config)
         )
@@ -163,7 +163,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         return _Task(content, num_rows, num_shards, made_of)
 
     def _build(self, folder: Path, config: tfds.download.DownloadConfig, **kwargs: Any) -> None:
-        """Builds under the set's own name, or beside a finished one that it then replaces."""
+        """Builds under the set's own name, or next to a finished set, which it then replaces."""
         waiting = self._beside(".unfinished")
         with unfinished.locked(waiting):
             if not config.download_mode.overwrite_dataset and self._is_finished_by_now(folder):
@@ -174,7 +174,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
                 "%s", report.beginning(folder, task.content, task.num_rows, self.builder_config)
             )
             target = replacement.new(folder) if folder.exists() else folder
-            # TFDS would remove the finished set first, if it knew of it.
+            # TFDS would delete the finished set first if it knew of the overwriting.
             config = config.replace(download_mode=tfds.GenerateMode.REUSE_DATASET_IF_EXISTS)
             with py_utils.temporary_assignment(self, "_data_dir", os.fspath(target)):
                 super().download_and_prepare(download_config=config, **kwargs)
@@ -185,7 +185,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         logging.info("%s", report.end(folder, self.info))
 
     def _is_finished_by_now(self, folder: Path) -> bool:
-        """Whether another process finished the set while this one looked at its input."""
+        """Returns whether another process finished the set while this one read its input."""
         if not (folder / "dataset_info.json").exists():
             return False
         if self.HAS_INPUT:
@@ -195,17 +195,17 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         return True
 
     def _log_download_bytes(self) -> None:
-        """TFDS would print that it downloads a set of unknown size."""
+        """Suppresses TFDS's message that it downloads a set of unknown size."""
 
     def _log_download_done(self) -> None:
-        """See `_log_download_bytes`."""
+        """Suppresses TFDS's message, see `_log_download_bytes`."""
 
     def _download_and_prepare(
         self,
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        """TFDS calls this with `data_path` in a temporary folder, which it renames on success."""
+        """Called by TFDS with `data_path` in a temporary folder, which it renames on success."""
         content, num_rows, num_shards, made_of = self._task
         folder, waiting = Path(self.data_path), self._beside(".unfinished")
         final = waiting.with_name(str(self.version))
@@ -232,7 +232,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         skipped.write_list(folder / "skipped.tsv", bad)
         checksums.write(folder / "checksums.txt", {shard.file: shard.sha256 for shard in written})
         self._set_metadata(written, content, made_of)
-        self._beside(".skipped.tsv").unlink(missing_ok=True)  # of an earlier attempt
+        self._beside(".skipped.tsv").unlink(missing_ok=True)  # left by an earlier attempt
 
     def _parts(
         self, num_rows: Mapping[str, int], num_shards: Mapping[str, int], folder: Path
@@ -254,7 +254,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
     def _inputs(
         self, content: Content, parts: Sequence[Part], made_of: Mapping[str, str]
     ) -> dict[str, str]:
-        """All that the bytes of the shards depend on."""
+        """Returns everything that the bytes of the shards depend on."""
         rows = {part.split: part.rows for part in parts}
         return {
             "version": str(self.version),
@@ -275,7 +275,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         }
 
     def _beside(self, suffix: str) -> Path:
-        """Outside of the temporary folder, which TFDS removes when a build fails."""
+        """Returns a path outside of the temporary folder, which TFDS deletes if a build fails."""
         return Path(self.data_path).parent / f"{self.version}{suffix}"
 
     def _set_metadata(
@@ -296,7 +296,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
                 for split, parts in by_split.items()
             )
         )
-        self.info.metadata.clear()  # of a set that is replaced
+        self.info.metadata.clear()  # may contain that of a replaced set
         self.info.metadata.update(
             num_classes=len(content.hierarchy),
             max_labels=max(shard.max_labels for shard in written),
@@ -314,5 +314,5 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
 
 
 def default_num_shards(num_rows: int) -> int:
-    """The smallest power of two with at most `ROWS_PER_SHARD` rows a shard."""
+    """Returns the smallest power of two with at most `ROWS_PER_SHARD` rows per shard."""
     return 1 << max(0, (num_rows - 1) // ROWS_PER_SHARD).bit_length()

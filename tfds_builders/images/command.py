@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command lines of the builders: options they share, and how a build ends."""
+"""The command lines of the builders: shared options, and how a build ends."""
 
 import dataclasses
 import inspect
@@ -70,7 +70,7 @@ def run(
     published_name: str,
     **own: Any,
 ) -> None:
-    """Build, and print the folder; what a person can mend ends with a line, not a traceback.
+    """Build, and print the folder; errors that the user can fix are one line, not a traceback.
 
     Args:
       build: Takes the shared flags by name, and `own`.
@@ -108,18 +108,18 @@ def run(
     except (ImportError, OSError, ValueError) as error:
         sys.exit(several_lines(f"error: {error}"))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished shards", file=sys.stderr)
+        print("interrupted: run the same command to resume from finished shards", file=sys.stderr)
         sys.exit(130)
     print(folder)
 
 
 def name_of(folder: Path) -> str:
-    """A name for the set of a folder: its own, with underscores for all but letters and digits."""
+    """Return a name for the set of a folder: its own, with underscores for special characters."""
     plain = unicodedata.normalize("NFKD", folder.expanduser().resolve().name)
     name = re.sub("[^A-Za-z0-9]+", "_", plain.encode("ascii", "ignore").decode()).strip("_")
     return name if name[:1].isalpha() else f"set_{name}".rstrip("_")
 
 
 def _is_ours(line: std_logging.LogRecord) -> bool:
-    """Leaves out what TFDS tells on the way: it is about settings that these commands make."""
+    """Return whether to keep a log line; TFDS's are about settings that the commands make."""
     return line.levelno >= std_logging.ERROR or "tensorflow_datasets" not in line.pathname

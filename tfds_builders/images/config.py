@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a data set stores of its images: the options that have a folder of their own."""
+"""The options that change what is stored of an image; each combination has its own folder."""
 
 import dataclasses
 from typing import get_args
@@ -11,22 +11,22 @@ from mlimages_jax.data.images.decode import Chroma, Orientation
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """What is stored; each choice has a folder of its own.
+    """What is stored; each choice has its own folder.
 
     Attributes:
       labels: `released`: as in the list; `closed`: with all ancestors of every class.
-      short_side: Larger images are shrunk to this shorter side; None: stored as they came.
-      chroma: Of images that are encoded anew: `444`, or `420` to halve the colours' resolution,
+      short_side: Larger images are shrunk to this short side; None: images keep their size.
+      chroma: Subsampling of re-encoded images: `444`, or `420` for half the colour resolution,
         see `mlimages_jax.data.images.decode.stored_jpeg`.
-      orientation: `exif`: images are turned upright as their EXIF data say; `stored`: they are not.
-      name: Derived from these if empty, e.g. `closed_320`, `released_original`,
+      orientation: `exif`: images are turned upright by their EXIF data; `stored`: they are not.
+      name: Derived from the others if empty, e.g. `closed_320`, `released_original`,
         `released_320_chroma420`, `released_320_stored`.
     """
 
     name: str = ""
     labels: str = "released"
     short_side: int | None = (
-        320  # the smallest crop of pretraining, 70% of the area, stays over 224
+        320  # pretraining's smallest crop, 70% of the area, still exceeds 224 pixels
     )
 
     chroma: Chroma = "444"
@@ -44,6 +44,6 @@ class Config(tfds.core.BuilderConfig):
         self.name = self.name or f"{self.labels}_{self.short_side or 'original'}"
         if self.chroma != "444" and not self.name.endswith(self.chroma):
             self.name += f"_chroma{self.chroma}"
-        # The default of the class has no suffix: sets had these names before there was a choice.
+        # The default gets no suffix: sets had these names before there was a choice.
         if self.orientation != type(self).orientation and not self.name.endswith(self.orientation):
             self.name += f"_{self.orientation}"

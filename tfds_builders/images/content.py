@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a set is made of: classes, lists and the places of images."""
+"""The input of a set: classes, lists and the places of the images."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from .places import Places
 
 
 class Content(NamedTuple):
-    """What a set is made of.
+    """The input of a set.
 
     Attributes:
       hierarchy: The classes.
       lists: Names and labels of each split's images; none is empty.
-      places: Where the images of each split lie.
-      unlisted: The target of a class that a row does not list: 0 (it is absent) or -1 (unknown).
+      places: Where the images of each split are stored.
+      unlisted: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     hierarchy: Hierarchy
@@ -26,7 +26,7 @@ class Content(NamedTuple):
     unlisted: int = 0
 
     def num_rows(self, *, limit: int | None) -> dict[str, int]:
-        """Rows used of each split: TFDS's max_examples_per_split cuts them off."""
+        """Return the number of rows to use per split, limited by max_examples_per_split."""
         return {
             split: len(rows) if limit is None else min(limit, len(rows))
             for split, rows in self.lists.items()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a finished set was made of, in its metadata.json, and how that differs from what is there.
+"""Stores in metadata.json what a finished set was built from, to compare it with the input now.
 
-Every value is text: what a person can compare, then, in brackets, a digest. No path of a machine
-and no name of an image is in it.
+Every value is a text: first a readable part, then a digest in brackets. It contains no paths of the
+machine and no names of images.
 """
 
 import hashlib
@@ -21,27 +21,27 @@ from .places import FilePlace, Places
 from .unfinished import IMAGES
 
 KEY = "inputs"  # in metadata.json
-# At most so many files of a split are looked at, evenly spread: on a network file system a million
-# of them would take minutes.
+# Files examined per split, evenly spread: on a network file system a million of them would take
+# minutes.
 _MAX_FILES = 100_000
 
 Fingerprint = Mapping[str, str]
 
 
 class StaleSetError(ValueError):
-    """A finished set that was made of something else than what is to be built."""
+    """The finished set was built from other input or with other options than requested."""
 
 
 def of(
     content: Content, option: Config, num_rows: Mapping[str, int], num_shards: Mapping[str, int]
 ) -> dict[str, str]:
-    """All that a set depends on and a person chooses.
+    """Return everything that a set depends on and that the user chooses.
 
     Args:
       content: Its input.
       option: How it is stored.
-      num_rows: Of each split, those that are used.
-      num_shards: Files of each split.
+      num_rows: Number of rows used of each split.
+      num_shards: Number of files of each split.
     """
     result = {
         "labels": option.labels,
@@ -64,14 +64,14 @@ def of(
 
 
 def of_classes(hierarchy: Hierarchy) -> str:
-    """A digest of ids, names and parents."""
+    """Return a digest of ids, names and parents."""
     classes = hashlib.sha256(repr((hierarchy.ids, hierarchy.names)).encode())
     classes.update(hierarchy.parents.tobytes())
     return classes.hexdigest()
 
 
 def of_rows(rows: LabelList) -> str:
-    """A digest of names and labels."""
+    """Return a digest of names and labels."""
     digest = hashlib.sha256()
     for column in (rows.names, rows.name_offsets, rows.offsets, rows.classes, rows.confidences):
         digest.update(column.data)
@@ -79,7 +79,7 @@ def of_rows(rows: LabelList) -> str:
 
 
 def _of_files(rows: LabelList, places: Places, count: int) -> str:
-    """A digest of sizes and times of single files; an archive's fingerprint tells its own."""
+    """Return a digest of sizes and times of single files; archives have their own fingerprint."""
     digest = hashlib.sha256()
     for number in range(0, count, -(-count // _MAX_FILES)):
         place = places.place(number, rows[number].name)
@@ -88,7 +88,7 @@ def _of_files(rows: LabelList, places: Places, count: int) -> str:
         try:
             status = Path(place.path).stat()
             digest.update(b"%d %d\n" % (status.st_size, status.st_mtime_ns))
-        except (OSError, ValueError):  # missing, say; it may come later
+        except (OSError, ValueError):  # a missing file may appear later, so it counts too
             digest.update(b"-\n")
     return digest.hexdigest()
 
@@ -98,35 +98,35 @@ def _text(readable: str, digest: str) -> str:
 
 
 def check(folder: Path, now: Fingerprint) -> None:
-    """Refuse a finished set that was made of something else.
+    """Refuse a finished set that was built from something else.
 
-    A set of an earlier release does not say of what it was made, and passes.
+    Sets of an earlier release do not state what they were built from, and pass.
 
     Args:
-      folder: Of the set.
-      now: What is to be built.
+      folder: The folder of the set.
+      now: Fingerprint of the requested build.
 
     Raises:
-      StaleSetError: Says what differs, and both ways on.
+      StaleSetError: Something differs; the message says what, and both ways to proceed.
     """
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     if KEY not in metadata:
         logging.warning(
-            "%s was built by an earlier release, which did not note its input: it is used as it is,"
-            " its images not turned by EXIF. --overwrite builds it anew",
+            "%s was built by an earlier release, which did not record its input: it is used as is,"
+            " without turning its images by EXIF. --overwrite rebuilds it",
             folder,
         )
     elif lines := differences(metadata[KEY], now):
         raise StaleSetError(
             f"{folder} already exists and was built from other input or with other options:\n"
             + "\n".join(f"  {line}" for line in lines)
-            + "\nIt stays as it is. Give --overwrite to build anew in its place, which keeps it"
-            " until the new set is complete, or another --name to build beside it."
+            + "\nIt was not changed. Give --overwrite to replace it, which keeps it until the new"
+            " set is complete, or another --name to build a second set."
         )
 
 
 def differences(then: Fingerprint, now: Fingerprint) -> Sequence[str]:
-    """What differs, one line each."""
+    """Return the differences, one line each."""
     names = [*now, *(name for name in then if name not in now)]
     return [
         _difference(name, then.get(name), now.get(name))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The log line of a shard: how fast the build goes, and when it will be done."""
+"""Logs every finished shard with the speed of the build and the remaining time."""
 
 import datetime
 import time
@@ -8,10 +8,10 @@ from absl import logging
 
 
 class Pace:
-    """Counts images from now on.
+    """Measures the speed from the time it is created.
 
     Args:
-      total: Images that are to be read, those of shards that are there already left out.
+      total: Number of images to read, without those of reused shards.
     """
 
     def __init__(self, total: int):
@@ -20,7 +20,7 @@ class Pace:
         self._start = time.monotonic()
 
     def log(self, name: str, images: int, bad: int) -> None:
-        """Say that a shard is written, of so many images including the bad ones."""
+        """Log that a shard of this many images, bad ones included, is written."""
         self._done += images
         rate = self._done / (time.monotonic() - self._start)
         left = datetime.timedelta(seconds=round((self._total - self._done) / rate))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The shards of a set: those of earlier attempts that can be used, and the others written."""
+"""Collects the shards of a set: reuses those of earlier attempts and writes the others."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from .shards import Shard, ShardWriter, WrittenShard
 
 
 class Part(NamedTuple):
-    """The rows of a list that go into one shard."""
+    """The rows of a list that belong to one shard."""
 
     split: str
     path: Path
@@ -28,8 +28,8 @@ class PartWriter:
     """Writes parts of a set.
 
     Attributes:
-      writer: Of each.
-      content: What the set is made of.
+      writer: Writes each part.
+      content: The input of the set.
       closed: Whether labels get all ancestors of every class.
     """
 
@@ -38,12 +38,12 @@ class PartWriter:
     closed: bool
 
     def write(self, parts: Sequence[Part], *, runner: Any, options: Any) -> list[WrittenShard]:
-        """Write what earlier attempts did not.
+        """Write the parts that earlier attempts did not finish.
 
         Args:
-          parts: All of the set.
-          runner: As for `beam.write`; Beam does the work where this or `options` is given.
-          options: Likewise.
+          parts: All parts of the set.
+          runner: As for `beam.write`; Beam does the work if this or `options` is given.
+          options: As for `beam.write`.
 
         Returns:
           All shards, in the order of `parts`.
@@ -68,7 +68,7 @@ class PartWriter:
         return written
 
     def remove_changed(self, parts: Sequence[Part], time: float) -> None:
-        """Remove shards with images that changed since; `write` sees to those they skipped."""
+        """Remove shards with images that changed since; `write` handles those they skipped."""
         for part in parts:
             written = unfinished.load(part.path)
             if written is None:
@@ -80,7 +80,7 @@ class PartWriter:
                 part.path.unlink()
 
     def _finished(self, part: Part) -> WrittenShard | None:
-        """The shard of an earlier attempt, unless an image that it skipped is usable by now."""
+        """Return an earlier attempt's shard, unless an image it skipped has become usable."""
         written = unfinished.load(part.path)
         if written is None or not written.skipped:
             return written

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the bytes of images lie: in files below a folder, or inside an archive."""
+"""Where the bytes of images are stored: in files of a folder, or inside of an archive."""
 
 import hashlib
 import os
@@ -14,31 +14,31 @@ from mlimages_jax.labels.image_names import decode_name
 
 
 class Place(Protocol):
-    """Of one image; small, and worth the same on every machine that sees the files."""
+    """The place of one image; small, and valid on every machine that sees the files."""
 
     def read(self) -> bytes:
-        """The bytes, from any thread; OSError or ArchiveError where they cannot be had."""
+        """Read the bytes, from any thread; raises OSError or ArchiveError if that fails."""
         ...
 
 
 class Places(Protocol):
-    """Of the images of one split."""
+    """The places of the images of one split."""
 
     def place(self, number: int, name: str) -> Place:
-        """Where the image of row `number`, called `name` in the list, lies."""
+        """Return the place of the image of row `number`, called `name` in the list."""
         ...
 
     def fingerprint(self) -> str:
-        """Changes where the images may have changed; only for comparison with an earlier one."""
+        """Return a text that changes if images may have changed; only for comparisons."""
         ...
 
 
 class FilePlace(NamedTuple):
-    """A file of its own.
+    """A separate file.
 
     Attributes:
-      folder: That the names of the list begin in.
-      name: In the list; `ImageFolder.find` says which file it means.
+      folder: Folder that the names of the list are relative to.
+      name: Name in the list; `ImageFolder.find` maps it to a file.
     """
 
     folder: str
@@ -46,58 +46,58 @@ class FilePlace(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the file is, if it has exactly this name."""
+        """Path of the file, if it has exactly this name."""
         return os.path.join(self.folder, decode_name(self.name))  # noqa: PTH118 20 times as fast
 
     def read(self) -> bytes:
-        """See `Place`."""
+        """Read the file, see `Place`."""
         return ImageFolder(self.folder).read(self.name)
 
 
 def changed_since(place: Place, time: float) -> bool:
-    """Whether a file came, went or changed after a time, in seconds; an archive did not."""
+    """Return whether a file appeared, vanished or changed after `time`; never for archives."""
     if not isinstance(place, FilePlace):
-        return False  # a changed one is another input
+        return False  # a changed archive has another fingerprint
     try:
         status = Path(place.path).stat()
     except (OSError, ValueError):
         return True
-    # The latter tells of a file that was moved here with an old time.
+    # ctime reveals a file that was moved here with an old mtime.
     return max(status.st_mtime, status.st_ctime) >= time
 
 
 class ArchivePlace(NamedTuple):
-    """A stretch of an archive."""
+    """A byte range of an archive."""
 
     archive: str
     member: archives.Member
 
     def read(self) -> bytes:
-        """See `Place`."""
+        """Read the byte range, see `Place`."""
         return archives.read(self.archive, self.member)
 
 
 class Folder(NamedTuple):
-    """Images in files below a folder, by the names of the list."""
+    """Images in files of a folder and its subfolders, by the names of the list."""
 
     path: Path
 
     def place(self, number: int, name: str) -> FilePlace:
-        """See `Places`."""
+        """Return a place, see `Places`."""
         return FilePlace(os.fspath(self.path), name)
 
     def fingerprint(self) -> str:
-        """The folder alone: a look at millions of files would take too long."""
+        """Return the folder alone: examining millions of files would take too long."""
         return os.fspath(self.path.resolve())
 
 
 class TarArchive(NamedTuple):
-    """Images inside a tar file, by the number of the row.
+    """Images inside of a tar file, by row number.
 
     Attributes:
       path: The archive.
-      offsets: int64 [N], of the images' first bytes in it.
-      sizes: int64 [N], in bytes.
+      offsets: int64 [N], offset of each image's first byte.
+      sizes: int64 [N], size of each image in bytes.
     """
 
     path: Path
@@ -105,12 +105,12 @@ class TarArchive(NamedTuple):
     sizes: np.ndarray
 
     def place(self, number: int, name: str) -> ArchivePlace:
-        """See `Places`."""
+        """Return a place, see `Places`."""
         member = archives.Member(name, int(self.offsets[number]), int(self.sizes[number]))
         return ArchivePlace(os.fspath(self.path), member)
 
     def fingerprint(self) -> str:
-        """The archive's path, size and time, and the places in it."""
+        """Return the archive's path, size and time, and a digest of the places in it."""
         status = self.path.stat()
         places = hashlib.sha256(self.offsets.tobytes() + self.sizes.tobytes()).hexdigest()
         return f"{self.path.resolve()}, {status.st_size} bytes, {status.st_mtime_ns}, {places}"

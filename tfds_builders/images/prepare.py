@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the options of a command to a finished set."""
+"""Prepares a finished set from the options of a command."""
 
 import os
 import tempfile
@@ -21,14 +21,14 @@ def prepare(
     beam_options: list[str] | None,
     overwrite: bool,
 ) -> Path:
-    """Build the data set if it is not there, as described at `ml_images.build`.
+    """Build the data set unless it exists, as described at `ml_images.build`.
 
     Returns:
-      The folder that holds the finished data set.
+      The folder of the finished data set.
 
     Raises:
       OSError: The folder of data sets cannot be written to.
-      ValueError: `num_shards` is no number of files.
+      ValueError: `num_shards` is not a number of files.
     """
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards={num_shards} is not a number of files: 1 or more")
@@ -55,7 +55,7 @@ def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_BLOCK_BYTES))  # a full disk lets empty files be made
+            file.write(bytes(_BLOCK_BYTES))  # empty files can be created on a full disk too
             file.flush()
     except OSError as error:
         message = f"{error.strerror}: {folder} cannot be written to; give another data_dir"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A finished set in the place of another: the old one stays until the new one is there.
+"""Replaces a finished set by another: the old one stays until the new one is complete.
 
-The new set is built as `1.0.0.replacement` and then changes places with `1.0.0` in one step of the
-system. Where the file system cannot do that, the old one is renamed to `1.0.0.replaced` first. A
-process that is killed on the way leaves one of these names; `recover` puts that in order.
+The new set is built as `1.0.0.replacement` and then swapped with `1.0.0` atomically. If the file
+system cannot do that, the old set is renamed to `1.0.0.replaced` first. A kill in between leaves
+one of these names; `recover` cleans up.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from absl import logging
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from linux/fcntl.h and linux/fs.h
 
 
 def new(folder: Path) -> Path:
-    """Where the set is built that is to replace `folder`."""
+    """Return the folder in which the replacement of `folder` is built."""
     return folder.with_name(f"{folder.name}.replacement")
 
 
@@ -26,7 +26,7 @@ def _old(folder: Path) -> Path:
 
 
 def swap(folder: Path) -> None:
-    """Put `new(folder)`, which is complete, in the place of `folder`, and remove what was there."""
+    """Replace `folder` by `new(folder)`, which is complete, and delete the old set."""
     if not _exchange(new(folder), folder):
         folder.rename(_old(folder))
         new(folder).rename(folder)
@@ -34,20 +34,21 @@ def swap(folder: Path) -> None:
 
 
 def interrupted(folder: Path) -> bool:
-    """Whether a replacement of this set was killed on the way."""
+    """Return whether a replacement of this set was killed halfway."""
     return new(folder).exists() or _old(folder).exists()
 
 
 def recover(folder: Path) -> None:
-    """Put in order what a killed replacement left: under `folder` stands a complete set afterwards.
+    """Clean up after a killed replacement: `folder` is a complete set afterwards.
 
-    A new set that did not get its place is removed where the old one is still there: which of two
-    complete folders is the new one is not known then, and the waiting shards make another at once.
+    If the old set is still in place, a new one that was not swapped in is deleted: it is unknown
+    which of two complete folders is the new one, and its waiting shards soon make another.
     """
     if not folder.exists():
-        found = new(folder) if new(folder).exists() else _old(folder)  # only after it was complete
+        # The old set was moved away, which only happens once the new one is complete.
+        found = new(folder) if new(folder).exists() else _old(folder)
         found.rename(folder)
-        logging.warning("%s: an earlier replacement was interrupted; it is complete now", folder)
+        logging.warning("%s: completed a replacement that was interrupted earlier", folder)
     _remove(folder)
 
 
@@ -58,7 +59,7 @@ def _remove(folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change names in one step; False where the system cannot."""
+    """Swap the names of two folders atomically; return False if the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):  # not Linux, or another C library

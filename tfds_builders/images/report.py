@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a build says at its beginning and its end, in place of TFDS's lines."""
+"""The messages of a build at its start and end, instead of TFDS's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from .content import Content
 
 
 def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], option: Config) -> str:
-    """What is built of what, and where."""
+    """Return what is built from what, and where."""
     counts = ", ".join(f"{split} {rows:,}" for split, rows in num_rows.items())
     side = f"shrunk to {option.short_side} pixels" if option.short_side else "in their own size"
     turned = "turned upright by EXIF" if option.orientation == "exif" else "not turned by EXIF"
@@ -22,7 +22,7 @@ def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], optio
 
 
 def end(folder: Path, info: tfds.core.DatasetInfo) -> str:
-    """How many records there are now, and how many images have none."""
+    """Return the numbers of records and of skipped images."""
     skipped = (info.metadata or {})["skipped"]
     counts = ", ".join(
         f"{name} {split.num_examples:,} ({skipped[name]:,} skipped)"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rows of a label list to one ArrayRecord file: read, verify, shrink, write.
+"""Writes rows of a label list to one ArrayRecord file: read, verify, shrink, write.
 
-A shard is the unit of work, whether shards are written here one after the other or by Apache Beam
-on many machines. It depends on nothing but its rows and their images, so the result is the same
-for any number of threads and machines.
+A shard is the unit of work, whether shards are written here one by one or by Apache Beam on many
+machines. It depends on nothing but its rows and their images, so the result is the same for any
+number of threads and machines.
 """
 
 import collections
@@ -31,21 +31,21 @@ from . import records
 from .places import Place
 from .skipped import Skipped
 
-# One record a group, because training reads single records in any order. JPEG cannot be compressed
-# further: ArrayRecord's zstd would cost as much as a third of all other work, for no byte.
+# One record per group, because training reads single records in any order. JPEG cannot be
+# compressed further: ArrayRecord's zstd would save nothing and cost a third of all other work.
 _FILE_OPTIONS = "group_size:1,uncompressed"
-_ROWS_PER_TASK = 8  # of a thread: handing over costs as much as a tenth of an image
-UNFINISHED = "unfinished-"  # begins the names of files that are being written
+_ROWS_PER_TASK = 8  # rows per thread task: a handover costs a tenth of the time of an image
+UNFINISHED = "unfinished-"  # prefix of the names of files that are being written
 
 
 class Shard(NamedTuple):
-    """What is to be written.
+    """A shard to write.
 
     Attributes:
-      split: The split's name.
+      split: Name of the split.
       path: The ArrayRecord file.
       rows: Names and labels.
-      places: Where the image of each row lies.
+      places: Where the image of each row is stored.
     """
 
     split: str
@@ -55,17 +55,17 @@ class Shard(NamedTuple):
 
 
 class WrittenShard(NamedTuple):
-    """What was written.
+    """A shard that was written.
 
     Attributes:
-      split: The split's name.
-      file: The name of the ArrayRecord file.
-      file_bytes: Its size.
-      sha256: Of the file, in hexadecimal.
-      num_examples: Records in it.
-      num_bytes: Their size.
-      max_labels: The largest number of labels of a record.
-      skipped: The rows that have no record.
+      split: Name of the split.
+      file: Name of the ArrayRecord file.
+      file_bytes: Size of the file.
+      sha256: SHA-256 of the file in hexadecimal.
+      num_examples: Number of records.
+      num_bytes: Total size of the records.
+      max_labels: Maximum number of labels of a record.
+      skipped: Rows without a record.
     """
 
     split: str
@@ -83,10 +83,10 @@ class ShardWriter:
     """Writes shards.
 
     Attributes:
-      short_side: Shrink images to this shorter side; None: store them as they came.
-      num_workers: Threads that read and verify images.
-      check: Decode also the images that are stored as they came.
-      chroma: Of images that are encoded anew, see `stored_jpeg`.
+      short_side: Shrink images to this short side; None: keep their size.
+      num_workers: Number of threads that read and verify images.
+      check: Whether to decode images that keep their bytes too.
+      chroma: Subsampling of re-encoded images, see `stored_jpeg`.
       orientation: Whether images are turned upright, see `stored_jpeg`.
     """
 
@@ -97,14 +97,14 @@ class ShardWriter:
     orientation: Orientation = "stored"
 
     def write(self, shard: Shard) -> WrittenShard:
-        """Write one ArrayRecord file of single-record groups.
+        """Write one ArrayRecord file with one record per group.
 
-        The file appears under its name only when it is complete, so that a second attempt at the
-        same shard, at the same time on another machine, does no harm.
+        The file gets its final name only when it is complete, so a second attempt at the same
+        shard, at the same time on another machine, does no harm.
 
         Raises:
-          OSError: The file cannot be written, like the next.
-          RuntimeError: From ArrayRecord.
+          OSError: The file cannot be written.
+          RuntimeError: ArrayRecord cannot write the file.
         """
         unfinished = shard.path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         try:
@@ -115,7 +115,7 @@ class ShardWriter:
         return written
 
     def usable(self, row: LabelRow, place: Place) -> bool:
-        """Whether there would be a record of this row."""
+        """Return whether this row would have a record."""
         return isinstance(self._record(row, place), bytes)
 
     def _write(self, shard: Shard, path: Path) -> WrittenShard:
@@ -137,13 +137,13 @@ class ShardWriter:
         )  # fmt: skip
 
     def _records(self, shard: Shard) -> Iterator[bytes | BadImage]:
-        """Verify in threads (the decoders release the lock), in the order of the rows."""
+        """Verify in threads (the decoders release the GIL), in row order."""
         waiting: collections.deque[concurrent.futures.Future[list[bytes | BadImage]]]
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
             for start in range(0, len(shard.rows), _ROWS_PER_TASK):
                 waiting.append(pool.submit(self._some_records, shard, start))
-                if len(waiting) > 2 * self.num_workers:  # a whole shard might exceed the memory
+                if len(waiting) > 2 * self.num_workers:  # a complete shard may not fit into memory
                     yield from waiting.popleft().result()
             for task in waiting:
                 yield from task.result()
@@ -169,6 +169,6 @@ class ShardWriter:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file that was just written, so that it still is in memory."""
+    """Hash a file that was just written, so it is read from the page cache."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images that a data set leaves out: their list, and when they are too many."""
+"""Images that a data set leaves out: their list, and the limit on their number."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 from mlimages_jax.files.escaping import tsv_row
 
-SHARE = 0.01  # of a split's images that may be unusable, unless another is given
-A_FEW = 5  # with this share, that many may be in a split however small
+SHARE = 0.01  # default fraction of a split's images that may be unusable
+A_FEW = 5  # with the default fraction, any split may skip this many images
 
 
 class Skipped(NamedTuple):
-    """An image without a record, and why.
+    """An image without a record, and the reason.
 
     Attributes:
-      split: The split of its row.
-      name: In the label list.
-      reason: missing, or that of a `mlimages_jax.data.images.decode.BadImage`.
-      message: For people.
+      split: Split of its row.
+      name: Name in the label list.
+      reason: missing, or the reason of a `mlimages_jax.data.images.decode.BadImage`.
+      message: Explanation for the user.
     """
 
     split: str
@@ -29,7 +29,7 @@ class Skipped(NamedTuple):
 
 
 def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Write the images as tab-separated columns under a header line."""
+    """Write the images as tab-separated columns with a header line."""
     lines = [tsv_row(Skipped._fields)]
     for image in skipped:
         lines.append(tsv_row(image._replace(message=" ".join(image.message.split()))))
@@ -37,9 +37,9 @@ def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
 
 
 def allowed(num_rows: int, max_skipped: float) -> float:
-    """How many images of a split may be unusable: a share, or `A_FEW` where `SHARE` is less.
+    """Return how many images of a split may be unusable: a fraction, but at least `A_FEW`.
 
-    Another share is meant as it is given: 0 allows none, and 0.1 two of twenty.
+    The minimum applies to the default fraction only: 0 allows none, and 0.1 two of twenty.
     """
     share = max_skipped * num_rows
     return max(share, A_FEW) if max_skipped == SHARE else share
@@ -52,17 +52,17 @@ def check_share(
     max_skipped: float,
     path: Path,
 ) -> None:
-    """Refuse a set with a split of which too many images are unusable, and leave their list.
+    """Refuse a set if too many images of a split are unusable, and write a list of them.
 
     Args:
       skipped: The unusable images of all splits.
-      num_rows: The length of each split's label list.
-      max_skipped: The share of it that is allowed, see `allowed`; but one image of each split has
-        to be usable.
-      path: Where the list goes.
+      num_rows: Length of each split's label list.
+      max_skipped: Fraction that may be unusable, see `allowed`; at least one image of each split
+        must be usable.
+      path: Where to write the list.
 
     Raises:
-      ValueError: Counts them by split and reason.
+      ValueError: Too many images are unusable; the message counts them by split and reason.
     """
     bad = {split: [one for one in skipped if one.split == split] for split in num_rows}
     if all(
@@ -76,11 +76,11 @@ def check_share(
         + _reasons(unusable)
         for split, unusable in bad.items()
     )
-    few = f" ({A_FEW} where that is more)" if max_skipped == SHARE else ""
+    few = f" ({A_FEW} if that is more)" if max_skipped == SHARE else ""
     raise ValueError(
-        f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows, and one of each"
-        f" split has to be usable. {path} lists them all: get them anew, drop their rows, or raise"
-        " max_skipped."
+        f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows; at least one image"
+        f" of each split must be usable. {path} lists them all: get them again, drop their rows, or"
+        " raise max_skipped."
     )
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The folder in which finished shards wait for the others, and survive a build that is killed.
+"""The folder in which finished shards wait for the others and survive a killed build.
 
-TFDS builds in a folder with a random name and removes it when a build fails. Shards are therefore
-written beside it, into `1.0.0.unfinished`, each with a line of JSON that says what is in it, and
-put into the data set at the end. `inputs.json` there says from what they were made: an attempt with
-other inputs cannot use them.
+TFDS builds in a folder with a random name and deletes it if a build fails. Shards are therefore
+written next to it, into `1.0.0.unfinished`, each with a JSON file that describes it, and moved into
+the data set at the end. `inputs.json` states what they were made from: an attempt with other inputs
+cannot use them.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from .skipped import Skipped
 
 _INPUTS = "inputs.json"
 _LOCK = "lock"
-IMAGES = "image files of "  # begins the names of inputs that shards do not depend on one and all
-# Another release of these may write other bytes.
+IMAGES = "image files of "  # prefix of inputs that not every shard depends on
+# Other releases of these packages may write other bytes.
 _WRITERS = ("array-record", "opencv-python-headless", "pillow", "simplejpeg")
 
 Inputs = Mapping[str, str]
@@ -35,7 +35,7 @@ Inputs = Mapping[str, str]
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine out of the folder, which is made if it is absent.
+    """Keep other processes of this machine out of the folder, which is created if missing.
 
     Raises:
       BlockingIOError: Another build of this data set is running.
@@ -43,14 +43,14 @@ def locked(folder: Path) -> Iterator[None]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = (folder / _LOCK).open("w")  # which the system lets go when we are killed
-        except FileNotFoundError:  # another process finished, and removed the folder
+            lock = (folder / _LOCK).open("w")  # the system releases the lock if we are killed
+        except FileNotFoundError:  # another process finished and deleted the folder
             continue
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                message = f"another process builds this data set in {folder}: wait for it, or end"
+                message = f"another process builds this data set in {folder}: wait for it, or stop"
                 raise BlockingIOError(error.errno, f"{message} it") from error
             if not _is_at(lock, folder / _LOCK):
                 continue
@@ -59,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file still has its name; one that was removed locks nobody out."""
+    """Return whether an open file still has its name; a lock on a deleted file is useless."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -67,30 +67,30 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def other_images_since(folder: Path, images: Inputs) -> float | None:
-    """When the last attempt began, if the files of its images were others; None: they were not.
+    """Return when the last attempt began if its image files differ; None if they do not.
 
     Args:
-      folder: With its shards.
+      folder: The folder with its shards.
       images: Digests of the files as they are now, part of the inputs of `begin`.
     """
     try:
         earlier = {**json.loads((folder / _INPUTS).read_bytes())}
         began = (folder / _INPUTS).stat().st_mtime
-    except (FileNotFoundError, TypeError, ValueError):  # then no shard can be used
+    except (FileNotFoundError, TypeError, ValueError):  # `begin` will discard the shards
         return None
     return None if images.items() <= earlier.items() else began
 
 
 def begin(folder: Path, inputs: Inputs) -> None:
-    """Make the folder ready: empty, unless an earlier attempt had the same inputs.
+    """Prepare the folder: empty, unless an earlier attempt had the same inputs.
 
-    Other files of images do not matter here: it is for the caller to remove their shards.
+    Differences in image files do not matter here: the caller removes the affected shards.
     """
     reason = _why_useless(folder, inputs)
     if reason:
-        logging.warning("%s: %s. Starting anew.", folder, reason)
+        logging.warning("%s: %s. Starting from scratch.", folder, reason)
     for path in folder.iterdir():
-        if path.is_dir():  # of Beam
+        if path.is_dir():  # left by Beam
             shutil.rmtree(path)
         elif path.name != _LOCK and (reason or path.name.startswith(UNFINISHED)):
             path.unlink()
@@ -101,24 +101,24 @@ def write(writer: ShardWriter, shard: Shard) -> WrittenShard:
     """Write a shard, then the note that it is complete.
 
     Raises:
-      OSError: The disk is full, say; tells what is left and what to do.
+      OSError: The shard cannot be written, e.g. on a full disk; says what is kept and what to do.
     """
     try:
         written = writer.write(shard)
         _write(_note(shard.path), written._asdict())
-    except (OSError, RuntimeError) as error:  # the latter comes from ArrayRecord
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
         raise OSError(
-            f"{shard.path} cannot be written ({error}). The shards that are finished stay in"
-            f" {shard.path.parent}: mend that, and the same command goes on from them."
+            f"{shard.path} cannot be written ({error}). Finished shards are kept in"
+            f" {shard.path.parent}: fix the problem, then run the same command again to resume."
         ) from error
     return written
 
 
 def load(path: Path) -> WrittenShard | None:
-    """What was written to `path`; None if that is not complete.
+    """Return the shard written to `path`, or None if it is not complete.
 
-    The size and the number of records are compared with what was noted: a file gets its name
-    only after its end was written, so they differ only after a failure of the whole machine.
+    Size and number of records are compared with the note: a file gets its name only after its end
+    was written, so they differ only after a crash of the machine.
     """
     try:
         noted = json.loads(_note(path).read_bytes())
@@ -127,18 +127,18 @@ def load(path: Path) -> WrittenShard | None:
     except FileNotFoundError:
         return None
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        logging.warning("%s is damaged (%s) and written again", path, error)
+        logging.warning("%s is damaged (%s) and is written again", path, error)
         return None
     return shard
 
 
 def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
-    """Give the files a second name in `folder`, so that nothing is lost if TFDS removes that.
+    """Link the files into `folder`, so that nothing is lost if TFDS deletes it.
 
-    Where the file system cannot do that, they move there.
+    If the file system does not support hard links, the files are moved.
 
     Raises:
-      OSError: What lies there is not what was written.
+      OSError: A file is not what was written.
     """
     for path, written in shards.items():
         try:
@@ -149,23 +149,23 @@ def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
             _check(folder / path.name, written)
         except (RuntimeError, ValueError) as error:
             raise OSError(
-                f"{path.name} was written, and now it has {error}: look after the disk, then start"
-                " the same command again"
+                f"{path.name} was written, but now has {error}: check the disk, then run the same"
+                " command again"
             ) from error
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder when the data set is complete."""
+    """Delete the folder once the data set is complete."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
 def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
-    """Remove TFDS's temporary folders of attempts that were killed.
+    """Delete TFDS's temporary folders of killed attempts.
 
     Args:
-      folder: That of this attempt, `incomplete.<six characters>_<name>`.
-      names: Those of the finished folder, and of the one that is to replace it.
+      folder: The folder of this attempt, `incomplete.<six characters>_<name>`.
+      names: Names of the finished folder and of its replacement.
     """
     for name in names:
         for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}??????_{name}"):
@@ -174,12 +174,12 @@ def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
 
 
 def software() -> str:
-    """The releases of what writes the bytes, as a part of `Inputs`."""
+    """Return the releases of the packages that write the bytes, as a part of `Inputs`."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _WRITERS)
 
 
 def _why_useless(folder: Path, inputs: Inputs) -> str | None:
-    """Why the shards in the folder cannot be used; None if they can, or if there is nothing."""
+    """Return why the shards in the folder cannot be used; None if they can, or there are none."""
     try:
         earlier = {**json.loads((folder / _INPUTS).read_bytes())}
     except FileNotFoundError:
@@ -197,7 +197,7 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
 
 
 def _check(path: Path, shard: WrittenShard) -> None:
-    """Raises ValueError or ArrayRecord's RuntimeError where a file is not what was noted."""
+    """Compare a file with its note; raises ValueError, or RuntimeError from ArrayRecord."""
     if path.stat().st_size != shard.file_bytes:
         raise ValueError(f"{path.stat().st_size} bytes instead of {shard.file_bytes}")
     count = _num_records(path)
@@ -218,7 +218,7 @@ def _note(path: Path) -> Path:
 
 
 def _write(path: Path, values: dict[str, object]) -> None:
-    """Under its name only when it is complete."""
+    """Write a JSON file atomically."""
     unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     unfinished.write_text(json.dumps(values), encoding="utf-8")
     unfinished.replace(path)

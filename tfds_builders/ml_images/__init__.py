@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images with the labels of Tencent ML-Images, or your own in the same files."""
+"""Images with the labels of Tencent ML-Images, or users' own in the same format."""
 
 from .ml_images_dataset_builder import Builder, Config, build
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The files a person puts into `manual_dir`, and what to tell them when one is missing."""
+"""Finds the files that the user puts into `manual_dir`, and explains what is missing."""
 
 import re
 from pathlib import Path
@@ -13,33 +13,33 @@ UNLISTED = "unlisted.txt"
 UNLISTED_TARGETS = {"absent": 0, "unknown": -1}
 
 LAYOUT = """\
-manual_dir holds:
+manual_dir contains:
 
   dictionary.txt (or dictionary_and_semantic_hierarchy.txt, as published)
-      One class a line after a header line, separated by tabs: its index from 0, its id, the index
+      One class per line after a header line, separated by tabs: its index from 0, its id, the index
       of its parent class (-1: none), its names.
           category_index  category_id  index_of_parent_category  category name
           0               n00002684    -1                        object, physical object
   train_image_list.txt, val_image_list.txt
-      One image a line: its file under images/, then its labels as class index:confidence. Each
+      One image per line: its file under images/, then its labels as class index:confidence. Each
       <split>_image_list.txt becomes a split; one is enough.
           n04310904/n04310904_8388.JPEG   2367:1  2172:1  1831:0.9
   images/
-      The image files, in any folders below.
-  unlisted.txt (may be left out)
-      One word: what a class is that an image's row does not list: `absent`, as without this file,
-      or `unknown`, where people looked for some classes only.
+      The image files, also in subfolders.
+  unlisted.txt (optional)
+      One word: the meaning of classes that an image's row does not list: `absent` (the default), or
+      `unknown`, if annotators looked for some classes only.
 """
 
 
 class ManualFiles(NamedTuple):
-    """What `find_manual_files` found.
+    """The files found by `find_manual_files`.
 
     Attributes:
       dictionary: The category file.
       lists: The label list of each split, in alphabetical order of the splits.
-      images: The folder to which the names in the lists are relative.
-      unlisted: The target of a class that a row does not list: 0 (absent) or -1 (unknown).
+      images: The folder that the names in the lists are relative to.
+      unlisted: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     dictionary: Path
@@ -52,8 +52,8 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
     """Look for the files of `LAYOUT`.
 
     Raises:
-      FileNotFoundError: Names the missing file and says what it looks like.
-      ValueError: A list's name is not that of a split, or `unlisted.txt` says something else.
+      FileNotFoundError: A file is missing; the message says what it looks like.
+      ValueError: A list's name is not a valid split, or `unlisted.txt` has another word.
     """
     dictionaries = [manual_dir / name for name in DICTIONARIES if (manual_dir / name).is_file()]
     if not dictionaries:
@@ -79,7 +79,7 @@ def _read_unlisted(path: Path) -> int:
     text = read_text(path).strip()
     if text not in UNLISTED_TARGETS:
         words = " or ".join(UNLISTED_TARGETS)
-        raise ValueError(f"{path}: {text[:80]!r} is not one word, {words}: correct or remove it")
+        raise ValueError(f"{path}: {text[:80]!r} is not one of {words}: correct or delete it")
     return UNLISTED_TARGETS[text]
 
 

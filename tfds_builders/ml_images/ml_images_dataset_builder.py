@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of ML-Images, and of every set of images that comes with the same files."""
+"""The TFDS builder of ML-Images, and of every set of images with the same files."""
 
 import os
 from pathlib import Path
@@ -28,8 +28,8 @@ class Builder(ImageBuilder):
     """Reads the files of `manual_files.LAYOUT`."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
-    # One, because `tfds build` without --config builds all of them.
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    # Only one, because `tfds build` without --config builds all of them.
     BUILDER_CONFIGS: ClassVar[list[Config]] = [Config()]
     MANUAL_DOWNLOAD_INSTRUCTIONS = manual_files.LAYOUT
     HOMEPAGE = "https://github.com/Tencent/tencent-ml-images"
@@ -37,13 +37,13 @@ class Builder(ImageBuilder):
     def __init__(
         self, *, corrections: Path | None = None, allow_shared: bool = False, **kwargs: Any
     ):
-        """Takes what `ImageBuilder` takes, `corrections` and `allow_shared`, see `build`."""
+        """Takes the arguments of `ImageBuilder`, `corrections` and `allow_shared`, see `build`."""
         self.corrections = corrections
         self.allow_shared = allow_shared
         super().__init__(**kwargs)
 
     def _manual_dir(self, dl_manager: tfds.download.DownloadManager) -> Path:
-        """The folder described in `manual_files.LAYOUT`; a subclass may make it first."""
+        """Returns the folder described in `manual_files.LAYOUT`; a subclass may create it first."""
         return Path(dl_manager.manual_dir)
 
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
@@ -63,7 +63,7 @@ class Builder(ImageBuilder):
         return Content(hierarchy, lists, places, files.unlisted)
 
     def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
-        """Refuses images that are trained on and tested on; tells what else is named twice."""
+        """Refuses images in both training and test lists; reports other repeated names."""
         hashes = {split: hashes_of(rows) for split, rows in lists.items()}
         repeats = find_repeats(hashes)
         for split, count in repeats.within.items():
@@ -87,7 +87,7 @@ class Builder(ImageBuilder):
             logging.warning("%s", message)
 
     def _corrected(self, hierarchy: Hierarchy, lists: dict[str, LabelList]) -> Hierarchy:
-        """The classes with other parents; tells what these change."""
+        """Returns the classes with corrected parents, and logs the changes."""
         assert self.corrections is not None
         corrected = correct(hierarchy, read_corrections(self.corrections))
         logging.info("corrections: %s", corrected)
@@ -117,44 +117,44 @@ def build(
 ) -> Path:
     """Build a data set from the files described in `manual_files.LAYOUT`.
 
-    After a failure or a kill the same call goes on from the shards that were finished.
+    After a failure or a kill, the same call resumes from the finished shards.
 
     Args:
-      manual_dir: Holds these files.
-      data_dir: Holds data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
-      name: Of the data set.
+      manual_dir: Folder of these files.
+      data_dir: Folder of data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
+      name: Name of the data set.
       labels: `released` or `closed`, see `Config`.
       corrections: A file of other parents for some classes, see `labels.corrections`; for closed
         labels only. The set's dictionary.txt has these parents.
-      allow_shared: Images may be in the list of train and in that of val or test.
+      allow_shared: Whether images may be in the list of train and in that of val or test.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
-      orientation: See `Config`; another than `exif` has a folder of its own, `released_320_stored`.
-      num_shards: Files of each split; None: a power of two with at most
+      orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
+      num_shards: Number of files of each split; None: a power of two with at most
         `builder.ROWS_PER_SHARD` images each.
-      max_skipped: Share of a split's rows that may have no usable image; with 0.01 five may
-        where these are more.
-      num_workers: Threads; None: one a core. Without influence on the result.
+      max_skipped: Fraction of a split's rows that may lack a usable image; with 0.01, up to five
+        may even if that is more.
+      num_workers: Number of threads; None: one per core. Does not change the result.
       verified: The images were decoded as a check before and have not changed since, as after
         `mlimages_jax.prepare download` or `extract`; those that keep their bytes are not decoded
-        again, which is four fifths of the work.
-      beam_options: Flags of an Apache Beam pipeline which does the work, e.g.
+        again, which saves four fifths of the work.
+      beam_options: Flags of an Apache Beam pipeline that does the work, e.g.
         ["--runner=DirectRunner"]; None: this process does it.
-      overwrite: Build anew where a finished set exists, which stays until the new one is complete.
-        Otherwise that one is returned, if it was built from the same input with the same options.
+      overwrite: Rebuild a finished set, which stays in place until the new one is complete.
+        Otherwise the finished set is returned, if it was built from the same input and options.
 
     Returns:
-      The folder that holds the finished data set.
+      The folder of the finished data set.
 
     Raises:
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
       StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: A bad option or row of a file, too many unusable images, or images of train in
-        val or test.
+      ValueError: An option or a row of a file is invalid, too many images are unusable, or images
+        of train are in val or test.
     """
     if corrections is not None and labels != "closed":
-        raise ValueError("corrections change what is closed: give --labels=closed too")
+        raise ValueError("corrections change what closing adds: give --labels=closed too")
     manual_files.find_manual_files(Path(manual_dir))  # before anything is created
     config = Config(labels=labels, short_side=short_side, chroma=chroma, orientation=orientation)
     builder = Builder(

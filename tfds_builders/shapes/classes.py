@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The 40 classes of the drawn images, in four trees.
 
-Everything here survives what pretraining does to an image, apart from one thing: shapes and
-patterns keep their class when rotated or mirrored, the two sizes stay apart when a crop enlarges
-them, but a shift of the hue turns one colour into the next.
+All classes but one kind survive the augmentation of pretraining: shapes and patterns keep their
+class when rotated or mirrored, and the two sizes when a crop enlarges them, but a shift of the hue
+turns one colour into another.
 """
 
 import numpy as np
@@ -56,7 +56,7 @@ _TABLE: tuple[tuple[str, str | None, str], ...] = (
 )
 
 INDEX: dict[str, int] = {names.split(",")[0]: index for index, (_, _, names) in enumerate(_TABLE)}
-"""Class index of a key."""
+"""Class index by key."""
 
 HIERARCHY = Hierarchy(
     ids=tuple(identifier for identifier, _, _ in _TABLE),
@@ -66,5 +66,5 @@ HIERARCHY = Hierarchy(
 
 
 def parent(key: str) -> str | None:
-    """Key of the class directly above, or None for a root."""
+    """Key of the parent class, or None for a root."""
     return _TABLE[INDEX[key]][1]

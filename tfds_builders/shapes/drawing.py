@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Paints a scene: outlines are filled at four times the size and shrunk, which smooths edges."""
+"""Paints a scene: outlines are filled at four times the size and shrunk for smooth edges."""
 
 import math
 from collections.abc import Iterable
@@ -16,20 +16,20 @@ Cover = np.ndarray  # float32 [size, size] in [0, 1]
 _HALVINGS = 2
 _OVERSAMPLING = 2**_HALVINGS
 _SUBPIXEL_BITS = 4  # OpenCV takes fixed-point coordinates
-_RIM = 0.013  # half the width of the line around an object, of the image's side
-_RIM_COLOR = (0.06, 0.06, 0.06)  # one for all: outlines are what shapes are learnt from
+_RIM = 0.013  # half the width of an object's outline, as a fraction of the image's side
+_RIM_COLOR = (0.06, 0.06, 0.06)  # the same for all: shapes are learnt from outlines
 
 
 def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
-    """The image and how much of each object is hidden.
+    """Paints the image and measures how much of each object is hidden.
 
     Args:
-        scene: what to paint.
-        size: side in pixels.
+        scene: The scene to paint.
+        size: Side of the image in pixels.
 
     Returns:
-        RGB pixels, uint8 [size, size, 3], and for every object the share of its area that lies
-        under nearer objects, in [0, 1].
+        RGB pixels, uint8 [size, size, 3], and for every object the fraction of its area that nearer
+        objects hide, in [0, 1].
     """
     background = scene.background
     canvas = np.empty((3, size, size), np.float32)  # planes: NumPy is slow on short last axes
@@ -47,7 +47,7 @@ def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
 
 
 def _hidden_shares(covers: list[Cover]) -> list[float]:
-    """Share of each cover under the later ones."""
+    """Returns the fraction of each cover that is under later ones."""
     shares = []
     above: Cover | np.float32 = np.float32(0)
     for cover in reversed(covers):
@@ -57,13 +57,13 @@ def _hidden_shares(covers: list[Cover]) -> list[float]:
 
 
 def _blend(canvas: np.ndarray, cover: Cover, color: RGB) -> None:
-    """Lays a colour over the canvas [3, size, size], in place."""
+    """Blends a colour into the canvas [3, size, size], in place."""
     for plane, level in zip(canvas, color, strict=True):
         plane += cover * (np.float32(level) - plane)
 
 
 def _object(thing: Thing, *, size: int) -> tuple[Cover, Cover]:
-    """Where the object is and where the line around it is."""
+    """Returns the covers of the object and of its outline."""
     place = np.array([thing.x, thing.y])
     outline = [
         place + thing.radius * _rotated(points, thing.angle) for points in _OUTLINES[thing.shape]
@@ -76,7 +76,7 @@ def _object(thing: Thing, *, size: int) -> tuple[Cover, Cover]:
 
 
 def _pattern(background: Background, *, size: int) -> Cover:
-    """Where the second tone of a patterned ground is; patterns go on beyond the border."""
+    """Returns the cover of a background's second tone; patterns extend beyond the border."""
     period, angle = background.period, background.angle
     if background.pattern == "dots":
         return _filled(_dots(period, angle), size=size)
@@ -85,14 +85,14 @@ def _pattern(background: Background, *, size: int) -> Cover:
     across = _bands(period, width, angle + math.pi / 2)
     if background.pattern == "stripes":
         return _filled(along, size=size)
-    if background.pattern == "checks":  # even-odd rule: where two bands cross is outside again
+    if background.pattern == "checks":  # even-odd rule: the crossing of two bands is outside again
         return _filled([*along, *across], size=size)
     return np.maximum(_filled(along, size=size), _filled(across, size=size))
 
 
 def _bands(period: float, width: float, angle: float) -> Iterable[Points]:
-    """Parallel rectangles that cross the whole unit square, [n, 4, 2]."""
-    end = 0.75  # the corners are 0.71 away from the centre
+    """Returns parallel rectangles that cross the unit square, [n, 4, 2]."""
+    end = 0.75  # the corners are 0.71 from the centre
     band = np.array([[-width / 2, -end], [width / 2, -end], [width / 2, end], [-width / 2, end]])
     steps = _steps(period)
     moved = band + np.stack([steps, np.zeros_like(steps)], axis=-1)[:, None]
@@ -100,7 +100,7 @@ def _bands(period: float, width: float, angle: float) -> Iterable[Points]:
 
 
 def _dots(period: float, angle: float) -> Iterable[Points]:
-    """Dots on a square lattice that covers the unit square, [n, 16, 2]."""
+    """Returns dots on a square lattice that covers the unit square, [n, 16, 2]."""
     steps = _steps(period)
     centres = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 1, 2)
     return 0.5 + _rotated(centres, angle) + _arc(0.29 * period, 0, math.tau, steps=16)
@@ -112,7 +112,7 @@ def _steps(period: float) -> np.ndarray:
 
 
 def _filled(outline: Iterable[Points], *, size: int) -> Cover:
-    """Inside of the contours by the even-odd rule."""
+    """Fills the inside of contours by the even-odd rule."""
     mask = _empty(size)
     contours = [_fixed_point(points, size=size) for points in outline]
     cv2.fillPoly(mask, contours, 255, shift=_SUBPIXEL_BITS)
@@ -124,7 +124,7 @@ def _empty(size: int) -> Mask:
 
 
 def _shrink(mask: Mask) -> Cover:
-    """Halves twice, which OpenCV does six times as fast as one step by four."""
+    """Halves twice, which is six times as fast in OpenCV as a single step by four."""
     for _ in range(_HALVINGS):
         side = mask.shape[0] // 2
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
@@ -154,7 +154,7 @@ def _ring() -> list[Points]:
 
 
 def _crescent() -> list[Points]:
-    """The unit circle without another one, moved to the right by `shift`."""
+    """Returns the unit circle minus another circle, moved to the right by `shift`."""
     shift, bite = 0.5, 0.8
     x = (1 + shift**2 - bite**2) / (2 * shift)  # the circles cross at this x
     horn, inner_horn = math.acos(x), math.acos((x - shift) / bite)
@@ -164,7 +164,7 @@ def _crescent() -> list[Points]:
 
 
 def _heart() -> list[Points]:
-    """The well-known curve x = sin^3 t with four cosines for y, turned upright."""
+    """Returns the well-known curve x = sin^3 t with four cosines for y, turned upright."""
     t = np.linspace(0, math.tau, 64, endpoint=False)
     x = np.sin(t) ** 3
     y = (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Draws the files that a person with images of their own would have."""
+"""Draws images and writes the files that a user with their own images would have."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _Row = tuple[str, list[int], list[float]]  # name, classes, confidences
 NUM_TRAIN, NUM_VAL, SIZE = 4000, 500, 96
 
 _JPEG_QUALITY = 92
-_MIN_SIZE = 16  # below, an object is a few pixels
+_MIN_SIZE = 16  # smaller objects would be a few pixels
 
 
 def draw(
@@ -30,17 +30,17 @@ def draw(
     """Writes `dictionary.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
 
     Args:
-        manual_dir: made if it is not there; what was drawn there before is overwritten.
-        num_train: images of the split "train".
-        num_val: images of the split "val".
-        size: side of an image in pixels.
-        seed: another seed gives other images; one image depends on (seed, split, index) only.
+        manual_dir: Created if missing; files drawn there earlier are overwritten.
+        num_train: Number of images of the split "train".
+        num_val: Number of images of the split "val".
+        size: Side of an image in pixels.
+        seed: Another seed gives other images; an image depends on (seed, split, index) only.
 
     Returns:
         `manual_dir` as a path.
 
     Raises:
-        ValueError: a number is out of range, or the folder holds files of other classes.
+        ValueError: A number is out of range, or the folder contains files of other classes.
     """
     check(num_train=num_train, num_val=num_val, size=size, seed=seed)
     manual_dir = Path(manual_dir)
@@ -56,9 +56,9 @@ def draw(
 
 
 def _refuse_other_files(dictionary: Path) -> None:
-    """Whose folder it is, its dictionary says: a person's lists and images are not drawn over."""
+    """Refuses to overwrite a user's lists and images, recognised by another dictionary."""
     if dictionary.exists() and Hierarchy.from_file(dictionary).ids != HIERARCHY.ids:
-        raise ValueError(f"{dictionary} is of other classes: give a folder for drawn files alone")
+        raise ValueError(f"{dictionary} has other classes: give a folder for drawn files only")
 
 
 def _draw_one(images: Path, *, seed: int, split: str, index: int, size: int) -> _Row:
@@ -73,11 +73,11 @@ def _draw_one(images: Path, *, seed: int, split: str, index: int, size: int) -> 
 
 
 def check(*, num_train: int, num_val: int, size: int, seed: int) -> None:
-    """Raises ValueError for a number out of range."""
+    """Raises ValueError if a number is out of range."""
     for name, count in {"num_train": num_train, "num_val": num_val}.items():
         if count < 1:
             raise ValueError(f"{name}={count}: at least one image is needed")
     if size < _MIN_SIZE:
-        raise ValueError(f"size={size}: shapes need {_MIN_SIZE} pixels or more to be told apart")
+        raise ValueError(f"size={size}: shapes are recognisable from {_MIN_SIZE} pixels on")
     if seed < 0:
         raise ValueError(f"seed={seed}: must not be negative")

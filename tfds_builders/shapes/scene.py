@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is in an image, drawn by lot, and the tags that follow from it.
+"""Draws at random what is in an image, and derives its tags.
 
 Lengths are in units of the image's side: (0, 0) is the top left corner and (1, 1) the bottom
-right one. An image depends on (seed, split, index) alone, not on the ones drawn before it.
+right one. An image depends on (seed, split, index) alone, not on images drawn before it.
 """
 
 import colorsys
@@ -21,7 +21,7 @@ Key = TypeVar("Key", str, int, str | None)
 
 SPLITS = ("train", "val")
 
-# Shares in percent. The tail is longest among the colours, which few examples suffice to learn.
+# In percent. The tail is longest among the colours, which can be learnt from few examples.
 _COUNTS = {0: 4, 1: 52, 2: 33, 3: 11}
 _SHAPES = {
     "disc": 14, "square": 13, "triangle": 12, "ring": 11, "star": 10,
@@ -40,26 +40,26 @@ _HUES = {
 }  # fmt: skip
 _HUE_JITTER = 5.0  # degrees; the closest two hues are 28 degrees apart
 
-# Radius of the circle around an object. Between the largest small one and the smallest large
-# one there is room for what a crop of 70% of the area enlarges: 1.2 times.
+# Radius of the circle around an object. The gap between small and large leaves room for the
+# enlargement by a crop of 70% of the area: 1.2 times.
 _RADII = {"small": (0.165, 0.19), "in between": (0.21, 0.23), "large": (0.25, 0.3)}
-_MARGIN = 0.08  # objects keep off the border, which crops cut away
-_CLOSEST = 0.82  # of the sum of two radii: objects may touch and overlap a little
+_MARGIN = 0.08  # distance from the border, which crops remove
+_CLOSEST = 0.82  # as a fraction of the sum of two radii: objects may touch and overlap a little
 _THROWS = 60
-_LEAN = math.radians(10)  # at any angle at all, shapes take far more than a few epochs to learn
+_LEAN = math.radians(10)  # with arbitrary angles, learning shapes takes far more than a few epochs
 
 _PALE_SHARE = 0.10
-_PALE = 0.35  # how far a pale colour is mixed with white
+_PALE = 0.35  # fraction of white in a pale colour
 
 PALE_CONFIDENCE = 0.9
 HIDDEN_CONFIDENCE = 0.8
-HIDDEN_SHARE = 0.03  # of an object's area: from here on its shape is less sure
+HIDDEN_SHARE = 0.03  # fraction of an object's area; its shape is less certain from here on
 UNKNOWN = -1.0
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object; `color` and `shape` are class keys, `angle` is in radians."""
+    """An object; `color` and `shape` are class keys, `angle` is in radians."""
 
     shape: str
     color: str
@@ -92,29 +92,29 @@ class Scene:
 
 
 def compose(seed: int, split: str, index: int) -> Scene:
-    """Throws the dice for one image."""
+    """Draws the content of one image at random."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     count = _pick(rng, _COUNTS)
     things: list[Thing] = []
     for _ in range(count):
         thing = _place(rng, things)
-        if thing is not None:  # a crowded image stays with fewer objects
+        if thing is not None:  # a crowded image has fewer objects
             things.append(thing)
     return Scene(_background(rng, must_show=not things), tuple(things))
 
 
 def tags(scene: Scene, hidden: Sequence[float]) -> dict[str, float]:
-    """Confidence of every class in the image, ancestors included.
+    """Returns the confidence of every class in the image, ancestors included.
 
     Args:
-        scene: the image.
-        hidden: share of each object's area that lies under nearer objects, [len(scene.things)].
+        scene: The content of the image.
+        hidden: Fraction of each object's area that nearer objects hide, [len(scene.things)].
 
     Returns:
-        Class key to confidence: 1 when clear, 0.9 for a pale colour, 0.8 for a shape partly
-        hidden, and -1 (unknown) for a size that only an object between the two could have.
-        Several objects of a class give it their highest confidence; a class has at least that of
-        its children.
+        Confidence by class key: 1 when clear, 0.9 for a pale colour, 0.8 for a partly hidden shape,
+        and -1 (unknown) for a size that no object has if some object is between large and small.
+        Several objects of a class give it their maximum confidence; a class has at least the
+        confidence of its children.
     """
     found: dict[str, float] = {}
     for thing, share in zip(scene.things, hidden, strict=True):
@@ -130,7 +130,7 @@ def tags(scene: Scene, hidden: Sequence[float]) -> dict[str, float]:
 
 
 def _raise(found: dict[str, float], key: str, confidence: float) -> None:
-    """Gives a class and its ancestors at least this confidence."""
+    """Raises the confidence of a class and its ancestors to at least this value."""
     above: str | None = key
     while above is not None:
         found[above] = max(confidence, found.get(above, confidence))
@@ -138,7 +138,7 @@ def _raise(found: dict[str, float], key: str, confidence: float) -> None:
 
 
 def _place(rng: Generator, others: Sequence[Thing]) -> Thing | None:
-    """An object by lot where it hardly covers the others, or None when it finds no such place."""
+    """Returns a random object that hardly covers the others, or None if it finds no place."""
     shape, color, size = _pick(rng, _SHAPES), _pick(rng, _COLORS), _pick(rng, _SIZES)
     pale = bool(rng.random() < _PALE_SHARE) and color in _HUES
     rgb = _object_color(rng, color, pale=pale)
@@ -154,7 +154,7 @@ def _place(rng: Generator, others: Sequence[Thing]) -> Thing | None:
 
 
 def _object_color(rng: Generator, color: str, *, pale: bool) -> RGB:
-    """Saturated colours, a pale variant of them, near-white or near-black; RGB in [0, 1]."""
+    """Returns a saturated colour, a pale variant, near-white or near-black; RGB in [0, 1]."""
     jitter, shade = float(rng.uniform(-_HUE_JITTER, _HUE_JITTER)), float(rng.uniform(0, 0.08))
     if color == "white":
         return (1 - shade / 2,) * 3
@@ -165,7 +165,7 @@ def _object_color(rng: Generator, color: str, *, pale: bool) -> RGB:
 
 
 def _background(rng: Generator, *, must_show: bool) -> Background:
-    """Two muted tones of one hue, of middling brightness: black, white and colours stand out."""
+    """Returns two muted tones of one hue; medium brightness lets black, white and colours show."""
     shares = {key: share for key, share in _PATTERNS.items() if key is not None or not must_show}
     hue, saturation = float(rng.uniform()), float(rng.uniform(0.05, 0.2))
     dark = float(rng.uniform(0.55, 0.68))

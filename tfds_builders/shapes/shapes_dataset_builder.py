@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of the drawn images: it draws the files, then ml_images takes over."""
+"""The TFDS builder of the drawn images: it draws the files, then ml_images builds from them."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ from tfds_builders.shapes.files import NUM_TRAIN, NUM_VAL, SIZE, check, draw
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(ml_images_dataset_builder.Config):
-    """What is drawn, as for `draw`; other numbers have a folder of their own.
+    """What to draw, as for `draw`; other numbers have their own folder.
 
     Attributes:
-      num_train: Images of the split "train".
-      num_val: Images of the split "val".
+      num_train: Number of images of the split "train".
+      num_val: Number of images of the split "val".
       size: Side of an image in pixels.
       seed: Another seed gives other images.
     """
@@ -41,7 +41,7 @@ class Config(ml_images_dataset_builder.Config):
 
 
 class Builder(ml_images_dataset_builder.Builder):
-    """Draws before it builds.
+    """Draws the files before it builds.
 
     Attributes:
       files_dir: Folder for the drawn files; None: in TFDS's folder of downloads.
@@ -49,8 +49,8 @@ class Builder(ml_images_dataset_builder.Builder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[ml_images_dataset_builder.Config]] = [Config()]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = ""  # nothing to get
-    HAS_INPUT = False  # the numbers in a set's name say all
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ""  # nothing to download
+    HAS_INPUT = False  # the numbers in a set's name determine it
 
     def __init__(self, *, files_dir: Path | None = None, **kwargs: Any):
         self.files_dir = files_dir
@@ -76,19 +76,19 @@ def build(
     seed: int = 0,
     keep_files: str | Path | None = None,
 ) -> Path:
-    """Draws the images and makes a TFDS data set of them, unless it is already there.
+    """Draws the images and builds a TFDS data set from them, unless it already exists.
 
     Args:
-      data_dir: Holds data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0, or
-        what the numbers are.
-      num_train: As for `Config`, like the next three.
-      num_val: Likewise.
-      size: Likewise.
-      seed: Likewise.
-      keep_files: Folder for the drawn files; None: a temporary one, which is removed.
+      data_dir: Folder of data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0, or
+        the corresponding name for other numbers.
+      num_train: As for `Config`.
+      num_val: As for `Config`.
+      size: As for `Config`.
+      seed: As for `Config`.
+      keep_files: Folder for the drawn files; None: a temporary one, which is deleted.
 
     Returns:
-      The folder that holds the finished data set.
+      The folder of the finished data set.
 
     Raises:
       ValueError: A number is out of range.
