@@ -152,7 +152,7 @@ def test_numbers_need_the_development_kit(manual_dir, tmp_path):
     folder = imagenet.build(manual_dir, tmp_path / "data", subset=True)
     assert truth_of(folder, "val") == VAL_TRUTH
     (manual_dir / manual_files.TRUTH).write_text("1\n2\n1001\n")
-    with pytest.raises(ValueError, match="no class in .* has the number 1001"):
+    with pytest.raises(ValueError, match=r"no class in .* has the number 1001"):
         classes.read_truth(manual_dir / manual_files.TRUTH)
 
 
