@@ -190,7 +190,7 @@ def test_a_column_that_tells_no_splits_is_named(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("file,label,fold\n1.jpg,dog,3\n2.jpg,a cat,4\n")
     import_any(tmp_path / "t.csv", dry_run=True)
     said = capsys.readouterr().out
-    assert "'fold' tells no splits: its words are not train, val and test" in said
+    assert "'fold' is not a split column: its words are not train, val and test" in said
     assert "if spaces separate labels: --label-separator ' '" in said
 
 
@@ -199,7 +199,7 @@ def test_a_table_without_rows_and_a_workbook_are_named(tmp_path):
     with pytest.raises(PrepareError, match=r"t[.]csv: there are no rows with images"):
         import_any(tmp_path / "t.csv", dry_run=True)
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(PrepareError, match=r"is a workbook .*: save it as CSV in UTF-8"):
+    with pytest.raises(PrepareError, match=r"is a spreadsheet .*: save it as CSV in UTF-8"):
         import_any(tmp_path / "t.xlsx", dry_run=True)
     (tmp_path / "t.csv").unlink()
     with pytest.raises(PrepareError, match=r"t[.]xlsx is a spreadsheet: save it as CSV in UTF-8"):

@@ -122,7 +122,7 @@ def _with(key, place, **values):
         (_with("categories", 3, name="animal", supercategory="dog"), "form a cycle: "),
         (lambda content: content.pop("annotations"), 'no list "annotations"'),
         (lambda content: content.update(images={}), 'no list "images"'),
-        (lambda content: content["images"].append(3), "images[3]: is no object"),
+        (lambda content: content["images"].append(3), "images[3]: is not an object"),
         (lambda content: content.update(categories=[], annotations=[]), "no categories"),
     ],
 )

@@ -191,11 +191,11 @@ def test_many_rows_in_any_order_equal_a_plain_loop(files):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0001eeaf4aed83f,verification,/m/dog,1", "row 8: '0001eeaf4aed83f' is no image id"),
-        ("0001EEAF4aed83f9,verification,/m/dog,1", "row 8: '0001EEAF4aed83f9' is no image id"),
-        (f"{ONE},,/m/dog,1", "row 8: '' is no source"),
-        (f"{ONE},verification,dog,1", "row 8: 'dog' is no class id"),
-        (f"{ONE},verification,/m/dog,1.5", "row 8: '1.5' is no confidence between 0 and 1"),
+        ("0001eeaf4aed83f,verification,/m/dog,1", "row 8: '0001eeaf4aed83f' is not an image id"),
+        ("0001EEAF4aed83f9,verification,/m/dog,1", "row 8: '0001EEAF4aed83f9' is not an image id"),
+        (f"{ONE},,/m/dog,1", "row 8: '' is not a source"),
+        (f"{ONE},verification,dog,1", "row 8: 'dog' is not a class id"),
+        (f"{ONE},verification,/m/dog,1.5", "row 8: '1.5' is not a confidence between 0 and 1"),
         (f"{ONE},verification,/m/dog,-1", "row 8: '-1' is no confidence"),
         (f"{ONE},verification,/m/dog,nan", "row 8: 'nan' is no confidence"),
         (f"{ONE},verification,/m/dog,", "row 8: '' is no confidence"),

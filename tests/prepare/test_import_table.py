@@ -185,7 +185,7 @@ def test_images_of_several_splits_are_told(tmp_path, capsys):
         (
             "path,a,b\n",
             "t.csv:1: the table lacks labels, and no other column looks like it; its "
-            "columns are 'path', 'a', 'b': say which it is with --label-columns NAME",
+            "columns are 'path', 'a', 'b': name it with --label-columns NAME",
         ),
         ("a,labels,labels\n1.jpg,a,b\n", "t.csv:1: the column 'labels' occurs twice"),
         ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "t.csv:3: 3 columns, but the header has 2"),
@@ -237,7 +237,7 @@ def test_bad_json_lines_are_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--val-fraction", "1"], "--val-fraction 1.0 is not from 0 to below 1"),
+        (["--val-fraction", "1"], "--val-fraction 1.0 is not at least 0 and below 1"),
         (["--val-fraction", "0.1", "--split", "test"], "give one of"),
         (["--split-column", "path", "--val-fraction", "0.1"], "give one of"),
         (["--split-column", "part"], "lacks part"),

@@ -271,7 +271,7 @@ def test_the_wrong_dictionary_is_an_error_at_once(run, tmp_path):
 
 
 def test_without_one_usable_record_there_is_no_list_but_a_table(run, tmp_path):
-    with pytest.raises(PrepareError, match=r"no record can be used \(2 not_an_image\)"):
+    with pytest.raises(PrepareError, match=r"no record is usable \(2 not_an_image\)"):
         run([example(name, b"text", 1) for name in "ab"])
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["train_import_problems.tsv"]
     assert len(problems(tmp_path / "set")) == 2
@@ -279,7 +279,7 @@ def test_without_one_usable_record_there_is_no_list_but_a_table(run, tmp_path):
 
 def test_a_list_is_replaced_only_when_told(run, tmp_path):
     folder = run([example("a.jpg", QUADRANTS, 1)])
-    with pytest.raises(PrepareError, match="give all files of a split to one command"):
+    with pytest.raises(PrepareError, match="pass all files of a split to one command"):
         run([example("b.jpg", QUADRANTS, 1)])
     assert (folder / "train_image_list.txt").read_text() == "a.jpg\t1:1\n"
     run([example("b.jpg", QUADRANTS, 1)], overwrite=True, dictionary=None)  # the one of the folder

@@ -182,9 +182,9 @@ def test_blanks_part_numbers_and_no_words(tmp_path):
     [
         (
             b"PK\x03\x04\x14\0\6\0",
-            "is a workbook of Excel or LibreOffice, or another ZIP",
+            "is a spreadsheet of Excel or LibreOffice, or a ZIP",
         ),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a workbook of an old Excel: save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet of an old Excel: save it as CSV"),
         (b"PAR1\x15\4", "is a Parquet file: rename it to .parquet"),
     ],
 )

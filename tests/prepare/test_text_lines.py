@@ -76,7 +76,7 @@ def test_lines_without_an_end_and_archives_without_one_are_refused(tmp_path, mon
     monkeypatch.setattr(text_lines, "_LONGEST_LINE", 100)
     monkeypatch.setattr(text_lines, "_BLOCK", 10)
     (path := tmp_path / "t").write_text("a\nb\n" + "x" * 200)
-    with pytest.raises(PrepareError, match="t:3: a line of more than 100"):
+    with pytest.raises(PrepareError, match="t:3: the line has more than 100"):
         list(Lines(path))
     packed = gzip.compress(b"".join(b"%d\n" % (i * i) for i in range(9_999)))
     path.write_bytes(packed[: len(packed) // 2])

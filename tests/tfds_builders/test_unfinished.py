@@ -142,7 +142,8 @@ def test_other_inputs_start_anew(manual_dir, tmp_path, half_done, caplog, file, 
     (manual_dir / file).write_text(text)
     with caplog.at_level(logging.WARNING, logger="absl"):
         folder = build(manual_dir, tmp_path / "data")
-    assert f"other inputs ({differs}), its shards are useless now. Starting from scratch." in caplog.text
+    reason = f"other inputs ({differs}), its shards are useless now"
+    assert f"{reason}. Starting from scratch." in caplog.text
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 

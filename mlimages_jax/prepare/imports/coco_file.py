@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A COCO file of instances: which categories each of its images shows.
+"""Reads a COCO file of instances: the categories that each of its images shows.
 
-Written by dozens of programs: ids are numbers or texts, a category or an image may stand there
-twice, LVIS has addresses in the place of file names, panoptic files have segments in the place of
-one category. Entries that cannot be used are set aside; the file ends the import only if it is
-another kind of file.
+Dozens of programs write this format: ids are numbers or texts, a category or an image may repeat,
+LVIS has URLs instead of file names, panoptic files have segments instead of a category. Unusable
+entries are set aside; only a file of another kind stops the import.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,14 +25,14 @@ _NO_SUPERCATEGORY = (None, "", "none")
 
 
 class Category(NamedTuple):
-    """A class; `above` is its super-category, None if it has none."""
+    """A class; `above` is its super-category, or None."""
 
     name: str
     above: str | None
 
 
 class CocoImage(NamedTuple):
-    """An image: its id as text, its file, the names of the categories that it shows."""
+    """An image: its id as text, its file, and the names of the categories that it shows."""
 
     id: str
     file: str
@@ -44,23 +43,23 @@ class Instances:
     """A file of instances.
 
     Args:
-        path: of the file.
-        aside: takes entries that cannot be used.
+        path: Path of the file.
+        aside: Receives unusable entries.
 
     Attributes:
-        path: of the file.
-        categories: by name, in the order of the file.
-        images: by file, in the order of the file; images of one file are one.
-        merged: how many categories have the name of an earlier one.
+        path: Path of the file.
+        categories: Categories by name, in file order.
+        images: Images by file, in file order; images of the same file are merged.
+        merged: Number of categories with the name of an earlier one.
 
     Raises:
-        PrepareError: with the path, for what is no JSON, or lacks one of the three lists.
+        PrepareError: The file is not JSON, or lacks one of the three lists.
     """
 
     def __init__(self, path: Path, aside: SetAside):
         self.path = path
         self._aside = aside
-        # Without outlines and what else is not needed: a third of the memory.
+        # Dropping outlines and other unneeded values saves two thirds of the memory.
         content = load_json(path, object_hook=_without_rest)
         if not isinstance(content, dict):
             raise PrepareError(f"{path}: not an object with images, annotations and categories")
@@ -78,7 +77,7 @@ class Instances:
             for i, entry in enumerate(lists[key]):
                 try:
                     if not isinstance(entry, dict):
-                        raise ValueError("is no object")
+                        raise ValueError("is not an object")
                     take(entry)
                     aside.total += 1
                 except ValueError as error:
@@ -93,14 +92,14 @@ class Instances:
         entries = content.get(key)
         if not isinstance(entries, list):
             raise PrepareError(
-                f'{self.path}: no list "{key}"; give a file of instances, such as '
+                f'{self.path}: no list "{key}"; use a file of instances, such as '
                 "instances_train2017.json"
             )
         return entries
 
     def _take_category(self, entry: Mapping[str, Any]) -> None:
         id_ = _id(entry, "id")
-        is_number = type(entry.get("name")) is int  # digits, say
+        is_number = type(entry.get("name")) is int  # e.g. classes of digits
         name = _id(entry, "name") if is_number else _name(_text(entry, "name"))
         category = Category(name, _above(entry))
         known = self._name_of_id.get(id_, category.name)
@@ -136,16 +135,16 @@ class Instances:
             raise ValueError(f'"category_id" {id_} does not exist; is the file complete?')
         name = self._name_of_id[id_]
         if name is None:
-            raise ValueError(f'"category_id" {id_} is that of two categories')
+            raise ValueError(f'"category_id" {id_} belongs to two categories')
         return name
 
     def rows(self) -> Iterator[CocoImage]:
-        """Yields the images in the order of the file."""
+        """Yields the images in file order."""
         yield from self.images.values()
 
 
 def _id(entry: Mapping[str, Any], key: str) -> str:
-    """An id as text: 7, 7.0 and "7" are one."""
+    """Returns an id as text: 7, 7.0 and "7" are the same."""
     value = entry.get(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -154,15 +153,15 @@ def _id(entry: Mapping[str, Any], key: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
     what = f"is {value!r}" if key in entry else "is missing"
-    raise ValueError(f'"{key}" {what}; it must be a number or a text')
+    raise ValueError(f'"{key}" {what}; it must be a number or text')
 
 
 def _text(entry: Mapping[str, Any], key: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str):
         what = f"is {value!r}" if key in entry else "is missing"
-        raise ValueError(f'"{key}" {what}; it must be a text')
-    value.encode()  # a ValueError where JSON has hidden half a character in it
+        raise ValueError(f'"{key}" {what}; it must be text')
+    value.encode()  # raises ValueError for lone surrogates, which JSON escapes can produce
     return value
 
 
@@ -183,7 +182,7 @@ def _above(entry: Mapping[str, Any]) -> str | None:
 
 
 def _file(entry: Mapping[str, Any]) -> str:
-    """The file name, or what an address says of it: train2017/000000000009.jpg in LVIS."""
+    """Returns the file name, or the path of a URL: train2017/000000000009.jpg in LVIS."""
     if "file_name" in entry:
         return _text(entry, "file_name")
     for key in _URLS:
@@ -197,7 +196,7 @@ def _file(entry: Mapping[str, Any]) -> str:
 def _parts_of_url(url: Any) -> tuple[str, ...]:
     try:
         return PurePosixPath(unquote(urlsplit(url).path)).parts if isinstance(url, str) else ()
-    except ValueError:  # no address
+    except ValueError:  # not a URL
         return ()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which columns of a table hold the path, the labels and the split: by names, else by values."""
+"""Detects a table's columns of paths, labels and splits: by name, then by value."""
 
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -21,25 +21,25 @@ SPLITS = ("split", "subset", "partition", "set", "dataset", "data set", "phase",
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val",
                "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
 _SPLIT_FLAGS = {"is_valid": "val", "is_val": "val", "is_validation": "val", "is_test": "test"}
-_CERTAIN_PATHS = PATHS[:5]  # a column with such a name is it, whatever its values look like
+_CERTAIN_PATHS = PATHS[:5]  # columns with these names are paths, whatever their values look like
 KNOWN = (*PATHS, *LABELS, *SPLITS, *_SPLIT_FLAGS)
 # Spreadsheets write TRUE and FALSE in the language of their menus.
 TRUE = {"true", "yes", "x", "y", "t", "\u2713", "\u2714", "wahr", "ja", "vrai", "oui", "vero",
         "verdadero"}  # fmt: skip
 FALSE = {"false", "no", "n", "f", "falsch", "nein", "faux", "non", "falso"}
-_INDEX = re.compile(r"column 1|unnamed: 0|index|level_0", re.IGNORECASE)  # as pandas writes it
+_INDEX = re.compile(r"column 1|unnamed: 0|index|level_0", re.IGNORECASE)  # written by pandas
 _NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Columns(NamedTuple):
-    """What the columns of a table are.
+    """The meaning of the columns of a table.
 
     Attributes:
-        path: of the image.
-        labels: columns whose values are labels.
-        one_hot: columns that are labels, with a number for every image.
-        split: that says which split an image belongs to.
-        why: for people.
+        path: Column of the image's path.
+        labels: Columns whose values are labels.
+        one_hot: Columns that are labels themselves, with a number for every image.
+        split: Column with the split of the image.
+        why: How the columns were recognised, for the user.
     """
 
     path: str
@@ -58,20 +58,22 @@ def choose_columns(
     split: str | None = None,
     find_split: bool = False,
 ) -> Columns:
-    """Decides what each column is.
+    """Decides the meaning of each column.
 
     Args:
-        names: of the columns.
-        rows: some of the table.
-        path: what somebody has said about it; None: found.
-        labels: likewise; columns of numbers between 0 and 1 are one-hot where there are several.
-        split: likewise; None: there is none, unless it is to be found.
-        find_split: look for a column with the words train, val and test.
+        names: Names of the columns.
+        rows: Some rows of the table.
+        path: Path column given by the user; None: detect it.
+        labels: Label columns given by the user; empty: detect them. Several columns of numbers
+            between 0 and 1 are one-hot.
+        split: Split column given by the user; None: there is none, unless `find_split`.
+        find_split: Whether to look for a column with the words train, val and test.
 
     Raises:
-        ValueError: a column is missing, occurs twice or cannot be found; lists what there is.
+        ValueError: A column is missing, occurs twice or cannot be detected; the message lists the
+            columns.
     """
-    there = set(names)  # of 100,000 columns: no search through a list for each
+    there = set(names)  # a list would be slow with 100,000 columns
     for name in filter(None, (path, *labels, split)):
         _check_name(name, names, there)
     if split is None and find_split:
@@ -86,25 +88,25 @@ def choose_columns(
         columns = ", ".join(map(repr, names)) or "none"
         raise ValueError(
             f"the table lacks {what}, and no other column looks like it; its columns are "
-            f"{columns[:400]}: say which it is with {option} NAME"
+            f"{columns[:400]}: name it with {option} NAME"
         )
     for name in (path_column, *chosen):
         _check_name(name, names, there)
     if split is None and find_split:
         left = [name for name in _by_name(rest, (*SPLITS, "fold")) if name not in chosen]
         if left:
-            why += f"; {left[0]!r} tells no splits: its words are not train, val and test"
+            why += f"; {left[0]!r} is not a split column: its words are not train, val and test"
     one_hot = {name: None for name in chosen if len(chosen) > 1 and _is_one_hot(name, rows)}
     if rows and 0 < len(one_hot) < len(chosen):
         texts = [name for name in chosen if name not in one_hot]
-        why += f"; {', '.join(map(repr, texts[:5]))} hold names, the others 0 and 1"
+        why += f"; {', '.join(map(repr, texts[:5]))} contain names, the others 0 and 1"
     return Columns(
         path_column, tuple(n for n in chosen if n not in one_hot), tuple(one_hot), split, why
     )
 
 
 def number_of(value: object) -> float | None:
-    """The number that a cell means: 1, 0.5, "0,5", TRUE, no; None if it is none."""
+    """Returns the number in a cell: 1, 0.5, "0,5", TRUE, no; None if it is not a number."""
     if isinstance(value, bool | int | float):
         return float(value)
     text = str(value).strip().lower() if isinstance(value, str) else ""
@@ -126,7 +128,7 @@ def _check_name(name: str, names: Sequence[str], there: Set[str]) -> None:
 
 
 def _cells(name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
-    """What a column says, without what it leaves empty."""
+    """Returns the cells of a column that are not empty."""
     cells = (row.get(name) for row in rows)
     return [cell for cell in cells if cell is not None and cell != "" and cell == cell]
 
@@ -154,12 +156,12 @@ def _find_labels(
     numbered = bool(names) and _INDEX.fullmatch(names[0].strip()) and _counts_up(names[0], rows)
     one_hot = [name for name in names[int(bool(numbered)) :] if _is_one_hot(name, rows)]
     if len(one_hot) > 1:
-        return one_hot, "they hold 0 and 1"
+        return one_hot, "they contain 0 and 1"
     return (list(names), "it is the only other one") if len(names) == 1 else ([], "")
 
 
 def split_of_cell(column: str, cell: object) -> object:
-    """What a cell of the column of splits means: of one such as is_valid, "val" or "train"."""
+    """Returns the split in a cell; in a column such as is_valid, "val" or "train"."""
     flag = _SPLIT_FLAGS.get(column.strip().lower())
     number = None if flag is None else number_of(cell)
     if flag is None or number is None:
@@ -168,7 +170,7 @@ def split_of_cell(column: str, cell: object) -> object:
 
 
 def _find_split(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
-    """The column most of whose cells are words of splits: others are splits of their own."""
+    """Returns the column in which most cells are split names; other words name further splits."""
     for name in (*_by_name(names, SPLITS), *filter(_is_flag, names)):
         cells = [split_of_cell(name, cell) for cell in _cells(name, rows)]
         known = sum(str(cell).strip().lower() in SPLIT_WORDS for cell in cells)
@@ -182,13 +184,13 @@ def _is_flag(name: str) -> bool:
 
 
 def _by_name(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The names among those known, in the order of the latter."""
+    """Returns the names that are known, in the order of `known`."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     return [lower[name] for name in known if name in lower]
 
 
 def _counts_up(name: str, rows: Sequence[Mapping[str, object]]) -> bool:
-    """Whether a column numbers the rows, as 0, 1, 2: of two rows it looks like a label's."""
+    """Returns whether a column numbers the rows 0, 1, 2; two rows of it would look one-hot."""
     numbers = [number_of(cell) for cell in _cells(name, rows)]
     return any(numbers == [start + i for i in range(len(numbers))] for start in (0, 1))
 

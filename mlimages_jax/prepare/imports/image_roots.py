@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the images of a list are: which folder, and what its paths have before or lack behind.
+"""Finds the images of a list: their folder, and how the list's paths differ from theirs.
 
-Paths in tables are written relative to the table, to a folder beside it, or to a disk that is not
-here; some lack the suffix, some have backslashes. Some of them are looked for below the folders
-around the list, with their first parts left out one after the other; the place that has most wins.
+Paths in tables are relative to the table, to a folder next to it, or to a disk that does not exist
+here; some lack the suffix, some have backslashes. A sample of them is searched for in the folders
+around the list, with more and more of their first parts removed; the place with most images wins.
 """
 
 import functools
@@ -16,27 +16,27 @@ from typing import NamedTuple
 
 from mlimages_jax.labels.image_names import encode_name
 
-SAMPLE = 100  # paths that are looked for
-_MAX_FOLDERS = 300  # that are looked into
+SAMPLE = 100  # paths to search for
+_MAX_FOLDERS = 300  # folders to search
 _DEPTH = 3
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".tif", ".bmp")
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
-# A path that is its own parts: relative, without ".", "..", empty parts and backslashes.
+# A path that needs no normalisation: relative, without ".", "..", empty parts and backslashes.
 _PLAIN = re.compile(r"(?:[^./\\:][^/\\:]*/)*[^./\\:][^/\\:]*")
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class ImageRoot(NamedTuple):
-    """Turns the paths of a list into paths below a folder.
+    """Converts the paths of a list into paths below a folder.
 
     Attributes:
-        folder: that holds the images.
-        prefix: folders below it that the paths of the list lack, such as "train2017".
-        drop: the first parts of the paths to leave out, such as those of another disk.
-        suffix: that the paths lack.
-        dropped: what these first parts must be, where the paths are absolute and of this machine.
-        found: how many of those looked for are there.
-        looked_for: how many these were.
+        folder: Folder of the images.
+        prefix: Folders below it that the paths of the list lack, such as "train2017".
+        drop: Number of first parts of the paths to remove, such as those of another disk.
+        suffix: Suffix that the paths lack.
+        dropped: What these first parts must be, for absolute paths of this machine.
+        found: Number of sampled images that exist.
+        looked_for: Number of images in the sample.
     """
 
     folder: Path
@@ -48,10 +48,10 @@ class ImageRoot(NamedTuple):
     looked_for: int = 0
 
     def name(self, path: str) -> str:
-        """The path below `folder` of a path of the list.
+        """Returns the path below `folder` for a path of the list.
 
         Raises:
-            ValueError: it leads out of the folder, or is an address.
+            ValueError: The path leads out of the folder, or is a URL.
         """
         if not self.drop and _PLAIN.fullmatch(path):
             return (f"{self.prefix}/{path}" if self.prefix else path) + self.suffix
@@ -61,17 +61,17 @@ class ImageRoot(NamedTuple):
             raise ValueError(f"the path {path!r} has fewer folders than the others; correct it")
         is_elsewhere = self.dropped and tuple(first) != self.dropped
         if is_elsewhere or (is_absolute(path) and not self.drop and self.folder != Path("/")):
-            raise ValueError(f"the path {path!r} is not below {self.folder}; correct it")
+            raise ValueError(f"the path {path!r} is not in {self.folder}; correct it")
         return "/".join([self.prefix, *parts] if self.prefix else parts) + self.suffix
 
 
 class Located(NamedTuple):
-    """Where the images of several lists are.
+    """The places of the images of several lists.
 
     Attributes:
-        folder: that all their names are relative to; None: not found.
-        roots: of each list; None: not found.
-        are_urls: whether the lists hold addresses instead of paths.
+        folder: Folder that all names are relative to; None: not found.
+        roots: Place of each list; None: not found.
+        are_urls: Whether the lists contain URLs instead of paths.
     """
 
     folder: Path | None
@@ -79,9 +79,9 @@ class Located(NamedTuple):
     are_urls: bool = False
 
     def namers(self) -> list[Callable[[str], str]]:
-        """Of each list, what turns a path into the name that a label list has for it.
+        """Returns for each list a function that converts a path into its name in a label list.
 
-        They raise a ValueError that says why a path has none.
+        The functions raise ValueError if a path has no valid name; the message says why.
         """
         if self.are_urls:
             return [str.strip for _ in self.roots]
@@ -90,19 +90,19 @@ class Located(NamedTuple):
 
 
 def is_url(path: str) -> bool:
-    """Whether it is an address of the web, or of another store."""
+    """Returns whether a path is a URL, of the web or of an object store."""
     return bool(_URL.match(path))
 
 
 def path_parts(path: str) -> list[str]:
-    """The parts of a path of any system, without the drive, the root and "."; not below "..".
+    """Returns the parts of a path of any system, without drive, root and "."; rejects "..".
 
     Raises:
-        ValueError: it is an address, or leads out of its folder.
+        ValueError: It is a URL, or leads out of its folder.
     """
-    if ":" in path:  # else it is no address and has no drive: for millions of paths
+    if ":" in path:  # fast path for millions of paths: without a colon, neither URL nor drive
         if is_url(path) and not path.lower().startswith("file://"):
-            raise ValueError(f"the path {path!r} is an address: download the images first")
+            raise ValueError(f"the path {path!r} is a URL: download the images first")
         path = _DRIVE.sub("/", re.sub("^file://", "", path, flags=re.IGNORECASE))
     path = path.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -112,22 +112,22 @@ def path_parts(path: str) -> list[str]:
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path begins at the root or a drive, of any system."""
+    """Returns whether a path starts at the root or a drive, on any system."""
     return path.startswith(("/", "\\", "file:")) or bool(_DRIVE.match(path))
 
 
 def find_images(
     paths: Iterable[str], around: Sequence[Path], *, hint: str = ""
 ) -> ImageRoot | None:
-    """Looks for some paths of a list below folders.
+    """Searches folders for some paths of a list.
 
     Args:
-        paths: of the list; a sample of them is looked for.
-        around: folders in which the images may be, at most `_DEPTH` levels below.
-        hint: of two places with as many, that with this word in its path wins, such as "train".
+        paths: Paths of the list; a sample of them is searched for.
+        around: Folders that may contain the images, at most `_DEPTH` levels below.
+        hint: Breaks ties: the place with this word in its path wins, such as "train".
 
     Returns:
-        The best place; None if none has a single image.
+        The best place; None if none has any image.
     """
     sample = _sample(paths)
     if not sample:
@@ -152,12 +152,12 @@ def find_images(
 def locate(
     lists: Sequence[Sequence[str]], around: Sequence[Sequence[Path]], hints: Sequence[str] = ()
 ) -> Located:
-    """Looks for the images of several lists, and gives all of them names below one folder.
+    """Searches for the images of several lists, and gives all of them names below one folder.
 
     Args:
-        lists: paths of each list, or some of them.
-        around: folders in which those of each may be.
-        hints: a word for each, see `find_images`.
+        lists: Paths of each list, or some of them.
+        around: Folders that may contain the images, for each list.
+        hints: A word for each list, see `find_images`.
     """
     paths = [path for one in lists for path in one]
     if paths and sum(map(is_url, paths)) * 2 > len(paths):
@@ -188,8 +188,8 @@ def _plain_path(path: str) -> str:
         return path
     if is_absolute(path):
         raise ValueError(
-            f"the path {path!r} is absolute, and there is no such image; say with --images which "
-            "folder holds the images"
+            f"the path {path!r} is absolute, and no such image exists; give the folder of the "
+            "images with --images"
         )
     return "/".join(path_parts(path))
 
@@ -206,7 +206,7 @@ def _sample(paths: Iterable[str]) -> list[str]:
 
 
 def _folders(around: Sequence[Path]) -> Iterator[Path]:
-    """These folders and those below them, nearest first; hidden ones and too many are left out."""
+    """Yields these folders and those below, nearest first; skips hidden ones, limits the number."""
     level = list(dict.fromkeys(folder for folder in around if folder.is_dir()))
     count = 0
     for _ in range(_DEPTH + 1):
@@ -232,12 +232,12 @@ def _subfolders(folder: Path) -> list[Path]:
 def _is_there(root: ImageRoot, path: str) -> bool:
     try:
         return (root.folder / root.name(path)).is_file()
-    except (OSError, ValueError):  # too long a name, a NUL
+    except (OSError, ValueError):  # a name that is too long, or a NUL
         return False
 
 
 def _below_the_root(root: ImageRoot, sample: Sequence[str]) -> ImageRoot:
-    """The same place as seen from the folder that all paths share."""
+    """Returns the same place relative to the folder that all paths share."""
     folders = [Path("/", *path_parts(path)[root.drop : -1]) for path in sample]
     shared = Path(os.path.commonpath(folders))
     if root.drop:

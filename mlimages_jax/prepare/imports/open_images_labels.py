@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The image-level labels of Open Images: tables of many million rows to sparse label lists.
+"""Reads the image-level labels of Open Images: tables of many million rows to sparse label lists.
 
-A table has the columns ImageID, Source, LabelName and Confidence. A row takes 16 bytes here; a
-two-hundred-and-fifty-sixth of them, by the first byte of the image's id, is sorted at a time.
+A table has the columns ImageID, Source, LabelName and Confidence. A row takes 16 bytes here. Rows
+are sorted in 256 parts, by the first byte of the image's id.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.open_images_classes import is_class_id
 
 COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
-MACHINE = "machine"  # the one source that is no person
+MACHINE = "machine"  # the only source that is not a human annotator
 _BLOCK_BYTES = 1 << 22  # of a table, read at once
 _MEGABYTE = 1_000_000
 _VERDICT = np.dtype([("image", np.uint64), ("class", np.int32), ("rank", np.uint32)])
@@ -32,18 +32,18 @@ _DIGITS[list(b"0123456789abcdef")] = np.arange(16)
 
 
 class Verdicts:
-    """What people and machines said about images and classes.
+    """The verdicts of humans and machines on images and classes.
 
-    Of several verdicts on one class of one image a person's beats a machine's; among equals the
-    higher confidence wins. `rank` is made for that: the bits of a float32 from 0 to 1 have the
-    order of their values, and the highest bit, which they leave free, says that it was a person.
+    If there are several verdicts on a class of an image, a human's beats a machine's; otherwise the
+    higher confidence wins. `rank` encodes this order: the bits of a float32 from 0 to 1 sort like
+    their values, and the highest bit, which they leave free, is set for humans.
 
     Args:
-        class_numbers: number of each class id so far; ids that come up are added. Several objects
-            may share it.
+        class_numbers: Number of each class id so far; new ids are added. Several instances may
+            share it.
 
     Attributes:
-        rows: read of each source.
+        rows: Number of rows read, by source.
     """
 
     def __init__(self, class_numbers: dict[str, int]):
@@ -55,12 +55,12 @@ class Verdicts:
         """Adds the rows of a table, in any order; it may be compressed (.gz).
 
         Args:
-            path: of the table.
-            with_machine: keep what machines said too.
+            path: The table.
+            with_machine: Whether to keep verdicts of machines too.
 
         Raises:
-            PrepareError: with path and row, where the row is known. The header is row 1; blank
-                lines are not counted.
+            PrepareError: The table is malformed; the message has path and row, if known. The header
+                is row 1; blank lines are not counted.
         """
         before = 2
         for batch in _batches(path):
@@ -72,10 +72,10 @@ class Verdicts:
             before += batch.num_rows
 
     def label_rows(self, name: str, class_of_number: np.ndarray) -> Iterator[LabelRow]:
-        """Yields the images in the order of their ids.
+        """Yields the images, sorted by id.
 
         Args:
-            name: of an image, with {id} where its id belongs.
+            name: Name of an image, with {id} for its id.
             class_of_number: int32, the class index for each number of `class_numbers`.
         """
         for part in self._parts:
@@ -83,17 +83,17 @@ class Verdicts:
                 yield from _label_rows(np.concatenate(part), name, class_of_number)
 
     def _parse(self, batch: pa.RecordBatch, *, with_machine: bool) -> np.ndarray:
-        """A batch of a table as verdicts [n]."""
+        """Converts a batch of a table into verdicts [n]."""
         images, sources, classes, confidences = (batch.column(name) for name in COLUMNS)
         images = _image_numbers(images)
         texts, place = _words(sources)
-        _refuse(place, [not text for text in texts], texts, "is no source")
+        _refuse(place, [not text for text in texts], texts, "is not a source")
         counts = np.bincount(place, minlength=len(texts)).tolist()
         self.rows.update(dict(zip(texts, counts, strict=True)))
         person = np.array([text != MACHINE for text in texts])[place]
         confidences = _confidences(confidences)
         texts, place = _words(classes)
-        _refuse(place, [not is_class_id(text) for text in texts], texts, "is no class id")
+        _refuse(place, [not is_class_id(text) for text in texts], texts, "is not a class id")
         numbers = [self._numbers.setdefault(text, len(self._numbers)) for text in texts]
 
         verdicts = np.empty(batch.num_rows, _VERDICT)
@@ -112,7 +112,7 @@ class Verdicts:
 
 
 class _RowError(ValueError):
-    """What is wrong with a row, counted from 0 in its batch."""
+    """A row is malformed; `row` is its number in the batch, from 0."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(message)
@@ -120,9 +120,9 @@ class _RowError(ValueError):
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Reads a table; columns are text, all but the ids of the images as words and their places.
+    """Reads a table; all columns except image ids are dictionary-encoded texts.
 
-    Confidences too: there are few different ones, and so it is known which row holds a bad one.
+    Confidences too: they have few different values, and texts keep the row of a bad value known.
     """
     word = pa.dictionary(pa.int32(), pa.string())
     types = {name: pa.string() if name == "ImageID" else word for name in COLUMNS}
@@ -134,7 +134,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         try:
             reader = pa.csv.open_csv(
                 pa.input_stream(file, compression=compression),
-                # Only without threads are rows numbered in messages.
+                # Row numbers in error messages are only right without threads.
                 read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=types, include_columns=COLUMNS, strings_can_be_null=False
@@ -151,7 +151,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _words(column: pa.DictionaryArray) -> tuple[list[str], np.ndarray]:
-    """The different texts of a column, and int32 [n], which of them each row has."""
+    """Returns the different texts of a column, and int32 [n], the index of each row's text."""
     return column.dictionary.to_pylist(), column.indices.to_numpy()
 
 
@@ -163,7 +163,7 @@ def _refuse(place: np.ndarray, bad: list[bool], texts: list[str], what: str) -> 
 
 
 def _image_numbers(column: pa.StringArray) -> np.ndarray:
-    """The ids, 16 hexadecimal digits each, as numbers, uint64 [n]."""
+    """Returns the ids, 16 hexadecimal digits each, as numbers, uint64 [n]."""
     bad = pa.compute.binary_length(column).to_numpy() != _ID_DIGITS
     if not bad.any():
         text = np.frombuffer(column.cast(pa.binary(_ID_DIGITS)).buffers()[1], np.uint8)
@@ -172,19 +172,19 @@ def _image_numbers(column: pa.StringArray) -> np.ndarray:
     if bad.any():
         row = int(bad.argmax())
         raise _RowError(
-            row, f"{column[row].as_py()!r} is no image id of 16 digits 0-9 and a-f; correct it"
+            row, f"{column[row].as_py()!r} is not an image id of 16 digits 0-9 and a-f; correct it"
         )
     pairs = digits[:, 0::2] << 4 | digits[:, 1::2]  # uint8 [n, 8], the highest byte first
     return pairs.view(">u8").ravel().astype(np.uint64)
 
 
 def _confidences(column: pa.DictionaryArray) -> np.ndarray:
-    """The confidences, float32 [n]."""
+    """Returns the confidences, float32 [n]."""
     texts, place = _words(column)
     values = np.array([_number(text) for text in texts], np.float32)
     bad = ~((values >= 0) & (values <= 1))
-    _refuse(place, bad.tolist(), texts, "is no confidence between 0 and 1")
-    return np.abs(values)[place]  # -0 too is 0
+    _refuse(place, bad.tolist(), texts, "is not a confidence between 0 and 1")
+    return np.abs(values)[place]  # turns -0 into 0
 
 
 def _number(text: str) -> float:
@@ -195,14 +195,14 @@ def _number(text: str) -> float:
 
 
 def _label_rows(verdicts: np.ndarray, name: str, class_of_number: np.ndarray) -> Iterator[LabelRow]:
-    """The images of some verdicts, which are whole images, by id; classes ascending."""
+    """Yields images from all of their verdicts, by id, with ascending classes."""
     images, ranks = verdicts["image"], verdicts["rank"]
     classes = class_of_number[verdicts["class"]]
     order = np.lexsort((ranks, classes, images))
     images, classes, ranks = images[order], classes[order], ranks[order]
     new_image = np.append(True, images[1:] != images[:-1])
     new_label = new_image | np.append(True, classes[1:] != classes[:-1])
-    last = np.append(new_label[1:], True)  # the highest rank of a label
+    last = np.append(new_label[1:], True)  # the highest rank of each label
     images, classes = images[last], classes[last]
     confidences = (ranks[last] & ~_BY_A_PERSON).view(np.float32)
     starts = np.flatnonzero(np.append(True, images[1:] != images[:-1]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One record of the original's .tfrecords to a name, an image file and sparse labels."""
+"""Parses one record of the original's .tfrecords: a name, an image file and sparse labels."""
 
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlimages_jax.files.safe_paths import check_name
 from mlimages_jax.labels.list_rows import LabelRow, check_row
 
-OTHER_CLASSES = "other_classes"  # a dense label of another length than the hierarchy
-_LONGEST_PART = 200  # bytes of a name between slashes; systems allow 255, and more is appended
+OTHER_CLASSES = "other_classes"  # a dense label whose length differs from the hierarchy
+_LONGEST_PART = 200  # bytes of a name between slashes; file systems allow 255, and we append to it
 
 
 class UnusableRecordError(ValueError):
-    """What is wrong with one record.
+    """A record is unusable.
 
     Attributes:
-        reason: one countable word.
-        name: of its image, where that is known.
+        reason: Machine-readable kind, one word.
+        name: Name of its image, if known.
     """
 
     def __init__(self, reason: str, message: str, name: str = ""):
@@ -33,8 +33,8 @@ class Example(NamedTuple):
     """A parsed record.
 
     Attributes:
-        row: name and sparse labels.
-        image: the image file.
+        row: Name and sparse labels.
+        image: The image file.
     """
 
     row: LabelRow
@@ -42,15 +42,15 @@ class Example(NamedTuple):
 
 
 def parse_example(data: bytes, *, num_classes: int, threshold_keep: float = 0.0) -> Example:
-    """Reads a tf.train.Example of the original: the features `name`, `image` and `label`.
+    """Parses a tf.train.Example of the original: the features `name`, `image` and `label`.
 
-    A dense label, float32 [C] as bytes, gives its entries other than 0, which are what a builder
-    fills in again. An int64 label gives one class of confidence 1.
+    A dense label, float32 [C] as bytes, gives its non-zero entries; a builder fills in the zeros
+    again. An int64 label gives one class with confidence 1.
 
     Args:
-        data: the serialised record.
-        num_classes: of the hierarchy.
-        threshold_keep: smaller positive entries of a dense label are dropped; -1, unknown, stays.
+        data: The serialised record.
+        num_classes: Number of classes of the hierarchy.
+        threshold_keep: Drop smaller positive entries of a dense label; -1 (unknown) is kept.
 
     Raises:
         UnusableRecordError: not_an_example, features, name, labels or OTHER_CLASSES.
@@ -58,7 +58,7 @@ def parse_example(data: bytes, *, num_classes: int, threshold_keep: float = 0.0)
     try:
         features = tf_example_pb2.Example.FromString(data).features.feature
     except DecodeError as error:
-        raise UnusableRecordError("not_an_example", f"no tf.train.Example: {error}") from error
+        raise UnusableRecordError("not_an_example", f"not a tf.train.Example: {error}") from error
     name = _safe_name(_only_value(features, "name", "bytes_list"))
     image = _only_value(features, "image", "bytes_list")
     if "label" in features and features["label"].WhichOneof("kind") == "int64_list":
@@ -66,7 +66,7 @@ def parse_example(data: bytes, *, num_classes: int, threshold_keep: float = 0.0)
     else:
         dense = _dense_label(_only_value(features, "label", "bytes_list"), name, num_classes)
         dropped = (dense == 0) | ((dense > 0) & (dense < threshold_keep))
-        kept = np.flatnonzero(~dropped)  # nan too, to be refused
+        kept = np.flatnonzero(~dropped)  # keeps nan, which is rejected below
         classes, confidences = kept.tolist(), dense[kept].tolist()
     try:
         row = check_row(name, classes, confidences, num_classes=num_classes)
@@ -89,21 +89,21 @@ def _dense_label(data: bytes, name: str, num_classes: int) -> np.ndarray:
     if len(data) != 4 * num_classes:
         message = (
             f"{len(data):,} bytes of label are not a float32 for each of {num_classes:,} classes; "
-            "give the dictionary of these files, and import files of other sets on their own"
+            "use the dictionary of these files, and import files of other sets separately"
         )
         raise UnusableRecordError(OTHER_CLASSES, message, name)
     return np.frombuffer(data, "<f4")
 
 
 def _safe_name(encoded: bytes) -> str:
-    """Returns the name as a path below a folder; UnusableRecordError where it is none."""
+    """Returns the name as a safe relative path; raises UnusableRecordError if it is not one."""
     try:
         text = encoded.decode()
     except UnicodeDecodeError as error:
         raise UnusableRecordError("name", f"{encoded!r} is not UTF-8") from error
     name = str(PurePosixPath(text))  # without "." parts
     if max(map(len, name.encode().split(b"/"))) > _LONGEST_PART:
-        raise UnusableRecordError("name", f"{text!r} is too long for the name of a file")
+        raise UnusableRecordError("name", f"{text!r} is too long for a file name")
     try:
         check_name(name)
         check_row(name, [], [], num_classes=1)

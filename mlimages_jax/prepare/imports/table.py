@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables of images and labels to the files that our builder takes."""
+"""The command `import table`: tables of images and labels as label lists."""
 
 import hashlib
 import itertools
@@ -41,11 +41,11 @@ from mlimages_jax.prepare.imports.table_rows import (
 
 
 class TablePlan(NamedTuple):
-    """What becomes of a table.
+    """A table and how to split it.
 
     Attributes:
-        table: that is read.
-        split_of: the split of a row.
+        table: The table to read.
+        split_of: Returns the split of a row.
     """
 
     table: Table
@@ -71,10 +71,10 @@ def import_table(
     images: Path | None = None,
     max_skipped: float = 0.01,
 ) -> None:
-    """Turns tables of image files and labels into label lists.
+    """Turn tables of image files and labels into label lists.
 
-    Tables are delimited text (.csv, .tsv, .txt; the delimiter is found), JSON lines (.jsonl), one
-    JSON value (.json) or Parquet, also compressed (.gz):
+    Tables are delimited text (.csv, .tsv, .txt; the delimiter is detected), JSON lines (.jsonl),
+    one JSON value (.json) or Parquet, also compressed (.gz):
 
         path,labels
         1.jpg,animal > dog;ball:0.8
@@ -90,40 +90,41 @@ def import_table(
         mlimages data import table photos.csv --output photos
             --val-fraction 0.1
 
-    A label may carry a confidence: 1 present (the default), 0 absent, -1 nobody knows, or between.
-    One row holds all labels of an image. Of the same label twice in a row the highest counts.
-    Several columns of numbers are one column a label (one-hot).
+    A label may have a confidence: 1 present (the default), 0 absent, -1 unknown, or in between. One
+    row contains all labels of an image. If a label repeats in a row, its highest confidence counts.
+    Several columns of numbers are one column per label (one-hot).
 
-    Without a dictionary the classes are what the tables name. A label such as "animal > dog" puts
-    dog below animal, and the class animal is there too, though the list names dog alone: the
-    builder adds it if asked for closed labels. "dog" by itself would be another class, without a
-    parent. For more images of the same classes, give the dictionary.txt that this wrote.
+    Without a dictionary, the classes are the labels of the tables. A label such as "animal > dog"
+    puts dog below animal and adds the class animal, though the list names dog alone: the builder
+    adds ancestors if asked for closed labels. "dog" by itself would be another class, without a
+    parent. For more images of the same classes, pass the dictionary.txt that this wrote.
 
-    A row that cannot be used is set aside, with its line and the reason, in set_aside.tsv.
+    Unusable rows are written to set_aside.tsv with their line and the reason.
 
     Args:
-        tables: .csv, .jsonl, ... files; UTF-8 and UTF-16 are told apart.
+        tables: .csv, .jsonl, ... files, in UTF-8 or UTF-16.
         output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
-        dictionary: category file of the classes; labels are their ids, their names as a whole, or
+        dictionary: category file of the classes; labels are their ids, their complete names, or
             single synonyms that only one class has.
-        path_column: column (or key) of the image's path; found if left out.
-        label_columns: column of the labels, or several; with numbers from 0 to 1 each is a label.
-        label_separator: between the labels of a cell; found if left out (";", "|" or ",").
-        hierarchy_separator: between the names of a label that tells its place in the hierarchy.
-        delimiter: between the columns; found if left out.
-        encoding: of the text, such as cp1252; found if left out, where it is UTF-8 or UTF-16.
-        split: to which all rows belong.
-        split_column: column (or key) with the name of the split of each row, instead.
-        val_fraction: share of the rows that goes to val, the others to train, instead: chosen by a
-            hash of the path, so that an image always falls to the same side.
-        unlisted: what a class is that an image does not list.
-        images: folder of the images; looked for beside the tables if left out.
-        max_skipped: share of the rows that may be set aside; five rows always may.
+        path_column: column (or key) of the image's path; default: detect it.
+        label_columns: column of the labels, or several; default: detect them. Columns of numbers
+            from 0 to 1 are one label each.
+        label_separator: separator between the labels of a cell; default: detect it (";", "|", ",").
+        hierarchy_separator: separator between the names of a label that is a path.
+        delimiter: delimiter between columns; default: detect it.
+        encoding: encoding of the text, such as cp1252; default: detect UTF-8 or UTF-16.
+        split: put all rows into this split.
+        split_column: instead, column (or key) with the split of each row.
+        val_fraction: instead, fraction of the rows that goes to val, the others to train: chosen by
+            a hash of the path, so that an image always gets the same split.
+        unlisted: meaning of classes that an image does not list.
+        images: folder of the images; default: search next to the tables.
+        max_skipped: fraction of the rows that may be set aside; up to five always may.
     """
     if not tables:
-        raise PrepareError("no table is given; name at least one")
+        raise PrepareError("no table given; name at least one")
     if label_separator == "" or not hierarchy_separator:
-        raise PrepareError("a separator is empty; leave the option out for the default")
+        raise PrepareError("a separator is empty; omit the option for the default")
     split_of = _split_rule(split, split_column, val_fraction)
     options = TableOptions(
         path_column, label_columns, split_column, label_separator, delimiter, encoding
@@ -143,14 +144,14 @@ def import_table(
 
 
 def locate_images(plans: Sequence[TablePlan], *, images: Path | None) -> Located:
-    """Looks for the images of the first rows of each table, in `images` or beside the table."""
+    """Searches for the images of the first rows of each table, in `images` or next to the table."""
     samples = [[row.path for row in sample_rows(plan.table)] for plan in plans]
     around = [[images] if images else [plan.table.path.parent] for plan in plans]
     return locate(samples, around)
 
 
 def sample_rows(table: Table) -> list[TableRow]:
-    """The good ones among the first rows."""
+    """Returns the usable rows among the first ones."""
     rows = table.rows(lambda line, reason: None, limit=SAMPLE_LINES)
     return list(itertools.islice(rows, SAMPLE_LINES))
 
@@ -166,20 +167,20 @@ def write_tables(
     unlisted: Unlisted,
     name: str,
 ) -> None:
-    """Writes the lists of some tables, and prints what came and what is next.
+    """Writes the lists of some tables, and prints counts and the next commands.
 
     Args:
-        plans: the tables and how to split them.
-        located: where their images are.
-        aside: takes rows that cannot be used.
-        output: as for `import_table`, like all that follow.
-        dictionary: likewise.
-        hierarchy_separator: likewise.
-        unlisted: likewise.
-        name: likewise.
+        plans: The tables and how to split them.
+        located: Where their images are.
+        aside: Receives unusable rows.
+        output: As for `import_table`.
+        dictionary: As for `import_table`.
+        hierarchy_separator: As for `import_table`.
+        unlisted: As for `import_table`.
+        name: As for `import_table`.
 
     Raises:
-        PrepareError: too many rows cannot be used, or a file as a whole cannot.
+        PrepareError: Too many rows are unusable, or a file as a whole is.
     """
     if dictionary:
         hierarchy = Hierarchy.from_file(dictionary)
@@ -207,15 +208,15 @@ def write_tables(
 
 
 def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:
-    """Returns the row with classes in the place of labels, each class once with its maximum.
+    """Returns the row with class indices instead of labels, each class once with its maximum.
 
     Args:
-        row: of a table.
-        finder: of its classes.
-        name: of its image in the list.
+        row: A row of a table.
+        finder: Finds its classes.
+        name: Name of its image in the list.
 
     Raises:
-        ValueError: a label means no class, or the path cannot be a name of a list.
+        ValueError: A label means no class, or the path cannot be a name in a list.
     """
     check_name(name)
     labels: dict[int, float] = {}
@@ -227,7 +228,7 @@ def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:
 
 
 def in_val(path: str, fraction: float) -> bool:
-    """Whether an image belongs to this share of all: a function of its path alone."""
+    """Returns whether an image belongs to this fraction of all; depends on its path alone."""
     digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
 
@@ -235,14 +236,14 @@ def in_val(path: str, fraction: float) -> bool:
 def _split_rule(
     split: str, split_column: str | None, val_fraction: float
 ) -> Callable[[TableRow], str]:
-    """Which split a row belongs to."""
+    """Returns the function that gives the split of a row."""
     if not 0 <= val_fraction < 1:
-        raise PrepareError(f"--val-fraction {val_fraction} is not from 0 to below 1")
+        raise PrepareError(f"--val-fraction {val_fraction} is not at least 0 and below 1")
     if (split_column is not None) + (val_fraction > 0) + (split != "train") > 1:
-        raise PrepareError("give one of --split, --split-column and --val-fraction")
+        raise PrepareError("give only one of --split, --split-column and --val-fraction")
     check_split(split)
     if split_column is not None:
-        return lambda row: (row.split or "").strip()  # the writer refuses an empty one
+        return lambda row: (row.split or "").strip()  # the writer rejects an empty split
     if not val_fraction:
         return lambda row: split
     return lambda row: "val" if in_val(row.path, val_fraction) else split
@@ -256,10 +257,10 @@ class _Rows:
     ):
         self._writer, self._finder, self._aside = writer, finder, aside
         self._keep_zeros = keep_zeros
-        self._paths: dict[str, array[int]] = {}  # of each split, their hashes, 8 bytes each
+        self._paths: dict[str, array[int]] = {}  # hashes of the paths of each split, 8 bytes each
 
     def write(self, plan: TablePlan, name_of: Callable[[str], str]) -> None:
-        """Writes a table; a row that cannot be used is set aside."""
+        """Writes a table; unusable rows are set aside."""
         path = plan.table.path
         one_hot = set() if self._keep_zeros else {*map(label_name, plan.table.columns.one_hot)}
 
@@ -267,7 +268,7 @@ class _Rows:
             self._aside.add(BadRow(str(path), str(line), reason))
 
         for row in plan.table.rows(set_aside):
-            # In a column a label, 0 is what a list says by leaving the class out.
+            # In one-hot columns, 0 means the same as leaving the class out of the list.
             if one_hot:
                 labels = [one for one in row.labels if one[1] != 0 or one[0] not in one_hot]
                 row = row._replace(labels=labels)
@@ -283,21 +284,21 @@ class _Rows:
             self._paths.setdefault(split, array("q")).append(hash(name))
 
     def repeats(self) -> Repeats:
-        """Names of more than one row."""
+        """Returns the names of more than one row."""
         return find_repeats(
             {split: np.frombuffer(one, np.int64) for split, one in self._paths.items()}
         )
 
 
 def _of_repeats(repeats: Repeats, output: Path, splits: Sequence[str]) -> str:
-    """What to tell about rows with the path of another: how to merge them, and what is unsound."""
+    """Describes rows that repeat a path: how to merge them, and what makes results invalid."""
     lines = []
     if within := sum(repeats.within.values()):
         rows = f"{counted(within, 'row')} {'has' if within == 1 else 'have'}"
         lines.append(
-            f"{rows} the path of an earlier row of the same split, and each counts as a further "
-            "image with its own labels only. Where a table has a row for each label of an image, "
-            "merge them:"
+            f"{rows} the path of an earlier row of the same split, and each counts as a separate "
+            "image with its own labels only. If a table has one row per label of an image, merge "
+            "them:"
         )
         folder = shell_word(output)
         lines += [
@@ -307,7 +308,7 @@ def _of_repeats(repeats: Repeats, output: Path, splits: Sequence[str]) -> str:
         ]
     lines += [
         f"{counted(shared, 'image')} {'is' if shared == 1 else 'are'} in {one} and in {other}: "
-        "figures of one are no test of what is learnt from the other; keep each in one (the "
+        "a test on one says nothing about training on the other; keep each in one split (the "
         "builder refuses images of train in val or test)"
         for (one, other), shared in repeats.between.items()
     ]

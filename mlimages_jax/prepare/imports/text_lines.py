@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Text files that other programs wrote, as lines: their encoding, their line ends, compressed too.
+"""Reads text files of other programs as lines: detects encodings and line ends, decompresses.
 
-`files.text_files` is for files in our own formats and refuses what is not UTF-8. Tables come from
-spreadsheets: UTF-8 and UTF-16 are told apart by their bytes. What is neither could be any of a
-dozen encodings, and a wrong guess gives wrong names of classes without a word; so those lines are
-marked, and whoever reads them sets them aside with a hint at --encoding.
+`files.text_files` is for files in our own formats and rejects everything but UTF-8. Tables come
+from spreadsheets: UTF-8 and UTF-16 are recognised by their bytes. Other bytes could be any of a
+dozen encodings, and a wrong guess would silently give wrong class names; so such lines are marked,
+and callers set them aside with a hint at --encoding.
 """
 
 import codecs
@@ -21,17 +21,17 @@ from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 
 _GZIP = b"\x1f\x8b"
-_NO_TEXT = {  # what is often given, or renamed, as if it were text
-    b"PK\x03\x04": "is a workbook of Excel or LibreOffice, or another ZIP archive: save it as CSV "
-    "in UTF-8 there, or unpack it",
-    b"\xd0\xcf\x11\xe0": "is a workbook of an old Excel: save it as CSV in UTF-8 there",
+_NO_TEXT = {  # binary files that users often pass or rename as if they were text
+    b"PK\x03\x04": "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it as CSV in "
+    "UTF-8 there, or unpack it",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet of an old Excel: save it as CSV in UTF-8 there",
     b"PAR1": "is a Parquet file: rename it to .parquet",
     b"SQLite format 3": "is an SQLite database: export the table as CSV",
     b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
 }
-_LONGEST_LINE = 1 << 24  # characters; a line of JSON with many boxes has some 100,000
-_BLOCK = 1 << 16  # characters that are read and checked at once
-_MARK = "mark_undecodable"  # an error handler: a lone surrogate, as surrogateescape has for UTF-8
+_LONGEST_LINE = 1 << 24  # characters; a line of JSON with many boxes has about 100,000
+_BLOCK = 1 << 16  # characters read and checked at once
+_MARK = "mark_undecodable"  # error handler: gives a lone surrogate, as surrogateescape for UTF-8
 codecs.register_error(_MARK, lambda error: ("\udcff", cast(UnicodeDecodeError, error).end))
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -41,15 +41,15 @@ _MARKS = {
 
 
 def open_text(path: Path, encoding: str | None = None) -> IO[str]:
-    """Opens a text file; all kinds of line ends are one, undecodable bytes are lone surrogates.
+    """Opens a text file; all kinds of line ends are accepted, undecodable bytes are surrogates.
 
     Args:
-        path: of the file; compressed with gzip, it is read through.
-        encoding: of the file; None: told by its first bytes.
+        path: Path of the file; it may be compressed with gzip.
+        encoding: Encoding of the file; None: detect it from the first bytes.
 
     Raises:
-        PrepareError: no such encoding, or the file is a workbook, say, and no text.
-        OSError: the file cannot be read.
+        PrepareError: The encoding is unknown, or the file is not text, e.g. a spreadsheet.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
@@ -62,7 +62,7 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
         return io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline=None)
     except LookupError as error:
         raw.close()
-        raise PrepareError(f"--encoding {encoding!r} is not known; try cp1252") from error
+        raise PrepareError(f"--encoding {encoding!r} is unknown; try cp1252") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raw.close()
         raise PrepareError(
@@ -71,14 +71,14 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
 
 
 def refuse_binary(path: Path, start: bytes) -> None:
-    """Refuses known files that are no text.
+    """Rejects known kinds of binary files.
 
     Args:
-        path: of the file.
-        start: its first bytes.
+        path: Path of the file.
+        start: Its first bytes.
 
     Raises:
-        PrepareError: says what it is, and what to do.
+        PrepareError: The file is not text; the message says what it is, and what to do.
     """
     for mark, advice in _NO_TEXT.items():
         if start.startswith(mark):
@@ -89,34 +89,35 @@ def check_decoded(text: str) -> None:
     """Checks a line of `open_text`.
 
     Raises:
-        ValueError: it holds bytes, or a NUL, that are no text.
+        ValueError: It contains undecodable bytes or a NUL.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         byte = text[error.start].encode("utf-8", "backslashreplace")[-2:].decode()
         raise ValueError(
-            f"not UTF-8 (a byte {byte}); save the table as UTF-8, or say what it is: "
+            f"not UTF-8 (a byte {byte}); save the table as UTF-8, or give its encoding: "
             "--encoding cp1252 for most files of Windows, latin-1, cp1251, shift_jis, ..."
         ) from error
     if "\0" in text:
-        raise ValueError("holds a NUL, which is no text; save the table as UTF-8")
+        raise ValueError("contains a NUL, so it is not text; save the table as UTF-8")
 
 
 class Lines:
-    """The lines of a file, with their ends; read once.
+    """The lines of a file, with their ends; can be read once.
 
-    Files have millions of lines, so all that can be done for a block of them is: only lines of a
-    block that is `not_text` need `check_decoded`.
+    Files have millions of lines, so most work is done for blocks of them: only lines in a block
+    marked `not_text` need `check_decoded`.
 
     Args:
-        path: of the file.
-        encoding: as for `open_text`.
-        limit: stop after so many lines; None: never.
+        path: Path of the file.
+        encoding: As for `open_text`.
+        limit: Stop after this many lines; None: never.
 
     Attributes:
-        needed: number of the first line that `between` will be asked for, from 1; set by the user.
-        not_text: number of the last line that may not pass `check_decoded`; 0: none so far.
+        needed: Number of the first line that `between` will be asked for, from 1; set by the
+            caller.
+        not_text: Number of the last line that may not pass `check_decoded`; 0: none so far.
     """
 
     def __init__(self, path: Path, *, encoding: str | None = None, limit: int | None = None):
@@ -124,13 +125,13 @@ class Lines:
         self.not_text = 0
         self._path, self._encoding, self._limit = path, encoding, limit
         self._held: list[list[str]] = []  # the latest blocks
-        self._first, self._end = 1, 1  # numbers of the first line held and of the next to be read
+        self._first, self._end = 1, 1  # numbers of the first line kept and of the next one to read
 
     def __iter__(self) -> Iterator[str]:
         return itertools.chain.from_iterable(self._blocks())
 
     def between(self, first: int, last: int) -> list[str]:
-        """These lines, by their numbers: not before `needed`, and read already."""
+        """Returns lines by number: not before `needed`, and already read."""
         held = itertools.chain.from_iterable(self._held)
         return list(itertools.islice(held, first - self._first, last + 1 - self._first))
 
@@ -149,7 +150,7 @@ class Lines:
                     return
 
     def _hold(self, text: str) -> list[str]:
-        block = list(io.StringIO(text))  # str.splitlines would part lines at U+2028 and others
+        block = list(io.StringIO(text))  # str.splitlines would also split at U+2028 and others
         if self._limit is not None:
             block = block[: self._limit + 1 - self._end]
         while self._held and self._first + len(self._held[0]) <= self.needed:
@@ -163,7 +164,7 @@ class Lines:
         return block
 
     def _next(self, file: IO[str]) -> str:
-        """Some whole lines."""
+        """Returns some complete lines."""
         try:
             text = file.read(_BLOCK)
             rest = "" if text.endswith("\n") else file.readline(_LONGEST_LINE)
@@ -174,7 +175,7 @@ class Lines:
             ) from error
         if len(rest) == _LONGEST_LINE:
             raise PrepareError(
-                f"{self._path}:{self._end + text.count(chr(10))}: a line of more than "
+                f"{self._path}:{self._end + text.count(chr(10))}: the line has more than "
                 f"{_LONGEST_LINE:,} characters; is this a table?"
             )
         return text + rest
@@ -186,5 +187,5 @@ def _encoding_of(start: bytes) -> str:
             return encoding
     even, odd = start[0::2].count(0), start[1::2].count(0)
     if max(even, odd) * 4 > len(start) and min(even, odd) == 0:
-        return "utf-16-le" if odd else "utf-16-be"  # ASCII with zeros between, without a mark
+        return "utf-16-le" if odd else "utf-16-be"  # ASCII with zeros in between, without a mark
     return "utf-8"

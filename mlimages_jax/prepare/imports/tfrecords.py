@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The original's .tfrecords become images and a label list, the files that the builders read."""
+"""The command `import-tfrecords`: the original's .tfrecords as images and a label list."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.threads import in_threads
 
 IMAGES = "images"
-RENAMED = "renamed"  # the only problem whose record is imported all the same
+RENAMED = "renamed"  # the only problem whose record is still imported
 
 
 def convert(
@@ -47,20 +47,21 @@ def convert(
     threshold_keep: float = 0.0,
     workers: int | None = None,
 ) -> int:
-    """Imports files, in their order; returns the number of rows of the list.
+    """Imports files in order; returns the number of rows of the list.
 
     Args:
-        files: uncompressed TFRecord files.
-        folder: the `manual_dir` of a builder.
-        problems: is told of every record that is left out or renamed.
-        split: of which a list is written.
-        hierarchy: of the labels.
-        threshold_keep: as for `parse_example`.
-        workers: threads that verify images; None: one a core. Without influence on the result.
+        files: Uncompressed TFRecord files.
+        folder: The `manual_dir` of a builder.
+        problems: Receives every record that is left out or renamed.
+        split: Split to write a list of.
+        hierarchy: Hierarchy of the labels.
+        threshold_keep: As for `parse_example`.
+        workers: Number of threads that verify images; None: one per core. Does not change the
+            result.
 
     Raises:
-        PrepareError: a label of another hierarchy, or not one usable record. There is no list.
-        OSError: a file cannot be read, or the disk is full. There is no list.
+        PrepareError: A label has another hierarchy, or no record is usable. No list is written.
+        OSError: A file cannot be read, or the disk is full. No list is written.
     """
     parse = functools.partial(
         _usable_example, num_classes=len(hierarchy), threshold_keep=threshold_keep
@@ -76,34 +77,35 @@ def convert(
                 example = future.result()
                 name = add_image(folder / IMAGES, example.row.name, example.image)
             except UnusableRecordError as bad:
-                if bad.reason == OTHER_CLASSES and not rows:  # the wrong dictionary, not damage
+                # At the first record, this means the wrong dictionary rather than damage.
+                if bad.reason == OTHER_CLASSES and not rows:
                     raise PrepareError(f"{path}: record {record.number}: {bad}") from bad
                 problem = Problem(str(path), record.number, bad.name, bad.reason, str(bad))
                 problems.add(problem)
                 continue
             if name != example.row.name:
-                message = f"another image has this name; this one is {name}"
+                message = f"another image has this name; this one was named {name}"
                 problems.add(Problem(str(path), record.number, example.row.name, RENAMED, message))
             writer.write(split, [example.row._replace(name=name)])
             rows += 1
         if not rows:
             raise PrepareError(
-                f"no record can be used ({problems.summary()}); {problems.path} lists them. "
-                "Are these .tfrecords of the original?"
+                f"no record is usable ({problems.summary()}); {problems.path} lists them. "
+                "Are these .tfrecords of the original code?"
             )
     return rows
 
 
 def add_image(images: Path, name: str, data: bytes) -> str:
-    """Stores an image below a folder, complete when it appears, and returns its name.
+    """Stores an image in a folder, atomically, and returns its name.
 
-    Where a different image has this name, the name gets a hash of the content. So the same
-    records in the same order give the same names, and what an earlier run stored is not written
-    again.
+    If a different image has this name, a hash of the content is appended to the name. So the same
+    records in the same order give the same names, and images stored by an earlier run are not
+    written again.
 
     Raises:
-        UnusableRecordError: the name of a folder for an image, or the other way round.
-        OSError: the disk is full or fails.
+        UnusableRecordError: The name is that of a folder, or needs a folder where a file is.
+        OSError: The disk is full or fails.
     """
     try:
         path = inside(images, name)
@@ -116,7 +118,7 @@ def add_image(images: Path, name: str, data: bytes) -> str:
     except UnsafeNameError as error:
         raise UnusableRecordError("name", str(error), name) from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        message = f"one name for a file and a folder: {error}"
+        message = f"the same name is used for a file and a folder: {error}"
         raise UnusableRecordError("name", message, name) from error
     return path.relative_to(images).as_posix()
 
@@ -132,42 +134,42 @@ def import_tfrecords(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    r"""Turns .tfrecords of the original into the files that the builder reads. No TensorFlow.
+    r"""Turn .tfrecords of the original into the files that the builder reads, without TensorFlow.
 
-    The records hold `name`, `image` (a JPEG file) and `label`: as many float32 as there are
-    classes, or one class as an integer. OUTPUT gets
+    The records contain `name`, `image` (a JPEG file) and `label`: as many float32 values as there
+    are classes, or one class as an integer. OUTPUT gets
 
         images/<name>                the images, byte for byte, each decoded once as a check
-        <split>_image_list.txt       names and the labels other than 0, sparsely; -1 is unknown
-        <split>_import_problems.tsv  records that were left out, with reasons; and renamed images
+        <split>_image_list.txt       names and sparse labels, without zeros; -1 is unknown
+        <split>_import_problems.tsv  records left out, with reasons; and renamed images
         dictionary.txt               the classes
 
-    and then it can be built:
+    and can then be built:
 
         mlimages data import tfrecords records/*.tfrecords \
             --output my_set --split train --dictionary dictionary_and_semantic_hierarchy.txt
         mlimages data build ml-images --manual-dir=my_set --data-dir=data
 
-    A damaged record is left out, and the job goes on. If it was interrupted, start the same command
-    again: stored images stay, and the list appears when it is complete.
+    Damaged records are skipped. After an interruption, run the same command again: stored images
+    are kept, and the list is written once it is complete.
 
     Args:
-        files: uncompressed .tfrecords, all those of the split, in the order of the list to be.
-        output: folder for all this; it may hold other splits.
+        files: uncompressed .tfrecords, all of the split, in the order that the list will have.
+        output: folder to write to; it may contain other splits.
         split: such as train or val.
-        dictionary: category file of the labels; by default the dictionary.txt in OUTPUT.
+        dictionary: category file of the labels; default: the dictionary.txt in OUTPUT.
         threshold_keep: drop positive labels of dense vectors below this confidence.
-        workers: threads that decode; by default one a core.
+        workers: number of threads that decode; default: one per core.
         overwrite: replace the list of this split.
     """
     if not files:
-        raise PrepareError("no files: give one or more .tfrecords")
+        raise PrepareError("no files given: name one or more .tfrecords")
     check_split(split)
     label_list = output / f"{split}{LIST_SUFFIX}"
     if label_list.exists() and not overwrite:
         raise PrepareError(
-            f"{label_list} exists: give all files of a split to one command, or another --split, "
-            "or --overwrite to replace the list"
+            f"{label_list} exists: pass all files of a split to one command, use another --split, "
+            "or replace the list with --overwrite"
         )
     hierarchy = _hierarchy(dictionary, output)
     output.mkdir(parents=True, exist_ok=True)
@@ -188,7 +190,7 @@ def _summary(rows: int, label_list: Path, problems: ProblemList) -> str:
     lines = [f"{rows:,} records are in {label_list}"]
     renamed = problems.counts.pop(RENAMED, 0)
     if renamed:
-        lines.append(f"{renamed:,} images have another name there: {problems.path}")
+        lines.append(f"{renamed:,} images were renamed: {problems.path}")
     if problems.counts:
         count = problems.counts.total()
         lines.append(f"{count:,} records were left out ({problems.summary()}): {problems.path}")
@@ -200,7 +202,7 @@ def _hierarchy(dictionary: Path | None, output: Path) -> Hierarchy:
         dictionary = output / DICTIONARY
         if not dictionary.exists():
             raise PrepareError(
-                f"{dictionary} is not there: give --dictionary, the category file of the labels"
+                f"{dictionary} is missing: give --dictionary, the category file of the labels"
             )
     return Hierarchy.from_file(dictionary)
 
@@ -223,7 +225,7 @@ def _records(files: list[Path], bar: tqdm) -> Iterator[tuple[Path, TFRecord | TF
 def _usable_example(
     source: tuple[Path, TFRecord | TFRecordError], *, num_classes: int, threshold_keep: float
 ) -> Example:
-    """Parses a record and decodes its image; UnusableRecordError where either fails."""
+    """Parses a record and decodes its image; raises UnusableRecordError if either fails."""
     _, record = source
     if isinstance(record, TFRecordError):
         raise UnusableRecordError("damaged", f"byte {record.offset}: {record.message}")
