@@ -182,10 +182,10 @@ def test_images_that_are_in_no_list(folder, capsys):
 def test_no_images_at_all(folder, capsys):
     source = write_list(folder / "list.txt", LIST)
     file = write_predictions(folder / "p.parquet", {})
-    with pytest.raises(PrepareError, match="no predicted image counts"):
+    with pytest.raises(PrepareError, match="none of the predicted images counts"):
         run(folder, capsys, source, "--predictions", file)
     file = write_predictions(folder / "p.parquet", {"h3": {4}, "no": {4}})
-    with pytest.raises(PrepareError, match="no predicted image counts"):
+    with pytest.raises(PrepareError, match="none of the predicted images counts"):
         run(folder, capsys, source, "--predictions", file)
     empty = write_list(folder / "empty.txt", "")
     with pytest.raises(PrepareError, match="2 of 2 predicted images are in none"):
@@ -274,7 +274,7 @@ def test_equals_plain_python(tmp_path_factory, data):
                 confidence=confidence,
             )
         except PrepareError as error:
-            assert "no predicted image counts" in str(error)
+            assert "none of the predicted images counts" in str(error)
             assert not pairs
             return
     assert as_rows(read_label_list(folder / "more.txt", num_classes=len(hierarchy))) == more

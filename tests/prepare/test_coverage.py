@@ -204,11 +204,11 @@ def test_what_is_wrong_is_said(hand_worked, tmp_path):
     bad.write_text(f"{URLS[0]}\t0:1\n{URLS[1]}\t3:1\n")
     report = tmp_path / "report"
     for lists, options, error, message in (
-        ((), {}, PrepareError, "no list"),
+        ((), {}, PrepareError, "no label list"),
         ((listed,), {"dictionary": dictionary}, PrepareError, "--output-dir"),
         ((bad,), {"dictionary": dictionary, "output_dir": report}, LabelListError, r"bad\.txt:2"),
         ((listed,), {"dictionary": bad, "output_dir": report}, HierarchyError, r"bad\.txt:1"),
-        ((listed,), {"manifests": (tmp_path / "no",)}, FileNotFoundError, "there is no manifest"),
+        ((listed,), {"manifests": (tmp_path / "no",)}, FileNotFoundError, "no such manifest"),
         ((listed,), {"manifests": (listed,)}, ManifestError, "not a manifest"),
         ((tmp_path / "no.txt",), {}, FileNotFoundError, r"no\.txt"),
         ((listed,), {"output_dir": listed / "report"}, OSError, "report"),

@@ -369,7 +369,7 @@ def test_a_full_disk_stops_it_and_the_next_run_goes_on(image_server, tmp_path, m
         move(unfinished, path)
 
     monkeypatch.setattr(storing, "_move", move_until_full)
-    fails("No space left on device. Make room", urls, "--output", tmp_path, *QUICK)
+    fails("No space left on device. Free some space", urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 20
     check_agreement(tmp_path)
     monkeypatch.undo()
@@ -389,7 +389,7 @@ def test_a_manifest_that_cannot_grow_stops_it(image_server, tmp_path, monkeypatc
         put(self, images)
 
     monkeypatch.setattr(Manifest, "put", full_while_files_arrive)
-    fails("database or disk is full. Make room", urls, "--output", tmp_path, *QUICK)
+    fails("database or disk is full. Free some space", urls, "--output", tmp_path, *QUICK)
     monkeypatch.undo()
     check_agreement(tmp_path)
     run(urls, "--output", tmp_path, *QUICK)
@@ -415,13 +415,13 @@ def test_a_net_that_is_gone_ends_it(tmp_path):
     options = [tmp_path / "urls.txt", "--output", tmp_path, *QUICK, "--retries=0"]
     fails("50 attempts in a row got no answer", *options, "--give-up-after=50")
     assert 0 < len(rows(tmp_path)) < 100
-    fails("not one image arrived", *options, "--give-up-after=0")
+    fails("no image was downloaded", *options, "--give-up-after=0")
     assert len(rows(tmp_path)) == 300
 
 
 def test_not_one_image(image_server, tmp_path):
     urls = write_list(tmp_path / "urls.txt", image_server, ["404/1.jpg", "html/2.jpg"])
-    fails("not one image arrived", urls, "--output", tmp_path, *QUICK)
+    fails("no image was downloaded", urls, "--output", tmp_path, *QUICK)
 
 
 def test_a_list_that_is_none(tmp_path):
@@ -438,7 +438,7 @@ def test_a_list_that_is_none(tmp_path):
 
 def test_private_addresses_need_permission(image_server, tmp_path):
     urls = write_list(tmp_path / "urls.txt", image_server, ["ok/1.jpg"])
-    fails("not one image", urls, "--output", tmp_path)
+    fails("no image was", urls, "--output", tmp_path)
     (row,) = rows(tmp_path).values()
     assert row.error == "private_address" and "--allow-private" in row.message
 

@@ -554,9 +554,7 @@ def test_a_disk_that_takes_no_more_ends_the_job_with_a_true_manifest(tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(
-            PrepareError, match=rf"{os.strerror(code)}.*start the same command again"
-        ):
+        with pytest.raises(PrepareError, match=rf"{os.strerror(code)}.*run the same command again"):
             extract((archive,), lists=(rows,), output=tmp_path / "out")
     found = rows_of(tmp_path / "out")
     assert 0 < len(found) <= 350 and all(row.status == OK for row in found.values())

@@ -158,7 +158,7 @@ def test_a_proxy_is_asked_and_may_be_private(image_server, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_no_fault_of_the_server(image_server, tmp_path):
-    with pytest.raises(StorageError, match="Make room"):
+    with pytest.raises(StorageError, match="Free some space"):
         fetch(f"{image_server.url}/ok/1.jpg", tmp_path / "absent" / "file")
 
 

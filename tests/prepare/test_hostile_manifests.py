@@ -49,7 +49,7 @@ def test_a_view_is_no_table(tmp_path):
         "ALTER TABLE pictures RENAME TO others",
         "CREATE VIEW pictures AS SELECT * FROM others",
     )
-    with pytest.raises(ManifestError, match="no manifest"):
+    with pytest.raises(ManifestError, match="not a manifest"):
         Manifest(path)
 
 

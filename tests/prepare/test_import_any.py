@@ -212,7 +212,7 @@ def test_forms_for_predictions_are_no_labels(tmp_path, capsys):
     (tmp_path / "set" / "sample_submission.csv").write_text("id,label\n3,a\n")
     import_any(tmp_path / "set", output=tmp_path / "out")
     assert _rows(tmp_path / "out") == {"1.jpg": {"a"}, "2.jpg": {"b"}}
-    assert "sample_submission.csv: a form for predictions" in capsys.readouterr().out
+    assert "sample_submission.csv: by its name a form for predictions" in capsys.readouterr().out
 
 
 def test_labels_of_metadata_go_before_names_of_folders(tmp_path):
@@ -260,8 +260,8 @@ def test_addresses_are_downloaded_first(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "it holds 0 images"),
-        (_images("1.jpg", "2.jpg"), "it holds 2 images"),
+        ({}, "it contains 0 images"),
+        (_images("1.jpg", "2.jpg"), "it contains 2 images"),
         ({**_images("images/1.jpg"), "data.yaml": "-", "labels/1.txt": "0 0 0 1 1\n",
           "labels/2.txt": "0 0 0 1 1\n"}, "looks like YOLO: export it as COCO"),
         ({**_images("1.jpg"), "1.xml": "<a/>", "2.xml": "<a/>"}, "looks like Pascal VOC"),

@@ -215,7 +215,7 @@ def test_bad_csv_is_named(tmp_path, text, message):
         ("[" * 100_000, "recursion"),
         ("3", "not an object such as"),
         ('{"labels": []}', '"path" is missing'),
-        ('{"path": 3.5, "labels": []}', '"path" is 3.5; it must be a text'),
+        ('{"path": 3.5, "labels": []}', '"path" is 3.5; it must be text'),
         ('{"path": "", "labels": []}', "the path is empty"),
         ('{"path": "2.jpg"}', '"labels" must be a list of texts, or an object'),
         ('{"path": "2.jpg", "labels": 1.5}', '"labels" must be'),

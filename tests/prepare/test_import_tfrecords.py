@@ -303,7 +303,7 @@ def test_a_run_that_ends_early_is_finished_by_the_next(run, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", disk_full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(PrepareError, match="No space left"):
             run(records)
     images = tmp_path / "set/images"
     assert {path.name for path in images.glob("*.jpg")} == {f"{i}.jpg" for i in range(4)}
@@ -344,7 +344,7 @@ def test_from_records_to_a_checked_data_set(run, tmp_path, capsys):
         again[record.labels] = record.confidences
         np.testing.assert_array_equal(again, target)
     check(built, label_list=folder / "train_image_list.txt")
-    assert "4 records of 1 shards: all right" in capsys.readouterr().out
+    assert "4 records of 1 shards: no problems" in capsys.readouterr().out
 
 
 def test_the_command_line(run, tmp_path, capsys):

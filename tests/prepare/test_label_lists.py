@@ -210,7 +210,7 @@ def test_odd_names_of_files_are_escaped_and_unsafe_ones_set_aside(tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x"], "no list"),
+        (["--output", "x"], "no label list"),
         (["list.txt", "--output", "x", "--close"], "--dictionary"),
         (["list.txt", "--output", "x", "--unknown-classes", "drop"], "--dictionary"),
         (["list.txt", "--output", "x", "--from-dictionary", "other.txt"], "--dictionary"),

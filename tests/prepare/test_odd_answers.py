@@ -74,7 +74,7 @@ def test_every_answer_becomes_a_row(server, tmp_path, capfd):
 def test_an_answer_without_end_becomes_a_row(server, tmp_path, name):
     url = f"{server.url}/{name}"
     listed = write(tmp_path / "urls.txt", [url])
-    with pytest.raises(SystemExit, match="not one image"):
+    with pytest.raises(SystemExit, match="no image was"):
         run(listed, "--output", tmp_path, *QUICK, "--timeout=0.2", "--max-bytes=100000")
     assert rows(tmp_path)[url].error in FLOODS[name][1]
 
@@ -133,7 +133,7 @@ def test_many_internal_errors_end_it_with_all_work_saved(server, tmp_path, monke
 def test_the_word_of_the_owner(server, tmp_path):
     urls = [f"{server.url}/robots"]
     options = [write(tmp_path / "urls.txt", urls), *QUICK]
-    with pytest.raises(SystemExit, match="not one image"):
+    with pytest.raises(SystemExit, match="no image was"):
         run(*options, "--output", tmp_path / "a")
     (row,) = rows(tmp_path / "a").values()
     assert (row.error, row.http_status) == ("robots_tag", 200) and "noai" in row.message
@@ -168,7 +168,7 @@ def test_a_name_that_cannot_be_written_and_a_folder(server, tmp_path, monkeypatc
         assert not (tmp_path / "images/.writable").exists()
     else:
         monkeypatch.setattr(Path, "write_bytes", write_but)
-        with pytest.raises(SystemExit, match=r"Permission denied\. Make room or"):
+        with pytest.raises(SystemExit, match=r"Permission denied\. Free some space or"):
             run(*options)
         assert not rows(tmp_path)
 

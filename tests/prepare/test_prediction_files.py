@@ -104,8 +104,8 @@ BAD = [
     ({"scores": [[1.0], [0.5]], "classes": [[1], [2]]}, r"row 1 \(b\): .*not in 0\.\.1"),
     ({"scores": [[1.0], [0.5]], "classes": [[-1], [0]]}, r"row 0 \(a\): .*not in 0\.\.1"),
     ({"scores": [[1.0], [0.5]], "classes": [[1], [None]]}, r"row 1 \(b\): .*not in 0\.\.1"),
-    ({"scores": [[1.0], [0.5]], "classes": [[1], None]}, r"row 1 \(b\): .*as many classes"),
-    ({"scores": [[1.0], [0.5]], "classes": [[1], [0, 1]]}, r"row 1 \(b\): .*as many classes"),
+    ({"scores": [[1.0], [0.5]], "classes": [[1], None]}, r"row 1 \(b\): .*numbers of classes"),
+    ({"scores": [[1.0], [0.5]], "classes": [[1], [0, 1]]}, r"row 1 \(b\): .*numbers of classes"),
     ({"scores": [[1.0], [1.0, 1.0]], "classes": [[1], [0, 0]]}, r"row 1 \(b\): .*twice"),
     ({"scores": [[1.0], [float("inf")]], "classes": [[1], [0]]}, r"row 1 \(b\): a score"),
 ]
@@ -141,13 +141,13 @@ def test_rows_are_counted_over_pieces_and_missing_scores(tmp_path, monkeypatch):
     [
         ({"scores": [[0.5]]}, r"no column 'name', only \['scores'\]"),
         ({"name": ["a"]}, "no column 'scores'"),
-        ({"name": ["a"], "scores": [0.5]}, "column 'scores' holds double, not lists of floats"),
-        ({"name": ["a"], "scores": [[1]]}, "column 'scores' holds list<.*int64>"),
-        ({"name": [1], "scores": [[0.5]]}, "column 'name' holds int64, not strings"),
-        ({"label": ["a"], "scores": [[0.5]]}, "column 'label' holds string, not integers"),
+        ({"name": ["a"], "scores": [0.5]}, "column 'scores' has double, not lists of floats"),
+        ({"name": ["a"], "scores": [[1]]}, "column 'scores' has list<.*int64>"),
+        ({"name": [1], "scores": [[0.5]]}, "column 'name' has int64, not strings"),
+        ({"label": ["a"], "scores": [[0.5]]}, "column 'label' has string, not integers"),
         (
             {"name": ["a"], "scores": [[0.5]], "classes": [["a"]]},
-            "column 'classes' holds list<.*string>, not lists of integers",
+            "column 'classes' has list<.*string>, not lists of integers",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def test_the_files(manual_dir, tmp_path):
 
 
 def test_a_built_set_has_the_numbers_of_its_lists(manual_dir, tmp_path):
-    folder = ml_images.build(manual_dir, tmp_path / "data", num_shards=2)
+    folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True, num_shards=2)
     for split in ("train", "val"):
         of_lists(manual_dir, split, output_dir=tmp_path / "list")
         stats(dataset=folder, split=split, output_dir=tmp_path / "set")
@@ -156,7 +156,7 @@ def test_the_stamps_from_lists_and_from_a_built_set(stamps_dir, tmp_path):
 
 
 def test_a_damaged_record_and_a_missing_file_are_counted_and_named(manual_dir, tmp_path, capsys):
-    folder = ml_images.build(manual_dir, tmp_path / "data", num_shards=2)
+    folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True, num_shards=2)
     first, second = sorted(folder.glob("*train.array_record*"))  # rows 0, 2, 4 and 1, 3
     data = bytearray(first.read_bytes())
     at = data.index(b"c.jpg")  # the name of the second record
@@ -176,7 +176,7 @@ def test_a_damaged_record_and_a_missing_file_are_counted_and_named(manual_dir, t
 
 
 def test_a_record_of_another_hierarchy_is_not_counted(manual_dir, tmp_path, capsys):
-    folder = ml_images.build(manual_dir, tmp_path / "data")
+    folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True)
     dictionary = (folder / "dictionary.txt").read_text()
     (folder / "dictionary.txt").write_text(dictionary.replace("4\tn4\t3\tcar\n", ""))
     stats(dataset=folder, split="train")
@@ -186,7 +186,7 @@ def test_a_record_of_another_hierarchy_is_not_counted(manual_dir, tmp_path, caps
 
 
 def test_a_truncated_set_is_refused_when_nothing_is_left(manual_dir, tmp_path, capsys):
-    folder = ml_images.build(manual_dir, tmp_path / "data")
+    folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True)
     (shard,) = folder.glob("*val.array_record*")
     shard.write_bytes(shard.read_bytes()[:-1000])
     with pytest.raises(PrepareError, match="val: no rows to count"):
@@ -305,7 +305,7 @@ def test_files_that_are_not_what_they_should_be(manual_dir, tmp_path):
         stats(paths, dictionary=manual_dir / "train_image_list.txt")
     with pytest.raises(FileNotFoundError, match="is not a built data set"):
         stats(dataset=manual_dir)
-    folder = ml_images.build(manual_dir, tmp_path / "data")
+    folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True)
     with pytest.raises(PrepareError, match="no split 'test'"):
         stats(dataset=folder, split="test")
     (folder / "dataset_info.json").write_text("{")
