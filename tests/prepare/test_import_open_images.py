@@ -229,7 +229,7 @@ def test_rows_are_numbered_through_all_blocks(files):
         ("people.csv", "ImageID,Source,LabelName\n", "'Confidence' in include_columns does not"),
         ("descriptions.csv", "LabelName,DisplayName\n", "no classes"),
         ("descriptions.csv", "/m/a,A\n/m/b\n", "descriptions.csv:2: '/m/b' is not a class id"),
-        ("descriptions.csv", "/m/a,A\n/m/a,B\n", "descriptions.csv:2: /m/a already has the name 'A'"),
+        ("descriptions.csv", "/m/a,A\n/m/a,B\n", "csv:2: /m/a already has the name 'A'"),
         ("descriptions.csv", '/m/a,"A\n', "descriptions.csv:1: unexpected end of data"),
         ("tree.json", "{", "not the hierarchy as JSON"),
         ("tree.json", "[]", 'the outermost node has no "LabelName"'),
