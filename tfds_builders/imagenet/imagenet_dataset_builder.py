@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The TFDS builder of ImageNet (ILSVRC2012) from its archives, and of any folder-per-class set."""
+"""The TFDS builder of ImageNet (ILSVRC2012) from its archives, and of any set of class folders."""
 
 import dataclasses
 import os
@@ -32,11 +32,11 @@ _WORDNET_ID = re.compile("n[0-9]{8}")
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(images.Config):
-    """What is stored; each choice has a folder of its own.
+    """What is stored; each choice has its own folder.
 
     Attributes:
-      short_side: Larger images are shrunk to this shorter side; None: stored as they came, since
-        the crops of finetuning may take as little as 5% of an image.
+      short_side: Larger images are shrunk to this short side; None: images keep their size, since
+        the crops of finetuning may be as small as 5% of an image.
       orientation: `stored`, as the original training reads images; `exif` turns them upright.
       name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
     """
@@ -53,7 +53,7 @@ class Config(images.Config):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class OwnConfig(Config):
-    """The same of people's own images, which are turned upright: a phone stores most on their side.
+    """The same for users' own images, which are turned upright: phones store many on their side.
 
     Attributes:
       orientation: `exif`, or `stored`.
@@ -67,11 +67,11 @@ class Builder(ImageBuilder):
 
     Attributes:
       splits: Some of `SPLITS`.
-      subset: Archives may hold fewer classes and images than ImageNet has.
+      subset: Whether archives may contain fewer classes and images than ImageNet has.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     BUILDER_CONFIGS: ClassVar[list[Config]] = [Config()]
     MANUAL_DOWNLOAD_INSTRUCTIONS = manual_files.LAYOUT
     HOMEPAGE = "https://www.image-net.org/challenges/LSVRC/2012/"
@@ -97,7 +97,7 @@ class Builder(ImageBuilder):
         )
 
     def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
-        """The images of each split, and where they come from, for messages."""
+        """Return the images of each split, and their paths for messages."""
         sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
         listings = {}
         for split, source in sources.items():
@@ -108,14 +108,14 @@ class Builder(ImageBuilder):
 
 
 class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
-    """The same for folders of people's own classes, see `own_classes.LAYOUT`.
+    """The same for folders of users' own classes, see `own_classes.LAYOUT`.
 
     Attributes:
-      splits: Some of train, val and test; empty: those that are there.
+      splits: Some of train, val and test; empty: those that exist.
       val_share: See `own_classes.OwnImages`.
     """
 
-    name = "own_classes"  # TFDS would derive one; every set is given its own
+    name = "own_classes"  # TFDS would derive a name; every set gets its own
     pkg_dir_path = Builder.pkg_dir_path
     BUILDER_CONFIGS: ClassVar[list[Config]] = [OwnConfig()]
 
@@ -133,7 +133,7 @@ class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
 
 
 def is_own(manual_dir: Path, splits: Sequence[str] | None = SPLITS) -> bool:
-    """Whether there is a folder of classes of other names than ImageNet's.
+    """Return whether there is a class folder whose name is not one of ImageNet's.
 
     Raises:
       FileNotFoundError: There is neither an archive nor a folder.
@@ -170,31 +170,31 @@ def build(
     """Build a data set from the files described in `manual_files.LAYOUT`.
 
     Args:
-      manual_dir: Holds these files.
-      data_dir: Holds data sets; this one goes to data_dir/name/original/1.0.0.
-      name: Of the data set.
+      manual_dir: Folder of these files.
+      data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+      name: Name of the data set.
       short_side: In pixels or None, see `Config`.
       chroma: See `Config`.
       orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
-        ids, and `exif` for folders of other classes. The other choice has a folder of its own.
-      splits: train, val or both; of own classes None takes those that are there, also test.
-      val_share: Of own classes without a val/, see `own_classes.OwnImages`.
-      own: Whether these are classes of one's own; None: by their names, see `is_own`.
-      subset: Archives may hold fewer classes and images than ImageNet has.
-      num_shards: As for `ml_images.build`, like all that follow.
-      max_skipped: Likewise.
-      num_workers: Likewise.
-      beam_options: Likewise.
-      overwrite: Likewise.
+        ids, and `exif` for folders of other classes. The other choice has its own folder.
+      splits: train, val or both; for your own classes, None uses those that exist, also test.
+      val_share: For your own classes without a val/, see `own_classes.OwnImages`.
+      own: Whether these are your own classes; None: decide by their names, see `is_own`.
+      subset: Whether archives may contain fewer classes and images than ImageNet has.
+      num_shards: As for `ml_images.build`.
+      max_skipped: As for `ml_images.build`.
+      num_workers: As for `ml_images.build`.
+      beam_options: As for `ml_images.build`.
+      overwrite: As for `ml_images.build`.
 
     Returns:
-      The folder that holds the finished data set.
+      The folder of the finished data set.
 
     Raises:
       FileNotFoundError: A file is missing from `manual_dir`.
       OSError: `data_dir` cannot be written to, or another process builds the same set.
       StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: A bad option, a file that is not what it should be, or too many unusable images.
+      ValueError: An option or a file is invalid, or too many images are unusable.
     """
     own = is_own(Path(manual_dir), splits) if own is None else own
     if own:
@@ -250,7 +250,7 @@ def _check_classes(
     hierarchy: Hierarchy,
     paths: Mapping[str, Path],
 ) -> None:
-    """Refuses a class that is in the second split only: nothing could learn it."""
+    """Refuse a class that is in the second split only: nothing could learn it."""
     for split, listing in listings.items():
         unknown = sorted(set(listing.classes) - set(hierarchy.ids))
         if unknown:

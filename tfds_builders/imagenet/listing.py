@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The images of a split with their classes: of a folder, or of archives."""
+"""Lists the images of a split with their classes, from a folder or from archives."""
 
 import collections
 import os
@@ -34,9 +34,9 @@ class Listing(NamedTuple):
     """The images of a split.
 
     Attributes:
-      names: Of the records.
-      classes: The class id of each.
-      places: Where they lie.
+      names: Names of the records.
+      classes: Class id of each image.
+      places: Where the images are stored.
     """
 
     names: Sequence[str]
@@ -45,24 +45,24 @@ class Listing(NamedTuple):
 
 
 class Archives(NamedTuple):
-    """Images inside several tar files, one after the other.
+    """Images inside of several tar files, one after the other.
 
     Attributes:
       parts: The tar files.
-      ends: int64 [N], the number of the first image that is not in each of them or before.
+      ends: int64 [N], number of images in each file and all files before it.
     """
 
     parts: tuple[TarArchive, ...]
     ends: np.ndarray
 
     def place(self, number: int, name: str) -> Place:
-        """See `Places`."""
+        """Return a place, see `Places`."""
         part = int(np.searchsorted(self.ends, number, side="right"))
         start = int(self.ends[part - 1]) if part else 0
         return self.parts[part].place(number - start, name)
 
     def fingerprint(self) -> str:
-        """See `Places`."""
+        """Return the fingerprints of all parts, see `Places`."""
         return "; ".join(part.fingerprint() for part in self.parts)
 
 
@@ -71,10 +71,10 @@ def list_images(source: manual_files.Source, *, subset: bool) -> Listing:
 
     Args:
       source: From `manual_files.find_source`.
-      subset: An archive may hold fewer images than the labels file has lines.
+      subset: Whether an archive may contain fewer images than the labels file has lines.
 
     Raises:
-      ValueError: The archive or the folder is not built as it should be; says how.
+      ValueError: The archive or the folder does not have the expected structure.
     """
     if source.path.is_dir():
         return _list_folder(source, subset=subset)
@@ -111,7 +111,7 @@ def _list_archive(source: manual_files.Source, *, subset: bool) -> Listing:
 
 
 def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
-    """The images below one folder a class, or of one folder and a file that tells their classes."""
+    """List images in one folder per class, or in a folder with a file of their classes."""
     folder = source.path
     images, ignored = image_folders.list_images(folder)
     in_folders = [path for path in images if "/" in path]
@@ -137,7 +137,7 @@ def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
 def _list_flat(
     images: Sequence[str], source: manual_files.Source, *, subset: bool
 ) -> Listing | None:
-    """Images in one folder, whose classes their names tell, or a file beside them."""
+    """List images in one folder whose classes are in their names or in a file next to it."""
     if source.labels is None:
         found = [_class_in_name(PurePosixPath(path).name) for path in images]
         if not images or not all(found):
@@ -152,7 +152,7 @@ def _list_flat(
 
 
 def _check_folders(folder: Path, known: set[str]) -> None:
-    """Refuses classes without images: it may have been forgotten to fill them."""
+    """Refuse classes without images: the user may have forgotten to fill them."""
     with os.scandir(folder) as entries:
         names = [
             entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
@@ -187,7 +187,7 @@ def _folder_of(name: str, archive: Path) -> str:
 def _classes_by_file(
     names: Sequence[str], source: manual_files.Source, *, subset: bool
 ) -> tuple[list[int], list[str]]:
-    """Which images to take in which order, and their classes, by the file of labels."""
+    """Return which images to use, in which order, and their classes, from the labels file."""
     assert source.labels is not None
     by_name = read_truth_by_name(source.labels)
     if by_name is None:
@@ -249,7 +249,7 @@ def _number_of(name: str, archive: Path) -> int:
 
 
 def _members(archive: Path) -> list[archives.Member]:
-    """All of an archive; half of one is an error even where fewer images are allowed."""
+    """Return all members of an archive; a truncated one is an error even with `subset`."""
     damage: list[archives.DamagedArchiveError] = []
 
     def note(error: archives.ArchiveError) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Apache Beam as the engine that writes shards on many machines; an extra, imported when used."""
+"""Writes shards on many machines with Apache Beam, an optional dependency imported when used."""
 
 import os
 import pickle
@@ -12,10 +12,10 @@ from .shards import Shard
 
 
 def pipeline_options(flags: list[str]) -> Any:
-    """Beam's `PipelineOptions` of flags such as --runner=DirectRunner.
+    """Return Beam's `PipelineOptions` for flags such as --runner=DirectRunner.
 
     Raises:
-      ImportError: Beam is not installed; says how to get it.
+      ImportError: Beam is not installed; the message says how to install it.
     """
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -35,15 +35,15 @@ def write(
 ) -> None:
     """Write every shard as one element of an Apache Beam pipeline.
 
-    The rows (1.3 GB of labels for ML-Images) would not fit into the description of the pipeline, so
-    each shard's rows travel in a file.
+    The rows (1.3 GB of labels for ML-Images) are too large for the description of the pipeline, so
+    each shard's rows are passed in a file.
 
     Args:
-      write_shard: Leaves its result in files.
-      shards: In any order.
-      scratch: A new folder for these files. All machines must see it under this name, and the
-        folders of images and of the data set too.
-      runner: A Beam runner or its name; None: what `options` say.
+      write_shard: Writes a shard and leaves its result in files.
+      shards: The shards, in any order.
+      scratch: A new folder for the files of rows. All machines must see it under this name, and
+        the folders of images and of the data set too.
+      runner: A Beam runner or its name; None: as in `options`.
       options: Beam's `PipelineOptions`, or None.
     """
     import apache_beam as beam
