@@ -45,7 +45,7 @@ def test_a_file(tmp_path, line_end):
         ("a\tb\n", r"tsv:2: write three ids"),
         ("a\t\tb\n", r"tsv:2: write three ids"),
         ("-\ta\tb\n", r"tsv:2: write three ids"),
-        ("a\tb\tc\na\td\tc\n", r"tsv:3: 'a' has a line already"),
+        ("a\tb\tc\na\td\tc\n", r"tsv:3: 'a' already has a line"),
     ],
 )
 def test_lines_that_say_nothing_are_named(tmp_path, text, message):

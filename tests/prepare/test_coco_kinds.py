@@ -161,7 +161,7 @@ def test_an_id_of_two_categories_means_neither(tmp_path):
     rows = _import(tmp_path, content)
     assert rows == {"1.jpg": {"cat"}, "2.jpg": set()}
     text = (tmp_path / "out" / "set_aside.tsv").read_text()
-    assert "has the id 7 of another category, 'dog'" in text and "that of two categories" in text
+    assert "has the id 7 of another category, 'dog'" in text and "belongs to two categories" in text
 
 
 _values = st.recursive(
@@ -226,8 +226,6 @@ def test_numbers_are_names(tmp_path):
 
 def test_why_nothing_is_left_is_told(tmp_path):
     content = copy.deepcopy(PLAIN) | {"categories": [{"id": 7, "name": ["dog"]}]}
-    message = (
-        r"no categories \(.*c\.json: categories\[0\]: \"name\" is \['dog'\]; it must be a text"
-    )
+    message = r"no categories \(.*c\.json: categories\[0\]: \"name\" is \['dog'\]; it must be text"
     with pytest.raises(PrepareError, match=message):
         _import(tmp_path, content)

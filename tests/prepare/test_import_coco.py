@@ -104,7 +104,7 @@ def _with(key, place, **values):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without("images", 1, "id"), 'images[1]: "id" is missing; it must be a number or a text'),
+        (_without("images", 1, "id"), 'images[1]: "id" is missing; it must be a number or text'),
         (_without("images", 1, "file_name"), 'images[1]: "file_name" is missing'),
         (_without("annotations", 2, "image_id"), 'annotations[2]: "image_id" is missing'),
         (_without("annotations", 2, "category_id"), 'annotations[2]: "category_id" is missing'),

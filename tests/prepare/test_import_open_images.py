@@ -196,10 +196,10 @@ def test_many_rows_in_any_order_equal_a_plain_loop(files):
         (f"{ONE},,/m/dog,1", "row 8: '' is not a source"),
         (f"{ONE},verification,dog,1", "row 8: 'dog' is not a class id"),
         (f"{ONE},verification,/m/dog,1.5", "row 8: '1.5' is not a confidence between 0 and 1"),
-        (f"{ONE},verification,/m/dog,-1", "row 8: '-1' is no confidence"),
-        (f"{ONE},verification,/m/dog,nan", "row 8: 'nan' is no confidence"),
-        (f"{ONE},verification,/m/dog,", "row 8: '' is no confidence"),
-        (f"{ONE},verification,/m/dog,high", "row 8: 'high' is no confidence"),
+        (f"{ONE},verification,/m/dog,-1", "row 8: '-1' is not a confidence"),
+        (f"{ONE},verification,/m/dog,nan", "row 8: 'nan' is not a confidence"),
+        (f"{ONE},verification,/m/dog,", "row 8: '' is not a confidence"),
+        (f"{ONE},verification,/m/dog,high", "row 8: 'high' is not a confidence"),
         (f"{ONE},verification,/m/dog", "Row #8: Expected 4 columns, got 3"),
         (f"{ONE},verification,/m/d\udcffg,1", "invalid UTF8"),
     ],
@@ -218,7 +218,7 @@ def test_rows_are_numbered_through_all_blocks(files):
     good = f"{ONE},verification,/m/dog,1\n"
     count = 300_000  # more than two blocks
     (files / "people.csv").write_text(HEADER + good * count + good.replace(",1", ",2"))
-    with pytest.raises(PrepareError, match=rf"row {count + 2:,}: '2' is no confidence"):
+    with pytest.raises(PrepareError, match=rf"row {count + 2:,}: '2' is not a confidence"):
         _import(files, "--train", "people.csv")
 
 

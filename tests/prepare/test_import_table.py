@@ -238,13 +238,13 @@ def test_bad_json_lines_are_named(tmp_path, line, message):
     ("options", "message"),
     [
         (["--val-fraction", "1"], "--val-fraction 1.0 is not at least 0 and below 1"),
-        (["--val-fraction", "0.1", "--split", "test"], "give one of"),
-        (["--split-column", "path", "--val-fraction", "0.1"], "give one of"),
+        (["--val-fraction", "0.1", "--split", "test"], "give only one of"),
+        (["--split-column", "path", "--val-fraction", "0.1"], "give only one of"),
         (["--split-column", "part"], "lacks part"),
         (["--path-column", "part"], "lacks part"),
         (["--label-columns", "part"], "lacks part"),
         (["--delimiter", ";;"], "--delimiter ';;' is not one character"),
-        (["--encoding", "no-such"], "--encoding 'no-such' is not known"),
+        (["--encoding", "no-such"], "--encoding 'no-such' is unknown"),
         (["--max-skipped", "2"], "--max-skipped 2.0 is not from 0 to 1"),
         (
             ["--split-column", "x", "--max-skipped", "0"],
@@ -260,7 +260,7 @@ def test_options_that_cannot_be_meant(tmp_path, options, message):
 
 
 def test_without_a_table_it_says_so(tmp_path):
-    with pytest.raises(PrepareError, match="no table is given"):
+    with pytest.raises(PrepareError, match="no table given"):
         import_table([], output=tmp_path)
 
 
