@@ -82,7 +82,7 @@ def test_imagenet_and_bad_input(tmp_path):
     before = content(folder)
     (tmp_path / "own/val/dog").mkdir()
     (tmp_path / "own/val/dog/1.jpg").write_bytes(image)
-    with pytest.raises(ValueError, match="'dog', are missing from"):
+    with pytest.raises(ValueError, match="'dog', is missing from"):
         imagenet.build(tmp_path / "own", tmp_path / "data", name="own", overwrite=True)
     assert content(folder) == before
 

@@ -185,7 +185,7 @@ def test_splits_are_found_whatever_their_case(tmp_path, train, val):
 
 def test_two_folders_of_one_split_are_refused(tmp_path):
     _write(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
-    with pytest.raises(ValueError, match=r"both .*val and .*valid are there"):
+    with pytest.raises(ValueError, match=r"both .*val and .*valid exist"):
         OwnImages(tmp_path, splits=None, val_share=None)
 
 
@@ -236,11 +236,11 @@ def test_the_set_is_not_put_among_its_classes(tmp_path, inside):
     source = tmp_path / "mine"
     _write(source, "a/1.jpg", "b/2.jpg")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match=r"lies in .*mine, where each folder is a class"):
+    with pytest.raises(ValueError, match=r"is in .*mine, where each folder is a class"):
         image_folder.build(source, source / inside, name="mine")
     assert sorted(tmp_path.rglob("*")) == before
     source.rename(tmp_path / "train")
-    with pytest.raises(ValueError, match=r"lies in .*train, where each folder is a class"):
+    with pytest.raises(ValueError, match=r"is in .*train, where each folder is a class"):
         image_folder.build(tmp_path, tmp_path / "train" / inside, name="mine")
     image_folder.build(tmp_path, tmp_path / "data", name="mine")  # beside them it may be
 

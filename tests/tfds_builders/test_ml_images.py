@@ -293,7 +293,7 @@ def test_missing_files_are_named_and_described(manual_dir, tmp_path, remove, mes
     with pytest.raises(FileNotFoundError, match=message) as error:
         ml_images.build(manual_dir, tmp_path / "data")
     assert str(manual_dir) in str(error.value)
-    assert "One image a line" in str(error.value)
+    assert "One image per line" in str(error.value)
     assert not (tmp_path / "data").exists()
 
 

@@ -262,6 +262,6 @@ def test_numbers_out_of_range(tmp_path, wrong, message):
 def test_a_persons_folder_is_not_drawn_over(tmp_path):
     write_manual_dir(tmp_path / "mine")
     before = (tmp_path / "mine/train_image_list.txt").read_bytes()
-    with pytest.raises(ValueError, match=r"dictionary\.txt is of other classes"):
+    with pytest.raises(ValueError, match=r"dictionary\.txt has other classes"):
         shapes.build(tmp_path / "data", num_train=2, num_val=1, keep_files=tmp_path / "mine")
     assert (tmp_path / "mine/train_image_list.txt").read_bytes() == before
