@@ -114,7 +114,7 @@ def test_look_ups_that_fail_say_why(small):
         ("0\tn0\t-1\ta\tb\n", 2, "5 columns"),
         ("0\tn0\t-1\ta\n2\tn2\t-1\tb\n", 3, "'2' instead of 1"),
         ("1\tn1\t-1\ta\n", 2, "'1' instead of 0"),
-        ("x\tn1\t-1\ta\n", 2, "'x' where 0"),
+        ("x\tn1\t-1\ta\n", 2, "'x' instead of 0"),
         ("0\tn0\t1.0\ta\n", 2, "parent '1.0' is not an index"),
         ("0\tn0\t-1\ta\n1\tn1\t2\tb\n", 3, "parent 2 does not exist"),
         ("0\tn0\t-2\ta\n", 2, "parent -2 does not exist"),
