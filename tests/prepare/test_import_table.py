@@ -164,7 +164,7 @@ def test_repeated_images_are_told(tmp_path, capsys):
     assert "2 rows have the path of an earlier row of the same split" in said
     assert "are in" not in said
     merge = next(line for line in said.splitlines() if "--merge" in line)
-    prepare.main(shlex.split(merge)[3:])
+    prepare.main(shlex.split(merge)[2:])
     written = (tmp_path / "out" / "train_image_list.txt").read_text()
     assert written == "1.jpg\t0:1\t1:1\t2:1\n2.jpg\t0:1\n"
 
