@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Evaluation of a network on a data set, its report, and the published results."""
+"""Evaluates a network on a data set, reports the metrics, and has the published results."""

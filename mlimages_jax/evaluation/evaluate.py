@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One pass over a set: predictions on the device, sums of metrics on the host."""
+"""One pass over a data set: predictions on the device, sums of metrics on the host."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.step import steps
 from mlimages_jax.step.losses import Loss
 
-EXACT_METRICS_BYTES = 4_000_000_000  # of scores and states, from which on the mAP is binned
+EXACT_METRICS_BYTES = 4_000_000_000  # scores and states; the mAP of larger sets is binned
 
 Metrics = MultiLabelMetrics | SingleLabelMetrics
 Weights = dict[str, Any]  # {"params", "batch_stats"}
@@ -31,21 +31,22 @@ Weights = dict[str, Any]  # {"params", "batch_stats"}
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a set is evaluated; made once, run at any step.
+    """How to evaluate a data set; created once, run at any training step.
 
     Attributes:
-        model: the network.
-        loss: its value with every class weighing 1 is reported.
-        records: serialised records, all of them on every process.
-        view: cuts the images.
-        metrics: empty; every run fills a fresh one made with the same arguments.
-        batch_size: global, divisible by the devices.
-        max_labels: L.
-        mesh: of the parameters.
-        unlisted: the target of a class that an image does not list, 0 (absent) or -1 (unknown).
-        relabel: gives the records other labels; None leaves theirs.
-        bad_images: records what cannot be decoded, which stays out of the metrics.
-        num_threads: that read and decode.
+        model: The network.
+        loss: The loss to report; all its classes should have weight 1.
+        records: Serialised records, all of them on every process.
+        view: Decodes and crops the images.
+        metrics: Empty metrics; every run fills a fresh copy made with the same arguments.
+        batch_size: Global batch size, divisible by the number of devices.
+        max_labels: Maximum number of labels per image, L.
+        mesh: The mesh of the parameters.
+        unlisted: Target of a class that is not among an image's labels, 0 (absent) or -1
+            (unknown).
+        relabel: Replaces the labels of a record; None keeps them.
+        bad_images: Records images that cannot be decoded, which are left out of the metrics.
+        num_threads: Number of threads that read and decode.
     """
 
     model: nn.Module
@@ -64,20 +65,20 @@ class Evaluation:
     def run(
         self, weights: Weights, *, check_stop: Callable[[], None] = preemption.check
     ) -> tuple[dict[str, float], Metrics]:
-        """Evaluates parameters and running statistics, without changing anything.
+        """Evaluates parameters and running statistics without changing anything.
 
         Args:
-            weights: to evaluate.
-            check_stop: called after every batch, equally often on all processes.
+            weights: The weights to evaluate.
+            check_stop: Called after every batch, equally often on all processes.
 
         Returns:
-            The metrics by name, with `loss`, the mean over examples (left out with other labels,
-            which the loss was not made for); and the accumulators.
+            The metrics by name, including `loss`, the mean over examples (omitted with replaced
+            labels, which the loss was not designed for); and the accumulators.
 
         Raises:
-            Preempted: by `check_stop`, when the program was asked to end.
+            Preempted: If `check_stop` finds that the program was asked to stop.
         """
-        metrics = dataclasses.replace(self.metrics)  # made anew, hence empty
+        metrics = dataclasses.replace(self.metrics)  # runs __post_init__, so the copy is empty
         loss_sum, rows = 0.0, 0
         for outputs in one_behind(self.outputs(weights, self.records)):
             mask = local_rows(outputs["mask"])
@@ -91,7 +92,7 @@ class Evaluation:
         return loss | metrics.compute(), metrics
 
     def outputs(self, weights: Weights, records: RandomAccess) -> Iterator[dict[str, Array]]:
-        """`steps.eval_step` of every global batch of the records, still on the devices."""
+        """Yields `steps.eval_step` of every global batch of the records, still on the devices."""
         batches = pipeline.evaluation_batches(
             records,
             self.view,
@@ -108,13 +109,13 @@ class Evaluation:
 
     @functools.cached_property
     def _step(self) -> Any:
-        rows = sharding.by_example(self.mesh)  # what `local_rows` relies on
-        places = {"logits": rows, "targets": rows, "mask": rows}
+        rows = sharding.by_example(self.mesh)  # `local_rows` relies on this layout
+        shardings = {"logits": rows, "targets": rows, "mask": rows}
         return jax.jit(
             functools.partial(
                 steps.eval_step, model=self.model, loss=self.loss, unlisted=self.unlisted
             ),
-            out_shardings=places | {"loss_sum": sharding.replicated(self.mesh)},
+            out_shardings=shardings | {"loss_sum": sharding.replicated(self.mesh)},
         )
 
 
@@ -126,40 +127,40 @@ def empty_metrics(
     threshold: float,
     positive_weight: float = 1.0,
 ) -> Metrics:
-    """The metrics for one class an image, or for many, with nothing counted yet.
+    """Returns empty metrics for one class per image, or for several.
 
     Args:
-        num_examples: images of the set; the mAP is exact while their scores and states fit
+        num_examples: Number of images; the mAP is exact while their scores and states fit into
             EXACT_METRICS_BYTES.
-        paths: int [C, D] of `Hierarchy.paths`.
-        single_label: whether every image has one class.
-        threshold: the confidence from which a label is true, where there are many.
-        positive_weight: of the training loss, for the calibration of probabilities.
+        paths: Integers [C, D] from `Hierarchy.paths`.
+        single_label: Whether every image has exactly one class.
+        threshold: Minimum confidence of a positive label, for several classes per image.
+        positive_weight: Weight of positives in the training loss, to calibrate probabilities.
     """
     if single_label:
         return SingleLabelMetrics(len(paths))
-    exact = num_examples * len(paths) * 5 <= EXACT_METRICS_BYTES
+    exact = num_examples * len(paths) * 5 <= EXACT_METRICS_BYTES  # float32 score + int8 state
     return MultiLabelMetrics(
         len(paths), paths, threshold=threshold, exact=exact, positive_weight=positive_weight
     )
 
 
 def why_no_map(values: dict[str, float], metrics: Metrics) -> str | None:
-    """Why the mean average precision is nan; None where it is a number or there is none."""
+    """Explains why the mean average precision is nan; None if it is a number or not computed."""
     if not isinstance(metrics, MultiLabelMetrics) or not math.isnan(values["mAP"]):
         return None
     images, threshold = int(values["examples"]), metrics.threshold
     if not images:
         return "mAP is nan: no image has a class that is known to be present or absent"
     return (
-        f"mAP is nan: no class of any of {images} images is positive, which takes a confidence of "
-        f"evaluation.threshold={threshold:g} or more: lower --config.evaluation.threshold, or "
+        f"mAP is nan: none of {images} images has a positive class, which needs a confidence of at "
+        f"least evaluation.threshold={threshold:g}: lower --config.evaluation.threshold, or "
         "give a split whose images have labels"
     )
 
 
 def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
-    """Yields every item once the next one is under way, so that device and host work together."""
+    """Yields every item after requesting the next one, so that device and host work in parallel."""
     previous = next(outputs, None)
     for following in outputs:
         assert previous is not None
@@ -170,7 +171,7 @@ def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]
 
 
 def local_rows(array: Array) -> np.ndarray:
-    """The rows of an array cut by its leading axis that this process holds, in their order."""
+    """Returns this process's rows of an array that is sharded by its leading axis, in order."""
     if array.is_fully_replicated:
         return np.asarray(jax.device_get(array))
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
@@ -178,11 +179,11 @@ def local_rows(array: Array) -> np.ndarray:
 
 
 def across_processes(metrics: Metrics) -> Metrics:
-    """Metrics over what all processes have seen; the same object where there is one process."""
+    """Sums metrics over all processes; returns the same object if there is only one process."""
     if jax.process_count() == 1:
         return metrics
     gathered = multihost_utils.process_allgather(metrics.sums())
-    total = dataclasses.replace(metrics)  # made anew, hence empty
+    total = dataclasses.replace(metrics)  # runs __post_init__, so the copy is empty
     for process in range(jax.process_count()):
         total.add_sums({name: values[process] for name, values in gathered.items()})
     return total

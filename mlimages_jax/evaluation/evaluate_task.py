@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task behind configs/evaluate.py: checkpoints of a run, on a set, in several views."""
+"""The task of configs/evaluate.py: evaluates checkpoints of a run on a data set, in all views."""
 
 import dataclasses
 import hashlib
@@ -44,9 +44,9 @@ from mlimages_jax.models import architecture
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import Evaluate, build, checked
 
-IMAGENET = (1_000, 50_000)  # classes and images of the set that the published numbers are for
+IMAGENET = (1_000, 50_000)  # classes and images of ImageNet's validation set, as published
 
-_BOTH: tuple[Protocol, ...] = ("central", "short_side")  # where nothing says which
+_BOTH: tuple[Protocol, ...] = ("central", "short_side")  # used when nothing names a protocol
 
 Row = dict[str, Any]
 
@@ -61,23 +61,23 @@ class Subject(NamedTuple):
 
 
 def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
-    """Evaluates as configured; prints a table and leaves files in the workdir.
+    """Evaluates as configured; prints a table and writes files to the workdir.
 
     Args:
-        config: Settings of the task.
-        workdir: of the results; what it already holds of the same weights, data and settings is
-            not done again.
+        config: See configs/evaluate.py for every field.
+        workdir: Folder of the results; results it already has for the same weights, data and
+            settings are not computed again.
 
     Returns:
-        One row an evaluation, in order: where it comes from and all its numbers.
+        One row per evaluation, in order, with its inputs and all its metrics.
 
     Raises:
-        FileNotFoundError: no checkpoint, or no data set.
-        DamagedCheckpointError: a checkpoint is damaged; after all others were evaluated.
-        ConfigError: the checkpoint does not fit the set, or a value cannot be.
-        DataSetError: the set lacks the split.
-        TooManyBadImagesError: over `config.input.max_bad_images`.
-        Preempted: asked to end; what is in the workdir is not done again.
+        FileNotFoundError: If there is no checkpoint or no data set.
+        DamagedCheckpointError: If a checkpoint is damaged; raised after evaluating all others.
+        ConfigError: If the checkpoint does not match the set, or a value is invalid.
+        DataSetError: If the set does not have the split.
+        TooManyBadImagesError: If there are more than `config.input.max_bad_images` bad images.
+        Preempted: If asked to stop; results already in the workdir are kept and reused.
     """
     config = checked(config)
     workdir = epath.Path(paths.absolute(workdir))
@@ -86,7 +86,7 @@ def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
 
 
 def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
-    """As `evaluate`, in a workdir that is held."""
+    """Runs `evaluate` while the workdir is locked."""
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
     _check_batch(config)
@@ -102,6 +102,8 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
             subject = _load(config, folder, data)
             views = _views(config, subject, data)
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
+            # A single requested checkpoint must not fail silently; among several, one may be
+            # damaged, or deleted by the running training before it was read.
             if config.which == "latest":
                 raise
             logging.warning("not evaluated: %s", error)
@@ -112,7 +114,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
             key = _key(config, subject, view) | of_data
             name = f"{config.data.split}_{view.protocol}_{view.size}"
             if known := _known(rows, key, step=subject.step):
-                logging.info("%s was evaluated before: %s", folder, name)
+                logging.info("%s: %s was already evaluated", folder, name)
                 shown.append(known | where)
                 continue
             evaluation = _evaluation(config, data, subject, view, relabel, workdir)
@@ -125,8 +127,8 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
                 _write(workdir / str(subject.step) / name, metrics, data, row, values)
                 append_line(results, json.dumps(row))
             logging.info("step %d  %s: %s", subject.step, name, _line(values))
-            if told := why_no_map(values, metrics):
-                logging.warning("step %d  %s: %s", subject.step, name, told)
+            if reason := why_no_map(values, metrics):
+                logging.warning("step %d  %s: %s", subject.step, name, reason)
     writer.close()
     table = "\n".join(
         [_tables(config, data, shown), *(f"not evaluated: {line}" for line in damaged)]
@@ -140,10 +142,10 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
 
 
 def _check_batch(config: Evaluate) -> None:
-    """Asks whether the devices divide the batch.
+    """Checks that the batch size is divisible by the number of devices.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: If it is not.
     """
     try:
         batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
@@ -153,13 +155,13 @@ def _check_batch(config: Evaluate) -> None:
 
 
 def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
-    """The step folders to evaluate, the same on all processes.
+    """Yields the step folders to evaluate, the same on all processes.
 
     Raises:
-        FileNotFoundError: when there is none, or none came in time.
+        FileNotFoundError: If there is none, or none was written in time.
     """
     if config.which != "new":
-        manager.resolve(config.checkpoint)  # explains what is missing
+        manager.resolve(config.checkpoint)  # raises an error that explains what is missing
         found = manager.find(config.checkpoint)
         yield from (
             _agreed(folder) for folder in (found[-1:] if config.which == "latest" else found)
@@ -180,15 +182,15 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
             return
         deadline = time.monotonic() + 60 * config.wait_minutes
     logging.warning(
-        "no new checkpoint of %s in %.0f minutes: that was all", config.checkpoint,
+        "no new checkpoint in %s for %.0f minutes: done", config.checkpoint,
         config.wait_minutes,
     )  # fmt: skip
     if not done:
-        manager.resolve(config.checkpoint)
+        manager.resolve(config.checkpoint)  # raises an error that explains what is missing
 
 
 def _total_steps(folder: epath.Path) -> float:
-    """Where the training of a checkpoint ends; without end, if it was deleted meanwhile."""
+    """Returns the last step of a checkpoint's training; inf if the checkpoint has been deleted."""
     try:
         return float(_config_of(folder).get("total_steps", math.inf))
     except (DamagedCheckpointError, VanishedCheckpointError):
@@ -196,18 +198,18 @@ def _total_steps(folder: epath.Path) -> float:
 
 
 def _config_of(folder: epath.Path) -> dict[str, Any]:
-    """As `checkpoints.config_of`; all processes raise the same."""
+    """Reads a checkpoint's configuration; errors are raised on all processes alike."""
     return saved_step.agreed(lambda: manager.config_of(folder))
 
 
 def _agreed(folder: epath.Path) -> epath.Path:
-    """Process 0's choice of a step, which others may not see yet."""
+    """Returns process 0's choice of a step, which other processes may not see yet."""
     step = multihost_utils.broadcast_one_to_all(np.int64(int(folder.name)))
     return folder.parent / str(int(step))
 
 
 def _key(config: Evaluate, subject: Subject, view: EvaluationView) -> Row:
-    """What makes an evaluation of the same data another one: the network, and how it is used."""
+    """Returns what identifies an evaluation on given data: the network, and how it is used."""
     used = subject.usage.loss_settings
     arguments = getattr(used, used.name, None)
     loss = {"name": used.name, **(dataclasses.asdict(arguments) if arguments else {})}
@@ -226,10 +228,10 @@ def _key(config: Evaluate, subject: Subject, view: EvaluationView) -> Row:
 
 
 def _data_key(config: Evaluate, data: DataSet) -> Row:
-    """Digests of the set and of other labels for it, the same on all processes.
+    """Returns digests of the data set and of its replaced labels, the same on all processes.
 
     Raises:
-        DifferentProcessesError: the processes see different ones.
+        DifferentProcessesError: If the processes see different files.
     """
     parts = fingerprint.fingerprint(data, [config.data.split])
     found = {"data_digest": "-".join(parts.values()), "labels_digest": ""}
@@ -241,24 +243,27 @@ def _data_key(config: Evaluate, data: DataSet) -> Row:
 
 
 def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
-    """The result of the same evaluation, if it is the last one whose tables have its name."""
+    """Returns the result of the same evaluation, if its tables were not overwritten since."""
+    # Tables are named by split, protocol, size and step only: a later evaluation that differs
+    # elsewhere, such as in its labels, has replaced them.
     named = {name: key[name] for name in ("split", "size", "protocol")} | {"step": step}
     last = [row for row in rows if named.items() <= row.items()][-1:]
     return next((row for row in last if key.items() <= row.items()), None)
 
 
 def _views(config: Evaluate, subject: Subject, data: DataSet) -> list[EvaluationView]:
-    """What to evaluate: as configured, and else as the checkpoint was trained.
+    """Returns the views to evaluate: as configured, or else as in the checkpoint's training.
 
     Raises:
-        ConfigError: nothing says a size.
+        ConfigError: If no image size is known.
     """
     trained = _config_of(subject.folder)
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
     if data.orientation == "exif" and trained.get("orientation") == "stored":
         logging.warning(
-            "%s was trained on images as they are stored, and those of %s were turned upright when "
-            "it was built: for the numbers of its training build the set with --orientation=stored",
+            "%s was trained on images with their stored orientation, but those of %s were turned "
+            "upright when it was built: to reproduce its metrics build the set with "
+            "--orientation=stored",
             subject.folder, data.folder,
         )  # fmt: skip
     sizes = config.evaluation.sizes or subject.usage.sizes
@@ -272,31 +277,31 @@ def _views(config: Evaluate, subject: Subject, data: DataSet) -> list[Evaluation
 
 
 def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> Subject:
-    """Weights and configuration of a checkpoint whose classes are those of the set.
+    """Loads the weights and configuration of a checkpoint with the classes of the data set.
 
     Raises:
-        ConfigError: when they are not, or the loss is not known.
+        ConfigError: If the classes differ, or the loss is unknown.
     """
-    place = sharding.replicated(sharding.make_mesh())
-    weights = manager.load_weights(folder, place, averaged=config.averaged)
+    replicated = sharding.replicated(sharding.make_mesh())
+    weights = manager.load_weights(folder, replicated, averaged=config.averaged)
     step = int(folder.name)
     usage = saved_model.usage(_config_of(folder), step=step, loss=config.loss)
     if not usage.loss:
         raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
-            "for one class an image, else weighted, sigmoid or asymmetric"
+            "for one class per image, else weighted, sigmoid or asymmetric"
         )
     classes = architecture.network_of(weights["params"]).num_classes
     if classes != data.num_classes:
         raise build.ConfigError(
-            f"{folder} tells {classes} classes apart and {data.folder} has {data.num_classes}: "
+            f"{folder} has {classes} classes but {data.folder} has {data.num_classes}: "
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
     kept = manager.classes_of(folder)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
         raise build.ConfigError(
-            f"{kept} and {data.dictionary} have other classes or another order: build the set "
-            "with the categories that the checkpoint was trained on"
+            f"{kept} and {data.dictionary} have different classes or another order: build the set "
+            "with the class list that the checkpoint was trained with"
         )
     return Subject(folder, step, weights, usage)
 
@@ -337,7 +342,7 @@ def _evaluation(
 
 
 def _reassessed(config: Evaluate, data: DataSet) -> ReassessedLabels | None:
-    """Other labels for the set, if configured, checked against it."""
+    """Loads other labels for the set, if configured, and checks them against it."""
     if not config.data.reassessed:
         return None
     records = data.records(config.data.split)
@@ -364,7 +369,7 @@ def _line(values: dict[str, float]) -> str:
 
 
 def _tables(config: Evaluate, data: DataSet, rows: list[Row]) -> str:
-    """All results, and for one class an image the last step's beside the published ones."""
+    """Formats all results; for single-label sets, also the last step next to published results."""
     tables = [published.results_table(rows)]
     last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]] if rows else []
     if last and "top1" in last[0]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A PNG of images with their true tags and what a model says, for people to look at."""
+"""Draws a PNG of images with their true tags and a model's predictions."""
 
 import io
 import math
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlimages_jax.files.escaping import one_line
 
-_SMALLEST_WIDTH = 180  # smaller images are enlarged, so that there is room for a tag below
+_MIN_WIDTH = 180  # pixels; smaller images are enlarged to leave room for the tags below
 _GAP = 12
 _FONT_SIZE = 14
 _LINE_HEIGHT = 18
 _GREY, _BLACK, _GREEN, _RED = (130, 130, 130), (30, 30, 30), (0, 125, 60), (205, 30, 30)
 
-_Line = tuple[str, str, tuple[int, int, int]]  # text that may be shortened, the rest, colour
+_Line = tuple[str, str, tuple[int, int, int]]  # text that may be truncated, the rest, colour
 
 
 def save_grid(
@@ -31,18 +31,19 @@ def save_grid(
     """Writes the grid.
 
     Args:
-        path: of the PNG; its folder is made.
-        images: uint8 [n, H, W, 3], RGB.
-        true_tags: names, one a line, for each of the n images.
-        predicted_tags: (name, score, whether it is right) in the order to show; right ones are
-            green, the others red.
-        columns: images side by side.
+        path: Path of the PNG; missing folders are created.
+        images: Array uint8 [n, H, W, 3], RGB.
+        true_tags: Names of the true tags of each of the n images.
+        predicted_tags: (name, score, is correct) of each image's predictions, in display order;
+            correct ones are green, the others red.
+        columns: Number of images per row.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: images of another shape or type, no images, lengths that differ, no column.
+        ValueError: If images have another shape or dtype, there are none, lengths differ, or
+            `columns` is below 1.
     """
     _check(images, true_tags=true_tags, predicted_tags=predicted_tags, columns=columns)
     captions = [
@@ -81,15 +82,15 @@ def _caption(true: Sequence[str], predicted: Sequence[tuple[str, float, bool]]) 
 
 
 def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width: int) -> None:
-    """Writes a caption; names too long for the width end in an ellipsis, scores stay whole."""
+    """Writes a caption; names too long for the width are truncated, scores never are."""
     draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(size=_FONT_SIZE)
     for number, (name, rest, color) in enumerate(lines):
         shown = text = one_line(name)
         while shown and draw.textlength(_with_ellipsis(shown, text) + rest, font=font) > width:
             shown = shown[:-1]
-        place = (left, top + number * _LINE_HEIGHT)
-        draw.text(place, _with_ellipsis(shown, text) + rest, fill=color, font=font)
+        corner = (left, top + number * _LINE_HEIGHT)
+        draw.text(corner, _with_ellipsis(shown, text) + rest, fill=color, font=font)
 
 
 def _with_ellipsis(shown: str, text: str) -> str:
@@ -97,7 +98,7 @@ def _with_ellipsis(shown: str, text: str) -> str:
 
 
 def _enlarge(image: Image.Image) -> Image.Image:
-    factor = max(1, math.ceil(_SMALLEST_WIDTH / image.width))
+    factor = max(1, math.ceil(_MIN_WIDTH / image.width))
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.BICUBIC)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a trained model says of images, for people: a grid of them with their tags."""
+"""Draws a grid of images with their true tags and the predictions of a trained model."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,7 +19,7 @@ from mlimages_jax.evaluation.evaluate import Evaluation, Weights, local_rows
 from mlimages_jax.evaluation.prediction_grid import save_grid
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-_TAGS = 5  # shown of each image
+_TAGS = 5  # shown per image
 _IMAGE_SIZE = 128
 _LIKELY = 0.5
 
@@ -34,19 +34,19 @@ def write_grid(
     threshold: float,
     count: int = 24,
 ) -> None:
-    """Draws images of the set, evenly spaced over it, with true and predicted tags.
+    """Draws images spaced evenly over the data set, with true and predicted tags.
 
     Args:
-        path: of the PNG.
-        evaluation: its records, view and model are used.
-        weights: parameters and running statistics.
-        hierarchy: names and depths of the classes.
-        probabilities: of logits [n, C].
-        threshold: the confidence from which a label is true.
-        count: images in the grid.
+        path: Path of the PNG.
+        evaluation: Supplies the records, the view and the model.
+        weights: Parameters and running statistics.
+        hierarchy: Names and ancestors of the classes.
+        probabilities: Converts logits [n, C] to probabilities [n, C].
+        threshold: Minimum confidence of a true label.
+        count: Number of images in the grid.
     """
-    places = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
-    serialised = list(_readable(evaluation.records, sorted(set(places.tolist()))))
+    positions = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
+    serialised = list(_readable(evaluation.records, sorted(set(positions.tolist()))))
     if not serialised:
         return
     logits = np.concatenate(
@@ -54,9 +54,8 @@ def write_grid(
     )
     view = EvaluationView(_IMAGE_SIZE, "whole")
     images, true_tags, predicted_tags = [], [], []
-    for data, row in zip(
-        serialised, probabilities(logits), strict=False
-    ):  # the last batch is filled up
+    # Not strict: the last batch is padded, so there may be more rows than records.
+    for data, row in zip(serialised, probabilities(logits), strict=False):
         record = parse_record(data)
         try:
             images.append(view(record.jpeg))
@@ -75,35 +74,35 @@ def write_grid(
         save_grid(path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags)
 
 
-def _readable(records: RandomAccess, places: Sequence[int]) -> Iterator[bytes]:
-    """Those of the records that are not damaged; the evaluation has counted the others."""
-    for place in places:
+def _readable(records: RandomAccess, positions: Sequence[int]) -> Iterator[bytes]:
+    """Yields the records that are not damaged; the evaluation has already counted the others."""
+    for position in positions:
         try:
-            record_at(records, place)
+            record_at(records, position)
         except DamagedRecordError:
             continue
-        yield records[place]
+        yield records[position]
 
 
 def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: int) -> list[int]:
-    """The likeliest classes, best first, without those that a likely descendant already says.
+    """Returns the most probable classes, best first, without ancestors of a probable class.
 
     Args:
-        probabilities: float [C].
-        hierarchy: of the C classes.
-        count: how many to return.
+        probabilities: Floats [C].
+        hierarchy: A hierarchy of the C classes.
+        count: Maximum number of classes to return.
     """
-    said = {
+    implied = {
         int(ancestor)
         for i in np.flatnonzero(probabilities >= _LIKELY)
         for ancestor in hierarchy.ancestors(int(i))
     }
     ranked = np.argsort(-probabilities, kind="stable").tolist()
-    return [i for i in ranked if i not in said][:count]
+    return [i for i in ranked if i not in implied][:count]
 
 
 def _true_names(record: Record, hierarchy: Hierarchy, *, threshold: float) -> list[str]:
-    """Names of the true labels, without those that a true descendant already says."""
+    """Returns the names of the true labels, without ancestors of a true label."""
     confidences = np.zeros(len(hierarchy))
     confidences[record.labels] = record.confidences
     specific = specific_classes(confidences, hierarchy, count=_TAGS)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Results of evaluations as text tables: ours beside what was published for ML-Images, or alone."""
+"""Text tables of evaluation results, alone or next to the results published for ML-Images."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 SOURCE = "README of github.com/Tencent/tencent-ml-images (paper: arXiv:1901.01703)"
-SIZES = (224, 299)  # pixels, of the published results
+SIZES = (224, 299)  # image sizes of the published results, in pixels
 METRICS = (
     "top1", "top5", "loss", "mAP", "f1@5", "hierarchical_f1", "calibration_error", "examples",
 )  # fmt: skip
@@ -14,14 +14,14 @@ _ABSENT = "-"
 
 
 class PublishedResult(NamedTuple):
-    """A ResNet-101 on ImageNet's validation set.
+    """A published result of a ResNet-101 on ImageNet's validation set.
 
     Attributes:
-        checkpoint: its name, with MSRA's (He et al., 2016) and Google's (Sun et al., 2017,
-            arXiv:1707.02968) as the table's authors quote them.
-        training: on what, and at how many pixels where that is not 224.
-        accuracies: top-1 and top-5 in percent, with the digits that were published, by image
-            size in pixels; sizes without a result are absent.
+        checkpoint: Name of the checkpoint. Those of MSRA (He et al., 2016) and Google (Sun et
+            al., 2017, arXiv:1707.02968) are quoted from the same table.
+        training: Training data, with the image size in pixels where it is not 224.
+        accuracies: Top-1 and top-5 accuracy in percent, with the published digits, by image size
+            in pixels; sizes without a result are missing.
     """
 
     checkpoint: str
@@ -53,19 +53,19 @@ PUBLISHED = (
 def table(
     ours: Mapping[tuple[int, str], Mapping[str, float]], *, title: str, comparable: bool
 ) -> str:
-    """The published results and, below them, ours; top-1 and top-5 in percent.
+    """Formats the published results and, below them, ours; top-1 and top-5 in percent.
 
     Args:
-        ours: by image size in pixels and protocol, each with `top1` and `top5` from 0 to 1.
-        title: what was evaluated, the first line.
-        comparable: whether ours are of ImageNet's validation set with its own labels. If not, the
-            published results are left out, and a line says so.
+        ours: Metrics by (image size in pixels, protocol), each with `top1` and `top5` in [0, 1].
+        title: First line, which says what was evaluated.
+        comparable: Whether ours are on ImageNet's validation set with its own labels. If not, the
+            published results are omitted, and a line says so.
 
     Returns:
         Lines, each with a line end.
 
     Raises:
-        ValueError: a result without `top1` or `top5`.
+        ValueError: If a result has no `top1` or `top5`.
     """
     percents = {key: _percents(key, values) for key, values in ours.items()}
     blocks = [[title]]
@@ -81,14 +81,14 @@ def table(
 
 
 def results_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Evaluations, one a line, in aligned columns.
+    """Formats evaluations in aligned columns, one per line.
 
     Args:
-        rows: each with `step`, `split`, `size`, `protocol` and any metrics.
+        rows: Mappings with `step`, `split`, `size`, `protocol` and any metrics.
 
     Returns:
-        A header and a line for each row, each with a line end; those of METRICS that some row has.
-        "-" stands for what a row lacks, and for nan.
+        A header and one line per row, each with a line end. The metrics are those of METRICS
+        that any row has; "-" marks missing values and nan.
     """
     present = [name for name in METRICS if any(name in row for row in rows)]
     columns = ["step", "split", "size", "protocol", *present]
@@ -97,12 +97,12 @@ def results_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, str]:
-    """Top-1 and top-5 with two decimals."""
+    """Formats top-1 and top-5 in percent with two decimals."""
     for name in ("top1", "top5"):
         if name not in values:
             raise ValueError(
                 f"the result at {key[0]} px, {key[1]}, has no {name!r} but {sorted(values)}: the "
-                "published results are of one class an image; use results_table for others"
+                "published results have one class per image; use results_table for others"
             )
     top1, top5 = (
         _ABSENT if _is_absent(values[name]) else f"{100 * values[name]:.2f}"
@@ -112,7 +112,7 @@ def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, s
 
 
 def _beside_the_published(percents: Mapping[tuple[int, str], tuple[str, str]]) -> list[str]:
-    """Lines of the published results, then one for each protocol of ours at their sizes."""
+    """Returns the rows of the published results, then one row per protocol of ours."""
     rows = [["", ""], ["checkpoint", "trained on"]]
     for size in SIZES:
         rows[0] += [f"{size} px", ""]
@@ -134,17 +134,17 @@ def _beside_the_published(percents: Mapping[tuple[int, str], tuple[str, str]]) -
 def _notes(protocols: set[str], *, comparable: bool) -> list[str]:
     if not comparable:
         return [
-            "Not ImageNet's validation set with its own labels: the published results do not",
-            "compare with these and are left out.",
+            "Not ImageNet's validation set with its own labels: the published results are not",
+            "comparable with these and are omitted.",
         ]
-    notes = [f"Published: {SOURCE}.", "It does not say how the validation images were cut."]
+    notes = [f"Published: {SOURCE}.", "It does not say how the validation images were cropped."]
     if "ten_crop" in protocols:
-        notes.append("ten_crop is the mean of ten crops an image, the others look at one.")
+        notes.append("ten_crop averages ten crops per image, the others use a single one.")
     return notes
 
 
 def _as_published(value: float | None) -> str:
-    """As many digits as were published; blanks keep the points below each other."""
+    """Formats a number with its published digits, padded so that decimal points align."""
     if value is None:
         return _ABSENT
     digits = str(value)
@@ -164,12 +164,12 @@ def _readable(name: str, value: object) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str]:
-    """Lines of equal columns; those numbered in `left` are flush left, the others flush right."""
+    """Aligns columns; those whose number is in `left` to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]

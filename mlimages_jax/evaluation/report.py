@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What an evaluation leaves for people: tables of classes and confusions, calibration, numbers."""
+"""The files of an evaluation: per-class table, confusions, reliability diagram and metrics."""
 
 import io
 import json
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 CONFUSED_PAIRS = 100  # rows of confusion.tsv
 
-_BREAKS_A_TABLE = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # for any kind of reader
+# Everything that str.splitlines or a spreadsheet may take for a line or column end.
+_BREAKS_A_TABLE = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 _DOTS_PER_INCH = 200
-_TITLE_WIDTH = 58  # letters, of a line of the title
-# Told apart in every kind of colour vision, and in grey.
+_TITLE_WIDTH = 58  # characters per line of the title
+# Distinguishable with any kind of colour vision, and in greyscale.
 _BLUE, _ORANGE, _GREY = "#56b4e9", "#d55e00", "#333333"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -52,18 +53,18 @@ def write_files(
 ) -> None:
     """Writes per_class.tsv, metrics.json, reliability.png and confusion.tsv.
 
-    The last two are left out where the metrics hold no calibration or no pairs of classes.
+    The last two are omitted if the metrics have no calibration or no confusion matrix.
 
     Args:
-        folder: where to; it is made.
-        metrics: of one evaluation.
-        hierarchy: of the same classes.
-        title: what was evaluated, for the head of the diagram.
-        values: what metrics.json shall hold, such as the loss too; None stands for
+        folder: Output folder; it is created.
+        metrics: Metrics of one evaluation.
+        hierarchy: A hierarchy of the same classes.
+        title: Title of the diagram, which says what was evaluated.
+        values: Contents of metrics.json, for example with the loss; None uses
             `metrics.compute()`.
 
     Raises:
-        ValueError: the hierarchy has another number of classes.
+        ValueError: If the hierarchy has another number of classes.
     """
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,15 +81,15 @@ def write_files(
 def write_per_class_table(
     path: epath.Path, metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: Hierarchy
 ) -> None:
-    """Writes a line a class, tab-separated, best first; classes without an image come last.
+    """Writes one tab-separated line per class, best first; classes without images come last.
 
-    Of many labels an image: class, WordNet id, depth, average precision and name. Of one label:
-    class, WordNet id, images, top-1, top-5, the name of the class that is predicted most often
-    in its place (no such column where pairs of classes were not counted), and name. Numbers that
-    no image says anything about are empty.
+    The columns for several labels per image are class, WordNet id, depth, average precision and
+    name. For one label per image they are class, WordNet id, images, top-1, top-5, the class most
+    often predicted instead (omitted without a confusion matrix), and name. Numbers that are
+    undefined, for lack of images, are empty.
 
     Raises:
-        ValueError: the hierarchy has another number of classes.
+        ValueError: If the hierarchy has another number of classes.
     """
     _check_classes(metrics, hierarchy)
     if isinstance(metrics, SingleLabelMetrics):
@@ -103,15 +104,16 @@ def write_per_class_table(
 
 
 def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: Hierarchy) -> None:
-    """Writes the CONFUSED_PAIRS pairs that are confused most often, a line each, tab-separated.
+    """Writes the CONFUSED_PAIRS most frequently confused pairs, one tab-separated line each.
 
-    WordNet id and name of the true and of the predicted class, how many images, and which share
-    of the true class's images these are. Unless all classes are roots, also the name of the
-    nearest class above both (or of one of the two, where it is above the other); empty for classes
-    of different trees.
+    The columns are WordNet id and name of the true and of the predicted class, number of images,
+    and their fraction of the true class's images. Unless all classes are roots, the last column
+    is the name of the nearest common ancestor (which may be one of the two classes); it is empty
+    for classes of different trees.
 
     Raises:
-        ValueError: the hierarchy has another number of classes, or pairs were not counted.
+        ValueError: If the hierarchy has another number of classes, or there is no confusion
+            matrix.
     """
     _check_classes(metrics, hierarchy)
     header = ["true_id", "true_name", "predicted_id", "predicted_name", "images", "share"]
@@ -131,14 +133,14 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
 
 
 def reliability_diagram(calibration: Calibration, *, title: str, single_label: bool) -> "Figure":
-    """Share that is right against probability, bin by bin, above the number of cases in each bin.
+    """Draws accuracy against probability in bins, above the number of cases per bin.
 
-    Where a bar ends above the diagonal the model is too modest, below it too sure (Guo et al.,
-    2017, figure 1). The hatched gaps, weighted by the counts, add up to the calibration error.
+    Where a bar ends above the diagonal the model is underconfident, below it overconfident (Guo et
+    al., 2017, figure 1). The hatched gaps, weighted by the counts, add up to the calibration error.
 
     Args:
-        calibration: what was counted; may be empty.
-        title: what was evaluated.
+        calibration: The counts; may be empty.
+        title: Title, which says what was evaluated.
         single_label: True for the predicted class of each image, False for every label.
     """
     images, probability, accuracy = calibration.table()
@@ -146,13 +148,15 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
     width = 1 / len(images)
     bars = {"x": used * width, "width": width, "align": "edge"}
     unit = "images" if single_label else "judged labels"
-    import matplotlib  # here and below: it takes long, and every task starts with this module
+    import matplotlib  # a slow import, which most tasks do not need
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 5.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.bar(height=accuracy[used], facecolor=_BLUE, edgecolor="white", label="right", **bars)
+        upper.bar(
+            height=accuracy[used], facecolor=_BLUE, edgecolor="white", label="correct", **bars
+        )
         upper.bar(
             height=(probability - accuracy)[used],
             bottom=accuracy[used],
@@ -162,12 +166,12 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
             label="gap to the mean probability",
             **bars,
         )
-        line = "calibrated (below: too sure)"
+        line = "perfectly calibrated (below: overconfident)"
         upper.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1, label=line)
-        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is right")
-        result = "nothing was counted"
+        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
+        result = "no predictions"
         if used.size:
-            figure.legend(loc="outside lower center", ncols=2)  # bars may be anywhere within
+            figure.legend(loc="outside lower center")  # inside it might cover bars
             result = f"calibration error {calibration.error():.4f}, {images.sum():,} {unit}"
         lines = [*textwrap.wrap(title, _TITLE_WIDTH), result]
         figure.suptitle("\n".join(lines), parse_math=False)
@@ -181,7 +185,7 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
 
 def _make_logarithmic(axes: "Axes", *, largest: int) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(0.5, 2 * max(largest, 5))  # a single one is seen, and two ticks
+    axes.set_ylim(0.5, 2 * max(largest, 5))  # shows counts of 1, and at least two ticks
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axes.yaxis.set_major_locator(LogLocator(numticks=5))
@@ -192,7 +196,7 @@ def _make_logarithmic(axes: "Axes", *, largest: int) -> None:
 def _single_label_classes(
     metrics: SingleLabelMetrics, hierarchy: Hierarchy
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of classes, best first by top-1, then top-5, then index."""
+    """Returns header and rows of the class table, sorted by top-1, then top-5, then index."""
     counts = metrics.per_class()
     images = counts[:, :1]
     shares = np.where(images > 0, counts[:, 1:] / np.maximum(images, 1), np.nan)
@@ -211,7 +215,7 @@ def _single_label_classes(
 
 
 def _most_often_taken_for(metrics: SingleLabelMetrics) -> dict[int, int]:
-    """Of each class that was ever confused, the class predicted most often in its place."""
+    """Maps each class with mistakes to the class most often predicted instead."""
     found: dict[int, int] = {}
     if metrics.confusion is not None:
         for pair in metrics.worst_pairs(metrics.confusion.size):
@@ -220,7 +224,7 @@ def _most_often_taken_for(metrics: SingleLabelMetrics) -> dict[int, int]:
 
 
 def _common_ancestor(one: int, other: int, hierarchy: Hierarchy) -> str:
-    """The name of the deepest class that is above or equal to both; empty if there is none."""
+    """Returns the name of the deepest class above or equal to both; "" if there is none."""
     above = {other, *hierarchy.ancestors(other).tolist()}
     common = (i for i in [one, *hierarchy.ancestors(one).tolist()] if i in above)
     nearest = next(common, None)
@@ -230,7 +234,7 @@ def _common_ancestor(one: int, other: int, hierarchy: Hierarchy) -> str:
 def _check_classes(metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: Hierarchy) -> None:
     if metrics.num_classes != len(hierarchy):
         raise ValueError(
-            f"metrics of {metrics.num_classes} classes and a hierarchy of {len(hierarchy)}: give "
+            f"metrics of {metrics.num_classes} classes but a hierarchy of {len(hierarchy)}: give "
             "the dictionary of the data set that was evaluated"
         )
 
@@ -240,7 +244,7 @@ def _share(value: float) -> str:
 
 
 def _write_table(path: epath.Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Tab-separated lines; what would break a line or a column within a cell becomes a blank."""
+    """Writes tab-separated lines; characters that would break a line or column become spaces."""
     lines = (
         "\t".join(_BREAKS_A_TABLE.sub(" ", str(cell)) for cell in row) for row in [header, *rows]
     )
@@ -248,7 +252,7 @@ def _write_table(path: epath.Path, header: Iterable[str], rows: Iterable[Iterabl
 
 
 def _write_values(path: epath.Path, values: Mapping[str, float]) -> None:
-    """A JSON object; nan and infinity become null, as JSON has neither."""
+    """Writes a JSON object; nan and infinity become null, because JSON has neither."""
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
     path.write_bytes((json.dumps(finite, indent=1) + "\n").encode())
 

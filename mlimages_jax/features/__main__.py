@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands `mlimages features`, also as `python -m mlimages_jax.features`."""
+"""Evaluate and use exported features: `python -m mlimages_jax.features --help`.
+
+The features are those of configs/export_features.py. Every command has its own --help.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How results are shown and kept: a table of numbers, and a JSON file."""
+"""Output of results: a text table and a JSON file."""
 
 import json
 import math
@@ -16,10 +16,10 @@ _MEASURES = ("top1", "top5", "mAP", "mAP_error_bound", "precision@5", "recall@5"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The main numbers of every row, below their names.
+    """Formats the main metrics of every row, with a header line.
 
     Args:
-        rows: at least one, with the same names.
+        rows: At least one row; all have the same keys.
     """
     names = [name for name in (*_OPTIONS, *_MEASURES) if name in rows[0]]
     cells = [names] + [
@@ -32,7 +32,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def about(images: Exported) -> dict[str, Any]:
-    """What was used of an export, as JSON values."""
+    """Returns what was used of an export, as JSON values."""
     kept = ("checkpoint", "model", "view", "dtype")
     return {
         "folder": str(images.folder),
@@ -43,17 +43,17 @@ def about(images: Exported) -> dict[str, Any]:
 
 
 def check_place(path: Path | None) -> None:
-    """Fails now and not at the end of the work.
+    """Checks the output folder now, so that a long run does not fail at its end.
 
     Raises:
-        FeaturesError: there is no folder for the file.
+        FeaturesError: If the folder of the file does not exist.
     """
     if path is not None and not path.absolute().parent.is_dir():
-        raise FeaturesError(f"{path}: there is no such folder; make it first")
+        raise FeaturesError(f"{path}: its folder does not exist; create it first")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON object; what is not finite becomes null, as JSON has neither nan nor inf."""
+    """Writes a JSON object; nan and infinity become null, because JSON has neither."""
     with complete_file(path) as unfinished:
         unfinished.write_text(json.dumps(_finite(values), indent=1) + "\n", "utf-8")
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images of any origin through a trained network: outputs, tags, figures."""
+"""Runs a trained network on images from any source: outputs, tags and figures."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One pass over images on all devices of all processes: read, decode, run, give back in order.
+"""Runs a network over images on all devices of all processes and yields results in input order.
 
-An image that cannot be read or decoded is an error of its row and ends nothing.
+An image that cannot be read or decoded becomes a row with an error; the pass continues.
 """
 
 import functools
@@ -28,31 +28,31 @@ from mlimages_jax.evaluation.evaluate import local_rows, one_behind
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.inference.image_source import ImageSource
 
-NO_IMAGE = -1  # as a position: a row that only fills a batch
+NO_IMAGE = -1  # a position that only pads the batch
 
-_AT_ONCE = 16  # images at most that a thread hands over together
+_MAX_CHUNK = 16  # images that a reading thread batches before it hands them over
 _LOGGED_ERRORS = 20
 
 
 class View(Protocol):
-    """Cuts an image; an `EvaluationView` is one."""
+    """Turns the bytes of an image file into the network's input, as an `EvaluationView` does."""
 
     @property
     def empty(self) -> np.ndarray:
-        """A black result, which tells shape and dtype."""
+        """A black view, with the shape and dtype of every result."""
         ...
 
     def __call__(self, data: bytes, /) -> np.ndarray:
-        """The bytes of an image file to an array; `BadImage` when they cannot be decoded."""
+        """Decodes and crops an image file; raises `BadImage` when it cannot be decoded."""
         ...
 
 
 class Rows(NamedTuple):
-    """What came out for some images, in the order in which they were asked for.
+    """Results of some images, in the order in which they were requested.
 
     Attributes:
-        positions: int64 [n], in the source.
-        outputs: arrays [n, ...] by name; rows of errors are nan (0 where they are whole numbers).
+        positions: int64 [n], positions in the source.
+        outputs: Arrays [n, ...] by name; rows with an error are nan (0 for integer outputs).
         errors: "reason: message" by position.
     """
 
@@ -62,13 +62,13 @@ class Rows(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Where the time of a pass went, in seconds of this process.
+    """Where the time of a pass went, in seconds, measured by this process.
 
     Attributes:
-        images: that came out, errors among them.
-        seconds: from the first image read to the last result taken, without compiling.
-        reading: spent waiting for decoded images.
-        network: spent waiting for the devices.
+        images: Results yielded so far, including errors.
+        seconds: Time from reading the first image to using the last result, without compilation.
+        reading: Time spent waiting for decoded images.
+        network: Time spent waiting for the devices.
     """
 
     images: int
@@ -78,17 +78,17 @@ class Speed(NamedTuple):
 
     @property
     def limit(self) -> str:
-        """What took most of the time: reading, network, or results (what is done with them)."""
-        shares = {"reading": self.reading, "network": self.network}
-        shares["results"] = self.seconds - sum(shares.values())
-        return max(shares, key=lambda name: shares[name])
+        """The slowest part: "reading", "network", or "results" (the caller's own work)."""
+        spent = {"reading": self.reading, "network": self.network}
+        spent["results"] = self.seconds - sum(spent.values())
+        return max(spent, key=lambda name: spent[name])
 
 
 def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
-    """A batch size that is not larger than so few images need.
+    """Reduces the batch size when there are too few images to fill it.
 
     Raises:
-        ValueError: when it is not divisible by the devices.
+        ValueError: If `batch_size` is not divisible by the number of devices.
     """
     sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
     return min(batch_size, max(1, math.ceil(images / mesh.size)) * mesh.size)
@@ -97,30 +97,31 @@ def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
 class Predictions:
     """The outputs of a function for images; iterate over it once.
 
-    With several processes each reads, and gives back, its own batch_size / process_count
-    consecutive rows of every global batch. All of them make the same number of batches, so that
-    the function may communicate.
+    With several processes, each one reads and yields its own batch_size / process_count
+    consecutive rows of every global batch. All processes make the same number of batches, so the
+    function may use collectives.
 
     Args:
-        source: the same on all processes.
-        view: cuts the images.
-        function: (weights, images [B, ...]) -> arrays [B, ...] by name; jitted here.
-        weights: its first argument, on the mesh.
-        mesh: over all devices.
-        batch_size: global, divisible by the devices; the last batch is filled up with black.
-        positions: in the source, in the order wanted, the same on all processes; NO_IMAGE is a
-            black row without a result. None: all images in order.
-        start: entries of `positions` to leave out at the beginning, to go on with a pass.
-        max_errors: one more ends the pass; None: any number is fine.
-        num_threads: that read and decode.
+        source: The images; must be the same on all processes.
+        view: Decodes and crops an image.
+        function: Maps (weights, images [B, ...]) to arrays [B, ...] by name. It is jitted here.
+        weights: First argument of `function`, already on the mesh.
+        mesh: A mesh over all devices.
+        batch_size: Global batch size, divisible by the number of devices. The last batch is
+            padded with black images.
+        positions: Positions in the source in the requested order, the same on all processes;
+            NO_IMAGE stands for a black row without a result. None reads all images in order.
+        start: Number of leading entries of `positions` to skip, to resume a pass.
+        max_errors: The pass ends with an error when there are more than this; None sets no limit.
+        num_threads: Number of threads that read and decode.
 
     Attributes:
-        row_shapes: shapes of a row of every output.
-        speed: of what has come out so far.
+        row_shapes: Shape of one row of every output, by name.
+        speed: Timing of the results yielded so far.
 
     Raises:
-        ValueError: when the devices do not divide the batch.
-        TooManyBadImagesError: while iterating, over `max_errors` of this process.
+        ValueError: If the batch size is not divisible by the number of devices.
+        TooManyBadImagesError: While iterating, if this process has more than `max_errors` errors.
     """
 
     def __init__(
@@ -145,17 +146,17 @@ class Predictions:
         self._max_errors, self._num_threads = max_errors, num_threads
         self._errors: dict[int, str] = {}
         self._lock = threading.Lock()
-        place = sharding.by_example(mesh)
+        by_rows = sharding.by_example(mesh)
         black = view.empty
-        images = jax.ShapeDtypeStruct((batch_size, *black.shape), black.dtype, sharding=place)
-        lowered = jax.jit(function, out_shardings=place).lower(weights, images)
+        images = jax.ShapeDtypeStruct((batch_size, *black.shape), black.dtype, sharding=by_rows)
+        lowered = jax.jit(function, out_shardings=by_rows).lower(weights, images)
         self.row_shapes = {name: value.shape[1:] for name, value in lowered.out_info.items()}
         self._step = lowered.compile()
         self.speed = Speed(0, 0.0, 0.0, 0.0)
         self._network_seconds, self._logged = 0.0, 0
 
     def __iter__(self) -> Iterator[Rows]:
-        """Yields the rows of one batch after the other, while the next one is under way."""
+        """Yields the results of one batch at a time, while the next batch is being computed."""
         begin, found = time.perf_counter(), 0
         batches = DeviceBatches(self._batches(), self._mesh)
         for number, outputs in enumerate(one_behind(self._run(batches))):
@@ -185,20 +186,22 @@ class Predictions:
             yield outputs
 
     def _batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yields this process's rows of every global batch, decoded a few at a time."""
+        """Yields this process's rows of every global batch."""
         batches = math.ceil(len(self._order) / self._batch_size)
         if not batches:
             return
-        cv2.setNumThreads(1)  # the threads are ours: one image each
-        at_once = math.gcd(self._rows, _AT_ONCE)
-        dataset = grain.MapDataset.range(batches * self._rows).map(self._load).batch(at_once)
-        in_batch = self._rows // at_once
-        ahead = in_batch + self._num_threads  # the next batch, while the threads go on
-        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=ahead)
-        parts = iter(dataset.to_iter_dataset(options))
+        cv2.setNumThreads(1)  # our threads decode one image each; more would compete for the cores
+        # Small chunks let the threads share a batch evenly; single images would each pay Grain's
+        # cost of passing an element to the iterator.
+        chunk = math.gcd(self._rows, _MAX_CHUNK)
+        dataset = grain.MapDataset.range(batches * self._rows).map(self._load).batch(chunk)
+        chunks_per_batch = self._rows // chunk
+        prefetch = chunks_per_batch + self._num_threads  # one batch, and one chunk in each thread
+        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=prefetch)
+        chunks = iter(dataset.to_iter_dataset(options))
         for _ in range(batches):
-            taken = [part["image"] for part in itertools.islice(parts, in_batch)]
-            yield {"image": np.concatenate(taken)}
+            parts = [part["image"] for part in itertools.islice(chunks, chunks_per_batch)]
+            yield {"image": np.concatenate(parts)}
 
     def _load(self, row: int) -> dict[str, np.ndarray]:
         position = self._position(row)
@@ -216,13 +219,13 @@ class Predictions:
         return self._view.empty
 
     def _position(self, row: int) -> int:
-        """In the source, of this process's row of all batches together."""
-        number, place = divmod(row, self._rows)
-        index = number * self._batch_size + self._first + place
+        """Position in the source of one of this process's rows, counted over all batches."""
+        batch, offset = divmod(row, self._rows)
+        index = batch * self._batch_size + self._first + offset
         return int(self._order[index]) if index < len(self._order) else NO_IMAGE
 
     def _rows_of(self, positions: np.ndarray, values: dict[str, np.ndarray]) -> Rows:
-        """Leaves out what only filled the batch, and marks the rows of errors."""
+        """Drops padding rows and fills the rows of errors with nan or 0."""
         kept = positions != NO_IMAGE
         positions = positions[kept]
         with self._lock:
@@ -233,6 +236,6 @@ class Predictions:
         bad = np.isin(positions, list(errors))
         outputs = {}
         for name, array in values.items():
-            outputs[name] = array[kept]  # a copy, which can be written to
+            outputs[name] = array[kept]  # boolean indexing copies, so this array is writable
             outputs[name][bad] = np.nan if jnp.issubdtype(array.dtype, jnp.floating) else 0
         return Rows(positions, outputs, errors)

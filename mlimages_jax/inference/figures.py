@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Figures that the notebooks show: images with captions or tags, filters, tables of classes.
+"""Figures for the notebooks: images with captions or tags, filters, and tables of classes.
 
-Each function returns a figure of its own, which a notebook shows as the last value of a cell and a
+Each function returns a new figure, which a notebook shows as the last value of a cell and a
 script saves with `figure.savefig(path)`.
 """
 
@@ -22,7 +22,7 @@ from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 _DOTS_PER_INCH = 110
-# Told apart in every kind of colour vision, and in grey.
+# Distinguishable with any kind of colour vision, and in greyscale.
 _BLUE, _GREY = "#56b4e9", "#666666"
 _STYLE: dict[Any, Any] = {
     "figure.dpi": _DOTS_PER_INCH,
@@ -33,19 +33,19 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
-_PATH_WIDTH = 84  # letters
-_SIDE = 192  # pixels of an image that is shown, more than there is room for
+_PATH_WIDTH = 84  # characters
+_SIDE = 192  # pixels; more than any figure here gives an image
 
 
 def tagged_images(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]]) -> Figure:
-    """Each image with its tags to the right: score as a bar, name, path through the hierarchy.
+    """Shows each image with its tags on the right: score as a bar, name, and path to the root.
 
     Args:
-        images: uint8 [H, W, 3], RGB, of any sizes.
-        tags: of each image, best first.
+        images: Arrays uint8 [H, W, 3], RGB, of any size.
+        tags: The tags of each image, best first.
 
     Raises:
-        ValueError: there are no images, or not as many as lists of tags.
+        ValueError: If there are no images, or `tags` has another length than `images`.
     """
     _check_lengths(images, tags)
     most = max(4, *map(len, tags), 0)
@@ -64,16 +64,16 @@ def tagged_images(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]]) -
 def image_grid(
     images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 6, width: float = 8.5
 ) -> Figure:
-    """Images side by side, each with a caption below, which may have several lines.
+    """Shows images in a grid, each with a caption below, which may have several lines.
 
     Args:
-        images: uint8 [H, W, 3], RGB, of any sizes.
-        captions: of each image.
-        columns: images in a row.
-        width: of the figure in inches.
+        images: Arrays uint8 [H, W, 3], RGB, of any size.
+        captions: One caption per image.
+        columns: Number of images per row.
+        width: Width of the figure in inches.
 
     Raises:
-        ValueError: there are no images, or not as many as captions.
+        ValueError: If there are no images, or `captions` has another length than `images`.
     """
     _check_lengths(images, captions)
     letters = int(13 * width / columns)
@@ -93,16 +93,16 @@ def image_grid(
 
 
 def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> Figure:
-    """The filters of a first convolution as small images, grey where they are 0.
+    """Shows the filters of a first convolution as small images, grey where a weight is 0.
 
-    Each is scaled by itself, so that its largest weight is black, white or a full colour.
+    Each filter is scaled on its own, so that its largest weight is black, white or a full colour.
 
     Args:
-        kernel: [K, K, 3, N], as in `params["stem"]["kernel"]`.
-        columns: filters in a row.
+        kernel: Array [K, K, 3, N], as in `params["stem"]["kernel"]`.
+        columns: Number of filters per row.
 
     Raises:
-        ValueError: another shape.
+        ValueError: If the kernel has another shape.
     """
     kernel = np.asarray(kernel, np.float32)
     if kernel.ndim != 4 or kernel.shape[2] != 3 or not kernel.size:
@@ -124,14 +124,14 @@ def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> Figure:
 
 
 def similarity_table(features: np.ndarray, images: Sequence[np.ndarray]) -> Figure:
-    """Cosines between the features of images, with the images along both sides.
+    """Shows the cosine similarities of features, with the images along both axes.
 
     Args:
-        features: [n, F].
-        images: uint8 [H, W, 3], RGB, one for each row.
+        features: Array [n, F].
+        images: Arrays uint8 [H, W, 3], RGB, one per row of `features`.
 
     Raises:
-        ValueError: there are no images, or not as many as features.
+        ValueError: If there are no images, or `features` has another length than `images`.
     """
     _check_lengths(images, features)
     count = len(images)
@@ -153,15 +153,16 @@ def similarity_table(features: np.ndarray, images: Sequence[np.ndarray]) -> Figu
 
 
 def confusion_table(counts: np.ndarray, names: Sequence[str], *, most: int = 12) -> Figure:
-    """How many images of a class (row) were taken for which class (column).
+    """Shows how many images of each class (row) were predicted as each class (column).
 
     Args:
-        counts: int [C, C].
-        names: of the C classes.
-        most: classes to show; of more, those with the most mistakes in row and column.
+        counts: Integers [C, C].
+        names: Names of the C classes.
+        most: Number of classes to show; if there are more, those with the most mistakes in their
+            row and column.
 
     Raises:
-        ValueError: counts are not [C, C].
+        ValueError: If the shape of `counts` is not [C, C].
     """
     counts = np.asarray(counts)
     if counts.shape != (len(names), len(names)):
@@ -188,22 +189,22 @@ def confusion_table(counts: np.ndarray, names: Sequence[str], *, most: int = 12)
 
 
 def bars(values: Mapping[str, float], *, label: str, most: int = 20) -> Figure:
-    """A horizontal bar for each name, in the given order, with its number.
+    """Draws a horizontal bar with its value for each name, in the given order.
 
     Args:
-        values: numbers from 0 on, by name.
-        label: of the axis, with the unit.
-        most: bars to show, the first ones.
+        values: Non-negative numbers by name.
+        label: Label of the axis, with the unit.
+        most: Number of bars to show, from the first.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: If `values` is empty.
     """
     names = list(values)[:most]
     if not names:
         raise ValueError("there are no values to draw")
     numbers = [values[name] for name in names]
     if rest := len(values) - len(names):
-        label = f"{label} ({rest:,} more rows are left out)"
+        label = f"{label} ({rest:,} more rows not shown)"
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.5, 0.25 * len(names) + 0.6), layout="constrained")
         axes = figure.add_subplot(xlabel=label)
@@ -220,13 +221,13 @@ def bars(values: Mapping[str, float], *, label: str, most: int = 20) -> Figure:
 def outline(
     hierarchy: Hierarchy, numbers: np.ndarray, *, depth: int = 3, most: int = 4
 ) -> list[str]:
-    """Lines of the hierarchy as an indented list, with a number for each class.
+    """Formats the hierarchy as an indented list, with a number for each class.
 
     Args:
-        hierarchy: of C classes.
-        numbers: [C]; of the classes below one, those with the largest numbers come first.
-        depth: levels below the roots.
-        most: classes to show below each, and roots.
+        hierarchy: A hierarchy of C classes.
+        numbers: Array [C]; siblings are listed by descending number.
+        depth: Number of levels to show below the roots.
+        most: Number of roots to show, and of children of each class.
     """
     lines: list[str] = []
 
@@ -247,7 +248,7 @@ def outline(
 def _check_lengths(images: Sequence[np.ndarray], others: Sequence[Any] | np.ndarray) -> None:
     if not len(images) or len(images) != len(others):
         raise ValueError(
-            f"{len(images)} images and {len(others)} of what belongs to them: give one for each "
+            f"{len(images)} images but {len(others)} entries to show with them: give one entry per "
             "image, and at least one image"
         )
 
@@ -258,7 +259,7 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _square(image: np.ndarray) -> np.ndarray:
-    """The image in the middle of a white square of _SIDE, so that all take the same room."""
+    """Centres the image on a white square of _SIDE, so that all images take the same space."""
     scale = _SIDE / max(image.shape[:2])
     height, width = (max(1, round(scale * length)) for length in image.shape[:2])
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -271,7 +272,7 @@ def _square(image: np.ndarray) -> np.ndarray:
 
 
 def _write_tag(axes: Axes, tag: Tag, place: int) -> None:
-    """A bar from 0 to 1, the score, the name, and below it the path where there is one."""
+    """Draws the score as a bar from 0 to 1, the name, and below it the path if there is one."""
     axes.barh(place, 1, color="#eeeeee", height=0.6)
     axes.barh(place, tag.score, color=_BLUE, height=0.6)
     axes.text(0.5, place, f"{tag.score:.2f}", ha="center", va="center", fontsize=8)
@@ -285,7 +286,7 @@ def _write_tag(axes: Axes, tag: Tag, place: int) -> None:
 
 
 def _shortened(path: list[str]) -> str:
-    """The steps of a path; of a long one the first and the last ones."""
+    """Joins the steps of a path; a long path loses steps from its middle."""
     text = " > ".join(path)
     left_out = 0
     while len(text) > _PATH_WIDTH and left_out < len(path) - 2:
@@ -300,13 +301,13 @@ def _first_name(name: str) -> str:
 
 
 def _wrap(caption: str, letters: int) -> str:
-    """Each line of the caption in as many lines as it needs."""
+    """Wraps each line of the caption on its own, so that its line breaks are kept."""
     lines = map(one_line, caption.split("\n"))
     return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in lines)
 
 
 def _write_cells(axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
-    """Writes into each cell of a table, white on dark ones."""
+    """Writes a text into each cell of a table, in white on dark cells."""
     for (row, column), value in np.ndenumerate(values):
         color = "white" if value > 0.6 else "black"
         axes.text(column, row, texts[row][column], ha="center", va="center", color=color)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images of any form, cut and stacked a few at a time; one that is bad costs its own row."""
+"""Decodes and crops images in any form and stacks them in batches; a bad image gets an error."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -16,17 +16,17 @@ from mlimages_jax.inference.user_images import UserImage, UserImages
 
 OnError = Literal["raise", "row"]
 
-_THREADS = 8  # that decode
+_THREADS = 8  # for decoding
 _LOGGED_ERRORS = 20
 
 
 class Cut(NamedTuple):
-    """Images in input order.
+    """Consecutive cropped images, in input order.
 
     Attributes:
-        images: [n, ...]; a bad one is black.
-        errors: what is wrong, by position among all images.
-        start: position of the first one.
+        images: Array [n, ...]; a bad image is black.
+        errors: Error messages by position among all images.
+        start: Position of the first image.
     """
 
     images: np.ndarray
@@ -35,7 +35,7 @@ class Cut(NamedTuple):
 
     @property
     def good(self) -> np.ndarray:
-        """Whether each image is one, bool [n]."""
+        """Mask of the images without an error, bool [n]."""
         positions = np.arange(self.start, self.start + len(self.images))
         return ~np.isin(positions, list(self.errors))
 
@@ -48,20 +48,20 @@ def cut_images(
     at_once: int,
     on_error: OnError | None = None,
 ) -> Iterator[Cut]:
-    """Yields at most `at_once` images at a time; none are held longer.
+    """Yields at most `at_once` images at a time and keeps no more than these in memory.
 
     Args:
-        images: one or several.
-        cut: an image to an array like `empty`.
-        empty: what a bad image becomes.
-        at_once: images of one result.
-        on_error: "raise" ends at the first bad image, "row" goes on; None: raise if there is one
-            image and not several.
+        images: One image or several.
+        cut: Maps an image to an array of the shape and dtype of `empty`.
+        empty: Stands in for a bad image.
+        at_once: Number of images per result.
+        on_error: "raise" stops at the first bad image, "row" records its error and continues.
+            None means "raise" for one image and "row" for several.
 
     Raises:
-        BadImage: names the image that cannot be decoded; with "raise".
-        OSError: a file that cannot be read; with "raise".
-        ValueError: another `on_error`.
+        BadImage: With "raise", if an image cannot be decoded; the message names it.
+        OSError: With "raise", if a file cannot be read.
+        ValueError: If `on_error` has another value.
     """
     if on_error not in ("raise", "row", None):
         raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'row'")
@@ -70,6 +70,7 @@ def cut_images(
 
     def attempt(numbered: tuple[int, UserImage]) -> np.ndarray | Exception:
         position, image = numbered
+        # Returned, not raised: `pool.map` would lose the images after the first exception.
         try:
             return cut(image)
         except BadImage as error:
@@ -89,7 +90,7 @@ def cut_images(
                     raise result
                 errors[position] = one_line(str(result))
                 if (logged := logged + 1) <= _LOGGED_ERRORS:
-                    logging.warning("a row without numbers: %s", errors[position])
+                    logging.warning("no result for an image: %s", errors[position])
             rows = [empty if isinstance(result, Exception) else result for result in found]
             yield Cut(np.stack(rows), errors, start)
             start += len(part)

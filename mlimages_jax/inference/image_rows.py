@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Results of images in input order, where one that could not be read has its error instead."""
+"""Results per image in input order, with an error for each image that could not be read."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ class Tags(list[Tag]):
     """Tags of one image, best first.
 
     Attributes:
-        error: why there are none; "" where the image was read.
+        error: Why there are no tags; "" if the image was read.
     """
 
     def __init__(self, tags: Iterable[Tag] = (), *, error: str = ""):
@@ -22,21 +22,21 @@ class Tags(list[Tag]):
 
 
 class OutputRows(np.ndarray):
-    """An array with a row an image, nan where it could not be read.
+    """An array with one row per image, which is nan if the image could not be read.
 
     Attributes:
-        errors: what is wrong with these images, by position; empty for what is computed from rows.
+        errors: Error messages by position; empty in arrays derived from this one.
     """
 
     errors: Mapping[int, str]
 
     @classmethod
     def of(cls, rows: np.ndarray, errors: Mapping[int, str]) -> "OutputRows":
-        """The same numbers, with errors beside them."""
+        """Returns a view of `rows` with the given errors."""
         result = rows.view(cls)
         result.errors = dict(errors)
         return result
 
     def __array_finalize__(self, source: Any) -> None:
-        # Positions hold for the whole array only: slices and sums begin without errors.
+        # Positions are valid for the full array only, so slices and sums carry no errors.
         self.errors = {}

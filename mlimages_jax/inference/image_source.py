@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The images that a command reads, by position: a folder's, a list's, a built set's, or one file.
+"""Images by position, from a folder, a list, a built data set or a single file.
 
-Lists name one image a line. With a tab in the line the path ends there and may hold blanks;
-without, it ends behind the first image's extension that a blank follows ("my photo.jpg 3"), or
-else at the first blank. What follows the path is kept as it stands, as the text of its labels.
-Paths may be escaped as in label lists (see `labels.image_names`); `ImageFolder.find` finds them.
+A list names one image per line. If the line has a tab, the path ends there and may contain
+spaces; otherwise it ends after the first image extension that is followed by a space
+("my photo.jpg 3"), or else at the first space. The text after the path is kept verbatim as the
+image's labels. Paths may be escaped as in label lists (see `labels.image_names`);
+`ImageFolder.find` resolves them.
 
-Nothing is decoded here, and a file that is not there is that image's error, told when it is read.
+Nothing is decoded here. A missing file is an error of its image, raised when the image is read.
 """
 
 import collections
@@ -43,21 +44,21 @@ from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
 
-_REMEMBERED = 65_536  # names of a built set, which lie inside its records
+_REMEMBERED = 65_536  # names of a built set, which are stored inside its records
 _SHOWN = 5  # examples in a message
-_THREADS = 32  # that look at files, which takes its time on other machines' disks
-# Blanks of other scripts are parts of names.
+_THREADS = 32  # for `stat` calls, which wait on the network for remote file systems
+# Only ASCII spaces and control characters separate; Unicode spaces may be part of a name.
 _SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=[\0- ]|\Z)", re.IGNORECASE)
 _WORD = re.compile(r"[^\0- ]+")
 _BLANKS = "".join(map(chr, range(0x21)))
 
 
 class ImageSourceError(ValueError):
-    """What was given to be read is no folder, list, set or file of images."""
+    """Raised when a path is not a usable folder, list, data set or file of images."""
 
 
 class Names(Protocol):
-    """Names by position; a list of them is one."""
+    """Names by position, such as a list of strings."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> str: ...
@@ -67,8 +68,8 @@ class ImageSource(Protocol):
     """Images by position, from 0; every method may be called from many threads.
 
     Attributes:
-        built: whether they come from a built set, which training reads too.
-        has_labels: whether any image may have labels.
+        built: Whether the images come from a built set, which training reads too.
+        has_labels: Whether any image may have labels.
     """
 
     built: bool
@@ -78,83 +79,83 @@ class ImageSource(Protocol):
 
     @property
     def names(self) -> Names:
-        """Names for people, by position; not always unique."""
+        """Display names by position; not always unique."""
         ...
 
     @property
     def digest(self) -> str:
-        """Changes when the same path comes to stand for other images or another order."""
+        """A digest that changes when the images of a path or their order change."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image file.
+        """Returns the bytes of an image file.
 
         Raises:
-            BadImage: missing or unreadable.
+            BadImage: If the file is missing or unreadable.
         """
         ...
 
     def labels(self, index: int) -> str:
-        """Labels as text: `class:confidence`, tabs between them, or what a list says; or ""."""
+        """Returns the tab-separated `class:confidence` labels, the text of a list, or ""."""
         ...
 
 
 def open_images(
     path: epath.PathLike, *, split: str | None = None, images_root: epath.PathLike | None = None
 ) -> ImageSource:
-    """Opens the images that a path stands for.
+    """Opens the images at a path.
 
     Args:
-        path: a folder, searched through but for links to other folders; a list file; an image
-            file; or the folder of a built set, which holds dataset_info.json.
-        split: of a built set.
-        images_root: where the paths of a list begin; None: at the list's folder.
+        path: A folder, searched recursively without following links to other folders; a list
+            file; an image file; or the folder of a built set, which contains dataset_info.json.
+        split: Split of a built set.
+        images_root: Folder that the paths of a list are relative to; None means the list's own.
 
     Returns:
-        The images, in the order of their relative paths, of the list, or of the set.
+        The images, ordered by relative path, or as in the list or the set.
 
     Raises:
-        FileNotFoundError: there is nothing at this path, or the set lacks a file.
-        ImageSourceError: it holds no images, or an argument is missing or does not apply.
-        DataSetError: the set has no such split.
+        FileNotFoundError: If there is nothing at this path, or the set lacks a file.
+        ImageSourceError: If there are no images, or an argument is missing or does not apply.
+        DataSetError: If the set has no such split.
     """
     if (epath.Path(path) / "dataset_info.json").exists():
         if images_root:
             raise ImageSourceError(f"{path} is a built set: images_root is for lists only")
         return _open_set(path, split)
-    place = Path(path).expanduser()
-    if not place.exists():
+    local = Path(path).expanduser()
+    if not local.exists():
         raise FileNotFoundError(
-            f"{path} is not there: give a folder of images, a list of them, one image, or the "
+            f"{path} does not exist: give a folder of images, a list of them, one image, or the "
             "folder of a built set"
         )
     if split:
         raise ImageSourceError(
             f"{path} is not a built set (dataset_info.json is missing), so it has no split "
-            f"{split!r}: leave the split out, or give the set's version folder"
+            f"{split!r}: omit the split, or give the set's version folder"
         )
-    mode = place.stat().st_mode
+    mode = local.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ImageSourceError(f"{path} is neither a file nor a folder: give one of these")
-    is_list = stat.S_ISREG(mode) and not is_image(place)
+    is_list = stat.S_ISREG(mode) and not is_image(local)
     if images_root and not is_list:
         raise ImageSourceError(f"{path} is not a list: images_root is for lists only")
     if is_list:
-        return _open_list(place, place.parent if images_root is None else Path(images_root))
+        return _open_list(local, local.parent if images_root is None else Path(images_root))
     return (
-        _open_folder(place)
+        _open_folder(local)
         if stat.S_ISDIR(mode)
-        else ImageFiles(place.parent, [encode_bytes(place.name)])
+        else ImageFiles(local.parent, [encode_bytes(local.name)])
     )
 
 
 class ImageFiles:
-    """Files by their names under a folder.
+    """Image files in a folder, by name.
 
     Args:
-        root: the folder.
-        names: paths relative to it, or absolute; bytes that are not UTF-8 are escaped.
-        labels: of every path; None: there are none.
+        root: The folder.
+        names: Absolute paths, or paths relative to `root`; bytes that are not UTF-8 are escaped.
+        labels: One text per name; None if there are no labels.
     """
 
     built = False
@@ -170,12 +171,12 @@ class ImageFiles:
 
     @property
     def names(self) -> Names:
-        """The relative paths; `labels.image_names.decode_name` undoes their escapes."""
+        """Relative paths; `labels.image_names.decode_name` undoes their escapes."""
         return self._names
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the names, in their order, and the sizes of the files."""
+        """A digest of the names, in order, and of the file sizes."""
         digest = hashlib.sha256("\n".join(self._names).encode())
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             parts = [self._names[first::_THREADS] for first in range(_THREADS)]
@@ -184,11 +185,12 @@ class ImageFiles:
         return digest.hexdigest()
 
     def _sizes(self, names: list[str]) -> list[int]:
-        """In bytes; -1 for a file that cannot be looked at."""
+        """Returns file sizes in bytes; -1 for a file that `stat` cannot read."""
         sizes = []
         for name in names:
             try:
-                sizes.append(os.stat(self._folder.find(name)).st_size)  # noqa: PTH116  # of millions
+                # os.stat: making a Path for each of millions of names would cost more.
+                sizes.append(os.stat(self._folder.find(name)).st_size)  # noqa: PTH116
             except (OSError, ValueError):
                 sizes.append(-1)
         return sizes
@@ -198,7 +200,7 @@ class ImageFiles:
         _check_index(index, len(self))
         try:
             return self._folder.read(self._names[index])
-        except FileNotFoundError as error:  # without strerror if the message is ours
+        except FileNotFoundError as error:  # our own messages come without strerror
             message = "there is no such file" if error.strerror else str(error)
             raise BadImage("missing", message) from error
         except OSError as error:
@@ -210,10 +212,10 @@ class ImageFiles:
 
 
 class ImagesOfSet:
-    """The records of a split of a built set.
+    """The records of one split of a built set.
 
-    Names and labels of the records read last are remembered, so that whoever asks for them behind
-    `read` does not read a record twice.
+    The names and labels of recently read records are cached, so that asking for them after `read`
+    does not read the record again.
     """
 
     built = True
@@ -231,12 +233,12 @@ class ImagesOfSet:
 
     @property
     def names(self) -> Names:
-        """As the set was built from."""
+        """Names as they were when the set was built."""
         return _NamesOfSet(self)
 
     @property
     def digest(self) -> str:
-        """Of the set's description and the split."""
+        """A digest of the set's description and the split."""
         return hashlib.sha256(self._info).hexdigest()
 
     def read(self, index: int) -> bytes:
@@ -251,13 +253,13 @@ class ImagesOfSet:
         return self.name_and_labels(index)[1]
 
     def name_and_labels(self, index: int) -> tuple[str, str]:
-        """The name of a record, and its labels as text."""
+        """Returns the name of a record, and its labels as text."""
         with self._lock:
             seen = self._seen.get(index)
         if seen is None:
             try:
                 record = self._record(index)
-            except DamagedRecordError:  # `read` says why
+            except DamagedRecordError:  # `read` reports the reason
                 return self._records.name_of(index), ""
             seen = record.name, _as_text(record)
         return seen
@@ -273,7 +275,7 @@ class ImagesOfSet:
 
 
 class _NamesOfSet:
-    """Names by position, read when asked for."""
+    """Names by position, read on demand."""
 
     def __init__(self, images: ImagesOfSet):
         self._images = images
@@ -289,23 +291,23 @@ def _open_set(path: epath.PathLike, split: str | None) -> ImagesOfSet:
     data = DataSet.open(path)
     if not split:
         splits = ", ".join(sorted(data.shards()))
-        raise ImageSourceError(f"{path} is a built set: say which split of it ({splits})")
+        raise ImageSourceError(f"{path} is a built set: name one of its splits ({splits})")
     return ImagesOfSet(data, split)
 
 
 def _open_folder(folder: Path) -> ImageFiles:
-    """All files under a folder with an image's extension, but for hidden ones."""
+    """Opens all files in a folder that have an image extension, except hidden ones."""
     try:
         found = list_images(folder, by_content=False, follow_links=False)
     except OSError as error:
         raise ImageSourceError(
-            f"cannot look into the folder {folder} ({error.strerror}): make it readable, or give a "
+            f"cannot list the folder {folder} ({error.strerror}): make it readable, or give a "
             "list of images"
         ) from error
     ignored = describe_ignored(found.ignored)
     if not found.images:
         raise ImageSourceError(
-            f"{folder} holds no image{ignored and f'; {ignored}'}: give a folder of files named "
+            f"{folder} contains no image{ignored and f'; {ignored}'}: give a folder of files named "
             f"{', '.join(f'.{name}' for name in EXTENSIONS[:7])}"
         )
     if ignored:
@@ -314,21 +316,21 @@ def _open_folder(folder: Path) -> ImageFiles:
 
 
 def _open_list(path: Path, root: Path) -> ImageFiles:
-    """The images that a list names."""
+    """Opens the images named in a list."""
     try:
         text = unix_line_ends(without_mark(path.read_bytes(), where=str(path)))
     except TextFileError as error:
         raise ImageSourceError(str(error)) from error
     if b"\0" in text[:4096]:
         raise ImageSourceError(
-            f"{path} is neither an image nor a text file: give a list with one path a line"
+            f"{path} is neither an image nor a text file: give a list with one path per line"
         )
     if not root.is_dir():
-        raise ImageSourceError(f"images_root={root}, where the list's paths begin, is no folder")
+        raise ImageSourceError(f"images_root={root}, the root of the list's paths, is not a folder")
     lines = decode_bytes(text).split("\n")
     rows = [_row(stripped) for line in lines if (stripped := line.strip(_BLANKS))]
     if not rows:
-        raise ImageSourceError(f"{path} names no image: put one path into every line")
+        raise ImageSourceError(f"{path} names no image: put one path on each line")
     names, labels = (list(column) for column in zip(*rows, strict=True))
     _warn_where_all_are_missing(path, root, names[:_SHOWN])
     return ImageFiles(root, names, labels if any(labels) else None)
@@ -341,16 +343,16 @@ def _warn_where_all_are_missing(path: Path, root: Path, names: list[str]) -> Non
             folder.find(name)
         except FileNotFoundError:
             continue
-        except OSError:  # more than one of them is there
+        except OSError:  # ambiguous: several files match, so it is not missing
             pass
         return
     logging.warning(
-        "%s: none of its first %d images is in %s: is images_root right?", path, len(names), root
+        "%s: none of its first %d images is in %s; check images_root", path, len(names), root
     )
 
 
 def _row(line: str) -> tuple[str, str]:
-    """Name and rest of a line without white space around it."""
+    """Splits a stripped line into the name and the text after it."""
     if "\t" in line:
         name, _, rest = line.partition("\t")
     else:
@@ -361,7 +363,7 @@ def _row(line: str) -> tuple[str, str]:
 
 
 def _as_text(record: Record) -> str:
-    """The labels as a label list has them; the shortest digits that give the same float32."""
+    """Formats labels as in a label list, with the fewest digits that keep each float32 exact."""
     pairs = zip(record.labels, record.confidences, strict=True)
     return "\t".join(f"{c}:{np.format_float_positional(v, trim='-')}" for c, v in pairs)
 

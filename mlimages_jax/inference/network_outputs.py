@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What can be read off a network beside its logits: pooled features and the outputs of stages."""
+"""Outputs of a network besides its logits: pooled features and averaged stage outputs."""
 
 import contextlib
 from typing import Any
@@ -13,7 +13,7 @@ from mlimages_jax.step import augment
 
 
 def output_widths(model: ResNet) -> dict[str, int]:
-    """F of every output [B, F] that `network_outputs` knows, by name."""
+    """Returns the width F of every output [B, F] that `network_outputs` offers, by name."""
     widths = {"features": model.stage_widths[-1], "logits": model.num_classes}
     return widths | {f"stage{i}": width for i, width in enumerate(model.stage_widths)}
 
@@ -21,18 +21,18 @@ def output_widths(model: ResNet) -> dict[str, int]:
 def network_outputs(
     weights: dict[str, Any], images: Array, *, model: ResNet, names: tuple[str, ...]
 ) -> dict[str, Array]:
-    """Outputs by name, float32 [B, F], with the running statistics.
+    """Computes outputs by name, float32 [B, F], using the running statistics of BatchNorm.
 
-    A float32 network runs without the shortcuts that accelerators take by default, whose results
-    differ from one batch size to another.
+    A float32 network runs at the highest matmul precision: by default accelerators compute
+    float32 products in reduced precision, and results then depend on the batch size.
 
     Args:
-        weights: params and batch_stats.
-        images: uint8, or floats in [-1, 1], [B, S, S, 3]; or [B, V, S, S, 3], V views of each
+        weights: A dict with params and batch_stats.
+        images: Array [B, S, S, 3], uint8 or floats in [-1, 1]; or [B, V, S, S, 3] with V views per
             image, whose outputs are averaged.
-        model: that the weights belong to.
-        names: features, logits, and stage0, stage1, ...: what a stage's last block adds up to,
-            averaged over its rows and columns.
+        model: The network of these weights.
+        names: Any of features, logits, and stage0, stage1, ...: the output of a stage's last
+            block, averaged over height and width.
     """
     last = {f"stage{i}": f"stage{i}_block{size - 1}" for i, size in enumerate(model.stage_sizes)}
     blocks = {name: last[name] for name in names if name in last}
@@ -54,5 +54,5 @@ def network_outputs(
 
 
 def _averaged(rows: Array, views: tuple[int, ...]) -> Array:
-    """[B * V, F] to [B, F] where there are several views of an image."""
+    """Averages [B * V, F] to [B, F] if images have several views; else returns `rows`."""
     return rows.reshape(-1, *views, rows.shape[-1]).mean(1) if views else rows

@@ -7,7 +7,7 @@
     for tag in model.tag("shark.jpg", top_k=3)[0]:
         print(f"{tag.score:.2f}  {tag.name}")
 
-Needs no data set: a checkpoint and, for names, the category file that lies in its workdir.
+Needs no data set, only a checkpoint and, for class names, the class list in its workdir.
 """
 
 import dataclasses
@@ -39,36 +39,37 @@ LOSSES = ("softmax", "weighted", "sigmoid", "asymmetric")
 
 
 class ModelError(ValueError):
-    """A checkpoint that lacks what is asked of it, or does not fit what is given with it."""
+    """Raised when a checkpoint lacks something or does not match the given arguments."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A trained network and what it takes to use it; see `load`.
+    """A trained network with everything needed to use it; see `load`.
 
-    Images are a path, the bytes of a file, an opened file, a PIL image of any mode, or an array of
-    numpy, jax or others: [H, W, 3] RGB or [H, W] grey, uint8 or floats in [-1, 1]. One of them or
-    several, in a list, a tuple or an iterator. What comes back has an entry an image in input
-    order, also where it is only one. An address is refused: download it first.
+    An image may be a path, the bytes of a file, an open file, a PIL image of any mode, or an array
+    (NumPy, JAX or others): [H, W, 3] RGB or [H, W] grey, uint8 or floats in [-1, 1]. Methods take
+    one image, or several in a list, a tuple or an iterator, and return one entry per image in
+    input order, even for a single image. URLs are refused: download the file first.
 
-    `on_error` says what an image does that cannot be read: "raise", or "row", a row of nan whose
-    reason `errors` of the array has, or no tags and an `error`. None: an image that was given alone
-    raises, one of several is a row.
+    `on_error` decides about images that cannot be read: "raise" raises the error; "row" gives a
+    row of nan, with the reason in the `errors` of the array, or no tags and an `error`. None means
+    "raise" for a single image and "row" for several.
 
-    They run in batches that are filled up to 1, 2, 4, ... `max_batch`, so that few programs are
-    compiled; what else is in its batch changes an image's result by rounding at most.
+    Images run in batches padded to 1, 2, 4, ... `max_batch`, so that few programs are compiled;
+    the other images of a batch change a result by rounding at most.
 
     Attributes:
-        params: nested dict of float32 arrays.
-        batch_stats: the running statistics of BatchNorm, the same.
-        network: that the parameters belong to; `network.apply` computes logits and features.
-        hierarchy: names, WordNet ids and parents of the classes; None where nobody gave them.
-        loss: "softmax" (one class an image), "weighted", "sigmoid" or "asymmetric" (several);
-            "" where the checkpoint does not say.
-        positive_weight: of the weighted loss, by which probabilities are calibrated; else 1.
-        view: how an image is cut.
-        max_batch: images that run at once.
-        source: where it was loaded from, for people.
+        params: Nested dict of float32 arrays.
+        batch_stats: Nested dict of float32 arrays, the running statistics of BatchNorm.
+        network: The Flax module; `network.apply` computes logits and features.
+        hierarchy: Names, WordNet ids and parents of the classes; None if unknown.
+        loss: "softmax" (one class per image), or "weighted", "sigmoid" or "asymmetric" (several
+            classes per image); "" if the checkpoint does not say.
+        positive_weight: Weight of positives in the weighted loss, used to calibrate
+            probabilities; 1 for other losses.
+        view: How images are resized and cropped.
+        max_batch: Largest number of images that run at once.
+        source: Where the model was loaded from, for display.
     """
 
     params: dict[str, Any]
@@ -79,19 +80,19 @@ class Model:
     positive_weight: float
     view: EvaluationView
     max_batch: int = 64
-    source: str = "made by hand"
+    source: str = "created in code"
 
     def __repr__(self) -> str:
-        """Five lines: print(model) would show every weight otherwise."""
+        """Returns a five-line summary; the default would print every weight."""
         network, view = self.network, self.view
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         names = [] if self.hierarchy is None else list(self.hierarchy.names[:3])
-        loss = self.loss or "not known"
+        loss = self.loss or "unknown"
         if self.loss == "weighted":
-            loss += f", a positive counts {self.positive_weight:g} times"
-        upright = "turned upright by EXIF" if view.exif_orientation else "as they are stored"
+            loss += f", positives weighted by {self.positive_weight:g}"
+        upright = f"EXIF orientation {'applied' if view.exif_orientation else 'ignored'}"
         return "\n".join([
-            f"Model of {network.num_classes:,} classes, {count:,} parameters, {self.source}",
+            f"Model with {network.num_classes:,} classes, {count:,} parameters, {self.source}",
             f"  network  {architecture.described(network)}, {network.dtype.name}",
             f"  images   {view.size} x {view.size} pixels, {view.protocol}, {upright}",
             f"  loss     {loss}",
@@ -100,39 +101,41 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """The side of the cut images in pixels."""
+        """Side of the cropped images in pixels."""
         return self.view.size
 
     def logits(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
-        """Logits float32 [n, C].
+        """Computes logits, float32 [n, C].
 
         Args:
-            images: one or several, cut as `view` says; or an array [B, S, S, 3], float in [-1, 1]
-                or uint8, which goes into the network as it is. S need not be `image_size`.
-            on_error: "raise" or "row", see the class.
+            images: One image or several, cropped according to `view`; or an array [B, S, S, 3],
+                float in [-1, 1] or uint8, which is passed to the network unchanged. S may differ
+                from `image_size`.
+            on_error: "raise" or "row"; see the class.
 
         Raises:
-            ValueError: four dimensions of another shape or dtype, or numbers outside [-1, 1].
-            BadImage: names the image that cannot be decoded.
-            OSError: a file that cannot be read.
+            ValueError: If an array with four dimensions has another shape or dtype, or numbers
+                outside [-1, 1].
+            BadImage: If an image cannot be decoded; the message names it.
+            OSError: If a file cannot be read.
         """
         return self._rows("logits", images, on_error)
 
     def features(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
-        """Pooled features float32 [n, F], which the classifier sees; arguments as for `logits`."""
+        """Computes pooled features, the classifier's input, float32 [n, F]; see `logits`."""
         return self._rows("features", images, on_error)
 
     def probabilities(self, images: UserImages, *, on_error: OnError | None = None) -> np.ndarray:
-        """Probabilities of all classes, float32 [n, C]; see `probabilities_of`.
+        """Computes the probabilities of all classes, float32 [n, C]; see `probabilities_of`.
 
         Args:
-            images: one or several; each is cut, those in an array of four dimensions too.
-            on_error: "raise" or "row", see the class.
+            images: One image or several; each is cropped, including those of a 4-D array.
+            on_error: "raise" or "row"; see the class.
 
         Raises:
-            BadImage: names the image that cannot be decoded.
-            OSError: a file that cannot be read.
-            ModelError: as `probabilities_of`.
+            BadImage: If an image cannot be decoded; the message names it.
+            OSError: If a file cannot be read.
+            ModelError: See `probabilities_of`.
         """
         self._check_loss()
         parts = [np.zeros((0, self.network.num_classes), np.float32)]
@@ -144,20 +147,21 @@ class Model:
         return OutputRows.of(np.concatenate(parts), errors)
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of all classes from logits, float32 [n, C].
+        """Converts logits to probabilities of all classes, float32 [n, C].
 
-        Of a softmax loss they sum to 1. Of the others each class has its own: the sigmoid s of its
-        logit, or, as the weighted loss counts positives w = 12 times, s / (s + w (1 - s)).
+        With a softmax loss they sum to 1. With the other losses every class has its own: the
+        sigmoid s of its logit, or s / (s + w (1 - s)) to undo the weight w = 12 that the weighted
+        loss gives to positives.
 
         Raises:
-            ModelError: the checkpoint does not say with which loss it was trained, or its logits
-                are not finite.
+            ModelError: If the checkpoint does not say with which loss it was trained, or if the
+                logits are not finite.
         """
         self._check_loss()
         if not np.isfinite(logits).all():
-            raise ModelError("logits are infinite or nan: the checkpoint is damaged, take another")
+            raise ModelError("logits are infinite or nan: the checkpoint is damaged, use another")
         if self.loss == "softmax":
-            import scipy.special  # here: other losses do without
+            import scipy.special  # imported here because the other losses do not need SciPy
 
             return scipy.special.softmax(logits, axis=-1)
         return calibrated_probability(logits, positive_weight=self.positive_weight)
@@ -172,23 +176,25 @@ class Model:
         consistent: bool = False,
         on_error: OnError | None = None,
     ) -> list[Tags]:
-        """The likeliest classes of every image, best first.
+        """Returns the most probable classes of every image, best first.
 
         Args:
-            images: one or several.
-            top_k: at most so many tags; None sets no such bound.
-            threshold: the probability that a tag needs.
-            thresholds: of single classes, by WordNet id or index, or a file of these, see
-                `tagging.class_limits`; `threshold` is for the others.
-            consistent: lower a class that is above one of its ancestors to it first, see
-                `tagging.consistent_scores`; for several labels an image.
-            on_error: "raise" or "row", see the class.
+            images: One image or several.
+            top_k: Maximum number of tags per image; None sets no limit.
+            threshold: Minimum probability of a tag.
+            thresholds: Minimum probabilities of single classes, by WordNet id or index, or a file
+                of these; see `tagging.class_limits`. `threshold` applies to all other classes.
+            consistent: First lower the score of every class to that of its least probable
+                ancestor, see `tagging.consistent_scores`; for models with several labels per
+                image.
+            on_error: "raise" or "row"; see the class.
 
         Raises:
-            BadImage: names the image that cannot be decoded.
-            OSError: a file that cannot be read.
-            ThresholdError: an unknown class, or a number outside 0 to 1.
-            ModelError: classes without names, or no loss; or consistency was asked of a softmax.
+            BadImage: If an image cannot be decoded; the message names it.
+            OSError: If a file cannot be read.
+            ThresholdError: If a class is unknown or a threshold is outside [0, 1].
+            ModelError: If the classes have no names, the loss is unknown, or `consistent` is set
+                for a softmax model.
         """
         tags_of = self.tagger(
             top_k=top_k, threshold=threshold, thresholds=thresholds, consistent=consistent
@@ -208,22 +214,22 @@ class Model:
         thresholds: Thresholds | None = None,
         consistent: bool = False,
     ) -> Callable[[np.ndarray], list[list[Tag]]]:
-        """A function from logits [n, C] to the tags of n images; arguments as for `tag`.
+        """Returns a function from logits [n, C] to the tags of n images; arguments as for `tag`.
 
         Raises:
-            ThresholdError: an unknown class, or a number outside 0 to 1.
-            ModelError: as for `tag`.
+            ThresholdError: If a class is unknown or a threshold is outside [0, 1].
+            ModelError: See `tag`.
         """
         if self.hierarchy is None:
             raise ModelError(
-                f"the {self.network.num_classes} classes of this checkpoint have no names: there "
-                "is no dictionary.txt in its workdir; give load(..., dictionary=FILE)"
+                f"the {self.network.num_classes} classes of this checkpoint have no names: its "
+                "workdir has no dictionary.txt; give load(..., dictionary=FILE)"
             )
         self._check_loss()
         if consistent and self.loss == "softmax":
             raise ModelError(
-                "consistent=True is for several labels an image: this model gives one class a "
-                "image, whose probability its ancestors do not share"
+                "consistent=True is for models with several labels per image: this model predicts "
+                "one class per image, and its ancestors are separate classes"
             )
         tags_of = tagging.tagger(
             self.hierarchy,
@@ -237,30 +243,30 @@ class Model:
     def classify(
         self, images: UserImages, top_k: int = 5, *, on_error: OnError | None = None
     ) -> list[Tags]:
-        """The likeliest classes of images that have one class each, with softmax probabilities.
+        """Returns the most probable classes of images with one class each, with probabilities.
 
         Args:
-            images: one or several.
-            top_k: as for `tag`.
-            on_error: "raise" or "row", see the class.
+            images: One image or several.
+            top_k: See `tag`.
+            on_error: "raise" or "row"; see the class.
 
         Raises:
-            BadImage: names the image that cannot be decoded.
-            OSError: a file that cannot be read.
-            ModelError: the model was trained for several labels an image, or has no names.
+            BadImage: If an image cannot be decoded; the message names it.
+            OSError: If a file cannot be read.
+            ModelError: If the model was trained for several labels per image, or has no names.
         """
         if self.loss not in ("softmax", ""):
             raise ModelError(
-                f"this model was trained for several labels an image (loss {self.loss!r}): use tag"
+                f"this model was trained for several labels per image (loss {self.loss!r}): use tag"
             )
         return self.tag(images, top_k, on_error=on_error)
 
     def cut(self, image: UserImage) -> np.ndarray:
-        """What the network sees of one image: [S, S, 3], or [10, S, S, 3] of ten crops.
+        """Returns the network's input for one image: [S, S, 3], or [10, S, S, 3] for ten crops.
 
         Raises:
-            BadImage: it cannot be decoded.
-            OSError: the file cannot be read.
+            BadImage: If the image cannot be decoded.
+            OSError: If the file cannot be read.
         """
         upright = self.view.exif_orientation
         return self.view.cut(user_images.pixels(image, exif_orientation=upright))
@@ -269,18 +275,18 @@ class Model:
         if not self.loss:
             raise ModelError(
                 "this checkpoint does not say with which loss it was trained: give load(..., "
-                "loss='softmax') for one class an image, else weighted, sigmoid or asymmetric"
+                "loss='softmax') for one class per image, else weighted, sigmoid or asymmetric"
             )
 
     def _cuts(self, images: UserImages, on_error: OnError | None) -> Iterator[Cut]:
-        """Yields images, a few at a time."""
+        """Yields cropped images in groups that fit into `max_batch` views."""
         views = 10 if self.view.protocol == "ten_crop" else 1
         at_once = max(1, self.max_batch // views)
         empty = self.view.empty
         return cut_images(images, self.cut, empty=empty, at_once=at_once, on_error=on_error)
 
     def _rows(self, name: str, images: UserImages, on_error: OnError | None) -> np.ndarray:
-        """One output, [n, ...], of images or of a batch."""
+        """Computes one output, [n, ...], for images or for a ready batch."""
         if user_images.is_batch(images):
             return self._outputs(user_images.checked_images(images))[name]
         width = output_widths(self.network)[name]
@@ -292,7 +298,7 @@ class Model:
         return OutputRows.of(np.concatenate(parts), errors)
 
     def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Logits [B, C] and features [B, F] of any number of images."""
+        """Computes logits [B, C] and features [B, F] for any number of images."""
         weights = {"params": self.params, "batch_stats": self.batch_stats}
         parts = []
         for start in range(0, max(1, len(images)), self.max_batch):
@@ -316,30 +322,29 @@ def load(
     exif_orientation: bool | None = None,
     place: jax.sharding.Sharding | None = None,
 ) -> Model:
-    """Loads a model from a checkpoint or an export, with the averaged weights where it has them.
+    """Loads a model from a checkpoint or an exported file, with the EMA weights if there are any.
 
     Args:
-        path: a workdir, its checkpoints folder, one step, or a file of `convert to-safetensors`.
-        dictionary: the category file of the classes; None: the one in the checkpoint's workdir, or
-            in the file.
-        image_size: side of the cut images in pixels; None: as the checkpoint was trained.
-        dtype: of activations: "float32" (in full precision on any device) or "bfloat16", which is
-            faster on accelerators and a little less exact.
-        protocol: how images are cut, see `EvaluationView`; None: as the training evaluated, else
-            "short_side", as the original does.
-        loss: with which it was trained; None: as the checkpoint says.
-        exif_orientation: turn images upright as their EXIF data say; None: if the checkpoint was
-            trained on such images, or does not say.
-        place: where the weights go; None: to this process's first device.
+        path: A workdir, its checkpoints folder, one step, or a file from `convert to-safetensors`.
+        dictionary: The class list; None uses the one in the checkpoint's workdir, or in the file.
+        image_size: Side of the cropped images in pixels; None uses the checkpoint's.
+        dtype: Type of the activations: "float32" (full precision on any device) or "bfloat16",
+            which is faster on accelerators and slightly less exact.
+        protocol: How images are resized and cropped, see `EvaluationView`; None uses the one of
+            the training run's evaluations, or else "short_side", as the original does.
+        loss: The loss it was trained with; None uses the checkpoint's.
+        exif_orientation: Whether to apply the EXIF orientation; None applies it if the checkpoint
+            was trained that way or does not say.
+        place: Sharding of the weights; None puts them on this process's first device.
 
     Raises:
-        FileNotFoundError: there is no checkpoint, or no such dictionary.
-        WeightsFileError: a damaged file.
-        ModelError: the dictionary has other classes, nothing says which size it is, or an unknown
-            loss or protocol.
-        HierarchyError: a malformed dictionary.
-        UnknownArchitectureError: parameters of another network.
-        ConfigError: an unknown dtype.
+        FileNotFoundError: If there is no checkpoint or no such class list.
+        WeightsFileError: If the file is damaged.
+        ModelError: If the class list has other classes, the image size is unknown, or the loss or
+            protocol does not exist.
+        HierarchyError: If the class list is malformed.
+        UnknownArchitectureError: If the parameters belong to another network.
+        ConfigError: If the dtype is unknown.
     """
     compute_dtype = build.compute_dtype(dtype)
     if protocol not in (*PROTOCOLS, None):
@@ -358,8 +363,8 @@ def load(
     hierarchy = Hierarchy.from_file(dictionary) if dictionary else saved.hierarchy
     if hierarchy and len(hierarchy) != network.num_classes:
         raise ModelError(
-            f"{dictionary or 'its dictionary'} names {len(hierarchy)} classes and {saved.where} "
-            f"tells {network.num_classes} apart: give the dictionary that it was trained with"
+            f"{dictionary or 'its dictionary'} names {len(hierarchy)} classes but {saved.where} "
+            f"has {network.num_classes}: give the dictionary that it was trained with"
         )
     return Model(
         **saved.weights,
@@ -377,7 +382,7 @@ def load(
 
 
 def _filled(rows: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Rows of good images, and nan for the others: [len(good), ...]."""
+    """Spreads rows of good images over [len(good), ...], with nan for the others."""
     filled = np.full((len(good), *rows.shape[1:]), np.nan, np.float32)
     filled[good] = rows
     return filled

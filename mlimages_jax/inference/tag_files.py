@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Files of tags, an image after the other, and what of them a stopped command left.
+r"""Writes files of tags, one image after another, and resumes a stopped command's file.
 
-    jsonl       one line an image: {"image": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
+    jsonl       one line per image: {"image": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
                 "name": "dog, domestic dog", "score": 0.83, "path": ["animal", ...]}, ...]},
                 or {"image": "b.jpg", "error": "truncated: ..."}
-    csv         one line a tag: image, rank (from 1), index, id, name, score, path, error; an
-                image without tags, or with an error, has one line whose other columns are empty
-    parquet     one row an image: image, tags (a list of structs; null for an error), error
+    csv         one line per tag: image, rank (from 1), index, id, name, score, path, error; an
+                image with no tags, or with an error, has one line whose other columns are empty
+    parquet     one row per image: image, tags (a list of structs; null for an error), error
     label_pred  as the original's image_classification.py prints: `+++ the predictions of a.jpg is:`
-                and a line `2 dog, domestic dog: 0.830` a tag (with the whole name, of which it
-                printed the first word), or `open pic b.jpg failed`
+                and a line `2 dog, domestic dog: 0.830` per tag (with the full name, of which the
+                original prints the first word), or `open pic b.jpg failed`
 
-Names are whole, and a path leads from the root to the class itself (in csv joined by " > "). An
-image is called by its path; bytes of it that are not UTF-8 stand as \xHH in all formats. In csv
-and label_pred line ends, tabs and other control characters of any text are escaped too, so that
-each is on one line; and in csv what a spreadsheet would take for a formula, a text that begins with
-= + - or @, has a `'` before it. jsonl and parquet hold such texts as they are.
+Names are complete, and a path leads from the root to the class itself (joined by " > " in csv).
+Images are identified by path; bytes that are not UTF-8 are written as \xHH in all formats. In csv
+and label_pred, line ends, tabs and other control characters are escaped too, so that each text
+stays on one line. In csv, a text that begins with = + - or @ gets a leading `'`, because a
+spreadsheet would read it as a formula. jsonl and parquet contain such texts unchanged.
 
-Until all rows are there they are lines of OUTPUT.partial.jsonl; OUTPUT.partial.json says of what.
+Until all rows are written they are stored as lines of OUTPUT.partial.jsonl, and
+OUTPUT.partial.json records the inputs and settings they were made with.
 """
 
 import csv
@@ -39,7 +40,7 @@ from mlimages_jax.inference.tagging import Tag
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
 
-_ROW_GROUP = 4_096  # images, of a Parquet file
+_ROW_GROUP = 4_096  # images per row group of a Parquet file
 _COLUMNS = ("image", "rank", "index", "id", "name", "score", "path", "error")
 _TAG = pa.struct(
     [
@@ -55,37 +56,37 @@ Row = dict[str, Any]
 
 
 class TagFileError(ValueError):
-    """A file that is there already, or the rest of another command."""
+    """Raised when a file already exists or its partial file belongs to another command."""
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's ending stands for.
+    """Returns the format for a file's extension.
 
     Raises:
-        TagFileError: for another ending.
+        TagFileError: If the extension is unknown.
     """
     for name, ending in ENDINGS.items():
         if path.suffix.lower() == ending:
             return name
     raise TagFileError(
-        f"{path} does not say its format: end it with one of {', '.join(ENDINGS.values())}, or "
-        f"give --config.format, one of {', '.join(ENDINGS)}"
+        f"cannot tell the format of {path}: end its name with one of "
+        f"{', '.join(ENDINGS.values())}, or give --config.format, one of {', '.join(ENDINGS)}"
     )
 
 
 def ending_of(file_format: str) -> str:
-    """The ending of a format's files.
+    """Returns the file extension of a format.
 
     Raises:
-        TagFileError: for an unknown format.
+        TagFileError: If the format is unknown.
     """
     if file_format not in ENDINGS:
-        raise TagFileError(f"format={file_format!r} is none of {', '.join(ENDINGS)}")
+        raise TagFileError(f"format={file_format!r} is not one of {', '.join(ENDINGS)}")
     return ENDINGS[file_format]
 
 
 def tags_line(image: str, tags: Sequence[Tag]) -> str:
-    """The JSON line of an image, without line end; scores have the digits of a float32."""
+    """Formats the tags of an image as JSON, without line end; scores have float32 digits."""
     shown = [
         {
             "index": tag.index,
@@ -100,27 +101,27 @@ def tags_line(image: str, tags: Sequence[Tag]) -> str:
 
 
 def error_line(image: str, error: str) -> str:
-    """The JSON line of an image that could not be read, without line end."""
+    """Formats the error of an image as JSON, without line end."""
     return json_line({"image": image, "error": one_line(error)})
 
 
 class TagFile:
-    """A file that appears when all its rows are written; use it as a context manager.
+    """A file that appears once all its rows are written; use it as a context manager.
 
     Args:
-        path: of the file.
-        file_format: one of ENDINGS.
-        about: what decides the rows, as JSON values.
+        path: Path of the file.
+        file_format: One of ENDINGS.
+        about: Everything that determines the rows, as JSON values.
 
     Raises:
-        TagFileError: an unknown format; the file is there; or a command of which it is the rest
-            had other values.
+        TagFileError: If the format is unknown, the file exists, or a partial file was written
+            with other values.
     """
 
     def __init__(self, path: Path, file_format: str, about: Row):
         ending_of(file_format)
         if path.exists():
-            raise TagFileError(f"{path} is there already: name another --config.output, or move it")
+            raise TagFileError(f"{path} already exists: give another --config.output, or move it")
         self._path, self._format = path, file_format
         self._rows = path.with_name(f"{path.name}.partial.jsonl")
         self._about = path.with_name(f"{path.name}.partial.json")
@@ -142,17 +143,17 @@ class TagFile:
             self._file.close()
 
     def keep(self, *, multiple_of: int) -> tuple[int, int]:
-        """Keeps what a stopped command wrote, in whole batches; returns rows, and errors of them.
+        """Keeps the full batches that a stopped command wrote; returns their rows and errors.
 
         Args:
-            multiple_of: the rows of a batch; those of an unfinished one are removed.
+            multiple_of: Rows per batch; the rows of an incomplete batch are removed.
         """
         errors: list[bool] = []
         ends = [0]
         with self._rows.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    break  # half of it was written
+                    break  # the command stopped in the middle of this line
                 errors.append("error" in json.loads(line))
                 ends.append(ends[-1] + len(line))
         count = len(errors) - len(errors) % multiple_of
@@ -160,13 +161,13 @@ class TagFile:
         return count, sum(errors[:count])
 
     def append(self, lines: Iterable[str]) -> None:
-        """Writes rows, made by `tags_line` and `error_line`."""
+        """Writes lines made by `tags_line` and `error_line`."""
         assert self._file
         self._file.write("".join(f"{line}\n" for line in lines).encode())
         self._file.flush()
 
     def finish(self) -> None:
-        """Makes the file of all rows."""
+        """Creates the final file from all rows."""
         assert self._file
         self._file.close()
         if self._format == "jsonl":
@@ -178,7 +179,7 @@ class TagFile:
         self._about.unlink()
 
     def _check_about(self, about: Row) -> None:
-        """Compares with the command that left its rest, or begins anew where there is none."""
+        """Checks that a stopped command had the same values; starts a new file if there is none."""
         if self._about.exists() and self._rows.exists():
             before = json.loads(self._about.read_text(encoding="utf-8"))
             differences = [
@@ -188,8 +189,8 @@ class TagFile:
             ]
             if differences:
                 raise TagFileError(
-                    f"{self._rows} is of a command with other values: give these again, or remove "
-                    f"it to begin anew ({'; '.join(differences)})"
+                    f"{self._rows} was written with other values: use those again, or delete it "
+                    f"to start over ({'; '.join(differences)})"
                 )
             return
         self._rows.write_bytes(b"")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task behind configs/classify.py: tags of images, to a file, in the order of the input."""
+"""The task of configs/classify.py: writes the tags of images to a file, in input order."""
 
 import contextlib
 import dataclasses
@@ -35,16 +35,16 @@ from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.settings import Classify, build, checked
 
-_SECONDS = 30  # between two lines of the log
+_LOG_SECONDS = 30  # between two progress lines
 
 
 class Summary(NamedTuple):
-    """What the file holds.
+    """Contents of the file.
 
     Attributes:
-        output: the file.
-        images: rows in it.
-        errors: of them, images that could not be read.
+        output: Path of the file.
+        images: Number of images in it.
+        errors: Number of these images that could not be read.
     """
 
     output: Path
@@ -53,18 +53,18 @@ class Summary(NamedTuple):
 
 
 def classify(config: Classify, workdir: epath.PathLike) -> Summary:
-    """Tags images as configured, or goes on with a command that stopped.
+    """Tags images as configured, or resumes a command that stopped.
 
     Args:
-        config: Settings of the task.
-        workdir: holds the file where `config.output` is empty.
+        config: See configs/classify.py for every field.
+        workdir: Folder of the file if `config.output` is empty.
 
     Raises:
-        FileNotFoundError: no images, no checkpoint, or no file of thresholds or classes.
-        ConfigError: a value that cannot be; a checkpoint without names or loss; an output that is
-            there already, or begun with other values.
-        ImageSourceError, DataSetError: the input holds no images, or is used wrongly.
-        TooManyBadImagesError: over `config.max_errors`.
+        FileNotFoundError: If images, checkpoint, thresholds or class list are missing.
+        ConfigError: If a value is invalid, the checkpoint lacks class names or its loss, or the
+            output already exists or was started with other values.
+        ImageSourceError, DataSetError: If the input contains no images or is misused.
+        TooManyBadImagesError: If there are more than `config.max_errors` errors.
     """
     try:
         config = checked(config)
@@ -82,7 +82,7 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
 
 
 def _classify(config: Classify, output: Path, file_format: str) -> Summary:
-    """As `classify`, with a file that is held."""
+    """Runs `classify` while the output file is locked."""
     source = _images(config)
     mesh = sharding.make_mesh()
     try:
@@ -103,7 +103,7 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
             file = stack.enter_context(TagFile(output, file_format, about))
         rows, errors = _agreed(file.keep(multiple_of=batch_size) if file else (0, 0))
         if rows:
-            logging.info("going on behind %d of %d images", rows, len(source))
+            logging.info("resuming after %d of %d images", rows, len(source))
         predictions = Predictions(
             source,
             view,
@@ -117,6 +117,7 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
         for lines in _lines(predictions, source, tags_of):
             bad = [row for row in map(json.loads, lines) if "error" in row]
             errors += len(bad)
+            # Every process sees all lines, so all of them raise together.
             if bad and 0 <= config.max_errors < errors:
                 raise TooManyBadImagesError(
                     f"{errors} images cannot be read or decoded (max_errors {config.max_errors}),"
@@ -138,8 +139,8 @@ def _lines(
     source: ImageSource,
     tags_of: Callable[[np.ndarray], list[list[Tag]]],
 ) -> Iterator[list[str]]:
-    """Yields the lines of every global batch, in order and the same on all processes."""
-    told = time.monotonic()
+    """Yields the lines of every global batch, in order and identical on all processes."""
+    last_log = time.monotonic()
     for rows in predictions:
         good = [position not in rows.errors for position in rows.positions.tolist()]
         tags = iter(tags_of(rows.outputs["logits"][good]))
@@ -151,35 +152,35 @@ def _lines(
             else:
                 own.append(tag_files.tags_line(name, next(tags)))
         yield _of_all_processes(own)
-        if time.monotonic() > told + _SECONDS:
-            told = time.monotonic()
+        if time.monotonic() > last_log + _LOG_SECONDS:
+            last_log = time.monotonic()
             done = predictions.speed.images * jax.process_count()
             logging.info("%d of %d images", done, len(source))
 
 
 def _images(config: Classify) -> ImageSource:
-    """What is to be tagged.
+    """Opens the images to tag.
 
     Raises:
-        ConfigError: when the processes do not see the same.
+        ConfigError: If the processes find different images.
     """
     source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     if len(set(_of_all_processes([source.digest]))) > 1:
         raise build.ConfigError(
-            f"the processes find different images in {config.input}: put them where all "
-            "machines see the same files"
+            f"the processes find different images in {config.input}: move them to a file system "
+            "that all machines share"
         )
     return source
 
 
 def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
-    """The file and its format.
+    """Returns the output file and its format.
 
     Raises:
-        ConfigError: when it is none of a disk.
-        TagFileError: when nothing says its format.
+        ConfigError: If the path is not on a local file system.
+        TagFileError: If the format cannot be determined.
     """
     if config.output:
         path = Path(paths.expanded(config.output))
@@ -189,8 +190,8 @@ def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
         )
     if "://" in os.fspath(config.output or workdir):
         raise build.ConfigError(
-            f"output={config.output or workdir}: tags are written to a disk; give a file of one, "
-            "and copy it when it is complete"
+            f"output={config.output or workdir}: tags are written to a local disk; give a local "
+            "path, and copy the file when it is complete"
         )
     return path, config.format or tag_files.format_of(path)
 
@@ -208,7 +209,7 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
 
 
 def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
-    """From logits to tags."""
+    """Returns the function from logits to tags."""
     return model.tagger(
         top_k=config.top_k or None,
         threshold=config.threshold or None,
@@ -220,7 +221,7 @@ def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[
 def _about(
     config: Classify, model: Model, source: ImageSource, *, view: EvaluationView
 ) -> dict[str, Any]:
-    """What decides the rows, as JSON values."""
+    """Returns everything that determines the rows, as JSON values."""
     names = ("top_k", "threshold", "consistent", "dtype")
     thresholds = Path(config.thresholds).read_bytes() if config.thresholds else b""
     return {
@@ -235,7 +236,7 @@ def _about(
 
 
 def _digest_of(hierarchy: Hierarchy | None) -> str:
-    """Of names and parents, wherever they were read."""
+    """Returns a digest of names and parents, independent of where they were read from."""
     if hierarchy is None:
         return ""
     parts = [hierarchy.ids, hierarchy.names, hierarchy.parents.tolist()]
@@ -243,22 +244,23 @@ def _digest_of(hierarchy: Hierarchy | None) -> str:
 
 
 def _agreed_step(folder: epath.Path) -> epath.Path:
-    """Process 0's choice of a step, where the others may see another one as the newest."""
+    """Returns process 0's choice, because other processes may see another step as the newest."""
     return folder.parent / str(_agreed((int(folder.name),))[0])
 
 
 def _agreed(numbers: Sequence[int]) -> list[int]:
-    """Process 0's numbers."""
+    """Returns process 0's numbers on every process."""
     return np.asarray(multihost_utils.broadcast_one_to_all(np.array(numbers, np.int64))).tolist()
 
 
 def _of_all_processes(lines: list[str]) -> list[str]:
-    """The lines of all processes, in their order; no line holds a line end."""
+    """Gathers the lines of all processes, in process order; lines must not contain line ends."""
     if jax.process_count() == 1:
         return lines
     text = np.frombuffer("\n".join(lines).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.array(len(text))).tolist()
-    filled = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few sizes: each is compiled
+    # Padded to a power of two: every new length would compile another gather.
+    filled = np.zeros(1 << max(lengths).bit_length(), np.uint8)
     filled[: len(text)] = text
     texts = multihost_utils.process_allgather(filled)
     parts = [row[:length].tobytes().decode() for row, length in zip(texts, lengths, strict=True)]
@@ -266,7 +268,7 @@ def _of_all_processes(lines: list[str]) -> list[str]:
 
 
 def _log_speed(predictions: Predictions) -> None:
-    """Says how fast this process was, and what held it up."""
+    """Logs how fast this process was, and what it waited for."""
     speed = predictions.speed
     if speed.images:
         logging.info(

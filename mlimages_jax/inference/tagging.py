@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the scores of all classes to the tags of an image. NumPy only."""
+"""Turns the scores of all classes into tags of an image. Uses NumPy only."""
 
 import contextlib
 import dataclasses
@@ -19,19 +19,19 @@ Thresholds = str | os.PathLike[str] | Mapping[str | int, float]
 
 
 class ThresholdError(ValueError):
-    """Thresholds of classes that do not exist, or that are no numbers from 0 to 1."""
+    """Raised for thresholds of unknown classes, or that are not numbers in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tag:
-    """A class that an image is said to show.
+    """A class predicted for an image.
 
     Attributes:
-        index: of the class.
-        id: its WordNet id.
-        name: all its synonyms, such as "great white shark, white shark".
-        score: its probability.
-        path: names from the root down to the class itself.
+        index: Class index.
+        id: WordNet id of the class.
+        name: All synonyms, such as "great white shark, white shark".
+        score: Probability of the class.
+        path: Names from the root to the class itself.
     """
 
     index: int
@@ -49,17 +49,17 @@ def tagger(
     thresholds: Thresholds | None = None,
     consistent: bool = False,
 ) -> Callable[[np.ndarray], list[list[Tag]]]:
-    """A function from scores [n, C] to the tags of n images.
+    """Returns a function from scores [n, C] to the tags of n images.
 
     Args:
-        hierarchy: of the C classes.
-        top_k: as for `best_tags`.
-        threshold: as for `class_limits`.
-        thresholds: as for `class_limits`.
-        consistent: apply `consistent_scores` first.
+        hierarchy: A hierarchy of the C classes.
+        top_k: See `best_tags`.
+        threshold: See `class_limits`.
+        thresholds: See `class_limits`.
+        consistent: Whether to apply `consistent_scores` first.
 
     Raises:
-        ThresholdError: as `class_limits`.
+        ThresholdError: See `class_limits`.
     """
     limits = class_limits(hierarchy, threshold=threshold, thresholds=thresholds)
 
@@ -77,25 +77,26 @@ def best_tags(
     top_k: int | None = 5,
     limits: np.ndarray | None = None,
 ) -> list[list[Tag]]:
-    """The classes with the highest scores of every image, best first.
+    """Returns the classes with the highest scores of every image, best first.
 
     Args:
-        scores: float [n, C]; equal ones go to the lower class index.
-        hierarchy: of the C classes.
-        top_k: at most so many tags an image; None sets no such bound.
-        limits: float [C], the score that a class needs, see `class_limits`; None asks for none.
+        scores: Floats [n, C]; ties go to the lower class index.
+        hierarchy: A hierarchy of the C classes.
+        top_k: Maximum number of tags per image; None sets no limit.
+        limits: Floats [C], the minimum score of each class, see `class_limits`; None sets none.
 
     Raises:
-        ValueError: the hierarchy has another number of classes, or top_k is below 1.
+        ValueError: If the hierarchy has another number of classes, or `top_k` is below 1.
     """
     scores = _checked(scores, hierarchy)
     if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} must be at least 1, or None for no bound")
+        raise ValueError(f"top_k={top_k} must be at least 1, or None for no limit")
     states = np.full(scores.shape, NEGATIVE, np.int8)
-    if limits is not None:  # compared in the precision of the scores: 0.7 reaches 0.7
+    if limits is not None:
+        # float32 0.7 is below float64 0.7, so compare in the precision of the scores.
         states[scores < limits.astype(scores.dtype)] = IGNORED
     count = min(top_k or len(hierarchy), len(hierarchy))
-    best = top_classes(scores, states, count)  # [n, count], filled up with -1
+    best = top_classes(scores, states, count)  # [n, count], padded with -1
     return [
         [_tag(int(index), float(row[index]), hierarchy) for index in classes[classes >= 0]]
         for row, classes in zip(scores, best, strict=True)
@@ -103,24 +104,24 @@ def best_tags(
 
 
 def consistent_scores(scores: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
-    """Scores in which no class is above its parent: s'_i = min of s_j over i and its ancestors j.
+    """Lowers scores so that no class is above its parent: s'_i = min of s_j, j = i or ancestor.
 
-    A poodle is a dog: whatever speaks against a dog speaks against a poodle. These are the largest
-    scores below the given ones that are consistent. Roots keep theirs.
+    A poodle is a dog, so evidence against a dog is evidence against a poodle. The result is the
+    largest consistent set of scores that is nowhere above the given one. Roots keep their scores.
 
     Args:
-        scores: float [n, C].
-        hierarchy: of the C classes.
+        scores: Floats [n, C].
+        hierarchy: A hierarchy of the C classes.
 
     Returns:
-        A new array, same shape and dtype.
+        A new array of the same shape and dtype.
 
     Raises:
-        ValueError: the hierarchy has another number of classes.
+        ValueError: If the hierarchy has another number of classes.
     """
     scores = _checked(scores, hierarchy)
     consistent = scores.copy()
-    for ancestors in hierarchy.paths().T[1:]:  # [C], one step further up each time
+    for ancestors in hierarchy.paths().T[1:]:  # [C], one level further up each time
         has = np.flatnonzero(ancestors >= 0)
         consistent[:, has] = np.minimum(consistent[:, has], scores[:, ancestors[has]])
     return consistent
@@ -129,20 +130,21 @@ def consistent_scores(scores: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
 def class_limits(
     hierarchy: Hierarchy, *, threshold: float | None = None, thresholds: Thresholds | None = None
 ) -> np.ndarray | None:
-    """The score that every class needs.
+    """Returns the minimum score of every class.
 
     Args:
-        hierarchy: of the C classes.
-        threshold: of all classes that `thresholds` does not name; None asks nothing of these.
-        thresholds: by WordNet id (str) or class index (int); or a tab-separated file, id or index,
-            then threshold, where digits that are an id of these classes are taken for the id.
+        hierarchy: A hierarchy of the C classes.
+        threshold: Minimum of all classes that `thresholds` does not name; None sets none.
+        thresholds: Minimums by WordNet id (str) or class index (int); or a file with an id or index
+            and a threshold on each line, separated by a tab. Digits that are the id of a class
+            are read as the id.
 
     Returns:
-        float64 [C], -inf for classes of which nothing is asked; None where that are all.
+        float64 [C], -inf for classes without a minimum; None if no class has one.
 
     Raises:
-        ThresholdError: a number outside 0 to 1, an unknown class, or a class that comes twice; of a
-            file it names the line.
+        ThresholdError: If a number is outside [0, 1], or a class is unknown or repeated. For a
+            file, the message names the line.
     """
     if threshold is None and thresholds is None:
         return None
@@ -154,7 +156,7 @@ def class_limits(
         index = _class_index(key, hierarchy, where=where)
         if index in seen:
             raise ThresholdError(
-                f"{where}: class {hierarchy.ids[index]} has a threshold already, {seen[index]}; "
+                f"{where}: class {hierarchy.ids[index]} already has a threshold, {seen[index]}; "
                 "keep one of them"
             )
         seen[index] = where
@@ -163,7 +165,7 @@ def class_limits(
 
 
 def _entries(thresholds: Thresholds | None) -> Iterator[tuple[str, str | int, float | str]]:
-    """Yields (where it stands, id or index, threshold)."""
+    """Yields (location, id or index, threshold)."""
     if thresholds is None:
         return
     if isinstance(thresholds, Mapping):
@@ -182,7 +184,7 @@ def _entries(thresholds: Thresholds | None) -> Iterator[tuple[str, str | int, fl
         if len(columns) != 2:
             raise ThresholdError(
                 f"{path}:{line}: {len(columns)} columns instead of 2 (WordNet id or class "
-                f"index, threshold); separate them by a tab: {text.strip()[:80]!r}"
+                f"index, then threshold), separated by a tab: {text.strip()[:80]!r}"
             )
         yield f"{path}:{line}", columns[0].strip(), columns[1].strip()
 
@@ -207,7 +209,7 @@ def _probability(value: float | str, *, where: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number <= 1:
-        raise ThresholdError(f"{where}: {value!r} is no threshold; give a number from 0 to 1")
+        raise ThresholdError(f"{where}: {value!r} is not a threshold; give a number from 0 to 1")
     return number
 
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Average precision of every class: exact from the kept scores, or bounded from counts in bins.
+"""Average precision of every class: exact from stored scores, or bounded from binned counts.
 
 Average precision is the sum over the distinct scores of (gain in recall) x (precision), without
-interpolation, as in scikit-learn's `average_precision_score`. Read per positive example i of a
-class it says
+interpolation, as in scikit-learn's `average_precision_score`. Written per positive example i of a
+class it is
 
     AP = mean over positives i of  P(i) / K(i)
 
-where P(i) counts the positives and K(i) all judged examples whose score is at least that of i:
-examples with equal scores enter together, so their order never matters. mAP is the plain mean over
-the classes that have a positive. Only the order of scores counts, so logits and probabilities give
-the same number, as far as float32 keeps them apart (a sigmoid rounds to 1 from about 17 on).
+where P(i) counts the positives and K(i) all judged examples whose score is at least that of i.
+Examples with equal scores enter together, so their order never matters. mAP is the unweighted mean
+over the classes with a positive. Only the order of the scores matters, so logits and probabilities
+give the same number, as far as float32 can distinguish them (a sigmoid rounds to 1 above about 17).
 
 Both accumulators take `scores` float32 [n, C], finite, and `states` int8 [n, C] (`POSITIVE`,
-`NEGATIVE` or `IGNORED`; made by `metrics.judge`). `sums()` is what one process has seen, and
-`add_sums` adds what another one has seen.
+`NEGATIVE` or `IGNORED`; made by `multi_label.judge`). `sums()` returns what one process has seen,
+and `add_sums` adds what another one has seen.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ import numpy as np
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
-_CLASSES_AT_ONCE = 64  # their scores or bins stay in the processor's cache
+_CLASSES_AT_ONCE = 64  # so few that their scores or bins fit into the processor's cache
 
 
 def average_precision(scores: np.ndarray, states: np.ndarray) -> float:
-    """Exact average precision of one class; nan if it has no positive.
+    """Returns the exact average precision of one class; nan if it has no positive.
 
-    The value depends only on the set of (score, state) pairs: any order of examples gives the
-    same bits.
+    The value depends only on the multiset of (score, state) pairs: any order of the examples gives
+    a bitwise identical result.
 
     Args:
-        scores: float [n], finite.
+        scores: Floats [n], finite.
         states: int8 [n].
     """
     positives = np.sort(scores[states == POSITIVE])
@@ -48,23 +48,24 @@ def average_precision(scores: np.ndarray, states: np.ndarray) -> float:
 def average_precision_bounds(
     judged: np.ndarray, positives: np.ndarray
 ) -> tuple[float, float, float]:
-    """What is known of one class's average precision from counts per bin; nan without positives.
+    """Bounds the average precision of one class from counts per bin; nan without positives.
 
-    Sort the positives by falling score; let the r-th of them (r = 1, 2, ...) lie in a bin with N
+    Sort the positives by descending score. Let the r-th of them (r = 1, 2, ...) be in a bin with N
     negatives in it or in higher bins, A of them in higher bins only, and R positives in it or in
-    higher bins. Whatever the order within bins, and whichever scores are equal:
+    higher bins. Then for any order within the bins, and any ties:
 
     * P(i) / K(i) >= r / (r + N): at least r positives and at most N negatives reach its score, and
-      p / (p + q) rises with p and falls with q. Met when each bin has its negatives on top.
-    * P(i) / K(i) <= R / (R + A): at most R positives and at least A negatives do. Met when the
-      positives of each bin have one score, above its negatives.
-    * R / (R + N) is the value when all scores of a bin are equal; it lies between the other two.
+      p / (p + q) increases with p and decreases with q. Attained when in each bin all negatives
+      are above all positives.
+    * P(i) / K(i) <= R / (R + A): at most R positives and at least A negatives do. Attained when
+      the positives of each bin share one score, above its negatives.
+    * R / (R + N) is the value when all scores of a bin are equal; it is between the other two.
 
-    Each one averaged over the positives gives the least, the rounded and the greatest AP.
+    Their averages over the positives are the lower bound, the rounded value and the upper bound.
 
     Args:
-        judged: int [bins], examples that are positive or negative, bins by rising score.
-        positives: int [bins], those of them that are positive.
+        judged: Integers [bins], positive and negative examples per bin, by ascending score.
+        positives: Integers [bins], the positive ones of these.
 
     Returns:
         (lower bound, average precision of the scores rounded to their bins, upper bound).
@@ -87,10 +88,11 @@ def average_precision_bounds(
 
 
 def score_bins(scores: np.ndarray, *, bins: int, scale: float) -> np.ndarray:
-    """Bin of each score, int64 in C order: (-1, 1) in equal parts, cut for x / (scale + |x|).
+    """Returns the bins of scores, int64 in C order: equal parts of (-1, 1) for x / (scale + |x|).
 
-    The bounds need a bin that never falls when the score rises. 1 - 1 / (1 + |x| / scale) has
-    that in rounded arithmetic too, because each of its steps has; the quotient above has not.
+    The bounds need a monotonic bin: it must never fall when the score rises. 1 - 1 / (1 + |x| /
+    scale) is monotonic in rounded arithmetic too, because each of its steps is; the equal quotient
+    above is not.
     """
     scores = np.ascontiguousarray(scores, np.float32)
     size = 1 - 1 / (1 + np.abs(scores) / np.float32(scale))  # [0, 1]
@@ -99,7 +101,7 @@ def score_bins(scores: np.ndarray, *, bins: int, scale: float) -> np.ndarray:
 
 
 def mean_over_present(per_class: np.ndarray) -> float:
-    """Mean over the classes that are not nan; nan if there is none."""
+    """Returns the mean over the classes that are not nan; nan if there is none."""
     present = per_class[~np.isnan(per_class)]
     return float(present.mean()) if present.size else float("nan")
 
@@ -113,23 +115,23 @@ def _check_shapes(scores: np.ndarray, states: np.ndarray, num_classes: int) -> N
 
 @dataclasses.dataclass
 class ExactAveragePrecision:
-    """Keeps all scores: 5 bytes an example and class (20,000 x 11,166 is 1.1 GB)."""
+    """Stores all scores: 5 bytes per example and class (20,000 x 11,166 needs 1.1 GB)."""
 
     num_classes: int
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)  # float32 [n_i, C] each
     states: list[np.ndarray] = dataclasses.field(default_factory=list)  # int8 [n_i, C] each
 
     def update(self, scores: np.ndarray, states: np.ndarray) -> None:
-        """Keep a copy of one batch."""
+        """Stores a copy of one batch."""
         _check_shapes(scores, states, self.num_classes)
         self.scores.append(np.array(scores, np.float32))
         self.states.append(np.array(states, np.int8))
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Every row seen; the "sum" of two of these is their concatenation.
+        """Returns every row seen; the "sum" of two of these is their concatenation.
 
-        Padding rows are kept, ignored in every class, so that hosts which ran as many batches of
-        one size hand over arrays of one shape, as gathering between hosts demands.
+        Padding rows are included, as ignored in every class, so that hosts with equally many
+        batches of one size return arrays of one shape, which gathering between hosts requires.
         """
         empty = (0, self.num_classes)
         return {
@@ -138,11 +140,11 @@ class ExactAveragePrecision:
         }
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
-        """Add the rows that another accumulator has seen."""
+        """Adds the rows that another accumulator has seen."""
         self.update(sums["scores"], sums["states"])
 
     def per_class(self) -> np.ndarray:
-        """Average precision, float64 [C]; nan for classes without positives."""
+        """Returns average precision, float64 [C]; nan for classes without positives."""
         result = np.full(self.num_classes, np.nan)
         for start in range(0, self.num_classes if self.scores else 0, _CLASSES_AT_ONCE):
             part = slice(start, start + _CLASSES_AT_ONCE)
@@ -152,7 +154,7 @@ class ExactAveragePrecision:
         return result
 
     def compute(self) -> dict[str, float]:
-        """`mAP`, and `mAP_classes`: over how many classes it is the mean."""
+        """Returns `mAP` and `mAP_classes`, the number of classes in its mean."""
         per_class = self.per_class()
         return {
             "mAP": mean_over_present(per_class),
@@ -162,13 +164,14 @@ class ExactAveragePrecision:
 
 @dataclasses.dataclass
 class BinnedAveragePrecision:
-    """Fixed memory: two counts for each class and score bin (11,166 x 1,024 bins: 91 MB).
+    """Needs fixed memory: two counts per class and score bin (11,166 x 1,024 bins: 91 MB).
 
     The bin of a score x is that of x / (scale + |x|) among equal parts of (-1, 1). No score is out
-    of range, and half of the bins lie between -scale and scale, where positives and negatives meet
-    when x is a logit; bins of one width would be coarse there, and those of a sigmoid would hold
-    all scores of a rare class in one. So turn probabilities into logits first. This choice decides
-    how tight the reported error bound is, never whether it holds. Up to 2^31 - 1 examples.
+    of range, and half of the bins are between -scale and scale, where positives and negatives
+    overlap if x is a logit. Bins of equal width in x would be coarse there, and those of a sigmoid
+    would put all scores of a rare class into one bin, so convert probabilities to logits first.
+    The choice of bins decides how tight the reported error bound is, never whether it holds. Counts
+    up to 2^31 - 1 examples.
     """
 
     num_classes: int
@@ -183,7 +186,7 @@ class BinnedAveragePrecision:
         self.positives = np.zeros((self.num_classes, self.bins), np.int32)
 
     def update(self, scores: np.ndarray, states: np.ndarray) -> None:
-        """Count one batch."""
+        """Counts one batch."""
         _check_shapes(scores, states, self.num_classes)
         for start in range(0, self.num_classes, _CLASSES_AT_ONCE):
             part = slice(start, start + _CLASSES_AT_ONCE)
@@ -198,16 +201,16 @@ class BinnedAveragePrecision:
                 counts += added.astype(np.int32).reshape(counts.shape)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Counts of judged examples and of positives, int32 [C, bins] each."""
+        """Returns counts of judged examples and of positives, int32 [C, bins] each."""
         return {"judged": self.judged.copy(), "positives": self.positives.copy()}
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
-        """Add the counts of an accumulator made with the same arguments."""
+        """Adds the counts of an accumulator made with the same arguments."""
         self.judged += sums["judged"]
         self.positives += sums["positives"]
 
     def bounds(self) -> np.ndarray:
-        """Lower bound, rounded value and upper bound of each class, float64 [C, 3]."""
+        """Returns lower bound, rounded value and upper bound of each class, float64 [C, 3]."""
         return np.array(
             [
                 average_precision_bounds(*counts)
@@ -216,11 +219,11 @@ class BinnedAveragePrecision:
         )
 
     def per_class(self) -> np.ndarray:
-        """Average precision of the scores rounded to their bins, float64 [C]; nan as above."""
+        """Returns average precision of the scores rounded to their bins, float64 [C], or nan."""
         return self.bounds()[:, 1]
 
     def compute(self) -> dict[str, float]:
-        """`mAP` of the rounded scores, and `mAP_error_bound`: the exact one is no further away."""
+        """Returns `mAP` of the rounded scores, and `mAP_error_bound`, its maximum error."""
         bounds = self.bounds()
         lower, rounded, upper = (mean_over_present(column) for column in bounds.T)
         return {

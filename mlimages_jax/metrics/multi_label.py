@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Metrics of a multi-label classifier, as sums that add over batches and hosts. NumPy only.
 
-How a target counts (`judge`): at or above the threshold, 0.7 as in the training loss, the class is
-positive; 0 is negative; -1 (unknown) and soft confidences between 0 and the threshold are ignored.
-The loss teaches a soft class to score above the negatives, so counting it as a negative would
-punish what was taught, and as a positive would call a doubt a fact. Rows that `mask` drops become
-ignored in every class, and an image without any judged class is no example.
+How a target counts (see `judge`): at or above the threshold, 0.7 as in the training loss, the class
+is positive; 0 is negative; -1 (unknown) and soft confidences between 0 and the threshold are
+ignored. The loss teaches the network to score a soft class above the negatives. To count it as a
+negative would punish what was taught; to count it as a positive would treat a doubt as a fact. Rows
+that `mask` drops are ignored in every class, and an image without any judged class is not an
+example.
 
 Every accumulator has
 
-    update(...)     one batch
-    sums()          what it has seen, as a dict of arrays
+    update(...)     adds one batch
+    sums()          returns what it has seen, as a dict of arrays
     add_sums(sums)  adds what another batch, process or host has seen
-    compute()       numbers for people
+    compute()       returns the final numbers
 
-and holds nothing but integer counts (exact average precision: the scores themselves), so any split
-into batches and hosts ends in the same bits. Several hosts, each with its own `metrics`:
+and stores nothing but integer counts (for the exact average precision, the scores themselves), so
+any split into batches and hosts gives bitwise identical results. With several hosts, each with its
+own `metrics`:
 
     gathered = multihost_utils.process_allgather(metrics.sums())  # a leading axis of hosts
     total = MultiLabelMetrics(num_classes, paths)
     for host in range(jax.process_count()):
         total.add_sums({name: values[host] for name, values in gathered.items()})
 
-Such a gather carries 32 bits a number, enough for counts below 2^31.
+Such a gather carries 32 bits per number, enough for counts below 2^31.
 """
 
 import dataclasses
@@ -44,25 +46,25 @@ from mlimages_jax.metrics.top_k import HierarchicalMetrics, InstanceMetrics, top
 def judge(
     scores: np.ndarray, targets: np.ndarray, mask: np.ndarray | None, *, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks one batch, and says which classes of it are positive, negative or ignored.
+    """Checks one batch and marks which of its classes are positive, negative or ignored.
 
     Args:
-        scores: float [n, C]; padding rows may hold anything.
-        targets: float [n, C], each -1, 0 or in (0, 1].
-        mask: bool [n], False for padding rows; None keeps all.
-        threshold: the confidence from which a class is positive.
+        scores: Floats [n, C]; padding rows may contain anything.
+        targets: Floats [n, C], each -1, 0 or in (0, 1].
+        mask: bool [n], False for padding rows; None keeps all rows.
+        threshold: Minimum confidence of a positive class.
 
     Returns:
-        scores float32 [n, C] with zeros in padding rows, and states int8 [n, C].
+        Scores float32 [n, C] with zeros in padding rows, and states int8 [n, C].
 
     Raises:
-        ValueError: shapes that do not fit, a score that is not finite, or a target that is neither
-            -1 nor from 0 to 1.
+        ValueError: If the shapes do not match, a score is not finite, or a target is neither -1
+            nor in [0, 1].
     """
     scores, targets, kept = check_batch(scores, targets, mask)
     states = np.full(targets.shape, IGNORED, np.int8)
     states[targets == 0] = NEGATIVE
-    # The threshold is rounded as the targets are: a stored 0.7 is below the float64 0.7.
+    # Targets are float32, and float32 0.7 is below float64 0.7: round the threshold alike.
     states[targets >= np.float32(threshold)] = POSITIVE
     states[~kept] = IGNORED
     return scores, states
@@ -71,11 +73,11 @@ def judge(
 def check_batch(
     scores: np.ndarray, targets: np.ndarray, mask: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores float32 [n, C] with zeros in padding rows, targets float32 [n, C], kept rows bool [n].
+    """Returns scores float32 [n, C], 0 in padding rows; targets float32 [n, C]; kept rows bool [n].
 
     Raises:
-        ValueError: shapes that do not fit; or in a kept row a score that is not finite, or a target
-            that is neither -1 nor in [0, 1].
+        ValueError: If the shapes do not match; or if in a kept row a score is not finite, or a
+            target is neither -1 nor in [0, 1].
     """
     scores, targets = np.asarray(scores, np.float32), np.asarray(targets, np.float32)
     if scores.ndim != 2 or scores.shape != targets.shape:
@@ -85,7 +87,8 @@ def check_batch(
         raise ValueError(f"mask {kept.shape} must have one entry for each of {len(scores)} rows")
     if not kept.all():
         scores = np.where(kept[:, None], scores, np.float32(0))
-    wrong = ~((targets == -1) | ((targets >= 0) & (targets <= 1))) & kept[:, None]  # nan is wrong
+    # Negated, so that nan is wrong too.
+    wrong = ~((targets == -1) | ((targets >= 0) & (targets <= 1))) & kept[:, None]
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
@@ -96,7 +99,7 @@ def check_batch(
         row, column = np.argwhere(~np.isfinite(scores))[0]
         raise ValueError(
             f"the score of row {row}, class {column} is {scores[row, column]}: scores must be "
-            "finite; look for the step at which the loss or the parameters stopped being so"
+            "finite; find the step at which the loss or the parameters became nan or infinite"
         )
     return scores, targets, kept
 
@@ -109,20 +112,20 @@ class _Part(Protocol):
 
 @dataclasses.dataclass
 class MultiLabelMetrics:
-    """All multi-label metrics together.
+    """All multi-label metrics combined.
 
     Args:
-        num_classes: C.
-        paths: int [C, D] for the hierarchical metrics (see there); None leaves them out.
-        threshold: the confidence from which a class is positive.
-        exact: True keeps all scores for the exact mAP; False counts logits in bins, and
-            `compute` adds `mAP_error_bound`.
-        positive_weight: w of the loss that the logits were trained with (12 as published, 1 for a
-            loss without weights), for the calibration of their probabilities; None leaves it out.
+        num_classes: Number of classes, C.
+        paths: Integers [C, D] for `HierarchicalMetrics`; None omits the hierarchical metrics.
+        threshold: Minimum confidence of a positive class.
+        exact: True stores all scores for the exact mAP; False counts logits in bins, and `compute`
+            adds `mAP_error_bound`.
+        positive_weight: Weight w of positives in the training loss (12 as published, 1 for an
+            unweighted loss), to calibrate the probabilities; None omits the calibration.
 
     Attributes:
-        calibration: of the probability of every judged class of every image, and whether the
-            class is positive; None without `positive_weight`.
+        calibration: Calibration of the probability that a judged class is positive; None without
+            `positive_weight`.
     """
 
     num_classes: int
@@ -156,12 +159,13 @@ class MultiLabelMetrics:
     def update(
         self, scores: np.ndarray, targets: np.ndarray, mask: np.ndarray | None = None
     ) -> None:
-        """Count one batch.
+        """Counts one batch.
 
         Args:
-            scores: float [n, C], finite. Only their order matters, but without `exact` logits are
-                binned more finely than probabilities, and the calibration needs logits.
-            targets: float [n, C], each -1, 0 or in (0, 1].
+            scores: Floats [n, C], finite. Only their order matters for most metrics, but without
+                `exact` logits are binned more finely than probabilities, and the calibration
+                needs logits.
+            targets: Floats [n, C], each -1, 0 or in (0, 1].
             mask: bool [n], False for padding rows.
         """
         scores, states = judge(scores, targets, mask, threshold=self.threshold)
@@ -179,7 +183,7 @@ class MultiLabelMetrics:
             self.calibration.update(probabilities, states[judged] == POSITIVE)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Sums of all parts, under "part/name"."""
+        """Returns the sums of all parts, as "part/name"."""
         return {
             f"{part}/{name}": values
             for part, accumulator in self._parts.items()
@@ -187,21 +191,21 @@ class MultiLabelMetrics:
         }
 
     def add_sums(self, sums: dict[str, np.ndarray]) -> None:
-        """Add the `sums()` of metrics made with the same arguments."""
+        """Adds the `sums()` of metrics made with the same arguments."""
         for part, accumulator in self._parts.items():
             names = (name for name in sums if name.startswith(f"{part}/"))
             accumulator.add_sums({name.removeprefix(f"{part}/"): sums[name] for name in names})
 
     def merge(self, other: "MultiLabelMetrics") -> None:
-        """Add what other metrics, made with the same arguments, have seen."""
+        """Adds what other metrics, made with the same arguments, have seen."""
         self.add_sums(other.sums())
 
     def per_class_ap(self) -> np.ndarray:
-        """Average precision of each class, float64 [C]; nan for classes without positives."""
+        """Returns average precision per class, float64 [C]; nan for classes without positives."""
         return self._average_precision.per_class()
 
     def compute(self) -> dict[str, float]:
-        """All numbers by name, and `examples`: images with a judged class."""
+        """Returns all metrics by name, and `examples`, the number of images with a judged class."""
         numbers = {"examples": float(self._at_5.examples())}
         for accumulator in self._parts.values():
             numbers |= accumulator.compute()

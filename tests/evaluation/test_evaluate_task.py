@@ -89,7 +89,7 @@ def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, mo
     for name, value in _last(run, "val_averaged").items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, err_msg=name)
     shown = capsys.readouterr().out
-    assert "published results do not" in shown
+    assert "published results are not" in shown
     assert (tmp_path / "results.txt").read_text().strip() == shown.strip()
     for name in ("metrics.json", "per_class.tsv", "confusion.tsv", "reliability.png"):
         assert (tmp_path / "6" / "val_ten_crop_40" / name).exists()
@@ -309,7 +309,7 @@ def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_pat
         evaluate_task.evaluate(_config(tmp_path, built), tmp_path / "e")
     lines = (built / "dictionary.txt").read_text().replace("n00000002", "n00000009")
     (tmp_path / "dictionary.txt").write_text(lines)
-    with pytest.raises(build.ConfigError, match="other classes or another order"):
+    with pytest.raises(build.ConfigError, match="different classes or another order"):
         evaluate_task.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
@@ -324,7 +324,7 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
     assert row["top1"] == direct["top1"]
     assert "by number only: both lists have 5" in caplog.text
     (tmp_path / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(4)))
-    with pytest.raises(build.ConfigError, match="other classes or another order"):
+    with pytest.raises(build.ConfigError, match="different classes or another order"):
         evaluate_task.evaluate(config, tmp_path / "e")
 
 

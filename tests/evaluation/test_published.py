@@ -18,11 +18,11 @@ ML-Images ckpt4          ML-Images, then ImageNet at 299           75.8   92.7  
 """
 SOURCE = """\
 Published: README of github.com/Tencent/tencent-ml-images (paper: arXiv:1901.01703).
-It does not say how the validation images were cut.
+It does not say how the validation images were cropped.
 """
 NOT_COMPARABLE = """\
-Not ImageNet's validation set with its own labels: the published results do not
-compare with these and are left out.
+Not ImageNet's validation set with its own labels: the published results are not
+comparable with these and are omitted.
 """
 
 
@@ -92,7 +92,7 @@ def test_what_does_not_compare_stands_alone():
 def test_ten_crops_are_said_to_be_ten():
     ours = {(224, "ten_crop"): accuracy(0.5, 0.75)}
     text = published.table(ours, title="a run", comparable=True)
-    assert text.endswith("ten_crop is the mean of ten crops an image, the others look at one.\n")
+    assert text.endswith("ten_crop averages ten crops per image, the others use a single one.\n")
 
 
 @pytest.mark.parametrize("missing", ["top1", "top5"])

@@ -195,14 +195,14 @@ def test_a_bucket_is_written_to_as_a_folder_is(tmp_path):
 
 @pytest.mark.parametrize("metrics", [SingleLabelMetrics(3), MultiLabelMetrics(3)])
 def test_another_number_of_classes_is_refused(tmp_path, metrics):
-    with pytest.raises(ValueError, match="metrics of 3 classes and a hierarchy of 8: give the"):
+    with pytest.raises(ValueError, match="metrics of 3 classes but a hierarchy of 8: give the"):
         write(tmp_path, metrics)
-    with pytest.raises(ValueError, match="metrics of 3 classes and a hierarchy of 8"):
+    with pytest.raises(ValueError, match="metrics of 3 classes but a hierarchy of 8"):
         report.write_confusions(tmp_path / "c.tsv", SingleLabelMetrics(3), TREE)
 
 
 def counted() -> Calibration:
-    """Of five bins: the second too sure by 0.25, the last not sure enough by 0.15, in 8 cases."""
+    """Five bins: the second overconfident by 0.25, the last underconfident by 0.15, 8 cases."""
     calibration = Calibration(5)
     probabilities = np.array([0.25] * 4 + [0.85] * 4, np.float32)
     calibration.update(probabilities, np.array([0] * 4 + [1] * 4, bool))
@@ -228,9 +228,9 @@ def test_what_the_reliability_diagram_shows():
     assert lower.get_ylim()[0] < 1 < 4 < lower.get_ylim()[1]
     assert figure.get_suptitle() == "a run\ncalibration error 0.2000, 8 images"
     texts = [upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()]
-    assert texts == ["Share that is right", "Images", "Probability of the predicted class"]
+    assert texts == ["Accuracy", "Images", "Probability of the predicted class"]
     assert [text.get_text() for text in figure.legends[0].texts] == [
-        "calibrated (below: too sure)", "right", "gap to the mean probability",
+        "perfectly calibrated (below: overconfident)", "correct", "gap to the mean probability",
     ]  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def test_the_image_is_a_readable_png_of_one_size(tmp_path):
     *lines, last = figure.get_suptitle().split("\n")
     assert "".join(lines).replace(" ", "") == title.replace(" ", "")
     assert max(map(len, lines)) <= 58
-    assert last == "nothing was counted"
+    assert last == "no predictions"
     assert not figure.legends
     figure.draw_without_rendering()
     (head,) = figure.texts

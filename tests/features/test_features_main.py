@@ -37,7 +37,7 @@ def test_what_a_person_can_mend_is_one_line(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {tmp_path} holds no exported features")
+    assert result.stderr.startswith(f"error: {tmp_path} contains no exported features")
     assert len(result.stderr.splitlines()) == 1
 
 

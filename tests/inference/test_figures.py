@@ -101,7 +101,7 @@ def test_confusions_show_the_classes_with_most_mistakes():
 
 def test_bars_say_how_many_are_left_out():
     texts = _texts(figures.bars({"a": 1200, "b": 0, "c": 3}, label="images", most=2))
-    assert "images (1 more rows are left out)" in texts
+    assert "images (1 more rows not shown)" in texts
     assert {"a", "b", "1,200"} <= set(texts)
     assert "c" not in texts
 
@@ -125,8 +125,8 @@ def test_outline_goes_down_by_numbers():
     ("draw", "message"),
     [
         (lambda: figures.image_grid([], []), "0 images"),
-        (lambda: figures.tagged_images([RED], []), "1 images and 0"),
-        (lambda: figures.similarity_table(np.zeros((2, 3)), [RED]), "1 images and 2"),
+        (lambda: figures.tagged_images([RED], []), "1 images but 0"),
+        (lambda: figures.similarity_table(np.zeros((2, 3)), [RED]), "1 images but 2"),
         (lambda: figures.filter_grid(np.zeros((3, 3, 4, 2))), r"\[K, K, 3, N\]"),
         (lambda: figures.confusion_table(np.zeros((2, 3)), ["a", "b"]), r"\[2, 2\]"),
         (lambda: figures.bars({}, label="x"), "no values"),

@@ -210,20 +210,20 @@ def test_what_cannot_be_read_is_explained(built, tmp_path):
     (text / "notes.txt").write_text("no image")
     (images / "a.jpg").write_bytes(b"x")
     cases = [
-        ({"path": tmp_path / "gone"}, FileNotFoundError, "gone is not there: give a folder"),
-        ({"path": empty}, ImageSourceError, "holds no image: give"),
-        ({"path": text}, ImageSourceError, r"holds no image; ignored 1 other .* \(1 .txt\)"),
+        ({"path": tmp_path / "gone"}, FileNotFoundError, "gone does not exist: give a folder"),
+        ({"path": empty}, ImageSourceError, "contains no image: give"),
+        ({"path": text}, ImageSourceError, r"contains no image; ignored 1 other .* \(1 .txt\)"),
         ({"path": _list(tmp_path, "\n \n")}, ImageSourceError, "names no image"),
         ({"path": _list(tmp_path, b"PK\3\4\0\0", "a.zip")}, ImageSourceError, "a text file"),
         ({"path": images, "split": "val"}, ImageSourceError, "so it has no split 'val'"),
         ({"path": images, "images_root": "x"}, ImageSourceError, "is for lists only"),
         ({"path": images / "a.jpg", "images_root": "x"}, ImageSourceError, "lists only"),
-        ({"path": built}, ImageSourceError, r"say which split of it \(train, val\)"),
+        ({"path": built}, ImageSourceError, r"name one of its splits \(train, val\)"),
         ({"path": built, "split": "test"}, DataSetError, "has no split 'test'"),
         ({"path": built, "images_root": "x"}, ImageSourceError, "built set: images_root is"),
         (
             {"path": _list(tmp_path, "a.jpg", "b.txt"), "images_root": tmp_path / "gone"},
-            ImageSourceError, "images_root=.*gone.* is no folder",
+            ImageSourceError, "images_root=.*gone.* is not a folder",
         ),
     ]  # fmt: skip
     for arguments, error, message in cases:

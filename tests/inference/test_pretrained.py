@@ -247,10 +247,10 @@ def test_a_bad_image_is_named(model, tmp_path, position):
         (17, f"image {position}: a int: give a path"),
         (Image.new("F", (40, 40)), f"image {position}: a PIL image of mode F with numbers"),
         (Image.new("I", (40, 40), -3), f"image {position}: a PIL image of mode I with numbers"),
-        ("https://a.example/b.jpg", r"b.jpg' is an address \(https:\), not a path: download it"),
-        (Path("HTTP://a.example/b.jpg"), r"is an address \(http:\), not a path: download it"),
+        ("https://a.example/b.jpg", r"b.jpg' is a URL \(https:\), not a path: download it"),
+        (Path("HTTP://a.example/b.jpg"), r"is a URL \(http:\), not a path: download it"),
         (io.StringIO("text"), f"image {position}: a file opened as text: open it with 'rb'"),
-        (io.BytesIO(), f"image {position}: nothing is left to read"),
+        (io.BytesIO(), f"image {position}: the file is at its end"),
         (np.zeros((1, 501, 3), np.uint8), f"image {position}: image of 1x501 pixels"),
     ]
     for image, message in cases:
@@ -365,13 +365,13 @@ def test_arrays_of_grey_and_of_truth(model):
 def test_a_model_is_five_lines(model, single_label, workdir):
     lines = repr(model).splitlines()
     assert lines == str(model).splitlines() and len(lines) == 5
-    assert lines[0].startswith("Model of 5 classes, ") and f"{workdir}/checkpoints/7" in lines[0]
+    assert lines[0].startswith("Model with 5 classes, ") and f"{workdir}/checkpoints/7" in lines[0]
     assert "ResNet of 1-1 blocks, widths 16-32, stem 3 x 3 x 8, float32" in lines[1]
-    assert "32 x 32 pixels, short_side, turned upright by EXIF" in lines[2]
-    assert "weighted, a positive counts 12 times" in lines[3]
+    assert "32 x 32 pixels, short_side, EXIF orientation applied" in lines[2]
+    assert "weighted, positives weighted by 12" in lines[3]
     assert "dog, domestic dog" in lines[4]
     unnamed = dataclasses.replace(single_label, hierarchy=None, loss="")
-    assert "not known" in repr(unnamed) and "without names" in repr(unnamed)
+    assert "unknown" in repr(unnamed) and "without names" in repr(unnamed)
     assert len(repr(unnamed).splitlines()) == 5
 
 
@@ -444,7 +444,7 @@ def test_classes_without_names(tmp_path, workdir):
     assert len(named.tag(data)[0]) == 5
     few = Hierarchy(("n0", "n1"), ("a", "b"), np.array([-1, 0]))
     few.to_file(tmp_path / "few.txt")
-    with pytest.raises(pretrained.ModelError, match=r"few.txt names 2 classes and .* 5 apart"):
+    with pytest.raises(pretrained.ModelError, match=r"few.txt names 2 classes but .* 5 apart"):
         pretrained.load(folder, dictionary=tmp_path / "few.txt")
 
 
@@ -470,9 +470,11 @@ def test_logits_that_are_not_finite_are_told(tmp_path):
 
 def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
     data = image_files.jpeg(image_files.quadrants())
-    with pytest.raises(pretrained.ModelError, match=r"several labels an image .*: use tag"):
+    with pytest.raises(pretrained.ModelError, match=r"several labels per image .*: use tag"):
         model.classify(data)
-    with pytest.raises(pretrained.ModelError, match="consistent=True is for several labels"):
+    with pytest.raises(
+        pretrained.ModelError, match="consistent=True is for models with several labels"
+    ):
         single_label.tag(data, consistent=True)
     with pytest.raises(pretrained.ModelError, match="loss='hinge' is none of softmax, weighted"):
         pretrained.load(workdir, loss="hinge")

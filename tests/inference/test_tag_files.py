@@ -162,7 +162,7 @@ def test_the_rest_of_another_command_is_not_mixed_in(tmp_path):
 
 def test_a_file_that_is_there_is_not_touched(tmp_path):
     (tmp_path / "tags.csv").write_text("mine")
-    with pytest.raises(TagFileError, match=r"tags.csv is there already: name another"):
+    with pytest.raises(TagFileError, match=r"tags.csv already exists: give another"):
         TagFile(tmp_path / "tags.csv", "csv", {})
     assert (tmp_path / "tags.csv").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
@@ -172,7 +172,7 @@ def test_the_ending_says_the_format(tmp_path):
     names = ["a.jsonl", "b.CSV", "c.parquet", "d.txt"]
     found = [tag_files.format_of(tmp_path / name) for name in names]
     assert found == ["jsonl", "csv", "parquet", "label_pred"]
-    with pytest.raises(TagFileError, match=r"e.json does not say its format: .*\.jsonl, \.csv"):
+    with pytest.raises(TagFileError, match=r"cannot tell the format of .*e.json: .*\.jsonl, \.csv"):
         tag_files.format_of(tmp_path / "e.json")
-    with pytest.raises(TagFileError, match="format='json' is none of jsonl, csv, parquet"):
+    with pytest.raises(TagFileError, match="format='json' is not one of jsonl, csv, parquet"):
         TagFile(tmp_path / "e", "json", {})

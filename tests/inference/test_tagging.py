@@ -94,10 +94,10 @@ def test_digits_are_an_id_where_the_classes_have_such_ids(tmp_path):
         ("-1\t0.5\n", "t:1: '-1' is neither"),
         ("\nn0 0.5\n", "t:2: 1 columns instead of 2"),
         ("n0\t0.5\tx\n", "t:1: 3 columns instead of 2"),
-        ("n0\thalf\n", "t:1: 'half' is no threshold; give a number from 0 to 1"),
-        ("n0\t50\n", "t:1: '50' is no threshold"),
-        ("n0\tnan\n", "t:1: 'nan' is no threshold"),
-        ("n0\t0.5\n0\t0.6\n", r"t:2: class n0 has a threshold already, .*t:1; keep one"),
+        ("n0\thalf\n", "t:1: 'half' is not a threshold; give a number from 0 to 1"),
+        ("n0\t50\n", "t:1: '50' is not a threshold"),
+        ("n0\tnan\n", "t:1: 'nan' is not a threshold"),
+        ("n0\t0.5\n0\t0.6\n", r"t:2: class n0 already has a threshold, .*t:1; keep one"),
     ],
 )
 def test_a_wrong_line_is_named(hierarchy, tmp_path, text, message):
@@ -114,7 +114,7 @@ def test_other_wrong_thresholds_are_named(hierarchy, tmp_path):
         tagging.class_limits(hierarchy, thresholds={"cat": 0.5})
     with pytest.raises(tagging.ThresholdError, match=r"thresholds\[5\]: 5 is neither"):
         tagging.class_limits(hierarchy, thresholds={5: 0.5})
-    with pytest.raises(tagging.ThresholdError, match=r"threshold=1.5: 1.5 is no threshold"):
+    with pytest.raises(tagging.ThresholdError, match=r"threshold=1.5: 1.5 is not a threshold"):
         tagging.class_limits(hierarchy, threshold=1.5)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         tagging.class_limits(hierarchy, thresholds=tmp_path / "nowhere")

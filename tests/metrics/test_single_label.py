@@ -208,7 +208,7 @@ def test_pairs_are_left_out_where_there_are_too_many_classes(monkeypatch):
     other = SingleLabelMetrics(CLASSES)
     other.merge(metrics)
     assert other.compute() == expected
-    with pytest.raises(ValueError, match="up to 11 classes, here are 12"):
+    with pytest.raises(ValueError, match="up to 11 classes, but there are 12"):
         metrics.worst_pairs(3)
     monkeypatch.setattr(single_label, "CONFUSION_CLASSES", CLASSES)
     assert measured(scores, targets).confusion is not None

@@ -1,6 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Duplicate images, found by the distance of their features."""
-
-from mlimages_jax import moved
-
-__getattr__ = moved.getattr_of(__name__)  # names of version 0.1
+"""Finds duplicate images by the distance of their features."""

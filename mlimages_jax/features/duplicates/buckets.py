@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rows in buckets of similar ones, so that only rows of one bucket need be compared.
+"""Buckets of similar rows, so that only rows in a common bucket need to be compared.
 
-The buckets are those of k-means with cosines: a row is in the buckets of the few centres whose
-products with it are largest. Two rows that are nearly the same mostly share one, but need not.
+The buckets come from spherical k-means: a row is in the buckets of the few centres with the largest
+dot products. Two nearly identical rows usually share a bucket, but this is not guaranteed.
 """
 
 import functools
@@ -22,16 +22,16 @@ from mlimages_jax.features.duplicates.near_pairs import (
 
 _ROWS_AT_ONCE = 8_192
 _ROUNDS = 10
-_SAMPLE = 64  # rows a centre that k-means sees
+_SAMPLE = 64  # rows per centre that k-means uses
 
 
 def make_centres(rows: Rows, count: int, *, seed: int = 0) -> np.ndarray:
-    """Centres of k-means, float32 [count, d], of length 1.
+    """Returns centres from spherical k-means, float32 [count, d], of length 1.
 
     Args:
-        rows: float32 [n, d], n at least the count; some are drawn.
-        count: of centres.
-        seed: of what is drawn.
+        rows: float32 [n, d], with n >= count; a random sample is used.
+        count: Number of centres.
+        seed: Seed of the sample and the initial centres.
     """
     random = np.random.default_rng(seed)
     drawn = random.permutation(len(rows))[: _SAMPLE * count]
@@ -41,18 +41,19 @@ def make_centres(rows: Rows, count: int, *, seed: int = 0) -> np.ndarray:
         nearest = nearest_centres(sample, centres, memberships=1)[:, 0]
         order = np.argsort(nearest, kind="stable")
         used, first = np.unique(nearest[order], return_index=True)
-        sums = np.add.reduceat(sample[order], first, axis=0)  # a centre without rows stays
+        sums = np.add.reduceat(sample[order], first, axis=0)  # a centre without rows is kept
         length = np.linalg.norm(sums, axis=1, keepdims=True)
         centres[used] = sums / np.where(length > 0, length, 1)
     return centres
 
 
 def nearest_centres(rows: Rows, centres: np.ndarray, *, memberships: int) -> np.ndarray:
-    """The numbers of the centres with the largest products, int32 [n, memberships]."""
+    """Returns the indices of the centres with the largest products, int32 [n, memberships]."""
     found = np.empty((len(rows), memberships), np.int32)
     on_device = jnp.asarray(centres)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = rows[start : start + _ROWS_AT_ONCE]
+        # Padded to one size, so that the last block needs no other program.
         padded = np.pad(part, ((0, _ROWS_AT_ONCE - len(part)), (0, 0)))
         best = _nearest(padded, on_device, memberships)
         found[start : start + len(part)] = best[: len(part)]
@@ -67,22 +68,22 @@ def pairs_in_buckets(
     tile: int = TILE,
     finished: Callable[[], object] | None = None,
 ) -> Iterator[Pairs]:
-    """Pairs of rows that share a bucket and whose product reaches a value.
+    """Yields pairs of rows that share a bucket and whose product reaches a minimum.
 
     Args:
         rows: float32 [n, d].
-        buckets: int32 [n, m], those of every row.
-        least: of the product.
-        tile: rows compared at once.
-        finished: is called after every bucket.
+        buckets: int32 [n, m], the buckets of every row.
+        least: Minimum product.
+        tile: Number of rows compared at once.
+        finished: Called after every bucket.
 
     Yields:
-        Positions i < j, int64 each; a pair that shares several buckets comes several times.
+        Positions i < j, int64 each; a pair that shares several buckets is repeated.
     """
     order = np.argsort(buckets, axis=None, kind="stable")
     sizes = np.bincount(buckets.reshape(-1))
     for members in np.split(order // buckets.shape[1], np.cumsum(sizes)[:-1]):
-        if len(members) > 1:  # ascending, as the order is stable
+        if len(members) > 1:  # ascending, because the sort is stable
             gathered = np.asarray(rows[members])
             for i, j in near_pairs(gathered, least=least, tile=tile):
                 yield members[i], members[j]

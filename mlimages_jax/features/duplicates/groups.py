@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Union-find: what is connected by pairs, directly or through others, is one group."""
+"""Union-find: items connected by pairs, directly or through others, form one group."""
 
 import numpy as np
 import scipy.sparse
 
 
 class Groups:
-    """n things, each in a group of its own at first.
+    """A partition of n items, each initially in a group of its own.
 
     Args:
-        count: n.
+        count: Number of items, n.
     """
 
     def __init__(self, count: int):
         self._parents = np.arange(count)
 
-    def roots(self, things: np.ndarray) -> np.ndarray:
-        """What is the same for two things if they are in one group, int64, same shape."""
-        found = self._parents[things]
+    def roots(self, items: np.ndarray) -> np.ndarray:
+        """Returns the root of each item's group, int64, same shape."""
+        found = self._parents[items]
         while True:
             above = self._parents[found]
             if (above == found).all():
-                self._parents[things] = found  # the next search is short
+                self._parents[items] = found  # path compression
                 return found
             found = above
 
     def join(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Joins the groups of things that are pairs; the least root stays the root.
+        """Joins the groups of each pair of items; the smallest root becomes the common root.
 
         Args:
             first: int64 [m].
@@ -40,11 +40,11 @@ class Groups:
         shape = len(roots), len(roots)
         graph = scipy.sparse.coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape)
         _, parts = scipy.sparse.csgraph.connected_components(graph, directed=False)
-        _, least = np.unique(parts, return_index=True)  # roots ascend
+        _, least = np.unique(parts, return_index=True)  # the smallest, because roots are sorted
         self._parents[roots] = roots[least[parts]]
 
     def members(self) -> list[np.ndarray]:
-        """Groups of two or more, int64, ascending; the largest first, then by least member."""
+        """Returns groups of two or more, int64, ascending; largest first, then by first member."""
         roots = self.roots(np.arange(len(self._parents)))
         order = np.argsort(roots, kind="stable")
         cuts = np.flatnonzero(np.diff(roots[order])) + 1

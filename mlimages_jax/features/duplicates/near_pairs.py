@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pairs of rows whose product reaches a value: every row with every other, a tile at a time."""
+"""Pairs of rows whose dot product reaches a minimum, computed for all pairs in tiles."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 TILE = 8_192  # rows and columns of a tile: 268 MB of products
-_STEP = 512  # a smaller tile is padded to whole steps, so that few programs serve all sizes
-_ROWS_OF_PAIRS = 1_024  # of a tile, whose pairs are taken at once
+_STEP = 512  # tiles are padded to multiples of this, so that few programs are compiled
+_ROWS_OF_PAIRS = 1_024  # rows of a tile whose pairs are extracted at once
 
 Rows = np.ndarray | np.memmap
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -22,13 +22,13 @@ Pairs = tuple[np.ndarray, np.ndarray]
 def near_pairs(
     rows: Rows, *, least: float, tile: int = TILE, finished: Callable[[], object] | None = None
 ) -> Iterator[Pairs]:
-    """Pairs of different rows.
+    """Yields pairs of different rows whose product reaches a minimum.
 
     Args:
         rows: float32 [n, d].
-        least: of the product.
-        tile: rows of a tile.
-        finished: is called after every tile, of which there are as `count_tiles` says.
+        least: Minimum product.
+        tile: Number of rows per tile.
+        finished: Called after every tile; `count_tiles` returns their number.
 
     Yields:
         Positions i < j, int64 [m] each; every pair once.
@@ -41,7 +41,7 @@ def near_pairs(
 
 
 def count_tiles(num_rows: int, *, tile: int = TILE) -> int:
-    """How many tiles `near_pairs` takes."""
+    """Returns the number of tiles that `near_pairs` computes."""
     side = -(-num_rows // tile)
     return side * (side + 1) // 2
 
@@ -49,23 +49,23 @@ def count_tiles(num_rows: int, *, tile: int = TILE) -> int:
 def pairs_between(
     first: np.ndarray, rows: Rows, *, least: float, tile: int = TILE
 ) -> Iterator[Pairs]:
-    """Pairs of a row of `first` and one of `rows`; positions in these, int64 [m] each."""
-    places = itertools.product(range(0, len(first), tile), range(0, len(rows), tile))
-    tiles = ((i, j, False) for i, j in places)
+    """Yields pairs of a row of `first` and a row of `rows`, as positions, int64 [m] each."""
+    corners = itertools.product(range(0, len(first), tile), range(0, len(rows), tile))
+    tiles = ((i, j, False) for i, j in corners)
     for done in _one_behind(_products(first, rows, tiles, least=least, tile=tile)):
         yield from done.pairs()
 
 
 class _Tile(NamedTuple):
-    """A tile that the device works at.
+    """A tile that the device is computing.
 
     Attributes:
-        first: the number of its first row.
-        second: and of its first column.
-        same: rows and columns are the same rows.
-        shape: without the padding.
-        above: which products reach the value, bool, padded.
-        any_above: whether one does.
+        first: Position of its first row.
+        second: Position of its first column.
+        same: Whether rows and columns are the same rows.
+        shape: Shape without padding.
+        above: Which products reach the minimum, bool, padded.
+        any_above: Whether any does.
     """
 
     first: int
@@ -76,7 +76,7 @@ class _Tile(NamedTuple):
     any_above: Array
 
     def pairs(self) -> Iterator[Pairs]:
-        """Positions of the pairs, a part of the rows at a time."""
+        """Yields the positions of the pairs, some rows at a time."""
         if not self.any_above:
             return
         found = np.asarray(self.above)[: self.shape[0], : self.shape[1]]
@@ -87,7 +87,7 @@ class _Tile(NamedTuple):
 
 
 def _upper(starts: range) -> Iterator[tuple[int, int, bool]]:
-    """The tiles of a square on and above its diagonal, row by row."""
+    """Yields the tiles on and above the diagonal of a square, row by row."""
     for i in starts:
         for j in range(i, starts.stop, starts.step):
             yield i, j, i == j
@@ -96,7 +96,7 @@ def _upper(starts: range) -> Iterator[tuple[int, int, bool]]:
 def _products(
     first: Rows, second: Rows, tiles: Iterable[tuple[int, int, bool]], *, least: float, tile: int
 ) -> Iterator[_Tile]:
-    """Starts the work at one tile after the other."""
+    """Dispatches the computation of one tile after another."""
     at, block, padded = -1, np.empty(0), jnp.empty(0)
     for i, j, same in tiles:
         if i != at:
@@ -108,7 +108,7 @@ def _products(
 
 
 def _one_behind(tiles: Iterator[_Tile]) -> Iterator[_Tile]:
-    """Yields every tile once the next is under way, so that the device need not wait."""
+    """Yields every tile after dispatching the next one, so that the device never waits."""
     before = next(tiles, None)
     for tile in tiles:
         assert before is not None
@@ -120,14 +120,15 @@ def _one_behind(tiles: Iterator[_Tile]) -> Iterator[_Tile]:
 
 @functools.partial(jax.jit, static_argnames="same")
 def _above(first: Array, second: Array, least: float, same: bool) -> tuple[Array, Array]:
-    """Which products reach the value, bool [m, n], and whether any does."""
+    """Returns which products reach the minimum, bool [m, n], and whether any does."""
+    # HIGHEST: by default accelerators round float32 inputs, and the error would exceed ROUNDING.
     products = jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
     above = products >= least
     if same:
-        above = jnp.triu(above, 1)
+        above = jnp.triu(above, 1)  # each pair once, and no row with itself
     return above, above.any()
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """With rows of 0, whose products are 0, up to a whole number of steps."""
+    """Pads with zero rows to a multiple of _STEP; their products are 0."""
     return np.pad(rows, ((0, -len(rows) % _STEP), (0, 0)))

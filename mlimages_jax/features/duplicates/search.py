@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Groups of images whose features are nearly the same, of any number of images."""
+"""Finds groups of images with nearly identical features, for any number of images."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -22,16 +22,16 @@ from mlimages_jax.features.export.exported import Exported, unit_vectors
 from mlimages_jax.monitoring.progress_bar import progress
 
 _ROWS_AT_ONCE = 4_096
-PAIRS_AT_ONCE = 16_384  # their features in memory: 540 MB at most, of 2,048 numbers an image
+PAIRS_AT_ONCE = 16_384  # their features need at most 540 MB with 2,048 numbers per image
 
 
 class Recall(NamedTuple):
-    """What a search that does not compare all images has found, seen on some of them.
+    """Recall of an approximate search, measured on a random sample of images.
 
     Attributes:
-        images: drawn.
-        pairs: of one of these and another image, with similarities at or above the threshold.
-        found: those of them that are in one group.
+        images: Number of sampled images.
+        pairs: Pairs of a sampled and any other image that reach the threshold.
+        found: Number of these pairs whose images are in one group.
     """
 
     images: int
@@ -40,20 +40,20 @@ class Recall(NamedTuple):
 
 
 class DuplicateSearch:
-    """Joins images that are similar, or connected by others that are.
+    """Groups images that are similar, directly or through others.
 
-    Images with the same features, bit by bit, are joined first, and one of each is compared.
+    Images with bitwise identical features are joined first, and only one of each is compared.
 
     Args:
-        images: n of them.
-        threshold: least cosine similarity of a pair.
-        scratch: a file that is written, 4 (width + 1) bytes an image.
-        width: of the short vectors that are compared, see `bounds`.
-        tile: images compared at once.
+        images: The n images.
+        threshold: Minimum cosine similarity of a pair.
+        scratch: Path of a temporary file with 4 (width + 1) bytes per image.
+        width: Length of the short vectors that are compared, see `bounds`.
+        tile: Number of images compared at once.
 
     Attributes:
-        groups: what has been joined.
-        identical: images that have the features of an earlier one.
+        groups: The groups so far.
+        identical: Number of images with the same features as an earlier one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DuplicateSearch:
         self._move_together()
 
     def compare_all(self) -> None:
-        """Finds every pair at or above the threshold."""
+        """Finds every pair that reaches the threshold."""
         with progress(
             count_tiles(len(self._bounds), tile=self._tile), what="tiles", unit=""
         ) as bar:
@@ -87,11 +87,11 @@ class DuplicateSearch:
             self._join(found)
 
     def compare_in_buckets(self, count: int, *, memberships: int) -> None:
-        """Finds most of them: those of images that share one of their buckets.
+        """Finds most pairs: those of images that share a bucket.
 
         Args:
-            count: of buckets.
-            memberships: buckets of each image.
+            count: Number of buckets.
+            memberships: Buckets per image.
         """
         count = min(count, len(self._bounds))
         centres = make_centres(self._bounds, count)
@@ -103,7 +103,7 @@ class DuplicateSearch:
             self._join(found)
 
     def recall(self, count: int, *, seed: int = 0) -> Recall:
-        """Compares some images with all, and looks how many of their pairs are in one group."""
+        """Compares a sample with all images and counts how many of its pairs are in one group."""
         count = min(count, len(self._compared))
         drawn = np.random.default_rng(seed).choice(len(self._compared), count, replace=False)
         drawn.sort()
@@ -120,15 +120,15 @@ class DuplicateSearch:
         return Recall(count, pairs, found)
 
     def similarity(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Cosine similarity of pairs of images, float64 [m]; 1 where the features are the same.
+        """Returns cosine similarities of pairs, float64 [m]; 1 if the features are identical.
 
         Args:
             i: int64 [m], at most PAIRS_AT_ONCE.
             j: int64 [m].
         """
-        needed, places = np.unique(np.concatenate([i, j]), return_inverse=True)
+        needed, inverse = np.unique(np.concatenate([i, j]), return_inverse=True)
         rows = self._images.unit(needed)
-        first, second = rows[places[: len(i)]], rows[places[len(i) :]]
+        first, second = rows[inverse[: len(i)]], rows[inverse[len(i) :]]
         cosines = np.einsum("mf,mf->m", first, second, dtype=np.float64)
         return np.where((first == second).all(axis=1), 1, np.minimum(cosines, 1))
 
@@ -137,29 +137,30 @@ class DuplicateSearch:
         return self._threshold - ROUNDING
 
     def _read(self, directions: np.ndarray) -> np.ndarray:
-        """Fills the short vectors; returns the first image with the same features, int64 [n]."""
+        """Writes the short vectors; returns the first image with equal features, int64 [n]."""
         digests = np.empty((len(self._images), 2), np.uint64)
         with progress(len(self._images), what="features") as bar:
             for start in range(0, len(self._images), _ROWS_AT_ONCE):
                 part = slice(start, start + _ROWS_AT_ONCE)
                 stored = self._images.stored(part)
-                for place, row in enumerate(stored, start):
+                for number, row in enumerate(stored, start):
                     digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-                    digests[place] = np.frombuffer(digest, np.uint64)
+                    digests[number] = np.frombuffer(digest, np.uint64)
                 self._bounds[part] = bound_vectors(unit_vectors(stored), directions)
                 bar.update(len(stored))
         _, firsts, same = np.unique(digests, axis=0, return_index=True, return_inverse=True)
         return firsts[same.reshape(-1)]
 
     def _move_together(self) -> None:
-        """The short vectors of what is compared, at the front of the file."""
+        """Moves the short vectors of the compared images to the front of the file."""
         for start in range(0, len(self._compared), _ROWS_AT_ONCE):
-            chosen = self._compared[start : start + _ROWS_AT_ONCE]  # never before its place
+            # Safe in place: a vector never moves backwards, so none is overwritten before its turn.
+            chosen = self._compared[start : start + _ROWS_AT_ONCE]
             self._bounds[start : start + len(chosen)] = self._bounds[chosen]
         self._bounds = self._bounds[: len(self._compared)]
 
     def _join(self, pairs: Iterable[Pairs]) -> None:
-        """Joins those pairs whose similarity reaches the threshold; the others were only close."""
+        """Joins the pairs that reach the threshold; the bounds alone also admit others."""
         apart = self._apart(pairs)
         for i, j in _in_pieces(apart):
             still = self.groups.roots(i) != self.groups.roots(j)
@@ -168,7 +169,7 @@ class DuplicateSearch:
             self.groups.join(i[near], j[near])
 
     def _apart(self, pairs: Iterable[Pairs]) -> Iterator[Pairs]:
-        """Pairs, now of images, that are not in one group yet."""
+        """Yields pairs, as positions of images, that are not yet in one group."""
         for first, second in pairs:
             i, j = self._compared[first], self._compared[second]
             apart = self.groups.roots(i) != self.groups.roots(j)
@@ -177,20 +178,20 @@ class DuplicateSearch:
 
 
 def _in_pieces(pairs: Iterable[Pairs]) -> Iterator[Pairs]:
-    """The same pairs in the same order, PAIRS_AT_ONCE at a time."""
-    waiting: list[Pairs] = []
+    """Regroups the pairs, in the same order, into parts of PAIRS_AT_ONCE."""
+    pending: list[Pairs] = []
     count = 0
     for i, j in pairs:
         while len(i):
             room = PAIRS_AT_ONCE - count
-            waiting.append((i[:room], j[:room]))
-            count += len(waiting[-1][0])
+            pending.append((i[:room], j[:room]))
+            count += len(pending[-1][0])
             i, j = i[room:], j[room:]
             if count == PAIRS_AT_ONCE:
-                yield _joined(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield _joined(waiting)
+                yield _joined(pending)
+                pending, count = [], 0
+    if pending:
+        yield _joined(pending)
 
 
 def _joined(pieces: list[Pairs]) -> Pairs:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How good features are: nearest neighbours, linear probes, scorecards."""
+"""Evaluates features: nearest neighbours, linear probes, scorecards."""

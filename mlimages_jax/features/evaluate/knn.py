@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `knn`: how well the nearest neighbours of an image tell its classes."""
+"""The command `knn`: evaluates features by a nearest-neighbour classifier."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +15,10 @@ from mlimages_jax.features.evaluate.scorecard import Judging
 from mlimages_jax.features.evaluate.sets import SetOptions, open_sets
 from mlimages_jax.monitoring.progress_bar import progress
 
-_USUAL = (10, 20, 100, 200)  # with these k the DINO paper (Caron et al. 2021) is evaluated
+_USUAL = (10, 20, 100, 200)  # the values of k in the DINO paper (Caron et al. 2021)
 _VOTES_AT_ONCE = 1 << 23  # images times classes; 64 MB
-_LEAST = 1e-300  # of a vote, so that the farthest neighbour still has one
-_MOST = 1 - 1e-12  # of all votes; the logit of 1 is infinite
+_LEAST = 1e-300  # minimum weight of a vote; exp underflows to 0 for far neighbours
+_MOST = 1 - 1e-12  # maximum fraction of the votes; the logit of 1 is infinite
 
 
 def knn(
@@ -28,26 +28,26 @@ def knn(
     temperature: float = 0.07,
     output: Path | None = None,
 ) -> None:
-    """Evaluate features by the classes of the nearest neighbours; nothing is trained.
+    """Evaluate features with a k-nearest-neighbour classifier; nothing is trained.
 
-    Of every test image the k training images with the largest cosine similarity s_i are found,
+    For every test image, the k training images with the largest cosine similarity s_i are found
     exactly. Each votes for its classes with the weight exp(s_i / temperature), as in "Unsupervised
     Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
-    section 3.4). The score of a class is its share of the votes.
+    section 3.4). The score of a class is its fraction of the votes.
 
         mlimages features knn --train FEATURES_TRAIN --test FEATURES_VAL
             --output knn.json
 
-    One class an image: top-1 and top-5, of the classes that have a vote. Many: mean average
-    precision, and precision, recall and F1 of the five best. Neighbours whose label of a class is
-    unknown or below the threshold do not take part in its share.
+    With one class per image: top-1 and top-5 among the classes with a vote. With several: mean
+    average precision, and precision, recall and F1 at 5. Neighbours whose label of a class is
+    unknown or below the threshold are ignored for this class.
 
     Args:
         options: images and their labels.
-        k: numbers of neighbours; left out, those of 10, 20, 100, 200 that the set is large enough
-            for.
-        temperature: see above; the smaller, the more the nearest count.
-        output: a JSON file of all numbers.
+        k: numbers of neighbours; default: those of 10, 20, 100 and 200 that do not exceed the
+            number of training images.
+        temperature: see above; the smaller, the more the nearest neighbours count.
+        output: path of a JSON file with all metrics.
     """
     if not temperature > 0:
         raise FeaturesError(f"--temperature {temperature}: give a number above 0")
@@ -75,9 +75,9 @@ class Voters:
     """The training images as voters.
 
     Args:
-        labels: theirs, of N images and C classes.
-        judging: how they count.
-        temperature: of the weights.
+        labels: Labels of the N training images, for C classes.
+        judging: How labels count.
+        temperature: Temperature of the weights.
     """
 
     def __init__(self, labels: Labels, judging: Judging, *, temperature: float):
@@ -89,17 +89,17 @@ class Voters:
         self._listed = labels.matrix(~judged if self._unlisted_count else judged)
 
     def scores(self, found: Neighbours, *, k: int) -> np.ndarray:
-        """Logits of the shares of the votes, float64 [m, C]; -inf for a class without a vote.
+        """Returns logits of the fractions of votes, float64 [m, C]; -inf for classes without votes.
 
-        For one class an image they are log shares, whose softmax is the share; for many
-        log(share / (1 - share)).
+        For one class per image they are log fractions, whose softmax is the fraction; for several
+        they are log(fraction / (1 - fraction)).
 
         Args:
-            found: neighbours of m images.
-            k: how many of them vote.
+            found: Neighbours of m images.
+            k: Number of neighbours that vote.
         """
         similarity = found.similarity[:, :k].astype(np.float64)
-        # Relative to the nearest, which cancels in the shares and keeps the weights in range.
+        # Relative to the nearest: this cancels in the fractions and keeps the weights in range.
         weights = np.exp((similarity - similarity[:, :1]) / self._temperature)
         weights = np.maximum(weights, _LEAST)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -112,18 +112,18 @@ class Voters:
         listed = (votes @ self._listed).toarray()
         possible = 1 - listed if self._unlisted_count else listed
         with np.errstate(divide="ignore", invalid="ignore"):
-            shares = np.where(given > 0, given / possible, 0)
+            fractions = np.where(given > 0, given / possible, 0)
             if self._single:
-                return np.log(shares)
-            shares = np.minimum(shares, _MOST)
-            return np.log(shares) - np.log1p(-shares)
+                return np.log(fractions)
+            fractions = np.minimum(fractions, _MOST)
+            return np.log(fractions) - np.log1p(-fractions)
 
 
 def _checked(k: tuple[int, ...], count: int) -> list[int]:
-    """The numbers of neighbours, ascending.
+    """Returns the numbers of neighbours, ascending.
 
     Raises:
-        FeaturesError: one of them cannot be.
+        FeaturesError: If one of them is out of range.
     """
     ks = sorted(set(k or [one for one in _USUAL if one <= count] or [1]))
     if not 1 <= ks[0] <= ks[-1] <= count:
@@ -132,7 +132,7 @@ def _checked(k: tuple[int, ...], count: int) -> list[int]:
 
 
 def _parts(found: Neighbours, num_classes: int) -> list[Neighbours]:
-    """Pieces for whose votes there is room."""
+    """Splits the queries into parts whose votes fit into memory."""
     rows = max(1, _VOTES_AT_ONCE // num_classes)
     starts = range(0, len(found.queries), rows)
     return [Neighbours(*(values[i : i + rows] for values in found)) for i in starts]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels of exported images: class numbers with confidences, or one word an image.
+"""Labels of exported images: class indices with confidences, or one class name per image.
 
-Numbers are written as in label lists, `class` or `class:confidence`, with white space between
-labels. Where the first text is not such a label, every text as a whole is the name of a class.
+Indices are written as in label lists, `class` or `class:confidence`, separated by white space. If
+the first text is not such a label, every complete text is the name of a class.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ from mlimages_jax.files.text_files import open_text
 from mlimages_jax.labels.list_rows import parse_label
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames, normal
 
-_MOST_CLASSES = 100_000  # a larger number is a mistake that would cost memory
+_MOST_CLASSES = 100_000  # a larger index is a mistake, and would allocate too much memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of n images.
+    """Labels of n images, in compressed sparse rows.
 
     Attributes:
-        num_classes: C.
-        offsets: int64 [n + 1]; the labels of image i are those from offsets[i] on.
-        indices: int32 [m], class numbers.
-        confidences: float32 [m], -1 or from 0 to 1.
+        num_classes: Number of classes, C.
+        offsets: int64 [n + 1]; the labels of image i start at offsets[i].
+        indices: int32 [m], class indices.
+        confidences: float32 [m], -1 or in [0, 1].
     """
 
     num_classes: int
@@ -41,14 +41,14 @@ class Labels:
         return len(self.offsets) - 1
 
     def one_each(self) -> bool:
-        """Whether every image has one label, of confidence 1."""
+        """Returns whether every image has exactly one label, with confidence 1."""
         return bool((np.diff(self.offsets) == 1).all() and (self.confidences == 1).all())
 
     def select(self, rows: np.ndarray) -> "Labels":
-        """The labels of some of the images.
+        """Returns the labels of some of the images.
 
         Args:
-            rows: int64 [r], images.
+            rows: int64 [r], image indices.
         """
         counts, places = self._places(rows)
         return Labels(
@@ -59,7 +59,7 @@ class Labels:
         )
 
     def matrix(self, chosen: np.ndarray) -> scipy.sparse.csr_array:
-        """Some of the labels as float64 ones in a matrix [n, C].
+        """Returns a float64 matrix [n, C] with a one for each selected label.
 
         Args:
             chosen: bool [m].
@@ -70,11 +70,11 @@ class Labels:
         return scipy.sparse.csr_array((ones, self.indices[chosen], counts[self.offsets]), shape)
 
     def targets(self, rows: np.ndarray, *, unlisted: float) -> np.ndarray:
-        """Targets float32 [r, C] as metrics take them: -1, 0 or a confidence.
+        """Returns targets float32 [r, C] as metrics expect them: -1, 0 or a confidence.
 
         Args:
-            rows: int64 [r], images.
-            unlisted: the target of a class that an image does not list: 0, absent, or -1, unknown.
+            rows: int64 [r], image indices.
+            unlisted: Target of classes missing from an image's labels: 0 (absent) or -1 (unknown).
         """
         targets = np.full((len(rows), self.num_classes), unlisted, np.float32)
         counts, places = self._places(rows)
@@ -83,7 +83,7 @@ class Labels:
         return targets
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many labels each of some images has, and where they lie, one after the other."""
+        """Returns the number of labels of each image, and the positions of all these labels."""
         counts = np.diff(self.offsets)[rows]
         before = np.cumsum(counts) - counts
         first = np.repeat(self.offsets[rows] - before, counts)
@@ -91,10 +91,10 @@ class Labels:
 
 
 def with_labels(images: Exported, label_file: Path | None) -> Exported:
-    """Those of the images that have labels, of the export or else of a file.
+    """Returns the images that have labels, from the export or from a file.
 
     Raises:
-        FeaturesError: none has, or a line of the file is wrong.
+        FeaturesError: If no image has labels, or a line of the file is malformed.
     """
     if label_file is not None:
         texts = read_label_file(label_file)
@@ -110,21 +110,21 @@ def with_labels(images: Exported, label_file: Path | None) -> Exported:
         return images.select(chosen)
     if label_file is None:
         raise FeaturesError(
-            f"{images.folder} has no labels: give --labels FILE, with a name, a tab and a class "
-            "in every line, or export a built set or a list with labels"
+            f"{images.folder} has no labels: give --labels FILE with a name, a tab and a class "
+            "on every line, or export a built set or a list with labels"
         )
     known = next(iter(texts), "")
     raise FeaturesError(
-        f"{label_file} names no image of {images.folder}: there they are called like "
-        f"{images.names[0]!r}, and in the file like {known!r}"
+        f"{label_file} names no image of {images.folder}: names look like "
+        f"{images.names[0]!r} there, but like {known!r} in the file"
     )
 
 
 def read_label_file(path: Path) -> dict[str, str]:
-    """Name and text of labels of every line.
+    """Returns the text of the labels by name.
 
     Raises:
-        FeaturesError: with the line, where it has no tab, or says something else about a name.
+        FeaturesError: If a line has no tab, or contradicts an earlier line; names the line.
     """
     found: dict[str, str] = {}
     with open_text(path) as file:
@@ -137,39 +137,39 @@ def read_label_file(path: Path) -> dict[str, str]:
                 raise FeaturesError(f"{path}:{number}: write a name, a tab and a class")
             if found.setdefault(name.strip(), text) != text:
                 raise FeaturesError(
-                    f"{path}:{number}: {name.strip()} had other labels further up; keep one line"
+                    f"{path}:{number}: {name.strip()} has other labels further up; keep one line"
                 )
     return found
 
 
 def read_labels(sets: Sequence[Exported]) -> list[Labels]:
-    """The labels of several sets of images, with the same classes.
+    """Reads the labels of several sets of images, with common classes.
 
     Args:
-        sets: images that all have labels.
+        sets: Images that all have labels.
 
     Raises:
-        FeaturesError: a text that cannot be read, with its image.
+        FeaturesError: If a text cannot be parsed; names the image.
     """
     try:
         _numbers(sets[0].labels[0])
     except ValueError:
         names = sorted({normal(text) for images in sets for text in images.labels})
-        places = {name: place for place, name in enumerate(names)}
-        return [_one_class_each(images, places) for images in sets]
+        numbers = {name: number for number, name in enumerate(names)}
+        return [_one_class_each(images, numbers) for images in sets]
     tables = [_numbered(images) for images in sets]
     count = max(table.num_classes for table in tables)
     return [dataclasses.replace(table, num_classes=count) for table in tables]
 
 
-def _one_class_each(images: Exported, places: dict[str, int]) -> Labels:
-    indices = np.array([places[normal(text)] for text in images.labels], np.int32)
+def _one_class_each(images: Exported, numbers: dict[str, int]) -> Labels:
+    indices = np.array([numbers[normal(text)] for text in images.labels], np.int32)
     ones = np.ones(len(indices), np.float32)
-    return Labels(len(places), np.arange(len(indices) + 1), indices, ones)
+    return Labels(len(numbers), np.arange(len(indices) + 1), indices, ones)
 
 
 def _numbered(images: Exported) -> Labels:
-    """Labels that are numbers; there are as many classes as the largest of them asks for."""
+    """Parses numeric labels; the largest index determines the number of classes."""
     counts, labels = [], []
     for name, text in zip(images.names, images.labels, strict=True):
         try:
@@ -188,14 +188,14 @@ def _numbered(images: Exported) -> Labels:
 
 
 def _numbers(text: str) -> list[tuple[int, float]]:
-    """Reads `class` and `class:confidence`; ValueError says what is wrong."""
+    """Parses `class` and `class:confidence`; raises ValueError with the reason."""
     row = [parse_label(word.encode()) for word in text.split()]
     for class_, confidence in row:
         if class_ >= _MOST_CLASSES:
-            raise ValueError(f"class {class_} is beyond {_MOST_CLASSES:,}: is it a class at all?")
+            raise ValueError(f"class {class_} is above {_MOST_CLASSES:,}: is it a class index?")
         if not (confidence == -1 or 0 <= confidence <= 1):
             raise ValueError(
-                f"confidence {confidence} of class {class_} is neither -1 (unknown) nor between "
+                f"confidence {confidence} of class {class_} is neither -1 (unknown) nor from "
                 "0 and 1"
             )
     if len({class_ for class_, _ in row}) < len(row):

@@ -14,13 +14,13 @@ from mlimages_jax.features import FeaturesError
 
 
 class Fit(NamedTuple):
-    """A linear classifier; scores are x @ weights.T + biases of plain features x.
+    """A linear classifier; the scores of unscaled features x are x @ weights.T + biases.
 
     Attributes:
-        c: inverse strength of the penalty that it was fitted with.
+        c: Inverse regularisation strength of the fit.
         weights: float64 [C, F].
         biases: float64 [C]; -inf for a class that cannot be predicted.
-        unfinished: fits that were not converged when their iterations were used up.
+        unfinished: Number of fits that did not converge within their iterations.
     """
 
     c: float
@@ -29,7 +29,7 @@ class Fit(NamedTuple):
     unfinished: int
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Logits, float64 [n, C]."""
+        """Returns logits, float64 [n, C]."""
         return features @ self.weights.T + self.biases
 
 
@@ -41,23 +41,23 @@ def fit_single(
     cs: tuple[float, ...],
     iterations: int,
 ) -> Iterator[Fit]:
-    """Softmax regression, once for every c, each begun where the last one ended.
+    """Fits a softmax regression for every c, each starting from the previous solution.
 
-    Minimises sum_i loss_i + |w|^2 / (2 c) over standardised features, the biases not penalised.
+    Minimises sum_i loss_i + |w|^2 / (2 c) over standardised features; biases are not penalised.
 
     Args:
         features: float32 [n, F].
-        classes: int [n].
-        num_classes: C; classes without an image cannot be predicted.
-        cs: values of c, best ascending.
-        iterations: of L-BFGS at most, for each c.
+        classes: Integers [n].
+        num_classes: Number of classes, C; classes without an image cannot be predicted.
+        cs: Values of c, best in ascending order.
+        iterations: Maximum number of L-BFGS iterations for each c.
 
     Raises:
-        FeaturesError: all images are of one class.
+        FeaturesError: If all images are of one class.
     """
     if len(np.unique(classes)) < 2:
         raise FeaturesError(
-            f"the {len(classes):,} training images are all of one class: give others too"
+            f"the {len(classes):,} training images are all of one class: add images of others"
         )
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
@@ -65,7 +65,7 @@ def fit_single(
     for c in cs:
         unfinished = _fit(model.set_params(C=c), scaled, classes)
         rows, biases = model.coef_, model.intercept_
-        if len(rows) == 1:  # of two classes scikit-learn says how much the second is ahead
+        if len(rows) == 1:  # for two classes scikit-learn returns the margin of the second only
             rows, biases = np.concatenate([0 * rows, rows]), np.concatenate([0 * biases, biases])
         known = model.classes_
         weights = np.zeros((num_classes, features.shape[1]))
@@ -82,17 +82,17 @@ def fit_multi(
     cs: tuple[float, ...],
     iterations: int,
 ) -> Iterator[Fit]:
-    """One logistic regression for each class against the rest, all of them once for every c.
+    """Fits a one-versus-rest logistic regression per class, for every c.
 
-    The same problem as for one class an image; an image in which a class is neither positive
-    nor negative has no part in this class. A class that has images of one kind only gets the log
-    odds of their number, with half an image added to both kinds.
+    The objective is that of `fit_single`. An image in which a class is neither positive nor
+    negative is ignored for this class. A class with only positives or only negatives gets the log
+    odds of their counts, with half an image added to both.
 
     Args:
         features: float32 [n, F].
         states: int8 [n, C], 1 positive, 0 negative, -1 neither.
-        cs: values of c, best ascending.
-        iterations: of L-BFGS at most, for each class and c.
+        cs: Values of c, best in ascending order.
+        iterations: Maximum number of L-BFGS iterations for each class and c.
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
@@ -114,7 +114,7 @@ def fit_multi(
 
 
 def _fit(model: LogisticRegression, features: np.ndarray, classes: np.ndarray) -> int:
-    """Fits it; returns 1 when it did not converge."""
+    """Fits the model; returns 1 if it did not converge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, classes)
@@ -122,6 +122,6 @@ def _fit(model: LogisticRegression, features: np.ndarray, classes: np.ndarray) -
 
 
 def _for_plain_features(fit: Fit, scaler: StandardScaler) -> Fit:
-    """The same classifier for features that are not standardised."""
+    """Returns the same classifier for features that are not standardised."""
     weights = fit.weights / scaler.scale_
     return fit._replace(weights=weights, biases=fit.biases - weights @ scaler.mean_)

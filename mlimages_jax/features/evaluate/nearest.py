@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The nearest neighbours by cosine similarity, exactly, in memory that does not grow."""
+"""Exact nearest neighbours by cosine similarity, in constant memory."""
 
 import functools
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from jax import Array
 
 from mlimages_jax.features.export.exported import Exported
 
-QUERIES = 16_384  # rows at once; the base is read once for each such block
+QUERIES = 16_384  # rows per block; the base is read once for each block of queries
 BASE = 4_096
 
 
 class Neighbours(NamedTuple):
-    """Of m queries.
+    """The neighbours of m queries.
 
     Attributes:
-        queries: int64 [m], their positions.
-        similarity: float32 [m, k], cosines, falling.
-        neighbours: int64 [m, k], positions in the base; of equal ones the lower is first.
+        queries: int64 [m], positions of the queries.
+        similarity: float32 [m, k], cosines in descending order.
+        neighbours: int64 [m, k], positions in the base; ties go to the lower position.
     """
 
     queries: np.ndarray
@@ -38,25 +38,25 @@ def nearest(
     query_rows: int = QUERIES,
     base_rows: int = BASE,
 ) -> Iterator[Neighbours]:
-    """Compares every query with the whole base, a block of each at a time.
+    """Compares every query with the entire base, block by block.
 
-    On the device hold [query_rows, base_rows] similarities and the k best of each query.
+    The device stores [query_rows, base_rows] similarities and the k best of each query.
 
     Args:
-        queries: images.
-        base: images, at least k.
-        k: how many neighbours.
-        query_rows: of a block.
-        base_rows: likewise.
+        queries: The query images.
+        base: The images to search, at least k.
+        k: Number of neighbours.
+        query_rows: Number of queries per block.
+        base_rows: Number of base images per block.
 
     Yields:
         The neighbours of one block of queries, in order.
 
     Raises:
-        ValueError: the base has fewer than k images.
+        ValueError: If the base has fewer than k images.
     """
     if not 1 <= k <= len(base):
-        raise ValueError(f"k={k} of {len(base)} images")
+        raise ValueError(f"k={k} must be from 1 to {len(base)}, the number of images")
     query_rows, base_rows = min(query_rows, len(queries)), min(base_rows, len(base))
     for start in range(0, len(queries), query_rows):
         stop = min(start + query_rows, len(queries))
@@ -73,14 +73,14 @@ def nearest(
 def _merge(
     best: tuple[Array, Array], queries: Array, base: Array, first: int, count: int
 ) -> tuple[Array, Array]:
-    """The best so far and those of another block; that come first in the base win a tie.
+    """Merges the best so far with those of another block; ties go to the earlier in the base.
 
     Args:
-        best: similarity float32 and position int32, [m, k].
+        best: Similarities float32 and positions int32, [m, k].
         queries: float32 [m, F].
         base: float32 [b, F].
-        first: position of its first row.
-        count: of its rows that are no padding.
+        first: Position of the first row of `base`.
+        count: Number of rows of `base` that are not padding.
     """
     k = best[0].shape[1]
     similarity = jnp.matmul(queries, base.T, precision=jax.lax.Precision.HIGHEST)  # [m, b]
@@ -88,10 +88,10 @@ def _merge(
     found, columns = jax.lax.top_k(similarity, min(k, len(base)))
     values = jnp.concatenate([best[0], found], axis=1)
     positions = jnp.concatenate([best[1], first + columns], axis=1)
-    values, columns = jax.lax.top_k(values, k)
+    values, columns = jax.lax.top_k(values, k)  # prefers the lower index among equal values
     return values, jnp.take_along_axis(positions, columns, axis=1)
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-    """The same number of rows in every block, so that one program serves all."""
+    """Pads every block to the same number of rows, so that one program serves all."""
     return np.pad(rows, ((0, length - len(rows)), (0, 0)))

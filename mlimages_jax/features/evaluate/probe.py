@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `probe`: how well a linear classifier on the features tells the classes."""
+"""The command `probe`: evaluates features by a linear classifier trained on them."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from mlimages_jax.features.export.exported import Exported, name_shares
 from mlimages_jax.monitoring.progress_bar import progress
 
 _AT_ONCE = 1 << 23  # scores; 64 MB
-_CHOOSING = 0.2  # share of the training images on which C is chosen
+_CHOOSING = 0.2  # fraction of the training images used to choose C
 
 
 def probe(
@@ -28,45 +28,46 @@ def probe(
     max_train: int = 100_000,
     output: Path | None = None,
 ) -> None:
-    """Evaluate features by a linear classifier that is trained on them, with scikit-learn.
+    """Evaluate features with a linear classifier trained on them by scikit-learn.
 
-    Logistic regression with an L2 penalty on standardised features, by L-BFGS: softmax where every
-    image has one class, else each class against the rest. The inverse strength of the penalty, C
-    of scikit-learn's LogisticRegression, is chosen on a fifth of the training images (by a hash
-    of the name) with classifiers trained on the others: the best by top-1 or mean average
-    precision, of equal ones the smallest. Then all of them train the classifier that is judged.
+    Logistic regression with an L2 penalty on standardised features, fitted by L-BFGS: softmax if
+    every image has one class, else one classifier against the rest per class. The inverse strength
+    of the penalty, C of scikit-learn's LogisticRegression, is chosen on a fifth of the training
+    images (by a hash of the name) with classifiers trained on the others: the best by top-1 or
+    mean average precision; among equals the smallest. The evaluated classifier is then trained on
+    all training images.
 
         mlimages features probe --train FEATURES_TRAIN --test FEATURES_VAL
             --output probe.json
 
-    One class an image: top-1 and top-5. Many: mean average precision, and precision, recall and
-    F1 of the five best; what is unknown or below the threshold takes no part in its class.
+    With one class per image: top-1 and top-5. With several: mean average precision, and precision,
+    recall and F1 at 5; labels that are unknown or below the threshold are ignored.
 
-    The training images are in memory, three times for a while: 100,000 of 2,048 numbers are
-    2.5 GB. An iteration costs about 4 x images x numbers x classes operations.
+    The training images are kept in memory, for a while three times: 100,000 with 2,048 numbers
+    each are 2.5 GB. An iteration costs about 4 x images x numbers x classes operations.
 
     Args:
         options: images and their labels.
-        c: the values to choose from.
-        iterations: of a fit, at most.
-        max_train: training images; of more, these are drawn by a hash of the name.
-        output: a JSON file of all numbers.
+        c: values to choose from.
+        iterations: maximum number of iterations per fit.
+        max_train: maximum number of training images, selected by a hash of the name.
+        output: path of a JSON file with all metrics.
     """
     if not c or min(c) <= 0 or iterations < 1 or max_train < 1:
-        raise FeaturesError("--c, --iterations and --max-train: give numbers above 0")
+        raise FeaturesError("--c, --iterations and --max-train must be above 0")
     results.check_place(output)
     sets = _limited(open_sets(options), max_train)
     print(sets.summary())
     tried = _try(sets, cs=tuple(sorted(set(c))), iterations=iterations)
-    print(f"\nchosen on a part of the training images:\n{results.table(tried)}")
+    print(f"\nvalidation on a part of the training images:\n{results.table(tried)}")
     best = _best(tried)
     if len(tried) > 1 and best["C"] in (tried[0]["C"], tried[-1]["C"]):
-        print(f"the best C, {best['C']:g}, is at an end of the list: --c beyond it may be better")
+        print(f"the best C, {best['C']:g}, is at an end of the list: try --c values beyond it")
     (fit,) = _fits(sets, np.arange(len(sets.train)), cs=(best["C"],), iterations=iterations)
     row = _judged(fit, sets.test, np.arange(len(sets.test)), sets.scorecard())
-    print(f"\ntrained with all of them:\n{results.table([row])}")
+    print(f"\ntrained on all training images:\n{results.table([row])}")
     if unfinished := row["unfinished"]:
-        print(f"fits that had not converged: {unfinished}; give more --iterations")
+        print(f"fits that did not converge: {unfinished}; increase --iterations")
     if output is not None:
         values = {**sets.about(), **options.about(), "max_train": max_train, "tried": tried}
         results.write_json(output, {**values, "results": [row]})
@@ -74,26 +75,26 @@ def probe(
 
 
 def _limited(sets: Sets, count: int) -> Sets:
-    """At most so many training images."""
+    """Limits the number of training images."""
     if len(sets.train) <= count:
         return sets
-    shares = name_shares(sets.train.names, purpose="limit")
-    chosen = np.sort(np.argsort(shares, kind="stable")[:count])
+    hashes = name_shares(sets.train.names, purpose="limit")
+    chosen = np.sort(np.argsort(hashes, kind="stable")[:count])
     return dataclasses.replace(
         sets, train=sets.train.select(chosen), train_labels=sets.train_labels.select(chosen)
     )
 
 
 def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str, Any]]:
-    """How good each C is on a part of the training images, when the others train.
+    """Evaluates each C on a part of the training images, with classifiers trained on the others.
 
     Raises:
-        FeaturesError: there are too few images.
+        FeaturesError: If there are too few images.
     """
     apart = name_shares(sets.train.names, purpose="C") < _CHOOSING
     if apart.all() or not apart.any():
         raise FeaturesError(
-            f"{len(sets.train)} training images are too few to hold some out for the choice of C"
+            f"{len(sets.train)} training images are too few to hold some out for choosing C"
         )
     judged = np.flatnonzero(apart)
     rows = []
@@ -106,7 +107,7 @@ def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str
 
 
 def _fits(sets: Sets, rows: np.ndarray, *, cs: tuple[float, ...], iterations: int) -> Iterator[Fit]:
-    """Classifiers trained with some of the training images."""
+    """Trains classifiers on some of the training images."""
     features = sets.train.plain(rows)
     states = sets.judging.states(sets.train_labels, rows)
     if not sets.judging.single:
@@ -116,13 +117,13 @@ def _fits(sets: Sets, rows: np.ndarray, *, cs: tuple[float, ...], iterations: in
 
 
 def _judged(fit: Fit, images: Exported, rows: np.ndarray, card: Scorecard) -> dict[str, Any]:
-    """The numbers of a classifier on some images."""
+    """Returns the metrics of a classifier on some images."""
     for part in np.array_split(rows, -(-len(rows) * len(fit.biases) // _AT_ONCE)):
         card.update(part, fit.scores(images.plain(part)))
     return {"C": fit.c, **card.compute(), "unfinished": fit.unfinished}
 
 
 def _best(tried: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first of the best; nan, where no class has a positive, is the worst."""
+    """Returns the first of the best rows; nan (no class has a positive) ranks last."""
     name = "top1" if "top1" in tried[0] else "mAP"
     return max(tried, key=lambda row: np.nan_to_num(row[name], nan=-1))

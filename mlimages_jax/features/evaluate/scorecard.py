@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How good scores of classes are, where a classifier does not know all classes."""
+"""Metrics of class scores, for classifiers that do not know all classes."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from mlimages_jax.features.evaluate.labelled import Labels
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics, judge
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
-_EXACT_BYTES = 4 << 30  # scores and states, 5 bytes each, up to which the exact mAP keeps them all
-_NOBODY = np.float32(-1e30)  # below any score, and finite as metrics want it
+_EXACT_BYTES = 4 << 30  # limit of scores and states, 5 bytes each, for the exact mAP
+_NOBODY = np.float32(-1e30)  # below any score, but finite, as the metrics require
 
 
 class Judging(NamedTuple):
     """How labels count.
 
     Attributes:
-        single: whether each image has one class.
-        threshold: the confidence from which one of many classes is positive.
-        unlisted: the target of a class that an image does not list: 0, absent, or -1, unknown.
+        single: Whether each image has exactly one class.
+        threshold: Minimum confidence of a positive class, for several classes per image.
+        unlisted: Target of classes missing from an image's labels: 0 (absent) or -1 (unknown).
     """
 
     single: bool
@@ -27,26 +27,26 @@ class Judging(NamedTuple):
     unlisted: float
 
     def states(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """Which classes are positive (1), negative (0) or neither (-1), int8 [r, C].
+        """Returns which classes are positive (1), negative (0) or neither (-1), int8 [r, C].
 
         Args:
-            labels: of n images.
-            rows: int64 [r], some of them.
+            labels: Labels of n images.
+            rows: int64 [r], indices of some of these images.
         """
         targets = labels.targets(rows, unlisted=self.unlisted)
         return judge(targets, targets, None, threshold=self.threshold)[1]
 
 
 class Scorecard:
-    """Metrics of images with one class or many; an accumulator.
+    """Accumulates the metrics of images with one class or several.
 
-    A class that cannot be predicted has the score -inf. Where fewer classes have scores than are
-    looked at, such a class must not count as predicted only because of its number: so there are
-    classes in front that no image has, with the lowest score of all, which take the places.
+    A class that cannot be predicted has the score -inf. If fewer classes have scores than the
+    metrics rank, such a class must not count as predicted just because its index is low. So
+    dummy classes that no image has are put in front, with the lowest score, to fill these ranks.
 
     Args:
-        labels: of the images.
-        judging: how they count.
+        labels: Labels of the images.
+        judging: How labels count.
     """
 
     def __init__(self, labels: Labels, judging: Judging):
@@ -64,8 +64,8 @@ class Scorecard:
         """Counts some images.
 
         Args:
-            rows: int64 [r], which.
-            scores: float [r, C], logits; -inf where a class cannot be predicted.
+            rows: int64 [r], indices of the images.
+            scores: Floats [r, C], logits; -inf where a class cannot be predicted.
         """
         targets = self._labels.targets(rows, unlisted=self._judging.unlisted)
         front = (0, 0), (self._places, 0)
@@ -73,5 +73,5 @@ class Scorecard:
         self._metrics.update(np.pad(scores, front, constant_values=_NOBODY), np.pad(targets, front))
 
     def compute(self) -> dict[str, float]:
-        """All numbers of the metrics, by name."""
+        """Returns all metrics by name."""
         return self._metrics.compute()

@@ -15,20 +15,20 @@ from mlimages_jax.features.export.exported import Exported, name_shares, open_ex
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetOptions:
-    """What a command that evaluates features is told about its images.
+    """Options about images and labels, common to the commands that evaluate features.
 
     Attributes:
-        train: features of the images to learn from.
-        test: features of those that are judged; left out, a part of the training images is held
-            out by a hash of the name.
-        held_out: share of the images held out where there is no --test.
-        labels: a file with a name, a tab and a class, or labels as in a label list, in every line;
-            left out, the labels of the export are used.
+        train: features of the training images.
+        test: features of the test images; default: hold out a part of the training images, by a
+            hash of the name.
+        held_out: fraction of the images to hold out if there is no --test.
+        labels: a file with a name, a tab and a class, or labels as in a label list, on every line;
+            default: the labels of the export.
         test_labels: the same for --test, if that is another file.
-        features: which output of the export.
-        task: single (one class an image) or multi; auto looks at the labels.
-        threshold: the confidence from which one of many classes is positive.
-        unlisted: what classes are that an image does not list.
+        features: name of the export's output to use.
+        task: single (one class per image) or multi; auto decides by the labels.
+        threshold: minimum confidence of a positive class, for several classes per image.
+        unlisted: whether classes missing from an image's labels are absent or unknown.
     """
 
     train: Path
@@ -42,21 +42,21 @@ class SetOptions:
     unlisted: Literal["absent", "unknown"] = "absent"
 
     def about(self) -> dict[str, Any]:
-        """Those that decide numbers and are told nowhere else, as JSON values."""
+        """Returns the options that affect metrics and are reported nowhere else, as JSON values."""
         return {name: getattr(self, name) for name in ("features", "threshold", "unlisted")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sets:
-    """Images to learn from and images to be judged by, with the same classes.
+    """Training and test images, with the same classes.
 
     Attributes:
-        train: images.
-        test: images.
-        train_labels: theirs.
-        test_labels: theirs.
-        judging: how labels count.
-        unlabelled: images that were left out.
+        train: Training images.
+        test: Test images.
+        train_labels: Labels of the training images.
+        test_labels: Labels of the test images.
+        judging: How labels count.
+        unlabelled: Number of images skipped because they have no labels.
     """
 
     train: Exported
@@ -67,16 +67,16 @@ class Sets:
     unlabelled: int
 
     def scorecard(self) -> Scorecard:
-        """An empty one of the test images."""
+        """Returns an empty scorecard for the test images."""
         return Scorecard(self.test_labels, self.judging)
 
     def shared_names(self) -> int:
-        """Test images whose name a training image has too."""
+        """Counts test images whose name is also the name of a training image."""
         names = set(self.train.names)
         return sum(name in names for name in self.test.names)
 
     def about(self) -> dict[str, Any]:
-        """What is compared, as JSON values."""
+        """Describes the sets as JSON values."""
         return {
             "task": "single" if self.judging.single else "multi",
             "classes": self.train_labels.num_classes,
@@ -86,27 +86,27 @@ class Sets:
         }
 
     def summary(self) -> str:
-        """The same for people."""
-        kind = "one an image" if self.judging.single else "several an image"
+        """Describes the sets as text."""
+        kind = "one per image" if self.judging.single else "several per image"
         apart = self.train.folder != self.test.folder
         lines = [
             (len(self.train), "training images"),
             (len(self.test), "test images"),
-            (self.shared_names(), "  of these have the name of a training image"),
+            (self.shared_names(), "  of these with the name of a training image"),
             (self.train_labels.num_classes, f"classes, {kind}"),
-            (self.unlabelled, "images left out: without labels"),
-            (self.train.without + apart * self.test.without, "images left out: unreadable"),
+            (self.unlabelled, "images skipped: without labels"),
+            (self.train.without + apart * self.test.without, "images skipped: unreadable"),
         ]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
 
 
 def open_sets(options: SetOptions) -> Sets:
-    """Opens two sets, or one and holds a part of it out.
+    """Opens two sets, or splits one into training and test images.
 
     Raises:
-        FeaturesError: the sets do not fit together, or have no labels.
-        FileNotFoundError: there is no export.
-        FeatureFilesError: it is not complete, or lacks the output.
+        FeaturesError: If the sets do not match, or have no labels.
+        FileNotFoundError: If there is no export.
+        FeatureFilesError: If an export is incomplete, or does not have the output.
     """
     if not 0 < options.threshold <= 1:
         raise FeaturesError(f"--threshold {options.threshold}: give a number above 0, up to 1")
@@ -121,7 +121,7 @@ def open_sets(options: SetOptions) -> Sets:
         unlabelled += len(images) - len(test)
     if train.width != test.width:
         raise FeaturesError(
-            f"{train.folder} has {train.width} numbers an image and {test.folder} {test.width}: "
+            f"{train.folder} has {train.width} numbers per image but {test.folder} {test.width}: "
             "export both with the same network"
         )
     _check_same_network(train, test)
@@ -135,10 +135,10 @@ def open_sets(options: SetOptions) -> Sets:
 
 
 def _check_same_network(train: Exported, test: Exported) -> None:
-    """Compares the weights, which two networks of one architecture do not share.
+    """Compares the digests of the weights: equal widths do not imply the same network.
 
     Raises:
-        FeaturesError: they differ; exports of earlier versions do not say.
+        FeaturesError: If they differ; exports of earlier versions have no digest.
     """
     ours, theirs = (one.metadata.get("checkpoint", {}) for one in (train, test))
     weights = [one.get("weights") for one in (ours, theirs)]
@@ -150,14 +150,14 @@ def _check_same_network(train: Exported, test: Exported) -> None:
 
 
 def _cut(images: Exported, held_out: float) -> tuple[Exported, Exported]:
-    """A training and a test part."""
+    """Splits images into a training and a test part."""
     if not 0 < held_out < 1:
-        raise FeaturesError(f"--held-out {held_out}: give a share between 0 and 1, or --test")
+        raise FeaturesError(f"--held-out {held_out}: give a fraction between 0 and 1, or --test")
     outside = name_shares(images.names, purpose="test") < held_out
     if outside.all() or not outside.any():
         raise FeaturesError(
             f"--held-out {held_out} of {len(images)} images leaves none on one side: give "
-            "another share, more images, or --test"
+            "another fraction, more images, or --test"
         )
     return images.select(np.flatnonzero(~outside)), images.select(np.flatnonzero(outside))
 
@@ -166,6 +166,6 @@ def _is_single(tables: list[Labels], task: str) -> bool:
     one_each = all(table.one_each() for table in tables)
     if task == "single" and not one_each:
         raise FeaturesError(
-            "--task single: some images have several labels, or one of a confidence below 1"
+            "--task single: some images have several labels, or one with a confidence below 1"
         )
     return one_each and task != "multi"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Feature export: an array file of any length, complete or resumable."""
+"""Feature export: arrays of any length on disk, complete or resumable."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task behind configs/export_features.py: features of images, to files, in input order."""
+"""The task of configs/export_features.py: writes features of images to files, in input order."""
 
 import dataclasses
 import functools
@@ -40,12 +40,12 @@ _LIMITS = {"reading": "reading and decoding", "network": "the network", "results
 
 
 class Network(NamedTuple):
-    """A checkpoint in use.
+    """A loaded checkpoint.
 
     Attributes:
-        folder: of its step.
-        model: what `weights` belong to.
-        weights: on all devices.
+        folder: Folder of the checkpoint's step.
+        model: The network of `weights`.
+        weights: The weights, replicated on all devices.
     """
 
     folder: epath.Path
@@ -54,34 +54,34 @@ class Network(NamedTuple):
 
 
 def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Exports as configured, or goes on with an export that stopped.
+    """Exports as configured, or resumes an export that stopped.
 
-    Every process makes whole parts, so that the files are the same for any number of them.
+    Every process computes entire parts, so that the files are the same for any number of processes.
 
     Args:
-        config: Settings of the task.
-        workdir: of the features, which all processes share.
+        config: See configs/export_features.py for every field.
+        workdir: Folder of the features, shared by all processes.
 
     Returns:
         The manifest, features.json.
 
     Raises:
-        FileNotFoundError: no images, or no checkpoint.
-        ConfigError: a value that cannot be, or a network whose numbers cannot be stored.
-        ImageSourceError, DataSetError: the input holds no images, or is used wrongly.
-        FeatureFilesError: the workdir holds other features.
-        TooManyBadImagesError: over `config.max_errors`.
+        FileNotFoundError: If there are no images or no checkpoint.
+        ConfigError: If a value is invalid, or the network's outputs cannot be stored.
+        ImageSourceError, DataSetError: If the input contains no images or is misused.
+        FeatureFilesError: If the workdir contains other features.
+        TooManyBadImagesError: If there are more than `config.max_errors` errors.
     """
     config = checked(config)
     workdir = paths.expanded(workdir)
     if "://" in workdir:
-        return _export(config, workdir)  # refused in words
+        return _export(config, workdir)  # FeatureWriter refuses it with a message
     with workdir_lock.held(workdir, task="export_features"):
         return _export(config, workdir)
 
 
 def _export(config: Export, workdir: str) -> dict[str, Any]:
-    """As `export`, in a workdir that is held."""
+    """Runs `export` while the workdir is locked."""
     mesh = sharding.make_mesh()
     source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
@@ -93,7 +93,7 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source, view))
     complete, done = _begin(writer, layout)
     if complete:
-        logging.info("%s holds these features already", workdir)
+        logging.info("%s already contains these features", workdir)
         return read_manifest(workdir)
     try:
         batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
@@ -120,10 +120,10 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
 
 
 def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Positions int64 in the order in which `Predictions` takes them: parts dealt to processes.
+    """Returns int64 positions in the order for `Predictions`, with parts assigned to processes.
 
-    Every part begins with a batch of its process, so that what a batch holds, hence its numbers,
-    does not depend on what was done before.
+    Every part starts with a new batch of its process. The contents of a batch, and so the rounding
+    of its outputs, then do not depend on which parts were already done.
     """
     count = jax.process_count()
     rows = batch_size // count
@@ -141,7 +141,7 @@ def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> n
 def write_parts(
     predictions: Predictions, layout: Layout, source: ImageSource, writer: FeatureWriter
 ) -> None:
-    """Hands every part to the writer when its last row has come; returns when all are stored."""
+    """Passes each part to the writer once its last row is computed; returns when all are stored."""
     collected: list[Rows] = []
     for rows in predictions:
         if not len(rows.positions):
@@ -162,10 +162,10 @@ def write_parts(
 
 
 def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSource) -> Part:
-    """Rows as they are stored.
+    """Converts rows to the form in which they are stored.
 
     Raises:
-        ConfigError: a number is infinite, or is when it is stored.
+        ConfigError: If a number is infinite, or becomes so in the stored dtype.
     """
     errors = {position: error for rows in collected for position, error in rows.errors.items()}
     positions = layout.positions(number)
@@ -178,7 +178,7 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSourc
         if not np.isfinite(outputs[name][valid]).all():
             stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
             raise build.ConfigError(
-                f"{name} of images {positions.start} to {positions.stop - 1} hold numbers that "
+                f"{name} of images {positions.start} to {positions.stop - 1} has values that "
                 f"are not finite as {layout.dtype}{stored or ': the checkpoint is damaged'}"
             )
     return Part(
@@ -191,26 +191,26 @@ def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSourc
 
 
 def _check_shared(source: ImageSource, config: Export) -> None:
-    """Compares what the processes see.
+    """Checks that all processes see the same images.
 
     Raises:
-        ConfigError: when it is not the same.
+        ConfigError: If they do not.
     """
     digest = np.frombuffer(bytes.fromhex(source.digest), np.uint8)
     digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
     others = np.flatnonzero((digests != digests[0]).any(1))
     if len(others):
         raise build.ConfigError(
-            f"process {others[0]} finds other images in {config.input} than process 0: put them "
-            "where all machines see the same files"
+            f"process {others[0]} finds other images in {config.input} than process 0: move them "
+            "to a file system that all machines share"
         )
 
 
 def _load(config: Export, mesh: Mesh) -> Network:
-    """The checkpoint of process 0's choice, on all devices.
+    """Loads the checkpoint that process 0 chooses, replicated on all devices.
 
     Raises:
-        ConfigError: it is not one of our networks.
+        ConfigError: If its parameters do not belong to one of our networks.
     """
     newest = manager.resolve(config.checkpoint)
     step = multihost_utils.broadcast_one_to_all(np.int64(int(newest.name)))
@@ -224,10 +224,10 @@ def _load(config: Export, mesh: Mesh) -> Network:
 
 
 def _view(config: Export, folder: epath.Path, *, built: bool) -> EvaluationView:
-    """How images are cut: as configured, and else as the checkpoint was trained.
+    """Returns the view: as configured, or else as in the checkpoint's training.
 
     Raises:
-        ConfigError: nothing says a size.
+        ConfigError: If no image size is known.
     """
     trained = manager.config_of(folder)
     usage = saved_model.usage(trained, step=int(folder.name))
@@ -241,10 +241,10 @@ def _view(config: Export, folder: epath.Path, *, built: bool) -> EvaluationView:
 
 
 def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
-    """Which numbers are stored.
+    """Returns the layout of the stored numbers.
 
     Raises:
-        ConfigError: for an output that the network does not have.
+        ConfigError: If the network does not have a requested output.
     """
     widths = output_widths(model)
     unknown = [name for name in config.outputs if name not in widths]
@@ -262,7 +262,7 @@ def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
 def _about(
     config: Export, network: Network, source: ImageSource, view: EvaluationView
 ) -> dict[str, Any]:
-    """What the numbers are made from, as JSON values."""
+    """Returns everything that the numbers depend on, as JSON values."""
     model = network.model
     return {
         "input": {
@@ -288,7 +288,7 @@ def _about(
 
 
 def _labels_digest(source: ImageSource) -> str:
-    """Of what is stored beside the numbers; a built set's labels are in its own digest."""
+    """Digests the labels stored next to the numbers; a built set's own digest includes them."""
     if source.built or not source.has_labels:
         return ""
     digest = hashlib.sha256()
@@ -298,22 +298,22 @@ def _labels_digest(source: ImageSource) -> str:
 
 
 def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:
-    """Makes the folder ready; returns whether the export is complete, and the parts done."""
+    """Prepares the folder; returns whether the export is complete, and which parts are done."""
     found = np.array(jax.process_index() == 0 and writer.begin())
     complete = bool(multihost_utils.broadcast_one_to_all(found))
     done = np.asarray(multihost_utils.broadcast_one_to_all(writer.done()))
     if done.any():
-        logging.info("going on: %d of %d parts are done", done.sum(), layout.parts)
+        logging.info("resuming: %d of %d parts are done", done.sum(), layout.parts)
     return complete, done
 
 
 def _log_speed(own: Speed) -> dict[str, Any]:
-    """Says how fast all processes were and what held them up; returns it as JSON values."""
+    """Logs the speed of all processes and what limited it; returns it as JSON values."""
     table = multihost_utils.process_allgather(np.array(own, np.float32)).reshape(-1, len(own))
     seconds, reading, network = table[:, 1:].mean(0).tolist()
     speed = Speed(int(table[:, 0].sum()), seconds, reading, network)
     if not speed.images:
-        return {}  # all parts were done before
+        return {}  # all parts were already done
     values = {
         "images_per_second": speed.images / seconds,
         "waiting_for_images": reading / seconds,

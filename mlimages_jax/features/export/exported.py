@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The images of an export that have features, and their features a block at a time."""
+"""The images of an export that have features; features are read in blocks."""
 
 import dataclasses
 import hashlib
@@ -16,16 +16,16 @@ from mlimages_jax.features.export.feature_formats import PartedArray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exported:
-    """n images of an export.
+    """The n selected images of an export.
 
     Attributes:
-        folder: of the export, for messages.
-        array: [N, F], the features of all images of the export, read when they are asked for.
-        rows: int64 [n], the rows of `array` that are these images, ascending.
-        names: n of them; not always unique.
-        labels: n texts, "" for none.
-        without: images of the export that could not be read or decoded.
-        metadata: of the export.
+        folder: Folder of the export, for messages.
+        array: Array [N, F], the features of all images of the export, read on demand.
+        rows: int64 [n], the rows of `array` for these images, ascending.
+        names: n names; not always unique.
+        labels: n texts, "" if an image has no labels.
+        without: Number of images in the export that could not be read or decoded.
+        metadata: Manifest of the export.
     """
 
     folder: Path
@@ -41,11 +41,11 @@ class Exported:
 
     @property
     def width(self) -> int:
-        """F."""
+        """Number of features per image, F."""
         return self.array.shape[1]
 
     def select(self, chosen: np.ndarray) -> "Exported":
-        """Some of the images.
+        """Selects some of the images.
 
         Args:
             chosen: int64 [m], ascending positions.
@@ -58,10 +58,10 @@ class Exported:
         )
 
     def stored(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """Features as they are stored, [m, F].
+        """Returns features in their stored dtype, [m, F].
 
         Raises:
-            FeaturesError: a number is not finite.
+            FeaturesError: If a number is not finite.
         """
         rows = self.rows[chosen]
         values = np.asarray(self.array[rows])
@@ -70,40 +70,40 @@ class Exported:
             row = int(rows[finite.argmin()])
             name = self.names[int(np.searchsorted(self.rows, row))]
             raise FeaturesError(
-                f"{self.folder}: the features of row {row} ({name}) are not all finite, and no "
-                "error is noted for it: export them again, in float32 if they were stored in less"
+                f"{self.folder}: the features of row {row} ({name}) are not all finite, but no "
+                "error is recorded for it: export again, in float32 if the stored type was smaller"
             )
         return values
 
     def plain(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """Features, float32 [m, F]."""
+        """Returns features, float32 [m, F]."""
         return self.stored(chosen).astype(np.float32)
 
     def unit(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """Features divided by their length, float32 [m, F]; where all are 0 they stay 0."""
+        """Returns features divided by their norm, float32 [m, F]; zero rows stay zero."""
         return unit_vectors(self.stored(chosen))
 
 
 def unit_vectors(values: np.ndarray) -> np.ndarray:
-    """Rows divided by their length, float32 [m, F]; where all are 0 they stay 0."""
+    """Divides rows by their norm, float32 [m, F]; zero rows stay zero."""
     values = values.astype(np.float32)
     largest = np.abs(values).max(axis=1, keepdims=True, initial=0)
-    values /= np.where(largest > 0, largest, 1)  # no square below can leave float32's range
+    values /= np.where(largest > 0, largest, 1)  # so that no square overflows float32
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.where(length > 0, length, 1)
 
 
 def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
-    """Opens an export; images without features are left out.
+    """Opens an export; images without features are skipped.
 
     Args:
-        folder: that configs/export_features.py wrote.
-        output: which of its outputs, such as "features".
+        folder: A folder written by configs/export_features.py.
+        output: Name of one of its outputs, such as "features".
 
     Raises:
-        FileNotFoundError: there is no export.
-        FeatureFilesError: it is not complete, or lacks the output.
-        FeaturesError: no image of it has features.
+        FileNotFoundError: If there is no export.
+        FeatureFilesError: If it is incomplete, or does not have the output.
+        FeaturesError: If none of its images has features.
     """
     features = feature_files.open_features(folder, output=output)
     rows = np.flatnonzero(features.valid)
@@ -123,13 +123,14 @@ def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
 
 
 def name_shares(names: list[str], *, purpose: str) -> np.ndarray:
-    """A number in [0, 1) for each name, float64 [n], spread evenly, the same in every run.
+    """Hashes each name to a number in [0, 1), float64 [n], uniform and the same in every run.
 
-    An image keeps its side of a cut when others come or go, and rows of one name go together.
+    An image stays on its side of a split when others are added or removed, and rows with one name
+    stay together.
 
     Args:
-        names: n of them.
-        purpose: cuts for different purposes are independent of each other.
+        names: The n names.
+        purpose: Splits for different purposes are independent of each other.
     """
     digests = (hashlib.sha256(f"{purpose}\n{name}".encode()).digest() for name in names)
     return np.fromiter((int.from_bytes(d[:6], "big") / 2**48 for d in digests), float, len(names))

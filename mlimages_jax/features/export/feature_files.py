@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A folder of exported features, row by row in the order of the input.
+"""A folder of exported features, one row per image in input order.
 
     features.json    what the numbers are: network, checkpoint, view, dtype, counts
-    index.jsonl      one line a row: {"index": 0, "name": "a.jpg", "labels": "3:1", "error": "..."},
-                     the last two only where there are any
-    errors.tsv       index, name and error of the images without numbers
-    parts/           Parquet or ArrayRecord files, or, beside this folder,
-    features.npy     one array [N, F] an output, or features.npz, all arrays in one file
+    index.jsonl      one line per row: {"index": 0, "name": "a.jpg", "labels": "3:1",
+                     "error": "..."}, the last two only if there are any
+    errors.tsv       index, name and error of the images without features
+    parts/           Parquet or ArrayRecord files; or instead, in the folder itself,
+    features.npy     one array [N, F] per output, or features.npz, all arrays in one file
 
-Names, labels and valid rows are the same for every format; `feature_formats` says how the numbers
-are stored. While an export runs, `unfinished/part-00003.jsonl` holds the lines of a part and says
-that its numbers are on the disk: what is not there yet is made when the export is started again.
+Names, labels and valid rows are the same for every format; `feature_formats` documents how the
+numbers are stored. While an export runs, `unfinished/part-00003.jsonl` contains the lines of a part
+and marks that its numbers are on disk; missing parts are computed when the export is restarted.
 """
 
 import dataclasses
@@ -41,26 +41,27 @@ FORMATS = ("parquet", "npy", "npz", "array_record")
 
 _MANIFEST, _INDEX, _ERRORS, _ARCHIVE = "features.json", "index.jsonl", "errors.tsv", "features.npz"
 _UNFINISHED = "unfinished"
-_FORMER = "pictures"  # the key of `images` in version 0.1
-_FREE = ("complete", "errors", "speed", "input")  # of the manifest: may differ in an export resumed
-_LISTED = 10  # differences that an error lists
+_FORMER = "pictures"  # key of `images` in version 0.1
+_FREE = ("complete", "errors", "speed", "input")  # manifest keys that may differ when resuming
+_LISTED = 10  # differences shown in an error
 
 
 class FeatureFilesError(ValueError):
-    """A folder that does not hold the features that are asked for, or holds others."""
+    """Raised when a folder lacks the requested features or contains other ones."""
 
 
 class FeatureWriter:
-    """Writes the parts of an export, the last one in the background.
+    """Writes the parts of an export, each one in the background.
 
     Args:
-        folder: on a disk, of this machine or mounted; made when absent.
-        layout: of the numbers.
-        file_format: one of FORMATS. npz is written as npy and packed at the end: for small sets.
-        about: what else decides the numbers, as JSON values; `input` is only told.
+        folder: A folder on a local or mounted disk; created if missing.
+        layout: Layout of the numbers.
+        file_format: One of FORMATS. npz is written as npy and packed at the end, for small sets.
+        about: Everything else that determines the numbers, as JSON values; `input` is recorded but
+            not compared.
 
     Raises:
-        FeatureFilesError: for another format, or a folder that is none of a disk.
+        FeatureFilesError: If the format is unknown or the folder is not on a disk.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class FeatureWriter:
             raise FeatureFilesError(f"format={file_format!r} is none of {', '.join(FORMATS)}")
         if "://" in os.fspath(folder):
             raise FeatureFilesError(
-                f"{folder}: features are written to a disk; give a folder, and copy it when it is "
-                "complete, or mount the bucket"
+                f"{folder}: features are written to a disk; give a local folder and copy it when "
+                "it is complete, or mount the bucket"
             )
         self._folder, self._layout = Path(folder), layout
         self._storage = _storage(self._folder, layout, file_format)
@@ -86,13 +87,13 @@ class FeatureWriter:
         self._writing: Future[None] | None = None
 
     def begin(self) -> bool:
-        """Makes the folder ready; called by one process, before the others write.
+        """Prepares the folder; called by one process, before the others write.
 
         Returns:
-            Whether the export was completed before.
+            Whether the export is already complete.
 
         Raises:
-            FeatureFilesError: it holds other features, or files of an unknown origin.
+            FeatureFilesError: If the folder contains other features, or files of unknown origin.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         if (self._folder / _MANIFEST).exists():
@@ -109,42 +110,42 @@ class FeatureWriter:
         return False
 
     def done(self) -> np.ndarray:
-        """Which parts are on the disk, bool [parts]; after `begin`.
+        """Returns which parts are on disk, bool [parts]; call it after `begin`.
 
         Raises:
-            FeatureFilesError: this process does not see the folder that another made ready.
+            FeatureFilesError: If this process does not see the folder that `begin` prepared.
         """
         if not (self._folder / _MANIFEST).exists():
             raise FeatureFilesError(
-                f"{self._folder} is not the folder that process 0 made ready: give a --workdir "
+                f"{self._folder} is not the folder that process 0 prepared: give a --workdir "
                 "that all machines share"
             )
         return np.array([self._lines(i).exists() for i in range(self._layout.parts)], bool)
 
     def write(self, part: Part) -> None:
-        """Starts to write a part, once the one before is on the disk.
+        """Starts to write a part, after waiting for the previous one.
 
         Raises:
-            OSError: the part before could not be written.
+            OSError: If the previous part could not be written.
         """
         self.wait()
         self._writing = self._background.submit(self._write, part)
 
     def wait(self) -> None:
-        """Returns when everything is on the disk.
+        """Waits until everything is on disk.
 
         Raises:
-            OSError: it could not be written.
+            OSError: If it could not be written.
         """
         if self._writing:
             self._writing.result()
             self._writing = None
 
     def finish(self, *, speed: dict[str, Any]) -> dict[str, Any]:
-        """Brings the parts together, when all are done; called by one process.
+        """Combines the parts when all are done; called by one process.
 
         Args:
-            speed: JSON values, kept in the manifest.
+            speed: JSON values for the manifest.
 
         Returns:
             The manifest.
@@ -165,7 +166,7 @@ class FeatureWriter:
         return manifest
 
     def _write(self, part: Part) -> None:
-        """The numbers first: the lines say that they are there."""
+        """Writes the numbers, then the lines, whose presence marks that the part is done."""
         self._storage.write(part)
         positions = self._layout.positions(part.number)
         with complete_file(self._lines(part.number)) as path, path.open("w", encoding="utf-8") as f:
@@ -177,7 +178,7 @@ class FeatureWriter:
                 f.write(json_line(row) + "\n")
 
     def _pack(self) -> None:
-        """All arrays into one file."""
+        """Packs all arrays into one file."""
         assert isinstance(self._storage, NumpyArrays)
         arrays = {output: self._storage.array(output) for output in self._layout.widths}
         rows = list(_read_index(self._folder))
@@ -190,7 +191,7 @@ class FeatureWriter:
         return self._folder / _UNFINISHED / f"part-{number:05d}.jsonl"
 
     def _clean(self) -> None:
-        """Removes what only an unfinished export needs."""
+        """Removes files that only an unfinished export needs."""
         shutil.rmtree(self._folder / _UNFINISHED, ignore_errors=True)
         if self._manifest["format"] == "npz" and isinstance(self._storage, NumpyArrays):
             self._storage.remove()
@@ -200,8 +201,8 @@ class FeatureWriter:
         for name in ("parts", _UNFINISHED, _INDEX, _ARCHIVE, *arrays):
             if (self._folder / name).exists():
                 raise FeatureFilesError(
-                    f"{self._folder} holds {name} without {_MANIFEST}: give another --workdir, or "
-                    "remove it"
+                    f"{self._folder} contains {name} without {_MANIFEST}: give another --workdir, "
+                    "or remove it"
                 )
 
 
@@ -210,13 +211,13 @@ class Features:
     """One output of an export.
 
     Attributes:
-        array: [N, F], mapped into memory or read part by part, see `PartedArray`; rows that are not
-            valid are nan.
+        array: Array [N, F], memory-mapped or read part by part (see `PartedArray`); rows that are
+            not valid are nan.
         valid: bool [N], False for images that could not be read or decoded.
-        names: of all images.
-        labels: their labels as text, "" for none.
-        errors: what was wrong, by position.
-        metadata: of features.json.
+        names: Names of all images.
+        labels: Labels of all images as text, "" for none.
+        errors: Error messages by position.
+        metadata: Contents of features.json.
     """
 
     array: np.ndarray | PartedArray
@@ -231,15 +232,14 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
     """Opens a complete export of any format.
 
     Raises:
-        FileNotFoundError: there is none.
-        FeatureFilesError: it is not complete, lacks the output, or its files contradict each other.
+        FileNotFoundError: If there is no export.
+        FeatureFilesError: If it is incomplete, lacks the output, or its files are inconsistent.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     if not manifest["complete"]:
         raise FeatureFilesError(
-            f"the export in {folder} is not complete: run the same command again, which goes on "
-            "where it stopped"
+            f"the export in {folder} is not complete: run the same command again to resume it"
         )
     layout = _layout(manifest)
     if output not in layout.widths:
@@ -247,8 +247,8 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
     rows = list(_read_index(folder))
     if len(rows) != layout.images:
         raise FeatureFilesError(
-            f"{folder / _INDEX} has {len(rows)} rows and {_MANIFEST} promises {layout.images}: "
-            "files of two exports are mixed, or the folder was not copied whole"
+            f"{folder / _INDEX} has {len(rows)} rows but {_MANIFEST} promises {layout.images}: "
+            "files of two exports are mixed, or the folder was not copied completely"
         )
     errors = {row["index"]: row["error"] for row in rows if "error" in row}
     valid = np.ones(len(rows), bool)
@@ -264,16 +264,16 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What features.json says, also of an export that is not complete.
+    """Reads features.json, also of an incomplete export.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: If there is none.
     """
     path = Path(folder) / _MANIFEST
     if not path.exists():
         raise FileNotFoundError(
-            f"{folder} holds no exported features ({_MANIFEST} is missing): make them with "
-            "mlimages export IMAGES --checkpoint=W --output=FOLDER"
+            f"{folder} contains no exported features ({_MANIFEST} is missing): create them with "
+            "python -m mlimages_jax.main --config=configs/export_features.py --workdir=FOLDER"
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if _FORMER in manifest:
@@ -322,24 +322,25 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -
     wanted = json.loads(json.dumps(wanted))
     if saved.get("former"):
         logging.warning(
-            "%s was begun by version 0.1, which kept no digest of weights and images: whether they "
-            "are the same cannot be checked", where,
+            "%s was started by version 0.1, which stored no digests of weights and images: cannot "
+            "check that they are the same", where,
         )  # fmt: skip
         wanted = _what_both_say(wanted, saved)
         wanted |= {"former": True, "input_digest": saved.get("input_digest")}
     lines = [
-        f"  {key}: {saved.get(key)!r} there, {wanted.get(key)!r} now"
+        f"  {key}: {saved.get(key)!r} in the folder, {wanted.get(key)!r} now"
         for key in sorted(saved.keys() | wanted.keys())
         if key not in _FREE and saved.get(key) != wanted.get(key)
     ]
     if lines:
         raise FeatureFilesError(
-            f"{where} holds other features; give another --workdir, or the old values:\n"
+            f"{where} contains other features; give another --workdir, or the old values:\n"
             + "\n".join(lines[:_LISTED])
         )
 
 
 def _what_both_say(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the values of `wanted` whose keys `saved` has too, at every level."""
     return {
         key: _what_both_say(value, saved[key])
         if isinstance(value, dict) and isinstance(saved[key], dict)

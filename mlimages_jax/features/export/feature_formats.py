@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a part of exported features is stored: Parquet tables, ArrayRecord files, NumPy arrays.
+"""Storage formats of exported features: Parquet tables, ArrayRecord files, NumPy arrays.
 
-Each class writes parts, in any order and from several processes, and reads them back. A part is
-stored in one way only, so that the same rows are the same bytes. `feature_files` says what lies
-around them.
+Each class writes parts, in any order and from several processes, and reads them back. The encoding
+is deterministic, so that the same rows give the same bytes. `feature_files` documents the other
+files of the folder.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ from mlimages_jax.files.atomic import complete_file
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What is stored, and how it is cut into parts.
+    """What is stored, and how it is split into parts.
 
     Attributes:
-        images: N.
-        rows_per_part: R; part i holds the positions from i R on.
+        images: Number of images, N.
+        rows_per_part: Rows per part, R; part i starts at position i R.
         widths: F of every output [N, F] by name.
-        dtype: of the numbers, float32 or float16; in files they are little-endian.
-        labels: whether the images have labels.
+        dtype: Type of the numbers, float32 or float16; little-endian in files.
+        labels: Whether the images have labels.
     """
 
     images: int
@@ -44,11 +44,11 @@ class Layout:
 
     @property
     def parts(self) -> int:
-        """Their number."""
+        """Number of parts."""
         return math.ceil(self.images / self.rows_per_part)
 
     def positions(self, number: int) -> range:
-        """Those of a part."""
+        """Returns the positions of a part."""
         first = number * self.rows_per_part
         return range(first, min(first + self.rows_per_part, self.images))
 
@@ -57,11 +57,11 @@ class Part(NamedTuple):
     """Consecutive rows.
 
     Attributes:
-        number: of the part, from 0.
-        names: n of them.
-        labels: as text, "" for none.
-        errors: why an image has no numbers, "" for none.
-        outputs: arrays [n, F] of the layout's dtype by name, nan in the rows of errors.
+        number: Number of the part, from 0.
+        names: n names.
+        labels: n texts, "" for none.
+        errors: Why an image has no features, "" if it has.
+        outputs: Arrays [n, F] of the layout's dtype by name, nan in rows with an error.
     """
 
     number: int
@@ -77,30 +77,30 @@ class Storage(Protocol):
     def __init__(self, folder: Path, layout: Layout, /): ...
 
     def prepare(self) -> None:
-        """Makes what parts are written into; harmless where it is there."""
+        """Creates what parts are written into; does nothing if it already exists."""
         ...
 
     def write(self, part: Part) -> None:
-        """Writes a part, or writes it anew; may be killed at any moment."""
+        """Writes or overwrites a part; safe to kill at any moment."""
         ...
 
     def read(self, output: str, number: int) -> np.ndarray:
-        """[n, F] of a part; may be read-only."""
+        """Reads a part, [n, F]; may be read-only."""
         ...
 
 
 class ParquetParts:
     """`parts/features-00003-of-00010.parquet`, which every data frame library reads.
 
-    Columns: index int64; name; labels (null for none) where there are any; error (null for none);
-    and each output as a list of fixed size F, null in the rows of errors.
+    Columns: index int64; name; labels (null for none) if there are any; error (null for none); and
+    each output as a list of fixed size F, null in rows with an error.
     """
 
     def __init__(self, folder: Path, layout: Layout):
         self._folder, self._layout = folder / "parts", layout
 
     def prepare(self) -> None:
-        """Makes the folder."""
+        """Creates the folder."""
         self._folder.mkdir(exist_ok=True)
 
     def write(self, part: Part) -> None:
@@ -118,13 +118,13 @@ class ParquetParts:
             values = pa.array(np.ascontiguousarray(rows).reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=bad)
         with complete_file(self._path(part.number)) as path:
-            # A dictionary of floats that do not repeat would only cost time.
+            # Floats hardly ever repeat: dictionary encoding would only cost time.
             pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=["labels"])
 
     def read(self, output: str, number: int) -> np.ndarray:
         """See `Storage`."""
         table = pq.read_table(self._path(number), columns=[output])
-        values = table[output].combine_chunks().values  # of null rows too: null, hence nan
+        values = table[output].combine_chunks().values  # null rows contain nulls, read as nan
         return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
 
     def _path(self, number: int) -> Path:
@@ -132,10 +132,10 @@ class ParquetParts:
 
 
 class RecordParts:
-    """`parts/features-00003-of-00010.array_record`: one tf.train.Example an image.
+    """`parts/features-00003-of-00010.array_record`: one tf.train.Example per image.
 
-    Features: index (int64), name, labels and error where there are any (bytes, UTF-8), and each
-    output as the bytes of its F numbers, absent in the rows of errors:
+    Features: index (int64); name, labels and error if there are any (bytes, UTF-8); and each
+    output as the bytes of its F numbers, missing in rows with an error:
     `numpy.frombuffer(value, "<f4")`, or "<f2" for float16.
     """
 
@@ -143,7 +143,7 @@ class RecordParts:
         self._folder, self._layout = folder / "parts", layout
 
     def prepare(self) -> None:
-        """Makes the folder."""
+        """Creates the folder."""
         self._folder.mkdir(exist_ok=True)
 
     def write(self, part: Part) -> None:
@@ -185,16 +185,16 @@ class RecordParts:
 
 
 class NumpyArrays:
-    """`features.npy`, one array [N, F] an output, into which every part is written at its place.
+    """`features.npy`, one array [N, F] per output; every part is written in place.
 
-    Rows of errors are nan. `numpy.load(path, mmap_mode="r")` reads it.
+    Rows with an error are nan. Read it with `numpy.load(path, mmap_mode="r")`.
     """
 
     def __init__(self, folder: Path, layout: Layout):
         self._folder, self._layout = folder, layout
 
     def prepare(self) -> None:
-        """Makes files of the full size; they take room on the disk as they are filled."""
+        """Creates sparse files of the full size, which use disk space as they are filled."""
         for output in self._layout.widths:
             path = self._path(output)
             if not path.exists():
@@ -203,10 +203,11 @@ class NumpyArrays:
                     file.truncate(file.tell() + self._bytes(output, self._layout.images))
 
     def write(self, part: Part) -> None:
-        """See `Storage`; the rows are on the disk when it returns."""
+        """See `Storage`; the rows are on disk when it returns."""
         first = self._layout.positions(part.number).start
         for output, rows in part.outputs.items():
             with self._path(output).open("r+b") as file:
+                # From the end: the header's length is then irrelevant.
                 file.seek(-self._bytes(output, self._layout.images - first), os.SEEK_END)
                 file.write(np.ascontiguousarray(rows, _little_endian(self._layout.dtype)).data)
                 file.flush()
@@ -218,7 +219,7 @@ class NumpyArrays:
         return self.array(output)[positions.start : positions.stop]
 
     def array(self, output: str) -> np.ndarray:
-        """[N, F], mapped into memory and read-only."""
+        """Returns a read-only memory-mapped array, [N, F]."""
         return np.load(self._path(output), mmap_mode="r")
 
     def remove(self) -> None:
@@ -239,10 +240,10 @@ class NumpyArrays:
 
 
 class PartedArray:
-    """Rows [N, F] that lie in several parts, read when they are asked for.
+    """An array [N, F] stored in several parts, read on demand.
 
-    Indices are a row, a slice, or an array of rows or of booleans; `numpy.asarray` reads all. The
-    part read last is kept.
+    Indices are a row, a slice, or an array of rows or booleans; `numpy.asarray` reads everything.
+    The most recently read part is cached.
     """
 
     ndim = 2
@@ -258,7 +259,7 @@ class PartedArray:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, tuple):
-            raise IndexError("only whole rows can be taken: give one index, then cut the result")
+            raise IndexError("only entire rows can be indexed: give one index, then slice the rows")
         if isinstance(rows, slice | int | np.integer):
             wanted = np.asarray(range(len(self))[rows], np.int64)
         else:
@@ -285,7 +286,7 @@ class PartedArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("the rows lie in several files: a copy cannot be avoided")
+            raise ValueError("the rows are stored in several files: a copy cannot be avoided")
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def _part(self, number: int) -> np.ndarray:

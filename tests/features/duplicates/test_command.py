@@ -46,11 +46,11 @@ def test_worked_by_hand(tmp_path, capsys):
     ]
     assert [tuple(line.split(maxsplit=1)) for line in capsys.readouterr().out.splitlines()] == [
         ("8", "images"),
-        ("1", "images left out: unreadable"),
+        ("1", "images skipped: unreadable"),
         ("3", "groups"),
         ("7", "images in groups"),
-        ("4", "images to remove, if one of each group stays"),
-        ("1", "of these with exactly the features of another"),
+        ("4", "images to remove, to keep one of each group"),
+        ("1", "of these with exactly the same features as another"),
         ("1", "similarity to the first from 1"),
         ("1", "similarity to the first from 0.99"),
         ("1", "similarity to the first from 0.98"),
@@ -156,7 +156,7 @@ def test_buckets_find_most_and_say_how_many(tmp_path, capsys):
     everywhere = run(tmp_path, folder, *arguments, "--buckets", 5, "--memberships", 9)
     assert everywhere == exact
     unique = np.unique(features, axis=0, return_index=True)[1]
-    assert f"of {len(unique)} images drawn" in (text := capsys.readouterr().out)
+    assert f"of {len(unique)} random images compared" in (text := capsys.readouterr().out)
     assert "(100.00%)" in text
     most = run(tmp_path, folder, *arguments, "--buckets", 60, "--memberships", 1)
     assert 0.5 * len(exact) < len(most) < len(exact)
@@ -230,7 +230,7 @@ def test_what_cannot_be_is_refused(tmp_path, arguments, message):
     folder = write_export(tmp_path / "f", np.eye(3))
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run(tmp_path, folder, *arguments)
-    with pytest.raises(SystemExit, match=r"no/d\.tsv: there is no such folder"):
+    with pytest.raises(SystemExit, match=r"no/d\.tsv: its folder does not exist"):
         main(["duplicates", str(folder), "--output", str(tmp_path / "no" / "d.tsv")])
 
 

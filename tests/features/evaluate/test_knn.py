@@ -124,7 +124,7 @@ def test_the_command_on_one_class_each_equals_scikit_learn(tmp_path, capsys, mon
     text = capsys.readouterr().out
     assert f"{rows[15]['top1']:.4f}" in text
     assert "            69 training images" in text
-    assert "             3 images left out: unreadable" in text
+    assert "             3 images skipped: unreadable" in text
 
 
 def test_the_command_on_many_labels_equals_scikit_learn(tmp_path):
@@ -177,7 +177,7 @@ def test_a_part_is_held_out_by_name(tmp_path, capsys):
     assert values["test"]["names_in_train_too"] == 0
     assert values["train"]["images"] + values["test"]["images"] == 60
     assert 8 < values["test"]["images"] < 30
-    assert "2 classes, one an image" in capsys.readouterr().out
+    assert "2 classes, one per image" in capsys.readouterr().out
     half = write_export(tmp_path / "half", features[:40], names=names[:40], labels=labels[:40])
     _, fewer = run(tmp_path, "--train", half, "--held-out", 0.3, "--k", 3)
     doubled = sum(names.count(name) == 2 for name in set(names))
@@ -197,7 +197,7 @@ def test_labels_may_come_from_a_file(tmp_path, capsys):
     assert (values["unlabelled"], values["test"]["names_in_train_too"]) == (1, 2)
     rows, _ = run(tmp_path, "--train", train, "--test", test, *files[:2], "--k", 1)
     assert rows[1]["top1"] == 1
-    assert "             1 images left out: without labels" in capsys.readouterr().out
+    assert "             1 images skipped: without labels" in capsys.readouterr().out
 
 
 def test_the_usual_numbers_of_neighbours(tmp_path):
@@ -217,7 +217,7 @@ def test_the_usual_numbers_of_neighbours(tmp_path):
         (["--k", "0"], "--k 0"),
         (["--temperature", "0"], "--temperature 0"),
         (["--threshold", "0"], r"--threshold 0\.0"),
-        (["--test", "WIDE"], "has 3 numbers an image.* 4: export both with the same network"),
+        (["--test", "WIDE"], "has 3 numbers per image.* 4: export both with the same network"),
         (["--task", "single"], "several labels"),
         (["--features", "logits"], "no 'logits'"),
     ],
@@ -238,7 +238,7 @@ def test_a_side_without_images_is_refused(tmp_path, held_out):
 
 
 def test_a_missing_folder_of_the_output_is_named_before_the_work(tmp_path):
-    with pytest.raises(SystemExit, match=r"no/knn\.json: there is no such folder"):
+    with pytest.raises(SystemExit, match=r"no/knn\.json: its folder does not exist"):
         main(["knn", "--train", "nowhere", "--output", str(tmp_path / "no" / "knn.json")])
 
 

@@ -83,7 +83,7 @@ def test_no_labels_at_all(tmp_path):
         with_labels(labelled("", ""), None)
     path = tmp_path / "labels.tsv"
     path.write_text("x/0.jpg\tcat\n")
-    with pytest.raises(FeaturesError, match=r"'0\.jpg', and in the file like 'x/0\.jpg'"):
+    with pytest.raises(FeaturesError, match=r"'0\.jpg' there, but like 'x/0\.jpg' in the file"):
         with_labels(labelled("", ""), path)
 
 

@@ -63,5 +63,5 @@ def test_features_are_read_a_block_at_a_time():
 
 
 def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(ValueError, match="k=4 of 3"):
+    with pytest.raises(ValueError, match="k=4 must be from 1 to 3"):
         search(np.ones((1, 2)), np.ones((3, 2)), k=4)

@@ -117,7 +117,7 @@ def test_a_class_that_training_lacks_is_never_found(tmp_path):
 def test_what_does_not_converge_is_told(tmp_path, capsys):
     (train, _, _), (test, _, _) = clusters(tmp_path)
     run(tmp_path, "--train", train, "--test", test, "--c", 1, "--iterations", 1)
-    assert "fits that had not converged: 1; give more --iterations" in capsys.readouterr().out
+    assert "fits that did not converge: 1; increase --iterations" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -469,7 +469,7 @@ def test_other_images_or_weights_need_another_workdir(folder, checkpoint, tree, 
     shutil.copytree(images, tmp_path / "moved")
     export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same images
     (images / "zz.jpg").write_bytes(image_files.jpeg(image_files.noise()))
-    with pytest.raises(FeatureFilesError, match="images: 30 there, 31 now"):
+    with pytest.raises(FeatureFilesError, match="images: 30 in the folder, 31 now"):
         export(_config(checkpoint, images), tmp_path / "out")
     (images / "00.jpg").unlink()
     with pytest.raises(FeatureFilesError, match="input_digest: "):

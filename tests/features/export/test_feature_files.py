@@ -313,11 +313,17 @@ def test_other_features_in_the_folder_are_left_alone(tmp_path):
     _export(tmp_path, "npy", numbers=(0,))
     files = _bytes(tmp_path)
     others = [
-        ((LAYOUT, "parquet", ABOUT), "format: 'npy' there, 'parquet' now"),
+        ((LAYOUT, "parquet", ABOUT), "format: 'npy' in the folder, 'parquet' now"),
         ((dataclasses.replace(LAYOUT, rows_per_part=5), "npy", ABOUT), "rows_per_part: 4 there"),
         ((dataclasses.replace(LAYOUT, dtype="float16"), "npy", ABOUT), "dtype: 'float32' there"),
-        ((LAYOUT, "npy", ABOUT | {"view": {"size": 32}}), "view: .*224.* there, .*32.* now"),
-        ((LAYOUT, "npy", ABOUT | {"checkpoint": "w/2"}), "checkpoint: None there, 'w/2' now"),
+        (
+            (LAYOUT, "npy", ABOUT | {"view": {"size": 32}}),
+            "view: .*224.* in the folder, .*32.* now",
+        ),
+        (
+            (LAYOUT, "npy", ABOUT | {"checkpoint": "w/2"}),
+            "checkpoint: None in the folder, 'w/2' now",
+        ),
     ]
     for arguments, message in others:
         with pytest.raises(FeatureFilesError, match=message):
@@ -329,24 +335,24 @@ def test_other_features_in_the_folder_are_left_alone(tmp_path):
 def test_files_of_an_unknown_origin_are_left_alone(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"somebody's")
-    with pytest.raises(FeatureFilesError, match=r"holds .* without features.json: give another"):
+    with pytest.raises(FeatureFilesError, match=r"contains .* without features.json: give another"):
         FeatureWriter(tmp_path, LAYOUT, "npy", ABOUT).begin()
     assert _bytes(tmp_path) == {name: b"somebody's"}
 
 
 def test_what_cannot_be_opened_or_written_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no exported features"):
+    with pytest.raises(FileNotFoundError, match="contains no exported features"):
         open_features(tmp_path)
     with pytest.raises(FeatureFilesError, match="format='csv' is none of parquet, npy, npz"):
         FeatureWriter(tmp_path, LAYOUT, "csv", ABOUT)
     with pytest.raises(FeatureFilesError, match="gs://bucket/x: features are written to a disk"):
         FeatureWriter("gs://bucket/x", LAYOUT, "npy", ABOUT)
-    with pytest.raises(FeatureFilesError, match="not the folder that process 0 made ready"):
+    with pytest.raises(FeatureFilesError, match="not the folder that process 0 prepared"):
         FeatureWriter(tmp_path / "other machine", LAYOUT, "npy", ABOUT).done()
     _export(tmp_path, "npy").finish(speed={})
     with pytest.raises(FeatureFilesError, match="has features, logits, no 'stage0'"):
         open_features(tmp_path, output="stage0")
     lines = (tmp_path / "index.jsonl").read_text().splitlines()
     (tmp_path / "index.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(FeatureFilesError, match=r"has 10 rows and features\.json promises 11"):
+    with pytest.raises(FeatureFilesError, match=r"has 10 rows but features\.json promises 11"):
         open_features(tmp_path)
