@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands `mlimages convert`, also as `python -m mlimages_jax.convert`."""
+"""Convert checkpoints from and to other formats: `python -m mlimages_jax.convert --help`.
+
+Every command has its own --help, with an example.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a network without this package has to be told with: input, classes, probabilities."""
+"""What using a network without this package requires: its input, classes and probabilities."""
 
 from typing import Any
 
@@ -9,26 +9,26 @@ from mlimages_jax.data.images.views import Protocol
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 _CROPS: dict[Protocol, str] = {
-    "central": "the middle 80% of each side, resized to {size} x {size}, bilinear, not rounded",
-    "short_side": "the short side resized to {short}, bilinear; its middle {size} x {size}",
+    "central": "the central 80% of each side, resized to {size} x {size}, bilinear, not rounded",
+    "short_side": "the short side resized to {short}, bilinear; the central {size} x {size}",
     "ten_crop": (
-        "the short side resized to {short}, bilinear; the four corners and the middle of {size} x "
-        "{size}, each mirrored too; their outputs are averaged"
+        "the short side resized to {short}, bilinear; the four corners and the centre, each {size} "
+        "x {size}, and their mirror images; outputs are averaged"
     ),
-    "whole": "all of it resized to {size} x {size}, by area",
+    "whole": "the full image resized to {size} x {size}, area interpolation",
 }
 
 
 def description(weights: Weights, *, image_size: int | None = None) -> dict[str, Any]:
-    """JSON values that a checkpoint's own settings and classes give.
+    """Describes a checkpoint by its own settings and classes, as JSON values.
 
     Args:
-        weights: of the checkpoint.
-        image_size: side of the images in pixels; None: as it was trained.
+        weights: The checkpoint.
+        image_size: Side of the images in pixels; None uses that of the training.
 
     Returns:
-        `step`, `image_size` (None where nothing says it), `preprocessing`, `calibration`,
-        `probability` (in words) and `classes`, in the order of the logits; None without names.
+        `step`, `image_size` (None if unknown), `preprocessing`, `calibration`, `probability` (a
+        sentence) and `classes` in the order of the logits (None if they have no names).
     """
     usage = weights.usage
     size = image_size or weights.image_size
@@ -41,9 +41,9 @@ def description(weights: Weights, *, image_size: int | None = None) -> dict[str,
             "channels": "RGB",
             "crop": usage.protocol,
             "crop_in_words": crop.format(size=size, short=round(size * 256 / 224)) if size else "",
-            "orientation": "exif" if upright else "stored",  # turned upright by EXIF, or not
+            "orientation": "exif" if upright else "stored",  # EXIF orientation applied, or not
             "range": [-1, 1],
-            "mean": [127.5] * 3,  # of levels from 0 to 255; (level - mean) / scale
+            "mean": [127.5] * 3,  # for levels from 0 to 255: (level - mean) / scale
             "scale": [127.5] * 3,
         },
         "calibration": {"loss": usage.loss, "positive_weight": usage.positive_weight},
@@ -53,11 +53,11 @@ def description(weights: Weights, *, image_size: int | None = None) -> dict[str,
 
 
 def in_words(facts: dict[str, Any]) -> str:
-    """What a README says of a description."""
+    """Formats a description as text for a README."""
     steps = facts["preprocessing"]
-    turned = "turned upright by EXIF first" if steps["orientation"] == "exif" else "as stored"
+    turned = "EXIF orientation applied" if steps["orientation"] == "exif" else "as stored"
     classes = facts["classes"]
-    names = f"{len(classes):,}, in config.json, by logit" if classes else "without names"
+    names = f"{len(classes):,}, in config.json, in logit order" if classes else "without names"
     return (
         f"Images: {steps['channels']}, {turned}; {steps['crop_in_words']}; 2 * level / 255 - 1.\n\n"
         f"Probability of a class: {facts['probability']}.\n\nClasses: {names}.\n"
@@ -65,7 +65,7 @@ def in_words(facts: dict[str, Any]) -> str:
 
 
 def _classes(weights: Weights) -> list[dict[str, Any]] | None:
-    """Id, name and parent (None: a root) of every class."""
+    """Returns id, name and parent (None for a root) of every class."""
     if not weights.dictionary:
         return None
     hierarchy = Hierarchy.from_text(weights.dictionary, where=f"{weights.where}: dictionary.txt")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`from-tensorflow`: a checkpoint of the original becomes one of ours."""
+"""`from-tensorflow`: converts a checkpoint of the original code."""
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,14 +29,14 @@ LossName = Literal["auto", "weighted", "softmax"]
 
 
 class Contents(NamedTuple):
-    """What a checkpoint of the original holds.
+    """Contents of a checkpoint of the original.
 
     Attributes:
-        architecture: of its network.
-        step: None where it holds none.
-        has_counts: whether it holds train.py's class counts.
-        slots: how many variables have a velocity.
-        ignored: variables that are none of these.
+        architecture: Architecture of the network.
+        step: The training step; None if there is none.
+        has_counts: Whether there are class counts of train.py.
+        slots: Number of variables with a velocity.
+        ignored: Names of all other variables.
     """
 
     architecture: layout.Architecture
@@ -57,14 +57,14 @@ def from_tensorflow(
     dictionary: Path | None = None,
     ignore_extra: bool = False,
 ) -> None:
-    """Turn a checkpoint of the original TensorFlow code into one of this package.
+    """Convert a checkpoint of the original TensorFlow code.
 
-    Depth and classes are read off the file; TensorFlow is not needed:
+    Depth and number of classes are read from the file; TensorFlow is not needed:
 
         mlimages convert from-tensorflow --checkpoint=resnet.ckpt --output=released
 
     To train from its parameters, name the output in a configuration: --config.init_from=released.
-    To go on where the original stopped, with its velocities, its step and its class counts:
+    To resume where the original stopped, with its velocities, step and class counts:
 
         mlimages convert from-tensorflow --checkpoint=model.ckpt-440000
             --output=W --training-state
@@ -72,23 +72,23 @@ def from_tensorflow(
 
     Args:
         checkpoint: its prefix (the path up to .index), one of its files, or its folder.
-        output: the new workdir; it must not hold a checkpoint yet.
-        training_state: take all that a run needs to go on, not the network alone.
-        count_groups: for how many groups the class counts are laid down; the file holds those of
-            one worker. It is batch_size / group_size of the run that goes on.
-        loss: that it was trained with; auto: told by what the file holds.
-        image_size: side of the images it was trained on, in pixels; the file does not tell.
-        dictionary: the category file of its classes, which the workdir keeps: that of ML-Images, of
-            a built set, or the release's imagenet2012_dictionary.txt.
-        ignore_extra: leave out variables that the original does not have, instead of refusing.
+        output: the new workdir; it must not contain a checkpoint yet.
+        training_state: convert everything that resuming needs, not only the network.
+        count_groups: number of groups that get a copy of the class counts, of which the file has
+            those of one worker; it is batch_size / group_size of the resumed run.
+        loss: the loss it was trained with; auto: inferred from the contents of the file.
+        image_size: side of the training images in pixels, which the file does not record.
+        dictionary: the class list to store in the workdir: that of ML-Images, of a built set, or
+            the release's imagenet2012_dictionary.txt.
+        ignore_extra: skip variables that the original does not have, instead of refusing them.
     """
     file = TensorFlowCheckpoint(checkpoint)
     contents = survey(file, ignore_extra=ignore_extra)
     print(f"{file.prefix}: {_depth(contents)}, {contents.architecture.num_classes:,} classes")
     for name in contents.ignored:
-        print(f"left out: {name}")
+        print(f"skipped: {name}")
     name, reason = _loss(loss, contents)
-    print(f"loss: {name}, since {reason}")
+    print(f"loss: {name}, because {reason}")
     classes = _classes(dictionary, contents.architecture.num_classes) if dictionary else ""
     arrays = {
         ours: file.read(tensorflow_name(ours)) for ours in layout.variables(contents.architecture)
@@ -111,14 +111,14 @@ def survey(file: TensorFlowCheckpoint, *, ignore_extra: bool) -> Contents:
     """Compares a checkpoint with what train.py and finetune.py save.
 
     Raises:
-        ConvertError: lists variables that are missing, misshapen or unexpected.
+        ConvertError: If variables are missing, misshapen or unexpected; lists them.
     """
     known = {our_name(name): entry.shape for name, entry in file.entries.items()}
     try:
         architecture = layout.architecture_of({name: known[name] for name in known if name})
     except ConvertError as error:
         found = ", ".join(list(file.entries)[:5])
-        raise ConvertError(f"{file.prefix}: {error}; it holds {found}, ...") from error
+        raise ConvertError(f"{file.prefix}: {error}; it contains {found}, ...") from error
     shapes = layout.variables(architecture)
     network = {
         tensorflow_name(name): layout.describe("float32", shape) for name, shape in shapes.items()
@@ -149,16 +149,17 @@ def survey(file: TensorFlowCheckpoint, *, ignore_extra: bool) -> Contents:
 
 
 def velocity_state(velocities: dict[str, np.ndarray], params: list[str]) -> optax.OptState:
-    """The state of `optimizers.sgd_momentum`; what has no velocity is frozen and has no slot.
+    """Returns the state of `optimizers.sgd_momentum`; parameters without velocity are frozen.
 
     Args:
-        velocities: by the names of `layout`.
-        params: names of all parameters.
+        velocities: Arrays by the names of `layout`.
+        params: Names of all parameters.
     """
     slots = {name: velocities.get(name, optax.MaskedNode()) for name in params}
     trace = optax.TraceState(trace=nested(slots)["params"])
-    is_whole = len(velocities) == len(params)
-    return (optax.EmptyState(), trace if is_whole else optax.MaskedState(inner_state=trace))
+    # `optimizers.sgd_momentum` wraps the trace in `optax.masked` only if parameters are frozen.
+    none_frozen = len(velocities) == len(params)
+    return (optax.EmptyState(), trace if none_frozen else optax.MaskedState(inner_state=trace))
 
 
 def _training_state(
@@ -167,13 +168,13 @@ def _training_state(
     missing = GLOBAL_STEP if contents.step is None else "" if contents.slots else "velocities"
     if missing:
         raise ConvertError(
-            f"{file.prefix} holds no {missing}, which a run needs to go on: leave out "
-            "--training-state, and start from the parameters with --config.init_from"
+            f"{file.prefix} has no {missing}, which resuming needs: omit --training-state, and "
+            "start from the parameters with --config.init_from"
         )
     if weighted and not contents.has_counts:
         raise ConvertError(
-            f"{file.prefix} holds no class counts, which the weighted loss needs to go on: leave "
-            "out --training-state, or say --loss=softmax"
+            f"{file.prefix} has no class counts, which resuming with the weighted loss needs: omit "
+            "--training-state, or give --loss=softmax"
         )
     params = [n for n in layout.variables(contents.architecture) if n.startswith("params/")]
     velocities = {
@@ -182,35 +183,35 @@ def _training_state(
         if tensorflow_name(name) + MOMENTUM in file.entries
     }
     frozen = len(params) - len(velocities)
-    print(f"step {contents.step:,}; velocities of {len(velocities)} variables, {frozen} are frozen")
+    print(f"step {contents.step:,}; velocities of {len(velocities)} variables, {frozen} frozen")
     counts = None
     if weighted:
         positive, negative = (
             jnp.tile(file.read(name), (groups, 1)) for name in (POSITIVE_COUNTS, NEGATIVE_COUNTS)
         )  # [G, C]
         counts = ClassCounts(positive=positive, negative=negative)
-        print(f"class counts for {groups} groups, all of them those of the worker that saved")
+        print(f"class counts of the worker that saved, copied to all {groups} groups")
     return {"opt_state": velocity_state(velocities, params), "class_counts": counts}
 
 
 def _loss(choice: LossName, contents: Contents) -> tuple[str, str]:
-    """The name of the loss, and how it is known."""
+    """Returns the name of the loss, and the reason for it."""
     if choice != "auto":
         return choice, "--loss says so"
     if contents.has_counts:
-        return "weighted", "the file holds the class counts of train.py (--loss=softmax otherwise)"
+        return "weighted", "the file has the class counts of train.py (--loss=softmax otherwise)"
     if contents.architecture.num_classes == ML_IMAGES_CLASSES:
-        return "weighted", "ML-Images has so many classes (--loss=softmax otherwise)"
+        return "weighted", "it has as many classes as ML-Images (--loss=softmax otherwise)"
     return "softmax", "its classes are not those of ML-Images (--loss=weighted otherwise)"
 
 
 def _classes(dictionary: Path, num_classes: int) -> str:
-    """The text of a category file."""
+    """Reads the text of a class list and checks its number of classes."""
     hierarchy = Hierarchy.from_file(dictionary)
     if len(hierarchy) != num_classes:
         raise ConvertError(
-            f"{dictionary} names {len(hierarchy):,} classes and the checkpoint tells "
-            f"{num_classes:,} apart: give the dictionary that it was trained with"
+            f"{dictionary} names {len(hierarchy):,} classes but the checkpoint has "
+            f"{num_classes:,}: give the dictionary that it was trained with"
         )
     return read_text(dictionary)
 
@@ -234,5 +235,5 @@ def _config(file: TensorFlowCheckpoint, *, loss: str, image_size: int) -> dict[s
 
 def _what_next(output: str, state: dict[str, Any]) -> str:
     if state:
-        return f"go on with --workdir={output}, or start from it with --config.init_from={output}"
+        return f"resume with --workdir={output}, or start from it with --config.init_from={output}"
     return f"start from it with --config.init_from={output}"

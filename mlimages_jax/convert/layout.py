@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The names and shapes of a network's arrays, worked out without making the network.
+"""Names and shapes of a network's arrays, derived without creating the network.
 
-Written down a second time, beside `models.resnet`, so that files of others can be checked name by
-name, and in the order in which the original's graph holds its variables.
+This duplicates `models.resnet` on purpose: files from elsewhere can be checked name by name, and in
+the order of the variables in the original's graph.
 """
 
 import re
@@ -18,12 +18,12 @@ Shape = tuple[int, ...]
 
 STEM = "params/stem/kernel"
 HEAD = "params/head/kernel"
-MAX_LISTED = 40  # differences that an error lists
+MAX_LISTED = 40  # differences shown in an error
 _BLOCK = re.compile(r"params/stage(\d+)_block(\d+)/.*")
 
 
 class Architecture(NamedTuple):
-    """What decides names and shapes; the arguments of `models.resnet.ResNet`."""
+    """What determines names and shapes: the arguments of `models.resnet.ResNet`."""
 
     num_classes: int
     stage_sizes: tuple[int, ...]
@@ -33,7 +33,7 @@ class Architecture(NamedTuple):
 
 
 def variables(architecture: Architecture) -> dict[str, Shape]:
-    """Names and shapes of all arrays, in the order of the original's graph."""
+    """Returns names and shapes of all arrays, in the order of the original's graph."""
     channels = architecture.stem_width
     kernel = architecture.stem_kernel
     shapes: dict[str, Shape] = {STEM: (kernel, kernel, 3, channels)}
@@ -50,13 +50,13 @@ def variables(architecture: Architecture) -> dict[str, Shape]:
 
 
 def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
-    """The architecture that these arrays come closest to, also when some are missing or odd.
+    """Returns the architecture closest to these arrays, even if some are missing or wrong.
 
     Args:
-        shapes: of arrays by name; names that are not of this layout are passed over.
+        shapes: Shapes by name; names that do not belong to this layout are ignored.
 
     Raises:
-        ConvertError: when there is no block, or neither kernel nor bias of the classifier.
+        ConvertError: If there is no block, or neither kernel nor bias of the classifier.
     """
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -64,11 +64,11 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
             stage, block = int(match[1]), int(match[2])
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
     if not blocks:
-        raise ConvertError("it holds no block of a residual network")
+        raise ConvertError("it has no block of a residual network")
     stages = range(max(blocks) + 1)
     head = shapes.get(HEAD) or shapes.get("params/head/bias")
     if not head:
-        raise ConvertError("its classifier is missing, hence its number of classes is not known")
+        raise ConvertError("its classifier is missing, so its number of classes is unknown")
     stem = shapes.get(STEM, ())
     kernel, width = (stem[0], stem[3]) if len(stem) == 4 else (7, 64)
     return Architecture(
@@ -81,14 +81,14 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
 
 
 def check(arrays: Mapping[str, np.ndarray], *, where: str) -> Architecture:
-    """The architecture of arrays that are complete and fit each other.
+    """Checks that arrays are complete and consistent; returns their architecture.
 
     Args:
-        arrays: by the names of this layout.
-        where: the file, for the message.
+        arrays: Arrays by the names of this layout.
+        where: Path of the file, for messages.
 
     Raises:
-        ConvertError: lists every array that is missing, misshapen or no part of the network.
+        ConvertError: If arrays are missing, misshapen or not part of the network; lists them.
     """
     try:
         architecture = architecture_of({name: array.shape for name, array in arrays.items()})
@@ -102,23 +102,23 @@ def check(arrays: Mapping[str, np.ndarray], *, where: str) -> Architecture:
 
 
 def describe(dtype: object, shape: Shape) -> str:
-    """Such as "float32[7, 7, 3, 64]"."""
+    """Formats dtype and shape, such as "float32[7, 7, 3, 64]"."""
     return f"{dtype}{list(shape)}"
 
 
 def differences(
     found: Mapping[str, str], expected: Mapping[str, str], optional: Mapping[str, str] | None = None
 ) -> list[str]:
-    """A line for every array that is missing, of another shape or dtype, or unexpected.
+    """Returns a line for every array that is missing, unexpected, or has another shape or dtype.
 
     Args:
-        found: descriptions by name.
-        expected: what has to be there.
-        optional: what may be there.
+        found: Descriptions by name.
+        expected: Arrays that must exist.
+        optional: Arrays that may exist.
     """
     known = {**expected, **(optional or {})}
     lines = [f"  {name}: missing" for name in expected.keys() - found.keys()]
-    lines += [f"  {name}: no part of the network" for name in found.keys() - known.keys()]
+    lines += [f"  {name}: not part of the network" for name in found.keys() - known.keys()]
     lines += [
         f"  {name}: {found[name]} instead of {known[name]}"
         for name in found.keys() & known.keys()
@@ -128,11 +128,11 @@ def differences(
 
 
 def unfit(where: str, architecture: Architecture, lines: list[str]) -> str:
-    """The message for differences."""
+    """Formats the error message for differences."""
     more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([
-        f"{where} does not hold a network with {architecture.stage_sizes} blocks in its stages and "
-        f"{architecture.num_classes} classes, which it comes closest to:",
+        f"{where} is not a complete network; the closest one has {architecture.stage_sizes} blocks "
+        f"in its stages and {architecture.num_classes} classes:",
         *lines[:MAX_LISTED],
         *more,
     ])  # fmt: skip
@@ -162,12 +162,12 @@ def _norm(name: str, channels: int) -> dict[str, Shape]:
 
 
 def _width(shapes: Mapping[str, Shape], stage: int) -> int:
-    """The channels that most arrays of a stage speak for; the original's where none does."""
-    speaks = re.compile(
+    """Returns the width that most arrays of a stage have; the original's if there are none."""
+    indicative = re.compile(
         rf"params/stage{stage}_block"
         r"(\d+/conv3/kernel|0/shortcut_conv/kernel|[1-9]\d*/norm1/(scale|bias))"
     )
-    widths = [shape[-1] for name, shape in shapes.items() if speaks.fullmatch(name) and shape]
+    widths = [shape[-1] for name, shape in shapes.items() if indicative.fullmatch(name) and shape]
     if widths:
         return max(sorted(set(widths)), key=widths.count)
     return STAGE_WIDTHS[min(stage, len(STAGE_WIDTHS) - 1)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`to-safetensors` and `from-safetensors`: one file of arrays that many programs read."""
+"""`to-safetensors` and `from-safetensors`: a single file of arrays that many programs can read."""
 
 from pathlib import Path
 
@@ -15,19 +15,19 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
 
         mlimages convert to-safetensors --checkpoint=W --output=resnet.safetensors
 
-    Its arrays are named params/stage0_block0/conv1/kernel and so on, kernels [height, width, in,
-    out]; its metadata has the step, the configuration, the category file, how logits become
-    probabilities, and, for programs of others, image size, preprocessing, calibration and classes
-    (`usage`, as JSON). `mlimages_jax.load` takes the file as it is.
+    Arrays are named params/stage0_block0/conv1/kernel and so on; kernels are [height, width, in,
+    out]. The metadata contains the step, the configuration, the class list, how logits become
+    probabilities, and, for other programs, image size, preprocessing, calibration and classes
+    (`usage`, as JSON). `mlimages_jax.load` reads the file directly.
 
     Args:
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
-        output: the new file; its name ends in .safetensors.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        output: the new file, whose name ends in .safetensors.
     """
     if output.suffix != SUFFIX:
-        raise ConvertError(f"--output={output}: let its name end in {SUFFIX}")
+        raise ConvertError(f"--output={output}: the name must end in {SUFFIX}")
     if output.exists():
-        raise ConvertError(f"{output} exists already: remove it or give another --output")
+        raise ConvertError(f"{output} already exists: remove it or give another --output")
     weights = read_weights(checkpoint)
     content = WeightsFile(
         weights.arrays,
@@ -43,13 +43,13 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
 
 
 def from_safetensors(*, checkpoint: Path, output: str) -> None:
-    """Turn a file of to-safetensors back into a checkpoint.
+    """Convert a file written by to-safetensors back to a checkpoint.
 
         mlimages convert from-safetensors --checkpoint=resnet.safetensors --output=W
 
     Args:
         checkpoint: the file.
-        output: the new workdir; it must not hold a checkpoint yet.
+        output: the new workdir; it must not contain a checkpoint yet.
     """
     try:
         content = safetensors.read(checkpoint)

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sorted tables of keys and values, the file format of LevelDB, as TensorFlow uses it.
+"""Sorted tables of keys and values: the file format of LevelDB, as used by TensorFlow.
 
-From LevelDB's doc/table_format.md. A file is a row of blocks and a footer of 48 bytes:
+See LevelDB's doc/table_format.md. A file is a sequence of blocks and a footer of 48 bytes:
 
-    block    entries, restarts (uint32 each), their number (uint32)
-    trailer  of every block: compression (1 byte, 0 is none), checksum of block and that byte
-    footer   handles of the two blocks below, zeros up to 40 bytes, magic number
-    handle   offset and size of a block without its trailer, varints
+    block    entries, restarts (uint32 each), number of restarts (uint32)
+    trailer  after every block: compression (1 byte, 0 is none), checksum of the block and this byte
+    footer   handles of the metaindex and the index, zeros up to 40 bytes, magic number
+    handle   offset and size of a block without its trailer, as varints
 
-    entry    bytes of its key that it shares with the key before it, further bytes of the key,
-             bytes of the value (varints), then these bytes. At a restart nothing is shared.
+    entry    number of bytes shared with the previous key, number of further key bytes, number of
+             value bytes (varints), then the further key bytes and the value. At a restart nothing
+             is shared.
 
-The last blocks are the metaindex, which holds nothing here, and the index, which holds the handle
-of every block of data under a key that is not before the block's last one. All integers are
-little-endian; a checksum is a CRC-32C, rotated and shifted so that one of checksums is sound.
+The last two blocks are the metaindex, which is empty here, and the index. The index has the handle
+of every data block, under a key that is at or after the last key of the block. All integers are
+little-endian. A checksum is a CRC-32C, rotated and shifted so that the checksum of data that
+contains checksums is still reliable.
 """
 
 import struct
@@ -25,21 +27,21 @@ MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER_BYTES = 48
 _TRAILER = struct.Struct("<BI")
 _RESTART_EVERY = 16  # entries; as TensorFlow writes
-_VARINT_BYTES = 10  # the most that 64 bits need
+_VARINT_BYTES = 10  # 64 bits need at most this many
 
 
 class SortedTableError(ValueError):
-    """Damage, or a file that is no such table."""
+    """Raised when a table is damaged, or a file is not a table."""
 
 
 def read_table(data: bytes) -> dict[bytes, bytes]:
-    """All entries of a table, in order, with every checksum verified.
+    """Reads all entries of a table in order and verifies every checksum.
 
     Raises:
-        SortedTableError: says what is wrong, without the name of the file.
+        SortedTableError: If the table is damaged; the message does not name the file.
     """
     if len(data) < _FOOTER_BYTES or not data.endswith(MAGIC):
-        raise SortedTableError("it does not end like a table of TensorFlow: incomplete, or no such")
+        raise SortedTableError("it does not end like a TensorFlow table: is it complete?")
     try:
         _, position = _read_handle(data, len(data) - _FOOTER_BYTES)
         (start, size), _ = _read_handle(data, position)
@@ -48,17 +50,17 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
             (start, size), _ = _read_handle(handle, 0)
             entries.update(_entries(_read_block(data, start, size)))
     except (IndexError, struct.error) as error:
-        raise SortedTableError("an entry of it points outside of the file") from error
+        raise SortedTableError("one of its entries points outside the file") from error
     return entries
 
 
 def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A table of one block of data.
+    """Returns a table with a single data block.
 
-    Byte by byte what TensorFlow writes, as long as that puts all into one block (256 KiB).
+    The bytes are those that TensorFlow writes, as long as it needs one block only (256 KiB).
 
     Args:
-        entries: keys and values, the keys rising and the last one not of bytes 255 alone.
+        entries: Keys and values, sorted by key; the last key must not consist of bytes 255 only.
     """
     entries = list(entries)
     last = entries[-1][0]
@@ -72,10 +74,10 @@ def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """An unsigned integer of 7 bits a byte, lowest first, and the position after it.
+    """Reads an unsigned integer with 7 bits per byte, lowest first, and the position after it.
 
     Raises:
-        IndexError: the data ends within it, or it does not end.
+        IndexError: If the data ends within it, or it is too long.
     """
     value = 0
     for i in range(_VARINT_BYTES):
@@ -87,7 +89,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """An unsigned integer as `read_varint` reads it."""
+    """Encodes an unsigned integer for `read_varint`."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -96,7 +98,7 @@ def varint(value: int) -> bytes:
 
 
 def masked_crc(data: bytes) -> int:
-    """The checksum of bytes, uint32."""
+    """Returns the masked CRC-32C of bytes, uint32."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -108,13 +110,13 @@ def _read_handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _read_block(data: bytes, start: int, size: int) -> bytes:
-    """The entries of a block, without restarts."""
+    """Returns the entries of a block, without restarts."""
     end = start + size
     kind, checksum = _TRAILER.unpack_from(data, end)
     if checksum != masked_crc(data[start : end + 1]):
-        raise SortedTableError(f"the checksum of its block at byte {start} is wrong")
+        raise SortedTableError(f"the checksum of the block at byte {start} is wrong")
     if kind:
-        raise SortedTableError(f"its block at byte {start} is compressed, which is not supported")
+        raise SortedTableError(f"the block at byte {start} is compressed, which is not supported")
     (restarts,) = struct.unpack_from("<I", data, end - 4)
     return data[start : end - 4 - 4 * restarts]
 
@@ -127,14 +129,14 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, position = read_varint(block, position)
         end = position + further
         if shared > len(key) or end + size > len(block):
-            raise SortedTableError("an entry of it is longer than its block")
+            raise SortedTableError("one of its entries is longer than its block")
         key = key[:shared] + block[position:end]
         position = end + size
         yield key, block[end:position]
 
 
 def _append_block(out: bytearray, entries: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Writes a block and its trailer; returns its handle."""
+    """Appends a block and its trailer; returns its handle."""
     block, restarts, before = bytearray(), [0], b""
     for number, (key, value) in enumerate(entries):
         shared = _common(before, key)
@@ -151,6 +153,6 @@ def _append_block(out: bytearray, entries: Iterable[tuple[bytes, bytes]]) -> byt
 
 
 def _common(first: bytes, second: bytes) -> int:
-    """How many bytes both begin with."""
+    """Returns the length of the common prefix."""
     pairs = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""TensorFlow's checkpoints (the second format, "V2"), read and written without TensorFlow.
+"""Reads and writes TensorFlow's checkpoint format V2 without TensorFlow.
 
-A checkpoint PREFIX is a sorted table, PREFIX.index, and files of raw little-endian numbers,
-PREFIX.data-00000-of-00001 and so on. The table holds protocol buffers of tensor_bundle.proto: under
-the empty key a BundleHeaderProto, under the name of every variable a BundleEntryProto.
-
+A checkpoint PREFIX consists of a sorted table, PREFIX.index, and files of raw little-endian
+numbers, PREFIX.data-00000-of-00001 and so on. The values of the table are protocol buffers from
+tensor_bundle.proto: a BundleHeaderProto under the empty key, and a BundleEntryProto under the name
+of every variable.
     BundleHeaderProto  1: number of data files, 2: byte order (0: little), 3: version {1: producer}
     BundleEntryProto   1: dtype, 2: shape {2: dimension {1: size}}, 3: data file, 4: offset,
                        5: size in bytes, 6: checksum (fixed32), 7: slices
@@ -42,16 +42,16 @@ _LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 
 
 class Entry(NamedTuple):
-    """Where a variable lies.
+    """Where a variable is stored.
 
     Attributes:
-        dtype: None for a kind that is not read here.
-        shape: of the variable.
-        file: number of the data file.
-        offset: in it, in bytes.
-        size: in bytes.
-        checksum: masked CRC-32C of the bytes.
-        is_sliced: kept in several parts under other keys.
+        dtype: Its dtype; None for types that are not supported.
+        shape: Its shape.
+        file: Number of the data file.
+        offset: Offset in the data file, in bytes.
+        size: Size in bytes.
+        checksum: Masked CRC-32C of the bytes.
+        is_sliced: Whether it is stored in several parts, under other keys.
     """
 
     dtype: np.dtype[Any] | None
@@ -63,8 +63,8 @@ class Entry(NamedTuple):
     is_sliced: bool
 
     def __str__(self) -> str:
-        """Such as "float32[7, 7, 3, 64]"."""
-        kind = "another kind" if self.dtype is None or self.is_sliced else str(self.dtype)
+        """Returns for example "float32[7, 7, 3, 64]"."""
+        kind = "unsupported type" if self.dtype is None or self.is_sliced else str(self.dtype)
         return layout.describe(kind, self.shape)
 
 
@@ -72,19 +72,19 @@ class TensorFlowCheckpoint:
     """The variables of a checkpoint, read one by one.
 
     Attributes:
-        prefix: of its files.
-        entries: by name, sorted.
+        prefix: Common prefix of the file names.
+        entries: Entries by variable name, sorted.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         """Opens a checkpoint.
 
         Args:
-            path: its prefix, one of its files, or the folder of a single checkpoint or of one that
-                the file `checkpoint` in it calls the latest.
+            path: The prefix, one of the files, or a folder that has a single checkpoint or whose
+                file `checkpoint` names the latest one.
 
         Raises:
-            ConvertError: there is none, it is of the first format, or its index is damaged.
+            ConvertError: If there is no checkpoint, it has format V1, or its index is damaged.
         """
         self.prefix = find_prefix(Path(path))
         index = Path(f"{self.prefix}.index")
@@ -98,47 +98,49 @@ class TensorFlowCheckpoint:
         except (SortedTableError, IndexError, struct.error, TypeError) as error:
             raise ConvertError(f"{index} is damaged: {error}; copy it again") from error
         if header.get(2, 0):
-            raise ConvertError(f"{index} was written on a big-endian machine, which is not read")
+            raise ConvertError(f"{index} was written on a big-endian machine: not supported")
 
     def read(self, name: str) -> np.ndarray:
-        """A variable, its bytes verified.
+        """Reads a variable and verifies its checksum.
 
         Raises:
-            ConvertError: its data file is missing or damaged, or it is of a kind that is not read.
+            ConvertError: If its data file is missing or damaged, or its type is not supported.
         """
         entry = self.entries[name]
         if entry.dtype is None or entry.is_sliced:
-            raise ConvertError(f"{self.prefix}: {name} is text, sliced or of another kind not read")
+            raise ConvertError(
+                f"{self.prefix}: {name} is text, sliced or of another unsupported type"
+            )
         path = Path(f"{self.prefix}.data-{entry.file:05d}-of-{self._files:05d}")
         if not path.exists():
-            raise ConvertError(f"{path} is missing: copy it to the side of the .index file")
+            raise ConvertError(f"{path} is missing: copy it next to the .index file")
         with path.open("rb") as file:
             file.seek(entry.offset)
             data = file.read(entry.size)
         size = entry.dtype.itemsize * int(np.prod(entry.shape))
         if len(data) != size or masked_crc(data) != entry.checksum:
             raise ConvertError(
-                f"{path} is damaged: {name}, {entry.size:,} bytes from byte {entry.offset:,} on, "
-                "does not have its checksum; copy it again"
+                f"{path} is damaged: the checksum of {name}, {entry.size:,} bytes from byte "
+                f"{entry.offset:,}, does not match; copy it again"
             )
         return np.frombuffer(data, entry.dtype).reshape(entry.shape)
 
 
 def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, np.ndarray]) -> None:
-    """Writes a checkpoint, the index last, and the file `checkpoint` where there is none.
+    """Writes a checkpoint, its index last, and the file `checkpoint` if there is none.
 
     Args:
-        prefix: of the files; their folder is made.
-        variables: by name, in the order in which the data file holds them.
+        prefix: Prefix of the files; missing folders are created.
+        variables: Arrays by name, in the order of the data file.
 
     Raises:
-        ConvertError: the checkpoint exists already.
-        KeyError: for a dtype that is not written here.
+        ConvertError: If the checkpoint already exists.
+        KeyError: If a dtype is not supported.
     """
     prefix = Path(prefix)
     index = Path(f"{prefix}.index")
     if index.exists():
-        raise ConvertError(f"{index} exists already: remove that checkpoint or give another name")
+        raise ConvertError(f"{index} already exists: remove that checkpoint or give another name")
     prefix.parent.mkdir(parents=True, exist_ok=True)
     table, offset = {b"": _HEADER}, 0
     with Path(f"{prefix}.data-00000-of-00001").open("wb") as file:
@@ -157,10 +159,10 @@ def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, np.
 
 
 def find_prefix(path: Path) -> Path:
-    """The prefix of the checkpoint that a path names: see `TensorFlowCheckpoint`.
+    """Returns the prefix of the checkpoint at a path; see `TensorFlowCheckpoint`.
 
     Raises:
-        ConvertError: says what is there instead.
+        ConvertError: If there is none; says what was found instead.
     """
     if path.is_dir():
         return _prefix_in(path)
@@ -169,8 +171,8 @@ def find_prefix(path: Path) -> Path:
         return prefix
     if path.is_file() and _is_table(path):
         raise ConvertError(
-            f"{path} is a checkpoint of TensorFlow's first format (V1), which is not read: load it "
-            "with TensorFlow 1.x and save it by tf.train.Saver(), which writes the second"
+            f"{path} is a checkpoint of TensorFlow's format V1, which is not supported: load it "
+            "with TensorFlow 1.x and save it with tf.train.Saver(), which writes V2"
         )
     raise ConvertError(
         f"{prefix}.index does not exist: give the prefix of a checkpoint (the path up to .index), "
@@ -188,13 +190,13 @@ def _prefix_in(folder: Path) -> Path:
     prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index"))
     latest = folder / "checkpoint"
     if latest.is_file() and (match := _LATEST.search(latest.read_text())):
-        named = folder / Path(match[1]).name  # the folder may have been moved since
+        named = folder / Path(match[1]).name  # only the name: the folder may have been moved
         if named in prefixes:
             return named
     if len(prefixes) == 1:
         return prefixes[0]
     found = ", ".join(prefix.name for prefix in prefixes) or "none"
-    raise ConvertError(f"{folder} does not hold one TensorFlow checkpoint but {found}: name one")
+    raise ConvertError(f"{folder} does not contain one TensorFlow checkpoint but {found}: name one")
 
 
 def _entry(data: bytes) -> Entry:
@@ -227,17 +229,17 @@ def _entry_bytes(array: np.ndarray, dtype: int, offset: int, data: bytes) -> byt
 
 
 def _field(number: int, value: int) -> bytes:
-    """An integer of a protocol buffer; 0 is left out."""
+    """Encodes an integer field of a protocol buffer; 0 is omitted."""
     return bytes([number << 3]) + varint(value) if value else b""
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protocol buffer: integers, or bytes.
+    """Yields the field numbers and values of a protocol buffer: integers or bytes.
 
     Raises:
-        IndexError: it ends within a field.
-        struct.error: the same.
-        TypeError: a kind of field that this format does not use.
+        IndexError: If it ends within a field.
+        struct.error: If it ends within a fixed-size field.
+        TypeError: If it has a kind of field that this format does not use.
     """
     position = 0
     while position < len(data):
@@ -251,7 +253,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             value = data[position : position + size]
             position += size
             if position > len(data):
-                raise IndexError("a field ends outside of its message")
+                raise IndexError("a field ends outside its message")
         elif kind == 5:
             (value,) = struct.unpack_from("<I", data, position)
             position += 4

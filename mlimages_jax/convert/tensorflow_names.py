@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The original's names of variables, to ours and back.
+"""Maps the original's variable names to ours and back.
 
-train.py and finetune.py of the release save, besides the network:
+train.py and finetune.py of the release also save:
 
-    global_step    updates done, int64 scalar
+    global_step    number of updates, int64 scalar
     NAME/Momentum  velocity of SGD, for every trained variable NAME
-    Variable       train.py: steps in a row that a class was present, float32 [C]
+    Variable       train.py: number of consecutive steps in which a class was present, float32 [C]
     Variable_1     train.py: the same for absent classes
 """
 
@@ -41,12 +41,12 @@ _SCOPES = {ours: theirs for theirs, ours in _MODULES.items()}
 
 
 def tensorflow_name(name: str) -> str:
-    """An array of the network by the original's name.
+    """Returns the original's name of one of the network's arrays.
 
     "params/stage0_block1/conv1/kernel" -> "stages_0_block_1/conv1_b2/conv2d/kernel".
 
     Args:
-        name: one of `layout.variables`.
+        name: A name from `layout.variables`.
     """
     collection, rest = name.split("/", 1)
     module, leaf = rest.rsplit("/", 1)
@@ -62,7 +62,7 @@ def tensorflow_name(name: str) -> str:
 
 
 def our_name(name: str) -> str | None:
-    """A variable of the original's network by our name; None for any other variable.
+    """Returns our name of a variable of the original's network; None for any other variable.
 
     "stages_0_block_1/conv1_b2/conv2d/kernel" -> "params/stage0_block1/conv1/kernel".
     """

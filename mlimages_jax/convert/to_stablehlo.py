@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`to-stablehlo`: the compiled form of a network, which runs with jax alone."""
+"""`to-stablehlo`: a network as a portable program, which needs jax only."""
 
 import json
 from pathlib import Path
@@ -45,19 +45,19 @@ def to_stablehlo(
     image_size: int | None = None,
     platforms: tuple[str, ...] = ("cpu", "cuda", "rocm", "tpu"),
 ) -> None:
-    """Write the network as StableHLO by jax.export, for any batch size and without this package.
+    """Write the network as StableHLO with jax.export, for any batch size and without this package.
 
         mlimages convert to-stablehlo --checkpoint=W --output=exported
 
-    The folder gets network.jaxexport (the program), weights.npz (its first argument, so that the
-    program stays small and the weights can be looked at), config.json (image size, preprocessing,
+    The folder gets network.jaxexport (the program), weights.npz (its first argument, which keeps
+    the program small and the weights readable), config.json (image size, preprocessing,
     calibration, classes) and a README.md with the lines that load and run both.
 
     Args:
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: the new folder.
-        image_size: side of the images in pixels; that of the training if not given.
-        platforms: where it will run; the program is lowered once for each.
+        image_size: side of the images in pixels; default: that of the training.
+        platforms: where the program will run; it is lowered once for each platform.
     """
     weights = read_weights(checkpoint)
     size = image_size or weights.image_size
@@ -88,7 +88,7 @@ def to_stablehlo(
 def export_network(
     weights: Weights, *, image_size: int, platforms: tuple[str, ...]
 ) -> export.Exported:
-    """The network as a function of (weights by name, images [B, S, S, 3]), B symbolic."""
+    """Exports a function of (weights by name, images [B, S, S, 3]) with symbolic B."""
     network = network_of(nested(weights.arrays)["params"])
 
     def run(arrays: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`to-tensorflow`: a checkpoint that the original's scripts restore."""
+"""`to-tensorflow`: a checkpoint that the original's scripts can restore."""
 
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False
 
         mlimages convert to-tensorflow --checkpoint=W --output=export/model.ckpt
 
-    Its extract_feature.py and image_classification.py need the network alone; a training of
-    theirs goes on only with --training-state. Of the class counts of several groups, which are
-    the workers of the original, those of the first are written.
+    The original's extract_feature.py and image_classification.py need the network only; its
+    training resumes only with --training-state. Class counts are written for the first group only,
+    because a group corresponds to a worker of the original.
 
     Args:
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
-        output: the prefix of the new files, which get .index and .data-00000-of-00001 behind it.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        output: the prefix of the new files, to which .index and .data-00000-of-00001 are added.
         training_state: write velocities, step and class counts too.
     """
     weights = read_weights(checkpoint, averaged=not training_state)
@@ -43,17 +43,15 @@ def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False
 
 
 def training_variables(weights: Weights) -> dict[str, np.ndarray]:
-    """What train.py or finetune.py saves beside the network, in the order of its graph.
+    """Returns what train.py or finetune.py saves besides the network, in graph order.
 
     Raises:
-        ConvertError: the checkpoint holds no state of a training with momentum.
+        ConvertError: If the checkpoint has no state of SGD with momentum.
     """
     tree = jax.device_get(manager.load(weights.where))
     velocities = _velocities(tree["opt_state"])
     if velocities is None:
-        raise ConvertError(
-            f"{weights.where} holds no velocities of SGD: leave out --training-state"
-        )
+        raise ConvertError(f"{weights.where} has no velocities of SGD: omit --training-state")
     variables: dict[str, np.ndarray] = {}
     if counts := tree["class_counts"]:
         variables[POSITIVE_COUNTS] = counts["positive"][0]
@@ -68,7 +66,7 @@ def training_variables(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _velocities(opt_state: Any) -> dict[str, Any] | None:
-    """The tree that optax calls `trace`, wherever it is in the state."""
+    """Finds the tree that optax calls `trace`, at any depth of the state."""
     if isinstance(opt_state, dict):
         if "trace" in opt_state:
             return opt_state["trace"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`to-torch`: the network as a plain PyTorch module with its weights; written without PyTorch."""
+"""`to-torch`: the network as a plain PyTorch module with its weights; works without PyTorch."""
 
 import json
 import shutil
@@ -17,23 +17,23 @@ _LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var":
 
 
 def to_torch(*, checkpoint: str, output: Path) -> None:
-    """Write the network for PyTorch: a module of its own, a state dict, and what it means.
+    """Write the network for PyTorch: a self-contained module, a state dict and a description.
 
         mlimages convert to-torch --checkpoint=W --output=exported
 
-    The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors and
+    The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors, and
     config.json: architecture, image size, preprocessing, calibration and classes. In that folder:
     `import resnet; model = resnet.load(".")`.
 
     Args:
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: the new folder.
     """
     weights = read_weights(checkpoint)
     if not weights.architecture.stem_kernel % 2:
         raise ConvertError(
-            f"{weights.where}: the first kernel has {weights.architecture.stem_kernel} pixels a "
-            "side; PyTorch pads both sides alike, which only an odd number fits"
+            f"{weights.where}: the first kernel has {weights.architecture.stem_kernel} pixels per "
+            "side; PyTorch pads both sides equally, which requires an odd number"
         )
     data = save(state_dict(weights.arrays), {"format": "pt"})
     config = {
@@ -48,13 +48,13 @@ def to_torch(*, checkpoint: str, output: Path) -> None:
 
 
 def state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by the names and in the layout of the module.
+    """Converts arrays to the names and layouts of the PyTorch module.
 
-    Convolutions [height, width, in, out] become [out, in, height, width], the classifier
+    Convolutions [height, width, in, out] become [out, in, height, width]; the classifier
     [in, out] becomes [out, in].
 
     Args:
-        arrays: by the names of `layout`.
+        arrays: Arrays by the names of `layout`.
     """
     state: dict[str, np.ndarray] = {}
     for name, array in arrays.items():

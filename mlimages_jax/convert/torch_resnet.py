@@ -2,11 +2,11 @@
 """The pre-activation ResNet of Tencent ML-Images for PyTorch.
 
 He et al., "Identity Mappings in Deep Residual Networks" (2016), with the changes of the ML-Images
-release: no max-pooling (the first block of every stage has stride 2), the stride sits on the 3x3
+release: no max-pooling (the first block of every stage has stride 2), the stride is in the 3x3
 convolution, and the projection shortcut has its own batch normalisation and ReLU.
 
-This file needs torch and safetensors and nothing else; config.json and weights.safetensors lie
-beside it.
+This file needs only torch and safetensors, and config.json and weights.safetensors in the same
+folder.
 
     import torch, resnet
     model = resnet.load(".")
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 
 def convolution(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias, with the same padding on all sides."""
+    """A convolution without bias, padded equally on all sides."""
     return nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
 
 
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images in [-1, 1] to logits."""
+    """Maps images in [-1, 1] to logits and features."""
 
     def __init__(
         self,
@@ -95,10 +95,10 @@ class ResNet(nn.Module):
 
 
 def load(folder: str | os.PathLike[str]) -> ResNet:
-    """The exported network, ready to predict.
+    """Loads the exported network in evaluation mode.
 
     Args:
-        folder: with config.json and weights.safetensors.
+        folder: The folder with config.json and weights.safetensors.
     """
     from safetensors.torch import load_file
 

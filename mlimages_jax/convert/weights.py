@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The arrays of a checkpoint by flat names, out of its folder and into a new one."""
+"""The arrays of a checkpoint by flat names: reads them from a folder, and writes a new one."""
 
 import contextlib
 import shutil
@@ -20,15 +20,15 @@ from mlimages_jax.step.state import TrainState
 
 
 class Weights(NamedTuple):
-    """A network, and what is known of it.
+    """A network and what is known about it.
 
     Attributes:
-        where: the folder it comes from.
-        arrays: float32, by the names of `layout`, in its order.
-        architecture: of the arrays.
-        step: updates done.
+        where: The folder it was read from.
+        arrays: float32 arrays by the names of `layout`, in its order.
+        architecture: Architecture of the network.
+        step: Number of updates.
         config: JSON values that were saved with it.
-        dictionary: text of the category file in its workdir; "" where there is none.
+        dictionary: Text of the class list in its workdir; "" if there is none.
     """
 
     where: epath.Path
@@ -40,12 +40,12 @@ class Weights(NamedTuple):
 
     @property
     def usage(self) -> saved_model.Usage:
-        """How it is used, as its training says."""
+        """How to use the network, according to its training."""
         return saved_model.usage(self.config, step=self.step)
 
     @property
     def image_size(self) -> int | None:
-        """The side of the images at the end of its training, where that is known."""
+        """Side of the images at the end of its training; None if unknown."""
         return self.usage.image_size or None
 
 
@@ -53,16 +53,16 @@ def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
     """Reads a checkpoint of this package.
 
     Args:
-        path: a workdir, a checkpoint folder or a step.
-        averaged: take the averages of the weights where the checkpoint has them.
+        path: A workdir, a checkpoints folder or a step.
+        averaged: Whether to use the EMA of the weights if the checkpoint has it.
 
     Raises:
-        FileNotFoundError: there is no checkpoint.
-        ConvertError: it is not of a network of this package.
+        FileNotFoundError: If there is no checkpoint.
+        ConvertError: If it is not a network of this package.
     """
     folder = manager.resolve(path)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = flat(jax.device_get(manager.load_weights(folder, place, averaged=averaged)))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    arrays = flat(jax.device_get(manager.load_weights(folder, device, averaged=averaged)))
     architecture = layout.check(arrays, where=str(folder))
     classes = manager.classes_of(folder)
     return Weights(
@@ -85,23 +85,23 @@ def write_workdir(
     opt_state: Any = None,
     class_counts: ClassCounts | None = None,
 ) -> epath.Path:
-    """Makes a workdir of one checkpoint; returns the folder of its step.
+    """Creates a workdir with one checkpoint; returns the folder of its step.
 
     Args:
-        output: the workdir.
-        arrays: of a network, by the names of `layout`.
-        step: updates done.
-        config: JSON values that are known, as a run keeps them, and under `imported` where they
-            come from.
-        dictionary: text of the category file, which the workdir keeps; "" where nobody gave it.
-        opt_state: None where it is not known.
-        class_counts: None where they are not known.
+        output: The workdir.
+        arrays: The arrays of a network by the names of `layout`.
+        step: Number of updates.
+        config: Known JSON values in the form of a run's configuration, and their origin under
+            `imported`.
+        dictionary: Text of the class list to store in the workdir; "" if unknown.
+        opt_state: State of the optimizer; None if unknown.
+        class_counts: Class counts; None if unknown.
 
     Raises:
-        ConvertError: when there is a checkpoint already.
+        ConvertError: If there is already a checkpoint.
     """
     if found := manager.find(output):
-        raise ConvertError(f"{found[-1]} is there already: give another --output")
+        raise ConvertError(f"{found[-1]} already exists: give another --output")
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
         opt_state=opt_state,
@@ -116,7 +116,7 @@ def write_workdir(
 
 
 def flat(tree: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts to one of names with slashes."""
+    """Flattens nested dicts to one dict whose names contain slashes."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 
@@ -126,45 +126,45 @@ def nested(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def probability_rule(config: dict[str, Any]) -> str:
-    """How logits become probabilities, in words; follows from the loss."""
+    """Describes in a sentence how logits become probabilities, which depends on the loss."""
     usage = saved_model.usage(config, step=0)
     if usage.loss == "softmax":
         return "softmax(logits): every image has one class"
     if usage.loss in ("sigmoid", "asymmetric"):
-        return "1 / (1 + exp(-logit)), class by class"
+        return "1 / (1 + exp(-logit)), for each class"
     if usage.loss == "weighted":
         weight = usage.positive_weight
         return (
-            f"1 / (1 + {weight:g} exp(-logit)), class by class: the loss counted a positive label "
-            f"{weight:g} times"
+            f"1 / (1 + {weight:g} exp(-logit)), for each class: the loss weighted positive labels "
+            f"by {weight:g}"
         )
-    return "not known: the checkpoint does not say which loss it was trained with"
+    return "unknown: the checkpoint does not say with which loss it was trained"
 
 
 def new_folder(path: Path) -> Path:
-    """Makes a folder.
+    """Creates a folder.
 
     Raises:
-        ConvertError: when something is there already.
+        ConvertError: If something already exists at this path.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ConvertError(f"{path} exists already: remove it or give another --output")
+        raise ConvertError(f"{path} already exists: remove it or give another --output")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextlib.contextmanager
 def complete_folder(path: Path) -> Iterator[Path]:
-    """Yields another folder beside `path`; what is written there becomes `path` at the end.
+    """Yields a temporary folder whose contents become `path` at the end.
 
-    Where the block raises, or the process is killed, `path` is an empty folder.
+    If the block raises, or the process is killed, `path` is an empty folder.
 
     Raises:
-        ConvertError: when something is there already.
+        ConvertError: If something already exists at this path.
     """
     new_folder(path)
     unfinished = path.with_name(f"{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a job that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
     unfinished.mkdir()
     try:
         yield unfinished

@@ -60,7 +60,7 @@ def test_the_network_arrives_bit_for_bit(tmp_path, capsys):
     }
     said = capsys.readouterr().out
     assert "(1, 2) blocks in its stages, 5 classes" in said
-    assert "loss: softmax, since its classes are not those of ML-Images" in said
+    assert "loss: softmax, because its classes are not those of ML-Images" in said
     assert f"--config.init_from={workdir}" in said
 
 
@@ -71,7 +71,7 @@ def test_the_classes_are_kept_beside_the_network(tmp_path):
     workdir = _imported(tmp_path, variables, dictionary=classes)
     assert mlimages_jax.load(workdir).hierarchy.names[2] == "name c"
     classes.write_text("0\tname\n")
-    with pytest.raises(ConvertError, match="names 1 classes and the checkpoint tells 5 apart"):
+    with pytest.raises(ConvertError, match="names 1 classes but the checkpoint has 5"):
         from_tensorflow(checkpoint=tmp_path / "tf", output=tmp_path / "v", dictionary=classes)
     assert not (tmp_path / "v").exists()
 
@@ -158,8 +158,8 @@ def _restored(workdir: Path, optimizer, *, count_groups):
     ("classes", "extra", "choice", "loss", "reason"),
     [
         (5, {}, "auto", "softmax", "not those of ML-Images"),
-        (11_166, {}, "auto", "weighted", "ML-Images has so many classes"),
-        (11_166, {"global_step": ()}, "auto", "weighted", "ML-Images has so many classes"),
+        (11_166, {}, "auto", "weighted", "as many classes as ML-Images"),
+        (11_166, {"global_step": ()}, "auto", "weighted", "as many classes as ML-Images"),
         (5, {"global_step": ()}, "auto", "softmax", "not those of ML-Images"),
         (5, {"Variable": (5,), "Variable_1": (5,)}, "auto", "weighted", "class counts of train.py"),
         (5, {"Variable": (5,), "Variable_1": (5,)}, "softmax", "softmax", "--loss says so"),
@@ -171,7 +171,7 @@ def test_the_loss_is_told_by_what_the_file_holds(
 ):
     variables = original_checkpoint.values({**original_checkpoint.network(classes), **extra})
     workdir = _imported(tmp_path, variables, loss=choice)
-    assert f"loss: {loss}, since " in (said := capsys.readouterr().out)
+    assert f"loss: {loss}, because " in (said := capsys.readouterr().out)
     assert reason in said
     assert manager.config_of(workdir)["loss"]["name"] == loss
 
@@ -188,13 +188,13 @@ def test_what_does_not_fit_is_listed_by_its_name_in_the_file(tmp_path):
         _imported(tmp_path, variables)
     assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
         "Variable_1: missing",
-        "beta1_power: no part of the network",
-        "global_pool/bn/batch_normalization/moving_mean/Momentum: no part of the network",
+        "beta1_power: not part of the network",
+        "global_pool/bn/batch_normalization/moving_mean/Momentum: not part of the network",
         "global_step: float32[] instead of int64[]",
         "logits/dense/bias/Momentum: float32[6] instead of float32[5]",
         "stages_0_block_0/conv1_b1_bn/batch_normalization/gamma: float32[3] instead of float32[4]",
         "stages_1_block_1/conv2_b2/conv2d/kernel: missing",
-        "stem/ema: no part of the network",
+        "stem/ema: not part of the network",
     ]
     assert not (tmp_path / "w").exists()
 
@@ -205,7 +205,7 @@ def test_other_variables_are_left_out_on_demand(tmp_path, capsys):
         tmp_path, {**network, "beta1_power": np.zeros(1, np.float32)}, ignore_extra=True
     )
     _assert_holds(manager.load(workdir), network)
-    assert "left out: beta1_power" in capsys.readouterr().out
+    assert "skipped: beta1_power" in capsys.readouterr().out
 
 
 def test_a_training_before_its_first_step_goes_on_too(tmp_path):
@@ -234,26 +234,26 @@ def test_velocities_go_with_the_weights_that_were_trained_and_counts_with_the_fi
 @pytest.mark.parametrize(
     ("without", "message"),
     [
-        ("global_step", "holds no global_step"),
-        ("Momentum", "holds no velocities"),
-        ("Variable", "holds no class counts"),
+        ("global_step", "has no global_step"),
+        ("Momentum", "has no velocities"),
+        ("Variable", "has no class counts"),
     ],
 )
 def test_a_training_that_cannot_go_on_is_refused(tmp_path, without, message):
     everything = original_checkpoint.of_train_py()
     variables = {name: array for name, array in everything.items() if without not in name}
-    with pytest.raises(ConvertError, match=f"{message}, which .*leave out --training-state"):
+    with pytest.raises(ConvertError, match=f"{message}, which .*omit --training-state"):
         _imported(tmp_path, variables, training_state=True, loss="weighted")
 
 
 def test_other_networks_and_earlier_results_are_refused(tmp_path):
-    with pytest.raises(ConvertError, match=r"no block of a residual network; it holds conv/w, "):
+    with pytest.raises(ConvertError, match=r"no block of a residual network; it contains conv/w, "):
         _imported(tmp_path / "other", {"conv/w": np.zeros(1, np.float32)})
     network = original_checkpoint.values(original_checkpoint.network())
     workdir = _imported(tmp_path, network)
-    with pytest.raises(ConvertError, match="checkpoints/0 is there already"):
+    with pytest.raises(ConvertError, match="checkpoints/0 already exists"):
         from_tensorflow(checkpoint=tmp_path / "tf", output=workdir)
-    with pytest.raises(ConvertError, match="holds no velocities of SGD"):
+    with pytest.raises(ConvertError, match="has no velocities of SGD"):
         to_tensorflow(checkpoint=workdir, output=tmp_path / "m", training_state=True)
 
 

@@ -71,14 +71,16 @@ def test_every_difference_is_listed():
     with pytest.raises(ConvertError) as error:
         layout.check(arrays, where="file")
     first, *lines = str(error.value).splitlines()
-    assert first.startswith("file does not hold a network with (1, 2) blocks in its stages and 5 ")
-    # Without the stem its size is not known, hence the original's is expected behind it.
+    assert first.startswith(
+        "file is not a complete network; the closest one has (1, 2) blocks in its stages and 5 "
+    )
+    # Without the stem its width is unknown, so the first block is expected as in the original.
     wrong = [line.strip() for line in lines if "stage0_block0" not in line]
     assert wrong == [
         "batch_stats/final_norm/mean: float32[17] instead of float32[16]",
         "params/head/bias: float64[5] instead of float32[5]",
         "params/stage1_block1/conv2/kernel: missing",
-        "params/stage1_block1/shortcut_conv/kernel: no part of the network",
+        "params/stage1_block1/shortcut_conv/kernel: not part of the network",
         "params/stem/kernel: missing",
     ]
 
@@ -111,7 +113,7 @@ def test_long_lists_are_cut():
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"), [("stage", "no block"), ("head", "its number of classes is not known")]
+    ("gone", "message"), [("stage", "no block"), ("head", "its number of classes is unknown")]
 )
 def test_without_blocks_or_classifier_it_is_no_network(gone, message):
     arrays = {name: array for name, array in _arrays().items() if gone not in name}

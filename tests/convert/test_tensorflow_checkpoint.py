@@ -61,7 +61,7 @@ def test_what_is_written_is_read(tmp_path):
     for name, array in variables.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert str(TensorFlowCheckpoint(tmp_path / "x").entries["transposed"]) == "float32[3, 2]"
-    with pytest.raises(ConvertError, match="exists already"):
+    with pytest.raises(ConvertError, match="already exists"):
         write_checkpoint(tmp_path / "x", variables)
 
 
@@ -93,7 +93,7 @@ def test_what_is_missing_or_of_the_first_format_is_said(tmp_path):
     with pytest.raises(ConvertError, match=r"model\.index does not exist: give the prefix"):
         TensorFlowCheckpoint(tmp_path / "model")
     (tmp_path / "old.ckpt").write_bytes(Path(f"{WRITTEN}{INDEX}").read_bytes())
-    with pytest.raises(ConvertError, match=r"first format \(V1\)"):
+    with pytest.raises(ConvertError, match=r"format V1"):
         TensorFlowCheckpoint(tmp_path / "old.ckpt")
     (tmp_path / "text").write_text("no checkpoint")
     with pytest.raises(ConvertError, match="does not exist"):
@@ -111,11 +111,13 @@ def test_damage_is_named(tmp_path):
     data[entry.offset + entry.size - 1] ^= 64
     Path(f"{prefix}{DATA}").write_bytes(data)
     file = TensorFlowCheckpoint(prefix)
-    with pytest.raises(ConvertError, match="is damaged: logits/dense/bias, 20 bytes from byte"):
+    with pytest.raises(
+        ConvertError, match="is damaged: the checksum of logits/dense/bias, 20 bytes from byte"
+    ):
         file.read("logits/dense/bias")
     file.read("logits/dense/kernel")
     Path(f"{prefix}{DATA}").write_bytes(data[: entry.offset + 4])
-    with pytest.raises(ConvertError, match="is damaged: logits/dense/bias"):
+    with pytest.raises(ConvertError, match="is damaged: the checksum of logits/dense/bias"):
         file.read("logits/dense/bias")
     index = Path(f"{prefix}{INDEX}").read_bytes()
     Path(f"{prefix}{INDEX}").write_bytes(index[:-20])
@@ -147,9 +149,9 @@ def test_variables_may_lie_in_several_data_files(tmp_path):
     np.testing.assert_array_equal(file.read("a"), [1, 2, 3])
     np.testing.assert_array_equal(file.read("b"), [[4, 5]])
     for name in ("text", "part"):
-        with pytest.raises(ConvertError, match=f"{name} is text, sliced"):
+        with pytest.raises(ConvertError, match=f"{name} has an unsupported type"):
             file.read(name)
-    assert str(file.entries["part"]) == "another kind[4]"
+    assert str(file.entries["part"]) == "unsupported type[4]"
 
 
 @pytest.mark.parametrize(

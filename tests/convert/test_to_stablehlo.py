@@ -73,5 +73,5 @@ def test_the_image_size_must_be_known(weights, tmp_path):
     write_workdir(tmp_path / "w", flat(weights), step=0, config={})
     with pytest.raises(ConvertError, match="does not say its image size: give --image-size"):
         to_stablehlo(checkpoint=tmp_path / "w", output=tmp_path / "x")
-    with pytest.raises(ConvertError, match="exists already"):
+    with pytest.raises(ConvertError, match="already exists"):
         to_stablehlo(checkpoint=tmp_path / "w", output=tmp_path / "w", image_size=16)

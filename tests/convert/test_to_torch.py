@@ -80,7 +80,7 @@ def test_the_config_rebuilds_the_network(workdir, tmp_path):
     }
     assert (config["step"], config["image_size"]) == (11, 24)
     assert config["probability"].startswith("1 / (1 + 4 exp(-logit))")
-    with pytest.raises(ConvertError, match="exists already"):
+    with pytest.raises(ConvertError, match="already exists"):
         to_torch(checkpoint=workdir, output=tmp_path / "t")
 
 
@@ -166,12 +166,12 @@ def test_what_a_user_of_the_module_must_know_travels_with_it(weights, tmp_path):
             "stored",
             "RGB",
         )
-        assert steps["crop_in_words"] == "all of it resized to 48 x 48, by area"
+        assert steps["crop_in_words"] == "the full image resized to 48 x 48, area interpolation"
         assert steps["mean"] == steps["scale"] == [127.5] * 3
     readme = (tmp_path / "s/README.md").read_text()
     for text in (
         "[B, 48, 48, 3]",
-        "all of it resized to 48 x 48",
+        "the full image resized to 48 x 48",
         "1 + 4 exp(-logit)",
         "Classes: 5",
     ):

@@ -41,7 +41,7 @@ def test_a_run_starts_from_saved_weights(workdir, weights):
 
 
 def test_a_workdir_with_a_checkpoint_is_not_overwritten(workdir, weights, tmp_path):
-    with pytest.raises(ConvertError, match=r"checkpoints/11 is there already: give another"):
+    with pytest.raises(ConvertError, match=r"checkpoints/11 already exists: give another"):
         write_workdir(workdir, flat(weights), step=12, config={})
     write_workdir(tmp_path, flat(weights), step=12, config={"a": 1})  # an empty folder may be
     assert manager.config_of(tmp_path) == {"a": 1}
@@ -75,7 +75,7 @@ def test_averaged_weights_are_preferred(weights, tmp_path):
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, weights):
     arrays = {**flat(weights), "params/extra/kernel": np.zeros(1, np.float32)}
     write_workdir(tmp_path, arrays, step=0, config={})
-    with pytest.raises(ConvertError, match="params/extra/kernel: no part of the network"):
+    with pytest.raises(ConvertError, match="params/extra/kernel: not part of the network"):
         read_weights(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_the_rule_of_probabilities_can_be_computed(loss, logit, probability):
 
 def test_other_rules_are_words():
     assert probability_rule({"loss": {"name": "softmax"}}).startswith("softmax(logits)")
-    assert probability_rule({}).startswith("not known")
+    assert probability_rule({}).startswith("unknown")
 
 
 def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
@@ -110,7 +110,7 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
     new_folder(tmp_path / "a" / "b")
     for taken in (tmp_path / "a", tmp_path / "file"):
         (tmp_path / "file").touch()
-        with pytest.raises(ConvertError, match="exists already"):
+        with pytest.raises(ConvertError, match="already exists"):
             new_folder(taken)
 
 
@@ -127,5 +127,5 @@ def test_a_folder_is_complete_or_empty(tmp_path):
         (folder / "all").touch()
     assert [file.name for file in path.iterdir()] == ["all"]
     assert [file.name for file in tmp_path.iterdir()] == ["exported"]
-    with pytest.raises(ConvertError, match="exists already"), complete_folder(path):
+    with pytest.raises(ConvertError, match="already exists"), complete_folder(path):
         pass
