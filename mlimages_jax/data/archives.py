@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""ImageNet's archives as they are distributed, read without unpacking them.
+"""Reads ImageNet's archives in their published form, without unpacking them.
 
     fall11_whole.tar, winter21_whole.tar.gz   n01440764.tar, ... each with the images of a synset,
                                               perhaps in a folder winter21_whole/
     ILSVRC2012_img_train.tar                  the same
     ILSVRC2012_img_val.tar                    the images themselves
 
-A tar within a tar lies there as it is, so an image of it has a place in the outer file too: one
-walk over the headers gives the places of all images, and any thread may read them in any order.
-A compressed archive can only be read from its beginning to its end.
+A tar within a tar is stored uncompressed, so its images have an offset in the outer file too: one
+pass over the headers gives the offsets of all images, and any thread may read them in any order.
+A compressed archive can only be read sequentially.
 
-Nothing an archive says is believed. Absolute names, "..", an inner tar called "...tar", whose
-folder would be "..", names that are not UTF-8, links, devices and the second of two equal names
-are left out, and reported.
+Nothing in an archive is trusted. Absolute names, "..", an inner tar called "...tar", whose folder
+would be "..", names that are not UTF-8, links, devices and repeated names are skipped and reported.
 """
 
 import gzip
@@ -35,11 +34,11 @@ from mlimages_jax.data.tar_headers import (
 )
 from mlimages_jax.files.safe_paths import check_name
 
-MAX_MEMBER_BYTES = 2**28  # of an image, which is read as a whole
+MAX_MEMBER_BYTES = 2**28  # limit for an image, which is read at once
 _TAR = ".tar"
 _STEP_BYTES = 2**20
-_UNPACKED_BYTES = 2**30  # of which nobody asks how few they were
-_MAX_EXPANSION = 100  # images hardly shrink; gzip can reach 1,000
+_UNPACKED_BYTES = 2**30  # up to this size any compression ratio is accepted
+_MAX_EXPANSION = 100  # compressed images hardly shrink; a gzip bomb can reach 1,000
 _GZIP = b"\x1f\x8b"
 
 
@@ -47,11 +46,11 @@ class Member(NamedTuple):
     """A regular file in an archive.
 
     Attributes:
-        name: with folders: n01440764/n01440764_10026.JPEG, where the folder may be the name of the
+        name: Path such as n01440764/n01440764_10026.JPEG, where the folder may be the name of the
             inner tar. Relative, without "..", UTF-8, without control characters.
-        offset: of its first byte in the outer file; in a compressed archive, in what unpacking the
-            compression would give.
-        size: in bytes.
+        offset: Offset of the first byte in the outer file; in the uncompressed stream if the
+            archive is compressed.
+        size: Size in bytes.
     """
 
     name: str
@@ -60,35 +59,35 @@ class Member(NamedTuple):
 
 
 class ArchiveError(ValueError):
-    """An archive, or something in it, that cannot be used; the message names it and the byte."""
+    """Raised for an unusable archive or member; the message names it and the byte."""
 
 
 class DamagedArchiveError(ArchiveError):
-    """An archive, or a tar within it, of which a part is missing or broken: members are lost."""
+    """Raised for a truncated or corrupt archive, or a tar within it: members are lost."""
 
 
 OnError = Callable[[ArchiveError], None]
 
 
 def members(path: str | os.PathLike[str], *, on_error: OnError | None = None) -> Iterator[Member]:
-    """Finds the files of an uncompressed archive, those of inner tars included; reads only headers.
+    """Finds the files of an uncompressed archive and of its inner tars; reads only headers.
 
     Args:
-        path: of the outer tar.
-        on_error: is told what is left out: unusable members, the rest of a corrupt inner tar, the
-            missing end of a truncated archive. Without it the first of these is raised.
+        path: Path of the outer tar.
+        on_error: Called with everything that is skipped: unusable members, the rest of a corrupt
+            inner tar, the missing end of a truncated archive. None raises the first of these.
 
     Yields:
-        Members in the order of the archive. One of a tar `sets/n01440764.tar` is in a folder
+        Members in the order of the archive. Those of a tar `sets/n01440764.tar` are in a folder
         n01440764.
 
     Raises:
-        ArchiveError: it is no tar, or compressed; see also `on_error`.
-        OSError: the file cannot be read.
+        ArchiveError: If it is not a tar, or is compressed; see also `on_error`.
+        OSError: If the file cannot be read.
     """
     with Archive(path) as archive:
         if archive.compressed:
-            raise ArchiveError(f"{path}: compressed; run gunzip on it")
+            raise ArchiveError(f"{path}: compressed; decompress it with gunzip first")
         for entry in archive.entries(on_error=on_error):
             if is_tar(entry):
                 for member in archive.entries(within=entry, on_error=on_error):
@@ -98,14 +97,14 @@ def members(path: str | os.PathLike[str], *, on_error: OnError | None = None) ->
 
 
 def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
-    """Reads one file of an uncompressed archive; from any thread.
+    """Reads one file of an uncompressed archive; may be called from any thread.
 
     Args:
-        archive: the outer tar: its path, or the open file, whose position does not matter or move.
-        member: from `members`.
+        archive: Path of the outer tar, or the open file, whose position is neither used nor moved.
+        member: A member from `members`.
 
     Raises:
-        ArchiveError: the archive ends before the member does, or the member is no image's size.
+        ArchiveError: If the archive ends within the member, or the member is too large.
     """
     if isinstance(archive, str | os.PathLike):
         with Path(archive).open("rb") as file:
@@ -114,25 +113,25 @@ def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
     data = os.pread(archive.fileno(), member.size, member.offset)
     if len(data) < member.size:
         raise ArchiveError(
-            f"{archive.name}: truncated within {member.name}: byte {member.offset + len(data)} is "
-            "its last; get the archive anew"
+            f"{archive.name}: truncated within {member.name}, after byte "
+            f"{member.offset + len(data)}; download the archive again"
         )
     return data
 
 
 class Archive:
-    """An open archive, for who wants to choose which inner tars to enter; a context manager.
+    """An open archive, for callers that choose which inner tars to enter; a context manager.
 
     Args:
-        path: of the outer tar.
+        path: Path of the outer tar.
 
     Attributes:
-        path: the same.
-        size: of the file in bytes.
-        compressed: with gzip, whatever its name says.
+        path: Path of the outer tar.
+        size: Size of the file in bytes.
+        compressed: Whether it is compressed with gzip, independent of its name.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: If the file cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -154,20 +153,20 @@ class Archive:
 
     @property
     def position(self) -> int:
-        """How many bytes of the file, of `size`, have been passed."""
+        """Number of bytes of the file read so far, out of `size`."""
         return self._raw.tell()
 
     def entries(
         self, *, within: Member | None = None, on_error: OnError | None = None
     ) -> Iterator[Member]:
-        """Finds the regular files of the outer tar, or of a tar within it, in their order.
+        """Finds the regular files of the outer tar, or of a tar within it, in order.
 
         Args:
-            within: an entry that is a tar: look there, not in the outer tar.
-            on_error: as for `members`.
+            within: An entry that is a tar, to search instead of the outer tar.
+            on_error: See `members`.
 
         Raises:
-            ArchiveError: it is no tar; see also `on_error`.
+            ArchiveError: If it is not a tar; see also `on_error`.
         """
         folder = f"{folder_of(within)}/" if within else ""
         start = within.offset if within else 0
@@ -177,21 +176,21 @@ class Archive:
             for member in self._members(start, end, where, folder, on_error):
                 if member.offset + member.size > end and not is_tar(member):
                     raise DamagedArchiveError(
-                        f"{where}: truncated at byte {end}, within {member.name}; get it anew"
+                        f"{where}: truncated at byte {end}, within {member.name}; download it again"
                     )
                 yield member
             if self.compressed and within is None:
-                self._read_at(sys.maxsize, 0, where)  # gzip keeps a sum of all at the end
+                self._read_at(sys.maxsize, 0, where)  # reaches gzip's checksum at the end
         except ArchiveError as error:
             if on_error is None or (within is None and isinstance(error, _NotATar)):
                 raise
             on_error(error)
 
     def read(self, member: Member) -> bytes:
-        """Reads a member; of a compressed archive only before `entries` is asked for the next.
+        """Reads a member; in a compressed archive only before `entries` yields the next.
 
         Raises:
-            ArchiveError: as `read`.
+            ArchiveError: See `read`.
         """
         if not self.compressed:
             return read(self._raw, member)
@@ -201,20 +200,20 @@ class Archive:
     def _members(
         self, start: int, end: int, where: str, folder: str, on_error: OnError | None
     ) -> Iterator[Member]:
-        """Yields the regular files with good names, whether they are complete or not."""
+        """Yields the regular files with valid names, whether or not they are complete."""
         seen: set[str] = set()
         for header in self._headers(start, end, where):
             if header.isdir():
                 continue
             try:
                 name = safe_name(header)
-                check_name(folder + name)  # it may be too long in the folder of its inner tar
+                check_name(folder + name)  # the folder may make the path too long
                 if name.endswith(_TAR):
                     check_name(_stem(name))
                 if name in seen:
-                    raise ValueError("a member before it has the same name")
+                    raise ValueError("an earlier member has the same name")
             except ValueError as error:
-                message = f"{where}: left out {header.name!r} at byte {header.offset}: {error}"
+                message = f"{where}: skipped {header.name!r} at byte {header.offset}: {error}"
                 if on_error is None:
                     raise ArchiveError(message) from error
                 on_error(ArchiveError(message))
@@ -223,10 +222,10 @@ class Archive:
             yield Member(name, header.offset_data, header.size)
 
     def _headers(self, start: int, end: int, where: str) -> Iterator[tarfile.TarInfo]:
-        """Yields headers with their places in the outer file and their long names.
+        """Yields headers with offsets in the outer file and with long names.
 
         Raises:
-            ArchiveError: the bytes from `start` to `end` are no tar, or stop before its end mark.
+            ArchiveError: If the bytes from `start` to `end` are not a tar, or lack its end mark.
         """
         at = start
         records: dict[str, str] = {}
@@ -252,7 +251,7 @@ class Archive:
             at = next_header(header)
 
     def _go_to(self, offset: int, where: str) -> None:
-        """Seeks; in what is compressed step by step, because few bytes may unpack to terabytes."""
+        """Seeks; in compressed archives in steps, because few bytes may unpack to terabytes."""
         if not self.compressed or offset < self._file.tell():
             self._file.seek(offset)
             return
@@ -264,46 +263,46 @@ class Archive:
         unpacked = self._file.tell()
         if unpacked > _UNPACKED_BYTES and unpacked > _MAX_EXPANSION * self.position:
             raise DamagedArchiveError(
-                f"{where}: {self.position:,} bytes unpack to more than {unpacked:,}, which no "
-                "archive of images does; get it from a source that you trust"
+                f"{where}: {self.position:,} bytes unpack to more than {unpacked:,}, unlike any "
+                "archive of images; download it from a trusted source"
             )
 
     def _read_at(self, offset: int, size: int, where: str, *, end: int = sys.maxsize) -> bytes:
-        """Reads exactly `size` bytes before `end`; ArchiveError says how many there are."""
+        """Reads exactly `size` bytes before `end`; raises ArchiveError if there are fewer."""
         try:
             self._go_to(offset, where)
             data = self._file.read(max(0, min(size, end - offset)))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DamagedArchiveError(
-                f"{where}: cannot be uncompressed after byte {self._file.tell()} ({error}); "
-                "get the archive anew"
+                f"{where}: cannot be decompressed after byte {self._file.tell()} ({error}); "
+                "download the archive again"
             ) from error
         except OSError as error:
             raise DamagedArchiveError(
-                f"{where}: cannot be read at byte {offset} ({error}); get the archive anew"
+                f"{where}: cannot be read at byte {offset} ({error}); download the archive again"
             ) from error
         if len(data) < size:
             raise DamagedArchiveError(
                 f"{where}: truncated: it ends at byte {min(end, self._file.tell())}, without an "
-                "end mark; get the archive anew"
+                "end mark; download the archive again"
             )
         return data
 
 
 class _NotATar(DamagedArchiveError):  # noqa: N818
-    """The first block is no header."""
+    """Raised when the first block is not a header."""
 
 
 def is_tar(member: Member) -> bool:
-    """Whether a member is an inner tar, by its name."""
+    """Returns whether a member is an inner tar, judging by its name."""
     return member.name.endswith(_TAR)
 
 
 def folder_of(member: Member) -> str:
-    """The folder that the members of an inner tar are in: sets/n01440764.tar gives n01440764.
+    """Returns the folder for the members of an inner tar: sets/n01440764.tar gives n01440764.
 
     Raises:
-        ValueError: it would be none, as that of "...tar" is; `Archive.entries` yields no such tar.
+        ValueError: If there is none, as for "...tar"; `Archive.entries` never yields such a tar.
     """
     folder = _stem(member.name)
     check_name(folder)
@@ -317,6 +316,6 @@ def _stem(name: str) -> str:
 def _check_size(path: object, member: Member) -> None:
     if member.size > MAX_MEMBER_BYTES:
         raise ArchiveError(
-            f"{path}: {member.name} has {member.size:,} bytes; an image has {MAX_MEMBER_BYTES:,} "
-            "at most"
+            f"{path}: {member.name} has {member.size:,} bytes; the limit for an image is "
+            f"{MAX_MEMBER_BYTES:,}"
         )

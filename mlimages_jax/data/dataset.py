@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A built data set on disk: its metadata, its shards, and one parsed record."""
+"""A built data set on disk: its metadata, its shards, and parsed records."""
 
 import bisect
 import concurrent.futures
@@ -25,44 +25,44 @@ from mlimages_jax.data.streams import cut
 from mlimages_jax.files.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
-To pretrain on ML-Images you need three things in one folder, MANUAL_DIR:
-  dictionary_and_semantic_hierarchy.txt   the 11,166 classes, of the ML-Images release (data/)
-  train_image_list.txt                    one image a line: name<TAB>class:confidence<TAB>...
+To pretrain on ML-Images you need these files in one folder, MANUAL_DIR:
+  dictionary_and_semantic_hierarchy.txt   the 11,166 classes, from the ML-Images release (data/)
+  train_image_list.txt                    one image per line: name<TAB>class:confidence<TAB>...
   val_image_list.txt                      the same for validation
   images/                                 the images that the lists name
-docs/get_ml_images.md says how to get them, command by command.
+docs/get_ml_images.md explains how to get them, command by command.
 Then build the data set once:
   mlimages data build ml-images --manual-dir=MANUAL_DIR --data-dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
 
 
-_READABLE = ("", "gs")  # schemes that array_record reads by itself
-_OTHER_FILES = 256  # open files beside those of records
-_PASSING = (  # words of errors that say nothing about the file
+_READABLE = ("", "gs")  # schemes that array_record can read directly
+_OTHER_FILES = 256  # open files other than those of records
+_PASSING = (  # parts of error messages that do not mean that the file is damaged
     "CANCELLED", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open",
     "UNAUTHENTICATED", "UNAVAILABLE", "annot allocate memory",
 )  # fmt: skip
 _LONGEST_REASON = 200  # characters
-_THREADS = 32  # that look whether files are there
+_THREADS = 32  # for checking that files exist
 
 
 class DataSetError(ValueError):
-    """A built data set that lacks a split or a file, or whose metadata cannot be."""
+    """Raised when a built data set lacks a split or a file, or its metadata are invalid."""
 
 
 class DamagedRecordError(DataSetError):
-    """A record that cannot be read; the message names it and its file."""
+    """Raised for a record that cannot be read; the message names it and its file."""
 
 
 class Shard(NamedTuple):
     """A file of records.
 
     Attributes:
-        split: its split's name.
-        number: among the files of the split, from 0.
-        path: of the file.
-        num_records: in it.
+        split: Name of its split.
+        number: Index among the files of the split, from 0.
+        path: Path of the file.
+        num_records: Number of records.
     """
 
     split: str
@@ -76,14 +76,14 @@ class DataSet:
     """A built data set.
 
     Attributes:
-        folder: the version folder, e.g. data/ml_images/released_320/1.0.0.
-        num_classes: C.
-        max_labels: the largest number of labels of one image, L.
-        unlisted: the target of a class that an image does not list: 0.0, it is absent, or -1.0,
-            nobody looked.
-        copy_to: a local folder to which files of records are copied before they are read; empty:
-            they are read where they are.
-        orientation: "exif" where the builder turned the images upright, "stored" where it did not.
+        folder: The version folder, e.g. data/ml_images/released_320/1.0.0.
+        num_classes: Number of classes, C.
+        max_labels: Maximum number of labels of an image, L.
+        unlisted: Target of classes missing from an image's labels: 0.0 (absent) or -1.0 (nobody
+            looked).
+        copy_to: A local folder to which record files are copied before reading; "" reads them in
+            place.
+        orientation: "exif" if the builder applied the EXIF orientation, else "stored".
     """
 
     folder: epath.Path
@@ -95,13 +95,13 @@ class DataSet:
 
     @classmethod
     def open(cls, folder: epath.PathLike, *, copy_to: str = "") -> "DataSet":
-        """Reads the metadata, from a local folder or from gs:// and what else `epath` reads.
+        """Reads the metadata from a local folder, gs://, or anything else that `epath` reads.
 
         Raises:
-            FileNotFoundError: when the folder is no built data set; says how to make one.
-            DataSetError: when its metadata say something else than 0 or -1 about unlisted classes,
-                or than exif or stored about orientation; or what reads such a folder is not
-                installed.
+            FileNotFoundError: If the folder is not a built data set; explains how to build one.
+            DataSetError: If the metadata have an invalid value for missing labels (neither 0 nor
+                -1) or orientation (neither exif nor stored), or if the library that reads such a
+                folder is not installed.
         """
         folder = epath.Path(folder)
         folder = folder if "://" in os.fspath(folder) else folder.expanduser()
@@ -119,13 +119,13 @@ class DataSet:
                 )
         with _damage_named(folder / "metadata.json") as metadata:
             num_classes, max_labels = int(metadata["num_classes"]), int(metadata["max_labels"])
-        unlisted = metadata.get("unlisted", 0)  # sets built before this was a choice lack it
+        unlisted = metadata.get("unlisted", 0)  # sets of older builders do not have this key
         if unlisted not in (0, -1):
             raise DataSetError(
                 f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
                 "(unknown): build the data set again"
             )
-        orientation = metadata.get("orientation", "stored")  # older sets lack it too
+        orientation = metadata.get("orientation", "stored")  # nor this one
         if orientation not in ("exif", "stored"):
             raise DataSetError(
                 f"{folder / 'metadata.json'}: orientation={orientation!r} is neither exif nor "
@@ -142,11 +142,11 @@ class DataSet:
 
     @property
     def dictionary(self) -> epath.Path:
-        """The category file, for `Hierarchy.from_file`."""
+        """The class list, for `Hierarchy.from_file`."""
         return self.folder / "dictionary.txt"
 
     def shards(self) -> dict[str, list["Shard"]]:
-        """The files of each split, as dataset_info.json promises them."""
+        """Returns the files of each split, as listed in dataset_info.json."""
         with _damage_named(self.folder / "dataset_info.json") as info:
             return {entry["name"]: self._shards_of(info, entry) for entry in info["splits"]}
 
@@ -155,16 +155,16 @@ class DataSet:
         names = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": info["fileFormat"]}
         shards = []
         for number, length in enumerate(lengths):
-            place = f"{number:05d}-of-{len(lengths):05d}"
-            file = split["filepathTemplate"].format(**names, SHARD_X_OF_Y=place)
+            shard_of = f"{number:05d}-of-{len(lengths):05d}"
+            file = split["filepathTemplate"].format(**names, SHARD_X_OF_Y=shard_of)
             shards.append(Shard(split["name"], number, self.folder / file, length))
         return shards
 
     def shards_of(self, split: str) -> list["Shard"]:
-        """The files of a split.
+        """Returns the files of a split.
 
         Raises:
-            DataSetError: when the data set has no such split.
+            DataSetError: If the data set has no such split.
         """
         shards = self.shards()
         if split not in shards:
@@ -177,42 +177,42 @@ class DataSet:
         return shards[split]
 
     def num_records(self, split: str) -> int:
-        """How many records a split has, by dataset_info.json alone.
+        """Returns the number of records of a split, from dataset_info.json alone.
 
         Raises:
-            DataSetError: when the data set has no such split.
+            DataSetError: If the data set has no such split.
         """
         return sum(shard.num_records for shard in self.shards_of(split))
 
     def records(self, split: str) -> "Records":
-        """The serialised records of a split, random access.
+        """Opens the serialised records of a split for random access.
 
         Raises:
-            DataSetError: when the data set has no such split, a file is missing or cannot be
+            DataSetError: If the data set has no such split, or a file is missing or cannot be
                 copied.
         """
         (records,) = self.streams(split, count=1, served=range(1))
         return records
 
     def streams(self, split: str, *, count: int, served: Sequence[int]) -> list["Records"]:
-        """Some of `count` fixed parts of a split, each of whole files; copies and opens no others.
+        """Opens some of `count` fixed parts of a split; other parts are neither copied nor opened.
 
-        Which files go together is decided by `streams.cut`.
+        Parts consist of entire files; `streams.cut` assigns files to parts.
 
         Args:
-            split: its name.
-            count: of parts.
-            served: the numbers of those wanted.
+            split: Name of the split.
+            count: Number of parts.
+            served: Indices of the parts to open.
 
         Raises:
-            DataSetError: as for `records`, and for fewer files than parts.
+            DataSetError: See `records`; also if there are fewer files than parts.
         """
         shards = self.shards_of(split)
         if len(shards) < count:
             raise DataSetError(
                 f"{self.folder} has {len(shards)} files of {split!r}, too few for {count} streams "
-                "(config.data.order=streams has one a group: batch_size / group_size). Build the "
-                f"set again with --num-shards={count} or a multiple, or use "
+                "(config.data.order=streams needs one per group: batch_size / group_size). Build "
+                f"the set again with --num_shards={count} or a multiple, or use "
                 "--config.data.order=global"
             )
         parts = cut([shard.num_records for shard in shards], count)
@@ -221,7 +221,7 @@ class DataSet:
         return [Records([self._where(shard) for shard in part]) for part in mine]
 
     def _make_ready(self, shards: Sequence["Shard"]) -> None:
-        """Copies the files, or sees that they are there; raises DataSetError."""
+        """Copies the files, or checks that they exist; raises DataSetError."""
         if self.copy_to:
             try:
                 copy_shards([shard.path for shard in shards], self.copy_to)
@@ -232,66 +232,66 @@ class DataSet:
             if "://" in os.fspath(self.folder) and scheme not in _READABLE:
                 raise DataSetError(
                     f"{self.folder}: records cannot be read from {scheme}:// directly: set "
-                    "config.data.copy_to to a folder of a local disk, and they are copied once"
+                    "config.data.copy_to to a folder on a local disk, to copy them there once"
                 )
             with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
                 there = list(pool.map(lambda shard: shard.path.exists(), shards))
             if not all(there):
                 raise DataSetError(
                     f"{shards[there.index(False)].path} is missing, and {there.count(False) - 1} "
-                    f"others of {len(shards)} files: get them from where the set was built, or "
+                    f"other files of {len(shards)}: copy them from where the set was built, or "
                     "build it again"
                 )
         _allow_open_files(len(shards))
 
     def _where(self, shard: "Shard") -> str:
-        """A file and its records as array_record takes them; so it need not open it to count."""
+        """Formats path and number of records for array_record, which then need not open it."""
         path = local_path(shard.path, self.copy_to) if self.copy_to else shard.path
         return f"{os.fspath(path)}[0:{shard.num_records}]"
 
 
 @contextlib.contextmanager
 def _damage_named(path: epath.Path) -> Iterator[dict[str, Any]]:
-    """What a JSON file of a set says; an error in it, or in using it, names the file.
+    """Yields the contents of a JSON file; errors in it, or in using it, name the file.
 
     Raises:
-        DataSetError: it is no JSON, or lacks something.
+        DataSetError: If it is not JSON, or lacks something.
     """
     try:
         yield json.loads(read_text(path))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataSetError(
-            f"{path} is damaged ({type(error).__name__}: {error}): bring it back from a copy, or "
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy, or "
             "build the data set again"
         ) from error
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises the limit of open files, of which array_record keeps one for every file of records.
+    """Raises the limit of open files, because array_record keeps every record file open.
 
     Raises:
-        DataSetError: when the system does not let this process have so many.
+        DataSetError: If the system does not allow this process so many.
     """
     needed = count + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and needed > soft:
         if hard != resource.RLIM_INFINITY and needed > hard:
             raise DataSetError(
-                f"{count:,} files of records are read and {hard:,} files may be open: raise the "
+                f"{count:,} record files are read but only {hard:,} files may be open: raise the "
                 "limit (ulimit -n), or use --config.data.order=streams on more hosts"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class RandomAccess(Protocol):
-    """Serialised records by position; a list of bytes is one."""
+    """Serialised records by position, such as a list of bytes."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> bytes: ...
 
 
 class Records:
-    """Serialised records of ArrayRecord files by position; may be read from many threads."""
+    """Serialised records of ArrayRecord files by position; safe to read from many threads."""
 
     def __init__(self, paths: list[str]):
         self.paths = paths
@@ -304,11 +304,11 @@ class Records:
         return len(self._source)
 
     def __getitem__(self, index: int, /) -> bytes:
-        """A serialised record.
+        """Returns a serialised record.
 
         Raises:
-            IndexError: there is no such record.
-            DamagedRecordError: it cannot be read; others of its file may be whole.
+            IndexError: If there is no such record.
+            DamagedRecordError: If it cannot be read; others of its file may be intact.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
@@ -318,23 +318,23 @@ class Records:
             if any(word in str(error) for word in _PASSING):
                 raise
             raise self.damaged(index, str(error)) from error
-        if not data:  # all that is left of some truncated files
+        if not data:  # how array_record reads some truncated files
             raise self.damaged(index, "it is empty")
         return data
 
     def name_of(self, index: int) -> str:
-        """Which record of which file it is, counted from 0."""
+        """Returns the index of a record in its file and the name of the file."""
         shard = bisect.bisect_right(self._starts, index) - 1
         return f"record {index - self._starts[shard]} of {self._files[shard]}"
 
     def damaged(self, index: int, why: str) -> DamagedRecordError:
-        """The error to raise for a record."""
+        """Returns the error to raise for a record."""
         shard = bisect.bisect_right(self._starts, index) - 1
         folder = os.path.dirname(self.paths[shard])  # noqa: PTH120  # may be a URL
         line = (why.strip().splitlines() or [""])[0][:_LONGEST_REASON]
         return DamagedRecordError(
-            f"{self.name_of(index)} is damaged: {line}; mlimages data check "
-            f"{folder} lists all that is"
+            f"{self.name_of(index)} is damaged: {line}; python -m mlimages_jax.prepare check "
+            f"{folder} lists all damaged records"
         )
 
 
@@ -349,7 +349,7 @@ class Record:
 
 
 def _length(path: str) -> int:
-    """Of a path as array_record takes it: `file[0:3]` has 3 records; 0 where it does not say."""
+    """Returns the number of records of `file[0:3]`, here 3; 0 if the path does not say."""
     found = re.search(r"\[(\d+):(\d+)\]$", path)
     return int(found[2]) - int(found[1]) if found else 0
 
@@ -358,7 +358,7 @@ def record_at(records: RandomAccess, index: int) -> Record:
     """Reads and parses a record.
 
     Raises:
-        DamagedRecordError: it cannot be read, or is none that a builder has written.
+        DamagedRecordError: If it cannot be read, or was not written by a builder.
     """
     data = records[index]
     try:
@@ -371,7 +371,7 @@ def record_at(records: RandomAccess, index: int) -> Record:
 
 
 def parse_record(data: bytes) -> Record:
-    """Parses a tf.train.Example of the ml_images builder; the protobuf alone, without TFDS."""
+    """Parses a tf.train.Example of the builders; with protobuf alone, much faster than TFDS."""
     feature = tf_example_pb2.Example.FromString(data).features.feature
     return Record(
         name=feature["name"].bytes_list.value[0].decode(),
@@ -382,15 +382,15 @@ def parse_record(data: bytes) -> Record:
 
 
 def padded_labels(record: Record, *, max_labels: int) -> dict[str, np.ndarray]:
-    """Labels int32 [L] and confidences float32 [L], filled up with NO_LABEL and 0.
+    """Returns labels int32 [L] and confidences float32 [L], padded with NO_LABEL and 0.
 
     Raises:
-        ValueError: when the record has more than L labels: the data set's metadata are not its own.
+        ValueError: If the record has more than L labels: the metadata belong to another set.
     """
     count = len(record.labels)
     if count > max_labels:
         raise ValueError(
-            f"{record.name} has {count} labels, metadata.json promises at most {max_labels}: "
+            f"{record.name} has {count} labels, but metadata.json promises at most {max_labels}: "
             "build the data set again"
         )
     labels = np.full(max_labels, NO_LABEL, np.int32)

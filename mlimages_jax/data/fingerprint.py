@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a built data set is, wherever it lies: told apart by what its builder wrote about it.
+"""Identifies a built data set independent of its folder, by what its builder recorded.
 
-Of a split: its files, their records and their SHA-256 (checksums.txt; sets of earlier builders have
-none, and are told apart by the numbers of records and bytes). Of the set: its classes and what the
-labels mean. No file of records is read.
+For a split these are its files, their numbers of records and SHA-256 (from checksums.txt; sets of
+older builders have none, and are identified by numbers of records and bytes). For the set they are
+its classes and the meaning of its labels. No record file is read.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from typing import Any
 
 from mlimages_jax.data.dataset import DataSet
 
-CLASSES = "classes"  # the key of what all splits share
+CLASSES = "classes"  # key of the digest that all splits share
 
 
 def fingerprint(data: DataSet, splits: Iterable[str]) -> dict[str, str]:
-    """Digests of the classes and of some splits, by name; the same in any folder.
+    """Returns digests of the classes and of some splits, by name; the same in any folder.
 
     Raises:
-        DataSetError: the set lacks a split.
+        DataSetError: If the set does not have a split.
     """
     shared = [data.num_classes, data.max_labels, data.unlisted, data.dictionary.read_text()]
     info = json.loads((data.folder / "dataset_info.json").read_text())
@@ -37,12 +37,12 @@ def fingerprint(data: DataSet, splits: Iterable[str]) -> dict[str, str]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The parts that both name and that are not the same."""
+    """Returns the names of the parts that both have but that differ."""
     return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def _checksums(data: DataSet) -> dict[str, str]:
-    """SHA-256 by file name, of lines as sha256sum writes them."""
+    """Reads SHA-256 by file name from lines in sha256sum's format."""
     try:
         text = (data.folder / "checksums.txt").read_text()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Image files below a folder: which there are, and which one a name of a list means.
+"""Finds image files in a folder, and the file that a name in a list refers to.
 
-Folders that people bring hold more than images. Nothing but regular files is ever opened - a FIFO
-would wait for ever - and what is passed over is counted by its kind, for one line at the end.
+Users' folders contain more than images. Only regular files are ever opened, because opening a FIFO
+would block forever, and everything skipped is counted by kind, for one line at the end.
 """
 
 import collections
@@ -19,13 +19,13 @@ from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames
 
-# Also of formats that cannot be decoded: they become errors with a reason and are not overlooked.
+# Includes formats that cannot be decoded: they become errors with a reason instead of being missed.
 EXTENSIONS = (
     "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "gif", "webp", "avif", "bmp", "dib",
     "heic", "heif", "ico", "j2k", "jp2", "jpf", "jpx", "pbm", "pgm", "pnm", "ppm", "tif", "tiff",
 )  # fmt: skip
-# Never looked into: what lies beside images under other names, and halves of files. All other
-# extensions, and files without one, are images if they begin like one.
+# Never opened: files that accompany images, and partial downloads. Files with any other extension,
+# or without one, are images if their first bytes say so.
 _OTHER_EXTENSIONS = {
     "7z", "arw", "avi", "bak", "bz2", "cr2", "crdownload", "csv", "db", "dng", "doc", "docx", "eps",
     "gz", "h5", "hdf5", "htm", "html", "ini", "ipynb", "json", "jsonl", "lnk", "log", "mat", "md",
@@ -42,19 +42,19 @@ _KINDS = {
     stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket", stat.S_ISBLK: "device", stat.S_ISCHR: "device",
 }  # fmt: skip
 _ENDING = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})\Z", re.IGNORECASE)
-_LONGEST_EXTENSION = 12  # characters; what stands behind the last point of a longer one is a name
-_SHOWN = 12  # kinds in a line
+_LONGEST_EXTENSION = 12  # characters; longer text after the last dot is part of the name
+_SHOWN = 12  # kinds listed in one line
 _START_BYTES = 64
 _REMEMBERED_FOLDERS = 64
 
 
 class ImageListing(NamedTuple):
-    """The image files below a folder.
+    """The image files in a folder.
 
     Attributes:
-        images: paths relative to it with "/" between folders, sorted; bytes that are not UTF-8 are
-            surrogates, as everywhere in Python. `labels.image_names` makes names for lists of them.
-        ignored: what else is there, by kind: "hidden", ".xml", "FIFO", "broken link", ...
+        images: Relative paths with "/" between folders, sorted; bytes that are not UTF-8 are
+            surrogates, as usual in Python. `labels.image_names` makes names for lists from them.
+        ignored: Number of other entries by kind: "hidden", ".xml", "FIFO", "broken link", ...
     """
 
     images: list[str]
@@ -64,17 +64,17 @@ class ImageListing(NamedTuple):
 def list_images(
     folder: str | os.PathLike[str], *, by_content: bool = True, follow_links: bool = True
 ) -> ImageListing:
-    """Lists the image files in a folder and in all folders below.
+    """Lists the image files in a folder, recursively.
 
     Args:
-        folder: to look into.
-        by_content: files without an extension, or with an unknown one, are images if they begin
-            like one. Otherwise only the extension counts.
-        follow_links: look into links to folders too, but for links to a folder that they are in;
-            links to files are followed in any case.
+        folder: Folder to search.
+        by_content: Whether files with an unknown extension, or with none, are images if their first
+            bytes say so. Otherwise only the extension counts.
+        follow_links: Whether to follow links to folders, except to one that contains the link;
+            links to files are always followed.
 
     Raises:
-        OSError: the folder itself is missing or cannot be read; folders below are counted.
+        OSError: If the folder itself is missing or unreadable; unreadable subfolders are counted.
     """
     images: list[str] = []
     ignored: collections.Counter[str] = collections.Counter()
@@ -104,7 +104,7 @@ def list_images(
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file is an image, or means to be: by its name, or by its first bytes."""
+    """Returns whether a regular file is an image, by its extension or its first bytes."""
     name = os.path.basename(path)  # noqa: PTH119
     return bool(_ENDING.search(name)) or _begins_like_an_image(os.fspath(path))
 
@@ -121,35 +121,35 @@ def describe_ignored(ignored: collections.Counter[str]) -> str:
 
 
 class ImageFolder(NamedTuple):
-    """Finds files below a folder by the names of a list; from any thread or process.
+    """Finds files in a folder by their names in a list; usable from any thread or process.
 
     Attributes:
-        root: the folder.
+        root: Path of the folder.
     """
 
     root: str
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of a file; raises as `find`, or OSError where it cannot be read."""
+        """Returns the bytes of a file; raises as `find`, or OSError if it cannot be read."""
         try:
             return read_regular(self._join(decode_name(name)))
         except (FileNotFoundError, NotADirectoryError):
             return read_regular(self.find(name))
 
     def find(self, name: str) -> str:
-        r"""Returns the path of the file that a name means.
+        r"""Returns the path of the file that a name refers to.
 
-        In this order: the name with its escapes undone (see `labels.image_names`), the name to the
-        letter, the name with "/" for each backslash of Windows; then each of them in another
-        Unicode form.
+        Tries in this order: the name with its escapes undone (see `labels.image_names`), the
+        literal name, and the name with "/" for each backslash of Windows; then each of them in
+        another Unicode normalisation.
 
         Raises:
-            FileNotFoundError: there is none; says so if only upper and lower case differ.
-            OSError: several files are the same but for their Unicode form.
+            FileNotFoundError: If there is none; says so if only the case differs.
+            OSError: If several files differ only in their Unicode normalisation.
         """
         forms = list(dict.fromkeys([decode_name(name), name, name.replace("\\", "/")]))
         for form in forms:
-            if os.path.lexists(path := self._join(form)):  # a broken link is an answer
+            if os.path.lexists(path := self._join(form)):  # even a broken link is the file meant
                 return path
         for form in forms:
             if not form.isascii() and (path := self._other_form(form)):
@@ -159,17 +159,17 @@ class ImageFolder(NamedTuple):
         raise FileNotFoundError(f"there is no such file{question}")
 
     def _join(self, form: str) -> str:
-        path = os.path.join(self.root, form)  # noqa: PTH118 twenty times as fast
+        path = os.path.join(self.root, form)  # noqa: PTH118  # twenty times as fast as Path
         try:
             possible = b"\0" not in os.fsencode(path)
         except UnicodeEncodeError:
             possible = False
         if not possible:
-            raise FileNotFoundError("no file can have such a name: zero bytes or surrogates")
+            raise FileNotFoundError("no file can have this name: it has zero bytes or surrogates")
         return path
 
     def _other_form(self, form: str) -> str:
-        """The path of a name with folders or file composed differently; "" if there is none."""
+        """Returns the path with parts in another Unicode normalisation; "" if there is none."""
         path = "/" if form.startswith("/") else self.root
         for part in form.strip("/").split("/"):
             try:
@@ -183,7 +183,7 @@ class ImageFolder(NamedTuple):
 
 
 def _names_in(folder: str) -> SameNames:
-    """What a folder holds; read again when that has changed."""
+    """Returns the names in a folder, cached until the folder changes."""
     try:
         return _names_at(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
     except OSError:
@@ -196,16 +196,16 @@ def _names_at(folder: str, _: int) -> SameNames:
 
 
 def read_regular(path: str) -> bytes:
-    """Reads a file but nothing else: opening a FIFO would wait, a device may do anything.
+    """Reads a regular file and nothing else: opening a FIFO would block, a device may do anything.
 
     Raises:
-        OSError: it is no regular file, or cannot be read.
+        OSError: If it is not a regular file, or cannot be read.
     """
     mode = os.stat(path).st_mode  # noqa: PTH116
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
-        raise OSError("it is no regular file")
+        raise OSError("not a regular file")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         return file.read()
 
@@ -227,14 +227,14 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _kind_by_name(name: str) -> str | None:
-    """What a file or folder is that is passed over whatever it holds."""
+    """Returns the kind of an entry that is always skipped because of its name, or None."""
     if name.lower() in _SYSTEM:
         return name
     return "hidden" if name.startswith(".") else None
 
 
 def _kind_of_file(entry: os.DirEntry[str], *, by_content: bool) -> str | None:
-    """What is not an image, by its extension where it has one; None: it is an image."""
+    """Returns the kind of a file that is not an image; None if it is an image."""
     if not entry.is_file():
         return _kind_of_others(entry)
     if _ENDING.search(entry.name):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Copies of a data set's files on a local disk: object storage is slow at reading single records.
+"""Copies of a data set's files on a local disk: object storage reads single records slowly.
 
-A copy lies under its own whole path, so that sets never mix. It is taken for complete when size and
-time of last change (whole seconds) are those of its source, rsync's quick check; otherwise it is
-made anew. A file has its name only when it is complete.
+A copy is stored under the full path of its source, so that sets never mix. It counts as complete
+if its size and modification time (in seconds) equal those of the source, like rsync's quick check;
+otherwise it is copied again. A file gets its final name only when it is complete.
 """
 
 import concurrent.futures
@@ -20,18 +20,18 @@ from typing import NamedTuple
 from absl import logging
 from etils import epath
 
-_THREADS = 8  # files at the same time: one stream of object storage is far below the network's rate
+_THREADS = 8  # parallel files: one stream of object storage is far slower than the network
 _BLOCK = 2**24  # bytes
 _LOG_SECONDS = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LocalCopyError(OSError):
-    """A copy that cannot be made; the message says which and why."""
+    """Raised when a file cannot be copied; the message says which and why."""
 
 
 class _Copy(NamedTuple):
-    """A file to copy: its source, its own place, and the source's size and time of change."""
+    """A file to copy: source, target, and the source's size and modification time."""
 
     source: epath.Path
     target: Path
@@ -43,7 +43,7 @@ class _Copy(NamedTuple):
         return self.target.with_name(f"{self.target.name}.copying")
 
     def is_complete(self) -> bool:
-        """Whether it is there, as the quick check sees it."""
+        """Returns whether the copy exists and passes the quick check."""
         try:
             found = self.target.stat()
         except FileNotFoundError:
@@ -51,7 +51,7 @@ class _Copy(NamedTuple):
         return (found.st_size, int(found.st_mtime)) == (self.size, self.changed)
 
     def bytes_left(self) -> int:
-        """What it still needs on the disk; another process may be copying it."""
+        """Returns the bytes still to be written; another process may be writing them."""
         try:
             return max(0, self.size - self.unfinished.stat().st_size)
         except FileNotFoundError:
@@ -59,29 +59,29 @@ class _Copy(NamedTuple):
 
 
 def local_path(source: epath.PathLike, copy_to: epath.PathLike) -> Path:
-    """Where the copy of a file is: gs://bucket/set/file in copy_to/gs/bucket/set/file."""
+    """Returns the path of a copy: gs://bucket/set/file becomes copy_to/gs/bucket/set/file."""
     name = os.fspath(source)
     name = name.replace("://", "/") if "://" in name else os.path.abspath(name)  # noqa: PTH100
     return Path(copy_to, name.lstrip("/"))
 
 
 def copy_shards(sources: Sequence[epath.Path], copy_to: epath.PathLike) -> None:
-    """Copies the files that are not there yet; several processes may do so at the same time.
+    """Copies the files that are missing; several processes may do so at the same time.
 
     Args:
-        sources: files, on whatever `epath` reads.
-        copy_to: a folder of a local disk, see `local_path`.
+        sources: Files that `epath` can read.
+        copy_to: A folder on a local disk, see `local_path`.
 
     Raises:
-        FileNotFoundError: a source is missing.
-        LocalCopyError: the disk is too small, or a copy fails.
+        FileNotFoundError: If a source is missing.
+        LocalCopyError: If the disk is too small, or copying fails.
     """
     begin = time.perf_counter()
     folder = Path(copy_to)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LocalCopyError(f"{error}: name another folder in config.data.copy_to") from error
+        raise LocalCopyError(f"{error}: give another folder in config.data.copy_to") from error
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         copies = list(pool.map(lambda source: _look(source, folder), sources))
         left = [copy for copy in copies if not copy.is_complete()]
@@ -104,43 +104,43 @@ def copy_shards(sources: Sequence[epath.Path], copy_to: epath.PathLike) -> None:
 
 
 def _look(source: epath.Path, folder: Path) -> _Copy:
-    """Finds size and time of change of a source."""
+    """Reads size and modification time of a source."""
     try:
         if "://" in os.fspath(source):
             found = source.stat()
             size, changed = found.length, found.mtime
-        else:  # etils asks for the owner's name too, which fails where a container knows none
+        else:  # not etils: it also looks up the owner's name, which a container may not know
             here = os.stat(source)  # noqa: PTH116
             size, changed = here.st_size, int(here.st_mtime)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{source} is missing: get it from where the data set was built, or build it again"
+            f"{source} is missing: copy it from where the data set was built, or build it again"
         ) from error
     return _Copy(source, local_path(source, folder), size, changed)
 
 
 def _check_space(left: Sequence[_Copy], folder: Path, *, full: bool = False) -> None:
-    """Raises LocalCopyError when the files do not fit (or `full`: the disk has said so)."""
+    """Raises LocalCopyError if the files do not fit, or if `full`: the disk has reported it."""
     needed = sum(copy.bytes_left() for copy in left if not copy.is_complete())
     free = shutil.disk_usage(folder).free
     if full or needed > free:
         raise LocalCopyError(
             f"{folder} is full: {len(left):,} files of this process still need {needed / 1e9:,.2f} "
-            f"GB, and {free / 1e9:,.2f} GB are free. Make room, name a folder on a larger disk in "
-            "config.data.copy_to, or let every process need less: config.data.order=streams on "
-            "more hosts"
+            f"GB, but {free / 1e9:,.2f} GB are free. Free some space, give a folder on a larger "
+            "disk in config.data.copy_to, or reduce what each process needs: "
+            "config.data.order=streams on more hosts"
         )
 
 
 def _make(copy: _Copy, progress: "_Progress") -> None:
-    """Copies one file, unless another process or thread has done so by the time it is our turn.
+    """Copies one file, unless another process or thread has completed it in the meantime.
 
-    The lock is on the unfinished file. That is only removed when the copy is complete, and whoever
-    waited for it looks again: nobody writes to a file that is gone.
+    The lock is on the unfinished file. Only a completed copy removes that file, and a process that
+    waited for the lock checks again, so nobody writes to a deleted file.
     """
     copy.target.parent.mkdir(parents=True, exist_ok=True)
     with copy.unfinished.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the process ends, even if it is killed
         if copy.is_complete():
             copy.unfinished.unlink(missing_ok=True)
             progress.add(copy.size)
@@ -153,7 +153,7 @@ def _make(copy: _Copy, progress: "_Progress") -> None:
                     progress.add(len(block))
             if written != copy.size:
                 raise LocalCopyError(
-                    f"{copy.source}: {written:,} of {copy.size:,} bytes came: start again"
+                    f"{copy.source}: only {written:,} of {copy.size:,} bytes received: start again"
                 )
             file.flush()
             os.fsync(file.fileno())
@@ -163,7 +163,7 @@ def _make(copy: _Copy, progress: "_Progress") -> None:
 
 
 class _Progress:
-    """Tells every few seconds how far the copying is; thread-safe."""
+    """Logs the progress of copying every few seconds; thread-safe."""
 
     def __init__(self, num_files: int, num_bytes: int, folder: Path, begin: float):
         self._num_files, self._num_bytes, self._folder = num_files, num_bytes, folder

@@ -1,38 +1,38 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which image is in which row of which training batch, on any number of processes.
+"""Decides which image is in which row of which training batch, on any number of processes.
 
-The training set is a number of streams, each shuffled in itself and repeated without end. A global
-batch has as many groups of rows as there are streams, and group g comes from stream g, in order.
-One stream of all images is the order `global`. A stream for every group of `group_size` rows is
-the order `streams`: a process needs the streams of its own rows only, so that it can read fewer
-files, or keep them.
+The training set is split into streams, each of which is shuffled and repeated on its own. A global
+batch has as many groups of rows as there are streams; group g comes from stream g, in order. A
+single stream of all images is the order `global`. One stream per group of `group_size` rows is the
+order `streams`: a process needs only the streams of its own rows, so it reads fewer files and can
+keep copies of them.
 
-In both, a row is a function of (seed, batch size, number of streams, step) and of the files: not of
-the number of processes or threads, nor of what was read before.
+In both, a row depends only on (seed, batch size, number of streams, step) and on the files: not on
+the number of processes or threads, nor on what was read before.
 """
 
 import dataclasses
 
 import grain
 
-ENDLESS = 2**50  # rows; grain's own endless repeat overflows when it is batched
+ENDLESS = 2**50  # rows; batching Grain's own endless repeat overflows
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32 (Knuth, 6.4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rows(grain.transforms.DatasetSelectionMap):
-    """Where the rows of a process come from, counted over all its batches.
+    """Maps the rows of a process, counted over all its batches, to images of the streams.
 
     Attributes:
-        batch_size: rows of a global batch.
-        num_streams: S.
-        process_index: of this process; its rows follow those of the processes before it.
-        process_count: of the job.
-        first_image: images that were taken before row 0, from all streams alike.
+        batch_size: Global batch size.
+        num_streams: Number of streams, S.
+        process_index: Index of this process; its rows follow those of lower processes.
+        process_count: Number of processes.
+        first_image: Number of images used before row 0, equally many from all streams.
 
     Raises:
-        ValueError: with the numbers, when streams or processes do not divide the batch, or streams
-            the images taken before.
+        ValueError: If the batch size is not divisible by the processes or streams, or
+            `first_image` not by the streams; the message has the numbers.
     """
 
     batch_size: int
@@ -54,13 +54,13 @@ class Rows(grain.transforms.DatasetSelectionMap):
 
     @property
     def in_batch(self) -> range:
-        """The rows of every global batch that are this process's."""
+        """Rows of every global batch that belong to this process."""
         size = self.batch_size // self.process_count
         return range(self.process_index * size, (self.process_index + 1) * size)
 
     @property
     def streams(self) -> range:
-        """The streams that these rows come from; two processes may share one."""
+        """Streams that these rows come from; two processes may share one."""
         group = self.batch_size // self.num_streams
         return range(self.in_batch.start // group, (self.in_batch.stop - 1) // group + 1)
 
@@ -68,16 +68,16 @@ class Rows(grain.transforms.DatasetSelectionMap):
         return ENDLESS
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        """Of row `index` of this process: the place in `streams`, and the position in the stream.
+        """Returns the stream, as an index into `streams`, and the position in it.
 
-        A position counts on from epoch to epoch.
+        Positions continue from epoch to epoch.
         """
         step, row = divmod(index, len(self.in_batch))
-        group, place = divmod(self.in_batch[row], self.batch_size // self.num_streams)
-        taken = self.first_image + step * self.batch_size
-        return group - self.streams.start, taken // self.num_streams + place
+        group, offset = divmod(self.in_batch[row], self.batch_size // self.num_streams)
+        used = self.first_image + step * self.batch_size
+        return group - self.streams.start, used // self.num_streams + offset
 
 
 def seed_of(stream: int, seed: int) -> int:
-    """The seed of a stream, in [0, 2^32); stream 0 has the seed of the training."""
+    """Returns the seed of a stream, in [0, 2^32); stream 0 has the seed of the training run."""
     return (seed + stream * _GOLDEN) % 2**32

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Grain pipelines: records to numpy batches, and numpy batches to global arrays.
+"""Grain pipelines: from records to NumPy batches, and from these to global arrays.
 
-The order of the data is a function of (seed, global batch size, step), see `order`: the global
-batch of a step is the same for any number of processes, and training continues at any step without
-any state of the iterator.
+The order of the data is a function of (seed, global batch size, step), see `order`. So the global
+batch of a step is the same for any number of processes, and training resumes at any step without
+iterator state.
 
-Threads, not processes: decoding and resizing release Python's lock, threads start in 0.1 s and die
-with the program.
+Threads are used instead of processes: decoding and resizing release the GIL, and threads start in
+0.1 s and end with the program.
 """
 
 import collections
@@ -44,16 +44,16 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 class TooManyBadImagesError(RuntimeError):
-    """More images than allowed could not be read or decoded."""
+    """Raised when more images than allowed cannot be read or decoded."""
 
 
 class BadImages:
-    """Counts and lists the images that could not be decoded; thread-safe.
+    """Counts and lists images that cannot be decoded; thread-safe.
 
     Args:
-        path: a tab-separated file (name, reason, message) to append to; None only counts. On
-            object storage each of several processes has its own, bad_images_0.tsv and so on.
-        limit: one more distinct image ends the run.
+        path: A tab-separated file (name, reason, message) to append to; None only counts. On
+            object storage each of several processes has its own file, bad_images_0.tsv and so on.
+        limit: The run ends when there are more distinct images than this.
     """
 
     def __init__(self, path: epath.PathLike | None = None, *, limit: int = 1000):
@@ -68,7 +68,7 @@ class BadImages:
         """Records an image once.
 
         Raises:
-            TooManyBadImagesError: over the limit.
+            TooManyBadImagesError: If there are more than `limit` images.
         """
         with self._lock:
             if name in self.names:
@@ -81,8 +81,8 @@ class BadImages:
             if len(self.names) > self.limit:
                 raise TooManyBadImagesError(
                     f"{len(self.names)} images could not be decoded (limit {self.limit}); "
-                    f"see {self.path or 'the log'}; mlimages data check lists all "
-                    "that is damaged in a set: get those files again, or build it again"
+                    f"see {self.path or 'the log'}; python -m mlimages_jax.prepare check lists all "
+                    "damage in a set: get those files again, or build it again"
                 )
 
 
@@ -102,29 +102,29 @@ def training_batches(
     num_threads: int = 4,
     prefetch: int = 4,
 ) -> Iterator[NumpyBatch]:
-    """Endless training batches of one process, from a step on.
+    """Yields endless training batches of one process, starting at any step.
 
     Args:
-        streams: serialised records of the streams that this process has rows of, those of
-            `Rows.streams`; the one stream of all records is the order `global`. Streams of unequal
-            length go through their own epochs, each image once in each.
-        view: cuts the images.
-        batch_size: global; the batches have batch_size / process_count rows.
-        num_streams: of the job; rows of a batch come from each in turn, in equal numbers.
-        max_labels: L.
-        seed: of order and crops; every epoch is shuffled anew.
-        start_step: the batch that comes first, counted from `first_image`.
-        first_image: images of the order that were taken before, in batches of another size;
-            from all streams alike.
-        bad_images: records what could not be decoded; such rows are black and outside the mask.
-        process_index: of this process.
-        process_count: of the job.
-        num_threads: that read and decode, each a whole batch at a time.
-        prefetch: batches held ready, at least one a thread.
+        streams: Serialised records of the streams that this process has rows of, see
+            `Rows.streams`; a single stream of all records is the order `global`. Streams of
+            different lengths have their own epochs, with each image once per epoch.
+        view: Decodes and crops the images.
+        batch_size: Global batch size; the batches have batch_size / process_count rows.
+        num_streams: Number of streams of the job, each of which fills an equal part of a batch.
+        max_labels: Maximum number of labels per image, L.
+        seed: Seed of order and crops; every epoch is shuffled differently.
+        start_step: First batch to yield, counted from `first_image`.
+        first_image: Number of images already used in batches of another size, equally many from
+            all streams.
+        bad_images: Records images that cannot be decoded; their rows are black and not in the mask.
+        process_index: Index of this process.
+        process_count: Number of processes.
+        num_threads: Number of threads that read and decode, each a full batch at a time.
+        prefetch: Number of batches to keep ready, at least one per thread.
 
     Raises:
-        ValueError: when the batch is not divisible by the processes or the streams, a stream has no
-            records, or there are not as many as `Rows.streams` says.
+        ValueError: If the batch size is not divisible by the processes or the streams, a stream is
+            empty, or their number differs from `Rows.streams`.
     """
     rows = Rows(
         batch_size=batch_size,
@@ -139,7 +139,7 @@ def training_batches(
         raise ValueError("the training split has no records")
     bad = bad_images or BadImages()
     if not jpeg.is_compiled():
-        logging.info("images are decoded as a whole, which is slower: see data/jpeg.py")
+        logging.info("images are decoded completely, which is slower: see data/images/jpeg.py")
 
     def empty() -> np.ndarray:
         return np.zeros((view.size, view.size, 3), np.uint8)
@@ -176,10 +176,10 @@ def evaluation_batches(
     num_threads: int = 4,
     prefetch: int = 4,
 ) -> Iterator[NumpyBatch]:
-    """One pass over all records in order; the last global batch is filled up outside the mask.
+    """Yields one pass over all records in order; padding of the last batch is not in the mask.
 
-    Arguments as for `training_batches`, and `relabel`, which gives records other labels. Every
-    process gets the same number of batches.
+    Arguments as for `training_batches`; `relabel` replaces the labels of a record. Every process
+    gets the same number of batches.
     """
     bad = bad_images or BadImages()
     parsed = _Parsed(records, bad)
@@ -209,19 +209,19 @@ def evaluation_batches(
 def abstract_batch(
     image_size: int, *, batch_size: int, max_labels: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of a global training batch, for compiling ahead of it."""
+    """Returns shapes, dtypes and shardings of a global training batch, for compilation."""
     row = _empty_row(np.zeros((image_size, image_size, 3), np.uint8), max_labels)
-    place = sharding.by_example(mesh)
+    by_rows = sharding.by_example(mesh)
     return {
-        name: jax.ShapeDtypeStruct((batch_size, *value.shape), value.dtype, sharding=place)
+        name: jax.ShapeDtypeStruct((batch_size, *value.shape), value.dtype, sharding=by_rows)
         for name, value in row.items()
     }
 
 
 class _Parsed:
-    """Records by position, parsed; its error for one that is damaged, which so keeps its place.
+    """Parsed records by position; a damaged record yields its error, which keeps its position.
 
-    Not None, which grain would take for an element that was filtered out.
+    Not None: Grain would treat that as a filtered-out element.
     """
 
     def __init__(self, records: RandomAccess, bad: BadImages):
@@ -265,24 +265,24 @@ def _empty_row(empty: np.ndarray, max_labels: int) -> NumpyBatch:
 
 
 def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> Iterator[NumpyBatch]:
-    cv2.setNumThreads(1)  # the threads are ours: one image each
-    held = max(prefetch, num_threads)  # grain never lets more threads work than it may hold
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=held)
+    cv2.setNumThreads(1)  # our threads decode one image each; more would compete for the cores
+    buffered = max(prefetch, num_threads)  # Grain runs no more threads than its buffer has places
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)
     return iter(dataset.to_iter_dataset(options))
 
 
 class DeviceBatches(Iterator[dict[str, jax.Array]]):
-    """Places batches on the mesh, a few ahead of their use.
+    """Puts batches on the devices of the mesh, a few ahead of their use.
 
     Attributes:
-        seconds_waited: time for which this waited for the host's batches so far, whatever the
-            devices did meanwhile.
+        seconds_waited: Total time spent waiting for batches of the host, whether or not the
+            devices were busy.
     """
 
     def __init__(self, batches: Iterator[NumpyBatch], mesh: Mesh, *, ahead: int = 2):
         self.seconds_waited = 0.0
         self._batches = batches
-        self._place = sharding.by_example(mesh)
+        self._sharding = sharding.by_example(mesh)
         self._ahead = ahead
         self._ready: collections.deque[dict[str, jax.Array]] = collections.deque()
 
@@ -295,7 +295,7 @@ class DeviceBatches(Iterator[dict[str, jax.Array]]):
                 break
             self._ready.append(
                 {
-                    name: jax.make_array_from_process_local_data(self._place, rows)
+                    name: jax.make_array_from_process_local_data(self._sharding, rows)
                     for name, rows in batch.items()
                 }
             )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Labels from a file of their own, in place of those stored with the images.
+"""Replaces stored labels by those of a separate file, such as ReaL for ImageNet.
 
-After Beyer, Hénaff, Kolesnikov, Zhai and van den Oord, "Are we done with ImageNet?" (2020), who had
-the classes of the validation images judged anew. Their file is `real.json` of
+ReaL is by Beyer, Hénaff, Kolesnikov, Zhai and van den Oord, "Are we done with ImageNet?" (2020),
+who had the validation images labelled again. Their file is `real.json` of
 https://github.com/google-research/reassessed-imagenet.
 """
 
@@ -17,10 +17,10 @@ from etils import epath
 
 from mlimages_jax.data.dataset import Record
 
-# Some copies of the set add the class: ILSVRC2012_val_00000293_n01440764.JPEG
+# Some copies of the set add the class: ILSVRC2012_val_00000293_n01440764.JPEG.
 _VALIDATION = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:_n[0-9]{8})?\.[A-Za-z]+")
 _FORMS = (
-    "it must hold a list of class indices for each image, [[0, 7], [], ...] in the order of "
+    "it must be a list of class indices for each image, [[0, 7], [], ...] in the order of "
     'their numbers or {"a.jpg": [0, 7], ...} by name'
 )
 
@@ -29,15 +29,15 @@ _FORMS = (
 class ReassessedLabels:
     """The valid classes of each image, by its number or by its name.
 
-    Called with a record, it gives the record with these labels, each of confidence 1. An image may
-    have no valid class at all; the metrics then leave it out.
+    Calling it with a record returns the record with these labels, each with confidence 1. An image
+    may have no valid class at all; the metrics then ignore it.
 
     Attributes:
-        path: of the file, for messages.
-        classes: class indices, numbered by rising WordNet id as the imagenet builder does. A list
-            has one entry for each image of ImageNet's validation set: the first is that of
-            ILSVRC2012_val_00000001.JPEG. A mapping has one for each name of a record, folders
-            included.
+        path: Path of the file, for messages.
+        classes: Class indices, in the ascending order of WordNet ids that the imagenet builder
+            uses. A list has one entry for each image of ImageNet's validation set, starting with
+            ILSVRC2012_val_00000001.JPEG. A mapping has one entry per record name, including
+            folders.
     """
 
     path: epath.Path
@@ -48,7 +48,7 @@ class ReassessedLabels:
         """Reads a JSON file of either form.
 
         Raises:
-            ValueError: it is no JSON, has another form, repeats a name, or has a class outside
+            ValueError: If it is not JSON, has another form, repeats a name, or has a class outside
                 0, ..., num_classes - 1.
         """
         path = epath.Path(path)
@@ -64,15 +64,15 @@ class ReassessedLabels:
         try:
             content = json.loads(path.read_bytes(), object_pairs_hook=without_repeats)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no JSON ({error}): get it anew") from error
+            raise ValueError(f"{path} is not JSON ({error}): download it again") from error
         if not isinstance(content, list | dict) or not content:
-            raise ValueError(f"{path} holds no entries: {_FORMS}")
+            raise ValueError(f"{path} has no entries: {_FORMS}")
         _check(content, path, num_classes=num_classes)
         return cls(path, content)
 
     @property
     def max_labels(self) -> int:
-        """The largest number of classes of one image."""
+        """Maximum number of classes of an image."""
         entries = self.classes.values() if isinstance(self.classes, Mapping) else self.classes
         return max(len(entry) for entry in entries)
 
@@ -80,24 +80,24 @@ class ReassessedLabels:
         return len(self.classes)
 
     def check_length(self, num_records: int) -> None:
-        """Checks at the start that there is an entry for every image of a split.
+        """Checks in advance that there is an entry for every image of a split.
 
         There may be more: the split may be a part of the set, or lack images that were skipped.
 
         Raises:
-            ValueError: there are fewer entries than images.
+            ValueError: If there are fewer entries than images.
         """
         if len(self) < num_records:
             raise ValueError(
-                f"{self.path} has {len(self):,} entries, the split {num_records:,} images: it "
-                "must have one for each of them; get the file that belongs to the set"
+                f"{self.path} has {len(self):,} entries but the split has {num_records:,} images: "
+                "it needs one entry per image; use the file that belongs to the set"
             )
 
     def __call__(self, record: Record) -> Record:
         """Returns the record with the labels of this file.
 
         Raises:
-            ValueError: the file has no entry for it.
+            ValueError: If the file has no entry for it.
         """
         classes = np.array(self._entry(record.name), np.int32)
         return dataclasses.replace(
@@ -108,36 +108,36 @@ class ReassessedLabels:
         if isinstance(self.classes, Mapping):
             if name not in self.classes:
                 raise ValueError(
-                    f"{self.path} has no entry {name!r}: its entries are named as the images of "
-                    f"the data set, folders included; the first is {next(iter(self.classes))!r}"
+                    f"{self.path} has no entry {name!r}: entries must be named like the images of "
+                    f"the data set, including folders; the first is {next(iter(self.classes))!r}"
                 )
             return self.classes[name]
         match = _VALIDATION.fullmatch(name)
         if match is None:
             raise ValueError(
-                f"{name!r} is not named as ILSVRC2012_val_00000001.JPEG is, so it has no number in "
-                f"the list {self.path}: that is for ImageNet's validation set; for another one, "
+                f"{name!r} is not named like ILSVRC2012_val_00000001.JPEG, so it has no number in "
+                f"the list {self.path}, which is for ImageNet's validation set; for other sets "
                 'write the entries by name: {"a.jpg": [0, 7], ...}'
             )
         number = int(match[1])
         if not 1 <= number <= len(self):
             raise ValueError(
-                f"{name!r} has number {number}, {self.path} has entries 1 to {len(self)}: the "
-                "label file is of another length than the set; get the one that belongs to it"
+                f"{name!r} has number {number} but {self.path} has entries 1 to {len(self)}: the "
+                "label file has another length than the set; use the one that belongs to it"
             )
         return self.classes[number - 1]
 
 
 def _check(content: list[Any] | dict[str, Any], path: epath.Path, *, num_classes: int) -> None:
-    """Refuses entries that are not lists of classes."""
+    """Raises ValueError for entries that are not lists of classes."""
     named = content.items() if isinstance(content, dict) else enumerate(content, start=1)
     for name, entry in named:
-        # `type`, as True is an int to isinstance.
+        # `type` and not `isinstance`, because True is an instance of int.
         if not isinstance(entry, list) or any(type(index) is not int for index in entry):
             raise ValueError(f"{path}, entry {name!r} is {json.dumps(entry)[:80]}: {_FORMS}")
         beyond = [index for index in entry if not 0 <= index < num_classes]
         if beyond:
             raise ValueError(
-                f"{path}, entry {name!r} has class {beyond[0]}, but there are classes 0 to "
+                f"{path}, entry {name!r} has class {beyond[0]}, but classes are 0 to "
                 f"{num_classes - 1}: is the file for another set of classes?"
             )

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The files of a set, cut into streams that are about equally long."""
+"""Assigns the files of a set to streams of about equal length."""
 
 import heapq
 from collections.abc import Sequence
 
 from absl import logging
 
-_UNEVEN = 1.1  # longest by shortest, from which on a warning is due
+_UNEVEN = 1.1  # ratio of longest to shortest stream above which a warning is logged
 
 
 def cut(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Cuts files into `count` parts; a function of their lengths and of `count` alone.
+    """Splits files into `count` parts, depending only on their lengths and on `count`.
 
-    Whole files, because a part of a file would have to be copied, and could hold other classes than
-    the rest of it, where a file is as mixed as the set (row i of the list is in file i modulo their
-    number). They are given out from the longest on, each to the part that is shortest so far: no
-    part is longer than another by more than the longest file (Graham, 1969). Every part is repeated
-    on its own, so an image of a short one is seen more often, in proportion; a warning says so
-    from a tenth on.
+    Files are not divided, because a part of a file would have to be copied, and might have other
+    classes than the rest, while an entire file is as mixed as the set (row i of the list is in file
+    i modulo the number of files). Files are assigned from the longest on, each to the shortest part
+    so far, so no part is longer than another by more than the longest file (Graham, 1969). Every
+    part is repeated on its own, so images of a short part are seen proportionally more often; a
+    warning is logged from a difference of a tenth on.
 
     Args:
-        lengths: records of each file.
-        count: of parts, at most as many as files.
+        lengths: Number of records of each file.
+        count: Number of parts, at most the number of files.
 
     Returns:
-        For each part the numbers of its files, rising.
+        The indices of the files of each part, ascending.
     """
     parts: list[list[int]] = [[] for _ in range(count)]
     totals = [(0, part) for part in range(count)]

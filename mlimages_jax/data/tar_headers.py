@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One block of a tar to what it says about a member, and whether that can be believed."""
+"""Parses tar headers, and checks that what they say can be trusted."""
 
 import re
 import tarfile
@@ -8,29 +8,29 @@ from collections.abc import Mapping
 from mlimages_jax.files.safe_paths import check_name
 
 BLOCK_BYTES = 512
-EXTENSIONS = {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}  # they say more about the next header
-# Of all members, and of the next one's link: neither matters here. They may stand between others.
+EXTENSIONS = {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}  # they extend the next header
+# Global records, and the target of the next link: not needed here, but they may occur anywhere.
 IGNORED = {tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK}
 _WITHOUT_DATA = {
     tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
 }  # fmt: skip
-_FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}  # sparse ones lie there in pieces
-_MAX_BYTES = 2**50  # of a member
-_MAX_EXTENSION_BYTES = 2**20  # of a long name or of pax records
+_FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}  # not sparse ones, stored in pieces
+_MAX_BYTES = 2**50  # limit of a member
+_MAX_EXTENSION_BYTES = 2**20  # limit of a long name or of pax records
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]+)=")
 
 
 def parse_header(block: bytes, records: Mapping[str, str], at: int) -> tarfile.TarInfo:
-    """Reads a header.
+    """Parses a header.
 
     Args:
-        block: 512 bytes.
-        records: what extensions before it said.
-        at: where it lies.
+        block: The 512 bytes of the header.
+        records: Fields from preceding extension headers.
+        at: Offset of the header in the file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: If it is not a header.
     """
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -48,17 +48,17 @@ def parse_header(block: bytes, records: Mapping[str, str], at: int) -> tarfile.T
 
 
 def next_header(header: tarfile.TarInfo) -> int:
-    """Where the header after this one lies."""
+    """Returns the offset of the next header."""
     blocks = 0 if header.type in _WITHOUT_DATA else -(-header.size // BLOCK_BYTES)
     return header.offset_data + blocks * BLOCK_BYTES
 
 
 def parse_extension(kind: bytes, data: bytes) -> dict[str, str]:
-    """Reads a long name, or `length key=value` lines as far as they are sound (POSIX, pax).
+    """Parses a long name, or `length key=value` lines up to the first malformed one (POSIX, pax).
 
     Args:
-        kind: of `EXTENSIONS`.
-        data: of the member.
+        kind: One of `EXTENSIONS`.
+        data: Data of the extension.
     """
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": _text(data.rstrip(b"\0"))}
@@ -73,10 +73,10 @@ def parse_extension(kind: bytes, data: bytes) -> dict[str, str]:
 
 
 def safe_name(header: tarfile.TarInfo) -> str:
-    """Returns the name of a regular file, without "." parts; ValueError says why it has none."""
+    """Returns the name of a regular file, without "." parts; raises ValueError if it is unsafe."""
     if header.type not in _FILES:
         raise ValueError("neither a file nor a folder")
-    # tar itself writes "./a", some programs "a//b". A "/" at the very front is not dropped.
+    # tar itself writes "./a", some programs "a//b". A leading "/" is kept, to be refused.
     first, *parts = header.name.split("/")
     parts = [part for part in parts if part not in ("", ".")]
     name = "/".join(parts if first == "." else [first, *parts])

@@ -99,7 +99,7 @@ def test_compressed_archive_is_a_stream_whatever_its_name(tmp_path):
     path = imagenet_archives.write_nested(tmp_path / "whole.tar", SYNSETS, compress=True)
     assert {name: get() for name, get in stream(path)} == FLAT
     assert [name for name, _ in stream(path)] == list(FLAT)  # without reading them
-    with pytest.raises(ArchiveError, match=r"whole\.tar: compressed; run gunzip"):
+    with pytest.raises(ArchiveError, match=r"whole\.tar: compressed; decompress it with gunzip"):
         list(members(path))
 
 
@@ -298,7 +298,7 @@ def test_damaged_compression(tmp_path):
     path.write_bytes(data)
     errors: list[ArchiveError] = []
     assert [name for name, _ in stream(path, on_error=errors.append)] == ["n1/n1_1.JPEG"]
-    assert f"{path}: cannot be uncompressed" in str(errors[0])
+    assert f"{path}: cannot be decompressed" in str(errors[0])
     data[50_000:50_100] = bytes(100)
     path.write_bytes(data)
     with pytest.raises(ArchiveError):

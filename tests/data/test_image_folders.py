@@ -65,9 +65,9 @@ def test_what_is_no_file_is_never_opened(tmp_path):
         "FIFO": 1, "socket": 1, "device": 1, "broken link": 1, "link loop": 1
     }  # fmt: skip
     for name in ("fifo.jpg", "device.jpg", "socket.jpg"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             ImageFolder(str(tmp_path)).read(name)
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             user_images.pixels(tmp_path / name)
 
 

@@ -117,7 +117,7 @@ def test_what_a_killed_process_left_is_written_over(folder, tmp_path):
 def test_a_source_that_ends_early_leaves_no_copy(folder, tmp_path, monkeypatch):
     (source, *_) = _sources(folder)
     monkeypatch.setattr(local_copies, "_look", _taller(local_copies._look))
-    with pytest.raises(LocalCopyError, match=r"of [\d,]+ bytes came: start again"):
+    with pytest.raises(LocalCopyError, match=r"of [\d,]+ bytes received: start again"):
         copy_shards([source], tmp_path / "ssd")
     assert not local_path(source, tmp_path / "ssd").exists()
 
@@ -154,13 +154,13 @@ def test_a_missing_source_is_named(folder, tmp_path):
     sources = _sources(folder)
     sources[2].unlink()
     data = DataSet.open(folder, copy_to=str(tmp_path / "ssd"))
-    with pytest.raises(DataSetError, match="record-00002-of-00004 is missing: get it"):
+    with pytest.raises(DataSetError, match="record-00002-of-00004 is missing: copy it"):
         data.records("train")
 
 
 def test_a_folder_that_cannot_be_made_is_named(folder, tmp_path):
     (tmp_path / "ssd").write_text("a file")
-    with pytest.raises(LocalCopyError, match=r"ssd.*name another folder in config.data.copy_to"):
+    with pytest.raises(LocalCopyError, match=r"ssd.*give another folder in config.data.copy_to"):
         copy_shards(_sources(folder), tmp_path / "ssd")
 
 

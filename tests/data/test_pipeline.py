@@ -104,7 +104,7 @@ def test_processes_do_not_list_into_one_object(tmp_path, monkeypatch, count, nam
 def test_more_labels_than_promised_are_an_error():
     full = record("full.jpg", image(9), dict.fromkeys(range(4), 1.0))
     with pytest.raises(
-        ValueError, match=r"full.jpg has 4 labels, metadata.json promises at most 3"
+        ValueError, match=r"full.jpg has 4 labels, but metadata.json promises at most 3"
     ):
         _batches([full], 1)
 

@@ -79,7 +79,7 @@ def test_as_many_valid_classes_as_the_best_labelled_image(written):
     ],
 )
 def test_a_name_without_a_number(written, name):
-    with pytest.raises(ValueError, match=rf"'{name}' is not named as .*real.json.* by name"):
+    with pytest.raises(ValueError, match=rf"'{name}' is not named like .*real.json.* by name"):
         written(ENTRIES)(a_record(name))
 
 
@@ -87,7 +87,7 @@ def test_a_name_without_a_number(written, name):
 def test_a_number_beyond_the_list(written, number):
     name = f"val/ILSVRC2012_val_{number:08d}.JPEG"
     with pytest.raises(
-        ValueError, match=rf"number {number}, .*real.json has entries 1 to 4: .* ano"
+        ValueError, match=rf"number {number} but .*real.json has entries 1 to 4: .* ano"
     ):
         written(ENTRIES)(a_record(name))
 
@@ -97,25 +97,27 @@ def test_every_image_of_the_split_needs_an_entry(written):
         labels = written(content)
         labels.check_length(4)
         labels.check_length(3)  # an image was skipped, or the split is a part of the set
-        with pytest.raises(ValueError, match=r"real.json has 4 entries, the split 50,000 images"):
+        with pytest.raises(
+            ValueError, match=r"real.json has 4 entries but the split has 50,000 images"
+        ):
             labels.check_length(50_000)
 
 
 @pytest.mark.parametrize("content", [b"", b"[[1], [2]", b"\x1f\x8b\x08 zipped", b"\xff\xfe\xff"])
 def test_a_file_that_is_no_json(written, content):
-    with pytest.raises(ValueError, match=r"real.json is no JSON \(.*\): get it anew"):
+    with pytest.raises(ValueError, match=r"real.json is not JSON \(.*\): download it again"):
         written(content)
 
 
 @pytest.mark.parametrize("content", [[], {}, 3, "abc", None])
 def test_a_file_without_entries(written, content):
-    with pytest.raises(ValueError, match=r"real.json holds no entries: it must hold a list"):
+    with pytest.raises(ValueError, match=r"real.json has no entries: it must be a list"):
         written(content)
 
 
 @pytest.mark.parametrize("entry", [3, None, "3", ["3"], [3.0], [True], [[3]], {"3": 3}, {}])
 def test_an_entry_that_is_no_list_of_classes(written, entry):
-    with pytest.raises(ValueError, match=r"real.json, entry 2 is .* it must hold a list of class"):
+    with pytest.raises(ValueError, match=r"real.json, entry 2 is .* it must be a list of class"):
         written([[1], entry, [2]])
     with pytest.raises(ValueError, match=r"real.json, entry 'b' is"):
         written({"a": [1], "b": entry})
@@ -123,7 +125,7 @@ def test_an_entry_that_is_no_list_of_classes(written, entry):
 
 @pytest.mark.parametrize("beyond", [-1, 10, 2**40])
 def test_a_class_that_does_not_exist(written, beyond):
-    message = rf"real.json, entry 3 has class {beyond}, but there are classes 0 to 9: is the file"
+    message = rf"real.json, entry 3 has class {beyond}, but classes are 0 to 9: is the file"
     with pytest.raises(ValueError, match=message):
         written([[1], [], [0, 9, beyond]])
     with pytest.raises(ValueError, match=rf"entry 'b' has class {beyond}"):

@@ -203,7 +203,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     assert "loss" not in row
 
     path.write_text(json.dumps([[0]] * 19))
-    with pytest.raises(build.ConfigError, match=r"real.json has 19 entries, the split 20"):
+    with pytest.raises(build.ConfigError, match=r"real.json has 19 entries but the split has 20"):
         evaluate_task.evaluate(config, tmp_path / "other")
 
 

@@ -275,9 +275,9 @@ def test_files_that_are_none_are_errors_of_their_own(tmp_path):
         with pytest.raises(BadImage) as caught:
             images.read(index)
         reasons.append(f"{caught.value.reason}: {caught.value}")
-    assert reasons[0] == "unreadable: it is no regular file"
+    assert reasons[0] == "unreadable: not a regular file"
     assert reasons[1] == "missing: there is no such file; is it 'Cat.JPG'?"
-    assert reasons[2].startswith("missing: no file can have such a name")
+    assert reasons[2].startswith("missing: no file can have this name")
     assert reasons[3] == "unreadable: File name too long"
     with pytest.raises(ImageSourceError, match="neither a file nor a folder"):
         open_images(tmp_path / "fifo.jpg")

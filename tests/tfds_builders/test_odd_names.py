@@ -51,7 +51,7 @@ def test_what_a_list_cannot_find_is_set_aside_with_its_reason(manual_dir, tmp_pa
     lines = (folder / "skipped.tsv").read_text().splitlines()[1:]
     skipped = {line.split("\t")[1]: line.split("\t")[2:] for line in lines}
     assert sorted(skipped) == sorted(map(one_line, names))
-    assert skipped["fifo.jpg"] == ["unreadable", "it is no regular file"]
+    assert skipped["fifo.jpg"] == ["unreadable", "not a regular file"]
     assert skipped["A/RED.jpg"][0] == "missing"
     assert {reason for reason, _ in skipped.values()} == {"unreadable", "missing"}
     check(folder, splits=("train",), label_list=manual_dir / "train_image_list.txt")
