@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the bytes of an image file to pixels: headers, decoders, orientation, crops."""
+"""From the bytes of an image file to pixels: headers, decoders, orientation and crops."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pixels of BMPs that Pillow reads in part: colours by masks, and run lengths.
+"""Decodes BMPs that Pillow supports only in part: colour masks and run lengths.
 
-Pillow knows ten layouts of masks and lays an image on white whose alpha is zero everywhere, which
-viewers show; and it takes a run-length file for cut whose rows end early.
+Pillow knows ten layouts of masks. If alpha is zero everywhere it returns a white image, where
+viewers show the colours, and it takes a run-length file whose rows end early for truncated.
 """
 
 import struct
@@ -13,30 +13,30 @@ import numpy as np
 from mlimages_jax.data.images.image_types import BadImage
 from mlimages_jax.data.images.pillow_pixels import on_white
 
-RUN_LENGTHS = {1: 8, 2: 4}  # bits of a pixel by the number of the compression
+RUN_LENGTHS = {1: 8, 2: 4}  # bits per pixel, by compression number
 _BY_MASKS = {3, 6}
-_STRIP = 2**18  # pixels at a time
-_USUAL = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}  # where all are 0
-_END_OF_ROW, _END, _MOVE = 0, 1, 2  # after a count of 0
+_STRIP = 2**18  # pixels processed at a time
+_USUAL = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}  # if all are 0
+_END_OF_ROW, _END, _MOVE = 0, 1, 2  # codes after a count of 0
 
 
 class _Head(NamedTuple):
-    start: int  # of the pixels
+    start: int  # offset of the pixels
     size: int  # of the header
     width: int
-    height: int  # below 0: rows begin at the top
+    height: int  # negative: rows are stored from the top
     bits: int
     compression: int
 
 
 def decode(data: bytes) -> np.ndarray | None:
-    """uint8 [H, W, 3], RGB, on white; None: of a kind that Pillow reads.
+    """Returns uint8 [H, W, 3], RGB, blended with white; None for kinds that Pillow can read.
 
     Args:
-      data: The bytes of a file whose header `other_headers` has read.
+      data: The bytes of a file whose header `other_headers` has checked.
 
     Raises:
-      BadImage: corrupt or truncated.
+      BadImage: If the file is corrupt or truncated.
     """
     start, size = struct.unpack_from("<II", data, 10)
     if size < 40:
@@ -66,7 +66,7 @@ def _by_masks(data: bytes, head: _Head) -> np.ndarray:
     strips = [slice(top, top + step) for top in range(0, height, step)]
     alpha = masks[3]
     if not any(np.any(stored[strip] & alpha) for strip in strips):
-        alpha = 0  # as browsers do: nobody means an image that nobody can see
+        alpha = 0  # as browsers do: a fully transparent image is never intended
     pixels = np.empty((height, head.width, 3), np.uint8)
     for strip in strips:
         wanted = (*masks[:3], alpha) if alpha else masks[:3]
@@ -76,7 +76,7 @@ def _by_masks(data: bytes, head: _Head) -> np.ndarray:
 
 
 def _masks(data: bytes, head: _Head) -> tuple[int, int, int, int]:
-    """Of red, green, blue and alpha; after a header of 40 bytes they follow it."""
+    """Returns the masks of red, green, blue and alpha, which follow a header of 40 bytes."""
     with_alpha = head.size >= 56 or head.compression == 6
     red, green, blue = struct.unpack_from("<III", data, 54)
     alpha = struct.unpack_from("<I", data, 66)[0] if with_alpha else 0
@@ -92,24 +92,24 @@ def _masks(data: bytes, head: _Head) -> tuple[int, int, int, int]:
 
 
 def _levels(stored: np.ndarray, mask: int) -> np.ndarray:
-    """What a mask selects, as levels from 0 to 255."""
+    """Returns the values selected by a mask, scaled to levels from 0 to 255."""
     if not mask:
         return np.zeros(stored.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
     bits = mask.bit_length() - shift
-    dropped = max(0, bits - 16)  # so that the product below fits 32 bits
+    dropped = max(0, bits - 16)  # so that the product below fits into 32 bits
     most = 2 ** (bits - dropped) - 1
     value = (stored.astype(np.uint32) & mask) >> (shift + dropped)
     return ((value * 255 + most // 2) // most).astype(np.uint8)
 
 
 def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
-    """What no run covers has the first colour of the palette."""
+    """Decodes run lengths; pixels not covered by a run get the first colour of the palette."""
     height = abs(head.height)
     indices = np.zeros((height, head.width), np.uint8)
     x, y, at = 0, 0, head.start
     packed = head.bits == 4
-    for _ in range(2 * (indices.size + height) + 1_000):  # more would be runs of nothing
+    for _ in range(2 * (indices.size + height) + 1_000):  # more could only be empty runs
         if y >= height:
             break
         if at + 2 > len(data):
@@ -149,7 +149,7 @@ def _cut(row: int, height: int) -> str:
 
 
 def _palette(data: bytes, head: _Head) -> np.ndarray:
-    """uint8 [2**bits, 3]: colours that the file does not have are black."""
+    """Returns uint8 [2**bits, 3]; colours missing in the file are black."""
     (used,) = struct.unpack_from("<I", data, 46)
     begin = 14 + head.size
     count = min(used or 2**head.bits, 2**head.bits, max(0, head.start - begin) // 4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How much memory decoding may take: of one image, and of all that a process decodes at a time."""
+"""Limits the memory of decoding: for one image, and for all images a process decodes at once."""
 
 import collections
 import os
@@ -8,19 +8,19 @@ import threading
 from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 
 BYTES_PER_PIXEL = 3  # of the result
-BYTES_BESIDE = 100_000_000  # what the decoder of one image may hold beside its result
-BYTES_IN_FLIGHT = 800_000_000  # of all threads: two of the largest images and many small ones
+BYTES_BESIDE = 100_000_000  # that the decoder of one image may use in addition to its result
+BYTES_IN_FLIGHT = 800_000_000  # for all threads: two images of maximum size and many small ones
 
 
 def decoding_bytes(header: ImageHeader, *, pixels: int | None = None) -> int:
-    """The peak of decoding an image, above what the process held before.
+    """Returns the peak memory of decoding an image, on top of what the process already uses.
 
     Args:
-      header: Of the image.
-      pixels: Of the result, where it is a reduced image or a part; None: all.
+      header: Header of the image.
+      pixels: Number of pixels of the result, if it is reduced or a part; None means all.
 
     Raises:
-      BadImage: too_large: over `BYTES_PER_PIXEL` for each pixel of the file and `BYTES_BESIDE`.
+      BadImage: too_large, above `BYTES_PER_PIXEL` for each pixel of the file plus `BYTES_BESIDE`.
     """
     whole = header.width * header.height
     result = BYTES_PER_PIXEL * (whole if pixels is None else pixels)
@@ -36,36 +36,36 @@ def decoding_bytes(header: ImageHeader, *, pixels: int | None = None) -> int:
 
 
 class Budget:
-    """Bytes that many threads share, first come, first served.
+    """Bytes shared by many threads, first come, first served.
 
-    A request over the whole budget waits until nothing else is held and then passes alone, so a
-    small budget makes large images wait but never refuses them.
+    A request larger than the budget waits until nothing else is held and then runs alone, so a
+    small budget delays large images but never refuses them.
 
     Args:
-      limit: In bytes.
+      limit: Size of the budget in bytes.
     """
 
     def __init__(self, limit: int):
         self._limit = limit
         self._used = 0
         self._waiting: collections.deque[object] = collections.deque()
-        self._lock = threading.Lock()  # entered by itself it costs a fraction of the condition
+        self._lock = threading.Lock()  # locking it directly is far cheaper than the condition
         self._changed = threading.Condition(self._lock)
 
     def hold(self, amount: int) -> "_Held":
-        """Waits, as a context, for so many bytes, and gives them back.
+        """Returns a context that waits for `amount` bytes and releases them at its end.
 
-        A thread must not hold twice at a time.
+        A thread must not hold two at a time, because it could wait for itself.
         """
         return _Held(self, amount)
 
     def take(self, amount: int) -> None:
-        """Waits for so many bytes; `give_back` must follow."""
+        """Waits for `amount` bytes; must be followed by `give_back`."""
         with self._lock:
             if not self._waiting and self._used + amount <= self._limit:
                 self._used += amount
                 return
-            # In the order of arrival: many small requests would else keep a large one out forever.
+            # First come, first served: otherwise small requests could starve a large one.
             ticket = object()
             self._waiting.append(ticket)
             try:
@@ -76,7 +76,7 @@ class Budget:
                 self._changed.notify_all()
 
     def give_back(self, amount: int) -> None:
-        """What was taken."""
+        """Releases `amount` bytes."""
         with self._lock:
             self._used -= amount
             if self._waiting:
@@ -88,7 +88,7 @@ class Budget:
 
 
 class _Held:
-    """A context of its own: of contextlib's kind it would cost each image five times as much."""
+    """A hand-written context: one from contextlib would cost each image five times as much."""
 
     def __init__(self, shared: Budget, amount: int):
         self._shared = shared
@@ -105,7 +105,7 @@ in_flight = Budget(BYTES_IN_FLIGHT)
 
 
 def _forget_other_threads() -> None:
-    """A forked process has none of the threads that held something, nor their locks."""
+    """Resets the budget: a forked process has neither the threads that held bytes nor locks."""
     in_flight.__init__(BYTES_IN_FLIGHT)  # type: ignore[misc]
 
 

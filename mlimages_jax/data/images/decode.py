@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Image files to pixels: what is read, what is refused, and why.
+"""Decodes image files to pixels: what is supported, what is refused, and why.
 
-The policy, in the order in which it is applied:
+The rules, in the order in which they are applied:
 
-1. Magic bytes say what a file is; its name says nothing. The header gives kind and size, and no
-   decoder gets to see what is over the pixel cap (691 bytes of JPEG can claim 65,000 x 65,000
-   pixels), what would take more than 3 bytes a pixel and 100 MB (`budget`), or a JPEG of a process
-   that our libraries do not handle (`jpeg_markers`).
-2. JPEG: libjpeg-turbo, see `jpeg`; its warnings count as errors, but for those that say nothing
-   about the pixels.
+1. Magic bytes decide what a file is, never its name. The header gives format and size. No decoder
+   sees a file above the pixel limit (691 bytes of JPEG can claim 65,000 x 65,000 pixels), one that
+   needs more than 3 bytes per pixel and 100 MB (`budget`), or a JPEG process that our libraries do
+   not handle (`jpeg_markers`).
+2. JPEG: libjpeg-turbo, see `jpeg`. Its warnings count as errors, except those that do not concern
+   the pixels.
 3. WebP without animation, and PNG of 16 bits with a transparent colour: OpenCV.
-4. All else that is read, of animations the first frame: Pillow, see `pillow_pixels`. PNG is
-   stripped to its pixels before, see `png_chunks`; BMPs with masks or run lengths are read by
-   `bmp_pixels`. HEIC needs the extra `heif`.
-5. Everything else, and whatever a decoder or an encoder raises, is a `BadImage` with a countable
+4. All other supported formats, and the first frame of animations: Pillow, see `pillow_pixels`. PNG
+   is first stripped to the chunks of its pixels, see `png_chunks`; BMPs with masks or run lengths
+   are decoded by `bmp_pixels`. HEIC needs the extra `heif`.
+5. Everything else, and whatever a decoder or encoder raises, becomes a `BadImage` with a countable
    reason.
 
-How many pixels fit into 3 bytes a pixel and 100 MB. All were seen to keep it, decoded, verified
-and stored, at the largest size that passes (docs/benchmarks/input.md, which names the exceptions);
-those of HEIC follow from what pillow-heif was seen to hold for a pixel:
+Number of pixels that fit into 3 bytes per pixel and 100 MB. All formats were seen to stay within
+this limit when decoded, verified and stored at the largest accepted size (docs/benchmarks/input.md,
+which names the exceptions); the numbers of HEIC follow from pillow-heif's memory per pixel:
 
-    67 million (the cap)  JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
+    67 million (limit)    JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
     47                    PNG and TIFF in grey of 16 bits
     50, 33 and 16         progressive JPEG: grey, with halved colour, with full colour
     31 and 19             WebP: lossy, and lossless or with transparency
@@ -29,18 +29,18 @@ those of HEIC follow from what pillow-heif was seen to hold for a pixel:
     5                     JPEG 2000 without tiles
     4                     QOI, PPM as text or of 16 bits, BMP with run lengths: slow decoders
 
-A large image is encoded in strips, so that its file is not held twice beside the pixels; a file of
-over 90 MB is too large (`jpeg_encoder`).
+A large image is encoded in strips, so that its file is not in memory twice besides the pixels; a
+file above 90 MB is too large (`jpeg_encoder`).
 
-What lies on its side is turned within this too if it is a JPEG, for which the compiled part is
-needed over 33 million pixels; the rest takes 6 bytes a pixel while it is turned (`whole_images`).
+Quarter turns stay within this limit for JPEGs, which need the compiled part above 33 million
+pixels; other formats take 6 bytes per pixel while they are turned (`whole_images`).
 
-Transparent pixels are laid on white, as a browser shows them: the colours under them are arbitrary.
-The EXIF orientation is ignored unless asked for, as in the original training. What is encoded anew
-either is turned upright or keeps the tag, so that no image loses its orientation on the way.
+Transparent pixels are blended with white, as on a browser's page: the colours under them are
+arbitrary. The EXIF orientation is ignored unless requested, as in the original training. A
+re-encoded image is either turned upright or keeps the tag, so its orientation is never lost.
 
-Every function may be called from many threads; the decoders release Python's lock as they work.
-All threads of a process share one budget of memory, and wait for it.
+Every function may be called from many threads; decoders release the GIL while they work. All
+threads of a process share one memory budget and wait for it.
 """
 
 import functools
@@ -59,10 +59,10 @@ from mlimages_jax.data.images.orientation import orientation_of, upright, with_o
 from mlimages_jax.data.images.shrinking import shrink, shrunken_size
 from mlimages_jax.data.images.transforms import CropBox
 
-MAX_PIXELS = 2**26  # 8,192 x 8,192: 200 MB as RGB, and below the size where Pillow starts to warn
-JPEG_QUALITY = 90  # in full colour resolution: smaller, and closer, than 95 with halved colour
+MAX_PIXELS = 2**26  # 8,192 x 8,192: 200 MB as RGB, below the size at which Pillow warns
+JPEG_QUALITY = 90  # at full colour resolution: smaller and more accurate than 95 with halved colour
 
-_MAX_JPEG_SIDE = 65_500  # of libjpeg
+_MAX_JPEG_SIDE = 65_500  # limit of libjpeg
 
 Chroma = Literal["444", "420"]
 Orientation = Literal["exif", "stored"]
@@ -72,9 +72,9 @@ _Result = TypeVar("_Result")
 
 
 def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Whatever is raised about an image belongs to that image: it becomes a `BadImage`.
+    """Turns every exception about an image into a `BadImage`, so that it only costs this image.
 
-    The decoders raise OSError, SyntaxError, struct.error, cv2.error, EOFError and more.
+    The decoders raise OSError, SyntaxError, struct.error, cv2.error, EOFError and others.
     """
 
     @functools.wraps(function)
@@ -95,7 +95,7 @@ def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
 
 
 class StoredImage(NamedTuple):
-    """A JPEG of 1 or 3 components that decodes without a warning, and its size in pixels."""
+    """A JPEG with 1 or 3 components that decodes without a warning, and its size in pixels."""
 
     jpeg: bytes
     height: int
@@ -111,27 +111,27 @@ def decode(
     exif_orientation: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image file.
+    """Decodes an image file.
 
     Args:
       data: The bytes of the file.
-      min_height: With `min_width`: a JPEG may come back at 1/2, 1/4 or 1/8 of its size, the
-        smallest whose sides are at least these. Both 0: the full size.
+      min_height: With `min_width`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, the
+        smallest whose sides are at least these. Both 0 means full size.
       min_width: See `min_height`.
-      exif_orientation: Turn the image upright as its EXIF data say.
-      max_pixels: Refuse an image whose header says more (width * height). What Pillow reads is
-        bound by its own limit too: it refuses twice `Image.MAX_IMAGE_PIXELS`.
+      exif_orientation: Whether to apply the EXIF orientation.
+      max_pixels: Refuse images whose header claims more (width * height). For formats read by
+        Pillow its own limit applies too: it refuses twice `Image.MAX_IMAGE_PIXELS`.
 
     Returns:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      BadImage: With a reason.
+      BadImage: If the file cannot be decoded; has the reason.
     """
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
     turn = orientation_of(data, header) if exif_orientation else 1
-    if turn >= 5:  # lying on its side
+    if turn >= 5:  # stored on its side
         min_height, min_width = min_width, min_height
     factor = _factor(header, min_height=min_height, min_width=min_width)
     with in_flight.hold(whole_images.needed(header, factor=factor, orientation=turn)):
@@ -149,21 +149,21 @@ def decode_box(
     max_pixels: int = MAX_PIXELS,
     header: ImageHeader | None = None,
 ) -> np.ndarray:
-    """Decode what a box of an image holds, of a JPEG little else.
+    """Decodes the part of an image inside a box; of a JPEG little more than this part.
 
     Args:
       data: The bytes of the file.
-      box: In pixels of the image.
-      size: A JPEG may come back at 1/2, 1/4 or 1/8 of its size, if the box then still has this many
-        pixels a side; the box is rounded inwards at its far edges.
-      max_pixels: As for `decode`.
-      header: Of the file, where `read_header` has read it already.
+      box: The box in pixels of the image.
+      size: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if the box then still has this many
+        pixels per side; the far edges of the box are rounded inwards.
+      max_pixels: See `decode`.
+      header: Header of the file, if `read_header` was already called.
 
     Returns:
       uint8 [h, w, 3], RGB; its rows need not be contiguous.
 
     Raises:
-      BadImage: With a reason. Damage of a JPEG behind the box may go unseen.
+      BadImage: If the file cannot be decoded. Damage of a JPEG after the box may go unnoticed.
     """
     header = header or read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -186,13 +186,13 @@ def decode_box(
 
 @_own_row
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Checks that an image file decodes to its end; returns what its header says.
+    """Checks that an image file decodes to its end; returns its header.
 
-    A broken JPEG shows while its coefficients are read, and at 1/8 of the size, in grey, they all
-    are: those of colour too.
+    Damage of a JPEG shows while its coefficients are read. All of them are read even at 1/8 of the
+    size and in grey, including those of colour.
 
     Raises:
-      BadImage: With a reason.
+      BadImage: If the file cannot be decoded; has the reason.
     """
     header = read_header(data)
     if header.format == "jpeg" and header.components != 4:
@@ -205,9 +205,9 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
 
 
 def _checked_jpeg(data: bytes, header: ImageHeader, *, max_pixels: int) -> bytes:
-    """The file, or a repaired one, which decodes to its end without a warning."""
+    """Returns the file, or a repaired one, that decodes to its end without a warning."""
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
-    whole_images.needed(header)  # what passes is going to be decoded in full
+    whole_images.needed(header)  # raises too_large: an accepted image will be decoded in full
     with in_flight.hold(whole_images.needed(header, factor=8)):
         return jpeg.without_warnings(data, header)
 
@@ -223,30 +223,32 @@ def stored_jpeg(
     sequential: bool = False,
     orientation: Orientation = "stored",
 ) -> StoredImage:
-    """The JPEG that a data set stores for an image file.
+    """Returns the JPEG that a data set stores for an image file.
 
-    A JPEG of 1 or 3 components that need neither shrink nor turn keeps its bytes, after it was
-    decoded once as a check. Anything else is encoded anew.
+    A JPEG with 1 or 3 components that needs neither resizing nor turning keeps its bytes, after it
+    was decoded once as a check. Everything else is re-encoded.
 
-    Shrinking averages (INTER_AREA). A JPEG is decoded at 1/2, 1/4 or 1/8 first where twice the
-    wanted size remains: on the four photographs of the original that is 44-53 dB from averaging the
-    full image, far above the 36-44 dB that the new encoding costs.
+    Images are shrunk by averaging (INTER_AREA). A JPEG is first decoded at 1/2, 1/4 or 1/8 if that
+    leaves at least twice the requested size: on the four photographs of the original this is 44-53
+    dB from averaging the full image, far better than the 36-44 dB lost by re-encoding.
 
     Args:
       data: The bytes of the file.
-      short_side: Shrink the shorter side to this many pixels. None, or a smaller image: as it is.
-      quality: Of a new encoding, 1 to 100.
-      max_pixels: As for `decode`.
-      check: Decode what keeps its bytes; False for files that `verify` has passed before.
-      chroma: Of a new encoding: "444" keeps the colours' resolution, "420" halves it, which makes
-        files a fifth smaller and decoding faster by 3/10 for 2 dB (docs/benchmarks/input.md).
-      sequential: Rewrite what keeps its bytes, if it is progressive, see `jpeg.sequential`.
-      orientation: "exif": turn upright as the EXIF data say, since whoever reads the result ignores
-        them; a new encoding has none. "stored": pixels and orientation tag stay as they came, also
-        in a new encoding.
+      short_side: Shrink the shorter side to this many pixels. None, or a smaller image, keeps the
+        size.
+      quality: Quality of re-encoding, 1 to 100.
+      max_pixels: See `decode`.
+      check: Whether to decode files that keep their bytes; False if `verify` has accepted them.
+      chroma: Of re-encoding: "444" keeps the colour resolution; "420" halves it, which makes files
+        a fifth smaller and decoding faster by 3/10, for 2 dB (docs/benchmarks/input.md).
+      sequential: Whether to rewrite progressive files that keep their pixels, see
+        `jpeg.sequential`.
+      orientation: "exif" applies the EXIF orientation, because readers of the result ignore it; a
+        re-encoded file has no tag. "stored" keeps pixels and orientation tag, also when
+        re-encoding.
 
     Raises:
-      BadImage: With a reason.
+      BadImage: If the file cannot be decoded or stored; has the reason.
     """
     if not (short_side is None or short_side > 0) or not 1 <= quality <= 100:
         raise ValueError(
@@ -280,12 +282,12 @@ def _stored_jpeg(
         raise BadImage("too_large", message)
     factor = _factor(header, min_height=2 * height, min_width=2 * width)
     turn = tag if orientation == "exif" else 1
-    first = 1 if shrinks else turn  # what shrinks is turned when it is small
+    first = 1 if shrinks else turn  # a shrinking image is turned when it is small
     with in_flight.hold(whole_images.needed(header, factor=factor, orientation=first)):
         pixels = whole_images.pixels(
             data, header, max_pixels=max_pixels, factor=factor, orientation=first
         )
-        # What the header of other formats says may be turned, or a frame around the image.
+        # Headers of other formats may describe a turned image or a frame around it.
         if header.format != "jpeg" or first >= 5:
             height, width = shrunken_size(*pixels.shape[:2], short_side=short_side)
         if pixels.shape[:2] != (height, width):
@@ -294,7 +296,7 @@ def _stored_jpeg(
             pixels, tag = upright(pixels, turn if first == 1 else 1), 1
         pieces = jpeg_encoder.encode(pixels, quality=quality, chroma=chroma)
         height, width = pixels.shape[:2]
-        del pixels  # the file is held twice while its pieces are joined
+        del pixels  # joining the pieces takes the memory of the file twice
         stored = b"".join(pieces)
     stored = stored if tag == 1 else with_orientation(stored, tag)
     return StoredImage(stored, height, width)

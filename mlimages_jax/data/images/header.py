@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the first bytes of an image file say: format and size, before any decoder sees it."""
+"""Reads format and size from the first bytes of an image file, before any decoder sees it."""
 
 import struct
 
@@ -16,7 +16,7 @@ _READ = "JPEG, PNG, GIF nor WebP, nor another format that is read or known"
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Format and size of an image file, without decoding it.
+    """Reads format and size of an image file without decoding it.
 
     Raises:
       BadImage: empty, not_an_image, unsupported, too_large, truncated or corrupt.
@@ -25,7 +25,7 @@ def read_header(data: bytes) -> ImageHeader:
         raise BadImage("empty", "the file has no bytes")
     try:
         header = _parse_header(data)
-    except (IndexError, struct.error, OverflowError):  # the last: of a place behind 2**63
+    except (IndexError, struct.error, OverflowError):  # OverflowError: an offset above 2**63
         message = f"the file ends inside its header, after {len(data)} bytes"
         raise BadImage("truncated", message) from None
     if header.width == 0 or header.height == 0:
@@ -34,7 +34,7 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def begins_like_image(start: bytes) -> bool:
-    """Whether a file with these first bytes, 32 or more, is an image, be it read or refused."""
+    """Returns whether a file with these first 32 bytes or more is an image, supported or not."""
     try:
         read_header(start)
     except BadImage as bad:
@@ -70,16 +70,16 @@ def _png_header(data: bytes) -> ImageHeader:
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in _PNG_COMPONENTS:
         raise BadImage("corrupt", f"a PNG of the unknown colour type {colour}")
-    # See pillow_pixels.py; of grey the high bytes are taken strip by strip.
+    # See pillow_pixels.py; for grey images the high bytes are extracted strip by strip.
     held = int(width * height * (2.1 if colour == 0 and bits == 16 else 1))
     return ImageHeader("png", width, height, _PNG_COMPONENTS[colour], bits, held)
 
 
 def _gif_header(data: bytes) -> ImageHeader:
-    """GIF89a, 18 and 20: the screen, which Pillow makes as large as the first frame needs it."""
+    """Parses GIF89a, 18 and 20; Pillow enlarges the screen to contain the first frame."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
-    while data[at : at + 1] == b"!":  # an extension: a label, and blocks up to an empty one
+    while data[at : at + 1] == b"!":  # an extension: a label, then blocks up to an empty one
         at += 2
         while at < len(data) and data[at]:
             at += 1 + data[at]
@@ -91,9 +91,9 @@ def _gif_header(data: bytes) -> ImageHeader:
 
 
 def _webp_header(data: bytes) -> ImageHeader:
-    """RFC 9649, 2.5 to 2.7: a lossy, a lossless or an extended file."""
+    """Parses a lossy, lossless or extended file (RFC 9649, 2.5 to 2.7)."""
     kind = data[12:16]
-    # Bytes a pixel beside the result, measured: OpenCV's copy of 3 or 4, and libwebp's own.
+    # Measured bytes per pixel besides the result: OpenCV's copy of 3 or 4, and libwebp's own.
     if kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
         return ImageHeader("webp", width, height, 3, 8, held=int(3.2 * width * height))

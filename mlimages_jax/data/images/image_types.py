@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every reader of image files shares: the header of a file, and why a file is refused."""
+"""Types that all readers of image files share: the header, and the error of a refused file."""
 
 import re
 from typing import NamedTuple
@@ -21,15 +21,15 @@ class BadImage(ValueError):  # noqa: N818
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of a file say; nothing of it is verified by decoding.
+    """What the first bytes of a file claim; nothing is verified by decoding.
 
     Attributes:
       format: jpeg, png, gif, webp, avif, heif, jpeg2000, tiff, bmp, ppm, ico or qoi.
-      width: In pixels, at least 1.
-      height: In pixels, at least 1.
+      width: Width in pixels, at least 1.
+      height: Height in pixels, at least 1.
       components: Channels: 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha, or CMYK in a jpeg.
-      bits: Per channel.
-      held: Bytes that the decoder holds at its peak beside the result of 3 bytes a pixel.
+      bits: Bits per channel.
+      held: Peak memory of the decoder in bytes, besides the result of 3 bytes per pixel.
     """
 
     format: str
@@ -44,6 +44,6 @@ _ADDRESS = re.compile(r"<_io\.[^<>]*>|<[^<>]* at 0x[0-9a-fA-F]+>|(?: at)? 0x[0-9
 
 
 def described(error: Exception) -> str:
-    """What an exception says, without addresses: two runs over the same files say the same."""
+    """Returns an exception's message without memory addresses, so that runs can be compared."""
     text = _ADDRESS.sub("", str(error)).strip()
     return " ".join(text.split()) or type(error).__name__

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""JPEG files to pixels: simplejpeg, and compiled code where it was built.
+"""Decodes JPEG files with simplejpeg, and with compiled code if it was built.
 
-`_jpeg` (see its .pyi) decodes a window without the rest, to the very pixels that simplejpeg gives.
-It is built when the package is installed, if there is a C compiler and libjpeg-turbo's headers (on
-Debian and Ubuntu the packages gcc and libjpeg-dev); without it everything works the same, slower.
+`_jpeg` (see its .pyi) decodes a window without the rest, with pixels identical to simplejpeg's. It
+is built when the package is installed, if there are a C compiler and libjpeg-turbo's headers (on
+Debian and Ubuntu the packages gcc and libjpeg-dev); without it everything works, but slower.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ except ImportError:
 
 _Result = TypeVar("_Result")
 
-_STRIP = 2**20  # pixels that are converted at a time
-STRIP_BYTES = 50_000_000  # of the strips that are turned: few, since each decodes those before it
-_EXTRA_COLUMNS = 48  # of the compiled code's result, see _jpeg.pyi
+_STRIP = 2**20  # pixels converted at a time
+STRIP_BYTES = 50_000_000  # of strips to be turned; large, as each decodes all strips before it
+_EXTRA_COLUMNS = 48  # in the result of the compiled code, see _jpeg.pyi
 
 
 def is_compiled() -> bool:
-    """Whether the compiled code was built."""
+    """Returns whether the compiled code was built."""
     return _jpeg is not None
 
 
 def reduction(header: ImageHeader, *, min_height: int, min_width: int) -> int:
-    """The largest of 1, 2, 4, 8 that still leaves so many pixels a side; 1 where both are 0.
+    """Returns the largest of 1, 2, 4, 8 that leaves at least these sides; 1 if both are 0.
 
     The decoder's other factors (7/8, 3/4, ...) save no time.
     """
@@ -52,18 +52,18 @@ def reduction(header: ImageHeader, *, min_height: int, min_width: int) -> int:
 
 
 def reduced(pixels: int, factor: int) -> int:
-    """A side at 1 / factor of its size: rounded up."""
+    """Returns the length of a side at 1 / factor of its size, rounded up."""
     return -(-pixels // factor)
 
 
 def decode(
     data: bytes, header: ImageHeader, *, factor: int = 1, colorspace: str = "RGB"
 ) -> np.ndarray:
-    """All of an image at 1 / factor of its size.
+    """Decodes an entire image at 1 / factor of its size.
 
     Args:
-        data: the file.
-        header: its header.
+        data: Bytes of the file.
+        header: Header of the file.
         factor: 1, 2, 4 or 8.
         colorspace: RGB or GRAY.
 
@@ -71,7 +71,7 @@ def decode(
         uint8 [ceil(H / factor), ceil(W / factor), 3, or 1 for GRAY].
 
     Raises:
-        BadImage: truncated or corrupt: any warning of libjpeg counts.
+        BadImage: If it is truncated or corrupt; any warning of libjpeg counts.
     """
     if header.components == 4:
         return _attempt(data, lambda file: _rgb_of_cmyk(_whole(file, header, factor, "CMYK")))
@@ -79,10 +79,10 @@ def decode(
 
 
 def without_warnings(data: bytes, header: ImageHeader) -> bytes:
-    """The file itself, or repaired (`jpeg_markers.repaired`) where libjpeg warns of it.
+    """Returns the file, repaired (see `jpeg_markers.repaired`) if libjpeg warns about it.
 
     Raises:
-        BadImage: as `decode`.
+        BadImage: See `decode`.
     """
 
     def check(file: bytes) -> bytes:
@@ -93,7 +93,7 @@ def without_warnings(data: bytes, header: ImageHeader) -> bytes:
 
 
 def _attempt(data: bytes, decoder: Callable[[bytes], _Result]) -> _Result:
-    """What the decoder makes of the file, or else of the file without harmless faults."""
+    """Applies a decoder to the file, or if it fails, to the file without harmless faults."""
     try:
         return decoder(data)
     except (ValueError, OSError) as error:
@@ -111,7 +111,7 @@ def _whole(data: bytes, header: ImageHeader, factor: int, colorspace: str) -> np
             data, colorspace=colorspace, min_height=height, min_width=width, strict=True
         )
     except ValueError as error:
-        if "subsampling" not in str(error):  # TurboJPEG knows the usual ones only, libjpeg all
+        if "subsampling" not in str(error):  # TurboJPEG knows only the usual ones, libjpeg all
             raise
     if _jpeg is not None and header.components != 4:
         pixels = np.empty((height, width, 3), np.uint8)
@@ -124,8 +124,8 @@ def _whole(data: bytes, header: ImageHeader, factor: int, colorspace: str) -> np
 
 
 def _rgb_of_cmyk(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4], inverted as Adobe stores it, to RGB in its place: [H, W, 3]."""
-    if pixels.shape[2] == 3:  # Pillow has done it
+    """Converts uint8 [H, W, 4], inverted as Adobe stores it, to RGB [H, W, 3] in place."""
+    if pixels.shape[2] == 3:  # Pillow has already converted it
         return pixels
     height, width, _ = pixels.shape
     result = pixels.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
@@ -134,7 +134,7 @@ def _rgb_of_cmyk(pixels: np.ndarray) -> np.ndarray:
         strip = pixels[top : top + rows]
         light = strip[:, :, 3:].astype(np.uint16)
         ink = (255 - strip[:, :, :3]) * light + np.uint16(128)  # at most 65,153
-        # Rounded division by 255, as Pillow does it; the result overtakes no row to be read.
+        # Rounded division by 255, like Pillow's; writing never overtakes reading.
         result[top : top + rows] = light - ((ink >> 8) + ink >> 8)
     return result
 
@@ -142,22 +142,22 @@ def _rgb_of_cmyk(pixels: np.ndarray) -> np.ndarray:
 def decode_window(
     data: bytes, header: ImageHeader, window: tuple[int, int, int, int], *, factor: int = 1
 ) -> np.ndarray:
-    """A part of what `decode` gives; the compiled code decodes little else.
+    """Returns a part of the result of `decode`; the compiled code decodes little else.
 
-    It does not see damage behind the window, which `decode` refuses.
+    Unlike `decode`, it does not notice damage after the window.
 
     Args:
-        data: the file.
-        header: its header.
-        window: top, left, height and width in the reduced image.
+        data: Bytes of the file.
+        header: Header of the file.
+        window: Top, left, height and width in the reduced image.
         factor: 1, 2, 4 or 8.
 
     Returns:
         uint8 [height, width, 3], RGB; its rows need not be contiguous.
 
     Raises:
-        BadImage: as `decode`.
-        ValueError: when the window does not lie inside the image.
+        BadImage: See `decode`.
+        ValueError: If the window is not inside the image.
     """
     top, left, height, width = window
     bottom, right = top + height, left + width
@@ -177,21 +177,21 @@ def decode_window(
 def decode_turned(
     data: bytes, header: ImageHeader, *, orientation: int, factor: int = 1
 ) -> np.ndarray:
-    """All of an image that lies on its side, upright, without a second copy of it.
+    """Decodes an image stored on its side and returns it upright, without a second copy.
 
     Needs the compiled code.
 
     Args:
-        data: the file, of 1 or 3 components.
-        header: its header.
-        orientation: EXIF's 5 to 8.
+        data: Bytes of the file, with 1 or 3 components.
+        header: Header of the file.
+        orientation: EXIF orientation, 5 to 8.
         factor: 1, 2, 4 or 8.
 
     Returns:
         uint8 [ceil(W / factor), ceil(H / factor), 3].
 
     Raises:
-        BadImage: as `decode`.
+        BadImage: See `decode`.
     """
     height, width = reduced(header.height, factor), reduced(header.width, factor)
     result = np.empty((width, height, 3), np.uint8)
@@ -204,17 +204,17 @@ def decode_turned(
 
 
 def sequential(data: bytes) -> bytes:
-    """A progressive file as a sequential one: the same pixels, in a fraction of the decoding time.
+    """Converts a progressive file to a sequential one with the same pixels, faster to decode.
 
-    Coefficients and markers stay. Any other file, and all without the compiled code, come back as
-    they are.
+    Coefficients and markers are kept. Other files, and all files without the compiled code, are
+    returned unchanged.
 
     Raises:
-        BadImage: when a progressive file is damaged.
+        BadImage: If a progressive file is damaged.
     """
     if _jpeg is None:
         return data
-    read_jpeg_header(data)  # the gate before every decoder
+    read_jpeg_header(data)  # as before every decoder: refuses dangerous files
     return _attempt(data, _jpeg.to_sequential) or data
 
 

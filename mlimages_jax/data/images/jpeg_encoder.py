@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Encoding pixels as JPEG, of large images in strips.
+"""Encodes pixels as JPEG, large images in strips.
 
-The encoder returns a copy of what it wrote, so the file of a large image would be held twice beside
-the pixels: 110 MB for 67 million black and white dots. A strip is a JPEG of its own with the same
-tables; put behind one header with restart markers between them (ITU-T T.81, B.2.4.4) the strips are
-one JPEG, whose pixels are the same.
+The encoder returns a copy of its output, so a large file would be in memory twice besides the
+pixels: 110 MB for 67 million black and white dots. A strip is a JPEG with the same tables; joined
+after one header with restart markers between them (ITU-T T.81, B.2.4.4), the strips are one JPEG
+with the same pixels.
 """
 
 import struct
@@ -17,13 +17,13 @@ from mlimages_jax.data.images.image_types import BadImage
 
 _LARGE = 2**24  # pixels
 _STRIP = 2**22
-_MAX_BYTES = BYTES_BESIDE - 10_000_000  # of a file; the rest is for a strip
+_MAX_BYTES = BYTES_BESIDE - 10_000_000  # of the file; the rest is for a strip
 _MAX_INTERVAL = 2**16 - 1  # blocks between two restart markers
 _SOF0, _SOS, _RST0 = 0xC0, 0xDA, 0xD0
 
 
 def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
-    """The pieces of a JPEG; the caller joins them, best when the pixels are gone.
+    """Returns the pieces of a JPEG, to be joined by the caller, best after freeing the pixels.
 
     Args:
       pixels: uint8 [H, W, 3], RGB.
@@ -31,7 +31,7 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
       chroma: "444" or "420", see `decode.stored_jpeg`.
 
     Raises:
-      BadImage: too_large: the file would break the promise about memory.
+      BadImage: too_large, if the file would exceed the memory limit.
     """
     height, width = pixels.shape[:2]
     if height * width <= _LARGE:
@@ -67,7 +67,7 @@ def _encode(pixels: np.ndarray, *, quality: int, chroma: str) -> bytes:
 
 
 def _places(jpeg: bytes) -> tuple[int, int]:
-    """Where a JPEG of this encoder has its height, and where its scan begins."""
+    """Returns the offsets of the height and of the scan in a JPEG of this encoder."""
     at, height = 2, 0
     while jpeg[at + 1] != _SOS:
         if jpeg[at + 1] == _SOF0:

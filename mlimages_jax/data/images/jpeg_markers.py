@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The segments of a JPEG file, as libjpeg walks them: the gate before it, and harmless repairs.
+"""Walks the segments of a JPEG file like libjpeg: checks them before decoding, and repairs some.
 
-A decoder is only shown what its library handles: 8 bits, and the processes of `_PROCESSES`. Others
-are dangerous: libjpeg-turbo 3 ignores the scale of lossless files, for which callers allocate.
+Decoders only see what their library handles: 8 bits, and the processes of `_PROCESSES`. Others are
+dangerous: libjpeg-turbo 3 ignores the scale of lossless files, for which callers allocate.
 """
 
 import re
@@ -10,8 +10,8 @@ import struct
 
 from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 
-# Each scan goes over all blocks of the image: 2,646 of them in 700 kB take half a minute.
-# Encoders write about ten, and those that refine every bit by itself a few dozen.
+# Each scan visits all blocks of the image: 2,646 of them in 700 kB take half a minute. Encoders
+# write about ten, and those that refine every bit separately a few dozen.
 MAX_SCANS = 100
 
 _PROCESSES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; arithmetic coding
@@ -22,14 +22,14 @@ _REFUSED = {
     0xCF: "hierarchical lossless", 0xDE: "hierarchical", 0xDF: "hierarchical", 0xF7: "JPEG-LS",
 }  # fmt: skip
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
-# DHT, DAC, DQT, DNL, DRI, APPn, COM: what may stand before, between and after scans.
+# DHT, DAC, DQT, DNL, DRI, APPn, COM: allowed before, between and after scans.
 _WITH_LENGTH = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
 _ZEROS = 2
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP2, _APP14 = 0xE0, 0xE2, 0xEE
 
-# libjpeg passes over everything up to 0xFF and a byte that is neither a stuffed zero nor a fill
-# byte. (One 0xFF suffices: `\xff+` would take quadratic time over a run of them.)
+# libjpeg skips everything up to 0xFF followed by a byte that is neither a stuffed zero nor a fill
+# byte. (One 0xFF suffices: `\xff+` would take quadratic time on a run of them.)
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_BEHIND_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -39,15 +39,15 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
 
     Raises:
       BadImage: unsupported or corrupt.
-      IndexError: The file ends before.
-      struct.error: Likewise.
+      IndexError: If the file ends before.
+      struct.error: If the file ends before.
     """
     at, frame = 2, 0
     while True:
         marker = data[at + 1]
         if data[at] == 0xFF and marker in _WITH_LENGTH:
             length = data[at + 2] << 8 | data[at + 3]
-            at += 2 + length if length > 2 else 4  # below that of itself: empty, as in libjpeg
+            at += 2 + length if length > 2 else 4  # a length below its own size: empty, as libjpeg
             continue
         at = _next_marker(data, at)
         marker = data[at + 1]
@@ -74,7 +74,7 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
 
 
 def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
-    """From the places of the frame header and of the first scan."""
+    """Builds the header from the offsets of the frame header and of the first scan."""
     length, bits, height, width, components = struct.unpack_from(">HBHHB", data, frame + 2)
     if bits != 8 or components not in (1, 3, 4):
         raise BadImage("unsupported", f"a JPEG of {components} components with {bits} bits each")
@@ -84,14 +84,14 @@ def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
         raise BadImage(
             "unsupported", "a JPEG that tells its height only behind the pixels: save it anew"
         )
-    held = width * height if components == 4 else 0  # 4 bytes a pixel become 3 in their place
+    held = width * height if components == 4 else 0  # 4 bytes per pixel become 3 in place
     if data[frame + 1] in _PROGRESSIVE or data[scan + 4] < components:
-        # The coefficients of the whole image, 2 bytes each, wait for the last scan.
+        # All coefficients of the image, 2 bytes each, are kept until the last scan.
         sides = [data[frame + 11 + 3 * i] for i in range(components)]
         across, down = (max(1, *(side >> s & 15 for side in sides)) for s in (4, 0))
         blocks = sum((side >> 4) * (side & 15) for side in sides)
         held += 2 * width * height * blocks // (across * down)
-        # Counting the bytes is quick and at most too high: thumbnails have scans too.
+        # Counting bytes is fast but may be too high, because thumbnails contain scans too.
         if data.count(b"\xff\xda", scan) > MAX_SCANS and _num_scans(data, scan) > MAX_SCANS:
             raise BadImage(
                 "unsupported",
@@ -109,7 +109,7 @@ def _next_marker(data: bytes, at: int) -> int:
 
 
 def _end(data: bytes, at: int) -> int:
-    """Where the segment ends; a length below that of itself counts as empty, as in libjpeg."""
+    """Returns the end of a segment; a length below its own size counts as empty, as in libjpeg."""
     return at + 2 + max(2, int(struct.unpack_from(">H", data, at + 2)[0]))
 
 
@@ -126,15 +126,15 @@ def _num_scans(data: bytes, at: int) -> int:
 
 
 def repaired(data: bytes) -> bytes | None:
-    """The file without what libjpeg warns of although every pixel is sound.
+    """Removes what libjpeg warns about although every pixel is intact.
 
-    Dropped: bytes that belong to no segment, zeros behind the pixels, colour profiles (nothing here
-    reads them), and what follows the only scan. Set right: versions of JFIF, Adobe's colour
-    transforms and scan parameters that no decoder knows. Added: a missing end, where each scan that
-    the image needs has begun; whether its pixels are all there, the decoder tells.
+    Removed: bytes that belong to no segment, zeros after the pixels, colour profiles (unused here),
+    and everything after an only scan. Corrected: JFIF versions, Adobe colour transforms and scan
+    parameters that no decoder knows. Added: a missing end marker, if every scan that the image
+    needs has begun; the decoder finds out whether its pixels are complete.
 
     Returns:
-      The file to be decoded in its place, or None where there is nothing to repair.
+      The file to decode instead, or None if there is nothing to repair.
     """
     try:
         header = read_jpeg_header(data)
@@ -176,12 +176,12 @@ def _rewritten(data: bytes, header: ImageHeader) -> bytes | None:
 
 
 def _pixels(data: bytes, at: int) -> tuple[bytes, int]:
-    """The entropy-coded bytes of a scan without the zeros behind them, and where they end."""
+    """Returns the entropy-coded bytes of a scan without zeros after them, and their end."""
     found = _MARKER_BEHIND_PIXELS.search(data, at)
     end = found.start() if found else len(data)
-    filled = data[at:end].rstrip(b"\xff")  # bytes that fill, or half a marker
+    filled = data[at:end].rstrip(b"\xff")  # fill bytes, or half a marker
     pixels = filled.rstrip(b"\0")
-    # The first zero may belong to a stuffed 0xFF, one more to the pixels: these raise no warning.
+    # The first zero may belong to a stuffed 0xFF, another to the pixels: these cause no warning.
     return pixels + bytes(min(len(filled) - len(pixels), _ZEROS)), end
 
 
@@ -199,16 +199,16 @@ def _sound_segment(segment: bytes, header: ImageHeader) -> bytes:
 
 
 def _sound_scan(scan: bytes, frame: bytes) -> bytes:
-    """A sequential scan has all coefficients at once, whatever its header says."""
+    """Corrects a sequential scan, which has all coefficients, whatever its header says."""
     return scan if frame[1] in _PROGRESSIVE else scan[:-3] + b"\0\x3f\0"
 
 
 def _is_complete(frame: bytes, scans: list[bytes]) -> bool:
-    """Whether there is a scan for the last bit of each coefficient."""
+    """Returns whether there is a scan for the last bit of each coefficient."""
     missing = {(frame[10 + 3 * i], k) for i in range(frame[9]) for k in range(64)}
     for scan in scans:
         first, last, bits = scan[-3:]
-        if bits & 15 == 0:  # the point transform: so many bits are still to come
+        if bits & 15 == 0:  # point transform: the number of bits that later scans add
             components = scan[5:-3:2]
             missing -= {(c, k) for c in components for k in range(first, last + 1)}
     return not missing

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""EXIF orientation: what a file says of it, and turning its pixels upright."""
+"""EXIF orientation: reads it from a file, and turns pixels upright."""
 
 import io
 import struct
@@ -13,13 +13,13 @@ from mlimages_jax.data.images.image_types import ImageHeader
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
-_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # one of them is in a JPEG that has a tag
+_ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # a JPEG with a tag has one of them
 
 
 def orientation_of(data: bytes, header: ImageHeader) -> int:
-    """EXIF's 1 to 8; 1 where there is none or nonsense."""
+    """Returns the EXIF orientation, 1 to 8; 1 if there is none or it is invalid."""
     if header.format == "jpeg" and not any(mark in data for mark in _ORIENTATION_MARKS):
-        return 1  # as most: Pillow would take a twentieth of the time of storing one
+        return 1  # the usual case; asking Pillow costs a twentieth of the time of storing an image
     try:
         value = _exif_orientation(data, header)
         if value is None and header.format == "jpeg":
@@ -30,7 +30,7 @@ def orientation_of(data: bytes, header: ImageHeader) -> int:
 
 
 def _exif_orientation(data: bytes, header: ImageHeader) -> float | None:
-    """None where the file cannot be opened."""
+    """Returns the tag's value; None if the file cannot be opened."""
     if header.format == "png":
         data = b"".join(png_chunks.pixels_only(data, with_exif=True).pieces)
     try:
@@ -42,8 +42,8 @@ def _exif_orientation(data: bytes, header: ImageHeader) -> float | None:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (EXIF 2.32, tag 274): where row 0 and column 0 belong."""
-    if orientation in (2, 3, 4):  # in their place
+    """Undoes an EXIF orientation (EXIF 2.32, tag 274, says where row 0 and column 0 belong)."""
+    if orientation in (2, 3, 4):  # in place
         return cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation], dst=pixels)
     if orientation in _QUARTER_TURNS:
         return cv2.rotate(pixels, _QUARTER_TURNS[orientation])
@@ -53,7 +53,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of upright pixels as a file with the orientation 5 to 8 holds them: on their side."""
+    """Returns a view of upright pixels as a file with the orientation 5 to 8 stores them."""
     if orientation in (6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (7, 8):
@@ -62,7 +62,7 @@ def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def with_orientation(encoded: bytes, orientation: int) -> bytes:
-    """A JPEG of simplejpeg, with EXIF data of this one tag behind its JFIF segment."""
+    """Inserts EXIF data with this tag into a JPEG of simplejpeg, after its JFIF segment."""
     exif = Image.Exif()
     exif[_EXIF_ORIENTATION] = orientation
     content = exif.tobytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pixels of all files that are no JPEG, behind the gate of `image_header`."""
+"""Decodes all formats except JPEG, after the header was checked."""
 
 import contextlib
 import importlib
@@ -18,16 +18,16 @@ from mlimages_jax.data.images.image_types import BadImage, ImageHeader, describe
 from mlimages_jax.data.images.other_headers import dib_layout, icon_image
 from mlimages_jax.data.images.tiff_header import stored_upright
 
-_STRIP = 2**20  # pixels at a time
+_STRIP = 2**20  # pixels processed at a time
 _NAMES = {"avif": "an AVIF", "heif": "a HEIC", "jpeg2000": "a JPEG 2000", "tiff": "a TIFF"}
 
 
 def decode(data: bytes, header: ImageHeader) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, of any format but JPEG; of an animation the first frame.
+    """Returns uint8 [H, W, 3], RGB, of any format except JPEG; of animations the first frame.
 
     Raises:
-      BadImage: With a reason.
-      Exception: Whatever a library raises.
+      BadImage: If the file cannot be decoded; has the reason.
+      Exception: Anything that a library raises.
     """
     if header.format == "png":
         return _png(data, header)
@@ -52,7 +52,7 @@ def _png(data: bytes, header: ImageHeader) -> np.ndarray:
     key = None
     if header.components == 1 and file.transparency:
         (key,) = struct.unpack(">H", file.transparency[:2])
-        if header.bits < 8:  # Pillow scales the pixels to 255, but not what they are compared with
+        if header.bits < 8:  # Pillow scales the pixels to 255, but not the key it compares with
             key = (key & levels) * 255 // levels
     try:
         return _by_pillow(io.BufferedReader(png_chunks.Pieces(file.pieces)), "png", key=key)
@@ -63,7 +63,7 @@ def _png(data: bytes, header: ImageHeader) -> np.ndarray:
 
 
 def _deep_with_key(file: png_chunks.PngFile, header: ImageHeader) -> np.ndarray:
-    """A transparent colour of 16 bits, which Pillow compares after it has dropped 8 of them."""
+    """Handles a transparent colour of 16 bits, which Pillow compares after dropping 8 of them."""
     size = header.width * header.height
     decoding_bytes(header._replace(held=12 * size))  # OpenCV's two copies
     pieces = [piece for piece in file.pieces if piece[4:8] != b"tRNS"]
@@ -90,7 +90,7 @@ def _by_opencv(data: bytes, header: ImageHeader) -> np.ndarray:
     if channels == 3:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     result = pixels.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
-    for rows in _strips(height, width):  # the result overtakes nothing that is still to be read
+    for rows in _strips(height, width):  # in place: writing never overtakes reading
         result[rows] = pillow_pixels.on_white(pixels[rows][:, :, [2, 1, 0, 3]])
     return result
 
@@ -105,19 +105,19 @@ def _icon(data: bytes) -> np.ndarray:
     if image.startswith(png_chunks.SIGNATURE):
         header = read_header(image)
         return _png(image, header)
-    # An icon of this image alone, so that Pillow sees no other; it looks for the mask at the end.
-    # A cursor differs in one byte.
+    # Built as an icon of this image only, so that Pillow cannot choose another one. Pillow expects
+    # the mask at the end. A cursor differs in one byte.
     layout = dib_layout(image)
     image = image[: layout.end]
     bits = layout.bits
     if bits == 32 and not any(image[layout.pixels + 3 : layout.mask : 4]):
-        bits = 24  # without any alpha it is the mask that counts
+        bits = 24  # if alpha is zero everywhere, the mask decides about transparency
     entry = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, bits, len(image), 22)
     return _by_pillow(io.BytesIO(entry + image), "ico")
 
 
 def _heif(data: bytes) -> np.ndarray:
-    """Opaque colour takes one copy this way, two by way of Pillow."""
+    """Decodes opaque colour with one copy; Pillow would need two."""
     _check_installed("heif")
     try:
         image = importlib.import_module("pillow_heif").open_heif(data, convert_hdr_to_8bit=True)
@@ -129,7 +129,7 @@ def _heif(data: bytes) -> np.ndarray:
 
 
 def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndarray:
-    """The pixels of a file; `key`: the transparent level of grey pixels."""
+    """Decodes a file with Pillow; `key` is the transparent level of grey pixels."""
     _check_installed(kind)
     try:
         with Image.open(file, formats=[kind]) as image:
@@ -138,12 +138,12 @@ def _by_pillow(file: IO[bytes], kind: str, *, key: int | None = None) -> np.ndar
             return pillow_pixels.rgb(image)
     except (BadImage, MemoryError, Image.DecompressionBombError):
         raise
-    except Exception as error:  # its readers raise OSError, SyntaxError, struct.error and more
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and others
         raise _bad_image(error, kind) from error
 
 
 def _bad_image(error: Exception, kind: str) -> BadImage:
-    """What Pillow's error means, in words that say what to do."""
+    """Translates Pillow's error into a message that says what to do."""
     text = described(error)
     if isinstance(error, UnidentifiedImageError) and kind == "tiff":
         return BadImage(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Format and size of the less usual image files, by bytes of ours before any decoder sees them."""
+"""Reads format and size of the less common image formats, before any decoder sees them."""
 
 import re
 import struct
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.tiff_header import read_tiff_header
 
-# Pillow reads these in Python, at half a microsecond a pixel and more: two seconds at most.
+# Pillow decodes these in Python, at half a microsecond per pixel or more: two seconds at most.
 MAX_PIXELS_IN_PYTHON = 2**22
-_AVIF_MAX_SIDE = 32_768  # of libavif, which calls the header of a longer one damaged
+_AVIF_MAX_SIDE = 32_768  # limit of libavif, which reports larger headers as damaged
 
-_BMP_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # of the known headers behind the file's own
+_BMP_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # sizes of the known headers after the file's own
 _BMP_RLE = {1, 2}
 _BLANK = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PPM = re.compile(rb"P([1-6])" + _BLANK + rb"(\d+)" + _BLANK + rb"(\d+)(?:" + _BLANK + rb"(\d+))?")
@@ -29,12 +29,12 @@ _AV1_CONFIG = re.compile(rb"av1C\x81.(.)", re.DOTALL)
 
 
 def read_other_header(data: bytes) -> ImageHeader | None:
-    """The header of a TIFF, BMP, PPM, JPEG 2000, AVIF, HEIF, ICO, CUR or QOI file; None of others.
+    """Reads the header of a TIFF, BMP, PPM, JPEG 2000, AVIF, HEIF, ICO, CUR or QOI file, or None.
 
     Raises:
       BadImage: unsupported, too_large or corrupt.
-      IndexError: The file ends before.
-      struct.error: Likewise.
+      IndexError: If the file ends before.
+      struct.error: If the file ends before.
     """
     for fits, read in _READERS:
         if fits(data):
@@ -43,7 +43,7 @@ def read_other_header(data: bytes) -> ImageHeader | None:
 
 
 def _is_bmp(data: bytes) -> bool:
-    """Two letters may begin a list of names too."""
+    """Checks more than two letters, because a text file may begin with them too."""
     return data[:2] == b"BM" and len(data) >= 18 and data[15:18] == b"\0\0\0"
 
 
@@ -52,7 +52,7 @@ def _bmp(data: bytes) -> ImageHeader:
 
 
 def dib_header(data: bytes) -> ImageHeader:
-    """Of a BMP without its file header, as it lies in icons too."""
+    """Reads the header of a BMP without a file header, as icons contain it."""
     (size,) = struct.unpack_from("<I", data)
     if size not in _BMP_SIZES:
         raise BadImage("corrupt", f"a BMP header of {size} bytes")
@@ -63,7 +63,7 @@ def dib_header(data: bytes) -> ImageHeader:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 4)
     if width < 0:
         raise BadImage("corrupt", f"a BMP of {width} x {height} pixels")
-    height = abs(height)  # below 0: the rows begin at the top
+    height = abs(height)  # negative: rows are stored from the top
     if compression in _BMP_RLE:
         _check_python(width, height, "a run-length encoded BMP")
     return ImageHeader("bmp", width, height, 3, min(bits, 8), held=width * height)
@@ -82,7 +82,7 @@ def _ppm(data: bytes) -> ImageHeader:
     if kind <= 3 or deep:
         _check_python(width, height, "a PPM in text or of 16 bits")
     components = 3 if kind in (3, 6) else 1
-    # In Python it is the numbers of all rows at once that take the memory.
+    # The Python decoder keeps the numbers of all rows in memory at once.
     held = width * height * (1 if kind > 3 and not deep else 20)
     return ImageHeader("ppm", width, height, components, 16 if deep else 8, held)
 
@@ -92,7 +92,7 @@ def _is_jpeg2000(data: bytes) -> bool:
 
 
 def _jpeg2000(data: bytes) -> ImageHeader:
-    """The SIZ segment (ITU-T T.800, A.5.1) of the codestream that is decoded: the first box."""
+    """Parses the SIZ segment (ITU-T T.800, A.5.1) of the first codestream, the one decoded."""
     at = 0
     while not data.startswith(_CODESTREAM, at):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -107,7 +107,7 @@ def _jpeg2000(data: bytes) -> ImageHeader:
     width, height = max(0, x1 - x0), max(0, y1 - y0)
     tile = min(tile_width, width) * min(tile_height, height)
     bits = (data[at + 42] & 0x7F) + 1
-    held = width * height + 6 * components * tile  # OpenJPEG: 32 bits and more for each number
+    held = width * height + 6 * components * tile  # OpenJPEG: 32 bits or more per number
     return ImageHeader("jpeg2000", width, height, components, bits, held)
 
 
@@ -140,7 +140,7 @@ def _avif(data: bytes) -> ImageHeader:
             raise BadImage("unsupported", "an AVIF of 12 bits: convert it to one of 8 or 10")
         bits = 10 if flags & 0x40 or bits == 10 else 8
         colours = max(colours, 1.5 if flags & 0x0C == 0x0C or flags & 0x10 else 3)
-    # Planes twice (the decoder keeps a reference), and Pillow's copies of the pixels.
+    # Planes twice (the decoder keeps a reference), plus Pillow's copies of the pixels.
     planes = (colours + (components == 4)) * (2 if bits == 10 else 1)
     held = int(width * height * (2 * planes + 4 + (components == 4)))
     return ImageHeader("avif", width, height, components, bits, held)
@@ -152,13 +152,13 @@ def _heif(data: bytes) -> ImageHeader:
     deep = any(depth[0] & 7 for _, depth in configs)
     alpha = b"auxid:1" in data[: 2**20]
     plain = not alpha and all(chroma[0] & 3 for chroma, _ in configs)
-    # Measured with pillow-heif 1.8: its pixels, copies by Pillow, or numbers of 16 bits.
+    # Measured with pillow-heif 1.8: its pixels plus copies by Pillow, or numbers of 16 bits.
     held = int(width * height * (13.5 if deep else 3.4 if plain else 6))
     return ImageHeader("heif", width, height, 4 if alpha else 3, 10 if deep else 8, held)
 
 
 def _largest_item(data: bytes) -> tuple[int, int]:
-    """Width and height: of the items (tiles, thumbnails, the image) the image is largest."""
+    """Returns width and height of the largest item: tiles and thumbnails are smaller."""
     sizes = [struct.unpack(">II", found[1]) for found in _SIZE_PROPERTY.finditer(data)]
     if not sizes:
         raise IndexError("no item has a size")
@@ -171,21 +171,21 @@ def _is_icon(data: bytes) -> bool:
 
 
 def icon_image(data: bytes) -> bytes:
-    """The file of its own that the largest image of an icon is: a PNG or a headless BMP."""
-    count = int.from_bytes(data[4:6], "little")  # of entries, whose lengths are not to be trusted
+    """Returns the largest image of an icon, which is a PNG or a headerless BMP."""
+    count = int.from_bytes(data[4:6], "little")  # of entries; their lengths cannot be trusted
     entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * i) for i in range(count)]
     *_, offset = max(entries, key=lambda e: ((e[0] or 256) * (e[1] or 256), e[5]))
     return data[offset:]
 
 
 class DibLayout(NamedTuple):
-    """Where the parts of a headless BMP in an icon begin.
+    """Offsets of the parts of a headerless BMP in an icon.
 
     Attributes:
-      bits: Of a pixel.
-      pixels: Place of its pixels.
-      mask: Of its mask of 1 bit, which follows them.
-      end: Of what is behind.
+      bits: Bits per pixel.
+      pixels: Offset of the pixels.
+      mask: Offset of the 1-bit mask, which follows them.
+      end: Offset of the end of the mask.
     """
 
     bits: int
@@ -195,10 +195,10 @@ class DibLayout(NamedTuple):
 
 
 def dib_layout(image: bytes) -> DibLayout:
-    """Of a headless BMP whose header says twice the height; what it says is not verified.
+    """Returns the layout of a headerless BMP with doubled height; its contents are not verified.
 
     Raises:
-      struct.error: The file ends inside its header.
+      struct.error: If the file ends inside its header.
     """
     (size,) = struct.unpack_from("<I", image)
     if size < 40:
@@ -222,7 +222,7 @@ def _icon(data: bytes) -> ImageHeader:
         width, height = struct.unpack_from(">II", image, 16)
         return ImageHeader("ico", width, height, 4, 8, held=width * height)
     inner = dib_header(image)
-    # Pillow loads icons as it opens them; of the height one half is a mask.
+    # Pillow decodes icons when it opens them; half of the height is the mask.
     held = 8 * inner.width * inner.height
     return ImageHeader("ico", inner.width, inner.height // 2, 4, 8, held)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pixels of an image that Pillow has opened, with at most 4 bytes of memory a pixel.
+"""Extracts pixels from an image opened by Pillow, with at most 4 bytes of memory per pixel.
 
-Pillow keeps colours in 4 bytes a pixel and gives them away as copies, 10 bytes a pixel at the peak.
-Here it decodes into memory of ours, and strips of it are brought to RGB in their place.
+Pillow stores colours in 4 bytes per pixel and returns copies, with a peak of 10 bytes per pixel.
+Here it decodes into our memory, and strips of it are converted to RGB in place.
 """
 
 import math
@@ -13,25 +13,25 @@ from PIL import Image
 
 from mlimages_jax.data.images.image_types import BadImage
 
-_STRIP = 2**18  # pixels that are converted at a time: 8 MB while they are laid on white
+_STRIP = 2**18  # pixels converted at a time: 8 MB while they are blended with white
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N"}
 _BYTE = {"1", "L", "P"}
 _WORD = {"RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}  # 4 bytes a pixel
 
 
-# Of damaged tags in TIFFs, by the hundred. What matters becomes the error of that image.
+# Hundreds of warnings about damaged tags in TIFFs. What matters becomes an error of its image.
 warnings.filterwarnings("ignore", module=r"PIL\.(?!Image$)")
 
 
 def rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3]; transparent pixels are laid on white, of 16 bits the high byte is kept.
+    """Returns uint8 [H, W, 3]; transparent pixels blend with white, 16 bits keep the high byte.
 
     Args:
-      image: Opened, and not loaded if it comes from a file.
+      image: An opened image, not yet loaded if it comes from a file.
 
     Raises:
-      BadImage: unsupported: numbers of 32 bits, or colours that Pillow cannot convert.
-      Exception: Whatever Pillow raises of files that are damaged.
+      BadImage: unsupported, for numbers of 32 bits or colours that Pillow cannot convert.
+      Exception: Anything that Pillow raises for damaged files.
     """
     deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PPM")
     if not deep and image.mode not in _BYTE | _WORD:
@@ -49,28 +49,28 @@ def rgb(image: Image.Image) -> np.ndarray:
     rows = math.ceil(_STRIP / width)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        # Where memory is ours this overwrites rows that were read, none that are still to come.
+        # With our own memory this overwrites rows that were read, never rows still to come.
         pixels[top : top + rows] = _shallow(strip) if deep else _converted(strip)
     return pixels
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """Lay uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
+    """Blends uint8 [H, W, 4] with white: uint8 [H, W, 3]."""
     if rgba[:, :, 3].min() == 255:
         return rgba[:, :, :3]
     alpha = rgba[:, :, 3:].astype(np.uint16)
-    mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits 16 bits
+    mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits into 16 bits
     mixed += 127
     return (mixed + 1 + (mixed >> 8) >> 8).astype(np.uint8)  # divided by 255, rounded
 
 
 def _own_memory(image: Image.Image) -> np.ndarray | None:
-    """Makes a file decode into memory of ours, uint8 [H, W, 4]; None where that does not work.
+    """Makes a file decode into our memory, uint8 [H, W, 4]; returns None if that is impossible.
 
-    Pillow does the same with files that it maps into memory. It is no public interface: without it
-    the pixels are the same and take twice the memory.
+    Pillow does the same with memory-mapped files. The interface is not public: without it the
+    pixels are the same but take twice the memory.
     """
-    if not getattr(image, "tile", None):  # loaded already, or without a decoder that takes memory
+    if not getattr(image, "tile", None):  # already loaded, or its decoder cannot use our memory
         return None
     memory = np.zeros((image.height, image.width, 4), np.uint8)
     layout = (image.mode, 4 * image.width, 1)
@@ -85,7 +85,7 @@ def _converted(strip: Image.Image) -> np.ndarray:
     if strip.mode == "1" and "transparency" in strip.info:
         strip = _with_key(strip.convert("L"), strip.info["transparency"])
     if strip.mode == "La":
-        strip = strip.convert("LA")  # Pillow takes it no further in one step
+        strip = strip.convert("LA")  # Pillow has no direct conversion to RGBA
     if strip.has_transparency_data:
         return on_white(np.asarray(strip.convert("RGBA")))
     return np.asarray(strip.convert("RGB"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PNG files without the chunks that a decoder need not see: text, colour profiles, animations.
+"""Removes PNG chunks that a decoder does not need: text, colour profiles, animations.
 
-Text may unpack to a thousand times its size, and frames behind the first cost what the first does.
+Text may decompress to a thousand times its size, and each further frame costs as much as the first.
 """
 
 import bisect
@@ -21,12 +21,12 @@ Bytes = bytes | memoryview
 
 
 class PngFile(NamedTuple):
-    """What decodes to the pixels of a PNG.
+    """A PNG reduced to its pixels.
 
     Attributes:
-      pieces: Of the file; put together they are a PNG file.
-      transparency: The content of its tRNS chunk, b"" without.
-      is_cut: Whether it ended inside its pixels.
+      pieces: Parts of the file; joined they are a PNG file.
+      transparency: Contents of its tRNS chunk, b"" if there is none.
+      is_cut: Whether the file ended inside its pixels.
     """
 
     pieces: list[Bytes]
@@ -35,16 +35,16 @@ class PngFile(NamedTuple):
 
 
 def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
-    """Leaves out what is not needed for the pixels, and checks what is; nothing is copied.
+    """Drops chunks that are not needed for the pixels and checks the others, without copying.
 
-    A file may end behind its last pixels: the end is put there.
+    A file may end after its last pixels: the missing end is added.
 
     Args:
       data: A PNG file.
-      with_exif: Keep the EXIF data.
+      with_exif: Whether to keep the EXIF data.
 
     Raises:
-      BadImage: truncated before the pixels, or corrupt: a checksum is wrong.
+      BadImage: truncated before the pixels, or corrupt if a checksum is wrong.
     """
     view, at = memoryview(data), len(SIGNATURE)
     pieces: list[Bytes] = [SIGNATURE]
@@ -80,7 +80,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 class Pieces(io.RawIOBase):
-    """A file made of pieces that lie in memory: together a PNG of noise has 200 MB."""
+    """A file object over pieces in memory; joining them would copy up to 200 MB."""
 
     def __init__(self, pieces: list[Bytes]):
         self._pieces = pieces
@@ -88,25 +88,25 @@ class Pieces(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """In bytes."""
+        """Returns the position in bytes."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """In bytes."""
+        """Moves to a position in bytes."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """From one piece at a time; 0 at the end."""
+        """Reads from one piece at a time; returns 0 at the end."""
         number = bisect.bisect_right(self._starts, self._at) - 1
         if number >= len(self._pieces):
             return 0

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""RandAugment (Cubuk et al., CVPR workshops 2020) of one uint8 image, on the host.
+"""RandAugment (Cubuk et al., CVPR workshops 2020) for one uint8 image, on the host.
 
-The paper's 14 operations, each with the result of Pillow's function, to the bit on x86. Pillow
-itself does the geometry. The others are written on OpenCV and NumPy, which release Python's lock:
-Pillow builds its tables in Python and holds the lock while it blends, so that the threads of the
-pipeline would wait for each other. With the conversions none is slower than Pillow's, and most are
-two to five times faster (224x224, one core: 0.11 ms an operation in the mean, 0.22 in Pillow).
+The paper's 14 operations, each bit-identical to Pillow's function on x86. Pillow itself does the
+geometry. The others are written with OpenCV and NumPy, which release the GIL: Pillow builds its
+tables in Python and holds the GIL while it blends, so the threads of the pipeline would wait for
+each other. Including conversions none is slower than Pillow's, and most are two to five times
+faster (224x224, one core: 0.11 ms per operation on average, 0.22 in Pillow).
 
-What a magnitude means. The paper takes the ranges of AutoAugment (Cubuk et al., CVPR 2019) and
-calls 10 the strongest; its own program weakens some operations as the magnitude rises. Here, as in
-torchvision's RandAugment, everything grows linearly, from no change at 0 to this at 10:
+Meaning of a magnitude: The paper takes the ranges of AutoAugment (Cubuk et al., CVPR 2019) and
+calls 10 the strongest, but its own code weakens some operations as the magnitude rises. Here, as
+in torchvision's RandAugment, all grow linearly, from no change at 0 to this at 10:
 
-    rotate                                   30 degrees, either way
-    shear_x, shear_y                         0.3 about the top left corner, either way
-    translate_x, translate_y                 150 / 331 of the side, either way
+    rotate                                   30 degrees, in either direction
+    shear_x, shear_y                         0.3 about the top left corner, in either direction
+    translate_x, translate_y                 150 / 331 of the side, in either direction
     colour, contrast, brightness, sharpness  factor 1.9 or 0.1
-    posterise                                4 bits kept of 8, in whole bits
-    solarise                                 every level inverted, from 256 on down
+    posterise                                4 of 8 bits kept, in whole bits
+    solarise                                 every level inverted, from 256 down
     identity, auto_contrast, equalise        no magnitude
 
-One difference: torchvision solarises from 255 on, so that its magnitude 0 turns white black.
+One difference: torchvision solarises from 255 down, so that its magnitude 0 turns white black.
 """
 
 from typing import Literal, get_args
@@ -41,8 +41,8 @@ TRANSLATION = 150 / 331  # of the side
 ENHANCEMENT = 0.9  # the factor's distance from 1
 POSTERISED_BITS = 4  # lost
 
-# What comes in from outside the image: the grey of the paper's program. It is the middle of the
-# levels, which the network sees as 0, and moves neither end of a later auto-contrast.
+# Fills areas from outside the image: the grey of the paper's code. It is the middle of the levels,
+# 0 for the network, and does not affect a later auto-contrast.
 FILL = (128, 128, 128)
 
 _LEVELS = np.arange(256)
@@ -52,20 +52,20 @@ _SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # Pil
 def rand_augment(
     image: np.ndarray, rng: np.random.Generator, *, num_ops: int, magnitude: float
 ) -> np.ndarray:
-    """Applies operations drawn uniformly, with replacement, one after the other.
+    """Applies operations drawn uniformly with replacement, one after another.
 
     Args:
-        image: uint8 [H, W, 3]; never written to.
-        rng: where the randomness comes from: one draw of an operation and one of a direction for
-            each, whether or not it has one.
-        num_ops: how many operations; 0 changes nothing.
-        magnitude: of all of them, from 0 to 10; see above.
+        image: uint8 [H, W, 3]; never modified.
+        rng: Source of randomness; each operation draws its kind and a direction, even if it has
+            none.
+        num_ops: Number of operations; 0 changes nothing.
+        magnitude: Magnitude of all operations, from 0 to 10; see the module's docstring.
 
     Returns:
-        uint8 [H, W, 3], to be read only: it may be the image that came in.
+        uint8 [H, W, 3], read-only: it may be the given image.
 
     Raises:
-        ValueError: for a number of operations or a magnitude that cannot be.
+        ValueError: If `num_ops` or `magnitude` is out of range.
     """
     if num_ops < 0 or num_ops % 1:
         raise ValueError(f"num_ops={num_ops} must be a whole number, 0 or more")
@@ -79,19 +79,19 @@ def rand_augment(
 
 
 def apply(operation: Operation, image: np.ndarray, *, strength: float) -> np.ndarray:
-    """One operation.
+    """Applies one operation.
 
     Args:
-        operation: of the 14.
+        operation: One of the 14 operations.
         image: uint8 [H, W, 3].
-        strength: from -1 to 1, 1 being the end of the operation's range; an operation without a
-            direction looks at its size only.
+        strength: From -1 to 1, where 1 is the end of the operation's range; operations without a
+            direction use the absolute value.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: for an unknown operation.
+        ValueError: If the operation is unknown.
     """
     height, width = image.shape[:2]
     factor = 1 + ENHANCEMENT * strength
@@ -129,14 +129,14 @@ def apply(operation: Operation, image: np.ndarray, *, strength: float) -> np.nda
 
 
 def _transform(image: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
-    """Output pixel (x, y) is the nearest to (a x + b y + c, d x + e y + f), with (a, ..., f)."""
+    """Samples pixel (x, y) nearest to (a x + b y + c, d x + e y + f), with (a, ..., f) = matrix."""
     size = (image.shape[1], image.shape[0])
     affine = Image.Transform.AFFINE
     return np.asarray(Image.fromarray(image).transform(size, affine, matrix, fillcolor=FILL))
 
 
 def _auto_contrast(image: np.ndarray) -> np.ndarray:
-    """Stretches each channel to 0 ... 255, as `ImageOps.autocontrast`."""
+    """Stretches each channel to 0 ... 255, like `ImageOps.autocontrast`."""
     tables = []
     for channel in cv2.split(image):
         low, high, *_ = cv2.minMaxLoc(channel)
@@ -147,9 +147,9 @@ def _auto_contrast(image: np.ndarray) -> np.ndarray:
 
 
 def _equalise(image: np.ndarray) -> np.ndarray:
-    """Flattens each channel's histogram, as `ImageOps.equalize`.
+    """Flattens each channel's histogram, like `ImageOps.equalize`.
 
-    A level goes to the number of pixels below it, in steps of 1/255 of all but the brightest.
+    A level maps to the number of pixels below it, in steps of 1/255 of all but the brightest ones.
     """
     tables = []
     for channel in range(3):
@@ -161,19 +161,19 @@ def _equalise(image: np.ndarray) -> np.ndarray:
 
 
 def _solarise(image: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Inverts the levels from the threshold on, as `ImageOps.solarize`."""
+    """Inverts the levels from the threshold on, like `ImageOps.solarize`."""
     return cv2.LUT(image, _as_levels(np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS)))
 
 
 def _contrast(image: np.ndarray, *, factor: float) -> np.ndarray:
-    """Scales the distance to the mean grey, rounded to a level, as `ImageEnhance.Contrast`."""
+    """Scales the distance to the mean grey, rounded to a level, like `ImageEnhance.Contrast`."""
     grey = _grey(image)
     mean = int(cv2.sumElems(grey)[0] / grey.size + 0.5)
     return cv2.LUT(image, _blended(mean, _LEVELS, factor=factor))
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
-    """Pillow's SMOOTH filter: a weighted mean of 3x3 pixels; the border stays as it is."""
+    """Applies Pillow's SMOOTH filter, a weighted mean of 3x3 pixels; the border is unchanged."""
     smooth = cv2.filter2D(image, -1, _SMOOTHING)
     smooth[[0, -1]] = image[[0, -1]]
     smooth[:, [0, -1]] = image[:, [0, -1]]
@@ -181,12 +181,12 @@ def _smooth(image: np.ndarray) -> np.ndarray:
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    """Luma, uint8 [H, W]; OpenCV's differs by a level in one pixel of some thousands."""
+    """Returns luma, uint8 [H, W]; OpenCV's differs by one level in one of some thousand pixels."""
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
 def _blend(base: np.ndarray, image: np.ndarray, *, factor: float) -> np.ndarray:
-    """`Image.blend`: base + factor (image - base) for images uint8 [H, W, 3]."""
+    """Returns base + factor (image - base), uint8 [H, W, 3], like `Image.blend`."""
     blended: np.ndarray = cv2.subtract(image, base, dtype=cv2.CV_32F)
     blended *= np.float32(factor)
     blended += base
@@ -194,10 +194,10 @@ def _blend(base: np.ndarray, image: np.ndarray, *, factor: float) -> np.ndarray:
 
 
 def _blended(base: int, levels: np.ndarray, *, factor: float) -> np.ndarray:
-    """The same for a table of levels and a base of one level."""
+    """Does the same for a table of levels and a base of one level."""
     return _as_levels(np.float32(base) + np.float32(factor) * (levels - base).astype(np.float32))
 
 
 def _as_levels(values: np.ndarray) -> np.ndarray:
-    """Clipped and cut to whole levels, uint8, as Pillow does throughout."""
+    """Clips and truncates to uint8 levels, as Pillow does everywhere."""
     return np.clip(values, 0, 255).astype(np.uint8)

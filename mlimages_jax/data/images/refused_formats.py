@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Names of the files that are recognised but not read, so that a message can say what to do."""
+"""Names of file formats that are recognised but not supported, for helpful messages."""
 
 import re
 
-# (place, bytes, name): what an image has there.
+# (offset, bytes, name) of images.
 _IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"8BPS\0", "a PSD file"),
     (0, b"%PDF-", "a PDF file"),
@@ -128,7 +128,7 @@ _TGA_END = b"TRUEVISION-XFILE.\0"
 
 
 def recognised(data: bytes) -> str | None:
-    """What a file is that is not read, with its article: "a PSD file"; None where nobody knows."""
+    """Names a recognised but unsupported format, such as "a PSD file"; None if it is unknown."""
     for place, magic, name in _IMAGES + _OTHERS:
         if data.startswith(magic, place):
             return name
@@ -144,7 +144,7 @@ def recognised(data: bytes) -> str | None:
 
 
 def _is_tga(data: bytes) -> bool:
-    """TGA has no magic: a map of colours or none, which fits the kind, a size and a depth."""
+    """Detects TGA, which has no magic, by consistent colour map, kind, size and depth."""
     if len(data) < 18 or not any(data[12:14]) or not any(data[14:16]):
         return False
     plain = data[1] == 0 and data[2] in (2, 3, 10, 11) and not any(data[3:8])
@@ -153,11 +153,11 @@ def _is_tga(data: bytes) -> bool:
 
 
 def is_no_image(data: bytes) -> bool:
-    """Whether the first bytes are those of an archive, a video or the like."""
+    """Returns whether the first bytes are those of an archive, a video or the like."""
     known = any(data.startswith(magic, place) for place, magic, _ in _OTHERS)
     return known or bool(_VIDEO.match(data))
 
 
 def is_html(data: bytes) -> bool:
-    """Whether a file is a page, such as servers give in the place of a vanished image."""
+    """Returns whether a file is a web page, as servers send instead of a deleted image."""
     return bool(_HTML.match(data[:4096].removeprefix(_BYTE_ORDER_MARK)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The first directory of a TIFF file: size, kind and memory, before libtiff sees it."""
+"""Reads the first directory of a TIFF file (size, kind, memory) before libtiff sees it."""
 
 import struct
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.jpeg_markers import read_jpeg_header
 
-# Places and sizes of strips and tiles together: a few for each row, where there is a limit.
+# Limit for offsets and sizes of strips and tiles together: a few per row of the largest image.
 _MAX_NUMBERS = 2**20
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
@@ -23,17 +23,17 @@ _PLAIN, _JPEG = 1, 7
 class _Tag(NamedTuple):
     code: str  # of struct; "" for types whose numbers are not needed
     length: int
-    at: int  # of its first number
-    field: int  # where the field of its value lies
+    at: int  # offset of its first number
+    field: int  # offset of its value field
 
 
 def read_tiff_header(data: bytes) -> ImageHeader:
-    """Of the first image of the file.
+    """Reads the header of the first image in the file.
 
     Raises:
-      BadImage: unsupported (RAW, JPEG inside that is) or corrupt.
-      IndexError: The file ends before.
-      struct.error: Likewise.
+      BadImage: unsupported (RAW, or an unsupported JPEG inside) or corrupt.
+      IndexError: If the file ends before.
+      struct.error: If the file ends before.
     """
     if data.startswith(b"MM\0+"):
         raise BadImage("unsupported", "a big-endian BigTIFF: convert it to JPEG or PNG")
@@ -45,7 +45,7 @@ def read_tiff_header(data: bytes) -> ImageHeader:
     compression = _number(data, tags, _COMPRESSION, _PLAIN)
     if compression == _JPEG:
         _check_jpeg(data, tags)
-    # Pillow's memory beside the result, and what libtiff unpacks at a time.
+    # Pillow's memory besides the result, plus what libtiff decompresses at a time.
     held = int(width * height * (1 if samples > 1 or bits <= 8 else 2.1))
     if compression != _PLAIN:
         across = _number(data, tags, _TILE_WIDTH, width)
@@ -55,7 +55,7 @@ def read_tiff_header(data: bytes) -> ImageHeader:
 
 
 def stored_upright(data: bytes) -> bytes:
-    """The file with the orientation 1: Pillow turns TIFFs by itself, and only them."""
+    """Returns the file with orientation 1, because Pillow turns TIFFs, and only them, by itself."""
     tag = _tags(data).get(_ORIENTATION)
     if tag is None or tag.code != "H" or tag.length != 1:
         return data
@@ -75,7 +75,7 @@ def _tags(data: bytes) -> dict[int, _Tag]:
     entry, room = (20, 8) if big else (12, 4)
     at += 8 if big else 2
     tags: dict[int, _Tag] = {}
-    numbers = 0  # Pillow keeps all of these as Python's
+    numbers = 0  # Pillow stores all of these as Python integers
     for i in range(count):
         start = at + entry * i
         tag, kind, length = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, start)
@@ -108,7 +108,7 @@ def _numbers(data: bytes, tags: dict[int, _Tag], tag: int) -> list[int]:
 
 
 def _check_jpeg(data: bytes, tags: dict[int, _Tag]) -> None:
-    """Each strip or tile is a JPEG: the gate before its decoder is the same as that of files."""
+    """Checks the JPEG in each strip or tile like a JPEG file, before its decoder sees it."""
     for offsets, counts in ((_OFFSETS, _COUNTS), (_TILE_OFFSETS, _TILE_COUNTS)):
         places = zip(_numbers(data, tags, offsets), _numbers(data, tags, counts), strict=False)
         for offset, count in places:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Crops, resizes and evaluation views of one image, on the host.
 
-NumPy and OpenCV only: images are RGB arrays [H, W, 3], and whoever calls hands in the random
-generator. Colour and rotation are done on the device, in `augment.py`.
+Uses NumPy and OpenCV only. Images are RGB arrays [H, W, 3], and callers pass the random generator.
+Colour and rotation are done on the device, in `step.augment`.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 Interpolation = Literal["linear", "area", "reference"]
 
-# A 1 x 65,500 image scaled to a short side of 256 would fill 13 GB. Photographs stay below 20.
+# Scaled to a short side of 256, a 1 x 65,500 image would take 13 GB. Photographs stay below 20.
 MAX_ELONGATION = 500
 
 
@@ -35,24 +35,24 @@ def sample_crop(
     aspect: tuple[float, float] = (0.75, 1.33),
     attempts: int = 100,
 ) -> CropBox:
-    """Draws a crop as `tf.image.sample_distorted_bounding_box` does without boxes.
+    """Draws a crop like `tf.image.sample_distorted_bounding_box` without boxes.
 
     Each attempt draws the aspect ratio, then a height uniformly between what the area range and the
-    image allow, so the area itself is *not* uniform: small crops are likelier. Attempts whose
-    rectangle does not fit are thrown away, which favours the image's own aspect ratio.
+    image allow, so the area is *not* uniform: small crops are more likely. Attempts whose rectangle
+    does not fit are discarded, which favours the image's own aspect ratio.
 
     Args:
-      rng: Where the randomness comes from.
-      height: Of the image, in pixels.
-      width: Of the image, in pixels.
-      area: Smallest and largest share of the image's area; pretraining uses (0.7, 1),
-        finetuning (0.05, 1).
-      aspect: Smallest and largest width / height.
-      attempts: After so many failures the whole image is the crop.
+      rng: Source of randomness.
+      height: Height of the image in pixels.
+      width: Width of the image in pixels.
+      area: Range of the crop's fraction of the image's area; pretraining uses (0.7, 1), finetuning
+        (0.05, 1).
+      aspect: Range of width / height.
+      attempts: After this many failures the crop is the full image.
 
     Returns:
-      The rectangle. Like the original's it never touches the last row or column unless it spans
-      that side.
+      The crop. As in the original it never touches the last row or column unless it spans that
+      side.
 
     Raises:
       ValueError: If the image is empty or a range is not increasing and positive.
@@ -74,14 +74,14 @@ def sample_crop(
 def _sample_size(
     rng: np.random.Generator, height: int, width: int, *, area: tuple[float, float], ratio: float
 ) -> tuple[int, int] | None:
-    """Height and width of a crop with width / height = ratio, or None if none was found."""
+    """Returns height and width of a crop with width / height = ratio, or None if none fits."""
     smallest, largest = area[0] * height * width, area[1] * height * width
     low = round(math.sqrt(smallest / ratio))
     # At most the image's height, and a width that rounds to at most the image's.
     high = min(round(math.sqrt(largest / ratio)), height, int((width + 0.4999999) / ratio))
     low = min(low, high)
     crop_height = low + int(rng.random() * (high - low + 1))
-    # Rounding to whole pixels may have left the area range by a hair: one step back inside.
+    # Rounding to whole pixels may have left the area range by little: one step back inside.
     if crop_height * round(crop_height * ratio) < smallest:
         crop_height += 1
     if crop_height * round(crop_height * ratio) > largest:
@@ -94,37 +94,37 @@ def _sample_size(
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes as TensorFlow 1's `resize_bilinear` with align_corners=False.
+    """Resizes like TensorFlow 1's `resize_bilinear` with align_corners=False.
 
-    Output row i looks at source row i * H / height: no half-pixel centre, no antialiasing; beyond
-    the last row the last one is repeated. This is what the published weights have seen.
+    Output row i samples source row i * H / height: no half-pixel centres, no antialiasing; the last
+    row is repeated beyond the border. The published weights were trained with this.
 
     Args:
       image: uint8 or float32 [H, W, 3].
-      height: Of the result.
-      width: Of the result.
+      height: Height of the result.
+      width: Width of the result.
 
     Returns:
       float32 [height, width, 3], in the units of the input.
     """
     upper, lower, down = _neighbours(image.shape[0], height)
     left, right, across = _neighbours(image.shape[1], width)
-    # Gathering whole rows is several times faster than gathering pixels, so the image is turned
-    # on its side to gather columns; both row neighbours of each output row go through together.
+    # Gathering entire rows is several times faster than gathering pixels, so the image is
+    # transposed to gather columns; both row neighbours of each output row are processed together.
     columns = cv2.transpose(image[np.concatenate([upper, lower])])  # [W, 2 * height, 3]
     rows = cv2.transpose(_blend(columns[left], columns[right], across))  # [2 * height, width, 3]
     return _blend(rows[:height], rows[height:], down)
 
 
 def _neighbours(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of both neighbours and the weight of the second, for each output position."""
+    """Returns indices of both neighbours and the weight of the second, per output position."""
     position = np.arange(new_size, dtype=np.float32) * np.float32(size / new_size)
     first = np.minimum(position.astype(np.intp), size - 1)
     return first, np.minimum(first + 1, size - 1), position - first.astype(np.float32)
 
 
 def _blend(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Linear interpolation along axis 0 in float32; weight [n]."""
+    """Interpolates linearly along axis 0 in float32; weight [n]."""
     result = first.astype(np.float32)
     step = second.astype(np.float32)
     step -= result
@@ -136,23 +136,23 @@ def _blend(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndar
 def resize_to_square(image: np.ndarray, size: int, *, interpolation: Interpolation) -> np.ndarray:
     """Scales a crop to a square, for training.
 
-    Quality: on four photographs of 500x375 shrunk whole to 224, "linear" lies 33-36 dB from an
-    antialiased float resize (triangle filter), "area" 40-44 dB and "reference" 28-32 dB (its
-    image is also shifted by a part of a pixel), in about 0.15, 1.5 and 1.0 ms on one core; shrunk
-    from full size (768 to 2,736 rows) they lie 29-31, 39-42 and 24-27 dB from it.
+    Quality: for four photographs of 500x375 shrunk to 224, compared with an antialiased float
+    resize (triangle filter), "linear" reaches 33-36 dB, "area" 40-44 dB and "reference" 28-32 dB
+    (its image is also shifted by a fraction of a pixel), in about 0.15, 1.5 and 1.0 ms on one core;
+    shrunk from full size (768 to 2,736 rows) they reach 29-31, 39-42 and 24-27 dB.
 
     Args:
       image: uint8 [H, W, 3].
       size: Side of the result, in pixels.
-      interpolation: "linear" (OpenCV, half-pixel centres), "area" (antialiased where both sides
-        shrink, else as "linear") or "reference" (`resize_bilinear`, as the original trained,
-        rounded to whole levels).
+      interpolation: "linear" (OpenCV, half-pixel centres), "area" (antialiased if both sides
+        shrink, else like "linear") or "reference" (`resize_bilinear`, as the original trained,
+        rounded to integer levels).
 
     Returns:
       uint8 [size, size, 3].
 
     Raises:
-      ValueError: If the interpolation is none of these.
+      ValueError: If the interpolation is unknown.
     """
     if interpolation == "reference":
         return np.rint(resize_bilinear(image, size, size)).astype(np.uint8)
@@ -165,14 +165,14 @@ def resize_to_square(image: np.ndarray, size: int, *, interpolation: Interpolati
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-    """Mirrors left and right: [H, W, C] -> [H, W, C], contiguous."""
+    """Mirrors left to right: [H, W, C] -> [H, W, C], contiguous."""
     return cv2.flip(image, 1)
 
 
 def central_view(image: np.ndarray, size: int) -> np.ndarray:
-    """The evaluation view of the training scripts: the middle 80% of each side.
+    """Returns the evaluation view of the training scripts: the central 80% of each side.
 
-    A tenth of each side, rounded down (the rule of TensorFlow 1), is cut off at both ends; the rest
+    A tenth of each side, rounded down (the rule of TensorFlow 1), is cropped at both ends; the rest
     is resized by `resize_bilinear`.
 
     Args:
@@ -192,7 +192,7 @@ def central_view(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def short_side_view(image: np.ndarray, size: int) -> np.ndarray:
-    """The view of the feature and tagging scripts: short side to 256/224 of size, then the centre.
+    """Returns the view of the feature and tagging scripts: short side 256/224 of size, centre crop.
 
     Args:
       image: uint8 [H, W, 3].
@@ -208,7 +208,7 @@ def short_side_view(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def ten_crop_views(image: np.ndarray, size: int) -> np.ndarray:
-    """Four corners and the centre of the scaled image, then the same of its mirror image.
+    """Returns the four corners and the centre of the scaled image, then those of its mirror image.
 
     Args:
       image: uint8 [H, W, 3].
@@ -244,7 +244,7 @@ def _scale_short_side(image: np.ndarray, size: int) -> np.ndarray:
             "other; leave it out or cut it"
         )
     short = round(size * 256 / 224)
-    # The order of these float operations decides about a pixel: ratio first, then times short.
+    # The order of these float operations can change the result by a pixel: the ratio first.
     new_height = short if height <= width else int(height / width * short)
     new_width = int(width / height * short) if height <= width else short
     return cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a stored image becomes a view of one size: for training at random, for evaluation fixed."""
+"""Turns a stored image into a view of one size: random for training, fixed for evaluation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,15 +21,16 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingView:
-    """How a training image is cut.
+    """How a training image is cropped, resized and augmented.
 
     Attributes:
-        size: side of the result in pixels.
-        area: range of the crop's share of the image.
-        aspect: range of the crop's width / height.
-        interpolation: see `transforms.resize_to_square`.
-        flip: mirror half of the images.
-        distort: (uint8 [S, S, 3], generator) -> the same, after crop and flip; None does nothing.
+        size: Side of the result in pixels.
+        area: Range of the crop's fraction of the image's area.
+        aspect: Range of the crop's width / height.
+        interpolation: See `transforms.resize_to_square`.
+        flip: Whether to mirror half of the images.
+        distort: Maps (uint8 [S, S, 3], generator) to the same shape, after crop and flip; None does
+            nothing.
     """
 
     size: int
@@ -40,10 +41,10 @@ class TrainingView:
     distort: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
-        """JPEG bytes to uint8 [size, size, 3]; a JPEG is decoded only as far as the crop needs.
+        """Decodes image bytes to uint8 [size, size, 3]; of a JPEG little more than the crop.
 
         Raises:
-            BadImage: when it cannot be decoded.
+            BadImage: If the image cannot be decoded.
         """
         header = read_header(data)
         box = transforms.sample_crop(
@@ -58,15 +59,15 @@ class TrainingView:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationView:
-    """How an evaluation image is cut: one of the published protocols, or the whole image.
+    """How an evaluation image is resized and cropped: a published protocol, or the full image.
 
     Attributes:
-        size: side of the result in pixels.
-        protocol: "central" (the middle 80% of each side, exact, float32), "short_side" (short side
-            to 256/224 of the size, then the centre, uint8), "ten_crop" (scaled the same, four
-            corners and the centre, mirrored too, uint8) or "whole" (all of it squeezed to a
-            square, uint8).
-        exif_orientation: turn images upright first, as their EXIF data say.
+        size: Side of the result in pixels.
+        protocol: "central" (central 80% of each side, unrounded, float32), "short_side" (short side
+            to 256/224 of the size, then centre crop, uint8), "ten_crop" (scaled the same, four
+            corners and centre, and their mirror images, uint8) or "whole" (the full image squeezed
+            to a square, uint8).
+        exif_orientation: Whether to apply the EXIF orientation first.
     """
 
     size: int
@@ -74,18 +75,18 @@ class EvaluationView:
     exif_orientation: bool = False
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """The bytes of an image file to [size, size, 3], or to [10, size, size, 3] of ten crops.
+        """Decodes image bytes to [size, size, 3], or [10, size, size, 3] for ten crops.
 
         Raises:
-            BadImage: when it cannot be decoded, or is too elongated to be scaled.
+            BadImage: If the image cannot be decoded, or is too elongated to be scaled.
         """
         return self.cut(decode(data, exif_orientation=self.exif_orientation))
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The same from decoded pixels, uint8 [H, W, 3].
+        """Does the same for decoded pixels, uint8 [H, W, 3].
 
         Raises:
-            BadImage: when it is too elongated to be scaled.
+            BadImage: If the image is too elongated to be scaled.
         """
         if self.protocol == "central":
             return transforms.central_view(pixels, self.size)
@@ -100,7 +101,7 @@ class EvaluationView:
 
     @property
     def empty(self) -> np.ndarray:
-        """A black result."""
+        """A black view, with the shape and dtype of every result."""
         views = (10,) if self.protocol == "ten_crop" else ()
         dtype = np.float32 if self.protocol == "central" else np.uint8
         return np.zeros((*views, self.size, self.size, 3), dtype)

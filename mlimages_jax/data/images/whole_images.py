@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""All pixels of an image file, upright: their size, the memory that they take, and decoding them.
+"""Decodes all pixels of an image file, upright, and computes the memory that this takes.
 
-An image that lies on its side is needed twice while it is turned, 6 bytes a pixel: too much over 33
-megapixels. Such a JPEG is decoded in strips that go to their place in the upright image. Where that
-does not work (other formats, CMYK, the largest progressive files, no compiled code) it is read all
-the same, with two copies.
+Turning an image stored on its side needs two copies, 6 bytes per pixel: too much above 33
+megapixels. Such a JPEG is decoded in strips that are written into the upright image. Where that is
+impossible (other formats, CMYK, the largest progressive files, no compiled code) two copies are
+used.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from mlimages_jax.data.images.budget import BYTES_BESIDE, BYTES_PER_PIXEL, decod
 from mlimages_jax.data.images.image_types import BadImage, ImageHeader
 from mlimages_jax.data.images.orientation import upright
 
-MAX_SIDE = 1_000_000  # of libpng, and of OpenCV
+MAX_SIDE = 1_000_000  # limit of libpng and OpenCV
 
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:
-    """Refuses what is over the cap.
+    """Refuses images above the limits.
 
     Raises:
       BadImage: too_large.
@@ -32,7 +32,7 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
 
 
 def needed(header: ImageHeader, *, factor: int = 1, orientation: int = 1) -> int:
-    """Bytes that `pixels` takes at its peak.
+    """Returns the peak memory of `pixels` in bytes.
 
     Raises:
       BadImage: too_large, see `decoding_bytes`.
@@ -43,27 +43,28 @@ def needed(header: ImageHeader, *, factor: int = 1, orientation: int = 1) -> int
         return once
     if _turns_in_strips(header, factor):
         return once + jpeg.STRIP_BYTES
-    return max(once, 2 * BYTES_PER_PIXEL * size)  # the decoder is done when the turning begins
+    return max(once, 2 * BYTES_PER_PIXEL * size)  # turning starts after the decoder has finished
 
 
 def pixels(
     data: bytes, header: ImageHeader, *, max_pixels: int, factor: int = 1, orientation: int = 1
 ) -> np.ndarray:
-    """Decodes a file of any format; the caller holds what is `needed`.
+    """Decodes a file of any format; the caller must hold the bytes that are `needed`.
 
     Args:
       data: The bytes of the file.
-      header: Of the file.
-      max_pixels: What other formats decode to may be larger than their header says.
-      factor: Of a JPEG: decode at 1, 1/2, 1/4 or 1/8 of the size.
-      orientation: EXIF's 1 to 8, to be undone.
+      header: Header of the file.
+      max_pixels: Limit of the decoded pixels, which may be more than the header of other formats
+        claims.
+      factor: Decode a JPEG at 1 / factor of its size: 1, 2, 4 or 8.
+      orientation: EXIF orientation to undo, 1 to 8.
 
     Returns:
       uint8 [H, W, 3], RGB, upright.
 
     Raises:
-      BadImage: With a reason.
-      Exception: Whatever a library raises.
+      BadImage: If the file cannot be decoded; has the reason.
+      Exception: Anything that a library raises.
     """
     if orientation >= 5 and _turns_in_strips(header, factor):
         return jpeg.decode_turned(data, header, orientation=orientation, factor=factor)
@@ -79,7 +80,7 @@ def _reduced_pixels(header: ImageHeader, factor: int) -> int:
 
 
 def _turns_in_strips(header: ImageHeader, factor: int) -> bool:
-    """Only what two copies are too much for: each strip decodes the strips before it once more."""
+    """Returns whether two copies would be too much; each strip decodes all strips before it."""
     allowed = BYTES_PER_PIXEL * header.width * header.height + BYTES_BESIDE
     return (
         2 * BYTES_PER_PIXEL * _reduced_pixels(header, factor) > allowed
