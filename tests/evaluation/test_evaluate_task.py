@@ -217,7 +217,7 @@ def test_many_labels_an_image_have_their_own_metrics(tmp_path):
         np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
     assert 0 <= row["calibration_error"] <= 1
     assert (tmp_path / "evaluation" / "2" / "val_whole_32" / "reliability.png").exists()
-    with pytest.raises(build.ConfigError, match=r"40 classes apart and .* has 5"):
+    with pytest.raises(build.ConfigError, match=r"has 40 classes but .* has 5"):
         built = imagenet_shaped.build(tmp_path, None)
         evaluate_task.evaluate(_config(tmp_path / "run", built), tmp_path / "other")
 

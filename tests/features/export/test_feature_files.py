@@ -296,7 +296,7 @@ def test_rows_in_parts_are_read_when_asked_for_and_once_each():
     np.testing.assert_array_equal(list(array), rows)
     assert array.__array__(np.float64).dtype == np.float64
     for index, message in (
-        ((0, 1), "whole rows"),
+        ((0, 1), "entire rows"),
         (11, "range"),
         ([11], "11 of 11"),
         ([-12], "-1"),
