@@ -136,7 +136,7 @@ def test_a_full_disk_says_how_much_is_needed(folder, tmp_path, monkeypatch):
     free = collections.namedtuple("Usage", "free")(10)
     monkeypatch.setattr(local_copies.shutil, "disk_usage", lambda _: free)
     data = DataSet.open(folder, copy_to=str(tmp_path / "ssd"))
-    message = r"is full: 4 files of this process still need 0.00 GB, and 0.00 GB are free.*copy_to"
+    message = r"is full: 4 files of this process still need 0.00 GB, but 0.00 GB are free.*copy_to"
     with pytest.raises(DataSetError, match=message):
         data.records("train")
 

@@ -55,7 +55,7 @@ def test_words_are_classes_in_alphabetical_order():
         ("cat", "'cat' is not a label"),
         ("1:2", "confidence 2.0 of class 1"),
         ("1:1\t1:0", "occurs twice"),
-        ("100000", "beyond 100,000"),
+        ("100000", "above 100,000"),
     ],
 )
 def test_a_wrong_label_is_named_with_its_image(text, message):
@@ -92,7 +92,7 @@ def test_no_labels_at_all(tmp_path):
     [
         ("a\tcat\nb cat\n", ":2: write a name, a tab"),
         ("a\tcat\n\tcat\n", ":2: write a name"),
-        ("a\tcat\nb\tdog\na\tdog\n", ":3: a had other labels"),
+        ("a\tcat\nb\tdog\na\tdog\n", ":3: a has other labels"),
     ],
 )
 def test_a_wrong_line_of_a_label_file_is_named(tmp_path, text, message):
