@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Converts checkpoints from the original's format and to others: `python -m mlimages_jax.convert`.
+"""TensorFlow checkpoints of the original in, other formats out: `mlimages convert`.
 
-Between formats the arrays of a network are passed in a flat dict, with names such as
+Between formats all arrays of a network travel in a flat dict, by names such as
 "params/stage0_block0/conv1/kernel" and "batch_stats/final_norm/mean": see `layout`.
 """
 
 
 class ConvertError(Exception):
-    """An error that the user can fix; the message names the file and the variables."""
+    """Something the person at the command line can mend; the message names file and variables."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Convert checkpoints from and to other formats: `python -m mlimages_jax.convert --help`.
-
-Every command has its own --help, with an example.
-"""
+"""The commands `mlimages convert`, also as `python -m mlimages_jax.convert`."""
 
 import sys
 from collections.abc import Sequence

@@ -333,7 +333,7 @@ class Records:
         folder = os.path.dirname(self.paths[shard])  # noqa: PTH120  # may be a URL
         line = (why.strip().splitlines() or [""])[0][:_LONGEST_REASON]
         return DamagedRecordError(
-            f"{self.name_of(index)} is damaged: {line}; python -m mlimages_jax.prepare check "
+            f"{self.name_of(index)} is damaged: {line}; mlimages data check "
             f"{folder} lists all damaged records"
         )
 

@@ -81,7 +81,7 @@ class BadImages:
             if len(self.names) > self.limit:
                 raise TooManyBadImagesError(
                     f"{len(self.names)} images could not be decoded (limit {self.limit}); "
-                    f"see {self.path or 'the log'}; python -m mlimages_jax.prepare check lists all "
+                    f"see {self.path or 'the log'}; mlimages data check lists all "
                     "damage in a set: get those files again, or build it again"
                 )
 

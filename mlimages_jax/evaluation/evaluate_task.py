@@ -64,7 +64,7 @@ def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
     """Evaluates as configured; prints a table and writes files to the workdir.
 
     Args:
-        config: See configs/evaluate.py for every field.
+        config: Settings of the task.
         workdir: Folder of the results; results it already has for the same weights, data and
             settings are not computed again.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Evaluates and uses exported features: `python -m mlimages_jax.features knn|probe|duplicates`."""
+"""What exported features are good for: `mlimages features knn|probe|duplicates`."""
 
 
 class FeaturesError(Exception):
-    """An error that the user can fix; the message says what is wrong and how to fix it."""
+    """Something the person at the command line can mend; the message names it and says how."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Evaluate and use exported features: `python -m mlimages_jax.features --help`.
-
-The features are those of configs/export_features.py. Every command has its own --help.
-"""
+"""The commands `mlimages features`, also as `python -m mlimages_jax.features`."""
 
 import sys
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
     """Tags images as configured, or resumes a command that stopped.
 
     Args:
-        config: See configs/classify.py for every field.
+        config: Settings of the task.
         workdir: Folder of the file if `config.output` is empty.
 
     Raises:

@@ -143,7 +143,10 @@ def test_a_split_that_does_not_exist_is_named(drawn):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([[0.0, 0.6], [0.0, -1.0]], "positive class, which needs .* at least evaluation.threshold=0.7"),
+        (
+            [[0.0, 0.6], [0.0, -1.0]],
+            "positive class, which needs .* at least evaluation.threshold=0.7",
+        ),
         ([[0.0, 0.0]], "none of 1 images has a positive class"),
         ([[-1.0, -1.0]], "no image has a class that is known to be present or absent"),
         ([[0.0, 0.7]], None),

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finds duplicate images by the distance of their features."""
+"""Duplicate images, found by the distance of their features."""
+
+from mlimages_jax import moved
+
+__getattr__ = moved.getattr_of(__name__)  # names of version 0.1

@@ -59,7 +59,7 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     Every process computes entire parts, so that the files are the same for any number of processes.
 
     Args:
-        config: See configs/export_features.py for every field.
+        config: Settings of the task.
         workdir: Folder of the features, shared by all processes.
 
     Returns:

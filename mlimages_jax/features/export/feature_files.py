@@ -273,7 +273,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(
             f"{folder} contains no exported features ({_MANIFEST} is missing): create them with "
-            "python -m mlimages_jax.main --config=configs/export_features.py --workdir=FOLDER"
+            "mlimages export IMAGES --checkpoint=W --output=FOLDER"
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if _FORMER in manifest:

@@ -314,8 +314,14 @@ def test_other_features_in_the_folder_are_left_alone(tmp_path):
     files = _bytes(tmp_path)
     others = [
         ((LAYOUT, "parquet", ABOUT), "format: 'npy' in the folder, 'parquet' now"),
-        ((dataclasses.replace(LAYOUT, rows_per_part=5), "npy", ABOUT), "rows_per_part: 4 there"),
-        ((dataclasses.replace(LAYOUT, dtype="float16"), "npy", ABOUT), "dtype: 'float32' there"),
+        (
+            (dataclasses.replace(LAYOUT, rows_per_part=5), "npy", ABOUT),
+            "rows_per_part: 4 in the folder",
+        ),
+        (
+            (dataclasses.replace(LAYOUT, dtype="float16"), "npy", ABOUT),
+            "dtype: 'float32' in the folder",
+        ),
         (
             (LAYOUT, "npy", ABOUT | {"view": {"size": 32}}),
             "view: .*224.* in the folder, .*32.* now",
