@@ -55,9 +55,7 @@ def test_the_error_names_file_record_and_what_to_do(damaged):
     with pytest.raises(DamagedRecordError) as error:
         records[DAMAGED]
     assert str(error.value).startswith(f"{NAME} is damaged: Corrupted ")
-    assert str(error.value).endswith(
-        f"mlimages_jax.prepare check {damaged} lists all damaged records"
-    )
+    assert str(error.value).endswith(f"mlimages data check {damaged} lists all damaged records")
     names = [record_at(records, i).name for i in range(len(records)) if i != DAMAGED]
     assert names == [f"{i}.jpg" for i in range(sum(LENGTHS)) if i != DAMAGED]
 
