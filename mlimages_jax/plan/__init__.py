@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a training needs, before money is spent: `mlimages plan --help`."""
+"""Estimates the cost of a training before you pay for it: `mlimages plan --help`."""
 
 
 class PlanError(ValueError):
-    """A plan that cannot be made: a chip that is not known, numbers that do not fit together."""
+    """The plan is impossible: an unknown chip, or numbers that are inconsistent."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plan beside what a compiler says: the step of its largest phase, compiled and not run."""
+"""Compares a plan with the compiler: compiles the step of its largest phase without running it."""
 
 import time
 
@@ -13,19 +13,23 @@ from mlimages_jax.settings.build import training_step
 
 
 def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
-    """Compiles the step of the phase that needs the most memory; text with both figures.
+    """Compiles the step of the phase that needs the most memory and reports both figures.
 
-    A CPU's program keeps float32 where bfloat16 is asked for and copies for its own convolutions:
-    its memory says little of an accelerator's. A TPU's is the one that would run.
+    A CPU program computes in float32 even if bfloat16 is requested, and its convolutions make
+    copies, so its memory says little about an accelerator. A TPU program is the one that would run.
 
     Args:
-        config: that was planned for.
-        plan: for it.
-        target: "cpu", with as many virtual devices, or a TPU topology of as many chips.
-        num_classes: of the data set.
+        config: Configuration of the plan.
+        plan: Plan to compare with.
+        target: "cpu" for the plan's number of virtual CPU devices, or a TPU topology with that
+            number of chips.
+        num_classes: Number of classes of the data set.
+
+    Returns:
+        The comparison as text.
 
     Raises:
-        PlanError: when the topology has another number of chips, or cannot be described.
+        PlanError: The topology is unknown, or has a different number of chips.
     """
     mesh = _mesh(target, plan.devices)
     begin = time.perf_counter()
@@ -41,9 +45,9 @@ def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
     return "\n".join(
         [
             f"\nXLA for {target}, compiled in {time.perf_counter() - begin:.0f} s",
-            f"  memory of a device {theirs / 1e9:.2f} GB; ours is {ours / theirs:.2f} of it",
-            f"  {flops / 1e9:.1f} GFLOP an image; ours is {largest.flops / flops:.2f} of it",
-            f"  {counts or 'no communication'}: {moved / 1e6:.1f} MB moved; ours is "
+            f"  memory per device {theirs / 1e9:.2f} GB; the plan {ours / theirs:.2f} of it",
+            f"  {flops / 1e9:.1f} GFLOP per image; the plan {largest.flops / flops:.2f} of it",
+            f"  {counts or 'no communication'}: {moved / 1e6:.1f} MB moved; in the plan "
             f"{largest.moved / 1e6:.1f}",
         ]
     )
@@ -57,5 +61,5 @@ def _mesh(target: str, devices: int) -> jax.sharding.Mesh:
     except Exception as error:  # libtpu's own errors have no common type
         raise PlanError(f"check={target!r}: {error}") from error
     if mesh.size != devices:
-        raise PlanError(f"check={target!r} has {mesh.size} chips, the plan {devices}")
+        raise PlanError(f"check={target!r} has {mesh.size} chips, but the plan has {devices}")
     return mesh

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Figures of accelerators, each from a public source; those without one are left out.
+"""Specifications of accelerators, each from a public source; unsourced figures are omitted.
 
-Sources, as they were read in November 2026:
-  [v4] cloud.google.com/tpu/docs/v4, and [v5e], [v5p], [v6e] beside it: memory and its bandwidth,
-    peak, chips a pod and a host, for v5e and v5p the network of a host. Where they state a chip's
+Sources, as of November 2026:
+  [v4] cloud.google.com/tpu/docs/v4, and [v5e], [v5p], [v6e] next to it: memory and its bandwidth,
+    peak, chips per pod and host, for v5e and v5p the network of a host. Where they state a chip's
     "bidirectional inter-chip interconnect bandwidth", half of it leaves the chip: 400 GB/s (v5e),
     800 (v6e), 1,200 (v5p).
   [tpus] jax-ml.github.io/scaling-book/tpus, tables under "Key Takeaways": links of v4 (6 of 45 GB/s
-    each way), chips a host, and 25 GB/s a host as the typical network of a data centre.
+    each way), chips per host, and 25 GB/s per host as the typical network of a data centre.
   [gpus] jax-ml.github.io/scaling-book/gpus, "Summary of GPU specs" and "Networking": memory and its
-    bandwidth, NVLink's bandwidth each way, GPUs a node, what leaves a node of H100 or B200, and
-    B200's peak.
+    bandwidth, NVLink's bandwidth each way, GPUs per node, network bandwidth of a node of H100 or
+    B200, and B200's peak.
   [dense] ttsugriy.github.io/distributed-training-book/appendices/hardware-assumptions: dense
-    bfloat16 peaks (NVIDIA prints twice of them, "with sparsity") and the H100's memory bandwidth.
+    bfloat16 peaks (NVIDIA prints twice these, "with sparsity") and the H100's memory bandwidth.
 """
 
 from typing import NamedTuple
@@ -24,15 +24,15 @@ class Chip(NamedTuple):
     """One accelerator and what connects it to others; bandwidths are one way.
 
     Attributes:
-        title: for people.
-        memory: bytes.
-        flops: dense bfloat16 operations a second at the peak.
-        bandwidth: bytes a second of the memory.
-        link: bytes a second that leave a chip for the others of its domain.
-        domain: chips that are connected so: a node of GPUs, a pod of TPUs.
-        host_chips: chips of one host.
-        network: bytes a second that leave a host for other domains; None: no source found.
-        sources: keys of the module's docstring.
+        title: Name for display.
+        memory: Bytes of memory.
+        flops: Peak dense bfloat16 operations per second.
+        bandwidth: Memory bandwidth in bytes per second.
+        link: Bytes per second from a chip to the others in its domain.
+        domain: Number of chips connected by such links: a node of GPUs, a pod of TPUs.
+        host_chips: Number of chips per host.
+        network: Bytes per second from a host to other domains; None if no source was found.
+        sources: Keys into the module's docstring.
     """
 
     title: str
@@ -63,7 +63,7 @@ def find(name: str) -> Chip:
     """The chip of that name.
 
     Raises:
-        PlanError: lists the known ones.
+        PlanError: The chip is unknown; the message lists the known ones.
     """
     if name not in CHIPS:
         raise PlanError(f"chip={name!r} is none of {', '.join(CHIPS)}")
@@ -71,20 +71,20 @@ def find(name: str) -> Chip:
 
 
 def collective_seconds(chip: Chip, devices: int, *, moved: float) -> float | None:
-    """How long the devices take at the stated bandwidths to reduce or to gather so many bytes.
+    """Time of a reduce-scatter or all-gather at the stated bandwidths, without latency.
 
-    A ring in which every device sends moved * (n - 1) / n bytes uses all its links (a torus with
-    wrap-around, or a switch). Beyond a domain, domains do the same with each other over their
-    hosts' networks while that goes on, so the slower level counts. An all-reduce is a
-    reduce-scatter and an all-gather: it moves twice its bytes. Latency is left out.
+    Assumes a ring that uses all links of a device (a torus with wrap-around, or a switch), in which
+    every device sends moved * (n - 1) / n bytes. Several domains do the same with each other over
+    their hosts' networks at the same time, so the slower level counts. An all-reduce is a
+    reduce-scatter followed by an all-gather and moves twice its bytes.
 
     Args:
-        chip: gives the bandwidths.
-        devices: that take part.
-        moved: bytes of the whole array that is scattered or gathered.
+        chip: Chip that gives the bandwidths.
+        devices: Number of devices that take part.
+        moved: Bytes of the full array that is scattered or gathered.
 
     Returns:
-        Seconds; None where the network between domains is not known.
+        Seconds; None if the network between domains is unknown.
     """
     inside = min(devices, chip.domain)
     seconds = moved * (inside - 1) / inside / chip.link
@@ -93,5 +93,5 @@ def collective_seconds(chip: Chip, devices: int, *, moved: float) -> float | Non
     if chip.network is None:
         return None
     domains = devices / chip.domain
-    leaving = chip.network * chip.domain / chip.host_chips  # bytes a second and domain
+    leaving = chip.network * chip.domain / chip.host_chips  # bytes per second and domain
     return max(seconds, moved * (domains - 1) / domains / leaving)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plan by formulas: memory, arithmetic, communication and time of every phase of a training.
+"""Estimates memory, arithmetic, communication and time of every phase of a training by formulas.
 
-Chosen, not derived: the share of the peak that the arithmetic reaches (`mfu`), and that memory
-traffic and communication overlap with it. How far the formulas are from what XLA says, and where
-TRAFFIC comes from, is in docs/scaling.md.
+Two inputs are assumptions: the model FLOPs utilisation (`mfu`), and that memory traffic and
+communication overlap with the arithmetic. docs/scaling.md compares the formulas with XLA and
+derives TRAFFIC.
 """
 
 import dataclasses
@@ -19,27 +19,27 @@ from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
 from mlimages_jax.step.phases import Phase
 
-FLOPS_A_MAC = 3 * 2  # a multiplication and an addition; forward, and twice as much backward
+FLOPS_A_MAC = 3 * 2  # multiply and add; the backward pass costs twice the forward pass
 REMAT_FACTOR = 4 / 3  # a second forward pass
-# Of the memory; the rest is the compiler's own, code and fragments. Assumed.
+# Fraction of the memory; the rest is for the compiler, code and fragmentation. An assumption.
 USABLE = 0.9
-# Bytes that a step reads and writes for every activation that it would keep without remat, in
-# bfloat16: what XLA counts for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
+# Bytes read and written in a step per activation that would be kept without remat, in bfloat16:
+# XLA's count for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
 TRAFFIC = 48
 
 
 @dataclasses.dataclass(frozen=True)
 class PhasePlan:
-    """What a phase needs.
+    """The requirements of one phase.
 
     Attributes:
-        phase: its sizes.
-        memory: bytes of one device by what they are for.
-        flops: of the model an image, forward and backward; recomputation is not counted.
-        compute_seconds: a step's arithmetic at the assumed share of the peak.
-        traffic_seconds: what a step reads and writes at the memory's bandwidth, see TRAFFIC.
-        moved: bytes that rings move in a step, see `chips.collective_seconds`.
-        collective_seconds: what that takes; None where a bandwidth is not known.
+        phase: Sizes of the phase.
+        memory: Bytes on one device, by purpose.
+        flops: Model FLOPs per image, forward and backward, without recomputation.
+        compute_seconds: Time of a step's arithmetic at the assumed utilisation.
+        traffic_seconds: Time of a step's memory traffic at the stated bandwidth, see TRAFFIC.
+        moved: Bytes moved by collectives in a step, see `chips.collective_seconds`.
+        collective_seconds: Time of the collectives; None if a bandwidth is unknown.
     """
 
     phase: Phase
@@ -52,7 +52,7 @@ class PhasePlan:
 
     @property
     def limit(self) -> str:
-        """Which of the three a step waits for."""
+        """The bottleneck of a step."""
         seconds = {
             "arithmetic": self.compute_seconds,
             "memory traffic": self.traffic_seconds,
@@ -67,25 +67,25 @@ class PhasePlan:
 
     @property
     def images_per_second(self) -> float:
-        """Of all devices."""
+        """Throughput of all devices together."""
         return self.phase.batch_size / self.step_seconds
 
     @property
     def seconds(self) -> float:
-        """Of the whole phase: steps only, no evaluation, no compilation."""
+        """Time of all steps of the phase, without evaluation and compilation."""
         return (self.phase.stop - self.phase.start) * self.step_seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training needs.
+    """The requirements of a training.
 
     Attributes:
-        chip: of the devices.
-        devices: their number.
-        parameters: of the network.
-        checkpoint: bytes of the whole state.
-        phases: in order.
+        chip: Type of the devices.
+        devices: Number of devices.
+        parameters: Number of parameters of the network.
+        checkpoint: Bytes of the full state.
+        phases: Requirements of the phases, in order.
     """
 
     chip: chips.Chip
@@ -101,25 +101,25 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether all phases fit the memory, with some left."""
+        """Whether all phases fit into the usable memory."""
         return sum(self.largest.memory.values()) <= USABLE * self.chip.memory
 
 
 def make_plan(
     config: Train, *, chip: chips.Chip, devices: int, num_classes: int, mfu: float
 ) -> Plan:
-    """The plan for a configuration of the task `train`.
+    """Plans a configuration of the task `train`.
 
     Args:
-        config: as for `train.train`; its data set need not exist.
-        chip: of the devices.
-        devices: their number.
-        num_classes: of the data set.
-        mfu: the model's operations as a share of the chips' peak, in (0, 1].
+        config: Configuration as for `train.train`; its data set need not exist.
+        chip: Type of the devices.
+        devices: Number of devices.
+        num_classes: Number of classes of the data set.
+        mfu: Model FLOPs utilisation, a fraction of the chips' peak in (0, 1].
 
     Raises:
-        PlanError: when devices or groups do not divide the batches.
-        ConfigError: when the configuration cannot run.
+        PlanError: Devices or groups do not divide a batch size.
+        ConfigError: The configuration is invalid.
     """
     mesh = sharding.planned_mesh(devices)
     phases = build.phases(config)
@@ -156,7 +156,7 @@ def make_plan(
 def _memory(
     like: state.TrainState, network: ResNet, phase: Phase, *, devices: int
 ) -> dict[str, int]:
-    """Bytes of one device: the state, and what a step needs beside it."""
+    """Bytes on one device, by purpose: the state, and what a step needs in addition."""
     images = phase.batch_size // devices
     width = network.dtype.itemsize
     kept = layers.kept_elements(network, phase.image_size) * width
@@ -169,11 +169,12 @@ def _memory(
 
 
 def _moved(like: state.TrainState, mode: str) -> int:
-    """Bytes that rings move in a step for the gradients and cut parameters.
+    """Bytes moved by collectives in a step for the gradients and sharded parameters.
 
-    The gradients are all-reduced, twice their bytes. Where something is cut the parameters are
-    gathered as well, before or after the update. On paper the gradients of cut leaves need only be
-    scattered, once their bytes; neither XLA for CPU nor for TPU did so (docs/scaling.md).
+    The gradients are all-reduced, which moves twice their bytes. With any sharding the parameters
+    are also gathered, before or after the update. In theory the gradients of sharded leaves need
+    only a reduce-scatter, once their bytes, but XLA did not do that for CPU or TPU
+    (docs/scaling.md).
     """
     return (2 if mode == "replicated" else 3) * 4 * _elements(like.params)
 

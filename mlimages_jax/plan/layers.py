@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What each layer costs for one image: arithmetic, and what the backward pass keeps.
+"""The cost of each layer for one image: arithmetic, and activations kept for the backward pass.
 
-Sizes follow `models.resnet` by hand, so that a plan needs neither data nor a compiler; the tests
-hold them against the network itself and against XLA.
+The sizes duplicate the structure of `models.resnet`, so that a plan needs neither data nor a
+compiler. The tests compare them with the network itself and with XLA.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ class Layer(NamedTuple):
     """A convolution or the classifier, with the BatchNorm and ReLU before it.
 
     Attributes:
-        block: the block it belongs to; "" outside blocks.
-        name: as in the parameters.
-        macs: multiply-accumulates of the forward pass.
-        normalised: elements that its BatchNorm reads, which the backward pass needs; 0 where there
-            is none, or where another BatchNorm of the block reads the same.
-        convolved: elements that it reads itself, which the backward pass needs as well.
+        block: Block it belongs to; "" outside blocks.
+        name: Name of the module, as in the parameters.
+        macs: Multiply-accumulates of the forward pass.
+        normalised: Number of input elements of its BatchNorm, kept for the backward pass; 0 if it
+            has none or shares its input with another BatchNorm of the block.
+        convolved: Number of its own input elements, also kept for the backward pass.
     """
 
     block: str
@@ -36,15 +36,15 @@ def layers(network: ResNet, side: int) -> list[Layer]:
 
 
 def forward_macs(network: ResNet, side: int) -> int:
-    """Multiply-accumulates of a forward pass of one image: convolutions and classifier."""
+    """Multiply-accumulates of the forward pass of one image: convolutions and classifier."""
     return sum(layer.macs for layer in layers(network, side))
 
 
 def kept_elements(network: ResNet, side: int) -> int:
-    """Activations of one image that live from the forward to the backward pass.
+    """Number of activations of one image kept from the forward to the backward pass.
 
-    Without remat these are the inputs of every BatchNorm and of every convolution; with it only
-    the inputs of the blocks, and the most that a single block recomputes.
+    Without remat these are the inputs of every BatchNorm and every convolution. With remat they are
+    the inputs of the blocks, plus the largest amount that a single block recomputes.
     """
     found = layers(network, side)
     if not network.remat:
@@ -78,7 +78,7 @@ def _walk(network: ResNet, side: int) -> Iterator[Layer]:
 
 
 def _bottleneck(block: str, side: int, width: int, wide: int, stride: int) -> Iterator[Layer]:
-    """The convolutions of a block whose input is [side, side, width] and output has `wide`."""
+    """The convolutions of a block with input [side, side, width] and `wide` output channels."""
     inner, before, after = wide // 4, side**2, (-(-side // stride)) ** 2
     entry = before * width
     if stride == 2:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plan as text for people: every figure with its unit, what is assumed, and what to change."""
+"""Formats a plan as text: figures with units, assumptions, and remedies if it does not fit."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -7,20 +7,20 @@ from typing import NamedTuple
 from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
 from mlimages_jax.settings import Train
 
-# Images a second and CPU core at the crops of pretraining, short side 320, by interpolation:
+# Images per second and CPU core with the crops of pretraining, short side 320, by interpolation:
 # docs/benchmarks/input.md, "per CPU s".
 IMAGES_PER_CORE = {"linear": 1181, "area": 675}
 
 
 class Around(NamedTuple):
-    """What a plan needs to be told beside the configuration.
+    """Inputs of a report that are not part of the configuration.
 
     Attributes:
-        mfu: assumed, see `estimate.make_plan`.
-        host_devices: devices of one host.
-        images: in the training split.
-        image_bytes: of a stored JPEG, on average.
-        price: of a chip for an hour; 0: not known.
+        mfu: Assumed utilisation, see `estimate.make_plan`.
+        host_devices: Number of devices per host.
+        images: Number of images in the training split.
+        image_bytes: Average size of a stored JPEG in bytes.
+        price: Price of one chip per hour; 0 if unknown.
     """
 
     mfu: float
@@ -31,20 +31,20 @@ class Around(NamedTuple):
 
 
 def report(config: Train, plan: Plan, around: Around, remedies: Mapping[str, Plan]) -> str:
-    """The whole text.
+    """Formats a plan.
 
     Args:
-        config: that was planned for.
-        plan: for it.
-        around: as given.
-        remedies: plans for other values, by the flags that set them; looked at when `plan` does
-            not fit.
+        config: Configuration of the plan.
+        plan: Plan to format.
+        around: Inputs that are not part of the configuration.
+        remedies: Plans for changed settings, by the flags that set them; shown if `plan` does not
+            fit and they do.
     """
     hosts = -(-plan.devices // around.host_devices)
     noun = "host" if hosts == 1 else "hosts"
     lines = [
         f"{plan.parameters:,} parameters on {plan.devices} x {plan.chip.title}, {hosts} {noun}; "
-        f"sources of its figures: mlimages_jax/plan/chips.py, {plan.chip.sources}",
+        f"sources of its specifications: mlimages_jax/plan/chips.py, {plan.chip.sources}",
         *_memory(config, plan, remedies),
         *_step(config, plan, around),
         *_input(config, plan, around),
@@ -59,7 +59,7 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
     images = largest.phase.batch_size // plan.devices
     remat = ", remat" if config.model.remat else ""
     yield (
-        f"\nMemory of a device: {images} images of {largest.phase.image_size} px, "
+        f"\nMemory per device: {images} images of {largest.phase.image_size} px, "
         f"sharding {config.sharding.name}{remat}"
     )
     for name, size in largest.memory.items():
@@ -67,14 +67,14 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
             yield f"  {name:16} {size / 1e9:8.2f} GB"
     total = sum(largest.memory.values())
     share = total / plan.chip.memory
-    yield f"  {'together':16} {total / 1e9:8.2f} GB, {share:.0%} of {plan.chip.memory / 1e9:.1f} GB"
+    yield f"  {'total':16} {total / 1e9:8.2f} GB, {share:.0%} of {plan.chip.memory / 1e9:.1f} GB"
     if plan.fits:
         yield "  fits"
         return
-    yield f"  DOES NOT FIT {USABLE:.0%} of it (the rest is left to the compiler). What would:"
+    yield f"  DOES NOT FIT into {USABLE:.0%} of it (the rest is for the compiler). These would fit:"
     fitting = [flags for flags, other in remedies.items() if other.fits]
     yield from (
-        f"    {flags}" for flags in fitting or ["nothing tried: more devices, fewer pixels"]
+        f"    {flags}" for flags in fitting or ["nothing tried; use more devices or smaller images"]
     )
 
 
@@ -83,7 +83,7 @@ def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
         phase = each.phase
         yield (
             f"\nA step of {phase.batch_size:,} images of {phase.image_size} px: "
-            f"{each.flops / 1e9:.1f} GFLOP an image, {each.flops * phase.batch_size / 1e12:,.0f} "
+            f"{each.flops / 1e9:.1f} GFLOP per image, {each.flops * phase.batch_size / 1e12:,.0f} "
             "TFLOP"
         )
         arithmetic = _ms(each.compute_seconds)
@@ -100,11 +100,11 @@ def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
     images = min(each.phase.batch_size for each in plan.phases) // plan.devices
     group = config.group_size or 0
     if not group or images % group:
-        extent = f"groups of {group}" if group else "the whole batch"
+        extent = f"groups of {group}" if group else "the full batch"
         yield (
-            f"  BatchNorm's statistics of {extent} span devices of {images} images: every norm "
-            f"reduces across them, forward and backward. A --config.group_size that divides "
-            f"{images} avoids it, and changes the training."
+            f"  BatchNorm statistics over {extent} span devices with {images} images each: every "
+            "norm communicates, forward and backward. A --config.group_size that divides "
+            f"{images} avoids that, but changes the training."
         )
 
 
@@ -113,7 +113,7 @@ def _input(config: Train, plan: Plan, around: Around) -> Iterator[str]:
     rate = fastest * min(around.host_devices, plan.devices) / plan.devices
     megabytes = rate * around.image_bytes / 1e6
     yield (
-        f"\nInput of each host: {rate:,.0f} images/s, {megabytes:,.0f} MB/s "
+        f"\nInput per host: {rate:,.0f} images/s, {megabytes:,.0f} MB/s "
         f"of JPEG of {around.image_bytes / 1e3:.1f} kB"
     )
     per_core = IMAGES_PER_CORE.get(config.crop.interpolation)
@@ -125,13 +125,13 @@ def _input(config: Train, plan: Plan, around: Around) -> Iterator[str]:
 
 
 def _recipe(plan: Plan, around: Around) -> Iterator[str]:
-    yield "\nThe whole recipe, without evaluation, compilation and waiting"
+    yield "\nThe complete recipe, without evaluation, compilation and waiting"
     for each in plan.phases:
         yield f"  {_phase(each, around)}"
     seconds = sum(each.seconds for each in plan.phases)
     chip_hours = seconds / 3600 * plan.devices
-    price = f", {chip_hours * around.price:,.0f} at {around.price} an hour" if around.price else ""
-    yield f"  together {_duration(seconds)}, {chip_hours:,.0f} chip-hours{price}"
+    price = f", {chip_hours * around.price:,.0f} at {around.price} per hour" if around.price else ""
+    yield f"  total {_duration(seconds)}, {chip_hours:,.0f} chip-hours{price}"
 
 
 def _phase(each: PhasePlan, around: Around) -> str:

@@ -23,25 +23,25 @@ def pretraining_schedule(
     warmup_decay_steps: int,
     warmup_decay_factor: float,
 ) -> Schedule:
-    """train.py: a staircase up during warm-up, then a staircase down.
+    """The schedule of train.py: a staircase up during warm-up, then a staircase down.
 
     Warm-up: warmup_learning_rate * warmup_decay_factor ** floor(step / warmup_decay_steps).
-    Afterwards learning_rate * decay_factor ** floor((step - 1) / decay_steps), with at most four
-    drops: the original compares with `<=`, so a drop comes one step after each multiple of
+    Afterwards: learning_rate * decay_factor ** floor((step - 1) / decay_steps), with at most four
+    drops. The original compares with `<=`, so a drop comes one step after each multiple of
     decay_steps, counted from step 0 and not from the end of the warm-up.
 
     Args:
-        learning_rate: after the warm-up.
-        decay_steps: between two drops.
-        decay_factor: of a drop. The original has a flag of this name, lr_decay_factor, and ignores
-            it: its factor is always 0.1.
-        warmup_steps: of the warm-up.
-        warmup_learning_rate: of the first step.
-        warmup_decay_steps: between two rises.
-        warmup_decay_factor: of a rise.
+        learning_rate: Learning rate after the warm-up.
+        decay_steps: Number of steps between drops.
+        decay_factor: Factor of each drop. The original ignores its flag lr_decay_factor and always
+            uses 0.1.
+        warmup_steps: Number of warm-up steps.
+        warmup_learning_rate: Learning rate of the first step.
+        warmup_decay_steps: Number of steps between rises.
+        warmup_decay_factor: Factor of each rise.
 
     Returns:
-        step (int32 scalar) -> float32 scalar.
+        A function from step (int32 scalar) to learning rate (float32 scalar).
     """
 
     def schedule(step: Array | int) -> Array:
@@ -57,22 +57,22 @@ def pretraining_schedule(
 
 
 def staircase_schedule(*, learning_rate: float, decay_steps: int, decay_factor: float) -> Schedule:
-    """finetune.py: learning_rate * decay_factor ** floor(step / decay_steps), float32."""
+    """The schedule of finetune.py: learning_rate * decay_factor ** floor(step / decay_steps)."""
     return lambda step: (
         learning_rate * jnp.power(jnp.float32(decay_factor), jnp.asarray(step) // decay_steps)
     )
 
 
 def cosine_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Schedule:
-    """Linear warm-up from 0, then half a cosine down to 0 at total_steps."""
+    """Linear warm-up from 0, then cosine decay to 0 at total_steps."""
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
 
 
 def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float = 0.0) -> Any:
-    """The L2 coefficient of every leaf, a tree of floats shaped like `params`.
+    """The L2 coefficient of every leaf, a tree of floats with the structure of `params`.
 
-    BatchNorm's scales and shifts (leaves of modules named *norm*) get `norm_weight_decay`;
-    kernels and the classifier's bias get `weight_decay`.
+    BatchNorm's scales and shifts (leaves of modules named *norm*) get `norm_weight_decay`; kernels
+    and the classifier's bias get `weight_decay`.
     """
 
     def factor(path: tuple[Any, ...], _: Any) -> float:
@@ -85,18 +85,18 @@ def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float 
 def lr_multipliers(
     params: Any, *, freeze: Sequence[str] = (), multipliers: Sequence[tuple[str, float]] = ()
 ) -> Any:
-    """What multiplies the learning rate of every leaf, a tree of floats shaped like `params`.
+    """The learning-rate multiplier of every leaf, a tree of floats with the structure of `params`.
 
-    Patterns are those of the shell, over names such as "stage0_block1/conv2/kernel"; `*` also
-    crosses a "/". Where several pairs of `multipliers` match, the last one counts.
+    Patterns are shell patterns for names such as "stage0_block1/conv2/kernel"; `*` also matches
+    "/". Where several pairs of `multipliers` match, the last one counts.
 
     Args:
-        params: nested dict.
-        freeze: patterns of the leaves that stay as they are: factor 0.
-        multipliers: (pattern, factor) of other leaves; 1 where nothing matches.
+        params: Nested dict of parameters.
+        freeze: Patterns of the leaves to freeze, with factor 0.
+        multipliers: (pattern, factor) pairs for other leaves; 1 if none matches.
 
     Raises:
-        ValueError: for a pattern that matches no leaf, and for a factor that is not positive.
+        ValueError: A pattern matches no leaf, or a factor is not positive.
     """
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
@@ -106,17 +106,19 @@ def lr_multipliers(
         if not matched:
             modules = sorted({name.split("/")[0] for name in names})
             raise ValueError(
-                f"{pattern!r} matches no parameter; names are like {names[0]!r}, of the modules "
+                f"{pattern!r} matches no parameter; names look like {names[0]!r}, with the modules "
                 f"{', '.join(modules)}"
             )
         if factor <= 0 and pattern not in freeze:
-            raise ValueError(f"the factor {factor} of {pattern!r} must be above 0; freeze instead")
+            raise ValueError(
+                f"the factor {factor} of {pattern!r} must be positive; freeze it instead"
+            )
         values |= dict.fromkeys(matched, float(factor))
     return jax.tree.unflatten(jax.tree.structure(params), [values[name] for name in names])
 
 
 def l2_penalty(params: Any, factors: Any) -> Array:
-    """Sum over leaves of factor / 2 * |w|^2, float32 scalar (tf.nn.l2_loss times the decay)."""
+    """Sum over leaves of factor / 2 * |w|^2, float32 scalar: the decay times tf.nn.l2_loss."""
     terms = jax.tree.map(lambda w, f: 0.5 * f * jnp.sum(jnp.square(w)), params, factors)
     return jax.tree.reduce(jnp.add, terms)
 
@@ -133,17 +135,18 @@ def add_l2_gradient(factors: Any) -> optax.GradientTransformation:
 def sgd_momentum(
     *, momentum: float, decay: Any, nesterov: bool = False, factors: Any = None
 ) -> optax.GradientTransformation:
-    """The velocity of SGD: v = momentum * v + (g + decay * w).
+    """Computes the velocity of SGD: v = momentum * v + (g + decay * w).
 
-    The caller moves the parameters by -learning_rate(step) * v. The rate multiplies the velocity
-    and not the gradient, as in TensorFlow's MomentumOptimizer, so that a drop takes effect at
-    once; and it is a function of the training step alone, of which there is one.
+    The caller updates the parameters by -learning_rate(step) * v. The learning rate multiplies the
+    velocity and not the gradient, as in TensorFlow's MomentumOptimizer, so a drop takes effect
+    immediately. Keeping it out of the optimizer also avoids a second step counter in the state.
 
     Args:
-        momentum: in [0, 1).
-        decay: tree of L2 coefficients, from `decay_factors`.
-        nesterov: look ahead by one momentum step.
-        factors: from `lr_multipliers`; frozen leaves have no slot. None: all are trained.
+        momentum: Momentum in [0, 1).
+        decay: Tree of L2 coefficients, from `decay_factors`.
+        nesterov: Whether to use Nesterov momentum.
+        factors: from `lr_multipliers`; frozen leaves have no slot. None to train
+            all leaves.
     """
     trace = optax.trace(decay=momentum, nesterov=nesterov)
     if factors is not None and not all(jax.tree.leaves(factors)):

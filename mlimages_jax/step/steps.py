@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What happens on the device: pure training, evaluation and prediction steps.
+"""The computation on the devices: pure training, evaluation and prediction steps.
 
 Batches are described in `mlimages_jax.data`.
 """
@@ -23,15 +23,15 @@ Mixing = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 
 
 def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> Array:
-    """Sparse labels to float32 [B, C]; rows outside the mask are unknown (-1) throughout.
+    """Converts sparse labels to float32 [B, C]; rows outside the mask are all unknown (-1).
 
-    The scatter sits under vmap: example by example it needs no communication between devices.
-    `set` rather than `max` keeps -1.
+    The scatter runs per example, under vmap, so it needs no communication between devices. It sets
+    values instead of taking the maximum, because labels may be -1.
 
     Args:
-        batch: with labels, confidences and mask.
-        num_classes: C.
-        unlisted: the target of a class that an image does not list: 0 (absent) or -1 (unknown).
+        batch: Batch with labels, confidences and mask.
+        num_classes: Number of classes C.
+        unlisted: Target of the classes that an image does not list: 0 (absent) or -1 (unknown).
     """
 
     def one(labels: Array, confidences: Array) -> Array:
@@ -57,29 +57,29 @@ def train_step(
     factors: Any = None,
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update.
+    """Performs one update.
 
-    Every random draw is a function of (seed, step) and of the place in the global batch, so that
-    neither a restart nor the number of devices changes it.
+    Every random draw is a function of (seed, step) and of the position in the global batch, so it
+    depends neither on restarts nor on the number of devices.
 
     Args:
-        state: before the step; donate it.
-        batch: the global batch.
-        model: `apply(variables, images, train)` -> logits, features.
-        loss: see `losses.Loss`.
-        optimizer: gives the velocity, see `optimizers.sgd_momentum`.
-        schedule: step -> learning rate.
-        augmentation: (key, images) -> float32 images in [-1, 1].
-        seed: of the run.
-        unlisted: of the data set, see `dense_targets`.
-        mixing: (key, images, targets, mask) -> images, targets; None leaves them apart.
+        state: State before the step; donate it.
+        batch: Global batch.
+        model: Network; `apply(variables, images, train)` returns logits and features.
+        loss: Loss, see `losses.Loss`.
+        optimizer: Optimizer that returns the velocity, see `optimizers.sgd_momentum`.
+        schedule: Maps the step to the learning rate.
+        augmentation: Maps (key, images) to float32 images in [-1, 1].
+        seed: Seed of the run.
+        unlisted: Target of unlisted classes, see `dense_targets`.
+        mixing: Maps (key, images, targets, mask) to mixed images and targets; None for no mixing.
         factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
             everywhere.
         ema_decay: of the moving averages, used where the state has them, see `moved_ema`.
 
     Returns:
-        The state after the step, and float32 scalars: loss, learning_rate, gradient_norm,
-        images (rows inside the mask).
+        The state after the step, and float32 scalars: loss, learning_rate, gradient_norm, and
+        images, the number of rows inside the mask.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, loss_key, mix_key = jax.random.split(key, 3)
@@ -91,7 +91,7 @@ def train_step(
         factors = jax.tree.map(lambda _: 1.0, state.params)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
-        # XLA leaves out the backward pass that only frozen leaves would need.
+        # With stop_gradient XLA drops the part of the backward pass needed only by frozen leaves.
         params = jax.tree.map(lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors)
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -126,10 +126,11 @@ def train_step(
 
 
 def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
-    """A = d a + (1 - d) w for parameters and running statistics, with d = min(decay, (1+t)/(10+t)).
+    """Updates the EMA of parameters and running statistics.
 
-    t is the step just done. The smaller d of the first steps forgets the start quickly (as
-    tf.train.ExponentialMovingAverage does with num_updates).
+    a <- d a + (1 - d) w with d = min(decay, (1 + t) / (10 + t)), where t is the step just done. The
+    smaller d in the first steps quickly forgets the initial values, as
+    tf.train.ExponentialMovingAverage does with num_updates.
     """
     step = state.step.astype(jnp.float32)
     share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
@@ -139,10 +140,10 @@ def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
 def predict_step(
     params: Any, batch_stats: Any, images: Array, *, model: nn.Module
 ) -> tuple[Array, Array]:
-    """Logits float32 [B, C] and features float32 [B, F] with the running statistics.
+    """Computes logits, float32 [B, C], and features, float32 [B, F], with running statistics.
 
-    Images are [B, S, S, 3], or [B, V, S, S, 3] for V views of each image, whose features (hence
-    logits, which are affine in them) are averaged.
+    Images are [B, S, S, 3], or [B, V, S, S, 3] for V views of each image. Features are averaged
+    over the views, and therefore logits too, since they are affine in the features.
     """
     variables = {"params": params, "batch_stats": batch_stats}
     views = images.reshape(-1, *images.shape[-3:])
@@ -162,10 +163,9 @@ def eval_step(
     loss: Loss,
     unlisted: float = 0.0,
 ) -> dict[str, Array]:
-    """Logits [B, C], targets [B, C], mask [B], and the sum of the loss over the mask's rows.
+    """Computes logits [B, C], targets [B, C], mask [B], and the loss summed over valid rows.
 
-    Counts neither enter nor leave: evaluation cannot move them. `unlisted` is the data set's, see
-    `dense_targets`.
+    Evaluation gets no class counts, so it cannot change them. For `unlisted` see `dense_targets`.
     """
     logits, _ = predict_step(params, batch_stats, batch["image"], model=model)
     targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The training step of a run: what it trains, the state it changes, and how it is compiled."""
+"""Everything that defines a run's training step, and its compilation."""
 
 import functools
 from typing import Any, NamedTuple
@@ -18,16 +18,16 @@ from mlimages_jax.step.state import TrainState, create_state
 
 
 class TrainingStep(NamedTuple):
-    """What a run trains, and how.
+    """The model, loss and optimizer of a run, with the layout of its state.
 
     Attributes:
-        model: the network.
-        loss: of a batch.
-        optimizer: as for `steps.train_step`.
-        settings: the other arguments of `steps.train_step`.
-        initial: what `state.abstract_state` and `state.create_state` need, in the same words.
-        like: shapes, dtypes and shardings of the state.
-        mesh: where it lives.
+        model: The network.
+        loss: The loss of a batch.
+        optimizer: Optimizer for `steps.train_step`.
+        settings: Remaining keyword arguments of `steps.train_step`.
+        initial: Keyword arguments shared by `state.abstract_state` and `state.create_state`.
+        like: Shapes, dtypes and shardings of the state.
+        mesh: Mesh that the state is sharded over.
     """
 
     model: nn.Module
@@ -39,11 +39,11 @@ class TrainingStep(NamedTuple):
     mesh: Mesh | AbstractMesh
 
     def fresh_state(self, *, seed: int) -> TrainState:
-        """The state before the first step."""
+        """Initialises the state before the first step."""
         return create_state(self.model, self.optimizer, seed=seed, like=self.like, **self.initial)
 
     def compile(self, phase: Phase, *, max_labels: int) -> Any:
-        """The step for the sizes of a phase; it takes the state's memory."""
+        """Compiles the step for the sizes of a phase; the compiled step donates its input state."""
         assert isinstance(self.mesh, Mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.like)
         step = jax.jit(

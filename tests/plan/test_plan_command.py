@@ -26,9 +26,9 @@ def test_a_plan_without_data_or_accelerator():
     assert "no data set at data/ml_images" in text
     assert "65,375,326 parameters on 64 x NVIDIA H100 SXM, 8 hosts" in text
     assert "\n  fits\n" in text
-    assert "47.2 GFLOP an image" in text
+    assert "47.2 GFLOP per image" in text
     assert "steps 1 to 257,955: 224 px, 60.0 epochs" in text
-    assert " at 2.0 an hour" in text
+    assert " at 2.0 per hour" in text
 
 
 def test_what_does_not_fit_is_told_with_what_would():
@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_told_with_what_would():
     )
     assert ended.returncode == 1
     lines = ended.stdout.splitlines()
-    assert "Memory of a device: 256 images of 224 px, sharding replicated" in lines
+    assert "Memory per device: 256 images of 224 px, sharding replicated" in lines
     first = next(number for number, line in enumerate(lines) if "DOES NOT FIT" in line)
     assert lines[first + 1 : first + 4] == [
         "    --config.model.remat=True",
@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_told_with_what_would():
 
 def test_groups_over_several_devices_are_pointed_out():
     ended = _run("--config=configs/pretrain.py", "--devices=512", "--chip=v5p")
-    assert "statistics of groups of 32 span devices of 8 images" in ended.stdout
+    assert "statistics over groups of 32 span devices with 8 images" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_pattern_without_a_parameter_is_named():
         optimizers.lr_multipliers(PARAMS, freeze=("stage9_*",))
     with pytest.raises(ValueError, match="'stem' matches no parameter"):
         optimizers.lr_multipliers(PARAMS, multipliers=(("stem", 2.0),))
-    with pytest.raises(ValueError, match="factor 0 of 'stem/\\*' must be above 0; freeze"):
+    with pytest.raises(ValueError, match="factor 0 of 'stem/\\*' must be positive; freeze it"):
         optimizers.lr_multipliers(PARAMS, multipliers=(("stem/*", 0),))
 
 
