@@ -110,9 +110,7 @@ def lr_multipliers(
                 f"{', '.join(modules)}"
             )
         if factor <= 0 and pattern not in freeze:
-            raise ValueError(
-                f"the factor {factor} of {pattern!r} must be positive; freeze it instead"
-            )
+            raise ValueError(f"the factor {factor} of {pattern!r} must be positive; freeze it")
         values |= dict.fromkeys(matched, float(factor))
     return jax.tree.unflatten(jax.tree.structure(params), [values[name] for name in names])
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Training: the loop, what it evaluates, and how it starts."""
+"""Training: the loop, its evaluations, and what a run starts from."""

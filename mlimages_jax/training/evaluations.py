@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The evaluations of a training: what is evaluated, on the way and at the end, and what is left."""
+"""Evaluations during and at the end of training, and the report they write."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ from mlimages_jax.settings import Train, build
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.state import TrainState
 
-SHOWN = (  # on the log line
+SHOWN = (  # metrics on the log line
     "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ Results = dict[str, tuple[dict[str, float], Metrics]]
 def make_evaluations(
     config: Train, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
-    """How each of `config.evaluation.splits` is evaluated, at every size in every view."""
+    """The evaluations of every split, size and view in `config.evaluation`, by name."""
     paths = Hierarchy.from_file(data.dictionary).paths()
     views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
@@ -71,12 +71,19 @@ def evaluate_and_log(
     *,
     check_stop: Callable[[], None],
 ) -> Results:
-    """Evaluates the weights, and their averages, everywhere; prints a line each, writes scalars.
+    """Runs all evaluations with the weights, and with the EMA weights if there are any.
 
-    `check_stop` is called after every batch.
+    Logs a line and writes scalars for each.
+
+    Args:
+        evaluations: Evaluations by name.
+        state: State to evaluate.
+        writer: Writer for the scalars.
+        step: Updates done.
+        check_stop: Called after every batch; may raise `Preempted`.
 
     Returns:
-        Values and accumulators of each evaluation, of the averages where there are some.
+        Values and accumulators by name of the evaluation, of the EMA weights if there are any.
     """
     kinds = {"": state.weights}
     if state.averages is not None:
@@ -102,10 +109,10 @@ def write_report(
     evaluations: dict[str, Evaluation],
     results: Results,
 ) -> None:
-    """Writes tables and images of the first evaluation into the workdir.
+    """Writes tables and figures of the first evaluation to the workdir.
 
-    Called by one process. Where there are others the grid of predictions is left out, which all
-    would have to compute together.
+    Called on one process only. With several processes the prediction grid is skipped, because all
+    of them would have to compute it together.
     """
     values, metrics = next(iter(results.values()))
     hierarchy = Hierarchy.from_file(data.dictionary)

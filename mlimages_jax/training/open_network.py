@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The network of a configuration that leaves it open: that of the checkpoint it begins with."""
+"""Fills in the sizes of a network left open in the configuration from a checkpoint."""
 
 import contextlib
 from typing import Any
@@ -14,19 +14,19 @@ from mlimages_jax.settings import Train, build, replaced
 
 
 def filled(config: Train, workdir: epath.Path) -> Train:
-    """A copy whose `model` says all sizes; those that it says already stay.
+    """Returns a copy in which all sizes of `model` are set; those already set are kept.
 
-    They are read off the workdir's own newest checkpoint that is whole, else off `init_from`; where
-    neither is there they are those of ResNet-101, the release's.
+    The sizes are read from the newest intact checkpoint of the workdir, else from `init_from`;
+    without either they are those of the released ResNet-101.
 
     Args:
-        config: of a training, judged.
-        workdir: of the run.
+        config: Validated settings of a training.
+        workdir: Folder of the run.
 
     Raises:
-        ConfigError: `init_from` holds another network than those of this package.
+        ConfigError: `init_from` contains a network that is not one of this package.
         DamagedCheckpointError: `init_from` is damaged.
-        FileNotFoundError: `init_from` holds no checkpoint.
+        FileNotFoundError: `init_from` contains no checkpoint.
     """
     given = {name: getattr(config.model, name) for name in architecture.WORDS}
     if all(given.values()):
@@ -41,9 +41,9 @@ def filled(config: Train, workdir: epath.Path) -> Train:
 
 
 def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
-    """Sizes, and where they come from."""
+    """The sizes, and their source for the log."""
     for folder in reversed(step_folders.find(workdir)):
-        with contextlib.suppress(DamagedCheckpointError):  # set aside, and said, when restored
+        with contextlib.suppress(DamagedCheckpointError):  # set aside and logged on restore
             return _of(folder), str(folder)
     if init_from:
         return _of(step_folders.resolve(init_from)), init_from

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What to say when the memory of a device, or of the host, was not enough."""
+"""Explains out-of-memory errors of a device or the host, and suggests remedies."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ _REMEDIES: tuple[dict[str, object], ...] = (
 
 
 class OutOfMemoryError(RuntimeError):
-    """A device or the host has no memory left for the sizes of the configuration."""
+    """A device or the host ran out of memory with the sizes of the configuration."""
 
 
 @contextlib.contextmanager
 def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
-    """Says of an error for want of memory which batch it was, and what helps.
+    """Replaces out-of-memory errors in the block by one that gives the batch size and remedies.
 
     Args:
-        config: of the task.
-        num_classes: of the data set, for the plan of a training; 0: no training.
+        config: Settings of the task.
+        num_classes: Number of classes of the data set, to plan a training; 0 if it is none.
 
     Raises:
-        OutOfMemoryError: in place of jax's error, or Python's.
+        OutOfMemoryError: Instead of the error of jax or Python.
     """
     try:
         yield
@@ -50,39 +50,39 @@ def _of_prediction(config: Settings) -> str:
     batches = [name for name in ("batch_size", "evaluation.batch_size") if name in values]
     given = [f"--config.{name}={values[name]}" for name in batches]
     return (
-        f"The batch is {' and '.join(given)} over {jax.device_count()} devices: give a smaller one"
-        ", --config.dtype=bfloat16 or smaller images"
+        f"The batch is {' and '.join(given)} over {jax.device_count()} devices: use a smaller "
+        "one, --config.dtype=bfloat16 or smaller images"
     )
 
 
 def _of_training(config: Train, num_classes: int) -> str:
     devices = jax.device_count()
-    sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} images a device"
+    sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} images per device"
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     has = f", which has {limit / 1e9:.1f} GB" if limit else ""
-    lines = [f"--config.{sizes} at {_largest(config)} px{has}. What helps, by the plan's figures:"]
+    lines = [f"--config.{sizes} at {_largest(config)} px{has}. Estimates for possible remedies:"]
     tried: dict[str, dict[str, object]] = {
-        "as it is": {},
+        "unchanged": {},
         "half the batch": {"batch_size": max(config.batch_size // 2, 1)},
     }
     tried |= {_flags(changes): changes for changes in _REMEDIES}
     for title, changes in tried.items():
         lines.append(f"  {title}: {_planned(config, changes, num_classes, devices)}")
     evaluated = config.evaluation.batch_size
-    lines.append(f"In an evaluation it is --config.evaluation.batch_size={evaluated} that counts.")
+    lines.append(f"For an evaluation reduce --config.evaluation.batch_size={evaluated} instead.")
     return "\n".join(lines)
 
 
 def _planned(config: Train, changes: dict[str, object], num_classes: int, devices: int) -> str:
-    """Gigabytes of a device by `mlimages plan`."""
+    """Estimated memory per device, as in `mlimages plan`."""
     try:
         changed = replaced(config, changes)
         plan = estimate.make_plan(
             changed, chip=chips.find("h100"), devices=devices, num_classes=num_classes, mfu=0.2
-        )  # of the chip only the speed counts
+        )  # memory does not depend on the chip
     except (PlanError, ConfigError) as error:
-        return f"cannot be ({error})"
-    return f"{sum(plan.largest.memory.values()) / 1e9:.2f} GB a device"
+        return f"not possible ({error})"
+    return f"{sum(plan.largest.memory.values()) / 1e9:.2f} GB per device"
 
 
 def _largest(config: Train) -> int:

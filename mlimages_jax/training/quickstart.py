@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quickstart: draws a small data set, trains on it, and says what to look at and try next."""
+"""The quickstart: generates a small data set, trains on it, and suggests what to do next."""
 
 import jax
 from absl import logging
@@ -29,15 +29,15 @@ Try next
 
 
 def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> None:
-    """Builds the drawn data set where `config.data.folder` is empty, trains, prints what is next.
+    """Generates a data set if `config.data.folder` is empty, trains, and prints what to do next.
 
     Args:
-        config: of configs/quickstart.py.
-        workdir: the data set goes to workdir/data.
-        started: as for `train.train`.
+        config: Settings from configs/quickstart.py.
+        workdir: Folder of the run; the data set is written to workdir/data.
+        started: As for `train.train`.
 
     Raises:
-        Exception: what `train.train` raises.
+        Exception: As for `train.train`.
     """
     workdir = paths.absolute(workdir)
     with workdir_lock.held(workdir, task="quickstart"):
@@ -46,13 +46,13 @@ def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None 
 
 
 def _with_data(config: Train, workdir: str) -> Train:
-    """The settings with a data set, which is drawn where they name none."""
+    """The settings with a data set, which is generated if they name none."""
     if config.data.folder:
         return config
     data_dir = epath.Path(workdir) / "data"
-    logging.info("drawing the data set `shapes` into %s (once)", data_dir)
+    logging.info("generating the data set `shapes` in %s (only once)", data_dir)
     folder = ""
-    for process in range(jax.process_count()):  # in turn: on a shared disk the first one draws
+    for process in range(jax.process_count()):  # in turn: on a shared disk only the first writes it
         if process == jax.process_index():
             folder = str(shapes.build(data_dir))
         multihost_utils.sync_global_devices(f"drawn by {process}")

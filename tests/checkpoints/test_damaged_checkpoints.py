@@ -13,7 +13,7 @@ from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import losses
 from mlimages_jax.step.state import TrainState
-from mlimages_jax.training import train
+from mlimages_jax.training import start
 from tests.support import damage, two_processes
 from tests.support.many_processes import Job, training
 from tfds_builders import shapes
@@ -67,7 +67,7 @@ def _same(ours, theirs) -> bool:
 def _restored(workdir) -> TrainState | None:
     """As a training starts."""
     with manager.Checkpoints(workdir / "checkpoints") as saved:
-        return train.restored(saved, CONFIG, LIKE)
+        return start.restored(saved, CONFIG, LIKE)
 
 
 def _flips(workdir, count: int) -> tuple[int, int]:
@@ -286,7 +286,7 @@ import pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from mlimages_jax.checkpoints import array_digests, manager, saved_step
 from mlimages_jax.distributed import sharding
-from mlimages_jax.training import train
+from mlimages_jax.training import start
 from mlimages_jax.step.state import TrainState
 
 folder = pathlib.Path({folder!r})
@@ -325,7 +325,7 @@ with manager.Checkpoints(folder) as saved:
                 raise array_digests.DigestError("seen by process 1 alone")
             whole(arrays, digests)
         array_digests.verify = verify
-    restored = train.restored(saved, {{"imported": {{}}, "init_from": ""}}, like)
+    restored = start.restored(saved, {{"imported": {{}}, "init_from": ""}}, like)
     assert int(restored.step) == 2, restored.step
     assert saved.steps == [1, 2], saved.steps
 """

@@ -49,7 +49,7 @@ def test_a_workdir_in_a_bucket_is_as_one_on_a_disk(drawn, storage, tmp_path):
     settings["total_steps"] = 40
     with Job(tmp_path / "logs", training(W, drawn, **settings), devices=8) as job:
         assert job.wait() == [0], job.output()
-        assert f"continuing from {W}/checkpoints/" in job.output()
+        assert f"resuming from {W}/checkpoints/" in job.output()
     train.train(small_config(drawn, **settings), tmp_path / "disk")
     ours, theirs = storage.folder / "run", tmp_path / "disk"
     assert _metrics(ours) == _metrics(theirs)
@@ -102,7 +102,7 @@ DAMAGED = """
 import sys
 from pathlib import Path
 from mlimages_jax.checkpoints import manager
-from mlimages_jax.training import train
+from mlimages_jax.training import start
 from tests.support import damage
 from tests.checkpoints.test_damaged_checkpoints import CONFIG, LIKE, _state
 
@@ -113,7 +113,7 @@ with manager.Checkpoints(folder) as saved:
 damage.zero(damage.largest(behind / "3"))
 (behind / "2/state/_METADATA").unlink()
 with manager.Checkpoints(folder) as saved:
-    state = train.restored(saved, CONFIG, LIKE)
+    state = start.restored(saved, CONFIG, LIKE)
 print(int(state.step), sorted(path.name for path in saved.directory.iterdir()))
 """
 

@@ -23,7 +23,7 @@ from mlimages_jax.monitoring import training_log
 from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.state import TrainState
-from mlimages_jax.training import out_of_memory, train
+from mlimages_jax.training import out_of_memory, start, train
 from tests.support.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 
@@ -95,12 +95,12 @@ def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path
 
 @pytest.mark.parametrize("saved", [{}, {"orientation": "stored"}, {"imported": {}}])
 def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
-    train.check_same_training(saved, {"orientation": "stored"})
+    start.check_same_training(saved, {"orientation": "stored"})
     if "imported" in saved:  # another program's: nobody knows
-        train.check_same_training(saved, {"orientation": "exif"})
+        start.check_same_training(saved, {"orientation": "exif"})
     else:
         with pytest.raises(build.ConfigError, match="orientation"):
-            train.check_same_training(saved, {"orientation": "exif"})
+            start.check_same_training(saved, {"orientation": "exif"})
 
 
 @pytest.mark.parametrize("unlisted", [0, -1])
@@ -131,10 +131,10 @@ def test_a_finished_run_is_left_alone(drawn, uninterrupted):
 def test_another_process_never_reads_half_of_the_kept_files(drawn, tmp_path):
     """All processes compare the classes in a workdir, while process 0 writes them again."""
     data = DataSet.open(drawn)
-    train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
+    start.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
     for name in ("dictionary.txt", "config.json"):
         with (tmp_path / name).open() as reader:  # begins before, ends after
-            train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
+            start.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, data)
             written_over = os.fstat(reader.fileno()).st_ino == (tmp_path / name).stat().st_ino
         assert not written_over, name
 
@@ -142,7 +142,7 @@ def test_another_process_never_reads_half_of_the_kept_files(drawn, tmp_path):
 def test_kept_classes_that_are_no_text_are_named(drawn, tmp_path):
     (tmp_path / "dictionary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(text_files.TextFileError, match=r"dictionary\.txt"):
-        train.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, DataSet.open(drawn))
+        start.keep_in_workdir(epath.Path(tmp_path), {"batch_size": 16}, DataSet.open(drawn))
 
 
 def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_path):
@@ -185,7 +185,7 @@ def test_the_same_set_in_another_folder_is_the_same(drawn, uninterrupted, tmp_pa
 
 
 def test_a_checkpoint_that_does_not_say_its_set_is_accepted(caplog):
-    train.check_same_set({"seed": 0}, {"data_set": {"train": "1"}, "data": {}})
+    start.check_same_set({"seed": 0}, {"data_set": {"train": "1"}, "data": {}})
 
 
 def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
@@ -220,8 +220,8 @@ def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypa
     with pytest.raises(out_of_memory.OutOfMemoryError) as error:
         train.train(small_config(drawn), tmp_path)
     for part in (
-        "Out of memory allocating 1 bytes", "batch_size=16 is 2 images a device at 32 px",
-        "as it is: 0.00 GB a device", "half the batch:", "--config.model.remat=True:",
+        "Out of memory allocating 1 bytes", "batch_size=16 is 2 images per device at 32 px",
+        "unchanged: 0.00 GB per device", "half the batch:", "--config.model.remat=True:",
         "--config.sharding.name=full:",
     ):  # fmt: skip
         assert part in str(error.value)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a run starts from: its data set, its first state, and the checks against earlier runs."""
+
+import json
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+
+from mlimages_jax.checkpoints.manager import HEAD, Checkpoints, classes_of, restore_weights
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
+from mlimages_jax.data import fingerprint
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.distributed import agreement, sharding
+from mlimages_jax.files import paths, text_files
+from mlimages_jax.files.remote import write_text
+from mlimages_jax.labels import word_list
+from mlimages_jax.labels.class_map import same_classes
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.settings import Train, build, restart
+from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.state import TrainState, with_weights
+from mlimages_jax.step.training_step import TrainingStep
+
+
+def open_data(config: Train) -> DataSet:
+    """Opens the data set and checks that it is suitable for the loss.
+
+    Raises:
+        FileNotFoundError: The data set is missing.
+        ConfigError: The softmax loss needs one class per image and at least two classes.
+    """
+    data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
+    if build.is_single_label(config.loss) and data.num_classes < 2:
+        raise build.ConfigError(
+            f"loss.name='softmax' needs at least two classes, but {data.folder} has "
+            f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric or weighted"
+        )
+    if build.is_single_label(config.loss) and data.max_labels > 1:
+        raise build.ConfigError(
+            f"loss.name='softmax' needs one class per image, but {data.folder} has up to "
+            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
+        )
+    return data
+
+
+def data_identity(config: Train, data: DataSet) -> dict[str, str]:
+    """Fingerprints of the splits that a run uses, checked to be the same on all processes.
+
+    Raises:
+        DataSetError: The data set lacks a split.
+        DifferentProcessesError: The processes see different data sets.
+    """
+    splits = [config.data.train_split, *config.evaluation.splits]
+    found = fingerprint.fingerprint(data, splits)
+    agreement.check_same({f"data set ({part})": digest for part, digest in found.items()})
+    return found
+
+
+def check_sizes(config: Train, phases: list[Phase], mesh: Mesh) -> None:
+    """Checks that all batch sizes are divisible by devices and groups.
+
+    Raises:
+        ConfigError: They are not; the message gives the numbers.
+    """
+    try:
+        for phase in phases:
+            sharding.check_batch(
+                batch_size=phase.batch_size, group_size=config.group_size, mesh=mesh
+            )
+        sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
+    except ValueError as error:
+        raise build.ConfigError(str(error)) from error
+
+
+def first_state(
+    config: Train,
+    training: TrainingStep,
+    data: DataSet,
+    checkpoints: Checkpoints,
+    settings: dict[str, Any],
+    *,
+    given: Train,
+) -> TrainState:
+    """The state that a run starts or resumes from.
+
+    Args:
+        config: Settings of the run.
+        training: Model, optimizer and layout of the state.
+        data: Data set of the run.
+        checkpoints: Checkpoints of the workdir.
+        settings: Settings to compare with those of the checkpoint.
+        given: The settings before fractions of the run became steps, see `restored`.
+
+    Raises:
+        ConfigError: The checkpoint was trained with other settings, or on another data set.
+        DamagedCheckpointError: All checkpoints of the workdir, or `init_from`, are damaged.
+        CheckpointMismatchError: Arrays differ in name, shape or dtype.
+        FileNotFoundError: `init_from` contains no checkpoint.
+    """
+    # 1. The newest intact checkpoint of the workdir: resume.
+    if found := restored(checkpoints, settings, training.like, given=given):
+        return found
+    # 2. The weights of another run: fine-tune.
+    if config.init_from:
+        return begin_with(config.init_from, training, data, seed=config.seed)
+    # 3. Random weights.
+    return training.fresh_state(seed=config.seed)
+
+
+def restored(
+    checkpoints: Checkpoints,
+    settings: dict[str, Any],
+    like: TrainState,
+    *,
+    given: Train | None = None,
+) -> TrainState | None:
+    """Restores the newest intact checkpoint of a workdir; sets damaged ones aside and logs it.
+
+    Args:
+        checkpoints: Checkpoints of the workdir.
+        settings: Settings of this run, to compare with those of the checkpoint.
+        like: State that gives names, shapes, dtypes and shardings.
+        given: Configuration whose steps may be fractions of the run, for a run that has a new
+            length; None if no setting depends on the length.
+
+    Returns:
+        The state; None if there is no checkpoint.
+
+    Raises:
+        ConfigError: It was trained with other settings, or on another data set.
+        DamagedCheckpointError: There are checkpoints, but all of them are damaged.
+    """
+    while (step := checkpoints.newest()) is not None:
+        try:
+            saved = checkpoints.config_of(step)
+            as_long = restart.values_as_long_as(saved, given) if given else {}
+            check_same_training(saved, settings | as_long)
+            state = checkpoints.restore(like, step=step)
+        except DamagedCheckpointError as error:
+            checkpoints.set_aside(step, error)
+            continue
+        logging.info("resuming from %s", checkpoints.directory / str(step))
+        if given and (told := restart.change_of_schedule(saved, given, step=step)):
+            logging.warning("%s", told)
+        return state
+    checkpoints.check_any_left()
+    return None
+
+
+def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Checks that a checkpoint was trained with the settings and the data set of this run.
+
+    Raises:
+        ConfigError: Settings or data sets differ.
+    """
+    if "imported" not in saved:
+        saved = {"orientation": "stored"} | saved  # older versions knew no other
+    if paths.same_place(saved.get("init_from"), settings.get("init_from")):
+        saved = saved | {"init_from": settings.get("init_from")}  # same path, spelled differently
+    restart.check_unchanged(saved, settings)
+    check_same_set(saved, settings)
+
+
+def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Checks that a checkpoint was trained on the data set of this run.
+
+    Raises:
+        ConfigError: The data sets differ, and `data.allow_change` is not set.
+    """
+    if "data_set" not in saved:
+        logging.info("the checkpoint does not record its data set, so it is not compared")
+        return
+    changed = fingerprint.differences(saved["data_set"], settings["data_set"])
+    if not changed:
+        return
+    before, now = saved["data"]["folder"], settings["data"]["folder"]
+    line = (
+        f"the data set in {now} is not the one that the checkpoint was trained on (then in "
+        f"{before}): {', '.join(changed)} differ"
+    )
+    if not settings["data"].get("allow_change"):
+        raise build.ConfigError(
+            f"{line}. Give the original one with --config.data.folder, or another --workdir; if "
+            "the change is intended, set --config.data.allow_change=True"
+        )
+    logging.warning("%s; continuing because data.allow_change is set", line)
+
+
+def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -> TrainState:
+    """A fresh state with the weights of another run, without its head if the classes differ."""
+    weights = restore_weights(path, training.like)
+    logging.info("initialising with the weights of %s", path)
+    kept = classes_of(path)
+    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
+        weights["params"].pop(HEAD, None)
+    if HEAD not in weights["params"]:
+        logging.info(
+            "its classes differ: the classifier for %d classes is reinitialised", data.num_classes
+        )
+    return with_weights(training.fresh_state(seed=seed), weights)
+
+
+def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:
+    """Writes the configuration and the classes to the workdir, for users of the checkpoints.
+
+    All processes compare the classes with those in the workdir, while process 0 writes.
+
+    Raises:
+        ConfigError: The workdir contains the classes of another data set.
+    """
+    classes, kept = text_files.read_text(data.dictionary), workdir / "dictionary.txt"
+    if (
+        kept.exists()
+        and text_files.read_text(kept) != classes
+        and not _is_list_of_words(kept, data)
+    ):
+        raise build.ConfigError(
+            f"{kept} and {data.dictionary} have different classes: train on the data set that this "
+            "workdir was started with, or give another --workdir"
+        )
+    if jax.process_index() == 0:
+        write_text(workdir / "config.json", json.dumps(settings, indent=1))
+        write_text(kept, classes)
+
+
+def _is_list_of_words(kept: epath.Path, data: DataSet) -> bool:
+    """Whether a file has the same classes, as an imported list of words without ids."""
+    if not word_list.lacks_ids(kept.read_text()):
+        return False
+    return same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary))
