@@ -158,8 +158,8 @@ def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None
     """
     if "imported" not in saved:
         saved = {"orientation": "stored"} | saved  # older versions knew no other
-    if "init_from" in saved and paths.same_place(saved["init_from"], settings["init_from"]):
-        saved = saved | {"init_from": settings["init_from"]}  # same path, spelled differently
+    if "init_from" in saved and paths.same_place(saved["init_from"], settings.get("init_from")):
+        saved = saved | {"init_from": settings.get("init_from")}  # same path, spelled differently
     restart.check_unchanged(saved, settings)
     check_same_set(saved, settings)
 
