@@ -444,7 +444,7 @@ def test_classes_without_names(tmp_path, workdir):
     assert len(named.tag(data)[0]) == 5
     few = Hierarchy(("n0", "n1"), ("a", "b"), np.array([-1, 0]))
     few.to_file(tmp_path / "few.txt")
-    with pytest.raises(pretrained.ModelError, match=r"few.txt names 2 classes but .* 5 apart"):
+    with pytest.raises(pretrained.ModelError, match=r"few.txt names 2 classes but .* has 5"):
         pretrained.load(folder, dictionary=tmp_path / "few.txt")
 
 
