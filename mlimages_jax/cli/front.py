@@ -35,8 +35,8 @@ DATA = Group(
 
     mlimages data import FOLDER_OR_FILE --dry-run
 
-says what your data are, how they were understood, and which commands come next. Every command has
-a --help of its own, with an example.
+says what your data are, how they were understood, and which commands come next. Your images stay
+where they are. Every command has a --help of its own, with an example.
 """,
     {**data.COMMANDS.commands, "build": BUILD},
 )

@@ -278,8 +278,8 @@ def test_missing_data_is_explained_in_seconds(tmp_path):
     for part in (
         "train_image_list.txt",
         "images/",
-        "tfds_builders.ml_images",
-        "--data_dir=data",
+        "mlimages data build ml-images",
+        "--data-dir=data",
     ):
         assert part in done.stderr
     assert "Traceback" not in done.stderr

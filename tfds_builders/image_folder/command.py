@@ -13,7 +13,7 @@ from .build import build
 
 def build_image_folder(
     *,
-    options: OmitArgPrefixes[command.Shared],
+    shared: OmitArgPrefixes[command.Shared],
     name: str | None = None,
     short_side: int = 0,
     orientation: Literal["exif", "stored"] = "exif",
@@ -29,7 +29,7 @@ def build_image_folder(
     {layout}
 
     Args:
-      options: Of every builder.
+      shared: Options of every builder.
       name: Of the data set; by default that of the folder manual_dir.
       short_side: Shrink larger images to this many pixels; 0: never.
       orientation: Turn images upright as their EXIF data say, or leave them as they are stored.
@@ -40,7 +40,7 @@ def build_image_folder(
     """
     command.run(
         build,
-        options,
+        shared,
         name=name,
         is_published=lambda manual_dir: False,
         published_name="image_folder",

@@ -13,7 +13,7 @@ from .imagenet_dataset_builder import build, is_own
 
 def build_imagenet(
     *,
-    options: OmitArgPrefixes[command.Shared],
+    shared: OmitArgPrefixes[command.Shared],
     name: str | None = None,
     short_side: int = 0,
     orientation: Literal["exif", "stored"] | None = None,
@@ -30,7 +30,7 @@ def build_imagenet(
     {layout}
 
     Args:
-      options: Of every builder.
+      shared: Options of every builder.
       name: Of the data set; by default imagenet, or for classes of your own that of the folder
         manual_dir.
       short_side: Shrink larger images to this many pixels; 0: never.
@@ -44,7 +44,7 @@ def build_imagenet(
     names = splits.split(",")
     command.run(
         build,
-        options,
+        shared,
         name=name,
         is_published=lambda manual_dir: not is_own(manual_dir, names),
         published_name="imagenet",

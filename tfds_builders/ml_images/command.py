@@ -14,7 +14,7 @@ from .ml_images_dataset_builder import build
 
 def build_ml_images(
     *,
-    options: OmitArgPrefixes[command.Shared],
+    shared: OmitArgPrefixes[command.Shared],
     name: str | None = None,
     labels: Literal["released", "closed"] = "released",
     corrections: Path | None = None,
@@ -32,7 +32,7 @@ def build_ml_images(
     {layout}
 
     Args:
-      options: Of every builder.
+      shared: Options of every builder.
       name: Of the data set; by default that of the folder manual_dir, and ml_images for the
         published files.
       labels: As in the lists, or with all ancestors of every class.
@@ -47,7 +47,7 @@ def build_ml_images(
     """
     command.run(
         build,
-        options,
+        shared,
         name=name,
         is_published=_is_published,
         published_name="ml_images",
