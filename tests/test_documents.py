@@ -144,4 +144,6 @@ def test_settings_named_in_pages_exist():
     known = {setting for table in TABLES.values() for setting in table}
     for page in PAGES:
         for setting in re.findall(r"--config\.([a-z_][\w.]*\w)", page.read_text(encoding="utf-8")):
-            assert setting in known | {"model", "x", "x.y"}, f"{name(page)}: --config.{setting}"
+            assert setting in known | {"help", "model", "x", "x.y"}, (
+                f"{name(page)}: --config.{setting}"
+            )
