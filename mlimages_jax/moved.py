@@ -142,6 +142,15 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 
+# Words of names that changed as well; settings have theirs in `settings.renamed`.
+WORDS = {
+    "Picture": "Image",
+    "picture": "image",
+    "PICTURE": "IMAGE",
+    "learning_rate_factors": "lr_multipliers",
+    "moved_averages": "moved_ema",
+}
+
 
 def install() -> None:
     """Makes `import` find the old paths, behind everything that exists."""
@@ -185,12 +194,18 @@ class _Finder(MetaPathFinder, Loader):
         module.__dict__["__dir__"] = lambda: sorted({name for one in found for name in dir(one)})
 
 
+def present_name(name: str) -> str:
+    """What a name of version 0.1 is today, in whatever module."""
+    for word, new in WORDS.items():
+        name = name.replace(word, new)
+    return name
+
+
 def _lookup(old: str, found: Sequence[ModuleType]) -> Callable[[str], Any]:
-    """Names of a module of before in the present ones, where a picture is an image now."""
+    """Names of a module of before in the present ones."""
 
     def look_up(name: str) -> Any:
-        new = name.replace("Picture", "Image").replace("picture", "image")
-        new = new.replace("PICTURE", "IMAGE")
+        new = present_name(name)
         for module in found:
             if hasattr(module, new):
                 return getattr(module, new)

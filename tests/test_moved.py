@@ -31,8 +31,7 @@ def test_names_of_before_are_the_objects_of_now(module):
     own = moved.NAMES.get(module, {})
     places = {*moved.MODULES.get(module, ()), *own.values()}
     for name, value in found.items():
-        new = name.replace("Picture", "Image").replace("picture", "image")
-        new = new.replace("PICTURE", "IMAGE")
+        new = moved.present_name(name)
         at = [own[name]] if name in own else places
         objects = [getattr(importlib.import_module(f"mlimages_jax.{one}"), new, None) for one in at]
         assert any(value is one for one in objects), name
