@@ -36,6 +36,7 @@ from mlimages_jax.data.images.header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
 _COMPRESSED = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 1], ".tif": []}
+_SIDES = {"QOI": 2048}  # Pillow writes it in Python, and larger ones are not read
 _PROBES = (1024, 2048)  # sides, above those of tiles
 _ON_ITS_SIDE = Image.Exif()
 _ON_ITS_SIDE[0x0112] = 6  # as phones store what they took upright
@@ -205,7 +206,7 @@ def main() -> None:
                 continue
             path = Path(folder) / "image"
             path.with_suffix(".small").write_bytes(make(64))
-            data, side = largest(make, arguments.side)
+            data, side = largest(make, min(arguments.side, _SIDES.get(kind, arguments.side)))
             path.write_bytes(data)
             rows = [_run(path, way) for way in _WAYS]
             allowed = BYTES_PER_PIXEL * side * side + BYTES_BESIDE

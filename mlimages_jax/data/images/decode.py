@@ -17,8 +17,8 @@ The rules, in the order in which they are applied:
    reason.
 
 Number of pixels that fit into 3 bytes per pixel and 100 MB. All formats were seen to stay within
-this limit when decoded, verified and stored at the largest accepted size (docs/benchmarks/input.md,
-which names the exceptions); the numbers of HEIC follow from pillow-heif's memory per pixel:
+this limit when decoded, verified and stored at the largest accepted size
+(docs/benchmarks/input.md); the numbers of HEIC follow from pillow-heif's memory per pixel:
 
     67 million (limit)    JPEG, also CMYK; PNG; GIF; BMP; TIFF without large strips; tiled JPEG 2000
     47                    PNG and TIFF in grey of 16 bits
