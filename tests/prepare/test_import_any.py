@@ -100,8 +100,8 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
               (out / "images" / name for name in meant[split])}  # fmt: skip
     assert all(path.is_file() and path.is_relative_to(source) for path in images)
     command = capsys.readouterr().out.splitlines()[-1].split()
-    assert command[:3] == ["python", "-m", "tfds_builders.ml_images"]
-    ml_images.main(shlex.split(" ".join(command[3:])))
+    assert command[:4] == ["mlimages", "data", "build", "ml-images"]
+    ml_images.main(shlex.split(" ".join(command[4:])))
     assert capsys.readouterr().out.strip() == "data/my_data/released_320/1.0.0"
 
 
@@ -136,8 +136,9 @@ def test_what_builders_read_needs_no_lists(tmp_path, monkeypatch, capsys, kind):
     prepare.main(["import", "it's mine"])
     assert sorted(source.rglob("*")) == before and sorted(tmp_path.iterdir()) == [source]
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert words[:3] == ["python", "-m", module.__name__.removesuffix(".__main__")]
-    module.main(words[3:])
+    builder = module.__name__.removesuffix(".__main__").rpartition(".")[2].replace("_", "-")
+    assert words[:4] == ["mlimages", "data", "build", builder]
+    module.main(words[4:])
     assert Path(capsys.readouterr().out.strip()).is_dir()
 
 
@@ -154,7 +155,7 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert sorted(tmp_path.iterdir()) == [source]
     again, build = (shlex.split(line) for line in out.splitlines()[-2:])
     assert again[:3] == ["mlimages", "data", "import"]
-    prepare.main(again[3:])
+    prepare.main(again[2:])
     assert capsys.readouterr().out.splitlines()[-1].split() == build
 
 
@@ -229,8 +230,8 @@ def test_all_of_one_folder_a_class_for_training(tmp_path, capsys):
     source = _files(tmp_path / "pets", _images("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"))
     import_any(source, val_share=0)
     command = capsys.readouterr().out.splitlines()[-1]
-    assert command.endswith("--val_share=0")
-    words = shlex.split(command)[3:]
+    assert command.endswith("--val-share=0")
+    words = shlex.split(command)[4:]
     image_folder.main([word.replace("=data", f"={tmp_path / 'data'}") for word in words])
     built = Path(capsys.readouterr().out.splitlines()[-1])
     assert json.loads((built / "metadata.json").read_text())["skipped"] == {"train": 0}
@@ -251,10 +252,10 @@ def test_addresses_are_downloaded_first(tmp_path, capsys):
     source = _files(tmp_path, {"t.csv": "url,label\nhttp://a.org/1.jpg,dog\n"})
     import_any(source, output=tmp_path / "out", val_share=0)
     out = capsys.readouterr().out
-    assert f"prepare download {tmp_path}/out/train_image_list.txt --output" in out
+    assert f"data download {tmp_path}/out/train_image_list.txt --output" in out
     _files(tmp_path / "list", {"train_urls.txt": "http://a.org/1.jpg\t3:1\t4:0.5\n"})
     import_any(tmp_path / "list" / "train_urls.txt")
-    assert "prepare download" in capsys.readouterr().out
+    assert "data download" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -296,9 +297,9 @@ def test_a_folder_that_is_not_utf8_gives_commands_that_a_shell_reads(tmp_path, c
     for name in ("b\udce9d", "it's", "two\nlines", "x y"):
         source = _files(tmp_path / name, _images("a/1.jpg", "a/2.jpg", "b/3.jpg"))
         import_any(source)
-        command = capsys.readouterr().out.splitlines()[-1].strip().replace("python", "printf %s", 1)
+        command = capsys.readouterr().out.splitlines()[-1].strip().replace("mlimages", "printf %s", 1)
         printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
-        assert f"--manual_dir={source}--data_dir" in os.fsdecode(printed)
+        assert f"--manual-dir={source}--data-dir" in os.fsdecode(printed)
 
 
 # ---------- whatever it is given
