@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The documents keep their promises: links lead somewhere, and commands are those that exist."""
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import mlimages_jax
+from mlimages_jax import main
+from mlimages_jax.cli import front
 from mlimages_jax.labels.hierarchy import HEADER, Hierarchy
 from mlimages_jax.settings import config_file
 from mlimages_jax.settings.tasks import TABLES
@@ -39,40 +42,65 @@ def command_lines(path):
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def words_behind(program):
-    """(page, words) of every documented command of a program."""
-    return [
-        pytest.param(words, id=f"{name(page)}: {' '.join(words)}")
-        for page in PAGES
-        for line in command_lines(page)
-        if line.startswith(program)
-        for words in [shlex.split(line.removeprefix(program), comments=True)]
-    ]
-
-
-TASKS = [
-    param
-    for param in words_behind("python -m mlimages_jax.main")
-    if "--config=..." not in param.values[0]
+COMMANDS = [
+    pytest.param(shlex.split(line, comments=True)[1:], id=f"{name(page)}: {line}")
+    for page in PAGES
+    for line in command_lines(page)
+    if line.startswith("mlimages ") and "..." not in line
 ]
 
 
-@pytest.mark.parametrize("words", TASKS)
-def test_configurations_of_commands_exist_and_are_accepted(words):
-    arguments = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
-    assert arguments["workdir"]
-    overrides = [
-        config_file.Override(key.removeprefix("config."), value)
-        for key, value in arguments.items()
-        if key.startswith("config.")
-    ]
-    config_file.read_config(str(ROOT / arguments["config"]), overrides)
+def started(words, monkeypatch):
+    """What `mlimages` with these words starts: (config, workdir, overrides), or nothing."""
+    starts = []
+    monkeypatch.setattr(
+        main, "start", lambda *given, overrides: starts.append((*given[:2], overrides))
+    )
+    with pytest.raises(SystemExit) as end:
+        front.main(words)
+    return starts, end.value.code
 
 
-def test_there_are_commands_to_check():
-    shown = " ".join(word for param in TASKS for word in param.values[0])
-    for path in (ROOT / "configs").glob("*.py"):
-        assert f"--config=configs/{path.name}" in shown, f"no page runs {path.name}"
+@pytest.mark.parametrize("words", COMMANDS)
+def test_documented_commands_are_understood(words, monkeypatch, capsys):
+    if words[0] in ("train", "evaluate", "tag", "export") and "--help" not in words:
+        starts, code = started(words, monkeypatch)
+        assert not code, capsys.readouterr().err
+        ((config, workdir, overrides),) = starts
+        assert workdir
+        config_file.read_config(config, overrides)
+        return
+    inner = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    _, code = started([*inner, "--help"], monkeypatch)
+    shown = capsys.readouterr()
+    assert not code, shown.err
+    assert "--help" in words or "subcommands" not in shown.out, f"{inner} names no command"
+    known = {"help", *re.findall(r"--([\w-]+)", shown.out)}
+    used = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    assert used <= known, f"mlimages {' '.join(inner)} has no {used - known}"
+
+
+def test_wrong_commands_are_seen(monkeypatch):
+    for words in (
+        ["train", "--config=quickstart", "--workdri=W"],
+        ["tag", "images"],
+        ["data", "bild", "ml-images"],
+    ):
+        starts, code = started(words, monkeypatch)
+        assert not starts and code
+
+
+def test_every_config_is_started_by_a_documented_command(monkeypatch):
+    shown = [" ".join(param.values[0]) for param in COMMANDS]
+    for start in (
+        "train --config=quickstart",
+        "train --config=pretrain",
+        "train --config=finetune",
+    ):
+        assert any(line.startswith(start) for line in shown), start
+    for command in front.COMMANDS.commands:
+        listed = any(line.startswith(command) for line in shown)
+        assert listed or command == "completion", f"no page shows mlimages {command}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=map(name, PAGES))
