@@ -170,8 +170,7 @@ def test_the_floors_are_those_that_are_checked():
 
 def test_settings_named_in_pages_exist():
     known = {setting for table in TABLES.values() for setting in table}
+    known |= {"help", "model", "x", "x.y"}  # what stands for others
     for page in PAGES:
         for setting in re.findall(r"--config\.([a-z_][\w.]*\w)", page.read_text(encoding="utf-8")):
-            assert setting in known | {"help", "model", "x", "x.y"}, (
-                f"{name(page)}: --config.{setting}"
-            )
+            assert setting in known, f"{name(page)}: --config.{setting}"
