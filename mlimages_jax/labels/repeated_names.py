@@ -29,7 +29,7 @@ class Repeats(NamedTuple):
 
 def hashes_of(names: LabelList) -> np.ndarray:
     """Returns int64 [N], a hash of each name; it differs between processes."""
-    text = memoryview(names.names)
+    text = names.names.data
     hashes = np.empty(len(names), np.int64)
     for begin in range(0, len(names), _ROWS):  # Python's integers take four times the memory
         ends = names.name_offsets[begin : begin + _ROWS + 1].tolist()

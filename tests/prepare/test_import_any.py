@@ -297,7 +297,8 @@ def test_a_folder_that_is_not_utf8_gives_commands_that_a_shell_reads(tmp_path, c
     for name in ("b\udce9d", "it's", "two\nlines", "x y"):
         source = _files(tmp_path / name, _images("a/1.jpg", "a/2.jpg", "b/3.jpg"))
         import_any(source)
-        command = capsys.readouterr().out.splitlines()[-1].strip().replace("mlimages", "printf %s", 1)
+        command = capsys.readouterr().out.splitlines()[-1].strip()
+        command = command.replace("mlimages", "printf %s", 1)
         printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
         assert f"--manual-dir={source}--data-dir" in os.fsdecode(printed)
 
