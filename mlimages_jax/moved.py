@@ -88,7 +88,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tag_files": ("inference.tag_files",),
     "tagging": ("inference.tagging",),
     "top_k": ("metrics.top_k",),
-    "train": ("training.train",),
+    "train": ("training.train", "training.start"),
     "training_evaluation": ("training.evaluations",),
     "training_step": ("step.training_step",),
     "weights_file": ("checkpoints.safetensors",),

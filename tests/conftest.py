@@ -20,8 +20,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.mkdtemp(prefix="mlimages_jax_programs_")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-# LLVM's optimizations make our small programs no faster and took most of the time to compile.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# LLVM's optimizations make our small programs no faster and took most of the time to compile; the
+# slow tests in CI compile with them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
