@@ -419,7 +419,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
     for name, changed in (("large", large), ("broken", broken)):
         small_model.save(tmp_path / name, {}, tree={**tree, "params": changed})
     changes = {"outputs": ("logits",), "stored_dtype": "float16"}
-    message = "logits of images 0 to 7 hold .* not finite as float16: try .*stored_dtype=float32"
+    message = "logits of images 0 to 7 has .* not finite as float16: try .*stored_dtype=float32"
     with pytest.raises(build.ConfigError, match=message):
         export(_config(tmp_path / "large", folder, **changes), tmp_path / "out")
     message = "not finite as float32: the checkpoint is damaged"
@@ -445,7 +445,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
         ({"batch_size": 9}, build.ConfigError, "config.batch_size=9 is not divisible by 8"),
         ({"format": "csv"}, build.ConfigError, "format='csv' is none of parquet"),
         ({"split": "val"}, ImageSourceError, "is not a built set"),
-        ({"input": "nowhere"}, FileNotFoundError, "nowhere is not there: give a folder"),
+        ({"input": "nowhere"}, FileNotFoundError, "nowhere does not exist: give a folder"),
         ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere contains no checkpoint"),
         ({"max_errors": 1}, RuntimeError, "limit 1"),
     ],
