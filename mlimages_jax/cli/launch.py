@@ -32,7 +32,7 @@ def gpu(*words: str) -> NoReturn:
 def tpu_vm(*words: str) -> NoReturn:
     """Train on Cloud TPU VMs, one slice or several.
 
-    mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --accelerator-type=v5litepod-16
+    mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --accelerator-type=v5litepod-16 \\
         --runtime-version=v2-alpha-tpuv5-lite --spot
 
     docs/launch.md leads through it.
@@ -89,6 +89,7 @@ def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = 
         name = Path(usage_of).name
         door = f"mlimages launch {Path(name).stem.replace('_', '-')}"
         print("\n" + usage.stdout.rstrip().replace(f"launch/{name}", door))
+    sys.stdout.flush()  # here, where `command_line.run` expects that nobody reads on
     sys.exit(0)
 
 
