@@ -125,7 +125,7 @@ def _summary(command: str | Group) -> str:
     return first_line(command)
 
 
-def _with_errors(body: Callable[[], Any], *, mistyped_code: int) -> Any:
+def with_errors(body: Callable[[], Any], *, mistyped_code: int = 2) -> Any:
     """As `run`: turns what a person can fix into a line instead of a traceback."""
     try:
         return body()

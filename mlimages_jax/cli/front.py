@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if words[1:2] == ["--dry-run"]:
             words[1:3] = reversed(words[1:3])  # the script wants it behind its name
         if words[1:2] and words[1] in LAUNCH.commands:
-            command_line.load(f"{_LAUNCH}:{words[1].replace('-', '_')}")(*words[2:])
+            launch = command_line.load(f"{_LAUNCH}:{words[1].replace('-', '_')}")
+            command_line.with_errors(lambda: launch(*words[2:]))
     command_line.run(COMMANDS, words, program=PROGRAM)
 
 

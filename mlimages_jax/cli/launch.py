@@ -30,10 +30,10 @@ def gpu(*words: str) -> NoReturn:
 
 
 def tpu_vm(*words: str) -> NoReturn:
-    """Train on Cloud TPU VMs, one slice or several.
+    r"""Train on Cloud TPU VMs, one slice or several.
 
-    mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --accelerator-type=v5litepod-16 \\
-        --runtime-version=v2-alpha-tpuv5-lite --spot
+    mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --spot \
+        --accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite
 
     docs/launch.md leads through it.
     """
