@@ -7,7 +7,6 @@ docstring the help.
 """
 
 import ast
-import functools
 import importlib
 import importlib.util
 import inspect
@@ -58,8 +57,9 @@ def run(command: str | Group, words: Sequence[str], *, program: str, mistyped_co
         SystemExit: 0 after the help; 1 after an error that a person can fix; `mistyped_code`; 130
             after Ctrl-C; 141 where nobody reads the output any more.
     """
-    with_errors = functools.partial(_with_errors, mistyped_code=mistyped_code)
-    return with_errors(lambda: _dispatch(command, list(words), program))
+    return with_errors(
+        lambda: _dispatch(command, list(words), program), mistyped_code=mistyped_code
+    )
 
 
 def load(place: str) -> Callable[..., Any]:
