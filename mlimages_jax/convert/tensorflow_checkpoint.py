@@ -108,9 +108,7 @@ class TensorFlowCheckpoint:
         """
         entry = self.entries[name]
         if entry.dtype is None or entry.is_sliced:
-            raise ConvertError(
-                f"{self.prefix}: {name} is text, sliced or of another unsupported type"
-            )
+            raise ConvertError(f"{self.prefix}: {name} has an unsupported type, such as text")
         path = Path(f"{self.prefix}.data-{entry.file:05d}-of-{self._files:05d}")
         if not path.exists():
             raise ConvertError(f"{path} is missing: copy it next to the .index file")

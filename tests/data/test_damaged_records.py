@@ -96,7 +96,7 @@ def test_a_damaged_record_is_a_row_outside_the_mask_and_moves_no_other(
 
 
 def test_damaged_records_count_against_the_limit(damaged):
-    with pytest.raises(pipeline.TooManyBadImagesError, match=r"mlimages_jax\.prepare check"):
+    with pytest.raises(pipeline.TooManyBadImagesError, match=r"mlimages data check"):
         _training(damaged, pipeline.BadImages(limit=0))
 
 

@@ -76,7 +76,7 @@ def test_equal_files_in_a_multiple_of_the_streams_make_equal_streams(caplog):
     assert "seen" not in caplog.text
     cut([10] * 6, 4)
     assert "seen 2.00 times as often" in caplog.text
-    assert "--num_shards=4" in caplog.text
+    assert "--num-shards=4" in caplog.text
 
 
 def test_every_group_shows_each_image_of_its_files_once_an_epoch(folder):
