@@ -212,7 +212,7 @@ class DataSet:
             raise DataSetError(
                 f"{self.folder} has {len(shards)} files of {split!r}, too few for {count} streams "
                 "(config.data.order=streams needs one per group: batch_size / group_size). Build "
-                f"the set again with --num_shards={count} or a multiple, or use "
+                f"the set again with --num-shards={count} or a multiple, or use "
                 "--config.data.order=global"
             )
         parts = cut([shard.num_records for shard in shards], count)

@@ -170,7 +170,7 @@ def test_a_process_touches_the_files_of_its_streams_only(tmp_path):
 
 
 def test_too_few_files_say_how_to_build_more(folder):
-    message = r"8 files of 'train', too few for 16 streams .*--num_shards=16 .*order=global"
+    message = r"8 files of 'train', too few for 16 streams .*--num-shards=16 .*order=global"
     with pytest.raises(DataSetError, match=message):
         _batches(folder, 1, batch_size=16, num_streams=16)
 
