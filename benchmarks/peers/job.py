@@ -14,6 +14,12 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_COMPILATION = (
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+
 
 class Job:
     """One training by some processes with some virtual devices each; use it as a context manager.
@@ -39,10 +45,7 @@ class Job:
     ):
         logs.mkdir(parents=True, exist_ok=True)
         run = f"{prefix}\nfrom mlimages_jax.main import run\nrun()"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-        kept = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-        environment |= {k: os.environ[k] for k in kept if k in os.environ}
-        environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        environment = inherited_environment() | {"JAX_NUM_CPU_DEVICES": str(devices)}
         port = free_port()
         self.logs: dict[int, Path] = {}
         self.processes: dict[int, subprocess.Popen] = {}
@@ -115,6 +118,20 @@ class Job:
         for copy in self._copies:
             copy.join()
         return [process.returncode for process in self.processes.values()]
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment for a process with CPU devices of its own.
+
+    Of jax's settings only those of compilation stay: a child has to compile as its parent does,
+    or their results differ in the last bits, and finds what was compiled so far.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _COMPILATION or not name.startswith(("JAX_", "XLA_"))
+    }
+    return kept | {"JAX_PLATFORMS": "cpu"}
 
 
 def free_port() -> int:

@@ -12,8 +12,8 @@ import jax
 import pytest
 
 import mlimages_jax
+from benchmarks.peers.job import inherited_environment
 from mlimages_jax.distributed import exit_codes, preemption, processes
-from tests.support import child_environment
 from tests.support.small_run import ROOT, flags
 from tfds_builders import shapes
 
@@ -108,7 +108,7 @@ def _ended(tmp_path, *arguments, code="from mlimages_jax.main import run\nrun()"
     command = [sys.executable, "-c", code, "--config=configs/quickstart.py", *arguments]
     return subprocess.run(
         [*command, f"--workdir={tmp_path / 'w'}"], cwd=ROOT, capture_output=True, text=True,
-        timeout=300, env=child_environment.with_own_devices() | environment,
+        timeout=300, env=inherited_environment() | environment,
     )  # fmt: skip
 
 

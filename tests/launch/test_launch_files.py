@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers.job import inherited_environment
 from tests.launch.stand_ins import LAUNCH, ROOT, StandIns
-from tests.support import child_environment
 
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), ROOT / ".ci/run"]
 GUIDE = ROOT / "docs/launch.md"
@@ -56,7 +56,7 @@ def _starts_with(flags: str) -> bool:
     """Whether jax knows these flags of XLA: it ends the program at an unknown one."""
     result = subprocess.run(
         [sys.executable, "-c", "import jax; jax.devices()"],
-        env=child_environment.with_own_devices() | {"XLA_FLAGS": flags},
+        env=inherited_environment() | {"XLA_FLAGS": flags},
         capture_output=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0 or b"Unknown flag" in result.stderr

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from tests.support import child_environment
+from benchmarks.peers.job import inherited_environment
 from tests.support.small_run import ROOT, load_config
 
 DEVICES = 8  # of all processes together
@@ -52,7 +52,7 @@ def _start(
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.task_process", *arguments],
         cwd=ROOT,
-        env=child_environment.with_own_devices(),
+        env=inherited_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import child_environment
+from benchmarks.peers.job import inherited_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 _START = """
@@ -38,7 +38,7 @@ def run(script: str, *, devices: int = 2, timeout: float = 240) -> None:
         subprocess.Popen(
             [sys.executable, "-c", code, str(number)],
             cwd=ROOT,
-            env=child_environment.with_own_devices(),
+            env=inherited_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
