@@ -128,7 +128,10 @@ def _summary(command: str | Group) -> str:
 def with_errors(body: Callable[[], Any], *, mistyped_code: int = 2) -> Any:
     """As `run`: turns what a person can fix into a line instead of a traceback."""
     try:
-        return body()
+        try:
+            return body()
+        finally:
+            sys.stdout.flush()  # here, where it may fail, and not when Python ends
     except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mlimages_jax import settings
+from mlimages_jax import command_line, settings
 from mlimages_jax.distributed import exit_codes, preemption
 from mlimages_jax.files import paths
 from mlimages_jax.files.escaping import several_lines
@@ -184,7 +184,7 @@ def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "workdir"])
     argv, overrides = config_file.split_overrides(sys.argv)
-    config_file.answer_help(argv, overrides)
+    command_line.with_errors(lambda: config_file.answer_help(argv, overrides), mistyped_code=1)
     app.run(functools.partial(main, overrides=overrides), argv=argv)
 
 

@@ -87,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if first in _WITH_CONFIG:
         # 1, as after every error that another start would not mend: launchers go by it.
         words, overrides = config_file.split_overrides(words)
-        config_file.answer_help([*_config_of(first), *words], overrides)
+        command_line.with_errors(
+            lambda: config_file.answer_help([*_config_of(first), *words], overrides),
+            mistyped_code=1,
+        )
         start = command_line.run(COMMANDS, words, program=PROGRAM, mistyped_code=1)
         start(overrides)
         return

@@ -89,7 +89,6 @@ def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = 
         name = Path(usage_of).name
         door = f"mlimages launch {Path(name).stem.replace('_', '-')}"
         print("\n" + usage.stdout.rstrip().replace(f"launch/{name}", door))
-    sys.stdout.flush()  # here, where `command_line.run` expects that nobody reads on
     sys.exit(0)
 
 

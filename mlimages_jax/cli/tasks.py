@@ -22,7 +22,7 @@ def train(
     *,
     config: str,
     workdir: str,
-    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008  # frozen
+    processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
     """Train a network, or resume its training.
 
@@ -51,7 +51,7 @@ def evaluate(
     split: str | None = None,
     which: str | None = None,
     config: str = "configs/evaluate.py",
-    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+    processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
     """Evaluate checkpoints on a data set, at several sizes and crops.
 
@@ -90,7 +90,7 @@ def tag(
     threshold: float | None = None,
     split: str | None = None,
     config: str = "configs/classify.py",
-    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+    processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
     """Tag images, to CSV, JSON lines or Parquet.
 
@@ -134,7 +134,7 @@ def export(
     format: str | None = None,  # noqa: A002  # the name of the option
     split: str | None = None,
     config: str = "configs/export_features.py",
-    processes: OmitArgPrefixes[Processes] = Processes(),  # noqa: B008
+    processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
     """Export features or logits of images, to Parquet, NumPy or ArrayRecord files.
 

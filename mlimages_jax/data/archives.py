@@ -182,7 +182,7 @@ class Archive:
             if self.compressed and within is None:
                 self._read_at(sys.maxsize, 0, where)  # reaches gzip's checksum at the end
         except ArchiveError as error:
-            if on_error is None or (within is None and isinstance(error, _NotATar)):
+            if on_error is None or (within is None and isinstance(error, _NotATarError)):
                 raise
             on_error(error)
 
@@ -238,7 +238,7 @@ class Archive:
             except ValueError as error:
                 message = str(error) if isinstance(error, ArchiveError) else f"{where}: {error}"
                 if at == start:
-                    raise _NotATar(f"{message}. Is it a tar?") from error
+                    raise _NotATarError(f"{message}. Is it a tar?") from error
                 raise DamagedArchiveError(message) from error
             if header.type in IGNORED:
                 pass
@@ -289,7 +289,7 @@ class Archive:
         return data
 
 
-class _NotATar(DamagedArchiveError):  # noqa: N818
+class _NotATarError(DamagedArchiveError):
     """Raised when the first block is not a header."""
 
 

@@ -79,7 +79,7 @@ def list_images(
     images: list[str] = []
     ignored: collections.Counter[str] = collections.Counter()
     top = os.fspath(folder)
-    searched = [(top, "", frozenset([_identity(os.stat(top))]))]  # noqa: PTH116
+    searched = [(top, "", frozenset([_identity(os.stat(top))]))]
     while searched:
         path, prefix, above = searched.pop()
         for entry in _scan(path, ignored, is_top=not prefix):
@@ -105,7 +105,7 @@ def list_images(
 
 def is_image(path: str | os.PathLike[str]) -> bool:
     """Returns whether a regular file is an image, by its extension or its first bytes."""
-    name = os.path.basename(path)  # noqa: PTH119
+    name = os.path.basename(path)
     return bool(_ENDING.search(name)) or _begins_like_an_image(os.fspath(path))
 
 
@@ -159,7 +159,7 @@ class ImageFolder(NamedTuple):
         raise FileNotFoundError(f"there is no such file{question}")
 
     def _join(self, form: str) -> str:
-        path = os.path.join(self.root, form)  # noqa: PTH118  # twenty times as fast as Path
+        path = os.path.join(self.root, form)
         try:
             possible = b"\0" not in os.fsencode(path)
         except UnicodeEncodeError:
@@ -178,21 +178,21 @@ class ImageFolder(NamedTuple):
                 raise OSError(str(error)) from error
             if found is None:
                 return ""
-            path = os.path.join(path, found)  # noqa: PTH118
+            path = os.path.join(path, found)
         return path
 
 
 def _names_in(folder: str) -> SameNames:
     """Returns the names in a folder, cached until the folder changes."""
     try:
-        return _names_at(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
+        return _names_at(folder, os.stat(folder).st_mtime_ns)
     except OSError:
         return SameNames([])
 
 
 @functools.lru_cache(_REMEMBERED_FOLDERS)
 def _names_at(folder: str, _: int) -> SameNames:
-    return SameNames(os.listdir(folder))  # noqa: PTH208
+    return SameNames(os.listdir(folder))
 
 
 def read_regular(path: str) -> bytes:
@@ -201,12 +201,12 @@ def read_regular(path: str) -> bytes:
     Raises:
         OSError: If it is not a regular file, or cannot be read.
     """
-    mode = os.stat(path).st_mode  # noqa: PTH116
+    mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
         raise OSError("not a regular file")
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+    with open(path, "rb", buffering=0) as file:
         return file.read()
 
 
@@ -257,7 +257,7 @@ def _kind_of_others(entry: os.DirEntry[str]) -> str:
 
 def _begins_like_an_image(path: str) -> bool:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        with open(path, "rb", buffering=0) as file:
             return begins_like_image(file.read(_START_BYTES))
     except OSError:
         return False

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command, see `command_line.run`; a mistyped option ends with 1, as ever here."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     words, overrides = config_file.split_overrides(words)
-    config_file.answer_help(words, overrides)
+    command_line.with_errors(lambda: config_file.answer_help(words, overrides), mistyped_code=1)
     place = "mlimages_jax.plan.__main__:plan"
     answer = command_line.run(place, words, program="python -m mlimages_jax.plan", mistyped_code=1)
     answer(overrides)

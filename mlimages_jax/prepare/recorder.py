@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes a job's rows to its manifest in batches, and finds the same bytes under many URLs.
 
-A server that has lost its images answers every URL with the same picture. The first answers look
-like images; once the same bytes have come often enough, all their rows become failures and their
-files are deleted.
+A server that has lost its images answers every URL with the same placeholder. The first answers
+look like any image; once the same bytes have come often enough, all their rows become failures and
+their files are deleted.
 """
 
 import collections

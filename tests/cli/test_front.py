@@ -177,13 +177,9 @@ def test_completion_knows_commands_and_options(capsys, shell):
     "launch gpu --dry-run --hosts=a,b -- --config=c.py",
 ])  # fmt: skip
 def test_a_launch_is_printed(words, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "mlimages_jax", *words.split()],
-        cwd=tmp_path, env=_environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert not done.returncode, done.stderr
-    assert [line.split()[:1] for line in done.stdout.splitlines()] == [["ssh"]] * 2
-    assert "--config=c.py" in done.stdout
+    printed = _printed(words, tmp_path)
+    assert [line.split()[:1] for line in printed.splitlines()] == [["ssh"]] * 2
+    assert "--config=c.py" in printed
 
 
 @pytest.mark.parametrize("words", [
@@ -191,12 +187,33 @@ def test_a_launch_is_printed(words, tmp_path):
     "launch slurm --dry-run --nodes=3 -- --config=c",
 ])  # fmt: skip
 def test_other_launches_are_printed(words, tmp_path):
+    printed = _printed(words, tmp_path)
+    assert "queued-resources ssh gpu" in printed or "--config=c" in printed
+
+
+def _printed(words, folder) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "mlimages_jax", *words.split()],
-        cwd=tmp_path, env=_environment(), capture_output=True, text=True,
+        cwd=folder, env=_environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert not done.returncode, done.stderr
-    assert "queued-resources ssh gpu" in done.stdout or "--config=c" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", [
+    "mlimages_jax launch tpu-vm --help", "mlimages_jax data --help", "mlimages_jax --help",
+    "mlimages_jax plan --config.help", "mlimages_jax.main --config=pretrain --config.help",
+    "mlimages_jax.plan --config=pretrain --config.help", "mlimages_jax.goodput --help",
+])  # fmt: skip
+def test_help_that_nobody_reads_on_is_no_traceback(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", *words.split()],
+        cwd=ROOT, env=_environment(), stdout=writing, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writing)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr
 
 
 def _environment():

@@ -275,11 +275,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{folder} contains no exported features ({_MANIFEST} is missing): create them with "
             "mlimages export IMAGES --checkpoint=W --output=FOLDER"
         )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if _FORMER in manifest:
-        manifest["images"] = manifest.pop(_FORMER)
-        manifest["former"] = True
-    return manifest
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _array(folder: Path, layout: Layout, file_format: str, output: str) -> np.ndarray | PartedArray:
@@ -304,6 +300,7 @@ def _as_json(layout: Layout) -> dict[str, Any]:
 
 
 def _layout(manifest: dict[str, Any]) -> Layout:
+    manifest = _by_present_names(manifest)
     names = [field.name for field in dataclasses.fields(Layout) if field.name != "widths"]
     return Layout(widths=manifest["outputs"], **{name: manifest[name] for name in names})
 
@@ -320,13 +317,13 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
     wanted = json.loads(json.dumps(wanted))
-    if saved.get("former"):
+    if _FORMER in saved:
         logging.warning(
             "%s was started by version 0.1, which stored no digests of weights and images: cannot "
             "check that they are the same", where,
         )  # fmt: skip
-        wanted = _what_both_say(wanted, saved)
-        wanted |= {"former": True, "input_digest": saved.get("input_digest")}
+        saved = _by_present_names(saved)
+        wanted = _what_both_say(wanted, saved) | {"input_digest": saved.get("input_digest")}
     lines = [
         f"  {key}: {saved.get(key)!r} in the folder, {wanted.get(key)!r} now"
         for key in sorted(saved.keys() | wanted.keys())
@@ -337,6 +334,11 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -
             f"{where} contains other features; give another --workdir, or the old values:\n"
             + "\n".join(lines[:_LISTED])
         )
+
+
+def _by_present_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Renames the key of version 0.1."""
+    return {"images" if key == _FORMER else key: value for key, value in manifest.items()}
 
 
 def _what_both_say(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:

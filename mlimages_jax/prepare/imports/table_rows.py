@@ -92,7 +92,7 @@ class Table:
         PrepareError: The table has another format, is empty, or lacks a column.
     """
 
-    def __init__(self, path: Path, options: TableOptions = TableOptions()):  # noqa: B008
+    def __init__(self, path: Path, options: TableOptions):
         self.path = path
         self._options = options
         self._suffix = table_suffix(path)
