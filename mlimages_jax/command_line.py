@@ -96,7 +96,7 @@ def whole(group: Group) -> SubcommandApp:
 def _dispatch(command: str | Group, words: list[str], program: str) -> Any:
     """Walks down the groups as far as the words name commands, and runs what it arrives at."""
     if isinstance(command, str):
-        arguments = paths.plain_words(renamed_flags.replaced(words))
+        arguments = paths.plain_words(renamed_flags.replaced(words, command=command))
         function = load(command)
         return tyro.cli(function, prog=program, args=arguments, description=_description(function))
     if words and words[0] in command.commands:

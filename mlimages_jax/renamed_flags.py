@@ -4,22 +4,26 @@
 import sys
 from collections.abc import Sequence
 
-# Without dashes, words parted by "-". To be emptied with the next release.
+# For each function of a command: names without dashes. To be emptied with the next release.
 RENAMED = {
-    "min-pictures": "min-images",
-    "pictures": "images",
-    "picture-kb": "image-kb",
+    "mlimages_jax.prepare.co_occurrence.command:co_occurrence": {"min-pictures": "min-images"},
+    "mlimages_jax.plan.__main__:plan": {"pictures": "images", "picture-kb": "image-kb"},
 }
 
 
-def replaced(words: Sequence[str]) -> list[str]:
-    """Command-line words with the new names of flags; says on stderr what was replaced."""
-    return [_replaced(word) for word in words]
+def replaced(words: Sequence[str], *, command: str) -> list[str]:
+    """Command-line words with the new names of flags; says on stderr what was replaced.
+
+    Args:
+        words: The words that follow the name of the command.
+        command: Its function, as "module:function".
+    """
+    return [_replaced(word, RENAMED.get(command, {})) for word in words]
 
 
-def _replaced(word: str) -> str:
+def _replaced(word: str, new_names: dict[str, str]) -> str:
     flag, equals, value = word.partition("=")
-    new = RENAMED.get(flag.lstrip("-").replace("_", "-"))
+    new = new_names.get(flag.lstrip("-").replace("_", "-"))
     if new is None or not flag.startswith("-"):
         return word
     print(f"note: {flag} is now called --{new}; the old name goes with 0.3", file=sys.stderr)

@@ -7,6 +7,7 @@ The scripts judge their options themselves, so what was typed goes to them as it
 import inspect
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -94,4 +95,7 @@ def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = 
 
 def _become(program: str, *arguments: str) -> NoReturn:
     """Replaces this process, so that signals and the exit code are the program's own."""
+    signal.signal(
+        signal.SIGPIPE, signal.SIG_DFL
+    )  # Python ignores it, and a shell script inherits that
     os.execvp(program, [program, *arguments])

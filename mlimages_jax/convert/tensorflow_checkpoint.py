@@ -108,7 +108,10 @@ class TensorFlowCheckpoint:
         """
         entry = self.entries[name]
         if entry.dtype is None or entry.is_sliced:
-            raise ConvertError(f"{self.prefix}: {name} has an unsupported type, such as text")
+            raise ConvertError(
+                f"{self.prefix}: variable {name} has a type that is not supported (text, say) or "
+                "is saved in slices"
+            )
         path = Path(f"{self.prefix}.data-{entry.file:05d}-of-{self._files:05d}")
         if not path.exists():
             raise ConvertError(f"{path} is missing: copy it next to the .index file")

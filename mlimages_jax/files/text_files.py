@@ -26,7 +26,20 @@ _ZEROS_OF_OTHERS = {
     re.compile(rb"([\t\n\r -~]\0|\0[\t\n\r -~]){2}"): "UTF-16",
     re.compile(rb"[\t\n\r -~]\0{3}|\0{3}[\t\n\r -~]"): "UTF-32",
 }
-_START_BYTES = 4
+# Files that users pass, or rename, as if they were text.
+_BINARY_FORMATS = {
+    b"\x1f\x8b": "is a gzip file: decompress it (`gzip -dk`)",
+    b"BZh": "is a bzip2 file: decompress it (`bzip2 -dk`)",
+    b"\xfd7zXZ\0": "is an xz file: decompress it (`xz -dk`)",
+    b"\x28\xb5\x2f\xfd": "is a Zstandard file: decompress it (`zstd -d`)",
+    b"PK\x03\x04": "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it as CSV in "
+    "UTF-8 there, or unpack it",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet of an old Excel: save it as CSV in UTF-8 there",
+    b"PAR1": "is a Parquet file: rename it to .parquet, or save the table as text",
+    b"SQLite format 3": "is an SQLite database: export the table as CSV",
+    b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
+}
+_START_BYTES = 16
 _BUFFER_BYTES = 1 << 16
 
 
@@ -38,7 +51,7 @@ def read_text(path: epath.PathLike) -> str:
     r"""Returns the text of a file with `\n` line endings and without a byte order mark.
 
     Raises:
-        TextFileError: The file is not UTF-8.
+        TextFileError: The file is not UTF-8, or contains a NUL.
         OSError: The file cannot be read.
     """
     return decode(epath.Path(path).read_bytes(), where=os.fspath(path))
@@ -47,6 +60,11 @@ def read_text(path: epath.PathLike) -> str:
 def decode(data: bytes, *, where: str) -> str:
     """Like `read_text`, for the content of a file; `where` is its name for error messages."""
     data = unix_line_ends(without_mark(data, where=where))
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise TextFileError(
+            f"{where}:{line}: a NUL byte: the file is damaged, or not text; make or copy it again"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -84,7 +102,7 @@ def open_lines(path: epath.PathLike) -> BinaryIO:
         The file, positioned after a byte order mark, with all line endings converted to LF.
 
     Raises:
-        TextFileError: The file is UTF-16 or UTF-32.
+        TextFileError: The file is UTF-16, UTF-32 or binary.
         OSError: The file cannot be read.
     """
     file = cast(BinaryIO, epath.Path(path).open("rb"))
@@ -133,8 +151,10 @@ def without_mark(data: bytes, *, where: str) -> bytes:
 
     Raises:
         TextFileError: They are UTF-16 or UTF-32, judging by a byte order mark or by zeros among the
-            first characters.
+            first characters, or the start of a binary file.
     """
+    if binary := binary_format(data):
+        raise TextFileError(f"{where}: {binary}")
     for mark, encoding in _MARKS_OF_OTHERS.items():
         if data.startswith(mark):
             raise _other_encoding(where, encoding)
@@ -142,6 +162,18 @@ def without_mark(data: bytes, *, where: str) -> bytes:
         if zeros.match(data):
             raise _other_encoding(where, encoding)
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+def binary_format(start: bytes) -> str | None:
+    """Says what a binary file is, judging by its first bytes, and what to do with it.
+
+    Returns:
+        A predicate, such as "is a PDF: save ..."; None if this is not a known binary file.
+    """
+    for signature, text in _BINARY_FORMATS.items():
+        if start.startswith(signature):
+            return text
+    return None
 
 
 def unix_line_ends(data: bytes) -> bytes:

@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mlimages_jax.labels.image_names import like_a_label
-from mlimages_jax.labels.list_rows import SPACED_NAME, decode_bytes, parse_label, parse_row
+from mlimages_jax.labels.list_rows import (
+    NUL_FOUND,
+    SPACED_NAME,
+    decode_bytes,
+    parse_label,
+    parse_row,
+)
 
 _NEWLINE, _SPACE, _DASH, _POINT, _ZERO, _COLON = b"\n -.0:"
 _POWERS_OF_TEN = 10.0 ** np.arange(16)
@@ -35,6 +41,10 @@ class Chunk(NamedTuple):
 
 def parse_chunk(lines: bytes, num_classes: int) -> Chunk:
     """Parses complete lines, all with a line end; raises `LineError` at the first bad one."""
+    if b"\0" in lines:
+        before = lines[: lines.rfind(b"\n", 0, lines.index(b"\0")) + 1]
+        parse_chunk(before, num_classes)  # an earlier bad line comes first
+        raise LineError(before.count(b"\n"), NUL_FOUND)
     buffer = b"\n" + lines  # now every line has a line end before it
     text = np.frombuffer(buffer, np.uint8)
     rows = _split(buffer, text)

@@ -3,9 +3,10 @@
 
 A row is a name followed by labels, `class` or `class:confidence`; a bare class means confidence 1.
 A confidence is -1 (unknown) or between 0 and 1. Columns are separated by runs of white space, here
-all bytes up to 0x20. In a row with a tab the name may contain single spaces: it ends at the first
-tab or at two spaces. Other characters in file names are escaped, see `image_names`; bytes of a name
-that are not UTF-8 are escaped when they are read. A row may have no labels.
+all bytes up to 0x20 except NUL, which is an error: it comes from a damaged file. In a row with a
+tab the name may contain single spaces: it ends at the first tab or at two spaces. Other characters
+in file names are escaped, see `image_names`; bytes of a name that are not UTF-8 are escaped when
+they are read. A row may have no labels.
 
 `list_chunks` reads many rows much faster, and falls back to this module for unusual ones.
 """
@@ -21,6 +22,7 @@ from mlimages_jax.labels.image_names import is_plain, like_a_label
 
 WORD = re.compile(rb"[^\x00-\x20]+")
 SPACED_NAME = re.compile(rb"[^\x00-\x20]+(?: [^\x00-\x20]+)*")
+NUL_FOUND = "the line contains a NUL byte: the file is damaged, or not text; make it again"
 _LABEL = re.compile(rb"([0-9]{1,18})(?::([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?))?")
 
 
@@ -34,6 +36,8 @@ class LabelRow(NamedTuple):
 
 def parse_row(line: bytes, num_classes: int) -> LabelRow:
     """Parses a line that is not blank; raises ValueError if it is malformed."""
+    if b"\0" in line:
+        raise ValueError(NUL_FOUND)
     match = (SPACED_NAME if b"\t" in line else WORD).match(line)
     if match is None:
         raise ValueError("the name is missing: the line starts with white space; put a name first")

@@ -149,7 +149,7 @@ def test_variables_may_lie_in_several_data_files(tmp_path):
     np.testing.assert_array_equal(file.read("a"), [1, 2, 3])
     np.testing.assert_array_equal(file.read("b"), [[4, 5]])
     for name in ("text", "part"):
-        with pytest.raises(ConvertError, match=f"{name} is text, sliced or"):
+        with pytest.raises(ConvertError, match=f"variable {name} has a type that is not supported"):
             file.read(name)
     assert str(file.entries["part"]) == "unsupported type[4]"
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import bz2
+import gzip
 import json
+import lzma
 
 import pytest
 
@@ -95,3 +98,28 @@ def test_json_of_windows_editors(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": "é"}', encoding="utf-8-sig")
     assert json.loads(read_text(path)) == {"a": "é"}
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (gzip.compress(b"a\n"), "a gzip file: decompress it"),
+        (bz2.compress(b"a\n"), "a bzip2 file"),
+        (lzma.compress(b"a\n"), "an xz file"),
+        (b"PK\x03\x04", "a spreadsheet"),
+        (b"SQLite format 3\0", "an SQLite database"),
+    ],
+)
+def test_binary_files_are_named(tmp_path, read, start, message):
+    path = tmp_path / "a.txt"
+    path.write_bytes(start)
+    for opened in (read, open_lines):
+        with pytest.raises(TextFileError, match=rf"a\.txt: is {message}"):
+            opened(path)
+
+
+def test_a_nul_is_no_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"first\r\nsecond\0\r\n")
+    with pytest.raises(TextFileError, match=r"a\.txt:2: a NUL byte"):
+        read_text(path)

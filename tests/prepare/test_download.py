@@ -427,6 +427,8 @@ def test_not_one_image(image_server, tmp_path):
 def test_a_list_that_is_none(tmp_path):
     fails("absent.txt", tmp_path / "absent.txt", "--output", tmp_path / "set")
     fails("no URL list given", "--output", tmp_path / "set")
+    (tmp_path / "blank.txt").write_text("\n \n")
+    fails("blank.txt: no URLs", tmp_path / "blank.txt", "--output", tmp_path / "set")
     assert not (tmp_path / "set").exists()
     ids = tmp_path / "ids.txt"
     ids.write_text("".join(f"n04310904/n04310904_{i}.JPEG  2367:1\n" for i in range(2000)))

@@ -2,6 +2,7 @@
 import gzip
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -250,6 +251,22 @@ def test_bad_files_are_named(files, name, content, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_encodings_and_gzip_are_seen_from_the_bytes(files, encoding, packed):
+    """Spreadsheets save UTF-16; a decompressed or renamed file may still be called .gz."""
+    words = ("--val", "machine.csv.gz", "people.csv", "--machine", "keep")
+    classes, rows = _import(files, *words)
+    shutil.rmtree(files / "out")
+    for name in ("descriptions.csv", "tree.json", "people.csv", "machine.csv.gz"):
+        data = (files / name).read_bytes()
+        text = (gzip.decompress(data) if name.endswith("gz") else data).decode()
+        data = text.encode(encoding)
+        (files / name).write_bytes(gzip.compress(data) if packed else data)
+    again, rows_again = _import(files, *words)
+    assert (again.ids, again.names, rows_again) == (classes.ids, classes.names, rows)
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "{id} .jpg\t", "{id}{width}.jpg", "{id", "{}{id}"])
 def test_impossible_file_names_are_refused_before_anything_is_read(files, name):
     with pytest.raises(PrepareError, match="is not a file name"):
@@ -259,7 +276,7 @@ def test_impossible_file_names_are_refused_before_anything_is_read(files, name):
 def test_a_damaged_compressed_table_is_named(files):
     data = (files / "machine.csv.gz").read_bytes()
     (files / "machine.csv.gz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(PrepareError, match=r"machine\.csv\.gz: "):
+    with pytest.raises(PrepareError, match=r"machine\.csv\.gz:"):
         _import(files, "--train", "machine.csv.gz", "--machine", "keep")
 
 

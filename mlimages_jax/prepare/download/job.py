@@ -80,14 +80,17 @@ class DownloadJob:
         """Fetches until everything is done or a SIGINT or SIGTERM arrives; finished work is kept.
 
         Raises:
-            PrepareError: Another job writes to this folder, the disk cannot be written to, or no
-                server answers.
+            PrepareError: The lists are empty, another job writes to this folder, the disk cannot be
+                written to, or no server answers.
             KeyboardInterrupt: A signal arrived.
         """
         if not self.lists:
             raise PrepareError("no URL list given; name at least one file")
         # Before anything else, so that a mistyped name fails at once.
         total = count_rows(self.lists) // self.shard.parts
+        if next(iter_urls(self.lists), None) is None:
+            names = ", ".join(map(str, self.lists))
+            raise PrepareError(f"{names}: no URLs; each line of a list starts with one")
         images, unfinished = self.output / "images", self.output / f"unfinished{self._part}"
         with writing(self.output):
             images.mkdir(parents=True, exist_ok=True)

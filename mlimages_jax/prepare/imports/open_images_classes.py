@@ -19,6 +19,7 @@ import numpy as np
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.text_lines import check_decoded, open_text
 
 _CLASS_ID = re.compile(r"/[a-z]+/[0-9a-z_-]+")  # of Freebase (/m/) or the Knowledge Graph (/g/)
 
@@ -69,10 +70,11 @@ def read_descriptions(path: Path) -> dict[str, str]:
             and line.
     """
     names: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         rows = csv.reader(file, strict=True)
         try:
             for row in rows:
+                check_decoded("".join(row))
                 if row and not (rows.line_num == 1 and row[0] == "LabelName"):
                     id_, name = _described(row)
                     if names.setdefault(id_, name) != name:
@@ -94,7 +96,8 @@ def read_tree(path: Path) -> Tree:
         PrepareError: The file is not JSON, or a node, given by its path, has no "LabelName".
     """
     try:
-        top = json.loads(path.read_bytes())
+        with open_text(path) as file:
+            top = json.load(file)
     except (ValueError, RecursionError) as error:
         raise PrepareError(
             f"{path}: not the hierarchy as JSON ({error}); download it again"

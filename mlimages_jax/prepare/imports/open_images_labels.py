@@ -18,6 +18,7 @@ from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.open_images_classes import is_class_id
+from mlimages_jax.prepare.imports.text_lines import detect
 
 COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
 MACHINE = "machine"  # the only source that is not a human annotator
@@ -52,7 +53,7 @@ class Verdicts:
         self._parts: list[list[np.ndarray]] = [[] for _ in range(256)]
 
     def read(self, path: Path, *, with_machine: bool) -> None:
-        """Adds the rows of a table, in any order; it may be compressed (.gz).
+        """Adds the rows of a table, in any order; it may be compressed with gzip.
 
         Args:
             path: The table.
@@ -126,16 +127,20 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     """
     word = pa.dictionary(pa.int32(), pa.string())
     types = {name: pa.string() if name == "ImageID" else word for name in COLUMNS}
-    compression = "gzip" if path.suffix == ".gz" else None
+    packed, encoding = detect(path)
     with (
         path.open("rb") as file,
         progress(path.stat().st_size // _MEGABYTE, what=path.name, unit=" MB") as bar,
     ):
         try:
             reader = pa.csv.open_csv(
-                pa.input_stream(file, compression=compression),
+                pa.input_stream(file, compression="gzip" if packed else None),
                 # Row numbers in error messages are only right without threads.
-                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+                read_options=pa.csv.ReadOptions(
+                    block_size=_BLOCK_BYTES,
+                    use_threads=False,
+                    encoding="utf8" if encoding.startswith("utf-8") else encoding,
+                ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=types, include_columns=COLUMNS, strings_can_be_null=False
                 ),
@@ -143,7 +148,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             for batch in reader:
                 yield batch
                 bar.update(file.tell() // _MEGABYTE - bar.n)
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError, OSError) as error:
             message = str(error).removesuffix(".")
             raise PrepareError(
                 f"{path}: {message}; the columns must be {', '.join(COLUMNS)}, the file complete"

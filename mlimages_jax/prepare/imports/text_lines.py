@@ -17,19 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from mlimages_jax.files.text_files import binary_format
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 
 _GZIP = b"\x1f\x8b"
-_NO_TEXT = {  # binary files that users often pass or rename as if they were text
-    b"PK\x03\x04": "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it as CSV in "
-    "UTF-8 there, or unpack it",
-    b"\xd0\xcf\x11\xe0": "is a spreadsheet of an old Excel: save it as CSV in UTF-8 there",
-    b"PAR1": "is a Parquet file: rename it to .parquet",
-    b"SQLite format 3": "is an SQLite database: export the table as CSV",
-    b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
-}
 _LONGEST_LINE = 1 << 24  # characters; a line of JSON with many boxes has about 100,000
+_START_BYTES = 64  # enough to detect the encoding
 _BLOCK = 1 << 16  # characters read and checked at once
 _MARK = "mark_undecodable"  # error handler: gives a lone surrogate, as surrogateescape for UTF-8
 codecs.register_error(_MARK, lambda error: ("\udcff", cast(UnicodeDecodeError, error).end))
@@ -51,23 +45,39 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
         PrepareError: The encoding is unknown, or the file is not text, e.g. a spreadsheet.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
+    packed, detected = detect(path)
     raw = cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb")
+    encoding = encoding or detected
+    errors = "surrogateescape" if encoding.startswith("utf-8") else _MARK
     try:
-        start = cast(io.BufferedReader, raw).peek(64)[:64]
-        refuse_binary(path, start)
-        encoding = encoding or _encoding_of(start)
-        errors = "surrogateescape" if encoding.startswith("utf-8") else _MARK
         return io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline=None)
     except LookupError as error:
         raw.close()
         raise PrepareError(f"--encoding {encoding!r} is unknown; try cp1252") from error
+
+
+def detect(path: Path) -> tuple[bool, str]:
+    """Judges a text file by its first bytes, not by its name.
+
+    Returns:
+        Whether it is compressed with gzip, and the encoding: "utf-8", "utf-8-sig", "utf-16", or
+        "utf-16-le" or "utf-16-be" without a byte order mark.
+
+    Raises:
+        PrepareError: The file is not text, e.g. a spreadsheet, or cannot be decompressed.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        packed = file.read(len(_GZIP)) == _GZIP
+    try:
+        with cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb") as raw:
+            start = raw.read(_START_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raw.close()
         raise PrepareError(
             f"{path}:1: cannot be decompressed ({error}); download it again"
         ) from error
+    refuse_binary(path, start)
+    return packed, _encoding_of(start)
 
 
 def refuse_binary(path: Path, start: bytes) -> None:
@@ -80,9 +90,8 @@ def refuse_binary(path: Path, start: bytes) -> None:
     Raises:
         PrepareError: The file is not text; the message says what it is, and what to do.
     """
-    for mark, advice in _NO_TEXT.items():
-        if start.startswith(mark):
-            raise PrepareError(f"{path}: {advice}")
+    if binary := binary_format(start):
+        raise PrepareError(f"{path}: {binary}")
 
 
 def check_decoded(text: str) -> None:
