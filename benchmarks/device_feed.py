@@ -40,7 +40,7 @@ NUM_CLASSES, MAX_LABELS = 11_166, 32
 SIDES = (64, 64)
 HELD = 4  # batches that the host holds ready, as the pipeline does
 DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0)  # in lengths of a step
-Rows = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def rows(batch: int, size: int) -> tuple[Rows, Rows]:
+def rows(batch: int, size: int) -> tuple[HostBatch, HostBatch]:
     """A batch as ours is, and the same with float32 images and dense targets."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
@@ -71,7 +71,7 @@ def rows(batch: int, size: int) -> tuple[Rows, Rows]:
     return ours | {"mask": np.ones(batch, bool)}, dense
 
 
-def print_transfers(forms: dict[str, Rows], rounds: int) -> None:
+def print_transfers(forms: dict[str, HostBatch], rounds: int) -> None:
     """Bytes, and the median time of placing, interleaved."""
     place = sharding.by_example(sharding.make_mesh())
     times: dict[str, list[float]] = {name: [] for name in forms}
@@ -125,13 +125,13 @@ def seconds_a_step(step: Any, batches: Iterator[Any], steps: int, *, wait: bool 
     return (time.perf_counter() - start) / steps
 
 
-def endless(batch: Rows) -> Iterator[Rows]:
+def endless(batch: HostBatch) -> Iterator[HostBatch]:
     """The same rows in new memory each time, as a pipeline's batches are."""
     while True:
         yield {name: value.copy() for name, value in batch.items()}
 
 
-def print_overlap(step: Any, batch: Rows, arguments: argparse.Namespace) -> float:
+def print_overlap(step: Any, batch: HostBatch, arguments: argparse.Namespace) -> float:
     """Returns the length of a step alone."""
     mesh = sharding.make_mesh()
     placed = jax.device_put(batch, sharding.by_example(mesh))
@@ -156,9 +156,9 @@ def print_overlap(step: Any, batch: Rows, arguments: argparse.Namespace) -> floa
     return alone
 
 
-def delayed(batch: Rows, seconds: float) -> Iterator[Rows]:
+def delayed(batch: HostBatch, seconds: float) -> Iterator[HostBatch]:
     """Batches that a thread makes ready, one every `seconds`, at most `HELD` ahead."""
-    ready: queue.Queue[Rows] = queue.Queue(HELD)
+    ready: queue.Queue[HostBatch] = queue.Queue(HELD)
 
     def make() -> None:
         while True:
@@ -169,7 +169,9 @@ def delayed(batch: Rows, seconds: float) -> Iterator[Rows]:
     return iter(ready.get, None)
 
 
-def idle_shares(step: Any, batch: Rows, delay: float, steps: int) -> tuple[float, float, float]:
+def idle_shares(
+    step: Any, batch: HostBatch, delay: float, steps: int
+) -> tuple[float, float, float]:
     """The logged share, that of a clock around the iterator, and the seconds of a step."""
     with tempfile.TemporaryDirectory() as folder:
         writer = MetricsWriter(Path(folder), start_step=0)

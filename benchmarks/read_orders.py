@@ -26,7 +26,7 @@ from input_pipeline import PHOTOGRAPHS, cut_images, write_lists
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, RandomAccess
 from mlimages_jax.data.images import views
-from mlimages_jax.data.order import Rows
+from mlimages_jax.data.order import ProcessRows
 from tfds_builders import ml_images
 
 BATCH = 64  # global
@@ -85,7 +85,7 @@ def rate(
     latency: float,
 ) -> float:
     """Images per second of the first process."""
-    rows = Rows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
+    rows = ProcessRows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
     streams = data.streams("train", count=num_streams, served=rows.streams)
     batches = pipeline.training_batches(
         [Delayed(records, latency) if latency else records for records in streams],
@@ -116,7 +116,9 @@ def compare(arguments: argparse.Namespace, folder: Path, copies: Path) -> None:
     """Runs every order with every number of threads, and prints."""
     data = DataSet.open(folder)
     copied = DataSet.open(folder, copy_to=str(copies))
-    served = Rows(batch_size=BATCH, num_streams=STREAMS["copy_to"], process_count=PROCESSES).streams
+    served = ProcessRows(
+        batch_size=BATCH, num_streams=STREAMS["copy_to"], process_count=PROCESSES
+    ).streams
     begin = time.perf_counter()
     copied.streams("train", count=STREAMS["copy_to"], served=served)
     seconds = time.perf_counter() - begin

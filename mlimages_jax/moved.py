@@ -150,6 +150,15 @@ WORDS = {
     "learning_rate_factors": "lr_multipliers",
     "moved_averages": "moved_ema",
 }
+# Names that changed as a whole, by module; two modules of before may share one.
+RENAMED = {
+    "data.reassessed": {"ReassessedLabels": "RealLabels"},
+    "evaluate_checkpoints": {"Subject": "LoadedCheckpoint"},
+    "features.labelled": {"Labels": "SparseLabels"},
+    "features.near_pairs": {"Rows": "FeatureRows"},
+    "features.scorecard": {"Judging": "LabelRules"},
+    "predict_pictures": {"Rows": "PredictedRows"},
+}
 
 
 def install() -> None:
@@ -167,7 +176,7 @@ def getattr_of(package: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         new = f"{_ROOT}.{places[name]}"
         _warn(f"{package}.{name}", new, stacklevel=3)
-        return getattr(importlib.import_module(new), name)
+        return getattr(importlib.import_module(new), present_name(name, module=package))
 
     return look_up
 
@@ -194,8 +203,16 @@ class _Finder(MetaPathFinder, Loader):
         module.__dict__["__dir__"] = lambda: sorted({name for one in found for name in dir(one)})
 
 
-def present_name(name: str) -> str:
-    """What a name of version 0.1 is today, in whatever module."""
+def present_name(name: str, *, module: str) -> str:
+    """What a name of version 0.1 is today.
+
+    Args:
+        name: The old name.
+        module: The old module, with or without the root package.
+    """
+    renamed = RENAMED.get(module.removeprefix(f"{_ROOT}."), {})
+    if name in renamed:
+        return renamed[name]
     for word, new in WORDS.items():
         name = name.replace(word, new)
     return name
@@ -205,7 +222,7 @@ def _lookup(old: str, found: Sequence[ModuleType]) -> Callable[[str], Any]:
     """Names of a module of before in the present ones."""
 
     def look_up(name: str) -> Any:
-        new = present_name(name)
+        new = present_name(name, module=old)
         for module in found:
             if hasattr(module, new):
                 return getattr(module, new)

@@ -19,6 +19,8 @@ FORMER = dict(
 
 def test_every_row_of_the_tables_is_held_by_a_name():
     assert set(FORMER) == {*moved.MODULES, *moved.NAMES} - {"prepare.progress"}
+    for module, renamed in moved.RENAMED.items():
+        assert renamed.keys() <= set(FORMER[module].split())
 
 
 @pytest.mark.parametrize("module", FORMER)
@@ -31,7 +33,7 @@ def test_names_of_before_are_the_objects_of_now(module):
     own = moved.NAMES.get(module, {})
     places = {*moved.MODULES.get(module, ()), *own.values()}
     for name, value in found.items():
-        new = moved.present_name(name)
+        new = moved.present_name(name, module=module)
         at = [own[name]] if name in own else places
         objects = [getattr(importlib.import_module(f"mlimages_jax.{one}"), new, None) for one in at]
         assert any(value is one for one in objects), name

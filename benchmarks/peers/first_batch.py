@@ -14,7 +14,7 @@ import psutil
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import TrainingView
-from mlimages_jax.data.order import Rows
+from mlimages_jax.data.order import ProcessRows
 from peers.generated_set import LABELS, GeneratedRecords, draw_jpegs
 from peers.serve import Values, arguments, serve
 
@@ -24,7 +24,7 @@ CLASSES = 11_166
 def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
     """The records of every stream: generated from these images, or of `folder`."""
     count = given["streams"]
-    rows = Rows(batch_size=given["batch"], num_streams=count)
+    rows = ProcessRows(batch_size=given["batch"], num_streams=count)
     if given["folder"]:
         data = DataSet.open(Path(given["folder"]))
         return list(data.streams("train", count=count, served=rows.streams))

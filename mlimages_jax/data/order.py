@@ -20,7 +20,7 @@ _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows(grain.transforms.DatasetSelectionMap):
+class ProcessRows(grain.transforms.DatasetSelectionMap):
     """Maps the rows of a process, counted over all its batches, to images of the streams.
 
     Attributes:

@@ -35,7 +35,7 @@ from mlimages_jax.data.dataset import (
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.data.order import Rows, seed_of
+from mlimages_jax.data.order import ProcessRows, seed_of
 from mlimages_jax.distributed import sharding
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.remote import append_line, is_remote
@@ -106,7 +106,7 @@ def training_batches(
 
     Args:
         streams: Serialised records of the streams that this process has rows of, see
-            `Rows.streams`; a single stream of all records is the order `global`. Streams of
+            `ProcessRows.streams`; a single stream of all records is the order `global`. Streams of
             different lengths have their own epochs, with each image once per epoch.
         view: Decodes and crops the images.
         batch_size: Global batch size; the batches have batch_size / process_count rows.
@@ -124,9 +124,9 @@ def training_batches(
 
     Raises:
         ValueError: If the batch size is not divisible by the processes or the streams, a stream is
-            empty, or their number differs from `Rows.streams`.
+            empty, or their number differs from `ProcessRows.streams`.
     """
-    rows = Rows(
+    rows = ProcessRows(
         batch_size=batch_size,
         num_streams=num_streams,
         process_index=process_index,

@@ -26,7 +26,7 @@ _FORMS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ReassessedLabels:
+class RealLabels:
     """The valid classes of each image, by its number or by its name.
 
     Calling it with a record returns the record with these labels, each with confidence 1. An image
@@ -44,7 +44,7 @@ class ReassessedLabels:
     classes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
     @classmethod
-    def from_file(cls, path: epath.PathLike, *, num_classes: int) -> "ReassessedLabels":
+    def from_file(cls, path: epath.PathLike, *, num_classes: int) -> "RealLabels":
         """Reads a JSON file of either form.
 
         Raises:

@@ -21,7 +21,7 @@ from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.images.views import EvaluationView, Protocol
-from mlimages_jax.data.real_labels import ReassessedLabels
+from mlimages_jax.data.real_labels import RealLabels
 from mlimages_jax.distributed import (
     agreement,
     preemption,
@@ -51,7 +51,7 @@ _BOTH: tuple[Protocol, ...] = ("central", "short_side")  # used when nothing nam
 Row = dict[str, Any]
 
 
-class Subject(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """One checkpoint to evaluate."""
 
     folder: epath.Path
@@ -90,7 +90,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
     _check_batch(config)
-    relabel = _reassessed(config, data)
+    relabel = _real_labels(config, data)
     of_data = _data_key(config, data)
     results = workdir / "results.jsonl"
     rows = list(read_json_lines(results))
@@ -99,8 +99,8 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     damaged: list[str] = []
     for folder in _checkpoints(config):
         try:
-            subject = _load(config, folder, data)
-            views = _views(config, subject, data)
+            checkpoint = _load(config, folder, data)
+            views = _views(config, checkpoint, data)
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
             # A single requested checkpoint must not fail silently; among several, one may be
             # damaged, or deleted by the running training before it was read.
@@ -111,24 +111,24 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
             continue
         where = {"checkpoint": str(folder), "data": str(config.data.folder)}
         for view in views:
-            key = _key(config, subject, view) | of_data
+            key = _key(config, checkpoint, view) | of_data
             name = f"{config.data.split}_{view.protocol}_{view.size}"
-            if known := _known(rows, key, step=subject.step):
+            if known := _known(rows, key, step=checkpoint.step):
                 logging.info("%s: %s was already evaluated", folder, name)
                 shown.append(known | where)
                 continue
-            evaluation = _evaluation(config, data, subject, view, relabel, workdir)
-            values, metrics = evaluation.run(subject.weights)
-            row = {**where, **key, "step": subject.step, **values}
+            evaluation = _evaluation(config, data, checkpoint, view, relabel, workdir)
+            values, metrics = evaluation.run(checkpoint.weights)
+            row = {**where, **key, "step": checkpoint.step, **values}
             shown.append(row)
             rows.append(row)
-            writer.write(subject.step, {f"{name}/{key}": value for key, value in values.items()})
+            writer.write(checkpoint.step, {f"{name}/{key}": value for key, value in values.items()})
             if jax.process_index() == 0:
-                _write(workdir / str(subject.step) / name, metrics, data, row, values)
+                _write(workdir / str(checkpoint.step) / name, metrics, data, row, values)
                 append_line(results, json.dumps(row))
-            logging.info("step %d  %s: %s", subject.step, name, _line(values))
+            logging.info("step %d  %s: %s", checkpoint.step, name, _line(values))
             if reason := why_no_map(values, metrics):
-                logging.warning("step %d  %s: %s", subject.step, name, reason)
+                logging.warning("step %d  %s: %s", checkpoint.step, name, reason)
     writer.close()
     table = "\n".join(
         [_tables(config, data, shown), *(f"not evaluated: {line}" for line in damaged)]
@@ -208,9 +208,9 @@ def _agreed(folder: epath.Path) -> epath.Path:
     return folder.parent / str(int(step))
 
 
-def _key(config: Evaluate, subject: Subject, view: EvaluationView) -> Row:
+def _key(config: Evaluate, checkpoint: LoadedCheckpoint, view: EvaluationView) -> Row:
     """Returns what identifies an evaluation on given data: the network, and how it is used."""
-    used = subject.usage.loss_settings
+    used = checkpoint.usage.loss_settings
     arguments = getattr(used, used.name, None)
     loss = {"name": used.name, **(dataclasses.asdict(arguments) if arguments else {})}
     return {
@@ -221,7 +221,7 @@ def _key(config: Evaluate, subject: Subject, view: EvaluationView) -> Row:
         "averaged": config.averaged,
         "dtype": config.dtype,
         "orientation": "exif" if view.exif_orientation else "stored",
-        "weights": weights_digest(subject.weights),
+        "weights": weights_digest(checkpoint.weights),
         "loss_settings": json.dumps(loss, sort_keys=True),
         "threshold": config.evaluation.threshold,
     }
@@ -251,32 +251,32 @@ def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
     return next((row for row in last if key.items() <= row.items()), None)
 
 
-def _views(config: Evaluate, subject: Subject, data: DataSet) -> list[EvaluationView]:
+def _views(config: Evaluate, checkpoint: LoadedCheckpoint, data: DataSet) -> list[EvaluationView]:
     """Returns the views to evaluate: as configured, or else as in the checkpoint's training.
 
     Raises:
         ConfigError: If no image size is known.
     """
-    trained = _config_of(subject.folder)
+    trained = _config_of(checkpoint.folder)
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
     if data.orientation == "exif" and trained.get("orientation") == "stored":
         logging.warning(
             "%s was trained on images with their stored orientation, but those of %s were turned "
             "upright when it was built: to reproduce its metrics build the set with "
             "--orientation=stored",
-            subject.folder, data.folder,
+            checkpoint.folder, data.folder,
         )  # fmt: skip
-    sizes = config.evaluation.sizes or subject.usage.sizes
+    sizes = config.evaluation.sizes or checkpoint.usage.sizes
     if not sizes:
         raise build.ConfigError(
-            f"{subject.folder} does not say at which size it was trained: give "
+            f"{checkpoint.folder} does not say at which size it was trained: give "
             "--config.evaluation.sizes='(224,)'"
         )
-    views = config.evaluation.views or subject.usage.views or _BOTH
+    views = config.evaluation.views or checkpoint.usage.views or _BOTH
     return [EvaluationView(size, name, upright) for name in views for size in sizes]
 
 
-def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> Subject:
+def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> LoadedCheckpoint:
     """Loads the weights and configuration of a checkpoint with the classes of the data set.
 
     Raises:
@@ -303,29 +303,29 @@ def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> Subject:
             f"{kept} and {data.dictionary} have different classes or another order: build the set "
             "with the class list that the checkpoint was trained with"
         )
-    return Subject(folder, step, weights, usage)
+    return LoadedCheckpoint(folder, step, weights, usage)
 
 
 def _evaluation(
     config: Evaluate,
     data: DataSet,
-    subject: Subject,
+    checkpoint: LoadedCheckpoint,
     view: EvaluationView,
-    relabel: ReassessedLabels | None,
+    relabel: RealLabels | None,
     workdir: epath.Path,
 ) -> Evaluation:
     records = data.records(config.data.split)
     metrics = empty_metrics(
         len(records),
         Hierarchy.from_file(data.dictionary).paths(),
-        single_label=build.is_single_label(subject.usage.loss_settings),
+        single_label=build.is_single_label(checkpoint.usage.loss_settings),
         threshold=config.evaluation.threshold,
-        positive_weight=build.positive_weight(subject.usage.loss_settings),
+        positive_weight=build.positive_weight(checkpoint.usage.loss_settings),
     )
     dtype = build.compute_dtype(config.dtype)
     return Evaluation(
-        model=architecture.network_of(subject.weights["params"], dtype=dtype),
-        loss=build.evaluation_loss(subject.usage.loss_settings),
+        model=architecture.network_of(checkpoint.weights["params"], dtype=dtype),
+        loss=build.evaluation_loss(checkpoint.usage.loss_settings),
         records=records,
         view=view,
         metrics=metrics,
@@ -341,13 +341,13 @@ def _evaluation(
     )
 
 
-def _reassessed(config: Evaluate, data: DataSet) -> ReassessedLabels | None:
+def _real_labels(config: Evaluate, data: DataSet) -> RealLabels | None:
     """Loads other labels for the set, if configured, and checks them against it."""
     if not config.data.reassessed:
         return None
     records = data.records(config.data.split)
     try:
-        labels = ReassessedLabels.from_file(config.data.reassessed, num_classes=data.num_classes)
+        labels = RealLabels.from_file(config.data.reassessed, num_classes=data.num_classes)
         labels.check_length(len(records))
         labels(parse_record(records[0]))
     except ValueError as error:

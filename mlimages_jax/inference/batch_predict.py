@@ -47,7 +47,7 @@ class View(Protocol):
         ...
 
 
-class Rows(NamedTuple):
+class PredictedRows(NamedTuple):
     """Results of some images, in the order in which they were requested.
 
     Attributes:
@@ -155,7 +155,7 @@ class Predictions:
         self.speed = Speed(0, 0.0, 0.0, 0.0)
         self._network_seconds, self._logged = 0.0, 0
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Iterator[PredictedRows]:
         """Yields the results of one batch at a time, while the next batch is being computed."""
         begin, found = time.perf_counter(), 0
         batches = DeviceBatches(self._batches(), self._mesh)
@@ -224,7 +224,7 @@ class Predictions:
         index = batch * self._batch_size + self._first + offset
         return int(self._order[index]) if index < len(self._order) else NO_IMAGE
 
-    def _rows_of(self, positions: np.ndarray, values: dict[str, np.ndarray]) -> Rows:
+    def _rows_of(self, positions: np.ndarray, values: dict[str, np.ndarray]) -> PredictedRows:
         """Drops padding rows and fills the rows of errors with nan or 0."""
         kept = positions != NO_IMAGE
         positions = positions[kept]
@@ -238,4 +238,4 @@ class Predictions:
         for name, array in values.items():
             outputs[name] = array[kept]  # boolean indexing copies, so this array is writable
             outputs[name][bad] = np.nan if jnp.issubdtype(array.dtype, jnp.floating) else 0
-        return Rows(positions, outputs, errors)
+        return PredictedRows(positions, outputs, errors)

@@ -27,7 +27,7 @@ def close_rows(label_list: LabelList, hierarchy: Hierarchy) -> LabelList:
     paths = hierarchy.paths()  # [C, D]
     is_class, path_keys = paths >= 0, label_keys.class_keys(paths)
 
-    def close_block(block: LabelList) -> label_keys.Labels:
+    def close_block(block: LabelList) -> label_keys.RowLabels:
         takes = is_class[block.classes]  # [n, D]
         takes[block.confidences <= 0, 1:] = False
         keys = label_keys.row_keys(label_rows(block), block.confidences)  # [n]

@@ -157,7 +157,7 @@ def add_pairs(label_list: LabelList, pairs: Pairs, *, confidence_factors: np.nda
     """
     new_labels = np.zeros(len(pairs.first), np.int64)
 
-    def add_to(block: LabelList) -> label_keys.Labels:
+    def add_to(block: LabelList) -> label_keys.RowLabels:
         nonlocal new_labels
         rows = label_rows(block)
         old = label_keys.class_keys(block.classes) + label_keys.row_keys(rows, block.confidences)

@@ -49,7 +49,7 @@ def row_keys(rows: np.ndarray, confidences: np.ndarray) -> np.ndarray:
     return (rows.astype(np.int64) << (_CLASS_BITS + _CONFIDENCE_BITS)) + numbers
 
 
-class Labels(NamedTuple):
+class RowLabels(NamedTuple):
     """The labels of R rows.
 
     Attributes:
@@ -68,7 +68,7 @@ def without_confidences(keys: np.ndarray) -> np.ndarray:
     return keys >> _CONFIDENCE_BITS
 
 
-def unite_labels(keys: np.ndarray, *, num_rows: int) -> Labels:
+def unite_labels(keys: np.ndarray, *, num_rows: int) -> RowLabels:
     """Merges labels: each class once per row, with its maximum confidence (-1 is below 0).
 
     Args:
@@ -80,16 +80,16 @@ def unite_labels(keys: np.ndarray, *, num_rows: int) -> Labels:
     last = np.append(labels[1:] != labels[:-1], True)[: len(labels)]  # the maximum of each class
     labels = labels[last]
     numbers = (keys[last] & ((1 << _CONFIDENCE_BITS) - 1)).astype(np.int32)
-    return Labels(
+    return RowLabels(
         counts=np.bincount(labels >> _CLASS_BITS, minlength=num_rows),
         classes=(labels & (MAX_CLASSES - 1)).astype(np.int32),
         confidences=np.where(numbers == 0, np.float32(-1), (numbers - 1).view(np.float32)),
     )
 
 
-def relabel(label_list: LabelList, blocks: Iterable[Labels]) -> LabelList:
+def relabel(label_list: LabelList, blocks: Iterable[RowLabels]) -> LabelList:
     """Returns the list with new labels, given as consecutive blocks of rows."""
-    empty = Labels(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+    empty = RowLabels(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     counts, classes, confidences = map(np.concatenate, zip(empty, *blocks, strict=True))
     return dataclasses.replace(
         label_list, offsets=np.cumsum(counts), classes=classes, confidences=confidences

@@ -90,7 +90,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
     import jax
 
     from mlimages_jax.plan import PlanError, chips, estimate
-    from mlimages_jax.plan.report import Around, report
+    from mlimages_jax.plan.report import ReportInputs, report
 
     jax.config.update("jax_platforms", "cpu")  # nothing is computed, whatever the machine has
     if asked.check == "cpu":
@@ -110,14 +110,14 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
         for changes in () if plan.fits else REMEDIES:
             flag_text = " ".join(f"--config.{name}={value}" for name, value in changes.items())
             remedies[flag_text] = make_plan(replaced(config, changes))
-        around = Around(
+        inputs = ReportInputs(
             mfu=asked.mfu,
             host_devices=asked.devices_per_host or chip.host_chips,
             images=images,
             image_bytes=asked.image_kb * 1e3,
             price=asked.price,
         )
-        print(report(config, plan, around, remedies))
+        print(report(config, plan, inputs, remedies))
         if asked.check:
             from mlimages_jax.plan.check import check
 

@@ -12,7 +12,7 @@ from mlimages_jax.settings import Train
 IMAGES_PER_CORE = {"linear": 1181, "area": 675}
 
 
-class Around(NamedTuple):
+class ReportInputs(NamedTuple):
     """Inputs of a report that are not part of the configuration.
 
     Attributes:
@@ -30,25 +30,25 @@ class Around(NamedTuple):
     price: float
 
 
-def report(config: Train, plan: Plan, around: Around, remedies: Mapping[str, Plan]) -> str:
+def report(config: Train, plan: Plan, inputs: ReportInputs, remedies: Mapping[str, Plan]) -> str:
     """Formats a plan.
 
     Args:
         config: Configuration of the plan.
         plan: Plan to format.
-        around: Inputs that are not part of the configuration.
+        inputs: Inputs that are not part of the configuration.
         remedies: Plans for changed settings, by the flags that set them; shown if `plan` does not
             fit and they do.
     """
-    hosts = -(-plan.devices // around.host_devices)
+    hosts = -(-plan.devices // inputs.host_devices)
     noun = "host" if hosts == 1 else "hosts"
     lines = [
         f"{plan.parameters:,} parameters on {plan.devices} x {plan.chip.title}, {hosts} {noun}; "
         f"sources of its specifications: mlimages_jax/plan/chips.py, {plan.chip.sources}",
         *_memory(config, plan, remedies),
-        *_step(config, plan, around),
-        *_input(config, plan, around),
-        *_recipe(plan, around),
+        *_step(config, plan, inputs),
+        *_input(config, plan, inputs),
+        *_recipe(plan, inputs),
         *_checkpoints(config, plan),
     ]
     return "\n".join(lines)
@@ -78,7 +78,7 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
     )
 
 
-def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
+def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
     for each in plan.phases:
         phase = each.phase
         yield (
@@ -87,7 +87,7 @@ def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
             "TFLOP"
         )
         arithmetic = _ms(each.compute_seconds)
-        yield f"  arithmetic     {arithmetic} at {around.mfu:.0%} of the peak (assumed)"
+        yield f"  arithmetic     {arithmetic} at {inputs.mfu:.0%} of the peak (assumed)"
         yield f"  memory traffic {_ms(each.traffic_seconds)} at the stated bandwidth"
         yield (
             f"  communication  {_ms(each.collective_seconds)} for {each.moved / 1e6:.0f} MB at the "
@@ -108,13 +108,13 @@ def _step(config: Train, plan: Plan, around: Around) -> Iterator[str]:
         )
 
 
-def _input(config: Train, plan: Plan, around: Around) -> Iterator[str]:
+def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
     fastest = max(each.images_per_second for each in plan.phases)
-    rate = fastest * min(around.host_devices, plan.devices) / plan.devices
-    megabytes = rate * around.image_bytes / 1e6
+    rate = fastest * min(inputs.host_devices, plan.devices) / plan.devices
+    megabytes = rate * inputs.image_bytes / 1e6
     yield (
         f"\nInput per host: {rate:,.0f} images/s, {megabytes:,.0f} MB/s "
-        f"of JPEG of {around.image_bytes / 1e3:.1f} kB"
+        f"of JPEG of {inputs.image_bytes / 1e3:.1f} kB"
     )
     per_core = IMAGES_PER_CORE.get(config.crop.interpolation)
     if per_core:
@@ -124,22 +124,22 @@ def _input(config: Train, plan: Plan, around: Around) -> Iterator[str]:
         )
 
 
-def _recipe(plan: Plan, around: Around) -> Iterator[str]:
+def _recipe(plan: Plan, inputs: ReportInputs) -> Iterator[str]:
     yield "\nThe complete recipe, without evaluation, compilation and waiting"
     for each in plan.phases:
-        yield f"  {_phase(each, around)}"
+        yield f"  {_phase(each, inputs)}"
     seconds = sum(each.seconds for each in plan.phases)
     chip_hours = seconds / 3600 * plan.devices
-    price = f", {chip_hours * around.price:,.0f} at {around.price} per hour" if around.price else ""
+    price = f", {chip_hours * inputs.price:,.0f} at {inputs.price} per hour" if inputs.price else ""
     yield f"  total {_duration(seconds)}, {chip_hours:,.0f} chip-hours{price}"
 
 
-def _phase(each: PhasePlan, around: Around) -> str:
+def _phase(each: PhasePlan, inputs: ReportInputs) -> str:
     phase = each.phase
     images = (phase.stop - phase.start) * phase.batch_size
     return (
         f"steps {phase.start + 1:,} to {phase.stop:,}: {phase.image_size} px, "
-        f"{images / around.images:.1f} epochs, {images * each.flops:.1e} FLOP, "
+        f"{images / inputs.images:.1f} epochs, {images * each.flops:.1e} FLOP, "
         f"{_duration(each.seconds)}"
     )
 

@@ -64,7 +64,7 @@ class Coverage:
         return f"  {one_line(what):<40} {count:>12,} {count / max(self.rows, 1):>7.2%}"
 
 
-class ClassCounts:
+class ClassCoverage:
     """Counts images per class (confidence above 0): listed ones, and those present.
 
     Args:
@@ -122,7 +122,7 @@ def coverage(
     if dictionary is not None and output_dir is None:
         raise PrepareError("--dictionary adds a table: give its folder with --output-dir")
     hierarchy = None if dictionary is None else Hierarchy.from_file(dictionary)
-    classes = None if hierarchy is None else ClassCounts(len(hierarchy))
+    classes = None if hierarchy is None else ClassCoverage(len(hierarchy))
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Manifest(path, readonly=True)) for path in manifests]
         missing = None
@@ -141,7 +141,7 @@ def cover(
     path: Path,
     manifests: Sequence[Manifest],
     *,
-    classes: ClassCounts | None = None,
+    classes: ClassCoverage | None = None,
     missing: TextIO | None = None,
 ) -> Coverage:
     """Looks up each row of a list, in memory that does not depend on the length of the list.
@@ -179,7 +179,7 @@ def cover(
     return result
 
 
-def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCounts) -> None:
+def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCoverage) -> None:
     """Writes the table of classes, in class order."""
     file.write(tsv_row(("class", "wordnet_id", "name", "listed", "there", "share")))
     counts = zip(classes.listed.tolist(), classes.there.tolist(), strict=True)

@@ -31,7 +31,7 @@ class UrlRow(NamedTuple):
     message: str | None = None
 
 
-class Shard(NamedTuple):
+class UrlPart(NamedTuple):
     """Part `part` (from 0) of `parts` of all URLs, by their hash.
 
     A URL belongs to the same part in every list.
@@ -41,7 +41,7 @@ class Shard(NamedTuple):
     parts: int
 
     @classmethod
-    def parse(cls, text: str) -> "Shard":
+    def parse(cls, text: str) -> "UrlPart":
         """Parses "2/8": part 2 of the parts 0 to 7; raises ValueError if there is no such part."""
         part, _, parts = text.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):

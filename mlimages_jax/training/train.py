@@ -15,7 +15,7 @@ from mlimages_jax.checkpoints.manager import (
 )
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
-from mlimages_jax.data.order import Rows
+from mlimages_jax.data.order import ProcessRows
 from mlimages_jax.distributed import (
     preemption,
     processes,
@@ -218,7 +218,7 @@ def training_inputs(
     """Returns a function from phase and `start_step` within it to its batches on the devices."""
     num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    rows = Rows(batch_size=config.batch_size, num_streams=num_streams, **process)
+    rows = ProcessRows(batch_size=config.batch_size, num_streams=num_streams, **process)
     streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
     bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
 

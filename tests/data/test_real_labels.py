@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data.dataset import Record, padded_labels
-from mlimages_jax.data.real_labels import ReassessedLabels
+from mlimages_jax.data.real_labels import RealLabels
 
 ENTRIES = [[3], [], [1, 0, 9], [2]]
 
@@ -20,10 +20,10 @@ def a_record(name: str) -> Record:
 def written(tmp_path):
     """Reads labels back from a file with this content."""
 
-    def write_and_read(content, *, num_classes: int = 10) -> ReassessedLabels:
+    def write_and_read(content, *, num_classes: int = 10) -> RealLabels:
         path = tmp_path / "real.json"
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return ReassessedLabels.from_file(path, num_classes=num_classes)
+        return RealLabels.from_file(path, num_classes=num_classes)
 
     return write_and_read
 
@@ -139,4 +139,4 @@ def test_a_name_that_comes_twice(written):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.json"):
-        ReassessedLabels.from_file(tmp_path / "none.json", num_classes=10)
+        RealLabels.from_file(tmp_path / "none.json", num_classes=10)

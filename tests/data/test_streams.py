@@ -10,7 +10,7 @@ import pytest
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import views
-from mlimages_jax.data.order import Rows
+from mlimages_jax.data.order import ProcessRows
 from mlimages_jax.data.streams import cut
 from tests.support import record_files
 
@@ -27,7 +27,9 @@ def _batches(folder, count, *, process_index=0, process_count=1, wrap=lambda rec
     process = {"process_index": process_index, "process_count": process_count}
     arguments = {"batch_size": BATCH, "num_streams": STREAMS, "seed": 5, "num_threads": 2} | k
     num_streams = arguments["num_streams"]
-    served = Rows(batch_size=arguments["batch_size"], num_streams=num_streams, **process).streams
+    served = ProcessRows(
+        batch_size=arguments["batch_size"], num_streams=num_streams, **process
+    ).streams
     streams = DataSet.open(folder).streams("train", count=num_streams, served=served)
     batches = pipeline.training_batches(
         [wrap(records) for records in streams],

@@ -12,7 +12,7 @@ import tyro
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCounts, cover, coverage
+from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCoverage, cover, coverage
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
 from tests.support import image_files, imagenet_archives
@@ -165,7 +165,7 @@ def test_many_rows_against_plain_python(tmp_path):
             there_of[class_] += value > 0 and bool(have)
 
     manifests = [Manifest(path, readonly=True) for path in paths]
-    classes = ClassCounts(50)
+    classes = ClassCoverage(50)
     result = cover(listed, manifests, classes=classes)
     for manifest in manifests:
         manifest.close()

@@ -19,7 +19,7 @@ from mlimages_jax.data.images.decode import read_header, stored_jpeg
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError, storing
 from mlimages_jax.prepare.byte_budget import ByteBudget
-from mlimages_jax.prepare.extract import extraction, wanted
+from mlimages_jax.prepare.extract import extraction, selection
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest
@@ -356,7 +356,7 @@ def test_names_whose_hashes_collide_are_told_apart(tmp_path, monkeypatch):
     archive = imagenet_archives.write_nested(tmp_path / "whole.tar", GOOD)
     wanted_names = names(GOOD)[1:]
     rows = write_list(tmp_path / "a.txt", [*wanted_names, *wanted_names])
-    monkeypatch.setattr(wanted, "_digest", lambda name: bytes(8))
+    monkeypatch.setattr(selection, "_digest", lambda name: bytes(8))
     extract((archive,), lists=(rows,), output=tmp_path / "out")
     assert sorted(files_of(tmp_path / "out")) == sorted(wanted_names)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlimages_jax.files.text_files import TextFileError
 from mlimages_jax.labels.lists import LabelListError, read_label_list
 from mlimages_jax.prepare import url_lists
-from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
+from mlimages_jax.prepare.url_lists import UrlPart, UrlRow, count_rows, iter_urls
 from tests.support import fuzzing
 
 
@@ -60,16 +60,16 @@ def test_several_lists_and_their_length(tmp_path):
 
 def test_every_url_is_in_one_shard():
     urls = [f"https://a.org/{i}.jpg" for i in range(3000)]
-    counts = [[Shard(part, 3).has(url) for part in range(3)] for url in urls]
+    counts = [[UrlPart(part, 3).has(url) for part in range(3)] for url in urls]
     assert all(sum(row) == 1 for row in counts)
     assert all(900 < sum(column) < 1100 for column in zip(*counts, strict=True))
-    assert Shard.parse("2/8") == Shard(2, 8)
+    assert UrlPart.parse("2/8") == UrlPart(2, 8)
 
 
 @pytest.mark.parametrize("text", ["8/8", "1", "-1/2", "a/b", "1/2/3", "0/0", ""])
 def test_a_shard_that_does_not_exist(text):
     with pytest.raises(ValueError, match="write i/n with i from 0 to n - 1"):
-        Shard.parse(text)
+        UrlPart.parse(text)
 
 
 def check_any_bytes(folder, data):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .shards import Shard
+from .shards import ShardPlan
 
 
 def pipeline_options(flags: list[str]) -> Any:
@@ -26,8 +26,8 @@ def pipeline_options(flags: list[str]) -> Any:
 
 
 def write(
-    write_shard: Callable[[Shard], object],
-    shards: Iterable[Shard],
+    write_shard: Callable[[ShardPlan], object],
+    shards: Iterable[ShardPlan],
     *,
     scratch: Path,
     runner: Any,

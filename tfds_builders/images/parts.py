@@ -12,7 +12,7 @@ from mlimages_jax.labels.lists import LabelRow
 from . import beam, pace, unfinished
 from .content import Content
 from .places import changed_since
-from .shards import Shard, ShardWriter, WrittenShard
+from .shards import ShardPlan, ShardWriter, WrittenShard
 
 
 class Part(NamedTuple):
@@ -90,11 +90,11 @@ class PartWriter:
         changed = any(self.writer.usable(*pair) for pair in pairs if pair[0].name in names)
         return None if changed else written
 
-    def _shard(self, part: Part) -> Shard:
+    def _shard(self, part: Part) -> ShardPlan:
         rows = [self.content.lists[part.split][i] for i in part.rows]
         places = self.content.places[part.split]
         where = [places.place(i, row.name) for i, row in zip(part.rows, rows, strict=True)]
         if self.closed:
             close = self.content.hierarchy.close
             rows = [LabelRow(row.name, *close(row.classes, row.confidences)) for row in rows]
-        return Shard(part.split, part.path, rows, where)
+        return ShardPlan(part.split, part.path, rows, where)

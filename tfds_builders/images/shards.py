@@ -38,7 +38,7 @@ _ROWS_PER_TASK = 8  # rows per thread task: a handover costs a tenth of the time
 UNFINISHED = "unfinished-"  # prefix of the names of files that are being written
 
 
-class Shard(NamedTuple):
+class ShardPlan(NamedTuple):
     """A shard to write.
 
     Attributes:
@@ -96,7 +96,7 @@ class ShardWriter:
     chroma: Chroma = "444"
     orientation: Orientation = "stored"
 
-    def write(self, shard: Shard) -> WrittenShard:
+    def write(self, shard: ShardPlan) -> WrittenShard:
         """Write one ArrayRecord file with one record per group.
 
         The file gets its final name only when it is complete, so a second attempt at the same
@@ -118,7 +118,7 @@ class ShardWriter:
         """Return whether this row would have a record."""
         return isinstance(self._record(row, place), bytes)
 
-    def _write(self, shard: Shard, path: Path) -> WrittenShard:
+    def _write(self, shard: ShardPlan, path: Path) -> WrittenShard:
         skipped = []
         num_examples = num_bytes = max_labels = 0
         writer = ArrayRecordWriter(os.fspath(path), _FILE_OPTIONS)
@@ -136,7 +136,7 @@ class ShardWriter:
             num_examples, num_bytes, max_labels, skipped,
         )  # fmt: skip
 
-    def _records(self, shard: Shard) -> Iterator[bytes | BadImage]:
+    def _records(self, shard: ShardPlan) -> Iterator[bytes | BadImage]:
         """Verify in threads (the decoders release the GIL), in row order."""
         waiting: collections.deque[concurrent.futures.Future[list[bytes | BadImage]]]
         waiting = collections.deque()
@@ -148,7 +148,7 @@ class ShardWriter:
             for task in waiting:
                 yield from task.result()
 
-    def _some_records(self, shard: Shard, start: int) -> list[bytes | BadImage]:
+    def _some_records(self, shard: ShardPlan, start: int) -> list[bytes | BadImage]:
         some = slice(start, start + _ROWS_PER_TASK)
         return list(map(self._record, shard.rows[some], shard.places[some]))
 

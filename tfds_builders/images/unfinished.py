@@ -21,7 +21,7 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import constants
 
-from .shards import UNFINISHED, Shard, ShardWriter, WrittenShard
+from .shards import UNFINISHED, ShardPlan, ShardWriter, WrittenShard
 from .skipped import Skipped
 
 _INPUTS = "inputs.json"
@@ -97,7 +97,7 @@ def begin(folder: Path, inputs: Inputs) -> None:
     _write(folder / _INPUTS, dict(inputs))
 
 
-def write(writer: ShardWriter, shard: Shard) -> WrittenShard:
+def write(writer: ShardWriter, shard: ShardPlan) -> WrittenShard:
     """Write a shard, then the note that it is complete.
 
     Raises:

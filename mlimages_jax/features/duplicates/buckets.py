@@ -15,8 +15,8 @@ from jax import Array
 
 from mlimages_jax.features.duplicates.near_pairs import (
     TILE,
+    FeatureRows,
     Pairs,
-    Rows,
     near_pairs,
 )
 
@@ -25,7 +25,7 @@ _ROUNDS = 10
 _SAMPLE = 64  # rows per centre that k-means uses
 
 
-def make_centres(rows: Rows, count: int, *, seed: int = 0) -> np.ndarray:
+def make_centres(rows: FeatureRows, count: int, *, seed: int = 0) -> np.ndarray:
     """Returns centres from spherical k-means, float32 [count, d], of length 1.
 
     Args:
@@ -47,7 +47,7 @@ def make_centres(rows: Rows, count: int, *, seed: int = 0) -> np.ndarray:
     return centres
 
 
-def nearest_centres(rows: Rows, centres: np.ndarray, *, memberships: int) -> np.ndarray:
+def nearest_centres(rows: FeatureRows, centres: np.ndarray, *, memberships: int) -> np.ndarray:
     """Returns the indices of the centres with the largest products, int32 [n, memberships]."""
     found = np.empty((len(rows), memberships), np.int32)
     on_device = jnp.asarray(centres)
@@ -61,7 +61,7 @@ def nearest_centres(rows: Rows, centres: np.ndarray, *, memberships: int) -> np.
 
 
 def pairs_in_buckets(
-    rows: Rows,
+    rows: FeatureRows,
     buckets: np.ndarray,
     *,
     least: float,

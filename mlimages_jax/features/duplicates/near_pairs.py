@@ -15,12 +15,16 @@ TILE = 8_192  # rows and columns of a tile: 268 MB of products
 _STEP = 512  # tiles are padded to multiples of this, so that few programs are compiled
 _ROWS_OF_PAIRS = 1_024  # rows of a tile whose pairs are extracted at once
 
-Rows = np.ndarray | np.memmap
+FeatureRows = np.ndarray | np.memmap
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def near_pairs(
-    rows: Rows, *, least: float, tile: int = TILE, finished: Callable[[], object] | None = None
+    rows: FeatureRows,
+    *,
+    least: float,
+    tile: int = TILE,
+    finished: Callable[[], object] | None = None,
 ) -> Iterator[Pairs]:
     """Yields pairs of different rows whose product reaches a minimum.
 
@@ -47,7 +51,7 @@ def count_tiles(num_rows: int, *, tile: int = TILE) -> int:
 
 
 def pairs_between(
-    first: np.ndarray, rows: Rows, *, least: float, tile: int = TILE
+    first: np.ndarray, rows: FeatureRows, *, least: float, tile: int = TILE
 ) -> Iterator[Pairs]:
     """Yields pairs of a row of `first` and a row of `rows`, as positions, int64 [m] each."""
     corners = itertools.product(range(0, len(first), tile), range(0, len(rows), tile))
@@ -94,7 +98,12 @@ def _upper(starts: range) -> Iterator[tuple[int, int, bool]]:
 
 
 def _products(
-    first: Rows, second: Rows, tiles: Iterable[tuple[int, int, bool]], *, least: float, tile: int
+    first: FeatureRows,
+    second: FeatureRows,
+    tiles: Iterable[tuple[int, int, bool]],
+    *,
+    least: float,
+    tile: int,
 ) -> Iterator[_Tile]:
     """Dispatches the computation of one tile after another."""
     at, block, padded = -1, np.empty(0), jnp.empty(0)

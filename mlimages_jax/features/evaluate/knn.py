@@ -9,9 +9,9 @@ import scipy.sparse
 from tyro.conf import arg
 
 from mlimages_jax.features import FeaturesError, results
-from mlimages_jax.features.evaluate.labelled import Labels
+from mlimages_jax.features.evaluate.labelled import SparseLabels
 from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
-from mlimages_jax.features.evaluate.scorecard import Judging
+from mlimages_jax.features.evaluate.scorecard import LabelRules
 from mlimages_jax.features.evaluate.sets import SetOptions, open_sets
 from mlimages_jax.monitoring.progress_bar import progress
 
@@ -55,7 +55,7 @@ def knn(
     sets = open_sets(options)
     ks = _checked(k, len(sets.train))
     print(sets.summary())
-    voters = Voters(sets.train_labels, sets.judging, temperature=temperature)
+    voters = Voters(sets.train_labels, sets.rules, temperature=temperature)
     cards = {one: sets.scorecard() for one in ks}
     with progress(len(sets.test), what="neighbours") as bar:
         for block in nearest(sets.test, sets.train, k=ks[-1]):
@@ -76,15 +76,15 @@ class Voters:
 
     Args:
         labels: Labels of the N training images, for C classes.
-        judging: How labels count.
+        rules: How labels count.
         temperature: Temperature of the weights.
     """
 
-    def __init__(self, labels: Labels, judging: Judging, *, temperature: float):
-        self._single, self._temperature = judging.single, temperature
-        positive = labels.confidences >= np.float32(judging.threshold)  # as metrics.judge rounds it
+    def __init__(self, labels: SparseLabels, rules: LabelRules, *, temperature: float):
+        self._single, self._temperature = rules.single, temperature
+        positive = labels.confidences >= np.float32(rules.threshold)  # as metrics.judge rounds it
         judged = positive | (labels.confidences == 0)
-        self._unlisted_count = judging.unlisted == 0
+        self._unlisted_count = rules.unlisted == 0
         self._positive = labels.matrix(positive)
         self._listed = labels.matrix(~judged if self._unlisted_count else judged)
 

@@ -22,7 +22,7 @@ _MOST_CLASSES = 100_000  # a larger index is a mistake, and would allocate too m
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Labels:
+class SparseLabels:
     """Labels of n images, in compressed sparse rows.
 
     Attributes:
@@ -44,14 +44,14 @@ class Labels:
         """Returns whether every image has exactly one label, with confidence 1."""
         return bool((np.diff(self.offsets) == 1).all() and (self.confidences == 1).all())
 
-    def select(self, rows: np.ndarray) -> "Labels":
+    def select(self, rows: np.ndarray) -> "SparseLabels":
         """Returns the labels of some of the images.
 
         Args:
             rows: int64 [r], image indices.
         """
         counts, places = self._places(rows)
-        return Labels(
+        return SparseLabels(
             num_classes=self.num_classes,
             offsets=np.concatenate([[0], np.cumsum(counts)]),
             indices=self.indices[places],
@@ -142,7 +142,7 @@ def read_label_file(path: Path) -> dict[str, str]:
     return found
 
 
-def read_labels(sets: Sequence[Exported]) -> list[Labels]:
+def read_labels(sets: Sequence[Exported]) -> list[SparseLabels]:
     """Reads the labels of several sets of images, with common classes.
 
     Args:
@@ -162,13 +162,13 @@ def read_labels(sets: Sequence[Exported]) -> list[Labels]:
     return [dataclasses.replace(table, num_classes=count) for table in tables]
 
 
-def _one_class_each(images: Exported, numbers: dict[str, int]) -> Labels:
+def _one_class_each(images: Exported, numbers: dict[str, int]) -> SparseLabels:
     indices = np.array([numbers[normal(text)] for text in images.labels], np.int32)
     ones = np.ones(len(indices), np.float32)
-    return Labels(len(numbers), np.arange(len(indices) + 1), indices, ones)
+    return SparseLabels(len(numbers), np.arange(len(indices) + 1), indices, ones)
 
 
-def _numbered(images: Exported) -> Labels:
+def _numbered(images: Exported) -> SparseLabels:
     """Parses numeric labels; the largest index determines the number of classes."""
     counts, labels = [], []
     for name, text in zip(images.names, images.labels, strict=True):
@@ -179,7 +179,7 @@ def _numbered(images: Exported) -> Labels:
         counts.append(len(row))
         labels += row
     indices, confidences = zip(*labels, strict=True)
-    return Labels(
+    return SparseLabels(
         num_classes=1 + max(indices),
         offsets=np.concatenate([[0], np.cumsum(counts)]),
         indices=np.array(indices, np.int32),

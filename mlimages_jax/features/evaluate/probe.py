@@ -100,7 +100,7 @@ def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str
     rows = []
     with progress(len(cs), what="values of C", unit=" fits") as bar:
         for fit in _fits(sets, np.flatnonzero(~apart), cs=cs, iterations=iterations):
-            card = Scorecard(sets.train_labels, sets.judging)
+            card = Scorecard(sets.train_labels, sets.rules)
             rows.append(_judged(fit, sets.train, judged, card))
             bar.update()
     return rows
@@ -109,8 +109,8 @@ def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str
 def _fits(sets: Sets, rows: np.ndarray, *, cs: tuple[float, ...], iterations: int) -> Iterator[Fit]:
     """Trains classifiers on some of the training images."""
     features = sets.train.plain(rows)
-    states = sets.judging.states(sets.train_labels, rows)
-    if not sets.judging.single:
+    states = sets.rules.states(sets.train_labels, rows)
+    if not sets.rules.single:
         return fit_multi(features, states, cs=cs, iterations=iterations)
     classes, count = states.argmax(axis=1), sets.train_labels.num_classes
     return fit_single(features, classes, num_classes=count, cs=cs, iterations=iterations)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlimages_jax.features.evaluate.labelled import Labels
+from mlimages_jax.features.evaluate.labelled import SparseLabels
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics, judge
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 
@@ -13,7 +13,7 @@ _EXACT_BYTES = 4 << 30  # limit of scores and states, 5 bytes each, for the exac
 _NOBODY = np.float32(-1e30)  # below any score, but finite, as the metrics require
 
 
-class Judging(NamedTuple):
+class LabelRules(NamedTuple):
     """How labels count.
 
     Attributes:
@@ -26,7 +26,7 @@ class Judging(NamedTuple):
     threshold: float
     unlisted: float
 
-    def states(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
+    def states(self, labels: SparseLabels, rows: np.ndarray) -> np.ndarray:
         """Returns which classes are positive (1), negative (0) or neither (-1), int8 [r, C].
 
         Args:
@@ -46,19 +46,19 @@ class Scorecard:
 
     Args:
         labels: Labels of the images.
-        judging: How labels count.
+        rules: How labels count.
     """
 
-    def __init__(self, labels: Labels, judging: Judging):
-        self._labels, self._judging = labels, judging
+    def __init__(self, labels: SparseLabels, rules: LabelRules):
+        self._labels, self._rules = labels, rules
         self._metrics: SingleLabelMetrics | MultiLabelMetrics
-        self._places = 5 if judging.single else 10
+        self._places = 5 if rules.single else 10
         count = self._places + labels.num_classes
-        if judging.single:
+        if rules.single:
             self._metrics = SingleLabelMetrics(count)
         else:
             exact = 5 * len(labels) * count <= _EXACT_BYTES
-            self._metrics = MultiLabelMetrics(count, threshold=judging.threshold, exact=exact)
+            self._metrics = MultiLabelMetrics(count, threshold=rules.threshold, exact=exact)
 
     def update(self, rows: np.ndarray, scores: np.ndarray) -> None:
         """Counts some images.
@@ -67,7 +67,7 @@ class Scorecard:
             rows: int64 [r], indices of the images.
             scores: Floats [r, C], logits; -inf where a class cannot be predicted.
         """
-        targets = self._labels.targets(rows, unlisted=self._judging.unlisted)
+        targets = self._labels.targets(rows, unlisted=self._rules.unlisted)
         front = (0, 0), (self._places, 0)
         scores = np.where(np.isneginf(scores), _NOBODY, scores)
         self._metrics.update(np.pad(scores, front, constant_values=_NOBODY), np.pad(targets, front))

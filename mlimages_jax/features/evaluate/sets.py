@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mlimages_jax.features import FeaturesError, results
-from mlimages_jax.features.evaluate.labelled import Labels, read_labels, with_labels
-from mlimages_jax.features.evaluate.scorecard import Judging, Scorecard
+from mlimages_jax.features.evaluate.labelled import SparseLabels, read_labels, with_labels
+from mlimages_jax.features.evaluate.scorecard import LabelRules, Scorecard
 from mlimages_jax.features.export.exported import Exported, name_shares, open_exported
 
 
@@ -55,20 +55,20 @@ class Sets:
         test: Test images.
         train_labels: Labels of the training images.
         test_labels: Labels of the test images.
-        judging: How labels count.
+        rules: How labels count.
         unlabelled: Number of images skipped because they have no labels.
     """
 
     train: Exported
     test: Exported
-    train_labels: Labels
-    test_labels: Labels
-    judging: Judging
+    train_labels: SparseLabels
+    test_labels: SparseLabels
+    rules: LabelRules
     unlabelled: int
 
     def scorecard(self) -> Scorecard:
         """Returns an empty scorecard for the test images."""
-        return Scorecard(self.test_labels, self.judging)
+        return Scorecard(self.test_labels, self.rules)
 
     def shared_names(self) -> int:
         """Counts test images whose name is also the name of a training image."""
@@ -78,7 +78,7 @@ class Sets:
     def about(self) -> dict[str, Any]:
         """Describes the sets as JSON values."""
         return {
-            "task": "single" if self.judging.single else "multi",
+            "task": "single" if self.rules.single else "multi",
             "classes": self.train_labels.num_classes,
             "unlabelled": self.unlabelled,
             "train": results.about(self.train),
@@ -87,7 +87,7 @@ class Sets:
 
     def summary(self) -> str:
         """Describes the sets as text."""
-        kind = "one per image" if self.judging.single else "several per image"
+        kind = "one per image" if self.rules.single else "several per image"
         apart = self.train.folder != self.test.folder
         lines = [
             (len(self.train), "training images"),
@@ -126,12 +126,12 @@ def open_sets(options: SetOptions) -> Sets:
         )
     _check_same_network(train, test)
     train_labels, test_labels = read_labels([train, test])
-    judging = Judging(
+    rules = LabelRules(
         single=_is_single([train_labels, test_labels], options.task),
         threshold=options.threshold,
         unlisted={"absent": 0.0, "unknown": -1.0}[options.unlisted],
     )
-    return Sets(train, test, train_labels, test_labels, judging, unlabelled)
+    return Sets(train, test, train_labels, test_labels, rules, unlabelled)
 
 
 def _check_same_network(train: Exported, test: Exported) -> None:
@@ -162,7 +162,7 @@ def _cut(images: Exported, held_out: float) -> tuple[Exported, Exported]:
     return images.select(np.flatnonzero(~outside)), images.select(np.flatnonzero(outside))
 
 
-def _is_single(tables: list[Labels], task: str) -> bool:
+def _is_single(tables: list[SparseLabels], task: str) -> bool:
     one_each = all(table.one_each() for table in tables)
     if task == "single" and not one_each:
         raise FeaturesError(

@@ -26,8 +26,8 @@ from mlimages_jax.files import paths
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import (
     NO_IMAGE,
+    PredictedRows,
     Predictions,
-    Rows,
     Speed,
 )
 from mlimages_jax.inference.image_source import ImageSource, open_images
@@ -142,7 +142,7 @@ def write_parts(
     predictions: Predictions, layout: Layout, source: ImageSource, writer: FeatureWriter
 ) -> None:
     """Passes each part to the writer once its last row is computed; returns when all are stored."""
-    collected: list[Rows] = []
+    collected: list[PredictedRows] = []
     for rows in predictions:
         if not len(rows.positions):
             continue  # only other processes have images left
@@ -161,7 +161,7 @@ def write_parts(
     writer.wait()
 
 
-def _part(number: int, collected: list[Rows], layout: Layout, source: ImageSource) -> Part:
+def _part(number: int, collected: list[PredictedRows], layout: Layout, source: ImageSource) -> Part:
     """Converts rows to the form in which they are stored.
 
     Raises:

@@ -13,7 +13,7 @@ from mlimages_jax.prepare.download.fetch import Fetcher, Limits
 from mlimages_jax.prepare.download.image_sources import SourceName
 from mlimages_jax.prepare.download.job import DownloadJob
 from mlimages_jax.prepare.manifest import OK, Manifest
-from mlimages_jax.prepare.url_lists import Shard
+from mlimages_jax.prepare.url_lists import UrlPart
 
 
 def download(
@@ -87,7 +87,7 @@ def download(
             of noai, noimageai, noindex, noimageindex or none.
     """
     try:
-        part = Shard.parse(shard)
+        part = UrlPart.parse(shard)
         maps = [AddressMap.parse(text) for text in address_map]
         fetcher = Fetcher(
             limits=Limits(timeout=timeout, max_bytes=max_bytes, max_redirects=max_redirects),

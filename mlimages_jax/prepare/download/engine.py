@@ -23,7 +23,7 @@ from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
-from mlimages_jax.prepare.download.wanted import Wanted
+from mlimages_jax.prepare.download.pending_image import PendingImage
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.manifest import OK, Image
 from mlimages_jax.prepare.recorder import Recorder
@@ -92,7 +92,7 @@ class DownloadEngine:
         self._short_side = short_side
         self._patience = patience
         self._bar = bar
-        self._queues: HostQueues[Wanted] = HostQueues(per_host=per_host)
+        self._queues: HostQueues[PendingImage] = HostQueues(per_host=per_host)
         self._slots: asyncio.Queue[Path] = asyncio.Queue()
         for slot in slots:
             self._slots.put_nowait(slot)
@@ -105,7 +105,7 @@ class DownloadEngine:
             advice=f"then run with --retry-failed {INTERNAL} to retry these images"
         )
 
-    async def run(self, wanted: Iterator[list[Wanted]]) -> None:
+    async def run(self, pending: Iterator[list[PendingImage]]) -> None:
         """Processes blocks of images, pulled from the iterator as there is room.
 
         However it ends, every finished image has been recorded.
@@ -119,7 +119,7 @@ class DownloadEngine:
                     group.create_task(self._dispatch(group)),
                     group.create_task(self._flush_now_and_then()),
                 ]
-                await self._feed(wanted)
+                await self._feed(pending)
                 for helper in helpers:
                     helper.cancel()
         except* Exception as errors:
@@ -131,8 +131,8 @@ class DownloadEngine:
         """Returns whether a URL is in progress, or done but not yet in the manifest."""
         return url in self._open or url in self._recorder.pending
 
-    async def _feed(self, wanted: Iterator[list[Wanted]]) -> None:
-        for block in wanted:
+    async def _feed(self, pending: Iterator[list[PendingImage]]) -> None:
+        for block in pending:
             for item in block:
                 self._open.add(item.url)
                 self._queues.add(item.host, item)
@@ -157,7 +157,7 @@ class DownloadEngine:
             self._recorder.flush(wait=False)  # waiting for a lock would stall all transfers
             self._bar.set_postfix(self._recorder.written, refresh=False)
 
-    async def _attempt(self, host: str, item: Wanted, unfinished: Path) -> None:
+    async def _attempt(self, host: str, item: PendingImage, unfinished: Path) -> None:
         try:
             url = item.sources[item.source].url
             await self._fetcher.fetch(url, unfinished)
@@ -184,7 +184,7 @@ class DownloadEngine:
             self._queues.done(host)
             self._slots.put_nowait(unfinished)
 
-    async def _store(self, item: Wanted, unfinished: Path) -> None:
+    async def _store(self, item: PendingImage, unfinished: Path) -> None:
         file = file_name(item.url)
         try:
             path = inside(self._images, file)
@@ -209,7 +209,7 @@ class DownloadEngine:
             self._succeed(item, file, await moving)
             raise
 
-    def _succeed(self, item: Wanted, file: str, stored: StoredFile) -> None:
+    def _succeed(self, item: PendingImage, file: str, stored: StoredFile) -> None:
         self._recorder.add(
             Image(
                 name=item.url,
@@ -225,7 +225,7 @@ class DownloadEngine:
         self._close(item)
 
     def _fail(
-        self, host: str, item: Wanted, error: str, message: str, *, delay: float | None
+        self, host: str, item: PendingImage, error: str, message: str, *, delay: float | None
     ) -> None:
         """Retries after `delay` seconds, else tries the next source, else records the failure."""
         item.attempts += 1
@@ -247,12 +247,12 @@ class DownloadEngine:
         )  # fmt: skip
         self._close(item)
 
-    def _close(self, item: Wanted) -> None:
+    def _close(self, item: PendingImage) -> None:
         self._open.remove(item.url)
         self._bar.update()
         self._closed.set()
 
-    def _delay(self, item: Wanted, error: FetchError) -> float | None:
+    def _delay(self, item: PendingImage, error: FetchError) -> float | None:
         """Returns the seconds until the next attempt, or None if there is none."""
         wait = error.retry_after or 0.0
         patience = self._patience

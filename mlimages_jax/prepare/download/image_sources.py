@@ -15,7 +15,7 @@ SourceName = Literal["thumbnail", "mirror", "original", "list"]
 _MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 
 
-class ImageSource(NamedTuple):
+class DownloadSource(NamedTuple):
     """A URL to try, and what is known about the file there."""
 
     name: SourceName
@@ -23,7 +23,9 @@ class ImageSource(NamedTuple):
     expected: Expected
 
 
-def image_sources(url: str, photo: Photo | None, order: Sequence[SourceName]) -> list[ImageSource]:
+def image_sources(
+    url: str, photo: Photo | None, order: Sequence[SourceName]
+) -> list[DownloadSource]:
     """Returns the sources of an image, without repeated URLs.
 
     Args:
@@ -32,7 +34,7 @@ def image_sources(url: str, photo: Photo | None, order: Sequence[SourceName]) ->
         order: Sources to use, in this order; an image without a row always uses "list" alone.
     """
     if photo is None:
-        return [ImageSource("list", url, Expected())]
+        return [DownloadSource("list", url, Expected())]
     unchanged = Expected(photo.num_bytes, photo.md5)
     known = {
         "thumbnail": (photo.thumbnail_url, Expected()),
@@ -40,9 +42,9 @@ def image_sources(url: str, photo: Photo | None, order: Sequence[SourceName]) ->
         "original": (photo.original_url, unchanged),
         "list": (url, unchanged),
     }
-    sources: dict[str, ImageSource] = {}
+    sources: dict[str, DownloadSource] = {}
     for name in order:
         place, expected = known[name]
         if place:
-            sources.setdefault(place, ImageSource(name, place, expected))
+            sources.setdefault(place, DownloadSource(name, place, expected))
     return list(sources.values())

@@ -22,12 +22,12 @@ from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
 from mlimages_jax.prepare.download.fetch import Fetcher
 from mlimages_jax.prepare.download.image_sources import SourceName, image_sources
 from mlimages_jax.prepare.download.open_images_table import OpenImagesTable
-from mlimages_jax.prepare.download.wanted import Wanted
+from mlimages_jax.prepare.download.pending_image import PendingImage
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import FAILED, Image, Manifest
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import StorageError, writing
-from mlimages_jax.prepare.url_lists import Shard, UrlRow, count_rows, iter_urls
+from mlimages_jax.prepare.url_lists import UrlPart, UrlRow, count_rows, iter_urls
 
 _BLOCK = 500  # rows looked up in the manifest at once
 _RESERVE_BYTES = 4 << 20  # freed at the end, so the last rows can be written to a full disk
@@ -55,7 +55,7 @@ class DownloadJob:
 
     lists: Sequence[Path]
     output: Path
-    shard: Shard
+    shard: UrlPart
     fetcher: Fetcher
     connections: int
     per_host: int
@@ -174,7 +174,7 @@ class _Selection:
         self._start = time.time()
         self._bad = self._good = 0
 
-    def blocks(self) -> Iterator[list[Wanted]]:
+    def blocks(self) -> Iterator[list[PendingImage]]:
         shard = self._job.shard
         rows = (row for row in iter_urls(self._job.lists) if shard.has(row.url))
         while block := list(itertools.islice(rows, _BLOCK)):
@@ -184,7 +184,9 @@ class _Selection:
             self._bar.update(len(block) - len(chosen))
             photos = self._table.find(chosen) if self._table else {}
             yield [
-                Wanted(url, image_sources(url, photos.get(url), self._job.order), photos.get(url))
+                PendingImage(
+                    url, image_sources(url, photos.get(url), self._job.order), photos.get(url)
+                )
                 for url in chosen
             ]
 

@@ -16,7 +16,7 @@ from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
-from mlimages_jax.prepare.extract.wanted import MISSING, Everything, ListedNames, Wanted
+from mlimages_jax.prepare.extract.selection import MISSING, Everything, ListedNames, Selection
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Image, Manifest
 from mlimages_jax.prepare.recorder import Recorder
@@ -70,18 +70,18 @@ def extract(
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone(output / "manifest.lock"))
         manifest = stack.enter_context(Manifest(output / "manifest.sqlite"))
-        wanted: Wanted
+        selection: Selection
         if everything:
-            wanted = Everything(manifest, images)
+            selection = Everything(manifest, images)
         else:
-            wanted = stack.enter_context(ListedNames(lists, folder=output))
-        finished = FinishedTars(output / "finished_tars.tsv", fingerprint=wanted.fingerprint)
-        if isinstance(wanted, ListedNames) and _recall(wanted, manifest, images):
+            selection = stack.enter_context(ListedNames(lists, folder=output))
+        finished = FinishedTars(output / "finished_tars.tsv", fingerprint=selection.fingerprint)
+        if isinstance(selection, ListedNames) and _recall(selection, manifest, images):
             finished.forget()  # the deleted files may come from any tar
         recorder = Recorder(manifest, images, max_copies=0)
         extraction = stack.enter_context(
             Extraction(
-                wanted, recorder, finished, output=output, short_side=short_side, workers=workers
+                selection, recorder, finished, output=output, short_side=short_side, workers=workers
             )
         )
         damage = []
@@ -89,9 +89,9 @@ def extract(
             tally = extraction.take(path)
             print(tally, flush=True)
             damage += [tally.damage] if tally.damage else []
-        if isinstance(wanted, ListedNames):
-            _record_missing(wanted, recorder, archives, damage)
-            print(_summary(wanted, output))
+        if isinstance(selection, ListedNames):
+            _record_missing(selection, recorder, archives, damage)
+            print(_summary(selection, output))
     if damage:
         raise PrepareError(
             f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
@@ -118,12 +118,12 @@ def _check_arguments(
             raise PrepareError(f"{error}; give archives as ImageNet distributes them") from error
 
 
-def _recall(wanted: ListedNames, manifest: Manifest, images: Path) -> int:
-    """Tells `wanted` what earlier runs did; returns how many of their files were deleted since."""
+def _recall(selection: ListedNames, manifest: Manifest, images: Path) -> int:
+    """Applies the rows of earlier runs; returns how many of their files were deleted since."""
     if not len(manifest):
         return 0
     with progress(len(manifest), what=manifest.path.name, unit=" rows") as bar:
-        return wanted.recall(_counted(manifest, bar), images)
+        return selection.recall(_counted(manifest, bar), images)
 
 
 def _counted(images: Iterable[Image], bar: tqdm) -> Iterator[Image]:
@@ -133,18 +133,18 @@ def _counted(images: Iterable[Image], bar: tqdm) -> Iterator[Image]:
 
 
 def _record_missing(
-    wanted: ListedNames, recorder: Recorder, archives: Sequence[Path], damage: Sequence[str]
+    selection: ListedNames, recorder: Recorder, archives: Sequence[Path], damage: Sequence[str]
 ) -> None:
     message = f"in none of {', '.join(path.name for path in archives)}"
     if damage:
         message += f", of which {len(damage)} cannot be read to the end"
-    for name in wanted.missing():
+    for name in selection.missing():
         recorder.fail(name, MISSING, message)
         if len(recorder.pending) >= _ROWS:
             recorder.flush()
     recorder.flush()
 
 
-def _summary(wanted: ListedNames, output: Path) -> str:
-    counts = ", ".join(f"{count:,} {state}" for state, count in wanted.count().items())
-    return f"{output}: of {len(wanted):,} names {counts}"
+def _summary(selection: ListedNames, output: Path) -> str:
+    counts = ", ".join(f"{count:,} {state}" for state, count in selection.count().items())
+    return f"{output}: of {len(selection):,} names {counts}"

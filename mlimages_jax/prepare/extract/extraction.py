@@ -24,8 +24,8 @@ from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
+from mlimages_jax.prepare.extract.selection import Selection
 from mlimages_jax.prepare.extract.tally import Tally
-from mlimages_jax.prepare.extract.wanted import Wanted
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.manifest import FAILED, OK, Image
 from mlimages_jax.prepare.recorder import Recorder
@@ -51,7 +51,7 @@ class Extraction:
     of all its images are written.
 
     Args:
-        wanted: Decides which members are extracted.
+        selection: Decides which members are extracted.
         recorder: Recorder of the manifest.
         finished: Inner tars to skip.
         output: Folder that contains images/.
@@ -61,7 +61,7 @@ class Extraction:
 
     def __init__(
         self,
-        wanted: Wanted,
+        selection: Selection,
         recorder: Recorder,
         finished: FinishedTars,
         *,
@@ -69,7 +69,7 @@ class Extraction:
         short_side: int | None,
         workers: int,
     ):
-        self._wanted, self._recorder, self._finished = wanted, recorder, finished
+        self._selection, self._recorder, self._finished = selection, recorder, finished
         self._images, self._unfinished = output / "images", output / "extracting"
         self._short_side = short_side
         self._workers = workers
@@ -111,7 +111,7 @@ class Extraction:
             bar.unit_scale = True
             for entry in archive.entries(on_error=tally.problem):
                 if not is_tar(entry):
-                    yield from self._wanted_task(archive, entry, entry.name, tally)
+                    yield from self._selected_task(archive, entry, entry.name, tally)
                 elif (archive, entry) in self._finished:
                     tally.finished_before += 1
                 else:
@@ -126,16 +126,18 @@ class Extraction:
         tally.inner_tars += 1
         problems = len(tally.problems)
         for member in archive.entries(within=tar, on_error=tally.problem):
-            yield from self._wanted_task(archive, member, f"{folder_of(tar)}/{member.name}", tally)
+            yield from self._selected_task(
+                archive, member, f"{folder_of(tar)}/{member.name}", tally
+            )
         # After problems the tar is not finished: a better copy of it may come later.
         if len(tally.problems) == problems:
             yield _Finish(archive, tar)
 
-    def _wanted_task(
+    def _selected_task(
         self, archive: Archive, member: Member, full_name: str, tally: Tally
     ) -> Iterator["_Store"]:
         tally.members += 1
-        name = self._wanted.claim(full_name)
+        name = self._selection.claim(full_name)
         if name is not None:
             task = _Store(archive, member, name)
             # A compressed archive can only be read front to back, so read it in this thread.
@@ -210,7 +212,7 @@ class Extraction:
             tally.stored += 1
         else:
             tally.failed[str(image.error)] += 1
-            self._wanted.failed(image.name)
+            self._selection.failed(image.name)
         if len(self._recorder.pending) >= _ROWS:
             self._recorder.flush()
 

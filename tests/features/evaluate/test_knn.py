@@ -11,11 +11,11 @@ from mlimages_jax.features.evaluate import knn as module
 from mlimages_jax.features.evaluate.knn import Voters
 from mlimages_jax.features.evaluate.labelled import read_labels
 from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
-from mlimages_jax.features.evaluate.scorecard import Judging
+from mlimages_jax.features.evaluate.scorecard import LabelRules
 from tests.features.feature_sets import in_memory, random_features, write_export
 
-SINGLE = Judging(single=True, threshold=0.7, unlisted=0)
-MANY = Judging(single=False, threshold=0.7, unlisted=0)
+SINGLE = LabelRules(single=True, threshold=0.7, unlisted=0)
+MANY = LabelRules(single=False, threshold=0.7, unlisted=0)
 HALVES = 0.4 / np.log(2)  # a temperature at which a cosine lower by 0.4 has half the weight
 
 
@@ -24,10 +24,10 @@ def at(*similarities):
     return [[cosine, np.sqrt(1 - cosine**2)] for cosine in similarities]
 
 
-def scores(labels, judging, *, k, temperature=HALVES):
+def scores(labels, rules, *, k, temperature=HALVES):
     """Of (1, 0), by neighbours with the cosines 1, 0.6, 0.2, ..."""
     base = in_memory(at(*(1 - 0.4 * np.arange(len(labels)))), labels=list(labels))
-    voters = Voters(read_labels([base])[0], judging, temperature=temperature)
+    voters = Voters(read_labels([base])[0], rules, temperature=temperature)
     (found,) = nearest(in_memory([[1, 0]]), base, k=len(labels))
     return voters.scores(found, k=k)
 

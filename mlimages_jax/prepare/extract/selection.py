@@ -29,7 +29,7 @@ _OPEN, _MISSED, _FAILED, _DONE = range(4)  # untried, in no archive so far, unus
 _LONGEST_NAME = 255  # bytes; the limit of file systems, and how much is read to find a name's end
 
 
-class Wanted(Protocol):
+class Selection(Protocol):
     """Decides which members of archives are extracted."""
 
     fingerprint: str
@@ -52,7 +52,7 @@ class Everything:
         self._images = images
 
     def claim(self, member: str) -> str | None:
-        """See `Wanted`."""
+        """See `Selection`."""
         image = self._manifest.get([member]).get(member)
         if image is None or image.status != OK:
             return member
@@ -62,7 +62,7 @@ class Everything:
             return member  # storing it will fail with the right message
 
     def failed(self, name: str) -> None:
-        """See `Wanted`."""
+        """See `Selection`."""
 
 
 class ListedNames:
@@ -112,7 +112,7 @@ class ListedNames:
         return len(self._hashes)
 
     def claim(self, member: str) -> str | None:
-        """See `Wanted`."""
+        """See `Selection`."""
         place = self._find(member)
         if place is None or self._states[place] == _DONE:
             return None
@@ -120,7 +120,7 @@ class ListedNames:
         return self._name(place).decode()
 
     def failed(self, name: str) -> None:
-        """See `Wanted`."""
+        """See `Selection`."""
         place = self._find(name)
         assert place is not None, name
         self._states[place] = _FAILED

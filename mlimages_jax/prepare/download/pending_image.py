@@ -4,13 +4,13 @@
 import dataclasses
 from typing import Any
 
-from mlimages_jax.prepare.download.image_sources import ImageSource
+from mlimages_jax.prepare.download.image_sources import DownloadSource
 from mlimages_jax.prepare.download.open_images_table import Photo
 from mlimages_jax.prepare.download.web_urls import BadUrlError, parse_url
 
 
 @dataclasses.dataclass
-class Wanted:
+class PendingImage:
     """An image to download, and the state of the attempts.
 
     Attributes:
@@ -24,7 +24,7 @@ class Wanted:
     """
 
     url: str
-    sources: list[ImageSource]
+    sources: list[DownloadSource]
     photo: Photo | None = None
     source: int = 0
     attempts: int = 0
