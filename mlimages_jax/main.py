@@ -114,7 +114,7 @@ def start(
     try:
         tasks = _tasks(started)
         _keep_compiled_programs(workdir)
-        others = processes.together(
+        others = processes.initialize(
             this.coordinator_address, this.num_processes, this.process_id, timeout=this.peer_timeout
         )
         with others:

@@ -69,7 +69,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "network_outputs": ("inference.network_outputs",),
     "notebook_figures": ("inference.figures",),
     "optimizers": ("step.optimizers",),
-    "phases": ("step.phases",),
+    "phases": ("step.stages",),
     "predict_pictures": ("inference.batch_predict",),
     "predictions": ("evaluation.predictions",),
     "predictions_grid": ("evaluation.prediction_grid",),
@@ -153,11 +153,14 @@ WORDS = {
 # Names that changed as a whole, by module; two modules of before may share one.
 RENAMED = {
     "data.reassessed": {"ReassessedLabels": "RealLabels"},
+    "distributed": {"meet": "barrier", "together": "initialize"},
     "evaluate_checkpoints": {"Subject": "LoadedCheckpoint"},
     "features.labelled": {"Labels": "SparseLabels"},
     "features.near_pairs": {"Rows": "FeatureRows"},
     "features.scorecard": {"Judging": "LabelRules"},
+    "phases": {"Phase": "Stage", "make_phases": "make_stages"},
     "predict_pictures": {"Rows": "PredictedRows"},
+    "sharding": {"cut": "sharded_tree", "whole": "replicated_tree"},
 }
 
 

@@ -35,10 +35,10 @@ def main() -> None:
             "sharding.name": given["mode"],
         },
     )
-    (phase,) = build.phases(config)
+    (stage,) = build.stages(config)
     begin = time.perf_counter()
     training = training_step(config, mesh, num_classes=given["classes"])
-    program = training.compile(phase, max_labels=compiled.MAX_LABELS)
+    program = training.compile(stage, max_labels=compiled.MAX_LABELS)
     seconds = time.perf_counter() - begin
     costs = program.cost_analysis()
     about = {

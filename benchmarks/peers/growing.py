@@ -68,9 +68,9 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
         },
     )
     mesh = sharding.make_mesh()
-    (phase,) = build.phases(config)
+    (stage,) = build.stages(config)
     training = build.training_step(config, mesh, num_classes=given["classes"])
-    step = training.compile(phase, max_labels=NUM_LABELS)
+    step = training.compile(stage, max_labels=NUM_LABELS)
     rng = np.random.default_rng(0)
     shape = (given["batch"], NUM_LABELS)
     rows = {

@@ -40,9 +40,9 @@ def main() -> None:
     state = jax.block_until_ready(training.fresh_state(seed=0))
     seconds["state"] = time.time() - start
     start = time.time()
-    (phase,) = build.phases(config)
+    (stage,) = build.stages(config)
     batch = random_batch(batch=config.batch_size, size=config.image_size, classes=classes)
-    compiled = training.compile(phase, max_labels=batch["labels"].shape[1])
+    compiled = training.compile(stage, max_labels=batch["labels"].shape[1])
     seconds["compile"] = time.time() - start
     start = time.time()
     jax.block_until_ready(compiled(state, batch))

@@ -21,7 +21,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
-from mlimages_jax.data.streams import cut
+from mlimages_jax.data.streams import assign
 from mlimages_jax.files.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
@@ -197,7 +197,7 @@ class DataSet:
     def streams(self, split: str, *, count: int, served: Sequence[int]) -> list["Records"]:
         """Opens some of `count` fixed parts of a split; other parts are neither copied nor opened.
 
-        Parts consist of entire files; `streams.cut` assigns files to parts.
+        Parts consist of entire files; `streams.assign` assigns files to parts.
 
         Args:
             split: Name of the split.
@@ -215,7 +215,7 @@ class DataSet:
                 f"the set again with --num-shards={count} or a multiple, or use "
                 "--config.data.order=global"
             )
-        parts = cut([shard.num_records for shard in shards], count)
+        parts = assign([shard.num_records for shard in shards], count)
         mine = [[shards[number] for number in parts[stream]] for stream in served]
         self._make_ready([shard for part in mine for shard in part])
         return [Records([self._where(shard) for shard in part]) for part in mine]

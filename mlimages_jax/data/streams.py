@@ -9,7 +9,7 @@ from absl import logging
 _UNEVEN = 1.1  # ratio of longest to shortest stream above which a warning is logged
 
 
-def cut(lengths: Sequence[int], count: int) -> list[list[int]]:
+def assign(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Splits files into `count` parts, depending only on their lengths and on `count`.
 
     Files are not divided, because a part of a file would have to be copied, and might have other

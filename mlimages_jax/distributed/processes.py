@@ -61,7 +61,7 @@ class PeerError(RuntimeError):
 
 
 @contextlib.contextmanager
-def together(
+def initialize(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
@@ -84,7 +84,7 @@ def together(
         PeerError: Some of the arguments are missing or invalid, or jax cannot connect.
     """
     _check(coordinator_address, num_processes, process_id)
-    _initialise(coordinator_address, num_processes, process_id, timeout=timeout)
+    _connect(coordinator_address, num_processes, process_id, timeout=timeout)
     if not jax.distributed.is_initialized() or jax_distributed.global_state.num_processes == 1:
         yield
         return
@@ -135,18 +135,18 @@ def log_layout(mesh: Mesh, *, batch_size: int, groups: int) -> None:
     )  # fmt: skip
 
 
-def meet(place: str) -> None:
+def barrier(name: str) -> None:
     """A barrier without a timeout: waits for all processes for as long as they are running.
 
     Needed before the first step. One process may load a program from the compilation cache that
     another compiles for minutes, while the devices' own connections time out after half a minute.
 
     Args:
-        place: Name of the barrier, different for every call.
+        name: Name of the barrier, different for every call.
     """
     if jax.process_count() > 1:
         client: Any = jax_distributed.global_state.client
-        client.wait_at_barrier(place, _DAY_MS)
+        client.wait_at_barrier(name, _DAY_MS)
 
 
 def is_one_of_many() -> bool:
@@ -171,10 +171,10 @@ def exchanged(text: str) -> list[str]:
     if not is_one_of_many():
         return [text]
     client: Any = jax_distributed.global_state.client
-    place = f"mlimages_jax/said/{next(_exchanges)}"
-    client.key_value_set(f"{place}/{process_number():06d}", f"={text}")
-    client.wait_at_barrier(place, _DAY_MS)
-    said = dict(client.key_value_dir_get(f"{place}/"))
+    name = f"mlimages_jax/said/{next(_exchanges)}"
+    client.key_value_set(f"{name}/{process_number():06d}", f"={text}")
+    client.wait_at_barrier(name, _DAY_MS)
+    said = dict(client.key_value_dir_get(f"{name}/"))
     return [said[key].removeprefix("=") for key in sorted(said)]
 
 
@@ -235,9 +235,7 @@ def _check(address: str | None, count: int | None, number: int | None) -> None:
         )
 
 
-def _initialise(
-    address: str | None, count: int | None, number: int | None, *, timeout: float
-) -> None:
+def _connect(address: str | None, count: int | None, number: int | None, *, timeout: float) -> None:
     """Connects to process 0; ends this process if the others do not join in time."""
     if address is None and os.environ.get("SLURM_NTASKS") == "1":
         return  # jax would start a cluster of one task and use only one of the devices

@@ -53,12 +53,12 @@ def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh | Abstrac
         raise ValueError(f"batch_size={batch_size} is not divisible by group_size={group_size}")
 
 
-def whole(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+def replicated_tree(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Shardings that replicate every leaf."""
     return jax.tree.map(lambda _: replicated(mesh), tree)
 
 
-def cut(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
+def sharded_tree(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
     """Shardings that split every leaf of at least `min_size` elements over the devices.
 
     A leaf is split along its longest axis that is divisible by the number of devices. Leaves

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compares a plan with the compiler: compiles the step of its largest phase without running it."""
+"""Compares a plan with the compiler: compiles the step of its largest stage without running it."""
 
 import time
 
@@ -13,7 +13,7 @@ from mlimages_jax.settings.build import training_step
 
 
 def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
-    """Compiles the step of the phase that needs the most memory and reports both figures.
+    """Compiles the step of the stage that needs the most memory and reports both figures.
 
     A CPU program computes in float32 even if bfloat16 is requested, and its convolutions make
     copies, so its memory says little about an accelerator. A TPU program is the one that would run.
@@ -35,9 +35,9 @@ def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
     begin = time.perf_counter()
     largest = plan.largest
     training = training_step(config, mesh, num_classes=num_classes)
-    program = training.compile(largest.phase, max_labels=compiled.MAX_LABELS)
+    program = training.compile(largest.stage, max_labels=compiled.MAX_LABELS)
     found = compiled.collectives(program.as_text(), devices=plan.devices)
-    images = largest.phase.batch_size / plan.devices
+    images = largest.stage.batch_size / plan.devices
     ours, theirs = sum(largest.memory.values()), compiled.program_bytes(program)
     flops = program.cost_analysis()["flops"] / images
     moved = compiled.moved_bytes(found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Estimates memory, arithmetic, communication and time of every phase of a training by formulas.
+"""Estimates memory, arithmetic, communication and time of every stage of a training by formulas.
 
 Two inputs are assumptions: the model FLOPs utilisation (`mfu`), and that memory traffic and
 communication overlap with the arithmetic. docs/scaling.md compares the formulas with XLA and
@@ -17,7 +17,7 @@ from mlimages_jax.plan import PlanError, chips, layers
 from mlimages_jax.settings import Train, build
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
-from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.stages import Stage
 
 FLOPS_A_MAC = 3 * 2  # multiply and add; the backward pass costs twice the forward pass
 REMAT_FACTOR = 4 / 3  # a second forward pass
@@ -29,11 +29,11 @@ TRAFFIC = 48
 
 
 @dataclasses.dataclass(frozen=True)
-class PhasePlan:
-    """The requirements of one phase.
+class StagePlan:
+    """The requirements of one stage.
 
     Attributes:
-        phase: Sizes of the phase.
+        stage: Sizes of the stage.
         memory: Bytes on one device, by purpose.
         flops: Model FLOPs per image, forward and backward, without recomputation.
         compute_seconds: Time of a step's arithmetic at the assumed utilisation.
@@ -42,7 +42,7 @@ class PhasePlan:
         collective_seconds: Time of the collectives; None if a bandwidth is unknown.
     """
 
-    phase: Phase
+    stage: Stage
     memory: dict[str, int]
     flops: float
     compute_seconds: float
@@ -68,12 +68,12 @@ class PhasePlan:
     @property
     def images_per_second(self) -> float:
         """Throughput of all devices together."""
-        return self.phase.batch_size / self.step_seconds
+        return self.stage.batch_size / self.step_seconds
 
     @property
     def seconds(self) -> float:
-        """Time of all steps of the phase, without evaluation and compilation."""
-        return (self.phase.stop - self.phase.start) * self.step_seconds
+        """Time of all steps of the stage, without evaluation and compilation."""
+        return (self.stage.stop - self.stage.start) * self.step_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,23 +85,23 @@ class Plan:
         devices: Number of devices.
         parameters: Number of parameters of the network.
         checkpoint: Bytes of the full state.
-        phases: Requirements of the phases, in order.
+        stages: Requirements of the stages, in order.
     """
 
     chip: chips.Chip
     devices: int
     parameters: int
     checkpoint: int
-    phases: list[PhasePlan]
+    stages: list[StagePlan]
 
     @property
-    def largest(self) -> PhasePlan:
-        """The phase that needs the most memory."""
-        return max(self.phases, key=lambda each: sum(each.memory.values()))
+    def largest(self) -> StagePlan:
+        """The stage that needs the most memory."""
+        return max(self.stages, key=lambda each: sum(each.memory.values()))
 
     @property
     def fits(self) -> bool:
-        """Whether all phases fit into the usable memory."""
+        """Whether all stages fit into the usable memory."""
         return sum(self.largest.memory.values()) <= USABLE * self.chip.memory
 
 
@@ -122,11 +122,11 @@ def make_plan(
         ConfigError: The configuration is invalid.
     """
     mesh = sharding.planned_mesh(devices)
-    phases = build.phases(config)
+    stages = build.stages(config)
     try:
-        for phase in phases:
+        for stage in stages:
             sharding.check_batch(
-                batch_size=phase.batch_size, group_size=config.group_size, mesh=mesh
+                batch_size=stage.batch_size, group_size=config.group_size, mesh=mesh
             )
     except ValueError as error:
         raise PlanError(str(error)) from error
@@ -134,15 +134,15 @@ def make_plan(
     network = build.model(config, num_classes=num_classes)
     moved = _moved(like, config.sharding.name)
     plans = []
-    for phase in phases:
-        flops = FLOPS_A_MAC * layers.forward_macs(network, phase.image_size)
-        images = phase.batch_size / devices
+    for stage in stages:
+        flops = FLOPS_A_MAC * layers.forward_macs(network, stage.image_size)
+        images = stage.batch_size / devices
         passes = REMAT_FACTOR if network.remat else 1.0
-        read = TRAFFIC * layers.kept_elements(network.clone(remat=False), phase.image_size)
+        read = TRAFFIC * layers.kept_elements(network.clone(remat=False), stage.image_size)
         plans.append(
-            PhasePlan(
-                phase=phase,
-                memory=_memory(like, network, phase, devices=devices),
+            StagePlan(
+                stage=stage,
+                memory=_memory(like, network, stage, devices=devices),
                 flops=flops,
                 compute_seconds=passes * images * flops / (chip.flops * mfu),
                 traffic_seconds=images * read / chip.bandwidth,
@@ -154,13 +154,13 @@ def make_plan(
 
 
 def _memory(
-    like: state.TrainState, network: ResNet, phase: Phase, *, devices: int
+    like: state.TrainState, network: ResNet, stage: Stage, *, devices: int
 ) -> dict[str, int]:
     """Bytes on one device, by purpose: the state, and what a step needs in addition."""
-    images = phase.batch_size // devices
+    images = stage.batch_size // devices
     width = network.dtype.itemsize
-    kept = layers.kept_elements(network, phase.image_size) * width
-    batch = phase.image_size**2 * 3 * 5 + network.num_classes * 4 * 4
+    kept = layers.kept_elements(network, stage.image_size) * width
+    batch = stage.image_size**2 * 3 * 5 + network.num_classes * 4 * 4
     return state.bytes_by_part(like) | {
         "gradients": 4 * _elements(like.params),
         "activations": images * kept,

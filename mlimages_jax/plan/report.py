@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mlimages_jax.plan.estimate import USABLE, PhasePlan, Plan
+from mlimages_jax.plan.estimate import USABLE, Plan, StagePlan
 from mlimages_jax.settings import Train
 
 # Images per second and CPU core with the crops of pretraining, short side 320, by interpolation:
@@ -56,10 +56,10 @@ def report(config: Train, plan: Plan, inputs: ReportInputs, remedies: Mapping[st
 
 def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator[str]:
     largest = plan.largest
-    images = largest.phase.batch_size // plan.devices
+    images = largest.stage.batch_size // plan.devices
     remat = ", remat" if config.model.remat else ""
     yield (
-        f"\nMemory per device: {images} images of {largest.phase.image_size} px, "
+        f"\nMemory per device: {images} images of {largest.stage.image_size} px, "
         f"sharding {config.sharding.name}{remat}"
     )
     for name, size in largest.memory.items():
@@ -79,11 +79,11 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
 
 
 def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
-    for each in plan.phases:
-        phase = each.phase
+    for each in plan.stages:
+        stage = each.stage
         yield (
-            f"\nA step of {phase.batch_size:,} images of {phase.image_size} px: "
-            f"{each.flops / 1e9:.1f} GFLOP per image, {each.flops * phase.batch_size / 1e12:,.0f} "
+            f"\nA step of {stage.batch_size:,} images of {stage.image_size} px: "
+            f"{each.flops / 1e9:.1f} GFLOP per image, {each.flops * stage.batch_size / 1e12:,.0f} "
             "TFLOP"
         )
         arithmetic = _ms(each.compute_seconds)
@@ -97,7 +97,7 @@ def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
             f"  so             {_ms(each.step_seconds)} if they overlap (assumed): "
             f"{each.images_per_second:,.0f} images/s, limited by {each.limit}"
         )
-    images = min(each.phase.batch_size for each in plan.phases) // plan.devices
+    images = min(each.stage.batch_size for each in plan.stages) // plan.devices
     group = config.group_size or 0
     if not group or images % group:
         extent = f"groups of {group}" if group else "the full batch"
@@ -109,7 +109,7 @@ def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
 
 
 def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
-    fastest = max(each.images_per_second for each in plan.phases)
+    fastest = max(each.images_per_second for each in plan.stages)
     rate = fastest * min(inputs.host_devices, plan.devices) / plan.devices
     megabytes = rate * inputs.image_bytes / 1e6
     yield (
@@ -126,19 +126,19 @@ def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
 
 def _recipe(plan: Plan, inputs: ReportInputs) -> Iterator[str]:
     yield "\nThe complete recipe, without evaluation, compilation and waiting"
-    for each in plan.phases:
-        yield f"  {_phase(each, inputs)}"
-    seconds = sum(each.seconds for each in plan.phases)
+    for each in plan.stages:
+        yield f"  {_stage(each, inputs)}"
+    seconds = sum(each.seconds for each in plan.stages)
     chip_hours = seconds / 3600 * plan.devices
     price = f", {chip_hours * inputs.price:,.0f} at {inputs.price} per hour" if inputs.price else ""
     yield f"  total {_duration(seconds)}, {chip_hours:,.0f} chip-hours{price}"
 
 
-def _phase(each: PhasePlan, inputs: ReportInputs) -> str:
-    phase = each.phase
-    images = (phase.stop - phase.start) * phase.batch_size
+def _stage(each: StagePlan, inputs: ReportInputs) -> str:
+    stage = each.stage
+    images = (stage.stop - stage.start) * stage.batch_size
     return (
-        f"steps {phase.start + 1:,} to {phase.stop:,}: {phase.image_size} px, "
+        f"steps {stage.start + 1:,} to {stage.stop:,}: {stage.image_size} px, "
         f"{images / inputs.images:.1f} epochs, {images * each.flops:.1e} FLOP, "
         f"{_duration(each.seconds)}"
     )
@@ -149,7 +149,7 @@ def _checkpoints(config: Train, plan: Plan) -> Iterator[str]:
     kept = min(settings.keep_latest, config.total_steps // settings.every)
     if settings.keep_every:
         kept += config.total_steps // settings.keep_every
-    seconds = settings.every * max(each.step_seconds for each in plan.phases)
+    seconds = settings.every * max(each.step_seconds for each in plan.stages)
     yield (
         f"\nCheckpoints: {plan.checkpoint / 1e6:,.0f} MB each, every {settings.every:,} steps "
         f"({_duration(seconds)}); up to {kept} kept, {kept * plan.checkpoint / 1e9:.1f} GB"

@@ -20,7 +20,7 @@ from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import ConfigError, Train, fields, resolved
 from mlimages_jax.settings.training import Evaluation, Loss, Schedule
 from mlimages_jax.step import augment, losses, mixing, optimizers
-from mlimages_jax.step.phases import Phase, make_phases
+from mlimages_jax.step.stages import Stage, make_stages
 from mlimages_jax.step.state import abstract_state
 from mlimages_jax.step.steps import Mixing
 from mlimages_jax.step.training_step import TrainingStep
@@ -66,10 +66,10 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def phases(config: Train) -> list[Phase]:
+def stages(config: Train) -> list[Stage]:
     """The parts of the training in which sizes stay the same."""
     config = resolved(config)
-    return make_phases(
+    return make_stages(
         image_size=config.image_size,
         batch_size=config.batch_size,
         total_steps=config.total_steps,

@@ -74,20 +74,20 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: _initialise(model, optimizer, image_size, count_groups, averaged, jax.random.key(0))
     )
-    place: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
-    cut = functools.partial(sharding.cut, mesh=mesh, min_size=min_size)
-    whole = functools.partial(sharding.whole, mesh=mesh)
-    cut_slots, cut_params = mode != "replicated", mode == "full"
+    everywhere: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
+    shard = functools.partial(sharding.sharded_tree, mesh=mesh, min_size=min_size)
+    replicate = functools.partial(sharding.replicated_tree, mesh=mesh)
+    shard_slots, shard_params = mode != "replicated", mode == "full"
     shardings = TrainState(
-        step=place,
-        params=(cut if cut_params else whole)(shapes.params),
-        batch_stats=whole(shapes.batch_stats),
-        opt_state=(cut if cut_slots else whole)(shapes.opt_state),
+        step=everywhere,
+        params=(shard if shard_params else replicate)(shapes.params),
+        batch_stats=replicate(shapes.batch_stats),
+        opt_state=(shard if shard_slots else replicate)(shapes.opt_state),
         class_counts=sharding.shard_groups(shapes.class_counts, mesh),
-        averages=(cut if cut_slots else whole)(shapes.averages),
+        averages=(shard if shard_slots else replicate)(shapes.averages),
     )
     return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         shapes,
         shardings,
     )

@@ -13,7 +13,7 @@ from mlimages_jax.data import pipeline
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import steps
 from mlimages_jax.step.losses import Loss
-from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, create_state
 
 
@@ -42,8 +42,8 @@ class TrainingStep(NamedTuple):
         """Initialises the state before the first step."""
         return create_state(self.model, self.optimizer, seed=seed, like=self.like, **self.initial)
 
-    def compile(self, phase: Phase, *, max_labels: int) -> Any:
-        """Compiles the step for the sizes of a phase; the compiled step donates its input state."""
+    def compile(self, stage: Stage, *, max_labels: int) -> Any:
+        """Compiles the step for the sizes of a stage; the compiled step donates its input state."""
         assert isinstance(self.mesh, Mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.like)
         step = jax.jit(
@@ -58,6 +58,6 @@ class TrainingStep(NamedTuple):
             out_shardings=(shardings, sharding.replicated(self.mesh)),
         )
         batch = pipeline.abstract_batch(
-            phase.image_size, batch_size=phase.batch_size, max_labels=max_labels, mesh=self.mesh
+            stage.image_size, batch_size=stage.batch_size, max_labels=max_labels, mesh=self.mesh
         )
         return step.lower(self.like, batch).compile()

@@ -20,7 +20,7 @@ from mlimages_jax.labels import word_list
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import Train, build, restart
-from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, with_weights
 from mlimages_jax.step.training_step import TrainingStep
 
@@ -59,16 +59,16 @@ def data_identity(config: Train, data: DataSet) -> dict[str, str]:
     return found
 
 
-def check_sizes(config: Train, phases: list[Phase], mesh: Mesh) -> None:
+def check_sizes(config: Train, stages: list[Stage], mesh: Mesh) -> None:
     """Checks that all batch sizes are divisible by devices and groups.
 
     Raises:
         ConfigError: They are not; the message gives the numbers.
     """
     try:
-        for phase in phases:
+        for stage in stages:
             sharding.check_batch(
-                batch_size=phase.batch_size, group_size=config.group_size, mesh=mesh
+                batch_size=stage.batch_size, group_size=config.group_size, mesh=mesh
             )
         sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
     except ValueError as error:

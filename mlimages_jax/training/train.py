@@ -31,7 +31,7 @@ from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
 from mlimages_jax.settings import Train, build, checked, restart
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import steps
-from mlimages_jax.step.phases import Phase
+from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, memory_line
 from mlimages_jax.step.training_step import TrainingStep
 from mlimages_jax.training import open_network, out_of_memory
@@ -101,8 +101,8 @@ def _train(
     data = open_data(config)
     images = data.num_records(config.data.train_split)
     mesh = sharding.make_mesh()
-    phases = build.phases(config)
-    check_sizes(config, phases, mesh)
+    stages = build.stages(config)
+    check_sizes(config, stages, mesh)
     data_set = data_identity(config, data)
     _log_layout(config, data, images, mesh)
 
@@ -129,15 +129,15 @@ def _train(
             start = int(state.step)
         goodput.restored = goodput.step = start
         preemption.check()  # here and below there is nothing to save, so a process may stop alone
-        left = [phase for phase in phases if phase.stop > start]
+        left = [stage for stage in stages if stage.stop > start]
         if not left:
             logging.info("all %d steps are already done", config.total_steps)
 
         # ---------- compile: all sizes before the first step, so that none fails in mid-training
         with goodput.phase("compile"):
-            compiled = {phase: compile_step(training, phase, data.max_labels) for phase in left}
+            compiled = {stage: compile_step(training, stage, data.max_labels) for stage in left}
         preemption.check()
-        processes.meet(f"mlimages_jax/compiled at step {start}")
+        processes.barrier(f"mlimages_jax/compiled at step {start}")
 
         # ---------- loop
         keep_in_workdir(workdir, settings, data)
@@ -159,19 +159,19 @@ def _train(
 
         with _naming_the_last_good(checkpoints), goodput.phase("step"):
             try:
-                for phase in left:
-                    first = max(start, phase.start)
-                    batches = inputs(phase, start_step=first - phase.start)
-                    _log_phase(phase, images)
-                    for step in range(first + 1, phase.stop + 1):
+                for stage in left:
+                    first = max(start, stage.start)
+                    batches = inputs(stage, start_step=first - stage.start)
+                    _log_stage(stage, images)
+                    for step in range(first + 1, stage.stop + 1):
                         before = input_wait.seconds
                         batch = input_wait.next(batches)
                         goodput.move(input_wait.seconds - before, "input")
                         with jax.transfer_guard("disallow"):  # no hidden host transfers
-                            state, metrics = compiled[phase](state, batch)
+                            state, metrics = compiled[stage](state, batch)
                         input_wait.dispatched(metrics["loss"])
                         progress.add(
-                            step, metrics, batch_size=phase.batch_size,
+                            step, metrics, batch_size=stage.batch_size,
                             seconds_waited=input_wait.seconds,
                         )  # fmt: skip
                         last = step == config.total_steps
@@ -201,13 +201,13 @@ def _train(
     return state
 
 
-def compile_step(training: TrainingStep, phase: Phase, max_labels: int) -> CompiledStep:
-    """Compiles the step for the sizes of a phase and logs the time it took."""
+def compile_step(training: TrainingStep, stage: Stage, max_labels: int) -> CompiledStep:
+    """Compiles the step for the sizes of a stage and logs the time it took."""
     begin = time.perf_counter()
-    compiled = training.compile(phase, max_labels=max_labels)
+    compiled = training.compile(stage, max_labels=max_labels)
     logging.info(
         "compiled the step for %d px, batch %d, in %.1f s",
-        phase.image_size, phase.batch_size, time.perf_counter() - begin,
+        stage.image_size, stage.batch_size, time.perf_counter() - begin,
     )  # fmt: skip
     return compiled
 
@@ -215,23 +215,23 @@ def compile_step(training: TrainingStep, phase: Phase, max_labels: int) -> Compi
 def training_inputs(
     config: Train, data: DataSet, mesh: Mesh, workdir: epath.Path
 ) -> Callable[..., pipeline.DeviceBatches]:
-    """Returns a function from phase and `start_step` within it to its batches on the devices."""
+    """Returns a function from stage and `start_step` within it to its batches on the devices."""
     num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     rows = ProcessRows(batch_size=config.batch_size, num_streams=num_streams, **process)
     streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
     bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
 
-    def inputs(phase: Phase, *, start_step: int) -> pipeline.DeviceBatches:
+    def inputs(stage: Stage, *, start_step: int) -> pipeline.DeviceBatches:
         batches = pipeline.training_batches(
             streams,
-            build.training_view(config, image_size=phase.image_size),
-            batch_size=phase.batch_size,
+            build.training_view(config, image_size=stage.image_size),
+            batch_size=stage.batch_size,
             num_streams=num_streams,
             max_labels=data.max_labels,
             seed=config.seed,
             start_step=start_step,
-            first_image=phase.first_image,
+            first_image=stage.first_image,
             bad_images=bad_images,
             **process,
             num_threads=config.input.num_threads,
@@ -268,9 +268,9 @@ def _log_layout(config: Train, data: DataSet, images: int, mesh: Mesh) -> None:
     )
 
 
-def _log_phase(phase: Phase, images: int) -> None:
-    epochs = (phase.stop - phase.start) * phase.batch_size / max(images, 1)
+def _log_stage(stage: Stage, images: int) -> None:
+    epochs = (stage.stop - stage.start) * stage.batch_size / max(images, 1)
     logging.info(
         "steps %d to %d: %d px, batch %d, %.1f epochs",
-        phase.start + 1, phase.stop, phase.image_size, phase.batch_size, epochs,
+        stage.start + 1, stage.stop, stage.image_size, stage.batch_size, epochs,
     )  # fmt: skip

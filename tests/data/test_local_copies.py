@@ -13,7 +13,7 @@ from etils import epath
 from mlimages_jax.data import local_copies
 from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
-from mlimages_jax.data.streams import cut
+from mlimages_jax.data.streams import assign
 from tests.support import record_files
 
 LENGTHS = (3, 3, 2, 2)
@@ -67,7 +67,7 @@ def test_a_process_copies_the_files_of_its_streams_only(folder, tmp_path):
     DataSet.open(folder, copy_to=str(ssd)).streams("train", count=2, served=[1])
     copied = sorted(path.name for path in ssd.rglob("*") if path.is_file())
     names = [path.name for path in record_files.files_of(folder)]
-    assert copied == [names[number] for number in cut(LENGTHS, 2)[1]]
+    assert copied == [names[number] for number in assign(LENGTHS, 2)[1]]
 
 
 def test_what_is_there_is_not_copied_again(folder, tmp_path, monkeypatch):

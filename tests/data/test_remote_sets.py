@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from mlimages_jax.data.dataset import DataSet, DataSetError, Shard
-from mlimages_jax.data.streams import cut
+from mlimages_jax.data.streams import assign
 from tests.support import object_storage, record_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def _reads(storage) -> list[int]:
 def _expected(storage, stream: int) -> list[str]:
     """Names of the records of one of two streams."""
     starts = [sum(LENGTHS[:number]) for number in range(len(LENGTHS))]
-    files = cut(LENGTHS, 2)[stream]
+    files = assign(LENGTHS, 2)[stream]
     return [f"{i}.jpg" for n in files for i in range(starts[n], starts[n] + LENGTHS[n])]
 
 
@@ -75,18 +75,18 @@ needs_gcsfs = pytest.mark.skipif(
 @needs_gcsfs
 def test_a_set_in_a_bucket_is_read_where_it_is(storage):
     assert _run(storage, NAMES, SET, "") == _expected(storage, 1)
-    assert _reads(storage) == cut(LENGTHS, 2)[1]
+    assert _reads(storage) == assign(LENGTHS, 2)[1]
 
 
 @needs_gcsfs
 def test_a_set_in_a_bucket_is_copied_once(storage, tmp_path):
     for _ in range(2):
         assert _run(storage, NAMES, SET, str(tmp_path / "ssd")) == _expected(storage, 1)
-    assert _reads(storage) == cut(LENGTHS, 2)[1]
+    assert _reads(storage) == assign(LENGTHS, 2)[1]
     reads = [count for name, count in storage.reads.items() if "array_record" in name]
     assert reads == [1] * 2, "the second start copies nothing"
     copies = sorted((tmp_path / "ssd/gs/bucket/sets/grey/1.0.0").iterdir())
-    assert [int(path.name.split("-")[-3]) for path in copies] == cut(LENGTHS, 2)[1]
+    assert [int(path.name.split("-")[-3]) for path in copies] == assign(LENGTHS, 2)[1]
 
 
 @needs_gcsfs

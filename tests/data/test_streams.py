@@ -11,7 +11,7 @@ from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, DataSetError
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import ProcessRows
-from mlimages_jax.data.streams import cut
+from mlimages_jax.data.streams import assign
 from tests.support import record_files
 
 BATCH, STREAMS = 8, 4
@@ -60,23 +60,23 @@ def _assert_equal(ours, theirs):
 
 def test_files_go_to_the_shortest_stream_from_the_longest_on():
     """The three of 3 begin, two of 2 make the fourth stream, the rest go to the first three."""
-    assert cut(LENGTHS, STREAMS) == [[0, 5], [1, 6], [4, 7], [2, 3]]
-    assert cut([*LENGTHS, 1], STREAMS) == [[0, 5], [1, 6], [4, 7], [2, 3, 8]]
+    assert assign(LENGTHS, STREAMS) == [[0, 5], [1, 6], [4, 7], [2, 3]]
+    assert assign([*LENGTHS, 1], STREAMS) == [[0, 5], [1, 6], [4, 7], [2, 3, 8]]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 def test_no_stream_is_longer_than_another_by_more_than_a_file(count):
     lengths = np.random.default_rng(0).integers(1, 500, 64).tolist()
-    parts = cut(lengths, count)
+    parts = assign(lengths, count)
     assert sorted(itertools.chain(*parts)) == list(range(64))
     totals = [sum(lengths[file] for file in part) for part in parts]
     assert max(totals) - min(totals) <= max(lengths)
 
 
 def test_equal_files_in_a_multiple_of_the_streams_make_equal_streams(caplog):
-    assert cut([10] * 12, 4) == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
+    assert assign([10] * 12, 4) == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
     assert "seen" not in caplog.text
-    cut([10] * 6, 4)
+    assign([10] * 6, 4)
     assert "seen 2.00 times as often" in caplog.text
     assert "--num-shards=4" in caplog.text
 
@@ -84,7 +84,7 @@ def test_equal_files_in_a_multiple_of_the_streams_make_equal_streams(caplog):
 def test_every_group_shows_each_image_of_its_files_once_an_epoch(folder):
     batches = _batches(folder, 12)
     starts = [0, *itertools.accumulate(LENGTHS)]
-    for stream, files in enumerate(cut(LENGTHS, STREAMS)):
+    for stream, files in enumerate(assign(LENGTHS, STREAMS)):
         own = [label for file in files for label in range(starts[file], starts[file + 1])]
         shown = _labels(batches, stream)
         epochs = [shown[i : i + len(own)] for i in range(0, len(shown), len(own))]
@@ -131,7 +131,7 @@ def test_training_goes_on_at_any_step(folder):
 
 
 def test_a_new_image_size_goes_on_where_the_last_one_stopped(folder):
-    """`first_image` is what phases before have taken, of a batch of the same size."""
+    """`first_image` is what stages before have taken, of a batch of the same size."""
     later = _batches(folder, 3, first_image=2 * BATCH, start_step=1)
     _assert_equal(later, _batches(folder, 6)[3:])
     with pytest.raises(ValueError, match="first_image=6 is not divisible by 4 streams"):
@@ -162,7 +162,7 @@ def test_a_process_touches_the_files_of_its_streams_only(tmp_path):
     """The others are not even there."""
     folder = record_files.write_set(tmp_path, LENGTHS)
     expected = _batches(folder, 12, process_index=1, process_count=2)
-    own = {file for stream in cut(LENGTHS, STREAMS)[2:] for file in stream}
+    own = {file for stream in assign(LENGTHS, STREAMS)[2:] for file in stream}
     for number, path in enumerate(record_files.files_of(folder)):
         if number not in own:
             path.unlink()

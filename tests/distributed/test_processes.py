@@ -38,7 +38,7 @@ def drawn(tmp_path_factory):
     ],
 )
 def test_arguments_that_cannot_be_are_explained(arguments, message):
-    with pytest.raises(processes.PeerError, match=message), processes.together(*arguments):
+    with pytest.raises(processes.PeerError, match=message), processes.initialize(*arguments):
         pytest.fail("began")
 
 
@@ -48,7 +48,7 @@ def test_one_process_alone_joins_nobody(tasks):
     slurm = {"JOB_ID": 7, "STEP_NODELIST": "n1", "NTASKS": tasks, "PROCID": 0, "LOCALID": 0}
     code = (
         "import jax\nfrom mlimages_jax.distributed import processes\n"
-        "with processes.together():\n    assert not jax.distributed.is_initialized()"
+        "with processes.initialize():\n    assert not jax.distributed.is_initialized()"
     )
     environment = {name: v for name, v in os.environ.items() if not name.startswith("SLURM_")}
     environment |= {f"SLURM_{name}": str(value) for name, value in slurm.items() if tasks}

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec
 from mlimages_jax.distributed import sharding
 
 
-def test_large_leaves_are_cut_along_their_longest_axis_that_divides():
+def test_large_leaves_are_split_along_their_longest_axis_that_divides():
     mesh = sharding.make_mesh()
     shapes = {
         "kernel": jnp.zeros((3, 3, 16, 64)),  # 64 is the longest axis that 8 devices divide
@@ -15,22 +15,22 @@ def test_large_leaves_are_cut_along_their_longest_axis_that_divides():
         "tall": jnp.zeros((800, 12)),
         "small": jnp.zeros((8,)),
     }
-    places = sharding.cut(shapes, mesh, min_size=100)
-    specs = {name: place.spec for name, place in places.items()}
+    shardings = sharding.sharded_tree(shapes, mesh, min_size=100)
+    specs = {name: each.spec for name, each in shardings.items()}
     assert specs == {
         "kernel": PartitionSpec(None, None, None, "data"),
         "odd": PartitionSpec(),
         "tall": PartitionSpec("data"),
         "small": PartitionSpec(),
     }
-    everywhere = sharding.whole(shapes, mesh)
-    assert all(place.is_fully_replicated for place in jax.tree.leaves(everywhere))
+    everywhere = sharding.replicated_tree(shapes, mesh)
+    assert all(each.is_fully_replicated for each in jax.tree.leaves(everywhere))
 
 
 def test_bytes_are_those_that_the_first_device_holds():
     mesh = sharding.make_mesh()
     arrays = {"kernel": jnp.zeros((80, 3)), "bias": jnp.zeros(3, jnp.bfloat16)}
-    arrays = jax.device_put(arrays, sharding.cut(arrays, mesh, min_size=100))
+    arrays = jax.device_put(arrays, sharding.sharded_tree(arrays, mesh, min_size=100))
     held = [leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(arrays)]
     assert sharding.bytes_per_device(arrays) == sum(held) == 80 * 3 * 4 // 8 + 3 * 2
 
@@ -43,11 +43,11 @@ def test_a_planned_mesh_needs_no_devices():
         sharding.check_batch(batch_size=100, group_size=None, mesh=mesh)
 
 
-def test_groups_are_cut_where_the_devices_divide_them():
+def test_groups_are_split_where_the_devices_divide_them():
     mesh = sharding.make_mesh()
-    places = sharding.shard_groups({"many": jnp.zeros((16, 3)), "few": jnp.zeros((4, 3))}, mesh)
-    assert places["many"].spec == PartitionSpec("data")
-    assert places["few"].is_fully_replicated
+    shardings = sharding.shard_groups({"many": jnp.zeros((16, 3)), "few": jnp.zeros((4, 3))}, mesh)
+    assert shardings["many"].spec == PartitionSpec("data")
+    assert shardings["few"].is_fully_replicated
 
 
 def test_the_numbers_are_in_the_message():

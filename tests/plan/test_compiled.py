@@ -48,10 +48,10 @@ def _config(**changes):
 
 
 def _both(config, classes):
-    (phase,) = build.phases(config)
+    (stage,) = build.stages(config)
     mesh = sharding.make_mesh()
     training = training_step(config, mesh, num_classes=classes)
-    program = training.compile(phase, max_labels=compiled.MAX_LABELS)
+    program = training.compile(stage, max_labels=compiled.MAX_LABELS)
     chip = chips.find("h100")
     plan = estimate.make_plan(config, chip=chip, devices=mesh.size, num_classes=classes, mfu=0.2)
     return program, plan
@@ -67,9 +67,9 @@ def small(request):
 def test_the_state_is_what_the_program_takes(small):
     """Arguments are the state and the batch, to the byte."""
     _, program, plan = small
-    (phase,) = plan.phases
+    (stage,) = plan.stages
     held = sum(
-        phase.memory[name] for name in ("parameters", "statistics", "optimizer", "class counts")
+        stage.memory[name] for name in ("parameters", "statistics", "optimizer", "class counts")
     )
     batch = 4 * (64 * 64 * 3 + compiled.MAX_LABELS * 8 + 1)  # four images a device
     step = 4
@@ -87,18 +87,18 @@ def test_communication_is_what_the_program_does(small):
         assert "all-gather" not in found
     else:
         assert 0.95 * gradients < gathered < 2 * gradients
-    assert plan.phases[0].moved == (2 if mode == "replicated" else 3) * gradients
+    assert plan.stages[0].moved == (2 if mode == "replicated" else 3) * gradients
 
 
 def test_arithmetic_is_nearly_what_the_program_does(small):
     """XLA leaves out padding and counts elementwise work, so neither bounds the other."""
     _, program, plan = small
-    assert program.cost_analysis()["flops"] / 4 == pytest.approx(plan.phases[0].flops, rel=0.25)
+    assert program.cost_analysis()["flops"] / 4 == pytest.approx(plan.stages[0].flops, rel=0.25)
 
 
 def test_memory_is_of_the_order_of_the_program(small):
     _, program, plan = small
-    ours = sum(plan.phases[0].memory.values())
+    ours = sum(plan.stages[0].memory.values())
     assert 0.3 < ours / compiled.program_bytes(program) < 2
 
 
@@ -117,7 +117,7 @@ def test_the_real_networks(depth, rel):
         },
     )
     program, plan = _both(config, 11_166)
-    assert program.cost_analysis()["flops"] / 2 == pytest.approx(plan.phases[0].flops, rel=rel)
-    ours = sum(plan.phases[0].memory.values())
+    assert program.cost_analysis()["flops"] / 2 == pytest.approx(plan.stages[0].flops, rel=rel)
+    ours = sum(plan.stages[0].memory.values())
     assert 0.5 < ours / compiled.program_bytes(program) < 1.5
     assert len(jax.devices()) == 8

@@ -14,23 +14,23 @@ def _plan(config, *, devices=64, mfu=0.2, chip="h100", classes=11_166):
 
 def test_the_paper_recipe_by_hand():
     plan = _plan(load_config("pretrain"), mfu=0.01)
-    (phase,) = plan.phases
+    (stage,) = plan.stages
     assert plan.parameters == 65_375_326
-    assert phase.flops == pytest.approx(47.2e9, rel=1e-3)
-    assert phase.memory["parameters"] == 4 * 65_375_326  # the optimizer has one slot
-    assert phase.memory["optimizer"] == phase.memory["gradients"] == 4 * 65_375_326
-    assert phase.memory["class counts"] == 128 * 11_166 * 2 * 4 // 64
-    assert phase.moved == 2 * 4 * 65_375_326
-    assert phase.step_seconds == pytest.approx(4096 / 64 * 47.16e9 / 9.89e12, rel=1e-3)
-    assert phase.limit == "arithmetic"
-    assert phase.images_per_second == pytest.approx(4096 / phase.step_seconds)
-    assert phase.seconds == pytest.approx(257_955 * phase.step_seconds)
+    assert stage.flops == pytest.approx(47.2e9, rel=1e-3)
+    assert stage.memory["parameters"] == 4 * 65_375_326  # the optimizer has one slot
+    assert stage.memory["optimizer"] == stage.memory["gradients"] == 4 * 65_375_326
+    assert stage.memory["class counts"] == 128 * 11_166 * 2 * 4 // 64
+    assert stage.moved == 2 * 4 * 65_375_326
+    assert stage.step_seconds == pytest.approx(4096 / 64 * 47.16e9 / 9.89e12, rel=1e-3)
+    assert stage.limit == "arithmetic"
+    assert stage.images_per_second == pytest.approx(4096 / stage.step_seconds)
+    assert stage.seconds == pytest.approx(257_955 * stage.step_seconds)
 
 
 def test_memory_traffic_limits_what_arithmetic_does_not():
-    (phase,) = _plan(load_config("pretrain"), mfu=1.0).phases
-    assert phase.limit == "memory traffic"
-    assert phase.step_seconds == phase.traffic_seconds > phase.compute_seconds
+    (stage,) = _plan(load_config("pretrain"), mfu=1.0).stages
+    assert stage.limit == "memory traffic"
+    assert stage.step_seconds == stage.traffic_seconds > stage.compute_seconds
 
 
 @pytest.mark.parametrize(
@@ -39,25 +39,25 @@ def test_memory_traffic_limits_what_arithmetic_does_not():
 def test_sharding_divides_what_it_names(mode, parameters, slots):
     changes = {"sharding.name": mode, "optimizer.ema_decay": 0.999}
     config = load_config("pretrain", **changes)
-    (phase,) = _plan(config).phases
+    (stage,) = _plan(config).stages
     total, small = 4 * 65_375_326, 2e6  # bytes, and those of leaves that stay whole
     for name, parts in (("parameters", parameters), ("optimizer", slots), ("averages", slots)):
-        assert total // parts <= phase.memory[name] < total / parts + small
+        assert total // parts <= stage.memory[name] < total / parts + small
 
 
 def test_remat_takes_less_memory_and_more_time():
     config = load_config("pretrain")
-    (plain,) = _plan(config).phases
-    (remat,) = _plan(settings.replaced(config, {"model.remat": True})).phases
+    (plain,) = _plan(config).stages
+    (remat,) = _plan(settings.replaced(config, {"model.remat": True})).stages
     assert remat.memory["activations"] < plain.memory["activations"] / 2
     assert remat.compute_seconds == pytest.approx(plain.compute_seconds * 4 / 3)
     assert remat.flops == plain.flops
 
 
-def test_phases_of_other_sizes():
+def test_stages_of_other_sizes():
     plan = _plan(load_config("finetune", "224to299"), devices=2, classes=1000)
-    small, large = plan.phases
-    assert (small.phase.image_size, large.phase.image_size) == (224, 299)
+    small, large = plan.stages
+    assert (small.stage.image_size, large.stage.image_size) == (224, 299)
     assert plan.largest is large
     assert large.step_seconds > 1.5 * small.step_seconds
 

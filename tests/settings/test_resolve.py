@@ -97,8 +97,8 @@ def test_what_is_set_stays_and_shares_follow():
     assert (config.evaluate_every, config.checkpoint.every, config.log_every) == (75, 30, 300)
 
 
-def test_phases_follow_too():
-    (first, second) = build.phases(_with("finetune", "224to299", total_steps=1_000))
+def test_stages_follow_too():
+    (first, second) = build.stages(_with("finetune", "224to299", total_steps=1_000))
     assert (first.stop, second.start, second.image_size) == (500, 500, 299)
 
 

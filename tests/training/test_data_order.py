@@ -26,11 +26,11 @@ def test_there_is_a_stream_a_group():
 def test_streams_and_another_batch_are_refused():
     changes = {"resize": ((4, 48, 8),), "loss.name": "sigmoid"}
     config = small_config("", batch_size=16, **changes)
-    assert len(build.phases(config)) == 2
+    assert len(build.stages(config)) == 2
     with pytest.raises(build.ConfigError, match=r"batch size in config\.resize must stay"):
         settings.replaced(config, {"data.order": "streams"})
     config = settings.replaced(config, {"data.order": "streams", "resize": ((4, 48, 16),)})
-    assert len(build.phases(config)) == 2
+    assert len(build.stages(config)) == 2
 
 
 def test_a_restart_may_copy_but_not_change_the_order():

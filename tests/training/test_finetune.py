@@ -113,7 +113,7 @@ def test_resuming_around_the_change_of_size_changes_no_bit(
 
 
 def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
-    """The second phase goes on with the very next image."""
+    """The second stage goes on with the very next image."""
     states = [
         jax.device_get(
             train.train(small_finetuning(built, "scratch", **changes), tmp_path / f"{i}")
@@ -266,7 +266,7 @@ def test_the_published_recipes_are_the_published_numbers():
     schedule = build.schedule(config)
     rates = [float(schedule(step)) for step in (0, 149_999, 150_000, 300_000, 599_999)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 1e-3, 1e-4], rtol=1e-5)
-    assert [phase[:4] for phase in build.phases(config)] == [
+    assert [stage[:4] for stage in build.stages(config)] == [
         (0, 300_000, 224, 256),
         (300_000, 600_000, 299, 256),
     ]

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 
-from mlimages_jax.step.phases import Phase, make_phases
+from mlimages_jax.step.stages import Stage, make_stages
 
 
-def test_phases_follow_each_other_in_steps_and_images():
-    phases = make_phases(
+def test_stages_follow_each_other_in_steps_and_images():
+    stages = make_stages(
         image_size=224, batch_size=256, total_steps=10, resize=((4, 299, 128), (9, 331, 64))
     )
-    assert phases == [
-        Phase(0, 4, 224, 256, 0),
-        Phase(4, 9, 299, 128, 1024),
-        Phase(9, 10, 331, 64, 1024 + 640),
+    assert stages == [
+        Stage(0, 4, 224, 256, 0),
+        Stage(4, 9, 299, 128, 1024),
+        Stage(9, 10, 331, 64, 1024 + 640),
     ]
 
 
 @pytest.mark.parametrize("total_steps", [3, 4])
 def test_what_begins_after_the_end_is_left_out(total_steps):
-    (only,) = make_phases(
+    (only,) = make_stages(
         image_size=224, batch_size=256, total_steps=total_steps, resize=((4, 299, 128),)
     )
-    assert only == Phase(0, total_steps, 224, 256, 0)
+    assert only == Stage(0, total_steps, 224, 256, 0)
 
 
-def test_a_training_of_no_step_has_a_phase():
-    assert make_phases(image_size=8, batch_size=2, total_steps=0) == [Phase(0, 0, 8, 2, 0)]
+def test_a_training_of_no_step_has_a_stage():
+    assert make_stages(image_size=8, batch_size=2, total_steps=0) == [Stage(0, 0, 8, 2, 0)]
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_training_of_no_step_has_a_phase():
 )
 def test_a_wrong_entry_is_named(resize, message):
     with pytest.raises(ValueError, match=message):
-        make_phases(image_size=224, batch_size=256, total_steps=10, resize=resize)
+        make_stages(image_size=224, batch_size=256, total_steps=10, resize=resize)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Phase(NamedTuple):
+class Stage(NamedTuple):
     """Steps start + 1 to stop, with constant image size and batch size.
 
     Attributes:
-        start: Updates done before the phase.
+        start: Updates done before the stage.
         stop: Updates done after it.
         image_size: Side of the images in pixels.
         batch_size: Number of images in a global batch.
-        first_image: Number of images used before the phase, which is its position in the endless
+        first_image: Number of images used before the stage, which is its position in the endless
             shuffled order.
     """
 
@@ -24,23 +24,23 @@ class Phase(NamedTuple):
     first_image: int
 
 
-def make_phases(
+def make_stages(
     *,
     image_size: int,
     batch_size: int,
     total_steps: int,
     resize: Sequence[tuple[int, int, int]] = (),
-) -> list[Phase]:
-    """Splits a training into phases, omitting those that start at or after `total_steps`.
+) -> list[Stage]:
+    """Splits a training into stages, omitting those that start at or after `total_steps`.
 
-    Each phase continues in the data where the previous one stopped, so no image of an epoch is
+    Each stage continues in the data where the previous one stopped, so no image of an epoch is
     skipped or repeated when the batch size changes.
 
     Args:
-        image_size: Side of the images in the first phase, in pixels.
-        batch_size: Number of images in a global batch of the first phase.
+        image_size: Side of the images in the first stage, in pixels.
+        batch_size: Number of images in a global batch of the first stage.
         total_steps: Total number of updates.
-        resize: (updates done at its start, image size, batch size) of every further phase.
+        resize: (updates done at its start, image size, batch size) of every further stage.
 
     Raises:
         ValueError: An entry is not three positive integers, or the steps do not increase.
@@ -54,11 +54,11 @@ def make_phases(
     if starts != sorted(set(starts)):
         raise ValueError(f"the steps of resize must increase: {starts[1:]}")
     sizes = [(image_size, batch_size), *((size, batch) for _, size, batch in resize)]
-    phases: list[Phase] = []
+    stages: list[Stage] = []
     images = 0
     for start, stop, (size, batch) in zip(starts, [*starts[1:], total_steps], sizes, strict=True):
         stop = min(stop, total_steps)
-        if start < total_steps or not phases:
-            phases.append(Phase(start, stop, size, batch, images))
+        if start < total_steps or not stages:
+            stages.append(Stage(start, stop, size, batch, images))
         images += (stop - start) * batch
-    return phases
+    return stages
