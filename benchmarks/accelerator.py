@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what does one accelerator do with this project, and where does its time go?
+"""Question: how fast does this project run on one accelerator, and where does the time go?
 
     python benchmarks/accelerator.py --budget 480 --output results
     python benchmarks/accelerator.py --sections step kernels
     python benchmarks/accelerator.py --quick            # every section in small, on a CPU
 
-Sections run in order of their worth, each in a process of its own, until the budget (seconds) is
-used up: one that fails or takes too long costs its own result and no other's. Tables are printed as
-they are made; results.json and tables.md in --output grow with them. Compiled programs are kept in
---cache between the sections. Nothing is downloaded; PyTorch and timm are left out where they are
-not installed. --golden is the folder of the original's reference numbers, where it is at hand.
+The most valuable sections run first, each in its own process, until the budget (in seconds) is
+spent. A section that fails or times out loses only its own result. Tables are printed as they are
+made and appended to results.json and tables.md in --output. Sections share compiled programs
+through --cache. Nothing is downloaded; PyTorch and timm are skipped where they are not installed.
+--golden is the folder with the reference numbers of the original code, if you have it.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from typing import Any
 from accelerator_sections import ENVIRONMENT, Section, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHORTEST = 5  # seconds; less is not worth a start
+SHORTEST = 5  # seconds; with less left, starting a section is not worthwhile
 
 
 Measure = Callable[[Settings], Iterator[Section]]
-# In order of worth.
+# Most valuable first: the budget may run out.
 NAMES = (
     "ceilings", "step", "kernels", "ideas", "numerics", "torch", "quickstart", "pretraining",
     "batches", "from_a_cpu", "flags", "networks",
@@ -41,7 +41,7 @@ NAMES = (
 
 
 def measurement(name: str) -> Measure:
-    """A section's function; its libraries are imported in the process that runs it and no other."""
+    """Returns the function of a section; only the process that runs it imports its libraries."""
     from accelerator_sections import ceilings, kernels, numerics, steps, trainings
 
     functions: tuple[Measure, ...] = (
@@ -53,12 +53,12 @@ def measurement(name: str) -> Measure:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--budget", type=float, default=480, help="seconds for everything")
+    parser.add_argument("--budget", type=float, default=480, help="seconds for all sections")
     parser.add_argument("--longest", type=float, default=250, help="seconds for one section")
     parser.add_argument("--output", type=Path, default=Path("accelerator_results"))
-    parser.add_argument("--cache", type=Path, help="of compiled programs; default: temporary")
+    parser.add_argument("--cache", type=Path, help="compiled programs; default: temporary")
     parser.add_argument("--golden", type=Path, default=REPOSITORY.parent / "shared" / "golden")
     parser.add_argument("--sections", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--depth", type=int, choices=(50, 101), default=101)
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 128, 512, 1024])
     parser.add_argument("--classes", type=int, default=11_166)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--steps", type=int, default=20, help="per round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="a small network and few steps")
     parser.add_argument("--child", choices=NAMES, help=argparse.SUPPRESS)
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """What every section gets."""
+    """Returns the settings that every section receives."""
     values = {name: getattr(arguments, name) for name in Settings._fields}
     values["batches"] = tuple(arguments.batches)
     values["output"] = str(arguments.output)
@@ -88,7 +88,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def run_child(arguments: argparse.Namespace) -> None:
-    """One section, in this process; what it has found so far is always in its file."""
+    """Runs one section in this process and saves what it has found after every result."""
     path = arguments.output / f"{arguments.child}.json"
     for section in measurement(arguments.child)(settings_of(arguments)):
         new = path.with_suffix(".new")
@@ -97,13 +97,13 @@ def run_child(arguments: argparse.Namespace) -> None:
 
 
 def run_section(name: str, *, seconds: float, environment: dict[str, str], folder: Path) -> Section:
-    """One section in a process of its own; its table ends with the reason where it is not complete.
+    """Runs one section in its own process; an incomplete table ends with the reason.
 
     Args:
-        name: one of `NAMES`.
-        seconds: after which it is stopped.
-        environment: of the process.
-        folder: for its log and result.
+        name: One of `NAMES`.
+        seconds: Time limit, after which the process is killed.
+        environment: Environment variables of the process.
+        folder: Where the log and the result are written.
     """
     path, log = folder / f"{name}.json", folder / f"{name}.log"
     path.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def run_section(name: str, *, seconds: float, environment: dict[str, str], folde
         )
         try:
             code = process.wait(timeout=seconds)
-            reason = f"it ended with {code}" if code else ""
+            reason = f"it exited with code {code}" if code else ""
         except subprocess.TimeoutExpired:
             reason = f"it was stopped after {seconds:.0f} s"
         finally:
@@ -124,20 +124,20 @@ def run_section(name: str, *, seconds: float, environment: dict[str, str], folde
         found = Section(**json.loads(path.read_text(encoding="utf-8")))
     if reason:
         lines = log.read_text(errors="replace").splitlines()[-12:]
-        told = "\n".join(["```", f"not complete: {reason}", *lines, "```"])
-        found = found._replace(table=f"{found.table}\n\n{told}")
+        explanation = "\n".join(["```", f"incomplete: {reason}", *lines, "```"])
+        found = found._replace(table=f"{found.table}\n\n{explanation}")
     return found
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """Ends a section and what it started: peers hold the device's memory."""
+    """Kills a section and its children, which would otherwise keep the device's memory."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def run_all(arguments: argparse.Namespace, environment: dict[str, str]) -> None:
-    """Runs the sections within the budget; results grow with every one."""
+    """Runs the sections within the budget and saves the results after each."""
     start = time.monotonic()
     results: dict[str, Any] = {"date": str(datetime.date.today()), "sections": {}}
     with (arguments.output / "tables.md").open("w", encoding="utf-8") as tables:
@@ -159,7 +159,7 @@ def run_all(arguments: argparse.Namespace, environment: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Runs the sections, or the one that this process is for."""
+    """Runs all sections, or in a child process the one it was started for."""
     arguments = parse_arguments()
     if arguments.child:
         run_child(arguments)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cost and size of an image while a data set is built: stored as it came, and at short side 320.
+"""Cost and size of an image when a data set is built: stored unchanged, and at short side 320.
 
-Builds the same images with `tfds_builders.ml_images` and with two peers: Pillow, which decodes,
-shrinks (bicubic, its default), encodes with the same quality, and writes TFRecord-like files with
-the same number of threads; and TFDS's own GeneratorBasedBuilder, which stores what it is given
-without a look at it. Every build of every round is in a fresh process. CPU seconds are those of
-user and system, of all threads; the time of imports is left out. Then it shows where our time goes,
-stage by stage on one thread, and what the 17,609,752 images of ML-Images would need.
+Builds the same images with `tfds_builders.ml_images` and with two peers. Pillow decodes, shrinks
+(bicubic, its default), encodes at the same quality and writes TFRecord-like files with the same
+number of threads. TFDS's GeneratorBasedBuilder stores its input without checking it. Every build
+runs in a fresh process, in every round. CPU seconds are user plus system time of all threads,
+without imports. A second table breaks down our time by stage, on one thread, and extrapolates to
+the 17,609,752 images of ML-Images.
 
-    python benchmarks/builders.py                      # images cut from four photographs
+    python benchmarks/builders.py                      # crops of four photographs
     python benchmarks/builders.py --images FOLDER    # any JPEG files
 
-Without photographs it draws images, which are smaller and cheaper than photographs: the ratios
-are then what to look at.
+Without photographs it draws images, which are smaller and cheaper to process: then only the ratios
+are meaningful.
 """
 
 import argparse
@@ -57,7 +57,7 @@ CONTENDERS = [
 
 
 class Measurement(NamedTuple):
-    """Of one build: seconds, CPU seconds, bytes of the files with records."""
+    """One build: seconds, CPU seconds, and bytes of the record files."""
 
     seconds: float
     cpu_seconds: float
@@ -65,13 +65,13 @@ class Measurement(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, help="a folder of JPEG files, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to take crops from"
     )
-    parser.add_argument("--count", type=int, default=2000, help="images to cut or to draw")
+    parser.add_argument("--count", type=int, default=2000, help="images to crop or draw")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_images(arguments: argparse.Namespace, work: Path) -> str:
-    """Fills `work` with `images/` and lists; returns what the images are."""
+    """Fills `work` with `images/` and lists; returns a description of the images."""
     images = work / "images"
     if arguments.images:
         images.symlink_to(arguments.images.resolve())
@@ -88,27 +88,27 @@ def make_images(arguments: argparse.Namespace, work: Path) -> str:
     elif arguments.photographs.is_dir():
         images.mkdir()
         cut_images(arguments.photographs, images, arguments.count)
-        kind = "cut from photographs"
+        kind = "crops of photographs"
     else:
         drawn = shapes.draw(work / "drawn", num_train=arguments.count, num_val=1, size=500)
         images.symlink_to(drawn / "images")
-        kind = "drawn (there are no photographs)"
+        kind = "drawn (no photographs available)"
     write_lists(work)
     return kind
 
 
 def build_ours(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """With the builder of this repository; returns the folder with the records."""
+    """Builds with this repository's builder; returns the folder with the records."""
     return ml_images.build(work, out, short_side=short_side, num_workers=workers)
 
 
 def build_verified(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """The same, for images that `mlimages_jax.prepare` has decoded as a check before."""
+    """Builds likewise, from images that `mlimages_jax.prepare` has already verified."""
     return ml_images.build(work, out, short_side=short_side, num_workers=workers, verified=True)
 
 
 def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """Records with a length and a checksum, as in TFRecord files, of Pillow's images."""
+    """Builds with Pillow; records have a length and a checksum, as in TFRecord files."""
 
     def example(row: LabelRow) -> bytes:
         data = (work / "images" / row.name).read_bytes()
@@ -139,8 +139,8 @@ def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: in
 
 
 def build_with_tfds(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """With TFDS's GeneratorBasedBuilder, on one thread, without decoding an image."""
-    assert short_side is None, "it stores files as they are"
+    """Builds with TFDS's GeneratorBasedBuilder: one thread, no image is decoded."""
+    assert short_side is None, "this peer stores files unchanged"
 
     class Generated(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
@@ -175,10 +175,10 @@ BUILDS: dict[str, Callable[[Path, Path, int | None, int], Path]] = {
 
 
 def measure_here(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
-    """One build, in this process."""
+    """Measures one build in this process."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
             built = BUILDS[name](work, Path(folder) / "out", short_side, workers)
         seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -187,7 +187,7 @@ def measure_here(name: str, work: Path, short_side: int | None, workers: int) ->
 
 
 def measure(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
-    """One build, in a fresh process."""
+    """Measures one build in a fresh process."""
     command = [sys.executable, __file__, "--child", name, os.fspath(work), f"--workers={workers}"]
     if short_side:
         command.append(f"--short_side={short_side}")
@@ -196,7 +196,7 @@ def measure(name: str, work: Path, short_side: int | None, workers: int) -> Meas
 
 
 def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
-    """CPU milliseconds an image of each stage of ours, on one thread; the best of three."""
+    """Returns CPU milliseconds per image of each of our stages, on one thread; best of three."""
     rows = list(read_label_list(work / "train_image_list.txt", num_classes=1 << 20))[:count]
     files = [work / "images" / row.name for row in rows]
     found: dict[str, float] = {}
@@ -253,7 +253,7 @@ def _write(examples: list[bytes], path: Path) -> None:
 
 
 def print_row(name: str, count: int, runs: list[Measurement], baseline: list[Measurement]) -> None:
-    """Medians of the rounds; the ratio is the median of the rounds' ratios."""
+    """Prints medians over the rounds; the ratio is the median of the per-round ratios."""
     cpu = statistics.median(run.cpu_seconds for run in runs) / count
     rate = count / statistics.median(run.seconds for run in runs)
     pairs = zip(runs, baseline, strict=True)
@@ -269,7 +269,7 @@ def print_row(name: str, count: int, runs: list[Measurement], baseline: list[Mea
 
 
 def main() -> None:
-    """Makes the images, builds in rounds, prints both tables."""
+    """Makes the images, runs the builds in rounds and prints both tables."""
     arguments = parse_arguments()
     if arguments.child:
         name, folder = arguments.child
@@ -295,10 +295,10 @@ def main() -> None:
             print_row(title, count, runs, results[PILLOW, short_side])
         for short_side in (None, SHORT_SIDE):
             found = stages(work, short_side, min(count, 400))
-            print(f"\nours, {short_side or 'original'}: CPU ms an image on one thread")
+            print(f"\nours, {short_side or 'original'}: CPU ms per image on one thread")
             for name, value in found.items():
                 print(f"  {name:20} {value:6.3f}  {value / sum(found.values()):4.0%}")
-            print(f"  {'together':20} {sum(found.values()):6.3f}")
+            print(f"  {'total':20} {sum(found.values()):6.3f}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a checkpoint of the full network costs: the pause of a save, its end, a restore, its size.
+"""Cost of a checkpoint of the full network: pause and duration of a save, a restore, and its size.
 
 The state is that of ResNet-101 with 11,166 classes, momentum and the counts of the weighted loss
-(65 million parameters, 523 MB), filled with random numbers, which do not compress. `ours` is
-`Checkpoints`; the peers write the same arrays of the same state, one after the other as a training
-without Orbax would: `numpy.savez`, `flax.serialization.to_bytes` and a file, and `torch.save` where
-torch is installed. Pause is how long the training loop is held up, for the peers the whole save.
-Files are read back while the system still has them in memory. What verifying the checksums costs a
-restore is told below the table.
+(65 million parameters, 523 MB). It is filled with random numbers, which do not compress. `ours` is
+`Checkpoints`. The peers write the same arrays one after the other, as a training without Orbax
+would: `numpy.savez`, `flax.serialization.to_bytes` to a file, and `torch.save` where torch is
+installed. Pause is the time the training loop is blocked; for the peers that is the entire save.
+Files are read back from the page cache. The time that a restore spends on verifying checksums is
+reported below the table.
 
-    python benchmarks/checkpoints.py                  # with the time of a step of 4 images at 224
+    python benchmarks/checkpoints.py                  # compared with a step of 4 images at 224
     python benchmarks/checkpoints.py --quick          # two rounds, without that step
     python benchmarks/checkpoints.py --batch 256 --dtype bfloat16     # on an accelerator
 """
@@ -44,13 +44,13 @@ CLASSES = 11_166
 
 
 class Times(NamedTuple):
-    """Of one save and one restore, in seconds.
+    """One save and one restore.
 
     Attributes:
-        pause: of the training loop.
-        whole: until the checkpoint is complete.
-        restore: until all arrays are on the device.
-        size: bytes on disk.
+        pause: Seconds that the training loop is blocked.
+        whole: Seconds until the checkpoint is complete.
+        restore: Seconds until all arrays are on the device.
+        size: Bytes on disk.
     """
 
     pause: float
@@ -60,9 +60,9 @@ class Times(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4, help="images of the step; 0: no step")
+    parser.add_argument("--batch", type=int, default=4, help="images per step; 0: no step")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=7)
@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def random_state(model: ResNet) -> tuple[TrainState, TrainState]:
-    """A state of random numbers, and its shapes and shardings."""
+    """Returns a state of random numbers, and its shapes and shardings."""
     like = abstract_state(
         model, make_optimizer(model, 64), mesh=sharding.make_mesh(), image_size=64, count_groups=1
     )
@@ -89,7 +89,7 @@ def random_state(model: ResNet) -> tuple[TrainState, TrainState]:
 
 
 def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
-    """By `Checkpoints`."""
+    """Saves and restores with `Checkpoints`."""
     start = time.perf_counter()
     with Checkpoints(folder) as saved:
         begin = time.perf_counter()
@@ -103,7 +103,7 @@ def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
 
 
 def seconds_of_checksums(state: TrainState) -> float:
-    """What a restore spends on comparing all arrays with their checksums; the median of five."""
+    """Returns how long a restore takes to verify all checksums; the median of five."""
     arrays = {name: np.asarray(leaf) for name, leaf in by_name(state).items()}
     seconds = []
     for _ in range(5):
@@ -115,7 +115,7 @@ def seconds_of_checksums(state: TrainState) -> float:
 
 
 def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
-    """By `numpy.savez`, a name for every leaf."""
+    """Saves and restores with `numpy.savez`, one entry per leaf."""
     path = folder / "state.npz"
 
     def write() -> None:
@@ -130,7 +130,7 @@ def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
 
 
 def with_flax(folder: Path, state: TrainState, like: TrainState) -> Times:
-    """By `flax.serialization`."""
+    """Saves and restores with `flax.serialization`."""
     path = folder / "state.msgpack"
 
     def write() -> None:
@@ -144,8 +144,8 @@ def with_flax(folder: Path, state: TrainState, like: TrainState) -> Times:
 
 
 def with_torch(folder: Path, state: TrainState, like: TrainState) -> Times:
-    """By `torch.save`, from arrays of the host."""
-    import torch  # installed only where it is compared with
+    """Saves and restores with `torch.save`, from arrays on the host."""
+    import torch  # an optional peer
 
     path = folder / "state.pt"
 
@@ -162,7 +162,7 @@ def with_torch(folder: Path, state: TrainState, like: TrainState) -> Times:
 def written_whole(
     folder: Path, write: Callable[[], None], read: Callable[[], Any], like: TrainState
 ) -> Times:
-    """Measures a peer, whose save is over when it returns."""
+    """Measures a peer, whose save blocks until it is complete."""
     folder.mkdir()
     start = time.perf_counter()
     write()
@@ -174,12 +174,12 @@ def written_whole(
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files under a folder."""
+    """Returns the bytes of all files under a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def seconds_of_a_step(arguments: argparse.Namespace, model: ResNet, state: TrainState) -> float:
-    """The plain training step, on one batch that stays on the device; the median of three."""
+    """Returns the time of a plain step on a batch that stays on the device; median of three."""
     batch = random_batch(batch=arguments.batch, size=arguments.size, classes=CLASSES)
     variant = Variant(
         "plain", group_size=min(32, arguments.batch), initial=state, batch=batch, model=model,
@@ -189,7 +189,7 @@ def seconds_of_a_step(arguments: argparse.Namespace, model: ResNet, state: Train
 
 
 def main() -> None:
-    """Measures in turns, prints medians and the ratios of the rounds."""
+    """Measures in interleaved rounds; prints medians, also of the per-round ratios."""
     arguments = parse_arguments()
     print(f"{where_and_when()}; {arguments.rounds} rounds")
     model = ResNet(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: co-occurrences of 17.6 million predicted images are counted in bounded memory.
 
-Draws predictions of a model of 11,166 classes on images of one class each, as Parquet files and
-label lists: sparse scores (names, classes, scores; the class of an image is looked up in the
-list), and dense scores of a model of 1,134 classes. Counts them as the command `co-occurrence`
-does, and adds the labels of the pairs to the list. The peers do the same counting on a sample of
-the sparse rows, checking nothing: a plain loop over dictionaries, and np.add.at on a matrix of all
-pairs. Each works in a process of its own, so that its peak of memory (VmHWM: Linux only) is its
-own; what its libraries and the category file take is not counted.
+Generates predictions for images of one class each, as Parquet files with label lists: sparse scores
+of a model with 11,166 classes (names, classes, scores; the list has the class of each image), and
+dense scores of a model with 1,134 classes. Counts them as the command `co-occurrence` does, and
+adds the resulting labels to the list. The peers count a sample of the sparse rows without any
+checks: a plain loop over dictionaries, and np.add.at on a matrix of all pairs. Each runs in its own
+process, which isolates its peak memory (VmHWM: Linux only); memory for libraries and the category
+file is subtracted.
 
     python benchmarks/cooccurrence.py
-    python benchmarks/cooccurrence.py --rows 17600000      # a quarter of an hour, 4 GB of disk
+    python benchmarks/cooccurrence.py --rows 17600000      # 15 minutes, 4 GB of disk
 """
 
 import argparse
@@ -36,14 +36,14 @@ from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCount
 NUM_CLASSES = 11_166
 DENSE_CLASSES = 1_134  # of the paper's model
 POSTERIOR, SHARE = 0.95, 0.5
-CANDIDATES = 8  # classes an image has scores of
-SURE = 0.3  # share of these scores above the posterior
+CANDIDATES = 8  # classes with a score, per image
+SURE = 0.3  # fraction of these scores above the posterior
 ROW_GROUP = 100_000
 ROW = "{:24} {:>11} {:>10} {:>10} {:>6} {:>9} {:>9}"
 
 
 class Files(NamedTuple):
-    """A drawn set in a folder; `name` tells sets apart."""
+    """A generated set in a folder; `name` distinguishes sets."""
 
     folder: Path
     name: str
@@ -72,7 +72,7 @@ def write_dictionary(path: Path) -> None:
 
 
 def write_set(files: Files, rows: int, *, dense: bool) -> None:
-    """Writes predictions and labels of `rows` images; the same seed for every number of rows."""
+    """Writes predictions and labels of `rows` images, with the same seed for every size."""
     rng = np.random.default_rng(0)
     with contextlib.ExitStack() as stack:
         labels = stack.enter_context(files.labels.open("w", encoding="utf-8", newline="\n"))
@@ -91,7 +91,7 @@ def write_set(files: Files, rows: int, *, dense: bool) -> None:
 
 
 def sparse_scores(rng: np.random.Generator, classes: np.ndarray) -> dict[str, pa.Array]:
-    """Scores of a few classes that depend on the image's class, some above the posterior."""
+    """Draws scores of a few classes that depend on the image's class, some above the posterior."""
     offsets = pa.array(np.arange(len(classes) + 1, dtype=np.int32) * CANDIDATES)
     candidates = (classes[:, None] * 7 + np.arange(CANDIDATES) ** 2 * 31) % NUM_CLASSES
     sure = rng.random(candidates.shape) < SURE + 0.3 * (np.arange(CANDIDATES) == 1)
@@ -103,13 +103,13 @@ def sparse_scores(rng: np.random.Generator, classes: np.ndarray) -> dict[str, pa
 
 
 def dense_scores(rng: np.random.Generator, count: int) -> dict[str, pa.Array]:
-    """Scores of all classes; one in a thousand is above the posterior."""
+    """Draws scores of all classes, one in a thousand of them above the posterior."""
     scores = rng.random((count, DENSE_CLASSES), np.float32) ** 50
     return {"scores": pa.FixedSizeListArray.from_arrays(scores.ravel(), DENSE_CLASSES)}
 
 
 def count_ours(files: Files, hierarchy: Hierarchy, num_model: int) -> int:
-    """Counts as the command does; returns the number of pairs above the share."""
+    """Counts as the command does; returns the number of pairs above the threshold."""
     model = hierarchy
     if num_model < NUM_CLASSES:
         parents = np.full(num_model, -1)
@@ -121,7 +121,7 @@ def count_ours(files: Files, hierarchy: Hierarchy, num_model: int) -> int:
 
 
 def add_ours(files: Files, hierarchy: Hierarchy) -> int:
-    """Adds the labels of one pair a class to the list."""
+    """Adds the labels of one pair per class to the list."""
     counter = PredictionCounter(hierarchy, model=hierarchy, posterior=POSTERIOR)
     every = np.arange(NUM_CLASSES)
     counter.occurrences.add(every, every, (every * 7 + 31) % NUM_CLASSES)
@@ -131,14 +131,14 @@ def add_ours(files: Files, hierarchy: Hierarchy) -> int:
 
 
 def read_classes(path: Path) -> dict[str, int]:
-    """The class of every image, as the peers know it."""
+    """Returns the class of every image in the form the peers use."""
     with path.open(encoding="utf-8") as file:
         rows = (line.split() for line in file)
         return {name: int(label.partition(":")[0]) for name, label in rows}
 
 
 def count_by_dictionaries(files: Files, _: Hierarchy) -> int:
-    """A peer: plain Python."""
+    """Counts in plain Python, as a peer."""
     class_of = read_classes(files.labels)
     images: collections.Counter[int] = collections.Counter()
     both: collections.Counter[tuple[int, int]] = collections.Counter()
@@ -153,7 +153,7 @@ def count_by_dictionaries(files: Files, _: Hierarchy) -> int:
 
 
 def count_in_a_matrix(files: Files, _: Hierarchy) -> int:
-    """A peer: numpy, with a counter for every possible pair."""
+    """Counts in NumPy with a counter for every possible pair, as a peer."""
     class_of = read_classes(files.labels)
     images = np.zeros(NUM_CLASSES, np.int64)
     both = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int32)
@@ -177,7 +177,7 @@ WORK = {
 
 
 def measure(work: str, files: Files) -> dict[str, float]:
-    """Does it once, in this process."""
+    """Measures one run in this process."""
     hierarchy = Hierarchy.from_file(files.dictionary)
     before = resident_bytes("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
@@ -188,17 +188,17 @@ def measure(work: str, files: Files) -> dict[str, float]:
 
 
 def measure_in_child(work: str, files: Files) -> dict[str, float]:
-    """Does it once, in a fresh process."""
+    """Measures one run in a fresh process."""
     command = [sys.executable, __file__, "--child", work, str(files.folder), files.name]
     child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(child.stdout)
 
 
 def main() -> None:
-    """Draws the sets, measures, prints the table."""
+    """Generates the sets, measures and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of sparse predictions")
-    parser.add_argument("--dense_rows", type=int, default=30_000, help="4.5 kB of disk a row")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="sparse predictions")
+    parser.add_argument("--dense_rows", type=int, default=30_000, help="4.5 kB of disk each")
     parser.add_argument("--sample", type=int, default=200_000, help="rows for the peers")
     parser.add_argument("--folder", type=Path, help="for temporary files")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -229,7 +229,7 @@ def main() -> None:
             rates = (f"{rate:,.0f}", f"{cpu_rate:,.0f}", f"{cpu_rate / base:.1f}")
             peak, pairs = f"{result['peak_bytes'] / 1e6:,.0f}", f"{result['pairs']:,}"
             print(ROW.format(work, f"{sizes[name]:,}", *rates, peak, pairs), flush=True)
-    print("x: rows per CPU second, against the plain loop over dictionaries")
+    print("x: rows per CPU second, relative to the plain loop over dictionaries")
 
 
 if __name__ == "__main__":

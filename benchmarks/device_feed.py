@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the host's batches to the devices: what a transfer carries, and what waiting costs.
+"""From the host's batches to the devices: the size of a transfer, and the cost of waiting for it.
 
-Three tables. The first compares what is placed on a device for a batch of ML-Images: ours (uint8
-images, sparse labels), against float32 images and dense targets of all classes, as the original
-fed them; bytes and time of placing. The second takes steps of a known length (in one thread, so
-that on two cores the host has its own) with and without placing a new batch before each: what a
-transfer costs when it overlaps with the step, and when it is waited for. The third delays the
-host's batches by shares of the step's length and compares the share of idle time in metrics.jsonl
-with 1 - step / delay, below which no device can come; 'host waits' is what a clock around the
-iterator alone would have said.
+Three tables. The first compares bytes and time of transferring a batch of ML-Images: ours (uint8
+images, sparse labels) against float32 images with dense targets of all classes, as in the original.
+The second runs steps of known length with and without a new batch before each: the cost of a
+transfer that overlaps with the step, and of one that is waited for. Steps use one thread, so that
+on two cores the host has one to itself. The third delays the host's batches by multiples of the
+step's length and compares the idle time logged in metrics.jsonl with 1 - step / delay, the least
+that any device can be idle; 'host waits' is what timing the iterator alone would have reported.
 
     python benchmarks/device_feed.py            # two minutes
     python benchmarks/device_feed.py --quick
@@ -38,18 +37,18 @@ from mlimages_jax.monitoring.training_log import Progress
 
 NUM_CLASSES, MAX_LABELS = 11_166, 32
 SIDES = (64, 64)
-HELD = 4  # batches that the host holds ready, as the pipeline does
-DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0)  # in lengths of a step
+HELD = 4  # batches that the host buffers, as the pipeline does
+DELAYS = (0.0, 0.5, 0.9, 1.2, 2.0)  # in units of a step's length
 HostBatch = dict[str, np.ndarray]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--step", type=float, default=0.1, help="seconds, about")
-    parser.add_argument("--steps", type=int, default=40, help="of each measurement")
+    parser.add_argument("--step", type=float, default=0.1, help="approximate seconds")
+    parser.add_argument("--steps", type=int, default=40, help="per measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
     arguments = parser.parse_args()
@@ -59,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def rows(batch: int, size: int) -> tuple[HostBatch, HostBatch]:
-    """A batch as ours is, and the same with float32 images and dense targets."""
+    """Returns a batch in our format, and the same with float32 images and dense targets."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
     labels = rng.integers(0, NUM_CLASSES, (batch, MAX_LABELS), np.int32)
@@ -72,7 +71,7 @@ def rows(batch: int, size: int) -> tuple[HostBatch, HostBatch]:
 
 
 def print_transfers(forms: dict[str, HostBatch], rounds: int) -> None:
-    """Bytes, and the median time of placing, interleaved."""
+    """Prints bytes and the median time of a transfer, measured in turns."""
     place = sharding.by_example(sharding.make_mesh())
     times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(4 * rounds):
@@ -81,7 +80,7 @@ def print_transfers(forms: dict[str, HostBatch], rounds: int) -> None:
             start = time.perf_counter()
             jax.block_until_ready(jax.device_put(fresh, place))
             times[name].append(time.perf_counter() - start)
-    print("| placed on the device | kB an image | ms a batch | x |\n|:--|---:|---:|---:|")
+    print("| put on the device | kB per image | ms per batch | x |\n|:--|---:|---:|---:|")
     base = statistics.median(times["uint8, sparse"])
     for name, batch in forms.items():
         size = sum(value.nbytes for value in batch.values()) / len(batch["image"])
@@ -90,7 +89,7 @@ def print_transfers(forms: dict[str, HostBatch], rounds: int) -> None:
 
 
 def make_step(seconds: float) -> Callable[[jax.Array, Any], jax.Array]:
-    """A program that reads a batch and computes for about so long, in one thread and its cache."""
+    """Returns a step of roughly this length that runs in one thread and within its cache."""
 
     def step(state: jax.Array, batch: Any, *, count: int) -> jax.Array:
         total = sum(leaf.ravel()[-1].astype(jnp.float32) for leaf in batch.values())
@@ -111,7 +110,7 @@ def make_step(seconds: float) -> Callable[[jax.Array, Any], jax.Array]:
 
 
 def seconds_a_step(step: Any, batches: Iterator[Any], steps: int, *, wait: bool = False) -> float:
-    """Mean over `steps`, after two; with `wait` each batch is complete before its step begins."""
+    """Returns the mean after two warm-up steps; with `wait` each batch arrives before its step."""
     state, start = jnp.ones(SIDES), 0.0
     for number in range(steps + 2):
         if number == 2:
@@ -126,21 +125,21 @@ def seconds_a_step(step: Any, batches: Iterator[Any], steps: int, *, wait: bool 
 
 
 def endless(batch: HostBatch) -> Iterator[HostBatch]:
-    """The same rows in new memory each time, as a pipeline's batches are."""
+    """Yields the same rows in new memory each time, like the batches of a pipeline."""
     while True:
         yield {name: value.copy() for name, value in batch.items()}
 
 
 def print_overlap(step: Any, batch: HostBatch, arguments: argparse.Namespace) -> float:
-    """Returns the length of a step alone."""
+    """Prints the cost of transfers; returns the length of a step without them."""
     mesh = sharding.make_mesh()
     placed = jax.device_put(batch, sharding.by_example(mesh))
     ways: dict[str, Callable[[], float]] = {
         "no new batches": lambda: seconds_a_step(step, iter(lambda: placed, None), arguments.steps),
-        "ours, placed while steps run": lambda: seconds_a_step(
+        "ours, transferred during steps": lambda: seconds_a_step(
             step, DeviceBatches(endless(batch), mesh), arguments.steps
         ),
-        "placed and waited for": lambda: seconds_a_step(
+        "transferred and waited for": lambda: seconds_a_step(
             step, DeviceBatches(endless(batch), mesh, ahead=1), arguments.steps, wait=True
         ),
     }
@@ -149,7 +148,7 @@ def print_overlap(step: Any, batch: HostBatch, arguments: argparse.Namespace) ->
         for name, measure in ways.items():
             results[name].append(measure())
     alone = statistics.median(results["no new batches"])
-    print("\n| batches | ms a step | x |\n|:--|---:|---:|")
+    print("\n| batches | ms per step | x |\n|:--|---:|---:|")
     for name, values in results.items():
         median = statistics.median(values)
         print(f"| {name} | {1e3 * median:.1f} | {median / alone:.2f} |")
@@ -157,7 +156,7 @@ def print_overlap(step: Any, batch: HostBatch, arguments: argparse.Namespace) ->
 
 
 def delayed(batch: HostBatch, seconds: float) -> Iterator[HostBatch]:
-    """Batches that a thread makes ready, one every `seconds`, at most `HELD` ahead."""
+    """Yields batches that a thread prepares, one every `seconds`, at most `HELD` ahead."""
     ready: queue.Queue[HostBatch] = queue.Queue(HELD)
 
     def make() -> None:
@@ -169,13 +168,11 @@ def delayed(batch: HostBatch, seconds: float) -> Iterator[HostBatch]:
     return iter(ready.get, None)
 
 
-def idle_shares(
-    step: Any, batch: HostBatch, delay: float, steps: int
-) -> tuple[float, float, float]:
-    """The logged share, that of a clock around the iterator, and the seconds of a step."""
+def idle_shares(step: Any, batch: HostBatch, delay: float, steps: int) -> tuple[float, float, float]:
+    """Returns the logged idle fraction, that of a timed iterator, and the seconds of a step."""
     with tempfile.TemporaryDirectory() as folder:
         writer = MetricsWriter(Path(folder), start_step=0)
-        warm = 2 * HELD  # until the batches held ready are used up
+        warm = 2 * HELD  # until the buffered batches are used up
         progress = Progress(writer, total_steps=warm + steps, every=warm)
         batches = DeviceBatches(delayed(batch, delay), sharding.make_mesh())
         waiting: InputWait[Any] = InputWait()
@@ -200,14 +197,14 @@ def idle_shares(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the three tables."""
     arguments = parse_arguments()
     print(f"{where_and_when()}; batch {arguments.batch} at {arguments.size}\n")
     ours, dense = rows(arguments.batch, arguments.size)
     print_transfers({"uint8, sparse": ours, "float32, dense": dense}, arguments.rounds)
     step = make_step(arguments.step)
     alone = print_overlap(step, ours, arguments)
-    print("\n| delay, steps | ms a step | idle, logged | at least idle | host waits |")
+    print("\n| delay, steps | ms per step | idle, logged | at least idle | host waits |")
     print("|---:|---:|---:|---:|---:|")
     for share in DELAYS:
         delay = share * alone

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claims: 500 images/s on 2 cores with verification; every URL accounted for, in 300 MB.
 
-`speed` downloads good images of 100 kB from a server on this machine: ours, urllib in a pool of
-threads as ML-Images' own script did it (decoding every image with Pillow as its check), and
-img2dataset where it is installed. In every round each runs alone, in fresh processes. All decode
-every image, keep its bytes as received, and write a file for each; img2dataset and ours also
-compute its SHA-256. The script's way opens a connection for every image. Starting and ending
-count, which for img2dataset are seconds: its own figures leave them out.
+`speed` downloads good images of 100 kB from a server on this machine with three downloaders: ours,
+urllib in a thread pool as in ML-Images' own script (which decodes every image with Pillow to check
+it), and img2dataset where it is installed. In every round each runs alone, in fresh processes. All
+three decode every image, keep the received bytes and write one file per image; img2dataset and ours
+also compute the SHA-256. The script opens a connection for every image. Start-up and shutdown are
+included; they take img2dataset several seconds, which its own figures leave out.
 
-`faults` downloads a list of which a fifth fails in 23 ways, over 8 host names, and compares the
-manifest with what each URL must give. It runs a tenth of the list and then the list, so that memory
-can be seen not to grow. --kills K downloads it once more, into an own folder, and kills the
-downloader K times with SIGKILL. In the end the folder and the manifest must agree, and no URL that
-had its row at a kill may have been fetched again; `twice a kill` counts the good images that had
-none, and were asked for once more.
+`faults` downloads a list in which a fifth of the URLs fail in 23 ways, over 8 host names, and
+compares the manifest with the expected outcome of each URL. It downloads a tenth of the list and
+then all of it, to show that memory does not grow. --kills K downloads the list once more, into a
+separate folder, and kills the downloader K times with SIGKILL. At the end the folder and the
+manifest must agree, and no URL that had a row at the time of a kill may have been fetched again;
+`twice a kill` counts the good images without a row, which were requested once more.
 
     python benchmarks/download.py speed --img2dataset-python VENV/bin/python
     python benchmarks/download.py faults --kills 20
 
-The exit code is 1 where something was not as it must be. CPU time and memory are measured on Linux.
+The exit code is 1 if an outcome was not the expected one. CPU time and memory are measured on
+Linux.
 """
 
 import argparse
@@ -44,13 +45,13 @@ BENCHMARKS = Path(__file__).resolve().parent
 PEER = "urllib, 64 threads"
 CONNECTIONS = 64
 MAX_MEMORY = 300_000_000  # bytes
-MAX_BYTES = 1_000_000  # of the faulty list: its endless answers are read up to here
-FEWEST_URLS = 1_200  # hold ten placeholders: one content under fewer URLs may be chance
-START_SECONDS = 1.0  # until the first image is asked for
+MAX_BYTES = 1_000_000  # where downloads of the faulty list give up on endless responses
+FEWEST_URLS = 1_200  # include ten placeholders: fewer equal files may be a coincidence
+START_SECONDS = 1.0  # until the first image is requested
 
 
 class Measurement(NamedTuple):
-    """Of one downloader in one round."""
+    """One downloader in one round."""
 
     rate: float  # images per second
     cpu: float  # ms per image
@@ -59,10 +60,10 @@ class Measurement(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--work", type=Path, help="a folder on the disk to measure; else the temporary one"
+        "--work", type=Path, help="a folder on the disk to measure; default: temporary"
     )
     commands = parser.add_subparsers(required=True)
     speed_parser = commands.add_parser("speed", help="images per second, against peers")
@@ -70,16 +71,16 @@ def parse_arguments() -> argparse.Namespace:
     speed_parser.add_argument("--images", type=int, default=5_000)
     speed_parser.add_argument("--rounds", type=int, default=3)
     speed_parser.add_argument("--img2dataset-python", help="an interpreter that has img2dataset")
-    faults_parser = commands.add_parser("faults", help="a list of which a fifth fails")
+    faults_parser = commands.add_parser("faults", help="a list in which a fifth of the URLs fail")
     faults_parser.set_defaults(run=faults)
     faults_parser.add_argument("--urls", type=int, default=100_000)
     faults_parser.add_argument("--kills", type=int, default=0, help="by SIGKILL, at random moments")
-    faults_parser.add_argument("--seed", type=int, default=0, help="of these moments")
+    faults_parser.add_argument("--seed", type=int, default=0, help="seed of these moments")
     return parser.parse_args()
 
 
 def speed(arguments: argparse.Namespace, work: Path) -> bool:
-    """Downloads good images with everybody; prints a table."""
+    """Downloads good images with every downloader and prints a table."""
     with ImageServer() as server:
         urls = work / "urls.txt"
         lines = (f"{server.url}/ok/{i}.jpg\n" for i in range(arguments.images))
@@ -97,7 +98,7 @@ def speed(arguments: argparse.Namespace, work: Path) -> bool:
 
 
 def speed_commands(urls: Path, output: Path, img2dataset: str | None) -> dict[str, list[str]]:
-    """The rows of the table and what they run."""
+    """Returns the command of each row of the table."""
     in_all = ["--connections", str(CONNECTIONS), "--connections-per-host", str(CONNECTIONS)]
     commands = {
         "ours": ours(urls, output, *in_all),
@@ -117,13 +118,13 @@ def speed_commands(urls: Path, output: Path, img2dataset: str | None) -> dict[st
 
 
 def ours(urls: Path, output: Path, *options: str) -> list[str]:
-    """Our command line."""
+    """Returns our command line."""
     module = [sys.executable, "-m", "mlimages_jax.prepare", "download"]
     return [*module, str(urls), "--output", str(output), "--allow-private", *options]
 
 
 def measure(command: list[str], output: Path, count: int, server: ImageServer) -> Measurement:
-    """Runs a command; all images must be there afterwards."""
+    """Runs a command and checks that it downloaded every image."""
     process = psutil.Process(server.pid)
     before = process.cpu_times()
     with Command(command, folder=BENCHMARKS) as running:
@@ -140,7 +141,7 @@ def measure(command: list[str], output: Path, count: int, server: ImageServer) -
 
 
 def print_speed(results: Mapping[str, list[Measurement]]) -> None:
-    """Medians over the rounds; the ratio is the median of the rounds' ratios."""
+    """Prints medians over the rounds; the ratio is the median of the per-round ratios."""
     print_table_head("", "images/s", "x urllib", "client CPU ms", "server CPU ms", "client MB")
     for name, own in results.items():
         pairs = zip(own, results[PEER], strict=True)
@@ -153,11 +154,11 @@ def print_speed(results: Mapping[str, list[Measurement]]) -> None:
 
 
 def faults(arguments: argparse.Namespace, work: Path) -> bool:
-    """Downloads the faulty list; prints what came of it, and whether that is what must be."""
+    """Downloads the faulty list; prints the outcomes, and returns whether all were expected."""
     counts = max(arguments.urls // 10, FEWEST_URLS), arguments.urls
     results = [download_faulty(count, work) for count in counts]
     kinds = results[-1].kinds
-    print_table_head("kind of URL", "URLs", "must give", "gave it", "gave something else")
+    print_table_head("kind of URL", "URLs", "expected", "as expected", "other outcomes")
     for kind, found in kinds.items():
         expected = faulty_list.EXPECTED[kind]
         others = ", ".join(f"{n} {name}" for name, n in found.items() if name != expected)
@@ -168,14 +169,14 @@ def faults(arguments: argparse.Namespace, work: Path) -> bool:
         result.print()
     good = all(result.is_good for result in results)
     if arguments.kills:
-        # A run between two kills is this long on average, so that all fall into the download.
+        # The average time between two kills, chosen so that all of them hit the download.
         seconds = results[-1].cost.seconds / (arguments.kills + 1)
         good = kills(arguments, work, within=START_SECONDS + seconds) and good
     return good
 
 
 class FaultyDownload(NamedTuple):
-    """What came of a faulty list."""
+    """The outcome of downloading a faulty list."""
 
     urls: int
     cost: Cost
@@ -184,12 +185,12 @@ class FaultyDownload(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether all is as it must be."""
+        """Whether memory, files and every outcome are as expected."""
         small = self.cost.peak_bytes < MAX_MEMORY
         return small and not self.files_amiss and not faulty_list.surprises(self.kinds)
 
     def print(self) -> None:
-        """A row of the table; below it, the first files that are not as they must be."""
+        """Prints a row of the table and the first files that disagree with the manifest."""
         print_row(
             f"{self.urls:,}", f"{self.cost.seconds:.1f}", f"{self.cost.cpu_seconds:.1f}",
             f"{self.cost.peak_bytes / 1e6:.0f}", faulty_list.surprises(self.kinds),
@@ -200,16 +201,16 @@ class FaultyDownload(NamedTuple):
 
 @contextlib.contextmanager
 def faulty_hosts() -> Iterator[tuple[ImageServer, list[str]]]:
-    """A server of small images for the hosts of the list, and the options that lead there."""
+    """Starts a server of small images for the hosts of the list; yields it and its options."""
     with ImageServer(width=160, height=120) as server, socket.socket() as closed:
-        closed.bind((HOST, 0))  # and never listens
+        closed.bind((HOST, 0))  # never listens, so connections to it are refused
         nobody = f"{faulty_list.CLOSED_HOST}=http://{HOST}:{closed.getsockname()[1]}"
         options = ["--timeout", "2", "--retries", "1", "--max-bytes", str(MAX_BYTES)]
         yield server, ["--address-map", nobody, f"*.test={server.url}", *options]
 
 
 def download_faulty(count: int, work: Path) -> FaultyDownload:
-    """Downloads the first URLs of the faulty list, into a folder that is removed afterwards."""
+    """Downloads the first URLs of the faulty list into a folder that is then removed."""
     urls, output = write_faulty_list(count, work), work / "output"
     with (
         faulty_hosts() as (_, options),
@@ -232,11 +233,11 @@ def write_faulty_list(count: int, work: Path) -> Path:
 
 
 def kills(arguments: argparse.Namespace, work: Path, *, within: float) -> bool:
-    """Downloads the list with SIGKILLs on the way; whether folder and manifest agree in the end."""
+    """Downloads the list despite SIGKILLs; returns whether folder and manifest finally agree."""
     rng = random.Random(arguments.seed)
     urls, output = write_faulty_list(arguments.urls, work), work / "killed"
     rows = list(faulty_list.faulty_urls(arguments.urls))
-    settled: dict[str, int] = {}  # path -> requests when a kill first found its row
+    settled: dict[str, int] = {}  # path -> requests at the first kill after its row was written
     done = 0
     with faulty_hosts() as (server, options):
         command = ours(urls, output, *options)
@@ -262,18 +263,18 @@ def kills(arguments: argparse.Namespace, work: Path, *, within: float) -> bool:
 
 
 def print_table_head(*titles: str) -> None:
-    """The first two lines of a table."""
+    """Prints the first two lines of a table."""
     print_row(*titles)
     print_row("---", *("---:" for _ in titles[1:]))
 
 
 def print_row(*cells: object) -> None:
-    """A line of a table."""
+    """Prints a line of a table."""
     print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def main() -> None:
-    """Runs one of the two in a folder that is removed afterwards."""
+    """Runs one of the two benchmarks in a folder that is then removed."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         good = arguments.run(arguments, Path(folder))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: how fast is an evaluation, does its memory stay the same, and are its numbers right?
+"""Question: how fast is an evaluation, does its memory stay constant, and are its numbers right?
 
-Evaluates sets of 1,000 classes, one an image, as `--config=configs/evaluate.py` does, each in a
-process of its own: images of 32x32 pixels, a colour a class, with noise, and a checkpoint of a
-tiny network that was trained on some of them for a few seconds. The network costs next to nothing,
-so this is the speed of all else: reading, decoding, batches, counts. Memory is the resident set
-of the process, looked at ten times a second and after every batch.
+Evaluates single-label sets of 1,000 classes as `--config=configs/evaluate.py` does, each in its own
+process. Images have 32x32 pixels, one colour per class plus noise; the checkpoint is of a tiny
+network trained on some of them for a few seconds. The network costs next to nothing, so this
+measures everything else: reading, decoding, batching, metrics. Memory is the resident set of the
+process, sampled ten times a second and after every batch.
 
-Then top-1 and top-5 are counted anew, of the JPEG bytes as they were drawn: decoded here, through a
-plain `model.apply`, sorted by NumPy.
+Top-1 and top-5 are then recomputed independently, from the same JPEG bytes: decoded by this script,
+passed through a plain `model.apply` and sorted by NumPy.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --images 10000
@@ -42,24 +42,24 @@ from mlimages_jax.models import architecture
 from mlimages_jax.training import train
 from tfds_builders import imagenet
 
-CLASSES, SIDE, NOISE = 1_000, 32, 30  # NOISE: deviation of a value of a pixel
+CLASSES, SIDE, NOISE = 1_000, 32, 30  # NOISE: standard deviation of a pixel value, of 255
 TRAINING_STEPS = 300
 BATCH = 256
-SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
+SAMPLE_EVERY = 0.1  # seconds between two samples of the memory
 MEGABYTE = 1e6
 
 
 class Evaluated(NamedTuple):
-    """What came out of a process.
+    """The result of one process.
 
     Attributes:
-      seconds: Of the process, with imports, restoring and compiling.
-      images: Evaluated after each batch.
-      at: Seconds of each batch.
-      resident: Bytes after each batch.
-      peak: The most bytes that it had.
-      top1: Share of the images.
-      top5: Likewise.
+      seconds: Duration of the process, with imports, restoring and compiling.
+      images: Number of images evaluated after each batch.
+      at: Time of each batch in seconds.
+      resident: Resident bytes after each batch.
+      peak: Highest number of resident bytes.
+      top1: Top-1 accuracy, a fraction.
+      top5: Top-5 accuracy, a fraction.
     """
 
     seconds: float
@@ -72,11 +72,11 @@ class Evaluated(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--images", type=int, nargs="+", default=[10_000, 50_000],
-        help="of each set, at least 1,000 (default: 10000 50000)",
+        help="size of each set, at least 1,000 (default: 10000 50000)",
     )  # fmt: skip
     parser.add_argument("--child", nargs=3, metavar=("CHECKPOINT", "DATA", "WORKDIR"),
                         help=argparse.SUPPRESS)  # fmt: skip
@@ -87,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def draw(count: int) -> Iterator[tuple[int, bytes]]:
-    """Class and JPEG of every image, the same each time: noise about one of 1,000 colours."""
+    """Yields class and JPEG of every image: one of 1,000 colours with noise, always the same."""
     rng = np.random.default_rng(0)
     levels = np.linspace(15, 240, 10)
     for number in range(count):
@@ -98,7 +98,7 @@ def draw(count: int) -> Iterator[tuple[int, bytes]]:
 
 
 def build(work: Path, count: int) -> Path:
-    """A set with the split val, from an archive with one folder a class."""
+    """Builds a set with the split val, from an archive with one folder per class."""
     manual = work / f"manual_{count}"
     manual.mkdir()
     with tarfile.open(manual / "ILSVRC2012_img_val.tar", "w") as archive:
@@ -106,14 +106,14 @@ def build(work: Path, count: int) -> Path:
             header = tarfile.TarInfo(f"n{kind:08d}/{number:08d}.JPEG")
             header.size = len(jpeg)
             archive.addfile(header, io.BytesIO(jpeg))
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
         return imagenet.build(
             manual, work / "data", name=f"colours_{count}", splits=["val"], subset=True
         )
 
 
 def make_checkpoint(workdir: Path, data: Path) -> None:
-    """The quickstart with a tiny network and softmax, for a few seconds."""
+    """Trains the quickstart with a tiny network and softmax for a few seconds."""
     config = load_config(
         "quickstart",
         {
@@ -135,7 +135,7 @@ def make_checkpoint(workdir: Path, data: Path) -> None:
 
 
 def evaluate_here(checkpoint: str, data: str, workdir: str) -> dict[str, Any]:
-    """The task itself; notes time and memory where every batch comes by."""
+    """Runs the task itself; records time and memory after every batch."""
     config = load_config(
         "evaluate",
         {
@@ -163,10 +163,10 @@ def evaluate_here(checkpoint: str, data: str, workdir: str) -> dict[str, Any]:
 
 
 def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
-    """The task in a process of its own, watched from here.
+    """Runs the task in its own process and samples its memory.
 
     Raises:
-      RuntimeError: It failed; with the end of what it wrote.
+      RuntimeError: The process failed; the message has the end of its output.
     """
     command = [sys.executable, __file__, "--child", *map(str, (checkpoint, data, workdir))]
     with tempfile.TemporaryFile("w+") as output:
@@ -174,7 +174,7 @@ def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         watched = psutil.Process(child.pid)
         while child.poll() is None:
-            with contextlib.suppress(psutil.Error):  # it has just ended
+            with contextlib.suppress(psutil.Error):  # the process has just ended
                 peak = max(peak, watched.memory_info().rss)
             time.sleep(SAMPLE_EVERY)
         seconds = time.perf_counter() - start
@@ -187,7 +187,7 @@ def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
 
 
 def count_plainly(checkpoint: Path, count: int) -> tuple[float, float]:
-    """Top-1 and top-5 without any of our reading, cutting and counting."""
+    """Computes top-1 and top-5 without our reading, cropping and metrics."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = manager.load_weights(checkpoint, place)
     model = architecture.network_of(weights["params"])
@@ -204,10 +204,10 @@ def count_plainly(checkpoint: Path, count: int) -> tuple[float, float]:
 
 
 def print_row(result: Evaluated, plain: tuple[float, float]) -> None:
-    """One line of the table."""
+    """Prints one line of the table."""
     count = result.images[-1]
     tenth = next(i for i, n in enumerate(result.images) if 10 * n >= count)
-    rate = (count - result.images[0]) / (result.at[-1] - result.at[0])  # the first one compiles
+    rate = (count - result.images[0]) / (result.at[-1] - result.at[0])  # the first batch compiles
     memory = result.resident[tenth], result.resident[-1], result.peak
     shown = " | ".join(f"{value / MEGABYTE:,.0f}" for value in memory)
     print(
@@ -217,7 +217,7 @@ def print_row(result: Evaluated, plain: tuple[float, float]) -> None:
 
 
 def main() -> None:
-    """Draws, trains, evaluates, counts, prints."""
+    """Draws the images, trains, evaluates, recomputes the accuracies and prints the table."""
     arguments = parse_arguments()
     if arguments.child:
         print(json.dumps(evaluate_here(*arguments.child)))
@@ -236,8 +236,8 @@ def main() -> None:
             for count, data in sets.items()
         }
         print(f"load {os.getloadavg()[0]:.1f} after the evaluations\n")
-        print("| images | seconds | images/s | MB at 10% | MB at the end | MB at most | top-1 "
-              "| top-5 | as counted plainly |")  # fmt: skip
+        print("| images | seconds | images/s | MB at 10% | MB at the end | peak MB | top-1 "
+              "| top-5 | equal when recomputed |")  # fmt: skip
         print("|---------:|--------:|-----------:|----------:|--------------:|-----------:|------:"
               "|------:|:-------------------|")  # fmt: skip
         for count, result in results.items():

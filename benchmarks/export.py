@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images per second of an export of features, against the network alone on the same machine.
+"""Images per second of a feature export, against the network alone on the same machine.
 
-The network alone runs the export's own program on one batch of synthetic images that lies on the
-devices. The export reads files, decodes and cuts them, runs the network and writes the features;
-its rate counts from the first image read to the last part handed to the disk. Both take turns,
-in one process; ratios are medians of the rounds' ratios. Each row says what held the export up:
-`slow network` has a network that is slower than the decoder, `slow decoder` one that is faster.
+The network alone runs the export's compiled program on one synthetic batch that stays on the
+devices. The export reads files, decodes and crops them, runs the network and writes the features;
+its rate covers the time from the first read to the last write. Both take turns in one process;
+ratios are medians of the per-round ratios. Each row reports what limited the export: in
+`slow network` the network is slower than the decoder, in `slow decoder` it is faster.
 
-    python benchmarks/export.py                      # images cut from four photographs
+    python benchmarks/export.py                      # crops of four photographs
     python benchmarks/export.py --images FOLDER    # any files
     python benchmarks/export.py --stages 3 4 23 3 --count 20000 --batch 256   # on an accelerator
 
-On a CPU the decoder takes its time from the network's own cores, which the ratio includes.
+On a CPU the decoder competes with the network for the same cores, which the ratio includes.
 """
 
 import argparse
@@ -47,9 +47,9 @@ class Case(NamedTuple):
     """A row of the table.
 
     Attributes:
-        name: of the row.
-        model: that runs.
-        size: of the cut images, in pixels.
+        name: Name of the row.
+        model: Network to run.
+        size: Side of the crops, in pixels.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Case(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Of one round.
+    """One round.
 
     Attributes:
-        alone: images per second of the network alone.
-        export: the same of the export.
-        reading: share of the export's time that it waited for decoded images.
-        network: share that it waited for the network.
-        limit: what the export says was its limit.
+        alone: Images per second of the network alone.
+        export: Images per second of the export.
+        reading: Fraction of the export's time spent waiting for decoded images.
+        network: Fraction of the export's time spent waiting for the network.
+        limit: The bottleneck that the export reported.
     """
 
     alone: float
@@ -76,25 +76,25 @@ class Measurement(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, help="a folder of images, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to take crops from"
     )
-    parser.add_argument("--count", type=int, default=128, help="images to cut")
+    parser.add_argument("--count", type=int, default=128, help="images to crop")
     parser.add_argument("--stages", type=int, nargs=4, default=(2, 2, 2, 2), help="blocks in each")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--format", default="parquet", help="of the features' files")
+    parser.add_argument("--format", default="parquet", help="format of the feature files")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
 
 def save_checkpoint(model: ResNet, folder: Path) -> None:
-    """A network without training, for the export to load."""
+    """Saves an untrained network for the export to load."""
     tree = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     state = TrainState(jnp.int32(0), tree["params"], tree["batch_stats"], None, None)
     with manager.Checkpoints(folder) as saved:
@@ -104,7 +104,7 @@ def save_checkpoint(model: ResNet, folder: Path) -> None:
 def export_config(
     arguments: argparse.Namespace, case: Case, images: Path, checkpoint: Path
 ) -> Export:
-    """As configs/export_features.py."""
+    """Returns the settings of configs/export_features.py with these changes."""
     return load_config(
         "export_features",
         {
@@ -120,10 +120,10 @@ class Alone:
     """The export's program on one synthetic batch.
 
     Args:
-        case: what runs.
-        checkpoint: of its weights.
-        batch_size: over all devices.
-        dtype: of activations.
+        case: What to run.
+        checkpoint: Where the weights are stored.
+        batch_size: Images per batch, over all devices.
+        dtype: Type of the activations.
     """
 
     def __init__(self, case: Case, checkpoint: Path, *, batch_size: int, dtype: str):
@@ -141,7 +141,7 @@ class Alone:
         self.rate(batches=1)  # compiles
 
     def rate(self, *, batches: int) -> float:
-        """Images per second."""
+        """Returns images per second."""
         start = time.perf_counter()
         outputs = [self._step(self._weights, self._images) for _ in range(batches)]
         jax.block_until_ready(outputs)
@@ -149,7 +149,7 @@ class Alone:
 
 
 def measure(alone: Alone, config: Export, *, batches: int) -> Measurement:
-    """One round."""
+    """Measures one round."""
     rate = alone.rate(batches=batches)
     with tempfile.TemporaryDirectory() as workdir:
         speed = export_task.export(config, workdir)["speed"]
@@ -163,7 +163,7 @@ def measure(alone: Alone, config: Export, *, batches: int) -> Measurement:
 
 
 def print_row(case: Case, rounds: list[Measurement]) -> None:
-    """Medians over the rounds."""
+    """Prints medians over the rounds."""
 
     def median(name: str) -> Any:
         return statistics.median(getattr(one, name) for one in rounds)
@@ -176,7 +176,7 @@ def print_row(case: Case, rounds: list[Measurement]) -> None:
 
 
 def main() -> None:
-    """Makes images and checkpoints, runs the rounds, prints the table."""
+    """Makes images and checkpoints, runs the rounds and prints the table."""
     arguments = parse_arguments()
     tiny = ResNet(10, stage_sizes=(1, 1, 1, 1), stage_widths=(16, 32, 64, 128), stem_width=8)
     slow = ResNet(10, stage_sizes=tuple(arguments.stages), stage_widths=STAGE_WIDTHS)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: how fast do images come out of an archive of archives, all or one in a hundred?
+"""Question: how fast are images extracted from nested archives, all of them or one in a hundred?
 
-Packs images of 500x375 into a tar of one tar a synset, as ImageNet is distributed, and takes them
-out by a list. The peer does what people write: tarfile opens every inner tar, Pillow decodes the
-wanted images as a check, a file is written. Both in fresh processes, start included; the
-archive is in the system's cache.
+Packs images of 500x375 into a tar with one inner tar per synset, as ImageNet is distributed, and
+extracts them by a list. The peer is the script that people usually write: tarfile opens every inner
+tar, Pillow decodes the wanted images as a check, and each is written to a file. Both run in fresh
+processes, start-up included, with the archive in the page cache.
 
     python benchmarks/extract.py
 """
@@ -28,7 +28,7 @@ PER_SYNSET = 40
 
 
 def make_archive(folder: Path, count: int) -> tuple[Path, list[str]]:
-    """Returns the archive, and the names of its images as a list has them."""
+    """Makes the archive; returns its path and the names of its images as in a list."""
     images = folder / "images"
     if PHOTOGRAPHS.is_dir():
         images.mkdir()
@@ -54,7 +54,7 @@ def make_archive(folder: Path, count: int) -> tuple[Path, list[str]]:
 
 
 def extract_plainly(archive: Path, wanted_list: Path, output: Path) -> None:
-    """The peer."""
+    """Extracts with tarfile and Pillow, as a peer."""
     wanted = {line.split()[0] for line in wanted_list.read_text().splitlines()}
     with tarfile.open(archive) as outer:
         for synset in outer:
@@ -72,14 +72,14 @@ def extract_plainly(archive: Path, wanted_list: Path, output: Path) -> None:
 
 
 def seconds(command: list[str]) -> float:
-    """Of a whole process."""
+    """Returns the duration of a command, start-up included."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Prints a table."""
+    """Measures both and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=8000, help="images in the archive")
     parser.add_argument("--plainly", nargs=3, type=Path, help=argparse.SUPPRESS)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Faults at random moments of a training by one or two processes: how it ends, what it costs.
+"""Faults at random moments of a training in one or two processes: how it ends, what it costs.
 
-    python benchmarks/faults.py               # 20 SIGTERM, 8 SIGKILL, 2 or 3 of each other
+    python benchmarks/faults.py               # 20 SIGTERM, 8 SIGKILL, 2 or 3 of each other fault
     python benchmarks/faults.py --times 1     # one of each
     python benchmarks/faults.py --processes 1 --times 15
     python benchmarks/faults.py --only SIGKILL --times 100
 
-Each trial starts a training, injects the fault, starts the same command again until it is done, and
-compares with a training that nothing disturbed: the loss of every step, which another batch would
-change, and every bit of the last checkpoint. Steps lost are those that the log had counted and the
-next run did again. The moment is drawn from the whole time between the first line of the log and
-the end of the undisturbed training: start, compilation, steps, evaluations, saves.
+Each trial starts a training, injects the fault, runs the same command again until it finishes, and
+compares the result with an undisturbed training: the loss of every step, which a different batch
+would change, and every bit of the last checkpoint. Lost steps are those that were logged and then
+repeated by the next run. The moment is drawn from the entire time between the first log line and
+the end of the undisturbed training: start-up, compilation, steps, evaluations, saves.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from mlimages_jax.monitoring import goodput
 from tfds_builders import shapes
 
 STEPS, SAVED_EVERY, EVALUATED_EVERY = 120, 15, 40
-DEVICES = 2  # of each process
+DEVICES = 2  # per process
 FIRST_LINE = "process 0 of "
 LONGEST = 600  # seconds that a training may take
 ROW = "| {:44} | {:>5} | {:22} | {:>13} | {:>10} | {:>12} | {:>9} |"
@@ -56,21 +56,21 @@ if "--process_id=1" in sys.argv:
 """
 FULL_DISK = """
 import resource, sys
-if "--process_id=0" in sys.argv:  # which writes what is replicated
+if "--process_id=0" in sys.argv:  # this process writes the replicated arrays
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 """
 
 
 class Fault(NamedTuple):
-    """What happens to a training.
+    """A fault to inject.
 
     Attributes:
-        name: for the table.
-        share: of the number of trials.
-        strike: what is done to the running processes, at a random moment; None: nothing.
-        prefix: Python that runs before the program, in its first start only.
-        harm: what is done to the workdir before it is started again.
-        second: whether the same command is started a second time while the first one runs.
+        name: Name in the table.
+        share: Number of trials, as a fraction of `--times`.
+        strike: Called on the running processes at a random moment; None injects nothing.
+        prefix: Python code to run before the program, on its first start only.
+        harm: Called on the workdir before the restart.
+        second: Whether the same command is started a second time while the first is running.
     """
 
     name: str
@@ -82,14 +82,14 @@ class Fault(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of one trial.
+    """The outcome of one trial.
 
     Attributes:
-        codes: exit codes after the fault, by process.
-        seconds: from the fault until the last process had ended.
-        lost: steps done again.
-        same_losses: whether every step had the loss of the undisturbed training.
-        same_bits: whether the last checkpoint is that of the undisturbed training.
+        codes: Exit code of each process after the fault.
+        seconds: Time from the fault until the last process exited.
+        lost: Number of repeated steps.
+        same_losses: Whether every step has the loss of the undisturbed training.
+        same_bits: Whether the last checkpoint equals that of the undisturbed training.
     """
 
     codes: tuple[int, ...]
@@ -100,7 +100,7 @@ class Outcome(NamedTuple):
 
 
 def send(kind: signal.Signals, *, times: int = 1, everyone: bool = False) -> Callable[..., None]:
-    """A strike: a signal to one process, whichever, or to all."""
+    """Returns a strike that sends a signal to one random process, or to all."""
 
     def strike(job: Job, rng: random.Random) -> None:
         victims = list(job.processes) if everyone else [rng.choice(list(job.processes))]
@@ -113,7 +113,7 @@ def send(kind: signal.Signals, *, times: int = 1, everyone: bool = False) -> Cal
 
 
 def flip_bits(workdir: Path, rng: random.Random) -> None:
-    """Changes a bit of the largest file of the newest checkpoint."""
+    """Flips a bit in the largest file of the newest checkpoint."""
     newest = max(_steps(workdir), key=lambda step: int(step.name), default=None)
     if newest is not None:
         path = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -123,7 +123,7 @@ def flip_bits(workdir: Path, rng: random.Random) -> None:
 
 
 def cut_files(workdir: Path, rng: random.Random) -> None:
-    """Cuts off half of every file of the newest checkpoint, and leaves an empty one behind it."""
+    """Truncates every file of the newest checkpoint to half, and adds an empty newer checkpoint."""
     steps = _steps(workdir)
     newest = max(steps, key=lambda step: int(step.name), default=None)
     for path in newest.rglob("*") if newest is not None else ():
@@ -134,7 +134,7 @@ def cut_files(workdir: Path, rng: random.Random) -> None:
 
 
 def halve_lines(workdir: Path, _: random.Random) -> None:
-    """Leaves half of the last line of every list of lines, as a kill or a full disk does."""
+    """Truncates the last line of every JSON Lines file, as a kill or a full disk does."""
     for path in workdir.glob("*.jsonl"):
         data = path.read_bytes()
         last = data.rstrip(b"\n").rfind(b"\n") + 1
@@ -163,7 +163,7 @@ FAULTS = (
 
 
 def command(workdir: Path, data: Path) -> list[str]:
-    """Arguments of the program."""
+    """Returns the arguments of the program."""
     values = {
         "task": "train", "data.folder": data, "image_size": 32, "batch_size": 16, "group_size": 4,
         "total_steps": STEPS, "log_every": 1, "evaluate_every": EVALUATED_EVERY,
@@ -176,43 +176,43 @@ def command(workdir: Path, data: Path) -> list[str]:
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    """The loss of every step; the last line of a step counts."""
+    """Returns the loss of every step, from the last line logged for it."""
     lines = read_json_lines(workdir / "metrics.jsonl")
     return {line["step"]: line["training/loss"] for line in lines if "training/loss" in line}
 
 
 def start(work: Path, arguments: list[str], *, processes: int, prefix: str = "") -> Job:
-    """The processes of one start of a training."""
+    """Starts the processes of a training."""
     return Job(work / "logs", arguments, count=processes, devices=DEVICES, prefix=prefix)
 
 
 def finish(work: Path, arguments: list[str], *, processes: int) -> None:
-    """Starts the training again, and waits for its end."""
+    """Restarts the training and waits until it finishes."""
     with start(work, arguments, processes=processes) as job:
         codes = job.wait(seconds=LONGEST)
         if any(codes):
-            sys.exit(f"the restart ended with {codes}:\n{job.output(0)[-3000:]}")
+            sys.exit(f"the restart exited with {codes}:\n{job.output(0)[-3000:]}")
 
 
 def same_bits(one: Path, other: Path) -> bool:
-    """Whether the last checkpoints are equal."""
+    """Returns whether the last checkpoints are equal."""
     equal = jax.tree.map(np.array_equal, manager.load(one), manager.load(other))
     return all(jax.tree.leaves(equal))
 
 
 def steps_lost(workdir: Path) -> int:
-    """Steps that one run had counted, and the next one did again."""
+    """Returns the number of steps that one run logged and the next one repeated."""
     runs = goodput.read(workdir / "goodput.jsonl")
     pairs = itertools.pairwise(runs)
     return sum(max(0, run["step"] - following["restored"]) for run, following in pairs)
 
 
 def refused(work: Path, arguments: list[str], *, processes: int) -> None:
-    """Starts the same command beside one that runs, which has to end it with 1."""
+    """Starts the same command while the first is running; it must exit with 1."""
     with start(work / "second", arguments, processes=processes) as job:
         codes = job.wait(seconds=LONGEST)
         if set(codes) != {1} or "is in use by" not in job.output(0):
-            sys.exit(f"the second one ended with {codes}:\n{job.output(0)[-3000:]}")
+            sys.exit(f"the second run exited with {codes}:\n{job.output(0)[-3000:]}")
 
 
 def trial(
@@ -225,7 +225,7 @@ def trial(
     duration: float,
     rng: random.Random,
 ) -> Outcome:
-    """Injects a fault, restarts, compares."""
+    """Injects a fault, restarts the training and compares the results."""
     workdir = work / "disturbed"
     arguments = command(workdir, data)
     with start(work, arguments, processes=processes, prefix=fault.prefix) as job:
@@ -252,7 +252,7 @@ def trial(
 
 
 def print_row(fault: Fault, outcomes: list[Outcome]) -> None:
-    """The worst of all trials of a fault."""
+    """Prints the worst outcome of all trials of a fault."""
     seen = Counter(outcome.codes for outcome in outcomes)
     codes = ", ".join(f"{n} x {'/'.join(map(str, pair))}" for pair, n in seen.most_common())
     ended = f"{max(o.seconds for o in outcomes):.0f}" if fault.strike else ""
@@ -273,9 +273,9 @@ def print_row(fault: Fault, outcomes: list[Outcome]) -> None:
 def main() -> None:
     """Runs the trials and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--times", type=int, default=20, help="SIGTERM to one process")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="of a training")
+    parser.add_argument("--times", type=int, default=20, help="trials of SIGTERM to one process")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="per training")
     parser.add_argument("--only", default="", help="faults with this text in their names")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)

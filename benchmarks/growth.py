@@ -2,26 +2,26 @@
 """Question: how do time and memory grow with batch, classes, records, rows and devices?
 
 One table each. The last line of a table is the exponent k of cost ~ size^k: the least-squares slope
-of log(cost) against log(size), over the upper half of the sizes (4 of 7), as constant costs hide
-the growth at the lower ones. 1 is proportional, 0 is no growth.
+of log(cost) against log(size). It is fitted to the upper half of the sizes (4 of 7), since constant
+costs hide the growth at the lower ones. 1 is proportional, 0 is no growth.
 
-- batch, classes: the step of configs/pretrain.py, loss and augmentation included, with a network of
-  one block of 2,048 channels on images of 2 pixels, so that the classifier, the loss and the
-  counts of the classes are most of it.
-- metrics: what an evaluation counts of an image with scores of all classes; average precision is
-  `exact` (scores are kept) or `binned`, as an evaluation of many images has it.
-- records: the training input on a set that is generated as it is read, one tiny JPEG.
-- rows: `prepare stats` of a drawn label list, with files and figures.
-- devices: one global batch in groups of 8, cut over virtual devices. They share the same cores, so
-  the work of the images is constant and anything above 1 is overhead.
+- batch, classes: the step of configs/pretrain.py, with loss and augmentation. The network is one
+  block of 2,048 channels on images of 2 pixels, so that the classifier, the loss and the class
+  counts dominate.
+- metrics: the metrics of an evaluation with scores of all classes. Average precision is `exact`
+  (all scores are kept) or `binned`, as used for many images.
+- records: the training input on a set that is generated while it is read, from one tiny JPEG.
+- rows: `prepare stats` of a generated label list, with files and figures.
+- devices: one global batch in groups of 8, sharded over virtual devices. They share the same cores,
+  so the total work is constant and anything above 1 is overhead.
 
     python benchmarks/growth.py
     python benchmarks/growth.py --only classes devices
     python benchmarks/growth.py --quick                 # a minute
 
-Every size has a process of its own (peers/growing.py); the sizes of a table take turns, and times
-are medians of the rounds. Bytes of a step are what XLA says of one device's program: temporaries,
-and traffic, which is everything that its operations read and write.
+Every size runs in its own process (peers/growing.py). The sizes of a table take turns, and times
+are medians over the rounds. Bytes of a step are XLA's figures for one device's program:
+temporaries, and traffic, the total that its operations read and write.
 """
 
 import argparse
@@ -41,18 +41,18 @@ NETWORK = {"size": 32, "stages": (1, 1, 1), "widths": (64, 128, 256), "classes":
 
 
 class Measured(NamedTuple):
-    """Of one size.
+    """The measurements of one size.
 
     Attributes:
-        about: what its process said of itself.
-        answers: by request, one a round.
+        about: What its process reported when it started.
+        answers: The answers to each request, one per round.
     """
 
     about: dict[str, Any]
     answers: dict[str, list[Answer]]
 
     def median(self, name: str, request: str = "") -> float:
-        """Over the rounds."""
+        """Returns the median of a value over the rounds."""
         return statistics.median(answer.values[name] for answer in self.answers[request])
 
 
@@ -60,10 +60,10 @@ class Sizes(NamedTuple):
     """What is measured.
 
     Attributes:
-        batch, classes, metrics, records, rows, devices: the sizes of each table, rising.
-        examples: images of an answer of the metrics.
-        batches: of an answer of the input.
-        modes: of config.sharding.name.
+        batch, classes, metrics, records, rows, devices: The sizes of each table, ascending.
+        examples: Images per measurement of the metrics.
+        batches: Batches per measurement of the input.
+        modes: Values of config.sharding.name.
     """
 
     batch: Sequence[int]
@@ -96,7 +96,7 @@ QUICK = FULL._replace(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--rounds", type=int, help="default: 7, with --quick 3")
@@ -107,11 +107,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope of log(cost) against log(size), by least squares over the upper half of the sizes.
+    """Returns the least-squares slope of log(cost) against log(size), in the upper half of sizes.
 
     Args:
-        sizes: rising; at least two.
-        costs: of each.
+        sizes: At least two, ascending.
+        costs: The cost of each size.
     """
     upper = slice(min(len(sizes) // 2, len(sizes) - 2), None)
     slope, _ = np.polyfit(np.log(sizes[upper]), np.log(costs[upper]), 1)
@@ -121,9 +121,9 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 def measure(
     settings: Sequence[dict[str, Any]], rounds: int, *, requests: Sequence[str] = ("",)
 ) -> list[Measured]:
-    """Starts a process for each, and asks them in turn, every request in every round."""
+    """Starts one process per setting and sends all of them every request in every round."""
     with contextlib.ExitStack() as stack:
-        started = [Peer("growing", each) for each in settings]  # they set up beside each other
+        started = [Peer("growing", each) for each in settings]  # they initialise in parallel
         peers = [stack.enter_context(peer) for peer in started]
         found = [Measured(peer.about, {name: [] for name in requests}) for peer in peers]
         for _ in range(rounds):
@@ -136,7 +136,7 @@ def measure(
 def print_table(
     kind: str, sizes: Sequence[int], columns: Mapping[str, Sequence[float]], *, note: str = ""
 ) -> None:
-    """One line a size, and the exponents."""
+    """Prints one line per size, and the exponents."""
     print(f"\n**{kind}**{note}\n")
     print(f"| {kind} | " + " | ".join(columns) + " |")
     print("|---:|" + "---:|" * len(columns))
@@ -147,35 +147,35 @@ def print_table(
 
 
 def shown(value: float) -> str:
-    """Three digits at least, and no more than are needed."""
+    """Formats a number with three significant digits, or as a whole number from 100."""
     return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
 
 
 def step_columns(found: list[Measured]) -> dict[str, Sequence[float]]:
-    """Time and bytes of a step."""
+    """Returns the columns with time and bytes of a step."""
     return {
-        "ms a step": [each.median("seconds") / MILLISECOND for each in found],
+        "ms per step": [each.median("seconds") / MILLISECOND for each in found],
         "temporaries, MB": [each.about["temporary"] / MEGABYTE for each in found],
         "traffic, MB": [each.about["traffic"] / MEGABYTE for each in found],
     }
 
 
 def batch(sizes: Sizes, rounds: int) -> None:
-    """The step against the batch, groups of 32 or the batch."""
+    """Measures the step by batch size, in groups of at most 32."""
     shared = TRUNK | {"kind": "step", "classes": CLASSES, "group": 32}
     found = measure([shared | {"batch": size} for size in sizes.batch], rounds)
     print_table("batch", sizes.batch, step_columns(found), note=f": {CLASSES:,} classes")
 
 
 def classes(sizes: Sizes, rounds: int) -> None:
-    """The step against the classes."""
+    """Measures the step by number of classes."""
     shared = TRUNK | {"kind": "step", "batch": 32, "group": 32}
     found = measure([shared | {"classes": size} for size in sizes.classes], rounds)
     print_table("classes", sizes.classes, step_columns(found), note=": batch 32")
 
 
 def metrics(sizes: Sizes, rounds: int) -> None:
-    """Metrics of an evaluation against the classes."""
+    """Measures the metrics of an evaluation by number of classes."""
     settings = [
         {"kind": "metrics", "classes": size, "examples": sizes.examples} for size in sizes.metrics
     ]
@@ -184,10 +184,10 @@ def metrics(sizes: Sizes, rounds: int) -> None:
     for kind in ("exact", "binned"):
         for part in ("update", "compute"):
             spent = [each.median(part, kind) / sizes.examples / MILLISECOND for each in found]
-            columns[f"{kind}: {part}, ms an image"] = spent
+            columns[f"{kind}: {part}, ms per image"] = spent
         kept = [each.median("kept", kind) for each in found]
         if kind == "exact":
-            columns["exact: kB kept an image"] = [size / sizes.examples / 1e3 for size in kept]
+            columns["exact: kB kept per image"] = [size / sizes.examples / 1e3 for size in kept]
         else:
             columns["binned: MB kept"] = [size / MEGABYTE for size in kept]
     columns["category file, ms"] = [each.median("seconds", "file") / MILLISECOND for each in found]
@@ -195,37 +195,37 @@ def metrics(sizes: Sizes, rounds: int) -> None:
 
 
 def set_records(sizes: Sizes, rounds: int) -> None:
-    """The input against the records of the set."""
+    """Measures the input by number of records in the set."""
     shared = {"kind": "input", "batch": 64, "batches": sizes.batches}
     settings = [shared | {"records": size} for size in sizes.records]
     found = measure(settings, rounds, requests=("first", "more"))
     spent = [each.median("seconds", "more") / sizes.batches for each in found]
     columns = {
         "first batch, ms": [each.median("seconds", "first") / MILLISECOND for each in found],
-        "ms a batch": [seconds / MILLISECOND for seconds in spent],
+        "ms per batch": [seconds / MILLISECOND for seconds in spent],
         "memory of the process, MB": [each.median("private", "more") / MEGABYTE for each in found],
     }
     print_table("records", sizes.records, columns, note=": batch 64, 2 threads")
 
 
 def rows(sizes: Sizes, _: int) -> None:
-    """The command `stats` against the rows of a list; once, one after the other."""
+    """Measures the command `stats` by number of rows: each size once, one after the other."""
     found = [measure([{"kind": "list", "rows": size}], 1)[0] for size in sizes.rows]
     columns = {
         "s": [each.median("seconds") for each in found],
-        "memory at most, MB": [each.median("peak") / MEGABYTE for each in found],
+        "peak memory, MB": [each.median("peak") / MEGABYTE for each in found],
     }
     print_table("rows", sizes.rows, columns)
 
 
 def devices(sizes: Sizes, rounds: int) -> None:
-    """The step against the devices that share a batch, in every sharding; bytes are of a device."""
+    """Measures the step by number of devices, in every sharding; bytes are those of one device."""
     for mode in sizes.modes:
         shared = NETWORK | {"kind": "step", "batch": 64, "group": 8, "mode": mode}
         found = measure([shared | {"devices": size} for size in sizes.devices], rounds)
         columns = step_columns(found)
-        times = columns["ms a step"]
-        columns = {"ms a step": times, "x": [time / times[0] for time in times]} | columns
+        times = columns["ms per step"]
+        columns = {"ms per step": times, "x": [time / times[0] for time in times]} | columns
         columns["collectives"] = [each.about["collectives"] for each in found]
         columns["of MB"] = [each.about["collective_bytes"] / MEGABYTE for each in found]
         print_table("devices", sizes.devices, columns, note=f": batch 64 in all, sharding `{mode}`")
@@ -242,7 +242,7 @@ TABLES: dict[str, Callable[[Sizes, int], None]] = {
 
 
 def main() -> None:
-    """Prints the tables that are wanted."""
+    """Prints the requested tables."""
     arguments = parse_arguments()
     print(f"{where_and_when()}; medians of {arguments.rounds} interleaved rounds")
     for name in arguments.only:

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Images per second and per CPU second, memory and quality of our input and of its peers.
 
-Ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) against tf.data (TFRecord, fused decode and crop)
-and PyTorch's DataLoader with Pillow (image files, as timm), on the same JPEG files, with the same
-distribution of crops. Every peer of every round runs alone in a fresh process, one after the other.
-Beside the speed stands the quality: PSNR of 200 given crops against a float32 resize with a
-triangle filter of the decoded original. '320' reads images that were shrunk to that shorter side
-when the data set was built, with the colours in full or (4:2:0) in half resolution; the peers read
-the very same files. 'whole' is ours without its compiled part: it decodes whole images.
+Compares ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) with tf.data (TFRecord, fused decode and
+crop) and PyTorch's DataLoader with Pillow (image files, as in timm), on the same JPEG files and
+with the same distribution of crops. The contenders run one after the other, each in a fresh process
+in every round. The last column is quality: PSNR of 200 fixed crops against a float32 resize of the
+decoded original with a triangle filter. '320' reads images that were shrunk to this short side when
+the data set was built, with colour in full resolution or halved (4:2:0); the peers read the same
+files. 'whole' is ours without the C extension: it decodes full images.
 
-Grain's shuffle costs more an image in a set of hundreds of images than in one of millions (it
-draws until the index falls into the set), so that with few images ours looks slower than it is.
+Grain's shuffle draws until the index falls into the set, which costs more per image in a set of
+hundreds than in one of millions. With few images ours therefore looks slower than it is.
 
-    python benchmarks/input_pipeline.py                     # images cut from four photographs
+    python benchmarks/input_pipeline.py                     # crops of four photographs
     python benchmarks/input_pipeline.py --images FOLDER   # any JPEG files
     python benchmarks/input_pipeline.py --area 0.05 1       # the crops of finetuning
     python benchmarks/input_pipeline.py --quick             # four rows, one round
 
-A peer whose libraries are missing is left out with a line saying so; TensorFlow may live in another
-interpreter (--tensorflow_python). Memory is measured on Linux.
+A peer whose libraries are missing is skipped with a message. TensorFlow may be installed for
+another interpreter (--tensorflow_python). Memory is measured on Linux.
 """
 
 import argparse
@@ -42,8 +42,8 @@ from tfds_builders import ml_images
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared/data/tencent/images"
 IMAGE = (500, 375)  # pixels: the commonest size in ImageNet
 JPEG_QUALITY = 97
-PORTRAITS = 0.25  # share of the images that stand upright
-NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
+PORTRAITS = 0.25  # fraction of images in portrait format
+NUM_LABELS = 9  # per image; ML-Images has 8.7 on average
 NUM_CLASSES = 11_166
 BASELINE = "tf.data"
 TORCH = "torch DataLoader + Pillow"
@@ -53,7 +53,7 @@ ROW = "{:28} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
 
 
 class Contender(NamedTuple):
-    """A row of the table: its name, its module in `peers`, what it is told, the boxes it cuts."""
+    """A row of the table: its name, module in `peers`, arguments, and the boxes to crop."""
 
     name: str
     module: str
@@ -62,14 +62,14 @@ class Contender(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The images in one form.
+    """The images in one stored form.
 
     Attributes:
-      title: Of the form.
-      data: The folder of the built set.
-      images: Its JPEGs as files.
-      boxes: Pairs of a name and the box (top, left, height, width) to compare, in their pixels.
-      in_originals: The same in pixels of the original images.
+      title: Name of the form.
+      data: Folder of the built set.
+      images: Folder with the same JPEGs as files.
+      boxes: Pairs of a name and the box (top, left, height, width) to compare, in stored pixels.
+      in_originals: The same boxes in pixels of the original images.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Stored(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Of one contender in one round."""
+    """One contender in one round."""
 
     rate: float  # images per second
     cpu_rate: float  # images per CPU second
@@ -88,21 +88,21 @@ class Measurement(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, help="a folder of JPEG files, used as they are")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to take crops from"
     )
-    parser.add_argument("--count", type=int, default=2000, help="images to cut")
+    parser.add_argument("--count", type=int, default=2000, help="images to crop")
     parser.add_argument("--area", type=float, nargs=2, default=(0.7, 1.0), metavar=("MIN", "MAX"))
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before it")
-    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains this")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement")
+    parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before each")
+    parser.add_argument("--only", nargs="+", default=[""], help="text in the rows' names")
     parser.add_argument("--tensorflow_python", default=sys.executable)
     parser.add_argument("--quick", action="store_true", help="few images, rows and seconds")
     arguments = parser.parse_args()
@@ -113,12 +113,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def cut_images(photographs: Path, folder: Path, count: int) -> None:
-    """Writes JPEGs of 500x375 or 375x500 from regions of all sizes of the photographs."""
+    """Writes JPEGs of 500x375 or 375x500 pixels, made from regions of all sizes."""
     files = sorted(photographs.glob("*.jpg"))
     if not files:
         raise SystemExit(
-            f"{photographs} has no .jpg files: give --photographs, a folder of large photographs "
-            "(the four of the ML-Images release, say), or --images, a folder of JPEG files"
+            f"{photographs} has no .jpg files: pass --photographs with a folder of large ones "
+            "(such as the four of the ML-Images release), or --images with a folder of JPEG files"
         )
     originals = [Image.open(file).convert("RGB") for file in files]
     rng = np.random.default_rng(0)
@@ -135,7 +135,7 @@ def cut_images(photographs: Path, folder: Path, count: int) -> None:
 
 
 def write_lists(folder: Path) -> None:
-    """Writes the category file and the label list beside `images`."""
+    """Writes the category file and the label list next to `images`."""
     rows = [f"{i}\tn{i:08d}\t-1\tclass {i}" for i in range(NUM_CLASSES)]
     header = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
     (folder / "dictionary.txt").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
@@ -146,18 +146,18 @@ def write_lists(folder: Path) -> None:
 
 
 def store(work: Path, title: str, *, area: list[float], **form: Any) -> Stored:
-    """Builds a set of the images in `work`, and lays its JPEGs out as files for the peers.
+    """Builds a set of the images in `work`, and writes its JPEGs as files for the peers.
 
-    Box i is what generator i draws for stored image i; measured in the original image it falls
-    between its pixels where the stored image was shrunk.
+    Box i is what generator i draws for stored image i. If the stored image was shrunk, the same box
+    has fractional coordinates in the original.
 
     Args:
-        work: With `images` and the lists.
-        title: Of the form.
-        area: Of the crops.
+        work: Folder with `images` and the lists.
+        title: Name of the form.
+        area: Smallest and largest area of the crops, as fractions of the image.
         form: Arguments of the builder.
     """
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
         data = ml_images.build(work, work / "data", name="images", **form)
     images = work / "files" / data.parent.name
     images.mkdir(parents=True)
@@ -179,7 +179,7 @@ def store(work: Path, title: str, *, area: list[float], **form: Any) -> Stored:
 
 
 def reference(file: Path, box: tuple[float, float, float, float], size: int) -> np.ndarray:
-    """The box, decoded with the accurate DCT, resized in float32 with a triangle filter."""
+    """Returns the box, decoded with the accurate DCT and resized in float32, triangle filter."""
     top, left, height, width = box
     bands = Image.open(file).convert("RGB").split()
     edges = (left, top, left + width, top + height)
@@ -191,7 +191,7 @@ def reference(file: Path, box: tuple[float, float, float, float], size: int) -> 
 
 
 def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
-    """Mean over the images of 10 log10(255^2 / mean squared difference), in dB."""
+    """Returns the mean over the images of 10 log10(255^2 / mean squared difference), in dB."""
     values = []
     for image, (name, box) in zip(cuts, boxes, strict=True):
         difference = image - reference(images / name, box, cuts.shape[1])
@@ -200,7 +200,7 @@ def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
 
 
 def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
-    """The rows of the table; builds their data sets."""
+    """Builds the data sets and returns the rows of the table."""
     common = {name: getattr(arguments, name) for name in ("area", "size", "batch", "workers")}
     common |= {name: getattr(arguments, name) for name in ("warm_up", "seconds")}
     common |= {"cuts": str(work / "cuts.npy")}
@@ -230,13 +230,13 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
 
 
 def measure(contender: Contender, python: str) -> tuple[Measurement, str]:
-    """Runs a contender once; returns the version of its library too. Saves its cuts."""
+    """Runs a contender once and saves its crops; returns also the version of its library."""
     without_gpu = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
     with Peer(
         contender.module, contender.arguments, python=python, environment=without_gpu
     ) as peer:
         answer = peer.ask("measure")
-        peer.ask("quality")  # after the answer, which holds the memory until then
+        peer.ask("quality")  # last: the answer before it has the peak memory
     images = answer.values["images"]
     rate = images / answer.values["seconds"]
     measurement = Measurement(rate, images / answer.cpu_seconds, answer.peak_bytes)
@@ -244,7 +244,7 @@ def measure(contender: Contender, python: str) -> tuple[Measurement, str]:
 
 
 def print_row(name: str, own: list[Measurement], base: list[Measurement], quality: float) -> None:
-    """Medians over the rounds; ratios to the baseline are medians of the rounds' ratios."""
+    """Prints medians over the rounds; ratios to the baseline are medians of per-round ratios."""
 
     def ratio(field: str) -> str:
         pairs = zip(own, base, strict=False)
@@ -258,7 +258,7 @@ def print_row(name: str, own: list[Measurement], base: list[Measurement], qualit
 
 
 def main() -> None:
-    """Makes the data, runs the rounds, prints the table."""
+    """Makes the data, runs the rounds and prints the table."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) -> None:
-    """Runs and prints."""
+    """Runs the contenders in rounds and prints the table."""
     results: dict[str, list[Measurement]] = {row.name: [] for row in rows}
     quality: dict[str, float] = {}
     for round_number in range(arguments.rounds):
@@ -284,7 +284,7 @@ def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) 
             try:
                 measurement, version = measure(row, python)
             except NotInstalledError as error:
-                print(f"{row.name}: left out: {error}")
+                print(f"{row.name}: skipped: {error}")
                 rows.remove(row)
                 continue
             results[row.name].append(measurement)

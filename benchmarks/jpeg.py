@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU time of decoding JPEG files: whole images, windows, progressive and rewritten files.
+"""CPU time of decoding JPEG files: full images, windows, progressive and rewritten files.
 
-On one thread, images of 500x375 cut from four photographs. Windows are crops of pretraining (70
-to 100% of the area) and of finetuning (5 to 100%); the script fails unless they equal what the
-whole decoder gives. The peers, simplejpeg, OpenCV and Pillow, decode whole images. The second
-table is about progressive files: as they are, and rewritten as a builder stores them.
+Runs on one thread, with images of 500x375 pixels made from four photographs. Windows are the crops
+of pretraining (70 to 100% of the area) and of finetuning (5 to 100%); the script fails unless they
+equal the same part of the fully decoded image. The peers simplejpeg, OpenCV and Pillow decode full
+images. The second table compares progressive files with the sequential ones that a builder makes
+of them.
 
     python benchmarks/jpeg.py
     python benchmarks/jpeg.py --quick
@@ -35,7 +36,7 @@ AREAS = {"pretraining": (0.7, 1.0), "finetuning": (0.05, 1.0)}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS)
     parser.add_argument("--images", type=int, default=200)
@@ -48,21 +49,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def images(photographs: Path, count: int) -> list[bytes]:
-    """JPEG files with halved colours."""
+    """Returns JPEG files with halved colour resolution (4:2:0)."""
     with tempfile.TemporaryDirectory() as folder:
         cut_images(photographs, Path(folder), count)
         return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
 
 
 def progressive(data: bytes) -> bytes:
-    """The image encoded anew as a progressive file."""
+    """Encodes the image again, as a progressive file."""
     file = io.BytesIO()
     Image.open(io.BytesIO(data)).save(file, "JPEG", quality=90, progressive=True)
     return file.getvalue()
 
 
 def boxes(files: list[bytes], area: tuple[float, float]) -> list[CropBox]:
-    """A crop for each file."""
+    """Draws a crop for each file."""
     headers = [read_header(data) for data in files]
     return [
         transforms.sample_crop(np.random.default_rng(i), header.height, header.width, area=area)
@@ -71,17 +72,17 @@ def boxes(files: list[bytes], area: tuple[float, float]) -> list[CropBox]:
 
 
 def check(files: list[bytes], crops: list[CropBox]) -> None:
-    """Exits when a window differs from the same part of the whole image."""
+    """Exits if a window differs from the same part of the full image."""
     for data, box in zip(files, crops, strict=True):
         whole = simplejpeg.decode_jpeg(data)
         expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
         header = read_header(data)
         if not np.array_equal(jpeg.decode_window(data, header, box), expected):
-            raise SystemExit(f"the window {box} has other pixels than the whole image")
+            raise SystemExit(f"the pixels of window {box} differ from those of the full image")
 
 
 def measure(ways: dict[str, Callable[[], None]], *, rounds: int, count: int) -> dict[str, float]:
-    """Median CPU milliseconds an image of each way, interleaved."""
+    """Returns the median CPU milliseconds per image of each decoder, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
@@ -92,7 +93,7 @@ def measure(ways: dict[str, Callable[[], None]], *, rounds: int, count: int) -> 
 
 
 def each(files: list[bytes], function: Callable[[bytes], object]) -> Callable[[], None]:
-    """A run over all files."""
+    """Returns a function that decodes all files."""
 
     def run() -> None:
         for data in files:
@@ -102,7 +103,7 @@ def each(files: list[bytes], function: Callable[[bytes], object]) -> Callable[[]
 
 
 def windows(files: list[bytes], crops: list[CropBox]) -> Callable[[], None]:
-    """A run over all crops."""
+    """Returns a function that decodes all crops."""
 
     def run() -> None:
         for data, box in zip(files, crops, strict=True):
@@ -112,7 +113,7 @@ def windows(files: list[bytes], crops: list[CropBox]) -> Callable[[], None]:
 
 
 def print_windows(files: list[bytes], rounds: int) -> None:
-    """The first table."""
+    """Prints the table of full images and windows."""
     ways: dict[str, Callable[[], None]] = {
         BASELINE: each(files, simplejpeg.decode_jpeg),
         "OpenCV": each(files, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), 1)),
@@ -129,12 +130,12 @@ def print_windows(files: list[bytes], rounds: int) -> None:
 
 
 def print_progressive(files: list[bytes], rounds: int) -> None:
-    """The second table."""
+    """Prints the table of progressive files."""
     files = [progressive(data) for data in files]
     rewritten = [jpeg.sequential(data) for data in files]
     for before, after in zip(files, rewritten, strict=True):
         if not np.array_equal(simplejpeg.decode_jpeg(before), simplejpeg.decode_jpeg(after)):
-            raise SystemExit("a rewritten file has other pixels")
+            raise SystemExit("a rewritten file has different pixels")
     ways = {
         "progressive": each(files, simplejpeg.decode_jpeg),
         "rewritten": each(rewritten, simplejpeg.decode_jpeg),
@@ -150,10 +151,10 @@ def print_progressive(files: list[bytes], rounds: int) -> None:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints both tables."""
     arguments = parse_arguments()
     if not jpeg.is_compiled():
-        raise SystemExit("the compiled part was not built, see mlimages_jax/data/images/jpeg.py")
+        raise SystemExit("the C extension was not built, see mlimages_jax/data/images/jpeg.py")
     cv2.setNumThreads(1)
     files = images(arguments.photographs, arguments.images)
     mean = statistics.mean(map(len, files)) / 1e3

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: label lists are read at 200,000 rows/s on one core, in 1.5x the memory of the result.
 
-Writes a list in the shape of ML-Images (8.7 labels an image, 11,166 classes) and reads it with
-`read_label_list` and, as the peer, with a plain loop of split(), int() and float() that fills
-compact arrays and checks nothing. Each reads in a process of its own, so that the memory before and
-the peak (VmHWM: Linux only) are its own.
+Generates a list like that of ML-Images (8.7 labels per image, 11,166 classes) and reads it with
+`read_label_list`. The peer is a plain loop of split(), int() and float() that fills compact arrays
+without any checks. Each runs in its own process, which isolates its memory (VmRSS and VmHWM: Linux
+only).
 
     python benchmarks/label_lists.py --rows 2000000
 """
@@ -30,7 +30,7 @@ CONFIDENCES = ("1", "0.9", "0.8", "0.7")
 
 
 def write_list(path: Path, rows: int) -> None:
-    """Writes `rows` rows of a name such as 17382017900_f7152f6e1c_o.jpg and 1 to 37 labels."""
+    """Writes `rows` rows: a name such as 17382017900_f7152f6e1c_o.jpg and 1 to 37 labels."""
     rng = np.random.default_rng(0)
     labels = [f"\t{c}:{confidence}" for c in range(NUM_CLASSES) for confidence in CONFIDENCES]
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -50,7 +50,7 @@ def write_list(path: Path, rows: int) -> None:
 
 
 def read_plainly(path: Path) -> int:
-    """The peer; returns the bytes of its arrays and names, the names as UTF-8 and offsets."""
+    """Reads as the peer; returns the bytes of its arrays, with names as UTF-8 and offsets."""
     names, offsets = bytearray(), array.array("q", [0])
     name_offsets = array.array("q", [0])
     classes, confidences = array.array("i"), array.array("f")
@@ -69,7 +69,7 @@ def read_plainly(path: Path) -> int:
 
 
 def resident_bytes(field: str) -> int:
-    """Memory of this process: VmRSS is resident now, VmHWM the most that ever was."""
+    """Returns memory of this process: VmRSS is resident now, VmHWM is the peak so far."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     match = re.search(rf"{field}:\s+(\d+) kB", status)
     if match is None:
@@ -78,7 +78,7 @@ def resident_bytes(field: str) -> int:
 
 
 def measure(reader: str, path: Path) -> dict[str, float]:
-    """Reads once, in this process."""
+    """Measures one read in this process."""
     before = resident_bytes("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     if reader == "plain":
@@ -97,13 +97,13 @@ def measure(reader: str, path: Path) -> dict[str, float]:
 
 
 def measure_in_child(reader: str, path: Path) -> dict[str, float]:
-    """Reads once, in a fresh process."""
+    """Measures one read in a fresh process."""
     command = [sys.executable, __file__, "--child", reader, "--list", str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def report(reader: str, rows: int, result: dict[str, float]) -> str:
-    """Returns one line of the table."""
+    """Formats one line of the table."""
     return (
         f"{reader:15}  {rows / result['cpu_s']:9,.0f} rows/CPU s  {rows / result['wall_s']:9,.0f} "
         f"rows/s  {result['cpu_s']:5.2f} CPU s  "
@@ -113,10 +113,10 @@ def report(reader: str, rows: int, result: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Writes the list, measures both readers, prints a line for each."""
+    """Writes the list, measures both readers and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--list", type=Path, help="read this list; do not write one")
+    parser.add_argument("--list", type=Path, help="read this list instead of generating one")
     parser.add_argument("--child", choices=("read_label_list", "plain"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: `stats` counts the 17.6 million rows of ML-Images in under 3 minutes and under 4 GB.
 
-Writes a list in the shape of ML-Images (8.7 labels an image, 11,166 classes; of `label_lists.py`)
-and a random hierarchy as deep as the published one, and runs the whole command on them,
-figures included. Its classes are drawn at random, so nearly no row is closed over ancestors, which
-is the worst case. The peer is a loop in plain Python, with sets and counters, that counts the same
-of the first rows of the list; both must agree there. Every run has a process of its own; memory is
-its peak (VmHWM: Linux only), the interpreter and all modules included.
+Generates a list like that of ML-Images (8.7 labels per image, 11,166 classes; see `label_lists.py`)
+and a random hierarchy as deep as the published one, and runs the full command on them, figures
+included. Classes are drawn at random, so almost no row contains its ancestors, which is the worst
+case. The peer is a plain Python loop with sets and counters, which counts the same in the first
+rows of the list; both must agree there. Every run has its own process. Memory is the peak (VmHWM:
+Linux only), including the interpreter and all modules.
 
     python benchmarks/list_statistics.py                     # a million rows
-    python benchmarks/list_statistics.py --rows 17609752     # 1.7 GB of disk, for a while
+    python benchmarks/list_statistics.py --rows 17609752     # 1.7 GB of temporary disk space
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROOTS = 4
 
 
 def write_hierarchy(path: Path) -> Hierarchy:
-    """Writes a random forest of 4 trees; early classes have more children."""
+    """Writes a random forest of 4 trees, in which early classes have more children."""
     rng = np.random.default_rng(0)
     parents = (np.arange(NUM_CLASSES) * rng.random(NUM_CLASSES) ** 1.1).astype(np.int32)
     parents[:ROOTS] = -1
@@ -48,7 +48,7 @@ def write_hierarchy(path: Path) -> Hierarchy:
 
 
 def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
-    """The peer; returns what it counted, under the names of statistics.json."""
+    """Counts as the peer; returns the counts under their names in statistics.json."""
     hierarchy = Hierarchy.from_file(dictionary)
     parents = hierarchy.parents.tolist()
     images: collections.Counter[int] = collections.Counter()
@@ -90,7 +90,7 @@ def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
 
 
 def count_with_the_command(path: Path, dictionary: Path, output: Path) -> dict[str, Any]:
-    """Runs `stats`; returns of its files what the peer counts."""
+    """Runs `stats`; returns the part of its results that the peer counts too."""
     with contextlib.redirect_stdout(io.StringIO()):
         stats((path,), dictionary=dictionary, output_dir=output)
     numbers = json.loads((output / "statistics.json").read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def count_with_the_command(path: Path, dictionary: Path, output: Path) -> dict[s
 
 
 def measure(counter: str, path: Path, dictionary: Path) -> dict[str, Any]:
-    """Counts once, in this process."""
+    """Measures one count in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     if counter == "stats":
         counted = count_with_the_command(path, dictionary, path.with_suffix(".statistics"))
@@ -121,7 +121,7 @@ def measure(counter: str, path: Path, dictionary: Path) -> dict[str, Any]:
 
 
 def measure_in_child(counter: str, path: Path, dictionary: Path) -> dict[str, Any]:
-    """Counts once, in a fresh process, and prints a line of the table."""
+    """Measures one count in a fresh process and prints a line of the table."""
     command = [sys.executable, __file__, "--child", counter, str(path), str(dictionary)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result = json.loads(output)
@@ -142,7 +142,7 @@ def copy_rows(path: Path, start: Path, rows: int) -> None:
 
 
 def main() -> None:
-    """Writes the list, counts all of it and, with the peer, its start; prints a line for each."""
+    """Writes the list, counts all of it, and its first rows with both; prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--peer-rows", type=int, default=200_000)

@@ -2,11 +2,11 @@
 """Three multi-label losses on one data set: same network, images, order, steps, schedule.
 
     python benchmarks/losses.py --data=DATA/stamps/closed_original/1.0.0 --workdir=workdirs/losses
-    python benchmarks/losses.py --quick        # on drawn images, for the form of the table only
+    python benchmarks/losses.py --quick        # on drawn images, to check that it works
 
-Trains configs/quickstart.py's network with the weighted, the plain and the asymmetric sigmoid loss,
-each with its own learning rate, evaluates on training and validation split as it goes, and prints
-one table (a row a loss and evaluation, seconds of training beside it).
+Trains the network of configs/quickstart.py with the weighted, the plain and the asymmetric sigmoid
+loss, each with its own learning rate. It evaluates the training and the validation split along the
+way and prints one table, with a row per loss and evaluation and the seconds of training so far.
 """
 
 import argparse
@@ -24,25 +24,26 @@ from mlimages_jax.training import train
 from tfds_builders import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-# The weighted loss has the smaller gradients: a class counts only in groups where it is present.
+# The weighted loss needs the higher rate: its gradients are smaller, since a class counts only in
+# groups where it is present.
 LEARNING_RATES = {"weighted": 0.1, "sigmoid": 0.05, "asymmetric": 0.05}
 SHOWN = ("mAP", "f1@5", "hierarchical_f1")
 
 
 def main() -> None:
-    """Trains and prints."""
+    """Trains with every loss and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="a built data set's version folder")
-    parser.add_argument("--workdir", type=Path, help="a folder a loss is made here")
+    parser.add_argument("--data", help="version folder of a built data set")
+    parser.add_argument("--workdir", type=Path, help="gets one folder per loss")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--evaluations", type=int, default=5)
     parser.add_argument("--losses", nargs="+", default=list(LEARNING_RATES))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="draws what it needs; a minute")
+    parser.add_argument("--quick", action="store_true", help="on drawn images; takes a minute")
     arguments = parser.parse_args()
     if not arguments.quick and not (arguments.data and arguments.workdir):
-        parser.error("--data and --workdir are needed, or --quick")
+        parser.error("pass --data and --workdir, or --quick")
     logging.set_verbosity(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def _make_quick(arguments: argparse.Namespace, work: Path) -> None:
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
         arguments.data = str(shapes.build(work / "data", num_train=192, num_val=64, size=48))
     arguments.workdir, arguments.steps, arguments.evaluations = work / "workdirs", 20, 1
     arguments.image_size = 32

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Question: does the manifest of a download stay fast and small as it grows to millions of rows?
 
-Writes rows as a download does, in batches of 400, and asks for 500 names as a second run does, at
-every tenth of the way. The peer is SQLite with a plain table and no look-up by content, filled
-from the same rows: what the indices cost.
+Writes rows in batches of 400, as a download does. After every tenth of the rows it looks up 500
+names, as a second run does. The peer is SQLite with a plain table without indices, filled with the
+same rows: the difference is the cost of the indices.
 
     python benchmarks/manifest.py --rows 5000000
 """
@@ -25,7 +25,7 @@ STEPS = 10
 
 
 def row(number: int) -> Image:
-    """A row such as a download writes; names come in the order of no index."""
+    """Makes a row like those of a download; the order of names matches no index."""
     digest = hashlib.sha256(str(number).encode()).digest()
     url = f"https://farm{number % 9}.staticflickr.com/{number % 9973}/{digest[:8].hex()}_o.jpg"
     return Image(
@@ -36,13 +36,13 @@ def row(number: int) -> Image:
 
 
 def batches(start: int, stop: int) -> Iterator[list[Image]]:
-    """Rows `start` to `stop`."""
+    """Yields rows `start` to `stop` in batches."""
     for first in range(start, stop, BATCH):
         yield [row(number) for number in range(first, min(first + BATCH, stop))]
 
 
 class PlainTable:
-    """The peer."""
+    """A table without indices, the peer."""
 
     def __init__(self, path: Path):
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -51,7 +51,7 @@ class PlainTable:
         self._db.execute("CREATE TABLE pictures (name, status, time, file, sha256)")
 
     def put(self, images: list[Image]) -> None:
-        """Appends."""
+        """Appends rows."""
         self._db.execute("BEGIN")
         values = [(p.name, p.status, p.time, p.file, p.sha256) for p in images]
         self._db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?)", values)
@@ -59,7 +59,7 @@ class PlainTable:
 
 
 def seconds_to_put(table: Manifest | PlainTable, start: int, stop: int) -> float:
-    """Time inside `put` alone: making the rows costs as much."""
+    """Returns the time inside `put` alone, since generating the rows takes as long."""
     spent = 0.0
     for batch in batches(start, stop):
         begin = time.perf_counter()
@@ -69,10 +69,10 @@ def seconds_to_put(table: Manifest | PlainTable, start: int, stop: int) -> float
 
 
 def main() -> None:
-    """Prints a line for every tenth."""
+    """Prints a line for every tenth of the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    parser.add_argument("--folder", type=Path, help="folder on the disk to measure")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         path = Path(folder) / "manifest.sqlite"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Peak memory and CPU time of decoding the largest image that each format and mode allows.
+"""Peak memory and CPU time of decoding the largest accepted image of each format and mode.
 
-Each image is decoded in a process of its own, above what the process held after a first small one.
-The promise is 3 bytes a pixel and 100 MB (`mlimages_jax/data/images/budget.py`); the script fails
-where it is broken. A side is shortened until the header lets the image pass.
+Each image is decoded in its own process; memory counts from the level after a first, small image.
+The promised limit is 3 bytes per pixel plus 100 MB (`mlimages_jax/data/images/budget.py`), and the
+script fails where an image exceeds it. Images are made smaller until the header check accepts them.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --side 2048
@@ -36,10 +36,10 @@ from mlimages_jax.data.images.header import read_header
 
 Image.MAX_IMAGE_PIXELS = None
 _COMPRESSED = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 1], ".tif": []}
-_SIDES = {"QOI": 2048}  # Pillow writes it in Python, and larger ones are not read
-_PROBES = (1024, 2048)  # sides, above those of tiles
+_SIDES = {"QOI": 2048}  # Pillow encodes it in Python; larger ones are refused
+_PROBES = (1024, 2048)  # sides in pixels, larger than any tile
 _ON_ITS_SIDE = Image.Exif()
-_ON_ITS_SIDE[0x0112] = 6  # as phones store what they took upright
+_ON_ITS_SIDE[0x0112] = 6  # EXIF orientation of portraits taken with a phone
 _WAYS: dict[str, Callable[[bytes], object]] = {
     "decode": lambda data: decode(data, exif_orientation=True),
     "verify": verify,
@@ -48,16 +48,16 @@ _WAYS: dict[str, Callable[[bytes], object]] = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--side", type=int, default=8192, help="of the largest squares, in pixels")
-    parser.add_argument("--only", default="", help="kinds whose names hold this")
+    parser.add_argument("--side", type=int, default=8192, help="largest side, in pixels")
+    parser.add_argument("--only", default="", help="kinds with this text in their names")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def gradient(side: int, channels: int) -> np.ndarray:
-    """uint8 [side, side, channels]: one falls and rises across, the others down."""
+    """Returns uint8 [side, side, channels]: one gradient runs across, the others down."""
     line = np.linspace(0, 255, side).astype(np.uint8)
     image = np.empty((side, side, channels), np.uint8)
     image[:] = line[:, None, None]
@@ -66,7 +66,7 @@ def gradient(side: int, channels: int) -> np.ndarray:
 
 
 def saved(mode: str, file_format: str, **options: object) -> Callable[[int], bytes]:
-    """Makes a file of a mode of Pillow."""
+    """Returns a function that encodes an image of a mode of Pillow."""
 
     def make(side: int) -> bytes:
         channels = 4 if mode in ("RGBA", "CMYK", "LA") else 3
@@ -80,7 +80,7 @@ def saved(mode: str, file_format: str, **options: object) -> Callable[[int], byt
 
 
 def deep(suffix: str, channels: int) -> Callable[[int], bytes]:
-    """Makes a PNG or TIFF of 16 bits."""
+    """Returns a function that encodes a PNG or TIFF of 16 bits per channel."""
 
     def make(side: int) -> bytes:
         pixels = gradient(side, channels).astype(np.uint16) * 257
@@ -90,7 +90,7 @@ def deep(suffix: str, channels: int) -> Callable[[int], bytes]:
 
 
 def by_masks(side: int) -> bytes:
-    """Makes a BMP of 16 bits with masks of 4 bits, transparency too."""
+    """Encodes a BMP of 16 bits per pixel with masks of 4 bits, alpha included."""
     words = gradient(side, 1)[:, :, 0].astype("<u2") * 257
     rows = np.pad(words, ((0, 0), (0, side % 2))).tobytes()
     head = struct.pack("<IiiHHIIiiII", 56, side, side, 1, 16, 3, len(rows), 0, 0, 0, 0)
@@ -147,21 +147,21 @@ def _status(key: str) -> int:
 
 
 def measure(path: Path, way: str) -> None:
-    """Prints bytes above those before, and CPU seconds; for a process of its own."""
+    """Prints the additional peak bytes and CPU seconds; call it in a fresh process."""
     import time
 
     cv2.setNumThreads(1)
     data = path.read_bytes()
     decode(path.with_suffix(".small").read_bytes())
     before, start = _status("VmRSS"), time.process_time()
-    # What came before may have had a higher peak than what is held now.
+    # Writing 5 resets VmHWM (proc(5)): the peak of earlier work may exceed the current level.
     Path("/proc/self/clear_refs").write_text("5")
     _WAYS[way](data)
     print(_status("VmHWM") - before, time.process_time() - start)
 
 
 def passes(data: bytes) -> bool:
-    """Whether the image is small enough, by its header."""
+    """Returns whether the header check accepts the image."""
     try:
         header = read_header(data)
         whole_images.check_size(header.width, header.height, max_pixels=MAX_PIXELS)
@@ -174,10 +174,10 @@ def passes(data: bytes) -> bool:
 
 
 def largest(make: Callable[[int], bytes], side: int) -> tuple[bytes, int]:
-    """The largest square that the header lets pass, and its side: each try is a twentieth less.
+    """Returns the largest accepted square and its side, trying sides a twentieth smaller each time.
 
-    What is held grows in proportion to the pixels, but for a tile: two small images tell where the
-    tries may begin, since encoding the largest ones takes minutes.
+    Memory grows in proportion to the pixels, apart from tiles. Two small images therefore predict
+    where to begin, since encoding the largest ones takes minutes.
     """
     held = {probe: read_header(make(probe)).held for probe in _PROBES}
     small, large = _PROBES
@@ -191,7 +191,7 @@ def largest(make: Callable[[int], bytes], side: int) -> tuple[bytes, int]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures every kind of image and prints the table."""
     arguments = parse_arguments()
     if arguments.measure:
         measure(Path(arguments.measure[0]), arguments.measure[1])
@@ -215,7 +215,7 @@ def main() -> None:
             cpu = rows[0][1]
             print(f"| {kind} | {side**2 / 1e6:.1f} | {peaks} | {allowed / 1e6:,.0f} | {cpu:.1f} |")
     if broken:
-        raise SystemExit(f"more than allowed: {', '.join(broken)}")
+        raise SystemExit(f"over the memory limit: {', '.join(broken)}")
 
 
 def _run(path: Path, way: str) -> tuple[int, float]:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images per second of one process in four, by order of the data, threads and latency of a read.
+"""Images per second of one process of four, by order of the data, threads and read latency.
 
 Reading a record from object storage takes tens of milliseconds, however small it is; `--latency`
-puts that before every read. Each rate stands beside the same pipeline without latency, measured
-right before it. `copy_to` is the order `streams` from copies of the process's files on a local
-disk, beside the same files where they were, without latency; the copying is paid for once, and
-told. Opening files is without latency everywhere (it takes three reads each).
+adds this to every read. Each rate is compared with that of the same pipeline without latency,
+measured immediately before. `copy_to` is the order `streams` with the process's files copied to a
+local disk, compared with reading them in place, without latency; the one-off cost of copying is
+printed. Opening files has no added latency anywhere (it takes three reads per file).
 
-    python benchmarks/read_orders.py                    # images cut from four photographs
+    python benchmarks/read_orders.py                    # crops of four photographs
     python benchmarks/read_orders.py --data=FOLDER      # a built set of at least 16 files
 """
 
@@ -30,14 +30,14 @@ from mlimages_jax.data.order import ProcessRows
 from tfds_builders import ml_images
 
 BATCH = 64  # global
-PROCESSES = 4  # of which the first is measured, 16 rows a batch
-STREAMS = {"global": 1, "streams": 16, "copy_to": 16}  # 4 images a group
-FILES = 64  # of the set that is built here
+PROCESSES = 4  # the first one is measured: 16 rows per batch
+STREAMS = {"global": 1, "streams": 16, "copy_to": 16}  # 4 images per group
+FILES = 64  # shards of the set that is built here
 ROW = "{:10} {:>8} {:>12} {:>12} {:>7}"
 
 
 class Delayed:
-    """Records that take so long to arrive; many may be on their way."""
+    """Records that arrive with a latency; reads may overlap."""
 
     def __init__(self, records: RandomAccess, seconds: float):
         self._records, self._seconds = records, seconds
@@ -51,28 +51,28 @@ class Delayed:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a built set with a split `train`")
     parser.add_argument(
-        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to cut images from"
+        "--photographs", type=Path, default=PHOTOGRAPHS, help="large JPEGs to take crops from"
     )
-    parser.add_argument("--count", type=int, default=1024, help="images to cut")
-    parser.add_argument("--latency", type=float, default=0.02, help="seconds a read")
+    parser.add_argument("--count", type=int, default=1024, help="images to crop")
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds per read")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=3, help="medians are of")
-    parser.add_argument("--size", type=int, default=64, help="small: two cores are soon the limit")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    parser.add_argument("--warm_up", type=float, default=0.5, help="seconds before it")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per median")
+    parser.add_argument("--size", type=int, default=64, help="pixels; more is CPU-bound")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement")
+    parser.add_argument("--warm_up", type=float, default=0.5, help="seconds before each")
     return parser.parse_args()
 
 
 def build(photographs: Path, work: Path, count: int) -> Path:
-    """Cuts images and builds a set of FILES files from them."""
+    """Makes images and builds a set of FILES shards from them."""
     (work / "images").mkdir()
     cut_images(photographs, work / "images", count)
     write_lists(work)
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
         return ml_images.build(work, work / "data", name="images", num_shards=FILES)
 
 
@@ -84,8 +84,8 @@ def rate(
     *,
     latency: float,
 ) -> float:
-    """Images per second of the first process."""
-    rows = ProcessRows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
+    """Returns images per second of the first process."""
+    rows = Rows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
     streams = data.streams("train", count=num_streams, served=rows.streams)
     batches = pipeline.training_batches(
         [Delayed(records, latency) if latency else records for records in streams],
@@ -104,7 +104,7 @@ def rate(
 
 
 def _take(batches: Iterator[pipeline.NumpyBatch], seconds: float) -> int:
-    """Takes batches for so long; returns how many images they had."""
+    """Takes batches for the given time; returns the number of images."""
     end = time.perf_counter() + seconds
     images = 0
     while time.perf_counter() < end:
@@ -113,7 +113,7 @@ def _take(batches: Iterator[pipeline.NumpyBatch], seconds: float) -> int:
 
 
 def compare(arguments: argparse.Namespace, folder: Path, copies: Path) -> None:
-    """Runs every order with every number of threads, and prints."""
+    """Runs every order with every number of threads and prints the table."""
     data = DataSet.open(folder)
     copied = DataSet.open(folder, copy_to=str(copies))
     served = ProcessRows(
@@ -148,7 +148,7 @@ def compare(arguments: argparse.Namespace, folder: Path, copies: Path) -> None:
 
 
 def main() -> None:
-    """Makes the data where none is given, and runs."""
+    """Makes the data unless it was given, and runs the comparison."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

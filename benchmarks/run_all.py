@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs the benchmarks one after the other, so that every table can be made again by one command.
+"""Runs all benchmarks one after the other, so that one command reproduces every table.
 
-    python benchmarks/run_all.py --quick               # short forms, under 10 minutes in all
+    python benchmarks/run_all.py --quick               # short forms, under 10 minutes in total
     python benchmarks/run_all.py --quick --only manifest growth --output tables.md
-    python benchmarks/run_all.py                       # as docs/benchmarks has them: hours
+    python benchmarks/run_all.py                       # as in docs/benchmarks: hours
 
-The scripts are those of this folder. Each is shown with its command, its seconds and what it
-printed, or why it was left out; one that fails or takes too long is told with the end of its
-errors, and the others go on. The exit code is 1 where one failed. Short forms are there to see that
-everything works and what the tables look like: few rounds of small sizes prove no ratio.
+Runs every script of this folder and shows its command, duration and output, or why it was left out.
+If a script fails or exceeds the time limit, the end of its errors is shown and the others still
+run; the exit code is then 1. Short forms show that everything works and what the tables look like;
+with few rounds of small sizes their ratios mean nothing.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from peers.setting import where_and_when
 
 FOLDER = Path(__file__).resolve().parent
-QUICK_LIMIT, FULL_LIMIT = 180, 3 * 3600  # seconds of a command
+QUICK_LIMIT, FULL_LIMIT = 180, 3 * 3600  # seconds per command
 LAST_LINES = 20  # of the errors of a script that failed
 IMAGES = "images of your own: see docs/benchmarks/learning.md"
 PHOTOGRAPHS = FOLDER.parents[1] / "shared/data/tencent/images"
@@ -36,11 +36,11 @@ class Form(NamedTuple):
     """How a script is run.
 
     Attributes:
-        quick: arguments of its commands in the short form.
-        full: the same for the whole one.
-        peers: libraries without which it leaves out a row.
-        photographs: whether it cuts images from those of ../shared.
-        left_out: from the whole form, and why.
+        quick: Arguments of its commands in the short form.
+        full: Arguments of its commands in the full form.
+        peers: Optional libraries; a row is left out for each that is missing.
+        photographs: Whether it takes crops of the photographs in ../shared.
+        left_out: Why the full form is not run; empty if it is.
     """
 
     quick: tuple[str, ...]
@@ -92,7 +92,7 @@ SCRIPTS = {
 
 
 class Outcome(NamedTuple):
-    """Of a command: its exit code (None: stopped at the limit), its seconds, what it wrote."""
+    """A command's exit code (None: stopped at the time limit), its seconds and its output."""
 
     code: int | None
     seconds: float
@@ -101,37 +101,35 @@ class Outcome(NamedTuple):
 
 
 def scripts() -> list[str]:
-    """Names of the scripts of this folder, without this one."""
+    """Returns the names of the other scripts in this folder."""
     return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != Path(__file__).stem)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the short form of each")
+    parser.add_argument("--quick", action="store_true", help="run the short forms")
     parser.add_argument("--only", nargs="+", choices=scripts(), metavar="NAME", help="of scripts")
-    parser.add_argument("--limit", type=float, help="seconds of a command, before it is stopped")
-    parser.add_argument("--output", type=Path, help="a file that gets all that is printed")
+    parser.add_argument("--limit", type=float, help="time limit per command, in seconds")
+    parser.add_argument("--output", type=Path, help="file for a copy of the output")
     arguments = parser.parse_args()
     arguments.limit = arguments.limit or (QUICK_LIMIT if arguments.quick else FULL_LIMIT)
     return arguments
 
 
 def reason_to_leave_out(form: Form, *, quick: bool) -> str:
-    """Why a script is not run here; empty: it is."""
+    """Returns why a script is not run here; empty if it is."""
     if form.photographs and not PHOTOGRAPHS.is_dir():
-        return "no photographs to cut images from: run it with --photographs FOLDER"
+        return "no photographs to take crops from; run it with --photographs FOLDER"
     return "" if quick else form.left_out
 
 
 def run(command: str, *, limit: float) -> Outcome:
-    """Runs a command in this folder's parent.
-
-    One that is too late is killed, with all that it started.
+    """Runs a command in the parent folder; kills it with all its children at the time limit.
 
     Args:
-        command: for the shell, after the interpreter.
-        limit: seconds.
+        command: Shell words that follow the interpreter.
+        limit: Time limit in seconds.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         begin = time.perf_counter()
@@ -157,7 +155,7 @@ def run(command: str, *, limit: float) -> Outcome:
 
 
 def run_script(name: str, form: Form, arguments: argparse.Namespace, tell: Callable) -> bool:
-    """Runs the commands of a script; returns whether all went well."""
+    """Runs the commands of a script; returns whether all succeeded."""
     good = True
     lacking = [peer for peer in form.peers if importlib.util.find_spec(peer) is None]
     for words in form.quick if arguments.quick else form.full:
@@ -178,7 +176,7 @@ def run_script(name: str, form: Form, arguments: argparse.Namespace, tell: Calla
 
 
 def run_scripts(names: Sequence[str], arguments: argparse.Namespace, tell: Callable) -> bool:
-    """Runs all, and sums up; returns whether all went well."""
+    """Runs all scripts and prints a summary; returns whether all succeeded."""
     lines, good = ["\n## In all\n", "| script | | seconds |", "|---|---|---:|"], True
     total = 0.0
     for name in names:
@@ -201,7 +199,7 @@ def run_scripts(names: Sequence[str], arguments: argparse.Namespace, tell: Calla
 
 
 def main() -> None:
-    """Runs what is wanted, and ends with 1 where something failed."""
+    """Runs the requested scripts; exits with 1 if one failed."""
     arguments = parse_arguments()
     if arguments.output:
         arguments.output.write_text("", encoding="utf-8")
@@ -212,7 +210,7 @@ def main() -> None:
             with arguments.output.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
-    tell(f"{where_and_when()}; {'short forms' if arguments.quick else 'whole'}")
+    tell(f"{where_and_when()}; {'short forms' if arguments.quick else 'full forms'}")
     if not run_scripts(arguments.only or scripts(), arguments, tell):
         sys.exit(1)
 

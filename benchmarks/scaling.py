@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what does a training step communicate, by number of devices, groups and sharding?
+"""Question: how much does a training step communicate, by number of devices, groups and sharding?
 
-The step of configs/pretrain.py (ResNet-101, 11,166 classes, weighted loss) is compiled for 8, 64
-and 512 virtual CPU devices, each in a process of its own, with abstract arguments: nothing runs.
-Images are small, since what is communicated are gradients, parameters and statistics, whose size
-does not depend on them. Operations of a kind are counted in the compiled program, and the bytes of
-their whole arrays added (`4: 261.9 MB` are four, of 261.9 MB together). GB is what one device's
-program takes, of which `state` is held between steps; GFLOP are of an image.
+Compiles the step of configs/pretrain.py (ResNet-101, 11,166 classes, weighted loss) for 8, 64 and
+512 virtual CPU devices, each in its own process, with abstract arguments: nothing is run. Images
+are small, since the communicated gradients, parameters and statistics do not depend on their size.
+The table counts the collective operations of each kind in the compiled program and adds up the
+bytes of their full arrays (`4: 261.9 MB` are four operations with 261.9 MB in total). GB is the
+memory of one device's program, `state` the part of it that persists between steps, and GFLOP are
+per image.
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py --topologies v5p:4x4x4 --size 224 --images 64     # needs libtpu
 
-With --topologies the compiler is that of TPUs, for slices that are not there (`pip install libtpu`
-of the version that `jax[tpu]` names); then memory and arithmetic are those of the program that
-would run.
+With --topologies it compiles for TPU slices, which need not exist (`pip install libtpu` in the
+version that `jax[tpu]` requires). Memory and arithmetic are then those of the actual program.
 """
 
 import argparse
@@ -28,13 +28,13 @@ ROW = "| {:>7} | {:>5} | {:10} |" + " {:>14} |" * 4 + " {:>18} | {:>6} | {:>5} |
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 512])
-    parser.add_argument("--topologies", nargs="+", default=[], help="in place of --devices")
+    parser.add_argument("--topologies", nargs="+", default=[], help="instead of --devices")
     parser.add_argument("--depth", type=int, choices=(50, 101, 152), default=101)
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--images", type=int, default=32, help="of a device")
+    parser.add_argument("--images", type=int, default=32, help="per device")
     parser.add_argument("--classes", type=int, default=11_166)
     parser.add_argument("--group_sizes", type=int, nargs="+", default=[32, 0], help="0: the batch")
     parser.add_argument("--modes", nargs="+", default=["replicated", "optimizer", "full"])
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def row(name: str, settings: dict[str, Any]) -> str:
-    """Compiles one program; its line of the table."""
+    """Compiles one program and returns its line of the table."""
     with Peer("compiled_step", settings) as peer:
         about = peer.about
     cells = [
@@ -65,7 +65,7 @@ def row(name: str, settings: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """One line a program."""
+    """Prints one line per program."""
     arguments = parse_arguments()
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the "

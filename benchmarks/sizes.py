@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what does a change of image size in a training cost, and is a restart after it exact?
+"""Question: what does changing the image size in training cost, and is a restart after it exact?
 
-Trains the quickstart's network (64 to 256 channels, BatchNorm groups of 32) on drawn images, half
+Trains the quickstart's network (64 to 256 channels, BatchNorm groups of 32) on drawn images: half
 of the steps at 224 pixels and half at 299, as configs/finetune.py:224to299 does. Speed is that of
-the training loop (medians over its steps, with reading, decoding and cropping), compile seconds are
-those that it logs. Then the same training again, stopped at the change and once more behind it, and
-started again each time: its last state is compared with that of the training without a stop, every
-number of parameters, statistics and momentum.
+the training loop (median over steps, with reading, decoding and cropping); compile times are the
+logged ones. The training is then repeated with two interruptions and restarts, one at the change
+and one after it. Its final state is compared with that of the uninterrupted training, in every
+number of the parameters, statistics and momentum.
 
     python benchmarks/sizes.py
     python benchmarks/sizes.py --sizes 64 96 --steps 20
@@ -34,12 +34,12 @@ from mlimages_jax.step.state import TrainState
 from mlimages_jax.training import train
 from tfds_builders import shapes
 
-SETTLING = 2  # steps after a start or a change: the loop reads its clock a step late
+SETTLING = 2  # steps to skip after a start or a change: the loop reads its clock one step late
 COMPILED = re.compile(r"compiled the step for (\d+) px, batch \d+, in ([\d.]+) s")
 
 
 class CompileTimes(logging.Handler):
-    """Collects what `train.train` logs; seconds by size."""
+    """Collects the compile times that `train.train` logs, in seconds by image size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,19 +52,19 @@ class CompileTimes(logging.Handler):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs=2, default=[224, 299], help="pixels")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=10, help="at each size")
+    parser.add_argument("--steps", type=int, default=10, help="per size")
     arguments = parser.parse_args()
     if arguments.steps <= SETTLING:
-        parser.error(f"--steps {arguments.steps}: the first {SETTLING} of a size are not counted")
+        parser.error(f"--steps {arguments.steps}: the first {SETTLING} per size are not counted")
     return arguments
 
 
 def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int) -> Train:
-    """The quickstart's, with two sizes."""
+    """Returns the quickstart's settings with two image sizes."""
     first, second = arguments.sizes
     return load_config(
         "quickstart",
@@ -86,7 +86,7 @@ def make_config(arguments: argparse.Namespace, folder: Path, *, total_steps: int
 
 
 def speeds(workdir: Path, arguments: argparse.Namespace) -> list[float]:
-    """Median images/s at both sizes."""
+    """Returns the median images/s at each size."""
     rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     key = "training/images_per_second"
     rates = {row["step"]: row[key] for row in rows if key in row}
@@ -98,15 +98,15 @@ def speeds(workdir: Path, arguments: argparse.Namespace) -> list[float]:
 
 
 def equal(one: TrainState, other: TrainState) -> bool:
-    """Whether every number has the same bits."""
+    """Returns whether the two states are equal in every bit."""
     one, other = jax.device_get((one, other))
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), one, other)
     return all(jax.tree.leaves(same))
 
 
 def print_table(sizes: Sequence[int], rates: Sequence[float], seconds: dict[int, float]) -> None:
-    """A row a size; ratios are to the first."""
-    print("| pixels | images/s | compile s | pixels an image, x | seconds an image, x |")
+    """Prints one row per size, with ratios to the first."""
+    print("| pixels | images/s | compile s | pixels per image, x | seconds per image, x |")
     print("|-------:|---------:|----------:|--------------------:|---------------------:|")
     for size, rate in zip(sizes, rates, strict=True):
         print(
@@ -116,7 +116,7 @@ def print_table(sizes: Sequence[int], rates: Sequence[float], seconds: dict[int,
 
 
 def main() -> None:
-    """Trains twice and prints."""
+    """Trains with and without interruptions, and prints the table."""
     arguments = parse_arguments()
     steps, times = arguments.steps, CompileTimes()
     logger = logging.getLogger("absl")
@@ -126,7 +126,7 @@ def main() -> None:
     begin, setting = time.perf_counter(), where_and_when()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
             data = shapes.build(work / "data", num_train=200, num_val=8, size=320)
         whole = train.train(make_config(arguments, data, total_steps=2 * steps), work / "whole")
         rates = speeds(work / "whole", arguments)
@@ -134,12 +134,12 @@ def main() -> None:
             parts = train.train(make_config(arguments, data, total_steps=stop), work / "parts")
     print(
         f"{setting}, {os.getloadavg()[0]:.1f} at the end; batch {arguments.batch}, {steps} steps "
-        f"at each size, {time.perf_counter() - begin:.0f} s in all\n"
+        f"at each size, {time.perf_counter() - begin:.0f} s in total\n"
     )
     print_table(arguments.sizes, rates, times.seconds)
     print(
-        f"\nStopped after {steps} and {steps + steps // 2} of {2 * steps} steps and started again, "
-        f"every bit of the state is the same: {equal(whole, parts)}"
+        f"\nInterrupted after {steps} and {steps + steps // 2} of {2 * steps} steps and resumed: "
+        f"every bit of the state is equal: {equal(whole, parts)}"
     )
 
 

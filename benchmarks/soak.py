@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Does a long training grow? Descriptors, threads and memory of 10,000 tiny steps with 300 saves.
+"""Does a long training leak? Descriptors, threads and memory of 10,000 tiny steps with 300 saves.
 
     python benchmarks/soak.py
-    python benchmarks/soak.py --steps 600 --saves 20    # in short
+    python benchmarks/soak.py --steps 600 --saves 20    # short form
 
-The process is looked at from outside. Ends with 1 when, behind the first fifth, it has more
-descriptors or threads than SLACK, or more memory than SLACK_MB.
+The process is observed from outside. The exit code is 1 if, after the first fifth of the training,
+descriptors or threads grow by more than SLACK or memory by more than SLACK_MB.
 """
 
 import argparse
@@ -21,18 +21,18 @@ from peers.job import Job
 from mlimages_jax.files.remote import read_json_lines
 from tfds_builders import shapes
 
-SLACK, SLACK_MB = 8, 64  # what caches and the pools of libraries still gain
+SLACK, SLACK_MB = 8, 64  # growth allowed for caches and thread pools of libraries
 ROW = "| {:>7} | {:>11} | {:>7} | {:>9} |"
 
 
 class Sample(NamedTuple):
-    """What a process has at a moment.
+    """The resources of a process at one moment.
 
     Attributes:
-        step: updates done.
-        descriptors: open files, sockets and pipes.
-        threads: of the system.
-        megabytes: resident memory.
+        step: Number of updates so far.
+        descriptors: Number of open files, sockets and pipes.
+        threads: Number of operating system threads.
+        megabytes: Resident memory.
     """
 
     step: int
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 
 def look(pid: int, workdir: Path) -> Sample:
-    """Looks at a process; raises OSError when it has ended."""
+    """Samples a process; raises OSError if it has ended."""
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
@@ -56,7 +56,7 @@ def look(pid: int, workdir: Path) -> Sample:
 
 
 def watch(job: Job, workdir: Path, *, seconds: float) -> list[Sample]:
-    """Samples, until the process ends."""
+    """Samples the process until it ends."""
     samples = []
     while job.processes[0].poll() is None:
         try:
@@ -68,7 +68,7 @@ def watch(job: Job, workdir: Path, *, seconds: float) -> list[Sample]:
 
 
 def main() -> None:
-    """Runs the training, prints ten rows, and judges."""
+    """Runs the training, prints ten rows, and exits with 1 if something has grown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--saves", type=int, default=300)
@@ -86,12 +86,12 @@ def main() -> None:
             samples = watch(job, workdir, seconds=1.0)
             codes = job.wait(seconds=LONGEST)
             if codes != [0]:
-                sys.exit(f"ended with {codes}:\n{job.output()[-3000:]}")
+                sys.exit(f"the training exited with {codes}:\n{job.output()[-3000:]}")
     sys.exit(judge([sample for sample in samples if sample.step]))
 
 
 def judge(samples: list[Sample]) -> str | None:
-    """Prints some of the samples; returns what has grown."""
+    """Prints some of the samples; returns what has grown, if anything."""
     print(ROW.format("step", "descriptors", "threads", "RSS, MB"))
     shown = range(0, len(samples), max(1, len(samples) // 10))
     for sample in [samples[number] for number in shown] + samples[-1:]:

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the command to the first training step, and from opening a set to its first batch.
+"""Time from the command to the first training step, and from opening a set to its first batch.
 
 `command` starts `mlimages_jax.main` in fresh processes, for the quickstart's network and for the
-full ResNet-101 with 11,166 classes (4 images of 64 pixels): `cold` compiles everything, `warm`
-finds in the workdir what another start compiled, `restart` finds a checkpoint too. The peer is the
-least a program in jax can do: import jax and flax, make the same network's state, compile the same
-step and run it on a batch of its own, with a compilation cache too; it reads no data.
+full ResNet-101 with 11,166 classes (4 images of 64 pixels). `cold` compiles everything, `warm`
+finds the compiled programs of an earlier start in the workdir, `restart` finds a checkpoint as
+well. The peer is the minimum for any JAX program: it imports jax and flax, initialises the state of
+the same network, compiles the same step, also with a compilation cache, and runs it on a synthetic
+batch.
 
     python benchmarks/start_up.py command
 
-`batches` opens sets of 10,000 to 17.6 million records, in fresh processes: records made when they
-are asked for (no files), and 1,024 files of an ArrayRecord set, in both orders, from step 0 and
-from step 100,000; seconds until the first batch of 128 images is in memory.
+`batches` opens sets of 10,000 to 17.6 million records in fresh processes: records generated on
+request (no files), and an ArrayRecord set of 1,024 files, in both orders, from step 0 and from step
+100,000. It measures the seconds until the first batch of 128 images is in memory.
 
     python benchmarks/start_up.py batches
 
     python benchmarks/start_up.py --quick   # both, one round, without the full network and streams
 
-The parts of a start overlap where the program lets them, so they need not add up to the total.
+Parts of a start overlap where possible, so they need not add up to the total.
 """
 
 import argparse
@@ -61,7 +62,7 @@ NETWORKS = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("command", "batches", "both"), default="both")
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
@@ -74,10 +75,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def start(module: str, *given: str) -> Seconds:
-    """Runs a child of `peers` from its spawning to its first step; returns what it says.
+    """Runs a module of `peers` until its first step; returns the times it reports.
 
     Raises:
-        RuntimeError: it said nothing, with the end of what it wrote.
+        RuntimeError: The process reported nothing; the message has the end of its output.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPIL")}
     path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
@@ -95,7 +96,7 @@ def start(module: str, *given: str) -> Seconds:
 
 
 def starts(network: str, data: Path, workdir: Path) -> dict[str, Seconds]:
-    """One round: cold, then with a checkpoint, then without it; the peer cold and warm."""
+    """Runs one round: cold, then with a checkpoint, then without it; the peer cold and warm."""
     command = [*NETWORKS[network], f"--config.data.folder={data}", f"--workdir={workdir}"]
     found = {"cold": start("started_training", "go", *command)}
     start("started_training", "stop", *command)
@@ -109,7 +110,7 @@ def starts(network: str, data: Path, workdir: Path) -> dict[str, Seconds]:
 
 
 def compare_commands(arguments: argparse.Namespace, work: Path) -> None:
-    """Prints medians over the rounds; `x` is the ratio to the peer of the same round."""
+    """Prints medians over the rounds; `x` is the ratio to the peer in the same round."""
     print(COMMAND_ROW.format("network", "start", "total s", "x least", *PARTS))
     for network in arguments.networks:
         data = write_set(
@@ -137,14 +138,14 @@ def _median(rounds: list[dict[str, Seconds]], name: str, part: str) -> float:
 
 
 def first_batch(streams: int, **given: Any) -> dict[str, float]:
-    """Of one fresh process."""
+    """Measures the first batch of one fresh process."""
     settings = {"streams": streams, "batch": BATCH, "size": 224, "folder": "", **given}
     with Peer("first_batch", settings) as peer:
         return peer.about
 
 
 def compare_batches(arguments: argparse.Namespace, work: Path) -> None:
-    """Prints medians over the rounds, which visit every case in turn."""
+    """Prints medians over the rounds; every round measures each case once."""
     files = write_set(
         work / "files", classes=16, shards=SHARDS, records=RECORDS_OF_SHARD, images=True
     )
@@ -171,7 +172,7 @@ def compare_batches(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def main() -> None:
-    """Runs what is asked for."""
+    """Runs the requested benchmarks."""
     arguments = parse_arguments()
     print(f"{where_and_when()}; {arguments.rounds} rounds\n")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what is in the compiled training step, and what do loss and augmentation add to it?
+"""Question: what does the compiled training step contain, and what do loss and augmentation add?
 
-The step is compiled and not run: for this CPU, or with --topology for one TPU that is not there
-(`pip install libtpu` of the version that `jax[tpu]` names). A row is a variant: `plain` is sigmoid
-cross-entropy without augmentation, `weighted` the loss of ML-Images, `augmented` colour and
-rotation, `full` both. Percentages are what a variant adds to `plain`; the goal for `full` is 5%.
+The step is compiled but not run: for this CPU, or with --topology for one TPU, which need not exist
+(`pip install libtpu` in the version that `jax[tpu]` requires). Each row is a variant: `plain` is
+sigmoid cross-entropy without augmentation, `weighted` has the loss of ML-Images, `augmented` colour
+and rotation, `full` both. Percentages are relative to `plain`; the goal for `full` is 5%.
 
     python benchmarks/step_program.py                                   # ResNet-101, both dtypes
     python benchmarks/step_program.py --depth 50 --batch 32 --topology v5e:2x2 --dtypes bfloat16
     python benchmarks/step_program.py --quick
 
-GFLOP and MB are `cost_analysis` over the images of the batch, and MB is what the operations read
-and write if nothing stayed in caches; `temp` is the memory beside arguments and results. Operations
-are counted in the whole program, fusions included. Below the table stand the largest float32 arrays
-of the batch (four and more axes) that the step writes to memory: in bfloat16 those are islands. XLA
-for CPUs computes bfloat16 in float32 throughout, so islands mean something for TPUs only.
+GFLOP and MB come from `cost_analysis`, divided by the images of the batch. MB is what the
+operations would read and write without any caches; `temp` is the memory used in addition to
+arguments and results. Operations are counted in the entire program, inside fusions too. Below the
+table are the largest float32 arrays of the batch (four or more axes) that the step writes to
+memory: islands in a bfloat16 program. XLA for CPUs computes bfloat16 in float32 throughout, so
+islands are meaningful for TPUs only.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from mlimages_jax.step import steps
 from mlimages_jax.step.state import abstract_state
 
 VARIANTS = ("plain", "weighted", "augmented", "full")
-KINDS = {  # columns of the table and the operations that they count
+KINDS = {  # column of the table -> operations that it counts
     "conv": ("convolution",),
     "dot": ("dot",),
     "copy": ("copy", "transpose"),
@@ -57,9 +58,9 @@ class Program(NamedTuple):
     Attributes:
       flops: As XLA counts them.
       traffic: Bytes that its operations read and write.
-      temporary: Bytes beside arguments and results.
-      operations: Count by name.
-      islands: (shape, count) of float32 arrays that it writes, the largest first.
+      temporary: Bytes in addition to arguments and results.
+      operations: Number of operations by name.
+      islands: (shape, count) of the float32 arrays that it writes, largest first.
     """
 
     flops: float
@@ -70,7 +71,7 @@ class Program(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--depth", type=int, choices=(50, 101), default=101)
     parser.add_argument("--size", type=int, default=224, help="pixels")
@@ -79,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--group_size", type=int, default=32)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--topology", default="", help="of a TPU, such as v5e:2x2; one chip of it")
+    parser.add_argument("--topology", default="", help="compile for a chip of it: v5e:2x2")
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--islands", type=int, default=5, help="arrays to list")
     parser.add_argument("--quick", action="store_true", help="ResNet-50 at 64, float32")
@@ -90,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def abstract_batch(arguments: argparse.Namespace, mesh: Mesh) -> steps.Batch:
-    """Shapes of what `ours_step.random_batch` makes."""
+    """Returns the shapes of the batch that `ours_step.random_batch` makes."""
     count, side = arguments.batch, arguments.size
 
     def leaf(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -105,7 +106,7 @@ def abstract_batch(arguments: argparse.Namespace, mesh: Mesh) -> steps.Batch:
 
 
 def compile_step(variant: str, dtype: str, arguments: argparse.Namespace, mesh: Mesh) -> Any:
-    """The program of a variant."""
+    """Compiles a variant."""
     group_size = min(arguments.group_size, arguments.batch)
     model = ResNet(
         arguments.classes,
@@ -126,7 +127,7 @@ def compile_step(variant: str, dtype: str, arguments: argparse.Namespace, mesh: 
 
 
 def look_into(program: Any, batch: int) -> Program:
-    """Reads a compiled program's costs and text; arrays [batch, ...] or [groups, batch, ...]."""
+    """Reads costs and text of a program; islands are [batch, ...] or [groups, batch, ...]."""
     text, costs = program.as_text(), program.cost_analysis()
     entry = text[text.index("\nENTRY ") :]
     islands: collections.Counter[tuple[int, ...]] = collections.Counter()
@@ -144,7 +145,7 @@ def look_into(program: Any, batch: int) -> Program:
 
 
 def print_row(name: str, program: Program, base: Program | None, images: int) -> None:
-    """One line; with a base, what the program adds to it."""
+    """Prints one line; with a base, what the program adds to it."""
     added = ["-", "-"]
     if base and base is not program:
         pairs = (program.flops, base.flops), (program.traffic, base.traffic)
@@ -156,13 +157,13 @@ def print_row(name: str, program: Program, base: Program | None, images: int) ->
 
 
 def print_islands(program: Program, limit: int) -> None:
-    """The largest float32 arrays with four and more axes."""
+    """Prints the largest float32 arrays with four or more axes."""
     for shape, count in program.islands[:limit]:
         print(f"    {count:4} x f32{list(shape)}, {4 * math.prod(shape) / 1e6:.1f} MB each")
 
 
 def main() -> None:
-    """One table for each dtype."""
+    """Prints one table for each dtype."""
     arguments = parse_arguments()
     if arguments.topology:
         jax.config.update("jax_platforms", "cpu")
@@ -172,7 +173,9 @@ def main() -> None:
         try:
             devices = compiled.tpu_mesh(arguments.topology).devices.flat
         except (RuntimeError, ValueError) as error:
-            raise SystemExit(f"no compiler for {arguments.topology}; libtpu? {error}") from error
+            raise SystemExit(
+                f"--topology {arguments.topology}: no compiler; is libtpu installed? {error}"
+            ) from error
         mesh = sharding.make_mesh([devices[0]])
     target = arguments.topology or "this CPU"
     print(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Claim: the import of a table costs no more CPU a row than when it read one kind of table only.
+"""Claim: importing a table costs no more CPU per row than when one kind of table was supported.
 
-Writes tables of the same images, imports each with `prepare import table`, and, as the peer, reads
-it twice with csv or json and splits its labels, which is the least that two passes can cost. With
-`--base` a checkout of another commit imports the tables that it can read, in turns with this one.
-Each import is a process of its own; its start is not counted.
+Writes tables of the same images in every format and imports each with `prepare import table`. The
+peer reads the table twice with csv or json and splits its labels, the minimum cost of two passes.
+With `--base` a checkout of another commit imports the tables that it can read, in turns with this
+one. Each import runs in its own process, without counting its start-up.
 
     git worktree add /tmp/base 782068b
     python benchmarks/tables.py --rows 200000 --base /tmp/base
@@ -49,7 +49,7 @@ def rows_of_images(rows: int) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def write_tables(folder: Path, rows: int) -> None:
-    """Writes a table of each kind."""
+    """Writes a table in each format."""
     plain, quoted, lines, one_hot = (
         (folder / name).open("w", encoding="utf-8", newline="") for name in KINDS
     )
@@ -67,7 +67,7 @@ def write_tables(folder: Path, rows: int) -> None:
 
 
 def import_seconds(checkout: Path, table: Path) -> float:
-    """Imports a table in a process of its own; returns its CPU seconds."""
+    """Imports a table in its own process; returns its CPU seconds."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-c", IMPORT, str(table), output]
         environment = os.environ | {"PYTHONPATH": str(checkout)}
@@ -78,7 +78,7 @@ def import_seconds(checkout: Path, table: Path) -> float:
 
 
 def least_seconds(table: Path) -> float:
-    """The peer: two passes that split the cells and check nothing; returns its CPU seconds."""
+    """Runs the peer, two passes that split cells without checks; returns its CPU seconds."""
     start = time.process_time()
     for _ in range(2):
         with table.open(encoding="utf-8", newline="") as file:
@@ -92,13 +92,13 @@ def least_seconds(table: Path) -> float:
 
 
 def main() -> None:
-    """Writes the tables, measures, prints a line for each."""
+    """Writes the tables, measures and prints a line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--base", type=Path, help="a checkout of another commit")
     arguments = parser.parse_args()
-    print(f"{arguments.rows:,} rows, CPU microseconds a row, medians of {arguments.rounds} rounds")
+    print(f"{arguments.rows:,} rows, CPU us per row, medians of {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         write_tables(Path(folder), arguments.rows)
         for kind in KINDS:

@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Speed of our training step against PyTorch's on the same device, and against its limit.
+"""Speed of our training step against PyTorch's on the same device, and against the device's peak.
 
-`steps.train_step` (jitted, state donated) against PyTorch (channels_last, SGD with momentum, binary
-cross-entropy; on a GPU torch.compile and bfloat16), interleaved, each in a process of its own, on
-one batch that stays on the device. Rows of ours: `plain` is sigmoid cross-entropy without
-augmentation, what the peers do; `weighted` has the weighted loss of ML-Images, `augmented` colour
-and rotation, `full` both. The peers: our network written in PyTorch, and timm's resnetv2 (which has
-max-pooling) where timm is installed; their BatchNorm takes the whole batch, ours groups of 32.
+Compares `steps.train_step` (jitted, state donated) with PyTorch (channels_last, SGD with momentum,
+binary cross-entropy; on a GPU torch.compile and bfloat16). Rounds are interleaved; each contender
+has its own process and one batch that stays on the device. Our rows: `plain` is sigmoid
+cross-entropy without augmentation, like the peers; `weighted` has the weighted loss of ML-Images,
+`augmented` colour and rotation, `full` both. The peers are our network in PyTorch and, where timm
+is installed, its resnetv2 (which has max-pooling). Their BatchNorm uses the full batch, ours groups
+of 32.
 
-    python benchmarks/train_step.py                    # 256 images a GPU in bfloat16; 4 on a CPU
+    python benchmarks/train_step.py                    # 256 images per GPU in bfloat16; 4 on a CPU
     python benchmarks/train_step.py --depth 50 --variants plain weighted augmented full
     python benchmarks/train_step.py --sweep            # everything, on a GPU: an hour or more
     python benchmarks/train_step.py --quick            # ResNet-50 at 64, under a minute on a CPU
 
---sweep goes through depths, sizes and batches with all variants. A contender that runs out of
-memory keeps its row, which says so. Where that happened, those that shared the device with it are
-all measured again, each alone: then nothing is interleaved, and the table says that too.
+--sweep combines depths, sizes and batches with all variants. If a contender runs out of memory, all
+those that shared the device with it are measured again, one at a time; the table notes that rounds
+are not interleaved, and a contender that still does not fit keeps a row that says so.
 
-FLOP/s count the model's own work: 3 x 2 x multiply-accumulates of the convolutions and the
-classifier in the forward pass (47.2 GFLOP an image for ResNet-101 at 224), whatever the compiler
-made of it. MFU is their share of the device's peak in bfloat16 (or of --peak_tflops). 'per CPU s'
-divides by the processes' CPU time: on a CPU that others use too it is the fairer figure, on an
-accelerator it is what the host has to do.
+FLOP/s count the work of the model, not what the compiler made of it: 3 x 2 x the
+multiply-accumulates of convolutions and classifier in the forward pass (47.2 GFLOP per image for
+ResNet-101 at 224). MFU is the fraction of the device's bfloat16 peak (or of --peak_tflops). 'per
+CPU s' divides by the processes' CPU time: the fairer figure on a shared CPU, and the host's load
+with an accelerator.
 """
 
 import argparse
@@ -35,7 +36,8 @@ from typing import Any, NamedTuple
 
 from peers.process import Answer, NotInstalledError, Peer
 
-# Dense bfloat16 TFLOP/s of the vendors' data sheets, by the beginning of jax's device_kind.
+# Dense bfloat16 TFLOP/s from the vendors' data sheets (without sparsity), by prefix of jax's
+# device_kind.
 PEAK_TFLOPS = {
     "NVIDIA A100": 312,
     "NVIDIA H100 PCIe": 756,
@@ -50,10 +52,10 @@ PEAK_TFLOPS = {
 BASELINE = "torch, ours"
 ON_DEMAND = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the peers share the device
 VARIANTS = ("plain", "weighted", "augmented", "full")
-# What the libraries say when the device's memory does not suffice.
+# Messages of the libraries when the device runs out of memory: they share no exception type.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemoryError", "out of memory")
-# Without it OpenMP's threads spin while they wait for one another. On two cores that other programs
-# used as well, a step of PyTorch then took 20 s instead of 4.
+# Without it OpenMP threads spin while they wait for each other: on two cores shared with other
+# programs, a PyTorch step then took 20 s instead of 4.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 ROW = "{:18} {:>9} {:>8} {:>9} {:>8} {:>8} {:>6} {:>10} {:>7}"
 
@@ -62,11 +64,11 @@ class Contender(NamedTuple):
     """A row of the table.
 
     Attributes:
-      name: Of the row.
-      run: Measures once.
-      macs: Multiply-accumulates of a forward pass of one image.
-      compile_seconds: To trace and compile.
-      memory: Bytes that the compiled program takes; None when its answers say it.
+      name: Name of the row.
+      run: Takes one measurement.
+      macs: Multiply-accumulates in the forward pass of one image.
+      compile_seconds: Time to trace and compile.
+      memory: Bytes that the compiled program uses; None if its answers report them.
     """
 
     name: str
@@ -77,11 +79,11 @@ class Contender(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--depth", type=int, choices=(50, 101), default=101)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=0, help="0: 256 a device, 4 on a CPU")
+    parser.add_argument("--batch", type=int, default=0, help="0: 256 per device, 4 on a CPU")
     parser.add_argument("--classes", type=int, default=11_166)
     parser.add_argument("--group_size", type=int, default=32)
     parser.add_argument(
@@ -89,9 +91,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--peers", nargs="*", choices=("ours", "timm"), default=["ours", "timm"])
-    parser.add_argument("--steps", type=int, default=0, help="a round; 0: 30, two on a CPU")
+    parser.add_argument("--steps", type=int, default=0, help="per round; 0: 30, two on a CPU")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--peak_tflops", type=float, help="of all devices together")
+    parser.add_argument("--peak_tflops", type=float, help="total of all devices")
     parser.add_argument("--sweep", action="store_true", help="all --depths, --sizes and --batches")
     parser.add_argument("--depths", type=int, nargs="+", choices=(50, 101), default=[50, 101])
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 299])
@@ -107,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def combinations(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The settings of every table."""
+    """Returns the settings of every table."""
     settings = vars(arguments)
     if not arguments.sweep:
         return [settings]
@@ -122,7 +124,7 @@ def combinations(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def start_ours(
     stack: contextlib.ExitStack, variants: list[str], settings: dict[str, Any]
 ) -> list[Contender]:
-    """A row for each of our variants, all in one process."""
+    """Returns a row for each of our variants, all in one process."""
     arguments = settings | {"variants": variants}
     peer = stack.enter_context(Peer("ours_step", arguments, environment=ON_DEMAND))
 
@@ -137,15 +139,15 @@ def start_ours(
 def start_torch(
     stack: contextlib.ExitStack, model: str, settings: dict[str, Any], about: dict[str, Any]
 ) -> list[Contender]:
-    """The peer's row; none when it cannot run here."""
+    """Returns the peer's row, or none if it cannot run here."""
     if about["platform"] not in ("cpu", "gpu") or about["devices"] > 1:
-        print(f"torch, {model}: left out: {about['devices']} {about['device']}")
+        print(f"torch, {model}: skipped: {about['devices']} {about['device']}")
         return []
     arguments = settings | {"model": model, "on_gpu": about["platform"] == "gpu"}
     try:
         peer = stack.enter_context(Peer("torch_step", arguments, environment=PATIENT))
     except NotInstalledError as error:
-        print(f"torch, {model}: left out: {error}")
+        print(f"torch, {model}: skipped: {error}")
         return []
     print(f"torch, {model}: {peer.about['version']}, {peer.about['parameters']:,} parameters")
     macs, seconds = peer.about["macs"], peer.about["compile_seconds"]
@@ -155,7 +157,7 @@ def start_torch(
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turns a peer's end for want of the device's memory into a MemoryError."""
+    """Raises MemoryError when a peer ends because the device is out of memory."""
     try:
         yield
     except RuntimeError as error:
@@ -172,13 +174,13 @@ def print_table(
     images: int,
     peak_tflops: float | None,
 ) -> None:
-    """Medians over the rounds; the ratios are medians of the rounds' ratios.
+    """Prints medians over the rounds; the ratios are medians of the per-round ratios.
 
     Args:
-      rows: In the order of the table.
-      answers: By name.
-      images: In each answer.
-      peak_tflops: Of the device; None: unknown.
+      rows: Contenders in the order of the table.
+      answers: Answers of each contender, by name.
+      images: Number of images per answer.
+      peak_tflops: Peak of the device; None if unknown.
     """
     print(
         ROW.format(
@@ -203,14 +205,14 @@ def print_table(
 
 
 def _against_torch(rates: dict[str, list[float]], name: str) -> tuple[float, str]:
-    """The median rate, and the median of the rounds' ratios to the baseline."""
+    """Returns the median rate, and the median of the per-round ratios to the baseline."""
     pairs = zip(rates[name], rates.get(BASELINE, []), strict=False)
     ratios = [mine / other for mine, other in pairs]
     return statistics.median(rates[name]), f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
 def print_share(answers: dict[str, list[Answer]]) -> None:
-    """What loss and augmentation take of the full step: median of the rounds."""
+    """Prints the fraction of the full step taken by loss and augmentation: median of the rounds."""
     pairs = list(zip(answers.get("ours, plain", []), answers.get("ours, full", []), strict=False))
     if pairs:
         shares = [1 - plain.values["seconds"] / full.values["seconds"] for plain, full in pairs]
@@ -219,7 +221,7 @@ def print_share(answers: dict[str, list[Answer]]) -> None:
 
 
 def describe_device(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a process of ours says of the device, without a step, and the defaults for it."""
+    """Returns what one of our processes reports about the device, and the defaults for it."""
     smallest = {"depth": 50, "size": 32, "variants": []}
     with Peer("ours_step", settings | smallest, environment=ON_DEMAND) as peer:
         return peer.about
@@ -228,10 +230,10 @@ def describe_device(settings: dict[str, Any]) -> dict[str, Any]:
 def measure(
     names: list[str], settings: dict[str, Any], about: dict[str, Any]
 ) -> tuple[list[Contender], dict[str, list[Answer]]]:
-    """Interleaves the rounds of contenders: variants of ours, or "torch, MODEL".
+    """Interleaves the rounds of contenders: our variants, or "torch, MODEL".
 
     Raises:
-      MemoryError: When the device's memory does not suffice for them together.
+      MemoryError: The contenders do not fit on the device at the same time.
     """
     variants = [name for name in names if name in VARIANTS]
     with contextlib.ExitStack() as stack, memory_errors():
@@ -241,7 +243,7 @@ def measure(
                 rows += start_torch(stack, name.removeprefix("torch, "), settings, about)
         answers: dict[str, list[Answer]] = {row.name: [] for row in rows}
         for number in range(settings["rounds"]):
-            # Whoever follows another process is slower for a step, so the order alternates.
+            # The first step after another process ran is slower, so the order alternates.
             for row in rows[:: -1 if number % 2 else 1]:
                 answers[row.name].append(row.run())
     return rows, answers
@@ -250,8 +252,8 @@ def measure(
 def measure_alone(
     names: list[str], settings: dict[str, Any], about: dict[str, Any]
 ) -> tuple[list[Contender], dict[str, list[Answer]]]:
-    """One contender after another; those without enough memory get a line and no row."""
-    print("out of memory together: each alone, not interleaved")
+    """Measures one contender after another; those out of memory get a line instead of a row."""
+    print("out of memory at the same time: each alone, not interleaved")
     rows: list[Contender] = []
     answers: dict[str, list[Answer]] = {}
     for name in names:
@@ -266,7 +268,7 @@ def measure_alone(
 
 
 def compare(settings: dict[str, Any]) -> None:
-    """One table."""
+    """Prints one table."""
     about = describe_device(settings)
     settings |= {name: about[name] for name in ("batch", "dtype", "steps")}
     print(
@@ -291,7 +293,7 @@ def compare(settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """A table for every combination."""
+    """Prints a table for every combination."""
     for settings in combinations(parse_arguments()):
         compare(settings)
         print(flush=True)

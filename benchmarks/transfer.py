@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: do kinds of things that pretraining never saw gain from it?
+"""Question: does pretraining help with kinds of things that it never saw?
 
-Pretrains the quickstart's network, several labels an image, on stamps and drawn shapes, without
-the kinds that it is finetuned on later: of every tree of classes the largest kind stays, all others
-with at least 10 images are taken out, with all their images. Then finetunes it on those, one
-class an image, with half of the images of every class, against the same network that begins at
-random. Both are configs/finetune.py:224, cut down alike, nothing frozen, with the same images,
-order and steps, each at the best of the same learning rates, which a seed of its own has found.
-Every seed of the result has its own halves, order, crops and new weights; the pretraining is one.
+Pretrains the quickstart's network with several labels per image, on stamps and drawn shapes, but
+without the kinds used for finetuning: in every tree of classes the largest kind stays, and all
+others with at least 10 images are removed with their images. Then finetunes it on the removed
+kinds, one class per image, with half of the images of every class, against the same network with
+random initial weights. Both use configs/finetune.py:224, reduced in the same way, nothing frozen,
+with the same images, order and steps, each at its best learning rate from the same list. A separate
+seed selects the rates. Every seed of the result has its own halves, order, crops and new weights;
+pretraining runs once.
 
     python benchmarks/transfer.py --data=STAMPS --output=OUT
-    python benchmarks/transfer.py --quick       # on drawn images, for the form of the table only
+    python benchmarks/transfer.py --quick       # on drawn images, to check that it works
 
-STAMPS holds dictionary.txt, train_image_list.txt, val_image_list.txt and images/. The output gets
-transfer.md, transfer.png and a workdir of every run; started again, it goes on from those.
+STAMPS contains dictionary.txt, train_image_list.txt, val_image_list.txt and images/. OUT gets
+transfer.md, transfer.png and a workdir per run; the same command resumes from those.
 """
 
 import argparse
@@ -41,22 +42,22 @@ from mlimages_jax.training import train
 from tfds_builders import imagenet, ml_images, shapes
 
 STYLE = "drawing style"  # the tree that says how an image is drawn, not what it shows
-FEWEST = 10  # images of a kind to finetune on
-TUNING_SEED = 0  # finds the learning rates, and is no part of the result
+FEWEST = 10  # images that a kind needs to be used for finetuning
+TUNING_SEED = 0  # selects the learning rates; not part of the result
 STARTS = ("pretrained", "scratch")
 NETWORK = ("stage_sizes", "stage_widths", "stem_width", "stem_kernel", "norm_momentum", "dtype")
-EVALUATIONS = 8  # of a finetuning
+EVALUATIONS = 8  # per finetuning
 
 
 class Stamps(NamedTuple):
-    """The stamps, one row an image.
+    """The stamps.
 
     Attributes:
-      folder: Of the images.
+      folder: Folder with the images.
       hierarchy: All classes.
-      labels: Of each image, by name.
-      held_out: Names of the published validation list that are not in that of training.
-      new: Classes of the kinds that pretraining must not see, and of what is below them.
+      labels: Labels of each image, by name.
+      held_out: Names in the published validation list that are not in the training list.
+      new: Classes of the kinds that pretraining must not see, with their descendants.
     """
 
     folder: Path
@@ -67,7 +68,7 @@ class Stamps(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A finetuning; steps, top-1 and loss have a value an evaluation."""
+    """A finetuning; steps, top-1 and loss have one value per evaluation."""
 
     start: str
     rate: float
@@ -78,20 +79,20 @@ class Run(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder of the stamps")
-    parser.add_argument("--output", type=Path, help="made here: tables and figure")
+    parser.add_argument("--output", type=Path, help="folder for tables and figure")
     parser.add_argument("--size", type=int, default=48, help="pixels")
     parser.add_argument("--shapes", type=int, default=1000, help="drawn images to pretrain on")
     parser.add_argument("--pretraining_steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=800, help="of finetuning")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.1, 0.03, 0.01])
-    parser.add_argument("--seeds", type=int, default=3, help="besides that of the learning rates")
-    parser.add_argument("--quick", action="store_true", help="draws what it needs; a minute")
+    parser.add_argument("--seeds", type=int, default=3, help="in addition to the tuning seed")
+    parser.add_argument("--quick", action="store_true", help="on drawn images; takes a minute")
     arguments = parser.parse_args()
     if not arguments.quick and not (arguments.data and arguments.output):
-        parser.error("--data and --output are needed, or --quick")
+        parser.error("pass --data and --output, or --quick")
     if arguments.shapes < 10 or arguments.seeds < 2:
         parser.error(
             "a deviation needs --seeds 2 or more, and a validation set --shapes 10 or more"
@@ -100,9 +101,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_quick(arguments: argparse.Namespace, work: Path) -> None:
-    """Draws images in place of the stamps, and makes everything short."""
+    """Draws images to replace the stamps, and shortens every part."""
     arguments.data = shapes.draw(work / "stamps", num_train=160, num_val=40, size=32)
-    dictionary = arguments.data / "dictionary.txt"  # its ids must not be those of the shapes
+    dictionary = arguments.data / "dictionary.txt"  # ids must differ from those of the shapes
     dictionary.write_text(dictionary.read_text().replace("\tx", "\tstamp"))
     arguments.output, arguments.size, arguments.shapes = work / "output", 32, 20
     arguments.pretraining_steps = arguments.steps = 2 * EVALUATIONS
@@ -110,7 +111,7 @@ def make_quick(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def read_stamps(folder: Path) -> Stamps:
-    """Unites the rows of an image, which the lists repeat, and chooses the new kinds."""
+    """Merges the repeated rows of each image, and selects the new kinds."""
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
     labels: dict[str, set[int]] = defaultdict(set)
     names: dict[str, set[str]] = {"train": set(), "val": set()}
@@ -131,12 +132,12 @@ def read_stamps(folder: Path) -> Stamps:
 
 
 def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
-    """Builds the set of the stamps without the new kinds and of drawn shapes, with both's classes.
+    """Builds the set of stamps without the new kinds and of drawn shapes, with the classes of both.
 
     Args:
-      stamps: To choose from.
-      work: Lists and records go here.
-      count: Of drawn images to train on; a tenth of it to validate.
+      stamps: All stamps.
+      work: Folder for lists and records.
+      count: Number of drawn training images; a tenth as many are drawn for validation.
     """
     manual, old = work / "manual", stamps.hierarchy
     drawn = shapes.draw(work / "drawn", num_train=count, num_val=count // 10)
@@ -172,12 +173,12 @@ def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
 
 
 def old_images(stamps: Stamps) -> list[str]:
-    """Names of the stamps that show nothing of a new kind."""
+    """Returns the names of the stamps that show no new kind."""
     return sorted(name for name, labels in stamps.labels.items() if not labels & stamps.new)
 
 
 def new_images(stamps: Stamps) -> dict[str, list[str]]:
-    """Names of the stamps by new kind, of those that show one."""
+    """Returns the names of the stamps with exactly one new kind, by kind."""
     kinds = {i for i in stamps.new if stamps.hierarchy.parents[i] not in stamps.new}
     images = defaultdict(list)
     for name, labels in sorted(stamps.labels.items()):
@@ -187,7 +188,7 @@ def new_images(stamps: Stamps) -> dict[str, list[str]]:
 
 
 def finetuning_set(images: dict[str, list[str]], arrays: Path, work: Path, seed: int) -> Path:
-    """Builds a set of one folder a class; half of its images, drawn by the seed, validate."""
+    """Builds a set with one folder per class; the seed picks half of it for validation."""
     rng = np.random.default_rng(seed)
     manual = work / f"manual_{seed}"
     for kind, names in images.items():
@@ -199,7 +200,7 @@ def finetuning_set(images: dict[str, list[str]], arrays: Path, work: Path, seed:
 
 
 def common_images(images: Path, first: Iterable[str], second: Iterable[str]) -> int:
-    """How many contents of files the two have in common."""
+    """Counts the file contents that occur in both."""
     digests = [
         {hashlib.sha256((images / name).read_bytes()).hexdigest() for name in names}
         for names in (first, second)
@@ -208,7 +209,7 @@ def common_images(images: Path, first: Iterable[str], second: Iterable[str]) -> 
 
 
 def pretraining_config(arguments: argparse.Namespace, folder: Path) -> Train:
-    """The quickstart's, with the asymmetric loss at the rate of losses.py."""
+    """Returns the quickstart's settings with the asymmetric loss, at the rate of losses.py."""
     steps = arguments.pretraining_steps
     return load_config(
         "quickstart",
@@ -229,7 +230,7 @@ def pretraining_config(arguments: argparse.Namespace, folder: Path) -> Train:
 def finetuning_config(
     arguments: argparse.Namespace, folder: Path, *, init_from: str, rate: float, seed: int
 ) -> Train:
-    """Variant 224 with the quickstart's network: smaller, shorter, nothing frozen."""
+    """Returns variant 224 with the quickstart's network: smaller, shorter, nothing frozen."""
     network = load_config("quickstart", {}).model
     return load_config(
         "finetune",
@@ -257,7 +258,7 @@ def finetuning_config(
 def finetune(
     arguments: argparse.Namespace, folder: Path, *, start: str, rate: float, seed: int
 ) -> Run:
-    """Trains and reads the curves."""
+    """Finetunes and reads the curves."""
     init_from = str(arguments.output / "pretraining") if start == "pretrained" else ""
     config = finetuning_config(arguments, folder, init_from=init_from, rate=rate, seed=seed)
     workdir = arguments.output / f"{start}_rate_{rate}_seed_{seed}"
@@ -269,10 +270,10 @@ def finetune(
 
 
 def run_all(arguments: argparse.Namespace, sets: list[Path]) -> tuple[list[Run], list[Run]]:
-    """Finds each start's rate on the first set; then trains on the others with that.
+    """Selects the rate of each start on the first set, then trains on the others with it.
 
     Returns:
-      The runs of the search, and those of the result.
+      The runs of the search, and the runs of the result.
     """
     search = [
         finetune(arguments, sets[TUNING_SEED], start=start, rate=rate, seed=TUNING_SEED)
@@ -290,13 +291,13 @@ def run_all(arguments: argparse.Namespace, sets: list[Path]) -> tuple[list[Run],
 
 
 def spread(values: Iterable[float]) -> str:
-    """Mean and standard deviation (of a sample)."""
+    """Formats the mean and the sample standard deviation."""
     numbers = np.array(list(values))
     return f"{numbers.mean():.3f} ± {numbers.std(ddof=1):.3f}"
 
 
 def search_table(search: list[Run]) -> list[str]:
-    """The last evaluation of the runs that looked for the rates."""
+    """Returns the table with the last evaluation of the runs of the search."""
     rates = sorted({run.rate for run in search}, reverse=True)
     lines = ["| top-1 (loss) at rate | " + " | ".join(map(str, rates)) + " |"]
     lines.append("|---|" + "---:|" * len(rates))
@@ -308,7 +309,7 @@ def search_table(search: list[Run]) -> list[str]:
 
 
 def result_table(result: list[Run]) -> list[str]:
-    """Means and deviations over the seeds; the last columns are differences of runs of a seed."""
+    """Returns the table of means and deviations; differences are between runs with equal seeds."""
     ours, other = ([run for run in result if run.start == start] for start in STARTS)
     lines = ["| step | " + " | ".join(f"{s} top-1" for s in STARTS) + " | difference | "
              + " | ".join(f"{s} loss" for s in STARTS) + " | difference |"]  # fmt: skip
@@ -324,7 +325,7 @@ def result_table(result: list[Run]) -> list[str]:
 
 
 def draw_curves(result: list[Run], path: Path) -> None:
-    """Mean of the seeds with a band of one standard deviation, and every seed as a thin line."""
+    """Draws the mean over seeds, a band of one standard deviation, and a thin line per seed."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, (name, title) in zip(
         figure.subplots(1, 2), (("top1", "top-1"), ("loss", "loss")), strict=True
@@ -344,7 +345,7 @@ def draw_curves(result: list[Run], path: Path) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Builds, trains, prints and writes."""
+    """Builds the sets, trains, and prints and writes the results."""
     logging.set_verbosity(logging.INFO)
     arguments.output.mkdir(parents=True, exist_ok=True)
     lines, begin = [where_and_when(), ""], time.perf_counter()
@@ -353,7 +354,7 @@ def compare(arguments: argparse.Namespace) -> None:
     every = [name for names in images.values() for name in names]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports what it does
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
             first = pretraining_set(stamps, work / "pretraining", arguments.shapes)
             sets = [
                 finetuning_set(images, stamps.folder, work, seed)
@@ -373,7 +374,7 @@ def compare(arguments: argparse.Namespace) -> None:
         f"top-1 {largest / num_val:.3f}.",
         "", f"The rates, with seed {TUNING_SEED}:", "", *search_table(search),
         "", f"Seeds 1 to {arguments.seeds}, mean ± standard deviation:", "", *result_table(result),
-        "", f"{time.perf_counter() - begin:.0f} s in all; load {os.getloadavg()[0]:.1f} at the end",
+        "", f"{time.perf_counter() - begin:.0f} s; load {os.getloadavg()[0]:.1f} at the end",
     ]  # fmt: skip
     draw_curves(result, arguments.output / "transfer.png")
     (arguments.output / "transfer.md").write_text("\n".join(lines) + "\n")
@@ -381,7 +382,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Makes what `--quick` lacks, and runs."""
+    """Runs the comparison, with `--quick` on images drawn for it."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The measurements of `accelerator.py`.
 
-Each is a generator of `Section`s, every one more complete than the last, so that one that is
-stopped leaves what it has. Each runs in a process of its own: its memory is free again for the
-next, and its failure is its own.
+Each measurement is a generator of increasingly complete `Section`s, so that partial results survive
+if it is stopped. Each runs in its own process: that frees the device's memory for the next one and
+contains failures.
 """
 
 from typing import Any, NamedTuple
 
-# Set for every process of ours: peers share the device, and a program is compiled once a run.
+# For each of our processes: peers share the device, and every program is compiled once per run.
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
@@ -16,19 +16,19 @@ ENVIRONMENT = {
 
 
 class Settings(NamedTuple):
-    """What the command line says, for all sections.
+    """The settings from the command line, for all sections.
 
     Attributes:
-        depth: of the network.
-        size: of the images, pixels.
-        batch: images a step.
-        batches: further batch sizes for the table of batches.
-        classes: C.
-        dtype: of the computation.
-        steps: of a round.
-        rounds: whose median counts.
-        output: folder for traces and programs.
-        golden: folder with the reference numbers of the original code; None: not at hand.
+        depth: Depth of the network.
+        size: Image size in pixels.
+        batch: Images per step.
+        batches: Further batch sizes for the table of batches.
+        classes: Number of classes.
+        dtype: Type of the computation.
+        steps: Steps per round.
+        rounds: Number of rounds; results are their medians.
+        output: Folder for traces and programs.
+        golden: Folder with the reference numbers of the original code; None if not available.
     """
 
     depth: int
@@ -43,18 +43,18 @@ class Settings(NamedTuple):
     golden: str | None
 
     def step(self, **changes: Any) -> dict[str, Any]:
-        """Arguments for `peers.ours_step`, with changes."""
+        """Returns the arguments for `peers.ours_step`, with changes."""
         common = {"group_size": 32, "variants": ["full"], "ideas": [], "remat": False}
         names = ("depth", "size", "batch", "classes", "dtype", "steps")
         return common | {name: getattr(self, name) for name in names} | changes
 
 
 class Section(NamedTuple):
-    """What a measurement found.
+    """The result of a measurement.
 
     Attributes:
-        table: Markdown, for people.
-        values: JSON, for programs.
+        table: Markdown table.
+        values: The same results as JSON values.
     """
 
     table: str
@@ -62,6 +62,6 @@ class Section(NamedTuple):
 
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """Formats a Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(header) + " |", "|:--|" + "---:|" * (len(header) - 1)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])

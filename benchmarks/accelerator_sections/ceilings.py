@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the device can do at best: bytes a second of a copy, operations a second of a product."""
+"""The limits of the device: bytes per second of a copy, FLOP/s of a matrix product."""
 
 import functools
 import statistics
@@ -16,7 +16,7 @@ ROUNDS = 7
 
 
 def measure(settings: Settings) -> Iterator[Section]:
-    """A copy of floats that no cache holds, and a square product in the given and in full dtype."""
+    """Measures a copy too large for any cache, and a square product in the given and full dtype."""
     on_cpu = jax.devices()[0].platform == "cpu"
     elements, side = (1 << 22, 1024) if on_cpu else (1 << 29, 8192)
     values: dict[str, float] = {}
@@ -26,7 +26,7 @@ def measure(settings: Settings) -> Iterator[Section]:
     values["copy, GB/s"] = 2 * data.nbytes / seconds / 1e9  # every byte is read and written
     del data
     for name in dict.fromkeys((settings.dtype, "float32")):
-        # Random numbers: products of zeros run faster than anything real.
+        # Random numbers, since products of zeros run faster than any real data.
         factor = jax.random.normal(jax.random.key(1), (side, side), jnp.dtype(name))
         for precision in ("default", "highest") if name == "float32" else ("default",):
             product = jax.jit(functools.partial(_square, precision=precision))
@@ -41,7 +41,7 @@ def _square(x: jax.Array, *, precision: str) -> jax.Array:
 
 
 def _seconds(function: Callable[[Any], Any], argument: Any, repeats: int = 10) -> float:
-    """Of one call: the median of some rounds of calls that follow one another."""
+    """Returns the time of one call: the median over rounds of consecutive calls."""
     jax.block_until_ready(function(argument))
     rounds = []
     for _ in range(ROUNDS):

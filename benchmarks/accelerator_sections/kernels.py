@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where the time of a step goes: its kernels by time, from the profiler's own trace.
 
-The compiled program (HLO text) and the trace are kept beside the tables: a kernel's name leads to
-the operation there, and the operation's metadata to the layer.
+The compiled program (HLO text) and the trace are saved next to the tables: the name of a kernel
+leads to its operation in the program, and the metadata of the operation to the layer.
 """
 
 import collections
@@ -22,7 +22,7 @@ from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 
 STEPS = 3
 SHOWN = 30
-# The first pattern that a kernel's name matches gives its kind.
+# The first pattern that matches the name of a kernel determines its kind.
 KINDS = {
     "convolution": r"cudnn|xmma|cutlass|conv|implicit|wgrad|dgrad|fprop|sm\d+_",
     "product": r"gemm|cublas|nvjet|dot",
@@ -34,7 +34,7 @@ KINDS = {
 
 
 def measure(settings: Settings) -> Iterator[Section]:
-    """Traces some steps of the full variant."""
+    """Traces a few steps of the full variant."""
     given = settings.step()
     group_size = min(given["group_size"], given["batch"])
     model = ResNet(
@@ -56,7 +56,7 @@ def measure(settings: Settings) -> Iterator[Section]:
     )
     program = Path(settings.output) / "step_program.txt.gz"
     program.write_bytes(gzip.compress(str(variant.compiled.as_text()).encode()))
-    variant.seconds(1)  # so that the trace holds nothing but the steps it is divided by
+    variant.seconds(1)  # warm-up, so that the trace contains only timed steps
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             variant.seconds(STEPS)
@@ -67,13 +67,13 @@ def measure(settings: Settings) -> Iterator[Section]:
 
 
 def kernel_times(trace: Path) -> dict[str, float]:
-    """Milliseconds by name of what ran on the device; on a CPU, of XLA's operations."""
+    """Returns milliseconds by kernel name; on a CPU, by name of XLA's operations."""
     planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
     on_device = [plane for plane in planes if plane.name.startswith("/device:")]
     times: dict[str, float] = collections.defaultdict(float)
     for plane in on_device or [plane for plane in planes if "CPU" in plane.name]:
         for line in plane.lines:
-            # On a GPU, streams hold kernels; other lines repeat them by module and by step.
+            # On a GPU only lines of streams count: others repeat the kernels by module and step.
             wanted = "Stream" in line.name if on_device else "XLA" in line.name
             if wanted:
                 for event in line.events:
@@ -82,13 +82,13 @@ def kernel_times(trace: Path) -> dict[str, float]:
 
 
 def kind_of(name: str) -> str:
-    """One of `KINDS`, or other."""
+    """Returns one of `KINDS`, or other."""
     found = (kind for kind, pattern in KINDS.items() if re.search(pattern, name, re.IGNORECASE))
     return next(found, "other")
 
 
 def summarise(times: dict[str, float]) -> Section:
-    """By kind, and the largest by name."""
+    """Summarises the times by kind, and the longest by name."""
     total = sum(times.values())
     kinds: dict[str, float] = dict.fromkeys([*KINDS, "other"], 0.0)
     for name, value in times.items():
@@ -102,9 +102,9 @@ def summarise(times: dict[str, float]) -> Section:
         [f"`{name[:70]}`", f"{value:.3f}", f"{value / total:.1%}"] for name, value in largest
     ]
     tables = (
-        table([f"{total:.1f} ms of kernels a step", "ms", "share"], by_kind)
+        table([f"{total:.1f} ms of kernels per step", "ms", "fraction"], by_kind)
         + "\n\n"
-        + table(["kernel", "ms a step", "share"], by_name)
+        + table(["kernel", "ms per step", "fraction"], by_name)
     )
     values: dict[str, Any] = {"total_ms": total, "kinds": kinds, "kernels": times}
     return Section(tables, values)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether the device computes what it should: the original's numbers, a CPU's gradients, itself.
+"""Checks the device's numbers: against the original code, a CPU's gradients, and a repetition.
 
-Float32 convolutions and products of GPUs and TPUs are rounded to fewer digits unless they are asked
-for `highest` precision, so both are shown.
+GPUs and TPUs compute float32 convolutions and matrix products with fewer bits unless `highest`
+precision is requested, so both are shown.
 """
 
 import functools
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {"stage_sizes": (1, 1, 1, 1), "num_classes": 50}
 
 
 def measure(settings: Settings) -> Iterator[Section]:
-    """All comparisons, one line each."""
+    """Runs all comparisons, one line each."""
     found: dict[str, float] = {}
     if settings.golden:
         found |= forward_against_the_original(Path(settings.golden), limit=settings.size)
@@ -39,8 +39,8 @@ def measure(settings: Settings) -> Iterator[Section]:
 
 
 def forward_against_the_original(golden: Path, *, limit: int) -> dict[str, float]:
-    """Features and logits of the deterministic weights, of images up to `limit` pixels."""
-    # The tests know the original's variables by our names; they are no package to import.
+    """Compares features and logits of deterministic weights, for images up to `limit` pixels."""
+    # The mapping of the original's variables to our names is in the tests, which are no package.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     reference = importlib.import_module("tests.support.reference")
 
@@ -65,7 +65,7 @@ def forward_against_the_original(golden: Path, *, limit: int) -> dict[str, float
 
 
 def loss_against_the_original(golden: Path) -> dict[str, float]:
-    """Thirty steps of the weighted loss and of its gradient, with the counts running on."""
+    """Compares thirty steps of the weighted loss and its gradient, with running counts."""
     numbers = np.load(golden / "loss_a_b16_c40_thres0.7_neg0.3.npz")
     counts: Any = losses.initial_counts(1, numbers["labels"].shape[2])
     values, gradients = [], []
@@ -88,7 +88,7 @@ def loss_against_the_original(golden: Path) -> dict[str, float]:
 
 
 def gradients_against_the_cpu() -> dict[str, float]:
-    """Parameters' gradients of a small network on the device and on this machine's CPU."""
+    """Compares gradients of a small network on the device and on this machine's CPU."""
     images = np.random.default_rng(0).uniform(-1, 1, (8, 64, 64, 3)).astype(np.float32)
 
     def total(params: Any, statistics: Any, model: ResNet) -> Any:
@@ -107,7 +107,7 @@ def gradients_against_the_cpu() -> dict[str, float]:
         model = ResNet(**SMALL, group_size=4, dtype=dtype)
         with jax.default_matmul_precision(precision):
             gradients = jax.jit(jax.grad(functools.partial(total, model=model)))(*weights)
-        # Norms leaf by leaf: of the largest single elements bfloat16 says little.
+        # Norms per leaf: in bfloat16 the largest difference of single elements says little.
         ratios: list[float] = jax.tree.leaves(jax.tree.map(_relative_norm, gradients, expected))
         found[f"gradients against the CPU, {name}, worst leaf"] = max(ratios)
         median = float(np.median(ratios))
@@ -116,7 +116,7 @@ def gradients_against_the_cpu() -> dict[str, float]:
 
 
 def repeated_steps(settings: Settings) -> dict[str, float]:
-    """Three steps from one state, twice: 0 where a restart can give the same bits."""
+    """Runs three steps from one state twice; the difference is 0 if restarts can be bit-exact."""
     size, batch_size = min(settings.size, 96), min(settings.batch, 32)
     model = ResNet(
         1000, stage_sizes=STAGE_SIZES[50], group_size=batch_size, dtype=jnp.dtype(settings.dtype)
@@ -143,7 +143,7 @@ def repeated_steps(settings: Settings) -> dict[str, float]:
 
 
 def _difference(found: Any, expected: Any) -> float:
-    """Largest difference over the largest absolute value."""
+    """Returns the largest difference, divided by the largest absolute value."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     return float(np.max(np.abs(found - expected)) / max(float(np.max(np.abs(expected))), 1e-30))
 

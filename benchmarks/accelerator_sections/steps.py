@@ -12,7 +12,7 @@ from peers.process import Peer
 
 from accelerator_sections import ENVIRONMENT, Section, Settings, table
 
-# What XLA may do otherwise; each is timed with the full step.
+# Compiler flags to try; each is timed with the full step.
 FLAGS = {
     "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
     "no command buffers": "--xla_gpu_enable_command_buffer=",
@@ -24,15 +24,15 @@ HEADER = ["", "images/s", "x", "TFLOP/s", "MFU", "compile s", "GB"]
 
 
 def ours(settings: Settings) -> Iterator[Section]:
-    """Our four variants, rounds interleaved in one process."""
+    """Measures our four variants, with interleaved rounds in one process."""
     given = settings.step(variants=list(train_step.VARIANTS), rounds=settings.rounds)
     yield _interleaved(given["variants"], given, known={})
 
 
 def torch(settings: Settings) -> Iterator[Section]:
-    """Our network in PyTorch, then timm's: one after the other, for want of the device's memory.
+    """Measures our network in PyTorch, then timm's, since both do not fit on the device at once.
 
-    Ratios are to the rates that the section `step` left in the output folder, where it did.
+    Ratios are relative to the rates in the output folder, if the section `step` left them there.
     """
     given = settings.step(rounds=settings.rounds)
     path = Path(settings.output) / "step.json"
@@ -46,7 +46,7 @@ def torch(settings: Settings) -> Iterator[Section]:
 
 
 def _interleaved(names: list[str], given: dict[str, Any], *, known: dict[str, float]) -> Section:
-    """Contenders that share the device, and how ours compare with what is known of others."""
+    """Measures contenders that share the device; known rates of others give further ratios."""
     about = train_step.describe_device(given)
     rows, answers = train_step.measure(names, given, about)
     images = given["batch"] * given["steps"]
@@ -66,13 +66,13 @@ def _interleaved(names: list[str], given: dict[str, Any], *, known: dict[str, fl
 
 
 def by_batch(settings: Settings) -> Iterator[Section]:
-    """The full step at other batch sizes, until one does not fit."""
+    """Measures the full step at other batch sizes, until one does not fit."""
     wanted = {f"batch {size}": settings.step(batch=size) for size in settings.batches}
     yield from _alone(wanted, base=None)
 
 
 def by_network(settings: Settings) -> Iterator[Section]:
-    """ResNet-50, 299 pixels, and activations computed again instead of kept."""
+    """Measures ResNet-50, 299 pixels, and rematerialised activations."""
     wanted = {
         f"ResNet-{settings.depth}, remat": settings.step(remat=True),
         "ResNet-50": settings.step(depth=50),
@@ -82,7 +82,7 @@ def by_network(settings: Settings) -> Iterator[Section]:
 
 
 def by_idea(settings: Settings) -> Iterator[Section]:
-    """Each idea of `peers.step_ideas`, and all together, against the step as it is."""
+    """Measures each idea of `peers.step_ideas`, and combinations, against the current step."""
     from peers import step_ideas
 
     wanted = {"as it is": settings.step()}
@@ -94,16 +94,16 @@ def by_idea(settings: Settings) -> Iterator[Section]:
 
 
 def by_flag(settings: Settings) -> Iterator[Section]:
-    """The full step with other compiler flags."""
+    """Measures the full step with other compiler flags."""
     wanted = {"default flags": settings.step()}
     wanted |= {name: settings.step(xla_flags=flags) for name, flags in FLAGS.items()}
     yield from _alone(wanted, base="default flags")
 
 
 def _alone(wanted: dict[str, dict[str, Any]], *, base: str | None) -> Iterator[Section]:
-    """Times contenders one after the other; they compile side by side, the programs are cached.
+    """Times contenders one after the other; they compile in parallel, with cached programs.
 
-    Whoever was measured ends before the next begins, since a process keeps the memory that it used.
+    Each process exits before the next is timed, since a process keeps the memory it has used.
     """
     started = {
         name: Peer(
@@ -138,14 +138,14 @@ def _alone(wanted: dict[str, dict[str, Any]], *, base: str | None) -> Iterator[S
 
 
 def _failure(name: str, error: Exception) -> list[str]:
-    """A row that says why there is no number."""
+    """Returns a row that says why there is no number."""
     return [name, f"{type(error).__name__}: {str(error).splitlines()[-1][:90]}"]
 
 
 def _line(
     name: str, rates: dict[str, float], about: dict[str, Any], *, base: str | None, macs: float
 ) -> list[str]:
-    """Name, rate, ratio, TFLOP/s and their fraction of the peak."""
+    """Returns name, rate, ratio, TFLOP/s and fraction of the peak."""
     rate = rates[name]
     ratio = f"{rate / rates[base]:.3f}" if base in rates else "-"
     tflops = rate * 3 * 2 * macs / 1e12  # forward, and twice that for the two gradients

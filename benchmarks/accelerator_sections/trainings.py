@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whole trainings by `mlimages_jax.main`: what reaches the device, and what a save costs.
+"""Complete trainings with `mlimages_jax.main`: the rate that reaches the device, the cost of saves.
 
-`quickstart` draws, trains and evaluates; `pretraining` reads a generated set of JPEG files through
-the real pipeline into the full network; `from_a_cpu` begins on this machine's CPU and continues on
-the device.
+`quickstart` draws images, trains and evaluates; `pretraining` feeds a generated set of JPEG files
+through the real pipeline to the full network; `from_a_cpu` starts on this machine's CPU and resumes
+on the device.
 """
 
 import json
@@ -27,7 +27,7 @@ SHARDS, RECORDS_OF_SHARD = 32, 128  # 4,096 images of 320 x 427, some 180 MB
 
 
 def quickstart(_: Settings) -> Iterator[Section]:
-    """The README's first command, as it is."""
+    """Runs the first command of the README unchanged."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "quickstart"
         seconds = train("quickstart.py", workdir)
@@ -40,7 +40,7 @@ def quickstart(_: Settings) -> Iterator[Section]:
 
 
 def pretraining(settings: Settings) -> Iterator[Section]:
-    """configs/pretrain.py with one device's batch, from a disk, with saves on the way."""
+    """Runs configs/pretrain.py with the batch of one device, from disk, with intermediate saves."""
     steps = 10 * settings.steps
     options = [
         "--config.log_every=10", f"--config.total_steps={steps}", "--config.evaluate_every=0",
@@ -65,7 +65,7 @@ def pretraining(settings: Settings) -> Iterator[Section]:
 
 
 def from_a_cpu(_: Settings) -> Iterator[Section]:
-    """Some steps on the CPU, the rest on the device, against all on the CPU."""
+    """Compares a training begun on the CPU and resumed on the device with one all on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "cpu", Path(folder) / "both"
         short = ["--config.log_every=1", "--config.evaluate_every=0"]
@@ -88,10 +88,10 @@ def from_a_cpu(_: Settings) -> Iterator[Section]:
 def train(
     config: str, workdir: Path, *options: str, environment: dict[str, str] | None = None
 ) -> float:
-    """Runs `mlimages_jax.main`; returns its seconds.
+    """Runs `mlimages_jax.main`; returns the time it took.
 
     Raises:
-        RuntimeError: with the end of its log.
+        RuntimeError: The training failed; the message has the end of its log.
     """
     start = time.perf_counter()
     ended = subprocess.run(
@@ -111,17 +111,17 @@ def train(
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+    """Reads the lines of metrics.jsonl."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def goodput(workdir: Path) -> dict[str, float]:
-    """Seconds by category of the last run."""
+    """Returns the seconds of the last run by category."""
     return json.loads((workdir / "goodput.jsonl").read_text().splitlines()[-1])["seconds"]
 
 
 def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Of the second half of the log, past the first steps: medians."""
+    """Returns medians over the second half of the log, after the first steps."""
     found = {}
     for name in ("images_per_second", "input_wait"):
         series = [row[f"training/{name}"] for row in rows if f"training/{name}" in row]

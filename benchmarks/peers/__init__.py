@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the benchmarks compare, each in a process of its own."""
+"""The contenders of the benchmarks, each in its own process."""

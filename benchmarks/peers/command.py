@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A command in a process of its own, whose time, CPU time and memory are measured."""
+"""Runs a command in its own process and measures its time, CPU time and memory."""
 
 import os
 import subprocess
@@ -16,13 +16,13 @@ from peers.process import SAMPLE_EVERY, resident_bytes
 
 
 class Cost(NamedTuple):
-    """What a command took.
+    """The cost of a command.
 
     Attributes:
-      seconds: From its start to its end.
-      cpu_seconds: User and system time, with the children that it waited for.
-      peak_bytes: Memory with all descendants. Pages that several of them share count once (Linux's
-        proportional set size, sampled).
+      seconds: Time from start to exit.
+      cpu_seconds: User and system time, including the children it waited for.
+      peak_bytes: Peak memory including all descendants, sampled. Shared pages count once (Linux's
+        proportional set size).
     """
 
     seconds: float
@@ -31,11 +31,11 @@ class Cost(NamedTuple):
 
 
 class Command:
-    """A running command; it is killed if the block ends before it.
+    """A running command, which is killed at the end of the `with` block.
 
     Args:
       arguments: The program and its arguments.
-      folder: Where it runs.
+      folder: Working directory.
     """
 
     def __init__(self, arguments: Sequence[str], *, folder: Path):
@@ -59,13 +59,13 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()  # no more than a question where it has ended
+        self._process.kill()  # does nothing if it has exited
         self._process.wait()
         self._stop_sampling()
         self._output.close()
 
     def kill_after(self, seconds: float) -> bool:
-        """Kills the command with SIGKILL then; False if it had ended before."""
+        """Sends SIGKILL after a delay; returns False if the command had already exited."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -75,10 +75,10 @@ class Command:
         return False
 
     def finish(self) -> Cost:
-        """Waits for its end.
+        """Waits until the command exits.
 
         Raises:
-          RuntimeError: It failed; with the end of what it wrote.
+          RuntimeError: The command failed; the message has the end of its output.
         """
         _, status, usage = os.wait4(self._process.pid, 0)
         seconds = time.perf_counter() - self._start
@@ -89,7 +89,7 @@ class Command:
         return Cost(seconds, usage.ru_utime + usage.ru_stime, self._peak_bytes)
 
     def last_lines(self, count: int = 30) -> str:
-        """The end of what it wrote to both outputs."""
+        """Returns the last lines of standard output and standard error."""
         self._output.seek(0)
         return "\n".join(self._output.read().splitlines()[-count:])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The training step of configs/pretrain.py, compiled for devices that need not exist, not run."""
+"""Compiles the training step of configs/pretrain.py, for devices that need not exist."""
 
 import time
 
@@ -16,7 +16,7 @@ from peers.setting import load_config
 
 
 def main() -> None:
-    """Compiles what was asked for and says what is in it."""
+    """Compiles the requested step and reports what it contains."""
     given = arguments()
     jax.config.update("jax_platforms", "cpu")
     if given["topology"]:

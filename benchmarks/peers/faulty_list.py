@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A list of URLs of which a fifth fails in every way, and whether a download noticed it all."""
+"""A list of URLs in which a fifth fail, in every possible way, and a check of its download."""
 
 import hashlib
 from collections import Counter
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from mlimages_jax.prepare.manifest import OK, Image, Manifest, ManifestError
 
 HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the image server
-CLOSED_HOST = "closed.test"  # where nobody listens
+CLOSED_HOST = "closed.test"  # refuses connections
 MISSING = "no row"
 
-# kind of URL (see image_server.py) -> what the manifest must say, the column `error`.
+# Kind of URL (see image_server.py) -> the expected value of the manifest's column `error`.
 FAULTS = {
     "403": "http_403",
     "404": "http_404",
@@ -51,12 +51,12 @@ class FaultyUrl(NamedTuple):
 
     @property
     def path(self) -> str:
-        """As the server counts it."""
+        """The path under which the server counts requests."""
         return "/" + self.url.split("/", 3)[3].partition("?")[0]
 
 
 def faulty_urls(count: int) -> Iterator[FaultyUrl]:
-    """Every fifth URL fails, its kinds in turn; every twentieth of the others is not plain."""
+    """Yields URLs: every fifth fails, kinds in turn; of the others every twentieth is unusual."""
     faults = list(FAULTS)
     for i in range(count):
         if i % 5 == 4:
@@ -80,7 +80,7 @@ def _url(kind: str, i: int) -> str:
 
 
 def outcomes(output: Path, count: int) -> dict[str, Counter[str]]:
-    """By kind, what the manifest says of the URLs: ok, an error, or that there is no row."""
+    """Counts, by kind, what the manifest says about the URLs: ok, an error, or no row at all."""
     found = recorded(output)
     result: dict[str, Counter[str]] = {kind: Counter() for kind in EXPECTED}
     for url, kind in faulty_urls(count):
@@ -92,38 +92,38 @@ def outcomes(output: Path, count: int) -> dict[str, Counter[str]]:
 
 
 def recorded(output: Path) -> dict[str, Image]:
-    """The rows of the manifest by URL."""
+    """Returns the rows of the manifest by URL."""
     with Manifest(output / "manifest.sqlite", readonly=True) as manifest:
         return {row.name: row for row in manifest}
 
 
 def recorded_so_far(output: Path) -> dict[str, Image]:
-    """The same after a kill, which may have come before there was a manifest."""
+    """Returns the rows after a kill, or none if it came before the manifest was created."""
     try:
         return recorded(output)
-    except (FileNotFoundError, ManifestError):  # a damaged one would stop the next download too
+    except (FileNotFoundError, ManifestError):  # damage is not hidden: the next download would stop
         return {}
 
 
 def surprises(kinds: Mapping[str, Counter[str]]) -> int:
-    """How many URLs did not end as they must."""
+    """Counts the URLs with an unexpected outcome."""
     return sum(sum(found.values()) - found[EXPECTED[kind]] for kind, found in kinds.items())
 
 
 def files_amiss(output: Path) -> list[str]:
-    """Where the folder of images and the manifest do not agree; nothing, if they do."""
+    """Lists the files on which the image folder and the manifest disagree."""
     rows = {row.file: row for row in recorded(output).values() if row.file is not None}
     images = output / "images"
     there = {str(path.relative_to(images)) for path in images.rglob("*") if path.is_file()}
     found = [f"{name}: a file without a row" for name in sorted(there - set(rows))]
     for name, row in rows.items():
         if row.status != OK:
-            found.append(f"{name}: the file of a failure")
+            found.append(f"{name}: a file of a failed URL")
         elif name not in there:
-            found.append(f"{name}: a row without its file")
+            found.append(f"{name}: a row without a file")
         else:
             data = (images / name).read_bytes()
             if (len(data), hashlib.sha256(data).digest()) != (row.num_bytes, row.sha256):
-                found.append(f"{name}: not the bytes of its row")
+                found.append(f"{name}: its bytes differ from its row")
     unfinished = output.glob("unfinished*/*")
     return found + [f"{path}: a temporary file" for path in unfinished]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The first training batch of a set in a fresh process: seconds to it, and memory.
+"""Time and memory until the first training batch of a set, in a fresh process.
 
-Either the records are made on the fly (an index of any length, no files), or they are read from the
-files of a built set; every step from opening the set to the batch in memory counts.
+Records are either generated on the fly (an index of any length, no files), or read from the files
+of a built set. Measured is everything from opening the set to the batch in memory.
 """
 
 import time
@@ -22,7 +22,7 @@ CLASSES = 11_166
 
 
 def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
-    """The records of every stream: generated from these images, or of `folder`."""
+    """Returns the records of every stream: generated from these images, or read from `folder`."""
     count = given["streams"]
     rows = ProcessRows(batch_size=given["batch"], num_streams=count)
     if given["folder"]:
@@ -34,7 +34,7 @@ def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
 
 
 def main() -> None:
-    """Measures once, then says so."""
+    """Measures once and reports the result."""
     given = arguments()
     jpegs = draw_jpegs()
     process = psutil.Process()

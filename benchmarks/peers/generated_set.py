@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sets of any size from a few drawn images: a built set in files, or an index without files."""
+"""Sets of any size made of a few drawn images: a built set, or an index without files."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ import simplejpeg
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-IMAGES = 16  # different ones
+IMAGES = 16  # distinct images
 HEIGHT, WIDTH = 320, 427  # a stored image with its short side at 320
-LABELS = 9  # an image; ML-Images has 8.7 on average
+LABELS = 9  # per image; ML-Images has 8.7 on average
 
 
 def draw_jpegs() -> list[bytes]:
-    """Smooth noise, about 44 kB each."""
+    """Draws smooth noise: JPEGs of about 44 kB each."""
     rng = np.random.default_rng(0)
     jpegs = []
     for _ in range(IMAGES):
@@ -28,7 +28,7 @@ def draw_jpegs() -> list[bytes]:
 
 
 def record(number: int, jpeg: bytes, *, classes: int) -> bytes:
-    """As the builders store it, as far as training reads it."""
+    """Returns a record like those of the builders, with the fields that training reads."""
     example = tf_example_pb2.Example()
     feature = example.features.feature
     labels = [(number * LABELS + i) % classes for i in range(LABELS)]
@@ -40,12 +40,12 @@ def record(number: int, jpeg: bytes, *, classes: int) -> bytes:
 
 
 class GeneratedRecords:
-    """Records that are made when they are asked for; takes the place of `sources.Records`.
+    """Records that are generated on request; a substitute for `dataset.Records`.
 
     Args:
-        count: of records.
-        jpegs: their images, in turn.
-        classes: C.
+        count: Number of records.
+        jpegs: Their images, used in turn.
+        classes: Number of classes.
     """
 
     def __init__(self, count: int, jpegs: list[bytes], *, classes: int):
@@ -61,14 +61,14 @@ class GeneratedRecords:
 
 
 def write_set(folder: Path, *, classes: int, shards: int, records: int, images: bool) -> Path:
-    """Writes a built set with the splits `train` and `val` of the same files.
+    """Writes a built set with splits `train` and `val`; `val` equals the first file of `train`.
 
     Args:
-        folder: made.
-        classes: C, all of them roots.
-        shards: files of `train`; `val` has one.
-        records: in each file.
-        images: False stores no bytes of images, for sets that are counted and not decoded.
+        folder: Created here.
+        classes: Number of classes, all of them roots.
+        shards: Number of files of `train`; `val` has one.
+        records: Number of records per file.
+        images: False stores no image bytes, for sets that are counted and not decoded.
 
     Returns:
         `folder`.

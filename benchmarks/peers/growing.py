@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One thing at one size, in a process of its own: a step, the metrics, the input or a list."""
+"""Measures one thing at one size: a step, the metrics, the input or a list."""
 
 import tempfile
 import time
@@ -25,35 +25,35 @@ from peers.serve import Values, arguments, serve
 from peers.setting import load_config
 from tfds_builders.images import records
 
-NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
-CHILDREN = 7  # of a class of the drawn hierarchies
-SIDE = 32  # pixels of the input's image: reading must show, not decoding
-SETTLING = 20  # batches of the input before it is measured
+NUM_LABELS = 9  # per image; ML-Images has 8.7 on average
+CHILDREN = 7  # per class in the generated hierarchies
+SIDE = 32  # pixels of the input's image: small, to measure reading rather than decoding
+SETTLING = 20  # warm-up batches of the input
 
 Answer = Callable[[str], Values]
 
 
 def private_bytes() -> int:
-    """Memory that belongs to this process alone."""
+    """Returns the memory that only this process uses."""
     return psutil.Process().memory_full_info().uss
 
 
 def drawn_hierarchy(num_classes: int) -> Hierarchy:
-    """A tree in which every class has seven children."""
+    """Makes a tree in which every class has seven children."""
     ids = tuple(f"n{i:08d}" for i in range(num_classes))
     return Hierarchy(ids, ids, (np.arange(num_classes) - 1) // CHILDREN)
 
 
 def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
-    """The step of configs/pretrain.py on one random batch.
+    """Sets up the step of configs/pretrain.py on one random batch.
 
     Args:
-      given: batch, classes, devices, group (images), mode (of sharding), size (pixels), stages
-        and widths of the network.
+      given: Values batch, classes, devices, group (images), mode (of sharding), size (pixels),
+        and stages and widths of the network.
 
     Returns:
-      Temporaries and traffic of one device's program in bytes, its collectives; an answer runs
-      one step.
+      Temporaries and traffic of one device's program in bytes, and its collectives; and a function
+      that runs one step.
     """
     config = load_config(
         "pretrain",
@@ -99,14 +99,14 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
 
 
 def metrics(given: dict[str, Any]) -> tuple[Values, Answer]:
-    """The multi-label metrics of an evaluation, on one random batch again and again.
+    """Sets up the multi-label metrics of an evaluation, on one random batch used repeatedly.
 
     Args:
-      given: classes, examples (whole batches of 32).
+      given: Values classes and examples (a multiple of 32, the batch size).
 
     Returns:
-      Nothing; an answer to `exact` or `binned`, the kind of average precision, has the seconds of
-      all examples and the bytes that are kept of them; one to `file` those to read the category
+      No values, and a function. For `exact` or `binned`, the kind of average precision, it returns
+      the seconds for all examples and the bytes kept; for `file`, the seconds to read the category
       file.
     """
     num_classes, batch = given["classes"], 32
@@ -137,7 +137,7 @@ def metrics(given: dict[str, Any]) -> tuple[Values, Answer]:
 
 
 def seconds_to_read(hierarchy: Hierarchy) -> float:
-    """Of its category file, with the paths to the roots."""
+    """Returns the time to read its category file, with the paths to the roots."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dictionary.txt"
         hierarchy.to_file(path)
@@ -147,7 +147,7 @@ def seconds_to_read(hierarchy: Hierarchy) -> float:
 
 
 class OneRecord:
-    """As many records as are wanted, all of them the same bytes; nothing is generated before."""
+    """Any number of records that all have the same bytes; nothing is generated in advance."""
 
     def __init__(self, count: int):
         rng = np.random.default_rng(0)
@@ -167,14 +167,15 @@ class OneRecord:
 
 
 def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
-    """Training batches of a set, from the middle of its second epoch on.
+    """Sets up training batches, starting in the middle of the set's second epoch.
 
     Args:
-      given: records, batch, batches (of an answer).
+      given: Values records, batch and batches (per measurement).
 
     Returns:
-      Nothing; an answer to `first` has the seconds from nothing to a batch; one to `more` those of
-      so many batches after a few, and the bytes of this process's own memory.
+      No values, and a function. For `first` it returns the seconds from a fresh start to the first
+      batch; for `more`, the seconds of `batches` batches after a warm-up and the bytes of memory
+      that only this process uses.
     """
 
     def start() -> Iterator[pipeline.NumpyBatch]:
@@ -205,15 +206,15 @@ def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
 
 
 def label_list(given: dict[str, Any]) -> tuple[Values, Answer]:
-    """`stats` of a drawn list, figures included, in a process that ends with it.
+    """Sets up `stats` of a generated list, figures included; use the process for one run only.
 
     Args:
-      given: rows.
+      given: Value rows.
 
     Returns:
-      Nothing; an answer has the seconds, and the most bytes this process ever had.
+      No values, and a function that returns the seconds and the peak bytes of this process.
     """
-    from label_lists import write_list  # beside benchmarks/growth.py, which starts this
+    from label_lists import write_list  # in the folder of growth.py, which starts this process
     from list_statistics import measure, write_hierarchy
 
     folder = tempfile.TemporaryDirectory()
@@ -238,7 +239,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Sets up what is asked for, and measures it as often as is wanted."""
+    """Sets up the requested measurement and serves it."""
     given = arguments()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", given.get("devices", 1))

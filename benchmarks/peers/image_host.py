@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The image server's process: HTTP/1.1 with connections kept alive; see image_server.py.
+"""The process of the image server: HTTP/1.1 with persistent connections; see image_server.py.
 
-Whole answers are sent as they are read, without a task or a copy of their own, so that serving
-costs a fraction of what any client spends.
+Complete responses are written straight from the request callback, without a task or a copy, so that
+serving costs a fraction of what any client spends.
 """
 
 import argparse
@@ -28,26 +28,26 @@ UNAVAILABLE = "/pw/images/en-us/photo_unavailable.png"
 TRICKS = {
     "timeout", "hangup", "stall", "crawl", "reset", "truncated", "slow", "large", "endless",
 }  # fmt: skip
-TYPE = "Content-Type: image/jpeg"  # whatever it is: hosts do that
+TYPE = "Content-Type: image/jpeg"  # for every response, as careless hosts do
 WAIT = "Retry-After: 1"
 CHUNKED = f"HTTP/1.1 200 OK\r\n{TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
 CHUNKS = 7
 ZEROS = bytes(2**16)
-LARGE = 2**30  # bytes of /large/: so many times ZEROS
+LARGE = 2**30  # bytes of /large/, sent as repeated ZEROS
 SLOW_PIECES, SLOW_PAUSE = 10, 0.05  # seconds
 CRAWL_PAUSE = 0.2  # seconds between two bytes
 SEND_BUFFER = 2**20  # bytes: an image goes to the kernel in one piece
 
 
 class Answers:
-    """What the server says to each path, where it says it whole, and how often it was asked."""
+    """The complete response to each path, and how often each was requested."""
 
     def __init__(self, images: Images):
         self.images = images
         self.requests: Counter[str] = Counter()
 
     def whole(self, kind: str, path: str) -> bytes | None:
-        """A complete answer with its headers; None if the path is one of `Connection`'s tricks."""
+        """Returns the full response with headers; None for the tricks of `Connection`."""
         images = self.images
         again = self.requests[path] > 1
         match kind:
@@ -104,12 +104,12 @@ class Answers:
 
 
 class Connection(asyncio.Protocol):
-    """One client's requests, one after the other."""
+    """Serves the requests of one client in order."""
 
     def __init__(self, answers: Answers):
         self._answers = answers
         self._received = b""
-        self._occupied = False  # with an answer that is not finished, or never will be
+        self._occupied = False  # by a response that is unfinished, perhaps for ever
         self._writable = asyncio.Event()
         self._writable.set()
         self._stream: asyncio.Task[None] | None = None
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         path = target.decode("latin-1").partition("?")[0]
-        if not path.startswith("/"):  # what a proxy is asked for: http://host/path
+        if not path.startswith("/"):  # proxies get absolute URLs: http://host/path
             path = urllib.parse.urlsplit(path).path
         kind = path[1:].partition("/")[0]
         if kind != "-":
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _trick(self, kind: str, jpeg: bytes) -> None:
-        """Begins one of `TRICKS`."""
+        """Starts one of `TRICKS`."""
         self._occupied = True
         headers = _headers(200, len(jpeg))
         match kind:
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
             case "reset":
                 self._transport.write(headers + jpeg[: len(jpeg) // 2])
-                linger = struct.pack("ii", 1, 0)  # on, 0 s: closing sends a reset
+                linger = struct.pack("ii", 1, 0)  # on, 0 s: closing sends a TCP reset
                 connection = self._transport.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._transport.abort()
@@ -224,11 +224,11 @@ def _pieces(data: bytes, count: int) -> Iterator[bytes]:
 
 
 async def _serve(answers: Answers, *, port: int) -> None:
-    """Prints the port, then serves until standard input ends."""
+    """Prints the port, then serves until standard input is closed."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
-    def watch() -> None:  # in a thread: not every standard input can be polled
+    def watch() -> None:  # a thread, since not every kind of standard input can be polled
         sys.stdin.buffer.read()
         loop.call_soon_threadsafe(ended.set)
 
@@ -242,9 +242,9 @@ async def _serve(answers: Answers, *, port: int) -> None:
 
 def main() -> None:
     """Makes the images and serves them."""
-    parser = argparse.ArgumentParser(description="Plays good and bad image hosts.")
+    parser = argparse.ArgumentParser(description="Imitates good and bad image hosts.")
     parser.add_argument("--port", type=int, default=0, help="0 (default): any free port")
-    parser.add_argument("--bases", type=int, default=8, help="images with pixels of their own")
+    parser.add_argument("--bases", type=int, default=8, help="images with distinct pixels")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
     given = parser.parse_args()

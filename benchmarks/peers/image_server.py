@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A server of images on this machine that plays good and bad hosts, for tests and benchmarks.
+"""An image server on this machine that imitates good and bad hosts, for tests and benchmarks.
 
-The path alone decides what is answered (the Host header and a query are ignored), so one server
-plays any number of hosts and any run can be repeated. Every image has an own path, and every path
-other bytes: they differ in a comment inside the file, the pixels are those of a few base images.
+The path alone determines the response (the Host header and the query are ignored), so that one
+server can imitate any number of hosts and every run can be repeated. Every path has a file of its
+own: the bytes differ in a comment inside the file, the pixels are those of a few base images.
 
-    /ok/7.jpg           a JPEG; so does any other path that ends in .jpg and is not named below
+    /ok/7.jpg           a JPEG, as for any path ending in .jpg that is not listed below
     /redirect/7.jpg     301 to /ok/7.jpg
-    /chunked/7.jpg      the JPEG, in chunks without a length
-    /slow/7.jpg         the JPEG, in half a second
+    /chunked/7.jpg      the JPEG, chunked, without Content-Length
+    /slow/7.jpg         the JPEG, over half a second
     /png/7.png          a PNG
     /cmyk/7.jpg         a JPEG of four components
     /flaky/7.jpg        500 the first time, then the JPEG
@@ -16,16 +16,16 @@ other bytes: they differ in a comment inside the file, the pixels are those of a
 
     /404/x /403/ /410/ /500/    this status
     /429/x              429 with Retry-After: 1
-    /http-date/x        503 with a Retry-After that is a date, in one second
-    /timeout/x          no answer
-    /hangup/x           the connection is closed instead of an answer
+    /http-date/x        503 with a date in Retry-After, one second ahead
+    /timeout/x          no response
+    /hangup/x           the connection is closed without a response
     /stall/x            the headers and half of the JPEG, then nothing
-    /crawl/x            the JPEG, a byte every 0.2 s: hours
+    /crawl/x            the JPEG at a byte per 0.2 s, which takes hours
     /reset/x            the connection is reset in the middle of the JPEG
     /truncated/x        less than the promised length, then a clean close
-    /cut/x              a complete answer, whose JPEG ends in the middle
-    /html/x             a page of text that calls itself image/jpeg
-    /placeholder/x      one and the same JPEG for all
+    /cut/x              a complete response with a truncated JPEG
+    /html/x             an HTML page with the type image/jpeg
+    /placeholder/x      the same JPEG for every path
     /unavailable/x      302 to /pw/images/en-us/photo_unavailable.png, as Flickr does
     /loop/x             302 to itself
     /to/TARGET          302 to the target, which is URL-encoded: /to/file%3A%2F%2F%2Fetc%2Fpasswd
@@ -33,9 +33,9 @@ other bytes: they differ in a comment inside the file, the pixels are those of a
     /endless/x          chunks without end
     /empty/x            200 with no bytes
     /bomb/x             a few kB of JPEG that claim 65,000 x 65,000 pixels
-    /-/requests         how often each path was asked for, as JSON
+    /-/requests         the number of requests for each path, as JSON
 
-By hand, until its input ends:
+To run it by hand, until its standard input is closed:
 
     cd benchmarks && python -m peers.image_host --port 8000
 """
@@ -52,17 +52,17 @@ HOST = "127.0.0.1"
 
 
 class ImageServer:
-    """A server in a process of its own, which ends with this one; a context manager.
+    """A context manager for a server in its own process, which never outlives this one.
 
     Args:
-        bases: How many images differ in their pixels.
-        width: Of the images; 500 x 375 makes 100 kB each.
-        height: Likewise.
+        bases: Number of images with distinct pixels.
+        width: Width in pixels; images of 500 x 375 have 100 kB each.
+        height: Height in pixels.
 
     Attributes:
-        port: On 127.0.0.1, once entered.
-        url: Without a slash at the end.
-        pid: Of the process.
+        port: Port on 127.0.0.1, set on entering.
+        url: Base URL without a trailing slash.
+        pid: Process id of the server.
     """
 
     def __init__(self, *, bases: int = 8, width: int = 500, height: int = 375):
@@ -78,7 +78,7 @@ class ImageServer:
         line = self._process.stdout.readline()
         if not line:
             self.__exit__()
-            raise RuntimeError("the image server ended early; see what it wrote above")
+            raise RuntimeError("the image server exited early; see its output above")
         self.port = int(line)
         self.url = f"http://{HOST}:{self.port}"
         self.pid = self._process.pid
@@ -86,13 +86,13 @@ class ImageServer:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._process.communicate(timeout=5)  # closes its input, the sign to end
+            self._process.communicate(timeout=5)  # closing its input stops it
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
 
     def requests(self) -> dict[str, int]:
-        """How often each path was asked for."""
+        """Returns the number of requests for each path."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
         try:
             connection.request("GET", "/-/requests")

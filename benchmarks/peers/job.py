@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Real `main` commands of several processes on this machine, which never outlive their block."""
+"""Runs `main` in several processes on this machine, which never outlive their `with` block."""
 
 import os
 import shutil
@@ -22,15 +22,15 @@ _COMPILATION = (
 
 
 class Job:
-    """One training by some processes with some virtual devices each; use it as a context manager.
+    """A context manager for one training in several processes with virtual devices.
 
     Args:
-        logs: folder for what they print.
-        arguments: of `python -m mlimages_jax.main`.
-        count: processes; 1 is started without any flag about others.
-        devices: of each.
-        absent: numbers of processes that are not started.
-        prefix: Python to run before main, to make it misbehave.
+        logs: Folder for the output of the processes.
+        arguments: Arguments of `python -m mlimages_jax.main`.
+        count: Number of processes; a single one is started without flags for distributed runs.
+        devices: Devices per process.
+        absent: Indices of processes that are not started.
+        prefix: Python code to run before main, to make it misbehave.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Job:
             )
             self.processes[number] = process
             log = self.logs[number].open("wb", buffering=0)
-            # Through a pipe, which a limit on the size of files does not cut off.
+            # Through a pipe: RLIMIT_FSIZE, which some prefixes set, would truncate a log file.
             copy = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, log))
             copy.start()
             self._copies.append(copy)
@@ -92,11 +92,11 @@ class Job:
             copy.join()
 
     def output(self, number: int = 0) -> str:
-        """What a process has printed so far."""
+        """Returns what a process has printed so far."""
         return self.logs[number].read_text()
 
     def until(self, text: str, number: int = 0, *, seconds: float = 120) -> None:
-        """Waits for a process to print a text; fails when it ends before."""
+        """Waits until a process prints a text; fails if it exits first."""
         deadline = time.monotonic() + seconds
         while text not in self.output(number):
             ended = self.processes[number].poll() is not None
@@ -104,27 +104,29 @@ class Job:
             time.sleep(0.005)
 
     def send(self, number: int, kind: signal.Signals) -> None:
-        """Sends a signal to a process, unless it has ended."""
+        """Sends a signal to a process, unless it has exited."""
         self.processes[number].send_signal(kind)
 
     def wait(self, *, seconds: float = 120) -> list[int]:
-        """The exit codes, once all have ended; fails when one takes longer."""
+        """Waits for all processes and returns their exit codes; fails if one takes longer."""
         deadline = time.monotonic() + seconds
         for number, process in self.processes.items():
             try:
                 process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
-                raise AssertionError(f"{number} goes on:\n{self.output(number)[-3000:]}") from None
+                raise AssertionError(
+                    f"process {number} is still running:\n{self.output(number)[-3000:]}"
+                ) from None
         for copy in self._copies:
             copy.join()
         return [process.returncode for process in self.processes.values()]
 
 
 def inherited_environment() -> dict[str, str]:
-    """The environment for a process with CPU devices of its own.
+    """Returns the environment for a child process with its own CPU devices.
 
-    Of jax's settings only those of compilation stay: a child has to compile as its parent does,
-    or their results differ in the last bits, and finds what was compiled so far.
+    Only JAX settings about compilation are inherited: the child must compile as its parent does, or
+    results differ in the last bits, and it shares the parent's compilation cache.
     """
     kept = {
         name: value
@@ -135,7 +137,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Returns a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

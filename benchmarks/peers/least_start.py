@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The least a program in jax does before its first step: imports, a state, a compiled step.
+"""The minimum that a JAX program does before its first step: imports, a state, a compiled step.
 
     python -m peers.least_start SPAWNED small|full CLASSES CACHE
 
-The network and the step are those of `started_training`; there is no data, no checkpoint, no log.
-Prints a JSON line as that does.
+The network and the step are those of `started_training`, without data, checkpoints and logs. Prints
+the same JSON line.
 """
 
 import json

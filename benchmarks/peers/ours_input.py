@@ -17,7 +17,7 @@ def main() -> None:
     if given.get("whole"):
         jpeg._jpeg = None  # type: ignore[assignment]
     elif not jpeg.is_compiled():
-        raise SystemExit("the compiled part was not built, see mlimages_jax/data/images/jpeg.py")
+        raise SystemExit("the C extension was not built, see mlimages_jax/data/images/jpeg.py")
     data = DataSet.open(given["folder"])
     records = data.records("train")
     settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}
@@ -25,7 +25,7 @@ def main() -> None:
     def save_cuts() -> None:
         view = views.TrainingView(given["size"], flip=False, **settings)
         jpegs = [parse_record(records[i]).jpeg for i in range(len(given["boxes"]))]
-        # The parent drew the boxes from these very generators.
+        # The parent drew the boxes with the same generators, so the crops are equal.
         cuts = [view(jpeg, np.random.default_rng(i)) for i, jpeg in enumerate(jpegs)]
         np.save(given["cuts"], np.stack(cuts))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Our training step, as configs/pretrain.py sets it up, on one batch that stays on the device.
+"""Our training step with the settings of configs/pretrain.py, on a batch that stays on the device.
 
-It reads no data; `step_program.py` compiles the same steps without running them.
+No data is read. `step_program.py` compiles the same steps without running them.
 """
 
 import concurrent.futures
@@ -23,11 +23,11 @@ from mlimages_jax.step.state import TrainState, abstract_state, create_state
 from peers import step_ideas
 from peers.serve import Values, arguments, serve
 
-NUM_LABELS = 9  # an image; ML-Images has 8.7 on average
+NUM_LABELS = 9  # per image; ML-Images has 8.7 on average
 
 
 def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:
-    """One global batch as the input delivers it."""
+    """Returns one global batch in the format of the input."""
     rng = np.random.default_rng(0)
     rows = {
         "image": rng.integers(0, 256, (batch, size, size, 3), np.uint8),
@@ -39,12 +39,12 @@ def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:
 
 
 def without_augmentation(_: jax.Array, images: jax.Array) -> jax.Array:
-    """Only maps to [-1, 1]."""
+    """Maps images to [-1, 1] and does nothing else."""
     return augment.to_model_input(images)
 
 
 def make_optimizer(model: ResNet, size: int) -> optax.GradientTransformation:
-    """SGD with momentum and decay of the kernels."""
+    """Returns SGD with momentum and weight decay of the kernels."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     decay = optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
     return optimizers.sgd_momentum(momentum=0.9, decay=decay)
@@ -53,7 +53,7 @@ def make_optimizer(model: ResNet, size: int) -> optax.GradientTransformation:
 def initial_state(
     model: ResNet, optimizer: optax.GradientTransformation, *, size: int, groups: int
 ) -> TrainState:
-    """A fresh state with the counts of the weighted loss."""
+    """Returns a fresh state with the counts of the weighted loss."""
     settings: dict[str, Any] = {"image_size": size, "count_groups": groups}
     like = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
     return create_state(model, optimizer, seed=0, like=like, **settings)
@@ -62,7 +62,7 @@ def initial_state(
 def make_step(
     name: str, *, group_size: int, model: ResNet, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, steps.Batch], Any]:
-    """The step of a variant: plain, weighted, augmented or full (both)."""
+    """Returns the step of a variant: plain, weighted, augmented or full (both)."""
     loss: losses.Loss = losses.plain_sigmoid_cross_entropy
     if name in ("full", "weighted"):
         loss = functools.partial(losses.weighted_loss, group_size=group_size)
@@ -82,17 +82,18 @@ class Variant:
     """A compiled step and its state.
 
     Args:
-      name: plain, weighted, augmented or full (both).
-      group_size: Of the weighted loss.
-      initial: The state to begin from; it is copied.
-      batch: To train on.
-      model: The network.
-      optimizer: Of the parameters.
+      name: The variant: plain, weighted, augmented or full (both).
+      group_size: Images per group of the weighted loss.
+      initial: Initial state, which is copied.
+      batch: Batch to train on.
+      model: Network.
+      optimizer: Optimizer.
 
     Attributes:
-      state: After the steps so far.
-      compile_seconds: To trace and to compile.
-      memory: Bytes of arguments, results and temporaries of the program, donated ones once.
+      state: State after the steps so far.
+      compile_seconds: Time to trace and compile.
+      memory: Bytes of arguments, results and temporaries of the program; donated arguments count
+        once.
     """
 
     def __init__(
@@ -118,10 +119,10 @@ class Variant:
         self._warm = False
 
     def seconds(self, steps: int) -> float:
-        """Runs so many steps and waits for the last.
+        """Runs the given number of steps and waits for the last one; returns the time.
 
-        The first time another one runs before, uncounted. Until then the variant holds its state
-        and nothing else: several processes may share a device while they compile.
+        The first call runs one more step, which is not timed. Before it the variant keeps only its
+        state on the device, which other processes may share while they compile.
         """
         if not self._warm:
             self._warm = True
@@ -136,7 +137,7 @@ class Variant:
 
 
 def main() -> None:
-    """Serves the seconds of `steps` steps of the variant that is asked for."""
+    """Serves the time of `steps` steps of the requested variant."""
     given = arguments()
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
@@ -167,7 +168,7 @@ def main() -> None:
         model=model,
         optimizer=optimizer,
     )
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # the compiler releases Python's lock
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # the compiler releases the GIL
         variants = dict(zip(given["variants"], pool.map(make, given["variants"]), strict=True))
 
     def answer(name: str) -> Values:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The parent's side of a measurement: starts a peer, asks it, watches its CPU time and memory.
+"""The parent's side of a measurement: starts a peer, sends requests, measures CPU and memory.
 
-A peer is a module of this package in a fresh interpreter, so that its memory and threads are its
-own, and a library that is missing or clashes with another stops nothing else.
+A peer is a module of this package in a fresh interpreter. This isolates its memory and threads, and
+a library that is missing or conflicts with another affects only that peer.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import psutil
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-SAMPLE_EVERY = 0.2  # seconds between two looks at the memory
+SAMPLE_EVERY = 0.2  # seconds between two samples of the memory
 
 
 class NotInstalledError(Exception):
@@ -25,13 +25,13 @@ class NotInstalledError(Exception):
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """The answer to a request.
 
     Attributes:
-      values: The peer's own figures.
-      cpu_seconds: User and system time of its processes from the request to the answer.
-      peak_bytes: Memory of its processes since it started. Pages that several of them share count
-        once (Linux's proportional set size, sampled).
+      values: Figures reported by the peer.
+      cpu_seconds: User and system time of its processes between request and answer.
+      peak_bytes: Peak memory of its processes since the start, sampled. Shared pages count once
+        (Linux's proportional set size).
     """
 
     values: dict[str, Any]
@@ -40,20 +40,20 @@ class Answer(NamedTuple):
 
 
 class Peer:
-    """A running peer; use as a context manager.
+    """A context manager for a running peer.
 
     Args:
-      module: Of this package.
-      arguments: For `serve.arguments`; JSON values.
-      python: Its interpreter.
-      environment: Variables to set for it.
+      module: Name of a module of this package.
+      arguments: JSON values for `serve.arguments`.
+      python: Interpreter of the peer.
+      environment: Additional environment variables.
 
     Attributes:
-      about: What it said when it was ready.
+      about: What the peer reported when it was ready.
 
     Raises:
-      NotInstalledError: On entering, when an import failed.
-      RuntimeError: When it ended early, with the end of what it wrote.
+      NotInstalledError: On entering, if an import failed.
+      RuntimeError: The peer exited early; the message has the end of its output.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Peer:
         environment: dict[str, str] | None = None,
     ):
         path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 lives on
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 outlives this method
         self._process = subprocess.Popen(
             [python, "-m", f"peers.{module}", json.dumps(arguments)],
             cwd=BENCHMARKS,
@@ -93,11 +93,11 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._sampler.join()
-        self._process.communicate()  # closes its input, which is the sign to end
+        self._process.communicate()  # closing its input stops it
         self._errors.close()
 
     def ask(self, request: str) -> Answer:
-        """Sends one line, waits for the answer."""
+        """Sends one line and waits for the answer."""
         assert self._process.stdin is not None
         before = self._cpu_seconds()
         self._process.stdin.write(f"{request}\n")
@@ -106,16 +106,16 @@ class Peer:
         return Answer(values, self._cpu_seconds() - before, self._peak_bytes)
 
     def _read(self) -> dict[str, Any]:
-        """The next line of JSON; libraries may write other lines."""
+        """Reads the next line of JSON; libraries may write other lines."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
         self._errors.seek(0)
-        lines = self._errors.read().splitlines() or ["it wrote nothing"]
+        lines = self._errors.read().splitlines() or ["it printed nothing"]
         if "ModuleNotFoundError" in lines[-1]:
             raise NotInstalledError(lines[-1])
-        raise RuntimeError("\n".join([f"the peer {self._module} ended early:", *lines[-20:]]))
+        raise RuntimeError("\n".join([f"the peer {self._module} exited early:", *lines[-20:]]))
 
     def _cpu_seconds(self) -> float:
         times = [process.cpu_times() for process in self._processes()]
@@ -129,12 +129,12 @@ class Peer:
         while not self._ended.wait(SAMPLE_EVERY):
             try:
                 resident = sum(resident_bytes(process) for process in self._processes())
-            except psutil.Error:  # a process has just ended
+            except psutil.Error:  # a process has just exited
                 continue
             self._peak_bytes = max(self._peak_bytes, resident)
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """Memory of a process; on Linux, pages that several share count once in all of them."""
+    """Returns the memory of a process; on Linux shared pages are divided among their users."""
     memory = process.memory_full_info()
     return getattr(memory, "pss", memory.rss)

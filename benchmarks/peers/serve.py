@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The child's side of a measurement: one JSON line out for every line in. Standard library only."""
+"""The child's side of a measurement: one line of JSON per request. Standard library only."""
 
 import json
 import sys
@@ -11,16 +11,16 @@ Values = dict[str, Any]
 
 
 def arguments() -> Values:
-    """What the parent passed, see `process.Peer`."""
+    """Returns the arguments of `process.Peer`."""
     return json.loads(sys.argv[1])
 
 
 def serve(about: Values, answer: Callable[[str], Values]) -> None:
-    """Says that this peer is ready, then answers requests until the parent closes the pipe.
+    """Reports that this peer is ready, then answers requests until the parent closes the pipe.
 
     Args:
-      about: Versions, sizes and times of setting up, for the parent.
-      answer: Request -> values.
+      about: Versions, sizes and set-up times for the parent.
+      answer: Returns the values for a request.
     """
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
@@ -39,12 +39,12 @@ def serve_batches(
     """Reads `batches` for `warm_up` seconds, then answers "measure" and "quality".
 
     Args:
-      batches: Endless; whatever they are, they are complete in memory when they come.
-      batch_size: Images in each.
-      warm_up: So long until buffers are in balance and tf.data has tuned itself.
-      seconds: How long a measurement lasts.
-      version: Of the library.
-      save_cuts: Cuts given boxes as `batches` does, and saves them.
+      batches: An endless iterator; each batch must be complete in memory when it is yielded.
+      batch_size: Images per batch.
+      warm_up: Seconds until buffers reach a steady state and tf.data has tuned itself.
+      seconds: Duration of a measurement.
+      version: Version of the library.
+      save_cuts: Crops the given boxes in the same way as `batches`, and saves them.
     """
 
     def answer(request: str) -> Values:
@@ -59,7 +59,7 @@ def serve_batches(
 
 
 def _drain(batches: Iterator[Any], seconds: float) -> tuple[int, float]:
-    """Number of batches taken, and the seconds that it took: at least so many."""
+    """Takes batches for at least `seconds`; returns their number and the actual time."""
     start = time.perf_counter()
     count, elapsed = 0, 0.0
     while elapsed < seconds:

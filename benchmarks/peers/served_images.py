@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The files that the image server sends: a few images, with other bytes for every path."""
+"""The files that the image server sends: a few images, with distinct bytes for every path."""
 
 import io
 import struct
@@ -10,16 +10,16 @@ import simplejpeg
 from PIL import Image
 
 BOMB_SIDE = 65_000  # pixels
-NOISE = 22  # levels: a JPEG of 500 x 375 then takes 100 kB
+NOISE = 22  # standard deviation in levels, which makes a JPEG of 500 x 375 take 100 kB
 
 
 class Images:
     """Makes the file of every path.
 
     Args:
-        bases: Images with pixels of their own; a path's checksum chooses.
-        width: In pixels.
-        height: Likewise.
+        bases: Number of images with distinct pixels; a path's checksum selects one.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     def __init__(self, *, bases: int, width: int, height: int):
@@ -37,19 +37,19 @@ class Images:
         self._bomb = bytes(bomb)[2:]
 
     def jpeg(self, path: str) -> bytes:
-        """A good JPEG."""
+        """Returns a good JPEG."""
         return _with_comment(path, _chosen(self._jpegs, path))
 
     def cmyk(self, path: str) -> bytes:
-        """A good JPEG of four components."""
+        """Returns a good JPEG of four components."""
         return _with_comment(path, _chosen(self._cmyk, path))
 
     def bomb(self, path: str) -> bytes:
-        """A JPEG which claims more pixels than any memory holds."""
+        """Returns a JPEG that claims more pixels than fit in any memory."""
         return _with_comment(path, self._bomb)
 
     def png(self, path: str) -> bytes:
-        """A good PNG, with a text chunk between its header chunk and the rest."""
+        """Returns a good PNG with a text chunk between the header chunk and the rest."""
         png = _chosen(self._pngs, path)
         text = b"tEXtComment\0" + path.encode()
         chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
@@ -58,7 +58,7 @@ class Images:
 
 
 def _with_comment(comment: str, jpeg: bytes) -> bytes:
-    """Puts the start marker and a comment segment (ITU-T T.81, B.2.4.5) before the rest."""
+    """Prepends the start marker and a comment segment (ITU-T T.81, B.2.4.5)."""
     text = comment.encode()
     return b"".join([b"\xff\xd8\xff\xfe", struct.pack(">H", len(text) + 2), text, jpeg])
 
@@ -68,7 +68,7 @@ def _chosen(files: list[bytes], path: str) -> bytes:
 
 
 def _image(width: int, height: int, seed: int) -> np.ndarray:
-    """Waves with noise, uint8 [H, W, 3]: about as many bytes a pixel as a photograph."""
+    """Returns noisy waves, uint8 [H, W, 3], that compress about as well as a photograph."""
     rows, columns = np.mgrid[:height, :width, :1][:2]
     colours = np.arange(3) + seed
     waves = 128 + 60 * np.sin(columns / 50 + colours) * np.cos(rows / 40)  # [H, W, 3]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What stands beside a measurement: the configuration that it changed, the machine, the load."""
+"""The setting of a measurement: its configuration, the machine and the load."""
 
 import datetime
 import os
@@ -15,13 +15,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load_config(name: str, changes: Mapping[str, Any], *, variant: str = "") -> Any:
-    """The settings of configs/<name>.py:<variant>, with other values by dotted names."""
+    """Returns the settings of configs/<name>.py:<variant>, with changes by dotted name."""
     file = CONFIGS / f"{name}.py"
     return settings.load(f"{file}:{variant}" if variant else str(file), changes)
 
 
 def where_and_when() -> str:
-    """Date, device, cores, version of jax and load of the last minute, in a line."""
+    """Returns date, device, cores, version of jax and load of the last minute, in one line."""
     device = jax.devices()[0].device_kind
     return (
         f"{datetime.date.today()}, {jax.device_count()} {device}, {os.cpu_count()} cores, "

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A training by `main`, as a command starts it, that ends at its first step and says what it took.
+"""Starts a training like the command `main`, stops after its first step and reports the times.
 
     python -m peers.started_training SPAWNED go|stop --config=... --workdir=...
 
-SPAWNED are the seconds since 1970 at which the parent started this process. Prints a JSON line:
-seconds from there to the end of the first step, and of its parts, which may overlap. With `stop`
-the training is asked to end after that step, so that it saves.
+SPAWNED is the Unix time at which the parent started this process. Prints a line of JSON: the
+seconds from then to the end of the first step, and those of the parts, which may overlap. With
+`stop` the training is stopped on request after that step, so that it saves a checkpoint.
 """
 
 import json
@@ -21,7 +21,7 @@ SECONDS: dict[str, float] = {}
 
 
 def timed(name: str, function: Callable[..., Any], *, first: bool = False) -> Callable[..., Any]:
-    """The function, with its time counted under a name; of its first call only where `first`."""
+    """Wraps a function to add up its time under a name; with `first`, only of the first call."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if first and name in SECONDS:
@@ -36,7 +36,7 @@ def timed(name: str, function: Callable[..., Any], *, first: bool = False) -> Ca
 
 
 def watch(*, stop: bool) -> None:
-    """Puts clocks around the parts of `train.train`."""
+    """Wraps the parts of `train.train` with timers."""
     import jax
 
     from mlimages_jax.data import pipeline

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Other ways to compute the same training step, to be measured before any of them is adopted.
+"""Alternative ways to compute the same training step, to be measured before one is adopted.
 
-An idea replaces a function of the model for the life of the process; `accelerator.py` times the
-step with and without it. What wins on an accelerator moves into the model, what loses stays here as
-the record of what was tried.
+Each idea replaces a function of the model for the lifetime of the process; `accelerator.py` times
+the step with and without it. An idea that is faster on accelerators moves into the model; the
+others stay here as a record of what was tried.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from jax import Array, lax
 
 from mlimages_jax.models import batch_norm, resnet
 
-POSITIONS = (1, 2, 3)  # the axes of [G, n, H, W, C] that a statistic is taken over
+POSITIONS = (1, 2, 3)  # axes of [G, n, H, W, C] over which statistics are computed
 EXPAND = (slice(None), None, None, None)  # [G, C] -> [G, 1, 1, 1, C]
 
 
 @jax.custom_vjp
 def _standardise(groups: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """(x - mean) / deviation in float32, with the mean and the variance [G, C]."""
+    """Returns (x - mean) / deviation in float32, the mean and the variance [G, C]."""
     mean, var = batch_norm.one_pass_moments(groups)
     return (
         (groups.astype(jnp.float32) - mean[EXPAND]) * lax.rsqrt(var + epsilon)[EXPAND],
@@ -37,7 +37,7 @@ def _standardise_forward(groups: Array, epsilon: float) -> Any:
 
 
 def _standardise_backward(saved: Any, gradients: Any) -> tuple[Array, None]:
-    """The gradient (dy - mean(dy) - y mean(dy y)) / deviation: two sums, then one pass."""
+    """Returns (dy - mean(dy) - y mean(dy y)) / deviation: two sums, then one pass."""
     groups, mean, scale = saved
     dy = gradients[0]
     y = (groups.astype(jnp.float32) - mean[EXPAND]) * scale[EXPAND]
@@ -54,7 +54,7 @@ class OwnBackwardNorm(batch_norm.GroupBatchNorm):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """As the parent's; nothing but training differs."""
+        """Normalises like the parent class; only training differs."""
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones_init(), channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), channels, jnp.float32)
@@ -75,10 +75,10 @@ class OwnBackwardNorm(batch_norm.GroupBatchNorm):
 def stem_by_blocks(
     x: Array, kernel: Array, strides: Sequence[int], padding: Any, **settings: Any
 ) -> Array:
-    """A 7x7 convolution of stride 2 on 3 channels as a 4x4 one on blocks of 2x2x3 = 12 channels.
+    """Computes a 7x7 stride-2 convolution of 3 channels as a 4x4 one of 2x2x3 = 12 channels.
 
-    Output i reads pixels 2 i - 3 to 2 i + 3. With a zero row before the kernel these are the four
-    blocks of two from block i - 2 to block i + 1.
+    Output i reads pixels 2 i - 3 to 2 i + 3. With a row of zeros before the kernel, these are the
+    four blocks of two pixels from block i - 2 to block i + 1.
     """
     del strides, padding
     batch, height, width, channels = x.shape
@@ -126,6 +126,6 @@ IDEAS: dict[str, Callable[[], None]] = {
 
 
 def adopt(names: list[str]) -> None:
-    """Puts ideas in force for this process; call before a model is made."""
+    """Applies ideas to this process; call it before creating a model."""
     for name in names:
         IDEAS[name]()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""tf.data as big_vision and Flax's ImageNet example use it: TFRecord, fused decode and crop.
+"""tf.data as used by big_vision and Flax's ImageNet example: TFRecord, fused decode and crop.
 
-Needs TensorFlow and NumPy only, so that it can run in another interpreter.
+Needs only TensorFlow and NumPy, so that it can run in another interpreter.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from peers.serve import Values, arguments, serve_batches
 
 ASPECT = (0.75, 1.33)  # as ours
 SHUFFLED = 16  # batches in the shuffle buffer, as in Flax's example
-NUM_LABELS = 9  # input_pipeline.py gives every image so many
+NUM_LABELS = 9  # per image, as in input_pipeline.py
 
 
 def write_records(images: Path, path: Path) -> None:
-    """Writes every image with the labels that `input_pipeline.py` would give any."""
+    """Writes every image with the same number of labels as `input_pipeline.py`."""
     labels = tf.train.Feature(int64_list=tf.train.Int64List(value=range(NUM_LABELS)))
     confidences = tf.train.Feature(float_list=tf.train.FloatList(value=[1.0] * NUM_LABELS))
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -30,14 +30,14 @@ def write_records(images: Path, path: Path) -> None:
 
 
 def cut(jpeg: Any, box: Any, *, size: int, antialias: bool) -> Any:
-    """Decodes only the box (top, left, height, width) and resizes it: uint8 [size, size, 3]."""
+    """Decodes only the box (top, left, height, width) and resizes it to uint8 [size, size, 3]."""
     image = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3)
     image = tf.image.resize(image, (size, size), method="bilinear", antialias=antialias)
     return tf.cast(image + 0.5, tf.uint8)
 
 
 def random_box(jpeg: Any, area: list[float]) -> Any:
-    """Top, left, height and width of a random crop."""
+    """Returns top, left, height and width of a random crop."""
     begin, extent, _ = tf.image.sample_distorted_bounding_box(
         tf.io.extract_jpeg_shape(jpeg),
         tf.zeros([0, 0, 4], tf.float32),
@@ -51,7 +51,7 @@ def random_box(jpeg: Any, area: list[float]) -> Any:
 
 
 def dataset(given: Values, path: Path) -> tf.data.Dataset:
-    """Endless batches."""
+    """Returns endless batches."""
     features = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "labels": tf.io.FixedLenFeature([NUM_LABELS], tf.int64),

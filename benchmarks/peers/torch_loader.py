@@ -34,7 +34,7 @@ class Images(Dataset[Row]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Row:
-        rng = np.random.default_rng(torch.randint(2**62, ()).item())  # seeded for each worker
+        rng = np.random.default_rng(torch.randint(2**62, ()).item())  # torch seeds each worker
         with Image.open(self.files[index]) as image:
             box = transforms.sample_crop(rng, image.height, image.width, area=self.area)
             pixels = cut(image, box, self.size)
@@ -44,7 +44,7 @@ class Images(Dataset[Row]):
 
 
 def collate(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 [B, S, S, 3] and labels [B, 9], like timm's fast_collate without its transposition."""
+    """Makes uint8 [B, S, S, 3] and labels [B, 9], like timm's fast_collate but not transposed."""
     images, labels = zip(*rows, strict=True)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The network of `mlimages_jax.models.resnet` in PyTorch, for a comparison of like with like."""
+"""The network of `mlimages_jax.models.resnet` in PyTorch, for a like-for-like comparison."""
 
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         inner = width // 4
         self.residual = nn.Sequential(
-            # Not in place: the shortcut reads the same input.
+            # Not in place: the shortcut reads the same input tensor.
             nn.Sequential(nn.BatchNorm2d(inputs, momentum=0.003), nn.ReLU()),
             _conv(inputs, inner, 1),
             _norm_relu(inner),
@@ -35,12 +35,12 @@ class Bottleneck(nn.Module):
             self.shortcut = nn.Sequential(_norm_relu(inputs), _conv(inputs, width, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, width, H / stride, W / stride]."""
+        """Maps [B, C, H, W] to [B, width, H / stride, W / stride]."""
         return self.residual(x) + self.shortcut(x)
 
 
 class ResNet(nn.Sequential):
-    """Images [B, 3, H, W] in [-1, 1] to logits [B, num_classes]."""
+    """Maps images [B, 3, H, W] in [-1, 1] to logits [B, num_classes]."""
 
     def __init__(self, depth: int, num_classes: int):
         layers: list[nn.Module] = [_conv(3, 64, 7, 2)]

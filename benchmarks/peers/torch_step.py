@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PyTorch's training step: channels_last, SGD with momentum, BCE; on a GPU compiled, in bfloat16.
+"""PyTorch's training step: channels_last, SGD with momentum, BCE; compiled and bfloat16 on a GPU.
 
-The network is timm's resnetv2_101 where timm is installed, else ours in PyTorch.
+The network is timm's resnetv2_101 if timm is installed, otherwise ours in PyTorch.
 """
 
 import time
@@ -17,10 +17,10 @@ from peers.serve import Values, arguments, serve
 
 
 def make_model(name: str, *, depth: int, num_classes: int) -> nn.Module:
-    """Timm's network, or ours."""
+    """Returns timm's network, or ours."""
     if name == "ours":
         return torch_resnet.ResNet(depth, num_classes)
-    import timm  # installed only where it is compared with
+    import timm  # an optional peer
 
     return timm.create_model(f"resnetv2_{depth}", num_classes=num_classes)
 
@@ -44,25 +44,25 @@ class Trainer:
         self.targets = targets.scatter_(1, torch.arange(9, device=self.device)[None], 1.0)
 
     def loss(self) -> Tensor:
-        """Sum over the classes, mean over the batch."""
+        """Returns the loss summed over classes and averaged over the batch."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.model(self.images.float() * (2 / 255) - 1)
         total = F.binary_cross_entropy_with_logits(logits.float(), self.targets, reduction="sum")
         return total / len(self.images)
 
     def step(self, loss: Any) -> None:
-        """One update."""
+        """Performs one update."""
         self.optimizer.zero_grad(set_to_none=True)
         loss().backward()
         self.optimizer.step()
 
     def wait(self) -> None:
-        """Until the device is done."""
+        """Waits until the device is idle."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def forward_macs(self) -> float:
-        """Multiply-accumulates of the network for one image."""
+        """Returns the multiply-accumulates of the network for one image."""
         image = self.images[:1].float()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.model.eval()(image)
@@ -71,7 +71,7 @@ class Trainer:
 
 
 def main() -> None:
-    """Serves the seconds of `steps` steps, as often as asked."""
+    """Serves the time of `steps` steps."""
     given = arguments()
     torch.backends.cudnn.benchmark = True
     trainer = Trainer(given)

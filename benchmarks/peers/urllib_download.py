@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Downloading as ML-Images' own script did: urllib in a pool of threads, here with verification.
+"""Downloads like the script of ML-Images, with urllib in a thread pool, plus verification.
 
 python -m peers.urllib_download LIST --output FOLDER --threads 64
 """
@@ -18,20 +18,20 @@ TIMEOUT = 30  # seconds
 
 
 def download(url: str, path: Path) -> str:
-    """Reads a URL, decodes it as a check, writes the file; returns what happened in one word."""
+    """Reads a URL, decodes it as a check and writes the file; returns the outcome in one word."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             body = response.read()
         with Image.open(io.BytesIO(body)) as image:
             image.load()
         path.write_bytes(body)
-    except Exception as error:  # the original caught everything too
+    except Exception as error:  # the original catches everything too
         return type(error).__name__
     return "ok"
 
 
 def main() -> None:
-    """Downloads a list and prints how often what happened."""
+    """Downloads a list and prints the number of each outcome."""
     parser = argparse.ArgumentParser(description="Downloads a list with urllib and threads.")
     parser.add_argument("list", type=Path)
     parser.add_argument("--output", type=Path, required=True)
