@@ -168,7 +168,9 @@ def delayed(batch: HostBatch, seconds: float) -> Iterator[HostBatch]:
     return iter(ready.get, None)
 
 
-def idle_shares(step: Any, batch: HostBatch, delay: float, steps: int) -> tuple[float, float, float]:
+def idle_shares(
+    step: Any, batch: HostBatch, delay: float, steps: int
+) -> tuple[float, float, float]:
     """Returns the logged idle fraction, that of a timed iterator, and the seconds of a step."""
     with tempfile.TemporaryDirectory() as folder:
         writer = MetricsWriter(Path(folder), start_step=0)

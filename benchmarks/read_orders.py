@@ -85,7 +85,7 @@ def rate(
     latency: float,
 ) -> float:
     """Returns images per second of the first process."""
-    rows = Rows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
+    rows = ProcessRows(batch_size=BATCH, num_streams=num_streams, process_count=PROCESSES)
     streams = data.streams("train", count=num_streams, served=rows.streams)
     batches = pipeline.training_batches(
         [Delayed(records, latency) if latency else records for records in streams],
