@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from peers.setting import where_and_when
 
-from mlimages_jax.data.pipeline import DeviceBatches
+from mlimages_jax.data.device_batches import DeviceBatches
 from mlimages_jax.distributed import sharding
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter

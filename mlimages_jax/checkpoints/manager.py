@@ -8,7 +8,6 @@ does not depend on the number of processes or devices; `step` is also the positi
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from logging import Handler, LogRecord
@@ -40,7 +39,7 @@ from mlimages_jax.checkpoints.step_folders import classes_of as classes_of
 from mlimages_jax.checkpoints.step_folders import find as find
 from mlimages_jax.checkpoints.step_folders import latest_step as latest_step
 from mlimages_jax.checkpoints.step_folders import resolve as resolve
-from mlimages_jax.distributed import processes
+from mlimages_jax.distributed import collectives
 from mlimages_jax.step.state import TrainState
 
 HEAD = "head"  # the classifier, whose shape depends on the number of classes
@@ -231,8 +230,7 @@ class Checkpoints:
 
     def newest(self) -> int | None:
         """The last of `steps` on process 0; a shared disk may show it to the others later."""
-        seen = processes.exchanged(json.dumps(self.steps[-1:]))[0]
-        return next(iter(json.loads(seen)), None)
+        return collectives.of_process_0(self.steps[-1] if self.steps else None)
 
     def set_aside(self, step: int, why: Exception) -> None:
         """Renames a step that cannot be restored, so that the previous one becomes the newest.

@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.checkpoints.compatibility import CheckpointMismatchError, by_name, is_array
-from mlimages_jax.distributed import processes
+from mlimages_jax.distributed import collectives
 from mlimages_jax.settings.renamed import saved_with_new_names
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ def agreed(read: Callable[[], T]) -> T:
     except (DamagedCheckpointError, VanishedCheckpointError) as error:
         own = error
     kinds = {kind.__name__: kind for kind in (DamagedCheckpointError, VanishedCheckpointError)}
-    said = processes.exchanged(f"{type(own).__name__} {own}" if own else "")
+    said = collectives.exchanged(f"{type(own).__name__} {own}" if own else "")
     if own:
         raise own
     for text in filter(None, said):
@@ -221,7 +221,7 @@ def _described(folder: epath.Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Makes Orbax load as if this process were the only one, and accept a subset of the tree."""
-    number = processes.process_number()
+    number = collectives.process_number()
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     context.multiprocessing.primary_host = number

@@ -13,7 +13,7 @@ from mlimages_jax.checkpoints.saved_step import (
     structural_problem,
     vanished,
 )
-from mlimages_jax.distributed import processes
+from mlimages_jax.distributed import collectives
 from mlimages_jax.files.remote import is_remote
 
 FOLDER = "checkpoints"  # inside a workdir
@@ -69,7 +69,7 @@ def classes_of(path: epath.PathLike) -> epath.Path | None:
 def set_aside_broken(folder: epath.Path) -> None:
     """Sets aside incomplete steps, so that they do not count among the steps to keep."""
     found: dict[int, str] = {}
-    if processes.process_number() == 0:
+    if collectives.process_number() == 0:
         for step in steps_in(folder):
             if problem := structural_problem(folder / str(step)):
                 found[step] = f"step {step} of {folder} is damaged: {problem}"
@@ -83,13 +83,13 @@ def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
         folder: Folder of the steps.
         damaged: Error message by step.
     """
-    if processes.process_number() == 0:
+    if collectives.process_number() == 0:
         others = set(steps_in(folder)) - damaged.keys()
         for step, why in damaged.items():
             target = _free_name(folder / f"{step}{_ASIDE}")
             (folder / str(step)).rename(target)
             logging.error("%s. Moved to %s: %s", why, target.name, _what_is_lost(step, others))
-    processes.exchanged("")
+    collectives.barrier("damaged steps are set aside")
 
 
 def _what_is_lost(step: int, others: set[int]) -> str:

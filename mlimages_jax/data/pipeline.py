@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Grain pipelines: from records to NumPy batches, and from these to global arrays.
+"""Grain pipelines, from records to the NumPy batches of a process.
 
 The order of the data is a function of (seed, global batch size, step), see `order`. So the global
 batch of a step is the same for any number of processes, and training resumes at any step without
@@ -9,12 +9,9 @@ Threads are used instead of processes: decoding and resizing release the GIL, an
 0.1 s and end with the program.
 """
 
-import collections
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import cv2
 import grain
@@ -269,36 +266,3 @@ def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> I
     buffered = max(prefetch, num_threads)  # Grain runs no more threads than its buffer has places
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)
     return iter(dataset.to_iter_dataset(options))
-
-
-class DeviceBatches(Iterator[dict[str, jax.Array]]):
-    """Puts batches on the devices of the mesh, a few ahead of their use.
-
-    Attributes:
-        seconds_waited: Total time spent waiting for batches of the host, whether or not the
-            devices were busy.
-    """
-
-    def __init__(self, batches: Iterator[NumpyBatch], mesh: Mesh, *, ahead: int = 2):
-        self.seconds_waited = 0.0
-        self._batches = batches
-        self._sharding = sharding.by_example(mesh)
-        self._ahead = ahead
-        self._ready: collections.deque[dict[str, jax.Array]] = collections.deque()
-
-    def __next__(self) -> dict[str, jax.Array]:
-        while len(self._ready) < self._ahead:
-            start = time.perf_counter()
-            batch: Any = next(self._batches, None)
-            self.seconds_waited += time.perf_counter() - start
-            if batch is None:
-                break
-            self._ready.append(
-                {
-                    name: jax.make_array_from_process_local_data(self._sharding, rows)
-                    for name, rows in batch.items()
-                }
-            )
-        if not self._ready:
-            raise StopIteration
-        return self._ready.popleft()

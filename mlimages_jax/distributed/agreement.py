@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlimages_jax.distributed import processes
+from mlimages_jax.distributed import collectives
 
 # Settings that may differ between hosts: paths to read from, and numbers of threads.
 OF_A_HOST = (
@@ -38,7 +38,7 @@ def check_processes(settings: Mapping[str, Any], *, workdir: str) -> None:
     Raises:
         DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
-    if not processes.is_one_of_many():
+    if not collectives.is_one_of_many():
         return
     mine = {f"--config.{name}": v for name, v in settings.items() if name not in OF_A_HOST}
     mine |= {"--workdir": workdir, "code of mlimages_jax": _code(), "Python": _python()}
@@ -55,13 +55,13 @@ def check_same(mine: Mapping[str, Any]) -> None:
         DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
     text = json.dumps(mine, sort_keys=True)
-    digests = processes.exchanged(hashlib.sha256(text.encode()).hexdigest())
+    digests = collectives.exchanged(hashlib.sha256(text.encode()).hexdigest())
     if len(set(digests)) == 1:
         return
     first = {digest: number for number, digest in reversed(list(enumerate(digests)))}
     # Only one process per distinct digest sends its values, as there may be thousands of processes.
-    number = processes.process_number()
-    texts = processes.exchanged(text if first[digests[number]] == number else "")
+    number = collectives.process_number()
+    texts = collectives.exchanged(text if first[digests[number]] == number else "")
     said = [json.loads(texts[first[digest]]) for digest in digests]
     raise DifferentProcessesError(
         "the processes were started differently; start all of them with the same values, code and "

@@ -8,7 +8,6 @@ process that fails tells the others, which then exit immediately.
 
 import collections
 import contextlib
-import itertools
 import os
 import socket
 import sys
@@ -36,7 +35,6 @@ STEPS_AHEAD = 4  # max. steps the host dispatches ahead of the device, hence del
 _END = "mlimages_jax/end"  # key whose value says why a process exited
 _BEAT = "mlimages_jax/beat/"  # prefix of one key per process
 _ROUND_MS = 1_000
-_DAY_MS = 86_400_000
 _SILENT_ROUNDS = HEARTBEAT_SECONDS // 2  # without a heartbeat, before a warning
 _PEER_WORDS = (
     "barrier",
@@ -51,9 +49,6 @@ _LAST_WORDS_SECONDS = 2.0  # for a process to report its own error, often of the
 AGAIN = (
     "Only the steps since the last checkpoint are lost: run the same command again on all machines"
 )
-
-
-_exchanges = itertools.count()
 
 
 class PeerError(RuntimeError):
@@ -133,49 +128,6 @@ def log_layout(mesh: Mesh, *, batch_size: int, groups: int) -> None:
         jax.default_backend(), jax.devices()[0].device_kind, dict(mesh.shape), batch_size,
         batch_size // jax.process_count(), groups,
     )  # fmt: skip
-
-
-def barrier(name: str) -> None:
-    """A barrier without a timeout: waits for all processes for as long as they are running.
-
-    Needed before the first step. One process may load a program from the compilation cache that
-    another compiles for minutes, while the devices' own connections time out after half a minute.
-
-    Args:
-        name: Name of the barrier, different for every call.
-    """
-    if jax.process_count() > 1:
-        client: Any = jax_distributed.global_state.client
-        client.wait_at_barrier(name, _DAY_MS)
-
-
-def is_one_of_many() -> bool:
-    """Whether there are other processes; does not touch a device."""
-    joined = jax.distributed.is_initialized()
-    return bool(joined and (jax_distributed.global_state.num_processes or 1) > 1)
-
-
-def process_number() -> int:
-    """Number of this process, from 0; does not touch a device."""
-    return int(jax_distributed.global_state.process_id or 0) if is_one_of_many() else 0
-
-
-def exchanged(text: str) -> list[str]:
-    """Gathers one text from every process: an all-gather through the service of process 0.
-
-    A collective call for short texts before the first step; it does not touch a device.
-
-    Returns:
-        The texts in the order of the processes.
-    """
-    if not is_one_of_many():
-        return [text]
-    client: Any = jax_distributed.global_state.client
-    name = f"mlimages_jax/said/{next(_exchanges)}"
-    client.key_value_set(f"{name}/{process_number():06d}", f"={text}")
-    client.wait_at_barrier(name, _DAY_MS)
-    said = dict(client.key_value_dir_get(f"{name}/"))
-    return [said[key].removeprefix("=") for key in sorted(said)]
 
 
 class StopRequest:

@@ -41,6 +41,14 @@ def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def local_rows(array: jax.Array) -> np.ndarray:
+    """Returns this process's rows of an array that is sharded by its leading axis, in order."""
+    if array.is_fully_replicated:
+        return np.asarray(jax.device_get(array))
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([jax.device_get(shard.data) for shard in shards])
+
+
 def check_batch(*, batch_size: int, group_size: int | None, mesh: Mesh | AbstractMesh) -> None:
     """Checks that devices and groups divide the batch.
 

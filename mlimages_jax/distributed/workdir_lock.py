@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from mlimages_jax.distributed import processes
+from mlimages_jax.distributed import collectives
 from mlimages_jax.distributed.object_lock import HeldElsewhereError, ObjectLock
 from mlimages_jax.distributed.process_identity import Owner
 from mlimages_jax.files import paths
@@ -52,7 +52,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
         yield
         return
     lock, refusal = None, ""
-    if processes.process_number() == 0:
+    if collectives.process_number() == 0:
         try:
             lock = _take(file, Owner.this(task))
         except HeldElsewhereError as error:
@@ -61,7 +61,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
                 "stop it, or give another --workdir"
             )
     try:
-        if refusal := processes.exchanged(refusal)[0]:
+        if refusal := collectives.of_process_0(refusal):
             raise WorkdirInUseError(refusal)
         _held[file] = threading.get_ident()
         yield

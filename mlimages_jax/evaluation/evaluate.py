@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import RandomAccess, Record
+from mlimages_jax.data.device_batches import DeviceBatches, one_behind
 from mlimages_jax.data.images import views
-from mlimages_jax.distributed import preemption, sharding
+from mlimages_jax.distributed import collectives, preemption, sharding
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.step import steps
@@ -81,13 +81,17 @@ class Evaluation:
         metrics = dataclasses.replace(self.metrics)  # runs __post_init__, so the copy is empty
         loss_sum, rows = 0.0, 0
         for outputs in one_behind(self.outputs(weights, self.records)):
-            mask = local_rows(outputs["mask"])
-            metrics.update(local_rows(outputs["logits"]), local_rows(outputs["targets"]), mask)
+            mask = sharding.local_rows(outputs["mask"])
+            metrics.update(
+                sharding.local_rows(outputs["logits"]),
+                sharding.local_rows(outputs["targets"]),
+                mask,
+            )
             loss_sum += float(jax.device_get(outputs["loss_sum"]))  # the same on all processes
             rows += int(mask.sum())
             check_stop()
         metrics = across_processes(metrics)
-        rows = int(np.sum(multihost_utils.process_allgather(np.array(rows))))
+        rows = int(collectives.gathered(np.array(rows)).sum())
         loss = {} if self.relabel else {"loss": loss_sum / max(rows, 1)}
         return loss | metrics.compute(), metrics
 
@@ -104,12 +108,12 @@ class Evaluation:
             process_count=jax.process_count(),
             num_threads=self.num_threads,
         )
-        for batch in pipeline.DeviceBatches(batches, self.mesh):
+        for batch in DeviceBatches(batches, self.mesh):
             yield self._step(weights["params"], weights["batch_stats"], batch)
 
     @functools.cached_property
     def _step(self) -> Any:
-        rows = sharding.by_example(self.mesh)  # `local_rows` relies on this layout
+        rows = sharding.by_example(self.mesh)  # `sharding.local_rows` relies on this layout
         shardings = {"logits": rows, "targets": rows, "mask": rows}
         return jax.jit(
             functools.partial(
@@ -159,30 +163,11 @@ def why_no_map(values: dict[str, float], metrics: Metrics) -> str | None:
     )
 
 
-def one_behind(outputs: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
-    """Yields every item after requesting the next one, so that device and host work in parallel."""
-    previous = next(outputs, None)
-    for following in outputs:
-        assert previous is not None
-        yield previous
-        previous = following
-    if previous is not None:
-        yield previous
-
-
-def local_rows(array: Array) -> np.ndarray:
-    """Returns this process's rows of an array that is sharded by its leading axis, in order."""
-    if array.is_fully_replicated:
-        return np.asarray(jax.device_get(array))
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([jax.device_get(shard.data) for shard in shards])
-
-
 def across_processes(metrics: Metrics) -> Metrics:
     """Sums metrics over all processes; returns the same object if there is only one process."""
     if jax.process_count() == 1:
         return metrics
-    gathered = multihost_utils.process_allgather(metrics.sums())
+    gathered = collectives.gathered(metrics.sums())
     total = dataclasses.replace(metrics)  # runs __post_init__, so the copy is empty
     for process in range(jax.process_count()):
         total.add_sums({name: values[process] for name, values in gathered.items()})

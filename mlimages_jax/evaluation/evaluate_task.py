@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
 from mlimages_jax.checkpoints import manager, saved_model, saved_step
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
@@ -24,6 +22,7 @@ from mlimages_jax.data.images.views import EvaluationView, Protocol
 from mlimages_jax.data.real_labels import RealLabels
 from mlimages_jax.distributed import (
     agreement,
+    collectives,
     preemption,
     sharding,
     workdir_lock,
@@ -204,8 +203,7 @@ def _config_of(folder: epath.Path) -> dict[str, Any]:
 
 def _agreed(folder: epath.Path) -> epath.Path:
     """Returns process 0's choice of a step, which other processes may not see yet."""
-    step = multihost_utils.broadcast_one_to_all(np.int64(int(folder.name)))
-    return folder.parent / str(int(step))
+    return folder.parent / collectives.of_process_0(folder.name)
 
 
 def _key(config: Evaluate, checkpoint: LoadedCheckpoint, view: EvaluationView) -> Row:

@@ -21,10 +21,10 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
+from mlimages_jax.data.device_batches import DeviceBatches, one_behind
 from mlimages_jax.data.images.decode import BadImage
-from mlimages_jax.data.pipeline import DeviceBatches, TooManyBadImagesError
+from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.distributed import sharding
-from mlimages_jax.evaluation.evaluate import local_rows, one_behind
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.inference.image_source import ImageSource
 
@@ -161,7 +161,7 @@ class Predictions:
         batches = DeviceBatches(self._batches(), self._mesh)
         for number, outputs in enumerate(one_behind(self._run(batches))):
             asked = time.perf_counter()
-            values = {name: local_rows(array) for name, array in outputs.items()}
+            values = {name: sharding.local_rows(array) for name, array in outputs.items()}
             self._network_seconds += time.perf_counter() - asked
             own = range(number * self._rows, (number + 1) * self._rows)
             rows = self._rows_of(np.array([self._position(row) for row in own]), values)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,18 @@ import jax
 import numpy as np
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.pipeline import TooManyBadImagesError
-from mlimages_jax.distributed import preemption, sharding, workdir_lock
+from mlimages_jax.distributed import (
+    agreement,
+    collectives,
+    preemption,
+    sharding,
+    workdir_lock,
+)
 from mlimages_jax.files import paths
 from mlimages_jax.inference import batch_predict, pretrained, tag_files
 from mlimages_jax.inference.batch_predict import Predictions
@@ -89,7 +94,8 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
         batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
-    folder = _agreed_step(manager.resolve(config.checkpoint))
+    newest = manager.resolve(config.checkpoint)
+    folder = newest.parent / collectives.of_process_0(newest.name)
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(
@@ -101,7 +107,9 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
         file = None
         if jax.process_index() == 0:
             file = stack.enter_context(TagFile(output, file_format, about))
-        rows, errors = _agreed(file.keep(multiple_of=batch_size) if file else (0, 0))
+        rows, errors = collectives.of_process_0(
+            file.keep(multiple_of=batch_size) if file else (0, 0)
+        )
         if rows:
             logging.info("resuming after %d of %d images", rows, len(source))
         predictions = Predictions(
@@ -128,7 +136,7 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
             preemption.check()
         if file:
             file.finish()
-    multihost_utils.sync_global_devices("the tags are complete")
+    collectives.barrier("the tags are complete")
     _log_speed(predictions)
     logging.info("%s: tags of %d images, %d errors", output, len(source), errors)
     return Summary(output, len(source), errors)
@@ -151,7 +159,7 @@ def _lines(
                 own.append(tag_files.error_line(name, rows.errors[position]))
             else:
                 own.append(tag_files.tags_line(name, next(tags)))
-        yield _of_all_processes(own)
+        yield collectives.gathered_lines(own)
         if time.monotonic() > last_log + _LOG_SECONDS:
             last_log = time.monotonic()
             done = predictions.speed.images * jax.process_count()
@@ -162,16 +170,12 @@ def _images(config: Classify) -> ImageSource:
     """Opens the images to tag.
 
     Raises:
-        ConfigError: If the processes find different images.
+        DifferentProcessesError: If the processes find different images.
     """
     source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
-    if len(set(_of_all_processes([source.digest]))) > 1:
-        raise build.ConfigError(
-            f"the processes find different images in {config.input}: move them to a file system "
-            "that all machines share"
-        )
+    agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
     return source
 
 
@@ -241,30 +245,6 @@ def _digest_of(hierarchy: Hierarchy | None) -> str:
         return ""
     parts = [hierarchy.ids, hierarchy.names, hierarchy.parents.tolist()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _agreed_step(folder: epath.Path) -> epath.Path:
-    """Returns process 0's choice, because other processes may see another step as the newest."""
-    return folder.parent / str(_agreed((int(folder.name),))[0])
-
-
-def _agreed(numbers: Sequence[int]) -> list[int]:
-    """Returns process 0's numbers on every process."""
-    return np.asarray(multihost_utils.broadcast_one_to_all(np.array(numbers, np.int64))).tolist()
-
-
-def _of_all_processes(lines: list[str]) -> list[str]:
-    """Gathers the lines of all processes, in process order; lines must not contain line ends."""
-    if jax.process_count() == 1:
-        return lines
-    text = np.frombuffer("\n".join(lines).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array(len(text))).tolist()
-    # Padded to a power of two: every new length would compile another gather.
-    filled = np.zeros(1 << max(lengths).bit_length(), np.uint8)
-    filled[: len(text)] = text
-    texts = multihost_utils.process_allgather(filled)
-    parts = [row[:length].tobytes().decode() for row, length in zip(texts, lengths, strict=True)]
-    return [line for part in parts if part for line in part.split("\n")]
 
 
 def _log_speed(predictions: Predictions) -> None:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from mlimages_jax.data.dataset import DataSet
-from mlimages_jax.evaluation import predictions, report
+from mlimages_jax.evaluation import prediction_grid, report
 from mlimages_jax.evaluation.evaluate import (
     Evaluation,
     Metrics,
@@ -120,7 +120,7 @@ def write_report(
     report.write_files(workdir, metrics, hierarchy, title=title, values=values)
     if jax.process_count() > 1:
         return
-    predictions.write_grid(
+    prediction_grid.write_grid(
         workdir / "predictions.png",
         next(iter(evaluations.values())),
         state.averages or state.weights,

@@ -4,9 +4,8 @@
 import jax
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
-from mlimages_jax.distributed import workdir_lock
+from mlimages_jax.distributed import collectives, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.settings import Train, replaced
 from mlimages_jax.training.train import train
@@ -55,5 +54,5 @@ def _with_data(config: Train, workdir: str) -> Train:
     for process in range(jax.process_count()):  # in turn: on a shared disk only the first writes it
         if process == jax.process_index():
             folder = str(shapes.build(data_dir))
-        multihost_utils.sync_global_devices(f"drawn by {process}")
+        collectives.barrier(f"drawn by {process}")
     return replaced(config, {"data.folder": folder})

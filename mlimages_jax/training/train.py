@@ -15,8 +15,10 @@ from mlimages_jax.checkpoints.manager import (
 )
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.device_batches import DeviceBatches
 from mlimages_jax.data.order import ProcessRows
 from mlimages_jax.distributed import (
+    collectives,
     preemption,
     processes,
     sharding,
@@ -137,7 +139,9 @@ def _train(
         with goodput.phase("compile"):
             compiled = {stage: compile_step(training, stage, data.max_labels) for stage in left}
         preemption.check()
-        processes.barrier(f"mlimages_jax/compiled at step {start}")
+        # One process may load from the cache what another compiles for minutes, while connections of
+        # devices time out after half a minute.
+        collectives.barrier(f"compiled at step {start}")
 
         # ---------- loop
         keep_in_workdir(workdir, settings, data)
@@ -214,7 +218,7 @@ def compile_step(training: TrainingStep, stage: Stage, max_labels: int) -> Compi
 
 def training_inputs(
     config: Train, data: DataSet, mesh: Mesh, workdir: epath.Path
-) -> Callable[..., pipeline.DeviceBatches]:
+) -> Callable[..., DeviceBatches]:
     """Returns a function from stage and `start_step` within it to its batches on the devices."""
     num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
@@ -222,7 +226,7 @@ def training_inputs(
     streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
     bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
 
-    def inputs(stage: Stage, *, start_step: int) -> pipeline.DeviceBatches:
+    def inputs(stage: Stage, *, start_step: int) -> DeviceBatches:
         batches = pipeline.training_batches(
             streams,
             build.training_view(config, image_size=stage.image_size),
@@ -237,7 +241,7 @@ def training_inputs(
             num_threads=config.input.num_threads,
             prefetch=config.input.prefetch,
         )
-        return pipeline.DeviceBatches(batches, mesh)
+        return DeviceBatches(batches, mesh)
 
     return inputs
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data import NO_LABEL, pipeline
+from mlimages_jax.data.device_batches import DeviceBatches
 from mlimages_jax.data.images import views
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.distributed import sharding
@@ -159,45 +160,7 @@ def test_the_shapes_of_a_batch_are_known_before_it(records):
     mesh = sharding.make_mesh(jax.devices()[:4])
     expected = pipeline.abstract_batch(SIZE, batch_size=4, max_labels=MAX_LABELS, mesh=mesh)
     batches = iter(_batches(records, 3, batch_size=4))
-    (batch, *_) = pipeline.DeviceBatches(batches, mesh)
+    (batch, *_) = DeviceBatches(batches, mesh)
     for name, value in expected.items():
         assert (value.shape, value.dtype) == (batch[name].shape, batch[name].dtype), name
         assert value.sharding == batch[name].sharding
-
-
-def test_batches_are_placed_ahead_and_end(records):
-    mesh = sharding.make_mesh(jax.devices()[:4])
-    batches = pipeline.evaluation_batches(
-        records, views.EvaluationView(SIZE, "whole"), batch_size=4, max_labels=MAX_LABELS
-    )
-    placed = list(pipeline.DeviceBatches(batches, mesh))
-    assert len(placed) == 3
-    assert placed[0]["image"].sharding == sharding.by_example(mesh)
-    assert placed[0]["image"].addressable_shards[0].data.shape == (1, SIZE, SIZE, 3)
-
-
-class Clock:
-    """Stands still unless somebody lets time pass."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        return self.now
-
-
-def test_waiting_for_input_is_what_batches_take_and_nothing_else(records, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(pipeline, "time", clock)
-
-    def late():
-        for batch, seconds in zip(_batches(records, 4), (5.0, 0.0, 2.0, 0.25), strict=True):
-            clock.now += seconds
-            yield batch
-
-    batches = pipeline.DeviceBatches(late(), sharding.make_mesh(jax.devices()[:4]))
-    waited = []
-    for _ in batches:
-        clock.now += 100.0  # a step
-        waited.append(batches.seconds_waited)
-    assert waited == [5.0, 7.0, 7.25, 7.25], "a batch ahead is waited for before it is used"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -71,3 +72,9 @@ def test_the_devices_of_a_process_stand_together():
     mesh = sharding.make_mesh(given)
     found = [(device.process_index, device.id) for device in mesh.devices.flat]
     assert found == [(0, 0), (0, 2), (1, 1), (1, 3)]
+
+
+def test_rows_of_a_sharded_array_come_in_order():
+    mesh = sharding.make_mesh()
+    array = jax.device_put(np.arange(16), sharding.by_example(mesh))
+    np.testing.assert_array_equal(sharding.local_rows(array), np.arange(16))

@@ -129,12 +129,6 @@ def _with_metadata(data: DataSet, folder: Path, entry: dict) -> None:
     (folder / "metadata.json").write_text(json.dumps(metadata | entry))
 
 
-def test_rows_of_a_sharded_array_come_in_order():
-    mesh = sharding.make_mesh()
-    array = jax.device_put(np.arange(16), sharding.by_example(mesh))
-    np.testing.assert_array_equal(evaluate.local_rows(array), np.arange(16))
-
-
 def test_a_split_that_does_not_exist_is_named(drawn):
     with pytest.raises(ValueError, match=r"no split 'test'; it has \['train', 'val'\]"):
         drawn.records("test")

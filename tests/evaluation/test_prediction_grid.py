@@ -3,9 +3,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlimages_jax.evaluation.prediction_grid import save_grid
+from mlimages_jax.evaluation.prediction_grid import save_grid, specific_classes
+from mlimages_jax.labels.hierarchy import Hierarchy
 from tests.support import bucket
 
+TREE = Hierarchy(
+    ids=("a", "b", "c", "d"),
+    names=("animal", "dog", "puppy", "stone"),
+    parents=np.array([-1, 0, 1, -1], np.int32),
+)
 GREEN, RED = (0, 125, 60), (205, 30, 30)
 
 
@@ -99,3 +105,10 @@ def test_a_grid_may_lie_in_a_bucket(tmp_path):
     with bucket.in_folder(tmp_path) as place:
         save_grid(place / "run/grid.png", images(1), true_tags=[[]], predicted_tags=[[]])
     assert Image.open(tmp_path / "run/grid.png").width == 192 + 2 * 12
+
+
+def test_ancestors_of_a_shown_tag_are_left_out():
+    shown = specific_classes(np.array([0.9, 0.8, 0.7, 0.1]), TREE, count=2)
+    assert shown == [2, 3]
+    shown = specific_classes(np.array([0.9, 0.8, 0.1, 0.2]), TREE, count=3)
+    assert shown == [1, 3, 2], "an unlikely child does not hide its parent"

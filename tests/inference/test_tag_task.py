@@ -11,6 +11,7 @@ import pytest
 
 from mlimages_jax.data.dataset import DataSet, parse_record
 from mlimages_jax.data.pipeline import TooManyBadImagesError
+from mlimages_jax.distributed import agreement, collectives
 from mlimages_jax.inference import pretrained, tag_files, tag_task
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.settings import build
@@ -325,8 +326,8 @@ def test_what_is_not_there(checkpoint, folder, tmp_path):
 
 
 def test_processes_that_see_other_images(checkpoint, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(tag_task, "_of_all_processes", lambda lines: [*lines, "other"])
-    with pytest.raises(build.ConfigError, match="the processes find different images in"):
+    monkeypatch.setattr(collectives, "exchanged", lambda text: [text, text.upper()])
+    with pytest.raises(agreement.DifferentProcessesError, match=r"images in .*, shared"):
         _classify(checkpoint, folder, workdir=tmp_path)
 
 

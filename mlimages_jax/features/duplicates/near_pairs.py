@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlimages_jax.data.device_batches import one_behind
+
 TILE = 8_192  # rows and columns of a tile: 268 MB of products
 _STEP = 512  # tiles are padded to multiples of this, so that few programs are compiled
 _ROWS_OF_PAIRS = 1_024  # rows of a tile whose pairs are extracted at once
@@ -38,7 +40,7 @@ def near_pairs(
         Positions i < j, int64 [m] each; every pair once.
     """
     starts = range(0, len(rows), tile)
-    for done in _one_behind(_products(rows, rows, _upper(starts), least=least, tile=tile)):
+    for done in one_behind(_products(rows, rows, _upper(starts), least=least, tile=tile)):
         yield from done.pairs()
         if finished:
             finished()
@@ -56,7 +58,7 @@ def pairs_between(
     """Yields pairs of a row of `first` and a row of `rows`, as positions, int64 [m] each."""
     corners = itertools.product(range(0, len(first), tile), range(0, len(rows), tile))
     tiles = ((i, j, False) for i, j in corners)
-    for done in _one_behind(_products(first, rows, tiles, least=least, tile=tile)):
+    for done in one_behind(_products(first, rows, tiles, least=least, tile=tile)):
         yield from done.pairs()
 
 
@@ -114,17 +116,6 @@ def _products(
         other = second[j : j + tile]
         above, any_above = _above(padded, _padded(other), least, same)
         yield _Tile(i, j, same, (len(block), len(other)), above, any_above)
-
-
-def _one_behind(tiles: Iterator[_Tile]) -> Iterator[_Tile]:
-    """Yields every tile after dispatching the next one, so that the device never waits."""
-    before = next(tiles, None)
-    for tile in tiles:
-        assert before is not None
-        yield before
-        before = tile
-    if before is not None:
-        yield before
 
 
 @functools.partial(jax.jit, static_argnames="same")

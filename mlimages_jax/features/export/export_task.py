@@ -12,13 +12,18 @@ import jax
 import numpy as np
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.distributed import preemption, sharding, workdir_lock
+from mlimages_jax.distributed import (
+    agreement,
+    collectives,
+    preemption,
+    sharding,
+    workdir_lock,
+)
 from mlimages_jax.evaluation.evaluate import Weights
 from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.features.export.feature_formats import Layout, Part
@@ -86,7 +91,7 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
-    _check_shared(source, config)
+    agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
     network = _load(config, mesh)
     view = _view(config, network.folder, built=source.built)
     layout = _layout(config, network.model, source)
@@ -111,11 +116,11 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
         num_threads=config.num_threads,
     )
     write_parts(predictions, layout, source, writer)
-    multihost_utils.sync_global_devices("all parts are stored")
+    collectives.barrier("all parts are stored")
     speed = _log_speed(predictions.speed)
     if jax.process_index() == 0:
         writer.finish(speed=speed)
-    multihost_utils.sync_global_devices("the export is complete")
+    collectives.barrier("the export is complete")
     return read_manifest(workdir)
 
 
@@ -190,22 +195,6 @@ def _part(number: int, collected: list[PredictedRows], layout: Layout, source: I
     )
 
 
-def _check_shared(source: ImageSource, config: Export) -> None:
-    """Checks that all processes see the same images.
-
-    Raises:
-        ConfigError: If they do not.
-    """
-    digest = np.frombuffer(bytes.fromhex(source.digest), np.uint8)
-    digests = multihost_utils.process_allgather(digest).reshape(-1, len(digest))
-    others = np.flatnonzero((digests != digests[0]).any(1))
-    if len(others):
-        raise build.ConfigError(
-            f"process {others[0]} finds other images in {config.input} than process 0: move them "
-            "to a file system that all machines share"
-        )
-
-
 def _load(config: Export, mesh: Mesh) -> Network:
     """Loads the checkpoint that process 0 chooses, replicated on all devices.
 
@@ -213,8 +202,7 @@ def _load(config: Export, mesh: Mesh) -> Network:
         ConfigError: If its parameters do not belong to one of our networks.
     """
     newest = manager.resolve(config.checkpoint)
-    step = multihost_utils.broadcast_one_to_all(np.int64(int(newest.name)))
-    folder = newest.parent / str(int(step))
+    folder = newest.parent / collectives.of_process_0(newest.name)
     weights = manager.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
     dtype = build.compute_dtype(config.dtype)
     try:
@@ -299,9 +287,8 @@ def _labels_digest(source: ImageSource) -> str:
 
 def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:
     """Prepares the folder; returns whether the export is complete, and which parts are done."""
-    found = np.array(jax.process_index() == 0 and writer.begin())
-    complete = bool(multihost_utils.broadcast_one_to_all(found))
-    done = np.asarray(multihost_utils.broadcast_one_to_all(writer.done()))
+    complete = collectives.of_process_0(jax.process_index() == 0 and writer.begin())
+    done = np.array(collectives.of_process_0(writer.done().tolist()), bool)
     if done.any():
         logging.info("resuming: %d of %d parts are done", done.sum(), layout.parts)
     return complete, done
@@ -309,7 +296,7 @@ def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:
 
 def _log_speed(own: Speed) -> dict[str, Any]:
     """Logs the speed of all processes and what limited it; returns it as JSON values."""
-    table = multihost_utils.process_allgather(np.array(own, np.float32)).reshape(-1, len(own))
+    table = collectives.gathered(np.array(own, np.float32))
     seconds, reading, network = table[:, 1:].mean(0).tolist()
     speed = Speed(int(table[:, 0].sum()), seconds, reading, network)
     if not speed.images:

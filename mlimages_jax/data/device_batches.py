@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The way onto the devices and back: batches are sent ahead of their use, outputs read late.
+
+Both hide the host's work behind the devices', which run asynchronously: jax returns from a call
+when its program is dispatched.
+"""
+
+import collections
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mlimages_jax.distributed import sharding
+
+T = TypeVar("T")
+
+
+class DeviceBatches(Iterator[dict[str, jax.Array]]):
+    """Puts batches on the devices of the mesh, a few ahead of their use.
+
+    Attributes:
+        seconds_waited: Total time spent waiting for batches of the host, whether or not the
+            devices were busy.
+    """
+
+    def __init__(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int = 2):
+        self.seconds_waited = 0.0
+        self._batches = batches
+        self._sharding = sharding.by_example(mesh)
+        self._ahead = ahead
+        self._ready: collections.deque[dict[str, jax.Array]] = collections.deque()
+
+    def __next__(self) -> dict[str, jax.Array]:
+        while len(self._ready) < self._ahead:
+            start = time.perf_counter()
+            batch: Any = next(self._batches, None)
+            self.seconds_waited += time.perf_counter() - start
+            if batch is None:
+                break
+            self._ready.append(
+                {
+                    name: jax.make_array_from_process_local_data(self._sharding, rows)
+                    for name, rows in batch.items()
+                }
+            )
+        if not self._ready:
+            raise StopIteration
+        return self._ready.popleft()
+
+
+def one_behind(outputs: Iterator[T]) -> Iterator[T]:
+    """Yields every item after requesting the next one, so that device and host work in parallel."""
+    previous = next(outputs, None)
+    for following in outputs:
+        assert previous is not None
+        yield previous
+        previous = following
+    if previous is not None:
+        yield previous
