@@ -139,8 +139,8 @@ def _train(
         with goodput.phase("compile"):
             compiled = {stage: compile_step(training, stage, data.max_labels) for stage in left}
         preemption.check()
-        # One process may load from the cache what another compiles for minutes, while connections of
-        # devices time out after half a minute.
+        # One process may load from the cache what another compiles for minutes, while connections
+        # between devices time out after half a minute.
         collectives.barrier(f"compiled at step {start}")
 
         # ---------- loop
