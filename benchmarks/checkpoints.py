@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def random_state(model: ResNet) -> tuple[TrainState, TrainState]:
     """Returns a state of random numbers, and its shapes and shardings."""
-    like = abstract_state(
+    abstract = abstract_state(
         model, make_optimizer(model, 64), mesh=sharding.make_mesh(), image_size=64, count_groups=1
     )
     rng = np.random.default_rng(0)
@@ -85,10 +85,10 @@ def random_state(model: ResNet) -> tuple[TrainState, TrainState]:
         values = 0.01 * rng.standard_normal(leaf.shape, np.float32)
         return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
 
-    return jax.block_until_ready(jax.tree.map(fill, like)), like
+    return jax.block_until_ready(jax.tree.map(fill, abstract)), abstract
 
 
-def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
+def ours(folder: Path, state: TrainState, abstract: TrainState) -> Times:
     """Saves and restores with `Checkpoints`."""
     start = time.perf_counter()
     with Checkpoints(folder) as saved:
@@ -98,7 +98,7 @@ def ours(folder: Path, state: TrainState, like: TrainState) -> Times:
     whole = time.perf_counter() - start
     with Checkpoints(folder) as saved:
         start = time.perf_counter()
-        jax.block_until_ready(saved.restore(like))
+        jax.block_until_ready(saved.restore(abstract))
         return Times(pause, whole, time.perf_counter() - start, size_of(folder))
 
 
@@ -114,7 +114,7 @@ def seconds_of_checksums(state: TrainState) -> float:
     return statistics.median(seconds)
 
 
-def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
+def with_numpy(folder: Path, state: TrainState, abstract: TrainState) -> Times:
     """Saves and restores with `numpy.savez`, one entry per leaf."""
     path = folder / "state.npz"
 
@@ -126,10 +126,10 @@ def with_numpy(folder: Path, state: TrainState, like: TrainState) -> Times:
         with np.load(path) as file:
             return [file[str(i)] for i in range(len(file.files))]
 
-    return written_whole(folder, write, read, like)
+    return written_whole(folder, write, read, abstract)
 
 
-def with_flax(folder: Path, state: TrainState, like: TrainState) -> Times:
+def with_flax(folder: Path, state: TrainState, abstract: TrainState) -> Times:
     """Saves and restores with `flax.serialization`."""
     path = folder / "state.msgpack"
 
@@ -140,10 +140,10 @@ def with_flax(folder: Path, state: TrainState, like: TrainState) -> Times:
         tree = flax.serialization.from_bytes(jax.tree.map(lambda _: 0, state), path.read_bytes())
         return jax.tree.leaves(tree)
 
-    return written_whole(folder, write, read, like)
+    return written_whole(folder, write, read, abstract)
 
 
-def with_torch(folder: Path, state: TrainState, like: TrainState) -> Times:
+def with_torch(folder: Path, state: TrainState, abstract: TrainState) -> Times:
     """Saves and restores with `torch.save`, from arrays on the host."""
     import torch  # an optional peer
 
@@ -156,11 +156,11 @@ def with_torch(folder: Path, state: TrainState, like: TrainState) -> Times:
     def read() -> Any:
         return [tensor.numpy() for tensor in torch.load(path)]
 
-    return written_whole(folder, write, read, like)
+    return written_whole(folder, write, read, abstract)
 
 
 def written_whole(
-    folder: Path, write: Callable[[], None], read: Callable[[], Any], like: TrainState
+    folder: Path, write: Callable[[], None], read: Callable[[], Any], abstract: TrainState
 ) -> Times:
     """Measures a peer, whose save blocks until it is complete."""
     folder.mkdir()
@@ -168,7 +168,7 @@ def written_whole(
     write()
     whole = time.perf_counter() - start
     start = time.perf_counter()
-    places = [leaf.sharding for leaf in jax.tree.leaves(like)]
+    places = [leaf.sharding for leaf in jax.tree.leaves(abstract)]
     jax.block_until_ready([jax.device_put(*pair) for pair in zip(read(), places, strict=True)])
     return Times(whole, whole, time.perf_counter() - start, size_of(folder))
 
@@ -196,9 +196,9 @@ def main() -> None:
         CLASSES, stage_sizes=STAGE_SIZES[101], group_size=min(32, arguments.batch or 32),
         dtype=jnp.dtype(arguments.dtype),
     )  # fmt: skip
-    state, like = random_state(model)
-    megabytes = sum(bytes_by_part(like).values()) / 1e6
-    print(f"{len(jax.tree.leaves(like))} arrays, {megabytes:.1f} MB")
+    state, abstract = random_state(model)
+    megabytes = sum(bytes_by_part(abstract).values()) / 1e6
+    print(f"{len(jax.tree.leaves(abstract))} arrays, {megabytes:.1f} MB")
     savers = {"ours": ours, "numpy.savez": with_numpy, "flax.serialization": with_flax}
     if importlib.util.find_spec("torch"):
         savers["torch.save"] = with_torch
@@ -208,7 +208,7 @@ def main() -> None:
             rounds.append({})
             for name, saver in savers.items():
                 folder = Path(work) / "saved"
-                rounds[-1][name] = saver(folder, state, like)
+                rounds[-1][name] = saver(folder, state, abstract)
                 shutil.rmtree(folder)
     print(ROW.format("", "pause ms", "x numpy", "whole s", "restore s", "MB"))
     for name in savers:

@@ -117,13 +117,13 @@ def compile_step(variant: str, dtype: str, arguments: argparse.Namespace, mesh: 
     )
     optimizer = ours_step.make_optimizer(model, arguments.size)
     groups = arguments.batch // group_size
-    like = abstract_state(
+    abstract = abstract_state(
         model, optimizer, mesh=mesh, image_size=arguments.size, count_groups=groups
     )
     step = ours_step.make_step(variant, group_size=group_size, model=model, optimizer=optimizer)
-    places = jax.tree.map(lambda leaf: leaf.sharding, like)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    return jitted.lower(like, abstract_batch(arguments, mesh)).compile()
+    return jitted.lower(abstract, abstract_batch(arguments, mesh)).compile()
 
 
 def look_into(program: Any, batch: int) -> Program:

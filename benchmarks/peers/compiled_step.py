@@ -45,7 +45,7 @@ def main() -> None:
         "version": f"jax {jax.__version__}",
         "devices": mesh.size,
         "compile_seconds": seconds,
-        "state": sum(state.bytes_by_part(training.like).values()),
+        "state": sum(state.bytes_by_part(training.abstract_state).values()),
         "memory": compiled.program_bytes(program),
         "gflop": costs["flops"] / given["images"] / 1e9,
         "traffic": costs["bytes accessed"],

@@ -55,8 +55,8 @@ def initial_state(
 ) -> TrainState:
     """Returns a fresh state with the counts of the weighted loss."""
     settings: dict[str, Any] = {"image_size": size, "count_groups": groups}
-    like = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
-    return create_state(model, optimizer, seed=0, like=like, **settings)
+    abstract = abstract_state(model, optimizer, mesh=sharding.make_mesh(), **settings)
+    return create_state(model, optimizer, seed=0, abstract=abstract, **settings)
 
 
 def make_step(

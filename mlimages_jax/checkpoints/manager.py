@@ -25,9 +25,9 @@ from mlimages_jax.checkpoints.saved_step import (
     STATE,
     DamagedCheckpointError,
     SavedStep,
+    abstract_tree,
     agreed,
-    like_saved,
-    placed,
+    put_on_devices,
 )
 from mlimages_jax.checkpoints.step_folders import (
     absolute,
@@ -196,11 +196,11 @@ class Checkpoints:
                 "then run the same command again"
             ) from error
 
-    def restore(self, like: TrainState, *, step: int | None = None) -> TrainState:
-        """Restores a state with the shardings of `like`.
+    def restore(self, abstract_state: TrainState, *, step: int | None = None) -> TrainState:
+        """Restores a state with the shardings of `abstract_state`.
 
         Args:
-            like: Tree of ShapeDtypeStruct with shardings.
+            abstract_state: Tree of ShapeDtypeStruct with shardings.
             step: Step to restore; None for the latest.
 
         Raises:
@@ -212,13 +212,13 @@ class Checkpoints:
         if not steps or (step is not None and step not in steps):
             raise FileNotFoundError(f"{self.directory} has no step {step}; it has {steps}")
         saved = SavedStep(self.directory / str(steps[-1] if step is None else step))
-        tree = _tree(like)
+        tree = _tree(abstract_state)
 
         def read() -> Any:
             check_fit(saved.tree, tree, where=saved.folder)
             return saved.arrays(tree)
 
-        return TrainState(**placed(agreed(read), tree))
+        return TrainState(**put_on_devices(agreed(read), tree))
 
     def config_of(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with a step.
@@ -274,10 +274,10 @@ def load(path: epath.PathLike) -> dict[str, Any]:
 
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
-        like = like_saved(saved.tree, alone)
-        return saved.arrays(like), like
+        abstract = abstract_tree(saved.tree, alone)
+        return saved.arrays(abstract), abstract
 
-    return placed(*agreed(read))
+    return put_on_devices(*agreed(read))
 
 
 def config_of(path: epath.PathLike) -> dict[str, Any]:
@@ -291,13 +291,13 @@ def config_of(path: epath.PathLike) -> dict[str, Any]:
 
 
 def load_weights(
-    path: epath.PathLike, place: jax.sharding.Sharding, *, averaged: bool = True
+    path: epath.PathLike, sharding: jax.sharding.Sharding, *, averaged: bool = True
 ) -> dict[str, Any]:
     """Loads only the parameters and running statistics.
 
     Args:
         path: A workdir, a checkpoint folder or a step folder.
-        place: Sharding of every array.
+        sharding: Sharding of every array.
         averaged: Whether to prefer the EMA weights if the checkpoint has them.
 
     Returns:
@@ -311,13 +311,13 @@ def load_weights(
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
         tree, prefix = _weights_in(saved.tree, averaged=averaged)
-        like = like_saved(tree, place)
-        return saved.arrays(like, prefix=prefix), like
+        abstract = abstract_tree(tree, sharding)
+        return saved.arrays(abstract, prefix=prefix), abstract
 
-    return placed(*agreed(read))
+    return put_on_devices(*agreed(read))
 
 
-def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
+def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[str, Any]:
     """Loads the parameters and running statistics of another run to initialise from.
 
     Prefers the EMA weights if the checkpoint has them. A classifier for a different number of
@@ -325,7 +325,7 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
 
     Args:
         path: A workdir, a checkpoint folder or a step folder.
-        like: State that gives names, shapes, dtypes and shardings.
+        abstract_state: State that gives names, shapes, dtypes and shardings.
 
     Returns:
         {"params", "batch_stats"}; "params" has no "head" if the number of classes differs.
@@ -338,14 +338,14 @@ def restore_weights(path: epath.PathLike, like: TrainState) -> dict[str, Any]:
 
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
-        wanted = like.weights
+        wanted = abstract_state.weights
         tree, prefix = _weights_in(saved.tree, averaged=True)
         if not _same_head(tree["params"], wanted["params"]):
             wanted, tree = _without_head(wanted), _without_head(tree)
         check_fit(tree, wanted, where=saved.folder)
         return saved.arrays(wanted, prefix=prefix), wanted
 
-    return placed(*agreed(read))
+    return put_on_devices(*agreed(read))
 
 
 def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:

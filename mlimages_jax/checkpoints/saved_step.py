@@ -82,20 +82,20 @@ class SavedStep:
                 array_digests.verify_names(by_name(tree), self._digests)
             return tree
 
-    def arrays(self, like: Any, *, prefix: str = "") -> Any:
+    def arrays(self, abstract: Any, *, prefix: str = "") -> Any:
         """Reads arrays to the host and verifies them.
 
         Args:
-            like: Tree of some or all arrays of the step.
+            abstract: Tree of some or all arrays of the step.
             prefix: Key they are stored under; "" at the top level.
 
         Returns:
-            A tree of numpy arrays with the structure of `like`.
+            A tree of numpy arrays with the structure of `abstract`.
 
         Raises:
             DamagedCheckpointError: An array cannot be read or does not match its checksum.
         """
-        wanted = {prefix: like} if prefix else like
+        wanted = {prefix: abstract} if prefix else abstract
         with _naming(self.folder):
             also = {name: self.tree[name] for name in (STEP,) if name in self.tree}
             with _alone():
@@ -166,15 +166,15 @@ def agreed(read: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]  # there was no error
 
 
-def placed(arrays: Any, like: Any) -> Any:
-    """Puts full host arrays on the devices, with the shardings of the leaves of `like`."""
+def put_on_devices(arrays: Any, abstract: Any) -> Any:
+    """Puts full host arrays on the devices, with the shardings of the leaves of `abstract`."""
 
     def put(array: np.ndarray, leaf: Any) -> jax.Array:
         return jax.make_array_from_callback(
             array.shape, leaf.sharding, lambda index: array[index], dtype=array.dtype
         )
 
-    return jax.tree.map(put, arrays, like)
+    return jax.tree.map(put, arrays, abstract)
 
 
 def is_checkpoint(folder: epath.Path) -> bool:
@@ -279,7 +279,7 @@ def _why(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}"
 
 
-def like_saved(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+def abstract_tree(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Shapes and dtypes of a saved tree, every leaf with the same sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -130,9 +130,9 @@ def make_plan(
             )
     except ValueError as error:
         raise PlanError(str(error)) from error
-    like = training_step(config, mesh, num_classes=num_classes).like
+    abstract_state = training_step(config, mesh, num_classes=num_classes).abstract_state
     network = build.model(config, num_classes=num_classes)
-    moved = _moved(like, config.sharding.name)
+    moved = _moved(abstract_state, config.sharding.name)
     plans = []
     for stage in stages:
         flops = FLOPS_A_MAC * layers.forward_macs(network, stage.image_size)
@@ -142,7 +142,7 @@ def make_plan(
         plans.append(
             StagePlan(
                 stage=stage,
-                memory=_memory(like, network, stage, devices=devices),
+                memory=_memory(abstract_state, network, stage, devices=devices),
                 flops=flops,
                 compute_seconds=passes * images * flops / (chip.flops * mfu),
                 traffic_seconds=images * read / chip.bandwidth,
@@ -150,25 +150,27 @@ def make_plan(
                 collective_seconds=chips.collective_seconds(chip, devices, moved=moved),
             )
         )
-    return Plan(chip, devices, _elements(like.params), _whole_bytes(like), plans)
+    return Plan(
+        chip, devices, _elements(abstract_state.params), _whole_bytes(abstract_state), plans
+    )
 
 
 def _memory(
-    like: state.TrainState, network: ResNet, stage: Stage, *, devices: int
+    abstract_state: state.TrainState, network: ResNet, stage: Stage, *, devices: int
 ) -> dict[str, int]:
     """Bytes on one device, by purpose: the state, and what a step needs in addition."""
     images = stage.batch_size // devices
     width = network.dtype.itemsize
     kept = layers.kept_elements(network, stage.image_size) * width
     batch = stage.image_size**2 * 3 * 5 + network.num_classes * 4 * 4
-    return state.bytes_by_part(like) | {
-        "gradients": 4 * _elements(like.params),
+    return state.bytes_by_part(abstract_state) | {
+        "gradients": 4 * _elements(abstract_state.params),
         "activations": images * kept,
         "batch": images * batch,  # uint8 and float32 images; targets, logits, loss, gradient
     }
 
 
-def _moved(like: state.TrainState, mode: str) -> int:
+def _moved(abstract_state: state.TrainState, mode: str) -> int:
     """Bytes moved by collectives in a step for the gradients and sharded parameters.
 
     The gradients are all-reduced, which moves twice their bytes. With any sharding the parameters
@@ -176,7 +178,7 @@ def _moved(like: state.TrainState, mode: str) -> int:
     only a reduce-scatter, once their bytes, but XLA did not do that for CPU or TPU
     (docs/scaling.md).
     """
-    return (2 if mode == "replicated" else 3) * 4 * _elements(like.params)
+    return (2 if mode == "replicated" else 3) * 4 * _elements(abstract_state.params)
 
 
 def _elements(tree: object) -> int:

@@ -272,7 +272,7 @@ def training_step(
             "unlisted": unlisted,
         },
         initial=initial,
-        like=abstract_state(
+        abstract_state=abstract_state(
             network, transformation, mesh=mesh, **state_sharding(config), **initial
         ),
         mesh=mesh,

@@ -120,7 +120,7 @@ def create_state(
     image_size: int,
     count_groups: int | None,
     averaged: bool = False,
-    like: TrainState,
+    abstract: TrainState,
 ) -> TrainState:
     """Initialises a state; every leaf is created on the devices that will store it.
 
@@ -131,9 +131,9 @@ def create_state(
         image_size: As for `abstract_state`.
         count_groups: As for `abstract_state`.
         averaged: As for `abstract_state`.
-        like: Result of `abstract_state`, which gives the shardings.
+        abstract: Result of `abstract_state`, which gives the shardings.
     """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     initialise = jax.jit(
         lambda key: _initialise(model, optimizer, image_size, count_groups, averaged, key),
         out_shardings=shardings,

@@ -26,7 +26,7 @@ class TrainingStep(NamedTuple):
         optimizer: Optimizer for `steps.train_step`.
         settings: Remaining keyword arguments of `steps.train_step`.
         initial: Keyword arguments shared by `state.abstract_state` and `state.create_state`.
-        like: Shapes, dtypes and shardings of the state.
+        abstract_state: Shapes, dtypes and shardings of the state.
         mesh: Mesh that the state is sharded over.
     """
 
@@ -35,17 +35,19 @@ class TrainingStep(NamedTuple):
     optimizer: optax.GradientTransformation
     settings: dict[str, Any]
     initial: dict[str, Any]
-    like: TrainState
+    abstract_state: TrainState
     mesh: Mesh | AbstractMesh
 
     def fresh_state(self, *, seed: int) -> TrainState:
         """Initialises the state before the first step."""
-        return create_state(self.model, self.optimizer, seed=seed, like=self.like, **self.initial)
+        return create_state(
+            self.model, self.optimizer, seed=seed, abstract=self.abstract_state, **self.initial
+        )
 
     def compile(self, stage: Stage, *, max_labels: int) -> Any:
         """Compiles the step for the sizes of a stage; the compiled step donates its input state."""
         assert isinstance(self.mesh, Mesh)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.like)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         step = jax.jit(
             functools.partial(
                 steps.train_step,
@@ -60,4 +62,4 @@ class TrainingStep(NamedTuple):
         batch = pipeline.abstract_batch(
             stage.image_size, batch_size=stage.batch_size, max_labels=max_labels, mesh=self.mesh
         )
-        return step.lower(self.like, batch).compile()
+        return step.lower(self.abstract_state, batch).compile()

@@ -101,7 +101,7 @@ def first_state(
         FileNotFoundError: `init_from` contains no checkpoint.
     """
     # 1. The newest intact checkpoint of the workdir: resume.
-    if found := restored(checkpoints, settings, training.like, given=given):
+    if found := restored(checkpoints, settings, training.abstract_state, given=given):
         return found
     # 2. The weights of another run: fine-tune.
     if config.init_from:
@@ -113,7 +113,7 @@ def first_state(
 def restored(
     checkpoints: Checkpoints,
     settings: dict[str, Any],
-    like: TrainState,
+    abstract_state: TrainState,
     *,
     given: Train | None = None,
 ) -> TrainState | None:
@@ -122,7 +122,7 @@ def restored(
     Args:
         checkpoints: Checkpoints of the workdir.
         settings: Settings of this run, to compare with those of the checkpoint.
-        like: State that gives names, shapes, dtypes and shardings.
+        abstract_state: State that gives names, shapes, dtypes and shardings.
         given: Configuration whose steps may be fractions of the run, for a run that has a new
             length; None if no setting depends on the length.
 
@@ -138,7 +138,7 @@ def restored(
             saved = checkpoints.config_of(step)
             as_long = restart.values_as_long_as(saved, given) if given else {}
             check_same_training(saved, settings | as_long)
-            state = checkpoints.restore(like, step=step)
+            state = checkpoints.restore(abstract_state, step=step)
         except DamagedCheckpointError as error:
             checkpoints.set_aside(step, error)
             continue
@@ -191,7 +191,7 @@ def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
 
 def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -> TrainState:
     """A fresh state with the weights of another run, without its head if the classes differ."""
-    weights = restore_weights(path, training.like)
+    weights = restore_weights(path, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
     kept = classes_of(path)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):

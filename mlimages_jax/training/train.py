@@ -110,7 +110,7 @@ def _train(
 
     # ---------- model, loss, optimizer
     training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
-    logging.info("%s", memory_line(training.like))
+    logging.info("%s", memory_line(training.abstract_state))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
 
     settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}

@@ -37,12 +37,12 @@ def _state(step: int) -> TrainState:
     )
 
 
-def _like(state: TrainState) -> TrainState:
+def _abstract(state: TrainState) -> TrainState:
     place = sharding.replicated(sharding.make_mesh())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
 
 
-LIKE = _like(_state(0))
+ABSTRACT = _abstract(_state(0))
 ALONE = sharding.replicated(sharding.make_mesh())
 
 
@@ -67,7 +67,7 @@ def _same(ours, theirs) -> bool:
 def _restored(workdir) -> TrainState | None:
     """As a training starts."""
     with manager.Checkpoints(workdir / "checkpoints") as saved:
-        return start.restored(saved, CONFIG, LIKE)
+        return start.restored(saved, CONFIG, ABSTRACT)
 
 
 def _flips(workdir, count: int) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def test_every_reader_names_the_damaged_step(workdir, kind):
     for read in (
         lambda: manager.load(workdir),
         lambda: manager.load_weights(workdir, place),
-        lambda: manager.restore_weights(workdir, LIKE),
+        lambda: manager.restore_weights(workdir, ABSTRACT),
     ):
         with pytest.raises(DamagedCheckpointError) as error:
             read()
@@ -210,7 +210,7 @@ def test_a_changed_description_is_damage_and_no_other_configuration(
         pytest.raises(DamagedCheckpointError, match=message),
     ):
         saved.config_of(48)
-        saved.restore(LIKE, step=48)
+        saved.restore(ABSTRACT, step=48)
     assert _same(_restored(workdir), _state(32))
 
 
@@ -256,7 +256,7 @@ def test_a_checkpoint_without_digests_loads_as_ever(workdir, caplog):
 
 def test_a_step_that_went_meanwhile_is_no_damage(workdir, monkeypatch):
     monkeypatch.setattr(
-        saved_step.ocp, "load", lambda folder, like: shutil.rmtree(folder) or {}["state"]
+        saved_step.ocp, "load", lambda folder, abstract: shutil.rmtree(folder) or {}["state"]
     )
     with pytest.raises(saved_step.VanishedCheckpointError, match=r"step 48 of .* does not exist"):
         manager.load(workdir)
@@ -272,7 +272,7 @@ def test_a_step_that_went_meanwhile_is_no_damage(workdir, monkeypatch):
     ],
 )
 def test_what_passes_is_not_called_damage(workdir, monkeypatch, error):
-    def fail(folder, like):
+    def fail(folder, abstract):
         raise error
 
     monkeypatch.setattr(saved_step.ocp, "load", fail)
@@ -306,14 +306,14 @@ def state(step):
         opt_state=None, class_counts=None,
     )
 
-like = jax.tree.map(
+abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0)
 )
 with manager.Checkpoints(folder) as saved:
     for step in (1, 2, 3):
         saved.save(state(step), step=step, config={{"imported": {{}}, "init_from": ""}})
     saved._wait()
-    restored = saved.restore(like)
+    restored = saved.restore(abstract)
     for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(state(3))):
         assert ours.sharding == theirs.sharding
         for mine, other in zip(ours.addressable_shards, theirs.addressable_shards):
@@ -325,7 +325,7 @@ with manager.Checkpoints(folder) as saved:
                 raise array_digests.DigestError("seen by process 1 alone")
             whole(arrays, digests)
         array_digests.verify = verify
-    restored = start.restored(saved, {{"imported": {{}}, "init_from": ""}}, like)
+    restored = start.restored(saved, {{"imported": {{}}, "init_from": ""}}, abstract)
     assert int(restored.step) == 2, restored.step
     assert saved.steps == [1, 2], saved.steps
 """

@@ -38,7 +38,7 @@ def _state(value: int, classes: int = 8, *, averaged: bool = False) -> TrainStat
     )
 
 
-def _like(state: TrainState, place=None) -> TrainState:
+def _abstract(state: TrainState, place=None) -> TrainState:
     place = place or sharding.replicated(sharding.make_mesh())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
 
@@ -54,7 +54,10 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     with manager.Checkpoints(tmp_path / "c") as saved:
         assert saved.steps == [1, 2]
         assert saved.config_of(2) == {"seed": 2}
-        latest, first = saved.restore(_like(_state(0))), saved.restore(_like(_state(0)), step=1)
+        latest, first = (
+            saved.restore(_abstract(_state(0))),
+            saved.restore(_abstract(_state(0)), step=1),
+        )
     for step, restored in ((2, latest), (1, first)):
         assert jax.tree.structure(restored) == jax.tree.structure(_state(step))
         jax.tree.map(np.testing.assert_array_equal, restored, _state(step))
@@ -70,12 +73,12 @@ def test_latest_and_every_mth_are_kept(tmp_path):
 def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
     _saved(tmp_path / "c", [1])
     place = sharding.by_example(sharding.make_mesh(jax.devices()[:4]))
-    like = _like(_state(0))
+    abstract = _abstract(_state(0))
     kernel = jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=place)
-    head = {**like.params["head"], "kernel": kernel}
-    like = like.replace(params={**like.params, "head": head})
+    head = {**abstract.params["head"], "kernel": kernel}
+    abstract = abstract.replace(params={**abstract.params, "head": head})
     with manager.Checkpoints(tmp_path / "c") as saved:
-        restored = saved.restore(like)
+        restored = saved.restore(abstract)
     assert restored.params["head"]["kernel"].sharding == place
     np.testing.assert_array_equal(restored.params["head"]["kernel"], np.ones((4, 8)))
 
@@ -86,9 +89,9 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
     other = other.replace(params={**other.params, "extra": jnp.zeros(2)}, batch_stats={})
     with manager.Checkpoints(tmp_path / "c") as saved:
         with pytest.raises(compatibility.CheckpointMismatchError) as error:
-            saved.restore(_like(other))
+            saved.restore(_abstract(other))
         with pytest.raises(FileNotFoundError, match=r"has no step 5; it has \[1\]"):
-            saved.restore(_like(_state(0)), step=5)
+            saved.restore(_abstract(_state(0)), step=5)
     message = str(error.value)
     assert "params/head/kernel: checkpoint float32[4, 8], configuration float32[4, 9]" in message
     assert "params/extra: not in the checkpoint" in message
@@ -98,7 +101,7 @@ def test_another_shape_or_name_is_listed_and_nothing_is_restored(tmp_path):
 @pytest.mark.parametrize("tail", ["", "checkpoints", "checkpoints/2"])
 def test_weights_come_from_a_workdir_a_folder_or_a_step(tmp_path, tail):
     _saved(tmp_path / "checkpoints", [1, 2])
-    weights = manager.restore_weights(tmp_path / tail, _like(_state(0)))
+    weights = manager.restore_weights(tmp_path / tail, _abstract(_state(0)))
     np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 2.0))
     np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 2.0))
 
@@ -107,10 +110,10 @@ def test_averaged_weights_are_preferred(tmp_path):
     with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         saved.save(_state(3, averaged=True), step=3, config={})
     place = sharding.replicated(sharding.make_mesh())
-    like = _like(_state(0, averaged=True))
+    abstract = _abstract(_state(0, averaged=True))
     for weights in (
-        manager.restore_weights(tmp_path, like),
-        manager.restore_weights(tmp_path, _like(_state(0))),
+        manager.restore_weights(tmp_path, abstract),
+        manager.restore_weights(tmp_path, _abstract(_state(0))),
         manager.load_weights(tmp_path, place),
     ):
         np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 103.0))
@@ -118,20 +121,20 @@ def test_averaged_weights_are_preferred(tmp_path):
     raw = manager.load_weights(tmp_path, place, averaged=False)
     np.testing.assert_array_equal(raw["params"]["head"]["kernel"], np.full((4, 8), 3.0))
     with manager.Checkpoints(tmp_path / "checkpoints") as saved:
-        restored = saved.restore(like)
+        restored = saved.restore(abstract)
     jax.tree.map(np.testing.assert_array_equal, restored, _state(3, averaged=True))
 
 
 def test_a_head_for_other_classes_is_left_out(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
-    weights = manager.restore_weights(tmp_path, _like(_state(0, classes=9)))
+    weights = manager.restore_weights(tmp_path, _abstract(_state(0, classes=9)))
     assert list(weights["params"]) == ["stem"]
     np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.ones(3))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     _saved(tmp_path / "checkpoints", [1])
-    other = _like(_state(0, classes=9)).replace(
+    other = _abstract(_state(0, classes=9)).replace(
         batch_stats={"norm": {"mean": jax.ShapeDtypeStruct((5,), jnp.float32)}}
     )
     with pytest.raises(
@@ -140,7 +143,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     ):
         manager.restore_weights(tmp_path, other)
     with pytest.raises(FileNotFoundError, match="contains no checkpoint"):
-        manager.restore_weights(tmp_path / "nothing", _like(_state(0)))
+        manager.restore_weights(tmp_path / "nothing", _abstract(_state(0)))
 
 
 def test_another_depth_is_named_in_three_lines(tmp_path):
@@ -152,7 +155,7 @@ def test_another_depth_is_named_in_three_lines(tmp_path):
     with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         saved.save(deep(2), step=1, config={})
     with pytest.raises(compatibility.CheckpointMismatchError) as error:
-        manager.restore_weights(tmp_path, _like(deep(4)))
+        manager.restore_weights(tmp_path, _abstract(deep(4)))
     message = str(error.value)
     assert "its stages have (2,) blocks, the configuration's model.stage_sizes are (4,)" in message
     assert "params/stage0_block2/conv0/kernel: not in the checkpoint" in message
@@ -216,7 +219,7 @@ def test_a_relative_path_is_one_too(tmp_path, monkeypatch):
     _saved("run/checkpoints", [1, 2])
     assert manager.load("run")["step"] == 2
     with manager.Checkpoints("run/checkpoints") as saved:
-        assert saved.restore(_like(_state(0))).step == 2
+        assert saved.restore(_abstract(_state(0))).step == 2
 
 
 SOAK = """

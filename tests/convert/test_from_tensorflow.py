@@ -143,7 +143,7 @@ def _params(workdir: Path):
 
 
 def _restored(workdir: Path, optimizer, *, count_groups):
-    like = abstract_state(
+    abstract = abstract_state(
         network_of(_params(workdir)),
         optimizer,
         image_size=16,
@@ -151,7 +151,7 @@ def _restored(workdir: Path, optimizer, *, count_groups):
         mesh=sharding.make_mesh(jax.devices()[:1]),
     )
     with manager.Checkpoints(workdir / "checkpoints") as saved:
-        return saved.restore(like)
+        return saved.restore(abstract)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def test_saved_weights_are_a_checkpoint_like_any_other(workdir, weights, tail):
 def test_a_run_starts_from_saved_weights(workdir, weights):
     place = sharding.replicated(sharding.make_mesh())
     state = TrainState(np.zeros((), np.int32), opt_state=None, class_counts=None, **weights)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
-    restored = manager.restore_weights(workdir, like)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+    restored = manager.restore_weights(workdir, abstract)
     jax.tree.map(np.testing.assert_array_equal, restored, weights)
     assert all(leaf.sharding == place for leaf in jax.tree.leaves(restored))
 

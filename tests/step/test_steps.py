@@ -188,7 +188,7 @@ def _run(devices: int, mode: str):
         momentum=0.9, decay=optimizers.decay_factors(shapes["params"], weight_decay=1e-4)
     )
     groups = BATCH // GROUP
-    like = abstract_state(
+    abstract = abstract_state(
         model,
         optimizer,
         image_size=32,
@@ -199,7 +199,13 @@ def _run(devices: int, mode: str):
         min_size=256,
     )
     state = create_state(
-        model, optimizer, seed=3, image_size=32, count_groups=groups, averaged=True, like=like
+        model,
+        optimizer,
+        seed=3,
+        image_size=32,
+        count_groups=groups,
+        averaged=True,
+        abstract=abstract,
     )
     step = jax.jit(
         functools.partial(
@@ -213,7 +219,7 @@ def _run(devices: int, mode: str):
             seed=7,
         ),
         donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), None),
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, abstract), None),
     )
     rng = np.random.default_rng(0)
     values = []
