@@ -92,6 +92,7 @@ class ArrayDigests:
             for name, leaf in by_name(self._tree).items()
             for bounds, data in _own_pieces(leaf)
         ]
+        # All copies to the host are started before the first is waited for.
         for *_, data in pieces:
             if isinstance(data, jax.Array):
                 data.copy_to_host_async()
@@ -151,6 +152,8 @@ def read(folder: epath.Path) -> Digests:
     number = 0
     while number < processes:
         content = _read_one(folder / f"{number}.json")
+        # Known from the first file on: a missing file must be noticed, so listing the folder would
+        # not do.
         processes = content["processes"]
         for name, (shape, dtype, pieces) in content["arrays"].items():
             entry = merged.setdefault(name, DigestedArray(tuple(shape), dtype, []))
@@ -243,6 +246,7 @@ def _blocks(raw: np.ndarray) -> Iterator[np.ndarray]:
 def _own_pieces(leaf: Any) -> list[tuple[tuple[tuple[int, int], ...], Any]]:
     """Bounds and values of the shards of an array that this process writes."""
     if isinstance(leaf, jax.Array):
+        # Of equal replicas only one is written, by one process, as Orbax does with the arrays.
         shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
         return [(bounds_of(shard.index, leaf.shape), shard.data) for shard in shards]
     if jax.process_index() > 0:  # a host array is the same on every process

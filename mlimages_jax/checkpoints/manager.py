@@ -152,6 +152,7 @@ class Checkpoints:
                     STATE: tree,
                     array_digests.FOLDER: array_digests.ArrayDigests(tree, config),
                 }
+                # force, because the training loop decides when to save, not Orbax's policies.
                 self._saving = self._checkpointer.save_checkpointables_async(
                     step, parts, force=True, custom_metadata=config
                 )
@@ -188,6 +189,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
+            # It is an OSError too, but says nothing about the disk.
             if isinstance(error, TimeoutError):
                 raise
             raise CheckpointWriteError(
@@ -240,6 +242,7 @@ class Checkpoints:
             why: The error raised while restoring it.
         """
         set_aside(self.directory, {step: str(why)})
+        # Orbax remembers the list of steps and would still count the renamed one.
         self._checkpointer.reload()
 
     def check_any_left(self) -> None:
@@ -270,6 +273,7 @@ def load(path: epath.PathLike) -> dict[str, Any]:
         FileNotFoundError: There is no checkpoint.
         DamagedCheckpointError: An array cannot be read or does not match its checksum.
     """
+    # Not jax.devices()[0], which belongs to process 0.
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def read() -> tuple[Any, Any]:

@@ -97,8 +97,10 @@ class SavedStep:
         """
         wanted = {prefix: abstract} if prefix else abstract
         with _naming(self.folder):
+            # Also read when only weights are wanted, to compare it with the folder's name.
             also = {name: self.tree[name] for name in (STEP,) if name in self.tree}
             with _alone():
+                # A type in place of shapes and shardings makes Orbax return arrays on the host.
                 host = jax.tree.map(lambda _: np.ndarray, also | wanted, is_leaf=is_array)
                 found = ocp.load(self.folder, host)
             found = jax.tree.map(np.asarray, found)
@@ -170,6 +172,8 @@ def put_on_devices(arrays: Any, abstract: Any) -> Any:
     """Puts full host arrays on the devices, with the shardings of the leaves of `abstract`."""
 
     def put(array: np.ndarray, leaf: Any) -> jax.Array:
+        # jax.device_put would compare the values across processes before it places them; they have
+        # been verified already.
         return jax.make_array_from_callback(
             array.shape, leaf.sharding, lambda index: array[index], dtype=array.dtype
         )
@@ -266,6 +270,7 @@ def _root(error: BaseException) -> BaseException:
 def _passes(error: BaseException) -> bool:
     """Whether an error (network, permissions, memory) says nothing about the files on disk."""
     if isinstance(error, OSError):
+        # EIO comes from a failing disk: the data are gone, and waiting does not bring them back.
         return not isinstance(error, _DAMAGING) and error.errno != errno.EIO
     if isinstance(error, jax.errors.JaxRuntimeError | ImportError | MemoryError):
         return True

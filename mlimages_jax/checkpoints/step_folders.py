@@ -89,6 +89,7 @@ def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
             target = _free_name(folder / f"{step}{_ASIDE}")
             (folder / str(step)).rename(target)
             logging.error("%s. Moved to %s: %s", why, target.name, _what_is_lost(step, others))
+    # No process may list the steps before they are renamed.
     collectives.barrier("damaged steps are set aside")
 
 

@@ -110,6 +110,7 @@ def read(archive: str | os.PathLike[str] | BinaryIO, member: Member) -> bytes:
         with Path(archive).open("rb") as file:
             return read(file, member)
     _check_size(archive.name, member)
+    # pread has no position, so threads can share an open file.
     data = os.pread(archive.fileno(), member.size, member.offset)
     if len(data) < member.size:
         raise ArchiveError(
@@ -232,6 +233,7 @@ class Archive:
         while True:
             try:
                 block = self._read_at(at, BLOCK_BYTES, where, end=end)
+                # A tar ends with two blocks of zeros (POSIX); members cannot follow the first.
                 if not any(block):
                     return
                 header = parse_header(block, records, at)

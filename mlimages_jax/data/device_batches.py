@@ -41,6 +41,8 @@ class DeviceBatches(Iterator[dict[str, jax.Array]]):
             self.seconds_waited += time.perf_counter() - start
             if batch is None:
                 break
+            # jax returns before the transfer is complete, so it overlaps with the step that is
+            # running.
             self._ready.append(
                 {
                     name: jax.make_array_from_process_local_data(self._sharding, rows)

@@ -48,6 +48,7 @@ def _checksums(data: DataSet) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     pairs = (line.split(maxsplit=1) for line in text.splitlines())
+    # sha256sum marks files read in binary mode with an asterisk before the name.
     return {pair[1].lstrip("*"): pair[0] for pair in pairs if len(pair) == 2}
 
 

@@ -79,6 +79,8 @@ def list_images(
     images: list[str] = []
     ignored: collections.Counter[str] = collections.Counter()
     top = os.fspath(folder)
+    # With each folder go the folders above it. One set of all visited folders would not do: a
+    # folder that is linked twice is no loop.
     searched = [(top, "", frozenset([_identity(os.stat(top))]))]
     while searched:
         path, prefix, above = searched.pop()

@@ -139,6 +139,7 @@ def _make(copy: _Copy, progress: "_Progress") -> None:
     waited for the lock checks again, so nobody writes to a deleted file.
     """
     copy.target.parent.mkdir(parents=True, exist_ok=True)
+    # "ab" creates the file and leaves its contents alone: another process may be writing them.
     with copy.unfinished.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the process ends, even if it is killed
         if copy.is_complete():
@@ -156,6 +157,8 @@ def _make(copy: _Copy, progress: "_Progress") -> None:
                     f"{copy.source}: only {written:,} of {copy.size:,} bytes received: start again"
                 )
             file.flush()
+            # Contents and time come before the final name: whoever sees that name relies on both,
+            # even after a power failure.
             os.fsync(file.fileno())
             os.utime(file.fileno(), (copy.changed, copy.changed))
             copy.unfinished.replace(copy.target)

@@ -34,6 +34,7 @@ def parse_header(block: bytes, records: Mapping[str, str], at: int) -> tarfile.T
     """
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        # Pax records replace fields of the header, which end at 8 GB and 100 characters.
         header.size = int(records.get("size", header.size))
         header.name = records.get("path", header.name)
         largest = _MAX_EXTENSION_BYTES if header.type in EXTENSIONS else _MAX_BYTES

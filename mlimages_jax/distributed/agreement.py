@@ -94,6 +94,8 @@ def _code() -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
+        # Names and separators are hashed too, or moving a line from one file to the next would go
+        # unnoticed.
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

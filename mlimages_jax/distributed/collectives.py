@@ -50,6 +50,8 @@ def exchanged(text: str) -> list[str]:
         return [text]
     client: Any = jax_distributed.global_state.client
     place = f"mlimages_jax/said/{next(_calls)}"
+    # Zeros in front make the order of the keys that of the processes; the "=" keeps an empty text
+    # from being an empty value.
     client.key_value_set(f"{place}/{process_number():06d}", f"={text}")
     client.wait_at_barrier(place, _DAY_MS)
     said = dict(client.key_value_dir_get(f"{place}/"))

@@ -64,6 +64,7 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error is defined in this package, so that its message says what to do."""
+    # The dot keeps out packages whose names only begin like ours.
     return any(f"{kind.__module__}.".startswith(_OURS) for kind in type(error).__mro__)
 
 
@@ -98,6 +99,7 @@ def _comes_back(error: BaseException) -> bool:
 
 
 def _is_of_jax(error: BaseException) -> bool:
+    # Compared by name, so that commands without JAX can use this module.
     return any(
         kind.__name__ in ("JaxRuntimeError", "XlaRuntimeError") for kind in type(error).__mro__
     )

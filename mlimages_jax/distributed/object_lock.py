@@ -63,6 +63,8 @@ class ObjectLock:
 
     def release(self) -> None:
         """Releases the lock."""
+        # The thread has to end first: a beat that finds the object deleted would take it for a
+        # takeover and exit.
         self._ended.set()
         self._thread.join()
         try:
@@ -73,6 +75,7 @@ class ObjectLock:
     def _take(self) -> str:
         since, seen = time.monotonic(), ""
         while True:
+            # Generation 0 means "only if there is no such object".
             if generation := self._object.write(self._owner.text(), replaced="0"):
                 return generation
             generation, owner = self._object.read()
@@ -80,6 +83,8 @@ class ObjectLock:
                 continue  # released in the meantime
             if owner and owner.token == self._owner.token:
                 return generation  # ours: the response to our first write was lost
+            # The holder has written since we first looked, so it is alive. Only our own clock is
+            # used: those of two machines may differ.
             if seen and generation != seen:
                 raise HeldElsewhereError(owner)
             if not seen:
@@ -104,6 +109,8 @@ class ObjectLock:
             try:
                 new = self._object.write(self._owner.text(), replaced=self._generation)
                 if not new:
+                    # A failed condition need not mean a takeover: our previous write may have
+                    # arrived although its response was lost. Then the object still has our token.
                     new, owner = self._object.read()
                     if not owner or owner.token != self._owner.token:
                         self._end(owner)
@@ -118,6 +125,7 @@ class ObjectLock:
             f"error: {self._url} was taken over by {owner or 'another process'} because this "
             f"process sent no heartbeat for {TAKEOVER_SECONDS} s\n"
         )
+        # os._exit, because sys.exit in a thread would end only that thread.
         os.write(2, line.encode())
         sys.stdout.flush()
         os._exit(LOST_EXIT_CODE)

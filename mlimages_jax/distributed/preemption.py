@@ -38,6 +38,7 @@ def watch() -> None:
     nohup, which starts programs with SIGHUP ignored, SIGHUP stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # nohup works by leaving SIGHUP ignored; a handler would undo that.
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue
         signal.signal(number, _notice)
@@ -66,6 +67,8 @@ def _notice(number: int, _frame: FrameType | None) -> None:
         logging.warning("%s: going to stop%s", signal.Signals(number).name, again)
     _received.append(number)
     if number == signal.SIGINT:
+        # People must be able to end a program that hangs. Schedulers repeat SIGTERM, which must not
+        # interrupt the save that the first one asked for.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -86,5 +86,7 @@ def _born(pid: int) -> str:
         state = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
+    # The second field is the program's name in parentheses, which may itself contain spaces and
+    # parentheses. After it come field 3, the state, to field 22, the start time (proc(5)).
     fields = state.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]  # zombies have ended

@@ -156,6 +156,7 @@ class StopRequest:
         if jax.process_count() == 1:
             stop = preemption.received()
         else:
+            # A value for each device, since the array is sharded over all of them.
             asked = np.full(jax.local_device_count(), preemption.received())
             asked = jax.make_array_from_process_local_data(self._place, asked)
             self._answers.append(self._any(asked))
@@ -205,9 +206,12 @@ def _connect(address: str | None, count: int | None, number: int | None, *, time
             initialization_timeout=round(timeout) + 60,  # jax's own end is an abort
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+            # A given address decides alone: SLURM or Kubernetes around it may describe another
+            # cluster.
             cluster_detection_method=None if address is None else "deactivate",
         )
     except ValueError as error:
+        # jax found no cluster to join and asks for an address: this is a single machine.
         if address is not None or "should be defined" not in str(error):
             raise
     except RuntimeError as error:
@@ -293,6 +297,8 @@ class _Watch:
             try:
                 end = self._client.blocking_key_value_get(_END, _ROUND_MS)
             except jax.errors.JaxRuntimeError as error:
+                # Nobody has reported an end within the round, which is the usual case. Any other
+                # error means that the service, and with it process 0, is gone.
                 if "DEADLINE_EXCEEDED" not in str(error):
                     self._end_lost()
             else:

@@ -23,6 +23,7 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    # Not Explicit, the default: it refuses convolutions with sharded kernels.
     return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 

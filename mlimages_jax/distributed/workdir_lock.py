@@ -61,6 +61,8 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
                 "stop it, or give another --workdir"
             )
     try:
+        # All processes get here, refused or not. If process 0 raised alone, the others would wait
+        # for it.
         if refusal := collectives.of_process_0(refusal):
             raise WorkdirInUseError(refusal)
         _held[file] = threading.get_ident()
@@ -113,6 +115,8 @@ class FileLock:
         self._made_folder = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._open()
+        # Only now, and not by O_TRUNC on opening: until the lock is ours, the file names its
+        # holder.
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, owner.text().encode(), 0)
         _descriptors.add(self._descriptor)
@@ -120,6 +124,8 @@ class FileLock:
     def release(self) -> None:
         """Releases the lock."""
         with contextlib.suppress(OSError):  # the folder was removed
+            # While the lock is still held: once it is released, the file may be that of the next
+            # program.
             self._path.unlink()
             if self._made_folder:  # leave no trace of a refused start; rmdir fails if not empty
                 self._path.parent.rmdir()

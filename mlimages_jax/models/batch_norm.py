@@ -51,6 +51,7 @@ class GroupBatchNorm(nn.Module):
 
         groups = in_groups(x, self.group_size)  # [G, n, H, W, C]
         mean, var = _moments(groups)  # [G, C]
+        # Initialisation runs on an image of zeros, whose statistics must not enter the averages.
         if not self.is_initializing():
             count = groups[0, ..., 0].size  # n * H * W
             unbiased = var * (count / max(count - 1, 1))
@@ -63,6 +64,8 @@ class GroupBatchNorm(nn.Module):
         return self.momentum * old + (1 - self.momentum) * new
 
     def _normalise(self, x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
+        # In float32 even for bfloat16 activations: mean and deviation have too few digits there to
+        # subtract and divide by.
         factor = jax.lax.rsqrt(var + self.epsilon) * scale
         return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
 

@@ -88,6 +88,7 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     rows = jnp.arange(height) - (height - 1) / 2
     columns = jnp.arange(width) - (width - 1) / 2
     sin, cos = jnp.sin(radians)[:, None, None], jnp.cos(radians)[:, None, None]
+    # The inverse rotation: each output pixel looks up its source, so no output pixel stays empty.
     row = sin * columns + cos * rows[:, None] + (height - 1) / 2  # [B, H, W]
     column = cos * columns - sin * rows[:, None] + (width - 1) / 2
     row = jnp.floor(row + 0.5).astype(jnp.int32)
@@ -132,6 +133,8 @@ def pretrain_augment(
     Returns:
       float32 [B, S, S, 3] in [-1, 1].
     """
+    # With partitionable threefry, jax's default, a value depends only on the key and its index. So
+    # each device draws its own rows, and one array does the work of a key per example.
     draws = jax.random.uniform(key, [images.shape[0], 6])  # row i is the same for any B
     choice, angle, brightness, saturation, hue, contrast = draws.T
     way = jnp.floor(3 * choice).astype(jnp.int32)  # [B]

@@ -81,7 +81,10 @@ def released_coefficients(counts: ClassCounts, present: Array, selected: Array) 
     rN = v where v > 0.01 else 0.001, with v = -log10((8 + N) / 10), where absent and selected,
     else 0. The two lower bounds differ in the original, too.
     """
+    # The weight of a present class falls from 1.0 in its first step to the lower bound after ten.
     positive = jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10))
+    # 0.046 for N = 1 and at most 0 from N = 2 on, so nearly every absent class gets the lower
+    # bound.
     negative = -jnp.log10((8 + counts.negative) / 10)
     negative = jnp.where(negative > 0.01, negative, 0.001)
     return Coefficients(
@@ -139,6 +142,8 @@ def weighted_sigmoid_cross_entropy(
     Raises:
         ValueError: The variant is unknown, or the batch size is not a multiple of group_size.
     """
+    # A label of low confidence (below the threshold) is still a target, but does not make its class
+    # present.
     positive = in_groups(targets, group_size) >= threshold  # [G, n, C]
     present = positive.any(1)  # [G, C]
     if variant == "released":
@@ -146,6 +151,7 @@ def weighted_sigmoid_cross_entropy(
         coefficients = released_coefficients(counts, present, selected)
         weight = (coefficients.positive + coefficients.negative)[:, None]  # [G, 1, C]
     elif variant == "paper":
+        # The paper has no random selection: every absent class is counted in every step.
         counts = update_counts(counts, present, jnp.ones_like(present))
         coefficients = paper_coefficients(counts)
         weight = jnp.where(
@@ -154,6 +160,8 @@ def weighted_sigmoid_cross_entropy(
     else:
         raise ValueError(f"variant={variant!r} is neither 'released' nor 'paper'")
     per_element = sigmoid_cross_entropy(logits, targets, positive_weight=positive_weight)
+    # As in train.py the mean also divides by the unknown entries, whose loss is 0. The weights
+    # depend on targets and counts alone, so they need no stop_gradient.
     per_class = (weight * in_groups(per_element, group_size)).mean(1)  # [G, C]
     return per_class.sum(1).mean(), counts
 
@@ -182,6 +190,7 @@ def weighted_loss(
         return per_element.sum(1).mean(), counts
     if counts is None:
         raise ValueError("the weighted loss needs class counts in training: see initial_counts")
+    # One draw per class and group, not per image: a worker of the original drew once for its batch.
     selected = jax.random.uniform(key, counts.positive.shape) <= negative_selection
     return weighted_sigmoid_cross_entropy(
         logits, targets, counts, selected=selected, positive_weight=positive_weight, **settings

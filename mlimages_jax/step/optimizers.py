@@ -49,6 +49,8 @@ def pretraining_schedule(
         warm = warmup_learning_rate * jnp.power(
             jnp.float32(warmup_decay_factor), step // warmup_decay_steps
         )
+        # The maximum keeps step 0 from counting as -1 // decay_steps = -1, which would raise the
+        # rate.
         drops = jnp.minimum(jnp.maximum(step - 1, 0) // decay_steps, 4)
         main = learning_rate * jnp.power(jnp.float32(decay_factor), drops)
         return jnp.where(step < warmup_steps, warm, main)
@@ -149,4 +151,7 @@ def sgd_momentum(
     trace = optax.trace(decay=momentum, nesterov=nesterov)
     if factors is not None and not all(jax.tree.leaves(factors)):
         trace = optax.masked(trace, jax.tree.map(bool, factors))
+    # Decay comes before the momentum, as the gradient of an L2 term in the loss does. After it, as
+    # in optax.add_decayed_weights following a trace, it would be decoupled decay: another
+    # optimizer.
     return optax.chain(add_l2_gradient(decay), trace)

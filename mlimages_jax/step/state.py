@@ -169,6 +169,8 @@ def with_weights(state: TrainState, weights: dict[str, Any]) -> TrainState:
         weights: {"params", "batch_stats"}; replaced module by module.
     """
     merged = {name: {**tree, **weights[name]} for name, tree in state.weights.items()}
+    # Copies, because the step donates its state: a buffer that occurs twice in it cannot be
+    # donated.
     averages = None if state.averages is None else jax.tree.map(jnp.copy, merged)
     params, batch_stats = merged["params"], merged["batch_stats"]
     return dataclasses.replace(state, params=params, batch_stats=batch_stats, averages=averages)

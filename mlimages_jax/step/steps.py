@@ -36,6 +36,8 @@ def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> A
 
     def one(labels: Array, confidences: Array) -> Array:
         row = jnp.full(num_classes, unlisted, jnp.float32)
+        # Padding has an index beyond all classes, which "drop" ignores. A negative one would wrap
+        # around and label the last class.
         return row.at[labels].set(confidences, mode="drop")
 
     targets = jax.vmap(one)(batch["labels"], batch["confidences"])
@@ -100,8 +102,11 @@ def train_step(
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     (value, (batch_stats, counts)), grads = gradient(state.params)
+    # The optimizer knows no learning rate, see `optimizers.sgd_momentum`.
     velocity, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = schedule(state.step)
+    # The condition is evaluated while tracing, so frozen leaves keep their bits. For them
+    # optax.masked passes the gradient through in place of a velocity.
     params = jax.tree.map(
         lambda w, v, f: w - learning_rate * f * v if f else w, state.params, velocity, factors
     )
@@ -173,6 +178,8 @@ def eval_step(
     def one(row: Array, target: Array) -> Array:
         return loss(row[None], target[None], None, key=jax.random.key(0), train=False)[0]
 
+    # Losses are means over their batch. Applied to one row at a time they leave a value for each
+    # row, of which the mask selects the valid ones.
     values = jax.vmap(one)(logits, targets)  # [B]
     total = jnp.where(batch["mask"], values, 0.0).sum()
     return {"logits": logits, "targets": targets, "mask": batch["mask"], "loss_sum": total}

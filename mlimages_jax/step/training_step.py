@@ -57,6 +57,8 @@ class TrainingStep(NamedTuple):
                 **self.settings,
             ),
             donate_argnums=0,
+            # A compiled step accepts only the shardings it was lowered for. Left open, XLA may
+            # return the new state with other ones, which the next call would refuse.
             out_shardings=(shardings, sharding.replicated(self.mesh)),
         )
         batch = pipeline.abstract_batch(

@@ -178,17 +178,22 @@ def _train(
                             step, metrics, batch_size=stage.batch_size,
                             seconds_waited=input_wait.seconds,
                         )  # fmt: skip
+                        # Saved before the next batch is taken and before anything below can stop
+                        # the run.
                         last = step == config.total_steps
                         if last or step % config.checkpoint.every == 0:
                             save()
                         goodput.step = step
                         if step % config.log_every == 0:
                             goodput.write()
+                            # A failed save in the background is reported now, not at the next save
+                            # an hour later.
                             checkpoints.check()
                         stop.check()
                         if config.evaluate_every and step % config.evaluate_every == 0 and not last:
                             evaluate()
                 results = evaluate()
+            # All processes are at the same step here, see StopRequest, so they can save together.
             except Preempted:
                 save()
                 logging.info("stop requested: saved step %d of %d", step, config.total_steps)

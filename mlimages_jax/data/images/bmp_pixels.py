@@ -53,6 +53,7 @@ def decode(data: bytes) -> np.ndarray | None:
 def _by_masks(data: bytes, head: _Head) -> np.ndarray:
     masks = _masks(data, head)
     height, words = abs(head.height), head.bits // 8
+    # Rows are padded to a multiple of four bytes.
     stride = -(-head.width * head.bits // 32) * 4
     if len(data) < head.start + stride * height:
         there = max(0, len(data) - head.start)
@@ -85,6 +86,7 @@ def _masks(data: bytes, head: _Head) -> tuple[int, int, int, int]:
         return _USUAL[head.bits]
     for mask in masks:
         low = mask & -mask
+        # The last term is 0 only if the bits of the mask have no gaps.
         if mask >> head.bits or (mask and (mask // low + 1) & (mask // low)):
             message = f"a BMP of {head.bits} bits with the mask {mask:#010x} of a colour"
             raise BadImage("corrupt", message)

@@ -95,6 +95,7 @@ def _webp_header(data: bytes) -> ImageHeader:
     kind = data[12:16]
     # Measured bytes per pixel besides the result: OpenCV's copy of 3 or 4, and libwebp's own.
     if kind == b"VP8 ":
+        # The upper two bits are a scale that decoders ignore (RFC 6386, 9.1).
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
         return ImageHeader("webp", width, height, 3, 8, held=int(3.2 * width * height))
     if kind == b"VP8L":

@@ -97,6 +97,7 @@ def _attempt(data: bytes, decoder: Callable[[bytes], _Result]) -> _Result:
     try:
         return decoder(data)
     except (ValueError, OSError) as error:
+        # Only after a failure: intact files, nearly all, need not be walked and copied.
         mended = jpeg_markers.repaired(data)
         if mended is not None:
             with contextlib.suppress(ValueError, OSError):
@@ -107,6 +108,7 @@ def _attempt(data: bytes, decoder: Callable[[bytes], _Result]) -> _Result:
 def _whole(data: bytes, header: ImageHeader, factor: int, colorspace: str) -> np.ndarray:
     height, width = reduced(header.height, factor), reduced(header.width, factor)
     try:
+        # strict: libjpeg only warns about missing or damaged data, and fills the pixels with grey.
         return simplejpeg.decode_jpeg(
             data, colorspace=colorspace, min_height=height, min_width=width, strict=True
         )

@@ -38,6 +38,7 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
         return [_encode(pixels, quality=quality, chroma=chroma)]
     block = 8 if chroma == "444" else 16
     across = -(-width // block)
+    # A strip is one restart interval, which the format counts in blocks with 16 bits.
     down = max(1, min(_MAX_INTERVAL // across, _STRIP // (width * block)))
     pieces: list[bytes] = []
     for i, top in enumerate(range(0, height, down * block)):
@@ -45,9 +46,12 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
         size, scan = _places(strip)
         if i == 0:
             interval = struct.pack(">HHH", 0xFFDD, 4, across * down)
+            # The first strip gives the header, in which its own height is replaced by that of the
+            # image.
             pieces += [strip[:size], struct.pack(">H", height), strip[size + 2 : scan], interval]
         else:
             scan += 2 + int.from_bytes(strip[scan + 2 : scan + 4], "big")
+            # Restart markers must count RST0 to RST7 in turn (ITU-T T.81, B.2.1).
             pieces.append(bytes((0xFF, _RST0 + (i - 1) % 8)))
         pieces.append(strip[scan:-2])
         if sum(map(len, pieces)) > _MAX_BYTES:

@@ -77,6 +77,7 @@ def _ppm(data: bytes) -> ImageHeader:
     found = _PPM.match(data[: 2**16])
     if not found:
         raise IndexError("no size")
+    # Ten digits are beyond every limit; of more than 4,300 int() would raise an error of its own.
     kind, width, height = int(found[1]), int(found[2][:10]), int(found[3][:10])
     deep = kind in (2, 3, 5, 6) and found[4] is not None and int(found[4][:10]) > 255
     if kind <= 3 or deep:
@@ -115,6 +116,7 @@ def _brands(data: bytes) -> set[bytes]:
     if data[4:8] != b"ftyp":
         return set()
     names = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+    # Bytes 4 to 8 are a version number and no brand (ISO/IEC 14496-12, 4.3).
     return {names[i : i + 4] for i in range(0, len(names), 4)} - {names[4:8]}
 
 

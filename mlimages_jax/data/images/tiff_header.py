@@ -40,6 +40,8 @@ def read_tiff_header(data: bytes) -> ImageHeader:
     tags = _tags(data)
     width, height = _number(data, tags, _WIDTH), _number(data, tags, _HEIGHT)
     samples, bits = _number(data, tags, _SAMPLES, 1), _number(data, tags, _BITS, 1)
+    # Bit 0 of NewSubfileType marks a thumbnail, with which RAW files begin. Decoding it would pass
+    # off a thumbnail as the photograph.
     if data[8:10] == b"CR" or _RAW.keys() & tags or _number(data, tags, _SUBFILE, 0) & 1:
         raise BadImage("unsupported", "a camera's RAW file (TIFF): convert it to JPEG or PNG")
     compression = _number(data, tags, _COMPRESSION, _PLAIN)

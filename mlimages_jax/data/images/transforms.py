@@ -76,6 +76,8 @@ def _sample_size(
 ) -> tuple[int, int] | None:
     """Returns height and width of a crop with width / height = ratio, or None if none fits."""
     smallest, largest = area[0] * height * width, area[1] * height * width
+    # The rounding follows TensorFlow's sample_distorted_bounding_box, whose lrint, like Python's
+    # round, sends halves to the even number.
     low = round(math.sqrt(smallest / ratio))
     # At most the image's height, and a width that rounds to at most the image's.
     high = min(round(math.sqrt(largest / ratio)), height, int((width + 0.4999999) / ratio))
@@ -118,6 +120,8 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _neighbours(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns indices of both neighbours and the weight of the second, per output position."""
+    # In float32, as TensorFlow computes it: more digits would select another neighbour here and
+    # there.
     position = np.arange(new_size, dtype=np.float32) * np.float32(size / new_size)
     first = np.minimum(position.astype(np.intp), size - 1)
     return first, np.minimum(first + 1, size - 1), position - first.astype(np.float32)
@@ -160,12 +164,14 @@ def resize_to_square(image: np.ndarray, size: int, *, interpolation: Interpolati
         raise ValueError(f"interpolation={interpolation!r}: use 'linear', 'area' or 'reference'")
     shrinks = min(image.shape[:2]) >= size
     antialiased = interpolation == "area" and shrinks
+    # Where an image grows, OpenCV's INTER_AREA resembles nearest neighbours.
     flag = cv2.INTER_AREA if antialiased else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=flag)
 
 
 def flip(image: np.ndarray) -> np.ndarray:
     """Mirrors left to right: [H, W, C] -> [H, W, C], contiguous."""
+    # image[:, ::-1] would be a view with negative strides, which OpenCV does not take.
     return cv2.flip(image, 1)
 
 
