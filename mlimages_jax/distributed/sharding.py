@@ -44,8 +44,10 @@ def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 def local_rows(array: jax.Array) -> np.ndarray:
     """Returns this process's rows of an array that is sharded by its leading axis, in order."""
+    # Then every shard has all rows, and joining them would repeat the rows.
     if array.is_fully_replicated:
         return np.asarray(jax.device_get(array))
+    # jax lists shards by device, whose order need not be that of the rows.
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([jax.device_get(shard.data) for shard in shards])
 

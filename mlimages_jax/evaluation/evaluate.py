@@ -91,6 +91,8 @@ class Evaluation:
             rows += int(mask.sum())
             check_stop()
         metrics = across_processes(metrics)
+        # Counted, because images that cannot be read are masked out: there may be fewer than
+        # records.
         rows = int(collectives.gathered(np.array(rows)).sum())
         loss = {} if self.relabel else {"loss": loss_sum / max(rows, 1)}
         return loss | metrics.compute(), metrics

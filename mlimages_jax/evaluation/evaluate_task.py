@@ -177,6 +177,8 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
         folder = _agreed(fresh[0])
         done.add(folder)
         yield folder
+        # The training that writes these checkpoints has reached its end: there will be no further
+        # one.
         if int(folder.name) >= _total_steps(folder):
             return
         deadline = time.monotonic() + 60 * config.wait_minutes
@@ -280,6 +282,7 @@ def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> LoadedCheckpoi
     Raises:
         ConfigError: If the classes differ, or the loss is unknown.
     """
+    # However they were sharded in training: each device evaluates rows of its own with all weights.
     replicated = sharding.replicated(sharding.make_mesh())
     weights = manager.load_weights(folder, replicated, averaged=config.averaged)
     step = int(folder.name)

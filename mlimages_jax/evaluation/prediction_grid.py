@@ -108,6 +108,7 @@ def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: 
         for i in np.flatnonzero(probabilities >= _LIKELY)
         for ancestor in hierarchy.ancestors(int(i))
     }
+    # Stable, so that ties go to the lower index and a figure can be reproduced.
     ranked = np.argsort(-probabilities, kind="stable").tolist()
     return [i for i in ranked if i not in implied][:count]
 

@@ -248,6 +248,7 @@ def _write_table(path: epath.Path, header: Iterable[str], rows: Iterable[Iterabl
     lines = (
         "\t".join(_BREAKS_A_TABLE.sub(" ", str(cell)) for cell in row) for row in [header, *rows]
     )
+    # As bytes: in text mode, line ends and encoding would be those of the system.
     path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 

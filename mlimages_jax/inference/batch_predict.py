@@ -149,6 +149,8 @@ class Predictions:
         by_rows = sharding.by_example(mesh)
         black = view.empty
         images = jax.ShapeDtypeStruct((batch_size, *black.shape), black.dtype, sharding=by_rows)
+        # Lowered with the sharding of the rows and compiled here, so that the time of the first
+        # batch says something about the network and not about the compiler.
         lowered = jax.jit(function, out_shardings=by_rows).lower(weights, images)
         self.row_shapes = {name: value.shape[1:] for name, value in lowered.out_info.items()}
         self._step = lowered.compile()
@@ -176,6 +178,8 @@ class Predictions:
                     f"last one: {self._source.names[position]}: {error}"
                 )
             yield rows
+            # Again after the caller has used the rows: the time between is its own work, see
+            # `Speed.limit`.
             self.speed = self.speed._replace(seconds=time.perf_counter() - begin)
 
     def _run(self, batches: DeviceBatches) -> Iterator[dict[str, Array]]:

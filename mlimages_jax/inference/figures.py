@@ -88,6 +88,7 @@ def image_grid(
             axes.set_axis_off()
         for axes, image, caption in zip(grid.flat, images, wrapped, strict=False):
             _show(axes, image)
+            # parse_math, because a pair of dollar signs in a name would be taken for a formula.
             axes.set_title(caption, y=0, pad=-5, va="top", fontsize=8, parse_math=False)
     return figure
 

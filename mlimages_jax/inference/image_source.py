@@ -179,6 +179,8 @@ class ImageFiles:
         """A digest of the names, in order, and of the file sizes."""
         digest = hashlib.sha256("\n".join(self._names).encode())
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            # Each thread gets a fixed set of names, so the digest does not depend on which of them
+            # is faster.
             parts = [self._names[first::_THREADS] for first in range(_THREADS)]
             for sizes in pool.map(self._sizes, parts):
                 digest.update(f"\n{sizes}".encode())

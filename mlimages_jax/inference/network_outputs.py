@@ -34,6 +34,7 @@ def network_outputs(
         names: Any of features, logits, and stage0, stage1, ...: the output of a stage's last
             block, averaged over height and width.
     """
+    # The network has no output for these: Flax records what the named modules return.
     last = {f"stage{i}": f"stage{i}_block{size - 1}" for i, size in enumerate(model.stage_sizes)}
     blocks = {name: last[name] for name in names if name in last}
     exact = model.dtype == jnp.float32

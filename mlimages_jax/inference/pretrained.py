@@ -303,6 +303,7 @@ class Model:
         parts = []
         for start in range(0, max(1, len(images)), self.max_batch):
             part = images[start : start + self.max_batch]
+            # Padded to a power of two: a program is compiled for every new size of a batch.
             size = min(1 << max(0, len(part) - 1).bit_length(), self.max_batch)
             filled = np.zeros((size, *part.shape[1:]), part.dtype)
             filled[: len(part)] = part

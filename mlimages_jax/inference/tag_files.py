@@ -92,6 +92,7 @@ def tags_line(image: str, tags: Sequence[Tag]) -> str:
             "index": tag.index,
             "id": tag.id,
             "name": tag.name,
+            # By way of text: converting a float32 directly would write 0.30000001192092896 for 0.3.
             "score": float(str(np.float32(tag.score))),
             "path": tag.path,
         }
@@ -156,6 +157,7 @@ class TagFile:
                     break  # the command stopped in the middle of this line
                 errors.append("error" in json.loads(line))
                 ends.append(ends[-1] + len(line))
+        # All processes have to resume at the start of a global batch.
         count = len(errors) - len(errors) % multiple_of
         os.truncate(self._rows, ends[count])
         return count, sum(errors[:count])
@@ -193,6 +195,8 @@ class TagFile:
                     f"to start over ({'; '.join(differences)})"
                 )
             return
+        # The rows are emptied before their description is written. In the other order, a stop
+        # between the two would leave another command's rows under this description.
         self._rows.write_bytes(b"")
         with complete_file(self._about) as unfinished:
             unfinished.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")

@@ -78,6 +78,7 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
             if not config.output:
                 stack.enter_context(workdir_lock.held(workdir, task="classify"))
             name = f"{output.name}.lock"
+            # The output has a lock too: it may be in another folder, which two workdirs can name.
             stack.enter_context(workdir_lock.held(output.parent, task="classify", name=name))
             return _classify(config, output, file_format)
     except (
@@ -136,6 +137,7 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
             preemption.check()
         if file:
             file.finish()
+    # Without it the other processes could report success, and end, before the file exists.
     collectives.barrier("the tags are complete")
     _log_speed(predictions)
     logging.info("%s: tags of %d images, %d errors", output, len(source), errors)
@@ -175,6 +177,7 @@ def _images(config: Classify) -> ImageSource:
     source = open_images(
         config.input, split=config.split or None, images_root=config.images_root or None
     )
+    # Rows are assigned to processes by position, so all must see the same images in the same order.
     agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
     return source
 

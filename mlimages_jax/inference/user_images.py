@@ -133,6 +133,7 @@ def _check_unread(image: Image.Image) -> None:
     """Checks the header of a JPEG that Pillow has opened but not decoded, as `decode` would."""
     file = getattr(image, "fp", None)
     if image.format in ("JPEG", "MPO") and getattr(image, "tile", None) and file:
+        # Pillow still has to read from where it stopped, so the position is restored.
         position = file.tell()
         file.seek(0)
         header = file.read()

@@ -135,6 +135,7 @@ class Manifest:
         parts = set(self._db.execute("SELECT type, name FROM sqlite_schema"))
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if not parts and not readonly:
+            # With a write-ahead log others can read while a job writes.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.executescript(f"BEGIN IMMEDIATE; {_CREATE} COMMIT;")
         elif ("table", "pictures") not in parts:
@@ -146,6 +147,8 @@ class Manifest:
             )
         else:
             self._check_schema({kind for kind, _ in parts})
+        # Enough with a write-ahead log: a power failure can lose the last transactions, which are
+        # fetched again, but not damage the file (sqlite.org/wal.html).
         self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _check_schema(self, kinds: set[str]) -> None:

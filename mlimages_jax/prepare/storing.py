@@ -88,6 +88,7 @@ def unless_of_one_name(error: StorageError, images: Path) -> UnwantedFileError:
     number = getattr(error.__cause__, "errno", None)
     if number in _OF_ONE_NAME:
         return UnwantedFileError("name_clash", str(error.__cause__))
+    # Permission may be missing for one file, or for the whole folder: writing another file tells.
     if number in _DENIED:
         probe = images / ".writable"
         with contextlib.suppress(OSError):

@@ -130,10 +130,13 @@ class DuplicateSearch:
         rows = self._images.unit(needed)
         first, second = rows[inverse[: len(i)]], rows[inverse[len(i) :]]
         cosines = np.einsum("mf,mf->m", first, second, dtype=np.float64)
+        # Rounding leaves the cosine of equal rows a little below or above 1.
         return np.where((first == second).all(axis=1), 1, np.minimum(cosines, 1))
 
     @property
     def _least(self) -> float:
+        # Lower by the rounding of the bounds, so that no pair is missed. `_join` then compares the
+        # features.
         return self._threshold - ROUNDING
 
     def _read(self, directions: np.ndarray) -> np.ndarray:

@@ -116,6 +116,7 @@ def fit_multi(
 def _fit(model: LogisticRegression, features: np.ndarray, classes: np.ndarray) -> int:
     """Fits the model; returns 1 if it did not converge."""
     with warnings.catch_warnings():
+        # One warning for each class would hide the table, which counts these fits instead.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, classes)
     return int(model.n_iter_.max() >= model.max_iter)

@@ -83,7 +83,10 @@ def _merge(
         count: Number of rows of `base` that are not padding.
     """
     k = best[0].shape[1]
+    # By default accelerators round float32 inputs to fewer digits, and close neighbours change
+    # places.
     similarity = jnp.matmul(queries, base.T, precision=jax.lax.Precision.HIGHEST)  # [m, b]
+    # Rows of padding have the similarity 0, which is more than that of images that differ most.
     similarity = jnp.where(jnp.arange(len(base)) < count, similarity, -jnp.inf)
     found, columns = jax.lax.top_k(similarity, min(k, len(base)))
     values = jnp.concatenate([best[0], found], axis=1)

@@ -177,6 +177,8 @@ def _part(number: int, collected: list[PredictedRows], layout: Layout, source: I
     valid = np.array([position not in errors for position in positions])
     outputs = {}
     for name in layout.widths:
+        # What float16 cannot hold becomes infinite, which is reported below with the name of the
+        # output.
         with np.errstate(over="ignore"):
             values = np.concatenate([rows.outputs[name] for rows in collected])
             outputs[name] = values.astype(layout.dtype)

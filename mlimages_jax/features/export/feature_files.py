@@ -83,6 +83,8 @@ class FeatureWriter:
         self._manifest: dict[str, Any] = {
             "complete": False, "format": file_format, **_as_json(layout), **about,
         }  # fmt: skip
+        # One part is written while the next is computed. With more threads, parts could pile up in
+        # memory.
         self._background = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
@@ -160,6 +162,7 @@ class FeatureWriter:
             path.write_text("".join(lines), encoding="utf-8")
         if self._manifest["format"] == "npz":
             self._pack()
+        # Last: a stop before this line repeats the combining, and after it only the cleaning.
         manifest = self._manifest | {"complete": True, "errors": len(rows), "speed": speed}
         _write_json(self._folder / _MANIFEST, manifest)
         self._clean()
@@ -316,6 +319,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
+    # Through JSON, as the saved values came: it turns tuples into lists.
     wanted = json.loads(json.dumps(wanted))
     if _FORMER in saved:
         logging.warning(

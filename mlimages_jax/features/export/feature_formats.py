@@ -151,6 +151,8 @@ class RecordParts:
         with complete_file(self._path(part.number)) as path:
             writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
             for row, position in enumerate(self._layout.positions(part.number)):
+                # True stands for deterministic: the entries of a protobuf map otherwise come in any
+                # order.
                 writer.write(self._example(part, row, position).SerializeToString(True))
             writer.close()
 

@@ -115,6 +115,7 @@ def _plan(shards: list[Shard], sample: int | None) -> _Plan:
     chosen = np.random.default_rng(_SEED).choice(
         starts[-1], size=min(sample, int(starts[-1])), replace=False, shuffle=False
     )
+    # Sorted, so that every file is opened once and read from front to back.
     chosen.sort()
     for shard, start, stop in zip(shards, starts[:-1], starts[1:], strict=True):
         numbers = chosen[slice(*np.searchsorted(chosen, [start, stop]))] - start

@@ -93,6 +93,7 @@ class DownloadEngine:
         self._patience = patience
         self._bar = bar
         self._queues: HostQueues[PendingImage] = HostQueues(per_host=per_host)
+        # A slot is a path and a permission: as many images are in progress as there are slots.
         self._slots: asyncio.Queue[Path] = asyncio.Queue()
         for slot in slots:
             self._slots.put_nowait(slot)
@@ -167,6 +168,7 @@ class DownloadEngine:
         except FetchError as error:
             self._heard(host, error)
             item.http_status = error.http_status
+            # No other source is tried: the owner's wish concerns the image, not this copy of it.
             if error.is_refusal:
                 item.source = len(item.sources) - 1
             self._fail(host, item, error.error, str(error), delay=self._delay(item, error))
@@ -201,6 +203,8 @@ class DownloadEngine:
             ),
         )
         try:
+            # Without the shield a cancellation would cancel the future too, which is awaited once
+            # more below.
             self._succeed(item, file, await asyncio.shield(moving))
         except StorageError as error:
             raise unless_of_one_name(error, self._images) from error

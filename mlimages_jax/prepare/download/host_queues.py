@@ -32,6 +32,7 @@ class HostQueues(Generic[Job]):
         self._hosts: dict[str, _Host[Job]] = {}
         self._ready: collections.deque[str] = collections.deque()
         self._later: list[tuple[float, int, str, Job | None]] = []
+        # Jobs need not be comparable: the heap compares these numbers where two times are equal.
         self._ties = itertools.count()
         self._changed = asyncio.Event()
 

@@ -175,6 +175,8 @@ class Extraction:
             path = inside(self._images, task.name)
         except UnsafeNameError as error:
             return _failure(task, "unsafe_name", str(error), content)
+        # Offsets are unique within an archive, and names of members need not be valid ones of
+        # files.
         unfinished = self._unfinished / str(task.member.offset)
         with writing(unfinished):
             unfinished.write_bytes(content)
