@@ -110,6 +110,7 @@ def start(
     from mlimages_jax.distributed import processes
 
     logging.set_verbosity(logging.INFO)
+    # On the handler, not the logger: records of other loggers pass through the handler only.
     logging.get_absl_handler().addFilter(_is_for_people)
     try:
         tasks = _tasks(started)

@@ -92,6 +92,7 @@ def export_network(
     network = network_of(nested(weights.arrays)["params"])
 
     def run(arrays: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The argument is flat because users get it from numpy.load, which returns names and arrays.
         outputs: Any = network.apply(nested(arrays), images, train=False)
         return outputs
 

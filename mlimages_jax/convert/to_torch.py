@@ -63,5 +63,7 @@ def state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
         state[".".join([*module, _LEAVES.get(leaf, leaf)])] = np.ascontiguousarray(array)
         if leaf == "var":
+            # PyTorch refuses a state without this counter, which only BatchNorms without a momentum
+            # read.
             state[".".join([*module, "num_batches_tracked"])] = np.array(0, np.int64)
     return state

@@ -79,6 +79,7 @@ class ResNet(nn.Module):
             for block in range(size):
                 name = f"stage{stage}_block{block}"
                 first = block == 0
+                # Named like the modules of the JAX network, so that the weights keep their names.
                 self.add_module(name, Bottleneck(channels, width, 2 if first else 1, project=first))
                 self.blocks.append(name)
                 channels = width

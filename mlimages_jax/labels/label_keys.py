@@ -77,6 +77,7 @@ def unite_labels(keys: np.ndarray, *, num_rows: int) -> RowLabels:
     """
     keys.sort()
     labels = without_confidences(keys)
+    # Cut to the length, because np.append returns one element even without labels.
     last = np.append(labels[1:] != labels[:-1], True)[: len(labels)]  # the maximum of each class
     labels = labels[last]
     numbers = (keys[last] & ((1 << _CONFIDENCE_BITS) - 1)).astype(np.int32)

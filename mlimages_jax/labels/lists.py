@@ -248,6 +248,7 @@ class _Column:
 
     def finish(self) -> np.ndarray:
         """Returns the array and releases the memory it did not need."""
+        # NumPy would refuse if a debugger or profiler had a reference to the array.
         self._array.resize(self._used, refcheck=False)
         return self._array
 

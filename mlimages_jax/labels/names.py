@@ -49,6 +49,7 @@ class NameIndex:
     """
 
     def __init__(self, digests: np.ndarray):
+        # Stable, so that the first of equal digests is the first row.
         self._order = np.argsort(digests, kind="stable")
         self._sorted = digests[self._order]
 

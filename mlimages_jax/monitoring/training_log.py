@@ -91,6 +91,7 @@ class Progress:
         """
         while self._finished:
             self._report(self._finished.pop(0))
+        # The steps of the incomplete period are checked as well: a save follows.
         _check_finite(jax.device_get(self._metrics))
 
     @contextlib.contextmanager

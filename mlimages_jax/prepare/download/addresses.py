@@ -98,6 +98,7 @@ class PublicResolver(abc.AbstractResolver):
     """
 
     def __init__(self, *, exempt: Sequence[str] = ()):
+        # aiohttp's default depends on whether aiodns is installed. This one always asks the system.
         self._resolver = ThreadedResolver()
         self._exempt = frozenset(exempt)
         self._exempt_addresses = set(exempt)

@@ -135,6 +135,7 @@ class Fetcher:
             # Images barely compress, and a compressed response could expand without limit.
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
+            # The default jar would keep the cookies of every host of a list.
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 18,
         )
@@ -178,6 +179,8 @@ class Fetcher:
                 raise FetchError("private_address", str(error)) from error
         headers = {"Host": host} if host else None
         async with self._session.get(
+            # Redirects are followed by `fetch`, because each target must pass the checks of a first
+            # URL.
             request, headers=headers, allow_redirects=False, proxy=self._proxy
         ) as response:
             if response.status in _REDIRECTS:

@@ -130,6 +130,7 @@ def _check_name(name: str, names: Sequence[str], there: Set[str]) -> None:
 def _cells(name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
     """Returns the cells of a column that are not empty."""
     cells = (row.get(name) for row in rows)
+    # NaN, which pandas writes into JSON for an empty cell, is not equal to itself.
     return [cell for cell in cells if cell is not None and cell != "" and cell == cell]
 
 
@@ -185,6 +186,7 @@ def _is_flag(name: str) -> bool:
 
 def _by_name(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """Returns the names that are known, in the order of `known`."""
+    # Reversed, so that of names that differ in case only the first remains.
     lower = {name.strip().lower(): name for name in reversed(names)}
     return [lower[name] for name in known if name in lower]
 

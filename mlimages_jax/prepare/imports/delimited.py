@@ -103,6 +103,8 @@ def read_records(
     """
     lines = Lines(path, encoding=encoding, limit=limit)
     csv.field_size_limit(_FIELD_LIMIT)
+    # strict, because the reader otherwise accepts a quote that is open at the end of the file, and
+    # text after a closed one.
     reader = csv.reader(iter(lines), delimiter=form.delimiter, skipinitialspace=True, strict=True)
     headers, count = int(form.has_header), len(form.columns)
     while True:

@@ -76,6 +76,7 @@ def parse_example(data: bytes, *, num_classes: int, threshold_keep: float = 0.0)
 
 
 def _only_value(features: Any, key: str, kind: str) -> Any:
+    # Looking up a key that is missing in a protobuf map adds it, hence the test.
     values: Any = getattr(features[key], kind).value if key in features else ()
     if len(values) != 1:
         kinds = kind.removesuffix("_list")

@@ -281,6 +281,7 @@ class _Rows:
                 set_aside(row.line, str(error))
                 continue
             self._aside.total += 1
+            # Python's hash differs between processes, but all of these are compared in this one.
             self._paths.setdefault(split, array("q")).append(hash(name))
 
     def repeats(self) -> Repeats:

@@ -173,6 +173,7 @@ class Table:
     def _picker(self) -> Callable[[Any], Sequence[object]]:
         """Returns a function that picks the cells: path, split (or path again), labels, one-hot."""
         columns = self.columns
+        # Two names at least: itemgetter returns a bare cell instead of a tuple for a single one.
         names = (columns.path, columns.split or columns.path, *columns.labels, *columns.one_hot)
         if self._format is not None:
             return operator.itemgetter(*map(self._format.columns.index, names))

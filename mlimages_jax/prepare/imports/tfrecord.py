@@ -83,6 +83,8 @@ def read_tfrecords(path: str | os.PathLike[str]) -> Iterator[TFRecord | TFRecord
                 yield TFRecordError(path, number, offset, "wrong checksum of the data")
             else:
                 yield TFRecord(number, offset, data)
+            # Data above the limit were not read, so the file may still be before the end of the
+            # frame.
             file.seek(end)
             number, offset = number + 1, end
 
