@@ -178,9 +178,8 @@ class Fetcher:
             except addresses.PrivateAddressError as error:
                 raise FetchError("private_address", str(error)) from error
         headers = {"Host": host} if host else None
+        # `fetch` follows redirects, because each target must pass the checks of a first URL.
         async with self._session.get(
-            # Redirects are followed by `fetch`, because each target must pass the checks of a first
-            # URL.
             request, headers=headers, allow_redirects=False, proxy=self._proxy
         ) as response:
             if response.status in _REDIRECTS:
