@@ -39,7 +39,7 @@ def watch(*, stop: bool) -> None:
     """Wraps the parts of `train.train` with timers."""
     import jax
 
-    from mlimages_jax.data import pipeline
+    from mlimages_jax.data import device_batches
     from mlimages_jax.step.training_step import TrainingStep
     from mlimages_jax.training import train
 
@@ -53,7 +53,7 @@ def watch(*, stop: bool) -> None:
     step: Any = TrainingStep
     step.fresh_state = timed("state", step.fresh_state)
     step.compile = timed("compile", step.compile)
-    batches: Any = pipeline.DeviceBatches
+    batches: Any = device_batches.DeviceBatches
     batches.__next__ = timed("first batch", batches.__next__, first=True)
 
     def end(self: Any, step: int, metrics: dict[str, jax.Array], **_: Any) -> None:

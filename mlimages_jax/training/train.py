@@ -4,6 +4,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -25,6 +26,7 @@ from mlimages_jax.distributed import (
     workdir_lock,
 )
 from mlimages_jax.distributed.preemption import Preempted
+from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
@@ -90,6 +92,30 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
         return _train(checked(given), workdir, given=given, started=started)
 
 
+class _Run(NamedTuple):
+    """A training that is set up: what stays the same from its first step to its report.
+
+    Attributes:
+        config: Settings of the training.
+        workdir: Folder of the run.
+        data: The data set.
+        mesh: Mesh over all devices.
+        training: Model, optimizer and layout of the state.
+        evaluations: Evaluations by name.
+        settings: JSON values that are saved with every checkpoint.
+        goodput: Records where the time goes.
+    """
+
+    config: Train
+    workdir: epath.Path
+    data: DataSet
+    mesh: Mesh
+    training: TrainingStep
+    evaluations: dict[str, Evaluation]
+    settings: dict[str, Any]
+    goodput: Goodput
+
+
 def _train(
     config: Train, workdir: epath.Path, *, given: Train, started: float | None
 ) -> TrainState:
@@ -97,25 +123,10 @@ def _train(
 
     `given` still has the fractions of the run that are steps in `config`.
     """
-    # ---------- data and mesh
-    first_process = jax.process_index() == 0
-    goodput = Goodput(workdir / "goodput.jsonl" if first_process else None, started=started)
-    data = open_data(config)
-    images = data.num_records(config.data.train_split)
-    mesh = sharding.make_mesh()
-    stages = build.stages(config)
-    check_sizes(config, stages, mesh)
-    data_set = data_identity(config, data)
-    _log_layout(config, data, images, mesh)
-
-    # ---------- model, loss, optimizer
-    training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
-    logging.info("%s", memory_line(training.abstract_state))
-    evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
-
-    settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
+    run = _set_up(config, workdir, started=started)
+    goodput = run.goodput
     with (
-        out_of_memory.named(config, num_classes=data.num_classes),
+        out_of_memory.named(config, num_classes=run.data.num_classes),
         goodput,
         goodput.phase("save"),  # the time on exit, until the last save is complete
         Checkpoints(
@@ -125,89 +136,129 @@ def _train(
         ) as checkpoints,
         goodput.phase("startup"),
     ):
-        # ---------- restore
         with goodput.phase("restore"):
-            state = first_state(config, training, data, checkpoints, settings, given=given)
-            start = int(state.step)
-        goodput.restored = goodput.step = start
-        preemption.check()  # here and below there is nothing to save, so a process may stop alone
-        left = [stage for stage in stages if stage.stop > start]
-        if not left:
-            logging.info("all %d steps are already done", config.total_steps)
-
-        # ---------- compile: all sizes before the first step, so that none fails in mid-training
-        with goodput.phase("compile"):
-            compiled = {stage: compile_step(training, stage, data.max_labels) for stage in left}
-        preemption.check()
-        # One process may load from the cache what another compiles for minutes, while connections
-        # between devices time out after half a minute.
-        collectives.barrier(f"compiled at step {start}")
-
-        # ---------- loop
-        keep_in_workdir(workdir, settings, data)
-        stop = processes.StopRequest(mesh)
-        writer = MetricsWriter(workdir, start_step=start)
-        progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
-        inputs = training_inputs(config, data, mesh, workdir)
-        input_wait: InputWait[dict[str, jax.Array]] = InputWait()
-        step = start
-
-        def save() -> None:
-            with progress.pause(), goodput.phase("save"):
-                progress.flush()  # raises if the state is not finite, so that it is never saved
-                checkpoints.save(state, step=step, config=settings)
-
-        def evaluate() -> Results:
-            with progress.pause(), goodput.phase("evaluation"):
-                return evaluate_and_log(evaluations, state, writer, step, check_stop=stop.check)
-
-        with _naming_the_last_good(checkpoints), goodput.phase("step"):
-            try:
-                for stage in left:
-                    first = max(start, stage.start)
-                    batches = inputs(stage, start_step=first - stage.start)
-                    _log_stage(stage, images)
-                    for step in range(first + 1, stage.stop + 1):
-                        before = input_wait.seconds
-                        batch = input_wait.next(batches)
-                        goodput.move(input_wait.seconds - before, "input")
-                        with jax.transfer_guard("disallow"):  # no hidden host transfers
-                            state, metrics = compiled[stage](state, batch)
-                        input_wait.dispatched(metrics["loss"])
-                        progress.add(
-                            step, metrics, batch_size=stage.batch_size,
-                            seconds_waited=input_wait.seconds,
-                        )  # fmt: skip
-                        # Saved before the next batch is taken and before anything below can stop
-                        # the run.
-                        last = step == config.total_steps
-                        if last or step % config.checkpoint.every == 0:
-                            save()
-                        goodput.step = step
-                        if step % config.log_every == 0:
-                            goodput.write()
-                            # A failed save in the background is reported now, not at the next save
-                            # an hour later.
-                            checkpoints.check()
-                        stop.check()
-                        if config.evaluate_every and step % config.evaluate_every == 0 and not last:
-                            evaluate()
-                results = evaluate()
-            # All processes are at the same step here, see StopRequest, so they can save together.
-            except Preempted:
-                save()
-                logging.info("stop requested: saved step %d of %d", step, config.total_steps)
-                raise
-            finally:
-                input_wait.close()
-                writer.close()
-
-        # ---------- report
-        if results and first_process:
+            state = first_state(
+                config, run.training, run.data, checkpoints, run.settings, given=given
+            )
+        compiled = _compile_all(run, start=int(state.step))
+        keep_in_workdir(workdir, run.settings, run.data)
+        state, results = _loop(run, checkpoints, state, compiled)
+        if results and jax.process_index() == 0:
             with goodput.phase("evaluation"):
-                write_report(workdir, config, data, state, evaluations, results)
+                write_report(workdir, config, run.data, state, run.evaluations, results)
         goodput.finished = True
     return state
+
+
+def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Run:
+    """Opens the data set and builds the network; checks sizes before anything is computed."""
+    path = workdir / "goodput.jsonl" if jax.process_index() == 0 else None
+    goodput = Goodput(path, started=started)
+    data = open_data(config)
+    mesh = sharding.make_mesh()
+    check_sizes(config, build.stages(config), mesh)
+    data_set = data_identity(config, data)
+    _log_layout(config, data, mesh)
+    training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
+    logging.info("%s", memory_line(training.abstract_state))
+    evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
+    settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
+    return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput)
+
+
+def _compile_all(run: _Run, *, start: int) -> dict[Stage, CompiledStep]:
+    """Compiles all sizes that are left before the first step, so that none fails in mid-training.
+
+    Preempted from here, a process may stop alone: there is nothing to save.
+    """
+    run.goodput.restored = run.goodput.step = start
+    preemption.check()
+    left = [stage for stage in build.stages(run.config) if stage.stop > start]
+    if not left:
+        logging.info("all %d steps are already done", run.config.total_steps)
+    with run.goodput.phase("compile"):
+        compiled = {stage: compile_step(run.training, stage, run.data.max_labels) for stage in left}
+    preemption.check()
+    # One process may load from the cache what another compiles for minutes, while connections
+    # between devices time out after half a minute.
+    collectives.barrier(f"compiled at step {start}")
+    return compiled
+
+
+def _loop(
+    run: _Run, checkpoints: Checkpoints, state: TrainState, compiled: dict[Stage, CompiledStep]
+) -> tuple[TrainState, Results]:
+    """Trains through the compiled stages: steps, saves and evaluations.
+
+    Returns:
+        The last state and its evaluation.
+
+    Raises:
+        Preempted: A stop was requested; the last step is saved.
+    """
+    config, goodput = run.config, run.goodput
+    step = start = int(state.step)
+    stop = processes.StopRequest(run.mesh)
+    writer = MetricsWriter(run.workdir, start_step=start)
+    progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
+    input_wait: InputWait[dict[str, jax.Array]] = InputWait()
+
+    def save() -> None:
+        with progress.pause(), goodput.phase("save"):
+            progress.flush()  # raises if the state is not finite, so that it is never saved
+            checkpoints.save(state, step=step, config=run.settings)
+
+    def evaluate() -> Results:
+        with progress.pause(), goodput.phase("evaluation"):
+            return evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
+
+    with _naming_the_last_good(checkpoints), goodput.phase("step"):
+        try:
+            for stage, step, batches in _steps(run, list(compiled), start=start):
+                before = input_wait.seconds
+                batch = input_wait.next(batches)
+                goodput.move(input_wait.seconds - before, "input")
+                with jax.transfer_guard("disallow"):  # no hidden host transfers
+                    state, metrics = compiled[stage](state, batch)
+                input_wait.dispatched(metrics["loss"])
+                progress.add(
+                    step, metrics, batch_size=stage.batch_size, seconds_waited=input_wait.seconds
+                )
+                # Saved before the next batch is taken and before anything below can stop the run.
+                last = step == config.total_steps
+                if last or step % config.checkpoint.every == 0:
+                    save()
+                goodput.step = step
+                if step % config.log_every == 0:
+                    goodput.write()
+                    # A failed save in the background is reported now, not at the next save an hour
+                    # later.
+                    checkpoints.check()
+                stop.check()
+                if config.evaluate_every and step % config.evaluate_every == 0 and not last:
+                    evaluate()
+            return state, evaluate()
+        # All processes are at the same step here, see StopRequest, so they can save together.
+        except Preempted:
+            save()
+            logging.info("stop requested: saved step %d of %d", step, config.total_steps)
+            raise
+        finally:
+            input_wait.close()
+            writer.close()
+
+
+def _steps(
+    run: _Run, stages: list[Stage], *, start: int
+) -> Iterator[tuple[Stage, int, DeviceBatches]]:
+    """Yields the stage and the number of every step after `start`, with the stage's batches."""
+    inputs = training_inputs(run.config, run.data, run.mesh, run.workdir)
+    for stage in stages:
+        first = max(start, stage.start)
+        batches = inputs(stage, start_step=first - stage.start)
+        _log_stage(stage, run.data.num_records(run.config.data.train_split))
+        for step in range(first + 1, stage.stop + 1):
+            yield stage, step, batches
 
 
 def compile_step(training: TrainingStep, stage: Stage, max_labels: int) -> CompiledStep:
@@ -264,10 +315,10 @@ def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _log_layout(config: Train, data: DataSet, images: int, mesh: Mesh) -> None:
+def _log_layout(config: Train, data: DataSet, mesh: Mesh) -> None:
     logging.info(
         "%s: %d images, %d classes, up to %d labels, unlisted classes are %s",
-        data.folder, images, data.num_classes, data.max_labels,
+        data.folder, data.num_records(config.data.train_split), data.num_classes, data.max_labels,
         "unknown" if data.unlisted < 0 else "absent",
     )  # fmt: skip
     processes.log_layout(
