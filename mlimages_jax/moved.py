@@ -4,6 +4,7 @@
 Each names the new place. A path of before becomes a module that looks names up in the new ones.
 """
 
+import functools
 import importlib
 import sys
 import warnings
@@ -11,8 +12,10 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _ROOT = "mlimages_jax"
 # Below mlimages_jax: a module of before, and where its names are now.
 MODULES: dict[str, tuple[str, ...]] = {
@@ -153,6 +156,7 @@ WORDS = {
 # Names that changed as a whole, by module; two modules of before may share one.
 RENAMED = {
     "data.reassessed": {"ReassessedLabels": "RealLabels"},
+    "data.views": {"PROTOCOLS": "VIEW_NAMES", "Protocol": "ViewName"},
     "distributed": {"meet": "barrier", "together": "initialize"},
     "evaluate_checkpoints": {"Subject": "LoadedCheckpoint"},
     "features.labelled": {"Labels": "SparseLabels"},
@@ -162,6 +166,52 @@ RENAMED = {
     "predict_pictures": {"Rows": "PredictedRows"},
     "sharding": {"cut": "sharded_tree", "whole": "replicated_tree"},
 }
+
+
+def renamed_keywords(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Makes a function accept keywords by their old names, with a DeprecationWarning.
+
+    Args:
+        names: Present names by old ones.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            for old in names.keys() & kwargs.keys():
+                new = names[old]
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}() got {new} and {old}, its old name")
+                warnings.warn(
+                    f"{function.__name__}({old}=...) is now {new}=...; the old keyword goes with "
+                    "version 0.3",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def renamed_method(new: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Makes a method of an old name warn of its present one."""
+
+    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(method)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            warnings.warn(
+                f"{method.__name__} is now {new}; the old name goes with version 0.3",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return method(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def install() -> None:

@@ -56,3 +56,28 @@ def test_the_warning_names_the_line_of_the_user():
     )
     assert "<string>:1: DeprecationWarning: mlimages_jax.losses is now in" in done.stderr
     assert "mlimages_jax.step.losses" in done.stderr
+
+
+def test_keywords_of_before_are_accepted_with_a_warning():
+    @moved.renamed_keywords(old="new", gone="here")
+    def function(*, new=0, here=0):
+        return new, here
+
+    with pytest.warns(DeprecationWarning, match=r"function\(old=\.\.\.\) is now new=") as told:
+        assert function(old=3, here=1) == (3, 1)
+    assert told[0].filename == __file__
+    with pytest.raises(TypeError, match="got new and old, its old name"):
+        function(old=3, new=4)
+    with pytest.raises(TypeError, match="never"):
+        function(never=1)
+
+
+def test_a_method_of_before_warns():
+    class Kind:
+        @moved.renamed_method("crop")
+        def cut(self, image):
+            return image
+
+    with pytest.warns(DeprecationWarning, match="cut is now crop") as told:
+        assert Kind().cut(3) == 3
+    assert told[0].filename == __file__

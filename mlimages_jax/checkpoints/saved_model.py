@@ -15,7 +15,7 @@ from etils import epath
 from flax import traverse_util
 
 from mlimages_jax.checkpoints import manager, safetensors
-from mlimages_jax.data.images.views import Protocol
+from mlimages_jax.data.images.views import ViewName
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build
 from mlimages_jax.settings.training import Loss
@@ -57,7 +57,7 @@ class Usage:
     loss_settings: Loss
     image_size: int
     sizes: tuple[int, ...]
-    views: tuple[Protocol, ...]
+    views: tuple[ViewName, ...]
 
     @property
     def loss(self) -> str:
@@ -65,7 +65,7 @@ class Usage:
         return self.loss_settings.name
 
     @property
-    def protocol(self) -> Protocol:
+    def view(self) -> ViewName:
         """How to crop an image: as the training's evaluation did, else as the original release."""
         return self.views[0] if self.views else "short_side"
 
@@ -115,13 +115,13 @@ def turns_upright(
     return config.get("orientation", "stored" if built else "exif") == "exif"
 
 
-def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
+def read(path: epath.PathLike, *, sharding: jax.sharding.Sharding) -> SavedModel:
     """Reads a network, with its EMA weights if it has any.
 
     Args:
         path: A workdir, its checkpoints folder, a step folder, or a file written by
             `convert to-safetensors`.
-        place: Sharding of the weights.
+        sharding: Sharding of the weights.
 
     Raises:
         FileNotFoundError: There is neither a checkpoint nor a file.
@@ -130,24 +130,24 @@ def read(path: epath.PathLike, *, place: jax.sharding.Sharding) -> SavedModel:
         WeightsFileError: The file is damaged.
     """
     if os.fspath(path).endswith(safetensors.SUFFIX):
-        return _from_file(Path(path), place)
+        return _from_file(Path(path), sharding)
     folder = manager.resolve(path)
     kept = manager.classes_of(folder)
     return SavedModel(
         where=folder,
-        weights=manager.load_weights(folder, place),
+        weights=manager.load_weights(folder, sharding),
         config=manager.config_of(folder),
         step=int(folder.name),
         hierarchy=Hierarchy.from_file(kept) if kept else None,
     )
 
 
-def _from_file(path: Path, place: jax.sharding.Sharding) -> SavedModel:
+def _from_file(path: Path, sharding: jax.sharding.Sharding) -> SavedModel:
     content = safetensors.read(path)
     text = content.dictionary
     return SavedModel(
         where=epath.Path(path),
-        weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), place),
+        weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), sharding),
         config=content.config,
         step=content.step,
         hierarchy=Hierarchy.from_text(text, where=f"{path} (dictionary)") if text else None,

@@ -5,10 +5,10 @@ from typing import Any
 
 from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.convert.weights import Weights, probability_rule
-from mlimages_jax.data.images.views import Protocol
+from mlimages_jax.data.images.views import ViewName
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-_CROPS: dict[Protocol, str] = {
+_CROPS: dict[ViewName, str] = {
     "central": "the central 80% of each side, resized to {size} x {size}, bilinear, not rounded",
     "short_side": "the short side resized to {short}, bilinear; the central {size} x {size}",
     "ten_crop": (
@@ -32,14 +32,14 @@ def description(weights: Weights, *, image_size: int | None = None) -> dict[str,
     """
     usage = weights.usage
     size = image_size or weights.image_size
-    crop = _CROPS[usage.protocol]
+    crop = _CROPS[usage.view]
     upright = saved_model.turns_upright(weights.config)
     return {
         "step": weights.step,
         "image_size": size,
         "preprocessing": {
             "channels": "RGB",
-            "crop": usage.protocol,
+            "crop": usage.view,
             "crop_in_words": crop.format(size=size, short=round(size * 256 / 224)) if size else "",
             "orientation": "exif" if upright else "stored",  # EXIF orientation applied, or not
             "range": [-1, 1],

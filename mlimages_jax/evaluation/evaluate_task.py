@@ -18,7 +18,7 @@ from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, Vanished
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint, pipeline
 from mlimages_jax.data.dataset import DataSet, parse_record
-from mlimages_jax.data.images.views import EvaluationView, Protocol
+from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.data.real_labels import RealLabels
 from mlimages_jax.distributed import (
     agreement,
@@ -45,7 +45,7 @@ from mlimages_jax.settings import Evaluate, build, checked
 
 IMAGENET = (1_000, 50_000)  # classes and images of ImageNet's validation set, as published
 
-_BOTH: tuple[Protocol, ...] = ("central", "short_side")  # used when nothing names a protocol
+_BOTH: tuple[ViewName, ...] = ("central", "short_side")  # used when nothing names a view
 
 Row = dict[str, Any]
 
@@ -111,7 +111,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
         where = {"checkpoint": str(folder), "data": str(config.data.folder)}
         for view in views:
             key = _key(config, checkpoint, view) | of_data
-            name = f"{config.data.split}_{view.protocol}_{view.size}"
+            name = f"{config.data.split}_{view.name}_{view.size}"
             if known := _known(rows, key, step=checkpoint.step):
                 logging.info("%s: %s was already evaluated", folder, name)
                 shown.append(known | where)
@@ -216,7 +216,7 @@ def _key(config: Evaluate, checkpoint: LoadedCheckpoint, view: EvaluationView) -
     return {
         "split": config.data.split,
         "size": view.size,
-        "protocol": view.protocol,
+        "protocol": view.name,
         "labels": config.data.reassessed,
         "averaged": config.averaged,
         "dtype": config.dtype,
@@ -244,7 +244,7 @@ def _data_key(config: Evaluate, data: DataSet) -> Row:
 
 def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
     """Returns the result of the same evaluation, if its tables were not overwritten since."""
-    # Tables are named by split, protocol, size and step only: a later evaluation that differs
+    # Tables are named by split, view, size and step only: a later evaluation that differs
     # elsewhere, such as in its labels, has replaced them.
     named = {name: key[name] for name in ("split", "size", "protocol")} | {"step": step}
     last = [row for row in rows if named.items() <= row.items()][-1:]

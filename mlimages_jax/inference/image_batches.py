@@ -20,7 +20,7 @@ _THREADS = 8  # for decoding
 _LOGGED_ERRORS = 20
 
 
-class Cut(NamedTuple):
+class CroppedImages(NamedTuple):
     """Consecutive cropped images, in input order.
 
     Attributes:
@@ -40,19 +40,19 @@ class Cut(NamedTuple):
         return ~np.isin(positions, list(self.errors))
 
 
-def cut_images(
+def crop_images(
     images: UserImages,
-    cut: Callable[[UserImage], np.ndarray],
+    crop: Callable[[UserImage], np.ndarray],
     *,
     empty: np.ndarray,
     at_once: int,
     on_error: OnError | None = None,
-) -> Iterator[Cut]:
+) -> Iterator[CroppedImages]:
     """Yields at most `at_once` images at a time and keeps no more than these in memory.
 
     Args:
         images: One image or several.
-        cut: Maps an image to an array of the shape and dtype of `empty`.
+        crop: Maps an image to an array of the shape and dtype of `empty`.
         empty: Stands in for a bad image.
         at_once: Number of images per result.
         on_error: "raise" stops at the first bad image, "row" records its error and continues.
@@ -72,7 +72,7 @@ def cut_images(
         position, image = numbered
         # Returned, not raised: `pool.map` would lose the images after the first exception.
         try:
-            return cut(image)
+            return crop(image)
         except BadImage as error:
             name = user_images.name_of(image, position)
             return BadImage(error.reason, f"{name}: {error}")
@@ -92,5 +92,5 @@ def cut_images(
                 if (logged := logged + 1) <= _LOGGED_ERRORS:
                     logging.warning("no result for an image: %s", errors[position])
             rows = [empty if isinstance(result, Exception) else result for result in found]
-            yield Cut(np.stack(rows), errors, start)
+            yield CroppedImages(np.stack(rows), errors, start)
             start += len(part)

@@ -21,10 +21,11 @@ import numpy as np
 from etils import epath
 from jax import Array
 
+from mlimages_jax import moved
 from mlimages_jax.checkpoints import saved_model
-from mlimages_jax.data.images.views import PROTOCOLS, EvaluationView, Protocol
+from mlimages_jax.data.images.views import VIEW_NAMES, EvaluationView, ViewName
 from mlimages_jax.inference import tagging, user_images
-from mlimages_jax.inference.image_batches import Cut, OnError, cut_images
+from mlimages_jax.inference.image_batches import CroppedImages, OnError, crop_images
 from mlimages_jax.inference.image_rows import OutputRows, Tags
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.inference.tagging import Tag, Thresholds
@@ -94,7 +95,7 @@ class Model:
         return "\n".join([
             f"Model with {network.num_classes:,} classes, {count:,} parameters, {self.source}",
             f"  network  {architecture.described(network)}, {network.dtype.name}",
-            f"  images   {view.size} x {view.size} pixels, {view.protocol}, {upright}",
+            f"  images   {view.size} x {view.size} pixels, {view.name}, {upright}",
             f"  loss     {loss}",
             f"  classes  {'; '.join([*names, '...']) if names else 'without names'}",
         ])  # fmt: skip
@@ -140,10 +141,10 @@ class Model:
         self._check_loss()
         parts = [np.zeros((0, self.network.num_classes), np.float32)]
         errors: dict[int, str] = {}
-        for cut in self._cuts(images, on_error):
-            good = self.probabilities_of(self._outputs(cut.images)["logits"][cut.good])
-            parts.append(_filled(good, cut.good))
-            errors |= cut.errors
+        for batch in self._cropped(images, on_error):
+            good = self.probabilities_of(self._outputs(batch.images)["logits"][batch.good])
+            parts.append(_filled(good, batch.good))
+            errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
@@ -200,10 +201,10 @@ class Model:
             top_k=top_k, threshold=threshold, thresholds=thresholds, consistent=consistent
         )
         found: list[Tags] = []
-        for cut in self._cuts(images, on_error):
-            good = iter(tags_of(self._outputs(cut.images)["logits"][cut.good]))
-            for position, is_good in enumerate(cut.good, cut.start):
-                found.append(Tags(next(good)) if is_good else Tags(error=cut.errors[position]))
+        for batch in self._cropped(images, on_error):
+            good = iter(tags_of(self._outputs(batch.images)["logits"][batch.good]))
+            for position, is_good in enumerate(batch.good, batch.start):
+                found.append(Tags(next(good)) if is_good else Tags(error=batch.errors[position]))
         return found
 
     def tagger(
@@ -223,7 +224,7 @@ class Model:
         if self.hierarchy is None:
             raise ModelError(
                 f"the {self.network.num_classes} classes of this checkpoint have no names: its "
-                "workdir has no dictionary.txt; give load(..., dictionary=FILE)"
+                "workdir has no dictionary.txt; give load(..., classes=FILE)"
             )
         self._check_loss()
         if consistent and self.loss == "softmax":
@@ -261,7 +262,7 @@ class Model:
             )
         return self.tag(images, top_k, on_error=on_error)
 
-    def cut(self, image: UserImage) -> np.ndarray:
+    def crop(self, image: UserImage) -> np.ndarray:
         """Returns the network's input for one image: [S, S, 3], or [10, S, S, 3] for ten crops.
 
         Raises:
@@ -269,7 +270,12 @@ class Model:
             OSError: If the file cannot be read.
         """
         upright = self.view.exif_orientation
-        return self.view.cut(user_images.pixels(image, exif_orientation=upright))
+        return self.view.crop(user_images.pixels(image, exif_orientation=upright))
+
+    @moved.renamed_method("crop")
+    def cut(self, image: UserImage) -> np.ndarray:
+        """`crop`, by its name of version 0.1."""
+        return self.crop(image)
 
     def _check_loss(self) -> None:
         if not self.loss:
@@ -278,12 +284,12 @@ class Model:
                 "loss='softmax') for one class per image, else weighted, sigmoid or asymmetric"
             )
 
-    def _cuts(self, images: UserImages, on_error: OnError | None) -> Iterator[Cut]:
+    def _cropped(self, images: UserImages, on_error: OnError | None) -> Iterator[CroppedImages]:
         """Yields cropped images in groups that fit into `max_batch` views."""
-        views = 10 if self.view.protocol == "ten_crop" else 1
+        views = 10 if self.view.name == "ten_crop" else 1
         at_once = max(1, self.max_batch // views)
         empty = self.view.empty
-        return cut_images(images, self.cut, empty=empty, at_once=at_once, on_error=on_error)
+        return crop_images(images, self.crop, empty=empty, at_once=at_once, on_error=on_error)
 
     def _rows(self, name: str, images: UserImages, on_error: OnError | None) -> np.ndarray:
         """Computes one output, [n, ...], for images or for a ready batch."""
@@ -292,9 +298,9 @@ class Model:
         width = output_widths(self.network)[name]
         parts = [np.zeros((0, width), np.float32)]
         errors: dict[int, str] = {}
-        for cut in self._cuts(images, on_error):
-            parts.append(_filled(self._outputs(cut.images)[name][cut.good], cut.good))
-            errors |= cut.errors
+        for batch in self._cropped(images, on_error):
+            parts.append(_filled(self._outputs(batch.images)[name][batch.good], batch.good))
+            errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
 
     def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -312,46 +318,47 @@ class Model:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+@moved.renamed_keywords(dictionary="classes", protocol="view", place="sharding")
 def load(
     path: epath.PathLike,
     *,
-    dictionary: str | os.PathLike[str] | None = None,
+    classes: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
     dtype: str = "float32",
-    protocol: Protocol | None = None,
+    view: ViewName | None = None,
     loss: str | None = None,
     exif_orientation: bool | None = None,
-    place: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Model:
     """Loads a model from a checkpoint or an exported file, with the EMA weights if there are any.
 
     Args:
         path: A workdir, its checkpoints folder, one step, or a file from `convert to-safetensors`.
-        dictionary: The class list; None uses the one in the checkpoint's workdir, or in the file.
+        classes: The class list; None uses the one in the checkpoint's workdir, or in the file.
         image_size: Side of the cropped images in pixels; None uses the checkpoint's.
         dtype: Type of the activations: "float32" (full precision on any device) or "bfloat16",
             which is faster on accelerators and slightly less exact.
-        protocol: How images are resized and cropped, see `EvaluationView`; None uses the one of
+        view: How images are resized and cropped, see `EvaluationView`; None uses the one of
             the training run's evaluations, or else "short_side", as the original does.
         loss: The loss it was trained with; None uses the checkpoint's.
         exif_orientation: Whether to apply the EXIF orientation; None applies it if the checkpoint
             was trained that way or does not say.
-        place: Sharding of the weights; None puts them on this process's first device.
+        sharding: Sharding of the weights; None puts them on this process's first device.
 
     Raises:
         FileNotFoundError: If there is no checkpoint or no such class list.
         WeightsFileError: If the file is damaged.
         ModelError: If the class list has other classes, the image size is unknown, or the loss or
-            protocol does not exist.
+            view does not exist.
         HierarchyError: If the class list is malformed.
         UnknownArchitectureError: If the parameters belong to another network.
         ConfigError: If the dtype is unknown.
     """
     compute_dtype = build.compute_dtype(dtype)
-    if protocol not in (*PROTOCOLS, None):
-        raise ModelError(f"protocol={protocol!r} is none of {', '.join(PROTOCOLS)}")
+    if view not in (*VIEW_NAMES, None):
+        raise ModelError(f"view={view!r} is none of {', '.join(VIEW_NAMES)}")
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    saved = saved_model.read(path, place=place or alone)
+    saved = saved_model.read(path, sharding=sharding or alone)
     network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)
     usage = saved.usage(loss=loss)
     if usage.loss not in (*LOSSES, ""):
@@ -361,11 +368,11 @@ def load(
         raise ModelError(
             f"{saved.where} does not say at which size it was trained: give image_size=224"
         )
-    hierarchy = Hierarchy.from_file(dictionary) if dictionary else saved.hierarchy
+    hierarchy = Hierarchy.from_file(classes) if classes else saved.hierarchy
     if hierarchy and len(hierarchy) != network.num_classes:
         raise ModelError(
-            f"{dictionary or 'its dictionary'} names {len(hierarchy)} classes but {saved.where} "
-            f"has {network.num_classes}: give the dictionary that it was trained with"
+            f"{classes or 'its class list'} has {len(hierarchy)} classes but {saved.where} "
+            f"has {network.num_classes}: give the class list that it was trained with"
         )
     return Model(
         **saved.weights,
@@ -375,7 +382,7 @@ def load(
         positive_weight=usage.positive_weight,
         view=EvaluationView(
             size,
-            protocol or usage.protocol,
+            view or usage.view,
             saved_model.turns_upright(saved.config, exif_orientation),
         ),
         source=f"{saved.where} (step {saved.step:,})",

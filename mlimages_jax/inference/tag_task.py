@@ -206,10 +206,10 @@ def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
 def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding) -> Model:
     return pretrained.load(
         folder,
-        dictionary=config.dictionary or None,
+        classes=config.dictionary or None,
         image_size=config.view.size or None,
         dtype=config.dtype,
-        protocol=config.view.protocol or None,
+        view=config.view.protocol or None,
         loss=config.loss or None,
         place=place,
     )
@@ -236,7 +236,7 @@ def _about(
         "loss": [model.loss, model.positive_weight],
         "dictionary": _digest_of(model.hierarchy),
         "images": source.digest,
-        "view": [view.protocol, view.size, view.exif_orientation],
+        "view": [view.name, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
         **{name: getattr(config, name) for name in names},
     }

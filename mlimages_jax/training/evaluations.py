@@ -47,7 +47,7 @@ def make_evaluations(
             positive_weight=build.positive_weight(config.loss),
         )
         for view in views:
-            name = split if len(views) == 1 else f"{split}_{view.protocol}_{view.size}"
+            name = split if len(views) == 1 else f"{split}_{view.name}_{view.size}"
             evaluations[name] = Evaluation(
                 model=model,
                 loss=loss,

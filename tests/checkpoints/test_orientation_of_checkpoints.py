@@ -78,9 +78,9 @@ def test_classify_and_export(checkpoint, manual_dir, tmp_path):
 
     values = {"view.size": 32, "format": "npy"}
     export_task.export(_config("export_features", workdir, images, **values), tmp_path / "f")
-    cuts = np.stack([model.cut(images / f"{i}.jpg") for i in range(4)])
+    crops = np.stack([model.crop(images / f"{i}.jpg") for i in range(4)])
     features = np.asarray(open_features(tmp_path / "f").array)
-    np.testing.assert_allclose(features, model.features(cuts), atol=1e-5)
+    np.testing.assert_allclose(features, model.features(crops), atol=1e-5)
 
 
 def test_evaluation_of_sets_of_either_kind(checkpoint, manual_dir, tmp_path):

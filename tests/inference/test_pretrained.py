@@ -63,7 +63,7 @@ def test_a_workdir_a_folder_and_a_step(workdir, tail):
     jax.tree.map(np.testing.assert_array_equal, model.batch_stats, stats)
     assert (model.loss, model.positive_weight, model.image_size) == ("weighted", 12.0, 32)
     assert model.network.num_classes == 5 and model.hierarchy.names[1] == "dog, domestic dog"
-    assert (model.view.protocol, model.view.exif_orientation) == ("short_side", True)
+    assert (model.view.name, model.view.exif_orientation) == ("short_side", True)
 
 
 def test_the_package_loads_models_when_it_is_asked_to():
@@ -142,7 +142,7 @@ def test_float32_takes_no_shortcut_on_accelerators(workdir, dtype, exact):
 
 def test_weighted_scores_are_calibrated(model, tmp_path):
     files = _photographs(3)
-    logits = model.logits(np.stack([model.cut(file) for file in files])).astype(np.float64)
+    logits = model.logits(np.stack([model.crop(file) for file in files])).astype(np.float64)
     s = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(model.probabilities(files), s / (s + 12 * (1 - s)), atol=1e-6)
     for loss in ("sigmoid", "asymmetric"):
@@ -154,7 +154,7 @@ def test_weighted_scores_are_calibrated(model, tmp_path):
 
 def test_softmax_of_one_class_an_image(single_label):
     files = _photographs(3)
-    logits = single_label.logits(np.stack([single_label.cut(file) for file in files]))
+    logits = single_label.logits(np.stack([single_label.crop(file) for file in files]))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(single_label.probabilities(files), expected, atol=1e-6)
     for row, tags in zip(expected, single_label.classify(files, top_k=2), strict=True):
@@ -190,7 +190,7 @@ def test_images_in_every_form(model, tmp_path):
     opened = Image.open(io.BytesIO(data))
     expected = transforms.short_side_view(pixels, 32)
     for image in (path, str(path), data, opened, Image.fromarray(pixels), pixels):
-        np.testing.assert_array_equal(model.cut(image), expected)
+        np.testing.assert_array_equal(model.crop(image), expected)
     tags = model.tag(data)
     several = model.tag([path, str(path), data, opened, pixels])
     for found in (*several, *model.tag(opened), *model.tag(pixels), *model.tag(pixels[None])):
@@ -211,19 +211,19 @@ def test_images_are_turned_upright_unless_told_not_to(model, workdir, tmp_path):
     lying = decode(data)
     standing = np.rot90(lying, -1)
     expected = transforms.short_side_view(standing, 32)
-    np.testing.assert_array_equal(model.cut(data), expected)
+    np.testing.assert_array_equal(model.crop(data), expected)
     image = Image.open(io.BytesIO(data))
-    assert np.abs(model.cut(image).astype(int) - expected).mean() < 1
+    assert np.abs(model.crop(image).astype(int) - expected).mean() < 1
     as_stored = pretrained.load(workdir, exif_orientation=False)
-    np.testing.assert_array_equal(as_stored.cut(data), transforms.short_side_view(lying, 32))
-    difference = as_stored.cut(image).astype(int) - transforms.short_side_view(lying, 32)
+    np.testing.assert_array_equal(as_stored.crop(data), transforms.short_side_view(lying, 32))
+    difference = as_stored.crop(image).astype(int) - transforms.short_side_view(lying, 32)
     assert np.abs(difference).mean() < 1
 
 
 def test_transparent_pixels_lie_on_white(model):
     data = image_files.translucent_png()
-    given = model.cut(Image.open(io.BytesIO(data))).astype(int)
-    assert np.abs(given - model.cut(data)).max() <= 1
+    given = model.crop(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(given - model.crop(data)).max() <= 1
     assert (given[:, 20:] == 255).all()
 
 
@@ -305,7 +305,7 @@ def test_all_functions_take_images_in_every_form(model, tmp_path):
         jnp.asarray(floats), pixels[::1, ::1].copy(order="F"),
     ]  # fmt: skip
     for function in (model.logits, model.features, model.probabilities):
-        expected = function(model.cut(path)[None]) if function != model.probabilities else None
+        expected = function(model.crop(path)[None]) if function != model.probabilities else None
         forms[5] = io.BytesIO(data)
         rows = function(tuple(forms))
         assert not rows.errors and len(rows) == len(forms)
@@ -336,10 +336,10 @@ def test_images_of_every_mode(model, mode):
         to_lab = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
         image = ImageCms.profileToProfile(grey.convert("RGB"), *to_lab, outputMode="LAB")
     assert image.mode == mode
-    expected = model.cut(np.asarray(grey.convert("RGB")))
+    expected = model.crop(np.asarray(grey.convert("RGB")))
     if mode == "1":
-        expected = model.cut(np.asarray(grey.convert("1")))
-    assert np.abs(model.cut(image).astype(int) - expected).mean() < 4
+        expected = model.crop(np.asarray(grey.convert("1")))
+    assert np.abs(model.crop(image).astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
@@ -349,17 +349,19 @@ def test_of_16_bits_the_high_byte_is_kept_as_of_files(model, mode):
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG")
     assert image.mode == mode
-    np.testing.assert_array_equal(model.cut(image), model.cut(file.getvalue()))
+    np.testing.assert_array_equal(model.crop(image), model.crop(file.getvalue()))
     high = np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    np.testing.assert_array_equal(model.cut(image), model.cut(high))
+    np.testing.assert_array_equal(model.crop(image), model.crop(high))
 
 
 def test_arrays_of_grey_and_of_truth(model):
     grey = np.random.default_rng(0).integers(0, 256, (50, 40), np.uint8)
     colour = np.repeat(grey[..., None], 3, axis=2)
     for array in (grey, grey[..., None], grey / 127.5 - 1):
-        np.testing.assert_array_equal(model.cut(array), model.cut(colour))
-    np.testing.assert_array_equal(model.cut(grey > 127), model.cut((colour > 127) * np.uint8(255)))
+        np.testing.assert_array_equal(model.crop(array), model.crop(colour))
+    np.testing.assert_array_equal(
+        model.crop(grey > 127), model.crop((colour > 127) * np.uint8(255))
+    )
 
 
 def test_a_model_is_five_lines(model, single_label, workdir):
@@ -391,7 +393,7 @@ def test_ten_crops_are_averaged(workdir, monkeypatch):
 
     outputs = pretrained.Model._outputs
     monkeypatch.setattr(pretrained.Model, "_outputs", recorded)
-    model = pretrained.load(workdir, protocol="ten_crop", image_size=24)
+    model = pretrained.load(workdir, view="ten_crop", image_size=24)
     model = dataclasses.replace(model, max_batch=20)
     files = _photographs(3)
     views = [transforms.ten_crop_views(decode(file), 24) for file in files]
@@ -402,11 +404,11 @@ def test_ten_crops_are_averaged(workdir, monkeypatch):
     assert [shape[:2] for shape in shapes] == [(2, 10), (1, 10)]  # 20 views at a time
 
 
-@pytest.mark.parametrize("protocol", ["central", "whole"])
-def test_other_views(workdir, protocol):
-    model = pretrained.load(workdir, protocol=protocol)
+@pytest.mark.parametrize("name", ["central", "whole"])
+def test_other_views(workdir, name):
+    model = pretrained.load(workdir, view=name)
     data = image_files.jpeg(image_files.quadrants())
-    np.testing.assert_array_equal(model.cut(data), model.view(data))
+    np.testing.assert_array_equal(model.crop(data), model.view(data))
     assert model.probabilities(data).shape == (1, 5)
 
 
@@ -438,14 +440,14 @@ def test_classes_without_names(tmp_path, workdir):
     data = image_files.jpeg(image_files.quadrants())
     assert model.probabilities(data).shape == (1, 5)
     for function in (model.tag, model.classify):
-        with pytest.raises(pretrained.ModelError, match=r"5 classes .* no names: .*dictionary="):
+        with pytest.raises(pretrained.ModelError, match=r"5 classes .* no names: .*classes="):
             function(data)
-    named = pretrained.load(folder, dictionary=workdir / "dictionary.txt")
+    named = pretrained.load(folder, classes=workdir / "dictionary.txt")
     assert len(named.tag(data)[0]) == 5
     few = Hierarchy(("n0", "n1"), ("a", "b"), np.array([-1, 0]))
     few.to_file(tmp_path / "few.txt")
-    with pytest.raises(pretrained.ModelError, match=r"few.txt names 2 classes but .* has 5"):
-        pretrained.load(folder, dictionary=tmp_path / "few.txt")
+    with pytest.raises(pretrained.ModelError, match=r"few.txt has 2 classes but .* has 5"):
+        pretrained.load(folder, classes=tmp_path / "few.txt")
 
 
 def test_what_a_checkpoint_does_not_say(tmp_path):
@@ -478,8 +480,8 @@ def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
         single_label.tag(data, consistent=True)
     with pytest.raises(pretrained.ModelError, match="loss='hinge' is none of softmax, weighted"):
         pretrained.load(workdir, loss="hinge")
-    with pytest.raises(pretrained.ModelError, match="protocol='centre' is none of central"):
-        pretrained.load(workdir, protocol="centre")
+    with pytest.raises(pretrained.ModelError, match="view='centre' is none of central"):
+        pretrained.load(workdir, view="centre")
     with pytest.raises(build.ConfigError, match="dtype='float16'"):
         pretrained.load(workdir, dtype="float16")
     with pytest.raises(FileNotFoundError, match="contains no checkpoint"):
@@ -510,17 +512,17 @@ def at_224(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_photographs_are_cut_as_the_original_cut_them(golden_dir, tencent_dir, at_224, number):
+def test_photographs_are_cropped_as_in_the_original(golden_dir, tencent_dir, at_224, number):
     golden = np.load(golden_dir / "preprocessing.npz")[f"cv|im_{number}|center_u8"]
     path = tencent_dir / "images" / f"im_{number}.jpg"
-    np.testing.assert_array_equal(at_224.cut(path), golden)
+    np.testing.assert_array_equal(at_224.crop(path), golden)
     logits = at_224.logits(golden[None]).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(at_224.probabilities(path), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_photographs_are_cut_as_opencv_cuts_them(tencent_dir, at_224, number):
+def test_photographs_are_cropped_as_opencv_crops_them(tencent_dir, at_224, number):
     """The steps of the original by hand; its cv2.imread turns images by EXIF too."""
     path = tencent_dir / "images" / f"im_{number}.jpg"
     bgr = cv2.imread(str(path))
@@ -530,4 +532,4 @@ def test_photographs_are_cut_as_opencv_cuts_them(tencent_dir, at_224, number):
     scaled = cv2.resize(bgr, (int(new_width), int(new_height)))
     top, left = int((new_height - 224) / 2), int((new_width - 224) / 2)
     expected = scaled[top : top + 224, left : left + 224, ::-1]
-    np.testing.assert_array_equal(at_224.cut(path), expected)
+    np.testing.assert_array_equal(at_224.crop(path), expected)

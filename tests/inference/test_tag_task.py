@@ -157,7 +157,7 @@ def test_tags_by_all_rules(checkpoint, model, folder, tmp_path):
 def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_path):
     view = {"view.protocol": "ten_crop", "view.size": 24}
     _classify(checkpoint, folder / "noise", tmp_path / "a.jsonl", **view)
-    other = pretrained.load(checkpoint, protocol="ten_crop", image_size=24)
+    other = pretrained.load(checkpoint, view="ten_crop", image_size=24)
     rows = _rows(tmp_path / "a.jsonl")
     _check(rows, [row["image"] for row in rows], other.tag(sorted((folder / "noise").iterdir())))
     _classify(checkpoint, folder / "noise", tmp_path / "b.jsonl", dtype="bfloat16", **view)
@@ -182,7 +182,7 @@ def test_one_class_an_image_of_a_list_without_labels(folder, tmp_path):
     assert rows[2]["error"] == "missing: there is no such file"
     for row in rows[:2]:
         assert sum(tag["score"] for tag in row["tags"]) == pytest.approx(1)
-    model = pretrained.load(other, dictionary=tmp_path / "names.txt")
+    model = pretrained.load(other, classes=tmp_path / "names.txt")
     expected = model.classify([folder / "IMG_1.JPG", folder / "noise/03.jpg"])
     _check(rows[:2], ["IMG_1.JPG", "noise/03.jpg"], expected)
     with pytest.raises(
@@ -300,7 +300,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"dtype": "int8"}, "dtype='int8' is none of float32"),
         ({"view.protocol": "middle"}, "protocol='middle' is none of"),
         ({"batch_size": 9}, "batch_size=9 is not divisible by 8 devices"),
-        ({"dictionary": "few.txt"}, "few.txt names 1 classes"),
+        ({"dictionary": "few.txt"}, "few.txt has 1 classes"),
         ({"thresholds": "bad.txt"}, "bad.txt:1: 'n9' is neither"),
     ],
 )

@@ -224,7 +224,7 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
 
 def test_the_names_of_the_tables_are_those_of_the_program():
     assert set(training.LOSSES) == set(build._LOSSES)
-    assert training.VIEWS == views.PROTOCOLS
+    assert training.VIEWS == views.VIEW_NAMES
     choices = {
         "schedule.name": tuple(build._SCHEDULES),
         "sharding.name": sharding.MODES,

@@ -15,8 +15,8 @@ from mlimages_jax.data.images.decode import (
     read_header,
 )
 
-Protocol = Literal["central", "short_side", "ten_crop", "whole"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+ViewName = Literal["central", "short_side", "ten_crop", "whole"]
+VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class EvaluationView:
 
     Attributes:
         size: Side of the result in pixels.
-        protocol: "central" (central 80% of each side, unrounded, float32), "short_side" (short side
+        name: "central" (central 80% of each side, unrounded, float32), "short_side" (short side
             to 256/224 of the size, then centre crop, uint8), "ten_crop" (scaled the same, four
             corners and centre, and their mirror images, uint8) or "whole" (the full image squeezed
             to a square, uint8).
@@ -71,7 +71,7 @@ class EvaluationView:
     """
 
     size: int
-    protocol: Protocol = "central"
+    name: ViewName = "central"
     exif_orientation: bool = False
 
     def __call__(self, data: bytes) -> np.ndarray:
@@ -80,19 +80,19 @@ class EvaluationView:
         Raises:
             BadImage: If the image cannot be decoded, or is too elongated to be scaled.
         """
-        return self.cut(decode(data, exif_orientation=self.exif_orientation))
+        return self.crop(decode(data, exif_orientation=self.exif_orientation))
 
-    def cut(self, pixels: np.ndarray) -> np.ndarray:
+    def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Does the same for decoded pixels, uint8 [H, W, 3].
 
         Raises:
             BadImage: If the image is too elongated to be scaled.
         """
-        if self.protocol == "central":
+        if self.name == "central":
             return transforms.central_view(pixels, self.size)
-        if self.protocol == "whole":
+        if self.name == "whole":
             return transforms.resize_to_square(pixels, self.size, interpolation="area")
-        one = self.protocol == "short_side"
+        one = self.name == "short_side"
         scaled = transforms.short_side_view if one else transforms.ten_crop_views
         try:
             return scaled(pixels, self.size)
@@ -102,6 +102,6 @@ class EvaluationView:
     @property
     def empty(self) -> np.ndarray:
         """A black view, with the shape and dtype of every result."""
-        views = (10,) if self.protocol == "ten_crop" else ()
-        dtype = np.float32 if self.protocol == "central" else np.uint8
+        views = (10,) if self.name == "ten_crop" else ()
+        dtype = np.float32 if self.name == "central" else np.uint8
         return np.zeros((*views, self.size, self.size, 3), dtype)

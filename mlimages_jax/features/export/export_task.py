@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task of configs/export_features.py: writes features of images to files, in input order."""
 
-import dataclasses
 import functools
 import hashlib
 import math
@@ -227,7 +226,7 @@ def _view(config: Export, folder: epath.Path, *, built: bool) -> EvaluationView:
             f"{folder} does not say at which size it was trained: give --config.view.size=224"
         )
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=built)
-    return EvaluationView(size, config.view.protocol or usage.protocol, upright)
+    return EvaluationView(size, config.view.protocol or usage.view, upright)
 
 
 def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
@@ -273,7 +272,11 @@ def _about(
             "stage_widths": list(model.stage_widths),
             "dtype": config.dtype,
         },
-        "view": dataclasses.asdict(view),
+        "view": {
+            "size": view.size,
+            "protocol": view.name,  # the key of version 0.1
+            "exif_orientation": view.exif_orientation,
+        },
     }
 
 

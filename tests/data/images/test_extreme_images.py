@@ -123,7 +123,7 @@ def test_views_of_extreme_sizes(size):
     data = made("PNG", "RGB", *size, 1)
     for view in (views.TrainingView(32), views.TrainingView(32, interpolation="area")):
         assert view(data, np.random.default_rng(0)).shape == (32, 32, 3)
-    for protocol in views.PROTOCOLS:
+    for protocol in views.VIEW_NAMES:
         view = views.EvaluationView(32, protocol)
         try:
             assert view(data).shape[-3:] == (32, 32, 3)

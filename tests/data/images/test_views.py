@@ -66,25 +66,25 @@ def test_a_distortion_comes_last_and_draws_from_the_same_generator():
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("protocol", views.PROTOCOLS)
+@pytest.mark.parametrize("name", views.VIEW_NAMES)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_views_are_views_of_the_upright_image(protocol, orientation):
+def test_upright_views_are_views_of_the_upright_image(name, orientation):
     """Against the plain view of a file that holds the upright pixels, without loss."""
     turned = image_files.exif_jpeg(orientation)
     upright = image_files._saved(
         image_files.Image.fromarray(decode(turned, exif_orientation=True)), "PNG"
     )
-    view = views.EvaluationView(14, protocol, exif_orientation=True)
-    expected = views.EvaluationView(14, protocol)(upright)
+    view = views.EvaluationView(14, name, exif_orientation=True)
+    expected = views.EvaluationView(14, name)(upright)
     np.testing.assert_array_equal(view(turned), expected)
     assert view(turned).shape == view.empty.shape
     if orientation > 1:
-        assert not np.array_equal(views.EvaluationView(14, protocol)(turned), expected)
+        assert not np.array_equal(views.EvaluationView(14, name)(turned), expected)
 
 
 def test_an_image_too_elongated_to_be_scaled_is_refused():
     long = image_files.jpeg(np.zeros((2, 1_200, 3), np.uint8))
-    for protocol in ("short_side", "ten_crop"):
+    for name in ("short_side", "ten_crop"):
         with pytest.raises(BadImage, match="2x1200 pixels") as error:
-            views.EvaluationView(8, protocol)(long)
+            views.EvaluationView(8, name)(long)
         assert error.value.reason == "elongated"
