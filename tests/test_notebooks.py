@@ -147,7 +147,7 @@ def test_photographs_and_the_published_classes(tencent_dir, tmp_path):
     dictionary = tencent_dir / "dictionary_and_semantic_hierarchy.txt"
     tree = small_model.weights(small_model.SMALL.clone(num_classes=11_166))
     config = small_model.imported("weighted")
-    model = small_model.save(tmp_path / "model", config, tree=tree, dictionary="")
+    model = small_model.save(tmp_path / "model", config, tree=tree, class_list="")
     places = {"MODEL": model, "DICTIONARY": dictionary, "IMAGES": tencent_dir / "images"}
     notebook = _run(LOAD, tmp_path / "start", WORK=tmp_path / "work", **places)
     assert "11,166 classes" in _text(notebook)

@@ -30,7 +30,7 @@ class WeightsFile(NamedTuple):
             [height, width, in, out].
         step: Number of updates done.
         config: JSON values that were saved with the checkpoint.
-        dictionary: Text of the category file; "" if unknown.
+        class_list: Text of the category file; "" if unknown.
         probability: Describes how logits become probabilities, for users without this package.
         usage: JSON values for the same users, from `convert.description`.
     """
@@ -38,7 +38,7 @@ class WeightsFile(NamedTuple):
     arrays: dict[str, np.ndarray]
     step: int
     config: dict[str, Any]
-    dictionary: str
+    class_list: str
     probability: str
     usage: dict[str, Any]
 
@@ -48,7 +48,7 @@ def write(path: Path, content: WeightsFile) -> None:
     metadata = {
         "step": str(content.step),
         "config": json.dumps(content.config),
-        "dictionary": content.dictionary,
+        "dictionary": content.class_list,
         "probability": content.probability,
         "usage": json.dumps(content.usage),
     }
@@ -73,7 +73,7 @@ def read(path: Path) -> WeightsFile:
             arrays,
             step=int(metadata.get("step", 0)),
             config=saved_with_new_names(json.loads(metadata.get("config", "{}")), where=str(path)),
-            dictionary=metadata.get("dictionary", ""),
+            class_list=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
             usage=json.loads(metadata.get("usage", "{}")),
         )

@@ -144,7 +144,7 @@ def read(path: epath.PathLike, *, sharding: jax.sharding.Sharding) -> SavedModel
 
 def _from_file(path: Path, sharding: jax.sharding.Sharding) -> SavedModel:
     content = safetensors.read(path)
-    text = content.dictionary
+    text = content.class_list
     return SavedModel(
         where=epath.Path(path),
         weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), sharding),

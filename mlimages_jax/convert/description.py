@@ -66,9 +66,9 @@ def in_words(facts: dict[str, Any]) -> str:
 
 def _classes(weights: Weights) -> list[dict[str, Any]] | None:
     """Returns id, name and parent (None for a root) of every class."""
-    if not weights.dictionary:
+    if not weights.class_list:
         return None
-    hierarchy = Hierarchy.from_text(weights.dictionary, where=f"{weights.where}: dictionary.txt")
+    hierarchy = Hierarchy.from_text(weights.class_list, where=f"{weights.where}: dictionary.txt")
     parents = [parent if parent >= 0 else None for parent in hierarchy.parents.tolist()]
     rows = zip(hierarchy.ids, hierarchy.names, parents, strict=True)
     return [{"id": id_, "name": name, "parent": parent} for id_, name, parent in rows]

@@ -101,7 +101,7 @@ def from_tensorflow(
         arrays,
         step=contents.step or 0,
         config=_config(file, loss=name, image_size=image_size),
-        dictionary=classes,
+        class_list=classes,
         **state,
     )
     print(f"{folder}: {_what_next(output, state)}")

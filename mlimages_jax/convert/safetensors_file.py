@@ -33,7 +33,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         weights.arrays,
         step=weights.step,
         config=weights.config,
-        dictionary=weights.dictionary,
+        class_list=weights.class_list,
         probability=probability_rule(weights.config),
         usage=description(weights),
     )
@@ -62,6 +62,6 @@ def from_safetensors(*, checkpoint: Path, output: str) -> None:
         content.arrays,
         step=content.step,
         config=imported | content.config,
-        dictionary=content.dictionary,
+        class_list=content.class_list,
     )
     print(f"{folder}: start from it with --config.init_from={output}")

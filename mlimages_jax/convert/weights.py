@@ -28,7 +28,7 @@ class Weights(NamedTuple):
         architecture: Architecture of the network.
         step: Number of updates.
         config: JSON values that were saved with it.
-        dictionary: Text of the class list in its workdir; "" if there is none.
+        class_list: Text of the class list in its workdir; "" if there is none.
     """
 
     where: epath.Path
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
     architecture: layout.Architecture
     step: int
     config: dict[str, Any]
-    dictionary: str
+    class_list: str
 
     @property
     def usage(self) -> saved_model.Usage:
@@ -71,7 +71,7 @@ def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
         architecture=architecture,
         step=int(folder.name),
         config=manager.config_of(folder),
-        dictionary=classes.read_text() if classes else "",
+        class_list=classes.read_text() if classes else "",
     )
 
 
@@ -81,7 +81,7 @@ def write_workdir(
     *,
     step: int,
     config: dict[str, Any],
-    dictionary: str = "",
+    class_list: str = "",
     opt_state: Any = None,
     class_counts: ClassCounts | None = None,
 ) -> epath.Path:
@@ -93,7 +93,7 @@ def write_workdir(
         step: Number of updates.
         config: Known JSON values in the form of a run's configuration, and their origin under
             `imported`.
-        dictionary: Text of the class list to store in the workdir; "" if unknown.
+        class_list: Text of the class list to store in the workdir; "" if unknown.
         opt_state: State of the optimizer; None if unknown.
         class_counts: Class counts; None if unknown.
 
@@ -110,8 +110,8 @@ def write_workdir(
     )
     with manager.Checkpoints(epath.Path(output) / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
-    if dictionary:
-        (epath.Path(output) / "dictionary.txt").write_text(dictionary)
+    if class_list:
+        (epath.Path(output) / "dictionary.txt").write_text(class_list)
     return saved.directory / str(step)
 
 

@@ -80,8 +80,8 @@ class DataSet:
         folder: The version folder, e.g. data/ml_images/released_320/1.0.0.
         num_classes: Number of classes, C.
         max_labels: Maximum number of labels of an image, L.
-        unlisted: Target of classes missing from an image's labels: 0.0 (absent) or -1.0 (nobody
-            looked).
+        missing_labels: Target of classes missing from an image's labels: 0.0 (absent) or -1.0
+            (nobody looked).
         copy_to: A local folder to which record files are copied before reading; "" reads them in
             place.
         orientation: "exif" if the builder applied the EXIF orientation, else "stored".
@@ -90,7 +90,7 @@ class DataSet:
     folder: epath.Path
     num_classes: int
     max_labels: int
-    unlisted: float
+    missing_labels: float
     copy_to: str = ""
     orientation: str = "stored"
 
@@ -120,11 +120,11 @@ class DataSet:
                 )
         with _damage_named(folder / "metadata.json") as metadata:
             num_classes, max_labels = int(metadata["num_classes"]), int(metadata["max_labels"])
-        unlisted = metadata.get("unlisted", 0)  # sets of older builders do not have this key
-        if unlisted not in (0, -1):
+        missing_labels = metadata.get("unlisted", 0)  # sets of older builders do not have this key
+        if missing_labels not in (0, -1):
             raise DataSetError(
-                f"{folder / 'metadata.json'}: unlisted={unlisted!r} is neither 0 (absent) nor -1 "
-                "(unknown): build the data set again"
+                f"{folder / 'metadata.json'}: unlisted={missing_labels!r} is neither 0 (absent) "
+                "nor -1 (unknown): build the data set again"
             )
         orientation = metadata.get("orientation", "stored")  # nor this one
         if orientation not in ("exif", "stored"):
@@ -136,13 +136,13 @@ class DataSet:
             folder,
             num_classes,
             max_labels,
-            unlisted=float(unlisted),
+            missing_labels=float(missing_labels),
             copy_to=copy_to,
             orientation=orientation,
         )
 
     @property
-    def dictionary(self) -> epath.Path:
+    def class_list(self) -> epath.Path:
         """The class list, for `Hierarchy.from_file`."""
         return self.folder / "dictionary.txt"
 

@@ -22,7 +22,7 @@ def fingerprint(data: DataSet, splits: Iterable[str]) -> dict[str, str]:
     Raises:
         DataSetError: If the set does not have a split.
     """
-    shared = [data.num_classes, data.max_labels, data.unlisted, data.dictionary.read_text()]
+    shared = [data.num_classes, data.max_labels, data.missing_labels, data.class_list.read_text()]
     info = json.loads((data.folder / "dataset_info.json").read_text())
     sizes = {entry["name"]: str(entry.get("numBytes", "")) for entry in info["splits"]}
     checksums = _checksums(data)

@@ -42,7 +42,7 @@ class Evaluation:
         batch_size: Global batch size, divisible by the number of devices.
         max_labels: Maximum number of labels per image, L.
         mesh: The mesh of the parameters.
-        unlisted: Target of a class that is not among an image's labels, 0 (absent) or -1
+        missing_labels: Target of a class that is not among an image's labels, 0 (absent) or -1
             (unknown).
         relabel: Replaces the labels of a record; None keeps them.
         bad_images: Records images that cannot be decoded, which are left out of the metrics.
@@ -57,7 +57,7 @@ class Evaluation:
     batch_size: int
     max_labels: int
     mesh: Mesh
-    unlisted: float = 0.0
+    missing_labels: float = 0.0
     relabel: Callable[[Record], Record] | None = None
     bad_images: pipeline.BadImages | None = None
     num_threads: int = 4
@@ -119,7 +119,10 @@ class Evaluation:
         shardings = {"logits": rows, "targets": rows, "mask": rows}
         return jax.jit(
             functools.partial(
-                steps.eval_step, model=self.model, loss=self.loss, unlisted=self.unlisted
+                steps.eval_step,
+                model=self.model,
+                loss=self.loss,
+                missing_labels=self.missing_labels,
             ),
             out_shardings=shardings | {"loss_sum": sharding.replicated(self.mesh)},
         )

@@ -299,9 +299,9 @@ def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> LoadedCheckpoi
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
     kept = manager.classes_of(folder)
-    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
+    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
         raise build.ConfigError(
-            f"{kept} and {data.dictionary} have different classes or another order: build the set "
+            f"{kept} and {data.class_list} have different classes or another order: build the set "
             "with the class list that the checkpoint was trained with"
         )
     return LoadedCheckpoint(folder, step, weights, usage)
@@ -318,7 +318,7 @@ def _evaluation(
     records = data.records(config.data.split)
     metrics = empty_metrics(
         len(records),
-        Hierarchy.from_file(data.dictionary).paths(),
+        Hierarchy.from_file(data.class_list).paths(),
         single_label=build.is_single_label(checkpoint.usage.loss_settings),
         threshold=config.evaluation.threshold,
         positive_weight=build.positive_weight(checkpoint.usage.loss_settings),
@@ -333,7 +333,7 @@ def _evaluation(
         batch_size=config.evaluation.batch_size,
         max_labels=relabel.max_labels if relabel else data.max_labels,
         mesh=sharding.make_mesh(),
-        unlisted=data.unlisted,
+        missing_labels=data.missing_labels,
         relabel=relabel,
         bad_images=pipeline.BadImages(
             workdir / "bad_images.tsv", limit=config.input.max_bad_images
@@ -360,7 +360,7 @@ def _write(
     folder: epath.Path, metrics: Metrics, data: DataSet, row: Row, values: dict[str, float]
 ) -> None:
     title = f"step {row['step']}, {row['split']} at {row['size']} px, {row['protocol']}"
-    hierarchy = Hierarchy.from_file(data.dictionary)
+    hierarchy = Hierarchy.from_file(data.class_list)
     report.write_files(folder, metrics, hierarchy, title=title, values=values)
 
 

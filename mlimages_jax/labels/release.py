@@ -16,7 +16,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 CLASSES = 11_166  # 10,032 from ImageNet and 1,134 only in Open Images
 TRAINABLE = 10_505  # classes with more than 100 training images
 # SHA-256 of ids and parents; the SHA-256 of the published file itself is 4271c1bd49405c14...
-DICTIONARY = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
+CLASS_LIST_DIGEST = "dceb5047bf66ad98f1fa9322352554d6d1ae2ed7d90c61a65222ae0cf834340f"
 
 
 class PublishedList(NamedTuple):
@@ -41,7 +41,7 @@ LISTS = (
 )
 
 
-def dictionary_digest(hierarchy: Hierarchy) -> str:
+def class_list_digest(hierarchy: Hierarchy) -> str:
     """Returns the SHA-256 of ids and parents in hexadecimal: equal for every copy of a file."""
     pairs = zip(hierarchy.ids, hierarchy.parents.tolist(), strict=True)
     text = "".join(f"{id_}\t{parent}\n" for id_, parent in pairs)
@@ -50,7 +50,7 @@ def dictionary_digest(hierarchy: Hierarchy) -> str:
 
 def is_published(hierarchy: Hierarchy) -> bool:
     """Returns whether these are the classes of the release, with their published parents."""
-    return len(hierarchy) == CLASSES and dictionary_digest(hierarchy) == DICTIONARY
+    return len(hierarchy) == CLASSES and class_list_digest(hierarchy) == CLASS_LIST_DIGEST
 
 
 def known_faults(hierarchy: Hierarchy) -> list[str]:

@@ -64,7 +64,7 @@ class BuiltSet:
                 "again from where the set was built, or rebuild the set"
             ) from error
         try:
-            hierarchy = Hierarchy.from_file(data_set.dictionary)
+            hierarchy = Hierarchy.from_file(data_set.class_list)
         except HierarchyError:
             hierarchy = None
         return cls(

@@ -52,16 +52,16 @@ def release_report(hierarchy: Hierarchy, held: Sequence[Held]) -> str:
     """
     if len(hierarchy) != release.CLASSES:
         return ""
-    lines = [*_about_dictionary(hierarchy), "", *_about_lists(held)]
+    lines = [*_about_classes(hierarchy), "", *_about_lists(held)]
     return "\n".join(lines)
 
 
-def _about_dictionary(hierarchy: Hierarchy) -> Iterator[str]:
-    digest = release.dictionary_digest(hierarchy)
+def _about_classes(hierarchy: Hierarchy) -> Iterator[str]:
+    digest = release.class_list_digest(hierarchy)
     if not release.is_published(hierarchy):
         yield f"dictionary: not as published: ids and parents have the SHA-256 {digest}, those"
-        yield f"of the release {release.DICTIONARY}: were corrections applied, or is it another"
-        yield "version?"
+        yield f"of the release {release.CLASS_LIST_DIGEST}: were corrections applied, or is it"
+        yield "another version?"
         return
     yield f"dictionary: as published (SHA-256 of ids and parents {digest})"
     yield "known errors of the published dictionary; `--corrections published` fixes some of them,"

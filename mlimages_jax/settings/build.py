@@ -234,7 +234,7 @@ def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[Evaluat
 
 
 def training_step(
-    config: Train, mesh: Mesh | AbstractMesh, *, num_classes: int, unlisted: float = 0.0
+    config: Train, mesh: Mesh | AbstractMesh, *, num_classes: int, missing_labels: float = 0.0
 ) -> TrainingStep:
     """What a run trains, and how, from its configuration.
 
@@ -242,7 +242,7 @@ def training_step(
         config: Settings of the training.
         mesh: Of devices, or of devices that need not exist, which nothing can be compiled for.
         num_classes: C.
-        unlisted: The target of a class that an image does not list, 0 or -1.
+        missing_labels: The target of a class that an image does not list, 0 or -1.
 
     Raises:
         ConfigError: For values that cannot be.
@@ -269,7 +269,7 @@ def training_step(
             "factors": lr_multipliers(config, parameters),
             "ema_decay": config.optimizer.ema_decay,
             "seed": config.seed,
-            "unlisted": unlisted,
+            "missing_labels": missing_labels,
         },
         initial=initial,
         abstract_state=abstract_state(

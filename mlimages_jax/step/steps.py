@@ -22,7 +22,7 @@ Batch = dict[str, Array]
 Mixing = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 
 
-def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> Array:
+def dense_targets(batch: Batch, *, num_classes: int, missing_labels: float = 0.0) -> Array:
     """Converts sparse labels to float32 [B, C]; rows outside the mask are all unknown (-1).
 
     The scatter runs per example, under vmap, so it needs no communication between devices. It sets
@@ -31,11 +31,11 @@ def dense_targets(batch: Batch, *, num_classes: int, unlisted: float = 0.0) -> A
     Args:
         batch: Batch with labels, confidences and mask.
         num_classes: Number of classes C.
-        unlisted: Target of the classes that an image does not list: 0 (absent) or -1 (unknown).
+        missing_labels: Target of classes that an image does not list: 0 (absent) or -1 (unknown).
     """
 
     def one(labels: Array, confidences: Array) -> Array:
-        row = jnp.full(num_classes, unlisted, jnp.float32)
+        row = jnp.full(num_classes, missing_labels, jnp.float32)
         # Padding has an index beyond all classes, which "drop" ignores. A negative one would wrap
         # around and label the last class.
         return row.at[labels].set(confidences, mode="drop")
@@ -54,7 +54,7 @@ def train_step(
     schedule: Callable[[Array], Array],
     augmentation: Callable[[Array, Array], Array],
     seed: int,
-    unlisted: float = 0.0,
+    missing_labels: float = 0.0,
     mixing: Mixing | None = None,
     factors: Any = None,
     ema_decay: float = 0.0,
@@ -73,7 +73,7 @@ def train_step(
         schedule: Maps the step to the learning rate.
         augmentation: Maps (key, images) to float32 images in [-1, 1].
         seed: Seed of the run.
-        unlisted: Target of unlisted classes, see `dense_targets`.
+        missing_labels: Target of classes missing from the labels, see `dense_targets`.
         mixing: Maps (key, images, targets, mask) to mixed images and targets; None for no mixing.
         factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
             everywhere.
@@ -86,7 +86,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, loss_key, mix_key = jax.random.split(key, 3)
     images = augmentation(augment_key, batch["image"])
-    targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)
+    targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
     if mixing:
         images, targets = mixing(mix_key, images, targets, batch["mask"])
     if factors is None:
@@ -166,14 +166,15 @@ def eval_step(
     *,
     model: nn.Module,
     loss: Loss,
-    unlisted: float = 0.0,
+    missing_labels: float = 0.0,
 ) -> dict[str, Array]:
     """Computes logits [B, C], targets [B, C], mask [B], and the loss summed over valid rows.
 
-    Evaluation gets no class counts, so it cannot change them. For `unlisted` see `dense_targets`.
+    Evaluation gets no class counts, so it cannot change them. For `missing_labels` see
+    `dense_targets`.
     """
     logits, _ = predict_step(params, batch_stats, batch["image"], model=model)
-    targets = dense_targets(batch, num_classes=model.num_classes, unlisted=unlisted)
+    targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
 
     def one(row: Array, target: Array) -> Array:
         return loss(row[None], target[None], None, key=jax.random.key(0), train=False)[0]

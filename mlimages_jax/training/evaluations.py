@@ -34,7 +34,7 @@ def make_evaluations(
     config: Train, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
     """The evaluations of every split, size and view in `config.evaluation`, by name."""
-    paths = Hierarchy.from_file(data.dictionary).paths()
+    paths = Hierarchy.from_file(data.class_list).paths()
     views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
     for split in config.evaluation.splits:
@@ -57,7 +57,7 @@ def make_evaluations(
                 batch_size=config.evaluation.batch_size,
                 max_labels=data.max_labels,
                 mesh=mesh,
-                unlisted=data.unlisted,
+                missing_labels=data.missing_labels,
                 num_threads=config.input.num_threads,
             )
     return evaluations
@@ -115,7 +115,7 @@ def write_report(
     of them would have to compute it together.
     """
     values, metrics = next(iter(results.values()))
-    hierarchy = Hierarchy.from_file(data.dictionary)
+    hierarchy = Hierarchy.from_file(data.class_list)
     title = f"{workdir.name}, step {int(state.step)}"
     report.write_files(workdir, metrics, hierarchy, title=title, values=values)
     if jax.process_count() > 1:

@@ -194,7 +194,7 @@ def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -
     weights = restore_weights(path, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
     kept = classes_of(path)
-    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary)):
+    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
         weights["params"].pop(HEAD, None)
     if HEAD not in weights["params"]:
         logging.info(
@@ -211,14 +211,14 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
     Raises:
         ConfigError: The workdir contains the classes of another data set.
     """
-    classes, kept = text_files.read_text(data.dictionary), workdir / "dictionary.txt"
+    classes, kept = text_files.read_text(data.class_list), workdir / "dictionary.txt"
     if (
         kept.exists()
         and text_files.read_text(kept) != classes
         and not _is_list_of_words(kept, data)
     ):
         raise build.ConfigError(
-            f"{kept} and {data.dictionary} have different classes: train on the data set that this "
+            f"{kept} and {data.class_list} have different classes: train on the data set that this "
             "workdir was started with, or give another --workdir"
         )
     if jax.process_index() == 0:
@@ -230,4 +230,4 @@ def _is_list_of_words(kept: epath.Path, data: DataSet) -> bool:
     """Whether a file has the same classes, as an imported list of words without ids."""
     if not word_list.lacks_ids(kept.read_text()):
         return False
-    return same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.dictionary))
+    return same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list))

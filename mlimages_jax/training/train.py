@@ -159,7 +159,9 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     check_sizes(config, build.stages(config), mesh)
     data_set = data_identity(config, data)
     _log_layout(config, data, mesh)
-    training = training_step(config, mesh, num_classes=data.num_classes, unlisted=data.unlisted)
+    training = training_step(
+        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
+    )
     logging.info("%s", memory_line(training.abstract_state))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
     settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
@@ -317,9 +319,9 @@ def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
 
 def _log_layout(config: Train, data: DataSet, mesh: Mesh) -> None:
     logging.info(
-        "%s: %d images, %d classes, up to %d labels, unlisted classes are %s",
+        "%s: %d images, %d classes, up to %d labels, missing labels are %s",
         data.folder, data.num_records(config.data.train_split), data.num_classes, data.max_labels,
-        "unknown" if data.unlisted < 0 else "absent",
+        "unknown" if data.missing_labels < 0 else "absent",
     )  # fmt: skip
     processes.log_layout(
         mesh,

@@ -30,7 +30,7 @@ def manual_dir(tmp_path_factory):
     """Images whose EXIF data say that they lie on their side."""
     folder = tmp_path_factory.mktemp("images") / "mine"
     (folder / "images").mkdir(parents=True)
-    (folder / "dictionary.txt").write_text(five_classes.DICTIONARY)
+    (folder / "dictionary.txt").write_text(five_classes.CLASS_LIST)
     rows = []
     for number in range(4):
         name = f"{number}.jpg"

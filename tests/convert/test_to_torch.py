@@ -150,7 +150,7 @@ def test_what_a_user_of_the_module_must_know_travels_with_it(weights, tmp_path):
     }
     names = "".join(f"{i}\tn{i}\t-1\tname {'abcde'[i]}\n" for i in range(5))
     write_workdir(
-        tmp_path / "w", flat(weights), step=11, config=config, dictionary=f"{HEADER}\n{names}"
+        tmp_path / "w", flat(weights), step=11, config=config, class_list=f"{HEADER}\n{names}"
     )
     to_torch(checkpoint=str(tmp_path / "w"), output=tmp_path / "t")
     to_stablehlo(checkpoint=str(tmp_path / "w"), output=tmp_path / "s", platforms=("cpu",))

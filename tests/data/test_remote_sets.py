@@ -106,7 +106,7 @@ def test_storage_that_only_copies_can_be_read_from_says_so(monkeypatch):
     shards = {"train": [Shard("train", 0, folder / "x", 3)]}
     monkeypatch.setattr(DataSet, "shards", lambda self: shards)
     with pytest.raises(DataSetError, match=r"from s3:// directly: set config\.data\.copy_to"):
-        DataSet(folder, num_classes=3, max_labels=1, unlisted=0.0).records("train")
+        DataSet(folder, num_classes=3, max_labels=1, missing_labels=0.0).records("train")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")

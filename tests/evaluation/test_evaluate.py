@@ -36,7 +36,7 @@ def _evaluation(data: DataSet, devices: int, batch_size: int) -> evaluate.Evalua
         records=data.records("val"),
         view=views.EvaluationView(32, "whole"),
         metrics=evaluate.empty_metrics(
-            21, Hierarchy.from_file(data.dictionary).paths(), single_label=False, threshold=0.7
+            21, Hierarchy.from_file(data.class_list).paths(), single_label=False, threshold=0.7
         ),
         batch_size=batch_size,
         max_labels=data.max_labels,
@@ -82,9 +82,9 @@ def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     np.testing.assert_allclose(np.nanmean(metrics.per_class_ap()), results[1]["mAP"])
 
 
-def test_where_unlisted_is_unknown_only_listed_labels_are_judged(drawn):
+def test_where_missing_labels_are_unknown_only_listed_labels_are_judged(drawn):
     """The drawn images list what they show and nothing else, so no class has a negative."""
-    evaluation = dataclasses.replace(_evaluation(drawn, 2, 16), unlisted=-1.0)
+    evaluation = dataclasses.replace(_evaluation(drawn, 2, 16), missing_labels=-1.0)
     weights = _weights(evaluation.model)
     values, _ = evaluation.run(weights)
 
@@ -104,24 +104,22 @@ def test_where_unlisted_is_unknown_only_listed_labels_are_judged(drawn):
 
 
 @pytest.mark.parametrize(
-    ("entry", "unlisted"), [({}, 0), ({"unlisted": 0}, 0), ({"unlisted": -1}, -1)]
+    ("entry", "missing_labels"), [({}, 0), ({"unlisted": 0}, 0), ({"unlisted": -1}, -1)]
 )
-def test_the_metadata_say_what_an_unlisted_class_is(drawn, tmp_path, entry, unlisted):
+def test_the_metadata_say_what_a_missing_label_is(drawn, tmp_path, entry, missing_labels):
     _with_metadata(drawn, tmp_path, entry)
-    assert DataSet.open(tmp_path).unlisted == unlisted
+    assert DataSet.open(tmp_path).missing_labels == missing_labels
 
 
 @pytest.mark.parametrize("value", [1, "unknown", None])
-def test_metadata_that_say_something_else_about_unlisted_classes_are_refused(
-    drawn, tmp_path, value
-):
+def test_metadata_that_say_something_else_about_missing_labels_are_refused(drawn, tmp_path, value):
     _with_metadata(drawn, tmp_path, {"unlisted": value})
     with pytest.raises(ValueError, match=r"metadata.json: unlisted=.* is neither 0 .* nor -1"):
         DataSet.open(tmp_path)
 
 
 def _with_metadata(data: DataSet, folder: Path, entry: dict) -> None:
-    """Copies what `DataSet.open` reads, with this entry about unlisted classes."""
+    """Copies what `DataSet.open` reads, with this entry about missing labels."""
     for name in ("dataset_info.json", "dictionary.txt"):
         (folder / name).write_text((data.folder / name).read_text())
     metadata = json.loads((data.folder / "metadata.json").read_text())

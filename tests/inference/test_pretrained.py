@@ -434,7 +434,7 @@ def test_averaged_weights_are_taken(tmp_path):
 
 
 def test_classes_without_names(tmp_path, workdir):
-    folder = small_model.save(tmp_path, small_model.imported("softmax"), dictionary="")
+    folder = small_model.save(tmp_path, small_model.imported("softmax"), class_list="")
     model = pretrained.load(folder)
     assert model.hierarchy is None
     data = image_files.jpeg(image_files.quadrants())

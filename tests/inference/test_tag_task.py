@@ -16,7 +16,7 @@ from mlimages_jax.inference import pretrained, tag_files, tag_task
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.settings import build
 from tests.support import image_files, people, small_model, task_process
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -171,8 +171,8 @@ def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_pa
 def test_one_class_an_image_of_a_list_without_labels(folder, tmp_path):
     """Softmax; a list of paths alone, with labels, and with an image that is not there."""
     config = small_model.imported("softmax")
-    other = small_model.save(tmp_path / "run", config, dictionary="")
-    (tmp_path / "names.txt").write_text(DICTIONARY)
+    other = small_model.save(tmp_path / "run", config, class_list="")
+    (tmp_path / "names.txt").write_text(CLASS_LIST)
     (tmp_path / "list.txt").write_text("IMG_1.JPG\n\nnoise/03.jpg\t4\nnowhere.jpg\n")
     changes = {"images_root": str(folder), "dictionary": str(tmp_path / "names.txt"), "top_k": 0}
     summary = _classify(other, tmp_path / "list.txt", tmp_path / "o.jsonl", **changes)
@@ -308,7 +308,7 @@ def test_what_cannot_be_is_named_before_an_image_is_read(
     checkpoint, folder, tmp_path, monkeypatch, changes, message
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "few.txt").write_text("".join(DICTIONARY.splitlines(True)[:2]))
+    (tmp_path / "few.txt").write_text("".join(CLASS_LIST.splitlines(True)[:2]))
     (tmp_path / "bad.txt").write_text("n9\t0.5\n")
     monkeypatch.setattr(ImageFiles, "read", None)
     with pytest.raises(build.ConfigError, match=message):

@@ -6,7 +6,7 @@ import pytest
 
 from mlimages_jax.inference import tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 
 #                   animal dog  poodle vehicle car
 SCORES = np.array([[0.9, 0.4, 0.8, 0.1, 0.3], [0.2, 0.2, 0.0, 0.7, 0.7]], np.float32)
@@ -14,7 +14,7 @@ SCORES = np.array([[0.9, 0.4, 0.8, 0.1, 0.3], [0.2, 0.2, 0.0, 0.7, 0.7]], np.flo
 
 @pytest.fixture
 def hierarchy(tmp_path):
-    (tmp_path / "dictionary.txt").write_text(DICTIONARY)
+    (tmp_path / "dictionary.txt").write_text(CLASS_LIST)
     return Hierarchy.from_file(tmp_path / "dictionary.txt")
 
 

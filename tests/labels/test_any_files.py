@@ -10,7 +10,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
 from tests.support import fuzzing
 
-DICTIONARY = (
+CLASS_LIST = (
     "category_index\tcategory_id\tindex_of_parent_category\tcategory name\n"
     "0\tn0\t-1\tanimal, caf\u00e9\n1\tn1\t0\tdog, domestic dog\n2\tn2\t1\tpoodle\n3\tn3\t-1\tcar\n"
 )
@@ -49,7 +49,7 @@ def _damaged(text, draw):
 
 
 def _check_dictionary(path, seed):
-    path.write_bytes(_damaged(DICTIONARY, random.Random(seed)))
+    path.write_bytes(_damaged(CLASS_LIST, random.Random(seed)))
     try:
         hierarchy = Hierarchy.from_file(path)
     except HierarchyError as error:

@@ -29,7 +29,7 @@ def test_other_dictionaries_have_no_known_faults():
     assert release.known_faults(other) == []
     renamed = Hierarchy(("a", "b"), ("x", "y"), np.array([-1, 0]))
     moved = Hierarchy(("a", "b"), ("a", "b"), np.array([-1, -1]))
-    digests = list(map(release.dictionary_digest, (other, renamed, moved)))
+    digests = list(map(release.class_list_digest, (other, renamed, moved)))
     assert digests[0] == digests[1] != digests[2]
 
 

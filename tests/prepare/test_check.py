@@ -17,7 +17,7 @@ from mlimages_jax.prepare.built_set import BuiltSet
 from mlimages_jax.prepare.check.command import _plan, check
 from mlimages_jax.prepare.check.record import RecordRules
 from tests.support import image_files
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tfds_builders import ml_images
 
 QUADRANTS = image_files.jpeg(image_files.quadrants())  # 64 x 32
@@ -85,7 +85,7 @@ def folder(tmp_path) -> Path:
         "skipped": {"train": 1, "val": 0},
     }  # fmt: skip
     (folder / "metadata.json").write_text(json.dumps(metadata))
-    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "dictionary.txt").write_text(CLASS_LIST)
     (folder / "skipped.tsv").write_text(
         "split\tname\treason\tmessage\ntrain\t3.jpg\tmissing\tthere is no file 3.jpg\n"
     )
@@ -182,7 +182,7 @@ def test_hashes_of_all_files_that_have_one(folder, found, capsys):
     lines = (folder / "checksums.txt").read_text().splitlines(keepends=True)
     kept = [line for line in lines if VAL not in line]
     (folder / "checksums.txt").write_text("".join(kept) + f"{'0' * 64}  gone.txt\n")
-    (folder / "dictionary.txt").write_text(DICTIONARY + "\n")
+    (folder / "dictionary.txt").write_text(CLASS_LIST + "\n")
     assert found() == [
         ("dictionary.txt", "", "", "hash"),
         ("gone.txt", "", "", "hash"),
@@ -421,7 +421,7 @@ def test_a_name_may_have_several_rows(folder, found, label_list):
 def test_what_the_builder_makes_is_all_right(tmp_path, capsys):
     manual = tmp_path / "manual"
     (manual / "images").mkdir(parents=True)
-    (manual / "dictionary.txt").write_text(DICTIONARY)
+    (manual / "dictionary.txt").write_text(CLASS_LIST)
     names = [*image_files.GOOD, *image_files.BAD]
     for name in names:
         make = image_files.GOOD.get(name) or image_files.BAD[name][0]

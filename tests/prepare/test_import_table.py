@@ -376,7 +376,7 @@ def test_many_tables(tmp_path):
 def _built(folder) -> dict[str, list[tuple[str, dict[str, float]]]]:
     """What a built set says: {split: (name of the image, {class id: confidence})}, by name."""
     data = DataSet.open(folder)
-    ids = Hierarchy.from_file(data.dictionary).ids
+    ids = Hierarchy.from_file(data.class_list).ids
     return {
         split: [
             (
@@ -410,7 +410,7 @@ def test_from_a_table_to_a_built_set_by_hand(tmp_path):
         ],
         "val": [("3.jpg", {})],
     }
-    assert DataSet.open(folder).unlisted == -1
+    assert DataSet.open(folder).missing_labels == -1
 
 
 def test_stamps_as_a_table_give_the_numbers_of_their_own_list(tmp_path, stamps_dir):

@@ -24,7 +24,7 @@ from mlimages_jax.prepare.imports.original_examples import (
 )
 from mlimages_jax.prepare.imports.tfrecords import import_tfrecords
 from tests.support import image_files
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tfds_builders import ml_images
 
 QUADRANTS = image_files.jpeg(image_files.quadrants())
@@ -67,7 +67,7 @@ def frame(data: bytes) -> bytes:
 @pytest.fixture
 def run(tmp_path):
     """Writes records into files, each a list of them or bytes, and imports these."""
-    (tmp_path / "dictionary").write_text(DICTIONARY)
+    (tmp_path / "dictionary").write_text(CLASS_LIST)
 
     def run(*contents: list[bytes] | bytes, **options: object) -> Path:
         files = []
@@ -107,7 +107,7 @@ def test_records_become_a_list_and_image_files(run):
         [example("./none.jpg", NOISE, dense())],
     )
     assert everything(folder) == {
-        "dictionary.txt": DICTIONARY.encode(),
+        "dictionary.txt": CLASS_LIST.encode(),
         "unlisted.txt": b"absent\n",
         "images/red.jpg": QUADRANTS,
         "images/n1/my dog.JPEG": NOISE,

@@ -18,8 +18,8 @@ def _row(name: str, class_: int) -> LabelRow:
     return LabelRow(name, np.int32([class_]), np.float32([1]))
 
 
-def _write(folder, ids, *splits, unlisted="absent"):
-    with write_manual_dir(folder, _classes(*ids), unlisted=unlisted) as writer:
+def _write(folder, ids, *splits, missing_labels="absent"):
+    with write_manual_dir(folder, _classes(*ids), missing_labels=missing_labels) as writer:
         for split in splits:
             writer.write(split, [_row("a.jpg", 0)])
             writer.write(split, [_row("b.jpg", len(ids) - 1)])
@@ -31,7 +31,7 @@ def _contents(folder):
 
 
 def test_the_files_of_a_folder(tmp_path):
-    writer = _write(tmp_path / "new" / "out", ["x", "y"], "train", "val", unlisted="unknown")
+    writer = _write(tmp_path / "new" / "out", ["x", "y"], "train", "val", missing_labels="unknown")
     contents = _contents(tmp_path / "new" / "out")
     assert contents["train_image_list.txt"] == "a.jpg\t0:1\nb.jpg\t1:1\n"
     assert contents["unlisted.txt"] == "unknown\n"
@@ -51,7 +51,7 @@ def test_where_something_is_raised_all_stays_as_it_was(tmp_path):
 
     with (
         pytest.raises(RuntimeError),
-        write_manual_dir(tmp_path, _classes("z"), unlisted="unknown") as writer,
+        write_manual_dir(tmp_path, _classes("z"), missing_labels="unknown") as writer,
     ):
         writer.write("val", [_row("a.jpg", 0)])
         writer.write("train", rows())
@@ -60,7 +60,7 @@ def test_where_something_is_raised_all_stays_as_it_was(tmp_path):
 
 def test_a_new_import_of_the_same_splits_replaces_the_old_one(tmp_path):
     _write(tmp_path, ["x", "y"], "train", "val")
-    _write(tmp_path, ["x", "y", "z"], "val", "train", unlisted="unknown")
+    _write(tmp_path, ["x", "y", "z"], "val", "train", missing_labels="unknown")
     contents = _contents(tmp_path)
     assert contents["val_image_list.txt"] == "a.jpg\t0:1\nb.jpg\t2:1\n"
     assert "z" in contents["dictionary.txt"]
@@ -68,17 +68,19 @@ def test_a_new_import_of_the_same_splits_replaces_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ids", "unlisted", "file"),
+    ("ids", "missing_labels", "file"),
     [(["x", "z"], "absent", "dictionary.txt"), (["x", "y"], "unknown", "unlisted.txt")],
 )
 @pytest.mark.parametrize("with_word", [True, False])
-def test_a_list_that_stays_keeps_its_dictionary_and_word(tmp_path, ids, unlisted, file, with_word):
+def test_a_list_that_stays_keeps_its_dictionary_and_word(
+    tmp_path, ids, missing_labels, file, with_word
+):
     _write(tmp_path, ["x", "y"], "train")
     if not with_word:  # made by hand: then absent is meant
         (tmp_path / "unlisted.txt").unlink()
     before = _contents(tmp_path)
     with pytest.raises(PrepareError, match=rf"{file}: differs .* lists of train in the same"):
-        _write(tmp_path, ids, "val", unlisted=unlisted)
+        _write(tmp_path, ids, "val", missing_labels=missing_labels)
     assert _contents(tmp_path) == before
     _write(tmp_path, ["x", "y"], "val")
     assert len(_contents(tmp_path)) == 4
@@ -87,7 +89,7 @@ def test_a_list_that_stays_keeps_its_dictionary_and_word(tmp_path, ids, unlisted
 def test_an_import_without_images_is_refused(tmp_path):
     with (
         pytest.raises(PrepareError, match="no images"),
-        write_manual_dir(tmp_path, _classes("x"), unlisted="absent") as writer,
+        write_manual_dir(tmp_path, _classes("x"), missing_labels="absent") as writer,
     ):
         writer.write("train", [])
     assert not list(tmp_path.iterdir())
@@ -163,7 +165,7 @@ def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path, monkeypatch, wh
 
 
 def _import(folder, images, *splits):
-    with write_manual_dir(folder, _classes("x"), unlisted="absent", images=images) as writer:
+    with write_manual_dir(folder, _classes("x"), missing_labels="absent", images=images) as writer:
         for split in splits:
             writer.write(split, [_row("a.jpg", 0)])
     return link_images(folder, images)

@@ -17,7 +17,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.stats import figures
 from mlimages_jax.prepare.stats.command import stats
 from tests.support import image_files
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tfds_builders import ml_images
 
 TRAIN = """\
@@ -38,7 +38,7 @@ FILES = [
 def manual_dir(tmp_path) -> Path:
     folder = tmp_path / "manual"
     (folder / "images").mkdir(parents=True)
-    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "dictionary.txt").write_text(CLASS_LIST)
     (folder / "train_image_list.txt").write_text(TRAIN)
     (folder / "val_image_list.txt").write_text(VAL)
     for name in "abcde":
@@ -90,7 +90,7 @@ def test_many_confidences_and_tags_are_cut_in_the_table_only(tmp_path, capsys):
     rows.append(f"last{rows[-1]}")
     (tmp_path / "list.txt").write_text("\n".join(rows))
     classes = [f"{i}\tn{i}\t-1\tclass {i}\n" for i in range(30)]
-    (tmp_path / "dictionary.txt").write_text(DICTIONARY.splitlines()[0] + "\n" + "".join(classes))
+    (tmp_path / "dictionary.txt").write_text(CLASS_LIST.splitlines()[0] + "\n" + "".join(classes))
     paths = (tmp_path / "list.txt",)
     stats(paths, dictionary=tmp_path / "dictionary.txt", output_dir=tmp_path / "out")
     out = capsys.readouterr().out

@@ -35,7 +35,7 @@ def test_targets_by_hand():
     }
     targets = steps.dense_targets(batch, num_classes=4)
     np.testing.assert_allclose(targets, [[0, 0.8, 0, -1], [1, 0, 0, 0], [-1] * 4])
-    targets = steps.dense_targets(batch, num_classes=4, unlisted=-1.0)
+    targets = steps.dense_targets(batch, num_classes=4, missing_labels=-1.0)
     np.testing.assert_allclose(targets[0], [-1, 0.8, -1, -1])
 
 
@@ -127,7 +127,7 @@ def _loss_by_loops(logits, labels, confidences):
     return total / len(logits)
 
 
-def test_where_unlisted_is_unknown_only_listed_labels_count():
+def test_where_missing_labels_are_unknown_only_listed_labels_count():
     """In the loss of both steps and in the metrics; classes 1, 2 and 4 of image 0 are not -1."""
     model = ResNet(6, **SMALL)
     images = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -143,7 +143,7 @@ def test_where_unlisted_is_unknown_only_listed_labels_count():
     state = TrainState(
         jnp.int32(0), variables["params"], variables["batch_stats"], optax.EmptyState(), None
     )
-    common = {"model": model, "loss": losses.plain_sigmoid_cross_entropy, "unlisted": -1.0}
+    common = {"model": model, "loss": losses.plain_sigmoid_cross_entropy, "missing_labels": -1.0}
     evaluate = jax.jit(functools.partial(steps.eval_step, **common))
     out = evaluate(state.params, state.batch_stats, batch)
     targets = [[-1, 1, 0, -1, 0.8, -1], [0, -1, -1, 0.9, -1, -1], [-1] * 6, [-1] * 5 + [0]]

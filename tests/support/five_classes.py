@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A category file that fits on a hand: animal > dog > poodle, and vehicle > car."""
 
-DICTIONARY = """\
+CLASS_LIST = """\
 category_index\tcategory_id\tindex_of_parent_category\tcategory name
 0\tn0\t-1\tanimal
 1\tn1\t0\tdog, domestic dog

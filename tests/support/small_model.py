@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.step.state import TrainState
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 
 SMALL = ResNet(5, stage_sizes=(1, 1), stage_widths=(16, 32), stem_width=8, stem_kernel=3)
 
@@ -45,7 +45,7 @@ def save(
     *,
     tree: dict[str, Any] | None = None,
     averages: dict[str, Any] | None = None,
-    dictionary: str = DICTIONARY,
+    class_list: str = CLASS_LIST,
     step: int = 7,
 ) -> Path:
     """A workdir with one checkpoint, and the category file unless it is empty."""
@@ -53,6 +53,6 @@ def save(
     state = TrainState(jnp.int32(step), tree["params"], tree["batch_stats"], None, None, averages)
     with manager.Checkpoints(workdir / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
-    if dictionary:
-        (workdir / "dictionary.txt").write_text(dictionary)
+    if class_list:
+        (workdir / "dictionary.txt").write_text(class_list)
     return workdir

@@ -8,7 +8,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 from tests.support import image_files
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tfds_builders import ml_images
 
 TRAIN = [
@@ -35,7 +35,7 @@ def write_manual_dir(folder: Path) -> Path:
     """Five images to train on, one to validate with; returns `folder`."""
     for name in "ab":
         (folder / "images" / name).mkdir(parents=True)
-    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "dictionary.txt").write_text(CLASS_LIST)
     (folder / "train_image_list.txt").write_text("\n".join(TRAIN) + "\n")
     (folder / "val_image_list.txt").write_text("\n".join(VAL) + "\n")
     images = {

@@ -15,7 +15,7 @@ from mlimages_jax.data.images.decode import decode, stored_jpeg
 from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.prepare.storing import Expected, store
 from tests.support import image_files
-from tests.support.five_classes import DICTIONARY
+from tests.support.five_classes import CLASS_LIST
 from tests.tfds_builders.built_set import records
 from tfds_builders import imagenet, ml_images
 from tfds_builders.imagenet import __main__ as imagenet_command
@@ -135,7 +135,7 @@ def test_a_download_that_shrinks_loses_no_orientation(tmp_path, orientation, sho
 
 def write_lists(folder: Path) -> Path:
     (folder / "images").mkdir(parents=True)
-    (folder / "dictionary.txt").write_text(DICTIONARY)
+    (folder / "dictionary.txt").write_text(CLASS_LIST)
     (folder / "images/1.jpg").write_bytes(image_files.exif_jpeg(6))
     (folder / "train_image_list.txt").write_text("1.jpg\t0\n")
     return folder

@@ -103,18 +103,18 @@ def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
             start.check_same_training(saved, {"orientation": "exif"})
 
 
-@pytest.mark.parametrize("unlisted", [0, -1])
-def test_what_the_data_set_says_of_unlisted_classes_reaches_training(drawn, tmp_path, unlisted):
+@pytest.mark.parametrize("missing_labels", [0, -1])
+def test_what_the_data_set_says_of_missing_labels_reaches_training(drawn, tmp_path, missing_labels):
     """The drawn images list present classes only: without the others there is no negative."""
     folder = shutil.copytree(drawn, tmp_path / "data")
     metadata = json.loads((folder / "metadata.json").read_text())
-    (folder / "metadata.json").write_text(json.dumps(metadata | {"unlisted": unlisted}))
+    (folder / "metadata.json").write_text(json.dumps(metadata | {"unlisted": missing_labels}))
     changes = {"loss.name": "sigmoid", "total_steps": 2, "checkpoint.every": 2}
     state = train.train(small_config(folder, **changes), tmp_path / "workdir")
     bias = jax.device_get(state.params["head"]["bias"])
     rows = (tmp_path / "workdir" / "metrics.jsonl").read_text().splitlines()
     mean_precision = json.loads(rows[-1])["val/mAP"]
-    if unlisted == -1:
+    if missing_labels == -1:
         assert (bias >= 0).all()  # nothing has ever pulled a class down
         assert bias.any()
         assert mean_precision == 1

@@ -38,8 +38,8 @@ def read_names(manual_dir: Path) -> dict[str, str]:
       ValueError: A line of that file is not a class and a name.
     """
     folders = manual_files.around(manual_dir)
-    if dictionary := manual_files.first_of(folders, ["dictionary.txt"]):
-        hierarchy = Hierarchy.from_file(dictionary)
+    if class_list := manual_files.first_of(folders, ["dictionary.txt"]):
+        hierarchy = Hierarchy.from_file(class_list)
         return dict(zip(hierarchy.ids, hierarchy.names, strict=True))
     if mapping := manual_files.first_of(folders, _MAPPINGS):
         return _read_mapping(mapping)

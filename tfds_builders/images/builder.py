@@ -304,7 +304,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             short_side=self.builder_config.short_side,
             chroma=self.builder_config.chroma,
             orientation=self.builder_config.orientation,
-            unlisted=content.unlisted,
+            unlisted=content.missing_labels,
             skipped={
                 split: sum(len(shard.skipped) for shard in parts)
                 for split, parts in by_split.items()

@@ -17,13 +17,13 @@ class Content(NamedTuple):
       hierarchy: The classes.
       lists: Names and labels of each split's images; none is empty.
       places: Where the images of each split are stored.
-      unlisted: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
+      missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     hierarchy: Hierarchy
     lists: Mapping[str, LabelList]
     places: Mapping[str, Places]
-    unlisted: int = 0
+    missing_labels: int = 0
 
     def num_rows(self, *, limit: int | None) -> dict[str, int]:
         """Return the number of rows to use per split, limited by max_examples_per_split."""

@@ -48,7 +48,7 @@ def of(
         "short side": f"{option.short_side} pixels" if option.short_side else "as the files have",
         "chroma": option.chroma,
         "orientation": option.orientation,
-        "missing labels": "unknown" if content.unlisted < 0 else "absent",
+        "missing labels": "unknown" if content.missing_labels < 0 else "absent",
         "classes": _text(f"{len(content.hierarchy):,}", of_classes(content.hierarchy)),
     }
     for split, count in num_rows.items():

@@ -64,4 +64,4 @@ build_ml_images.__doc__ = command.with_layout(build_ml_images, manual_files.LAYO
 
 
 def _is_published(manual_dir: Path) -> bool:
-    return (manual_dir / manual_files.DICTIONARIES[1]).is_file()
+    return (manual_dir / manual_files.CLASS_LISTS[1]).is_file()

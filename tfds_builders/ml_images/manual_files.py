@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from mlimages_jax.files.text_files import read_text
 
-DICTIONARIES = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
+CLASS_LISTS = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
 LIST_SUFFIX = "_image_list.txt"
-UNLISTED = "unlisted.txt"
-UNLISTED_TARGETS = {"absent": 0, "unknown": -1}
+MISSING_LABELS = "unlisted.txt"
+MISSING_LABEL_TARGETS = {"absent": 0, "unknown": -1}
 
 LAYOUT = """\
 manual_dir contains:
@@ -36,16 +36,16 @@ class ManualFiles(NamedTuple):
     """The files found by `find_manual_files`.
 
     Attributes:
-      dictionary: The category file.
+      class_list: The category file.
       lists: The label list of each split, in alphabetical order of the splits.
       images: The folder that the names in the lists are relative to.
-      unlisted: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
+      missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
-    dictionary: Path
+    class_list: Path
     lists: dict[str, Path]
     images: Path
-    unlisted: int
+    missing_labels: int
 
 
 def find_manual_files(manual_dir: Path) -> ManualFiles:
@@ -53,11 +53,11 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
 
     Raises:
       FileNotFoundError: A file is missing; the message says what it looks like.
-      ValueError: A list's name is not a valid split, or `unlisted.txt` has another word.
+      ValueError: A list's name is not a valid split, or `missing_labels.txt` has another word.
     """
-    dictionaries = [manual_dir / name for name in DICTIONARIES if (manual_dir / name).is_file()]
-    if not dictionaries:
-        raise _missing(manual_dir, " or ".join(DICTIONARIES), "the category file")
+    class_lists = [manual_dir / name for name in CLASS_LISTS if (manual_dir / name).is_file()]
+    if not class_lists:
+        raise _missing(manual_dir, " or ".join(CLASS_LISTS), "the category file")
     lists = {
         path.name.removesuffix(LIST_SUFFIX): path for path in manual_dir.glob(f"*{LIST_SUFFIX}")
     }
@@ -69,18 +69,18 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
     images = manual_dir / "images"
     if not images.is_dir():
         raise _missing(manual_dir, "images/", "the folder of images")
-    unlisted = _read_unlisted(manual_dir / UNLISTED)
-    return ManualFiles(dictionaries[0], dict(sorted(lists.items())), images, unlisted)
+    missing_labels = _read_missing_labels(manual_dir / MISSING_LABELS)
+    return ManualFiles(class_lists[0], dict(sorted(lists.items())), images, missing_labels)
 
 
-def _read_unlisted(path: Path) -> int:
+def _read_missing_labels(path: Path) -> int:
     if not path.exists():
-        return UNLISTED_TARGETS["absent"]
+        return MISSING_LABEL_TARGETS["absent"]
     text = read_text(path).strip()
-    if text not in UNLISTED_TARGETS:
-        words = " or ".join(UNLISTED_TARGETS)
+    if text not in MISSING_LABEL_TARGETS:
+        words = " or ".join(MISSING_LABEL_TARGETS)
         raise ValueError(f"{path}: {text[:80]!r} is not one of {words}: correct or delete it")
-    return UNLISTED_TARGETS[text]
+    return MISSING_LABEL_TARGETS[text]
 
 
 def _missing(manual_dir: Path, name: str, what: str) -> FileNotFoundError:

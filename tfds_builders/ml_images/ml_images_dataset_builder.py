@@ -48,7 +48,7 @@ class Builder(ImageBuilder):
 
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
         files = manual_files.find_manual_files(self._manual_dir(dl_manager))
-        hierarchy = Hierarchy.from_file(files.dictionary)
+        hierarchy = Hierarchy.from_file(files.class_list)
         lists = {
             split: read_label_list(path, num_classes=len(hierarchy))
             for split, path in files.lists.items()
@@ -60,7 +60,7 @@ class Builder(ImageBuilder):
         if self.corrections is not None:
             hierarchy = self._corrected(hierarchy, lists)
         places = dict.fromkeys(lists, Folder(files.images))
-        return Content(hierarchy, lists, places, files.unlisted)
+        return Content(hierarchy, lists, places, files.missing_labels)
 
     def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
         """Refuses images in both training and test lists; reports other repeated names."""

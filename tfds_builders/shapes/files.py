@@ -27,7 +27,7 @@ def draw(
     size: int = SIZE,
     seed: int = 0,
 ) -> Path:
-    """Writes `dictionary.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
+    """Writes `class_list.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
 
     Args:
         manual_dir: Created if missing; files drawn there earlier are overwritten.
@@ -55,10 +55,10 @@ def draw(
     return manual_dir
 
 
-def _refuse_other_files(dictionary: Path) -> None:
+def _refuse_other_files(class_list: Path) -> None:
     """Refuses to overwrite a user's lists and images, recognised by another dictionary."""
-    if dictionary.exists() and Hierarchy.from_file(dictionary).ids != HIERARCHY.ids:
-        raise ValueError(f"{dictionary} has other classes: give a folder for drawn files only")
+    if class_list.exists() and Hierarchy.from_file(class_list).ids != HIERARCHY.ids:
+        raise ValueError(f"{class_list} has other classes: give a folder for drawn files only")
 
 
 def _draw_one(images: Path, *, seed: int, split: str, index: int, size: int) -> _Row:

@@ -84,9 +84,9 @@ class Voters:
         self._single, self._temperature = rules.single, temperature
         positive = labels.confidences >= np.float32(rules.threshold)  # as metrics.judge rounds it
         judged = positive | (labels.confidences == 0)
-        self._unlisted_count = rules.unlisted == 0
+        self._missing_count = rules.missing_labels == 0
         self._positive = labels.matrix(positive)
-        self._listed = labels.matrix(~judged if self._unlisted_count else judged)
+        self._listed = labels.matrix(~judged if self._missing_count else judged)
 
     def scores(self, found: Neighbours, *, k: int) -> np.ndarray:
         """Returns logits of the fractions of votes, float64 [m, C]; -inf for classes without votes.
@@ -110,7 +110,7 @@ class Voters:
         )  # [m, N]
         given = (votes @ self._positive).toarray()  # [m, C]
         listed = (votes @ self._listed).toarray()
-        possible = 1 - listed if self._unlisted_count else listed
+        possible = 1 - listed if self._missing_count else listed
         with np.errstate(divide="ignore", invalid="ignore"):
             fractions = np.where(given > 0, given / possible, 0)
             if self._single:

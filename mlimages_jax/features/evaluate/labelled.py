@@ -69,14 +69,15 @@ class SparseLabels:
         shape = len(self), self.num_classes
         return scipy.sparse.csr_array((ones, self.indices[chosen], counts[self.offsets]), shape)
 
-    def targets(self, rows: np.ndarray, *, unlisted: float) -> np.ndarray:
+    def targets(self, rows: np.ndarray, *, missing_labels: float) -> np.ndarray:
         """Returns targets float32 [r, C] as metrics expect them: -1, 0 or a confidence.
 
         Args:
             rows: int64 [r], image indices.
-            unlisted: Target of classes missing from an image's labels: 0 (absent) or -1 (unknown).
+            missing_labels: Target of classes missing from an image's labels: 0 (absent) or -1
+                (unknown).
         """
-        targets = np.full((len(rows), self.num_classes), unlisted, np.float32)
+        targets = np.full((len(rows), self.num_classes), missing_labels, np.float32)
         counts, places = self._places(rows)
         images = np.repeat(np.arange(len(rows)), counts)
         targets[images, self.indices[places]] = self.confidences[places]

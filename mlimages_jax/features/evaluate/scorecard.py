@@ -19,12 +19,13 @@ class LabelRules(NamedTuple):
     Attributes:
         single: Whether each image has exactly one class.
         threshold: Minimum confidence of a positive class, for several classes per image.
-        unlisted: Target of classes missing from an image's labels: 0 (absent) or -1 (unknown).
+        missing_labels: Target of classes missing from an image's labels: 0 (absent) or -1
+            (unknown).
     """
 
     single: bool
     threshold: float
-    unlisted: float
+    missing_labels: float
 
     def states(self, labels: SparseLabels, rows: np.ndarray) -> np.ndarray:
         """Returns which classes are positive (1), negative (0) or neither (-1), int8 [r, C].
@@ -33,7 +34,7 @@ class LabelRules(NamedTuple):
             labels: Labels of n images.
             rows: int64 [r], indices of some of these images.
         """
-        targets = labels.targets(rows, unlisted=self.unlisted)
+        targets = labels.targets(rows, missing_labels=self.missing_labels)
         return judge(targets, targets, None, threshold=self.threshold)[1]
 
 
@@ -67,7 +68,7 @@ class Scorecard:
             rows: int64 [r], indices of the images.
             scores: Floats [r, C], logits; -inf where a class cannot be predicted.
         """
-        targets = self._labels.targets(rows, unlisted=self._rules.unlisted)
+        targets = self._labels.targets(rows, missing_labels=self._rules.missing_labels)
         front = (0, 0), (self._places, 0)
         scores = np.where(np.isneginf(scores), _NOBODY, scores)
         self._metrics.update(np.pad(scores, front, constant_values=_NOBODY), np.pad(targets, front))

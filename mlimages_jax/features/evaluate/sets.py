@@ -129,7 +129,7 @@ def open_sets(options: SetOptions) -> Sets:
     rules = LabelRules(
         single=_is_single([train_labels, test_labels], options.task),
         threshold=options.threshold,
-        unlisted={"absent": 0.0, "unknown": -1.0}[options.unlisted],
+        missing_labels={"absent": 0.0, "unknown": -1.0}[options.unlisted],
     )
     return Sets(train, test, train_labels, test_labels, rules, unlabelled)
 

@@ -119,7 +119,9 @@ def write_coco(
         PrepareError: The splits belong to different sets, or too many entries are unusable.
     """
     hierarchy = make_hierarchy(list(instances.values()), aside)
-    with write_manual_dir(output, hierarchy, unlisted="absent", images=located.folder) as writer:
+    with write_manual_dir(
+        output, hierarchy, missing_labels="absent", images=located.folder
+    ) as writer:
         for (split, part), namer in zip(instances.items(), located.namers(), strict=True):
             name_of = _namer(namer, template, split)
             writer.write(split, _rows(part, hierarchy, name_of, aside, closed=closed))
@@ -137,7 +139,7 @@ def write_coco(
     is_linked = link_images(output, located.folder)
     print(
         what_came_and_what_is_next(
-            output, hierarchy, writer, unlisted="absent", name=name, is_linked=is_linked,
+            output, hierarchy, writer, missing_labels="absent", name=name, is_linked=is_linked,
             are_urls=located.are_urls,
         )
     )  # fmt: skip

@@ -18,7 +18,7 @@ from mlimages_jax.prepare.imports.find_others import (
 )
 from mlimages_jax.prepare.imports.find_tables import find_metadata, find_tables
 from mlimages_jax.prepare.imports.found import Found, Wish
-from mlimages_jax.prepare.imports.manual_dir import Unlisted, build_command
+from mlimages_jax.prepare.imports.manual_dir import MissingLabels, build_command
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
 from mlimages_jax.prepare.imports.table_rows import TableOptions
 from tfds_builders.images.command import name_of
@@ -57,7 +57,7 @@ def import_any(
     encoding: str | None = None,
     val_share: float | None = None,
     dictionary: Path | None = None,
-    unlisted: Unlisted = "absent",
+    unlisted: MissingLabels = "absent",
     max_skipped: float = _MAX_SKIPPED,
     set_name: str | None = None,
 ) -> None:
@@ -100,7 +100,7 @@ def import_any(
     wish = Wish(
         table=TableOptions(path_column, label_columns, None, label_separator, delimiter, encoding),
         dictionary=dictionary,
-        unlisted=unlisted,
+        missing_labels=unlisted,
         images=images,
         val_share=val_share,
         name=name,
@@ -159,7 +159,7 @@ def _options(wish: Wish, output: Path) -> list[str]:
         "--encoding": table.encoding,
         "--val-share": None if wish.val_share is None else f"{wish.val_share:g}",
         "--dictionary": wish.dictionary and str(wish.dictionary),
-        "--unlisted": wish.unlisted if wish.unlisted != "absent" else None,
+        "--unlisted": wish.missing_labels if wish.missing_labels != "absent" else None,
         "--max-skipped": f"{wish.max_skipped:g}" if wish.max_skipped != _MAX_SKIPPED else None,
         "--set-name": wish.name,
     }

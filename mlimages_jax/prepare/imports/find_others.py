@@ -10,14 +10,14 @@ from mlimages_jax.labels.lists import ANY_CLASS, LabelListError, iter_label_list
 from mlimages_jax.prepare.imports.delimited import find_format
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below
 from mlimages_jax.prepare.imports.image_roots import is_url
-from mlimages_jax.prepare.imports.manual_dir import DICTIONARY, LIST_SUFFIX, build_command
+from mlimages_jax.prepare.imports.manual_dir import CLASS_LIST, LIST_SUFFIX, build_command
 from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_rows import DELIMITED, table_suffix
 from mlimages_jax.prepare.imports.text_lines import refuse_binary
 
 _PREPARE = "mlimages data"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-_DICTIONARIES = (DICTIONARY, "dictionary_and_semantic_hierarchy.txt")
+_CLASS_LISTS = (CLASS_LIST, "dictionary_and_semantic_hierarchy.txt")
 
 
 def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
@@ -32,7 +32,7 @@ def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
         return Found("a built data set", [f"{source / 'dataset_info.json'} exists"],
                      commands=[command])  # fmt: skip
     lists = sorted(source.glob(f"*{LIST_SUFFIX}"))
-    if lists and any((source / name).is_file() for name in _DICTIONARIES):
+    if lists and any((source / name).is_file() for name in _CLASS_LISTS):
         missing = "" if (source / "images").is_dir() else "; put the images into images/"
         why = [f"it has {', '.join(path.name for path in lists)} and the classes{missing}"]
         return Found("lists that the builder reads", why,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.prepare.imports.manual_dir import Unlisted
+from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.set_aside import SetAside
 from mlimages_jax.prepare.imports.table_rows import TableOptions
 
@@ -26,7 +26,7 @@ class Wish(NamedTuple):
     Attributes:
         table: Options for tables.
         dictionary: Category file of the labels.
-        unlisted: Meaning of classes that an image does not list.
+        missing_labels: Meaning of classes that an image does not list.
         images: Folder of the images.
         val_share: Fraction to use for val; None: `DEFAULT_VAL_SHARE` if the data has no splits.
         name: Name of the data set.
@@ -35,7 +35,7 @@ class Wish(NamedTuple):
 
     table: TableOptions
     dictionary: Path | None
-    unlisted: Unlisted
+    missing_labels: MissingLabels
     images: Path | None
     val_share: float | None
     name: str

@@ -25,10 +25,10 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports import full_disk
 from mlimages_jax.prepare.imports.shell import shell_word
 
-Unlisted = Literal["absent", "unknown"]
+MissingLabels = Literal["absent", "unknown"]
 
-DICTIONARY = "dictionary.txt"
-UNLISTED = "unlisted.txt"
+CLASS_LIST = "dictionary.txt"
+MISSING_LABELS = "unlisted.txt"
 IMAGES = "images"
 LIST_SUFFIX = "_image_list.txt"
 _SPLIT = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
@@ -73,14 +73,14 @@ class ManualDirWriter:
 
 @contextlib.contextmanager
 def write_manual_dir(
-    folder: Path, hierarchy: Hierarchy, *, unlisted: Unlisted, images: Path | None = None
+    folder: Path, hierarchy: Hierarchy, *, missing_labels: MissingLabels, images: Path | None = None
 ) -> Iterator[ManualDirWriter]:
     """Yields a writer for the lists; at the end all files get their final names, or none does.
 
     Args:
         folder: Created if missing. Lists of the splits that are written are replaced.
         hierarchy: The classes of the lists.
-        unlisted: Meaning of classes that an image does not list.
+        missing_labels: Meaning of classes that an image does not list.
         images: The folder of the images, if known.
 
     Raises:
@@ -95,20 +95,20 @@ def write_manual_dir(
         yield writer
         if not writer.images.total():
             raise PrepareError(f"{folder}: no images were found, so there is nothing to write")
-        dictionary, word = (folder / f"{name}.unfinished" for name in (DICTIONARY, UNLISTED))
-        files.callback(dictionary.unlink, missing_ok=True)
+        class_list, word = (folder / f"{name}.unfinished" for name in (CLASS_LIST, MISSING_LABELS))
+        files.callback(class_list.unlink, missing_ok=True)
         files.callback(word.unlink, missing_ok=True)
-        hierarchy.to_file(dictionary)
-        word.write_text(f"{unlisted}\n")
-        _refuse_a_mixture(folder, set(writer.images), dictionary, word)
+        hierarchy.to_file(class_list)
+        word.write_text(f"{missing_labels}\n")
+        _refuse_a_mixture(folder, set(writer.images), class_list, word)
         _refuse_other_images(folder, set(writer.images), images)
         writer.flush()  # a full disk must fail here, while the old lists are still in place
-        if _differs(dictionary, folder / DICTIONARY) or _differs(word, folder / UNLISTED):
+        if _differs(class_list, folder / CLASS_LIST) or _differs(word, folder / MISSING_LABELS):
             for split in writer.images:
                 # Lists of the old dictionary go first: none may be read with the new one.
                 (folder / f"{split}{LIST_SUFFIX}").unlink(missing_ok=True)
-        dictionary.replace(folder / DICTIONARY)
-        word.replace(folder / UNLISTED)
+        class_list.replace(folder / CLASS_LIST)
+        word.replace(folder / MISSING_LABELS)
 
 
 def check_split(split: str) -> None:
@@ -156,7 +156,7 @@ def what_came_and_what_is_next(
     hierarchy: Hierarchy,
     writer: ManualDirWriter,
     *,
-    unlisted: Unlisted,
+    missing_labels: MissingLabels,
     name: str = "mine",
     is_linked: bool = False,
     are_urls: bool = False,
@@ -167,7 +167,7 @@ def what_came_and_what_is_next(
         folder: The folder that was written.
         hierarchy: Its classes.
         writer: The writer of its lists.
-        unlisted: Meaning of classes that an image does not list.
+        missing_labels: Meaning of classes that an image does not list.
         name: Name of the data set to build.
         is_linked: Whether images/ is already in place.
         are_urls: Whether the lists contain URLs, so the images must be downloaded first.
@@ -176,7 +176,7 @@ def what_came_and_what_is_next(
     lines.append(
         f"{counted(len(hierarchy), 'class')}, {len(hierarchy.roots):,} of them at the top, at most "
         f"{counted(int(hierarchy.depth.max()), 'edge')} deep; classes that an image does not list "
-        f"are {unlisted}"
+        f"are {missing_labels}"
     )
     if are_urls:
         return "\n".join([*lines, *_download_first(folder, list(writer.images), name)])
@@ -209,10 +209,10 @@ def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
     return [
         "The paths are URLs. Download the images, list those downloaded, and build:",
         f"  {prepare} download {lists} --output {there} --short-side 320",
-        f"  cp {quoted}/{DICTIONARY} {quoted}/{UNLISTED} {there}/",
+        f"  cp {quoted}/{CLASS_LIST} {quoted}/{MISSING_LABELS} {there}/",
         *(
             f"  {prepare} labels {quoted}/{split}{LIST_SUFFIX} --manifests {there}/manifest.sqlite "
-            f"--dictionary {there}/{DICTIONARY} --output {there}/{split}{LIST_SUFFIX}"
+            f"--dictionary {there}/{CLASS_LIST} --output {there}/{split}{LIST_SUFFIX}"
             for split in splits
         ),
         f"  {build_command(target, name)}",
@@ -223,12 +223,12 @@ def _differs(new: Path, old: Path) -> bool:
     return not old.exists() or new.read_bytes() != old.read_bytes()
 
 
-def _refuse_a_mixture(folder: Path, splits: set[str], dictionary: Path, word: Path) -> None:
+def _refuse_a_mixture(folder: Path, splits: set[str], class_list: Path, word: Path) -> None:
     """Fails if lists of other splits would stay next to a dictionary that is not theirs."""
     kept = _kept(folder, splits)
     if not kept:
         return
-    for new, name, default in ((dictionary, DICTIONARY, b""), (word, UNLISTED, b"absent")):
+    for new, name, default in ((class_list, CLASS_LIST, b""), (word, MISSING_LABELS, b"absent")):
         old = folder / name
         before = old.read_bytes() if old.exists() else default
         if before.split() != new.read_bytes().split():

@@ -13,7 +13,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
-    Unlisted,
+    MissingLabels,
     what_came_and_what_is_next,
     write_manual_dir,
 )
@@ -39,7 +39,7 @@ def import_open_images(
     val: tuple[Path, ...] = (),
     test: tuple[Path, ...] = (),
     machine: Literal["drop", "keep"] = "drop",
-    unlisted: Unlisted = "absent",
+    unlisted: MissingLabels = "absent",
     name: str = "{id}.jpg",
 ) -> None:
     """Turn image-level labels of Open Images into label lists.
@@ -99,14 +99,14 @@ def import_open_images(
     except ValueError as error:
         raise PrepareError(f"{hierarchy}: {error}; remove one of these edges") from error
     class_of_number = np.array([classes.index(id_) for id_ in numbers], np.int32)
-    with write_manual_dir(output, classes, unlisted=unlisted) as writer:
+    with write_manual_dir(output, classes, missing_labels=unlisted) as writer:
         for split, template in names.items():
             writer.write(split, verdicts[split].label_rows(template, class_of_number))
     write_dropped(output / DROPPED_EDGES, dropped, classes)
 
     rows = sum((part.rows for part in verdicts.values()), Counter())
     print(_account(rows, machine, classes, known, tree, dropped))
-    print(what_came_and_what_is_next(output, classes, writer, unlisted=unlisted))
+    print(what_came_and_what_is_next(output, classes, writer, missing_labels=unlisted))
 
 
 def _read(paths: Sequence[Path], numbers: dict[str, int], *, with_machine: bool) -> Verdicts:

@@ -20,10 +20,10 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.manual_dir import (
-    DICTIONARY,
+    CLASS_LIST,
     LIST_SUFFIX,
     ManualDirWriter,
-    Unlisted,
+    MissingLabels,
     check_split,
     link_images,
     what_came_and_what_is_next,
@@ -67,7 +67,7 @@ def import_table(
     split: str = "train",
     split_column: str | None = None,
     val_fraction: float = 0.0,
-    unlisted: Unlisted = "absent",
+    unlisted: MissingLabels = "absent",
     images: Path | None = None,
     max_skipped: float = 0.01,
 ) -> None:
@@ -138,7 +138,7 @@ def import_table(
         output=output,
         dictionary=dictionary,
         hierarchy_separator=hierarchy_separator,
-        unlisted=unlisted,
+        missing_labels=unlisted,
         name="mine",
     )
 
@@ -164,7 +164,7 @@ def write_tables(
     output: Path,
     dictionary: Path | None,
     hierarchy_separator: str,
-    unlisted: Unlisted,
+    missing_labels: MissingLabels,
     name: str,
 ) -> None:
     """Writes the lists of some tables, and prints counts and the next commands.
@@ -176,7 +176,7 @@ def write_tables(
         output: As for `import_table`.
         dictionary: As for `import_table`.
         hierarchy_separator: As for `import_table`.
-        unlisted: As for `import_table`.
+        missing_labels: `unlisted` of `import_table`.
         name: As for `import_table`.
 
     Raises:
@@ -188,8 +188,10 @@ def write_tables(
         tables = [plan.table for plan in plans]
         hierarchy = collect_classes(tables, separator=hierarchy_separator)
     finder = ClassFinder(hierarchy, separator=hierarchy_separator)
-    with write_manual_dir(output, hierarchy, unlisted=unlisted, images=located.folder) as writer:
-        rows = _Rows(writer, finder, aside, keep_zeros=unlisted == "unknown")
+    with write_manual_dir(
+        output, hierarchy, missing_labels=missing_labels, images=located.folder
+    ) as writer:
+        rows = _Rows(writer, finder, aside, keep_zeros=missing_labels == "unknown")
         for plan, name_of in zip(plans, located.namers(), strict=True):
             rows.write(plan, name_of)
         aside.check()
@@ -201,8 +203,8 @@ def write_tables(
     is_linked = link_images(output, located.folder)
     print(
         what_came_and_what_is_next(
-            output, hierarchy, writer, unlisted=unlisted, name=name, is_linked=is_linked,
-            are_urls=located.are_urls,
+            output, hierarchy, writer, missing_labels=missing_labels, name=name,
+            is_linked=is_linked, are_urls=located.are_urls,
         )
     )  # fmt: skip
 
@@ -304,7 +306,7 @@ def _of_repeats(repeats: Repeats, output: Path, splits: Sequence[str]) -> str:
         folder = shell_word(output)
         lines += [
             f"  mlimages data labels {folder}/{split}{LIST_SUFFIX} --merge "
-            f"--dictionary {folder}/{DICTIONARY} --output {folder}/{split}{LIST_SUFFIX}"
+            f"--dictionary {folder}/{CLASS_LIST} --output {folder}/{split}{LIST_SUFFIX}"
             for split in splits
         ]
     lines += [

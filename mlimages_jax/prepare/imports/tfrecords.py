@@ -18,7 +18,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
-    DICTIONARY,
+    CLASS_LIST,
     LIST_SUFFIX,
     check_split,
     write_manual_dir,
@@ -70,7 +70,7 @@ def convert(
     with (
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
         _progress(files) as bar,
-        write_manual_dir(folder, hierarchy, unlisted="absent") as writer,
+        write_manual_dir(folder, hierarchy, missing_labels="absent") as writer,
     ):
         for (path, record), future in in_threads(pool, parse, _records(files, bar)):
             try:
@@ -199,7 +199,7 @@ def _summary(rows: int, label_list: Path, problems: ProblemList) -> str:
 
 def _hierarchy(dictionary: Path | None, output: Path) -> Hierarchy:
     if dictionary is None:
-        dictionary = output / DICTIONARY
+        dictionary = output / CLASS_LIST
         if not dictionary.exists():
             raise PrepareError(
                 f"{dictionary} is missing: give --dictionary, the category file of the labels"

@@ -14,8 +14,8 @@ from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
 from mlimages_jax.features.evaluate.scorecard import LabelRules
 from tests.features.feature_sets import in_memory, random_features, write_export
 
-SINGLE = LabelRules(single=True, threshold=0.7, unlisted=0)
-MANY = LabelRules(single=False, threshold=0.7, unlisted=0)
+SINGLE = LabelRules(single=True, threshold=0.7, missing_labels=0)
+MANY = LabelRules(single=False, threshold=0.7, missing_labels=0)
 HALVES = 0.4 / np.log(2)  # a temperature at which a cosine lower by 0.4 has half the weight
 
 
@@ -52,7 +52,7 @@ def test_votes_of_many_labels_worked_by_hand():
         absent[:, :2], [[logit(1 / (1 + 1 / 4 + 1 / 8)), logit(0.625 / 0.875)]], rtol=1e-5
     )
     assert absent[0, 2] == -np.inf
-    unknown = scores(labels, MANY._replace(unlisted=-1.0), k=4)
+    unknown = scores(labels, MANY._replace(missing_labels=-1.0), k=4)
     np.testing.assert_allclose(unknown[:, :2], [[logit(1 / 1.25), logit(0.625 / 0.875)]], rtol=1e-5)
 
 

@@ -16,15 +16,15 @@ def test_numbers_with_confidences():
     (labels,) = read_labels([labelled("2:1\t0:0.5", "1", "3:0 2:-1 0:0.75")])
     assert (len(labels), labels.num_classes) == (3, 4)
     expected = [[0.5, 0, 1, 0], [0, 1, 0, 0], [0.75, 0, -1, 0]]
-    np.testing.assert_array_equal(labels.targets(np.arange(3), unlisted=0), expected)
+    np.testing.assert_array_equal(labels.targets(np.arange(3), missing_labels=0), expected)
     unknown = [[0.75, -1, -1, 0], [0.5, -1, 1, -1]]
-    np.testing.assert_array_equal(labels.targets(np.array([2, 0]), unlisted=-1), unknown)
+    np.testing.assert_array_equal(labels.targets(np.array([2, 0]), missing_labels=-1), unknown)
     np.testing.assert_array_equal(
         labels.matrix(labels.confidences > 0).toarray(), [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
     )
     few = labels.select(np.array([2, 2, 1]))
     np.testing.assert_array_equal(
-        few.targets(np.arange(3), unlisted=0), np.array(expected)[[2, 2, 1]]
+        few.targets(np.arange(3), missing_labels=0), np.array(expected)[[2, 2, 1]]
     )
     assert not labels.one_each()
 
