@@ -35,7 +35,7 @@ from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCount
 
 NUM_CLASSES = 11_166
 DENSE_CLASSES = 1_134  # of the paper's model
-POSTERIOR, SHARE = 0.95, 0.5
+POSTERIOR, MIN_FRACTION = 0.95, 0.5
 CANDIDATES = 8  # classes with a score, per image
 SURE = 0.3  # fraction of these scores above the posterior
 ROW_GROUP = 100_000
@@ -117,7 +117,7 @@ def count_ours(files: Files, hierarchy: Hierarchy, num_model: int) -> int:
     counter = PredictionCounter(hierarchy, model=model, posterior=POSTERIOR)
     counter.count([files.predictions], [files.labels])
     pairs = counter.occurrences.pairs()
-    return int((pairs.share > SHARE).sum())
+    return int((pairs.fraction > MIN_FRACTION).sum())
 
 
 def add_ours(files: Files, hierarchy: Hierarchy) -> int:
@@ -125,7 +125,7 @@ def add_ours(files: Files, hierarchy: Hierarchy) -> int:
     counter = PredictionCounter(hierarchy, model=hierarchy, posterior=POSTERIOR)
     every = np.arange(NUM_CLASSES)
     counter.occurrences.add(every, every, (every * 7 + 31) % NUM_CLASSES)
-    adder = PairAdder(hierarchy, counter.occurrences.pairs(), times_share=False)
+    adder = PairAdder(hierarchy, counter.occurrences.pairs(), times_fraction=False)
     adder.write_lists([files.labels], files.folder / "more.txt")
     return len(adder.apart)
 
@@ -149,7 +149,7 @@ def count_by_dictionaries(files: Files, _: Hierarchy) -> int:
             for j, score in zip(row["classes"], row["scores"], strict=True):
                 if score > POSTERIOR:
                     both[i, j] += 1
-    return sum(count / images[i] > SHARE for (i, _), count in both.items())
+    return sum(count / images[i] > MIN_FRACTION for (i, _), count in both.items())
 
 
 def count_in_a_matrix(files: Files, _: Hierarchy) -> int:
@@ -164,7 +164,7 @@ def count_in_a_matrix(files: Files, _: Hierarchy) -> int:
         classes = batch.column("classes").flatten().to_numpy()[sure]
         np.add.at(images, own, 1)
         np.add.at(both, (np.repeat(own, lengths)[sure], classes), 1)
-    return int((both > SHARE * images[:, None]).sum())
+    return int((both > MIN_FRACTION * images[:, None]).sum())
 
 
 WORK = {

@@ -168,7 +168,7 @@ def delayed(batch: HostBatch, seconds: float) -> Iterator[HostBatch]:
     return iter(ready.get, None)
 
 
-def idle_shares(
+def idle_fractions(
     step: Any, batch: HostBatch, delay: float, steps: int
 ) -> tuple[float, float, float]:
     """Returns the logged idle fraction, that of a timed iterator, and the seconds of a step."""
@@ -194,8 +194,8 @@ def idle_shares(
         waiting.close()
         writer.close()
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
-    shares = [json.loads(line)["training/input_wait"] for line in lines[1:]]
-    return statistics.mean(shares), waited / elapsed, elapsed / steps
+    fractions = [json.loads(line)["training/input_wait"] for line in lines[1:]]
+    return statistics.mean(fractions), waited / elapsed, elapsed / steps
 
 
 def main() -> None:
@@ -208,11 +208,11 @@ def main() -> None:
     alone = print_overlap(step, ours, arguments)
     print("\n| delay, steps | ms per step | idle, logged | at least idle | host waits |")
     print("|---:|---:|---:|---:|---:|")
-    for share in DELAYS:
-        delay = share * alone
-        logged, host, length = idle_shares(step, ours, delay, arguments.steps // 8 * 8)
+    for fraction in DELAYS:
+        delay = fraction * alone
+        logged, host, length = idle_fractions(step, ours, delay, arguments.steps // 8 * 8)
         least = max(0.0, 1 - alone / delay) if delay else 0.0
-        print(f"| {share} | {1e3 * length:.0f} | {logged:.0%} | {least:.0%} | {host:.0%} |")
+        print(f"| {fraction} | {1e3 * length:.0f} | {logged:.0%} | {least:.0%} | {host:.0%} |")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Fault(NamedTuple):
 
     Attributes:
         name: Name in the table.
-        share: Number of trials, as a fraction of `--times`.
+        fraction: Number of trials, as a fraction of `--times`.
         strike: Called on the running processes at a random moment; None injects nothing.
         prefix: Python code to run before the program, on its first start only.
         harm: Called on the workdir before the restart.
@@ -74,7 +74,7 @@ class Fault(NamedTuple):
     """
 
     name: str
-    share: float
+    fraction: float
     strike: Callable[[Job, random.Random], None] | None = None
     prefix: str = ""
     harm: Callable[[Path, random.Random], None] | None = None
@@ -295,7 +295,7 @@ def main() -> None:
                          "same losses", "same bits"))  # fmt: skip
         for fault in (fault for fault in FAULTS if arguments.only in fault.name):
             outcomes = []
-            for number in range(max(1, round(fault.share * arguments.times))):
+            for number in range(max(1, round(fault.fraction * arguments.times))):
                 work = Path(name) / f"{FAULTS.index(fault)}-{number}"
                 outcomes.append(one(fault, work, rng=rng, duration=duration))
                 print(f"{fault.name}, trial {number + 1}: {outcomes[-1]}", file=sys.stderr)

@@ -211,12 +211,12 @@ def _against_torch(rates: dict[str, list[float]], name: str) -> tuple[float, str
     return statistics.median(rates[name]), f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
-def print_share(answers: dict[str, list[Answer]]) -> None:
+def print_fraction(answers: dict[str, list[Answer]]) -> None:
     """Prints the fraction of the full step taken by loss and augmentation: median of the rounds."""
     pairs = list(zip(answers.get("ours, plain", []), answers.get("ours, full", []), strict=False))
     if pairs:
-        shares = [1 - plain.values["seconds"] / full.values["seconds"] for plain, full in pairs]
-        low, middle, high = min(shares), statistics.median(shares), max(shares)
+        fractions = [1 - plain.values["seconds"] / full.values["seconds"] for plain, full in pairs]
+        low, middle, high = min(fractions), statistics.median(fractions), max(fractions)
         print(f"loss + augmentation: {middle:.1%} of a full step ({low:.1%} to {high:.1%})")
 
 
@@ -289,7 +289,7 @@ def compare(settings: dict[str, Any]) -> None:
     if peak is None and about["dtype"] == "bfloat16":
         peak = next(known, 0) * about["devices"]
     print_table(rows, answers, images=about["batch"] * about["steps"], peak_tflops=peak)
-    print_share(answers)
+    print_fraction(answers)
 
 
 def main() -> None:

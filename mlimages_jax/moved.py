@@ -159,6 +159,7 @@ RENAMED = {
     "data.views": {"PROTOCOLS": "VIEW_NAMES", "Protocol": "ViewName"},
     "distributed": {"meet": "barrier", "together": "initialize"},
     "evaluate_checkpoints": {"Subject": "LoadedCheckpoint"},
+    "features.exported": {"name_shares": "name_fractions"},
     "features.labelled": {"Labels": "SparseLabels"},
     "features.near_pairs": {"Rows": "FeatureRows"},
     "features.scorecard": {"Judging": "LabelRules"},

@@ -97,7 +97,7 @@ def write_per_class_table(
         return
     precision = metrics.per_class_ap()
     rows = [
-        (i, hierarchy.ids[i], hierarchy.depth[i], _share(precision[i]), hierarchy.names[i])
+        (i, hierarchy.ids[i], hierarchy.depth[i], _fraction(precision[i]), hierarchy.names[i])
         for i in np.argsort(-np.nan_to_num(precision, nan=-1), kind="stable")
     ]
     _write_table(path, ("class", "id", "depth", "average_precision", "name"), rows)
@@ -125,7 +125,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
     for pair in metrics.worst_pairs(CONFUSED_PAIRS):
         row = [hierarchy.ids[pair.true], hierarchy.names[pair.true]]
         row += [hierarchy.ids[pair.predicted], hierarchy.names[pair.predicted]]
-        row += [str(pair.images), _share(pair.images / images[pair.true])]
+        row += [str(pair.images), _fraction(pair.images / images[pair.true])]
         if not is_flat:
             row.append(_common_ancestor(pair.true, pair.predicted, hierarchy))
         rows.append(row)
@@ -199,15 +199,15 @@ def _single_label_classes(
     """Returns header and rows of the class table, sorted by top-1, then top-5, then index."""
     counts = metrics.per_class()
     images = counts[:, :1]
-    shares = np.where(images > 0, counts[:, 1:] / np.maximum(images, 1), np.nan)
+    fractions = np.where(images > 0, counts[:, 1:] / np.maximum(images, 1), np.nan)
     header = ["class", "id", "images", "top1", "top5", "taken_for", "name"]
     if metrics.confusion is None:
         header.remove("taken_for")
     taken_for = _most_often_taken_for(metrics)
-    ranks = -np.nan_to_num(shares, nan=-1)
+    ranks = -np.nan_to_num(fractions, nan=-1)
     rows = []
     for i in np.lexsort((ranks[:, 1], ranks[:, 0])).tolist():
-        row = [str(i), hierarchy.ids[i], str(images[i, 0]), *map(_share, shares[i])]
+        row = [str(i), hierarchy.ids[i], str(images[i, 0]), *map(_fraction, fractions[i])]
         if metrics.confusion is not None:
             row.append(hierarchy.names[taken_for[i]] if i in taken_for else "")
         rows.append([*row, hierarchy.names[i]])
@@ -239,7 +239,7 @@ def _check_classes(metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: H
         )
 
 
-def _share(value: float) -> str:
+def _fraction(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 

@@ -171,14 +171,16 @@ def confusion_table(counts: np.ndarray, names: Sequence[str], *, most: int = 12)
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:most])
     part = counts[np.ix_(shown, shown)]
-    shares = part / np.maximum(counts[shown].sum(axis=1, keepdims=True), 1)
+    fractions = part / np.maximum(counts[shown].sum(axis=1, keepdims=True), 1)
     labels = [_first_name(names[i]) for i in shown]
     side = 0.4 * len(shown) + 1.6
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot(xlabel="predicted", ylabel="true")
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        _write_cells(axes, shares, [[f"{value:,}" if value else "" for value in r] for r in part])
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+        _write_cells(
+            axes, fractions, [[f"{value:,}" if value else "" for value in r] for r in part]
+        )
         axes.set_xticks(range(len(shown)), labels, rotation=45, ha="right", parse_math=False)
         axes.set_yticks(range(len(shown)), labels, parse_math=False)
         axes.tick_params(length=0)

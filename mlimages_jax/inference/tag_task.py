@@ -211,7 +211,7 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
         dtype=config.dtype,
         view=config.view.protocol or None,
         loss=config.loss or None,
-        place=place,
+        sharding=place,
     )
 
 

@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
     both: np.ndarray
 
     @property
-    def share(self) -> np.ndarray:
+    def fraction(self) -> np.ndarray:
         """float64 [P]: CO(i, j)."""
         return self.both / self.images
 

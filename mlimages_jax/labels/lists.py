@@ -107,8 +107,8 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
             or the file is UTF-16. The message has the first bad line.
     """
     columns = _Columns()
-    for line, share, chunk in _read_chunks(Path(path)):
-        columns.add(_parse(path, line, chunk, num_classes), share=share)
+    for line, fraction, chunk in _read_chunks(Path(path)):
+        columns.add(_parse(path, line, chunk, num_classes), fraction=fraction)
     return columns.finish()
 
 
@@ -210,7 +210,7 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
         size = path.stat().st_size
         while chunk := file.read(_CHUNK_BYTES):
             chunk += file.readline(_CHUNK_BYTES)
-            share = min(1, file.tell() / size)
+            fraction = min(1, file.tell() / size)
             first, line = line, line + chunk.count(b"\n")
             if not chunk.endswith(b"\n"):
                 if file.read(1):
@@ -219,7 +219,7 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
                         "is this the right file? A label list is a text file"
                     )
                 chunk += b"\n"
-            yield first, share, chunk
+            yield first, fraction, chunk
 
 
 def _open(path: Path) -> BinaryIO:
@@ -236,11 +236,11 @@ class _Column:
         self._array: np.ndarray = np.empty(0, dtype)
         self._used = 0
 
-    def extend(self, values: np.ndarray, share: float) -> None:
-        """Appends `values`; `share` is the fraction of all values that have come after this."""
+    def extend(self, values: np.ndarray, fraction: float) -> None:
+        """Appends `values`; `fraction` is the fraction of all values that have come after this."""
         end = self._used + len(values)
         if end > len(self._array):
-            grown = np.empty(int(1.25 * end / share) + 1, self._array.dtype)
+            grown = np.empty(int(1.25 * end / fraction) + 1, self._array.dtype)
             grown[: self._used] = self._array[: self._used]
             self._array = grown
         self._array[self._used : end] = values
@@ -261,16 +261,18 @@ class _Columns:
         self._confidences = _Column(np.float32)
         self._name_lengths, self._label_counts = _Column(np.int64), _Column(np.int64)
         for lengths in (self._name_lengths, self._label_counts):
-            lengths.extend(np.zeros(1, np.int64), share=1)  # its cumulative sum has N + 1 offsets
+            lengths.extend(
+                np.zeros(1, np.int64), fraction=1
+            )  # its cumulative sum has N + 1 offsets
 
-    def add(self, chunk: Chunk, *, share: float = 1) -> None:
+    def add(self, chunk: Chunk, *, fraction: float = 1) -> None:
         names = b"".join(chunk.names)
-        self._names.extend(np.frombuffer(names, np.uint8), share)
+        self._names.extend(np.frombuffer(names, np.uint8), fraction)
         lengths = np.fromiter(map(len, chunk.names), np.int64, len(chunk.names))
-        self._name_lengths.extend(lengths, share)
-        self._label_counts.extend(chunk.label_counts, share)
-        self._classes.extend(chunk.classes, share)
-        self._confidences.extend(chunk.confidences, share)
+        self._name_lengths.extend(lengths, fraction)
+        self._label_counts.extend(chunk.label_counts, fraction)
+        self._classes.extend(chunk.classes, fraction)
+        self._confidences.extend(chunk.confidences, fraction)
 
     def finish(self) -> LabelList:
         name_offsets, offsets = self._name_lengths.finish(), self._label_counts.finish()

@@ -30,7 +30,7 @@ class Machines:
     Attributes:
         devices: chips, over all hosts.
         chip: v4, v5e, v5p, v6e, a100, h100, h200 or b200.
-        mfu: the model's arithmetic as a share of the peak.
+        mfu: the model's arithmetic as a fraction of the peak.
         devices_per_host: chips of a host; 0: as they are usually built.
         price: of a chip for an hour.
         classes: 0: of the built set; without one 11,166, or 1,000 with the softmax loss.
@@ -56,7 +56,7 @@ class Machines:
             if (value := getattr(self, name)) < minimum:
                 raise ConfigError(f"{name}={value}: at least {minimum}")
         if not 1e-3 <= self.mfu <= 1:
-            raise ConfigError(f"mfu={self.mfu}: from 0.001 to 1, a share of the chip's peak")
+            raise ConfigError(f"mfu={self.mfu}: from 0.001 to 1, a fraction of the chip's peak")
 
 
 def plan(

@@ -66,8 +66,8 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
         if size:
             yield f"  {name:16} {size / 1e9:8.2f} GB"
     total = sum(largest.memory.values())
-    share = total / plan.chip.memory
-    yield f"  {'total':16} {total / 1e9:8.2f} GB, {share:.0%} of {plan.chip.memory / 1e9:.1f} GB"
+    fraction = total / plan.chip.memory
+    yield f"  {'total':16} {total / 1e9:8.2f} GB, {fraction:.0%} of {plan.chip.memory / 1e9:.1f} GB"
     if plan.fits:
         yield "  fits"
         return

@@ -185,8 +185,8 @@ def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCoverage) -
     counts = zip(classes.listed.tolist(), classes.there.tolist(), strict=True)
     rows = zip(hierarchy.ids, hierarchy.names, counts, strict=True)
     for class_, (wordnet_id, name, (listed, there)) in enumerate(rows):
-        share = f"{there / listed:.4f}" if listed else ""
-        file.write(tsv_row((class_, wordnet_id, name, listed, there, share)))
+        fraction = f"{there / listed:.4f}" if listed else ""
+        file.write(tsv_row((class_, wordnet_id, name, listed, there, fraction)))
 
 
 def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Image]:

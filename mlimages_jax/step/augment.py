@@ -187,8 +187,8 @@ def distort_colour(
     return jnp.clip(jnp.where(_per_example(way == UNCHANGED), x, distorted), 0, 1)
 
 
-def _between(low: float, high: float, share: jax.Array) -> jax.Array:
-    return low + (high - low) * share
+def _between(low: float, high: float, fraction: jax.Array) -> jax.Array:
+    return low + (high - low) * fraction
 
 
 def _per_example(values: jax.Array) -> jax.Array:

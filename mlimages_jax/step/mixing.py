@@ -64,16 +64,16 @@ def mix(
     draws = jax.random.uniform(key, [batch, 5])  # row i is the same for any B
     which, first, second, row, column = draws.T
     cut = which < 0.5 if mixup_alpha and cutmix_alpha else jnp.full(batch, bool(cutmix_alpha))
-    share = symmetric_beta(first, second, alpha=jnp.where(cut, cutmix_alpha, mixup_alpha))
-    box = boxes(row, column, area=1 - share, height=height, width=width)  # [B, H, W]
-    share = jnp.where(cut, 1 - box.sum((1, 2)) / (height * width), share)
+    fraction = symmetric_beta(first, second, alpha=jnp.where(cut, cutmix_alpha, mixup_alpha))
+    box = boxes(row, column, area=1 - fraction, height=height, width=width)  # [B, H, W]
+    fraction = jnp.where(cut, 1 - box.sum((1, 2)) / (height * width), fraction)
 
     paired = mask & _neighbour(mask, group_size)
-    share = jnp.where(paired, share, 1.0)
-    weight = jnp.where(_per_pixel(cut), 1.0 - box, _per_pixel(share))[..., None]  # [B, H, W, 1]
+    fraction = jnp.where(paired, fraction, 1.0)
+    weight = jnp.where(_per_pixel(cut), 1.0 - box, _per_pixel(fraction))[..., None]  # [B, H, W, 1]
     mixed = weight * images + (1 - weight) * _neighbour(images, group_size)
     images = jnp.where(_per_pixel(paired)[..., None], mixed, images)
-    return images, mix_targets(targets, _neighbour(targets, group_size), share=share)
+    return images, mix_targets(targets, _neighbour(targets, group_size), fraction=fraction)
 
 
 def symmetric_beta(first: Array, second: Array, *, alpha: Array) -> Array:
@@ -127,20 +127,20 @@ def _interval(centre: Array, side: Array, length: int) -> Array:
     return (pixels >= start[:, None]) & (pixels < (start + size)[:, None])
 
 
-def mix_targets(own: Array, other: Array, *, share: Array) -> Array:
+def mix_targets(own: Array, other: Array, *, fraction: Array) -> Array:
     """The weighted sum of two targets, or -1 where a target of nonzero weight is unknown.
 
     Args:
         own: Targets, float32 [B, C], -1 where unknown.
         other: Targets of the partners, likewise.
-        share: Weight of `own` in [0, 1], [B].
+        fraction: Weight of `own` in [0, 1], [B].
 
     Returns:
         float32 [B, C].
     """
-    share = share[:, None]
-    unknown = ((own < 0) & (share > 0)) | ((other < 0) & (share < 1))
-    return jnp.where(unknown, -1.0, share * own + (1 - share) * other)
+    fraction = fraction[:, None]
+    unknown = ((own < 0) & (fraction > 0)) | ((other < 0) & (fraction < 1))
+    return jnp.where(unknown, -1.0, fraction * own + (1 - fraction) * other)
 
 
 def _neighbour(x: Array, group_size: int | None) -> Array:

@@ -138,8 +138,8 @@ def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
     tf.train.ExponentialMovingAverage does with num_updates.
     """
     step = state.step.astype(jnp.float32)
-    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, w: a + share * (w - a), state.averages, state.weights)
+    fraction = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: a + fraction * (w - a), state.averages, state.weights)
 
 
 def predict_step(

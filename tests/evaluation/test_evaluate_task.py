@@ -67,7 +67,7 @@ def _logits(model, weights, images, size):
     return np.asarray(jax.jit(model.apply)(weights, arrays)[0], np.float64)
 
 
-def _shares(logits, valid):
+def _fractions(logits, valid):
     """Top-1 and top-5 by sorting; `valid` is a set of classes an image, empty ones left out."""
     hits = []
     for row, classes in zip(logits, valid, strict=True):
@@ -179,7 +179,7 @@ def test_a_deterministic_checkpoint_equals_top_k_by_hand(golden_dir, built, tmp_
     records, images = _images(built)
     model = ResNet(imagenet_shaped.CLASSES, stage_sizes=STAGE_SIZES[50])
     logits = _logits(model, weights, images, 64)
-    top1, top5 = _shares(logits, [set(record.labels.tolist()) for record in records])
+    top1, top5 = _fractions(logits, [set(record.labels.tolist()) for record in records])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 20)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     true = [int(record.labels[0]) for record in records]
@@ -198,7 +198,7 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
     weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     model = build.model(small_finetuning(built, "scratch"), num_classes=5)
     logits = _logits(model, jax.device_get(weights), images, 32)
-    top1, top5 = _shares(logits, [valid[n] for n in numbers])
+    top1, top5 = _fractions(logits, [valid[n] for n in numbers])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 15)
     assert "loss" not in row
 

@@ -26,7 +26,7 @@ def _pixels(figure):
     return np.asarray(Image.open(file).convert("RGB")).astype(int)
 
 
-def _share(pixels, color):
+def _fraction(pixels, color):
     return (np.abs(pixels - color).max(axis=-1) < 8).mean()
 
 
@@ -43,8 +43,8 @@ def test_tagged_images_show_score_name_and_path():
     assert {"0.87", "0.25"} <= set(texts)
     assert texts.count("ball") == 1  # a root has no path to show
     pixels = _pixels(figure)
-    assert _share(pixels, (255, 0, 0)) > 0.01
-    assert _share(pixels, (0, 0, 255)) > 0.01
+    assert _fraction(pixels, (255, 0, 0)) > 0.01
+    assert _fraction(pixels, (0, 0, 255)) > 0.01
 
 
 def test_long_paths_lose_their_middle():
@@ -57,7 +57,7 @@ def test_long_paths_lose_their_middle():
 
 
 def test_an_image_without_tags_is_shown():
-    assert _share(_pixels(figures.tagged_images([RED], [[]])), (255, 0, 0)) > 0.01
+    assert _fraction(_pixels(figures.tagged_images([RED], [[]])), (255, 0, 0)) > 0.01
 
 
 def test_image_grid_keeps_proportions_and_wraps_captions():

@@ -47,8 +47,8 @@ def test_counts_worked_by_hand():
     assert as_tuples(pairs) == [
         (2, 1, 4, 1), (2, 2, 4, 2), (2, 4, 4, 3), (2, 5, 4, 1), (4, 5, 2, 1), (5, 5, 1, 1),
     ]  # fmt: skip
-    assert pairs.share.tolist() == [0.25, 0.5, 0.75, 0.25, 0.5, 1]
-    assert as_tuples(pairs.where(pairs.share > 0.5)) == [(2, 4, 4, 3), (5, 5, 1, 1)]
+    assert pairs.fraction.tolist() == [0.25, 0.5, 0.75, 0.25, 0.5, 1]
+    assert as_tuples(pairs.where(pairs.fraction > 0.5)) == [(2, 4, 4, 3), (5, 5, 1, 1)]
 
 
 def test_nothing_gives_no_pairs():

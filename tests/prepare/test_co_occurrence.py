@@ -213,7 +213,7 @@ def test_a_missing_folder_is_named_before_the_work(folder, capsys):
         tyro.cli(co_occurrence, args=[str(argument) for argument in arguments])
 
 
-def add_plainly(hierarchy, rows, predicted, *, share, min_images, times_share):
+def add_plainly(hierarchy, rows, predicted, *, share, min_images, times_fraction):
     """The oracle: rows and pairs, by dictionaries and loops."""
     ancestors = [set(hierarchy.ancestors(c).tolist()) for c in range(len(hierarchy))]
     class_of: dict[str, int | None] = {}
@@ -231,7 +231,7 @@ def add_plainly(hierarchy, rows, predicted, *, share, min_images, times_share):
     for (i, j), count in both.items():
         apart = i != j and i not in ancestors[j] and j not in ancestors[i]
         if apart and images[i] >= min_images and count / images[i] > share:
-            factors[i, j] = count / images[i] if times_share else 1.0
+            factors[i, j] = count / images[i] if times_fraction else 1.0
     more = []
     for name, labels in rows:
         row = dict(labels)
@@ -255,7 +255,7 @@ def test_equals_plain_python(tmp_path_factory, data):
     confidence = data.draw(st.sampled_from(["label", "share"]))
     more, pairs = add_plainly(
         hierarchy, as_rows(label_list), sure,
-        share=share, min_images=min_images, times_share=confidence == "share",
+        share=share, min_images=min_images, times_fraction=confidence == "share",
     )  # fmt: skip
     hierarchy.to_file(folder / "dictionary.txt")
     write_label_list(folder / "list.txt", label_list)

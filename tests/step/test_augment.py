@@ -238,13 +238,13 @@ def test_draws(monkeypatch):
         "angle": (-np.pi / 4, np.pi / 4),
     }
     assert drawn.keys() == ranges.keys()
-    shares = []  # uniform in [0, 1]
+    fractions = []  # uniform in [0, 1]
     for name, (low, high) in ranges.items():
-        share = (np.asarray(drawn[name])[way == 0] - low) / (high - low)
-        assert 0 <= share.min() < 0.02 and 0.98 < share.max() <= 1, name
-        assert abs(share.mean() - 0.5) < 0.052, name  # four standard deviations
-        shares.append(share)
-    assert np.abs(np.corrcoef(shares) - np.eye(5)).max() < 0.18
+        fraction = (np.asarray(drawn[name])[way == 0] - low) / (high - low)
+        assert 0 <= fraction.min() < 0.02 and 0.98 < fraction.max() <= 1, name
+        assert abs(fraction.mean() - 0.5) < 0.052, name  # four standard deviations
+        fractions.append(fraction)
+    assert np.abs(np.corrcoef(fractions) - np.eye(5)).max() < 0.18
 
 
 @pytest.mark.parametrize(("colour", "tolerance"), [(False, 0), (True, 3e-6)])

@@ -48,12 +48,12 @@ def alternating(count, size=8):
 def test_mixup_of_constant_images_by_hand():
     values, following = np.array([0.0, 1.0, -1.0, 0.5]), [1, 0, 3, 2]
     images, targets = mixed(constant(values), np.eye(4), mixup=1.0, group_size=2)
-    share = np.diag(targets)
-    assert (share > 0).all() and (share < 1).all()
+    fraction = np.diag(targets)
+    assert (fraction > 0).all() and (fraction < 1).all()
     np.testing.assert_allclose(
-        targets, np.diag(share) + np.diag(1 - share)[:, following], atol=1e-7
+        targets, np.diag(fraction) + np.diag(1 - fraction)[:, following], atol=1e-7
     )
-    expected = share * values + (1 - share) * values[following]
+    expected = fraction * values + (1 - fraction) * values[following]
     np.testing.assert_allclose(images, constant(expected), atol=1e-6)
 
 
@@ -84,8 +84,8 @@ def test_cutmix_pastes_a_box_and_targets_have_its_share_of_pixels():
     own = images == (np.arange(400) % 2)[:, None, None, None]
     np.testing.assert_array_equal(own, np.broadcast_to(own[..., :1], own.shape))  # all channels
     pasted = ~own[..., 0]
-    share = targets[np.arange(400), np.arange(400) % 2]
-    np.testing.assert_allclose(1 - share, pasted.mean((1, 2)), atol=1e-7)
+    fraction = targets[np.arange(400), np.arange(400) % 2]
+    np.testing.assert_allclose(1 - fraction, pasted.mean((1, 2)), atol=1e-7)
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
     rows, columns = pasted.any(2), pasted.any(1)
     np.testing.assert_array_equal(pasted, rows[:, :, None] & columns[:, None, :])
@@ -153,8 +153,8 @@ def test_two_uniform_draws_become_one_of_beta(alpha):
 def test_extreme_draws_give_a_share(alpha):
     ends = jnp.array([0.0, 1e-38, 2**-24, 0.25, 0.5, 0.75, 1 - 2**-24])
     first, second = jnp.meshgrid(ends, ends)
-    share = symmetric_beta(first.ravel(), second.ravel(), alpha=jnp.full(49, alpha))
-    assert ((share >= 0) & (share <= 1)).all()
+    fraction = symmetric_beta(first.ravel(), second.ravel(), alpha=jnp.full(49, alpha))
+    assert ((fraction >= 0) & (fraction <= 1)).all()
 
 
 def test_a_cosine_of_zero_gives_a_half(monkeypatch):
@@ -226,7 +226,7 @@ def test_an_example_depends_on_the_key_and_its_place_only():
 def test_targets_by_hand():
     own = jnp.array([[1.0, 0.0, -1.0, 0.8], [1.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.5]])
     other = jnp.array([[0.0, 0.4, 1.0, -1.0], [-1.0, 1.0, 1.0, 0.0], [1.0, -1.0, 0.0, 0.25]])
-    result = mixing.mix_targets(own, other, share=jnp.array([0.75, 1.0, 0.0]))
+    result = mixing.mix_targets(own, other, fraction=jnp.array([0.75, 1.0, 0.0]))
     expected = [[0.75, 0.1, -1, -1], [1, -1, 0, 0], [1, -1, 0, 0.25]]
     np.testing.assert_allclose(result, expected, atol=1e-7)
 
@@ -235,8 +235,8 @@ def test_targets_by_hand():
 def test_unknown_classes_stay_unknown_in_mixtures(way):
     targets = np.tile(np.array([[-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]), (50, 1))
     _, result = mixed(constant(range(100)), targets, **{way: 1.0})
-    shares = mixed(constant(range(100)), np.tile(np.eye(2), (50, 1)), **{way: 1.0})[1]
-    mixture = (shares > 0).all(1)
+    fractions = mixed(constant(range(100)), np.tile(np.eye(2), (50, 1)), **{way: 1.0})[1]
+    mixture = (fractions > 0).all(1)
     assert mixture.sum() > 80
     assert (result[mixture] == [-1, -1, 0]).all()
 

@@ -318,9 +318,9 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
 
 def test_averages_move_towards_the_weights():
     before, after, _ = _small_step(averages=True, ema_decay=0.99)
-    share = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
+    fraction = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
     jax.tree.map(
-        lambda a, w, moved: np.testing.assert_allclose(moved, a + share * (w - a), atol=1e-6),
+        lambda a, w, moved: np.testing.assert_allclose(moved, a + fraction * (w - a), atol=1e-6),
         before.weights, after.weights, after.averages,
     )  # fmt: skip
     late = after.replace(step=jnp.int32(10_000))

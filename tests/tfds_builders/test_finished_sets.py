@@ -474,18 +474,18 @@ def test_a_few_bad_images_do_not_fail_a_small_set(manual_dir, tmp_path):
     (manual_dir / "train_image_list.txt").write_text("\n".join([*TRAIN, *rows, "5.jpg\t1"]))
     with pytest.raises(ValueError, match="6 of 11 images are unusable"):
         ml_images.build(manual_dir, tmp_path / "data", name="more")
-    for strict in (0, 0.02):  # who gives another share means it
+    for strict in (0, 0.02):  # a limit that is set is kept
         with pytest.raises(ValueError, match=f"more than max_skipped={strict} allows"):
             ml_images.build(manual_dir, tmp_path / "data", name="strict", max_skipped=strict)
 
 
 @pytest.mark.parametrize(
-    ("rows", "share", "expected"),
+    ("rows", "fraction", "expected"),
     [(10, 0.01, 5), (500, 0.01, 5), (501, 0.01, 5.01), (1_000_000, 0.01, 10_000), (10, 0, 0),
      (200, 0.5, 100), (20, 0.1, 2)],
 )  # fmt: skip
-def test_how_many_may_be_unusable(rows, share, expected):
-    assert skipped.allowed(rows, share) == pytest.approx(expected)
+def test_how_many_may_be_unusable(rows, fraction, expected):
+    assert skipped.allowed(rows, fraction) == pytest.approx(expected)
 
 
 def test_the_count_is_of_the_whole_set(manual_dir, tmp_path):

@@ -189,8 +189,8 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
         OwnImages(tmp_path, splits=None, val_share=None)
 
 
-def _divided(folder: Path, share: float | None = None) -> dict[str, set[str]]:
-    found = OwnImages(folder, splits=None, val_share=share)
+def _divided(folder: Path, fraction: float | None = None) -> dict[str, set[str]]:
+    found = OwnImages(folder, splits=None, val_share=fraction)
     return {split: set(one.names) for split, one in found.listings.items()}
 
 
@@ -215,8 +215,8 @@ def test_every_class_keeps_something_to_train_on(tmp_path):
     for one in range(30):
         for i in range(1 + one % 3):
             _write(tmp_path, f"{one:02}/{i}.jpg", data=b"%d %d" % (one, i))
-    for share in (0.01, 0.5, 0.99):
-        sides = _divided(tmp_path, share)
+    for fraction in (0.01, 0.5, 0.99):
+        sides = _divided(tmp_path, fraction)
         assert {name.split("/")[0] for name in sides["train"]} == {f"{i:02}" for i in range(30)}
         assert sides["val"]
 
@@ -324,9 +324,9 @@ def _assert_no_tree_crashes(folder: Path, seed: int) -> None:
     folder.mkdir()
     random_ = random.Random(seed)
     _random_tree(folder, random_)
-    share = random_.choice([None, None, 0.3])
+    fraction = random_.choice([None, None, 0.3])
     try:
-        found = OwnImages(folder, splits=None, val_share=share)
+        found = OwnImages(folder, splits=None, val_share=fraction)
     except (ValueError, OSError) as error:
         assert str(error), seed
         return

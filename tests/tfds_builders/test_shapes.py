@@ -73,7 +73,7 @@ def test_an_object_between_the_sizes_leaves_them_unknown():
     assert (found["size"], found["large"], found["small"]) == (1, -1, 1)
 
 
-def test_hidden_share_of_two_squares_half_over_each_other():
+def test_hidden_fraction_of_two_squares_half_over_each_other():
     side = 0.25 * math.sqrt(2)
     left = a_thing(x=0.4)
     right = dataclasses.replace(left, x=0.4 + side / 2)
@@ -101,10 +101,12 @@ def test_areas_by_formula_at_any_angle(shape, area):
         assert fill.sum() / (0.25 * 256) ** 2 == pytest.approx(area, rel=0.02)
 
 
-@pytest.mark.parametrize(("pattern", "share"), [("stripes", 0.5), ("checks", 0.5), ("grid", 0.36)])
-def test_share_of_the_second_tone(pattern, share):
+@pytest.mark.parametrize(
+    ("pattern", "fraction"), [("stripes", 0.5), ("checks", 0.5), ("grid", 0.36)]
+)
+def test_fraction_of_the_second_tone(pattern, fraction):
     pixels, _ = drawing.paint(a_scene(pattern=pattern), size=80)  # five whole periods
-    assert (pixels.mean() - 127.5) / (0.2 * 255) == pytest.approx(share, abs=0.04)
+    assert (pixels.mean() - 127.5) / (0.2 * 255) == pytest.approx(fraction, abs=0.04)
 
 
 def test_an_image_depends_on_seed_split_and_index_only(drawn, tmp_path):
@@ -150,13 +152,13 @@ def colors_in(pixels: np.ndarray) -> set[str]:
         cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     )
     vivid = (saturation > 0.45) & (value > 0.85)
-    shares = {
+    fractions = {
         key: (vivid & ((hue - low) % 360 < high - low)).mean() for key, (low, high) in HUES.items()
     }
-    shares["white"] = ((saturation < 0.06) & (value > 0.92)).mean()
+    fractions["white"] = ((saturation < 0.06) & (value > 0.92)).mean()
     black = (value < 0.12).astype(np.uint8)  # as are the lines, which are up to 4 pixels wide
-    shares["black"] = cv2.erode(black, np.ones((5, 5), np.uint8)).mean()
-    return {key for key, share in shares.items() if share > 0.005}
+    fractions["black"] = cv2.erode(black, np.ones((5, 5), np.uint8)).mean()
+    return {key for key, fraction in fractions.items() if fraction > 0.005}
 
 
 def test_size_tags_agree_with_the_pixels():

@@ -70,7 +70,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         self,
         *,
         name: str | None = None,
-        max_skipped: float = skipped.SHARE,
+        max_skipped: float = skipped.MAX_SKIPPED,
         num_workers: int | None = None,
         verified: bool = False,
         **kwargs: Any,
@@ -222,7 +222,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             parts, runner=download_config.beam_runner, options=download_config.beam_options
         )
         bad = [one for shard in written for one in shard.skipped]
-        skipped.check_share(
+        skipped.check_skipped(
             bad, num_rows, max_skipped=self.max_skipped, path=self._beside(".skipped.tsv")
         )
         unfinished.put_into(

@@ -40,7 +40,7 @@ class Shared:
     data_dir: Path
     num_shards: int | None = None
     chroma: Literal["444", "420"] = "444"
-    max_skipped: float = skipped.SHARE
+    max_skipped: float = skipped.MAX_SKIPPED
     num_workers: int | None = None
     beam: str | None = None
     overwrite: bool = False

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mlimages_jax.files.escaping import tsv_row
 
-SHARE = 0.01  # default fraction of a split's images that may be unusable
+MAX_SKIPPED = 0.01  # default fraction of a split's images that may be unusable
 A_FEW = 5  # with the default fraction, any split may skip this many images
 
 
@@ -41,11 +41,11 @@ def allowed(num_rows: int, max_skipped: float) -> float:
 
     The minimum applies to the default fraction only: 0 allows none, and 0.1 two of twenty.
     """
-    share = max_skipped * num_rows
-    return max(share, A_FEW) if max_skipped == SHARE else share
+    allowance = max_skipped * num_rows
+    return max(allowance, A_FEW) if max_skipped == MAX_SKIPPED else allowance
 
 
-def check_share(
+def check_skipped(
     skipped: Sequence[Skipped],
     num_rows: Mapping[str, int],
     *,
@@ -76,7 +76,7 @@ def check_share(
         + _reasons(unusable)
         for split, unusable in bad.items()
     )
-    few = f" ({A_FEW} if that is more)" if max_skipped == SHARE else ""
+    few = f" ({A_FEW} if that is more)" if max_skipped == MAX_SKIPPED else ""
     raise ValueError(
         f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows; at least one image"
         f" of each split must be usable. {path} lists them all: get them again, drop their rows, or"

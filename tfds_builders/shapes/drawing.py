@@ -43,17 +43,17 @@ def paint(scene: Scene, *, size: int) -> tuple[np.ndarray, list[float]]:
         _blend(canvas, rim, _RIM_COLOR)
         covers.append(np.maximum(fill, rim))
     pixels = cv2.merge([np.rint(plane * 255).astype(np.uint8) for plane in canvas])
-    return pixels, _hidden_shares(covers)
+    return pixels, _hidden_fractions(covers)
 
 
-def _hidden_shares(covers: list[Cover]) -> list[float]:
+def _hidden_fractions(covers: list[Cover]) -> list[float]:
     """Returns the fraction of each cover that is under later ones."""
-    shares = []
+    fractions = []
     above: Cover | np.float32 = np.float32(0)
     for cover in reversed(covers):
-        shares.append(float((cover * above).sum() / cover.sum()))
+        fractions.append(float((cover * above).sum() / cover.sum()))
         above = np.maximum(above, cover)
-    return shares[::-1]
+    return fractions[::-1]
 
 
 def _blend(canvas: np.ndarray, cover: Cover, color: RGB) -> None:

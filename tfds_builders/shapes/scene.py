@@ -48,12 +48,12 @@ _CLOSEST = 0.82  # as a fraction of the sum of two radii: objects may touch and 
 _THROWS = 60
 _LEAN = math.radians(10)  # with arbitrary angles, learning shapes takes far more than a few epochs
 
-_PALE_SHARE = 0.10
+_PALE_FRACTION = 0.10
 _PALE = 0.35  # fraction of white in a pale colour
 
 PALE_CONFIDENCE = 0.9
 HIDDEN_CONFIDENCE = 0.8
-HIDDEN_SHARE = 0.03  # fraction of an object's area; its shape is less certain from here on
+HIDDEN_FRACTION = 0.03  # fraction of an object's area; its shape is less certain from here on
 UNKNOWN = -1.0
 
 
@@ -117,8 +117,8 @@ def tags(scene: Scene, hidden: Sequence[float]) -> dict[str, float]:
         confidence of its children.
     """
     found: dict[str, float] = {}
-    for thing, share in zip(scene.things, hidden, strict=True):
-        _raise(found, thing.shape, HIDDEN_CONFIDENCE if share >= HIDDEN_SHARE else 1.0)
+    for thing, fraction in zip(scene.things, hidden, strict=True):
+        _raise(found, thing.shape, HIDDEN_CONFIDENCE if fraction >= HIDDEN_FRACTION else 1.0)
         _raise(found, thing.color, PALE_CONFIDENCE if thing.pale else 1.0)
         _raise(found, "size" if thing.size == "in between" else thing.size, 1.0)
     if any(thing.size == "in between" for thing in scene.things):
@@ -140,7 +140,7 @@ def _raise(found: dict[str, float], key: str, confidence: float) -> None:
 def _place(rng: Generator, others: Sequence[Thing]) -> Thing | None:
     """Returns a random object that hardly covers the others, or None if it finds no place."""
     shape, color, size = _pick(rng, _SHAPES), _pick(rng, _COLORS), _pick(rng, _SIZES)
-    pale = bool(rng.random() < _PALE_SHARE) and color in _HUES
+    pale = bool(rng.random() < _PALE_FRACTION) and color in _HUES
     rgb = _object_color(rng, color, pale=pale)
     radius = float(rng.uniform(*_RADII[size]))
     angle = float(rng.uniform(-_LEAN, _LEAN))
@@ -166,17 +166,19 @@ def _object_color(rng: Generator, color: str, *, pale: bool) -> RGB:
 
 def _background(rng: Generator, *, must_show: bool) -> Background:
     """Returns two muted tones of one hue; medium brightness lets black, white and colours show."""
-    shares = {key: share for key, share in _PATTERNS.items() if key is not None or not must_show}
+    fractions = {
+        key: fraction for key, fraction in _PATTERNS.items() if key is not None or not must_show
+    }
     hue, saturation = float(rng.uniform()), float(rng.uniform(0.05, 0.2))
     dark = float(rng.uniform(0.55, 0.68))
     tones = [dark, dark + float(rng.uniform(0.12, 0.16))]
     rng.shuffle(tones)
     ground, tone = (colorsys.hsv_to_rgb(hue, saturation, value) for value in tones)
     period, angle = float(rng.uniform(0.14, 0.2)), float(rng.uniform(0, math.tau))
-    return Background(_pick(rng, shares), ground, tone, period, angle)
+    return Background(_pick(rng, fractions), ground, tone, period, angle)
 
 
-def _pick(rng: Generator, shares: Mapping[Key, float]) -> Key:
-    keys = list(shares)
-    ends = np.cumsum([shares[key] for key in keys])
+def _pick(rng: Generator, fractions: Mapping[Key, float]) -> Key:
+    keys = list(fractions)
+    ends = np.cumsum([fractions[key] for key in keys])
     return keys[int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))]

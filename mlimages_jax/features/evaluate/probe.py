@@ -13,7 +13,7 @@ from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.evaluate.linear import Fit, fit_multi, fit_single
 from mlimages_jax.features.evaluate.scorecard import Scorecard
 from mlimages_jax.features.evaluate.sets import SetOptions, Sets, open_sets
-from mlimages_jax.features.export.exported import Exported, name_shares
+from mlimages_jax.features.export.exported import Exported, name_fractions
 from mlimages_jax.monitoring.progress_bar import progress
 
 _AT_ONCE = 1 << 23  # scores; 64 MB
@@ -78,7 +78,7 @@ def _limited(sets: Sets, count: int) -> Sets:
     """Limits the number of training images."""
     if len(sets.train) <= count:
         return sets
-    hashes = name_shares(sets.train.names, purpose="limit")
+    hashes = name_fractions(sets.train.names, purpose="limit")
     chosen = np.sort(np.argsort(hashes, kind="stable")[:count])
     return dataclasses.replace(
         sets, train=sets.train.select(chosen), train_labels=sets.train_labels.select(chosen)
@@ -91,7 +91,7 @@ def _try(sets: Sets, *, cs: tuple[float, ...], iterations: int) -> list[dict[str
     Raises:
         FeaturesError: If there are too few images.
     """
-    apart = name_shares(sets.train.names, purpose="C") < _CHOOSING
+    apart = name_fractions(sets.train.names, purpose="C") < _CHOOSING
     if apart.all() or not apart.any():
         raise FeaturesError(
             f"{len(sets.train)} training images are too few to hold some out for choosing C"

@@ -10,7 +10,7 @@ import numpy as np
 from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.evaluate.labelled import SparseLabels, read_labels, with_labels
 from mlimages_jax.features.evaluate.scorecard import LabelRules, Scorecard
-from mlimages_jax.features.export.exported import Exported, name_shares, open_exported
+from mlimages_jax.features.export.exported import Exported, name_fractions, open_exported
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def _cut(images: Exported, held_out: float) -> tuple[Exported, Exported]:
     """Splits images into a training and a test part."""
     if not 0 < held_out < 1:
         raise FeaturesError(f"--held-out {held_out}: give a fraction between 0 and 1, or --test")
-    outside = name_shares(images.names, purpose="test") < held_out
+    outside = name_fractions(images.names, purpose="test") < held_out
     if outside.all() or not outside.any():
         raise FeaturesError(
             f"--held-out {held_out} of {len(images)} images leaves none on one side: give "

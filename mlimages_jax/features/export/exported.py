@@ -122,7 +122,7 @@ def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
     )
 
 
-def name_shares(names: list[str], *, purpose: str) -> np.ndarray:
+def name_fractions(names: list[str], *, purpose: str) -> np.ndarray:
     """Hashes each name to a number in [0, 1), float64 [n], uniform and the same in every run.
 
     An image stays on its side of a split when others are added or removed, and rows with one name

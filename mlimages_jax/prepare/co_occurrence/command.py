@@ -98,9 +98,9 @@ def co_occurrence(
     counter.check(max_unlisted)
 
     found = counter.occurrences.pairs()
-    above = (found.share > share) & (found.images >= min_images)
+    above = (found.fraction > share) & (found.images >= min_images)
     found = found.where(above & (found.first != found.second))
-    adder = PairAdder(hierarchy, found, times_share=confidence == "share")
+    adder = PairAdder(hierarchy, found, times_fraction=confidence == "share")
     adder.write_lists(lists, output)
     adder.write_table(pairs)
     print(adder.summary())
@@ -113,7 +113,7 @@ class PairAdder:
     Args:
         hierarchy: Hierarchy of the classes.
         pairs: P pairs of two different classes, ordered by the first.
-        times_share: Whether a new label has the confidence of label i times CO(i, j).
+        times_fraction: Whether a new label has the confidence of label i times CO(i, j).
 
     Attributes:
         pairs: The same.
@@ -121,8 +121,8 @@ class PairAdder:
         new_labels: int64 [P], as counted by `Addition`.
     """
 
-    def __init__(self, hierarchy: Hierarchy, pairs: Pairs, *, times_share: bool):
-        self._hierarchy, self._times_share = hierarchy, times_share
+    def __init__(self, hierarchy: Hierarchy, pairs: Pairs, *, times_fraction: bool):
+        self._hierarchy, self._times_fraction = hierarchy, times_fraction
         self.pairs = pairs
         self.apart = ~on_common_path(hierarchy, pairs.first, pairs.second)
         self.new_labels = np.zeros(len(self.apart), np.int64)
@@ -135,7 +135,7 @@ class PairAdder:
             LabelListError: A row cannot be read.
         """
         pairs = self.pairs.where(self.apart)
-        factors = pairs.share if self._times_share else np.ones(len(pairs.first))
+        factors = pairs.fraction if self._times_fraction else np.ones(len(pairs.first))
         bar = progress(count_rows(lists), what="labels", unit=" rows")
         with LabelListWriter(output) as writer, bar:
             for part in iter_lists(lists, self._hierarchy):
@@ -161,7 +161,7 @@ class PairAdder:
         i, j = int(self.pairs.first[pair]), int(self.pairs.second[pair])
         return [
             i, ids[i], names[i], j, ids[j], names[j],
-            self.pairs.images[pair], self.pairs.both[pair], f"{self.pairs.share[pair]:.4f}",
+            self.pairs.images[pair], self.pairs.both[pair], f"{self.pairs.fraction[pair]:.4f}",
             "no" if self.apart[pair] else "yes", self.new_labels[pair],
         ]  # fmt: skip
 

@@ -135,7 +135,7 @@ def _cells(name: str, rows: Sequence[Mapping[str, object]]) -> list[object]:
 
 
 def _find_path(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
-    def share(name: str) -> float:
+    def fraction(name: str) -> float:
         cells = _cells(name, rows)
         paths = [cell["path"] if isinstance(cell, dict) and "path" in cell else cell
                  for cell in cells]  # fmt: skip
@@ -144,7 +144,7 @@ def _find_path(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> st
     by_name = _by_name(names, PATHS)
     if by_name and by_name[0].strip().lower() in _CERTAIN_PATHS:
         return by_name[0]
-    like_paths = [name for name in (*by_name, *names) if share(name) >= 0.5]
+    like_paths = [name for name in (*by_name, *names) if fraction(name) >= 0.5]
     return next(iter([*like_paths, *by_name]), None)
 
 

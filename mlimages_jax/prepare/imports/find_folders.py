@@ -70,13 +70,13 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     counts = [_count(split, one, found.paths[split]) for split, one in found.listings.items()]
     rows = [row for split, one in found.listings.items() for row in _first_rows(split, one)]
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
-    share = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
+    fraction = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
     why = [f"{path} has one folder per class" for path in dict.fromkeys(found.paths.values())]
     command = _command("image-folder", source, wish.name)
     if shared:
-        why.append(f"no folders of splits: {share:g} of the images become val, by their content")
+        why.append(f"no folders of splits: {fraction:g} of the images become val, by their content")
     if shared or wish.val_share is not None:
-        command += f" --val-share={share:g}"
+        command += f" --val-share={fraction:g}"
     return Found("one folder per class", why, rows, counts, commands=[command])
 
 

@@ -109,7 +109,7 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     def write(output: Path) -> None:
         write_tables(
             plans, located, aside=SetAside(wish.max_skipped), output=output,
-            dictionary=wish.dictionary, hierarchy_separator=">", unlisted=wish.missing_labels,
+            dictionary=wish.dictionary, hierarchy_separator=">", missing_labels=wish.missing_labels,
             name=wish.name,
         )  # fmt: skip
 
@@ -143,22 +143,22 @@ def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
 def _plans(tables: list[Table], top: Path, wish: Wish) -> list[TablePlan]:
     names = [split_of(table.path, top) for table in tables]
     is_known = any(names) or any(table.columns.split for table in tables)
-    share = wish.val_share
-    if share is None:
-        share = 0.0 if is_known else DEFAULT_VAL_SHARE
-    if share and "val" in names:
-        raise PrepareError(f"--val-share {share:g}: there already is a table of val")
+    fraction = wish.val_share
+    if fraction is None:
+        fraction = 0.0 if is_known else DEFAULT_VAL_SHARE
+    if fraction and "val" in names:
+        raise PrepareError(f"--val-share {fraction:g}: there already is a table of val")
     return [
-        TablePlan(table, _rule(table, name or "train", share))
+        TablePlan(table, _rule(table, name or "train", fraction))
         for table, name in zip(tables, names, strict=True)
     ]
 
 
-def _rule(table: Table, split: str, share: float) -> Callable[[TableRow], str]:
+def _rule(table: Table, split: str, fraction: float) -> Callable[[TableRow], str]:
     if table.columns.split is not None:
         return lambda row: SPLIT_WORDS.get((row.split or "").strip().lower(), row.split or "")
-    if split == "train" and share:
-        return lambda row: "val" if in_val(row.path, share) else split
+    if split == "train" and fraction:
+        return lambda row: "val" if in_val(row.path, fraction) else split
     return lambda row: split
 
 

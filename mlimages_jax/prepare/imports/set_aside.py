@@ -51,7 +51,7 @@ class SetAside:
     def __init__(self, max_skipped: float = 0.01):
         if not 0 <= max_skipped <= 1:
             raise PrepareError(f"--max-skipped {max_skipped} is not from 0 to 1")
-        self._share = max_skipped
+        self._fraction = max_skipped
         self._rows: list[BadRow] = []
         self.count = 0
         self.total = 0
@@ -76,11 +76,11 @@ class SetAside:
         """
         if self.count == 0:
             return
-        allowed = max(FEW if self._share else 0, int(self._share * self.total))
+        allowed = max(FEW if self._fraction else 0, int(self._fraction * self.total))
         if self.count > allowed or self.count == self.total:
             raise PrepareError(
                 f"{self._first()}\n{self.count:,} of {counted(self.total, 'row')} unusable; "
-                f"at most {allowed:,} may be set aside (--max-skipped {self._share:g}, or {FEW} "
+                f"at most {allowed:,} may be set aside (--max-skipped {self._fraction:g}, or {FEW} "
                 "rows), and at least one row must remain. Correct them, or raise --max-skipped"
             )
 

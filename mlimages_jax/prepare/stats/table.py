@@ -51,18 +51,18 @@ def _about_classes(classes: dict[str, Any], images: dict[str, Any]) -> Iterator[
     yield "images per class", None, "of all classes"
     yield "  mean", images["mean"], ""
     yield "  minimum", images["min"], ""
-    for share, value in images["quantiles"].items():
-        yield "  median" if share == "0.5" else f"  {float(share):.0%} quantile", value, ""
+    for fraction, value in images["quantiles"].items():
+        yield "  median" if fraction == "0.5" else f"  {float(fraction):.0%} quantile", value, ""
     yield "  maximum", images["max"], ""
 
 
 def _about_labels(labels: dict[str, int], confidences: dict[str, int]) -> Iterator[_Line]:
     total = labels["total"]
     yield "labels", total, ""
-    yield "  certain (1)", labels["certain"], _share(labels["certain"], total)
-    yield "  soft (between 0 and 1)", labels["soft"], _share(labels["soft"], total)
-    yield "  absent (0)", labels["absent"], _share(labels["absent"], total)
-    yield "  unknown (-1)", labels["unknown"], _share(labels["unknown"], total)
+    yield "  certain (1)", labels["certain"], _fraction(labels["certain"], total)
+    yield "  soft (between 0 and 1)", labels["soft"], _fraction(labels["soft"], total)
+    yield "  absent (0)", labels["absent"], _fraction(labels["absent"], total)
+    yield "  unknown (-1)", labels["unknown"], _fraction(labels["unknown"], total)
     yield "confidences", None, "most frequent ones" if len(confidences) > _MOST_CONFIDENCES else ""
     most = sorted(confidences, key=lambda value: -confidences[value])[:_MOST_CONFIDENCES]
     for value in sorted(most, key=float):
@@ -87,8 +87,8 @@ def _about_tags(tags: dict[str, Any], images: int) -> Iterator[_Line]:
 
 def _about_closure(closure: dict[str, int], images: int) -> Iterator[_Line]:
     open_rows, lacking = closure["rows_not_closed"], closure["rows_lacking_an_ancestor"]
-    yield "rows not closed over ancestors", open_rows, _share(open_rows, images)
-    yield "  that lack a tag's ancestor", lacking, _share(lacking, images)
+    yield "rows not closed over ancestors", open_rows, _fraction(open_rows, images)
+    yield "  that lack a tag's ancestor", lacking, _fraction(lacking, images)
     yield "tags with an absent or weaker parent", closure["tags_without_parent"], ""
     yield "tags that closing would add", closure["tags_to_add"], ""
 
@@ -109,7 +109,7 @@ def _text(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}".removesuffix(".00")
 
 
-def _share(part: int, whole: int) -> str:
+def _fraction(part: int, whole: int) -> str:
     return f"{part / whole:6.1%}" if whole else ""
 
 

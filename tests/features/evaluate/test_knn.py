@@ -40,8 +40,8 @@ def test_votes_of_one_class_each_worked_by_hand():
     np.testing.assert_array_equal(scores(labels, SINGLE, k=1), [[0, -np.inf]])
 
 
-def logit(share):
-    return np.log(share / (1 - share))
+def logit(fraction):
+    return np.log(fraction / (1 - fraction))
 
 
 def test_votes_of_many_labels_worked_by_hand():
@@ -112,9 +112,9 @@ def test_the_command_on_one_class_each_equals_scikit_learn(tmp_path, capsys, mon
             k, metric="cosine", algorithm="brute", weights=lambda far: np.exp((1 - far) / 0.1)
         ).fit(train, classes)
         assert rows[k]["top1"] == pytest.approx(theirs.score(test, other))
-        shares = theirs.predict_proba(test)
-        own = np.take_along_axis(shares, other[:, None], axis=1)
-        among_five = (own[:, 0] > 0) & ((shares > own).sum(1) < 5)
+        fractions = theirs.predict_proba(test)
+        own = np.take_along_axis(fractions, other[:, None], axis=1)
+        among_five = (own[:, 0] > 0) & ((fractions > own).sum(1) < 5)
         assert rows[k]["top5"] == pytest.approx(among_five.mean())
     assert 0.3 < rows[15]["top1"] < rows[15]["top5"] < 1
     assert values["task"] == "single"
@@ -145,8 +145,8 @@ def test_the_command_on_many_labels_equals_scikit_learn(tmp_path):
     similarity = unit[1].astype(np.float64) @ unit[0].T
     nearest_ten = np.argsort(-similarity, axis=1)[:, :10]
     weights = np.exp(np.take_along_axis(similarity, nearest_ten, 1) / 0.07)
-    shares = np.einsum("mk,mkc->mc", weights, dense[0][nearest_ten]) / weights.sum(1)[:, None]
-    expected = average_precision_score(dense[1], np.minimum(shares.round(9), 1))
+    fractions = np.einsum("mk,mkc->mc", weights, dense[0][nearest_ten]) / weights.sum(1)[:, None]
+    expected = average_precision_score(dense[1], np.minimum(fractions.round(9), 1))
     assert rows[10]["mAP"] == pytest.approx(expected, abs=1e-6)
     assert values["task"] == "multi"
 

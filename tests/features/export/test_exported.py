@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mlimages_jax.features import FeaturesError
-from mlimages_jax.features.export.exported import name_shares, open_exported
+from mlimages_jax.features.export.exported import name_fractions, open_exported
 from mlimages_jax.features.export.feature_files import FORMATS
 from tests.features.feature_sets import in_memory, write_export
 
@@ -63,13 +63,13 @@ def test_numbers_that_are_not_finite_are_named():
 
 def test_shares_of_names():
     names = [f"{i}.jpg" for i in range(4000)]
-    shares = name_shares(names, purpose="test")
-    assert 0 <= shares.min() <= shares.max() < 1
+    fractions = name_fractions(names, purpose="test")
+    assert 0 <= fractions.min() <= fractions.max() < 1
     for bound in (0.1, 0.5, 0.9):
-        assert abs((shares < bound).mean() - bound) < 0.03
-    np.testing.assert_array_equal(shares[::-1], name_shares(names[::-1], purpose="test"))
-    others = name_shares(names, purpose="C")
-    assert abs(np.corrcoef(shares, others)[0, 1]) < 0.05
+        assert abs((fractions < bound).mean() - bound) < 0.03
+    np.testing.assert_array_equal(fractions[::-1], name_fractions(names[::-1], purpose="test"))
+    others = name_fractions(names, purpose="C")
+    assert abs(np.corrcoef(fractions, others)[0, 1]) < 0.05
     # printf 'test\na.jpg' | sha256sum begins with this: a cut is the same in every version
     first = 0xCCC6A4167597 / 2**48
-    assert name_shares(["a.jpg"], purpose="test")[0] == first
+    assert name_fractions(["a.jpg"], purpose="test")[0] == first
