@@ -22,6 +22,14 @@ def drawn(tmp_path_factory):
     return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
 
 
+@pytest.fixture(autouse=True)
+def without_nohup():
+    """Tests may run under nohup, whose ignored SIGHUP programs inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def watched(monkeypatch):
     kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

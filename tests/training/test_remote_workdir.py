@@ -104,7 +104,7 @@ from pathlib import Path
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.training import start
 from tests.support import damage
-from tests.checkpoints.test_damaged_checkpoints import CONFIG, LIKE, _state
+from tests.checkpoints.test_damaged_checkpoints import CONFIG, ABSTRACT, _state
 
 folder, behind = "gs://bucket/run/checkpoints", Path(sys.argv[1], "run/checkpoints")
 with manager.Checkpoints(folder) as saved:
@@ -113,7 +113,7 @@ with manager.Checkpoints(folder) as saved:
 damage.zero(damage.largest(behind / "3"))
 (behind / "2/state/_METADATA").unlink()
 with manager.Checkpoints(folder) as saved:
-    state = start.restored(saved, CONFIG, LIKE)
+    state = start.restored(saved, CONFIG, ABSTRACT)
 print(int(state.step), sorted(path.name for path in saved.directory.iterdir()))
 """
 
