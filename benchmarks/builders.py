@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import simplejpeg
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from input_pipeline import PHOTOGRAPHS, cut_images, write_lists
+from input_pipeline import PHOTOGRAPHS, crop_images, write_lists
 from PIL import Image
 
 from mlimages_jax.data.images import decode, shrinking
@@ -87,7 +87,7 @@ def make_images(arguments: argparse.Namespace, work: Path) -> str:
         kind = f"from {arguments.images}"
     elif arguments.photographs.is_dir():
         images.mkdir()
-        cut_images(arguments.photographs, images, arguments.count)
+        crop_images(arguments.photographs, images, arguments.count)
         kind = "crops of photographs"
     else:
         drawn = shapes.draw(work / "drawn", num_train=arguments.count, num_val=1, size=500)

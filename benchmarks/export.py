@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from input_pipeline import PHOTOGRAPHS, cut_images
+from input_pipeline import PHOTOGRAPHS, crop_images
 from peers.setting import load_config
 
 from mlimages_jax.checkpoints import manager
@@ -187,7 +187,7 @@ def main() -> None:
         images = arguments.images or work / "images"
         if not arguments.images:
             images.mkdir()
-            cut_images(arguments.photographs, images, arguments.count)
+            crop_images(arguments.photographs, images, arguments.count)
         count = sum(1 for path in images.rglob("*") if path.is_file())
         batch_size = fitting_batch(arguments.batch, images=count, mesh=sharding.make_mesh())
         rows = []

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from input_pipeline import PHOTOGRAPHS, cut_images
+from input_pipeline import PHOTOGRAPHS, crop_images
 from PIL import Image
 
 from tfds_builders import shapes
@@ -32,7 +32,7 @@ def make_archive(folder: Path, count: int) -> tuple[Path, list[str]]:
     images = folder / "images"
     if PHOTOGRAPHS.is_dir():
         images.mkdir()
-        cut_images(PHOTOGRAPHS, images, count)
+        crop_images(PHOTOGRAPHS, images, count)
     else:
         shapes.draw(folder / "drawn", num_train=count, num_val=1, size=400)
         images = folder / "drawn" / "images"

@@ -112,7 +112,7 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def cut_images(photographs: Path, folder: Path, count: int) -> None:
+def crop_images(photographs: Path, folder: Path, count: int) -> None:
     """Writes JPEGs of 500x375 or 375x500 pixels, made from regions of all sizes."""
     files = sorted(photographs.glob("*.jpg"))
     if not files:
@@ -190,11 +190,11 @@ def reference(file: Path, box: tuple[float, float, float, float], size: int) -> 
     return np.stack([np.asarray(band) for band in resized], -1)
 
 
-def psnr(cuts: np.ndarray, boxes: list[Any], images: Path) -> float:
+def psnr(crops: np.ndarray, boxes: list[Any], images: Path) -> float:
     """Returns the mean over the images of 10 log10(255^2 / mean squared difference), in dB."""
     values = []
-    for image, (name, box) in zip(cuts, boxes, strict=True):
-        difference = image - reference(images / name, box, cuts.shape[1])
+    for image, (name, box) in zip(crops, boxes, strict=True):
+        difference = image - reference(images / name, box, crops.shape[1])
         values.append(10 * np.log10(255**2 / np.square(difference).mean()))
     return float(np.mean(values))
 
@@ -203,7 +203,7 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
     """Builds the data sets and returns the rows of the table."""
     common = {name: getattr(arguments, name) for name in ("area", "size", "batch", "workers")}
     common |= {name: getattr(arguments, name) for name in ("warm_up", "seconds")}
-    common |= {"cuts": str(work / "cuts.npy")}
+    common |= {"crops": str(work / "crops.npy")}
     original = store(work, "original", area=arguments.area, short_side=None)
     full = store(work, "320", area=arguments.area, short_side=320)
     half = store(work, "320 4:2:0", area=arguments.area, short_side=320, chroma="420")
@@ -267,7 +267,7 @@ def main() -> None:
             images.symlink_to(arguments.images.resolve())
         else:
             images.mkdir()
-            cut_images(arguments.photographs, images, arguments.count)
+            crop_images(arguments.photographs, images, arguments.count)
         sizes = [path.stat().st_size for path in images.iterdir()]
         print(f"{len(sizes)} images, {statistics.mean(sizes) / 1e3:.1f} kB each on average")
         write_lists(work)
@@ -289,8 +289,8 @@ def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) 
                 continue
             results[row.name].append(measurement)
             if round_number == 0:
-                cuts = np.load(row.arguments["cuts"])
-                quality[row.name] = psnr(cuts, row.boxes, images)
+                crops = np.load(row.arguments["crops"])
+                quality[row.name] = psnr(crops, row.boxes, images)
                 print(f"{row.name}: {version}, load {os.getloadavg()[0]:.1f}", flush=True)
     titles = ("images/s", "x tf.data", "per CPU s", "x", "MB", "x", "PSNR dB")
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from input_pipeline import PHOTOGRAPHS, cut_images
+from input_pipeline import PHOTOGRAPHS, crop_images
 from peers.setting import where_and_when
 from PIL import Image
 
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
 def images(photographs: Path, count: int) -> list[bytes]:
     """Returns JPEG files with halved colour resolution (4:2:0)."""
     with tempfile.TemporaryDirectory() as folder:
-        cut_images(photographs, Path(folder), count)
+        crop_images(photographs, Path(folder), count)
         return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
 
 

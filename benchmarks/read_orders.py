@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from input_pipeline import PHOTOGRAPHS, cut_images, write_lists
+from input_pipeline import PHOTOGRAPHS, crop_images, write_lists
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet, RandomAccess
@@ -70,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 def build(photographs: Path, work: Path, count: int) -> Path:
     """Makes images and builds a set of FILES shards from them."""
     (work / "images").mkdir()
-    cut_images(photographs, work / "images", count)
+    crop_images(photographs, work / "images", count)
     write_lists(work)
     with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
         return ml_images.build(work, work / "data", name="images", num_shards=FILES)

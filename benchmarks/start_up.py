@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def start(module: str, *given: str) -> Seconds:
+def start(module: str, *options: str) -> Seconds:
     """Runs a module of `peers` until its first step; returns the times it reports.
 
     Raises:
@@ -82,7 +82,7 @@ def start(module: str, *given: str) -> Seconds:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPIL")}
     path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
-    command = [sys.executable, "-m", f"peers.{module}", repr(time.time()), *given]
+    command = [sys.executable, "-m", f"peers.{module}", repr(time.time()), *options]
     done = subprocess.run(
         command, cwd=BENCHMARKS.parent, env=kept | {"PYTHONPATH": path}, text=True,
         capture_output=True, check=False,
@@ -90,7 +90,7 @@ def start(module: str, *given: str) -> Seconds:
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             return json.loads(line)
-    if "stop" in given[:1]:
+    if "stop" in options[:1]:
         return {}
     raise RuntimeError("\n".join(done.stderr.splitlines()[-20:]))
 
@@ -137,9 +137,9 @@ def _median(rounds: list[dict[str, Seconds]], name: str, part: str) -> float:
     return statistics.median(one[name].get(part, 0.0) for one in rounds)
 
 
-def first_batch(streams: int, **given: Any) -> dict[str, float]:
+def first_batch(streams: int, **options: Any) -> dict[str, float]:
     """Measures the first batch of one fresh process."""
-    settings = {"streams": streams, "batch": BATCH, "size": 224, "folder": "", **given}
+    settings = {"streams": streams, "batch": BATCH, "size": 224, "folder": "", **options}
     with Peer("first_batch", settings) as peer:
         return peer.about
 
@@ -156,7 +156,10 @@ def compare_batches(arguments: argparse.Namespace, work: Path) -> None:
     orders = STREAMS[:1] if arguments.quick else STREAMS
     cases = list(itertools.product(counts, orders, STEPS))
     rounds = [
-        [first_batch(streams, start_step=step, **given) for (_, _, given), streams, step in cases]
+        [
+            first_batch(streams, start_step=step, **options)
+            for (_, _, options), streams, step in cases
+        ]
         for _ in range(arguments.rounds)
     ]
     print(

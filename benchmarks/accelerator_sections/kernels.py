@@ -35,22 +35,22 @@ KINDS = {
 
 def measure(settings: Settings) -> Iterator[Section]:
     """Traces a few steps of the full variant."""
-    given = settings.step()
-    group_size = min(given["group_size"], given["batch"])
+    options = settings.step()
+    group_size = min(options["group_size"], options["batch"])
     model = ResNet(
-        given["classes"],
-        stage_sizes=STAGE_SIZES[given["depth"]],
+        options["classes"],
+        stage_sizes=STAGE_SIZES[options["depth"]],
         group_size=group_size,
-        dtype=jnp.dtype(given["dtype"]),
+        dtype=jnp.dtype(options["dtype"]),
     )
-    optimizer = ours_step.make_optimizer(model, given["size"])
+    optimizer = ours_step.make_optimizer(model, options["size"])
     variant = ours_step.Variant(
         "full",
         group_size=group_size,
         initial=ours_step.initial_state(
-            model, optimizer, size=given["size"], groups=given["batch"] // group_size
+            model, optimizer, size=options["size"], groups=options["batch"] // group_size
         ),
-        batch=ours_step.random_batch(**{key: given[key] for key in ("batch", "size", "classes")}),
+        batch=ours_step.random_batch(**{key: options[key] for key in ("batch", "size", "classes")}),
         model=model,
         optimizer=optimizer,
     )

@@ -25,8 +25,8 @@ HEADER = ["", "images/s", "x", "TFLOP/s", "MFU", "compile s", "GB"]
 
 def ours(settings: Settings) -> Iterator[Section]:
     """Measures our four variants, with interleaved rounds in one process."""
-    given = settings.step(variants=list(train_step.VARIANTS), rounds=settings.rounds)
-    yield _interleaved(given["variants"], given, known={})
+    options = settings.step(variants=list(train_step.VARIANTS), rounds=settings.rounds)
+    yield _interleaved(options["variants"], options, known={})
 
 
 def torch(settings: Settings) -> Iterator[Section]:
@@ -34,22 +34,22 @@ def torch(settings: Settings) -> Iterator[Section]:
 
     Ratios are relative to the rates in the output folder, if the section `step` left them there.
     """
-    given = settings.step(rounds=settings.rounds)
+    options = settings.step(rounds=settings.rounds)
     path = Path(settings.output) / "step.json"
     known = json.loads(path.read_text())["values"]["rates"] if path.exists() else {}
     tables, rates = [], dict(known)
     for name in ("torch, ours", "torch, timm"):
-        found = _interleaved([name], given, known=rates)
+        found = _interleaved([name], options, known=rates)
         rates |= found.values["rates"]
         tables.append(found.table)
         yield Section("\n\n".join(tables), {"rates": rates})
 
 
-def _interleaved(names: list[str], given: dict[str, Any], *, known: dict[str, float]) -> Section:
+def _interleaved(names: list[str], options: dict[str, Any], *, known: dict[str, float]) -> Section:
     """Measures contenders that share the device; known rates of others give further ratios."""
-    about = train_step.describe_device(given)
-    rows, answers = train_step.measure(names, given, about)
-    images = given["batch"] * given["steps"]
+    about = train_step.describe_device(options)
+    rows, answers = train_step.measure(names, options, about)
+    images = options["batch"] * options["steps"]
     measured = {
         name: statistics.median(images / each.values["seconds"] for each in own)
         for name, own in answers.items()
@@ -107,9 +107,11 @@ def _alone(wanted: dict[str, dict[str, Any]], *, base: str | None) -> Iterator[S
     """
     started = {
         name: Peer(
-            "ours_step", given, environment=ENVIRONMENT | {"XLA_FLAGS": given.get("xla_flags", "")}
+            "ours_step",
+            options,
+            environment=ENVIRONMENT | {"XLA_FLAGS": options.get("xla_flags", "")},
         )
-        for name, given in wanted.items()
+        for name, options in wanted.items()
     }
     ready: dict[str, Peer] = {}
     lines = []
@@ -121,7 +123,7 @@ def _alone(wanted: dict[str, dict[str, Any]], *, base: str | None) -> Iterator[S
             lines.append(_failure(name, error))
     rates: dict[str, float] = {}
     for name, peer in ready.items():
-        given = wanted[name]
+        options = wanted[name]
         try:
             with train_step.memory_errors():
                 rounds = [peer.ask("full").values["seconds"] for _ in range(3)]
@@ -130,7 +132,7 @@ def _alone(wanted: dict[str, dict[str, Any]], *, base: str | None) -> Iterator[S
             continue
         finally:
             peer.__exit__()
-        rates[name] = given["batch"] * given["steps"] / statistics.median(rounds)
+        rates[name] = options["batch"] * options["steps"] / statistics.median(rounds)
         line = _line(name, rates, peer.about, base=base, macs=peer.about["macs"])
         seconds, memory = peer.about["compile_seconds"]["full"], peer.about["memory"]["full"]
         lines.append([*line, f"{seconds:.0f}", f"{memory / 1e9:.1f}"])

@@ -17,27 +17,27 @@ from peers.setting import load_config
 
 def main() -> None:
     """Compiles the requested step and reports what it contains."""
-    given = arguments()
+    options = arguments()
     jax.config.update("jax_platforms", "cpu")
-    if given["topology"]:
-        mesh = compiled.tpu_mesh(given["topology"])
+    if options["topology"]:
+        mesh = compiled.tpu_mesh(options["topology"])
     else:
-        jax.config.update("jax_num_cpu_devices", given["devices"])
+        jax.config.update("jax_num_cpu_devices", options["devices"])
         mesh = sharding.make_mesh()
     config = load_config(
         "pretrain",
         {
-            "image_size": given["size"],
-            "batch_size": given["images"] * mesh.size,
-            "group_size": given["group_size"],
-            "model.stage_sizes": STAGE_SIZES[given["depth"]],
-            "model.remat": given["remat"],
-            "sharding.name": given["mode"],
+            "image_size": options["size"],
+            "batch_size": options["images"] * mesh.size,
+            "group_size": options["group_size"],
+            "model.stage_sizes": STAGE_SIZES[options["depth"]],
+            "model.remat": options["remat"],
+            "sharding.name": options["mode"],
         },
     )
     (stage,) = build.stages(config)
     begin = time.perf_counter()
-    training = training_step(config, mesh, num_classes=given["classes"])
+    training = training_step(config, mesh, num_classes=options["classes"])
     program = training.compile(stage, max_labels=compiled.MAX_LABELS)
     seconds = time.perf_counter() - begin
     costs = program.cost_analysis()
@@ -47,7 +47,7 @@ def main() -> None:
         "compile_seconds": seconds,
         "state": sum(state.bytes_by_part(training.abstract_state).values()),
         "memory": compiled.program_bytes(program),
-        "gflop": costs["flops"] / given["images"] / 1e9,
+        "gflop": costs["flops"] / options["images"] / 1e9,
         "traffic": costs["bytes accessed"],
         "collectives": compiled.collectives(program.as_text(), devices=mesh.size),
     }

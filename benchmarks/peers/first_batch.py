@@ -21,35 +21,35 @@ from peers.serve import Values, arguments, serve
 CLASSES = 11_166
 
 
-def open_streams(given: Values, jpegs: list[bytes]) -> list[Any]:
+def open_streams(options: Values, jpegs: list[bytes]) -> list[Any]:
     """Returns the records of every stream: generated from these images, or read from `folder`."""
-    count = given["streams"]
-    rows = ProcessRows(batch_size=given["batch"], num_streams=count)
-    if given["folder"]:
-        data = DataSet.open(Path(given["folder"]))
+    count = options["streams"]
+    rows = ProcessRows(batch_size=options["batch"], num_streams=count)
+    if options["folder"]:
+        data = DataSet.open(Path(options["folder"]))
         return list(data.streams("train", count=count, served=rows.streams))
     return [
-        GeneratedRecords(given["records"] // count, jpegs, classes=CLASSES) for _ in rows.streams
+        GeneratedRecords(options["records"] // count, jpegs, classes=CLASSES) for _ in rows.streams
     ]
 
 
 def main() -> None:
     """Measures once and reports the result."""
-    given = arguments()
+    options = arguments()
     jpegs = draw_jpegs()
     process = psutil.Process()
     before = process.memory_info().rss
     begin = time.perf_counter()
-    streams = open_streams(given, jpegs)
+    streams = open_streams(options, jpegs)
     opened = time.perf_counter()
     batches = pipeline.training_batches(
         streams,
-        TrainingView(given["size"]),
-        batch_size=given["batch"],
-        num_streams=given["streams"],
+        TrainingView(options["size"]),
+        batch_size=options["batch"],
+        num_streams=options["streams"],
         max_labels=LABELS,
         seed=0,
-        start_step=given["start_step"],
+        start_step=options["start_step"],
         num_threads=2,
     )
     batch = next(batches)

@@ -44,11 +44,11 @@ def drawn_hierarchy(num_classes: int) -> Hierarchy:
     return Hierarchy(ids, ids, (np.arange(num_classes) - 1) // CHILDREN)
 
 
-def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
+def training_step(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up the step of configs/pretrain.py on one random batch.
 
     Args:
-      given: Values batch, classes, devices, group (images), mode (of sharding), size (pixels),
+      options: Values batch, classes, devices, group (images), mode (of sharding), size (pixels),
         and stages and widths of the network.
 
     Returns:
@@ -58,24 +58,24 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
     config = load_config(
         "pretrain",
         {
-            "image_size": given["size"],
-            "batch_size": given["batch"],
-            "group_size": min(given["group"], given["batch"]),
-            "model.stage_sizes": tuple(given["stages"]),
-            "model.stage_widths": tuple(given["widths"]),
+            "image_size": options["size"],
+            "batch_size": options["batch"],
+            "group_size": min(options["group"], options["batch"]),
+            "model.stage_sizes": tuple(options["stages"]),
+            "model.stage_widths": tuple(options["widths"]),
             "model.dtype": "float32",
-            "sharding.name": given["mode"],
+            "sharding.name": options["mode"],
         },
     )
     mesh = sharding.make_mesh()
     (stage,) = build.stages(config)
-    training = build.training_step(config, mesh, num_classes=given["classes"])
+    training = build.training_step(config, mesh, num_classes=options["classes"])
     step = training.compile(stage, max_labels=NUM_LABELS)
     rng = np.random.default_rng(0)
-    shape = (given["batch"], NUM_LABELS)
+    shape = (options["batch"], NUM_LABELS)
     rows = {
-        "image": rng.integers(0, 256, (shape[0], given["size"], given["size"], 3), np.uint8),
-        "labels": rng.integers(0, given["classes"], shape, np.int32),
+        "image": rng.integers(0, 256, (shape[0], options["size"], options["size"], 3), np.uint8),
+        "labels": rng.integers(0, options["classes"], shape, np.int32),
         "confidences": np.ones(shape, np.float32),
         "mask": np.ones(shape[0], bool),
     }
@@ -98,18 +98,18 @@ def training_step(given: dict[str, Any]) -> tuple[Values, Answer]:
     }, run
 
 
-def metrics(given: dict[str, Any]) -> tuple[Values, Answer]:
+def metrics(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up the multi-label metrics of an evaluation, on one random batch used repeatedly.
 
     Args:
-      given: Values classes and examples (a multiple of 32, the batch size).
+      options: Values classes and examples (a multiple of 32, the batch size).
 
     Returns:
       No values, and a function. For `exact` or `binned`, the kind of average precision, it returns
       the seconds for all examples and the bytes kept; for `file`, the seconds to read the category
       file.
     """
-    num_classes, batch = given["classes"], 32
+    num_classes, batch = options["classes"], 32
     hierarchy = drawn_hierarchy(num_classes)
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(batch, num_classes)).astype(np.float32)
@@ -123,7 +123,7 @@ def metrics(given: dict[str, Any]) -> tuple[Values, Answer]:
             num_classes, hierarchy.paths(), exact=kind == "exact", positive_weight=12.0
         )
         begin = time.perf_counter()
-        for _ in range(given["examples"] // batch):
+        for _ in range(options["examples"] // batch):
             counted.update(scores, targets)
         updated = time.perf_counter()
         counted.compute()
@@ -166,11 +166,11 @@ class OneRecord:
         return self._data
 
 
-def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
+def training_input(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up training batches, starting in the middle of the set's second epoch.
 
     Args:
-      given: Values records, batch and batches (per measurement).
+      options: Values records, batch and batches (per measurement).
 
     Returns:
       No values, and a function. For `first` it returns the seconds from a fresh start to the first
@@ -180,12 +180,12 @@ def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
 
     def start() -> Iterator[pipeline.NumpyBatch]:
         return pipeline.training_batches(
-            [OneRecord(given["records"])],
+            [OneRecord(options["records"])],
             views.TrainingView(SIDE),
-            batch_size=given["batch"],
+            batch_size=options["batch"],
             max_labels=NUM_LABELS,
             seed=0,
-            start_step=given["records"] * 3 // (2 * given["batch"]),
+            start_step=options["records"] * 3 // (2 * options["batch"]),
             num_threads=2,
         )
 
@@ -198,18 +198,18 @@ def training_input(given: dict[str, Any]) -> tuple[Values, Answer]:
         for _ in range(SETTLING):
             next(batches)
         begin = time.perf_counter()
-        for _ in range(given["batches"]):
+        for _ in range(options["batches"]):
             next(batches)
         return {"seconds": time.perf_counter() - begin, "private": private_bytes()}
 
     return {}, run
 
 
-def label_list(given: dict[str, Any]) -> tuple[Values, Answer]:
+def label_list(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up `stats` of a generated list, figures included; use the process for one run only.
 
     Args:
-      given: Value rows.
+      options: Value rows.
 
     Returns:
       No values, and a function that returns the seconds and the peak bytes of this process.
@@ -219,7 +219,7 @@ def label_list(given: dict[str, Any]) -> tuple[Values, Answer]:
 
     folder = tempfile.TemporaryDirectory()
     path, dictionary = (Path(folder.name) / name for name in ("list.txt", "dictionary.txt"))
-    write_list(path, given["rows"])
+    write_list(path, options["rows"])
     write_hierarchy(dictionary)
 
     def run(_: str) -> Values:
@@ -240,10 +240,10 @@ KINDS = {
 
 def main() -> None:
     """Sets up the requested measurement and serves it."""
-    given = arguments()
+    options = arguments()
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", given.get("devices", 1))
-    serve(*KINDS[given["kind"]](given))
+    jax.config.update("jax_num_cpu_devices", options.get("devices", 1))
+    serve(*KINDS[options["kind"]](options))
 
 
 if __name__ == "__main__":

@@ -247,9 +247,9 @@ def main() -> None:
     parser.add_argument("--bases", type=int, default=8, help="images with distinct pixels")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
-    given = parser.parse_args()
-    images = Images(bases=given.bases, width=given.width, height=given.height)
-    asyncio.run(_serve(Answers(images), port=given.port))
+    options = parser.parse_args()
+    images = Images(bases=options.bases, width=options.width, height=options.height)
+    asyncio.run(_serve(Answers(images), port=options.port))
 
 
 if __name__ == "__main__":

@@ -13,36 +13,36 @@ from peers.serve import arguments, serve_batches
 
 def main() -> None:
     """Serves batches of `folder`."""
-    given = arguments()
-    if given.get("whole"):
+    options = arguments()
+    if options.get("whole"):
         jpeg._jpeg = None  # type: ignore[assignment]
     elif not jpeg.is_compiled():
         raise SystemExit("the C extension was not built, see mlimages_jax/data/images/jpeg.py")
-    data = DataSet.open(given["folder"])
+    data = DataSet.open(options["folder"])
     records = data.records("train")
-    settings = {"area": tuple(given["area"]), "interpolation": given["interpolation"]}
+    settings = {"area": tuple(options["area"]), "interpolation": options["interpolation"]}
 
-    def save_cuts() -> None:
-        view = views.TrainingView(given["size"], flip=False, **settings)
-        jpegs = [parse_record(records[i]).jpeg for i in range(len(given["boxes"]))]
+    def save_crops() -> None:
+        view = views.TrainingView(options["size"], flip=False, **settings)
+        jpegs = [parse_record(records[i]).jpeg for i in range(len(options["boxes"]))]
         # The parent drew the boxes with the same generators, so the crops are equal.
-        cuts = [view(jpeg, np.random.default_rng(i)) for i, jpeg in enumerate(jpegs)]
-        np.save(given["cuts"], np.stack(cuts))
+        crops = [view(jpeg, np.random.default_rng(i)) for i, jpeg in enumerate(jpegs)]
+        np.save(options["crops"], np.stack(crops))
 
     serve_batches(
         pipeline.training_batches(
             [records],
-            views.TrainingView(given["size"], **settings),
-            batch_size=given["batch"],
+            views.TrainingView(options["size"], **settings),
+            batch_size=options["batch"],
             max_labels=data.max_labels,
             seed=0,
-            num_threads=given["workers"],
+            num_threads=options["workers"],
         ),
-        batch_size=given["batch"],
-        warm_up=given["warm_up"],
-        seconds=given["seconds"],
+        batch_size=options["batch"],
+        warm_up=options["warm_up"],
+        seconds=options["seconds"],
         version=f"grain {version('grain')}",
-        save_cuts=save_cuts,
+        save_crops=save_crops,
     )
 
 

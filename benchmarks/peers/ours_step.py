@@ -138,41 +138,41 @@ class Variant:
 
 def main() -> None:
     """Serves the time of `steps` steps of the requested variant."""
-    given = arguments()
+    options = arguments()
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
     resolved = {
-        "batch": given["batch"] or (4 if on_cpu else 256) * jax.device_count(),
-        "dtype": given["dtype"] or ("float32" if on_cpu else "bfloat16"),
-        "steps": given["steps"] or (2 if on_cpu else 30),
+        "batch": options["batch"] or (4 if on_cpu else 256) * jax.device_count(),
+        "dtype": options["dtype"] or ("float32" if on_cpu else "bfloat16"),
+        "steps": options["steps"] or (2 if on_cpu else 30),
     }
-    given |= resolved
-    given["group_size"] = min(given["group_size"], given["batch"])
-    step_ideas.adopt(given.get("ideas", []))
+    options |= resolved
+    options["group_size"] = min(options["group_size"], options["batch"])
+    step_ideas.adopt(options.get("ideas", []))
     model = ResNet(
-        given["classes"],
-        stage_sizes=STAGE_SIZES[given["depth"]],
-        group_size=given["group_size"],
-        dtype=jnp.dtype(given["dtype"]),
-        remat=given.get("remat", False),
+        options["classes"],
+        stage_sizes=STAGE_SIZES[options["depth"]],
+        group_size=options["group_size"],
+        dtype=jnp.dtype(options["dtype"]),
+        remat=options.get("remat", False),
     )
-    batch = random_batch(**{name: given[name] for name in ("batch", "size", "classes")})
-    optimizer = make_optimizer(model, given["size"])
-    groups = given["batch"] // given["group_size"]
-    initial = initial_state(model, optimizer, size=given["size"], groups=groups)
+    batch = random_batch(**{name: options[name] for name in ("batch", "size", "classes")})
+    optimizer = make_optimizer(model, options["size"])
+    groups = options["batch"] // options["group_size"]
+    initial = initial_state(model, optimizer, size=options["size"], groups=groups)
     make = functools.partial(
         Variant,
-        group_size=given["group_size"],
+        group_size=options["group_size"],
         initial=initial,
         batch=batch,
         model=model,
         optimizer=optimizer,
     )
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the compiler releases the GIL
-        variants = dict(zip(given["variants"], pool.map(make, given["variants"]), strict=True))
+        variants = dict(zip(options["variants"], pool.map(make, options["variants"]), strict=True))
 
     def answer(name: str) -> Values:
-        seconds = variants[name].seconds(given["steps"])
+        seconds = variants[name].seconds(options["steps"])
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
         return {"seconds": seconds, "peak_bytes": peak}
 
@@ -182,7 +182,7 @@ def main() -> None:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(initial.params)),
-        "macs": layers.forward_macs(model, given["size"]),
+        "macs": layers.forward_macs(model, options["size"]),
         "compile_seconds": {name: each.compile_seconds for name, each in variants.items()},
         "memory": {name: each.memory for name, each in variants.items()},
     }

@@ -34,7 +34,7 @@ def serve_batches(
     warm_up: float,
     seconds: float,
     version: str,
-    save_cuts: Callable[[], None],
+    save_crops: Callable[[], None],
 ) -> None:
     """Reads `batches` for `warm_up` seconds, then answers "measure" and "quality".
 
@@ -44,12 +44,12 @@ def serve_batches(
       warm_up: Seconds until buffers reach a steady state and tf.data has tuned itself.
       seconds: Duration of a measurement.
       version: Version of the library.
-      save_cuts: Crops the given boxes in the same way as `batches`, and saves them.
+      save_crops: Crops the given boxes in the same way as `batches`, and saves them.
     """
 
     def answer(request: str) -> Values:
         if request == "quality":
-            save_cuts()
+            save_crops()
             return {}
         count, elapsed = _drain(batches, seconds)
         return {"images": count * batch_size, "seconds": elapsed}

@@ -29,7 +29,7 @@ def write_records(images: Path, path: Path) -> None:
             writer.write(example.SerializeToString())
 
 
-def cut(jpeg: Any, box: Any, *, size: int, antialias: bool) -> Any:
+def crop(jpeg: Any, box: Any, *, size: int, antialias: bool) -> Any:
     """Decodes only the box (top, left, height, width) and resizes it to uint8 [size, size, 3]."""
     image = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3)
     image = tf.image.resize(image, (size, size), method="bilinear", antialias=antialias)
@@ -50,7 +50,7 @@ def random_box(jpeg: Any, area: list[float]) -> Any:
     return tf.concat([begin[:2], extent[:2]], 0)
 
 
-def dataset(given: Values, path: Path) -> tf.data.Dataset:
+def dataset(options: Values, path: Path) -> tf.data.Dataset:
     """Returns endless batches."""
     features = {
         "image": tf.io.FixedLenFeature([], tf.string),
@@ -60,36 +60,41 @@ def dataset(given: Values, path: Path) -> tf.data.Dataset:
 
     def load(record: Any) -> Any:
         row = tf.io.parse_single_example(record, features)
-        box = random_box(row["image"], given["area"])
-        image = cut(row["image"], box, size=given["size"], antialias=given["antialias"])
+        box = random_box(row["image"], options["area"])
+        image = crop(row["image"], box, size=options["size"], antialias=options["antialias"])
         return row | {"image": tf.image.random_flip_left_right(image)}
 
-    records = tf.data.TFRecordDataset(str(path)).repeat().shuffle(SHUFFLED * given["batch"])
+    records = tf.data.TFRecordDataset(str(path)).repeat().shuffle(SHUFFLED * options["batch"])
     rows = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return rows.batch(given["batch"], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return rows.batch(options["batch"], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def main() -> None:
     """Serves batches of the images in `images`."""
-    given = arguments()
-    images, path = Path(given["images"]), Path(given["tfrecord"])
+    options = arguments()
+    images, path = Path(options["images"]), Path(options["tfrecord"])
     if not path.exists():
         write_records(images, path)
 
-    def save_cuts() -> None:
-        cuts = [
-            cut((images / name).read_bytes(), box, size=given["size"], antialias=given["antialias"])
-            for name, box in given["boxes"]
+    def save_crops() -> None:
+        crops = [
+            crop(
+                (images / name).read_bytes(),
+                box,
+                size=options["size"],
+                antialias=options["antialias"],
+            )
+            for name, box in options["boxes"]
         ]
-        np.save(given["cuts"], np.stack(cuts))
+        np.save(options["crops"], np.stack(crops))
 
     serve_batches(
-        dataset(given, path).as_numpy_iterator(),
-        batch_size=given["batch"],
-        warm_up=given["warm_up"],
-        seconds=given["seconds"],
+        dataset(options, path).as_numpy_iterator(),
+        batch_size=options["batch"],
+        warm_up=options["warm_up"],
+        seconds=options["seconds"],
         version=f"tensorflow {tf.__version__}",
-        save_cuts=save_cuts,
+        save_crops=save_crops,
     )
 
 

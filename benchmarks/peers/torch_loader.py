@@ -14,7 +14,7 @@ from peers.serve import arguments, serve_batches
 Row = tuple[np.ndarray, np.ndarray]
 
 
-def cut(image: Image.Image, box: transforms.CropBox, size: int) -> Image.Image:
+def crop(image: Image.Image, box: transforms.CropBox, size: int) -> Image.Image:
     """Decodes the image and resizes the box with Pillow's antialiased bilinear filter."""
     right, bottom = box.left + box.width, box.top + box.height
     return image.convert("RGB").resize(
@@ -37,7 +37,7 @@ class Images(Dataset[Row]):
         rng = np.random.default_rng(torch.randint(2**62, ()).item())  # torch seeds each worker
         with Image.open(self.files[index]) as image:
             box = transforms.sample_crop(rng, image.height, image.width, area=self.area)
-            pixels = cut(image, box, self.size)
+            pixels = crop(image, box, self.size)
         if rng.random() < 0.5:
             pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(pixels), np.arange(9)
@@ -51,32 +51,32 @@ def collate(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def main() -> None:
     """Serves batches of the images in `images`."""
-    given = arguments()
-    arrays = Path(given["images"])
-    images = Images(arrays, size=given["size"], area=tuple(given["area"]))
+    options = arguments()
+    arrays = Path(options["images"])
+    images = Images(arrays, size=options["size"], area=tuple(options["area"]))
 
-    def save_cuts() -> None:
-        cuts = [
-            cut(Image.open(arrays / name), transforms.CropBox(*box), given["size"])
-            for name, box in given["boxes"]
+    def save_crops() -> None:
+        crops = [
+            crop(Image.open(arrays / name), transforms.CropBox(*box), options["size"])
+            for name, box in options["boxes"]
         ]
-        np.save(given["cuts"], np.stack([np.asarray(image) for image in cuts]))
+        np.save(options["crops"], np.stack([np.asarray(image) for image in crops]))
 
     loader = DataLoader(
         images,
-        given["batch"],
+        options["batch"],
         sampler=RandomSampler(images, replacement=True, num_samples=2**40),  # endless
-        num_workers=given["workers"],
+        num_workers=options["workers"],
         collate_fn=collate,
         drop_last=True,
     )
     serve_batches(
         iter(loader),
-        batch_size=given["batch"],
-        warm_up=given["warm_up"],
-        seconds=given["seconds"],
+        batch_size=options["batch"],
+        warm_up=options["warm_up"],
+        seconds=options["seconds"],
         version=f"torch {torch.__version__}",
-        save_cuts=save_cuts,
+        save_crops=save_crops,
     )
 
 

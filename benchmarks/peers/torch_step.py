@@ -28,19 +28,19 @@ def make_model(name: str, *, depth: int, num_classes: int) -> nn.Module:
 class Trainer:
     """A model, its optimizer and one batch, which every step trains on."""
 
-    def __init__(self, given: Values):
-        self.device = torch.device("cuda" if given["on_gpu"] else "cpu")
-        self.dtype = getattr(torch, given["dtype"])
+    def __init__(self, options: Values):
+        self.device = torch.device("cuda" if options["on_gpu"] else "cpu")
+        self.dtype = getattr(torch, options["dtype"])
         torch.manual_seed(0)
-        model = make_model(given["model"], depth=given["depth"], num_classes=given["classes"])
+        model = make_model(options["model"], depth=options["depth"], num_classes=options["classes"])
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4
         )
-        shape = (given["batch"], 3, given["size"], given["size"])
+        shape = (options["batch"], 3, options["size"], options["size"])
         images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.images = images.to(memory_format=torch.channels_last)
-        targets = torch.zeros(given["batch"], given["classes"], device=self.device)
+        targets = torch.zeros(options["batch"], options["classes"], device=self.device)
         self.targets = targets.scatter_(1, torch.arange(9, device=self.device)[None], 1.0)
 
     def loss(self) -> Tensor:
@@ -72,11 +72,11 @@ class Trainer:
 
 def main() -> None:
     """Serves the time of `steps` steps."""
-    given = arguments()
+    options = arguments()
     torch.backends.cudnn.benchmark = True
-    trainer = Trainer(given)
+    trainer = Trainer(options)
     macs = trainer.forward_macs()
-    loss = torch.compile(trainer.loss) if given["on_gpu"] else trainer.loss
+    loss = torch.compile(trainer.loss) if options["on_gpu"] else trainer.loss
 
     def seconds(steps: int) -> float:
         start = time.perf_counter()
@@ -86,8 +86,8 @@ def main() -> None:
         return time.perf_counter() - start
 
     def answer(_: str) -> Values:
-        elapsed = seconds(given["steps"])
-        if not given["on_gpu"]:
+        elapsed = seconds(options["steps"])
+        if not options["on_gpu"]:
             return {"seconds": elapsed, "memory": None}
         torch.cuda.empty_cache()  # the peers share the device
         return {"seconds": elapsed, "memory": torch.cuda.max_memory_allocated()}

@@ -36,11 +36,11 @@ def main() -> None:
     parser.add_argument("list", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=64)
-    given = parser.parse_args()
-    given.output.mkdir(parents=True)
-    urls = given.list.read_text(encoding="utf-8").split()
-    paths = [given.output / f"{i:08d}.jpg" for i in range(len(urls))]
-    with ThreadPoolExecutor(given.threads) as pool:
+    options = parser.parse_args()
+    options.output.mkdir(parents=True)
+    urls = options.list.read_text(encoding="utf-8").split()
+    paths = [options.output / f"{i:08d}.jpg" for i in range(len(urls))]
+    with ThreadPoolExecutor(options.threads) as pool:
         print(json.dumps(Counter(pool.map(download, urls, paths))))
 
 

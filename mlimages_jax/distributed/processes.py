@@ -166,9 +166,9 @@ class StopRequest:
 
 
 def _check(address: str | None, count: int | None, number: int | None) -> None:
-    given = {"coordinator_address": address, "num_processes": count, "process_id": number}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    arguments = {"coordinator_address": address, "num_processes": count, "process_id": number}
+    missing = [f"--{name}" for name, value in arguments.items() if value is None]
+    if len(missing) == len(arguments):
         return
     if missing:
         raise PeerError(

@@ -84,5 +84,6 @@ def rename_rows(label_list: LabelList, names: list[bytes]) -> LabelList:
 def _take_spans(offsets: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the positions within some spans, concatenated, and the offsets of the spans."""
     starts, lengths = offsets[spans], offsets[spans + 1] - offsets[spans]
-    taken = np.concatenate([[0], np.cumsum(lengths)])
-    return np.repeat(starts - taken[:-1], lengths) + np.arange(taken[-1]), taken
+    new_offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.repeat(starts - new_offsets[:-1], lengths) + np.arange(new_offsets[-1])
+    return positions, new_offsets

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Limits how many bytes of files are in memory at a time, over all threads."""
 
-import contextlib
 import threading
-from collections.abc import Iterator
 
 
 class ByteBudget:
@@ -29,12 +27,3 @@ class ByteBudget:
         with self._changed:
             self._held -= size
             self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Reserves bytes for the duration of a block."""
-        self.take(size)
-        try:
-            yield
-        finally:
-            self.give(size)

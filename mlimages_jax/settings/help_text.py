@@ -20,9 +20,9 @@ def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> st
         values: Values of a config file by name; None shows the defaults of a training.
         title: Name of that file.
     """
-    given = {"task": "train"} | dict(values or {})
-    kind = TASKS[given["task"]]
-    table = table_of(given)
+    set_values = {"task": "train"} | dict(values or {})
+    kind = TASKS[set_values["task"]]
+    table = table_of(set_values)
     lines = [
         f"Settings of {title or 'a training'}: give another value by --config.NAME=VALUE.",
         "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
@@ -35,12 +35,12 @@ def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> st
         if section != group:
             group = section
             lines += ["", f"{section}: {_summary(kind, section)}" if section else _first_line(kind)]
-        lines += _lines(name, table[name], given)
+        lines += _lines(name, table[name], set_values)
     return "\n".join(lines)
 
 
-def _lines(name: str, told: Setting, given: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  --config.{name}={_value(name, told, given)}"
+def _lines(name: str, told: Setting, set_values: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  --config.{name}={_value(name, told, set_values)}"
     allowed = told.rule.allowed
     text = f"{told.meaning} {allowed[:1].upper()}{allowed[1:]}."
     yield from textwrap.wrap(
@@ -48,13 +48,13 @@ def _lines(name: str, told: Setting, given: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _value(name: str, told: Setting, given: Mapping[str, Any]) -> str:
+def _value(name: str, told: Setting, set_values: Mapping[str, Any]) -> str:
     """The value of the file, beside the default where it differs."""
     default = "no default" if told.is_required else f"default {told.default!r}"
-    if name not in given:
+    if name not in set_values:
         return f"...  ({default})" if told.is_required else f"{told.default!r}  (default)"
-    same = not told.is_required and given[name] == told.default
-    return f"{given[name]!r}  ({'default' if same else default})"
+    same = not told.is_required and set_values[name] == told.default
+    return f"{set_values[name]!r}  ({'default' if same else default})"
 
 
 def _summary(kind: type, section: str) -> str:

@@ -29,10 +29,10 @@ def parse(values: Mapping[str, Any], *, workdir: str | None = None) -> Settings:
         ConfigError: Settings are misspelt, missing or out of range; all of them are listed.
         PathError: A path begins with the home of an unknown user.
     """
-    given = {"task": "train"} | with_new_names(flatten(values), where="the configuration")
-    given = {name: _at_home(value) for name, value in given.items()}
-    check(given, workdir=workdir)
-    return _made(given)
+    flat = {"task": "train"} | with_new_names(flatten(values), where="the configuration")
+    flat = {name: _at_home(value) for name, value in flat.items()}
+    check(flat, workdir=workdir)
+    return _made(flat)
 
 
 def replaced(config: AnyTask, changes: Mapping[str, Any]) -> AnyTask:
@@ -62,10 +62,10 @@ def resolved(config: AnyTask) -> AnyTask:
 
 def at_length(config: AnyTask, total_steps: int) -> AnyTask:
     """Like `resolved`, with fractions of another length; `total_steps` itself stays."""
-    given = flatten(config)
-    values = resolve_values(given, table_of(given), total_steps)
+    flat = flatten(config)
+    values = resolve_values(flat, table_of(flat), total_steps)
     every = values.get("checkpoint.every")
-    if every and 0 < given["checkpoint.keep_every"] < 1:  # what is kept has to be saved
+    if every and 0 < flat["checkpoint.keep_every"] < 1:  # what is kept has to be saved
         values["checkpoint.keep_every"] = max(
             every, round(values["checkpoint.keep_every"] / every) * every
         )

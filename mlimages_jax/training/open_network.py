@@ -28,11 +28,11 @@ def filled(config: Train, workdir: epath.Path) -> Train:
         DamagedCheckpointError: `init_from` is damaged.
         FileNotFoundError: `init_from` contains no checkpoint.
     """
-    given = {name: getattr(config.model, name) for name in architecture.WORDS}
-    if all(given.values()):
+    configured = {name: getattr(config.model, name) for name in architecture.WORDS}
+    if all(configured.values()):
         return config
     values, where = agreed(lambda: _found(workdir, config.init_from))
-    sizes = {name: value or values[name] for name, value in given.items()}
+    sizes = {name: value or values[name] for name, value in configured.items()}
     logging.info(
         "the network is that of %s: %s",
         where, ", ".join(f"{name}={value}" for name, value in sizes.items()),

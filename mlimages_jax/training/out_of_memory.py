@@ -48,9 +48,9 @@ def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
 def _of_prediction(config: Settings) -> str:
     values = flatten(config)
     batches = [name for name in ("batch_size", "evaluation.batch_size") if name in values]
-    given = [f"--config.{name}={values[name]}" for name in batches]
+    options = [f"--config.{name}={values[name]}" for name in batches]
     return (
-        f"The batch is {' and '.join(given)} over {jax.device_count()} devices: use a smaller "
+        f"The batch is {' and '.join(options)} over {jax.device_count()} devices: use a smaller "
         "one, --config.dtype=bfloat16 or smaller images"
     )
 

@@ -82,7 +82,7 @@ def first_state(
     checkpoints: Checkpoints,
     settings: dict[str, Any],
     *,
-    given: Train,
+    unresolved: Train,
 ) -> TrainState:
     """The state that a run starts or resumes from.
 
@@ -92,7 +92,7 @@ def first_state(
         data: Data set of the run.
         checkpoints: Checkpoints of the workdir.
         settings: Settings to compare with those of the checkpoint.
-        given: The settings before fractions of the run became steps, see `restored`.
+        unresolved: The settings before fractions of the run became steps, see `restored`.
 
     Raises:
         ConfigError: The checkpoint was trained with other settings, or on another data set.
@@ -101,7 +101,7 @@ def first_state(
         FileNotFoundError: `init_from` contains no checkpoint.
     """
     # 1. The newest intact checkpoint of the workdir: resume.
-    if found := restored(checkpoints, settings, training.abstract_state, given=given):
+    if found := restored(checkpoints, settings, training.abstract_state, unresolved=unresolved):
         return found
     # 2. The weights of another run: fine-tune.
     if config.init_from:
@@ -115,7 +115,7 @@ def restored(
     settings: dict[str, Any],
     abstract_state: TrainState,
     *,
-    given: Train | None = None,
+    unresolved: Train | None = None,
 ) -> TrainState | None:
     """Restores the newest intact checkpoint of a workdir; sets damaged ones aside and logs it.
 
@@ -123,7 +123,7 @@ def restored(
         checkpoints: Checkpoints of the workdir.
         settings: Settings of this run, to compare with those of the checkpoint.
         abstract_state: State that gives names, shapes, dtypes and shardings.
-        given: Configuration whose steps may be fractions of the run, for a run that has a new
+        unresolved: Configuration whose steps may be fractions of the run, for a run that has a new
             length; None if no setting depends on the length.
 
     Returns:
@@ -136,14 +136,14 @@ def restored(
     while (step := checkpoints.newest()) is not None:
         try:
             saved = checkpoints.config_of(step)
-            as_long = restart.values_as_long_as(saved, given) if given else {}
+            as_long = restart.values_as_long_as(saved, unresolved) if unresolved else {}
             check_same_training(saved, settings | as_long)
             state = checkpoints.restore(abstract_state, step=step)
         except DamagedCheckpointError as error:
             checkpoints.set_aside(step, error)
             continue
         logging.info("resuming from %s", checkpoints.directory / str(step))
-        if given and (told := restart.change_of_schedule(saved, given, step=step)):
+        if unresolved and (told := restart.change_of_schedule(saved, unresolved, step=step)):
             logging.warning("%s", told)
         return state
     checkpoints.check_any_left()

@@ -88,8 +88,8 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
     checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="train"):
-        given = open_network.filled(config, workdir)
-        return _train(checked(given), workdir, given=given, started=started)
+        unresolved = open_network.filled(config, workdir)
+        return _train(checked(unresolved), workdir, unresolved=unresolved, started=started)
 
 
 class _Run(NamedTuple):
@@ -117,11 +117,11 @@ class _Run(NamedTuple):
 
 
 def _train(
-    config: Train, workdir: epath.Path, *, given: Train, started: float | None
+    config: Train, workdir: epath.Path, *, unresolved: Train, started: float | None
 ) -> TrainState:
     """`train` in a locked workdir.
 
-    `given` still has the fractions of the run that are steps in `config`.
+    `unresolved` still has the fractions of the run that are steps in `config`.
     """
     run = _set_up(config, workdir, started=started)
     goodput = run.goodput
@@ -138,7 +138,7 @@ def _train(
     ):
         with goodput.phase("restore"):
             state = first_state(
-                config, run.training, run.data, checkpoints, run.settings, given=given
+                config, run.training, run.data, checkpoints, run.settings, unresolved=unresolved
             )
         compiled = _compile_all(run, start=int(state.step))
         keep_in_workdir(workdir, run.settings, run.data)

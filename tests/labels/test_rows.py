@@ -36,10 +36,10 @@ def test_blocks_joined_are_the_list(rows, num_rows):
 def test_taken_rows_are_the_rows(data):
     rows = data.draw(label_lists(6))
     numbers = st.lists(st.integers(0, len(rows) - 1), max_size=9) if len(rows) else st.just([])
-    taken = data.draw(numbers)
-    result = take_rows(rows, np.array(taken, np.int64))
+    chosen = data.draw(numbers)
+    result = take_rows(rows, np.array(chosen, np.int64))
     drawn_lists.assert_well_formed(result)
-    assert as_rows(result) == [as_rows(rows)[i] for i in taken]
+    assert as_rows(result) == [as_rows(rows)[i] for i in chosen]
 
 
 def test_names_and_label_rows_worked_by_hand():

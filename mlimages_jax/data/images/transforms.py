@@ -75,22 +75,22 @@ def _sample_size(
     rng: np.random.Generator, height: int, width: int, *, area: tuple[float, float], ratio: float
 ) -> tuple[int, int] | None:
     """Returns height and width of a crop with width / height = ratio, or None if none fits."""
-    smallest, largest = area[0] * height * width, area[1] * height * width
+    min_area, max_area = area[0] * height * width, area[1] * height * width
     # The rounding follows TensorFlow's sample_distorted_bounding_box, whose lrint, like Python's
     # round, sends halves to the even number.
-    low = round(math.sqrt(smallest / ratio))
+    low = round(math.sqrt(min_area / ratio))
     # At most the image's height, and a width that rounds to at most the image's.
-    high = min(round(math.sqrt(largest / ratio)), height, int((width + 0.4999999) / ratio))
+    high = min(round(math.sqrt(max_area / ratio)), height, int((width + 0.4999999) / ratio))
     low = min(low, high)
     crop_height = low + int(rng.random() * (high - low + 1))
     # Rounding to whole pixels may have left the area range by little: one step back inside.
-    if crop_height * round(crop_height * ratio) < smallest:
+    if crop_height * round(crop_height * ratio) < min_area:
         crop_height += 1
-    if crop_height * round(crop_height * ratio) > largest:
+    if crop_height * round(crop_height * ratio) > max_area:
         crop_height -= 1
     crop_width = round(crop_height * ratio)
     fits = 0 < crop_height <= height and 0 < crop_width <= width
-    if fits and smallest <= crop_height * crop_width <= largest:
+    if fits and min_area <= crop_height * crop_width <= max_area:
         return crop_height, crop_width
     return None
 

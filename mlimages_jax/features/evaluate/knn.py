@@ -108,11 +108,11 @@ class Voters:
         votes = scipy.sparse.csr_array(
             (weights.reshape(-1), found.neighbours[:, :k].reshape(-1), starts), shape
         )  # [m, N]
-        given = (votes @ self._positive).toarray()  # [m, C]
+        positive_votes = (votes @ self._positive).toarray()  # [m, C]
         listed = (votes @ self._listed).toarray()
         possible = 1 - listed if self._missing_count else listed
         with np.errstate(divide="ignore", invalid="ignore"):
-            fractions = np.where(given > 0, given / possible, 0)
+            fractions = np.where(positive_votes > 0, positive_votes / possible, 0)
             if self._single:
                 return np.log(fractions)
             fractions = np.minimum(fractions, _MOST)

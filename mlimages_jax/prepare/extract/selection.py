@@ -81,7 +81,7 @@ class ListedNames:
     def __init__(self, lists: Sequence[Path], *, folder: Path):
         with writing(folder):
             self._names = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 closed by __exit__
-        hashes, places = array.array("Q"), array.array("q")
+        hashes, offsets = array.array("Q"), array.array("q")
         fingerprint = hashlib.blake2b(digest_size=16)
         for path in lists:
             for part in iter_label_list(path, num_classes=ANY_CLASS):
@@ -89,7 +89,7 @@ class ListedNames:
                 _check(names, path)
                 hashes.frombytes(b"".join(map(_digest, names)))
                 before = self._names.tell() + np.arange(len(names))  # with a line end for each name
-                places.frombytes((before + part.name_offsets[:-1]).astype(np.int64).tobytes())
+                offsets.frombytes((before + part.name_offsets[:-1]).astype(np.int64).tobytes())
                 text = b"\n".join([*names, b""])
                 fingerprint.update(text)
                 with writing(folder):
@@ -98,7 +98,7 @@ class ListedNames:
         self.fingerprint = fingerprint.hexdigest()
         order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")
         self._hashes = np.frombuffer(hashes, np.uint64)[order]
-        self._places = np.frombuffer(places, np.int64)[order]
+        self._offsets = np.frombuffer(offsets, np.int64)[order]
         self._drop_repetitions()
         self._states = np.full(len(self._hashes), _OPEN, np.uint8)
 
@@ -113,23 +113,23 @@ class ListedNames:
 
     def claim(self, member: str) -> str | None:
         """See `Selection`."""
-        place = self._find(member)
-        if place is None or self._states[place] == _DONE:
+        index = self._find(member)
+        if index is None or self._states[index] == _DONE:
             return None
-        self._states[place] = _DONE
-        return self._name(place).decode()
+        self._states[index] = _DONE
+        return self._name(index).decode()
 
     def failed(self, name: str) -> None:
         """See `Selection`."""
-        place = self._find(name)
-        assert place is not None, name
-        self._states[place] = _FAILED
+        index = self._find(name)
+        assert index is not None, name
+        self._states[index] = _FAILED
 
     def missing(self) -> Iterator[str]:
         """Yields the names found in no archive, and marks them as such."""
-        for place in np.flatnonzero(self._states == _OPEN).tolist():
-            self._states[place] = _MISSED
-            yield self._name(place).decode()
+        for index in np.flatnonzero(self._states == _OPEN).tolist():
+            self._states[index] = _MISSED
+            yield self._name(index).decode()
 
     def recall(self, rows: Iterable[Image], images: Path) -> int:
         """Restores the state of earlier runs; rows whose file was deleted are ignored.
@@ -143,16 +143,16 @@ class ListedNames:
         """
         gone, folder, files = 0, "", frozenset[str]()
         for image in rows:
-            place = self._find(image.name)
-            if place is None or self._name(place).decode() != image.name:
+            index = self._find(image.name)
+            if index is None or self._name(index).decode() != image.name:
                 continue
             if image.status != OK or image.file is None:
-                self._states[place] = _MISSED if image.error == MISSING else _FAILED
+                self._states[index] = _MISSED if image.error == MISSING else _FAILED
                 continue
             parent, file = os.path.split(image.file)
             if parent != folder or not files:  # rows are sorted: each folder is listed once
                 folder, files = parent, _files(images, parent)
-            self._states[place] = _DONE if file in files else _OPEN
+            self._states[index] = _DONE if file in files else _OPEN
             gone += file not in files
         return gone
 
@@ -164,31 +164,31 @@ class ListedNames:
     def _find(self, name: str) -> int | None:
         last = name.rpartition("/")[2].encode()
         digest = np.frombuffer(_digest(last), np.uint64)[0]
-        place = int(np.searchsorted(self._hashes, digest))
-        while place < len(self._hashes) and self._hashes[place] == digest:
-            if self._name(place).rpartition(b"/")[2] == last:
-                return place
-            place += 1
+        index = int(np.searchsorted(self._hashes, digest))
+        while index < len(self._hashes) and self._hashes[index] == digest:
+            if self._name(index).rpartition(b"/")[2] == last:
+                return index
+            index += 1
         return None
 
-    def _name(self, place: int) -> bytes:
-        data = os.pread(self._names.fileno(), _LONGEST_NAME + 1, int(self._places[place]))
+    def _name(self, index: int) -> bytes:
+        data = os.pread(self._names.fileno(), _LONGEST_NAME + 1, int(self._offsets[index]))
         return data.partition(b"\n")[0]
 
     def _drop_repetitions(self) -> None:
         """Keeps the first of equal names; they have equal hashes, so sorting made them adjacent."""
         keep = np.ones(len(self._hashes), bool)
-        for place in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
-            one, other = self._name(place), self._name(place + 1)
+        for index in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            one, other = self._name(index), self._name(index + 1)
             if one == other:
-                keep[place + 1] = False
+                keep[index + 1] = False
             elif one.rpartition(b"/")[2] == other.rpartition(b"/")[2]:
                 raise PrepareError(
                     f"the lists name {one.decode()} and {other.decode()}; images are found by "
                     "their file name alone, so put the two into separate lists and runs"
                 )
         if not keep.all():
-            self._hashes, self._places = self._hashes[keep], self._places[keep]
+            self._hashes, self._offsets = self._hashes[keep], self._offsets[keep]
 
 
 def _digest(name: bytes) -> bytes:
@@ -216,7 +216,7 @@ def _line_of(name: bytes, path: Path) -> int:
 def _files(images: Path, folder: str) -> frozenset[str]:
     """Returns the file names in a folder of images; none if the path leads outside of it."""
     try:
-        place = inside(images, f"{folder}/file" if folder else "file").parent
-        return frozenset(file.name for file in place.iterdir())
+        parent = inside(images, f"{folder}/file" if folder else "file").parent
+        return frozenset(file.name for file in parent.iterdir())
     except (FileNotFoundError, NotADirectoryError, UnsafeNameError):
         return frozenset()
