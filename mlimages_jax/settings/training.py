@@ -86,12 +86,12 @@ class Crop:
 
     area: tuple[float, float] = setting(
         Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'"),
-        "Least and largest share of the image (train.py: area_cover).",
+        "Minimum and maximum fraction of the image (train.py: area_cover).",
         default=(0.7, 1.0),
     )
     aspect: tuple[float, float] = setting(
         Pair(Number(0.0, above=True), "'(0.75, 1.33)'"),
-        "Least and largest width / height (image_preprocessing.py).",
+        "Minimum and maximum width / height (image_preprocessing.py).",
         default=(0.75, 1.33),
     )
     interpolation: Interpolation = setting(
@@ -184,7 +184,7 @@ class Weighted:
     )
     negative_selection: float = setting(
         _SHARE,
-        "Share of the absent classes that count at a step (train.sh: neg_select); released only.",
+        "Fraction of absent classes that count in a step (train.sh: neg_select); released only.",
         default=0.1,
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that builds a set from one folder of images a class."""
+"""The command that builds a set from images in one folder per class."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ def build_image_folder(
     splits: str | None = None,
     val_share: float | None = None,
 ) -> None:
-    """Build a data set from images in one folder a class.
+    """Build a data set from images in one folder per class.
 
         mlimages data build image-folder --manual-dir=PETS --data-dir=data
 
@@ -30,13 +30,13 @@ def build_image_folder(
 
     Args:
       shared: Options of every builder.
-      name: Of the data set; by default that of the folder manual_dir.
+      name: Name of the data set; by default that of the folder manual_dir.
       short_side: Shrink larger images to this many pixels; 0: never.
-      orientation: Turn images upright as their EXIF data say, or leave them as they are stored.
-      splits: Some of train,val,test; by default those that exist.
-      val_share: Share of the images that becomes val where there is no val/: by a hash of the
-        content, so that duplicates stay on one side, and every class keeps something to train on;
-        by default 0.1 where there are no folders of splits.
+      orientation: exif turns images upright by their EXIF data, stored keeps them as they are.
+      splits: Comma-separated splits out of train, val and test; by default those that exist.
+      val_share: Fraction of the images to use for val if there is no val/. They are chosen by a
+        hash of the content, so duplicates stay in one split, and every class keeps images to train
+        on. The default is 0.1 if there are no folders of splits.
     """
     command.run(
         build,

@@ -21,25 +21,25 @@ def build_imagenet(
     val_share: float | None = None,
     subset: bool = False,
 ) -> None:
-    """Build a data set from ImageNet's archives, or from images in one folder a class.
+    """Build a data set from ImageNet's archives, or from images in one folder per class.
 
         mlimages data build imagenet --manual-dir=ARCHIVES --data-dir=data
 
-    Nothing is unpacked. It prints the folder of the set, for --config.data.folder.
+    The archives are not unpacked. It prints the folder of the set, for --config.data.folder.
 
     {layout}
 
     Args:
       shared: Options of every builder.
-      name: Of the data set; by default imagenet, or for classes of your own that of the folder
-        manual_dir.
+      name: Name of the data set; by default imagenet, or the name of the folder manual_dir for
+        your own classes.
       short_side: Shrink larger images to this many pixels; 0: never.
-      orientation: Turn images upright as their EXIF data say, or leave them as they are stored; by
-        default exif for your own classes, and stored for ImageNet, as the original.
-      splits: Train, val or train,val.
-      val_share: Of classes of your own without a val/, as in `mlimages data build image-folder`,
-        which is the command for them.
-      subset: Allow archives with fewer classes and images than ImageNet has.
+      orientation: exif turns images upright by their EXIF data, stored keeps them as they are. The
+        default is exif for your own classes, and stored for ImageNet, like the original.
+      splits: train, val, or train,val.
+      val_share: Fraction for val of your own classes without a val/; see `mlimages data build
+        image-folder`, the command for them.
+      subset: Accept archives with fewer classes and images than ImageNet has.
     """
     names = splits.split(",")
     command.run(

@@ -241,7 +241,7 @@ def _check_counts(listing: Listing, split: str, path: Path) -> None:
         images, classes = counted(found[0], "image"), counted(found[1], "class")
         raise ValueError(
             f"{path} holds {images} of {classes}, ImageNet's has"
-            f" {expected[0]:,} of {expected[1]:,}: get it anew, or allow that with --subset"
+            f" {expected[0]:,} of {expected[1]:,}: get it again, or accept that with --subset"
         )
 
 

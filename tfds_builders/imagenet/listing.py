@@ -180,7 +180,7 @@ def _folder_of(name: str, archive: Path) -> str:
     if archive.name == manual_files.ARCHIVES["val"]:
         advice = f"put {manual_files.DEVKIT} or {manual_files.TRUTH} beside it"
     else:
-        advice = "is it the validation archive? That of training holds one tar a class"
+        advice = "is it the validation archive? That of training holds one tar per class"
     raise ValueError(f"{archive}: nothing says of which class {name} is: {advice}")
 
 

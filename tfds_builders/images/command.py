@@ -25,15 +25,16 @@ class Shared:
     """Options that every builder has.
 
     Attributes:
-      manual_dir: The files described above.
-      data_dir: Where data sets go.
-      num_shards: Files of each split.
-      chroma: Resolution of the colours of shrunk images; 420: half, which makes files a fifth
-        smaller and reading faster.
-      max_skipped: Share of a split's images that may be unusable; five images always may.
-      num_workers: Threads; by default one a core.
+      manual_dir: Folder with the files described above.
+      data_dir: Folder for data sets.
+      num_shards: Number of files per split.
+      chroma: Chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
+        makes files a fifth smaller and faster to read.
+      max_skipped: Maximum fraction of unusable images in a split. With the default, five images
+        are always allowed.
+      num_workers: Number of threads; by default one per core.
       beam: Use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
-      overwrite: Build again where a finished set exists, which stays until the new one is complete.
+      overwrite: Rebuild a finished set; the old one stays until the new one is complete.
     """
 
     manual_dir: Path
@@ -56,7 +57,7 @@ def main(place: str, arguments: Sequence[str] | None, *, program: str) -> None:
 
 
 def with_layout(command: Callable[..., None], layout: str) -> str:
-    """A docstring with the description of `manual_dir` in the place of {layout}."""
+    """Returns a docstring in which {layout} is replaced by the description of `manual_dir`."""
     doc = inspect.getdoc(command) or ""
     return doc.replace("{layout}", layout.rstrip())
 
@@ -70,15 +71,15 @@ def run(
     published_name: str,
     **own: Any,
 ) -> None:
-    """Build, and print the folder; errors that the user can fix are one line, not a traceback.
+    """Builds a set and prints its folder; errors that users can fix are one line, no traceback.
 
     Args:
-      build: Takes the shared flags by name, and `own`.
-      options: Those that all builders have.
-      name: Of the set; None: as `published_name` says.
-      is_published: Whether a `manual_dir` holds the published files, which have a name.
-      published_name: That name; other sets are called as their folder where --name does not say.
-      own: Arguments of this builder alone.
+      build: Function called with the shared options by name, and with `own`.
+      options: Options of every builder.
+      name: Name of the set; None derives it, see `published_name`.
+      is_published: Returns whether a `manual_dir` has the published files.
+      published_name: Default name for the published files; others are named after their folder.
+      own: Options of this builder only.
     """
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addFilter(_is_ours)
@@ -88,7 +89,7 @@ def run(
         name = name or (published_name if named else name_of(options.manual_dir))
         if not named and (earlier := options.data_dir / published_name).exists():
             logging.info(
-                "the set is called %s, as its folder; %s has another: give --name=%s to use that",
+                "the set is named %s, after its folder; %s exists too: --name=%s selects it",
                 name, earlier, published_name,
             )  # fmt: skip
         folder = build(
@@ -114,12 +115,12 @@ def run(
 
 
 def name_of(folder: Path) -> str:
-    """Return a name for the set of a folder: its own, with underscores for special characters."""
+    """Returns the name of a folder with underscores in place of special characters."""
     plain = unicodedata.normalize("NFKD", folder.expanduser().resolve().name)
     name = re.sub("[^A-Za-z0-9]+", "_", plain.encode("ascii", "ignore").decode()).strip("_")
     return name if name[:1].isalpha() else f"set_{name}".rstrip("_")
 
 
 def _is_ours(line: std_logging.LogRecord) -> bool:
-    """Return whether to keep a log line; TFDS's are about settings that the commands make."""
+    """Returns whether to keep a log line; TFDS's are about settings that the commands choose."""
     return line.levelno >= std_logging.ERROR or "tensorflow_datasets" not in line.pathname

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that builds a set with the labels of ML-Images, or one's own in the same files."""
+"""The command that builds ML-Images, or a set of your own from files of the same form."""
 
 from pathlib import Path
 from typing import Literal
@@ -33,17 +33,17 @@ def build_ml_images(
 
     Args:
       shared: Options of every builder.
-      name: Of the data set; by default that of the folder manual_dir, and ml_images for the
+      name: Name of the data set; by default that of the folder manual_dir, or ml_images for the
         published files.
-      labels: As in the lists, or with all ancestors of every class.
-      corrections: With --labels=closed: a file of other parents for some classes; `published` is
-        the one that comes with this package, for the published dictionary.
-      allow_shared: Images may be in the list of train and in that of val or test.
+      labels: released keeps the labels of the lists, closed adds all ancestors of every class.
+      corrections: With --labels=closed: a file with other parents for some classes. `published`
+        is the one in this package, for the published class list.
+      allow_shared: Accept images that are in the list of train and in that of val or test.
       short_side: Shrink larger images to this many pixels; 0: never.
-      orientation: Turn images upright as their EXIF data say, or leave them as they are stored, as
+      orientation: exif turns images upright by their EXIF data, stored keeps them as they are, as
         the original training does.
-      verified: The images were verified before, by `mlimages data download` or `extract`: do not
-        decode those that keep their bytes.
+      verified: Skip decoding images that keep their bytes: `mlimages data download` or `extract`
+        has verified them.
     """
     command.run(
         build,

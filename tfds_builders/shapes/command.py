@@ -23,12 +23,12 @@ def build_shapes(
     It prints the folder of the set, for --config.data.folder.
 
     Args:
-      data_dir: Where data sets go.
-      keep_files: Keep the lists and images in this folder.
-      num_train: Images to train on.
-      num_val: Images to validate on.
+      data_dir: Folder for data sets.
+      keep_files: Folder to keep the drawn lists and images in; by default they are deleted.
+      num_train: Number of training images.
+      num_val: Number of validation images.
       size: Side of an image in pixels.
-      seed: Another seed draws other images.
+      seed: Random seed of the images.
     """
     folder = build(
         data_dir,

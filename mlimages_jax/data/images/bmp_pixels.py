@@ -57,7 +57,7 @@ def _by_masks(data: bytes, head: _Head) -> np.ndarray:
     stride = -(-head.width * head.bits // 32) * 4
     if len(data) < head.start + stride * height:
         there = max(0, len(data) - head.start)
-        message = f"a BMP of {there:,} bytes of pixels, where {stride * height:,} belong"
+        message = f"a BMP with {there:,} bytes of pixels instead of {stride * height:,}"
         raise BadImage("truncated", message)
     rows = np.frombuffer(data, np.uint8, stride * height, head.start).reshape(height, stride)
     stored = rows[:, : words * head.width].view(f"<u{words}")

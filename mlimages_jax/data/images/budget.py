@@ -29,7 +29,7 @@ def decoding_bytes(header: ImageHeader, *, pixels: int | None = None) -> int:
         raise BadImage(
             "too_large",
             f"decoding {header.width} x {header.height} pixels of this kind of {header.format} "
-            f"would take {(header.held + result) / 1e6:,.0f} MB, {allowed / 1e6:,.0f} MB are "
+            f"would take {(header.held + result) / 1e6:,.0f} MB; {allowed / 1e6:,.0f} MB are "
             "allowed: shrink it, or convert it to baseline JPEG",
         )
     return header.held + result

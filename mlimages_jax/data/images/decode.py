@@ -86,7 +86,7 @@ def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
         except MemoryError as error:
             raise BadImage("too_large", "there is not enough memory to decode it") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            message = f"it holds more pixels than its header says, too many: {described(error)}"
+            message = f"it has more pixels than its header says, and too many: {described(error)}"
             raise BadImage("too_large", message.split(", could be")[0]) from error
         except Exception as error:
             raise BadImage("corrupt", f"{type(error).__name__}: {described(error)}") from error
@@ -252,7 +252,7 @@ def stored_jpeg(
     """
     if not (short_side is None or short_side > 0) or not 1 <= quality <= 100:
         raise ValueError(
-            f"short_side={short_side} and quality={quality}: give 1 and more, 1 to 100"
+            f"short_side={short_side}, quality={quality}: give at least 1, and 1 to 100"
         )
     if chroma not in get_args(Chroma):
         raise ValueError(f"chroma={chroma!r} is none of {get_args(Chroma)}")

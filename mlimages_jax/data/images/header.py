@@ -54,12 +54,12 @@ def _parse_header(data: bytes) -> ImageHeader:
     if header := read_other_header(data):
         return header
     if data.startswith((b"\x89PNG", b"\x09PNG")):
-        raise BadImage("corrupt", "a PNG whose line ends were changed on its way: get it anew")
+        raise BadImage("corrupt", "a PNG whose line endings were changed in transfer: get it again")
     if name := recognised(data):
         raise BadImage("unsupported", f"{name}: convert it to JPEG or PNG")
     if is_html(data):
         raise BadImage("not_an_image", f"an HTML page, neither {_READ}")
-    raise BadImage("not_an_image", f"neither {_READ}: begins {data[:12]!r}")
+    raise BadImage("not_an_image", f"neither {_READ}: begins with {data[:12]!r}")
 
 
 def _png_header(data: bytes) -> ImageHeader:

@@ -68,9 +68,9 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
                 "convert it to baseline JPEG or PNG",
             )
         elif marker in (_SOS, _EOI):
-            raise BadImage("corrupt", f"byte {at}: pixels, or the end, before the JPEG's size")
+            raise BadImage("corrupt", f"byte {at}: pixels or the end come before the JPEG's size")
         else:
-            raise BadImage("corrupt", f"byte {at}: 0x{marker:02X} begins no segment of a JPEG")
+            raise BadImage("corrupt", f"byte {at}: 0x{marker:02X} starts no JPEG segment")
 
 
 def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
@@ -82,7 +82,7 @@ def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
         raise BadImage("corrupt", f"byte {frame}: a frame header of {length} bytes")
     if height == 0 and width:
         raise BadImage(
-            "unsupported", "a JPEG that tells its height only behind the pixels: save it anew"
+            "unsupported", "a JPEG that gives its height only after the pixels: save it again"
         )
     held = width * height if components == 4 else 0  # 4 bytes per pixel become 3 in place
     if data[frame + 1] in _PROGRESSIVE or data[scan + 4] < components:

@@ -148,13 +148,13 @@ def _bad_image(error: Exception, kind: str) -> BadImage:
     if isinstance(error, UnidentifiedImageError) and kind == "tiff":
         return BadImage(
             "unsupported",
-            "a TIFF of a kind that Pillow does not know (floats, 32 bits, colours of its own), or "
+            "a TIFF of a kind that Pillow does not support (floats, 32 bits, special colours), or "
             "damaged: convert it to RGB of 8 bits a channel",
         )
     if isinstance(error, UnidentifiedImageError):
         return BadImage("corrupt", f"Pillow: the header of this {kind} file is damaged")
     if text.startswith("decoder error"):
-        message = "the pixels are damaged, or compressed in a way that is not known here"
+        message = "the pixels are damaged, or compressed in an unsupported way"
         return BadImage("corrupt", f"Pillow: {message}")
     if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
         return BadImage("unsupported", f"Pillow: {text}: convert it to JPEG or PNG")

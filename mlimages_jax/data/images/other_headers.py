@@ -132,7 +132,7 @@ def _avif(data: bytes) -> ImageHeader:
     width, height = _largest_item(data)
     if max(width, height) > _AVIF_MAX_SIDE:
         raise BadImage(
-            "too_large", f"{width} x {height}: the decoder of AVIF reads {_AVIF_MAX_SIDE} at most"
+            "too_large", f"{width} x {height}: the AVIF decoder reads at most {_AVIF_MAX_SIDE}"
         )
     components = 4 if b"auxid:1" in data[: 2**16] or b":alpha" in data[: 2**16] else 3
     bits, colours = 8, 1.5

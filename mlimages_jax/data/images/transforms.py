@@ -247,7 +247,7 @@ def _scale_short_side(image: np.ndarray, size: int) -> np.ndarray:
     if max(height, width) > MAX_ELONGATION * min(height, width):
         raise ValueError(
             f"image of {height}x{width} pixels: one side is over {MAX_ELONGATION} times the "
-            "other; leave it out or cut it"
+            "other; remove it or crop it"
         )
     short = round(size * 256 / 224)
     # The order of these float operations can change the result by a pixel: the ratio first.
