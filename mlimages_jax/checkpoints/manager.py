@@ -289,9 +289,9 @@ def config_of(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        DamagedCheckpointError: They cannot be read or do not match their checksum.
+        DamagedCheckpointError: A process cannot read them, or they do not match their checksum.
     """
-    return SavedStep(resolve(path)).config
+    return agreed(lambda: SavedStep(resolve(path)).config)
 
 
 def load_weights(

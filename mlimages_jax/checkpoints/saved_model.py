@@ -5,38 +5,55 @@
 """
 
 import dataclasses
+import functools
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from etils import epath
 from flax import traverse_util
 
 from mlimages_jax.checkpoints import manager, safetensors
+from mlimages_jax.checkpoints.saved_step import agreed
 from mlimages_jax.data.images.views import ViewName
-from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.files import text_files
+from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.settings import build
 from mlimages_jax.settings.training import Loss
 
 
-class SavedModel(NamedTuple):
-    """The weights of a network and what was saved with them.
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedModel:
+    """The weights of a network and what was saved with them: what every use of one starts from.
 
     Attributes:
         where: The step folder or the file.
         weights: {"params", "batch_stats"}, nested dicts of arrays.
         config: JSON values of the training; {} if they were not saved.
         step: Number of updates done.
-        hierarchy: Class hierarchy; None if it was not saved.
+        class_list: Text of the class list; "" if it was not saved.
+        classes_file: Where that text was saved, for messages.
     """
 
     where: epath.Path
     weights: dict[str, Any]
     config: dict[str, Any]
     step: int
-    hierarchy: Hierarchy | None
+    class_list: str
+    classes_file: str
+
+    @functools.cached_property
+    def hierarchy(self) -> Hierarchy | None:
+        """The class hierarchy; None if it was not saved.
+
+        Raises:
+            HierarchyError: The category file is malformed.
+        """
+        if not self.class_list:
+            return None
+        return Hierarchy.from_text(self.class_list, where=self.classes_file)
 
     def usage(self, *, loss: str | None = None) -> "Usage":
         """Settings to use the network with; see the function `usage`."""
@@ -115,40 +132,48 @@ def turns_upright(
     return config.get("orientation", "stored" if built else "exif") == "exif"
 
 
-def read(path: epath.PathLike, *, sharding: jax.sharding.Sharding) -> SavedModel:
-    """Reads a network, with its EMA weights if it has any.
+def read(
+    path: epath.PathLike, *, sharding: jax.sharding.Sharding, averaged: bool = True
+) -> SavedModel:
+    """Reads a network; with several processes, all of them must call it.
 
     Args:
         path: A workdir, its checkpoints folder, a step folder, or a file written by
             `convert to-safetensors`.
         sharding: Sharding of the weights.
+        averaged: Whether to prefer the EMA weights if the checkpoint has them.
 
     Raises:
         FileNotFoundError: There is neither a checkpoint nor a file.
-        HierarchyError: The category file is malformed.
+        HierarchyError: The category file is not text.
         DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
         WeightsFileError: The file is damaged.
     """
     if os.fspath(path).endswith(safetensors.SUFFIX):
         return _from_file(Path(path), sharding)
-    folder = manager.resolve(path)
+    folder = agreed(lambda: manager.resolve(path))
     kept = manager.classes_of(folder)
+    try:
+        class_list = text_files.read_text(kept) if kept else ""
+    except text_files.TextFileError as error:
+        raise HierarchyError(str(error)) from error
     return SavedModel(
         where=folder,
-        weights=manager.load_weights(folder, sharding),
+        weights=manager.load_weights(folder, sharding, averaged=averaged),
         config=manager.config_of(folder),
         step=int(folder.name),
-        hierarchy=Hierarchy.from_file(kept) if kept else None,
+        class_list=class_list,
+        classes_file=str(kept or ""),
     )
 
 
 def _from_file(path: Path, sharding: jax.sharding.Sharding) -> SavedModel:
     content = safetensors.read(path)
-    text = content.class_list
     return SavedModel(
         where=epath.Path(path),
         weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), sharding),
         config=content.config,
         step=content.step,
-        hierarchy=Hierarchy.from_text(text, where=f"{path} (dictionary)") if text else None,
+        class_list=content.class_list,
+        classes_file=f"{path} (dictionary)",
     )

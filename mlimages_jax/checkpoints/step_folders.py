@@ -59,6 +59,21 @@ def resolve(path: epath.PathLike) -> epath.Path:
     return folders[-1]
 
 
+def resolve_for_all(path: epath.PathLike) -> epath.Path:
+    """`resolve` on process 0, for all processes: a shared disk may show others an older step.
+
+    Raises:
+        FileNotFoundError: The path contains no finished checkpoint.
+        VanishedCheckpointError: The path names a step that no longer exists.
+    """
+    return chosen_by_process_0(resolve(path))
+
+
+def chosen_by_process_0(folder: epath.Path) -> epath.Path:
+    """Process 0's choice of a step, which other processes may not see yet."""
+    return folder.parent / collectives.of_process_0(folder.name)
+
+
 def classes_of(path: epath.PathLike) -> epath.Path | None:
     """The category file in the workdir of a checkpoint, if there is one."""
     folder = resolve(path)

@@ -4,7 +4,8 @@
 from typing import Any
 
 from mlimages_jax.checkpoints import saved_model
-from mlimages_jax.convert.weights import Weights, probability_rule
+from mlimages_jax.checkpoints.saved_model import SavedModel
+from mlimages_jax.convert.weights import probability_rule
 from mlimages_jax.data.images.views import ViewName
 from mlimages_jax.labels.hierarchy import Hierarchy
 
@@ -19,23 +20,23 @@ _CROPS: dict[ViewName, str] = {
 }
 
 
-def description(weights: Weights, *, image_size: int | None = None) -> dict[str, Any]:
+def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str, Any]:
     """Describes a checkpoint by its own settings and classes, as JSON values.
 
     Args:
-        weights: The checkpoint.
+        saved: The checkpoint.
         image_size: Side of the images in pixels; None uses that of the training.
 
     Returns:
         `step`, `image_size` (None if unknown), `preprocessing`, `calibration`, `probability` (a
         sentence) and `classes` in the order of the logits (None if they have no names).
     """
-    usage = weights.usage
-    size = image_size or weights.image_size
+    usage = saved.usage()
+    size = image_size or usage.image_size or None
     crop = _CROPS[usage.view]
-    upright = saved_model.turns_upright(weights.config)
+    upright = saved_model.turns_upright(saved.config)
     return {
-        "step": weights.step,
+        "step": saved.step,
         "image_size": size,
         "preprocessing": {
             "channels": "RGB",
@@ -47,8 +48,8 @@ def description(weights: Weights, *, image_size: int | None = None) -> dict[str,
             "scale": [127.5] * 3,
         },
         "calibration": {"loss": usage.loss, "positive_weight": usage.positive_weight},
-        "probability": probability_rule(weights.config),
-        "classes": _classes(weights),
+        "probability": probability_rule(saved.config),
+        "classes": _classes(saved.hierarchy),
     }
 
 
@@ -64,11 +65,10 @@ def in_words(facts: dict[str, Any]) -> str:
     )
 
 
-def _classes(weights: Weights) -> list[dict[str, Any]] | None:
+def _classes(hierarchy: Hierarchy | None) -> list[dict[str, Any]] | None:
     """Returns id, name and parent (None for a root) of every class."""
-    if not weights.class_list:
+    if hierarchy is None:
         return None
-    hierarchy = Hierarchy.from_text(weights.class_list, where=f"{weights.where}: dictionary.txt")
     parents = [parent if parent >= 0 else None for parent in hierarchy.parents.tolist()]
     rows = zip(hierarchy.ids, hierarchy.names, parents, strict=True)
     return [{"id": id_, "name": name, "parent": parent} for id_, name, parent in rows]

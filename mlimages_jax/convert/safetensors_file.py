@@ -28,18 +28,18 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         raise ConvertError(f"--output={output}: the name must end in {SUFFIX}")
     if output.exists():
         raise ConvertError(f"{output} already exists: remove it or give another --output")
-    weights = read_weights(checkpoint)
+    saved, arrays = read_weights(checkpoint)
     content = WeightsFile(
-        weights.arrays,
-        step=weights.step,
-        config=weights.config,
-        class_list=weights.class_list,
-        probability=probability_rule(weights.config),
-        usage=description(weights),
+        arrays,
+        step=saved.step,
+        config=saved.config,
+        class_list=saved.class_list,
+        probability=probability_rule(saved.config),
+        usage=description(saved),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(output, content)
-    print(f"{output}: {len(weights.arrays)} arrays of {weights.where}")
+    print(f"{output}: {len(arrays)} arrays of {saved.where}")
 
 
 def from_safetensors(*, checkpoint: Path, output: str) -> None:

@@ -13,7 +13,6 @@ from jax import export
 from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.description import description, in_words
 from mlimages_jax.convert.weights import (
-    Weights,
     complete_folder,
     nested,
     read_weights,
@@ -59,17 +58,17 @@ def to_stablehlo(
         image_size: side of the images in pixels; default: that of the training.
         platforms: where the program will run; it is lowered once for each platform.
     """
-    weights = read_weights(checkpoint)
-    size = image_size or weights.image_size
+    saved, arrays = read_weights(checkpoint)
+    size = image_size or saved.usage().image_size
     if not size:
-        raise ConvertError(f"{weights.where} does not say its image size: give --image-size")
-    exported = export_network(weights, image_size=size, platforms=platforms)
+        raise ConvertError(f"{saved.where} does not say its image size: give --image-size")
+    exported = export_network(arrays, image_size=size, platforms=platforms)
     program = exported.serialize()
-    arrays: dict[str, Any] = dict(weights.arrays)
+    named: dict[str, Any] = dict(arrays)  # NumPy types savez's other keywords as bool
     logits, features = exported.out_avals
-    facts = description(weights, image_size=size)
+    facts = description(saved, image_size=size)
     text = _README.format(
-        step=weights.step,
+        step=saved.step,
         version=jax.__version__,
         platforms=", ".join(platforms),
         size=size,
@@ -79,17 +78,17 @@ def to_stablehlo(
     )
     with complete_folder(output) as folder:
         (folder / "network.jaxexport").write_bytes(program)
-        np.savez(folder / "weights.npz", **arrays)
+        np.savez(folder / "weights.npz", **named)
         (folder / "config.json").write_text(json.dumps(facts, indent=1))
         (folder / "README.md").write_text(text)
-    print(f"{output}: the network of {weights.where} for images of {size} x {size}")
+    print(f"{output}: the network of {saved.where} for images of {size} x {size}")
 
 
 def export_network(
-    weights: Weights, *, image_size: int, platforms: tuple[str, ...]
+    weights: dict[str, np.ndarray], *, image_size: int, platforms: tuple[str, ...]
 ) -> export.Exported:
     """Exports a function of (weights by name, images [B, S, S, 3]) with symbolic B."""
-    network = network_of(nested(weights.arrays)["params"])
+    network = network_of(nested(weights)["params"])
 
     def run(arrays: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
         # The argument is flat because users get it from numpy.load, which returns names and arrays.
@@ -98,5 +97,5 @@ def export_network(
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
-    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights.arrays)
+    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
     return export.export(jax.jit(run), platforms=platforms)(arrays, images)

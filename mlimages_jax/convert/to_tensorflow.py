@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.convert import ConvertError
@@ -17,7 +18,7 @@ from mlimages_jax.convert.tensorflow_names import (
     POSITIVE_COUNTS,
     tensorflow_name,
 )
-from mlimages_jax.convert.weights import Weights, flat, read_weights
+from mlimages_jax.convert.weights import flat, read_weights
 
 
 def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False) -> None:
@@ -34,33 +35,33 @@ def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False
         output: the prefix of the new files, to which .index and .data-00000-of-00001 are added.
         training_state: write velocities, step and class counts too.
     """
-    weights = read_weights(checkpoint, averaged=not training_state)
-    variables = {tensorflow_name(name): array for name, array in weights.arrays.items()}
+    saved, arrays = read_weights(checkpoint, averaged=not training_state)
+    variables = {tensorflow_name(name): array for name, array in arrays.items()}
     if training_state:
-        variables |= training_variables(weights)
+        variables |= training_variables(saved.where, arrays)
     write_checkpoint(output, variables)
-    print(f"{output}: {len(variables)} variables of {weights.where}")
+    print(f"{output}: {len(variables)} variables of {saved.where}")
 
 
-def training_variables(weights: Weights) -> dict[str, np.ndarray]:
+def training_variables(folder: epath.Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what train.py or finetune.py saves besides the network, in graph order.
 
     Raises:
         ConvertError: If the checkpoint has no state of SGD with momentum.
     """
-    tree = jax.device_get(manager.load(weights.where))
+    tree = jax.device_get(manager.load(folder))
     velocities = _velocities(tree["opt_state"])
     if velocities is None:
-        raise ConvertError(f"{weights.where} has no velocities of SGD: omit --training-state")
+        raise ConvertError(f"{folder} has no velocities of SGD: omit --training-state")
     variables: dict[str, np.ndarray] = {}
     if counts := tree["class_counts"]:
         variables[POSITIVE_COUNTS] = counts["positive"][0]
         variables[NEGATIVE_COUNTS] = counts["negative"][0]
-    variables[GLOBAL_STEP] = np.array(weights.step, np.int64)
+    variables[GLOBAL_STEP] = np.array(int(folder.name), np.int64)
     slots = flat({"params": velocities})
     return variables | {
         tensorflow_name(name) + MOMENTUM: slots[name]
-        for name in weights.arrays
+        for name in arrays
         if slots.get(name) is not None
     }
 

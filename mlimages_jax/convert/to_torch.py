@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from mlimages_jax.convert import ConvertError
+from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
 from mlimages_jax.convert.weights import complete_folder, read_weights
 
@@ -29,22 +29,20 @@ def to_torch(*, checkpoint: str, output: Path) -> None:
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: the new folder.
     """
-    weights = read_weights(checkpoint)
-    if not weights.architecture.stem_kernel % 2:
+    saved, arrays = read_weights(checkpoint)
+    architecture = layout.check(arrays, where=str(saved.where))
+    if not architecture.stem_kernel % 2:
         raise ConvertError(
-            f"{weights.where}: the first kernel has {weights.architecture.stem_kernel} pixels per "
+            f"{saved.where}: the first kernel has {architecture.stem_kernel} pixels per "
             "side; PyTorch pads both sides equally, which requires an odd number"
         )
-    data = save(state_dict(weights.arrays), {"format": "pt"})
-    config = {
-        "architecture": weights.architecture._asdict(),
-        **description(weights),
-    }
+    data = save(state_dict(arrays), {"format": "pt"})
+    config = {"architecture": architecture._asdict(), **description(saved)}
     with complete_folder(output) as folder:
         shutil.copyfile(MODULE, folder / "resnet.py")
         (folder / "weights.safetensors").write_bytes(data)
         (folder / "config.json").write_text(json.dumps(config, indent=1))
-    print(f"{output}: the network of {weights.where}")
+    print(f"{output}: the network of {saved.where}")
 
 
 def state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

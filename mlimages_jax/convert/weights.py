@@ -5,7 +5,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,65 +14,33 @@ from etils import epath
 from flax import traverse_util
 
 from mlimages_jax.checkpoints import manager, saved_model
+from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.step.losses import ClassCounts
 from mlimages_jax.step.state import TrainState
 
 
-class Weights(NamedTuple):
-    """A network and what is known about it.
-
-    Attributes:
-        where: The folder it was read from.
-        arrays: float32 arrays by the names of `layout`, in its order.
-        architecture: Architecture of the network.
-        step: Number of updates.
-        config: JSON values that were saved with it.
-        class_list: Text of the class list in its workdir; "" if there is none.
-    """
-
-    where: epath.Path
-    arrays: dict[str, np.ndarray]
-    architecture: layout.Architecture
-    step: int
-    config: dict[str, Any]
-    class_list: str
-
-    @property
-    def usage(self) -> saved_model.Usage:
-        """How to use the network, according to its training."""
-        return saved_model.usage(self.config, step=self.step)
-
-    @property
-    def image_size(self) -> int | None:
-        """Side of the images at the end of its training; None if unknown."""
-        return self.usage.image_size or None
-
-
-def read_weights(path: epath.PathLike, *, averaged: bool = True) -> Weights:
+def read_weights(
+    path: epath.PathLike, *, averaged: bool = True
+) -> tuple[SavedModel, dict[str, np.ndarray]]:
     """Reads a checkpoint of this package.
 
     Args:
         path: A workdir, a checkpoints folder or a step.
         averaged: Whether to use the EMA of the weights if the checkpoint has it.
 
+    Returns:
+        The checkpoint, and its float32 arrays by the names of `layout`, in its order.
+
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ConvertError: If it is not a network of this package.
     """
-    folder = manager.resolve(path)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = flat(jax.device_get(manager.load_weights(folder, device, averaged=averaged)))
-    architecture = layout.check(arrays, where=str(folder))
-    classes = manager.classes_of(folder)
-    return Weights(
-        where=folder,
-        arrays={name: arrays[name] for name in layout.variables(architecture)},
-        architecture=architecture,
-        step=int(folder.name),
-        config=manager.config_of(folder),
-        class_list=classes.read_text() if classes else "",
-    )
+    saved = saved_model.read(manager.resolve(path), sharding=device, averaged=averaged)
+    arrays = flat(jax.device_get(saved.weights))
+    architecture = layout.check(arrays, where=str(saved.where))
+    return saved, {name: arrays[name] for name in layout.variables(architecture)}
 
 
 def write_workdir(

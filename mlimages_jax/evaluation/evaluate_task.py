@@ -7,13 +7,14 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import manager, saved_model, saved_step
+from mlimages_jax.checkpoints import manager, saved_model, step_folders
+from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint, pipeline
@@ -22,7 +23,6 @@ from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.data.real_labels import RealLabels
 from mlimages_jax.distributed import (
     agreement,
-    collectives,
     preemption,
     sharding,
     workdir_lock,
@@ -31,7 +31,6 @@ from mlimages_jax.evaluation import published, report
 from mlimages_jax.evaluation.evaluate import (
     Evaluation,
     Metrics,
-    Weights,
     empty_metrics,
     why_no_map,
 )
@@ -48,15 +47,6 @@ IMAGENET = (1_000, 50_000)  # classes and images of ImageNet's validation set, a
 _BOTH: tuple[ViewName, ...] = ("central", "short_side")  # used when nothing names a view
 
 Row = dict[str, Any]
-
-
-class LoadedCheckpoint(NamedTuple):
-    """One checkpoint to evaluate."""
-
-    folder: epath.Path
-    step: int
-    weights: Weights
-    usage: saved_model.Usage
 
 
 def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
@@ -163,7 +153,8 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
         manager.resolve(config.checkpoint)  # raises an error that explains what is missing
         found = manager.find(config.checkpoint)
         yield from (
-            _agreed(folder) for folder in (found[-1:] if config.which == "latest" else found)
+            step_folders.chosen_by_process_0(folder)
+            for folder in (found[-1:] if config.which == "latest" else found)
         )
         return
     done: set[epath.Path] = set()
@@ -174,7 +165,7 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
             time.sleep(config.poll_seconds)
             preemption.check()
             continue
-        folder = _agreed(fresh[0])
+        folder = step_folders.chosen_by_process_0(fresh[0])
         done.add(folder)
         yield folder
         # The training that writes these checkpoints has reached its end: there will be no further
@@ -193,24 +184,14 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
 def _total_steps(folder: epath.Path) -> float:
     """Returns the last step of a checkpoint's training; inf if the checkpoint has been deleted."""
     try:
-        return float(_config_of(folder).get("total_steps", math.inf))
+        return float(manager.config_of(folder).get("total_steps", math.inf))
     except (DamagedCheckpointError, VanishedCheckpointError):
         return math.inf
 
 
-def _config_of(folder: epath.Path) -> dict[str, Any]:
-    """Reads a checkpoint's configuration; errors are raised on all processes alike."""
-    return saved_step.agreed(lambda: manager.config_of(folder))
-
-
-def _agreed(folder: epath.Path) -> epath.Path:
-    """Returns process 0's choice of a step, which other processes may not see yet."""
-    return folder.parent / collectives.of_process_0(folder.name)
-
-
-def _key(config: Evaluate, checkpoint: LoadedCheckpoint, view: EvaluationView) -> Row:
+def _key(config: Evaluate, checkpoint: SavedModel, view: EvaluationView) -> Row:
     """Returns what identifies an evaluation on given data: the network, and how it is used."""
-    used = checkpoint.usage.loss_settings
+    used = checkpoint.usage(loss=config.loss).loss_settings
     arguments = getattr(used, used.name, None)
     loss = {"name": used.name, **(dataclasses.asdict(arguments) if arguments else {})}
     return {
@@ -251,32 +232,32 @@ def _known(rows: list[Row], key: Row, *, step: int) -> Row | None:
     return next((row for row in last if key.items() <= row.items()), None)
 
 
-def _views(config: Evaluate, checkpoint: LoadedCheckpoint, data: DataSet) -> list[EvaluationView]:
+def _views(config: Evaluate, checkpoint: SavedModel, data: DataSet) -> list[EvaluationView]:
     """Returns the views to evaluate: as configured, or else as in the checkpoint's training.
 
     Raises:
         ConfigError: If no image size is known.
     """
-    trained = _config_of(checkpoint.folder)
+    trained, usage = checkpoint.config, checkpoint.usage(loss=config.loss)
     upright = saved_model.turns_upright(trained, config.exif_orientation, built=True)
     if data.orientation == "exif" and trained.get("orientation") == "stored":
         logging.warning(
             "%s was trained on images with their stored orientation, but those of %s were turned "
             "upright when it was built: to reproduce its metrics build the set with "
             "--orientation=stored",
-            checkpoint.folder, data.folder,
+            checkpoint.where, data.folder,
         )  # fmt: skip
-    sizes = config.evaluation.sizes or checkpoint.usage.sizes
+    sizes = config.evaluation.sizes or usage.sizes
     if not sizes:
         raise build.ConfigError(
-            f"{checkpoint.folder} does not say at which size it was trained: give "
+            f"{checkpoint.where} does not say at which size it was trained: give "
             "--config.evaluation.sizes='(224,)'"
         )
-    views = config.evaluation.views or checkpoint.usage.views or _BOTH
+    views = config.evaluation.views or usage.views or _BOTH
     return [EvaluationView(size, name, upright) for name in views for size in sizes]
 
 
-def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> LoadedCheckpoint:
+def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> SavedModel:
     """Loads the weights and configuration of a checkpoint with the classes of the data set.
 
     Raises:
@@ -284,49 +265,49 @@ def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> LoadedCheckpoi
     """
     # However they were sharded in training: each device evaluates rows of its own with all weights.
     replicated = sharding.replicated(sharding.make_mesh())
-    weights = manager.load_weights(folder, replicated, averaged=config.averaged)
-    step = int(folder.name)
-    usage = saved_model.usage(_config_of(folder), step=step, loss=config.loss)
+    checkpoint = saved_model.read(folder, sharding=replicated, averaged=config.averaged)
+    usage = checkpoint.usage(loss=config.loss)
     if not usage.loss:
         raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
             "for one class per image, else weighted, sigmoid or asymmetric"
         )
-    classes = architecture.network_of(weights["params"]).num_classes
+    classes = architecture.network_of(checkpoint.weights["params"]).num_classes
     if classes != data.num_classes:
         raise build.ConfigError(
             f"{folder} has {classes} classes but {data.folder} has {data.num_classes}: "
             "evaluate it on the set it was trained for, or finetune it on this one first"
         )
-    kept = manager.classes_of(folder)
-    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
+    kept = checkpoint.hierarchy
+    if kept and not same_classes(kept, Hierarchy.from_file(data.class_list)):
         raise build.ConfigError(
-            f"{kept} and {data.class_list} have different classes or another order: build the set "
-            "with the class list that the checkpoint was trained with"
+            f"{checkpoint.classes_file} and {data.class_list} have different classes or another "
+            "order: build the set with the class list that the checkpoint was trained with"
         )
-    return LoadedCheckpoint(folder, step, weights, usage)
+    return checkpoint
 
 
 def _evaluation(
     config: Evaluate,
     data: DataSet,
-    checkpoint: LoadedCheckpoint,
+    checkpoint: SavedModel,
     view: EvaluationView,
     relabel: RealLabels | None,
     workdir: epath.Path,
 ) -> Evaluation:
     records = data.records(config.data.split)
+    loss = checkpoint.usage(loss=config.loss).loss_settings
     metrics = empty_metrics(
         len(records),
         Hierarchy.from_file(data.class_list).paths(),
-        single_label=build.is_single_label(checkpoint.usage.loss_settings),
+        single_label=build.is_single_label(loss),
         threshold=config.evaluation.threshold,
-        positive_weight=build.positive_weight(checkpoint.usage.loss_settings),
+        positive_weight=build.positive_weight(loss),
     )
     dtype = build.compute_dtype(config.dtype)
     return Evaluation(
         model=architecture.network_of(checkpoint.weights["params"], dtype=dtype),
-        loss=build.evaluation_loss(checkpoint.usage.loss_settings),
+        loss=build.evaluation_loss(loss),
         records=records,
         view=view,
         metrics=metrics,

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import manager, saved_model
+from mlimages_jax.checkpoints import manager, saved_model, step_folders
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.pipeline import TooManyBadImagesError
@@ -95,8 +95,7 @@ def _classify(config: Classify, output: Path, file_format: str) -> Summary:
         batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(f"config.{error}") from error
-    newest = manager.resolve(config.checkpoint)
-    folder = newest.parent / collectives.of_process_0(newest.name)
+    folder = step_folders.resolve_for_all(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(

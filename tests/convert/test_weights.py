@@ -48,13 +48,12 @@ def test_a_workdir_with_a_checkpoint_is_not_overwritten(workdir, weights, tmp_pa
 
 
 def test_reading_gives_names_and_what_is_known(workdir, weights):
-    read = read_weights(workdir)
-    assert read.architecture == (5, (1, 2), (8, 16), 4, 3)
+    read, arrays = read_weights(workdir)
     assert read.step == 11
-    assert read.image_size == 24
-    assert next(iter(read.arrays)) == "params/stem/kernel"
-    assert list(read.arrays)[-1] == "params/head/bias"
-    ours = read.arrays["batch_stats/stage1_block1/norm2/var"]
+    assert read.usage().image_size == 24
+    assert next(iter(arrays)) == "params/stem/kernel"
+    assert list(arrays)[-1] == "params/head/bias"
+    ours = arrays["batch_stats/stage1_block1/norm2/var"]
     np.testing.assert_array_equal(ours, weights["batch_stats"]["stage1_block1"]["norm2"]["var"])
 
 
@@ -67,9 +66,9 @@ def test_averaged_weights_are_preferred(weights, tmp_path):
         saved.save(state, step=4, config={})
     name = "batch_stats/final_norm/mean"
     for averaged, added in ((True, 1), (False, 0)):
-        array = read_weights(tmp_path, averaged=averaged).arrays[name]
+        array = read_weights(tmp_path, averaged=averaged)[1][name]
         np.testing.assert_array_equal(array, flat(weights)[name] + np.float32(added))
-    np.testing.assert_array_equal(read_weights(tmp_path).arrays[name], flat(averages)[name])
+    np.testing.assert_array_equal(read_weights(tmp_path)[1][name], flat(averages)[name])
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, weights):

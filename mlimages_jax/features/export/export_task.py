@@ -5,15 +5,15 @@ import functools
 import hashlib
 import math
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.checkpoints import manager, saved_model
+from mlimages_jax.checkpoints import saved_model, step_folders
+from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import (
@@ -23,7 +23,6 @@ from mlimages_jax.distributed import (
     sharding,
     workdir_lock,
 )
-from mlimages_jax.evaluation.evaluate import Weights
 from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.features.export.feature_formats import Layout, Part
 from mlimages_jax.files import paths
@@ -41,20 +40,6 @@ from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import Export, build, checked
 
 _LIMITS = {"reading": "reading and decoding", "network": "the network", "results": "writing"}
-
-
-class Network(NamedTuple):
-    """A loaded checkpoint.
-
-    Attributes:
-        folder: Folder of the checkpoint's step.
-        model: The network of `weights`.
-        weights: The weights, replicated on all devices.
-    """
-
-    folder: epath.Path
-    model: ResNet
-    weights: Weights
 
 
 def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -91,10 +76,12 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
         config.input, split=config.split or None, images_root=config.images_root or None
     )
     agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
-    network = _load(config, mesh)
-    view = _view(config, network.folder, built=source.built)
-    layout = _layout(config, network.model, source)
-    writer = FeatureWriter(workdir, layout, config.format, _about(config, network, source, view))
+    saved, model = _load(config, mesh)
+    view = _view(config, saved, built=source.built)
+    layout = _layout(config, model, source)
+    writer = FeatureWriter(
+        workdir, layout, config.format, _about(config, saved, model, source, view)
+    )
     complete, done = _begin(writer, layout)
     if complete:
         logging.info("%s already contains these features", workdir)
@@ -106,8 +93,8 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     predictions = Predictions(
         source,
         view,
-        functools.partial(network_outputs, model=network.model, names=config.outputs),
-        network.weights,
+        functools.partial(network_outputs, model=model, names=config.outputs),
+        saved.weights,
         mesh=mesh,
         batch_size=batch_size,
         positions=order_of_parts(layout, np.flatnonzero(~done), batch_size=batch_size),
@@ -196,36 +183,34 @@ def _part(number: int, collected: list[PredictedRows], layout: Layout, source: I
     )
 
 
-def _load(config: Export, mesh: Mesh) -> Network:
+def _load(config: Export, mesh: Mesh) -> tuple[SavedModel, ResNet]:
     """Loads the checkpoint that process 0 chooses, replicated on all devices.
 
     Raises:
         ConfigError: If its parameters do not belong to one of our networks.
     """
-    newest = manager.resolve(config.checkpoint)
-    folder = newest.parent / collectives.of_process_0(newest.name)
-    weights = manager.load_weights(folder, sharding.replicated(mesh), averaged=config.averaged)
+    folder = step_folders.resolve_for_all(config.checkpoint)
+    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), averaged=config.averaged)
     dtype = build.compute_dtype(config.dtype)
     try:
-        return Network(folder, architecture.network_of(weights["params"], dtype=dtype), weights)
+        return saved, architecture.network_of(saved.weights["params"], dtype=dtype)
     except architecture.UnknownArchitectureError as error:
         raise build.ConfigError(f"{folder}: {error}") from error
 
 
-def _view(config: Export, folder: epath.Path, *, built: bool) -> EvaluationView:
+def _view(config: Export, saved: SavedModel, *, built: bool) -> EvaluationView:
     """Returns the view: as configured, or else as in the checkpoint's training.
 
     Raises:
         ConfigError: If no image size is known.
     """
-    trained = manager.config_of(folder)
-    usage = saved_model.usage(trained, step=int(folder.name))
+    usage = saved.usage()
     size = config.view.size or usage.image_size
     if not size:
         raise build.ConfigError(
-            f"{folder} does not say at which size it was trained: give --config.view.size=224"
+            f"{saved.where} does not say at which size it was trained: give --config.view.size=224"
         )
-    upright = saved_model.turns_upright(trained, config.exif_orientation, built=built)
+    upright = saved_model.turns_upright(saved.config, config.exif_orientation, built=built)
     return EvaluationView(size, config.view.protocol or usage.view, upright)
 
 
@@ -249,10 +234,9 @@ def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
 
 
 def _about(
-    config: Export, network: Network, source: ImageSource, view: EvaluationView
+    config: Export, saved: SavedModel, model: ResNet, source: ImageSource, view: EvaluationView
 ) -> dict[str, Any]:
     """Returns everything that the numbers depend on, as JSON values."""
-    model = network.model
     return {
         "input": {
             "path": config.input,
@@ -262,9 +246,9 @@ def _about(
         "input_digest": source.digest,
         "labels_digest": _labels_digest(source),
         "checkpoint": {
-            "folder": os.fspath(network.folder),
+            "folder": os.fspath(saved.where),
             "averaged": config.averaged,
-            "weights": weights_digest(network.weights),
+            "weights": weights_digest(saved.weights),
         },
         "model": {
             "num_classes": model.num_classes,
