@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The cost of each layer for one image: arithmetic, and activations kept for the backward pass.
 
-The sizes duplicate the structure of `models.resnet`, so that a plan needs neither data nor a
-compiler. The tests compare them with the network itself and with XLA.
+The network is traced for its shapes alone, so a plan needs neither data nor a compiler. The tests
+compare the numbers with XLA's.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import functools
+import math
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mlimages_jax.models.batch_norm import GroupBatchNorm
 from mlimages_jax.models.resnet import ResNet
 
 
@@ -30,9 +36,39 @@ class Layer(NamedTuple):
     convolved: int
 
 
-def layers(network: ResNet, side: int) -> list[Layer]:
+@functools.lru_cache(maxsize=64)
+def layers(network: ResNet, side: int) -> tuple[Layer, ...]:
     """The layers in order, for one image of `side` x `side` pixels."""
-    return list(_walk(network, side))
+    network = network.clone(remat=False)  # remat would trace the blocks out of our sight
+    found: list[Layer] = []
+    normalised = 0
+
+    def record(
+        call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        nonlocal normalised
+        result = call(*arguments, **keywords)
+        module = context.module
+        if isinstance(module, GroupBatchNorm):
+            # norm1 has the same input and is counted.
+            normalised = 0 if module.name == "shortcut_norm" else arguments[0].size
+        elif isinstance(module, nn.Conv | nn.Dense):
+            inputs, kernel = arguments[0], module.variables["params"]["kernel"]
+            macs = result.size * math.prod(kernel.shape[:-1])
+            # The classifier reads pooled features; what is kept for it is the pooling's input.
+            convolved = normalised if isinstance(module, nn.Dense) else inputs.size
+            *block, name = module.path
+            found.append(Layer("/".join(block), name, macs, normalised, convolved))
+            normalised = 0
+        return result
+
+    def init(key: jax.Array, image: jax.Array) -> Any:
+        return network.init(key, image)  # a new function: jax would reuse an earlier trace
+
+    with nn.intercept_methods(record):
+        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        jax.eval_shape(init, jax.random.key(0), image)
+    return tuple(found)
 
 
 def forward_macs(network: ResNet, side: int) -> int:
@@ -59,30 +95,3 @@ def kept_elements(network: ResNet, side: int) -> int:
         inputs += layer.normalised if layer.name == "conv1" else 0
         blocks[layer.block] = blocks.get(layer.block, 0) + size
     return outside + inputs + max(blocks.values())
-
-
-def _walk(network: ResNet, side: int) -> Iterator[Layer]:
-    kernel, width = network.stem_kernel, network.stem_width
-    area = side * side
-    side = -(-side // 2)
-    yield Layer("", "stem", side**2 * width * kernel**2 * 3, 0, area * 3)
-    for stage, (size, wide) in enumerate(
-        zip(network.stage_sizes, network.stage_widths, strict=True)
-    ):
-        for number in range(size):
-            stride = 2 if number == 0 else 1
-            yield from _bottleneck(f"stage{stage}_block{number}", side, width, wide, stride)
-            side, width = -(-side // stride), wide
-    pooled = side**2 * width
-    yield Layer("", "head", width * network.num_classes, pooled, pooled)
-
-
-def _bottleneck(block: str, side: int, width: int, wide: int, stride: int) -> Iterator[Layer]:
-    """The convolutions of a block with input [side, side, width] and `wide` output channels."""
-    inner, before, after = wide // 4, side**2, (-(-side // stride)) ** 2
-    entry = before * width
-    if stride == 2:
-        yield Layer(block, "shortcut_conv", after * width * wide, 0, entry)
-    yield Layer(block, "conv1", before * width * inner, entry, entry)
-    yield Layer(block, "conv2", after * inner * inner * 9, before * inner, before * inner)
-    yield Layer(block, "conv3", after * inner * wide, after * inner, after * inner)
