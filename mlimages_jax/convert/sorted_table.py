@@ -21,7 +21,7 @@ contains checksums is still reliable.
 import struct
 from collections.abc import Iterable, Iterator
 
-import google_crc32c
+from mlimages_jax.files.checksums import masked_crc
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER_BYTES = 48
@@ -95,12 +95,6 @@ def varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
-
-
-def masked_crc(data: bytes) -> int:
-    """Returns the masked CRC-32C of bytes, uint32."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _read_handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:

@@ -22,6 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.streams import assign
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.files.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
@@ -105,7 +106,7 @@ class DataSet:
                 folder is not installed.
         """
         folder = epath.Path(folder)
-        folder = folder if "://" in os.fspath(folder) else folder.expanduser()
+        folder = folder if is_remote(folder) else folder.expanduser()
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
             try:
                 there = (folder / name).exists()
@@ -230,7 +231,7 @@ class DataSet:
                 raise DataSetError(str(error)) from error
         else:
             scheme = os.fspath(self.folder).partition("://")[0]
-            if "://" in os.fspath(self.folder) and scheme not in _READABLE:
+            if is_remote(self.folder) and scheme not in _READABLE:
                 raise DataSetError(
                     f"{self.folder}: records cannot be read from {scheme}:// directly: set "
                     "config.data.copy_to to a folder on a local disk, to copy them there once"

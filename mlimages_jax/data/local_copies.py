@@ -20,6 +20,8 @@ from typing import NamedTuple
 from absl import logging
 from etils import epath
 
+from mlimages_jax.files.remote import is_remote
+
 _THREADS = 8  # parallel files: one stream of object storage is far slower than the network
 _BLOCK = 2**24  # bytes
 _LOG_SECONDS = 10
@@ -61,7 +63,7 @@ class _Copy(NamedTuple):
 def local_path(source: epath.PathLike, copy_to: epath.PathLike) -> Path:
     """Returns the path of a copy: gs://bucket/set/file becomes copy_to/gs/bucket/set/file."""
     name = os.fspath(source)
-    name = name.replace("://", "/") if "://" in name else os.path.abspath(name)  # noqa: PTH100
+    name = name.replace("://", "/") if is_remote(name) else os.path.abspath(name)  # noqa: PTH100
     return Path(copy_to, name.lstrip("/"))
 
 
@@ -106,7 +108,7 @@ def copy_shards(sources: Sequence[epath.Path], copy_to: epath.PathLike) -> None:
 def _look(source: epath.Path, folder: Path) -> _Copy:
     """Reads size and modification time of a source."""
     try:
-        if "://" in os.fspath(source):
+        if is_remote(source):
             found = source.stat()
             size, changed = found.length, found.mtime
         else:  # not etils: it also looks up the owner's name, which a container may not know

@@ -29,6 +29,7 @@ from mlimages_jax.distributed import (
     workdir_lock,
 )
 from mlimages_jax.files import paths
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.inference import batch_predict, pretrained, tag_files
 from mlimages_jax.inference.batch_predict import Predictions
 from mlimages_jax.inference.image_source import ImageSource, open_images
@@ -194,7 +195,7 @@ def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
         path = (
             Path(paths.expanded(workdir)) / f"tags{tag_files.ending_of(config.format or 'jsonl')}"
         )
-    if "://" in os.fspath(config.output or workdir):
+    if is_remote(config.output or workdir):
         raise build.ConfigError(
             f"output={config.output or workdir}: tags are written to a local disk; give a local "
             "path, and copy the file when it is complete"

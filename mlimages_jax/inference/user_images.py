@@ -15,6 +15,7 @@ from mlimages_jax.data.image_folders import read_regular
 from mlimages_jax.data.images import pillow_pixels
 from mlimages_jax.data.images.decode import BadImage, decode, read_header
 from mlimages_jax.data.images.image_types import described
+from mlimages_jax.files.remote import is_remote
 
 # An array may be NumPy's, JAX's or anything else that NumPy can convert.
 UserImage = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Any
@@ -94,7 +95,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             f"{text[:80]!r} is a URL ({match[1].lower()}:), not a path: download it first, and "
             "give the path or the bytes of the file",
         )
-    if "://" in text:
+    if is_remote(text):
         return epath.Path(path).read_bytes()
     return read_regular(text)
 

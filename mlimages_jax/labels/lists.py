@@ -12,14 +12,16 @@ UTF-8 byte order mark are accepted. Names may repeat. Labels with an exponent or
 are parsed one by one, at about the speed of plain Python; all others by NumPy.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.text_files import TextFileError, open_lines
 from mlimages_jax.labels.list_chunks import Chunk, LineError, parse_chunk
 from mlimages_jax.labels.list_rows import LabelRow, check_row
@@ -151,19 +153,17 @@ class LabelListWriter:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._path = Path(path)
-        self._unfinished = self._path.with_name(f"{self._path.name}.unfinished")
         self._texts = _Texts()
 
     def __enter__(self) -> "LabelListWriter":
-        self._file = self._unfinished.open("w", encoding="utf-8", newline="\n")
+        with contextlib.ExitStack() as stack:
+            unfinished = stack.enter_context(complete_file(self._path))
+            self._file = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="\n"))
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._unfinished.replace(self._path)
-        else:
-            self._unfinished.unlink()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def write(self, rows: Iterable[LabelRow]) -> None:
         """Appends rows: a `LabelList`, or any others that `check_row` accepts."""

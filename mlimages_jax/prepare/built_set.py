@@ -3,13 +3,13 @@
 
 import collections
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlimages_jax.data.dataset import DataSet, Shard
+from mlimages_jax.files.checksums import sha256
 from mlimages_jax.files.text_files import open_text, read_text
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.prepare import PrepareError
@@ -157,13 +157,3 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
                 )
             checksums[match[2]] = match[1]
     return checksums
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.settings.fields import Table, Values
 from mlimages_jax.settings.relations import RELATIONS
 from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
@@ -128,7 +129,7 @@ def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     not_needed = set()
     if values.get("which") == "new":
         not_needed.add("checkpoint")  # which is waited for
-    if "://" in workdir or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
+    if is_remote(workdir) or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
         not_needed.add("init_from")  # a restart takes its own checkpoint
     lines = [
         f"{name}={shown(values[name])}{problem}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlimages_jax.files.remote import is_remote
+
 _MOST_STEPS = 2**31 - 1  # devices count in 32 bits; and no other setting has more of anything
 LARGEST = float.fromhex("0x1.fffffep127")  # of float32; what is above is infinite on a device
 _SHOWN = 200  # characters of a value in a message
@@ -117,7 +119,7 @@ class PathText(Text):
 
     def missing(self, value: str) -> str | None:
         """The problem where a local path leads nowhere; what a URL names is not asked here."""
-        if not self.must_exist or not value or "://" in value:
+        if not self.must_exist or not value or is_remote(value):
             return None
         if os.path.lexists(Path(value).expanduser()):
             return None

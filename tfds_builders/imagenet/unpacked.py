@@ -11,6 +11,8 @@ from pathlib import Path
 
 from absl import logging
 
+from mlimages_jax.files.atomic import complete_file
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -26,7 +28,6 @@ def unpacked(path: Path) -> Path:
     target = path.with_suffix("")
     if target.is_file():
         return target
-    unfinished = target.with_name(f"{target.name}.unfinished")
     size = path.stat().st_size
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(
@@ -35,9 +36,12 @@ def unpacked(path: Path) -> Path:
         )
     logging.info("uncompressing %s to %s, once: %.1f GB", path, target, size / 1e9)
     try:
-        with gzip.open(path) as packed, unfinished.open("wb") as file:
+        with (
+            gzip.open(path) as packed,
+            complete_file(target) as unfinished,
+            unfinished.open("wb") as file,
+        ):
             shutil.copyfileobj(packed, file, _BLOCK_BYTES)
-        unfinished.replace(target)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be uncompressed ({error}): download it again") from error
     except OSError as error:
@@ -45,6 +49,4 @@ def unpacked(path: Path) -> Path:
             f"{target} cannot be written ({error.strerror}): make {path.parent} writable, or run"
             f" `gunzip -c {path}` into a folder that is"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target

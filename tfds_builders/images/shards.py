@@ -9,7 +9,6 @@ number of threads and machines.
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from mlimages_jax.data.images.decode import (
     Orientation,
     stored_jpeg,
 )
+from mlimages_jax.files.checksums import sha256
 from mlimages_jax.labels.lists import LabelRow
 
 from . import records
@@ -132,7 +132,7 @@ class ShardWriter:
             max_labels = max(max_labels, len(row.classes))
         writer.close()
         return WrittenShard(
-            shard.split, shard.path.name, path.stat().st_size, _sha256(path),
+            shard.split, shard.path.name, path.stat().st_size, sha256(path),
             num_examples, num_bytes, max_labels, skipped,
         )  # fmt: skip
 
@@ -166,9 +166,3 @@ class ShardWriter:
         except BadImage as bad:
             return bad
         return records.serialize(row, image)
-
-
-def _sha256(path: Path) -> str:
-    """Hash a file that was just written, so it is read from the page cache."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,6 +26,7 @@ from mlimages_jax.distributed import (
 from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.features.export.feature_formats import Layout, Part
 from mlimages_jax.files import paths
+from mlimages_jax.files.remote import is_remote
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import (
     NO_IMAGE,
@@ -63,7 +64,7 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     config = checked(config)
     workdir = paths.expanded(workdir)
-    if "://" in workdir:
+    if is_remote(workdir):
         return _export(config, workdir)  # FeatureWriter refuses it with a message
     with workdir_lock.held(workdir, task="export_features"):
         return _export(config, workdir)

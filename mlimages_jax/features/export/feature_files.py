@@ -36,6 +36,7 @@ from mlimages_jax.features.export.feature_formats import (
 )
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import json_line, tsv_row
+from mlimages_jax.files.remote import is_remote
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 
@@ -73,7 +74,7 @@ class FeatureWriter:
     ):
         if file_format not in FORMATS:
             raise FeatureFilesError(f"format={file_format!r} is none of {', '.join(FORMATS)}")
-        if "://" in os.fspath(folder):
+        if is_remote(folder):
             raise FeatureFilesError(
                 f"{folder}: features are written to a disk; give a local folder and copy it when "
                 "it is complete, or mount the bucket"

@@ -8,6 +8,7 @@ small one: so a few rows may be set aside, and no more.
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
@@ -92,11 +93,9 @@ class SetAside:
             return
         lines = ["\t".join(BadRow._fields)]
         lines += ["\t".join(map(one_line, row)) for row in self._rows]
-        unfinished = path.with_name(f"{FILE}.unfinished")
         text = "\n".join(lines) + "\n"
-        with full_disk.names_folder(folder):
+        with full_disk.names_folder(folder), complete_file(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-            unfinished.replace(path)
 
     def summary(self, folder: Path | None = None) -> str:
         """Returns the first bad rows and their count as a text; empty if there are none."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import google_crc32c
+from mlimages_jax.files.checksums import masked_crc
 
 MAX_RECORD_BYTES = 2**28  # an image has about 0.1 MB, a dense label of ML-Images 44,664 bytes
 _HEADER = struct.Struct("<QI")
@@ -79,7 +79,7 @@ def read_tfrecords(path: str | os.PathLike[str]) -> Iterator[TFRecord | TFRecord
             if length > MAX_RECORD_BYTES:
                 message = f"{length:,} bytes, more than the {MAX_RECORD_BYTES:,} allowed"
                 yield TFRecordError(path, number, offset, message)
-            elif _masked_crc(data := file.read(length)) != _unpacked(file.read(_CHECKSUM.size)):
+            elif masked_crc(data := file.read(length)) != _unpacked(file.read(_CHECKSUM.size)):
                 yield TFRecordError(path, number, offset, "wrong checksum of the data")
             else:
                 yield TFRecord(number, offset, data)
@@ -94,7 +94,7 @@ def _end_of_frame(header: bytes, offset: int, size: int) -> int:
     if len(header) < _HEADER.size:
         raise ValueError(f"truncated: the file ends after {len(header)} bytes of its header")
     length, checksum = _HEADER.unpack(header)
-    if checksum != _masked_crc(header[:8]):
+    if checksum != masked_crc(header[:8]):
         if offset == 0 and header.startswith(_GZIP):
             raise ValueError("the file is compressed: run gunzip on it")
         hint = "; is this a TFRecord file?" if offset == 0 else ""
@@ -108,8 +108,3 @@ def _end_of_frame(header: bytes, offset: int, size: int) -> int:
 def _unpacked(checksum: bytes) -> int | None:
     """Returns None if the file was truncated after it was opened."""
     return _CHECKSUM.unpack(checksum)[0] if len(checksum) == _CHECKSUM.size else None
-
-
-def _masked_crc(data: bytes) -> int:
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

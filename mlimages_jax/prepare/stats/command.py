@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from mlimages_jax.data.dataset import Records, Shard, parse_record
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.checksums import sha256
 from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
@@ -23,7 +24,7 @@ from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.built_set import BuiltSet, sha256
+from mlimages_jax.prepare.built_set import BuiltSet
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.release_report import Held, release_report
 from mlimages_jax.prepare.stats.table import table
