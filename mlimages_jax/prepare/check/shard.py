@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tqdm import tqdm
 
 from mlimages_jax.data.dataset import RandomAccess, Records, Shard
-from mlimages_jax.prepare.built_set import sha256
+from mlimages_jax.files.checksums import sha256
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules
 from mlimages_jax.prepare.problems import Problem
