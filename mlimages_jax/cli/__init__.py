@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `mlimages`: one grammar before everything that this package can do."""
+"""The command `mlimages`: one interface to everything in this package."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command that writes the completion of a shell."""
+"""The command that prints shell completion scripts."""
 
 from typing import Literal
 
@@ -19,8 +19,8 @@ def completion(shell: Positional[Literal["bash", "zsh", "fish"]], /) -> None:
     from the next shell on.
 
     Args:
-        shell: that the script is for.
+        shell: the shell to print the script for.
     """
-    from mlimages_jax.cli.front import COMMANDS, PROGRAM  # which names this command
+    from mlimages_jax.cli.front import COMMANDS, PROGRAM  # imports this module
 
     command_line.whole(COMMANDS).cli(args=["--tyro-print-completion", shell], prog=PROGRAM)

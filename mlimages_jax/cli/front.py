@@ -20,8 +20,8 @@ BUILD = Group(
 
     mlimages data build image-folder --manual-dir=PETS --data-dir=data
 
-Every builder prints the folder of its set, for --config.data.folder. With --help it shows which
-files it needs.
+Every builder prints the folder of its set, for --config.data.folder. Its --help lists the files it
+needs.
 """,
     {
         "image-folder": "tfds_builders.image_folder.command:build_image_folder",
@@ -35,8 +35,8 @@ DATA = Group(
 
     mlimages data import FOLDER_OR_FILE --dry-run
 
-says what your data are, how they were understood, and which commands come next. Your images stay
-where they are. Every command has a --help of its own, with an example.
+reports what your data are, how they are interpreted, and which commands to run next. Your images
+stay where they are. Every command has its own --help, with an example.
 """,
     {**data.COMMANDS.commands, "build": BUILD},
 )
@@ -45,8 +45,8 @@ LAUNCH = Group(
 
     mlimages launch gpu --dry-run --hosts=a,b -- --config=configs/pretrain.py --workdir=/shared/run
 
-With --dry-run the commands are printed and nothing is run. What follows -- is what `mlimages train`
-takes. For Kubernetes there are manifests to edit: launch/gke/ in the repository.
+With --dry-run the commands are printed but not run. The options after -- are those of `mlimages
+train`. For Kubernetes there are manifests to edit: launch/gke/ in the repository.
 """,
     {
         "gpu": f"{_LAUNCH}:gpu",
@@ -60,8 +60,8 @@ COMMANDS = Group(
     mlimages train --config=quickstart --workdir=workdirs/quickstart
     mlimages tag IMAGES --checkpoint=workdirs/quickstart --output=tags.csv
 
-The first command draws a small data set and trains on it, in minutes. Every command has a --help of
-its own, with an example; `mlimages completion bash` completes what you type.
+The first command generates a small data set and trains on it, in minutes. Every command has its own
+--help, with an example; `mlimages completion bash` prints a completion script.
 """,
     {
         "train": f"{_TASKS}:train",
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
     if first in _WITH_CONFIG:
-        # 1, as after every error that another start would not mend: launchers go by it.
+        # Exit code 1, as after every error that a restart cannot fix: launchers rely on it.
         words, overrides = config_file.split_overrides(words)
         command_line.with_errors(
             lambda: config_file.answer_help([*_config_of(first), *words], overrides),
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words[1:] = data.with_full_names(words[1:])
     if first == "launch":
         if words[1:2] == ["--dry-run"]:
-            words[1:3] = reversed(words[1:3])  # the script wants it behind its name
+            words[1:3] = reversed(words[1:3])  # the script expects it after its name
         if words[1:2] and words[1] in LAUNCH.commands:
             launch = command_line.load(f"{_LAUNCH}:{words[1].replace('-', '_')}")
             command_line.with_errors(lambda: launch(*words[2:]))
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _config_of(task: str) -> list[str]:
-    """The option --config with the file that a command brings along; none where it brings none."""
+    """Returns the option --config with the default file of a command, if it has one."""
     parameters = inspect.signature(command_line.load(str(COMMANDS.commands[task]))).parameters
     file = parameters["config"].default
     return [] if file is inspect.Parameter.empty else [f"--config={file}"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands that start a training on other machines: doors to the scripts of launch/.
+"""The commands that start a training on other machines, which run the scripts of launch/.
 
-The scripts judge their options themselves, so what was typed goes to them as it is.
+The scripts validate their options themselves, so arguments are passed on unchanged.
 """
 
 import inspect
@@ -19,11 +19,11 @@ from mlimages_jax.files import shipped
 
 
 def gpu(*words: str) -> NoReturn:
-    """Train on GPU hosts that ssh reaches, or on this one.
+    """Train on GPU hosts that are reachable by ssh, or on this one.
 
     mlimages launch gpu --dry-run --hosts=a,b -- --config=configs/pretrain.py --workdir=/shared/run
 
-    It stays in the foreground, and starts all hosts again when one fails.
+    It stays in the foreground and restarts all hosts when one fails.
     """
     script = _script("gpu.sh")
     _show_help(gpu, words, usage_of=script)
@@ -36,11 +36,11 @@ def tpu_vm(*words: str) -> NoReturn:
     mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --spot \
         --accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite
 
-    docs/launch.md leads through it.
+    docs/launch.md explains it step by step.
     """
     script = _script("tpu_vm.sh")
     _show_help(tpu_vm, words, usage_of=script)
-    if "--dry-run" in words[:1] and len(words) > 1:  # the script wants its command first
+    if "--dry-run" in words[:1] and len(words) > 1:  # the script expects its command first
         words = (words[1], words[0], *words[2:])
     _become("bash", script, *words)
 
@@ -62,15 +62,15 @@ def slurm(*words: str) -> NoReturn:
         sys.exit("error: slurm needs -- --config=... --workdir=...")
     if not is_dry:
         if not shutil.which("sbatch"):
-            sys.exit("error: there is no sbatch here; --dry-run shows what would be run")
+            sys.exit("error: sbatch is not installed here; --dry-run shows what would be run")
         _become("sbatch", *options, script, *arguments)
     print(" ".join(["sbatch", *options, "launch/slurm.sh", "..."]), "# on every node:", flush=True)
-    os.chdir(Path(script).parents[1])  # where the script looks for launch/
+    os.chdir(Path(script).parents[1])  # the script looks for launch/ here
     _become("bash", script, "--dry-run", *arguments)
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What is before "--" and what is behind it."""
+    """Returns the words before "--" and those after it."""
     at = list(words).index("--") if "--" in words else len(words)
     return list(words[:at]), list(words[at + 1 :])
 
@@ -80,7 +80,7 @@ def _script(name: str) -> str:
 
 
 def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = None) -> None:
-    """Ends with the help where it is asked for, the options as the script tells them."""
+    """Prints the help with the options of the script and exits, if it is requested."""
     options, _ = _split(words)
     if options and not set(options) & {*HELP, "help"}:
         return
@@ -95,7 +95,6 @@ def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = 
 
 def _become(program: str, *arguments: str) -> NoReturn:
     """Replaces this process, so that signals and the exit code are the program's own."""
-    signal.signal(
-        signal.SIGPIPE, signal.SIG_DFL
-    )  # Python ignores it, and a shell script inherits that
+    # Python ignores SIGPIPE, and a shell script would inherit that.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(program, [program, *arguments])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The commands that run a config: train, evaluate, tag and export.
 
-Each returns what starts it, to be called with the --config.NAME=VALUE of the command line, which
-tyro does not see: only the config file knows their names.
+Each returns a function that starts the task, to be called with the --config.NAME=VALUE overrides of
+the command line. tyro does not see these, since only the config file defines their names.
 """
 
 import functools
@@ -29,16 +29,15 @@ def train(
         mlimages train --config=quickstart --workdir=workdirs/quickstart
         mlimages train --config=configs/pretrain.py:paper --workdir=W --config.batch_size=1024
 
-    The configs that come with the package are quickstart, pretrain and finetune. They have
-    variants, such as pretrain:paper; a config of your own is given by its file.
-    --config.NAME=VALUE changes a value. After an interruption the same command resumes from the
-    latest checkpoint. The exit code is 75 after a stop on request, 1 after an error that another
-    start would not mend.
+    The package contains the configs quickstart, pretrain and finetune, some with variants, such as
+    pretrain:paper; give your own config by its file. --config.NAME=VALUE changes a value. After an
+    interruption the same command resumes from the latest checkpoint. The exit code is 75 after a
+    stop on request, and 1 after an error that a restart cannot fix.
 
     Args:
-        config: FILE or FILE:VARIANT, or the name of one that comes with the package.
+        config: FILE or FILE:VARIANT, or the name of a config in the package.
         workdir: folder for checkpoints, metrics and logs.
-        processes: of a training on several machines.
+        processes: processes of a training on several machines.
     """
     return functools.partial(_start, config, workdir, processes, {})
 
@@ -57,18 +56,18 @@ def evaluate(
 
         mlimages evaluate --checkpoint=workdirs/mine --data=data/mine/closed_320/1.0.0
 
-    It prints a table, and leaves it with all details in the workdir; what was evaluated before is
-    not evaluated again. --config.NAME=VALUE sets everything else, such as
+    It prints a table and writes it to the workdir, with all details; known results are not computed
+    again. --config.NAME=VALUE changes all other settings, such as
     --config.evaluation.sizes=224,299.
 
     Args:
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
         workdir: folder for the results.
         data: folder of a built data set.
-        split: of the data set; by default val.
-        which: latest (the default), all, or new: those to come, until the training ends.
-        config: FILE of other defaults.
-        processes: of an evaluation on several machines.
+        split: split of the data set; default: val.
+        which: latest (default), all, or new: those still to come, until the training ends.
+        config: FILE with other defaults.
+        processes: processes of an evaluation on several machines.
     """
     values = {
         "checkpoint": checkpoint,
@@ -98,19 +97,19 @@ def tag(
 
     The rows are in the order of the images, and unreadable images become rows with an error. The
     file appears when it is complete; after an interruption the same command resumes.
-    --config.NAME=VALUE sets everything else, such as --config.batch_size=64.
+    --config.NAME=VALUE changes all other settings, such as --config.batch_size=64.
 
     Args:
         images: a folder, a list, one image, or the folder of a built data set.
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
-        output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); by default
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); default:
             tags.csv, or tags.jsonl in a workdir.
-        workdir: folder of the run; by default workdirs/tag.
-        top_k: tags of an image at most, by default 5; 0: no bound.
-        threshold: probability that a tag needs.
-        split: of a built data set.
-        config: FILE of other defaults.
-        processes: of a run on several machines.
+        workdir: folder of the run; default: workdirs/tag.
+        top_k: maximum number of tags per image, default 5; 0: no limit.
+        threshold: minimum probability of a tag.
+        split: split of a built data set.
+        config: FILE with other defaults.
+        processes: processes of a run on several machines.
     """
     if output is None and workdir is None:
         output = "tags.csv"
@@ -140,18 +139,18 @@ def export(
 
         mlimages export photos --checkpoint=workdirs/quickstart --output=features
 
-    `mlimages features` judges them and finds duplicates by them. After an interruption the same
-    command resumes. --config.NAME=VALUE sets everything else, such as
+    `mlimages features` evaluates them and finds duplicates with them. After an interruption the
+    same command resumes. --config.NAME=VALUE changes all other settings, such as
     --config.outputs=features,logits.
 
     Args:
         images: a folder, a list, one image, or the folder of a built data set.
-        checkpoint: a workdir, its checkpoints folder, or one step of it.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: folder for the features.
-        format: parquet (the default), npy, npz or array_record.
-        split: of a built data set.
-        config: FILE of other defaults.
-        processes: of an export on several machines.
+        format: parquet (default), npy, npz or array_record.
+        split: split of a built data set.
+        config: FILE with other defaults.
+        processes: processes of an export on several machines.
     """
     values = {"input": images, "checkpoint": checkpoint, "format": format, "split": split}
     return functools.partial(_start, config, output, processes, values)
@@ -164,8 +163,8 @@ def _start(
     values: dict[str, Any],
     overrides: Sequence[Override],
 ) -> None:
-    """Runs a config with the options of a command, and then with what --config.NAME says."""
-    from absl import app  # it parses no flags here; it sets up logging and tracebacks of signals
+    """Runs a config with the options of a command; --config.NAME overrides take precedence."""
+    from absl import app  # not for flags, but for logging and tracebacks on fatal signals
 
     options = [Override(name, str(value)) for name, value in values.items() if value is not None]
     app.run(

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The settings of every task: read, judged and made dataclasses before anything else is imported.
+"""The settings of every task: read, validated and stored in dataclasses before anything else.
 
     config_file   --config=FILE[:VARIANT] and the overrides --config.NAME=VALUE
-    training      the settings of a training: rule, meaning and default of each
-    tasks         those of the other tasks
-    fields        how such a dataclass is made of values, and values of it
-    rules         what one value may be
-    relations     what settings must be to each other
-    judge         all problems of a configuration, at once
+    training      settings of a training, each with its rule, meaning and default
+    tasks         settings of the other tasks
+    fields        converts between these dataclasses and values by name
+    rules         which values one setting may have
+    relations     constraints between several settings
+    judge         reports all problems of a configuration at once
     renamed       old names of settings
-    resolve       fractions of the run become steps; the linear rule for the rate
+    resolve       converts fractions of the run to steps; the linear scaling rule of the rate
     help_text     --config.help
-    build         from settings to the objects that training needs
-    restart       what a restart may change
+    build         creates the objects that training needs from settings
+    restart       which settings a restart may change
 
-All but the last two import no jax: a mistake is told within the first second.
+All but the last two work without importing jax, so a mistake is reported within the first second.
 """
 
 from mlimages_jax.settings.config_file import load

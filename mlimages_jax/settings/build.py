@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From settings, which were judged, to the objects that training needs."""
+"""Creates the objects that training needs from validated settings."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ _SCHEDULES: dict[str, Any] = {
 }
 
 
-# Where the configuration leaves a size open and no checkpoint says it: the release's ResNet-101.
+# Sizes left open by the configuration and by every checkpoint: those of the released ResNet-101.
 OPEN_NETWORK: dict[str, Any] = {
     "stage_sizes": STAGE_SIZES[101],
     "stage_widths": STAGE_WIDTHS,
@@ -48,7 +48,7 @@ OPEN_NETWORK: dict[str, Any] = {
 
 
 def model(config: Train, *, num_classes: int) -> ResNet:
-    """The network of `config.model`, with the group size of the run."""
+    """Creates the network of `config.model` with the group size of the run."""
     arguments = dataclasses.asdict(config.model)
     arguments |= {name: arguments[name] or value for name, value in OPEN_NETWORK.items()}
     dtype = compute_dtype(arguments.pop("dtype"))
@@ -56,10 +56,10 @@ def model(config: Train, *, num_classes: int) -> ResNet:
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype of activations.
+    """Returns the dtype of activations.
 
     Raises:
-        ConfigError: For another one than float32 and bfloat16.
+        ConfigError: The name is neither float32 nor bfloat16.
     """
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype={name!r} is neither 'float32' nor 'bfloat16'")
@@ -67,7 +67,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def stages(config: Train) -> list[Stage]:
-    """The parts of the training in which sizes stay the same."""
+    """Returns the stages of the training, in which sizes are constant."""
     config = resolved(config)
     return make_stages(
         image_size=config.image_size,
@@ -78,14 +78,14 @@ def stages(config: Train) -> list[Stage]:
 
 
 def num_streams(config: Train) -> int:
-    """How many streams the training set is cut into: one a group, or one in all."""
+    """Returns the number of streams of the training set: one per group, or a single one."""
     if config.data.order == "global":
         return 1
     return config.batch_size // (config.group_size or config.batch_size)
 
 
 def loss(config: Train) -> tuple[losses.Loss, int | None]:
-    """The loss of `config.loss`, and the number of groups it keeps counts for (None: no counts)."""
+    """Returns the loss of `config.loss` and its number of groups with counts (None: no counts)."""
     function, arguments = _named(_LOSSES, config.loss, "loss")
     if function is not losses.weighted_loss:
         return functools.partial(function, **arguments), None
@@ -95,21 +95,21 @@ def loss(config: Train) -> tuple[losses.Loss, int | None]:
 
 
 def state_sharding(config: Train) -> dict[str, Any]:
-    """How `config.sharding` cuts the state: `mode` and `min_size` of `state.abstract_state`."""
+    """Returns `mode` and `min_size` of `state.abstract_state` from `config.sharding`."""
     return {"mode": config.sharding.name, "min_size": config.sharding.min_size}
 
 
 def saved_loss(saved: Mapping[str, Any]) -> Loss:
-    """The loss of a checkpoint's settings; `name` is "" where they do not say it."""
+    """Returns the loss settings of a checkpoint; `name` is "" if they are unknown."""
     said = {"name": ""} | fields.flatten(saved.get("loss", {}))
     return fields.build(Loss, said)
 
 
 def evaluation_loss(section: Loss) -> losses.Loss:
-    """A loss for evaluation, which knows no groups.
+    """Returns a loss for evaluation, which has no groups.
 
     Raises:
-        ConfigError: For an unknown name.
+        ConfigError: The name of the loss is unknown.
     """
     function, arguments = _named(_LOSSES, section, "loss")
     arguments.pop("group_size", None)
@@ -117,31 +117,31 @@ def evaluation_loss(section: Loss) -> losses.Loss:
 
 
 def is_single_label(section: Loss) -> bool:
-    """Whether every image has one class: the softmax loss says so."""
+    """Whether every image has exactly one class, which the softmax loss implies."""
     return section.name == "softmax"
 
 
 def positive_weight(section: Loss) -> float:
-    """The weight of positive labels in the loss, for turning logits into probabilities."""
+    """Returns the loss's weight of positive labels, needed to calibrate probabilities."""
     return section.weighted.positive_weight if section.name == "weighted" else 1.0
 
 
 def probabilities(section: Loss) -> Callable[[np.ndarray], np.ndarray]:
-    """From logits float32 [n, C] to probabilities of the classes, by the loss they come from."""
+    """Returns the function from logits, float32 [n, C], to probabilities for this loss."""
     if is_single_label(section):
-        import scipy.special  # here: other losses and most starts do without
+        import scipy.special  # imported here because other losses do not need SciPy
 
         return functools.partial(scipy.special.softmax, axis=-1)
     return functools.partial(calibrated_probability, positive_weight=positive_weight(section))
 
 
 def schedule(config: Train) -> optimizers.Schedule:
-    """The learning rate by step, from `config.schedule`."""
+    """Returns the function from step to learning rate of `config.schedule`."""
     return _schedule(resolved(config).schedule)
 
 
 def saved_schedule(saved: Mapping[str, Any]) -> optimizers.Schedule:
-    """The learning rate by step, from the `schedule` of a checkpoint, whose steps are numbers."""
+    """Returns the same function for the `schedule` of a checkpoint, which has no fractions."""
     return _schedule(fields.build(Schedule, fields.flatten(saved)))
 
 
@@ -151,10 +151,10 @@ def _schedule(section: Schedule) -> optimizers.Schedule:
 
 
 def lr_multipliers(config: Train, params: Any) -> Any:
-    """What multiplies the learning rate of every leaf; frozen ones have 0.
+    """Returns the learning-rate multiplier of every leaf; 0 if it is frozen.
 
     Raises:
-        ConfigError: For a pattern that matches nothing.
+        ConfigError: A pattern matches no parameter.
     """
     values = config.optimizer
     try:
@@ -166,10 +166,10 @@ def lr_multipliers(config: Train, params: Any) -> Any:
 
 
 def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
-    """SGD as `config.optimizer` says, for parameters (or their shapes) of this tree.
+    """Creates the optimizer of `config.optimizer` for a tree of parameters or their shapes.
 
     Raises:
-        ConfigError: For a pattern that matches nothing.
+        ConfigError: A pattern matches no parameter.
     """
     values = config.optimizer
     decay = optimizers.decay_factors(
@@ -184,7 +184,7 @@ def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
 
 
 def training_view(config: Train, *, image_size: int) -> TrainingView:
-    """How training images are cut, from `config.crop`, and distorted on the host."""
+    """Returns the crop of `config.crop` with the augmentation that runs on the host."""
     crop, values = config.crop, config.augmentation
     distort = None
     if values.rand_augment:
@@ -202,7 +202,7 @@ def training_view(config: Train, *, image_size: int) -> TrainingView:
 
 
 def augmentation(config: Train) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Colour and rotation, on the device."""
+    """Returns the colour and rotation augmentation, which runs on the device."""
     values = config.augmentation
     return functools.partial(
         augment.pretrain_augment, colour=values.colour, rotation=values.rotation
@@ -210,7 +210,7 @@ def augmentation(config: Train) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def mixup_and_cutmix(config: Train) -> Mixing | None:
-    """Mixup and CutMix, on the device; None when both are off."""
+    """Returns mixup and CutMix, which run on the device; None if both are off."""
     values = config.augmentation
     if not (values.mixup or values.cutmix):
         return None
@@ -223,11 +223,11 @@ def mixup_and_cutmix(config: Train) -> Mixing | None:
 
 
 def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[EvaluationView]:
-    """How evaluation images are cut: every view at every size.
+    """Returns every view at every size of an evaluation.
 
     Args:
-        evaluation: Says which.
-        image_size: Where it names no sizes.
+        evaluation: Settings of the evaluation.
+        image_size: Size to use if they name none.
     """
     sizes = evaluation.sizes or (image_size,)
     return [EvaluationView(size, name) for name in evaluation.views for size in sizes]
@@ -236,16 +236,16 @@ def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[Evaluat
 def training_step(
     config: Train, mesh: Mesh | AbstractMesh, *, num_classes: int, missing_labels: float = 0.0
 ) -> TrainingStep:
-    """What a run trains, and how, from its configuration.
+    """Creates the training step of a run: model, loss, optimizer and layout of the state.
 
     Args:
         config: Settings of the training.
-        mesh: Of devices, or of devices that need not exist, which nothing can be compiled for.
-        num_classes: C.
-        missing_labels: The target of a class that an image does not list, 0 or -1.
+        mesh: Mesh of devices. An abstract mesh gives shapes, but nothing can be compiled for it.
+        num_classes: Number of classes, C.
+        missing_labels: Target of classes missing from an image's labels, 0 or -1.
 
     Raises:
-        ConfigError: For values that cannot be.
+        ConfigError: Values contradict each other, or a pattern matches no parameter.
     """
     network = model(config, num_classes=num_classes)
     batch_loss, count_groups = loss(config)
@@ -282,7 +282,7 @@ def training_step(
 def _named(
     choices: dict[str, Any], section: Loss | Schedule, title: str
 ) -> tuple[Any, dict[str, Any]]:
-    """What `section.name` chooses, and its arguments: the values under that name, if any."""
+    """Returns the choice of `section.name` and its arguments, the section of that name."""
     if section.name not in choices:
         raise ConfigError(f"{title}.name={section.name!r} is none of {sorted(choices)}")
     arguments = getattr(section, section.name, None)  # a loss may have none

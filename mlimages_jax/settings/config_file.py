@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """--config=FILE[:VARIANT] and --config.NAME=VALUE: from the command line to settings.
 
-Every mistake is one ConfigError of a line. An override takes any value that its rule allows,
-whatever the file has there: a fraction in the place of a number of steps, 0 for "off". Given twice,
-the last one counts, of tuples too.
+Every mistake becomes a ConfigError of one line. An override may have any value that its rule
+allows, regardless of the type in the file: a fraction instead of a number of steps, 0 for "off".
+The last override of a name counts, also for tuples.
 """
 
 import ast
@@ -29,7 +29,7 @@ from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, neare
 from mlimages_jax.settings.tasks import Settings
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
-_FAILURES = (Exception, SystemExit)  # a file that exits would choose our exit code
+_FAILURES = (Exception, SystemExit)  # a config that calls sys.exit must not set our exit code
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False, "none": None}
 
 
@@ -37,8 +37,8 @@ class Override(NamedTuple):
     """A setting given on the command line.
 
     Attributes:
-        name: Its name with dots.
-        text: The value as typed; None if there was none.
+        name: Dotted name.
+        text: Value as typed; None if there was none.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Override(NamedTuple):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """Parts the overrides from what else stands on the command line, files of flags included.
+    """Separates the overrides from the rest of the command line, including flag files.
 
-    A value stands behind "=" or is the next word; --noconfig.NAME is False.
+    A value follows "=" or is the next word; --noconfig.NAME means False.
     """
     words = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     others: list[str] = []
@@ -72,15 +72,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
 def load(
     argument: str, changes: Mapping[str, Any] | None = None, *, workdir: str | None = None
 ) -> Settings:
-    """The settings of a file of configs/, for programs and notebooks.
+    """Loads the settings of a config file, for programs and notebooks.
 
     Args:
         argument: FILE or FILE:VARIANT.
-        changes: Other values, by their names with dots: {"data.folder": "data/mine/1.0.0"}.
+        changes: Changed values by dotted name: {"data.folder": "data/mine/1.0.0"}.
         workdir: Where the task will run; if given, local paths must exist, see `judge.check`.
 
     Raises:
-        ConfigError: The file cannot be run, or a setting cannot be used.
+        ConfigError: The file cannot be run, or a setting is invalid.
     """
     changes = with_new_names(changes or {}, where="the configuration")
     return parse(_of_file(argument) | changes, workdir=workdir)
@@ -89,36 +89,36 @@ def load(
 def read_config(
     argument: str, overrides: Sequence[Override] = (), *, workdir: str | None = None
 ) -> Settings:
-    """Runs a file of configs/, puts the overrides in and judges what comes out.
+    """Runs a config file, applies the overrides and validates the result.
 
     Args:
-        argument: FILE or FILE:VARIANT; NAME or configs/NAME.py also stand for a file that comes
-            with the package, if there is none in the current folder.
-        overrides: In their order; the last one of a name counts.
+        argument: FILE or FILE:VARIANT; NAME and configs/NAME.py also stand for a file of the
+            package, if the current folder has no such file.
+        overrides: Overrides in order; the last one of a name counts.
         workdir: Where the task will run; if given, local paths must exist, see `judge.check`.
 
     Raises:
-        ConfigError: For a file, variant or name that is not there, with the nearest one; for a
-            file that cannot be run, with its line; for settings that cannot be used.
-        PathError: A path begins with the home of an unknown user.
+        ConfigError: The file, variant or a name does not exist (the message suggests a similar
+            one), the file cannot be run (the message gives the line), or settings are invalid.
+        PathError: A path starts with the home folder of an unknown user.
     """
     return parse(_overridden(_of_file(argument), overrides), workdir=workdir)
 
 
 def answer_help(words: Sequence[str], overrides: Sequence[Override]) -> None:
-    """Prints every setting and ends with 0, where --config.help is among the overrides.
+    """Prints every setting and exits with 0 if --config.help is among the overrides.
 
     Args:
-        words: The command line, perhaps with --config=FILE[:VARIANT].
-        overrides: Values to show in place of the file's.
+        words: Command line, which may contain --config=FILE[:VARIANT].
+        overrides: Values to show instead of those in the file.
 
     Raises:
-        SystemExit: 0 when it was asked for; with a message when the file cannot be read.
+        SystemExit: With 0 after the help, or with a message if the file cannot be read.
     """
     others = [override for override in overrides if override.name != "help"]
     if len(others) == len(overrides):
         return
-    # The file stands behind "=" or is the next word.
+    # The file follows "=" or is the next word.
     found = re.search(r"^--?config[=\n](.*)$", "\n".join(words), re.MULTILINE)
     try:
         values = _overridden(_of_file(found[1]), others) if found else {}
@@ -129,13 +129,13 @@ def answer_help(words: Sequence[str], overrides: Sequence[Override]) -> None:
 
 
 def _of_file(argument: str) -> Values:
-    """What a file of configs/ says, by the names of now."""
+    """Returns the values of a config file by their current names."""
     path, colon, variant = argument.partition(":")
     path = str(_found(Path(path)))
     get_config = _get_config(Path(path))
     takes_variant = bool(inspect.signature(get_config).parameters)
     if colon and not takes_variant:
-        raise ConfigError(f"--config={argument}: {path} has no variants; leave out ':{variant}'")
+        raise ConfigError(f"--config={argument}: {path} has no variants; omit ':{variant}'")
     variants = get_config.__globals__.get("VARIANTS", ())
     if colon and variants and variant not in variants:
         raise ConfigError(
@@ -146,10 +146,10 @@ def _of_file(argument: str) -> Values:
 
 
 def _overridden(values: Values, overrides: Sequence[Override]) -> Values:
-    """The values with those of the command line in them.
+    """Returns the values with the overrides applied.
 
     Raises:
-        ConfigError: A name is misspelt; all of them are listed.
+        ConfigError: Names are misspelt; lists all of them.
     """
     values = dict(values)
     if lines := [told for override in overrides if (told := _put(values, override))]:
@@ -158,12 +158,12 @@ def _overridden(values: Values, overrides: Sequence[Override]) -> Values:
 
 
 def network(name: str) -> Values:
-    """The settings under `model` of a network with a name, such as "resnet50".
+    """Returns the settings under `model` for the name of a network, such as "resnet50".
 
-    Those of "init_from" are left open, for the checkpoint that a run begins with.
+    For "init_from" they are left open, to be read from the checkpoint that a run starts from.
 
     Raises:
-        ConfigError: For an unknown one.
+        ConfigError: The name is unknown.
     """
     names = {f"resnet{depth}": sizes for depth, sizes in STAGE_SIZES.items()}
     if name == "init_from":
@@ -171,10 +171,10 @@ def network(name: str) -> Values:
     if name not in names:
         told = nearest(name, names)
         if name in ("resnet18", "resnet34"):
-            told = " (18 and 34 are made of other blocks)"
+            told = " (18 and 34 use a different block)"
         raise ConfigError(
-            f"model={name!r} is none of {', '.join([*names, 'init_from'])}{told}; sizes by hand "
-            "are model.stage_sizes, stage_widths, stem_width and stem_kernel"
+            f"model={name!r} is none of {', '.join([*names, 'init_from'])}{told}; for other sizes "
+            "set model.stage_sizes, stage_widths, stem_width and stem_kernel"
         )
     return {
         "stage_sizes": names[name],
@@ -185,7 +185,7 @@ def network(name: str) -> Values:
 
 
 def _found(path: Path) -> Path:
-    """The file that a name stands for: of the current folder, or else of the package."""
+    """Returns the file for a name: in the current folder, or else in the package."""
     is_name = path.parent == Path() and not path.suffix and not path.exists()
     file = Path("configs", f"{path}.py") if is_name else path
     packaged = _packaged() / file.name
@@ -198,10 +198,10 @@ def _packaged() -> Path:
 
 
 def _get_config(path: Path) -> Any:
-    """The function of a file.
+    """Returns the function get_config of a file.
 
     Raises:
-        ConfigError: When there is no such file, or no such function in it.
+        ConfigError: There is no such file, or it has no such function.
     """
     if not path.is_file():
         folders = [folder for folder in (path.parent, Path("configs")) if folder.is_dir()]
@@ -220,10 +220,10 @@ def _get_config(path: Path) -> Any:
 
 
 def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
-    """What a config file says; `task` is "train" where it does not say.
+    """Returns the values of a config file; `task` is "train" if it is not set.
 
     Raises:
-        ConfigError: It cannot be run, or gives something else than named settings.
+        ConfigError: The file cannot be run, or does not return a ConfigDict.
     """
     try:
         config = get_config(*arguments)
@@ -231,11 +231,11 @@ def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
             return {"task": "train"} | flatten(config.to_dict())
     except _FAILURES as error:
         raise _of_the_file(Path(path), error) from error
-    raise ConfigError(f"{path}: get_config() gives {shown(config)} and not a ConfigDict")
+    raise ConfigError(f"{path}: get_config() returns {shown(config)} instead of a ConfigDict")
 
 
 def _of_the_file(path: Path, error: BaseException) -> ConfigError:
-    """What went wrong in a file that a person wrote, and in which line."""
+    """Returns the error with the line of the user's file where it happened."""
     lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
     trace = error.__traceback__
     while trace:
@@ -248,10 +248,10 @@ def _of_the_file(path: Path, error: BaseException) -> ConfigError:
 
 
 def _put(values: Values, override: Override) -> str | None:
-    """Sets a value by its name; returns what is wrong with the name, or with giving no value."""
+    """Sets a value by name; returns an error message if the name is wrong or a value is missing."""
     name, text = new_name(override.name, where="--config"), override.text
     table = table_of(values)
-    known = {*table, *values}  # a file may name what no task has, which is judged later
+    known = {*table, *values}  # unknown names in the file are reported later
     if name == "model" and "model.stage_sizes" in table and text is not None:
         try:
             values |= {f"model.{field}": value for field, value in network(text).items()}
@@ -271,7 +271,7 @@ def _put(values: Values, override: Override) -> str | None:
 
 
 def _parsed(text: str, rule: Rule) -> Any:
-    """What a text stands for; a text that is nothing else stays one, for its rule to judge."""
+    """Parses a text as a Python literal; other texts are returned for the rule to validate."""
     if isinstance(rule, Text | Choice):
         return text
     if isinstance(rule, Flag):
@@ -280,7 +280,7 @@ def _parsed(text: str, rule: Rule) -> Any:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
-    if isinstance(value, dict):  # would become a section, and an empty one nothing at all
+    if isinstance(value, dict):  # would become a section, or disappear if empty
         return text
     alone = isinstance(rule, Several) and not isinstance(value, tuple | list)
     return (value,) if alone else value

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fields of the dataclasses of settings: each states its rule, its meaning and its default once.
+"""Fields of the settings dataclasses: each states its rule, meaning and default in one place.
 
-A setting has a name with dots, such as "crop.area": the names of its sections and its own. Values
-by these names (`Values`) are what files, command lines and checkpoints say; `build` makes a
-dataclass of them and `flatten` takes one apart.
+A setting has a dotted name, such as "crop.area": the names of its sections followed by its own.
+Files, command lines and checkpoints contain values by these names (`Values`); `build` creates a
+dataclass from them, and `flatten` is the inverse.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ class Setting:
     """One setting of a task.
 
     Attributes:
-        rule: The values that it may have.
+        rule: Which values are allowed.
         meaning: What it does, with unit and source, for --config.help.
-        default: The value if none is given.
-        optional_section: Its section with a dot at the end, if that may be left out as a whole.
+        default: Value if none is given.
+        optional_section: Name of its section with a trailing dot, if the section is optional.
     """
 
     rule: Rule
@@ -37,7 +37,7 @@ class Setting:
 
     @property
     def is_required(self) -> bool:
-        """Whether it has to be given, for want of a default."""
+        """Whether a value must be given because there is no default."""
         return self.default is _REQUIRED
 
 
@@ -45,18 +45,18 @@ Table = Mapping[str, Setting]
 
 
 def setting(rule: Rule, meaning: str, **default: Any) -> Any:
-    """A field of a dataclass of settings.
+    """Returns a field of a settings dataclass.
 
     Args:
-        rule: The values that it may have.
+        rule: Which values are allowed.
         meaning: What it does, with unit and source.
-        **default: `default=...`, unless a value must be given.
+        **default: `default=...`, or nothing if a value must be given.
     """
     return dataclasses.field(**default, metadata={_SETTING: Setting(rule, meaning, **default)})
 
 
 def table_of_fields(kind: type) -> Table:
-    """The settings of a dataclass and of its sections, by their names with dots."""
+    """Returns the settings of a dataclass and its sections, by dotted name."""
     return MappingProxyType(dict(_settings(kind, "", "")))
 
 
@@ -72,20 +72,20 @@ def _settings(kind: type, prefix: str, optional: str) -> Iterator[tuple[str, Set
 
 
 def section_of(field: dataclasses.Field[Any]) -> type | None:
-    """The dataclass that a field holds, or `None` with; None for a single setting."""
+    """Returns the dataclass of a field that is a section, optional or not; else None."""
     for kind in getattr(field.type, "__args__", (field.type,)):
         if dataclasses.is_dataclass(kind):
-            return kind  # type: ignore[return-value]  # it is a class and no instance
+            return kind  # type: ignore[return-value]  # a class, not an instance
     return None
 
 
 def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """A dataclass of values that were judged; what they do not say has its default.
+    """Creates a dataclass from validated values; missing ones get their defaults.
 
     Args:
         kind: The dataclass.
-        values: Values by name; those of other sections are ignored.
-        prefix: What the names in `values` begin with.
+        values: Values by name; names of other sections are ignored.
+        prefix: Common prefix of the names in `values`.
     """
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
@@ -100,19 +100,19 @@ def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def _frozen(value: Any) -> Any:
-    """Tuples for lists, which JSON and command lines may give."""
+    """Converts lists, as in JSON and on command lines, to tuples."""
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def flatten(config: Any, prefix: str = "") -> Values:
-    """{"crop.area": ...} of settings, or of nested dicts, in their order.
+    """Flattens settings or nested dicts to {"crop.area": ...}, keeping their order.
 
-    Sections that are empty, or left out, leave nothing.
+    Empty and omitted sections contribute nothing.
     """
     flat: Values = {}
     for name, value, is_left_out in _items(config):
         if not isinstance(name, str):
-            raise TypeError(f"{prefix}{name!r} is no name of a setting")
+            raise TypeError(f"{prefix}{name!r} is not the name of a setting")
         if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
             flat |= flatten(value, f"{prefix}{name}.")
         elif not is_left_out:
@@ -121,7 +121,7 @@ def flatten(config: Any, prefix: str = "") -> Values:
 
 
 def _items(config: Any) -> Iterator[tuple[Any, Any, bool]]:
-    """Name, value, and whether the value stands for a section that is left out."""
+    """Yields names and values, and whether a value stands for an omitted section."""
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
@@ -132,7 +132,7 @@ def _items(config: Any) -> Iterator[tuple[Any, Any, bool]]:
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values as dicts within dicts, as they are stored in JSON."""
+    """Converts values by dotted name to nested dicts, as stored in JSON."""
     tree: dict[str, Any] = {}
     for name, value in values.items():
         *sections, last = name.split(".")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""--config.help: every setting of a task with its meaning, what it may be and its value."""
+"""--config.help: every setting of a task with its meaning, allowed values and current value."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -14,21 +14,21 @@ _WIDTH = 100
 
 
 def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> str:
-    """The settings of a task, a group for each section.
+    """Formats the settings of a task, grouped by section.
 
     Args:
         values: Values of a config file by name; None shows the defaults of a training.
-        title: Name of that file.
+        title: Name of the config file.
     """
     set_values = {"task": "train"} | dict(values or {})
     kind = TASKS[set_values["task"]]
     table = table_of(set_values)
     lines = [
-        f"Settings of {title or 'a training'}: give another value by --config.NAME=VALUE.",
+        f"Settings of {title or 'a training'}: change a value with --config.NAME=VALUE.",
         "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
     ]
     if kind is Train:
-        lines.append("--config.model=resnet50 sets the sizes of the network in one word.")
+        lines.append("--config.model=resnet50 sets all sizes of the network.")
     group = None
     for name in sorted(table, key=lambda name: "." in name):  # those without a section first
         section = name.rpartition(".")[0]
@@ -49,7 +49,7 @@ def _lines(name: str, told: Setting, set_values: Mapping[str, Any]) -> Iterator[
 
 
 def _value(name: str, told: Setting, set_values: Mapping[str, Any]) -> str:
-    """The value of the file, beside the default where it differs."""
+    """Formats the value in the file, with the default if it differs."""
     default = "no default" if told.is_required else f"default {told.default!r}"
     if name not in set_values:
         return f"...  ({default})" if told.is_required else f"{told.default!r}  (default)"
@@ -58,7 +58,7 @@ def _value(name: str, told: Setting, set_values: Mapping[str, Any]) -> str:
 
 
 def _summary(kind: type, section: str) -> str:
-    """The first line of the docstring of a section's dataclass."""
+    """Returns the first line of the docstring of a section's dataclass."""
     for part in section.split("."):
         found = section_of(kind.__dataclass_fields__[part])  # type: ignore[attr-defined]
         assert found is not None

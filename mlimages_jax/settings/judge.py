@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Judges the settings of a task as a whole and names all problems at once, a line each."""
+"""Validates the settings of a task and reports all problems at once, one per line."""
 
 import os
 from collections.abc import Mapping
@@ -15,35 +15,35 @@ from mlimages_jax.settings.training import NO_SET
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run, or that contradicts the checkpoint."""
+    """The configuration is invalid, or contradicts the checkpoint."""
 
 
 def check(values: Mapping[str, Any], *, workdir: str | None = None) -> None:
-    """Judges the settings of a task.
+    """Validates the settings of a task.
 
     Args:
-        values: Values by name, with `task`; missing ones have their defaults.
-        workdir: Where the task will run; if given, local paths must exist too, except those that a
-            run resumed in this workdir does not need. URLs are left to the task.
+        values: Values by name, including `task`; missing ones have their defaults.
+        workdir: Where the task will run. If given, local paths must exist, except those that a run
+            resumed in this workdir does not need. URLs are checked by the task itself.
 
     Raises:
-        ConfigError: Names every setting that cannot be used, its value and what is allowed.
+        ConfigError: Settings are invalid; lists each with its value and what is allowed.
     """
     table = table_of(values)
     lines = problems(values, table)
     if workdir is not None and not lines:
         lines = _missing_paths(with_defaults(values, table), table, workdir)
     if len(lines) > 1:
-        lines = [f"{len(lines)} settings cannot be used:", *(f"  {line}" for line in lines)]
+        lines = [f"{len(lines)} settings are invalid:", *(f"  {line}" for line in lines)]
     if lines:
         raise ConfigError("\n".join(lines))
 
 
 def table_of(values: Mapping[str, Any]) -> Table:
-    """The settings of the task that `values` name.
+    """Returns the settings of the task named in `values`.
 
     Raises:
-        ConfigError: For an unknown task.
+        ConfigError: The task is unknown.
     """
     task = values.get("task", "train")
     if not isinstance(task, str) or task not in TABLES:
@@ -54,7 +54,7 @@ def table_of(values: Mapping[str, Any]) -> Table:
 
 
 def with_defaults(values: Mapping[str, Any], table: Table) -> Values:
-    """All settings but those of sections that nobody gave; the values first, in their order."""
+    """Adds the defaults of missing settings after the values; omitted sections stay omitted."""
     defaults = {
         name: told.default
         for name, told in table.items()
@@ -64,7 +64,7 @@ def with_defaults(values: Mapping[str, Any], table: Table) -> Values:
 
 
 def resolve_values(values: Values, table: Table, total_steps: int) -> Values:
-    """The values that the program uses, of values that the rules allow."""
+    """Converts values that the rules allow to those that the program uses."""
     resolve = {name: table[name].rule.resolve for name in values if name in table}
     return {
         name: resolve[name](value, total_steps) if name in resolve else value
@@ -73,7 +73,7 @@ def resolve_values(values: Values, table: Table, total_steps: int) -> Values:
 
 
 def problems(values: Mapping[str, Any], table: Table) -> list[str]:
-    """One line for every setting that is unknown, missing, or may not have its value."""
+    """Returns one line for every setting that is unknown, missing or invalid."""
     lines = [
         f"{name}: there is no such setting{nearest_setting(name, table)}"
         for name in values
@@ -96,7 +96,7 @@ def problems(values: Mapping[str, Any], table: Table) -> list[str]:
 
 
 def nearest_setting(name: str, names: Any) -> str:
-    """Like `nearest`; where the whole name is near nothing, by its last part."""
+    """Like `nearest`, but compares the last parts of names if no full name is similar."""
     if told := nearest(name, names):
         return told
     last = {known.rpartition(".")[2]: known for known in names}
@@ -105,7 +105,7 @@ def nearest_setting(name: str, names: Any) -> str:
 
 
 def _is_used(section: str, values: Mapping[str, Any]) -> bool:
-    """Whether a section that may be left out is chosen, or one of its settings is given."""
+    """Whether an optional section is selected, or one of its settings is given."""
     if not section or any(name.startswith(section) for name in values):
         return True
     owner, _, chosen = section.rstrip(".").rpartition(".")
@@ -113,7 +113,7 @@ def _is_used(section: str, values: Mapping[str, Any]) -> bool:
 
 
 def _contradictions(values: Values, table: Table) -> list[str]:
-    """Problems between settings that are right by themselves."""
+    """Returns problems between settings that are valid by themselves."""
     total = values.get("total_steps", 0)
     used = resolve_values(values, table, total if is_whole(total) else 0)
     lines = []
@@ -128,9 +128,9 @@ def _contradictions(values: Values, table: Table) -> list[str]:
 def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     not_needed = set()
     if values.get("which") == "new":
-        not_needed.add("checkpoint")  # which is waited for
+        not_needed.add("checkpoint")  # the task waits for it
     if is_remote(workdir) or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
-        not_needed.add("init_from")  # a restart takes its own checkpoint
+        not_needed.add("init_from")  # a restart resumes from its own checkpoint
     lines = [
         f"{name}={shown(values[name])}{problem}"
         for name, told in table.items()

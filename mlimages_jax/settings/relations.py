@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What settings must be to each other, once each of them is right by itself.
+"""Constraints between settings that are valid by themselves.
 
-The values are resolved ones: steps, not fractions of the run.
+The values are resolved: steps, not fractions of the run.
 """
 
 import math
@@ -12,11 +12,12 @@ from mlimages_jax.settings.rules import LARGEST
 
 
 class Relation(NamedTuple):
-    """One demand on several settings.
+    """A constraint on several settings.
 
     Attributes:
-        names: the settings, of which the first is to blame.
-        problem: takes their values; returns what follows "name=value", or None.
+        names: Names of the settings; the error message names the first.
+        problem: Takes their values; returns the text to follow "name=value", or None if they are
+            valid.
     """
 
     names: tuple[str, ...]
@@ -42,7 +43,7 @@ def _loss_groups(group: int, batch: int, loss: str) -> str | None:
 
 def _resize_steps(resize: Any) -> str | None:
     steps = [entry[0] for entry in resize]
-    return None if steps == sorted(set(steps)) else f": the steps of resize must rise: {steps}"
+    return None if steps == sorted(set(steps)) else f": the steps of resize must increase: {steps}"
 
 
 def _same_batch(resize: Any, batch: int, loss: str, order: str) -> str | None:
@@ -55,7 +56,7 @@ def _same_batch(resize: Any, batch: int, loss: str, order: str) -> str | None:
         )
     if order == "streams":
         return (
-            ": data.order='streams' cuts the data set into batch_size / group_size streams, so "
+            ": data.order='streams' splits the data set into batch_size / group_size streams, so "
             "the batch size in config.resize must stay the same"
         )
     return None
@@ -65,14 +66,14 @@ def _mixing(group: int, batch: int, mixup: float, cutmix: float) -> str | None:
     if (group or batch) > 1 or not (mixup or cutmix):
         return None
     name = "group_size=1" if group == 1 else "a batch of 1"
-    return f": mixup and cutmix mix images of a group, and {name} has no second"
+    return f": mixup and cutmix mix the images of a group, and {name} has only one"
 
 
 def _widths(widths: Any, sizes: Any) -> str | None:
-    if widths and sizes and len(widths) != len(sizes):  # none: that of init_from
+    if widths and sizes and len(widths) != len(sizes):  # empty: those of init_from
         return f": {len(sizes)} stage_sizes but {len(widths)} stage_widths"
     if any(width % 4 for width in widths):
-        return ": give multiples of 4: the inner convolutions have a quarter"
+        return ": give multiples of 4: the inner convolutions have a quarter of the channels"
     return None
 
 
@@ -89,19 +90,19 @@ def _pretraining(warmup: int, total: int, name: str) -> str | None:
 
 
 def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str) -> str | None:
-    """The last rate of the warm-up, by its logarithm: it may be too large to be computed."""
+    """Checks the last rate of the warm-up by its logarithm, as the rate itself may overflow."""
     if name != "pretraining" or not rate or not warmup:
         return None
     highest = math.log(rate) + (warmup - 1) // every * math.log(factor)
     if highest < math.log(LARGEST):
         return None
-    return f": every {every} steps of a warm-up of {warmup}, it makes the rate infinite"
+    return f": applied every {every} of {warmup} warm-up steps, it makes the rate infinite"
 
 
 def _no_steps(total: int, init_from: str) -> str | None:
     if total or init_from:
         return None
-    return ": give 1 or more; 0 only evaluates the weights of init_from, which is empty"
+    return ": give 1 or more; 0 is for evaluating the weights of init_from only, which is empty"
 
 
 RELATIONS = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings that have another name since 0.2.0; the old names go with the release after it."""
+"""Settings renamed in 0.2.0; the old names will be removed in the next release."""
 
 import functools
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ NEW_NAMES = {
 
 
 def new_name(name: str, *, where: str) -> str:
-    """The name that a setting has now; says so where it is another one.
+    """Returns the current name of a setting; logs a line if it was renamed.
 
     Args:
-        name: Old or new name, with dots.
-        where: Where the name stands, for the log.
+        name: Old or current dotted name.
+        where: Where the name was found, for the log.
     """
     if name in NEW_NAMES:
         _tell(name, where)
@@ -30,7 +30,7 @@ def new_name(name: str, *, where: str) -> str:
 
 
 def with_new_names(values: Mapping[str, Any], *, where: str) -> Values:
-    """Values by the names of now; a value under a new name wins over one under the old."""
+    """Returns values by current name; a value under the new name takes precedence."""
     renamed: Values = {}
     for name, value in values.items():
         if name in NEW_NAMES and NEW_NAMES[name] in values:
@@ -41,11 +41,11 @@ def with_new_names(values: Mapping[str, Any], *, where: str) -> Values:
 
 
 def saved_with_new_names(saved: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """The JSON values of a checkpoint by the names of now."""
+    """Returns the JSON values of a checkpoint under current names."""
     flat = flatten(saved)
     return nest(with_new_names(flat, where=where)) if NEW_NAMES.keys() & flat.keys() else saved
 
 
-@functools.cache  # a line for each, however often a checkpoint is looked at
+@functools.cache  # one line each, however often a checkpoint is read
 def _tell(name: str, where: str) -> None:
-    logging.info("%s: %s is called %s now", where, name, NEW_NAMES[name])
+    logging.info("%s: %s is now called %s", where, name, NEW_NAMES[name])

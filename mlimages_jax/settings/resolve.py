@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From values to settings, and from settings as they are given to the numbers that a run uses.
+"""Converts values to settings, and settings as given to the numbers that a run uses.
 
-Steps may be fractions of `total_steps`: those of the published recipes are, so that a shorter run
-is the same recipe, faster. At the published length they are the published numbers.
+Steps may be fractions of `total_steps`, as in the published recipes here, so that a shorter run
+follows the same recipe. At the published length they give the published numbers.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ AnyTask = TypeVar("AnyTask", bound=Settings)
 
 
 def parse(values: Mapping[str, Any], *, workdir: str | None = None) -> Settings:
-    """The settings of a task, of values that anybody gave.
+    """Validates values and converts them to the settings of a task.
 
     Args:
-        values: Values by old or new name, or nested; without `task` they are a training's. Missing
-            ones have their defaults.
+        values: Values by old or current name, or nested; without `task` they are for a training.
+            Missing ones have their defaults.
         workdir: As for `judge.check`.
 
     Raises:
-        ConfigError: Settings are misspelt, missing or out of range; all of them are listed.
-        PathError: A path begins with the home of an unknown user.
+        ConfigError: Settings are misspelt, missing or out of range; lists all of them.
+        PathError: A path starts with the home folder of an unknown user.
     """
     flat = {"task": "train"} | with_new_names(flatten(values), where="the configuration")
     flat = {name: _at_home(value) for name, value in flat.items()}
@@ -36,36 +36,36 @@ def parse(values: Mapping[str, Any], *, workdir: str | None = None) -> Settings:
 
 
 def replaced(config: AnyTask, changes: Mapping[str, Any]) -> AnyTask:
-    """Settings with other values for some, by their names with dots, judged again.
+    """Returns validated settings with some values changed, by dotted name.
 
     Raises:
-        ConfigError: As `parse`.
+        ConfigError: As for `parse`.
     """
     changes = with_new_names(changes, where="the configuration")
     return parse(flatten(config) | changes)  # type: ignore[return-value]  # of the same task
 
 
 def checked(config: AnyTask) -> AnyTask:
-    """The settings that a task uses, once all are judged, for whom made them without `parse`.
+    """Validates and resolves settings, for callers that created them without `parse`.
 
     Raises:
-        ConfigError: Settings are out of range; all of them are listed.
+        ConfigError: Settings are out of range; lists all of them.
     """
     check(flatten(config))
     return resolved(config)
 
 
 def resolved(config: AnyTask) -> AnyTask:
-    """Settings with steps for fractions and rates for this batch size; done twice, the same."""
+    """Converts fractions to steps and scales rates to the batch size; idempotent."""
     return at_length(config, getattr(config, "total_steps", 0))
 
 
 def at_length(config: AnyTask, total_steps: int) -> AnyTask:
-    """Like `resolved`, with fractions of another length; `total_steps` itself stays."""
+    """Like `resolved`, with fractions of another length; `total_steps` itself is unchanged."""
     flat = flatten(config)
     values = resolve_values(flat, table_of(flat), total_steps)
     every = values.get("checkpoint.every")
-    if every and 0 < flat["checkpoint.keep_every"] < 1:  # what is kept has to be saved
+    if every and 0 < flat["checkpoint.keep_every"] < 1:  # only a saved step can be kept
         values["checkpoint.keep_every"] = max(
             every, round(values["checkpoint.keep_every"] / every) * every
         )
@@ -73,7 +73,7 @@ def at_length(config: AnyTask, total_steps: int) -> AnyTask:
 
 
 def _made(values: Values) -> Settings:
-    """The dataclass of a task; values are judged."""
+    """Creates the dataclass of a task from validated values."""
     return build(TASKS[values["task"]], with_defaults(values, table_of(values)))
 
 
@@ -82,7 +82,7 @@ def _at_home(value: Any) -> Any:
 
 
 def _with_linear_rule(values: Values) -> Values:
-    """Rates that were chosen for batches of `learning_rate_for`, scaled to this batch size."""
+    """Scales rates chosen for batches of `learning_rate_for` images to this batch size."""
     batch = values.get("learning_rate_for", 0)
     if not batch:
         return values

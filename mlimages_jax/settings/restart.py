@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a restart may change: a configuration against the one its checkpoint was trained with."""
+"""Compares a configuration with that of its checkpoint: which settings a restart may change."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from mlimages_jax.settings.fields import nest
 from mlimages_jax.settings.renamed import with_new_names
 from mlimages_jax.settings.tasks import TABLES
 
-# What a restart may change; everything else decides the result and must stay as it was saved.
+# All other settings determine the result, so a restart must not change them.
 FREE_TO_CHANGE = (
     "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
     "sharding", "model.remat", "data.folder", "data.copy_to", "data.allow_change", "data_set",
@@ -18,32 +18,32 @@ FREE_TO_CHANGE = (
 
 
 def values(config: Settings) -> dict[str, Any]:
-    """The configuration as JSON values, as it is stored in a workdir and in checkpoints."""
+    """Returns the configuration as JSON values, as stored in workdirs and checkpoints."""
     flat = flatten(config)
-    if not flat.get("learning_rate_for"):  # resolved: the rates are for this batch size
+    if not flat.get("learning_rate_for"):  # resolved: rates are already scaled to the batch size
         flat.pop("learning_rate_for", None)
     return json.loads(json.dumps(nest(flat)))
 
 
 def values_as_long_as(saved: dict[str, Any], config: Train) -> dict[str, Any]:
-    """The configuration as it would be in a run as long as that of a checkpoint.
+    """Returns the configuration as it would be in a run of the checkpoint's length.
 
-    What follows `total_steps`, and was not set by hand, is then the checkpoint's, so that
-    `check_unchanged` finds what was changed by hand; `change_of_schedule` says the rest.
+    Settings that are derived from `total_steps` then equal those of the checkpoint, so that
+    `check_unchanged` finds only explicit changes; `change_of_schedule` describes the rest.
 
     Args:
-        saved: As in the checkpoint.
-        config: As it was given, with its fractions of the run.
+        saved: Configuration of the checkpoint.
+        config: Configuration as given, with fractions of the run.
     """
     return values(at_length(config, saved.get("total_steps", config.total_steps)))
 
 
 def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> str | None:
-    """What the learning rate does in a run that goes on to another length; None: the same length.
+    """Describes the learning rate of a run resumed with another length; None for the same length.
 
     Args:
-        saved: As in the checkpoint.
-        config: Of the run that goes on.
+        saved: Configuration of the checkpoint.
+        config: Configuration of the resumed run.
         step: Updates done.
     """
     total, before = config.total_steps, saved.get("total_steps", config.total_steps)
@@ -58,8 +58,8 @@ def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> st
     )
     if first == last == 0:
         text += (
-            ". NOTHING MORE IS LEARNED at a rate of 0: leave out what sets the schedule's steps, "
-            "or begin another --workdir with --config.init_from"
+            ". NOTHING MORE IS LEARNED at a rate of 0: omit the settings of the schedule's steps, "
+            "or start another --workdir with --config.init_from"
         )
     return text
 
@@ -67,11 +67,11 @@ def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> st
 def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Compares the configuration with the one a checkpoint was trained with.
 
-    A checkpoint that another program trained says so by `imported`; of it only the values that
-    are known are compared. What an older one does not say had its default.
+    A checkpoint trained by another program has the key `imported`; only its known values are
+    compared. Values missing from an older checkpoint had their defaults.
 
     Raises:
-        ConfigError: Lists every value that differs and decides the result.
+        ConfigError: A value that determines the result differs; lists all of them.
     """
     old = with_new_names(flatten(saved), where="the checkpoint")
     new = with_new_names(flatten(current), where="the configuration")
@@ -84,7 +84,7 @@ def check_unchanged(saved: dict[str, Any], current: dict[str, Any]) -> None:
     if lines:
         raise ConfigError(
             "the configuration differs from the checkpoint's; give the old values, or another "
-            "--workdir to start anew (with --config.init_from to begin from these parameters):\n"
+            "--workdir to start over (with --config.init_from to start from these parameters):\n"
             + "\n".join(lines)
         )
 
@@ -94,7 +94,7 @@ def _is_free(name: str) -> bool:
 
 
 def _said(values: dict[str, Any], name: str) -> Any:
-    """The value of a setting; its default where nobody gave it, None where it has none."""
+    """Returns the value of a setting, else its default, else None."""
     told = TABLES["train"].get(name)
     default = None if told is None or told.is_required or told.optional_section else told.default
     value = values.get(name, default)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What one value may be: each rule judges a value, says what is allowed, and resolves it.
+"""Rules for single values: each validates a value, describes what is allowed, and resolves it.
 
-A rule stands for the type of a setting and for its range: True is no number, and "3" is none.
+A rule covers the type and the range of a setting: neither True nor "3" is a number.
 """
 
 import difflib
@@ -14,35 +14,35 @@ from typing import Any
 
 from mlimages_jax.files.remote import is_remote
 
-_MOST_STEPS = 2**31 - 1  # devices count in 32 bits; and no other setting has more of anything
-LARGEST = float.fromhex("0x1.fffffep127")  # of float32; what is above is infinite on a device
+_MOST_STEPS = 2**31 - 1  # devices count in 32 bits; the limit of all other integers too
+LARGEST = float.fromhex("0x1.fffffep127")  # largest float32; larger values are infinite on devices
 _SHOWN = 200  # characters of a value in a message
 _SLACK = 1e-6  # of a step: 110_000 / 257_955 * 257_955 may end a little above 110,000
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer, and no bool."""
+    """Whether a value is an integer and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that is finite in float32 too, and no bool."""
+    """Whether a value is a number, finite even in float32, and not a bool."""
     return (is_whole(value) or isinstance(value, float)) and -LARGEST <= value <= LARGEST
 
 
 def shown(value: Any) -> str:
-    """A value for a message, which stays one line of a readable length."""
+    """Formats a value for a message, on one line of limited length."""
     text = repr(tuple(value) if isinstance(value, list) else value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _too_large(value: Any) -> str | None:
-    """The problem of a number of something that no device can count."""
-    return f": give {_MOST_STEPS} at most" if is_whole(value) and value > _MOST_STEPS else None
+    """Returns the problem of a count that exceeds 32 bits, or None."""
+    return f": give at most {_MOST_STEPS}" if is_whole(value) and value > _MOST_STEPS else None
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """The end of a message, "; did you mean 'x'?", or nothing where none of the names is near."""
+    """Returns "; did you mean 'x'?" for the most similar name, or "" if none is similar."""
     found = difflib.get_close_matches(str(name)[:_SHOWN], list(names), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
@@ -52,20 +52,20 @@ class Rule:
     """Allows everything."""
 
     def allows(self, value: Any) -> bool:
-        """Whether a value may be used."""
+        """Whether a value is allowed."""
         return True
 
     @property
     def allowed(self) -> str:
-        """What may be given, to follow "give"."""
+        """The allowed values, as a phrase that follows "give"."""
         return "a value"
 
     def problem(self, value: Any) -> str | None:
-        """What follows "name=value" in the error, or None for a value that may be used."""
+        """Returns the text that follows "name=value" in the error, or None for an allowed value."""
         return None if self.allows(value) else f": give {self.allowed}"
 
     def resolve(self, value: Any, total_steps: int) -> Any:
-        """The value that the program uses in a run of so many steps."""
+        """Returns the value that the program uses in a run of `total_steps` steps."""
         return value
 
 
@@ -74,7 +74,7 @@ class Flag(Rule):
     """True or False.
 
     Attributes:
-        none: what None means; "": it is not allowed.
+        none: What None means; "" if it is not allowed.
     """
 
     none: str = ""
@@ -103,11 +103,11 @@ class Text(Rule):
 
 @dataclass(frozen=True)
 class PathText(Text):
-    """A path or URL; whether something is there is judged by `missing`.
+    """A path or URL; `missing` checks whether it exists.
 
     Attributes:
-        must_exist: whether it is read, not written.
-        advice: what to do where nothing is there.
+        must_exist: Whether it is read rather than written.
+        advice: What to do if it does not exist.
     """
 
     must_exist: bool = True
@@ -118,12 +118,12 @@ class PathText(Text):
         return "a path" + (" or ''" if self.may_be_empty else "")
 
     def missing(self, value: str) -> str | None:
-        """The problem where a local path leads nowhere; what a URL names is not asked here."""
+        """Returns the problem of a local path that does not exist; URLs are not checked."""
         if not self.must_exist or not value or is_remote(value):
             return None
         if os.path.lexists(Path(value).expanduser()):
             return None
-        return f": there is nothing at this path{self.advice and ': '}{self.advice}"
+        return f": this path does not exist{self.advice and ': '}{self.advice}"
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class Whole(Rule):
     """A whole number.
 
     Attributes:
-        minimum: the least.
-        maximum: the most.
-        zero: what 0 means, where that is not a quantity.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        zero: What 0 means, if it is not a quantity.
     """
 
     minimum: int = 0
@@ -178,10 +178,10 @@ class Number(Rule):
     """A finite number.
 
     Attributes:
-        minimum: the least, itself allowed unless `above`.
-        maximum: the most, itself allowed unless `below`.
-        above: whether the number must lie above the minimum.
-        below: whether it must lie below the maximum.
+        minimum: Lower bound, allowed itself unless `above` is set.
+        maximum: Upper bound, allowed itself unless `below` is set.
+        above: Whether the number must be greater than the minimum.
+        below: Whether the number must be less than the maximum.
     """
 
     minimum: float = 0.0
@@ -210,9 +210,9 @@ class Steps(Rule):
     """A number of steps, or a fraction of total_steps strictly between 0 and 1.
 
     Attributes:
-        zero: what 0 means; "": it is not allowed.
-        zero_is_all: 0 resolves to total_steps.
-        round_down: a fraction of a step is dropped, and may leave 0; else it is a whole step more.
+        zero: What 0 means; "" if it is not allowed.
+        zero_is_all: Whether 0 resolves to total_steps.
+        round_down: Whether to round fractions of a step down, possibly to 0, rather than up.
     """
 
     zero: str = ""
@@ -251,8 +251,8 @@ class Pair(Rule):
     """Two numbers, the smaller one first.
 
     Attributes:
-        each: what each may be.
-        example: how one is spelt.
+        each: Rule of both numbers.
+        example: How to write a pair.
     """
 
     each: Number
@@ -269,7 +269,7 @@ class Pair(Rule):
     @property
     def allowed(self) -> str:
         one = self.each.allowed.removeprefix("a number, ")
-        return f"two numbers, each {one}, the smaller first, spelt {self.example}"
+        return f"two numbers, each {one}, the smaller first, written as {self.example}"
 
 
 @dataclass(frozen=True)
@@ -277,10 +277,10 @@ class Several(Rule):
     """A tuple of values.
 
     Attributes:
-        each: what each may be.
-        example: how a tuple is spelt.
-        minimum: how many there must be.
-        repeats: whether a value may come twice.
+        each: Rule of every value.
+        example: How to write a tuple.
+        minimum: Smallest allowed number of values.
+        repeats: Whether a value may occur more than once.
     """
 
     each: Rule
@@ -289,11 +289,11 @@ class Several(Rule):
     repeats: bool = False
 
     def problem(self, value: Any) -> str | None:
-        spelt = f", spelt {self.example}"
+        spelt = f", written as {self.example}"
         if not isinstance(value, tuple | list):
             return f": give a tuple{spelt}"
         if len(value) < self.minimum:
-            return f": give {self.minimum} or more{spelt}; each is {self.each.allowed}"
+            return f": give {self.minimum} or more{spelt}; each must be {self.each.allowed}"
         for item in value:
             if told := self.each.problem(item):
                 return f" has {shown(item)}, which{told.replace(': give', ' is not')}{spelt}"
@@ -307,11 +307,11 @@ class Several(Rule):
 
 @dataclass(frozen=True)
 class Records(Rule):
-    """A tuple of tuples, each with the same parts.
+    """A tuple of tuples that all have the same parts.
 
     Attributes:
-        parts: names and rules of the parts of one.
-        example: how a tuple of them is spelt.
+        parts: Rules of the parts by name.
+        example: How to write a tuple of them.
     """
 
     parts: dict[str, Rule] = field(hash=False)
@@ -332,7 +332,7 @@ class Records(Rule):
     @property
     def allowed(self) -> str:
         parts = "; ".join(f"{name} is {rule.allowed}" for name, rule in self.parts.items())
-        return f"({', '.join(self.parts)}) tuples in a tuple, spelt {self.example}: {parts}"
+        return f"a tuple of ({', '.join(self.parts)}) tuples, written as {self.example}: {parts}"
 
     def resolve(self, value: Any, total_steps: int) -> Any:
         rules = list(self.parts.values())

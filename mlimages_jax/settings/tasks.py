@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The settings of every task: of a training, and here of what uses its checkpoints."""
+"""Settings of the tasks that use checkpoints, and the table of all tasks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ _CHECKPOINT = PathText(may_be_empty=False, advice=WHERE_CHECKPOINT)
 _OPEN_LOSS = Choice((*LOSSES, ""))
 _EXIF = Flag(none="as the checkpoint was trained")
 
-_CHECKPOINT_MEANS = "A workdir, a checkpoint folder or a step."
-_DTYPE_MEANS = "Of activations; bfloat16 is faster and a little less exact."
-_BATCH_MEANS = "Images, over all devices; ten_crop holds ten times it."
-_LOSS_MEANS = "Empty: the checkpoint's."
-_AVERAGED_MEANS = "Uses the averaged weights (EMA), where the checkpoint has some."
+_CHECKPOINT_MEANS = "A workdir, a checkpoints folder or a step."
+_DTYPE_MEANS = "Type of activations; bfloat16 is faster and slightly less exact."
+_BATCH_MEANS = "Images per batch, over all devices; ten_crop needs ten times the memory."
+_LOSS_MEANS = "Loss of the training; empty: the checkpoint's."
+_AVERAGED_MEANS = "Uses the EMA weights if the checkpoint has them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,40 +41,42 @@ class EvaluationData:
     folder: str = setting(PathText(may_be_empty=False, advice=NO_SET), "Folder of a built set.")
     copy_to: str = setting(
         PathText(must_exist=False),
-        "Folder of a local disk that the files are copied to once; empty: read in place.",
+        "Folder on a local disk to which files are copied once. Empty: they are read in place.",
         default="",
     )
     split: str = setting(Text(may_be_empty=False), "Split to evaluate on.", default="val")
     reassessed: str = setting(
-        PathText(), "A JSON file of valid classes an image (ReaL's real.json).", default=""
+        PathText(), "A JSON file of valid classes per image (real.json of ReaL).", default=""
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How images are cut, and what is counted."""
+    """How images are cropped, and which labels count."""
 
     sizes: tuple[int, ...] = setting(
         SIZES,
-        "Pixels. Empty: as the checkpoint's training evaluated, else the size it was trained at.",
+        "Image sizes in pixels. Empty: those of the training's evaluations, else of its images.",
         default=(),
     )
     views: tuple[ViewName, ...] = setting(
         Several(Choice(VIEWS), '\'("central", "short_side")\''),
-        "Empty: as the checkpoint's training evaluated, else central and short_side.",
+        "Crops. Empty: those of the training's evaluations, else central and short_side.",
         default=(),
     )
     batch_size: int = setting(BATCH, _BATCH_MEANS, default=256)
-    threshold: float = setting(CONFIDENCE, "Confidence from which a label is true.", default=0.7)
+    threshold: float = setting(CONFIDENCE, "Minimum confidence of a true label.", default=0.7)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How images come in."""
+    """How images are read."""
 
-    num_threads: int = setting(THREADS, "A process; each makes a whole batch.", default=16)
+    num_threads: int = setting(
+        THREADS, "Threads per process, each of which prepares full batches.", default=16
+    )
     max_bad_images: int = setting(
-        BAD_IMAGES, "Images that may fail to decode before it stops.", default=1_000
+        BAD_IMAGES, "Images that may fail to decode before the task stops.", default=1_000
     )
 
 
@@ -86,22 +88,22 @@ class Evaluate:
     checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
     which: str = setting(
         Choice(("latest", "all", "new")),
-        "new: as they appear, until the run's last step.",
+        "Which checkpoints; new waits for those to come, until the last step of the run.",
         default="latest",
     )
     poll_seconds: float = setting(
-        Number(0.0, above=True), "Seconds between two looks for new ones.", default=30.0
+        Number(0.0, above=True), "Seconds between searches for new ones.", default=30.0
     )
     wait_minutes: float = setting(
-        Number(0.0), "Minutes without a new one, after which it ends.", default=120.0
+        Number(0.0), "Minutes to wait for a new one before the task ends.", default=120.0
     )
     averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
     data: EvaluationData
     evaluation: Views = Views()
     exif_orientation: bool | None = setting(
         _EXIF,
-        "Turns images upright by EXIF; None: as the checkpoint was trained. It concerns sets that "
-        "were built with --orientation=stored.",
+        "Applies the EXIF orientation; None: as the checkpoint was trained. Only affects sets "
+        "built with --orientation=stored.",
         default=None,
     )
     loss: str = setting(_OPEN_LOSS, _LOSS_MEANS, default="")
@@ -111,20 +113,22 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How images are cut."""
+    """How images are cropped."""
 
     protocol: ViewName | Literal[""] = setting(
         Choice((*VIEWS, "")),
-        "ten_crop is averaged, short_side the original's; empty: as the training evaluated, and "
-        "short_side where the checkpoint does not say.",
+        "ten_crop averages ten crops, short_side is the original's. Empty: that of the training's "
+        "evaluations, or short_side if the checkpoint does not say.",
         default="",
     )
-    size: int = setting(Whole(0, 2**14, zero="as the checkpoint was trained"), "Pixels.", default=0)
+    size: int = setting(
+        Whole(0, 2**14, zero="as the checkpoint was trained"), "Size in pixels.", default=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OnImages:
-    """What a task on images of any kind needs."""
+    """The settings shared by tasks on images of any origin."""
 
     task: str = setting(Text(), "classify or export_features.")
     checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
@@ -132,14 +136,14 @@ class _OnImages:
         PathText(may_be_empty=False, advice=_WHERE_IMAGES),
         "A folder of images, a list of them, one image, or the folder of a built set.",
     )
-    split: str = setting(Text(), "Of a built set.", default="")
+    split: str = setting(Text(), "Split of a built set.", default="")
     images_root: str = setting(
-        PathText(), "Where the paths of a list begin; empty: at the list's folder.", default=""
+        PathText(), "Root of the paths in a list; empty: the list's folder.", default=""
     )
     exif_orientation: bool | None = setting(
         _EXIF,
-        "Turns images upright by EXIF; None: as the checkpoint was trained. Where it does not say, "
-        "files are turned, and images of a built set are not.",
+        "Applies the EXIF orientation; None: as the checkpoint was trained. If it does not say, "
+        "files are turned upright, and images of a built set are not.",
         default=None,
     )
     view: View = View()
@@ -148,14 +152,14 @@ class _OnImages:
     num_threads: int = setting(THREADS, "Threads that read and decode.", default=16)
     max_errors: int = setting(
         Whole(-1),
-        "Unreadable images of a process before it ends; -1: any number.",
+        "Unreadable images per process before the task ends; -1: no limit.",
         default=-1,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify(_OnImages):
-    """Tags of images, to a file."""
+    """Writes tags of images to a file."""
 
     dictionary: str = setting(
         PathText(), "Category file; empty: the one in the checkpoint's workdir.", default=""
@@ -168,23 +172,23 @@ class Classify(_OnImages):
     )
     format: str = setting(
         Choice(("jsonl", "csv", "parquet", "label_pred", "")),
-        "label_pred is the original's; empty: by the ending. In csv a text that a spreadsheet "
-        "would take for a formula begins with '.",
+        "label_pred is the original's; empty: according to the extension. In csv, a ' precedes "
+        "texts that a spreadsheet would take for formulas.",
         default="",
     )
-    top_k: int = setting(Whole(0, zero="no bound"), "Tags of an image at most.", default=5)
-    threshold: float = setting(Number(0.0, 1.0), "Probability that a tag needs.", default=0.0)
+    top_k: int = setting(Whole(0, zero="no limit"), "Maximum number of tags per image.", default=5)
+    threshold: float = setting(Number(0.0, 1.0), "Minimum probability of a tag.", default=0.0)
     thresholds: str = setting(
-        PathText(), "File of single classes: WordNet id or index, tab, threshold.", default=""
+        PathText(), "File of thresholds per class: WordNet id or index, tab, number.", default=""
     )
     consistent: bool = setting(
-        Flag(), "First lowers what is above one of its ancestors to it.", default=False
+        Flag(), "First lowers each score to that of its least probable ancestor.", default=False
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(_OnImages):
-    """Features of images, to files."""
+    """Writes features of images to files."""
 
     averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
     outputs: tuple[str, ...] = setting(
@@ -193,14 +197,14 @@ class Export(_OnImages):
         default=("features",),
     )
     format: str = setting(
-        Choice(("parquet", "npy", "npz", "array_record")), "Of the files.", default="parquet"
+        Choice(("parquet", "npy", "npz", "array_record")), "File format.", default="parquet"
     )
     stored_dtype: str = setting(
-        Choice(("float32", "float16")), "Of the stored numbers.", default="float32"
+        Choice(("float32", "float16")), "Type of the stored numbers.", default="float32"
     )
     rows_per_part: int = setting(
         Whole(1),
-        "A whole part is made by one process, and lost when it is killed.",
+        "Images per part; a part is computed by one process, and lost if it is killed.",
         default=2_048,
     )
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The settings of a training, task `train` (and `quickstart`, which may draw its data set).
+"""Settings of a training: the task `train`, and `quickstart`, which may generate its data set.
 
-Defaults are those of the release and of the paper, Wu et al., "Tencent ML-Images" (2019), where
-they say something; the recipes in configs/ give what differs. Settings that count steps may be
-given as fractions of total_steps; `settings.resolved` makes whole steps of them.
+Defaults are those of the release and the paper (Wu et al., "Tencent ML-Images", 2019) where they
+state a value; the recipes in configs/ contain only what differs. Numbers of steps may be given as
+fractions of total_steps, which `settings.resolved` converts to whole steps.
 """
 
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ VIEWS = get_args(ViewName)
 Interpolation: TypeAlias = Literal["linear", "area", "reference"]
 DTYPES = ("float32", "bfloat16")
 NO_SET = (
-    "docs/get_ml_images.md says how to get ML-Images; from a folder with its dictionary, "
+    "docs/get_ml_images.md explains how to get ML-Images; from a folder with its dictionary, "
     "train_image_list.txt, val_image_list.txt and images/, mlimages data build ml-images "
     "--manual-dir=FOLDER --data-dir=data builds a set and prints the folder to give; "
-    "--config=configs/quickstart.py draws its own"
+    "--config=configs/quickstart.py generates its own"
 )
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 
-# XLA ends the program, by SIGABRT, where the bytes of an array do not fit into 63 bits: at these
-# bounds the largest of a network has 2**62.
+# XLA aborts the program (SIGABRT) if the size of an array in bytes exceeds 63 bits. With these
+# limits the largest array of a network has 2**62 bytes.
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 THREADS = Whole(1, 1_024)
@@ -45,13 +45,13 @@ BAD_IMAGES = Whole(0, zero="none")
 SIZES = Several(PIXELS, "'(224, 299)'")
 CONFIDENCE = Number(0.0, 1.0, above=True)
 _CHANNELS = Whole(1, 2**16)
-_BLOCKS = Whole(1, 1_000)  # each is traced and compiled for itself
+_BLOCKS = Whole(1, 1_000)  # each is traced and compiled separately
 _SHARE = Number(0.0, 1.0)
 _BELOW_ONE = Number(0.0, 1.0, below=True)
 _RATE = Number(0.0)
 _WARMUP = Steps(zero="no warm-up", round_down=True)
 
-StepCount: TypeAlias = int  # as it is given it may be a fraction, which `resolved` makes whole
+StepCount: TypeAlias = int  # may be given as a fraction, which `resolved` converts to whole steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,29 +60,29 @@ class Data:
 
     folder: str = setting(
         PathText(advice=NO_SET),
-        "Folder of a built set, as tfds_builders.ml_images prints it; empty: the quickstart draws "
-        "one into the workdir.",
+        "Folder of a built set, as the builders print it. Empty: the quickstart generates one in "
+        "the workdir.",
     )
     train_split: str = setting(Text(may_be_empty=False), "Split to train on.", default="train")
     order: str = setting(
         Choice(("global", "streams")),
-        "global shuffles all images; with streams a process reads the files of its own groups "
-        "only.",
+        "global shuffles all images; with streams each process reads only the files of its own "
+        "groups.",
         default="global",
     )
     copy_to: str = setting(
         PathText(must_exist=False),
-        "Folder of a local disk that the files are copied to once; empty: read in place.",
+        "Folder on a local disk to which files are copied once. Empty: they are read in place.",
         default="",
     )
     allow_change: bool = setting(
-        Flag(), "Whether a restart may go on with another data set.", default=False
+        Flag(), "Whether a run may resume on another data set.", default=False
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """How a training image is cut."""
+    """How training images are cropped."""
 
     area: tuple[float, float] = setting(
         Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'"),
@@ -96,25 +96,25 @@ class Crop:
     )
     interpolation: Interpolation = setting(
         Choice(get_args(Interpolation)),
-        "linear is not antialiased, like the original; area is.",
+        "linear is not antialiased, as in the original; area is antialiased.",
         default="linear",
     )
-    flip: bool = setting(Flag(), "Mirrors every second image.", default=True)
+    flip: bool = setting(Flag(), "Mirrors half of the images at random.", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to training images besides the crop."""
+    """How training images are augmented after cropping."""
 
     colour: bool = setting(
-        Flag(), "Brightness, contrast, ... (image_preprocessing.py: distort_color).", default=True
+        Flag(), "Distorts brightness, contrast, ... (image_preprocessing.py).", default=True
     )
     rotation: bool = setting(
-        Flag(), "By up to 45 degrees either way (image_preprocessing.py).", default=True
+        Flag(), "Rotates by up to 45 degrees either way (image_preprocessing.py).", default=True
     )
     rand_augment: int = setting(
         Whole(0, 100, zero="none"),
-        "RandAugment's operations on an image (Cubuk et al., 2020).",
+        "Number of RandAugment operations per image (Cubuk et al., 2020).",
         default=0,
     )
     magnitude: float = setting(Number(0.0, 10.0), "Strength of these operations.", default=9.0)
@@ -126,37 +126,37 @@ class Augmentation:
 class Model:
     """The network; --config.model=resnet50 sets its sizes (resnet14, 26, 50, 101, 152, 200).
 
-    Sizes that are left open are those of init_from, and without one ResNet-101's.
+    Sizes left open are those of init_from, or of ResNet-101 without init_from.
     """
 
     stage_sizes: tuple[int, ...] = setting(
-        Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True), "Blocks of each stage.", default=()
+        Several(_BLOCKS, "'(3, 4, 6, 3)'", repeats=True), "Number of blocks per stage.", default=()
     )
     stage_widths: tuple[int, ...] = setting(
         Several(_CHANNELS, "'(256, 512, 1024, 2048)'", repeats=True),
-        "Channels that each stage puts out.",
+        "Output channels of each stage.",
         default=(),
     )
     stem_width: int = setting(
-        Whole(0, 2**16, zero="that of init_from"), "Channels of the stem.", default=0
+        Whole(0, 2**16, zero="that of init_from"), "Output channels of the stem.", default=0
     )
     stem_kernel: int = setting(
         Whole(0, 999, zero="that of init_from"),
-        "Side of the stem's kernel, in pixels; 3 is for small images, without pooling.",
+        "Side of the stem's kernel in pixels; 3 suits small images.",
         default=0,
     )
     norm_momentum: float = setting(
         _BELOW_ONE,
-        "Decay of BatchNorm's running averages, a step (flags.py: batch_norm_decay).",
+        "Decay of BatchNorm's running averages per step (flags.py: batch_norm_decay).",
         default=0.997,
     )
     dtype: str = setting(
         Choice(DTYPES),
-        "Of activations; parameters, statistics and loss are float32.",
+        "Type of activations; parameters, statistics and loss are float32.",
         default="bfloat16",
     )
     remat: bool = setting(
-        Flag(), "Less memory for a third more compute: activations are made again.", default=False
+        Flag(), "Recomputes activations: less memory for a third more compute.", default=False
     )
 
 
@@ -166,7 +166,7 @@ class Weighted:
 
     variant: str = setting(
         Choice(("released", "paper")),
-        "The loss of the published script, or as the paper writes it.",
+        "The loss of the released script, or the formula of the paper.",
         default="released",
     )
     group_size: int = setting(
@@ -179,7 +179,7 @@ class Weighted:
     )
     threshold: float = setting(
         CONFIDENCE,
-        "Confidence from which a label makes its class present (train.sh: mask_thres).",
+        "Minimum confidence with which a label makes its class present (train.sh: mask_thres).",
         default=0.7,
     )
     negative_selection: float = setting(
@@ -193,8 +193,12 @@ class Weighted:
 class Asymmetric:
     """The asymmetric loss (Ridnik et al., 2021, section 4)."""
 
-    gamma_positive: float = setting(Number(0.0), "Focusing of present classes.", default=0.0)
-    gamma_negative: float = setting(Number(0.0), "Focusing of absent classes.", default=4.0)
+    gamma_positive: float = setting(
+        Number(0.0), "Focusing exponent of present classes.", default=0.0
+    )
+    gamma_negative: float = setting(
+        Number(0.0), "Focusing exponent of absent classes.", default=4.0
+    )
     clip: float = setting(
         _BELOW_ONE, "Subtracted from the probability of absent classes.", default=0.05
     )
@@ -202,18 +206,18 @@ class Asymmetric:
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax:
-    """Cross-entropy for one class an image."""
+    """Cross-entropy for one class per image."""
 
     label_smoothing: float = setting(
-        _BELOW_ONE, "Share spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
+        _BELOW_ONE, "Weight spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The loss: softmax for one class an image, the others for several labels."""
+    """The loss: softmax for one class per image, the others for several labels."""
 
-    name: str = setting(Choice(LOSSES), "Which one; its arguments are in the section of its name.")
+    name: str = setting(Choice(LOSSES), "Name of the loss; its section has the arguments.")
     weighted: Weighted = Weighted()
     asymmetric: Asymmetric = Asymmetric()
     softmax: Softmax = Softmax()
@@ -221,44 +225,44 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """The schedule of the release: a warm-up that grows, then a staircase."""
+    """The schedule of the release: an exponential warm-up, then a staircase."""
 
-    learning_rate: float = setting(_RATE, "After the warm-up (train.sh: lr, 0.08).")
+    learning_rate: float = setting(_RATE, "Rate after the warm-up (train.sh: lr, 0.08).")
     decay_steps: StepCount = setting(
-        Steps(), "Steps between two drops (train.sh: lr_decay_step, 110,000)."
+        Steps(), "Steps between drops (train.sh: lr_decay_step, 110,000)."
     )
-    decay_factor: float = setting(CONFIDENCE, "Of a drop (train.py).", default=0.1)
+    decay_factor: float = setting(CONFIDENCE, "Factor of each drop (train.py).", default=0.1)
     warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up (train.sh: 8 epochs).")
-    warmup_learning_rate: float = setting(_RATE, "At the start (train.sh: lr_warmup, 0.01).")
+    warmup_learning_rate: float = setting(_RATE, "Initial rate (train.sh: lr_warmup, 0.01).")
     warmup_decay_steps: StepCount = setting(
-        Steps(), "Steps between two rises in the warm-up (train.sh: one epoch)."
+        Steps(), "Steps between rises during the warm-up (train.sh: one epoch)."
     )
     warmup_decay_factor: float = setting(
-        Number(0.0, above=True), "Of a rise (train.sh: 1.297, and 0.01 * 1.297^8 = 0.08)."
+        Number(0.0, above=True), "Factor of each rise (train.sh: 1.297; 0.01 * 1.297^8 = 0.08)."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Staircase:
-    """A rate that drops by a factor, again and again."""
+    """A rate that drops by a factor at regular intervals."""
 
-    learning_rate: float = setting(_RATE, "At the start (finetune.sh: lr, 0.1).")
+    learning_rate: float = setting(_RATE, "Initial rate (finetune.sh: lr, 0.1).")
     decay_steps: StepCount = setting(
-        Steps(), "Steps between two drops (finetune.sh: lr_decay_step, 150,000)."
+        Steps(), "Steps between drops (finetune.sh: lr_decay_step, 150,000)."
     )
     decay_factor: float = setting(
-        CONFIDENCE, "Of a drop (finetune.sh: lr_decay_factor).", default=0.1
+        CONFIDENCE, "Factor of each drop (finetune.sh: lr_decay_factor).", default=0.1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """A linear warm-up, then half a cosine down to 0."""
+    """A linear warm-up, then cosine decay to 0."""
 
-    learning_rate: float = setting(_RATE, "After the warm-up.")
+    learning_rate: float = setting(_RATE, "Rate after the warm-up.")
     warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
     total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is 0.", default=0
+        Steps(zero="config.total_steps", zero_is_all=True), "Step with rate 0.", default=0
     )
 
 
@@ -268,7 +272,7 @@ class Schedule:
 
     name: str = setting(
         Choice(("pretraining", "staircase", "cosine")),
-        "Which one; its arguments are in the section of its name.",
+        "Name of the schedule; its section has the arguments.",
     )
     pretraining: Pretraining | None = None
     staircase: Staircase | None = None
@@ -279,17 +283,17 @@ class Schedule:
 class Optimizer:
     """SGD with momentum."""
 
-    momentum: float = setting(_BELOW_ONE, "Of SGD (flags.py: opt_momentum).", default=0.9)
-    nesterov: bool = setting(Flag(), "Nesterov's form of it.", default=False)
+    momentum: float = setting(_BELOW_ONE, "Momentum (flags.py: opt_momentum).", default=0.9)
+    nesterov: bool = setting(Flag(), "Uses Nesterov momentum.", default=False)
     weight_decay: float = setting(
-        _RATE, "L2 on kernels and the classifier's bias (train.sh).", default=1e-4
+        _RATE, "L2 decay of kernels and the classifier's bias (train.sh).", default=1e-4
     )
     norm_weight_decay: float = setting(
-        _RATE, "L2 on BatchNorm's parameters; train.py leaves them out.", default=0.0
+        _RATE, "L2 decay of BatchNorm's parameters, which train.py excludes.", default=0.0
     )
     freeze: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), '\'("stem/*", "stage0_*")\'', repeats=True),
-        "Patterns of parameters that stay as they are.",
+        "Patterns of parameters that are not trained.",
         default=(),
     )
     lr_multipliers: tuple[tuple[str, float], ...] = setting(
@@ -297,55 +301,59 @@ class Optimizer:
             {"pattern": Text(may_be_empty=False), "factor": Number(0.0, above=True)},
             "'((\"head/*\", 10.0),)'",
         ),
-        "What multiplies the learning rate of parameters; the last pattern that matches counts.",
+        "Factors of the learning rate by pattern of parameters; the last matching pattern counts.",
         default=(),
     )
     ema_decay: float = setting(
-        _BELOW_ONE, "Of a moving average of the weights, a step; 0: none is kept.", default=0.0
+        _BELOW_ONE, "Decay of an EMA of the weights per step; 0: no EMA.", default=0.0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is evaluated on the way and at the end."""
+    """What is evaluated during and after training."""
 
     splits: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), "'(\"val\",)'"),
-        "Images and tables at the end are of the first.",
+        "Splits to evaluate; the final figures and tables are of the first.",
         default=("val",),
     )
-    batch_size: int = setting(BATCH, "Images, over all devices.", default=256)
-    sizes: tuple[int, ...] = setting(SIZES, "Pixels; none: config.image_size.", default=())
+    batch_size: int = setting(BATCH, "Images per batch, over all devices.", default=256)
+    sizes: tuple[int, ...] = setting(
+        SIZES, "Image sizes in pixels; empty: config.image_size.", default=()
+    )
     views: tuple[ViewName, ...] = setting(
         Several(Choice(VIEWS), '\'("central", "short_side")\'', minimum=1),
-        "How images are cut; short_side is the original's, ten_crop is averaged.",
+        "How images are cropped; short_side is the original's, ten_crop averages ten crops.",
         default=("central",),
     )
     threshold: float = setting(
-        CONFIDENCE, "Confidence from which a label is true, as in the loss.", default=0.7
+        CONFIDENCE, "Minimum confidence of a true label, as in the loss.", default=0.7
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """When the state is saved, and what is kept."""
+    """When the state is saved, and which checkpoints are kept."""
 
     every: StepCount = setting(
-        Steps(zero="only at the end", zero_is_all=True), "Steps between two.", default=0.02
+        Steps(zero="only at the end", zero_is_all=True), "Steps between saves.", default=0.02
     )
-    keep_latest: int = setting(Whole(1), "How many of the newest are kept.", default=3)
+    keep_latest: int = setting(Whole(1), "Number of most recent ones to keep.", default=3)
     keep_every: StepCount = setting(
-        Steps(zero="only the latest are kept"), "Steps between two that stay for good.", default=0
+        Steps(zero="only the latest are kept"), "Steps between those kept for good.", default=0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """How images come in."""
+    """How images are read."""
 
-    num_threads: int = setting(THREADS, "A process; each makes a whole batch.", default=16)
+    num_threads: int = setting(
+        THREADS, "Threads per process, each of which prepares full batches.", default=16
+    )
     prefetch: int = setting(
-        Whole(0), "Batches held ready in each process, at least one a thread.", default=4
+        Whole(0), "Batches buffered per process, at least one per thread.", default=4
     )
     max_bad_images: int = setting(
         BAD_IMAGES, "Images that may fail to decode before the run stops.", default=100
@@ -354,43 +362,43 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharding:
-    """How the state lies on the devices; results do not depend on it."""
+    """How the state is sharded over the devices; results do not depend on it."""
 
     name: str = setting(
         Choice(("replicated", "optimizer", "full")),
-        "optimizer is ZeRO-1; full is ZeRO-3, FSDP.",
+        "optimizer is ZeRO-1; full is ZeRO-3 (FSDP).",
         default="replicated",
     )
-    min_size: int = setting(
-        Whole(0), "Elements; smaller leaves stay whole everywhere.", default=65_536
-    )
+    min_size: int = setting(Whole(0), "Elements; smaller arrays are replicated.", default=65_536)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """A training."""
+    """A training run."""
 
     task: str = setting(
-        Text(), "train, or quickstart, which may draw its data set.", default="train"
+        Text(), "train, or quickstart, which may generate its data set.", default="train"
     )
-    seed: int = setting(Whole(0, 2**32 - 1), "Of parameters, order and augmentation.", default=0)
+    seed: int = setting(
+        Whole(0, 2**32 - 1), "Seed of parameters, order and augmentation.", default=0
+    )
     data: Data
     image_size: int = setting(PIXELS, "Side of training images, in pixels.", default=224)
-    batch_size: int = setting(BATCH, "Images of a step, over all devices.")
+    batch_size: int = setting(BATCH, "Images per step, over all devices.")
     group_size: int = setting(
-        Whole(0, zero="the whole batch"),
+        Whole(0, zero="the full batch"),
         "Images that share BatchNorm statistics and class counts.",
         default=0,
     )
     total_steps: int = setting(
-        Whole(0, zero="only the evaluation of init_from"), "Updates of the whole run."
+        Whole(0, zero="only evaluates init_from"), "Total number of updates."
     )
     resize: tuple[tuple[StepCount, int, int], ...] = setting(
         Records(
             {"from step": Steps(), "image size": PIXELS, "batch size": BATCH},
             "'((20000, 299, 128),)'",
         ),
-        "Further sizes: (from step, image size, batch size).",
+        "Later image and batch sizes: (from step, image size, batch size).",
         default=(),
     )
     crop: Crop = Crop()
@@ -398,24 +406,24 @@ class Train:
     model: Model = Model()
     loss: Loss
     learning_rate_for: int = setting(
-        Whole(0, zero="the rates hold for any batch size"),
-        "Batch size that the rates are for; they are multiplied by batch_size / it.",
+        Whole(0, zero="the rates apply to any batch size"),
+        "Batch size for which the rates were chosen; they are scaled by batch_size / this.",
         default=0,
     )
     schedule: Schedule
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
     evaluate_every: StepCount = setting(
-        Steps(zero="only at the end"), "Steps between two evaluations.", default=0.05
+        Steps(zero="only at the end"), "Steps between evaluations.", default=0.05
     )
     checkpoint: Checkpoint = Checkpoint()
     input: Input = Input()
     log_every: StepCount = setting(
-        Steps(zero="only at the end", zero_is_all=True), "Steps between two log lines.", default=100
+        Steps(zero="only at the end", zero_is_all=True), "Steps between log lines.", default=100
     )
     sharding: Sharding = Sharding()
     init_from: str = setting(
         PathText(advice=WHERE_CHECKPOINT),
-        "A workdir, a checkpoint folder or a step to take the weights from; empty: none.",
+        "Source of initial weights: a workdir, a checkpoints folder or a step; empty: none.",
         default="",
     )

@@ -366,7 +366,7 @@ def test_the_command_prints_the_table(built, run, tmp_path):
         cwd=ROOT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: checkpoint='nowhere': there is nothing at this path")
+    assert failed.stderr.startswith("error: checkpoint='nowhere': this path does not exist")
     assert "Traceback" not in failed.stderr
 
 

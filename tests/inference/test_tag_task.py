@@ -294,7 +294,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"output": "tags.json"}, r"cannot tell the format of .*tags.json"),
         ({"format": "xml"}, r"format='xml' is none of jsonl"),
         ({"output": "gs://bucket/tags.csv"}, "tags are written to a local disk"),
-        ({"top_k": -1}, r"top_k=-1: give a whole number, 0 \(no bound\)"),
+        ({"top_k": -1}, r"top_k=-1: give a whole number, 0 \(no limit\)"),
         ({"threshold": 1.5}, "threshold=1.5: give a number, 0 or more and at most 1"),
         ({"loss": "hinge"}, "loss='hinge' is none of"),
         ({"dtype": "int8"}, "dtype='int8' is none of float32"),

@@ -102,7 +102,7 @@ def test_one_value_chooses_the_network():
         ("pretrain.py", (), "no such file; did you mean 'configs/pretrain.py'?"),
         ("configs/finetune.py:modren", (), "none of the variants 224, .*did you mean 'modern'?"),
         ("configs/pretrain.py:", (), "'' is none of the variants released, paper"),
-        ("configs/quickstart.py:paper", (), "has no variants; leave out ':paper'"),
+        ("configs/quickstart.py:paper", (), "has no variants; omit ':paper'"),
         ("configs/quickstart.py", ("optimzer.momentum=1",), "did you mean 'optimizer.momentum'?"),
         ("configs/quickstart.py", ("momentun=1",), "did you mean 'optimizer.momentum'?"),
         ("configs/quickstart.py", ("bacth_size=1",), "did you mean 'batch_size'?"),
@@ -110,7 +110,7 @@ def test_one_value_chooses_the_network():
         ("configs/quickstart.py", ("crop.area.x=1",), "config.crop.area.x: there is no such"),
         ("configs/quickstart.py", ("seed",), "config.seed: give a value"),
         ("configs", (), "this is a folder"),
-        ("configs/quickstart.py", ("model=resnet18",), "18 and 34 are made of other blocks"),
+        ("configs/quickstart.py", ("model=resnet18",), "18 and 34 use a different block"),
         ("configs/quickstart.py", ("model=resnet-50",), "none of .*did you mean 'resnet50'?"),
         ("configs/evaluate.py", ("model=resnet50",), "config.model: there is no such setting"),
     ],
@@ -127,13 +127,13 @@ def test_what_is_misspelt_is_one_line_with_the_nearest(config, words, message):
         ("def get_config(:\n", "own.py, line 1: SyntaxError"),
         ("import nothing_like_it\n", "own.py, line 1: ModuleNotFoundError"),
         ("def get_config():\n    return 1 / 0\n", "own.py, line 2: ZeroDivisionError"),
-        ("def get_config():\n    return {}\n", r"own.py: get_config\(\) gives {} and not a Config"),
+        ("def get_config():\n    return {}\n", r"own.py: get_config\(\) returns {} instead of a C"),
         ("x = 1\n", "own.py has no function get_config"),
         ("def get_config():\n    raise ValueError\n", "own.py, line 2: ValueError"),
         ("raise SystemExit(75)\n", "own.py, line 1: SystemExit: 75"),
         ("def get_config():\n    exit(0)\n", "own.py, line 2: SystemExit: 0"),
         ("\0", "own.py: SyntaxError"),
-        (f"{DICT}{{1: 2}})\n", "own.py: TypeError: 1 is no name of a setting"),
+        (f"{DICT}{{1: 2}})\n", "own.py: TypeError: 1 is not the name of a setting"),
         (f"{DICT}{{'seed': config_dict.required_placeholder(int)}})\n", "own.py: RequiredValueErr"),
         (
             f"{DICT}{{'a': {{}}}})\ndef get_config(c=get_config()):\n    c.a.c = c\n    return c\n",
@@ -186,7 +186,7 @@ def test_the_command_ends_with_1_and_without_a_traceback_or_a_workdir(tmp_path, 
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stdout == "False\n"
-    assert ended.stderr.startswith("error: 2 settings cannot be used:\n  seed=-1: give ")
+    assert ended.stderr.startswith("error: 2 settings are invalid:\n  seed=-1: give ")
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) == 3
     assert not (tmp_path / "w").exists()

@@ -35,7 +35,7 @@ def test_values_of_a_file_and_of_the_command_line_stand_beside_the_defaults(caps
     assert "  --config.total_steps=1100  (no default)" in lines
     assert "  --config.optimizer.momentum=0.9  (default)" in lines
     assert "  --config.schedule.staircase.learning_rate=...  (no default)" in lines
-    assert "crop: How a training image is cut." in lines
+    assert "crop: How training images are cropped." in lines
     assert lines.index("optimizer: SGD with momentum.") < lines.index(
         "  --config.optimizer.momentum=0.9  (default)"
     )

@@ -139,7 +139,7 @@ PRETRAINING = {
     [
         ({"group_size": 24}, "group_size=24: batch_size=64 is not divisible"),
         ({"resize": ((4, 48, 32),)}, "batch size in config.resize must stay the same"),
-        ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
+        ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has only one"),
         ({"schedule.name": "staircase"}, "schedule.staircase.learning_rate is missing"),
         ({"image_size": 2**31 - 1}, "image_size=2147483647: give a whole number, 1 to 16384"),
         ({"total_steps": 10**400}, "total_steps=100"),
@@ -159,11 +159,11 @@ def test_a_missing_setting_is_named():
     values = flatten(load_config("quickstart"))
     del values["total_steps"], values["loss.name"]
     assert [line.strip() for line in _lines(values)] == [
-        "2 settings cannot be used:",
-        "total_steps is missing: Updates of the whole run. Give a whole number, 0 (only the "
-        "evaluation of init_from) or more",
-        "loss.name is missing: Which one; its arguments are in the section of its name. Give one "
-        "of weighted, sigmoid, asymmetric, softmax",
+        "2 settings are invalid:",
+        "total_steps is missing: Total number of updates. Give a whole number, 0 (only evaluates "
+        "init_from) or more",
+        "loss.name is missing: Name of the loss; its section has the arguments. Give one of "
+        "weighted, sigmoid, asymmetric, softmax",
     ]
 
 
@@ -196,7 +196,7 @@ def test_every_path_is_at_home(monkeypatch):
 def test_all_problems_come_at_once():
     changes = {"seed": -1, "log_every": -1, "data.order": "random", "crop.area": (1.0, 0.1)}
     first, *lines = _lines(_with("quickstart", **changes))
-    assert first == "4 settings cannot be used:"
+    assert first == "4 settings are invalid:"
     assert sorted(line.strip().partition("=")[0] for line in lines) == sorted(changes)
 
 
@@ -210,7 +210,7 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
     there, nowhere, workdir = str(tmp_path), str(tmp_path / "no"), str(tmp_path / "w")
     finetuning = _with("finetune", "224", **{"data.folder": there, "init_from": nowhere})
     (line,) = _lines(finetuning, workdir=workdir)
-    assert line.startswith(f"init_from={nowhere!r}: there is nothing at this path: give a workdir")
+    assert line.startswith(f"init_from={nowhere!r}: this path does not exist: give a workdir")
     (tmp_path / "w" / "checkpoints").mkdir(parents=True)
     assert _lines(finetuning, workdir=workdir) == []  # a restart takes its own checkpoint
     for which, count in (("latest", 1), ("new", 0)):

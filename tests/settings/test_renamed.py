@@ -32,7 +32,7 @@ def _are_taken(config) -> bool:
 def _each_is_told_once(caplog):
     lines = [record.getMessage() for record in caplog.records]
     for old, new in renamed.NEW_NAMES.items():
-        assert sum(line.endswith(f": {old} is called {new} now") for line in lines) == 1, lines
+        assert sum(line.endswith(f": {old} is now called {new}") for line in lines) == 1, lines
 
 
 def test_the_table_names_settings_that_are_there():

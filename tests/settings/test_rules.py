@@ -109,7 +109,7 @@ def test_a_fraction_of_a_published_length_is_the_published_number():
 def test_paths(tmp_path, monkeypatch):
     rule = rules.PathText(advice="build it")
     assert rule.missing("") is rule.missing("gs://bucket/x") is rule.missing(str(tmp_path)) is None
-    assert rule.missing("nowhere") == ": there is nothing at this path: build it"
+    assert rule.missing("nowhere") == ": this path does not exist: build it"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert rule.missing("~") is None
     assert rules.PathText(must_exist=False).missing("nowhere") is None

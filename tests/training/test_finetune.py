@@ -194,7 +194,7 @@ def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
         ({"evaluation.views": ()}, r"views=\(\): give 1 or more"),
         ({"loss.softmax.label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"augmentation.cutmix": -1.0}, "cutmix=-1.0: give a number, 0 or more"),
-        ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has no second"),
+        ({"augmentation.mixup": 0.2, "group_size": 1}, "group_size=1 has only one"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, changes, message):
