@@ -44,15 +44,15 @@ ROW = "| {:44} | {:>5} | {:22} | {:>13} | {:>10} | {:>12} | {:>9} |"
 SLOW_INPUT = """
 import sys, threading, time
 if "--process_id=1" in sys.argv:
-    from mlimages_jax.data import dataset
-    whole, reads, lock = dataset.Records.__getitem__, [0], threading.Lock()
+    from mlimages_jax.data import records
+    whole, reads, lock = records.Records.__getitem__, [0], threading.Lock()
     def late(self, index):
         with lock:
             reads[0] += 1
             if reads[0] % 600 == 0:
                 time.sleep(5)
         return whole(self, index)
-    dataset.Records.__getitem__ = late
+    records.Records.__getitem__ = late
 """
 FULL_DISK = """
 import resource, sys

@@ -34,9 +34,10 @@ import numpy as np
 from peers.process import NotInstalledError, Peer
 from PIL import Image
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import read_header
+from mlimages_jax.data.records import parse_record
 from tfds_builders import ml_images
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared/data/tencent/images"

@@ -24,9 +24,10 @@ from pathlib import Path
 from input_pipeline import PHOTOGRAPHS, crop_images, write_lists
 
 from mlimages_jax.data import pipeline
-from mlimages_jax.data.dataset import DataSet, RandomAccess
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import ProcessRows
+from mlimages_jax.data.records import RandomAccess
 from tfds_builders import ml_images
 
 BATCH = 64  # global

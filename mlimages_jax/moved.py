@@ -44,7 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "data.rand_augment": ("data.images.rand_augment",),
     "data.reassessed": ("data.real_labels",),
-    "data.sources": ("data.dataset",),
+    "data.sources": ("data.dataset", "data.records"),
     "data.transforms": ("data.images.transforms",),
     "data.views": ("data.images.views",),
     "evaluate": ("evaluation.evaluate", "distributed.sharding"),

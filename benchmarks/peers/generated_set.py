@@ -40,7 +40,7 @@ def record(number: int, jpeg: bytes, *, classes: int) -> bytes:
 
 
 class GeneratedRecords:
-    """Records that are generated on request; a substitute for `dataset.Records`.
+    """Records that are generated on request; a substitute for `records.Records`.
 
     Args:
         count: Number of records.

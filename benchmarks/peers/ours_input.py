@@ -6,8 +6,9 @@ from importlib.metadata import version
 import numpy as np
 
 from mlimages_jax.data import pipeline
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import jpeg, views
+from mlimages_jax.data.records import parse_record
 from peers.serve import arguments, serve_batches
 
 

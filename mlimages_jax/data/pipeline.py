@@ -22,17 +22,17 @@ from etils import epath
 from jax.sharding import Mesh
 
 from mlimages_jax.data import NO_LABEL
-from mlimages_jax.data.dataset import (
+from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
+from mlimages_jax.data.order import ProcessRows, seed_of
+from mlimages_jax.data.records import (
     DamagedRecordError,
     RandomAccess,
     Record,
     padded_labels,
     record_at,
 )
-from mlimages_jax.data.images import jpeg
-from mlimages_jax.data.images.decode import BadImage
-from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.data.order import ProcessRows, seed_of
 from mlimages_jax.distributed import sharding
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.remote import append_line, is_remote

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mlimages_jax.data.dataset import Record
+from mlimages_jax.data.records import Record
 
 # Some copies of the set add the class: ILSVRC2012_val_00000293_n01440764.JPEG.
 _VALIDATION = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:_n[0-9]{8})?\.[A-Za-z]+")

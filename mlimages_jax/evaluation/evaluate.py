@@ -14,9 +14,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mlimages_jax.data import pipeline
-from mlimages_jax.data.dataset import RandomAccess, Record
 from mlimages_jax.data.device_batches import DeviceBatches, one_behind
 from mlimages_jax.data.images import views
+from mlimages_jax.data.records import RandomAccess, Record
 from mlimages_jax.distributed import collectives, preemption, sharding
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics

@@ -18,9 +18,10 @@ from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint, pipeline
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.data.real_labels import RealLabels
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import (
     agreement,
     preemption,

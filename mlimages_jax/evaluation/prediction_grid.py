@@ -9,15 +9,15 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from mlimages_jax.data.dataset import (
+from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.data.images.views import EvaluationView
+from mlimages_jax.data.records import (
     DamagedRecordError,
     RandomAccess,
     Record,
     parse_record,
     record_at,
 )
-from mlimages_jax.data.images.decode import BadImage
-from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed.sharding import local_rows
 from mlimages_jax.evaluation.evaluate import Evaluation, Weights
 from mlimages_jax.files.escaping import one_line

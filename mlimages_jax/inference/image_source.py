@@ -26,12 +26,7 @@ from absl import logging
 from etils import epath
 
 from mlimages_jax.data import fingerprint
-from mlimages_jax.data.dataset import (
-    DamagedRecordError,
-    DataSet,
-    Record,
-    record_at,
-)
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.image_folders import (
     EXTENSIONS,
     ImageFolder,
@@ -40,6 +35,7 @@ from mlimages_jax.data.image_folders import (
     list_images,
 )
 from mlimages_jax.data.images.header import BadImage
+from mlimages_jax.data.records import DamagedRecordError, Record, record_at
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.labels.image_names import encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes

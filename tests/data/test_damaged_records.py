@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data import pipeline
-from mlimages_jax.data.dataset import (
-    DamagedRecordError,
-    DataSet,
-    DataSetError,
-    record_at,
-)
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
+from mlimages_jax.data.records import DamagedRecordError, DataSetError, record_at
 from mlimages_jax.inference.image_source import ImagesOfSet
 from tests.support import record_files
 

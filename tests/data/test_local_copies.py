@@ -11,8 +11,9 @@ import pytest
 from etils import epath
 
 from mlimages_jax.data import local_copies
-from mlimages_jax.data.dataset import DataSet, DataSetError
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
+from mlimages_jax.data.records import DataSetError
 from mlimages_jax.data.streams import assign
 from tests.support import record_files
 

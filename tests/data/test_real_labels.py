@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from mlimages_jax.data.dataset import Record, padded_labels
 from mlimages_jax.data.real_labels import RealLabels
+from mlimages_jax.data.records import Record, padded_labels
 
 ENTRIES = [[3], [], [1, 0, 9], [2]]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from mlimages_jax.data.dataset import DataSet, DataSetError, Shard
+from mlimages_jax.data.dataset import DataSet, Shard
+from mlimages_jax.data.records import DataSetError
 from mlimages_jax.data.streams import assign
 from tests.support import object_storage, record_files
 
@@ -53,7 +54,7 @@ def _expected(storage, stream: int) -> list[str]:
 
 def test_array_record_reads_a_bucket_by_itself(storage):
     code = (
-        "import sys; from mlimages_jax.data.dataset import Records, parse_record\n"
+        "import sys; from mlimages_jax.data.records import Records, parse_record\n"
         "print(*(parse_record(data).name for data in Records([sys.argv[1] + '[0:2]'])))"
     )
     path = f"{SET}/grey-train.array_record-00003-of-00004"
@@ -62,7 +63,8 @@ def test_array_record_reads_a_bucket_by_itself(storage):
 
 NAMES = """
 import sys
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.records import parse_record
 data = DataSet.open(sys.argv[1], copy_to=sys.argv[2])
 (records,) = data.streams("train", count=2, served=[1])
 print(*(parse_record(record).name for record in records))

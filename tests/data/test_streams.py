@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mlimages_jax.data import pipeline
-from mlimages_jax.data.dataset import DataSet, DataSetError
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import ProcessRows
+from mlimages_jax.data.records import DataSetError
 from mlimages_jax.data.streams import assign
 from tests.support import record_files
 

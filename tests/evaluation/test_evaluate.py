@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import views
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import sharding
 from mlimages_jax.evaluation import evaluate
 from mlimages_jax.labels.hierarchy import Hierarchy

@@ -14,8 +14,9 @@ import pytest
 
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import transforms
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.evaluation import evaluate, evaluate_task
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.settings import build, restart

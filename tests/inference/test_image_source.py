@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mlimages_jax.data import dataset
-from mlimages_jax.data.dataset import DataSet, DataSetError, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.data.records import DataSetError, Record, Records, parse_record
 from mlimages_jax.inference import image_source
 from mlimages_jax.inference.image_source import ImageSourceError, open_images
 from mlimages_jax.labels.list_rows import parse_row
@@ -153,7 +153,7 @@ def test_a_built_set(built, monkeypatch):
     assert images.built
     assert images.has_labels
     assert [images.read(i) for i in range(len(images))] == [r.jpeg for r in records]
-    monkeypatch.setattr(dataset.Records, "__getitem__", None)  # names are remembered
+    monkeypatch.setattr(Records, "__getitem__", None)  # names are remembered
     assert [images.names[i] for i in range(len(images))] == [r.name for r in records]
     for i, record in enumerate(records):
         row = parse_row(f"x\t{images.labels(i)}".encode(), DataSet.open(built).num_classes)
@@ -163,7 +163,7 @@ def test_a_built_set(built, monkeypatch):
 
 def test_labels_of_a_set_are_as_exact_as_its_records():
     confidences = np.array([1, -1, 0, 0.7, 1 / 3, 1e-7], np.float32)
-    record = dataset.Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
+    record = Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
     text = image_source._as_text(record)
     assert text.startswith("0:1\t7:-1\t14:0\t21:0.7\t28:0.33333")
     row = parse_row(f"a.jpg\t{text}".encode(), 100)

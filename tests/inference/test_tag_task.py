@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.pipeline import TooManyBadImagesError
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import agreement, collectives
 from mlimages_jax.inference import pretrained, tag_files, tag_task
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError

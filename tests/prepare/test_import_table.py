@@ -11,7 +11,8 @@ import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.labels.same_names import normal

@@ -12,8 +12,9 @@ import pytest
 import tyro
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import read_header
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.check.command import check

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.prepare.__main__ import main
 from tests.support import image_files, imagenet_archives
 from tfds_builders.ml_images import __main__ as builder

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlimages_jax.data.dataset import DataSet, DataSetError
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import decode, stored_jpeg
 from mlimages_jax.data.images.header import BadImage
+from mlimages_jax.data.records import DataSetError
 from mlimages_jax.prepare.storing import Expected, store
 from tests.support import image_files
 from tests.support.five_classes import CLASS_LIST

@@ -11,7 +11,7 @@ import pytest
 
 from mlimages_jax import settings
 from mlimages_jax.checkpoints import compatibility, manager
-from mlimages_jax.data import dataset
+from mlimages_jax.data import records
 from mlimages_jax.settings import build
 from mlimages_jax.training import train
 from tests.conftest import SHARED
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
 
 def test_a_set_without_validation_split_is_named(built, tmp_path):
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
-    with pytest.raises(dataset.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
+    with pytest.raises(records.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):
         train.train(config, tmp_path)
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ()}, total_steps=2)
     train.train(config, tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.data.dataset import Record, parse_record
 from mlimages_jax.data.images.decode import BadImage, verify
+from mlimages_jax.data.records import Record, parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 Found = tuple[str, str]  # a machine-readable word, and a message for the user

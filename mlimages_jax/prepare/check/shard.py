@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from mlimages_jax.data.dataset import RandomAccess, Records, Shard
+from mlimages_jax.data.dataset import Shard
+from mlimages_jax.data.records import RandomAccess, Records
 from mlimages_jax.files.checksums import sha256
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules

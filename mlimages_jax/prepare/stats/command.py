@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from tyro.conf import Positional
 
-from mlimages_jax.data.dataset import Records, Shard, parse_record
+from mlimages_jax.data.dataset import Shard
+from mlimages_jax.data.records import Records, parse_record
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import sha256
 from mlimages_jax.files.escaping import tsv_row

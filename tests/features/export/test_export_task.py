@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from mlimages_jax.data.dataset import DataSet, parse_record
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
+from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import sharding
 from mlimages_jax.features.export.export_task import export, order_of_parts
 from mlimages_jax.features.export.feature_files import (
