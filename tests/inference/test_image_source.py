@@ -215,7 +215,7 @@ def test_what_cannot_be_read_is_explained(built, tmp_path):
         ({"path": text}, ImageSourceError, r"contains no image; ignored 1 other .* \(1 .txt\)"),
         ({"path": _list(tmp_path, "\n \n")}, ImageSourceError, "names no image"),
         ({"path": _list(tmp_path, b"PK\3\4\0\0", "a.zip")}, ImageSourceError, "a ZIP archive"),
-        ({"path": _list(tmp_path, b"a.jpg\0", "b.txt")}, ImageSourceError, "nor a text file"),
+        ({"path": _list(tmp_path, b"a.jpg\0", "nul.txt")}, ImageSourceError, "nor a text file"),
         ({"path": images, "split": "val"}, ImageSourceError, "so it has no split 'val'"),
         ({"path": images, "images_root": "x"}, ImageSourceError, "is for lists only"),
         ({"path": images / "a.jpg", "images_root": "x"}, ImageSourceError, "lists only"),
