@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Training, evaluation and use of ResNets on Tencent ML-Images and ImageNet.
 
-Importing the package is cheap: it loads numpy and nothing heavier; `load` brings jax when it is
-first used. The command is `mlimages`, or `python -m mlimages_jax`.
+Importing the package is cheap: it loads nothing heavier than numpy; the first use of `load` imports
+jax. The command is `mlimages`, or `python -m mlimages_jax`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    """`load`, imported when it is asked for."""
+    """Imports `load` on first use."""
     if name == "load":
         from mlimages_jax.inference.pretrained import load
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Programs of several commands: their list, their help, and how they end.
+"""Programs with several commands: lists of commands, help and exit codes.
 
-A command is named by its place, "module:function", and imported when it is used: a list of commands
-reads only the first lines of their docstrings, from the source. Its arguments become options, its
-docstring the help.
+A command is given as "module:function" and imported only when it runs: a list of commands reads the
+first lines of the docstrings from the source, because imports of jax take seconds. Arguments of the
+function become options, and its docstring becomes the help.
 """
 
 import ast
@@ -30,11 +30,11 @@ HELP = ("-h", "--help")
 
 
 class Group(NamedTuple):
-    """Commands under one name.
+    """Group of commands.
 
     Attributes:
-        description: a sentence for the list of commands, then anything for the group's own help.
-        commands: places and further groups, by name.
+        description: Sentence for the list of commands, then more text for the group's own help.
+        commands: Commands ("module:function") and groups, by name.
     """
 
     description: str
@@ -42,20 +42,20 @@ class Group(NamedTuple):
 
 
 def run(command: str | Group, words: Sequence[str], *, program: str, mistyped_code: int = 2) -> Any:
-    """Runs the command that the words name.
+    """Runs the command that the command line names.
 
     Args:
-        command: a place or a group.
-        words: what a person typed behind the name of the program.
-        program: that name, for the help.
-        mistyped_code: the exit code for a command line that cannot be parsed.
+        command: Command, as "module:function", or a group.
+        words: Command line without the name of the program.
+        program: Name of the program, for the help.
+        mistyped_code: Exit code for a command line that cannot be parsed.
 
     Returns:
         What the command returns.
 
     Raises:
-        SystemExit: 0 after the help; 1 after an error that a person can fix; `mistyped_code`; 130
-            after Ctrl-C; 141 where nobody reads the output any more.
+        SystemExit: 0 after the help; 1 after a user error; `mistyped_code`; 130 after Ctrl-C; 141
+            if the reader of the output is gone.
     """
     return with_errors(
         lambda: _dispatch(command, list(words), program), mistyped_code=mistyped_code
@@ -63,17 +63,17 @@ def run(command: str | Group, words: Sequence[str], *, program: str, mistyped_co
 
 
 def load(place: str) -> Callable[..., Any]:
-    """The function at a place."""
+    """Imports the function of a command."""
     module, _, name = place.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
 
 
 def first_line(place: str) -> str:
-    """The first line of a command's docstring, without importing its module."""
+    """Returns the first line of a command's docstring without importing its module."""
     module, _, name = place.partition(":")
     root, *parts = module.split(".")
-    spec = importlib.util.find_spec(root)  # of a module further down it would import the packages
+    spec = importlib.util.find_spec(root)  # for a submodule it would import the parent packages
     assert spec and spec.origin, place
     path = Path(spec.origin).parent.joinpath(*parts).with_suffix(".py")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -83,7 +83,7 @@ def first_line(place: str) -> str:
 
 
 def whole(group: Group) -> SubcommandApp:
-    """All commands of a group with all their options, for the completion of shells."""
+    """Returns all commands of a group with all their options, for shell completion."""
     app = SubcommandApp()
     for name, command in group.commands.items():
         if isinstance(command, Group):
@@ -94,14 +94,14 @@ def whole(group: Group) -> SubcommandApp:
 
 
 def _dispatch(command: str | Group, words: list[str], program: str) -> Any:
-    """Walks down the groups as far as the words name commands, and runs what it arrives at."""
+    """Descends into groups while the words name them, and runs the command or prints a list."""
     if isinstance(command, str):
         arguments = paths.plain_words(renamed_flags.replaced(words, command=command))
         function = load(command)
         return tyro.cli(function, prog=program, args=arguments, description=_description(function))
     if words and words[0] in command.commands:
         return _dispatch(command.commands[words[0]], words[1:], f"{program} {words[0]}")
-    # The list, or a word that is no command: tyro says which ones there are.
+    # Without a command or with an unknown one, tyro lists the commands.
     words = words if words and words[0] not in HELP else ["--help"]
     app = SubcommandApp()
     for name, one in command.commands.items():
@@ -110,11 +110,11 @@ def _dispatch(command: str | Group, words: list[str], program: str) -> Any:
 
 
 def _nothing() -> None:
-    """Stands for a command in a list."""
+    """Placeholder for a command in a list, where only its name and summary matter."""
 
 
 def _description(function: Callable[..., Any]) -> str:
-    """The docstring without its sections, in its own lines: tyro would lose indentation."""
+    """Returns the docstring without its sections; tyro itself would lose the indentation."""
     text = inspect.getdoc(function) or ""
     return re.split(r"\n(?:Args|Returns|Raises):\n", text)[0].rstrip()
 
@@ -126,13 +126,13 @@ def _summary(command: str | Group) -> str:
 
 
 def with_errors(body: Callable[[], Any], *, mistyped_code: int = 2) -> Any:
-    """As `run`: turns what a person can fix into a line instead of a traceback."""
+    """Runs a function like `run`: user errors become one line instead of a traceback."""
     try:
         try:
             return body()
         finally:
-            sys.stdout.flush()  # here, where it may fail, and not when Python ends
-    except BrokenPipeError:  # `| head` has seen enough; what is left to print has nowhere to go
+            sys.stdout.flush()  # here, where BrokenPipeError is caught, not at exit
+    except BrokenPipeError:  # e.g. `| head`; /dev/null takes what is still buffered
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except SystemExit as end:

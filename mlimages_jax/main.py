@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Runs what a config names: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`.
 
-`mlimages train`, `evaluate`, `tag` and `export` begin here as well, see `mlimages_jax.cli.tasks`.
+`mlimages train`, `evaluate`, `tag` and `export` also start here, see `mlimages_jax.cli.tasks`.
 """
 
 import dataclasses
@@ -27,15 +27,15 @@ ROOT = Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Several processes, and which of them this is; jax often finds out by itself.
+    """How processes find each other; jax often detects this itself.
 
     Attributes:
-        coordinator_address: HOST:PORT of process 0, where jax does not find it by itself.
-        num_processes: how many processes work together.
-        process_id: which of them this is, from 0.
+        coordinator_address: HOST:PORT of process 0, if jax cannot detect it.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
         peer_timeout: seconds to wait for the other processes.
-        require_platform: cpu, gpu or tpu: end with 1 where jax finds no such device; without it,
-            what JAX_PLATFORMS names first counts.
+        require_platform: cpu, gpu or tpu: exit with 1 if jax finds no such device; default: the
+            first platform in JAX_PLATFORMS.
     """
 
     coordinator_address: str | None = None
@@ -46,14 +46,16 @@ class Processes:
 
 
 _CONFIG = flags.DEFINE_string(
-    "config", None, "A file of configs/, e.g. configs/pretrain.py:paper; --config.NAME=VALUE sets."
+    "config",
+    None,
+    "Config file, e.g. configs/pretrain.py:paper; --config.NAME=VALUE changes a setting.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and logs.")
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, where jax does not find it by itself."
+    "coordinator_address", None, "HOST:PORT of process 0, if jax cannot detect it."
 )
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes work together.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process, from 0.")
 _PEER_TIMEOUT = flags.DEFINE_float(
     "peer_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1
 )
@@ -61,12 +63,12 @@ _PLATFORM = flags.DEFINE_enum(
     "require_platform",
     None,
     ["cpu", "gpu", "tpu"],
-    "End with 1 where jax finds no such device; without it, what JAX_PLATFORMS names first counts.",
+    "Exit with 1 if jax finds no such device; default: the first platform in JAX_PLATFORMS.",
 )
 
 
 def main(argv: list[str], *, overrides: Sequence[config_file.Override] = ()) -> None:
-    """Runs the task that the config names, with the values of the command line in it."""
+    """Runs the task of the config, with the settings from the command line."""
     if len(argv) > 1:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}: values are set by --config.name=value"
@@ -88,25 +90,25 @@ def start(
     *,
     overrides: Sequence[config_file.Override] = (),
 ) -> None:
-    """Runs the task that a config names.
+    """Runs the task of a config.
 
     Args:
         config_name: FILE or FILE:VARIANT.
-        workdir: of the run, as it was typed.
-        this: which of several processes this is.
-        overrides: values of the command line.
+        workdir: Folder of the run, as typed.
+        this: How this process finds the others.
+        overrides: Settings on the command line.
 
     Raises:
-        SystemExit: with the code that launchers go by, see docs/guide/files.md.
+        SystemExit: After an error, with the code for launchers, see docs/guide/files.md.
     """
     started = time.monotonic()
     preemption.watch()
-    try:  # before anything is joined, made or imported
+    try:  # before processes connect, folders are created or jax is imported
         workdir = paths.workdir(workdir)
         config = config_file.read_config(config_name, overrides, workdir=workdir)
     except (settings.ConfigError, paths.PathError) as error:
         sys.exit(several_lines(f"error: {error}"))
-    # Imported here: jax takes seconds, which --help and a mistyped flag should not.
+    # Imported here: jax takes seconds to import, too long for --help or a mistyped flag.
     from mlimages_jax.distributed import processes
 
     logging.set_verbosity(logging.INFO)
@@ -121,7 +123,7 @@ def start(
         with others:
             _run(tasks[config.task], config, workdir, platform=this.require_platform)
     except preemption.Preempted:
-        logging.info("ended as asked: the same command goes on from here")
+        logging.info("stopped on request; run the same command to resume")
         sys.exit(preemption.EXIT_CODE)
     except Exception as error:
         if line := exit_codes.for_a_person(error, workdir=workdir):
@@ -131,7 +133,7 @@ def start(
 
 
 def _tasks(started: float) -> dict[str, Callable[..., Any]]:
-    """What a config may ask for, by its name."""
+    """Returns the functions that run tasks, by name of the task."""
     from mlimages_jax.evaluation import evaluate_task
     from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
@@ -149,7 +151,7 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
 def _run(
     task: Callable[..., Any], config: settings.Settings, workdir: str, *, platform: str | None
 ) -> None:
-    """Runs a task once all processes agree on it; an error for a person ends them all with 1."""
+    """Runs a task once all processes agree on it; user errors make all of them exit with 1."""
     from mlimages_jax.distributed import agreement, devices
     from mlimages_jax.training import out_of_memory
 
@@ -167,7 +169,7 @@ def _run(
 
 
 def _keep_compiled_programs(workdir: str) -> None:
-    """A restart finds in the workdir what was compiled, unless jax was told another place."""
+    """Keeps compiled programs in the workdir for restarts, unless jax has a cache folder."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
@@ -175,7 +177,7 @@ def _keep_compiled_programs(workdir: str) -> None:
 
 
 def _is_for_people(record: LogRecord) -> bool:
-    """Our own lines and every warning; the libraries tell of each array they save."""
+    """Keeps our own records and all warnings: the libraries log every array they save."""
     path = Path(record.pathname)
     ours = any(path.is_relative_to(ROOT / name) for name in ("mlimages_jax", "tfds_builders"))
     return ours or record.levelno >= WARNING

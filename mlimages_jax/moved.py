@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Import paths of version 0.1: they work for this release, with a DeprecationWarning.
+"""Import paths of version 0.1: they work in this release, with a DeprecationWarning.
 
-Each names the new place. A path of before becomes a module that looks names up in the new ones.
+The warning names the new path. An old path becomes a module that looks names up in the new ones.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _ROOT = "mlimages_jax"
-# Below mlimages_jax: a module of before, and where its names are now.
+# Below mlimages_jax: old modules, and the modules that have their names now.
 MODULES: dict[str, tuple[str, ...]] = {
     "average_precision": ("metrics.average_precision",),
     "calibration": ("metrics.calibration",),
@@ -96,8 +96,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "training_step": ("step.training_step",),
     "weights_file": ("checkpoints.safetensors",),
 }
-# Below mlimages_jax: what is still there, but as another module or a package, and which of its
-# names are elsewhere now. Written out, so that `from package import submodule` imports no more.
+# Below mlimages_jax: modules that still exist but lost some names, and where these are now. Listed
+# one by one, so that `from package import submodule` does not import every new module.
 NAMES: dict[str, dict[str, str]] = {
     "checkpoints": {
         "CheckpointWriteError": "checkpoints.manager",
@@ -145,7 +145,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 
-# Words of names that changed as well; settings have theirs in `settings.renamed`.
+# Renamed words within names; for settings see `settings.renamed`.
 WORDS = {
     "Picture": "Image",
     "picture": "image",
@@ -153,7 +153,7 @@ WORDS = {
     "learning_rate_factors": "lr_multipliers",
     "moved_averages": "moved_ema",
 }
-# Names that changed as a whole, by module; two modules of before may share one.
+# Renamed names, by old module; two old modules may share a name.
 RENAMED = {
     "data.reassessed": {"ReassessedLabels": "RealLabels"},
     "data.views": {"PROTOCOLS": "VIEW_NAMES", "Protocol": "ViewName"},
@@ -205,7 +205,7 @@ def renamed_method(new: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         @functools.wraps(method)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             warnings.warn(
-                f"{method.__name__} is now {new}; the old name goes with version 0.3",
+                f"{method.__name__} is now {new}; the old name will be removed in version 0.3",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -217,13 +217,13 @@ def renamed_method(new: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def install() -> None:
-    """Makes `import` find the old paths, behind everything that exists."""
+    """Makes `import` find the old paths, after everything that exists."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
 
 def getattr_of(package: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module in `NAMES`, which is called for names it does not have."""
+    """Returns the `__getattr__` of a module in `NAMES`, called for names that it lacks."""
     places = NAMES[package.removeprefix(f"{_ROOT}.")]
 
     def look_up(name: str) -> Any:
@@ -237,7 +237,7 @@ def getattr_of(package: str) -> Callable[[str], Any]:
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds and makes the modules of `MODULES`."""
+    """Finds and creates the modules of `MODULES`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -259,7 +259,7 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def present_name(name: str, *, module: str) -> str:
-    """What a name of version 0.1 is today.
+    """Returns the current form of a name of version 0.1.
 
     Args:
         name: The old name.
@@ -274,7 +274,7 @@ def present_name(name: str, *, module: str) -> str:
 
 
 def _lookup(old: str, found: Sequence[ModuleType]) -> Callable[[str], Any]:
-    """Names of a module of before in the present ones."""
+    """Returns the `__getattr__` of an old module, which searches the new ones."""
 
     def look_up(name: str) -> Any:
         new = present_name(name, module=old)
@@ -292,7 +292,7 @@ def _places(old: str) -> list[str]:
 
 def _warn(old: str, new: str, *, stacklevel: int) -> None:
     warnings.warn(
-        f"{old} is now in {new}; the old path goes with version 0.3",
+        f"{old} is now in {new}; the old path will be removed in version 0.3",
         DeprecationWarning,
         stacklevel=stacklevel,
     )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Flags that were renamed: the old names are accepted for this release, with a line for each."""
+"""Renamed flags: the old names are accepted in this release, with a note for each."""
 
 import sys
 from collections.abc import Sequence
 
-# For each function of a command: names without dashes. To be emptied with the next release.
+# By command: old and new names, without dashes. Empty it with the next release.
 RENAMED = {
     "mlimages_jax.prepare.co_occurrence.command:co_occurrence": {"min-pictures": "min-images"},
     "mlimages_jax.plan.__main__:plan": {"pictures": "images", "picture-kb": "image-kb"},
@@ -12,7 +12,7 @@ RENAMED = {
 
 
 def replaced(words: Sequence[str], *, command: str) -> list[str]:
-    """Command-line words with the new names of flags; says on stderr what was replaced.
+    """Returns command-line words with current names of flags; notes replacements on stderr.
 
     Args:
         words: The words that follow the name of the command.
@@ -26,5 +26,7 @@ def _replaced(word: str, new_names: dict[str, str]) -> str:
     new = new_names.get(flag.lstrip("-").replace("_", "-"))
     if new is None or not flag.startswith("-"):
         return word
-    print(f"note: {flag} is now called --{new}; the old name goes with 0.3", file=sys.stderr)
+    print(
+        f"note: {flag} is now called --{new}; the old name will be removed in 0.3", file=sys.stderr
+    )
     return f"--{new}{equals}{value}"

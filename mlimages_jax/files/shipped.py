@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Folders of the repository that an installed package carries inside: configs/ and launch/."""
+"""Folders of the repository that the installed package includes: configs/ and launch/."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def folder(name: str, *, holding: str) -> Path:
-    """Where a folder is: inside the installed package, or beside it in a clone.
+    """Returns the path of a folder: inside the installed package, or next to it in a clone.
 
     Args:
-        name: of the folder.
-        holding: a file in it, so that a folder of another package's is not taken for it.
+        name: Name of the folder.
+        holding: File in it, to tell it from a folder of the same name in site-packages.
 
     Raises:
-        FileNotFoundError: it is in neither place.
+        FileNotFoundError: The folder is in neither place.
     """
     for place in (_PACKAGE / name, _PACKAGE.parent / name):
         if (place / holding).is_file():
             return place
     raise FileNotFoundError(
-        f"{name}/{holding} is neither in {_PACKAGE} nor beside it: install the package again"
+        f"{name}/{holding} is neither in {_PACKAGE} nor next to it: reinstall the package"
     )

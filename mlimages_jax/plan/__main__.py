@@ -14,7 +14,7 @@ from mlimages_jax.settings import ConfigError, Train, config_file, replaced, res
 
 ML_IMAGES = (11_166, 17_609_752)  # classes, images to train on; of the published list
 IMAGENET = (1_000, 1_281_167)  # Russakovsky et al., 2015
-# Tried in this order where a plan does not fit.
+# Tried in this order if a plan does not fit.
 REMEDIES = (
     {"sharding.name": "optimizer"},
     {"sharding.name": "full"},
@@ -25,18 +25,20 @@ REMEDIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """What is asked about.
+    """Chips to plan for, and the data set.
 
     Attributes:
-        devices: chips, over all hosts.
+        devices: number of chips, over all hosts.
         chip: v4, v5e, v5p, v6e, a100, h100, h200 or b200.
         mfu: the model's arithmetic as a fraction of the peak.
-        devices_per_host: chips of a host; 0: as they are usually built.
-        price: of a chip for an hour.
-        classes: 0: of the built set; without one 11,166, or 1,000 with the softmax loss.
-        images: to train on; 0: of the built set; without one those of ML-Images or ImageNet.
-        image_kb: of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks).
-        check: compile the step too: cpu, or a TPU topology such as v5e:4x4 with libtpu.
+        devices_per_host: chips per host; 0: the usual number for the chip.
+        price: price of a chip per hour.
+        classes: number of classes; 0: of the built set; without one 11,166, or 1,000 with the
+            softmax loss.
+        images: number of training images; 0: of the built set; without one as in ML-Images or
+            ImageNet.
+        image_kb: mean size of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks).
+        check: also compile the step: for cpu, or a TPU topology such as v5e:4x4 with libtpu.
     """
 
     devices: int
@@ -66,33 +68,33 @@ def plan(
 
         mlimages plan --config=configs/pretrain.py --devices=64 --chip=h100 --price=3
 
-    By formulas, in seconds, on any machine and without a data set. With --check the training step
-    is compiled as well, and the compiler's figures stand beside ours. --config.NAME=VALUE changes
-    a value of the config. The exit code is 1 where the training does not fit.
+    Uses formulas: takes seconds on any machine and needs no data set. --check also compiles the
+    training step and prints the compiler's numbers beside ours. --config.NAME=VALUE changes a
+    setting. The exit code is 1 if the training does not fit.
 
     Args:
-        config: FILE or FILE:VARIANT of a training, or the name of one that comes with the package.
-        machines: and the data.
+        config: FILE or FILE:VARIANT of a training, or the name of an included config.
+        machines: chips and data set.
     """
     return functools.partial(_answer, config, machines)
 
 
 def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.Override]) -> None:
-    """Prints the plan; ends with 1 when it does not fit."""
+    """Prints the plan; exits with 1 if it does not fit."""
     try:
         config = config_file.read_config(config_name, overrides)
     except (ConfigError, paths.PathError) as error:
         sys.exit(f"error: {error}")
     if not isinstance(config, Train) or config.task != "train":
-        sys.exit(f"task={config.task!r}: only a training is planned, e.g. configs/pretrain.py")
+        sys.exit(f"task={config.task!r}: only trainings can be planned, e.g. configs/pretrain.py")
     config = resolved(config)
-    # Imported here: jax takes seconds, which --help and a mistyped flag should not.
+    # Imported here: jax takes seconds to import, too long for --help or a mistyped flag.
     import jax
 
     from mlimages_jax.plan import PlanError, chips, estimate
     from mlimages_jax.plan.report import ReportInputs, report
 
-    jax.config.update("jax_platforms", "cpu")  # nothing is computed, whatever the machine has
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed, so leave any accelerator alone
     if asked.check == "cpu":
         jax.config.update("jax_num_cpu_devices", asked.devices)
     try:
@@ -128,7 +130,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
 
 
 def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
-    """Classes and training images: given, or of the built set, or of the published ones."""
+    """Returns the numbers of classes and images: as given, of the built set, or as published."""
     classes, images = asked.classes, asked.images
     if not (classes and images):
         from mlimages_jax.data.dataset import DataSet
@@ -149,7 +151,7 @@ def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command, see `command_line.run`; a mistyped option ends with 1, as ever here."""
+    """Runs the command, see `command_line.run`; a mistyped option exits with 1 too."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     words, overrides = config_file.split_overrides(words)
     command_line.with_errors(lambda: config_file.answer_help(words, overrides), mistyped_code=1)
