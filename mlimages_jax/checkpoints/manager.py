@@ -43,6 +43,7 @@ from mlimages_jax.distributed import collectives
 from mlimages_jax.step.state import TrainState
 
 HEAD = "head"  # the classifier, whose shape depends on the number of classes
+_EMA = "averages"  # key of the EMA weights in checkpoints, as in version 0.1
 
 
 class CheckpointWriteError(RuntimeError):
@@ -220,7 +221,8 @@ class Checkpoints:
             check_fit(saved.tree, tree, where=saved.folder)
             return saved.arrays(tree)
 
-        return TrainState(**put_on_devices(agreed(read), tree))
+        arrays = put_on_devices(agreed(read), tree)
+        return TrainState(ema=arrays.pop(_EMA), **arrays)
 
     def config_of(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with a step.
@@ -354,7 +356,7 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
 
 def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:
     """The weights in a saved tree and the key they are stored under ("" at the top level)."""
-    prefix = "averages" if averaged and tree.get("averages") else ""
+    prefix = _EMA if averaged and tree.get(_EMA) else ""
     tree = tree[prefix] if prefix else tree
     return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
 
@@ -373,7 +375,9 @@ def _without_head(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    """The arrays of a state by their names in checkpoints."""
+    tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {_EMA: tree.pop("ema"), **tree}
 
 
 def _last_line(error: Exception) -> str:

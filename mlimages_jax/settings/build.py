@@ -256,7 +256,7 @@ def training_step(
     initial: dict[str, Any] = {
         "image_size": side,
         "count_groups": count_groups,
-        "averaged": config.optimizer.ema_decay > 0,
+        "keep_ema": config.optimizer.ema_decay > 0,
     }
     return TrainingStep(
         model=network,

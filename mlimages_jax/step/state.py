@@ -27,7 +27,7 @@ class TrainState:
         batch_stats: Running averages of BatchNorm, nested dict of float32 arrays.
         opt_state: Slots of the optimizer.
         class_counts: Counts of the weighted loss [G, C]; None for other losses.
-        averages: EMA weights {"params", "batch_stats"}; None if disabled.
+        ema: EMA weights {"params", "batch_stats"}; None if disabled.
     """
 
     step: Array
@@ -35,7 +35,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     class_counts: losses.ClassCounts | None
-    averages: Any = None
+    ema: Any = None
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def abstract_state(
     *,
     image_size: int,
     count_groups: int | None,
-    averaged: bool = False,
+    keep_ema: bool = False,
     mesh: Mesh | AbstractMesh,
     mode: str = "replicated",
     min_size: int = 0,
@@ -61,7 +61,7 @@ def abstract_state(
         optimizer: Optimizer of the parameters.
         image_size: Side of the images in pixels.
         count_groups: Number of groups of the weighted loss; None if the loss has no counts.
-        averaged: Whether to keep EMA weights.
+        keep_ema: Whether to keep EMA weights.
         mesh: Mesh that the state will be sharded over.
         mode: One of `sharding.MODES`.
         min_size: Minimum number of elements of a leaf to shard; smaller ones are replicated.
@@ -72,7 +72,7 @@ def abstract_state(
     if mode not in sharding.MODES:
         raise ValueError(f"mode={mode!r} is none of {', '.join(sharding.MODES)}")
     shapes = jax.eval_shape(
-        lambda: _initialise(model, optimizer, image_size, count_groups, averaged, jax.random.key(0))
+        lambda: _initialise(model, optimizer, image_size, count_groups, keep_ema, jax.random.key(0))
     )
     everywhere: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
     shard = functools.partial(sharding.sharded_tree, mesh=mesh, min_size=min_size)
@@ -84,7 +84,7 @@ def abstract_state(
         batch_stats=replicate(shapes.batch_stats),
         opt_state=(shard if shard_slots else replicate)(shapes.opt_state),
         class_counts=sharding.shard_groups(shapes.class_counts, mesh),
-        averages=(shard if shard_slots else replicate)(shapes.averages),
+        ema=(shard if shard_slots else replicate)(shapes.ema),
     )
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -99,7 +99,7 @@ def bytes_by_part(state: TrainState) -> dict[str, int]:
         "parameters": state.params,
         "statistics": state.batch_stats,
         "optimizer": state.opt_state,
-        "averages": state.averages,
+        "averages": state.ema,
         "class counts": state.class_counts,
     }
     return {name: sharding.bytes_per_device(tree) for name, tree in parts.items()}
@@ -119,7 +119,7 @@ def create_state(
     seed: int,
     image_size: int,
     count_groups: int | None,
-    averaged: bool = False,
+    keep_ema: bool = False,
     abstract: TrainState,
 ) -> TrainState:
     """Initialises a state; every leaf is created on the devices that will store it.
@@ -130,12 +130,12 @@ def create_state(
         seed: Seed of the parameters.
         image_size: As for `abstract_state`.
         count_groups: As for `abstract_state`.
-        averaged: As for `abstract_state`.
+        keep_ema: As for `abstract_state`.
         abstract: Result of `abstract_state`, which gives the shardings.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     initialise = jax.jit(
-        lambda key: _initialise(model, optimizer, image_size, count_groups, averaged, key),
+        lambda key: _initialise(model, optimizer, image_size, count_groups, keep_ema, key),
         out_shardings=shardings,
     )
     return initialise(jax.random.key(seed))
@@ -146,7 +146,7 @@ def _initialise(
     optimizer: optax.GradientTransformation,
     image_size: int,
     count_groups: int | None,
-    averaged: bool,
+    keep_ema: bool,
     key: Array,
 ) -> TrainState:
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)))
@@ -157,7 +157,7 @@ def _initialise(
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
         class_counts=counts,
-        averages=dict(variables) if averaged else None,
+        ema=dict(variables) if keep_ema else None,
     )
 
 
@@ -171,6 +171,6 @@ def with_weights(state: TrainState, weights: dict[str, Any]) -> TrainState:
     merged = {name: {**tree, **weights[name]} for name, tree in state.weights.items()}
     # Copies, because the step donates its state: a buffer that occurs twice in it cannot be
     # donated.
-    averages = None if state.averages is None else jax.tree.map(jnp.copy, merged)
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, merged)
     params, batch_stats = merged["params"], merged["batch_stats"]
-    return dataclasses.replace(state, params=params, batch_stats=batch_stats, averages=averages)
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, ema=ema)

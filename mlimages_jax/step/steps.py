@@ -124,9 +124,9 @@ def train_step(
         opt_state=opt_state,
         class_counts=counts,
     )
-    if state.averages is not None:
-        averages = moved_ema(state, decay=ema_decay)
-        state = dataclasses.replace(state, averages=averages)
+    if state.ema is not None:
+        ema = moved_ema(state, decay=ema_decay)
+        state = dataclasses.replace(state, ema=ema)
     return state, metrics
 
 
@@ -139,7 +139,7 @@ def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
     """
     step = state.step.astype(jnp.float32)
     fraction = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, w: a + fraction * (w - a), state.averages, state.weights)
+    return jax.tree.map(lambda a, w: a + fraction * (w - a), state.ema, state.weights)
 
 
 def predict_step(

@@ -86,8 +86,8 @@ def evaluate_and_log(
         Values and accumulators by name of the evaluation, of the EMA weights if there are any.
     """
     kinds = {"": state.weights}
-    if state.averages is not None:
-        kinds["_averaged"] = state.averages
+    if state.ema is not None:
+        kinds["_averaged"] = state.ema
     results = {}
     for name, evaluation in evaluations.items():
         for kind, weights in kinds.items():
@@ -123,7 +123,7 @@ def write_report(
     prediction_grid.write_grid(
         workdir / "predictions.png",
         next(iter(evaluations.values())),
-        state.averages or state.weights,
+        state.ema or state.weights,
         hierarchy,
         probabilities=build.probabilities(config.loss),
         threshold=config.evaluation.threshold,

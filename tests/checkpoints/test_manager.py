@@ -29,7 +29,7 @@ def _state(value: int, classes: int = 8, *, averaged: bool = False) -> TrainStat
         batch_stats={"norm": {"mean": jnp.full(3, float(value))}},
         opt_state=jax.tree.map(jnp.zeros_like, params),
         class_counts=losses.initial_counts(2, classes),
-        averages={
+        ema={
             "params": jax.tree.map(lambda leaf: leaf + 100, params),
             "batch_stats": {"norm": {"mean": jnp.full(3, value + 100.0)}},
         }

@@ -220,7 +220,8 @@ def test_velocities_go_with_the_weights_that_were_trained_and_counts_with_the_fi
     variables = original_checkpoint.of_train_py()
     tree = manager.load(_imported(tmp_path, variables, training_state=True, count_groups=3))
     weights = {name: tree[name] for name in ("params", "batch_stats")}
-    state = TrainState(**tree).replace(averages=jax.tree.map(jnp.zeros_like, weights))
+    tree.pop("averages", None)
+    state = TrainState(**tree, ema=jax.tree.map(jnp.zeros_like, weights))
     first = jnp.array([[0.0], [1], [2]])  # added to the counts of each group
     state = state.replace(class_counts=jax.tree.map(lambda x: x + first, state.class_counts))
     with manager.Checkpoints(tmp_path / "averaged") as saved:

@@ -58,17 +58,15 @@ def test_reading_gives_names_and_what_is_known(workdir, weights):
 
 
 def test_averaged_weights_are_preferred(weights, tmp_path):
-    averages = jax.tree.map(lambda leaf: leaf + 1, weights)
-    state = TrainState(
-        np.array(4, np.int32), opt_state=None, class_counts=None, averages=averages, **weights
-    )
+    ema = jax.tree.map(lambda leaf: leaf + 1, weights)
+    state = TrainState(np.array(4, np.int32), opt_state=None, class_counts=None, ema=ema, **weights)
     with manager.Checkpoints(tmp_path) as saved:
         saved.save(state, step=4, config={})
     name = "batch_stats/final_norm/mean"
     for averaged, added in ((True, 1), (False, 0)):
         array = read_weights(tmp_path, averaged=averaged)[1][name]
         np.testing.assert_array_equal(array, flat(weights)[name] + np.float32(added))
-    np.testing.assert_array_equal(read_weights(tmp_path)[1][name], flat(averages)[name])
+    np.testing.assert_array_equal(read_weights(tmp_path)[1][name], flat(ema)[name])
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, weights):

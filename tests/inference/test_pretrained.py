@@ -428,7 +428,7 @@ def test_a_run_says_what_it_was_trained_with(tmp_path):
 
 def test_averaged_weights_are_taken(tmp_path):
     averages = small_model.weights(seed=3)
-    folder = small_model.save(tmp_path, small_model.imported("sigmoid"), averages=averages)
+    folder = small_model.save(tmp_path, small_model.imported("sigmoid"), ema=averages)
     model = pretrained.load(folder)
     jax.tree.map(np.testing.assert_array_equal, model.params, averages["params"])
 

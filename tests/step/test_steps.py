@@ -193,7 +193,7 @@ def _run(devices: int, mode: str):
         optimizer,
         image_size=32,
         count_groups=groups,
-        averaged=True,
+        keep_ema=True,
         mesh=mesh,
         mode=mode,
         min_size=256,
@@ -204,7 +204,7 @@ def _run(devices: int, mode: str):
         seed=3,
         image_size=32,
         count_groups=groups,
-        averaged=True,
+        keep_ema=True,
         abstract=abstract,
     )
     step = jax.jit(
@@ -246,7 +246,7 @@ def test_devices_and_sharding_change_nothing(one_device, mode):
     values, state, _ = one_device
     other_values, other_state, placed = _run(8, mode)
     np.testing.assert_allclose(other_values, values, rtol=1e-5)
-    for name in ("params", "opt_state", "averages"):
+    for name in ("params", "opt_state", "ema"):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, atol=1e-5),
             getattr(state, name),
@@ -258,7 +258,7 @@ def test_devices_and_sharding_change_nothing(one_device, mode):
         for name, tree in {
             "parameters": placed.params,
             "momentum": placed.opt_state[1].trace,
-            "averages": placed.averages["params"],
+            "averages": placed.ema["params"],
         }.items()
     }
     size = placed.params["head"]["kernel"].size
@@ -267,7 +267,7 @@ def test_devices_and_sharding_change_nothing(one_device, mode):
     assert held == {"parameters": parameters, "momentum": slots, "averages": slots}
 
 
-def _small_step(*, optimizer_factors=None, averages=False, **changes):
+def _small_step(*, optimizer_factors=None, ema=False, **changes):
     """One jitted step of a small network at rate 0.1 on a fixed batch; before and after."""
     model = ResNet(CLASSES, **SMALL)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -275,7 +275,7 @@ def _small_step(*, optimizer_factors=None, averages=False, **changes):
     optimizer = optimizers.sgd_momentum(momentum=0.9, decay=decay, factors=optimizer_factors)
     before = TrainState(
         jnp.int32(0), variables["params"], variables["batch_stats"],
-        optimizer.init(variables["params"]), None, dict(variables) if averages else None,
+        optimizer.init(variables["params"]), None, dict(variables) if ema else None,
     )  # fmt: skip
     step = functools.partial(
         steps.train_step,
@@ -316,17 +316,17 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
     assert all(jax.tree.leaves(moved)), "running statistics move everywhere"
 
 
-def test_averages_move_towards_the_weights():
-    before, after, _ = _small_step(averages=True, ema_decay=0.99)
+def test_ema_moves_towards_the_weights():
+    before, after, _ = _small_step(ema=True, ema_decay=0.99)
     fraction = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
     jax.tree.map(
         lambda a, w, moved: np.testing.assert_allclose(moved, a + fraction * (w - a), atol=1e-6),
-        before.weights, after.weights, after.averages,
+        before.weights, after.weights, after.ema,
     )  # fmt: skip
     late = after.replace(step=jnp.int32(10_000))
     jax.tree.map(
         lambda a, w, moved: np.testing.assert_allclose(moved, a + 0.01 * (w - a), atol=1e-6),
-        after.averages, after.weights, steps.moved_ema(late, decay=0.99),
+        after.ema, after.weights, steps.moved_ema(late, decay=0.99),
     )  # fmt: skip
 
 

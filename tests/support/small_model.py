@@ -44,13 +44,13 @@ def save(
     config: dict[str, Any],
     *,
     tree: dict[str, Any] | None = None,
-    averages: dict[str, Any] | None = None,
+    ema: dict[str, Any] | None = None,
     class_list: str = CLASS_LIST,
     step: int = 7,
 ) -> Path:
     """A workdir with one checkpoint, and the category file unless it is empty."""
     tree = weights() if tree is None else tree
-    state = TrainState(jnp.int32(step), tree["params"], tree["batch_stats"], None, None, averages)
+    state = TrainState(jnp.int32(step), tree["params"], tree["batch_stats"], None, None, ema)
     with manager.Checkpoints(workdir / "checkpoints") as saved:
         saved.save(state, step=step, config=config)
     if class_list:

@@ -139,7 +139,7 @@ def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_pat
     assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
     assert not _equal(state.params["stage0_block0"], raw["params"]["stage0_block0"])
     assert _equal(state.batch_stats, averaged["batch_stats"])
-    assert _equal(state.averages, state.weights), "its own averages start there too"
+    assert _equal(state.ema, state.weights), "its own EMA starts there too"
     assert not state.params["head"]["bias"].any()
 
 

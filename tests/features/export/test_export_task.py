@@ -175,7 +175,7 @@ def test_a_built_set_keeps_its_names_and_labels(checkpoint, tree, tmp_path):
 
 def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
     averages = jax.tree.map(lambda leaf: 1.1 * leaf, tree)
-    small_model.save(tmp_path, {}, tree=tree, averages=averages)
+    small_model.save(tmp_path, {}, tree=tree, ema=averages)
     image = folder / "noise" / "00.jpg"
     pixels = transforms.short_side_view(decode(image.read_bytes()), 32) / np.float32(127.5) - 1
     for averaged, weights in ((True, averages), (False, tree)):
