@@ -10,7 +10,6 @@ left to a restart.
 import errno
 import traceback
 
-PERSON = 1
 CRASH = 70  # EX_SOFTWARE in sysexits.h: an unexpected error; a restart may help
 
 _OURS = ("mlimages_jax.", "tfds_builders.")

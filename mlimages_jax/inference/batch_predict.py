@@ -24,9 +24,10 @@ from jax.sharding import Mesh
 from mlimages_jax.data.device_batches import DeviceBatches, one_behind
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.pipeline import TooManyBadImagesError
-from mlimages_jax.distributed import sharding
+from mlimages_jax.distributed import agreement, sharding
 from mlimages_jax.files.escaping import one_line
-from mlimages_jax.inference.image_source import ImageSource
+from mlimages_jax.inference.image_source import ImageSource, open_images
+from mlimages_jax.settings import Classify, Export, build
 
 NO_IMAGE = -1  # a position that only pads the batch
 
@@ -84,13 +85,30 @@ class Speed(NamedTuple):
         return max(spent, key=lambda name: spent[name])
 
 
+def open_shared(config: Classify | Export) -> ImageSource:
+    """Opens the images that a task names, and checks that all processes find the same.
+
+    Raises:
+        FileNotFoundError, ImageSourceError, DataSetError: See `open_images`.
+        DifferentProcessesError: If the processes find different images.
+    """
+    source = open_images(
+        config.input, split=config.split or None, images_root=config.images_root or None
+    )
+    agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
+    return source
+
+
 def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
     """Reduces the batch size when there are too few images to fill it.
 
     Raises:
-        ValueError: If `batch_size` is not divisible by the number of devices.
+        ConfigError: If `batch_size` is not divisible by the number of devices.
     """
-    sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
+    try:
+        sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
+    except ValueError as error:
+        raise build.ConfigError(f"config.{error}") from error
     return min(batch_size, max(1, math.ceil(images / mesh.size)) * mesh.size)
 
 

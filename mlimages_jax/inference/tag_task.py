@@ -22,7 +22,6 @@ from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.distributed import (
-    agreement,
     collectives,
     preemption,
     sharding,
@@ -32,7 +31,7 @@ from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.inference import batch_predict, pretrained, tag_files
 from mlimages_jax.inference.batch_predict import Predictions
-from mlimages_jax.inference.image_source import ImageSource, open_images
+from mlimages_jax.inference.image_source import ImageSource
 from mlimages_jax.inference.network_outputs import network_outputs
 from mlimages_jax.inference.pretrained import Model, ModelError
 from mlimages_jax.inference.tag_files import TagFile, TagFileError
@@ -90,12 +89,9 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
 
 def _classify(config: Classify, output: Path, file_format: str) -> Summary:
     """Runs `classify` while the output file is locked."""
-    source = _images(config)
+    source = batch_predict.open_shared(config)
     mesh = sharding.make_mesh()
-    try:
-        batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
-    except ValueError as error:
-        raise build.ConfigError(f"config.{error}") from error
+    batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     folder = step_folders.resolve_for_all(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
@@ -166,20 +162,6 @@ def _lines(
             last_log = time.monotonic()
             done = predictions.speed.images * jax.process_count()
             logging.info("%d of %d images", done, len(source))
-
-
-def _images(config: Classify) -> ImageSource:
-    """Opens the images to tag.
-
-    Raises:
-        DifferentProcessesError: If the processes find different images.
-    """
-    source = open_images(
-        config.input, split=config.split or None, images_root=config.images_root or None
-    )
-    # Rows are assigned to processes by position, so all must see the same images in the same order.
-    agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
-    return source
 
 
 def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:

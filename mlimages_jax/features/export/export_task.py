@@ -17,7 +17,6 @@ from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import (
-    agreement,
     collectives,
     preemption,
     sharding,
@@ -34,7 +33,7 @@ from mlimages_jax.inference.batch_predict import (
     Predictions,
     Speed,
 )
-from mlimages_jax.inference.image_source import ImageSource, open_images
+from mlimages_jax.inference.image_source import ImageSource
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
@@ -73,10 +72,7 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
 def _export(config: Export, workdir: str) -> dict[str, Any]:
     """Runs `export` while the workdir is locked."""
     mesh = sharding.make_mesh()
-    source = open_images(
-        config.input, split=config.split or None, images_root=config.images_root or None
-    )
-    agreement.check_same({f"images in {config.input}, shared by all machines": source.digest})
+    source = batch_predict.open_shared(config)
     saved, model = _load(config, mesh)
     view = _view(config, saved, built=source.built)
     layout = _layout(config, model, source)
@@ -87,10 +83,7 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     if complete:
         logging.info("%s already contains these features", workdir)
         return read_manifest(workdir)
-    try:
-        batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
-    except ValueError as error:
-        raise build.ConfigError(f"config.{error}") from error
+    batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
     predictions = Predictions(
         source,
         view,
