@@ -12,6 +12,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
     If the block raises, the temporary file is removed and any previous file at `path` is kept.
     """
+    # In the same folder, as a rename is atomic only within one file system.
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.unlink(missing_ok=True)  # left by a killed job
     try:

@@ -30,6 +30,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
         scheme, _, rest = text.partition("://")
         return f"{scheme}://{rest.rstrip('/')}"
     full = os.path.expanduser(text)  # noqa: PTH111  # pathlib turns "" into "."
+    # expanduser leaves the text unchanged if it does not know the home folder.
     if full.startswith("~"):
         raise PathError(
             f"{text}: the home folder of {full.partition('/')[0]} is not known here (HOME is not "

@@ -51,6 +51,7 @@ def append_line(path: epath.PathLike, line: str) -> None:
     path = epath.Path(path)
     added = f"{line}\n".encode()
     if not is_remote(path):
+        # In append mode every write goes to the end, wherever reading has left the position.
         with Path(path).open("ab+") as file:
             _end_last_line(file)
             file.write(added)

@@ -82,6 +82,7 @@ class SingleLabelMetrics:
         classes = np.where(valid, scores, np.float32(-np.inf)).argmax(axis=1)
         ranks = _ranks(scores, classes)
         hits = np.stack([np.ones(len(ranks), bool), ranks < 1, ranks < 5], axis=1)
+        # add.at counts an index every time it occurs; += would count it once.
         np.add.at(self._counts, classes, hits)
         predicted = scores.argmax(axis=1)
         if self.confusion is not None:

@@ -23,6 +23,7 @@ def top_classes(scores: np.ndarray, states: np.ndarray, k: int) -> np.ndarray:
     judged = states != IGNORED
     ranked = np.where(judged, scores, np.float32(-np.inf))
     cut = max(scores.shape[1] - k, 0)
+    # Not argpartition, which would choose among tied classes arbitrarily.
     kth_best = np.partition(ranked, cut, axis=1)[:, cut, None]  # [n, 1]
     rows, classes = np.nonzero((ranked >= kth_best) & judged)  # k per row, more if scores tie
     order = np.lexsort((-ranked[rows, classes], rows))  # stable: ties stay in class order
@@ -58,6 +59,7 @@ class InstanceMetrics:
         found = (np.take_along_axis(states, top, axis=1) == POSITIVE) & (top >= 0)
         examples = (states != IGNORED).any(axis=1)
         positives = (states == POSITIVE).sum(axis=1)
+        # add.at counts an index every time it occurs; += would count it once.
         np.add.at(self.images, (found.sum(axis=1)[examples], positives[examples]), 1)
 
     def sums(self) -> dict[str, np.ndarray]:

@@ -64,6 +64,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
         if no:
             text = "false"
         elif text is None and words and not re.match(r"--?[a-z]", words[0]):
+            # A dash before a letter starts an option, but "-1" is a value.
             text = words.pop(0)
         overrides.append(Override(name.replace("-", "_"), text))
     return others, overrides
@@ -228,6 +229,7 @@ def _values(path: str, get_config: Any, arguments: Sequence[str]) -> Values:
     try:
         config = get_config(*arguments)
         if isinstance(config, ConfigDict):
+            # In this block, because to_dict raises for required placeholders without a value.
             return {"task": "train"} | flatten(config.to_dict())
     except _FAILURES as error:
         raise _of_the_file(Path(path), error) from error
@@ -238,6 +240,7 @@ def _of_the_file(path: Path, error: BaseException) -> ConfigError:
     """Returns the error with the line of the user's file where it happened."""
     lines = [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
     trace = error.__traceback__
+    # The innermost frame of this file: the error itself may come from a library that it calls.
     while trace:
         if trace.tb_frame.f_code.co_filename == str(path):
             lines.append(trace.tb_lineno)
@@ -278,6 +281,7 @@ def _parsed(text: str, rule: Rule) -> Any:
         return _BOOLS.get(text.lower(), text)
     try:
         value = ast.literal_eval(text.strip())
+    # literal_eval raises the last two for long or deeply nested texts.
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     if isinstance(value, dict):  # would become a section, or disappear if empty

@@ -91,6 +91,7 @@ def problems(values: Mapping[str, Any], table: Table) -> list[str]:
     }
     lines += [f"{name}={shown(values[name])}{problem}" for name, problem in wrong.items()]
     used = with_defaults(values, table).items()
+    # Relations calculate with the values and would raise for one of the wrong type.
     good = {name: value for name, value in used if name in table and name not in wrong}
     return lines + _contradictions(good, table)
 

@@ -90,4 +90,5 @@ def _with_linear_rule(values: Values) -> Values:
     return {
         name: value * factor if name.endswith("learning_rate") else value
         for name, value in values.items()
+        # 0, so that resolving a second time does not scale again.
     } | {"learning_rate_for": 0}

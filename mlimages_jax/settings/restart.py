@@ -98,4 +98,5 @@ def _said(values: dict[str, Any], name: str) -> Any:
     told = TABLES["train"].get(name)
     default = None if told is None or told.is_required or told.optional_section else told.default
     value = values.get(name, default)
+    # Saved values come from JSON, which has lists; the defaults are tuples.
     return list(value) if isinstance(value, tuple) else value

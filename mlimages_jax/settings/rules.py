@@ -27,6 +27,7 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a number, finite even in float32, and not a bool."""
+    # The comparison is False for NaN, and cannot overflow as float() of a large integer can.
     return (is_whole(value) or isinstance(value, float)) and -LARGEST <= value <= LARGEST
 
 
@@ -43,6 +44,7 @@ def _too_large(value: Any) -> str | None:
 
 def nearest(name: Any, names: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the most similar name, or "" if none is similar."""
+    # difflib takes quadratic time, so names are shortened.
     found = difflib.get_close_matches(str(name)[:_SHOWN], list(names), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
