@@ -64,6 +64,7 @@ def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     entries = list(entries)
     last = entries[-1][0]
+    # As LevelDB's FindShortSuccessor: the shortest key that is not before the last one.
     shortest = next(i for i, byte in enumerate(last) if byte != 0xFF)
     not_before_last = last[:shortest] + bytes([last[shortest] + 1])
     out = bytearray()

@@ -307,6 +307,7 @@ class Model:
         """Computes logits [B, C] and features [B, F] for any number of images."""
         weights = {"params": self.params, "batch_stats": self.batch_stats}
         parts = []
+        # At least once: without images, the outputs still need their names and widths.
         for start in range(0, max(1, len(images)), self.max_batch):
             part = images[start : start + self.max_batch]
             # Padded to a power of two: a program is compiled for every new size of a batch.

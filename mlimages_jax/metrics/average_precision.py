@@ -97,6 +97,7 @@ def score_bins(scores: np.ndarray, *, bins: int, scale: float) -> np.ndarray:
     scores = np.ascontiguousarray(scores, np.float32)
     size = 1 - 1 / (1 + np.abs(scores) / np.float32(scale))  # [0, 1]
     position = (1 + np.copysign(size, scores)) * np.float32(bins / 2)
+    # The size of very large scores rounds to 1, which would be one bin too far.
     return np.minimum(position, bins - 1).astype(np.int64)
 
 

@@ -58,6 +58,7 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
         if end > len(data):
             is_cut = kind == b"IDAT"
             if is_cut:
+                # With a length and checksum of its own, decoders accept what is left of the pixels.
                 pieces.append(_chunk(kind, data[at + 8 : at + 8 + length]))
                 pixels = True
             break

@@ -94,6 +94,7 @@ class ListedNames:
                 fingerprint.update(text)
                 with writing(folder):
                     self._names.write(text)
+                    # For `_name`: pread does not see what is still in Python's buffer.
                     self._names.flush()
         self.fingerprint = fingerprint.hexdigest()
         order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")

@@ -103,6 +103,7 @@ def check_decoded(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
+        # surrogateescape decodes a byte 0xNN as U+DCNN.
         byte = text[error.start].encode("utf-8", "backslashreplace")[-2:].decode()
         raise ValueError(
             f"not UTF-8 (a byte {byte}); save the table as UTF-8, or give its encoding: "
