@@ -40,6 +40,7 @@ from input_pipeline import PHOTOGRAPHS, crop_images, write_lists
 from PIL import Image
 
 from mlimages_jax.data.images import decode, shrinking
+from mlimages_jax.files.checksums import sha256
 from mlimages_jax.labels.lists import LabelRow, read_label_list
 from tfds_builders import ml_images, shapes
 from tfds_builders.images import records, shards
@@ -230,7 +231,7 @@ def stages(work: Path, short_side: int | None, count: int) -> dict[str, float]:
     examples = stage("make the record", records.serialize, rows, stored)
     path = work / "stage.array_record"
     stage("write it", _write, [examples], [path])
-    stage("hash the file", shards._sha256, [path])
+    stage("hash the file", sha256, [path])
     path.unlink()
     return found
 

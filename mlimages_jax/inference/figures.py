@@ -56,8 +56,8 @@ def tagged_images(images: Sequence[np.ndarray], tags: Sequence[Sequence[Tag]]) -
             _show(left, image)
             right.set_axis_off()
             right.set(xlim=(0, 6), ylim=(most - 0.45, -0.55))
-            for place, tag in enumerate(row):
-                _write_tag(right, tag, place)
+            for y, tag in enumerate(row):
+                _write_tag(right, tag, y)
     return figure
 
 
@@ -145,9 +145,9 @@ def similarity_table(features: np.ndarray, images: Sequence[np.ndarray]) -> Figu
         axes.set_axis_off()
         axes.imshow(cosines, cmap="Blues", vmin=min(0.0, cosines.min()), vmax=1)
         _write_cells(axes, cosines, [[f"{value:.2f}" for value in row] for row in cosines])
-        for place, image in enumerate(images):
+        for index, image in enumerate(images):
             square = _square(image)
-            for x, y in ((place, -1), (-1, place)):
+            for x, y in ((index, -1), (-1, index)):
                 axes.imshow(square, extent=(x - 0.45, x + 0.45, y + 0.45, y - 0.45))
         axes.set(xlim=(-1.5, count - 0.5), ylim=(count - 0.5, -1.5))
     return figure
@@ -274,18 +274,18 @@ def _square(image: np.ndarray) -> np.ndarray:
     return square
 
 
-def _write_tag(axes: Axes, tag: Tag, place: int) -> None:
+def _write_tag(axes: Axes, tag: Tag, y: int) -> None:
     """Draws the score as a bar from 0 to 1, the name, and below it the path if there is one."""
-    axes.barh(place, 1, color="#eeeeee", height=0.6)
-    axes.barh(place, tag.score, color=_BLUE, height=0.6)
-    axes.text(0.5, place, f"{tag.score:.2f}", ha="center", va="center", fontsize=8)
+    axes.barh(y, 1, color="#eeeeee", height=0.6)
+    axes.barh(y, tag.score, color=_BLUE, height=0.6)
+    axes.text(0.5, y, f"{tag.score:.2f}", ha="center", va="center", fontsize=8)
     name = textwrap.shorten(one_line(tag.name), 60, placeholder=" ...")
     if len(tag.path) == 1:
-        axes.text(1.12, place, name, va="center", parse_math=False)
+        axes.text(1.12, y, name, va="center", parse_math=False)
         return
-    axes.text(1.12, place + 0.02, name, va="bottom", parse_math=False)
+    axes.text(1.12, y + 0.02, name, va="bottom", parse_math=False)
     path = _shortened([_first_name(step) for step in tag.path])
-    axes.text(1.12, place + 0.06, path, va="top", fontsize=7, color=_GREY, parse_math=False)
+    axes.text(1.12, y + 0.06, path, va="top", fontsize=7, color=_GREY, parse_math=False)
 
 
 def _shortened(path: list[str]) -> str:

@@ -287,13 +287,13 @@ class LabelsJob:
         return one_line(f"{class_} {source.ids[class_]} ({source.names[class_]})")
 
 
-def _read_classes(dictionary: Path | None, from_dictionary: Path | None, *, drop: bool) -> Classes:
-    if dictionary is None:
-        if from_dictionary is not None:
+def _read_classes(class_list: Path | None, source_list: Path | None, *, drop: bool) -> Classes:
+    if class_list is None:
+        if source_list is not None:
             raise PrepareError("--from-dictionary maps to the classes of --dictionary: give both")
         return Classes(None, None, drop)
-    target = Hierarchy.from_file(dictionary)
-    source = target if from_dictionary is None else Hierarchy.from_file(from_dictionary)
+    target = Hierarchy.from_file(class_list)
+    source = target if source_list is None else Hierarchy.from_file(source_list)
     return Classes(source, target, drop)
 
 

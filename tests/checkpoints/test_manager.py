@@ -186,7 +186,7 @@ def test_the_classes_of_a_run_lie_in_its_workdir(tmp_path):
         assert manager.classes_of(path).read_text() == "classes"
 
 
-def test_remains_of_a_killed_save_are_removed(tmp_path):
+def test_leftovers_of_a_killed_save_are_removed(tmp_path):
     _saved(tmp_path / "c", [1])
     left = tmp_path / "c" / "2.orbax-checkpoint-tmp-123"
     left.mkdir()

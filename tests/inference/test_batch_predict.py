@@ -14,7 +14,7 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import NO_IMAGE, Predictions
 from mlimages_jax.inference.image_source import ImageFiles, open_images
-from tests.support import image_files, people
+from tests.support import image_files, user_folder
 
 VIEW = EvaluationView(8, "whole")
 COUNT = 21
@@ -80,14 +80,14 @@ def test_every_image_once_in_order_on_any_batch_and_devices(images, devices, bat
 
 
 def test_a_persons_folder(tmp_path):
-    people.write_folder(tmp_path)
+    user_folder.write_folder(tmp_path)
     view = EvaluationView(16, "whole", exif_orientation=True)
     positions, outputs, errors = _together(_predictions(open_images(tmp_path), view=view))
-    assert positions.tolist() == list(range(len(people.NAMES)))
-    assert {people.NAMES[i] for i in errors} == set(people.ERRORS)
-    for i, data in enumerate(people.contents()):
+    assert positions.tolist() == list(range(len(user_folder.NAMES)))
+    assert {user_folder.NAMES[i] for i in errors} == set(user_folder.ERRORS)
+    for i, data in enumerate(user_folder.contents()):
         if i in errors:
-            assert errors[i].startswith(people.ERRORS[people.NAMES[i]])
+            assert errors[i].startswith(user_folder.ERRORS[user_folder.NAMES[i]])
         else:
             expected = 2 * decode(data, exif_orientation=True).mean((0, 1))
             np.testing.assert_allclose(outputs["mean"][i], expected, atol=1)

@@ -13,7 +13,7 @@ from mlimages_jax.data.records import DataSetError, Record, Records, parse_recor
 from mlimages_jax.inference import image_source
 from mlimages_jax.inference.image_source import ImageSourceError, open_images
 from mlimages_jax.labels.list_rows import parse_row
-from tests.support import image_files, people
+from tests.support import image_files, user_folder
 from tests.support.small_run import ROOT
 from tfds_builders import shapes
 
@@ -35,11 +35,11 @@ def _rows(path, **arguments):
 
 
 def test_a_persons_folder(tmp_path, caplog):
-    people.write_folder(tmp_path)
+    user_folder.write_folder(tmp_path)
     caplog.set_level("INFO", logger="absl")
     images = open_images(tmp_path)
-    assert list(images.names) == people.NAMES
-    assert [images.read(i) for i in range(len(images))] == people.contents()
+    assert list(images.names) == user_folder.NAMES
+    assert [images.read(i) for i in range(len(images))] == user_folder.contents()
     assert [images.labels(i) for i in range(len(images))] == [""] * len(images)
     assert not images.has_labels
     assert not images.built

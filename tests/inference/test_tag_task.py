@@ -16,7 +16,7 @@ from mlimages_jax.distributed import agreement, collectives
 from mlimages_jax.inference import pretrained, tag_files, tag_task
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.settings import build
-from tests.support import image_files, people, small_model, task_process
+from tests.support import image_files, small_model, task_process, user_folder
 from tests.support.five_classes import CLASS_LIST
 from tests.support.small_run import load_config
 from tfds_builders import shapes
@@ -38,7 +38,7 @@ def model(checkpoint):
 def folder(tmp_path_factory):
     """A person's folder, with twenty more images in a sub-folder."""
     folder = tmp_path_factory.mktemp("images")
-    people.write_folder(folder)
+    user_folder.write_folder(folder)
     (folder / "noise").mkdir()
     for i in range(20):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-NAMES = sorted([*people.NAMES, *(f"noise/{i:02d}.jpg" for i in range(20))])
+NAMES = sorted([*user_folder.NAMES, *(f"noise/{i:02d}.jpg" for i in range(20))])
 
 
 def _values(checkpoint, images, output="", **changes):
@@ -71,7 +71,8 @@ def _rows(path):
 def _expected(model, folder, names, **rules):
     """Rows by `Model.tag`, one image at a time; None for an error."""
     return [
-        None if name in people.ERRORS else model.tag(folder / name, **rules)[0] for name in names
+        None if name in user_folder.ERRORS else model.tag(folder / name, **rules)[0]
+        for name in names
     ]
 
 
@@ -80,7 +81,7 @@ def _check(rows, names, expected):
     for row, tags in zip(rows, expected, strict=True):
         if tags is None:
             assert set(row) == {"image", "error"}
-            assert row["error"].startswith(people.ERRORS[row["image"]])
+            assert row["error"].startswith(user_folder.ERRORS[row["image"]])
             continue
         assert set(row) == {"image", "tags"}
         for name in ("index", "id", "name"):
@@ -334,7 +335,9 @@ def test_processes_that_see_other_images(checkpoint, folder, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_does(checkpoint, folder, tmp_path):
-    for i, name in enumerate(people.ERRORS):  # errors of both processes, and a last batch of one
+    for i, name in enumerate(
+        user_folder.ERRORS
+    ):  # errors of both processes, and a last batch of one
         shutil.copy(folder / name, tmp_path / f"{i}.jpg")
     for i in range(14):
         shutil.copy(folder / "noise" / f"{i:02d}.jpg", tmp_path / f"{i + 10}.jpg")

@@ -99,7 +99,7 @@ def import_any(
     name = set_name or name_of(source if source.is_dir() else source.with_suffix(""))
     wish = Wish(
         table=TableOptions(path_column, label_columns, None, label_separator, delimiter, encoding),
-        dictionary=dictionary,
+        class_list=dictionary,
         missing_labels=unlisted,
         images=images,
         val_share=val_share,
@@ -158,7 +158,7 @@ def _options(wish: Wish, output: Path) -> list[str]:
         "--delimiter": table.delimiter,
         "--encoding": table.encoding,
         "--val-share": None if wish.val_share is None else f"{wish.val_share:g}",
-        "--dictionary": wish.dictionary and str(wish.dictionary),
+        "--dictionary": wish.class_list and str(wish.class_list),
         "--unlisted": wish.missing_labels if wish.missing_labels != "absent" else None,
         "--max-skipped": f"{wish.max_skipped:g}" if wish.max_skipped != _MAX_SKIPPED else None,
         "--set-name": wish.name,

@@ -109,7 +109,7 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     def write(output: Path) -> None:
         write_tables(
             plans, located, aside=SetAside(wish.max_skipped), output=output,
-            dictionary=wish.dictionary, hierarchy_separator=">", missing_labels=wish.missing_labels,
+            class_list=wish.class_list, hierarchy_separator=">", missing_labels=wish.missing_labels,
             name=wish.name,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ class Wish(NamedTuple):
 
     Attributes:
         table: Options for tables.
-        dictionary: Category file of the labels.
+        class_list: Category file of the labels.
         missing_labels: Meaning of classes that an image does not list.
         images: Folder of the images.
         val_share: Fraction to use for val; None: `DEFAULT_VAL_SHARE` if the data has no splits.
@@ -34,7 +34,7 @@ class Wish(NamedTuple):
     """
 
     table: TableOptions
-    dictionary: Path | None
+    class_list: Path | None
     missing_labels: MissingLabels
     images: Path | None
     val_share: float | None

@@ -136,7 +136,7 @@ def import_table(
         locate_images(plans, images=images),
         aside=aside,
         output=output,
-        dictionary=dictionary,
+        class_list=dictionary,
         hierarchy_separator=hierarchy_separator,
         missing_labels=unlisted,
         name="mine",
@@ -162,7 +162,7 @@ def write_tables(
     *,
     aside: SetAside,
     output: Path,
-    dictionary: Path | None,
+    class_list: Path | None,
     hierarchy_separator: str,
     missing_labels: MissingLabels,
     name: str,
@@ -174,7 +174,7 @@ def write_tables(
         located: Where their images are.
         aside: Receives unusable rows.
         output: As for `import_table`.
-        dictionary: As for `import_table`.
+        class_list: `dictionary` of `import_table`.
         hierarchy_separator: As for `import_table`.
         missing_labels: `unlisted` of `import_table`.
         name: As for `import_table`.
@@ -182,8 +182,8 @@ def write_tables(
     Raises:
         PrepareError: Too many rows are unusable, or a file as a whole is.
     """
-    if dictionary:
-        hierarchy = Hierarchy.from_file(dictionary)
+    if class_list:
+        hierarchy = Hierarchy.from_file(class_list)
     else:
         tables = [plan.table for plan in plans]
         hierarchy = collect_classes(tables, separator=hierarchy_separator)

@@ -197,14 +197,14 @@ def _summary(rows: int, label_list: Path, problems: ProblemList) -> str:
     return "\n".join(lines)
 
 
-def _hierarchy(dictionary: Path | None, output: Path) -> Hierarchy:
-    if dictionary is None:
-        dictionary = output / CLASS_LIST
-        if not dictionary.exists():
+def _hierarchy(class_list: Path | None, output: Path) -> Hierarchy:
+    if class_list is None:
+        class_list = output / CLASS_LIST
+        if not class_list.exists():
             raise PrepareError(
-                f"{dictionary} is missing: give --dictionary, the category file of the labels"
+                f"{class_list} is missing: give --dictionary, the category file of the labels"
             )
-    return Hierarchy.from_file(dictionary)
+    return Hierarchy.from_file(class_list)
 
 
 def _progress(files: list[Path]) -> tqdm:

@@ -115,14 +115,14 @@ def stats(
         write_files(output_dir, statistics, numbers)
 
 
-def open_lists(paths: Sequence[Path], dictionary: Path) -> tuple[Hierarchy, list[Source]]:
+def open_lists(paths: Sequence[Path], class_list: Path) -> tuple[Hierarchy, list[Source]]:
     """Opens label lists as sources.
 
     Raises:
         OSError: A file cannot be read.
-        HierarchyError: The dictionary is malformed.
+        HierarchyError: The class list is malformed.
     """
-    hierarchy = Hierarchy.from_file(dictionary)
+    hierarchy = Hierarchy.from_file(class_list)
     sources = [
         Source(str(path), count_rows([path]), iter_label_list(path, num_classes=len(hierarchy)))
         for path in paths
@@ -143,7 +143,7 @@ def open_data_set(
     Raises:
         FileNotFoundError: The folder is not a data set.
         PrepareError: Its metadata is damaged, or it has no such split.
-        HierarchyError: Its dictionary is malformed.
+        HierarchyError: Its class list is malformed.
     """
     data_set = BuiltSet.open(folder)
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
@@ -206,7 +206,7 @@ def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any
 
 def _open(
     lists: Sequence[Path],
-    dictionary: Path | None,
+    class_list: Path | None,
     dataset: Path | None,
     split: str | None,
     problems: ProblemList,
@@ -215,14 +215,14 @@ def _open(
     if bool(lists) == (dataset is not None):
         raise PrepareError("give either label lists or --dataset FOLDER")
     if dataset is not None:
-        if dictionary is not None:
+        if class_list is not None:
             raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
         return open_data_set(dataset, split=split, problems=problems)
-    if dictionary is None:
+    if class_list is None:
         raise PrepareError("label lists need --dictionary FILE, the category file with the classes")
     if split is not None:
         raise PrepareError("--split is for data sets: name the split's own label list instead")
-    return open_lists(lists, dictionary)
+    return open_lists(lists, class_list)
 
 
 def _read_shards(

@@ -27,7 +27,7 @@ from mlimages_jax.inference.batch_predict import NO_IMAGE
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.settings import build
-from tests.support import image_files, people, reference, small_model, task_process
+from tests.support import image_files, reference, small_model, task_process, user_folder
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -61,7 +61,7 @@ def checkpoint(tree, tmp_path_factory):
 def folder(tmp_path_factory):
     """A person's folder; and 30 images of noise in a sub-folder."""
     folder = tmp_path_factory.mktemp("images")
-    people.write_folder(folder)
+    user_folder.write_folder(folder)
     (folder / "noise").mkdir()
     for i in range(30):
         pixels = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
@@ -109,11 +109,11 @@ def _stage(tree, images, stage):
 def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree, tmp_path):
     manifest = export(_config(checkpoint, folder), tmp_path)
     features = open_features(tmp_path)
-    names = sorted([*people.NAMES, *(f"noise/{i:02d}.jpg" for i in range(30))])
+    names = sorted([*user_folder.NAMES, *(f"noise/{i:02d}.jpg" for i in range(30))])
     assert features.names == names
-    assert {features.names[i] for i in features.errors} == set(people.ERRORS)
+    assert {features.names[i] for i in features.errors} == set(user_folder.ERRORS)
     for i, error in features.errors.items():
-        assert error.startswith(people.ERRORS[features.names[i]])
+        assert error.startswith(user_folder.ERRORS[features.names[i]])
     assert manifest["images"] == 38
     assert manifest["errors"] == 3
     saved = manifest["checkpoint"]

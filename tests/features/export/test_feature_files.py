@@ -122,7 +122,7 @@ def test_an_export_goes_on_and_is_the_same_bytes(tmp_path, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_what_was_stopped_while_it_was_brought_together(tmp_path, file_format):
-    """All that `finish` makes is there, but the manifest does not say so; then only remains are."""
+    """All that `finish` makes is there, but the manifest does not say so, or only leftovers are."""
     writer = _export(tmp_path, file_format)
     before = {path: path.read_bytes() for path in tmp_path.glob("unfinished/*")}
     arrays = {path: path.read_bytes() for path in tmp_path.glob("*.npy")}
@@ -130,12 +130,12 @@ def test_what_was_stopped_while_it_was_brought_together(tmp_path, file_format):
     manifest = writer.finish(speed={})
     files = _bytes(tmp_path)
 
-    def remains():
+    def leftovers():
         (tmp_path / "unfinished").mkdir()
         for path, data in (before | arrays).items():
             path.write_bytes(data)
 
-    remains()
+    leftovers()
     (tmp_path / "features.json").write_bytes(began)
     again = FeatureWriter(tmp_path, LAYOUT, file_format, ABOUT)
     assert not again.begin()
@@ -143,7 +143,7 @@ def test_what_was_stopped_while_it_was_brought_together(tmp_path, file_format):
     assert again.finish(speed={}) == manifest
     assert _bytes(tmp_path) == files
 
-    remains()
+    leftovers()
     assert FeatureWriter(tmp_path, LAYOUT, file_format, ABOUT).begin()
     assert _bytes(tmp_path) == files
 
