@@ -22,9 +22,9 @@ def top_classes(scores: np.ndarray, states: np.ndarray, k: int) -> np.ndarray:
     """
     judged = states != IGNORED
     ranked = np.where(judged, scores, np.float32(-np.inf))
-    cut = max(scores.shape[1] - k, 0)
+    start = max(scores.shape[1] - k, 0)
     # Not argpartition, which would choose among tied classes arbitrarily.
-    kth_best = np.partition(ranked, cut, axis=1)[:, cut, None]  # [n, 1]
+    kth_best = np.partition(ranked, start, axis=1)[:, start, None]  # [n, 1]
     rows, classes = np.nonzero((ranked >= kth_best) & judged)  # k per row, more if scores tie
     order = np.lexsort((-ranked[rows, classes], rows))  # stable: ties stay in class order
     rows, classes = rows[order], classes[order]

@@ -63,14 +63,15 @@ def mix(
     batch, height, width = images.shape[:3]
     draws = jax.random.uniform(key, [batch, 5])  # row i is the same for any B
     which, first, second, row, column = draws.T
-    cut = which < 0.5 if mixup_alpha and cutmix_alpha else jnp.full(batch, bool(cutmix_alpha))
-    fraction = symmetric_beta(first, second, alpha=jnp.where(cut, cutmix_alpha, mixup_alpha))
+    is_cutmix = which < 0.5 if mixup_alpha and cutmix_alpha else jnp.full(batch, bool(cutmix_alpha))
+    fraction = symmetric_beta(first, second, alpha=jnp.where(is_cutmix, cutmix_alpha, mixup_alpha))
     box = boxes(row, column, area=1 - fraction, height=height, width=width)  # [B, H, W]
-    fraction = jnp.where(cut, 1 - box.sum((1, 2)) / (height * width), fraction)
+    fraction = jnp.where(is_cutmix, 1 - box.sum((1, 2)) / (height * width), fraction)
 
     paired = mask & _neighbour(mask, group_size)
     fraction = jnp.where(paired, fraction, 1.0)
-    weight = jnp.where(_per_pixel(cut), 1.0 - box, _per_pixel(fraction))[..., None]  # [B, H, W, 1]
+    weight = jnp.where(_per_pixel(is_cutmix), 1.0 - box, _per_pixel(fraction))
+    weight = weight[..., None]  # [B, H, W, 1]
     mixed = weight * images + (1 - weight) * _neighbour(images, group_size)
     images = jnp.where(_per_pixel(paired)[..., None], mixed, images)
     return images, mix_targets(targets, _neighbour(targets, group_size), fraction=fraction)

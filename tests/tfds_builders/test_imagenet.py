@@ -239,7 +239,7 @@ def test_a_wrong_archive(manual_dir, tmp_path):
     train, val = (manual_dir / f"ILSVRC2012_img_{split}.tar" for split in ("train", "val"))
     kept = train.read_bytes()
     train.write_bytes(val.read_bytes())
-    with pytest.raises(ValueError, match=r"img_train\.tar: nothing says of which class ILSVRC2012"):
+    with pytest.raises(ValueError, match=r"img_train\.tar: nothing gives the class of ILSVRC2012"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     train.write_bytes(b"<html>" * 200)
     with pytest.raises(ValueError, match=r"img_train\.tar: .* tar"):
@@ -255,7 +255,7 @@ def test_a_wrong_archive(manual_dir, tmp_path):
     with pytest.raises(ValueError, match=r"a_1\.JPEG and b_1\.JPEG have the same number"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     (manual_dir / manual_files.TRUTH).unlink()
-    with pytest.raises(ValueError, match=r"of which class a_1\.JPEG is: put ILSVRC2012_devkit"):
+    with pytest.raises(ValueError, match=r"the class of a_1\.JPEG: put ILSVRC2012_devkit"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     assert not list((tmp_path / "data").rglob("1.0.0*"))
 

@@ -142,7 +142,7 @@ def test_other_inputs_start_anew(manual_dir, tmp_path, half_done, caplog, file, 
     (manual_dir / file).write_text(text)
     with caplog.at_level(logging.WARNING, logger="absl"):
         folder = build(manual_dir, tmp_path / "data")
-    reason = f"other inputs ({differs}), its shards are useless now"
+    reason = f"other inputs ({differs}), so its shards cannot be reused"
     assert f"{reason}. Starting from scratch." in caplog.text
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
@@ -244,7 +244,7 @@ def test_an_image_that_changed_stays_noticed_over_two_attempts(
 def test_two_builds_at_a_time(manual_dir, tmp_path):
     with (
         unfinished.locked(tmp_path / f"data/{VERSION}.unfinished"),
-        pytest.raises(BlockingIOError, match="another process builds this data set in"),
+        pytest.raises(BlockingIOError, match="another process is building this data set in"),
     ):
         build(manual_dir, tmp_path / "data")
     assert len(records(build(manual_dir, tmp_path / "data"), "train")) == len(TRAIN)

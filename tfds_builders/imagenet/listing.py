@@ -181,7 +181,7 @@ def _folder_of(name: str, archive: Path) -> str:
         advice = f"put {manual_files.DEVKIT} or {manual_files.TRUTH} beside it"
     else:
         advice = "is it the validation archive? That of training holds one tar per class"
-    raise ValueError(f"{archive}: nothing says of which class {name} is: {advice}")
+    raise ValueError(f"{archive}: nothing gives the class of {name}: {advice}")
 
 
 def _classes_by_file(

@@ -50,7 +50,9 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                message = f"another process builds this data set in {folder}: wait for it, or stop"
+                message = (
+                    f"another process is building this data set in {folder}: wait for it, or stop"
+                )
                 raise BlockingIOError(error.errno, f"{message} it") from error
             if not _is_at(lock, folder / _LOCK):
                 continue
@@ -193,7 +195,9 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
     )
     if not names:
         return None
-    return f"the earlier attempt had other inputs ({', '.join(names)}), its shards are useless now"
+    return (
+        f"the earlier attempt had other inputs ({', '.join(names)}), so its shards cannot be reused"
+    )
 
 
 def _check(path: Path, shard: WrittenShard) -> None:

@@ -68,8 +68,8 @@ class Builder(ImageBuilder):
         repeats = find_repeats(hashes)
         for split, count in repeats.within.items():
             logging.warning(
-                "%s: %s the name of an earlier row, and become images of their own with their own "
-                "labels; `mlimages data labels LIST --merge` makes one of them",
+                "%s: %s the name of an earlier row; each row becomes an image with its own labels. "
+                "`mlimages data labels LIST --merge` merges such rows",
                 files.lists[split], f"{counted(count, 'row')} {'has' if count == 1 else 'have'}",
             )  # fmt: skip
         for (one, other), count in repeats.between.items():
@@ -78,7 +78,7 @@ class Builder(ImageBuilder):
             message = f"{shared} {'is' if count == 1 else 'are'} in {one} and in {other}"
             # Others may be meant: a list trainval beside train and val.
             if {one, other} & {"train"} and {one, other} & {"val", "test"}:
-                message += ": figures of one say nothing where training has seen the other"
+                message += ": metrics mean nothing on images that training has seen"
                 if not self.allow_shared:
                     raise ValueError(
                         f"{files.lists[other]}: {message}; take them out of one list, or give "

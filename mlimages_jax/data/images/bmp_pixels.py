@@ -115,7 +115,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
         if y >= height:
             break
         if at + 2 > len(data):
-            raise BadImage("truncated", _cut(y, height))
+            raise BadImage("truncated", _early_end(y, height))
         count, value = data[at], data[at + 1]
         at += 2
         if count:
@@ -134,7 +134,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
             length = (value + 1) // 2 if packed else value
             literal = np.frombuffer(data[at : at + length], np.uint8)
             if len(literal) < length:
-                raise BadImage("truncated", _cut(y, height))
+                raise BadImage("truncated", _early_end(y, height))
             if packed:
                 literal = np.stack([literal >> 4, literal & 15], axis=1).reshape(-1)[:value]
             run = indices[y, x : x + value]
@@ -146,7 +146,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
     return _palette(data, head)[rows]
 
 
-def _cut(row: int, height: int) -> str:
+def _early_end(row: int, height: int) -> str:
     return f"the runs of a BMP end in row {row:,} of {height:,}"
 
 

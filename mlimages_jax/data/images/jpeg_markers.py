@@ -161,7 +161,7 @@ def _rewritten(data: bytes, header: ImageHeader) -> bytes | None:
         start = found.start()
         at = start + 2 if marker in _ALONE else _end(data, start)
         if at > len(data):
-            raise IndexError("the last segment is cut")
+            raise IndexError("the last segment is truncated")
         if marker == _SOS:
             scan = _sound_scan(data[start:at], frame)
             pixels, at = _pixels(data, at)

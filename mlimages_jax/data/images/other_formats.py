@@ -57,7 +57,7 @@ def _png(data: bytes, header: ImageHeader) -> np.ndarray:
     try:
         return _by_pillow(io.BufferedReader(png_chunks.Pieces(file.pieces)), "png", key=key)
     except BadImage as bad:
-        if file.is_cut:
+        if file.is_truncated:
             raise BadImage("truncated", str(bad)) from bad
         raise
 
@@ -71,7 +71,7 @@ def _deep_with_key(file: png_chunks.PngFile, header: ImageHeader) -> np.ndarray:
         np.frombuffer(b"".join(pieces), np.uint8), cv2.IMREAD_UNCHANGED
     )
     if deep is None:
-        reason = "truncated" if file.is_cut else "corrupt"
+        reason = "truncated" if file.is_truncated else "corrupt"
         raise BadImage(reason, "OpenCV cannot read this PNG of 16 bits")
     key = np.array(struct.unpack(">HHH", file.transparency[:6]), np.uint16)
     pixels = np.empty((header.height, header.width, 3), np.uint8)
@@ -158,8 +158,8 @@ def _bad_image(error: Exception, kind: str) -> BadImage:
         return BadImage("corrupt", f"Pillow: {message}")
     if text.lower().startswith("unsupported") or isinstance(error, NotImplementedError):
         return BadImage("unsupported", f"Pillow: {text}: convert it to JPEG or PNG")
-    cut = "truncated" in text.lower() or text == "not enough image data"
-    return BadImage("truncated" if cut else "corrupt", f"Pillow: {text}")
+    is_truncated = "truncated" in text.lower() or text == "not enough image data"
+    return BadImage("truncated" if is_truncated else "corrupt", f"Pillow: {text}")
 
 
 def _check_installed(kind: str) -> None:

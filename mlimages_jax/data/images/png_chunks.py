@@ -26,12 +26,12 @@ class PngFile(NamedTuple):
     Attributes:
       pieces: Parts of the file; joined they are a PNG file.
       transparency: Contents of its tRNS chunk, b"" if there is none.
-      is_cut: Whether the file ended inside its pixels.
+      is_truncated: Whether the file ended inside its pixels.
     """
 
     pieces: list[Bytes]
     transparency: bytes
-    is_cut: bool
+    is_truncated: bool
 
 
 def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
@@ -48,7 +48,7 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
     """
     view, at = memoryview(data), len(SIGNATURE)
     pieces: list[Bytes] = [SIGNATURE]
-    transparency, pixels, is_cut = b"", False, False
+    transparency, pixels, is_truncated = b"", False, False
     kept = _KEPT | {b"eXIf"} if with_exif else _KEPT
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -56,8 +56,8 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
         if kind == b"IEND":
             break
         if end > len(data):
-            is_cut = kind == b"IDAT"
-            if is_cut:
+            is_truncated = kind == b"IDAT"
+            if is_truncated:
                 # With a length and checksum of its own, decoders accept what is left of the pixels.
                 pieces.append(_chunk(kind, data[at + 8 : at + 8 + length]))
                 pixels = True
@@ -72,7 +72,7 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
         at = end
     if not pixels:
         raise BadImage("truncated", "the PNG ends before its pixels")
-    return PngFile([*pieces, _END], transparency, is_cut)
+    return PngFile([*pieces, _END], transparency, is_truncated)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -47,6 +47,6 @@ class Groups:
         """Returns groups of two or more, int64, ascending; largest first, then by first member."""
         roots = self.roots(np.arange(len(self._parents)))
         order = np.argsort(roots, kind="stable")
-        cuts = np.flatnonzero(np.diff(roots[order])) + 1
-        groups = [group for group in np.split(order, cuts) if len(group) > 1]
+        boundaries = np.flatnonzero(np.diff(roots[order])) + 1
+        groups = [group for group in np.split(order, boundaries) if len(group) > 1]
         return sorted(groups, key=lambda group: (-len(group), group[0]))

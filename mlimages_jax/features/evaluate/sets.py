@@ -114,7 +114,7 @@ def open_sets(options: SetOptions) -> Sets:
     train = with_labels(images, options.labels)
     unlabelled = len(images) - len(train)
     if options.test is None:
-        train, test = _cut(train, options.held_out)
+        train, test = _split(train, options.held_out)
     else:
         images = open_exported(options.test, output=options.features)
         test = with_labels(images, options.test_labels or options.labels)
@@ -149,7 +149,7 @@ def _check_same_network(train: Exported, test: Exported) -> None:
         )
 
 
-def _cut(images: Exported, held_out: float) -> tuple[Exported, Exported]:
+def _split(images: Exported, held_out: float) -> tuple[Exported, Exported]:
     """Splits images into a training and a test part."""
     if not 0 < held_out < 1:
         raise FeaturesError(f"--held-out {held_out}: give a fraction between 0 and 1, or --test")
