@@ -19,6 +19,7 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 from mlimages_jax.plan import compiled, layers
 from mlimages_jax.step import augment, losses, optimizers, steps
+from mlimages_jax.step.draws import Key
 from mlimages_jax.step.state import TrainState, abstract_state, create_state
 from peers import step_ideas
 from peers.serve import Values, arguments, serve
@@ -38,7 +39,7 @@ def random_batch(*, batch: int, size: int, classes: int) -> steps.Batch:
     return jax.device_put(rows, sharding.by_example(sharding.make_mesh()))
 
 
-def without_augmentation(_: jax.Array, images: jax.Array) -> jax.Array:
+def without_augmentation(_: Key, images: jax.Array) -> jax.Array:
     """Maps images to [-1, 1] and does nothing else."""
     return augment.to_model_input(images)
 

@@ -271,7 +271,7 @@ def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> SavedModel:
     if not usage.loss:
         raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
-            "for one class per image, else weighted, sigmoid or asymmetric"
+            "for one class per image, else weighted, sigmoid, asymmetric or focal"
         )
     classes = architecture.network_of(checkpoint.weights["params"]).num_classes
     if classes != data.num_classes:

@@ -38,6 +38,7 @@ class Machines:
         images: number of training images; 0: of the built set; without one as in ML-Images or
             ImageNet.
         image_kb: mean size of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks).
+        fit: plan with the smallest config.accumulate that fits.
         check: also compile the step: for cpu, or a TPU topology such as v5e:4x4 with libtpu.
     """
 
@@ -49,6 +50,7 @@ class Machines:
     classes: int = 0
     images: int = 0
     image_kb: float = 38.3
+    fit: bool = False
     check: str = ""
 
     def __post_init__(self) -> None:
@@ -70,7 +72,8 @@ def plan(
 
     Uses formulas: takes seconds on any machine and needs no data set. --check also compiles the
     training step and prints the compiler's numbers beside ours. --config.NAME=VALUE changes a
-    setting. The exit code is 1 if the training does not fit.
+    setting. The exit code is 1 if the training does not fit; --fit
+    divides its batches into parts until it does.
 
     Args:
         config: FILE or FILE:VARIANT of a training, or the name of an included config.
@@ -109,6 +112,14 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
         )
         plan = make_plan(config)
         remedies = {}
+        if not plan.fits:
+            divided = estimate.smallest_accumulation(config, make_plan)
+            if divided and asked.fit:
+                parts, plan = divided
+                config = replaced(config, {"accumulate": parts})
+                print(f"--config.accumulate={parts}: the fewest parts that fit")
+            elif divided:
+                remedies[f"--config.accumulate={divided[0]}"] = divided[1]
         for changes in () if plan.fits else REMEDIES:
             flag_text = " ".join(f"--config.{name}={value}" for name, value in changes.items())
             remedies[flag_text] = make_plan(replaced(config, changes))

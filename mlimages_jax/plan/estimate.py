@@ -8,13 +8,14 @@ derives TRAFFIC.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.plan import PlanError, chips, layers
-from mlimages_jax.settings import Train, build
+from mlimages_jax.settings import ConfigError, Train, build, replaced
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step import state
 from mlimages_jax.step.stages import Stage
@@ -26,6 +27,7 @@ USABLE = 0.9
 # Bytes read and written in a step per activation that would be kept without remat, in bfloat16:
 # XLA's count for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
 TRAFFIC = 48
+SUMMING = 3 * 4  # bytes a parameter and part: the sum is read and written, the gradient read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ def make_plan(
 
     Raises:
         PlanError: Devices or groups do not divide a batch size.
-        ConfigError: The configuration is invalid.
+        ConfigError: The configuration is invalid, or its parts and the devices do not divide it.
     """
     mesh = sharding.planned_mesh(devices)
     stages = build.stages(config)
@@ -132,7 +134,10 @@ def make_plan(
         raise PlanError(str(error)) from error
     abstract_state = training_step(config, mesh, num_classes=num_classes).abstract_state
     network = build.model(config, num_classes=num_classes)
-    moved = _moved(abstract_state, config.sharding.name)
+    parts = config.accumulate
+    # The sum of gradients is replicated, so every part's own gradients are all-reduced into it.
+    moved = parts * _moved(abstract_state, config.sharding.name)
+    summing = SUMMING * _elements(abstract_state.params) * parts if parts > 1 else 0
     plans = []
     for stage in stages:
         flops = FLOPS_A_MAC * layers.forward_macs(network, stage.image_size)
@@ -142,10 +147,10 @@ def make_plan(
         plans.append(
             StagePlan(
                 stage=stage,
-                memory=_memory(abstract_state, network, stage, devices=devices),
+                memory=_memory(abstract_state, network, stage, devices=devices, parts=parts),
                 flops=flops,
                 compute_seconds=passes * images * flops / (chip.flops * mfu),
-                traffic_seconds=images * read / chip.bandwidth,
+                traffic_seconds=(images * read + summing) / chip.bandwidth,
                 moved=moved,
                 collective_seconds=chips.collective_seconds(chip, devices, moved=moved),
             )
@@ -155,18 +160,40 @@ def make_plan(
     )
 
 
+def smallest_accumulation(config: Train, make: Callable[[Train], Plan]) -> tuple[int, Plan] | None:
+    """The smallest number of parts that fits, and its plan; None: not even the largest does.
+
+    Args:
+        config: Configuration of the plan.
+        make: `make_plan` for the devices.
+    """
+    group = config.group_size or config.batch_size
+    for parts in range(1, config.batch_size // group + 1):
+        try:
+            plan = make(replaced(config, {"accumulate": parts}))
+        except (ConfigError, PlanError):
+            continue  # groups or devices do not divide such parts
+        if plan.fits:
+            return parts, plan
+    return None
+
+
 def _memory(
-    abstract_state: state.TrainState, network: ResNet, stage: Stage, *, devices: int
+    abstract_state: state.TrainState, network: ResNet, stage: Stage, *, devices: int, parts: int
 ) -> dict[str, int]:
     """Bytes on one device, by purpose: the state, and what a step needs in addition."""
     images = stage.batch_size // devices
+    at_once = images // parts
     width = network.dtype.itemsize
     kept = layers.kept_elements(network, stage.image_size) * width
-    batch = stage.image_size**2 * 3 * 5 + network.num_classes * 4 * 4
+    pixels = stage.image_size**2 * 3
     return state.bytes_by_part(abstract_state) | {
-        "gradients": 4 * _elements(abstract_state.params),
-        "activations": images * kept,
-        "batch": images * batch,  # uint8 and float32 images; targets, logits, loss, gradient
+        "gradients": 4
+        * _elements(abstract_state.params)
+        * (1 if parts == 1 else 2),  # a part's, their sum
+        "activations": at_once * kept,
+        # uint8 images of the batch; float32 images, targets, logits, loss and gradient of a part
+        "batch": images * pixels + at_once * 4 * (pixels + network.num_classes * 4),
     }
 
 

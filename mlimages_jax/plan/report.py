@@ -58,8 +58,10 @@ def _memory(config: Train, plan: Plan, remedies: Mapping[str, Plan]) -> Iterator
     largest = plan.largest
     images = largest.stage.batch_size // plan.devices
     remat = ", remat" if config.model.remat else ""
+    parts = config.accumulate
+    divided = f" in {parts} parts of {images // parts}" if parts > 1 else ""
     yield (
-        f"\nMemory per device: {images} images of {largest.stage.image_size} px, "
+        f"\nMemory per device: {images} images of {largest.stage.image_size} px{divided}, "
         f"sharding {config.sharding.name}{remat}"
     )
     for name, size in largest.memory.items():
@@ -88,7 +90,8 @@ def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
         )
         arithmetic = _ms(each.compute_seconds)
         yield f"  arithmetic     {arithmetic} at {inputs.mfu:.0%} of the peak (assumed)"
-        yield f"  memory traffic {_ms(each.traffic_seconds)} at the stated bandwidth"
+        summed = f", {parts} gradients summed" if (parts := config.accumulate) > 1 else ""
+        yield f"  memory traffic {_ms(each.traffic_seconds)} at the stated bandwidth{summed}"
         yield (
             f"  communication  {_ms(each.collective_seconds)} for {each.moved / 1e6:.0f} MB at the "
             "stated interconnect"

@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import ConfigError, Train, fields, resolved
 from mlimages_jax.settings.training import Evaluation, Loss, Schedule
 from mlimages_jax.step import augment, losses, mixing, optimizers
+from mlimages_jax.step.accumulation import Accumulation
 from mlimages_jax.step.stages import Stage, make_stages
 from mlimages_jax.step.state import abstract_state
 from mlimages_jax.step.steps import Mixing
@@ -29,12 +31,16 @@ _LOSSES: dict[str, Any] = {
     "weighted": losses.weighted_loss,
     "sigmoid": losses.plain_sigmoid_cross_entropy,
     "asymmetric": losses.asymmetric_loss,
+    "focal": losses.focal_loss,
     "softmax": losses.softmax_cross_entropy,
 }
 _SCHEDULES: dict[str, Any] = {
     "pretraining": optimizers.pretraining_schedule,
     "staircase": optimizers.staircase_schedule,
     "cosine": optimizers.cosine_schedule,
+    "linear": optimizers.linear_schedule,
+    "constant": optimizers.constant_schedule,
+    "one_cycle": optimizers.one_cycle_schedule,
 }
 
 
@@ -126,6 +132,26 @@ def positive_weight(section: Loss) -> float:
     return section.weighted.positive_weight if section.name == "weighted" else 1.0
 
 
+def prior_logits(section: Loss, priors: np.ndarray) -> np.ndarray:
+    """The logits at which a constant prediction has the least loss.
+
+    The focal and the asymmetric loss have no closed form for theirs; that of the cross-entropy
+    serves them.
+
+    Args:
+        section: The loss.
+        priors: Mean target of every class, float64 [C] in (0, 1).
+
+    Returns:
+        float32 [C]: log p for softmax; log p / (1 - p) for several labels, plus log w where the
+        loss gives positive labels the weight w.
+    """
+    if is_single_label(section):
+        return np.log(priors / priors.sum()).astype(np.float32)
+    odds = priors / (1 - priors)
+    return np.log(positive_weight(section) * odds).astype(np.float32)
+
+
 def probabilities(section: Loss) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function from logits, float32 [n, C], to probabilities for this loss."""
     if is_single_label(section):
@@ -172,15 +198,44 @@ def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
         ConfigError: A pattern matches no parameter.
     """
     values = config.optimizer
-    decay = optimizers.decay_factors(
-        params, weight_decay=values.weight_decay, norm_weight_decay=values.norm_weight_decay
+    arguments = {
+        "decay": optimizers.decay_factors(
+            params, weight_decay=values.weight_decay, norm_weight_decay=values.norm_weight_decay
+        ),
+        "factors": lr_multipliers(config, params),
+        "clip_norm": values.clip_norm,
+    }
+    if values.name == "sgd":
+        return optimizers.sgd_momentum(
+            momentum=values.momentum, nesterov=values.nesterov, **arguments
+        )
+    return optimizers.adaptive(
+        values.name,
+        beta1=values.beta1,
+        beta2=values.beta2,
+        epsilon=values.epsilon,
+        **arguments,
     )
-    return optimizers.sgd_momentum(
-        momentum=values.momentum,
-        decay=decay,
-        nesterov=values.nesterov,
-        factors=lr_multipliers(config, params),
-    )
+
+
+def accumulation(config: Train, *, devices: int) -> Accumulation | None:
+    """How a batch is computed in parts; None: all at once.
+
+    Raises:
+        ConfigError: Parts, devices or groups do not divide a batch size.
+    """
+    if config.accumulate == 1:
+        return None
+    groups = [config.group_size or config.batch_size]
+    if config.loss.name == "weighted" and config.loss.weighted.group_size:
+        groups.append(config.loss.weighted.group_size)
+    parts = Accumulation(config.accumulate, unit=math.lcm(*groups), devices=devices)
+    try:
+        for stage in stages(config):
+            parts.check(stage.batch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return parts
 
 
 def training_view(config: Train, *, image_size: int) -> TrainingView:
@@ -270,6 +325,7 @@ def training_step(
             "ema_decay": config.optimizer.ema_decay,
             "seed": config.seed,
             "missing_labels": missing_labels,
+            "accumulation": accumulation(config, devices=mesh.size),
         },
         initial=initial,
         abstract_state=abstract_state(

@@ -41,6 +41,25 @@ def _loss_groups(group: int, batch: int, loss: str) -> str | None:
     return f": batch_size={batch} is not divisible by loss.weighted.group_size={group}"
 
 
+def _accumulate(parts: int, group: int, batch: int, resize: Any) -> str | None:
+    if parts == 1:
+        return None
+    for size in (batch, *(entry[2] for entry in resize)):
+        if not group or size % (parts * group):
+            groups = f"groups of group_size={group}" if group else "one group (group_size=0)"
+            return f": batch_size={size} is not {parts} equal parts of whole groups, with {groups}"
+    return None
+
+
+def _accumulate_loss(parts: int, group: int, batch: int, loss: str) -> str | None:
+    if parts == 1 or loss != "weighted" or not group or batch % (parts * group) == 0:
+        return None
+    return (
+        f": batch_size={batch} is not {parts} equal parts of whole groups, with "
+        f"loss.weighted.group_size={group}"
+    )
+
+
 def _resize_steps(resize: Any) -> str | None:
     steps = [entry[0] for entry in resize]
     return None if steps == sorted(set(steps)) else f": the steps of resize must increase: {steps}"
@@ -77,10 +96,23 @@ def _widths(widths: Any, sizes: Any) -> str | None:
     return None
 
 
-def _cosine(warmup: int, total: int, name: str) -> str | None:
-    if name != "cosine" or warmup < total:
+def _warmup_of(schedule: str) -> Relation:
+    """The warm-up of a schedule that ends at its own total_steps."""
+
+    def problem(warmup: int, total: int, name: str) -> str | None:
+        if name != schedule or warmup < total:
+            return None
+        return f": the warm-up must be shorter than schedule.{schedule}.total_steps={total}"
+
+    prefix = f"schedule.{schedule}"
+    names = (f"{prefix}.warmup_steps", f"{prefix}.total_steps", "schedule.name")
+    return Relation(names, problem)
+
+
+def _constant(warmup: int, total: int, name: str) -> str | None:
+    if name != "constant" or not total or warmup < total:
         return None
-    return f": the warm-up must be shorter than schedule.cosine.total_steps={total}"
+    return f": the warm-up must be shorter than total_steps={total}"
 
 
 def _pretraining(warmup: int, total: int, name: str) -> str | None:
@@ -108,13 +140,16 @@ def _no_steps(total: int, init_from: str) -> str | None:
 RELATIONS = (
     Relation(("group_size", "batch_size", "resize"), _group_size),
     Relation(("loss.weighted.group_size", "batch_size", "loss.name"), _loss_groups),
+    Relation(("accumulate", "group_size", "batch_size", "resize"), _accumulate),
+    Relation(
+        ("accumulate", "loss.weighted.group_size", "batch_size", "loss.name"), _accumulate_loss
+    ),
     Relation(("resize",), _resize_steps),
     Relation(("resize", "batch_size", "loss.name", "data.order"), _same_batch),
     Relation(("group_size", "batch_size", "augmentation.mixup", "augmentation.cutmix"), _mixing),
     Relation(("model.stage_widths", "model.stage_sizes"), _widths),
-    Relation(
-        ("schedule.cosine.warmup_steps", "schedule.cosine.total_steps", "schedule.name"), _cosine
-    ),
+    *map(_warmup_of, ("cosine", "linear", "one_cycle")),
+    Relation(("schedule.constant.warmup_steps", "total_steps", "schedule.name"), _constant),
     Relation(("schedule.pretraining.warmup_steps", "total_steps", "schedule.name"), _pretraining),
     Relation(
         (

@@ -23,7 +23,7 @@ from mlimages_jax.settings.rules import (
     Whole,
 )
 
-LOSSES = ("weighted", "sigmoid", "asymmetric", "softmax")
+LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "softmax")
 ViewName: TypeAlias = Literal["central", "short_side", "ten_crop", "whole"]
 VIEWS = get_args(ViewName)
 Interpolation: TypeAlias = Literal["linear", "area", "reference"]
@@ -205,6 +205,18 @@ class Asymmetric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Focal:
+    """The focal loss (Lin et al., 2017, section 3), for every class by itself."""
+
+    gamma: float = setting(Number(0.0), "Focusing: how little easy classes count.", default=2.0)
+    alpha: float = setting(
+        Number(0.0, 1.0, above=True, below=True),
+        "Weight of present classes; absent ones have 1 - alpha.",
+        default=0.25,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Softmax:
     """Cross-entropy for one class per image."""
 
@@ -218,8 +230,15 @@ class Loss:
     """The loss: softmax for one class per image, the others for several labels."""
 
     name: str = setting(Choice(LOSSES), "Name of the loss; its section has the arguments.")
+    prior_bias: bool = setting(
+        Flag(),
+        "Whether a new classifier's bias starts from the frequencies of the classes, so that the "
+        "first steps need not learn how rare they are.",
+        default=False,
+    )
     weighted: Weighted = Weighted()
     asymmetric: Asymmetric = Asymmetric()
+    focal: Focal = Focal()
     softmax: Softmax = Softmax()
 
 
@@ -267,29 +286,93 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Linear:
+    """A linear warm-up, then a straight line down to 0."""
+
+    learning_rate: float = setting(_RATE, "After the warm-up.")
+    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
+    total_steps: StepCount = setting(
+        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is 0.", default=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A linear warm-up, then the same rate to the end."""
+
+    learning_rate: float = setting(_RATE, "After the warm-up.")
+    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Half a cosine up, then half a cosine down (Smith and Topin, 2018)."""
+
+    learning_rate: float = setting(_RATE, "The highest.")
+    warmup_steps: StepCount = setting(_WARMUP, "Length of the rise.", default=0.3)
+    total_steps: StepCount = setting(
+        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is lowest.", default=0
+    )
+    initial_divisor: float = setting(
+        Number(1.0), "The first rate is the highest one divided by this.", default=25.0
+    )
+    final_divisor: float = setting(
+        Number(1.0), "The last rate is the first one divided by this.", default=1e4
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The learning rate."""
 
     name: str = setting(
-        Choice(("pretraining", "staircase", "cosine")),
+        Choice(("pretraining", "staircase", "cosine", "linear", "constant", "one_cycle")),
         "Name of the schedule; its section has the arguments.",
     )
     pretraining: Pretraining | None = None
     staircase: Staircase | None = None
     cosine: Cosine | None = None
+    linear: Linear | None = None
+    constant: Constant | None = None
+    one_cycle: OneCycle | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """SGD with momentum."""
+    """What turns gradients into updates.
 
-    momentum: float = setting(_BELOW_ONE, "Momentum (flags.py: opt_momentum).", default=0.9)
+    sgd is the original's. adamw learns small sets faster, with learning rates around 1e-3 and a
+    weight decay around 0.01; lamb is for very large batches; lion takes rates 3 to 10 times smaller
+    than adamw, and half of its memory.
+    """
+
+    name: str = setting(Choice(("sgd", "adamw", "lamb", "lion")), "Which optimizer.", default="sgd")
+    beta1: float = setting(
+        _BELOW_ONE, "Decay of the mean of gradients: adamw, lamb, lion.", default=0.9
+    )
+    beta2: float = setting(
+        _BELOW_ONE,
+        "Decay of the mean of their squares: adamw, lamb; of lion's second mean, usually 0.99.",
+        default=0.999,
+    )
+    epsilon: float = setting(
+        Number(0.0, above=True), "Added to the root of that mean: adamw, lamb.", default=1e-8
+    )
+    clip_norm: float = setting(
+        Number(0.0),
+        "Largest norm of the gradient of all parameters together, without decay; 0: not clipped.",
+        default=0.0,
+    )
+    momentum: float = setting(_BELOW_ONE, "Momentum of sgd (flags.py: opt_momentum).", default=0.9)
     nesterov: bool = setting(Flag(), "Uses Nesterov momentum.", default=False)
     weight_decay: float = setting(
-        _RATE, "L2 decay of kernels and the classifier's bias (train.sh).", default=1e-4
+        _RATE,
+        "Decay of kernels and the classifier's bias: L2 with sgd (train.sh), otherwise decoupled "
+        "from the gradient.",
+        default=1e-4,
     )
     norm_weight_decay: float = setting(
-        _RATE, "L2 decay of BatchNorm's parameters, which train.py excludes.", default=0.0
+        _RATE, "Decay of BatchNorm's parameters, which train.py excludes.", default=0.0
     )
     freeze: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), '\'("stem/*", "stage0_*")\'', repeats=True),
@@ -389,6 +472,12 @@ class Train:
         Whole(0, zero="the full batch"),
         "Images that share BatchNorm statistics and class counts.",
         default=0,
+    )
+    accumulate: int = setting(
+        Whole(1, 2**12),
+        "Parts that a batch is computed in, one after the other, with the same result in less "
+        "memory; groups stay whole.",
+        default=1,
     )
     total_steps: int = setting(
         Whole(0, zero="only evaluates init_from"), "Total number of updates."

@@ -11,6 +11,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mlimages_jax.step.draws import Key, uniform
+
 # The ranges of the released script's distort_color and rotate_image.
 BRIGHTNESS = 32 / 255  # +-, added
 SATURATION = (0.5, 1.5)  # factor
@@ -114,7 +116,7 @@ def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 
 
 def pretrain_augment(
-    key: jax.Array, images: jax.Array, *, colour: bool = True, rotation: bool = True
+    key: Key, images: jax.Array, *, colour: bool = True, rotation: bool = True
 ) -> jax.Array:
     """Distorts each example of a training batch in one of three ways, with equal probability.
 
@@ -135,7 +137,7 @@ def pretrain_augment(
     """
     # With partitionable threefry, jax's default, a value depends only on the key and its index. So
     # each device draws its own rows, and one array does the work of a key per example.
-    draws = jax.random.uniform(key, [images.shape[0], 6])  # row i is the same for any B
+    draws = uniform(key, [images.shape[0], 6])  # row i is the same for any B
     choice, angle, brightness, saturation, hue, contrast = draws.T
     way = jnp.floor(3 * choice).astype(jnp.int32)  # [B]
     if rotation:

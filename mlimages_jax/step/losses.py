@@ -21,6 +21,7 @@ from flax import struct
 from jax import Array
 
 from mlimages_jax.models.batch_norm import in_groups
+from mlimages_jax.step.draws import Key, uniform
 
 POSITIVE_WEIGHT = 12.0  # weight of the positive term, from train.py
 PRESENCE_THRESHOLD = 0.7  # minimum label of a present class, train.py --mask_thres
@@ -39,7 +40,7 @@ class Loss(Protocol):
     """The signature of a loss."""
 
     def __call__(
-        self, logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+        self, logits: Array, targets: Array, counts: ClassCounts | None, *, key: Key, train: bool
     ) -> tuple[Array, ClassCounts | None]:
         """Returns the loss (float32 scalar) and the counts after this step."""
 
@@ -171,7 +172,7 @@ def weighted_loss(
     targets: Array,
     counts: ClassCounts | None,
     *,
-    key: Array,
+    key: Key,
     train: bool,
     negative_selection: float = NEGATIVE_SELECTION,
     positive_weight: float = POSITIVE_WEIGHT,
@@ -191,14 +192,14 @@ def weighted_loss(
     if counts is None:
         raise ValueError("the weighted loss needs class counts in training: see initial_counts")
     # One draw per class and group, not per image: a worker of the original drew once for its batch.
-    selected = jax.random.uniform(key, counts.positive.shape) <= negative_selection
+    selected = uniform(key, counts.positive.shape) <= negative_selection
     return weighted_sigmoid_cross_entropy(
         logits, targets, counts, selected=selected, positive_weight=positive_weight, **settings
     )
 
 
 def plain_sigmoid_cross_entropy(
-    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Array, train: bool
+    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Key, train: bool
 ) -> tuple[Array, ClassCounts | None]:
     """Unweighted binary cross-entropy: sum over classes, mean over examples."""
     return sigmoid_cross_entropy(logits, targets).sum(1).mean(), counts
@@ -209,7 +210,7 @@ def asymmetric_loss(
     targets: Array,
     counts: ClassCounts | None,
     *,
-    key: Array,
+    key: Key,
     train: bool,
     gamma_positive: float = 0.0,
     gamma_negative: float = 4.0,
@@ -232,12 +233,33 @@ def asymmetric_loss(
     return jnp.where(targets >= 0, -positive - negative, 0.0).sum(1).mean(), counts
 
 
+def focal_loss(
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts | None,
+    *,
+    key: Key,
+    train: bool,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+) -> tuple[Array, ClassCounts | None]:
+    """Focal loss (Lin et al., ICCV 2017, equation 5) of every class: sum over classes, batch mean.
+
+    With p = s(x): -alpha y (1 - p)^gamma log p - (1 - alpha) (1 - y) p^gamma log(1 - p).
+    """
+    y = jnp.maximum(targets, 0)
+    p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    positive = alpha * y * q**gamma * jax.nn.log_sigmoid(logits)
+    negative = (1 - alpha) * (1 - y) * p**gamma * jax.nn.log_sigmoid(-logits)
+    return jnp.where(targets >= 0, -positive - negative, 0.0).sum(1).mean(), counts
+
+
 def softmax_cross_entropy(
     logits: Array,
     targets: Array,
     counts: ClassCounts | None,
     *,
-    key: Array,
+    key: Key,
     train: bool,
     label_smoothing: float = 0.0,
 ) -> tuple[Array, ClassCounts | None]:

@@ -8,15 +8,15 @@ fit on one device need no communication.
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from mlimages_jax.models.batch_norm import in_groups
+from mlimages_jax.step.draws import Key, uniform
 
 
 def mix(
-    key: Array,
+    key: Key,
     images: Array,
     targets: Array,
     mask: Array,
@@ -61,7 +61,7 @@ def mix(
         return images, targets
 
     batch, height, width = images.shape[:3]
-    draws = jax.random.uniform(key, [batch, 5])  # row i is the same for any B
+    draws = uniform(key, [batch, 5])  # row i is the same for any B
     which, first, second, row, column = draws.T
     is_cutmix = which < 0.5 if mixup_alpha and cutmix_alpha else jnp.full(batch, bool(cutmix_alpha))
     fraction = symmetric_beta(first, second, alpha=jnp.where(is_cutmix, cutmix_alpha, mixup_alpha))

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Schedules and SGD with momentum as in the original's train.py and finetune.py."""
+"""Schedules and SGD as in the original's train.py and finetune.py, and what came later, from optax.
+
+An optimizer here returns a direction, and the training step moves the parameters by
+-learning_rate(step) * multiplier * direction. So the learning rate is no part of the optimizer,
+whose state then needs no second step counter, and its multipliers work the same for all.
+"""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -70,6 +75,51 @@ def cosine_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
 
 
+def linear_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """Linear warm-up from 0, then linear decay to 0 at total_steps."""
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, learning_rate, warmup_steps),
+            optax.linear_schedule(learning_rate, 0.0, total_steps - warmup_steps),
+        ],
+        [warmup_steps],
+    )
+
+
+def constant_schedule(*, learning_rate: float, warmup_steps: int) -> Schedule:
+    """Linear warm-up from 0, then the same rate for good."""
+    if not warmup_steps:  # with which optax would stay at the rate of the start, 0
+        return optax.constant_schedule(learning_rate)
+    return optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
+
+
+def one_cycle_schedule(
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    total_steps: int,
+    initial_divisor: float,
+    final_divisor: float,
+) -> Schedule:
+    """Half a cosine up, then half a cosine down (Smith and Topin, 2018, as PyTorch anneals it).
+
+    Args:
+        learning_rate: The highest rate, reached after warmup_steps.
+        warmup_steps: Number of steps in which it rises.
+        total_steps: Step at which it is lowest.
+        initial_divisor: The first rate is learning_rate / initial_divisor.
+        final_divisor: The last rate is the first one / final_divisor.
+    """
+    first = learning_rate / initial_divisor
+    up = optax.cosine_decay_schedule(first - learning_rate, max(warmup_steps, 1))
+    down = optax.cosine_decay_schedule(
+        learning_rate, total_steps - warmup_steps, alpha=1 / (initial_divisor * final_divisor)
+    )
+    return lambda step: jnp.where(
+        jnp.asarray(step) < warmup_steps, learning_rate + up(step), down(step - warmup_steps)
+    )
+
+
 def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float = 0.0) -> Any:
     """The L2 coefficient of every leaf, a tree of floats with the structure of `params`.
 
@@ -133,13 +183,17 @@ def add_l2_gradient(factors: Any) -> optax.GradientTransformation:
 
 
 def sgd_momentum(
-    *, momentum: float, decay: Any, nesterov: bool = False, factors: Any = None
+    *,
+    momentum: float,
+    decay: Any,
+    nesterov: bool = False,
+    factors: Any = None,
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Computes the velocity of SGD: v = momentum * v + (g + decay * w).
 
-    The caller updates the parameters by -learning_rate(step) * v. The learning rate multiplies the
-    velocity and not the gradient, as in TensorFlow's MomentumOptimizer, so a drop takes effect
-    immediately. Keeping it out of the optimizer also avoids a second step counter in the state.
+    The learning rate multiplies the velocity and not the gradient, as in TensorFlow's
+    MomentumOptimizer, so a drop takes effect immediately.
 
     Args:
         momentum: Momentum in [0, 1).
@@ -147,11 +201,64 @@ def sgd_momentum(
         nesterov: Whether to use Nesterov momentum.
         factors: from `lr_multipliers`; frozen leaves have no slot. None to train
             all leaves.
+        clip_norm: Largest norm of the gradient of all leaves, without decay; 0 to not clip.
     """
-    trace = optax.trace(decay=momentum, nesterov=nesterov)
-    if factors is not None and not all(jax.tree.leaves(factors)):
-        trace = optax.masked(trace, jax.tree.map(bool, factors))
+    trace = _of_trained_leaves(optax.trace(decay=momentum, nesterov=nesterov), factors)
     # Decay comes before the momentum, as the gradient of an L2 term in the loss does. After it, as
-    # in optax.add_decayed_weights following a trace, it would be decoupled decay: another
-    # optimizer.
-    return optax.chain(add_l2_gradient(decay), trace)
+    # in `adaptive`, it is decoupled decay: another optimizer.
+    return optax.chain(*_clipping(clip_norm), add_l2_gradient(decay), trace)
+
+
+def adaptive(
+    name: str,
+    *,
+    decay: Any,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    factors: Any = None,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """AdamW, LAMB or Lion with decoupled decay: the direction is that of optax plus decay * w.
+
+    Args:
+        name: "adamw" (Loshchilov and Hutter, ICLR 2019), "lamb" (You et al., ICLR 2020) or "lion"
+            (Chen et al., NeurIPS 2023).
+        decay: Tree of decay coefficients, from `decay_factors`. As in optax and PyTorch, a step
+            decays a weight by learning_rate * coefficient.
+        beta1: Decay of the mean of gradients.
+        beta2: Decay of the mean of their squares; Lion: of its second mean of gradients.
+        epsilon: Added to the root of the mean of squares; Lion has none.
+        factors: from `lr_multipliers`; frozen leaves have no slots. None to train all leaves.
+        clip_norm: As for `sgd_momentum`.
+
+    Raises:
+        ValueError: The name is none of the three.
+    """
+    adam = optax.scale_by_adam(beta1, beta2, epsilon)
+    choices = {
+        "adamw": (adam, []),
+        "lamb": (adam, [optax.scale_by_trust_ratio()]),
+        "lion": (optax.scale_by_lion(beta1, beta2), []),
+    }
+    if name not in choices:
+        raise ValueError(f"{name!r} is none of {', '.join(choices)}")
+    scaling, last = choices[name]
+    # After the scaling, factor * w is no gradient of a penalty but the decay itself.
+    decoupled = add_l2_gradient(decay)
+    return optax.chain(
+        *_clipping(clip_norm), _of_trained_leaves(scaling, factors), decoupled, *last
+    )
+
+
+def _clipping(norm: float) -> list[optax.GradientTransformation]:
+    return [optax.clip_by_global_norm(norm)] if norm else []
+
+
+def _of_trained_leaves(
+    transformation: optax.GradientTransformation, factors: Any
+) -> optax.GradientTransformation:
+    """The transformation without slots for leaves of factor 0."""
+    if factors is None or all(jax.tree.leaves(factors)):
+        return transformation
+    return optax.masked(transformation, jax.tree.map(bool, factors))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
@@ -174,3 +175,17 @@ def with_weights(state: TrainState, weights: dict[str, Any]) -> TrainState:
     ema = None if state.ema is None else jax.tree.map(jnp.copy, merged)
     params, batch_stats = merged["params"], merged["batch_stats"]
     return dataclasses.replace(state, params=params, batch_stats=batch_stats, ema=ema)
+
+
+def with_head_bias(state: TrainState, bias: np.ndarray, *, head: str) -> TrainState:
+    """Sets the bias of the classifier, float32 [C], and restarts the EMA from it.
+
+    Args:
+        state: State that keeps everything else.
+        bias: The new values.
+        head: Name of the classifier's module.
+    """
+    old = state.params[head]["bias"]
+    new = jax.make_array_from_callback(old.shape, old.sharding, lambda index: bias[index])
+    module = {**state.params[head], "bias": new}
+    return with_weights(state, {"params": {head: module}, "batch_stats": {}})

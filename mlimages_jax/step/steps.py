@@ -6,7 +6,7 @@ Batches are described in `mlimages_jax.data`.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,21 @@ from flax import linen as nn
 from jax import Array
 
 from mlimages_jax.step import augment
-from mlimages_jax.step.losses import Loss
+from mlimages_jax.step.accumulation import Accumulation, mean_over_parts
+from mlimages_jax.step.draws import Key, RowsKey
+from mlimages_jax.step.losses import ClassCounts, Loss
 from mlimages_jax.step.state import TrainState
 
 Batch = dict[str, Array]
-Mixing = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+Mixing = Callable[[Key, Array, Array, Array], tuple[Array, Array]]
+
+
+class Keys(NamedTuple):
+    """The keys of a step, for the whole batch or for the rows of a part."""
+
+    augment: Key
+    loss: Key
+    mix: Key
 
 
 def dense_targets(batch: Batch, *, num_classes: int, missing_labels: float = 0.0) -> Array:
@@ -52,24 +62,25 @@ def train_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
-    augmentation: Callable[[Array, Array], Array],
+    augmentation: Callable[[Key, Array], Array],
     seed: int,
     missing_labels: float = 0.0,
     mixing: Mixing | None = None,
     factors: Any = None,
     ema_decay: float = 0.0,
+    accumulation: Accumulation | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Performs one update.
 
     Every random draw is a function of (seed, step) and of the position in the global batch, so it
-    depends neither on restarts nor on the number of devices.
+    depends neither on restarts nor on the number of devices or parts.
 
     Args:
         state: State before the step; donate it.
         batch: Global batch.
         model: Network; `apply(variables, images, train)` returns logits and features.
         loss: Loss, see `losses.Loss`.
-        optimizer: Optimizer that returns the velocity, see `optimizers.sgd_momentum`.
+        optimizer: Optimizer that returns the direction, see `optimizers`.
         schedule: Maps the step to the learning rate.
         augmentation: Maps (key, images) to float32 images in [-1, 1].
         seed: Seed of the run.
@@ -78,37 +89,58 @@ def train_step(
         factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
             everywhere.
         ema_decay: of the moving averages, used where the state has them, see `moved_ema`.
+        accumulation: How the batch is computed in parts; None: all at once.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm, and
         images, the number of rows inside the mask.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    augment_key, loss_key, mix_key = jax.random.split(key, 3)
-    images = augmentation(augment_key, batch["image"])
-    targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
-    if mixing:
-        images, targets = mixing(mix_key, images, targets, batch["mask"])
+    keys = jax.random.split(key, 3)
     if factors is None:
         factors = jax.tree.map(lambda _: 1.0, state.params)
 
-    def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
-        # With stop_gradient XLA drops the part of the backward pass needed only by frozen leaves.
-        params = jax.tree.map(lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors)
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        value, counts = loss(logits, targets, state.class_counts, key=loss_key, train=True)
-        return value, (updates["batch_stats"], counts)
+    def forward_and_backward(
+        batch: Batch, counts: ClassCounts | None, keys: Keys
+    ) -> tuple[Array, Any, ClassCounts | None, Any]:
+        """Loss, running statistics, class counts and gradients, of a batch or a part of one."""
+        images = augmentation(keys.augment, batch["image"])
+        targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
+        if mixing:
+            images, targets = mixing(keys.mix, images, targets, batch["mask"])
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (value, (batch_stats, counts)), grads = gradient(state.params)
-    # The optimizer knows no learning rate, see `optimizers.sgd_momentum`.
-    velocity, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
+            # With stop_gradient XLA drops the part of the backward pass needed only by frozen
+            # leaves.
+            params = jax.tree.map(
+                lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors
+            )
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            (logits, _), updates = model.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
+            value, after = loss(logits, targets, counts, key=keys.loss, train=True)
+            return value, (updates["batch_stats"], after)
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (value, (batch_stats, after)), grads = gradient(state.params)
+        return value, batch_stats, after, grads
+
+    if accumulation is None:
+        value, batch_stats, counts, grads = forward_and_backward(
+            batch, state.class_counts, Keys(*keys)
+        )
+    else:
+        value, batch_stats, counts, grads = _accumulated(
+            forward_and_backward, batch, state.class_counts, keys, accumulation
+        )
+    # The optimizer knows no learning rate, see `optimizers`.
+    direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = schedule(state.step)
     # The condition is evaluated while tracing, so frozen leaves keep their bits. For them
     # optax.masked passes the gradient through in place of a velocity.
     params = jax.tree.map(
-        lambda w, v, f: w - learning_rate * f * v if f else w, state.params, velocity, factors
+        lambda w, v, f: w - learning_rate * f * v if f else w, state.params, direction, factors
     )
     metrics = {
         "loss": value,
@@ -128,6 +160,40 @@ def train_step(
         ema = moved_ema(state, decay=ema_decay)
         state = dataclasses.replace(state, ema=ema)
     return state, metrics
+
+
+def _accumulated(
+    function: Callable[..., tuple[Array, Any, ClassCounts | None, Any]],
+    batch: Batch,
+    counts: ClassCounts | None,
+    keys: Array,
+    accumulation: Accumulation,
+) -> tuple[Array, Any, ClassCounts | None, Any]:
+    """`forward_and_backward` of a batch, part by part.
+
+    All parts have the same size and whole groups, so the loss and its gradient are the means over
+    parts. So are the running statistics: each part moves the same old values towards the mean over
+    its own groups.
+    """
+    size = batch["mask"].shape[0]
+    groups = None if counts is None else counts.positive.shape[0]
+    rows = jnp.arange(size), None if groups is None else jnp.arange(groups)
+    augment_key, loss_key, mix_key = keys
+
+    def one(part: Any) -> tuple[Any, Any]:
+        batch, counts, (images, of_groups) = part
+        part_keys = Keys(
+            augment=RowsKey(augment_key, images, size),
+            loss=RowsKey(loss_key, of_groups, groups) if groups else loss_key,
+            mix=RowsKey(mix_key, images, size),
+        )
+        value, batch_stats, counts, grads = function(batch, counts, part_keys)
+        return (value, batch_stats, grads), counts
+
+    parts = jax.tree.map(lambda leaf: accumulation.split(leaf, size), (batch, counts, rows))
+    (value, batch_stats, grads), kept = mean_over_parts(one, parts)
+    after = jax.tree.map(lambda leaf: accumulation.join(leaf, size), kept)
+    return value, batch_stats, after, grads
 
 
 def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:

@@ -65,7 +65,9 @@ def _of_training(config: Train, num_classes: int) -> str:
         "unchanged": {},
         "half the batch": {"batch_size": max(config.batch_size // 2, 1)},
     }
-    tried |= {_flags(changes): changes for changes in _REMEDIES}
+    fewer: dict[str, object] = {"accumulate": 2 * config.accumulate}  # which changes no result
+    remedies = (fewer, *_REMEDIES)
+    tried |= {_flags(changes): changes for changes in remedies}
     for title, changes in tried.items():
         lines.append(f"  {title}: {_planned(config, changes, num_classes, devices)}")
     evaluated = config.evaluation.batch_size

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from mlimages_jax.checkpoints.manager import HEAD, Checkpoints, classes_of, restore_weights
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data import fingerprint
+from mlimages_jax.data.class_priors import class_priors
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import agreement, sharding
 from mlimages_jax.files import paths, text_files
@@ -21,7 +22,7 @@ from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import Train, build, restart
 from mlimages_jax.step.stages import Stage
-from mlimages_jax.step.state import TrainState, with_weights
+from mlimages_jax.step.state import TrainState, with_head_bias, with_weights
 from mlimages_jax.step.training_step import TrainingStep
 
 
@@ -36,12 +37,12 @@ def open_data(config: Train) -> DataSet:
     if build.is_single_label(config.loss) and data.num_classes < 2:
         raise build.ConfigError(
             f"loss.name='softmax' needs at least two classes, but {data.folder} has "
-            f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric or weighted"
+            f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric, focal or weighted"
         )
     if build.is_single_label(config.loss) and data.max_labels > 1:
         raise build.ConfigError(
             f"loss.name='softmax' needs one class per image, but {data.folder} has up to "
-            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric or weighted"
+            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric, focal or weighted"
         )
     return data
 
@@ -104,10 +105,11 @@ def first_state(
     if found := restored(checkpoints, settings, training.abstract_state, unresolved=unresolved):
         return found
     # 2. The weights of another run: fine-tune.
+    state = fresh_state(config, training, data)
     if config.init_from:
-        return begin_with(config.init_from, training, data, seed=config.seed)
+        return begin_with(config.init_from, training, data, fresh=state)
     # 3. Random weights.
-    return training.fresh_state(seed=config.seed)
+    return state
 
 
 def restored(
@@ -189,7 +191,9 @@ def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
     logging.warning("%s; continuing because data.allow_change is set", line)
 
 
-def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -> TrainState:
+def begin_with(
+    path: str, training: TrainingStep, data: DataSet, *, fresh: TrainState
+) -> TrainState:
     """A fresh state with the weights of another run, without its head if the classes differ."""
     weights = restore_weights(path, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
@@ -200,7 +204,22 @@ def begin_with(path: str, training: TrainingStep, data: DataSet, *, seed: int) -
         logging.info(
             "its classes differ: the classifier for %d classes is reinitialised", data.num_classes
         )
-    return with_weights(training.fresh_state(seed=seed), weights)
+    return with_weights(fresh, weights)
+
+
+def fresh_state(config: Train, training: TrainingStep, data: DataSet) -> TrainState:
+    """Random weights; with `loss.prior_bias` the classifier's bias is that of the classes."""
+    state = training.fresh_state(seed=config.seed)
+    if not config.loss.prior_bias:
+        return state
+    # Otherwise a classifier of rare classes begins at probabilities of 1/2, and the first steps do
+    # nothing but lower its biases, at a rate that is made for kernels.
+    priors = class_priors(data, config.data.train_split)
+    logging.info(
+        "the classifier's bias starts from the frequencies of the classes, %.2g to %.2g",
+        priors.min(), priors.max(),
+    )  # fmt: skip
+    return with_head_bias(state, build.prior_logits(config.loss, priors), head=HEAD)
 
 
 def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:

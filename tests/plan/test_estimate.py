@@ -54,6 +54,30 @@ def test_remat_takes_less_memory_and_more_time():
     assert remat.flops == plain.flops
 
 
+def test_accumulation_divides_activations_and_sums_gradients():
+    config = load_config("pretrain")
+    (whole,) = _plan(config).stages
+    (parts,) = _plan(settings.replaced(config, {"accumulate": 2})).stages
+    assert parts.memory["activations"] == whole.memory["activations"] / 2
+    assert parts.memory["gradients"] == 2 * whole.memory["gradients"]
+    assert whole.memory["batch"] / 2 < parts.memory["batch"] < whole.memory["batch"]
+    assert parts.moved == 2 * whole.moved
+    assert parts.compute_seconds == whole.compute_seconds
+    added = 2 * 3 * 4 * 65_375_326 / chips.find("h100").bandwidth
+    assert parts.traffic_seconds == pytest.approx(whole.traffic_seconds + added)
+
+
+def test_the_fewest_parts_that_fit():
+    def make(config):
+        return _plan(config, devices=1)
+
+    parts, plan = estimate.smallest_accumulation(load_config("pretrain"), make)
+    assert (parts, plan.fits) == (4, True)
+    assert not make(load_config("pretrain", accumulate=2)).fits
+    tiny = load_config("pretrain", batch_size=32, image_size=2_048)  # one group is too large
+    assert estimate.smallest_accumulation(tiny, make) is None
+
+
 def test_stages_of_other_sizes():
     plan = _plan(load_config("finetune", "224to299"), devices=2, classes=1000)
     small, large = plan.stages

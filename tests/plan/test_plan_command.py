@@ -39,11 +39,25 @@ def test_what_does_not_fit_is_told_with_what_would():
     lines = ended.stdout.splitlines()
     assert "Memory per device: 256 images of 224 px, sharding replicated" in lines
     first = next(number for number, line in enumerate(lines) if "DOES NOT FIT" in line)
-    assert lines[first + 1 : first + 4] == [
+    assert lines[first + 1 : first + 5] == [
+        "    --config.accumulate=2",
         "    --config.model.remat=True",
         "    --config.model.remat=True --config.sharding.name=full",
         "",
     ]
+
+
+def test_the_papers_recipe_is_made_to_fit():
+    """One GPU of 80 GB, and 8 TPU v5e of 16 GB: by gradient accumulation, and nothing else."""
+    for devices, chip, images in ((1, "h100", 4_096), (8, "v5e", 512)):
+        words = ("--config=configs/pretrain.py:paper", f"--devices={devices}", f"--chip={chip}")
+        ended = _run(*words)
+        assert ended.returncode == 1
+        assert "    --config.accumulate=4\n" in ended.stdout
+        ended = _run(*words, "--fit")
+        assert ended.returncode == 0, ended.stderr
+        assert "--config.accumulate=4: the fewest parts that fit\n" in ended.stdout
+        assert f"{images} images of 224 px in 4 parts of {images // 4}, sharding" in ended.stdout
 
 
 def test_groups_over_several_devices_are_pointed_out():

@@ -36,7 +36,7 @@ def test_values_of_a_file_and_of_the_command_line_stand_beside_the_defaults(caps
     assert "  --config.optimizer.momentum=0.9  (default)" in lines
     assert "  --config.schedule.staircase.learning_rate=...  (no default)" in lines
     assert "crop: How training images are cropped." in lines
-    assert lines.index("optimizer: SGD with momentum.") < lines.index(
+    assert lines.index("optimizer: What turns gradients into updates.") < lines.index(
         "  --config.optimizer.momentum=0.9  (default)"
     )
 

@@ -87,12 +87,40 @@ REFUSED = {
     "model.stage_widths": ((64, 128, 255), (64, 128)),
     "model.dtype": ("float16",),
     "sharding.name": ("zero",),
-    "schedule.name": ("linear",),
+    "schedule.name": ("linera",),
+    "accumulate": (0, 1.0, 2),  # 2: quickstart's batch is one group
+    "optimizer.name": ("adam", ""),
+    "optimizer.beta1": (1.0, -0.1),
+    "optimizer.epsilon": (0,),
+    "optimizer.clip_norm": (-1.0,),
     "augmentation.magnitude": (11.0,),
     "augmentation.cutmix": (-1.0,),
     "input.num_threads": (0,),
     "input.max_bad_images": (-1,),
 }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_size": 0, "accumulate": 2}, "with one group"),
+        ({"group_size": 16, "accumulate": 3}, "batch_size=64 is not 3 equal parts"),
+        ({"group_size": 16, "accumulate": 2, "resize": ((9, 32, 16),)}, "batch_size=16 is not 2"),
+        ({"group_size": 8, "accumulate": 4, "loss.weighted.group_size": 32}, "with loss.wei"),
+    ],
+)
+def test_parts_must_keep_groups_whole(changes, message):
+    lines = _lines(_with("quickstart", **changes))
+    assert any(line.strip().startswith("accumulate=") and message in line for line in lines), lines
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "one_cycle"])
+def test_a_warmup_ends_before_the_run(schedule):
+    changes = {"schedule.name": schedule, f"schedule.{schedule}.learning_rate": 0.1}
+    name = f"schedule.{schedule}.warmup_steps"
+    assert not _lines(_with("quickstart", **changes, **{name: 0.9}))
+    lines = _lines(_with("quickstart", **changes, **{name: 1_100}))
+    assert len(lines) == 1 and lines[0].startswith(f"{name}=1100: the warm-up must be shorter")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -163,7 +191,7 @@ def test_a_missing_setting_is_named():
         "total_steps is missing: Total number of updates. Give a whole number, 0 (only evaluates "
         "init_from) or more",
         "loss.name is missing: Name of the loss; its section has the arguments. Give one of "
-        "weighted, sigmoid, asymmetric, softmax",
+        "weighted, sigmoid, asymmetric, focal, softmax",
     ]
 
 

@@ -172,10 +172,30 @@ def test_asymmetric_loss_by_hand():
     np.testing.assert_allclose(loss, LOG2 - 0.45**4 * math.log(0.55), rtol=1e-6)
 
 
+def test_focal_loss_by_hand():
+    # p = 3/4 for both: .25 (1/4)^2 -log 3/4 where present, .75 (3/4)^2 -log 1/4 where absent.
+    logits, targets = jnp.full((1, 3), math.log(3)), jnp.array([[1.0, 0.0, -1.0]])
+    loss, _ = losses.focal_loss(logits, targets, None, key=jax.random.key(0), train=True)
+    expected = 0.25 / 16 * math.log(4 / 3) + 0.75 * 9 / 16 * math.log(4)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_focal_loss_without_focus_is_half_of_the_plain_one():
+    logits, targets = jnp.array([[-2.0, 0.5, 3.0]]), jnp.array([[1.0, 0.0, 0.4]])
+    arguments = {"key": jax.random.key(0), "train": True}
+    plain, _ = losses.plain_sigmoid_cross_entropy(logits, targets, None, **arguments)
+    focal, _ = losses.focal_loss(logits, targets, None, gamma=0.0, alpha=0.5, **arguments)
+    np.testing.assert_allclose(focal, plain / 2, rtol=1e-6)
+
+
 @pytest.mark.parametrize("logit", [-200.0, -20.0, 0.0, 20.0, 200.0])
 @pytest.mark.parametrize(
-    "loss", [losses.plain_sigmoid_cross_entropy, losses.asymmetric_loss, losses.weighted_loss]
-)
+    "loss",
+    [
+        losses.plain_sigmoid_cross_entropy, losses.asymmetric_loss, losses.focal_loss,
+        losses.weighted_loss,
+    ],
+)  # fmt: skip
 def test_losses_and_gradients_stay_finite(loss, logit):
     def value(logits):
         counts = losses.initial_counts(1, 2)

@@ -146,3 +146,84 @@ def test_frozen_parameters_have_no_slot():
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3,)]
     velocity, _ = optimizer.update({"a": jnp.zeros(2), "b": jnp.ones(3)}, state, params)
     np.testing.assert_allclose(velocity["b"], 1.1)  # the factor is the caller's
+
+
+def test_warm_schedules_by_hand():
+    linear = optimizers.linear_schedule(learning_rate=0.4, warmup_steps=10, total_steps=110)
+    rates = [float(linear(step)) for step in (0, 5, 10, 60, 110)]
+    np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.2, 0], atol=1e-6)
+    constant = optimizers.constant_schedule(learning_rate=0.4, warmup_steps=10)
+    rates = [float(constant(step)) for step in (0, 5, 10, 1000)]
+    np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.4], atol=1e-6)
+
+
+def test_one_cycle_by_hand():
+    schedule = optimizers.one_cycle_schedule(
+        learning_rate=1.0, warmup_steps=20, total_steps=100, initial_divisor=4, final_divisor=10
+    )
+    rates = [float(schedule(step)) for step in (0, 10, 20, 60, 100, 120)]
+    np.testing.assert_allclose(rates, [0.25, 0.625, 1.0, (1 + 0.025) / 2, 0.025, 0.025], rtol=1e-5)
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_schedules_without_a_warmup_start_at_their_rate(warmup):
+    arguments = {"learning_rate": 0.5, "warmup_steps": warmup}
+    for schedule in (
+        optimizers.linear_schedule(total_steps=10, **arguments),
+        optimizers.constant_schedule(**arguments),
+        optimizers.cosine_schedule(total_steps=10, **arguments),
+        optimizers.one_cycle_schedule(
+            total_steps=10, initial_divisor=25, final_divisor=100, **arguments
+        ),
+    ):
+        np.testing.assert_allclose(schedule(jnp.int32(warmup)), 0.5, rtol=1e-6)
+
+
+def _two_steps(name):
+    """Directions of two steps, at gradients 1 and -2 for weights 2 and then 3, in NumPy."""
+    mean = square = 0.0
+    beta1, beta2, epsilon, decay = 0.9, 0.99, 1e-6, 0.1
+    for number, (gradient, weight) in enumerate([(1.0, 2.0), (-2.0, 3.0)], start=1):
+        if name == "lion":
+            direction = np.sign(beta1 * mean + (1 - beta1) * gradient)
+            mean = beta2 * mean + (1 - beta2) * gradient
+        else:
+            mean = beta1 * mean + (1 - beta1) * gradient
+            square = beta2 * square + (1 - beta2) * gradient**2
+            corrected = mean / (1 - beta1**number), square / (1 - beta2**number)
+            direction = corrected[0] / (np.sqrt(corrected[1]) + epsilon)
+        direction += decay * weight
+        if name == "lamb":
+            direction *= abs(weight) / abs(direction)
+        yield direction
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lion"])
+def test_adaptive_optimizers_by_hand(name):
+    optimizer = optimizers.adaptive(
+        name, decay={"w": 0.1, "frozen": 0.1}, beta1=0.9, beta2=0.99, epsilon=1e-6,
+        factors={"w": 2.0, "frozen": 0.0},
+    )  # fmt: skip
+    params = {"w": jnp.array([2.0]), "frozen": jnp.array([5.0])}
+    state = optimizer.init(params)
+    for expected, gradient, weight in zip(_two_steps(name), (1.0, -2.0), (2.0, 3.0), strict=True):
+        params["w"] = jnp.array([weight])
+        grads = {"w": jnp.array([gradient]), "frozen": jnp.array([0.0])}
+        direction, state = optimizer.update(grads, state, params)
+        np.testing.assert_allclose(direction["w"], [expected], rtol=1e-5)
+    slots = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.shape]
+    assert slots == [(1,)] * (1 if name == "lion" else 2), "frozen leaves have none"
+
+
+def test_clipping_by_hand():
+    """Both gradients together have norm 5; decay comes after clipping."""
+    params = {"a": jnp.array(2.0), "b": jnp.array(0.0)}
+    optimizer = optimizers.sgd_momentum(momentum=0.0, decay={"a": 0.1, "b": 0.1}, clip_norm=1.0)
+    grads = {"a": jnp.array(3.0), "b": jnp.array(4.0)}
+    velocity, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose([velocity["a"], velocity["b"]], [0.6 + 0.2, 0.8], rtol=1e-6)
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="'adam' is none of adamw, lamb, lion"):
+        optimizers.adaptive("adam", decay={}, beta1=0.9, beta2=0.99, epsilon=1e-8)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import math
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 from mlimages_jax import settings
 from mlimages_jax.checkpoints import manager
+from mlimages_jax.data.class_priors import class_priors
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.files import text_files
@@ -101,6 +103,57 @@ def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
     else:
         with pytest.raises(build.ConfigError, match="orientation"):
             start.check_same_training(saved, {"orientation": "exif"})
+
+
+@pytest.mark.parametrize("name", ["adamw", pytest.param("lion", marks=pytest.mark.slow)])
+def test_other_optimizers_resume_in_other_parts_too(drawn, tmp_path, name):
+    """Bit for bit; with another number of parts to rounding, which the signs of Lion magnify."""
+    changes = {"total_steps": 8, "schedule.one_cycle.total_steps": 8,
+               "schedule.one_cycle.warmup_steps": 3}  # fmt: skip
+    config = small_config(
+        drawn, **{"optimizer.name": name, "optimizer.clip_norm": 1.0, "loss.prior_bias": True,
+                  "schedule.name": "one_cycle", "schedule.one_cycle.learning_rate": 1e-3}, **changes
+    )  # fmt: skip
+    whole = jax.device_get(train.train(config, tmp_path / "whole"))
+    for total_steps in (3, 8):
+        changes |= {"total_steps": total_steps}
+        parts = train.train(settings.replaced(config, changes), tmp_path / "parts")
+    _assert_equal(jax.device_get(parts), whole)
+    if name == "adamw":
+        for total_steps, accumulate in ((3, 2), (8, 1)):
+            changes |= {"total_steps": total_steps, "accumulate": accumulate}
+            parts = train.train(settings.replaced(config, changes), tmp_path / "divided")
+        _assert_equal(jax.device_get(parts), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_bias_from_frequencies_starts_at_their_entropy(drawn, tmp_path):
+    data = DataSet.open(drawn)
+    priors = class_priors(data, "train")
+    changes = {"loss.name": "sigmoid", "total_steps": 1, "log_every": 1,
+               "schedule.cosine.learning_rate": 0.0}  # fmt: skip
+    first = {}
+    for prior_bias in (False, True):
+        workdir = tmp_path / str(prior_bias)
+        config = small_config(drawn, **changes, **{"loss.prior_bias": prior_bias})
+        state = jax.device_get(train.train(config, workdir))
+        first[prior_bias] = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    np.testing.assert_allclose(
+        state.params["head"]["bias"], np.log(priors / (1 - priors)), rtol=1e-6
+    )
+    entropy = -(priors * np.log(priors) + (1 - priors) * np.log(1 - priors)).sum()
+    assert abs(first[True]["training/loss"] - entropy) < 0.1 * entropy
+    assert first[False]["training/loss"] > 0.6 * len(priors)  # about C log 2
+
+
+def test_a_bias_from_frequencies_by_hand():
+    def of(name, **changes):
+        section = load_config("quickstart", **{"loss.name": name, **changes}).loss
+        return build.prior_logits(section, np.array([0.5, 0.2]))
+
+    np.testing.assert_allclose(of("sigmoid"), [0, math.log(0.25)], atol=1e-6)
+    weighted = of("weighted", **{"loss.weighted.positive_weight": 12.0})
+    np.testing.assert_allclose(weighted, [math.log(12), math.log(3)], rtol=1e-6)
+    np.testing.assert_allclose(of("softmax"), np.log([5 / 7, 2 / 7]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("missing_labels", [0, -1])
