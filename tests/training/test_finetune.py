@@ -185,7 +185,7 @@ def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
     [
         ({"optimizer.freeze": ("stage7_*",)}, "'stage7_\\*' matches no parameter"),
         ({"optimizer.lr_multipliers": (("head/*", 0.0),)}, "factor is a number, above 0"),
-        ({"optimizer.lr_multipliers": ("head/*",)}, r"give \(pattern, factor\) tuples"),
+        ({"optimizer.lr_multipliers": ("head/*",)}, r"give a tuple of \(pattern, factor\) tuples"),
         ({"resize": ((4, 48),)}, "from step, image size, batch size"),
         ({"resize": ((4, 48, 20),), "group_size": 4}, "20 is not divisible by 8 devices"),
         ({"resize": ((4, 48, 24),), "group_size": 16}, "24 is not divisible by group_size=16"),
