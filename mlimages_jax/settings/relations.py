@@ -131,6 +131,12 @@ def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str
     return f": applied every {every} of {warmup} warm-up steps, it makes the rate infinite"
 
 
+def _profile(steps: Any) -> str | None:
+    if not steps or (len(steps) == 2 and steps[0] <= steps[1]):
+        return None
+    return ": give the first and the last step, spelt '(100, 105)'"
+
+
 def _no_steps(total: int, init_from: str) -> str | None:
     if total or init_from:
         return None
@@ -161,5 +167,6 @@ RELATIONS = (
         ),
         _warmup_rises,
     ),
+    Relation(("profile.steps",), _profile),
     Relation(("total_steps", "init_from"), _no_steps),
 )

@@ -456,6 +456,17 @@ class Sharding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A trace of some steps in the workdir's folder `profile`, for TensorBoard's profiler."""
+
+    steps: tuple[int, ...] = setting(
+        Several(Whole(1), "'(100, 105)'", repeats=True),
+        "First and last step to trace, by their numbers in the log; empty: none.",
+        default=(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """A training run."""
 
@@ -511,6 +522,7 @@ class Train:
         Steps(zero="only at the end", zero_is_all=True), "Steps between log lines.", default=100
     )
     sharding: Sharding = Sharding()
+    profile: Profile = Profile()
     init_from: str = setting(
         PathText(advice=WHERE_CHECKPOINT),
         "Source of initial weights: a workdir, a checkpoints folder or a step; empty: none.",

@@ -31,6 +31,7 @@ from mlimages_jax.files import paths
 from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
+from mlimages_jax.monitoring.profile_window import ProfileWindow
 from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
 from mlimages_jax.settings import Train, build, checked, restart
 from mlimages_jax.settings.build import training_step
@@ -204,6 +205,7 @@ def _loop(
     writer = MetricsWriter(run.workdir, start_step=start)
     progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
     input_wait: InputWait[dict[str, jax.Array]] = InputWait()
+    profile = ProfileWindow(run.workdir / "profile", config.profile.steps)
 
     def save() -> None:
         with progress.pause(), goodput.phase("save"):
@@ -220,8 +222,10 @@ def _loop(
                 before = input_wait.seconds
                 batch = input_wait.next(batches)
                 goodput.move(input_wait.seconds - before, "input")
+                profile.before(step)
                 with jax.transfer_guard("disallow"):  # no hidden host transfers
                     state, metrics = compiled[stage](state, batch)
+                profile.after(step, metrics)
                 input_wait.dispatched(metrics["loss"])
                 progress.add(
                     step, metrics, batch_size=stage.batch_size, seconds_waited=input_wait.seconds
@@ -246,6 +250,7 @@ def _loop(
             logging.info("stop requested: saved step %d of %d", step, config.total_steps)
             raise
         finally:
+            profile.close()
             input_wait.close()
             writer.close()
 

@@ -89,6 +89,7 @@ REFUSED = {
     "sharding.name": ("zero",),
     "schedule.name": ("linera",),
     "accumulate": (0, 1.0, 2),  # 2: quickstart's batch is one group
+    "profile.steps": ((5,), (9, 5), (1, 2, 3), (0, 5), 5),
     "optimizer.name": ("adam", ""),
     "optimizer.beta1": (1.0, -0.1),
     "optimizer.epsilon": (0,),
