@@ -112,12 +112,13 @@ def test_any_error_of_one_url_is_its_row(server, tmp_path, monkeypatch):
 
 def test_many_internal_errors_end_it_with_all_work_saved(server, tmp_path, monkeypatch):
     urls = [f"{server.url}/ok?{i}" for i in range(400)]
-    fetch = engine.Fetcher.fetch
+    fetch, fetched = engine.Fetcher.fetch, []
 
     async def broken_after(self, url, path):
         if int(url.rpartition("?")[2]) >= 50:
             raise ZeroDivisionError("always")
         await fetch(self, url, path)
+        fetched.append(url)
 
     monkeypatch.setattr(engine.Fetcher, "fetch", broken_after)
     with pytest.raises(SystemExit) as end:
@@ -126,8 +127,10 @@ def test_many_internal_errors_end_it_with_all_work_saved(server, tmp_path, monke
     assert message.startswith("error: ") and "100 of them in a row" in message
     assert "ZeroDivisionError: always" in message and "--retry-failed internal" in message
     found = rows(tmp_path)
-    assert sum(row.status == "ok" for row in found.values()) == 50
-    assert 100 <= len(found) - 50 <= 300  # "in a row" begins when the good ones are done
+    # Not always all 50: where the server is slow, 100 errors come while some are under way.
+    assert {url for url, row in found.items() if row.status == "ok"} == set(fetched)
+    assert 30 <= len(fetched) <= 50
+    assert 100 <= len(found) - len(fetched) <= 300  # some more were under way here, too
 
 
 def test_the_word_of_the_owner(server, tmp_path):

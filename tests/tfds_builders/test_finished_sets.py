@@ -353,7 +353,7 @@ def test_the_lock_of_a_folder_that_was_removed_is_none(tmp_path, monkeypatch):
     with unfinished.locked(folder):
         assert len(calls) == 2 and (folder / "lock").exists()
         with (
-            pytest.raises(BlockingIOError, match="another process builds"),
+            pytest.raises(BlockingIOError, match="another process is building"),
             unfinished.locked(folder),
         ):
             pass

@@ -290,7 +290,7 @@ def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypa
             "batch_size=16 is not divisible by loss.weighted.group_size=5",
         ),
         ({"loss.name": "hinge"}, "loss.name='hinge' is none of"),
-        ({"schedule.name": "linear"}, "schedule.name='linear' is none of"),
+        ({"schedule.name": "linera"}, "schedule.name='linera' is none of"),
         ({"model.dtype": "float16"}, "dtype='float16' is none of"),
         ({"evaluation.views": ("zoom",)}, "evaluation.views=.* has 'zoom'"),
     ],
