@@ -21,7 +21,7 @@ from mlimages_jax.data.images.views import ViewName
 from mlimages_jax.files import text_files
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.settings import build
-from mlimages_jax.settings.training import Loss
+from mlimages_jax.settings.losses import Loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

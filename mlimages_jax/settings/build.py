@@ -19,7 +19,9 @@ from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import ConfigError, Train, fields, resolved
-from mlimages_jax.settings.training import Evaluation, Loss, Schedule
+from mlimages_jax.settings.losses import Loss
+from mlimages_jax.settings.optimization import Schedule
+from mlimages_jax.settings.training import Evaluation
 from mlimages_jax.step import augment, losses, mixing, optimizers
 from mlimages_jax.step.accumulation import Accumulation
 from mlimages_jax.step.stages import Stage, make_stages

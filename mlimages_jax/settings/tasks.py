@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mlimages_jax.settings.fields import Table, setting, table_of_fields
+from mlimages_jax.settings.losses import CONFIDENCE, LOSSES
 from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Several, Text, Whole
 from mlimages_jax.settings.training import (
     BAD_IMAGES,
     BATCH,
-    CONFIDENCE,
     DTYPES,
-    LOSSES,
     NO_SET,
     SIZES,
     THREADS,

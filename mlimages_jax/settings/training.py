@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from mlimages_jax.settings.fields import setting
+from mlimages_jax.settings.losses import CONFIDENCE, Loss
+from mlimages_jax.settings.optimization import Optimizer, Schedule, StepCount
 from mlimages_jax.settings.rules import (
     Choice,
     Flag,
@@ -23,7 +25,6 @@ from mlimages_jax.settings.rules import (
     Whole,
 )
 
-LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "softmax")
 ViewName: TypeAlias = Literal["central", "short_side", "ten_crop", "whole"]
 VIEWS = get_args(ViewName)
 Interpolation: TypeAlias = Literal["linear", "area", "reference"]
@@ -43,15 +44,9 @@ PIXELS = Whole(1, 2**14)
 THREADS = Whole(1, 1_024)
 BAD_IMAGES = Whole(0, zero="none")
 SIZES = Several(PIXELS, "'(224, 299)'")
-CONFIDENCE = Number(0.0, 1.0, above=True)
 _CHANNELS = Whole(1, 2**16)
 _BLOCKS = Whole(1, 1_000)  # each is traced and compiled separately
-_SHARE = Number(0.0, 1.0)
 _BELOW_ONE = Number(0.0, 1.0, below=True)
-_RATE = Number(0.0)
-_WARMUP = Steps(zero="no warm-up", round_down=True)
-
-StepCount: TypeAlias = int  # may be given as a fraction, which `resolved` converts to whole steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,238 +152,6 @@ class Model:
     )
     remat: bool = setting(
         Flag(), "Recomputes activations: less memory for a third more compute.", default=False
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighted:
-    """The weighted sigmoid cross-entropy of ML-Images."""
-
-    variant: str = setting(
-        Choice(("released", "paper")),
-        "The loss of the released script, or the formula of the paper.",
-        default="released",
-    )
-    group_size: int = setting(
-        Whole(0, zero="that of config.group_size"), "Images that share class counts.", default=0
-    )
-    positive_weight: float = setting(
-        Number(0.0, above=True),
-        "Weight of the positive term (train.py: pos_weight; the paper's eta).",
-        default=12.0,
-    )
-    threshold: float = setting(
-        CONFIDENCE,
-        "Minimum confidence with which a label makes its class present (train.sh: mask_thres).",
-        default=0.7,
-    )
-    negative_selection: float = setting(
-        _SHARE,
-        "Fraction of absent classes that count in a step (train.sh: neg_select); released only.",
-        default=0.1,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asymmetric:
-    """The asymmetric loss (Ridnik et al., 2021, section 4)."""
-
-    gamma_positive: float = setting(
-        Number(0.0), "Focusing exponent of present classes.", default=0.0
-    )
-    gamma_negative: float = setting(
-        Number(0.0), "Focusing exponent of absent classes.", default=4.0
-    )
-    clip: float = setting(
-        _BELOW_ONE, "Subtracted from the probability of absent classes.", default=0.05
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Focal:
-    """The focal loss (Lin et al., 2017, section 3), for every class by itself."""
-
-    gamma: float = setting(Number(0.0), "Focusing: how little easy classes count.", default=2.0)
-    alpha: float = setting(
-        Number(0.0, 1.0, above=True, below=True),
-        "Weight of present classes; absent ones have 1 - alpha.",
-        default=0.25,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Softmax:
-    """Cross-entropy for one class per image."""
-
-    label_smoothing: float = setting(
-        _BELOW_ONE, "Weight spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """The loss: softmax for one class per image, the others for several labels."""
-
-    name: str = setting(Choice(LOSSES), "Name of the loss; its section has the arguments.")
-    prior_bias: bool = setting(
-        Flag(),
-        "Whether a new classifier's bias starts from the frequencies of the classes, so that the "
-        "first steps need not learn how rare they are.",
-        default=False,
-    )
-    weighted: Weighted = Weighted()
-    asymmetric: Asymmetric = Asymmetric()
-    focal: Focal = Focal()
-    softmax: Softmax = Softmax()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pretraining:
-    """The schedule of the release: an exponential warm-up, then a staircase."""
-
-    learning_rate: float = setting(_RATE, "Rate after the warm-up (train.sh: lr, 0.08).")
-    decay_steps: StepCount = setting(
-        Steps(), "Steps between drops (train.sh: lr_decay_step, 110,000)."
-    )
-    decay_factor: float = setting(CONFIDENCE, "Factor of each drop (train.py).", default=0.1)
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up (train.sh: 8 epochs).")
-    warmup_learning_rate: float = setting(_RATE, "Initial rate (train.sh: lr_warmup, 0.01).")
-    warmup_decay_steps: StepCount = setting(
-        Steps(), "Steps between rises during the warm-up (train.sh: one epoch)."
-    )
-    warmup_decay_factor: float = setting(
-        Number(0.0, above=True), "Factor of each rise (train.sh: 1.297; 0.01 * 1.297^8 = 0.08)."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Staircase:
-    """A rate that drops by a factor at regular intervals."""
-
-    learning_rate: float = setting(_RATE, "Initial rate (finetune.sh: lr, 0.1).")
-    decay_steps: StepCount = setting(
-        Steps(), "Steps between drops (finetune.sh: lr_decay_step, 150,000)."
-    )
-    decay_factor: float = setting(
-        CONFIDENCE, "Factor of each drop (finetune.sh: lr_decay_factor).", default=0.1
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cosine:
-    """A linear warm-up, then cosine decay to 0."""
-
-    learning_rate: float = setting(_RATE, "Rate after the warm-up.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
-    total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Step with rate 0.", default=0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear:
-    """A linear warm-up, then a straight line down to 0."""
-
-    learning_rate: float = setting(_RATE, "After the warm-up.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
-    total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is 0.", default=0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constant:
-    """A linear warm-up, then the same rate to the end."""
-
-    learning_rate: float = setting(_RATE, "After the warm-up.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneCycle:
-    """Half a cosine up, then half a cosine down (Smith and Topin, 2018)."""
-
-    learning_rate: float = setting(_RATE, "The highest.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the rise.", default=0.3)
-    total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is lowest.", default=0
-    )
-    initial_divisor: float = setting(
-        Number(1.0), "The first rate is the highest one divided by this.", default=25.0
-    )
-    final_divisor: float = setting(
-        Number(1.0), "The last rate is the first one divided by this.", default=1e4
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The learning rate."""
-
-    name: str = setting(
-        Choice(("pretraining", "staircase", "cosine", "linear", "constant", "one_cycle")),
-        "Name of the schedule; its section has the arguments.",
-    )
-    pretraining: Pretraining | None = None
-    staircase: Staircase | None = None
-    cosine: Cosine | None = None
-    linear: Linear | None = None
-    constant: Constant | None = None
-    one_cycle: OneCycle | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """What turns gradients into updates.
-
-    sgd is the original's. adamw learns small sets faster, with learning rates around 1e-3 and a
-    weight decay around 0.01; lamb is for very large batches; lion takes rates 3 to 10 times smaller
-    than adamw, and half of its memory.
-    """
-
-    name: str = setting(Choice(("sgd", "adamw", "lamb", "lion")), "Which optimizer.", default="sgd")
-    beta1: float = setting(
-        _BELOW_ONE, "Decay of the mean of gradients: adamw, lamb, lion.", default=0.9
-    )
-    beta2: float = setting(
-        _BELOW_ONE,
-        "Decay of the mean of their squares: adamw, lamb; of lion's second mean, usually 0.99.",
-        default=0.999,
-    )
-    epsilon: float = setting(
-        Number(0.0, above=True), "Added to the root of that mean: adamw, lamb.", default=1e-8
-    )
-    clip_norm: float = setting(
-        Number(0.0),
-        "Largest norm of the gradient of all parameters together, without decay; 0: not clipped.",
-        default=0.0,
-    )
-    momentum: float = setting(_BELOW_ONE, "Momentum of sgd (flags.py: opt_momentum).", default=0.9)
-    nesterov: bool = setting(Flag(), "Uses Nesterov momentum.", default=False)
-    weight_decay: float = setting(
-        _RATE,
-        "Decay of kernels and the classifier's bias: L2 with sgd (train.sh), otherwise decoupled "
-        "from the gradient.",
-        default=1e-4,
-    )
-    norm_weight_decay: float = setting(
-        _RATE, "Decay of BatchNorm's parameters, which train.py excludes.", default=0.0
-    )
-    freeze: tuple[str, ...] = setting(
-        Several(Text(may_be_empty=False), '\'("stem/*", "stage0_*")\'', repeats=True),
-        "Patterns of parameters that are not trained.",
-        default=(),
-    )
-    lr_multipliers: tuple[tuple[str, float], ...] = setting(
-        Records(
-            {"pattern": Text(may_be_empty=False), "factor": Number(0.0, above=True)},
-            "'((\"head/*\", 10.0),)'",
-        ),
-        "Factors of the learning rate by pattern of parameters; the last matching pattern counts.",
-        default=(),
-    )
-    ema_decay: float = setting(
-        _BELOW_ONE, "Decay of an EMA of the weights per step; 0: no EMA.", default=0.0
     )
 
 
