@@ -7,10 +7,12 @@ derives TRAFFIC.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
 import jax
+from jax.sharding import AbstractMesh
 
 from mlimages_jax.distributed import sharding
 from mlimages_jax.models.resnet import ResNet
@@ -132,7 +134,10 @@ def make_plan(
             )
     except ValueError as error:
         raise PlanError(str(error)) from error
-    abstract_state = training_step(config, mesh, num_classes=num_classes).abstract_state
+    build.accumulation(config, devices=devices)  # raises where parts and devices do not fit
+    # Neither changes an array of the state, and tracing a network takes a second.
+    plain = replaced(config, {"accumulate": 1, "model.remat": False})
+    abstract_state = _abstract_state(plain, mesh, num_classes)
     network = build.model(config, num_classes=num_classes)
     parts = config.accumulate
     # The sum of gradients is replicated, so every part's own gradients are all-reduced into it.
@@ -158,6 +163,11 @@ def make_plan(
     return Plan(
         chip, devices, _elements(abstract_state.params), _whole_bytes(abstract_state), plans
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_state(config: Train, mesh: AbstractMesh, num_classes: int) -> state.TrainState:
+    return training_step(config, mesh, num_classes=num_classes).abstract_state
 
 
 def smallest_accumulation(config: Train, make: Callable[[Train], Plan]) -> tuple[int, Plan] | None:

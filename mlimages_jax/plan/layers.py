@@ -36,10 +36,13 @@ class Layer(NamedTuple):
     convolved: int
 
 
-@functools.lru_cache(maxsize=64)
 def layers(network: ResNet, side: int) -> tuple[Layer, ...]:
     """The layers in order, for one image of `side` x `side` pixels."""
-    network = network.clone(remat=False)  # remat would trace the blocks out of our sight
+    return _traced(network.clone(remat=False), side)  # remat would hide what is in the blocks
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(network: ResNet, side: int) -> tuple[Layer, ...]:
     found: list[Layer] = []
     normalised = 0
 
