@@ -166,6 +166,7 @@ def test_retry_after():
     assert retry_after("120") == 120
     assert retry_after(None) is None
     assert retry_after("soon") is None
+    assert retry_after("Mon, 05 Jan 2026 00:00:00 +" + "9" * 30) is None  # a time zone
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
     assert 80 < retry_after(email.utils.format_datetime(later, usegmt=True)) <= 90
     assert retry_after(email.utils.formatdate(time.time() - 500, usegmt=True)) == 0

@@ -33,7 +33,7 @@ def photographs(tencent_dir, tmp_path_factory):
         (folder / f"{split}_image_list.txt").write_text("\n".join(lines) + "\n")
     for i in range(4):
         shutil.copyfile(tencent_dir / "images" / f"im_{i}.jpg", folder / "images" / f"im_{i}.jpg")
-    return ml_images.build(folder, tmp_path_factory.mktemp("data"))
+    return ml_images.build(folder, tmp_path_factory.mktemp("data"), allow_shared=True)
 
 
 def _numpy_loss(logits, targets, selected):

@@ -105,7 +105,8 @@ def test_checkpoints_that_say_nothing_were_trained_on_images_as_stored(saved):
             start.check_same_training(saved, {"orientation": "exif"})
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("lion", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adamw", "lion"])
 def test_other_optimizers_resume_in_other_parts_too(drawn, tmp_path, name):
     """Bit for bit; with another number of parts to rounding, which the signs of Lion magnify."""
     changes = {"total_steps": 8, "schedule.one_cycle.total_steps": 8,

@@ -260,7 +260,7 @@ def retry_after(text: str | None) -> float | None:
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):  # the type depends on the version of Python
+    except (ValueError, TypeError, IndexError, OverflowError):  # depends on the fault and on Python
         return None
     try:
         return max(0.0, when.timestamp() - time.time())
