@@ -10,7 +10,7 @@ from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
 from mlimages_jax.features.export import feature_files
 from mlimages_jax.inference import tag_files
-from mlimages_jax.settings import build, flatten, tasks, training
+from mlimages_jax.settings import build, flatten, losses, tasks, training
 from tests.support.small_run import load_config
 
 VARIANTS = [
@@ -252,7 +252,7 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
 
 
 def test_the_names_of_the_tables_are_those_of_the_program():
-    assert set(training.LOSSES) == set(build._LOSSES)
+    assert set(losses.LOSSES) == set(build._LOSSES)
     assert training.VIEWS == views.VIEW_NAMES
     choices = {
         "schedule.name": tuple(build._SCHEDULES),
