@@ -26,18 +26,23 @@ _ZEROS_OF_OTHERS = {
     re.compile(rb"([\t\n\r -~]\0|\0[\t\n\r -~]){2}"): "UTF-16",
     re.compile(rb"[\t\n\r -~]\0{3}|\0{3}[\t\n\r -~]"): "UTF-32",
 }
-# Files that users pass, or rename, as if they were text.
+# Starts of files that users pass, or rename, as if they were text. Where a signature consists of
+# letters, with which the first name of a list may begin, what follows it is part of the pattern.
 _BINARY_FORMATS = {
-    b"\x1f\x8b": "is a gzip file: decompress it (`gzip -dk`)",
-    b"BZh": "is a bzip2 file: decompress it (`bzip2 -dk`)",
-    b"\xfd7zXZ\0": "is an xz file: decompress it (`xz -dk`)",
-    b"\x28\xb5\x2f\xfd": "is a Zstandard file: decompress it (`zstd -d`)",
-    b"PK\x03\x04": "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it as CSV in "
-    "UTF-8 there, or unpack it",
-    b"\xd0\xcf\x11\xe0": "is a spreadsheet of an old Excel: save it as CSV in UTF-8 there",
-    b"PAR1": "is a Parquet file: rename it to .parquet, or save the table as text",
-    b"SQLite format 3": "is an SQLite database: export the table as CSV",
-    b"%PDF-": "is a PDF: save the table as CSV in UTF-8",
+    re.compile(rb"\x1f\x8b"): "is a gzip file: decompress it (`gzip -dk`)",
+    re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P)"): "is a bzip2 file: decompress it (`bzip2 -dk`)",
+    re.compile(rb"\xfd7zXZ\0"): "is an xz file: decompress it (`xz -dk`)",
+    re.compile(rb"\x28\xb5\x2f\xfd"): "is a Zstandard file: decompress it (`zstd -d`)",
+    re.compile(
+        rb"PK\x03\x04"
+    ): "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it "
+    "as CSV in UTF-8 there, or unpack it",
+    re.compile(rb"\xd0\xcf\x11\xe0"): "is a spreadsheet of an old Excel: save it as CSV in "
+    "UTF-8 there",
+    re.compile(rb"PAR1[\0-\x08\x0e-\x1f]"): "is a Parquet file: rename it to .parquet, or save the "
+    "table as text",
+    re.compile(rb"SQLite format 3\0"): "is an SQLite database: export the table as CSV",
+    re.compile(rb"%PDF-\d"): "is a PDF: save the table as CSV in UTF-8",
 }
 _START_BYTES = 16
 _BUFFER_BYTES = 1 << 16
@@ -171,7 +176,7 @@ def binary_format(start: bytes) -> str | None:
         A predicate, such as "is a PDF: save ..."; None if this is not a known binary file.
     """
     for signature, text in _BINARY_FORMATS.items():
-        if start.startswith(signature):
+        if signature.match(start):
             return text
     return None
 

@@ -4,12 +4,11 @@
 from dataclasses import dataclass
 
 from mlimages_jax.settings.fields import setting
-from mlimages_jax.settings.rules import Choice, Flag, Number, Whole
+from mlimages_jax.settings.rules import BELOW_ONE, Choice, Flag, Number, Whole
 
 LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "softmax")
 CONFIDENCE = Number(0.0, 1.0, above=True)
 _SHARE = Number(0.0, 1.0)
-_BELOW_ONE = Number(0.0, 1.0, below=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class Asymmetric:
         Number(0.0), "Focusing exponent of absent classes.", default=4.0
     )
     clip: float = setting(
-        _BELOW_ONE, "Subtracted from the probability of absent classes.", default=0.05
+        BELOW_ONE, "Subtracted from the probability of absent classes.", default=0.05
     )
 
 
@@ -73,7 +72,7 @@ class Softmax:
     """Cross-entropy for one class per image."""
 
     label_smoothing: float = setting(
-        _BELOW_ONE, "Weight spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
+        BELOW_ONE, "Weight spread over all classes (Szegedy et al., 2016, section 7).", default=0.0
     )
 
 

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mlimages_jax.settings.fields import setting
-from mlimages_jax.settings.rules import Choice, Flag, Number, Records, Several, Steps, Text
+from mlimages_jax.settings.rules import (
+    BELOW_ONE,
+    Choice,
+    Flag,
+    Number,
+    Records,
+    Several,
+    Steps,
+    Text,
+)
 
 StepCount: TypeAlias = int  # may be given as a fraction, which `resolved` converts to whole steps
 
 _FACTOR = Number(0.0, 1.0, above=True)
-_BELOW_ONE = Number(0.0, 1.0, below=True)
 _RATE = Number(0.0)
 _WARMUP = Steps(zero="no warm-up", round_down=True)
 
@@ -48,28 +56,6 @@ class Staircase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
-    """A linear warm-up, then cosine decay to 0."""
-
-    learning_rate: float = setting(_RATE, "Rate after the warm-up.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
-    total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Step with rate 0.", default=0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear:
-    """A linear warm-up, then a straight line down to 0."""
-
-    learning_rate: float = setting(_RATE, "After the warm-up.")
-    warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
-    total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is 0.", default=0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Constant:
     """A linear warm-up, then the same rate to the end."""
 
@@ -78,13 +64,31 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cosine(Constant):
+    """A linear warm-up, then half a cosine down to 0."""
+
+    total_steps: StepCount = setting(
+        Steps(zero="config.total_steps", zero_is_all=True),
+        "Step at which the rate is 0.",
+        default=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Cosine):
+    """A linear warm-up, then a straight line down to 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneCycle:
     """Half a cosine up, then half a cosine down (Smith and Topin, 2018)."""
 
-    learning_rate: float = setting(_RATE, "The highest.")
+    learning_rate: float = setting(_RATE, "Highest rate.")
     warmup_steps: StepCount = setting(_WARMUP, "Length of the rise.", default=0.3)
     total_steps: StepCount = setting(
-        Steps(zero="config.total_steps", zero_is_all=True), "Where the rate is lowest.", default=0
+        Steps(zero="config.total_steps", zero_is_all=True),
+        "Step at which the rate is lowest.",
+        default=0,
     )
     initial_divisor: float = setting(
         Number(1.0), "The first rate is the highest one divided by this.", default=25.0
@@ -114,17 +118,17 @@ class Schedule:
 class Optimizer:
     """What turns gradients into updates.
 
-    sgd is the original's. adamw learns small sets faster, with learning rates around 1e-3 and a
-    weight decay around 0.01; lamb is for very large batches; lion takes rates 3 to 10 times smaller
-    than adamw, and half of its memory.
+    sgd is the original's. adamw needs rates around 1e-3 and a decay around 0.01; lamb was made for
+    batches of many thousands (You et al., 2020); lion has half of adamw's slots, and rates 3 to 10
+    times smaller in its paper (Chen et al., 2023).
     """
 
     name: str = setting(Choice(("sgd", "adamw", "lamb", "lion")), "Which optimizer.", default="sgd")
     beta1: float = setting(
-        _BELOW_ONE, "Decay of the mean of gradients: adamw, lamb, lion.", default=0.9
+        BELOW_ONE, "Decay of the mean of gradients: adamw, lamb, lion.", default=0.9
     )
     beta2: float = setting(
-        _BELOW_ONE,
+        BELOW_ONE,
         "Decay of the mean of their squares: adamw, lamb; of lion's second mean, usually 0.99.",
         default=0.999,
     )
@@ -136,7 +140,7 @@ class Optimizer:
         "Largest norm of the gradient of all parameters together, without decay; 0: not clipped.",
         default=0.0,
     )
-    momentum: float = setting(_BELOW_ONE, "Momentum of sgd (flags.py: opt_momentum).", default=0.9)
+    momentum: float = setting(BELOW_ONE, "Momentum of sgd (flags.py: opt_momentum).", default=0.9)
     nesterov: bool = setting(Flag(), "Uses Nesterov momentum.", default=False)
     weight_decay: float = setting(
         _RATE,
@@ -161,5 +165,5 @@ class Optimizer:
         default=(),
     )
     ema_decay: float = setting(
-        _BELOW_ONE, "Decay of an EMA of the weights per step; 0: no EMA.", default=0.0
+        BELOW_ONE, "Decay of an EMA of the weights per step; 0: no EMA.", default=0.0
     )

@@ -207,6 +207,9 @@ class Number(Rule):
         return f"a number, {least} and {'below' if self.below else 'at most'} {self.maximum:g}"
 
 
+BELOW_ONE = Number(0.0, 1.0, below=True)  # a decay, or a fraction that must not be all
+
+
 @dataclass(frozen=True)
 class Steps(Rule):
     """A number of steps, or a fraction of total_steps strictly between 0 and 1.

@@ -13,6 +13,7 @@ from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import CONFIDENCE, Loss
 from mlimages_jax.settings.optimization import Optimizer, Schedule, StepCount
 from mlimages_jax.settings.rules import (
+    BELOW_ONE,
     Choice,
     Flag,
     Number,
@@ -46,7 +47,6 @@ BAD_IMAGES = Whole(0, zero="none")
 SIZES = Several(PIXELS, "'(224, 299)'")
 _CHANNELS = Whole(1, 2**16)
 _BLOCKS = Whole(1, 1_000)  # each is traced and compiled separately
-_BELOW_ONE = Number(0.0, 1.0, below=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class Model:
         default=0,
     )
     norm_momentum: float = setting(
-        _BELOW_ONE,
+        BELOW_ONE,
         "Decay of BatchNorm's running averages per step (flags.py: batch_norm_decay).",
         default=0.997,
     )

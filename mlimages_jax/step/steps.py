@@ -5,6 +5,7 @@ Batches are described in `mlimages_jax.data`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,39 +101,21 @@ def train_step(
     if factors is None:
         factors = jax.tree.map(lambda _: 1.0, state.params)
 
-    def forward_and_backward(
-        batch: Batch, counts: ClassCounts | None, keys: Keys
-    ) -> tuple[Array, Any, ClassCounts | None, Any]:
-        """Loss, running statistics, class counts and gradients, of a batch or a part of one."""
-        images = augmentation(keys.augment, batch["image"])
-        targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
-        if mixing:
-            images, targets = mixing(keys.mix, images, targets, batch["mask"])
-
-        def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
-            # With stop_gradient XLA drops the part of the backward pass needed only by frozen
-            # leaves.
-            params = jax.tree.map(
-                lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors
-            )
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            (logits, _), updates = model.apply(
-                variables, images, train=True, mutable=["batch_stats"]
-            )
-            value, after = loss(logits, targets, counts, key=keys.loss, train=True)
-            return value, (updates["batch_stats"], after)
-
-        gradient = jax.value_and_grad(objective, has_aux=True)
-        (value, (batch_stats, after)), grads = gradient(state.params)
-        return value, batch_stats, after, grads
-
+    gradients = functools.partial(
+        _gradients,
+        state,
+        model=model,
+        loss=loss,
+        augmentation=augmentation,
+        missing_labels=missing_labels,
+        mixing=mixing,
+        factors=factors,
+    )
     if accumulation is None:
-        value, batch_stats, counts, grads = forward_and_backward(
-            batch, state.class_counts, Keys(*keys)
-        )
+        value, batch_stats, counts, grads = gradients(batch, state.class_counts, Keys(*keys))
     else:
         value, batch_stats, counts, grads = _accumulated(
-            forward_and_backward, batch, state.class_counts, keys, accumulation
+            gradients, batch, state.class_counts, keys, accumulation
         )
     # The optimizer knows no learning rate, see `optimizers`.
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -162,6 +145,38 @@ def train_step(
     return state, metrics
 
 
+def _gradients(
+    state: TrainState,
+    batch: Batch,
+    counts: ClassCounts | None,
+    keys: Keys,
+    *,
+    model: nn.Module,
+    loss: Loss,
+    augmentation: Callable[[Key, Array], Array],
+    missing_labels: float,
+    mixing: Mixing | None,
+    factors: Any,
+) -> tuple[Array, Any, ClassCounts | None, Any]:
+    """Loss, running statistics, class counts and gradients of a batch, or of a part of one."""
+    images = augmentation(keys.augment, batch["image"])
+    targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
+    if mixing:
+        images, targets = mixing(keys.mix, images, targets, batch["mask"])
+
+    def objective(params: Any) -> tuple[Array, tuple[Any, Any]]:
+        # With stop_gradient XLA drops the part of the backward pass needed only by frozen leaves.
+        params = jax.tree.map(lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        value, after = loss(logits, targets, counts, key=keys.loss, train=True)
+        return value, (updates["batch_stats"], after)
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (value, (batch_stats, after)), grads = gradient(state.params)
+    return value, batch_stats, after, grads
+
+
 def _accumulated(
     function: Callable[..., tuple[Array, Any, ClassCounts | None, Any]],
     batch: Batch,
@@ -169,7 +184,7 @@ def _accumulated(
     keys: Array,
     accumulation: Accumulation,
 ) -> tuple[Array, Any, ClassCounts | None, Any]:
-    """`forward_and_backward` of a batch, part by part.
+    """`_gradients` of a batch, part by part.
 
     All parts have the same size and whole groups, so the loss and its gradient are the means over
     parts. So are the running statistics: each part moves the same old values towards the mean over

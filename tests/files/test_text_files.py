@@ -105,7 +105,9 @@ def test_json_of_windows_editors(tmp_path):
     [
         (gzip.compress(b"a\n", mtime=0), "a gzip file: decompress it"),
         (bz2.compress(b"a\n"), "a bzip2 file"),
+        (bz2.compress(b""), "a bzip2 file"),
         (lzma.compress(b"a\n"), "an xz file"),
+        (b"PAR1\x15\x04", "a Parquet file"),
         (b"PK\x03\x04", "a spreadsheet"),
         (b"SQLite format 3\0", "an SQLite database"),
     ],
@@ -116,6 +118,15 @@ def test_binary_files_are_named(tmp_path, read, start, message):
     for opened in (read, open_lines):
         with pytest.raises(TextFileError, match=rf"a\.txt: is {message}"):
             opened(path)
+
+
+@pytest.mark.parametrize("text", ["BZhang.jpg\n", "BZh91.jpg\n", "PAR1s.jpg\n", "PK.jpg\n"])
+def test_text_that_begins_like_a_signature_is_text(tmp_path, read, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    assert read(path) == text
+    with open_lines(path) as file:
+        assert file.read() == text.encode()
 
 
 def test_a_nul_is_no_text(tmp_path):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How much of the long fuzzing a run does: FUZZ_PARTS=10 python -m pytest -m slow
 
-All ten parts take hours on two cores; CI does one.
+CI does one of the ten parts.
 """
 
 import os
