@@ -34,7 +34,7 @@ _BINARY_FORMATS = {
     re.compile(rb"\xfd7zXZ\0"): "is an xz file: decompress it (`xz -dk`)",
     re.compile(rb"\x28\xb5\x2f\xfd"): "is a Zstandard file: decompress it (`zstd -d`)",
     re.compile(
-        rb"PK\x03\x04"
+        rb"PK(\x03\x04|\x05\x06)"
     ): "is a spreadsheet of Excel or LibreOffice, or a ZIP archive: save it "
     "as CSV in UTF-8 there, or unpack it",
     re.compile(rb"\xd0\xcf\x11\xe0"): "is a spreadsheet of an old Excel: save it as CSV in "
@@ -75,6 +75,17 @@ def decode(data: bytes, *, where: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _not_utf8(f"{where}:{line}", error) from error
+
+
+def check_start(path: epath.PathLike) -> None:
+    """Checks the first bytes of a file that another library will read as UTF-8 text.
+
+    Raises:
+        TextFileError: The file is UTF-16, UTF-32 or binary.
+        OSError: The file cannot be read.
+    """
+    with epath.Path(path).open("rb") as file:
+        without_mark(file.read(_START_BYTES), where=os.fspath(path))
 
 
 @contextlib.contextmanager

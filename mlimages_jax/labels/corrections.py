@@ -89,27 +89,26 @@ def read_corrections(path: Path) -> list[Correction]:
 
     Raises:
         HierarchyError: A line is malformed; the message names it.
-        TextFileError: The file is not UTF-8.
+        TextFileError: The file is not UTF-8, or contains a NUL.
         OSError: The file cannot be read.
     """
     found: dict[str, Correction] = {}
     path = PUBLISHED if str(path) == _OURS else path
-    with text_files.open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            cells = tuple(cell.strip() for cell in line.rstrip("\n").split("\t")[:3])
-            if number == 1 and cells != _HEADER:
-                raise HierarchyError(f"{path}:1: the header must start with {' '.join(_HEADER)!r}")
-            if number == 1 or not line.strip():
-                continue
-            if len(cells) < 3 or not all(cells) or cells[0] == _NO_PARENT:
-                raise HierarchyError(
-                    f"{path}:{number}: write three ids separated by tabs: of the class, of its "
-                    "new parent, of its current parent (- for none)"
-                )
-            if cells[0] in found:
-                raise HierarchyError(f"{path}:{number}: {cells[0]!r} already has a line; keep one")
-            parent_id, instead_of = (None if id_ == _NO_PARENT else id_ for id_ in cells[1:])
-            found[cells[0]] = Correction(cells[0], parent_id, instead_of)
+    for number, line in enumerate(text_files.read_text(path).split("\n"), start=1):
+        cells = tuple(cell.strip() for cell in line.split("\t")[:3])
+        if number == 1 and cells != _HEADER:
+            raise HierarchyError(f"{path}:1: the header must start with {' '.join(_HEADER)!r}")
+        if number == 1 or not line.strip():
+            continue
+        if len(cells) < 3 or not all(cells) or cells[0] == _NO_PARENT:
+            raise HierarchyError(
+                f"{path}:{number}: write three ids separated by tabs: of the class, of its "
+                "new parent, of its current parent (- for none)"
+            )
+        if cells[0] in found:
+            raise HierarchyError(f"{path}:{number}: {cells[0]!r} already has a line; keep one")
+        parent_id, instead_of = (None if id_ == _NO_PARENT else id_ for id_ in cells[1:])
+        found[cells[0]] = Correction(cells[0], parent_id, instead_of)
     return list(found.values())
 
 

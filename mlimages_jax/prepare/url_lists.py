@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mlimages_jax.files.text_files import open_lines
-from mlimages_jax.labels.list_rows import SPACED_NAME, WORD
+from mlimages_jax.labels.list_rows import NUL_FOUND, SPACED_NAME, WORD
 
 _LONGEST_LINE = 1 << 16
 
@@ -69,7 +69,7 @@ def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
                         pass
                     message = f"{path}:{number}: the line has more than {_LONGEST_LINE} bytes"
                     yield UrlRow(f"{path.name}:{number}", "bad_row", message)
-                elif WORD.search(line):
+                elif b"\0" in line or WORD.search(line):
                     yield _parse(line, f"{path}:{number}")
 
 
@@ -86,6 +86,9 @@ def count_rows(paths: Sequence[Path]) -> int:
 
 
 def _parse(line: bytes, where: str) -> UrlRow:
+    if b"\0" in line:  # it would end the URL, as white space does: another URL than was meant
+        text = line.strip().decode(errors="backslashreplace")
+        return UrlRow(text, "bad_row", f"{where}: {NUL_FOUND}")
     match = (SPACED_NAME if b"\t" in line else WORD).match(line)
     if match is None:
         text = line.strip().decode(errors="backslashreplace")

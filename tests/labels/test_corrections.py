@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mlimages_jax.files.text_files import TextFileError
 from mlimages_jax.labels import corrections
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.corrections import (
@@ -110,3 +111,18 @@ def test_the_file_that_comes_along():
     assert read_corrections(type(PUBLISHED)("published")) == ours
     assert Correction("n01318894", "n01317541", "n00015388") in ours  # pet
     assert len({correction.category_id for correction in ours}) == len(ours) == 534
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", ":1: the header must"),
+        (b"\xef\xbb\xbf", ":1: the header must"),
+        (b"a\n\0", ":2: a NUL"),
+    ],
+)
+def test_empty_and_damaged_files_are_named(tmp_path, data, message):
+    path = tmp_path / "c.tsv"
+    path.write_bytes(data)
+    with pytest.raises((HierarchyError, TextFileError), match=rf"c\.tsv{message}"):
+        read_corrections(path)

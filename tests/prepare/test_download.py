@@ -3,6 +3,7 @@
 
 import base64
 import errno
+import gzip
 import hashlib
 import os
 import random
@@ -428,6 +429,11 @@ def test_a_list_that_is_none(tmp_path):
     fails("absent.txt", tmp_path / "absent.txt", "--output", tmp_path / "set")
     fails("no URL list given", "--output", tmp_path / "set")
     (tmp_path / "blank.txt").write_text("\n \n")
+    table = tmp_path / "table.csv"
+    table.write_bytes(gzip.compress(b"ImageID\n"))
+    (tmp_path / "urls.txt").write_text("http://a.org/1.jpg\n")
+    fails("table.csv: is a gzip file", tmp_path / "urls.txt", "--output", tmp_path / "set",
+          "--open-images-table", table)  # fmt: skip
     fails("blank.txt: no URLs", tmp_path / "blank.txt", "--output", tmp_path / "set")
     assert not (tmp_path / "set").exists()
     ids = tmp_path / "ids.txt"

@@ -39,6 +39,8 @@ def test_the_first_column_is_the_url(tmp_path, row, end):
         ("https://[::1/1.jpg", "bad_url", "is not a valid URL"),
         (b"https://a.org/\xff.jpg", "bad_url", "is not a valid URL"),
         (" https://a.org/1.jpg", "bad_row", "urls.txt:2: the row begins with white space"),
+        ("https://a.org/1\0.jpg", "bad_row", "urls.txt:2: the line contains a NUL byte"),
+        ("\0\0\0", "bad_row", "urls.txt:2: the line contains a NUL byte"),
         ("x" * 70_000, "bad_row", "urls.txt:2: the line has more than"),
     ],
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mlimages_jax.files.text_files import check_start
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
@@ -87,6 +88,8 @@ class DownloadJob:
         if not self.lists:
             raise PrepareError("no URL list given; name at least one file")
         # Before anything else, so that a mistyped name fails at once.
+        for table in self.tables:
+            check_start(table)
         total = count_rows(self.lists) // self.shard.parts
         if next(iter_urls(self.lists), None) is None:
             names = ", ".join(map(str, self.lists))
