@@ -143,5 +143,5 @@ def with_errors(body: Callable[[], Any], *, mistyped_code: int = 2) -> Any:
         sys.exit(130)
     except Exception as error:
         if isinstance(error, OSError | sqlite3.OperationalError) or exit_codes.is_ours(error):
-            sys.exit(several_lines(f"error: {error}"))
+            sys.exit(several_lines(f"error: {exit_codes.text_of(error)}"))
         raise

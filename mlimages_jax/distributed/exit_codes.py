@@ -8,6 +8,7 @@ left to a restart.
 """
 
 import errno
+import os
 import traceback
 
 CRASH = 70  # EX_SOFTWARE in sysexits.h: an unexpected error; a restart may help
@@ -67,6 +68,13 @@ def is_ours(error: BaseException) -> bool:
     return any(f"{kind.__module__}.".startswith(_OURS) for kind in type(error).__mro__)
 
 
+def text_of(error: BaseException) -> str:
+    """The message of an error, with advice where that of the system has none."""
+    if isinstance(error, IsADirectoryError) and error.filename:
+        return f"{os.fspath(error.filename)}: this is a folder; give a file"
+    return str(error)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host ran out of memory."""
     if isinstance(error, MemoryError):
@@ -83,7 +91,7 @@ def _of_the_system(error: OSError, workdir: str) -> str | None:
         )
     named = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
     if isinstance(error, (*named, PermissionError)) or "Forbidden" in str(error):
-        return f"error: {error}"
+        return f"error: {text_of(error)}"
     if error.errno in _STAYS:
         return f"error: {where}: {error.strerror}"
     return None

@@ -131,7 +131,10 @@ def coverage(
             missing = stack.enter_context(_new_table(output_dir / _MISSING))
             missing.write(tsv_row(("name", "error", "message", "list")))
         for path in lists:
-            print(cover(path, opened, classes=classes, missing=missing), flush=True)
+            covered = cover(path, opened, classes=classes, missing=missing)
+            if not covered.rows:
+                raise PrepareError(f"{path}: there are no rows; copy or download the list again")
+            print(covered, flush=True)
     if output_dir is not None and hierarchy is not None and classes is not None:
         with _new_table(output_dir / _BY_CLASS) as file:
             write_by_class(file, hierarchy, classes)

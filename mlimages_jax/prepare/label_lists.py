@@ -187,6 +187,9 @@ class LabelsJob:
                     self.counts["labels read"] += len(part.classes)
                     yield part if table is None else self._replaced(path, part, table)
                     bar.update(len(part))
+        if not self.counts["rows read"]:
+            names = ", ".join(map(str, self._lists))
+            raise PrepareError(f"{names}: there are no rows; copy or download the list again")
 
     def _replaced(self, path: Path, part: LabelList, table: np.ndarray) -> LabelList:
         """Returns a part of a list with the classes of the new one."""

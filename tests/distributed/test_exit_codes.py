@@ -13,6 +13,7 @@ import pytest
 
 import mlimages_jax
 from benchmarks.peers.job import inherited_environment
+from mlimages_jax.cli import front
 from mlimages_jax.distributed import exit_codes, preemption, processes
 from tests.support.small_run import ROOT, flags
 from tfds_builders import shapes
@@ -77,6 +78,16 @@ def _our_errors():
                 ours = inspect.isclass(kind) and kind.__module__ == module.name
                 if ours and issubclass(kind, Exception) and kind is not preemption.Preempted:
                     yield kind
+
+
+def test_a_folder_in_the_place_of_a_file_is_said(tmp_path):
+    for command in (
+        ["data", "labels", tmp_path, "--output", "x"],
+        ["data", "stats", tmp_path, "--dictionary", tmp_path],
+    ):
+        with pytest.raises(SystemExit) as end:
+            front.main(list(map(str, command)))
+        assert end.value.code == f"error: {tmp_path}: this is a folder; give a file"
 
 
 def test_every_error_of_ours_is_for_a_person():

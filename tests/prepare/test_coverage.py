@@ -101,12 +101,13 @@ def test_a_class_without_images_has_no_share(hand_worked, tmp_path):
     ]
 
 
-def test_empty_list(hand_worked, tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+def test_a_list_without_rows_is_an_error(hand_worked, tmp_path, content):
     _, manifest, _ = hand_worked
     empty = tmp_path / "empty.txt"
-    empty.touch()
-    coverage((empty,), manifests=(manifest,))
-    assert "0 rows" in capsys.readouterr().out
+    empty.write_bytes(content)
+    with pytest.raises(PrepareError, match=r"empty\.txt: there are no rows"):
+        coverage((empty,), manifests=(manifest,))
 
 
 def test_of_several_manifests_one_that_has_the_image_counts(tmp_path):

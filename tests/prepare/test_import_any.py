@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One door for all kinds of data: what it recognises, what it writes, and what it says next."""
 
+import gzip
 import json
 import os
 import random
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -166,6 +168,47 @@ def test_a_single_file(tmp_path, capsys):
     assert _rows(tmp_path / "c") == {"1.jpg": {"dog"}, "2.jpg": set()}
     import_any(tmp_path / "t.jsonl", output=tmp_path / "t", val_share=0)
     assert _rows(tmp_path / "t") == {"1.jpg": {"dog"}}
+
+
+def test_coco_is_recognised_in_any_encoding_and_compressed(tmp_path):
+    _files(tmp_path, _images("1.jpg", "2.jpg"))
+    text = json.dumps(COCO)
+    # Longer than what is read of each end, so that its keys are found at both.
+    padded = text.replace("{", '{"info": "' + "-" * 150_000 + '", ', 1)
+    for name, data in {
+        "16.json": text.encode("utf-16"),
+        "32.json": text.encode("utf-32-be"),
+        "packed.json.gz": gzip.compress(padded.encode()),
+        "hidden.json": gzip.compress(text.encode()),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        import_any(tmp_path / name, output=tmp_path / "out" / name)
+        assert _rows(tmp_path / "out" / name) == {"1.jpg": {"dog"}, "2.jpg": set()}
+
+
+def test_a_damaged_file_beside_the_annotations_is_noted(tmp_path, capsys):
+    _files(tmp_path, {**_images("1.jpg", "2.jpg"), "c.json": COCO, "old.json": bytes(100)})
+    import_any(tmp_path, output=tmp_path / "out")
+    assert _rows(tmp_path / "out") == {"1.jpg": {"dog"}, "2.jpg": set()}
+    assert "old.json: starts with NUL bytes only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty|no rows"),
+        (b"\xff\xfe", "empty|no rows"),
+        (b"\n \n", "empty|no rows"),
+        (bytes(100), "starts with NUL bytes only"),
+        (gzip.compress(bytes(100)), "starts with NUL bytes only"),
+        (gzip.compress(b"path,labels\n" * 20)[:-12], "cannot be decompressed"),
+    ],
+)
+def test_empty_and_damaged_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PrepareError, match=rf"{re.escape(name)}\b.*({message})"):
+        import_any(tmp_path / name, dry_run=True)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def test_many_rows_in_any_order_equal_a_plain_loop(files):
         (f"{ONE},verification,/m/dog,high", "row 8: 'high' is not a confidence"),
         (f"{ONE},verification,/m/dog", "Row #8: Expected 4 columns, got 3"),
         (f"{ONE},verification,/m/d\udcffg,1", "invalid UTF8"),
+        (f"{ONE},verif\0ication,/m/dog,1", "row 8: 'verif\\x00ication' is not a source"),
     ],
 )
 def test_bad_rows_are_named(files, line, message):

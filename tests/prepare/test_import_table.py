@@ -182,7 +182,7 @@ def test_images_of_several_splits_are_told(tmp_path, capsys):
     ("text", "message"),
     [
         ("", "t.csv:1: the table is empty"),
-        ("path;labels\n", "the tables contain no labels"),
+        ("path;labels\n", "t.csv: no row has a label"),
         (
             "path,a,b\n",
             "t.csv:1: the table lacks labels, and no other column looks like it; its "
@@ -200,7 +200,7 @@ def test_images_of_several_splits_are_told(tmp_path, capsys):
         ('path,labels\n1.jpg,"a\n;b"\n2.jpg,"c\n', "t.csv:4: a quote opened here is not"),
         ("path,labels\n1.jpg,a\n2\udcff.jpg,b\n", "t.csv:3: not UTF-8"),
         ('path,labels\n1.jpg,a\n"../2.jpg",b\n', "t.csv:3: the path '../2.jpg' is empty or"),
-        ("path,labels\n1.jpg,\n", "the tables contain no labels, and there is no --dictionary"),
+        ("path,labels\n1.jpg,\n", "t.csv: no row has a label, and there is no --dictionary"),
     ],
 )
 def test_bad_csv_is_named(tmp_path, text, message):

@@ -229,6 +229,14 @@ def test_a_missing_manifest_or_list_is_named(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+def test_a_list_without_rows_is_an_error(tmp_path, capsys, content):
+    (source := tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(PrepareError, match=r"list\.txt: there are no rows"):
+        run(capsys, source, "--output", tmp_path / "new.txt")
+    assert not (tmp_path / "new.txt").exists()
+
+
 @STEADY
 @given(st.data(), st.booleans(), st.booleans())
 def test_all_steps_equal_a_plain_loop(tmp_path_factory, data, close, merge):
@@ -242,6 +250,10 @@ def test_all_steps_equal_a_plain_loop(tmp_path_factory, data, close, merge):
     job = LabelsJob(
         lists=paths, classes=Classes(source, target, drop=True), close=close, merge=merge
     )
+    if not sum(map(len, drawn)):
+        with pytest.raises(PrepareError, match="there are no rows"):
+            job.run(folder / "new.txt")
+        return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lists_module, "_CHUNK_BYTES", 256)
         job.run(folder / "new.txt")

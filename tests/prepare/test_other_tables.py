@@ -69,6 +69,8 @@ TABLES = {
     "UTF-16": ("t.csv", PLAIN.encode("utf-16")),
     "UTF-16 BE": ("t.csv", b"\xfe\xff" + PLAIN.encode("utf-16-be")),
     "UTF-16 without a mark": ("t.csv", PLAIN.encode("utf-16-le")),
+    "UTF-32": ("t.csv", PLAIN.encode("utf-32")),
+    "UTF-32 without a mark": ("t.csv", PLAIN.encode("utf-32-be")),
     "Windows": ("t.csv", PLAIN.replace("\n", "\r\n")),
     "old Mac": ("t.csv", PLAIN.replace("\n", "\r")),
     "no last line end": ("t.csv", PLAIN.rstrip("\n")),

@@ -20,7 +20,7 @@ from mlimages_jax.prepare.imports.find_tables import find_metadata, find_tables
 from mlimages_jax.prepare.imports.found import Found, Wish
 from mlimages_jax.prepare.imports.manual_dir import MissingLabels, build_command
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
-from mlimages_jax.prepare.imports.table_rows import TableOptions
+from mlimages_jax.prepare.imports.table_rows import TableOptions, table_suffix
 from tfds_builders.images.command import name_of
 
 # The order matters: formats with specific marks come before those with general ones.
@@ -168,7 +168,7 @@ def _options(wish: Wish, output: Path) -> list[str]:
 
 
 def _is_json(source: Path) -> bool:
-    return source.suffix.lower() == ".json"
+    return table_suffix(source) == ".json"
 
 
 def _print(found: Found, notes: list[str]) -> None:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Recognises COCO instances: a single file, or the files of all splits in a folder."""
 
+import collections
+import gzip
 import re
+import zlib
 from pathlib import Path
+from typing import IO, cast
 
 from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
@@ -10,6 +14,8 @@ from mlimages_jax.prepare.imports.coco import locate_images, write_coco
 from mlimages_jax.prepare.imports.coco_file import Instances
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below, split_of
 from mlimages_jax.prepare.imports.set_aside import SetAside
+from mlimages_jax.prepare.imports.table_rows import table_suffix
+from mlimages_jax.prepare.imports.text_lines import detect
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED_BYTES = 1 << 16
@@ -72,13 +78,19 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 def _files(source: Path, notes: list[str]) -> dict[str, Path]:
     """Returns the file of each split."""
     if source.is_file():
-        is_one = source.suffix.lower() == ".json" and _looks_like_coco(source)
+        is_one = table_suffix(source) == ".json" and _looks_like_coco(source)
         return {split_of(source, source.parent) or "train": source} if is_one else {}
-    files = [path for path in files_below(source, depth=2)
-             if path.suffix.lower() == ".json" and _looks_like_coco(path)]  # fmt: skip
+    files = []
+    for path in files_below(source, depth=2):
+        try:
+            if table_suffix(path) == ".json" and _looks_like_coco(path):
+                files.append(path)
+        except PrepareError as error:  # a stray file must not hide the others
+            notes.append(str(error))
     families: dict[str, list[Path]] = {}
     for path in files:
-        family = _SPLIT_OR_YEAR.sub("", path.stem.lower()).strip("_-. ")
+        name = path.name.lower().removesuffix(".gz").removesuffix(".json")
+        family = _SPLIT_OR_YEAR.sub("", name).strip("_-. ")
         families.setdefault(family, []).append(path)
     if not families:
         return {}
@@ -102,12 +114,22 @@ def _rank(family: str) -> tuple[bool, bool, str]:
 def _looks_like_coco(path: Path) -> bool:
     """Checks for COCO's keys near the start and the end, which may be gigabytes apart."""
     try:
-        with path.open("rb") as file:
+        packed, _ = detect(path)
+        with cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb") as file:
             start = file.read(_SNIFFED_BYTES)
-            file.seek(max(0, path.stat().st_size - _SNIFFED_BYTES))
-            text = (start + file.read(_SNIFFED_BYTES)).replace(b"\0", b"")  # also of UTF-16
+            if packed:  # has to be read to find its end
+                blocks = iter(lambda: file.read(_SNIFFED_BYTES), b"")
+                end = b"".join(collections.deque(blocks, maxlen=2))
+            else:
+                file.seek(max(0, path.stat().st_size - _SNIFFED_BYTES))
+                end = file.read(_SNIFFED_BYTES)
+    except (EOFError, zlib.error) as error:
+        raise PrepareError(
+            f"{path}: cannot be decompressed ({error}); download it again"
+        ) from error
     except OSError as error:
-        raise PrepareError(f"{path}: {error.strerror}") from error
+        raise PrepareError(f"{path}: {error.strerror or error}") from error
+    text = (start + end).replace(b"\0", b"")  # also of UTF-16 and UTF-32
     return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"{") and (
         sum(key in text for key in _KEYS) >= 2
     )

@@ -67,11 +67,16 @@ def load_json(path: Path, *, encoding: str | None = None, object_hook: Any = Non
     """Reads a JSON file in any of the encodings of `open_text`.
 
     Raises:
-        PrepareError: The file is not JSON.
+        PrepareError: The file is empty, or not JSON.
     """
     try:
         with open_text(path, encoding) as file:
-            return json.load(file, object_hook=object_hook)
+            text = file.read()
+        if not text or text.isspace():
+            raise PrepareError(f"{path}: the file is empty; copy or download it again")
+        return json.loads(text, object_hook=object_hook)
+    except PrepareError:
+        raise
     except (ValueError, RecursionError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise PrepareError(f"{path}: not JSON ({error}); is the file complete?") from error
 

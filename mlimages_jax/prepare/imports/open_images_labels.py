@@ -88,7 +88,7 @@ class Verdicts:
         images, sources, classes, confidences = (batch.column(name) for name in COLUMNS)
         images = _image_numbers(images)
         texts, place = _words(sources)
-        _refuse(place, [not text for text in texts], texts, "is not a source")
+        _refuse(place, [not text or "\0" in text for text in texts], texts, "is not a source")
         counts = np.bincount(place, minlength=len(texts)).tolist()
         self.rows.update(dict(zip(texts, counts, strict=True)))
         person = np.array([text != MACHINE for text in texts])[place]

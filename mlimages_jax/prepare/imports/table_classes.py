@@ -87,9 +87,10 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
                     classes.update(names[:depth] for depth in range(1, len(names) + 1))
     if not classes:
         bad.check()  # if there are bad rows, their errors are the better message
+        names = ", ".join(str(table.path) for table in tables)
         raise PrepareError(
-            "the tables contain no labels, and there is no --dictionary: give one, or fill in the "
-            "column of labels"
+            f"{names}: no row has a label, and there is no --dictionary: is the file complete? "
+            "Fill in the column of labels, or give a dictionary"
         )
     order = sorted(classes)
     place = {names: i for i, names in enumerate(order)}

@@ -2,9 +2,9 @@
 """Reads text files of other programs as lines: detects encodings and line ends, decompresses.
 
 `files.text_files` is for files in our own formats and rejects everything but UTF-8. Tables come
-from spreadsheets: UTF-8 and UTF-16 are recognised by their bytes. Other bytes could be any of a
-dozen encodings, and a wrong guess would silently give wrong class names; so such lines are marked,
-and callers set them aside with a hint at --encoding.
+from spreadsheets: UTF-8, UTF-16 and UTF-32 are recognised by their bytes. Other bytes could be any
+of a dozen encodings, and a wrong guess would silently give wrong class names; so such lines are
+marked, and callers set them aside with a hint at --encoding.
 """
 
 import codecs
@@ -27,8 +27,11 @@ _START_BYTES = 64  # enough to detect the encoding
 _BLOCK = 1 << 16  # characters read and checked at once
 _MARK = "mark_undecodable"  # error handler: gives a lone surrogate, as surrogateescape for UTF-8
 codecs.register_error(_MARK, lambda error: ("\udcff", cast(UnicodeDecodeError, error).end))
+# UTF-32 first: its little-endian byte order mark starts with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
@@ -60,8 +63,8 @@ def detect(path: Path) -> tuple[bool, str]:
     """Judges a text file by its first bytes, not by its name.
 
     Returns:
-        Whether it is compressed with gzip, and the encoding: "utf-8", "utf-8-sig", "utf-16", or
-        "utf-16-le" or "utf-16-be" without a byte order mark.
+        Whether it is compressed with gzip, and the encoding: "utf-8", "utf-8-sig", "utf-16",
+        "utf-32", or, without a byte order mark, "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be".
 
     Raises:
         PrepareError: The file is not text, e.g. a spreadsheet, or cannot be decompressed.
@@ -90,6 +93,10 @@ def refuse_binary(path: Path, start: bytes) -> None:
     Raises:
         PrepareError: The file is not text; the message says what it is, and what to do.
     """
+    if start and not start.strip(b"\0"):
+        raise PrepareError(
+            f"{path}: starts with NUL bytes only: the file is damaged; copy or download it again"
+        )
     if binary := binary_format(start):
         raise PrepareError(f"{path}: {binary}")
 
@@ -195,7 +202,11 @@ def _encoding_of(start: bytes) -> str:
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
             return encoding
+    # Without a mark, ASCII in UTF-16 and UTF-32 has one or three zeros around each character.
+    empty = [not any(start[place::4]) for place in range(4)] if len(start) >= 4 else []
+    if empty in ([False, True, True, True], [True, True, True, False]):
+        return "utf-32-be" if empty[0] else "utf-32-le"
     even, odd = start[0::2].count(0), start[1::2].count(0)
     if max(even, odd) * 4 > len(start) and min(even, odd) == 0:
-        return "utf-16-le" if odd else "utf-16-be"  # ASCII with zeros in between, without a mark
+        return "utf-16-le" if odd else "utf-16-be"
     return "utf-8"
