@@ -87,9 +87,9 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
                     classes.update(names[:depth] for depth in range(1, len(names) + 1))
     if not classes:
         bad.check()  # if there are bad rows, their errors are the better message
-        names = ", ".join(str(table.path) for table in tables)
+        files = ", ".join(str(table.path) for table in tables)
         raise PrepareError(
-            f"{names}: no row has a label, and there is no --dictionary: is the file complete? "
+            f"{files}: no row has a label, and there is no --dictionary: is the file complete? "
             "Fill in the column of labels, or give a dictionary"
         )
     order = sorted(classes)
