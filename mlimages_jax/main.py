@@ -137,11 +137,12 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     from mlimages_jax.evaluation import evaluate_task
     from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
-    from mlimages_jax.training import quickstart, train
+    from mlimages_jax.training import quickstart, tagger, train
 
     return {
         "train": functools.partial(train.train, started=started),
         "quickstart": functools.partial(quickstart.quickstart, started=started),
+        "tagger": functools.partial(tagger.tagger, started=started),
         "evaluate": evaluate_task.evaluate,
         "classify": tag_task.classify,
         "export_features": export_task.export,

@@ -22,24 +22,31 @@ def train(
     *,
     config: str,
     workdir: str,
+    data: str | None = None,
+    minutes: float | None = None,
     processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
     """Train a network, or resume its training.
 
         mlimages train --config=quickstart --workdir=workdirs/quickstart
+        mlimages train --config=tagger --data=data/mine/released_320/1.0.0 --workdir=workdirs/mine
         mlimages train --config=configs/pretrain.py:paper --workdir=W --config.batch_size=1024
 
-    The package contains the configs quickstart, pretrain and finetune, some with variants, such as
-    pretrain:paper; give your own config by its file. --config.NAME=VALUE changes a value. After an
-    interruption the same command resumes from the latest checkpoint. The exit code is 75 after a
-    stop on request, and 1 after an error that a restart cannot fix.
+    The package contains the configs quickstart, tagger (for images of your own), pretrain and
+    finetune, some with variants, such as pretrain:paper; give your own config by its file.
+    --config.NAME=VALUE changes a value. After an interruption the same command resumes from the
+    latest checkpoint. The exit code is 75 after a stop on request, and 1 after an error that a
+    restart cannot fix.
 
     Args:
         config: FILE or FILE:VARIANT, or the name of a config in the package.
         workdir: folder for checkpoints, metrics and logs.
+        data: folder of a built data set.
+        minutes: with the config tagger, time for the training: the epochs follow from the speed.
         processes: processes of a training on several machines.
     """
-    return functools.partial(_start, config, workdir, processes, {})
+    values = {"data.folder": data, "minutes": minutes}
+    return functools.partial(_start, config, workdir, processes, values)
 
 
 def evaluate(

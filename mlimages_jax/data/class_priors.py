@@ -27,6 +27,20 @@ def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> 
     Returns:
         float64 [C].
     """
+    totals, known = class_counts(data, split, max_images=max_images)
+    return (totals + 0.5) / (known + 1)
+
+
+def class_counts(
+    data: DataSet, split: str, *, max_images: int = MAX_IMAGES
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of targets of every class, and the number of images in which it is known.
+
+    Arguments as for `class_priors`.
+
+    Returns:
+        Two arrays float64 [C].
+    """
     records = data.records(split)
     picked = np.linspace(0, len(records) - 1, min(max_images, len(records))).astype(int)
 
@@ -50,4 +64,4 @@ def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> 
                 np.add.at(known, record.labels[counted], 1)
     if data.missing_labels == 0:
         known = images - known
-    return (totals + 0.5) / (known + 1)
+    return totals, known

@@ -25,7 +25,7 @@ from mlimages_jax.settings.help_text import help_text
 from mlimages_jax.settings.judge import ConfigError, nearest_setting, table_of
 from mlimages_jax.settings.renamed import new_name, with_new_names
 from mlimages_jax.settings.resolve import parse
-from mlimages_jax.settings.rules import Choice, Flag, Rule, Several, Text, nearest, shown
+from mlimages_jax.settings.rules import Choice, Flag, Open, Rule, Several, Text, nearest, shown
 from mlimages_jax.settings.tasks import Settings
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
@@ -275,6 +275,8 @@ def _put(values: Values, override: Override) -> str | None:
 
 def _parsed(text: str, rule: Rule) -> Any:
     """Parses a text as a Python literal; other texts are returned for the rule to validate."""
+    if isinstance(rule, Open):
+        rule = rule.rule
     if isinstance(rule, Text | Choice):
         return text
     if isinstance(rule, Flag):

@@ -27,7 +27,7 @@ def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> st
         f"Settings of {title or 'a training'}: change a value with --config.NAME=VALUE.",
         "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
     ]
-    if kind is Train:
+    if issubclass(kind, Train):
         lines.append("--config.model=resnet50 sets all sizes of the network.")
     group = None
     for name in sorted(table, key=lambda name: "." in name):  # those without a section first

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.settings.fields import Table, Values
+from mlimages_jax.settings.fields import Setting, Table, Values
 from mlimages_jax.settings.relations import RELATIONS
-from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
+from mlimages_jax.settings.rules import Open, PathText, is_whole, nearest, shown
 from mlimages_jax.settings.tasks import TABLES
 from mlimages_jax.settings.training import NO_SET
+
+_SOME_STEPS = 1_000_000  # for fractions of a run whose length is left open
 
 
 class ConfigError(ValueError):
@@ -114,8 +116,9 @@ def _is_used(section: str, values: Mapping[str, Any]) -> bool:
 
 
 def _contradictions(values: Values, table: Table) -> list[str]:
-    """Returns problems between settings that are valid by themselves."""
-    total = values.get("total_steps", 0)
+    """Returns problems between settings that are valid by themselves and not left open."""
+    values = {name: value for name, value in values.items() if not _is_open(table[name], value)}
+    total = values.get("total_steps", _SOME_STEPS)
     used = resolve_values(values, table, total if is_whole(total) else 0)
     lines = []
     for names, problem in RELATIONS:
@@ -124,6 +127,10 @@ def _contradictions(values: Values, table: Table) -> list[str]:
             if told:
                 lines.append(f"{names[0]}={shown(values[names[0]])}{told}")
     return lines
+
+
+def _is_open(told: Setting, value: Any) -> bool:
+    return isinstance(told.rule, Open) and told.rule.is_open(value)
 
 
 def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:

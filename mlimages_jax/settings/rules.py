@@ -345,3 +345,36 @@ class Records(Rule):
             tuple(rule.resolve(part, total_steps) for rule, part in zip(rules, record, strict=True))
             for record in value
         )
+
+
+@dataclass(frozen=True)
+class Open(Rule):
+    """A value that the task chooses if it is left open.
+
+    Attributes:
+        rule: Rule of a value that is given.
+        chosen: What the choice depends on, as in "by the number of images".
+        value: The value that leaves it open.
+    """
+
+    rule: Rule
+    chosen: str
+    value: int | str = 0
+
+    def is_open(self, value: Any) -> bool:
+        """Whether a value leaves the setting open."""
+        same_type = is_number(value) if self.value == 0 else isinstance(value, str)
+        return same_type and value == self.value
+
+    def problem(self, value: Any) -> str | None:
+        return None if self.is_open(value) else self.rule.problem(value)
+
+    def allows(self, value: Any) -> bool:
+        return self.problem(value) is None
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.rule.allowed}; {self.value!r}: chosen {self.chosen}"
+
+    def resolve(self, value: Any, total_steps: int) -> Any:
+        return value if self.is_open(value) else self.rule.resolve(value, total_steps)

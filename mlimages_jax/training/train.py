@@ -28,6 +28,7 @@ from mlimages_jax.distributed import (
 from mlimages_jax.distributed.preemption import Preempted
 from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
+from mlimages_jax.monitoring import curves
 from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
@@ -203,7 +204,7 @@ def _loop(
     step = start = int(state.step)
     stop = processes.StopRequest(run.mesh)
     writer = MetricsWriter(run.workdir, start_step=start)
-    progress = Progress(writer, total_steps=config.total_steps, every=config.log_every)
+    progress = Progress(writer, total_steps=config.total_steps, every=config.log_every, done=start)
     input_wait: InputWait[dict[str, jax.Array]] = InputWait()
     profile = ProfileWindow(run.workdir / "profile", config.profile.steps)
 
@@ -214,7 +215,10 @@ def _loop(
 
     def evaluate() -> Results:
         with progress.pause(), goodput.phase("evaluation"):
-            return evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
+            results = evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
+            if jax.process_index() == 0:
+                curves.write_curves(run.workdir)
+            return results
 
     with _naming_the_last_good(checkpoints), goodput.phase("step"):
         try:
@@ -251,6 +255,7 @@ def _loop(
             raise
         finally:
             profile.close()
+            progress.close()
             input_wait.close()
             writer.close()
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One door for all kinds of data: what it recognises, what it writes, and what it says next."""
 
+import functools
 import gzip
 import json
 import os
@@ -23,6 +24,7 @@ from tfds_builders.imagenet import __main__ as imagenet
 from tfds_builders.ml_images import __main__ as ml_images
 
 IMAGE = image_files.jpeg(image_files.quadrants())
+import_lists = functools.partial(import_any, lists_only=True)
 COCO = {
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
     "annotations": [{"image_id": 1, "category_id": 7}],
@@ -95,7 +97,8 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
     files, meant = WITH_LISTS[kind]
     source = _files(tmp_path / "my data", files)
     monkeypatch.chdir(tmp_path)
-    prepare.main(["import", "my data", *(["--val-share", "0"] if kind == "metadata.csv" else [])])
+    val_share = ["--val-share", "0"] if kind == "metadata.csv" else []
+    prepare.main(["import", "my data", "--lists-only", *val_share])
     out = tmp_path / "my_data_lists"
     assert {split: _rows(out, split) for split in meant} == meant
     images = {path.resolve() for split in meant for path in
@@ -135,7 +138,7 @@ def test_what_builders_read_needs_no_lists(tmp_path, monkeypatch, capsys, kind):
     source = _files(tmp_path / "it's mine", files)
     before = sorted(source.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    prepare.main(["import", "it's mine"])
+    prepare.main(["import", "it's mine", "--lists-only"])
     assert sorted(source.rglob("*")) == before and sorted(tmp_path.iterdir()) == [source]
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
     builder = module.__name__.removesuffix(".__main__").rpartition(".")[2].replace("_", "-")
@@ -155,18 +158,45 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "t.csv:10: a label is empty" in out and "1 of 9 rows set aside" in out
     assert "looked for 8 images, found 2 in" in out
     assert sorted(tmp_path.iterdir()) == [source]
-    again, build = (shlex.split(line) for line in out.splitlines()[-2:])
+    again = shlex.split(out.splitlines()[-1])
     assert again[:3] == ["mlimages", "data", "import"]
-    prepare.main(again[2:])
-    assert capsys.readouterr().out.splitlines()[-1].split() == build
+    prepare.main([*again[2:], "--lists-only"])
+    assert "data build ml-images --manual-dir=s_p_lists" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        ({**_images("1.jpg", "2.jpg"), "t.csv": "path,labels\n1.jpg,a > dog\n2.jpg,a > cat\n"},
+         "closed_320"),
+        ({**_images("1.jpg", "2.jpg"), "t.csv": "path,labels\n1.jpg,dog\n2.jpg,cat\n"},
+         "released_320"),
+        (_images("a/1.jpg", "b/2.jpg", "b/3.jpg"), "original"),
+    ],
+)  # fmt: skip
+def test_an_import_builds_the_set_and_prints_how_to_train(
+    tmp_path, monkeypatch, capsys, files, folder
+):
+    _files(tmp_path / "my photos", files)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the second time the set is finished
+        prepare.main(["import", "my photos", "--val-share", "0", "--data-dir", "sets"])
+        built = f"sets/my_photos/{folder}/1.0.0"
+        *_, last_of_build, title, train, tag = capsys.readouterr().out.splitlines()
+        assert last_of_build == built and (tmp_path / built / "dataset_info.json").is_file()
+        assert title.startswith("Train a tagger")
+        assert f"--config=tagger --data={built} --workdir=workdirs/my_photos" in train
+        assert "mlimages tag IMAGES --checkpoint=workdirs/my_photos" in tag
+    prepare.main(["import", built])
+    assert train in capsys.readouterr().out
 
 
 def test_a_single_file(tmp_path, capsys):
     _files(tmp_path, {**_images("1.jpg", "2.jpg"), "c.json": COCO, "t.jsonl":
            '{"image": "1.jpg", "labels": ["dog"]}\n'})  # fmt: skip
-    import_any(tmp_path / "c.json", output=tmp_path / "c")
+    import_lists(tmp_path / "c.json", output=tmp_path / "c")
     assert _rows(tmp_path / "c") == {"1.jpg": {"dog"}, "2.jpg": set()}
-    import_any(tmp_path / "t.jsonl", output=tmp_path / "t", val_share=0)
+    import_lists(tmp_path / "t.jsonl", output=tmp_path / "t", val_share=0)
     assert _rows(tmp_path / "t") == {"1.jpg": {"dog"}}
 
 
@@ -182,13 +212,13 @@ def test_coco_is_recognised_in_any_encoding_and_compressed(tmp_path):
         "hidden.json": gzip.compress(text.encode()),
     }.items():
         (tmp_path / name).write_bytes(data)
-        import_any(tmp_path / name, output=tmp_path / "out" / name)
+        import_lists(tmp_path / name, output=tmp_path / "out" / name)
         assert _rows(tmp_path / "out" / name) == {"1.jpg": {"dog"}, "2.jpg": set()}
 
 
 def test_a_damaged_file_beside_the_annotations_is_noted(tmp_path, capsys):
     _files(tmp_path, {**_images("1.jpg", "2.jpg"), "c.json": COCO, "old.json": bytes(100)})
-    import_any(tmp_path, output=tmp_path / "out")
+    import_lists(tmp_path, output=tmp_path / "out")
     assert _rows(tmp_path / "out") == {"1.jpg": {"dog"}, "2.jpg": set()}
     assert "old.json: starts with NUL bytes only" in capsys.readouterr().out
 
@@ -208,7 +238,7 @@ def test_a_damaged_file_beside_the_annotations_is_noted(tmp_path, capsys):
 def test_empty_and_damaged_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PrepareError, match=rf"{re.escape(name)}\b.*({message})"):
-        import_any(tmp_path / name, dry_run=True)
+        import_lists(tmp_path / name, dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +253,7 @@ def test_a_column_tells_splits(tmp_path, column, cells, splits):
     rows = "".join(f"{i}.jpg,dog,{cell}\n" for i, cell in enumerate(cells, start=1))
     _files(tmp_path, _images("1.jpg", "2.jpg", "3.jpg"))
     (tmp_path / "t.csv").write_text(f"file,label,{column}\n{rows}")
-    import_any(tmp_path / "t.csv", output=tmp_path / "out")
+    import_lists(tmp_path / "t.csv", output=tmp_path / "out")
     lists = {path.name.removesuffix("_image_list.txt"): len(path.read_text().splitlines())
              for path in (tmp_path / "out").glob("*_image_list.txt")}  # fmt: skip
     assert lists == splits
@@ -232,7 +262,7 @@ def test_a_column_tells_splits(tmp_path, column, cells, splits):
 def test_a_column_that_tells_no_splits_is_named(tmp_path, capsys):
     _files(tmp_path, _images("1.jpg", "2.jpg"))
     (tmp_path / "t.csv").write_text("file,label,fold\n1.jpg,dog,3\n2.jpg,a cat,4\n")
-    import_any(tmp_path / "t.csv", dry_run=True)
+    import_lists(tmp_path / "t.csv", dry_run=True)
     said = capsys.readouterr().out
     assert "'fold' is not a split column: its words are not train, val and test" in said
     assert "if spaces separate labels: --label-separator ' '" in said
@@ -241,20 +271,20 @@ def test_a_column_that_tells_no_splits_is_named(tmp_path, capsys):
 def test_a_table_without_rows_and_a_workbook_are_named(tmp_path):
     (tmp_path / "t.csv").write_text("file,label\n")
     with pytest.raises(PrepareError, match=r"t[.]csv: there are no rows with images"):
-        import_any(tmp_path / "t.csv", dry_run=True)
+        import_lists(tmp_path / "t.csv", dry_run=True)
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(PrepareError, match=r"is a spreadsheet .*: save it as CSV in UTF-8"):
-        import_any(tmp_path / "t.xlsx", dry_run=True)
+        import_lists(tmp_path / "t.xlsx", dry_run=True)
     (tmp_path / "t.csv").unlink()
     with pytest.raises(PrepareError, match=r"t[.]xlsx is a spreadsheet: save it as CSV in UTF-8"):
-        import_any(tmp_path, dry_run=True)
+        import_lists(tmp_path, dry_run=True)
 
 
 def test_forms_for_predictions_are_no_labels(tmp_path, capsys):
     _files(tmp_path / "set", _images("train/1.jpg", "train/2.jpg", "test/3.jpg"))
     (tmp_path / "set" / "train.csv").write_text("id,label\n1,a\n2,b\n")
     (tmp_path / "set" / "sample_submission.csv").write_text("id,label\n3,a\n")
-    import_any(tmp_path / "set", output=tmp_path / "out")
+    import_lists(tmp_path / "set", output=tmp_path / "out")
     assert _rows(tmp_path / "out") == {"1.jpg": {"a"}, "2.jpg": {"b"}}
     assert "sample_submission.csv: by its name a form for predictions" in capsys.readouterr().out
 
@@ -262,16 +292,16 @@ def test_forms_for_predictions_are_no_labels(tmp_path, capsys):
 def test_labels_of_metadata_go_before_names_of_folders(tmp_path):
     source = _files(tmp_path / "set", _images("train/x/1.jpg", "train/y/2.jpg"))
     (source / "train" / "metadata.csv").write_text("file_name,label\nx/1.jpg,cat\ny/2.jpg,dog\n")
-    import_any(source, output=tmp_path / "out", val_share=0)
+    import_lists(source, output=tmp_path / "out", val_share=0)
     assert _rows(tmp_path / "out") == {"x/1.jpg": {"cat"}, "y/2.jpg": {"dog"}}
     (source / "train" / "metadata.csv").write_text("file_name,text\nx/1.jpg,A\ny/2.jpg,The\n")
-    import_any(source, output=tmp_path / "none")  # of captions: the folders are the classes
+    import_lists(source, output=tmp_path / "none")  # of captions: the folders are the classes
     assert not (tmp_path / "none").exists()
 
 
 def test_all_of_one_folder_a_class_for_training(tmp_path, capsys):
     source = _files(tmp_path / "pets", _images("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"))
-    import_any(source, val_share=0)
+    import_lists(source, val_share=0)
     command = capsys.readouterr().out.splitlines()[-1]
     assert command.endswith("--val-share=0")
     words = shlex.split(command)[4:]
@@ -284,7 +314,7 @@ def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("coco", "table", "any"):
         _files(tmp_path / name, _images("a/1.jpg", "b/2.jpg", "b/3.jpg"))
-        prepare.main(["import", name])
+        prepare.main(["import", name, "--lists-only"])
         assert "one folder per class" in capsys.readouterr().out
         prepare.main(["import", name, "--dry-run"])
     with pytest.raises(SystemExit, match="no such file or folder"):
@@ -293,11 +323,11 @@ def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
 
 def test_addresses_are_downloaded_first(tmp_path, capsys):
     source = _files(tmp_path, {"t.csv": "url,label\nhttp://a.org/1.jpg,dog\n"})
-    import_any(source, output=tmp_path / "out", val_share=0)
+    import_lists(source, output=tmp_path / "out", val_share=0)
     out = capsys.readouterr().out
     assert f"data download {tmp_path}/out/train_image_list.txt --output" in out
     _files(tmp_path / "list", {"train_urls.txt": "http://a.org/1.jpg\t3:1\t4:0.5\n"})
-    import_any(tmp_path / "list" / "train_urls.txt")
+    import_lists(tmp_path / "list" / "train_urls.txt")
     assert "data download" in capsys.readouterr().out
 
 
@@ -318,28 +348,28 @@ def test_what_is_not_recognised_says_what_fits(tmp_path, files, message):
     (tmp_path / "data").mkdir()
     _files(tmp_path / "data", files)
     with pytest.raises(PrepareError, match="not recognised") as error:
-        import_any(tmp_path / "data", output=tmp_path / "out")
+        import_lists(tmp_path / "data", output=tmp_path / "out")
     assert message in str(error.value) and "one folder per class" in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_finished_things_are_known(tmp_path, capsys):
     source = _files(tmp_path / "data", {**_images("1.jpg"), "t.csv": "image,label\n1.jpg,dog\n"})
-    import_any(source, output=tmp_path / "out", val_share=0)
-    import_any(tmp_path / "out")
+    import_lists(source, output=tmp_path / "out", val_share=0)
+    import_lists(tmp_path / "out")
     assert "lists that the builder reads" in capsys.readouterr().out
     _files(tmp_path / "built", {"dataset_info.json": "{}"})
-    import_any(tmp_path / "built")
-    assert "--config.data.folder=" in capsys.readouterr().out
+    import_lists(tmp_path / "built")
+    assert f"--config=tagger --data={tmp_path}/built " in capsys.readouterr().out
     _files(tmp_path / "oi", {"a.csv": "ImageID,Source,LabelName,Confidence\n1,v,/m/1,1\n"})
-    import_any(tmp_path / "oi")
+    import_lists(tmp_path / "oi")
     assert "import open-images" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_utf8_gives_commands_that_a_shell_reads(tmp_path, capsys):
     for name in ("b\udce9d", "it's", "two\nlines", "x y"):
         source = _files(tmp_path / name, _images("a/1.jpg", "a/2.jpg", "b/3.jpg"))
-        import_any(source)
+        import_lists(source)
         command = capsys.readouterr().out.splitlines()[-1].strip()
         command = command.replace("mlimages", "printf %s", 1)
         printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
@@ -373,7 +403,7 @@ def _assert_no_tree_crashes(folder: Path, seed: int) -> None:
         path.write_bytes(random_.choice(DATA))
     source = folder if random_.random() < 0.7 else random_.choice(sorted(folder.rglob("*")))
     try:
-        import_any(source, output=folder.with_name(f"{seed}_out"), dry_run=seed % 3 == 0)
+        import_lists(source, output=folder.with_name(f"{seed}_out"), dry_run=seed % 3 == 0)
     except (PrepareError, LabelListError, HierarchyError) as error:
         assert str(error), seed
 

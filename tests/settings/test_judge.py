@@ -16,7 +16,7 @@ from tests.support.small_run import load_config
 VARIANTS = [
     ("pretrain", "released"), ("pretrain", "paper"), ("quickstart",), ("evaluate",), ("classify",),
     ("export_features",), ("finetune", "224"), ("finetune", "224to299"), ("finetune", "299"),
-    ("finetune", "scratch"), ("finetune", "modern"),
+    ("finetune", "scratch"), ("finetune", "modern"), ("tagger",),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command that builds a set from images in one folder per class."""
 
+from pathlib import Path
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
@@ -19,7 +20,7 @@ def build_image_folder(
     orientation: Literal["exif", "stored"] = "exif",
     splits: str | None = None,
     val_share: float | None = None,
-) -> None:
+) -> Path:
     """Build a data set from images in one folder per class.
 
         mlimages data build image-folder --manual-dir=PETS --data-dir=data
@@ -38,7 +39,7 @@ def build_image_folder(
         hash of the content, so duplicates stay in one split, and every class keeps images to train
         on. The default is 0.1 if there are no folders of splits.
     """
-    command.run(
+    return command.run(
         build,
         shared,
         name=name,

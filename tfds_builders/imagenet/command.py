@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command that builds a set from ImageNet's archives."""
 
+from pathlib import Path
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
@@ -20,7 +21,7 @@ def build_imagenet(
     splits: str = "train,val",
     val_share: float | None = None,
     subset: bool = False,
-) -> None:
+) -> Path:
     """Build a data set from ImageNet's archives, or from images in one folder per class.
 
         mlimages data build imagenet --manual-dir=ARCHIVES --data-dir=data
@@ -42,7 +43,7 @@ def build_imagenet(
       subset: Accept archives with fewer classes and images than ImageNet has.
     """
     names = splits.split(",")
-    command.run(
+    return command.run(
         build,
         shared,
         name=name,

@@ -56,7 +56,7 @@ def main(place: str, arguments: Sequence[str] | None, *, program: str) -> None:
     command_line.run(place, words, program=program)
 
 
-def with_layout(command: Callable[..., None], layout: str) -> str:
+def with_layout(command: Callable[..., Path], layout: str) -> str:
     """Returns a docstring in which {layout} is replaced by the description of `manual_dir`."""
     doc = inspect.getdoc(command) or ""
     return doc.replace("{layout}", layout.rstrip())
@@ -70,7 +70,7 @@ def run(
     is_published: Callable[[Path], bool],
     published_name: str,
     **own: Any,
-) -> None:
+) -> Path:
     """Builds a set and prints its folder; errors that users can fix are one line, no traceback.
 
     Args:
@@ -80,6 +80,9 @@ def run(
       is_published: Returns whether a `manual_dir` has the published files.
       published_name: Default name for the published files; others are named after their folder.
       own: Options of this builder only.
+
+    Returns:
+      The folder of the set.
     """
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addFilter(_is_ours)
@@ -112,6 +115,7 @@ def run(
         print("interrupted: run the same command to resume from finished shards", file=sys.stderr)
         sys.exit(130)
     print(folder)
+    return folder
 
 
 def name_of(folder: Path) -> str:

@@ -22,7 +22,7 @@ def build_ml_images(
     short_side: int = 320,
     orientation: Literal["exif", "stored"] = "exif",
     verified: bool = False,
-) -> None:
+) -> Path:
     """Build a data set from label lists and images, ML-Images' or your own.
 
         mlimages data build ml-images --manual-dir=FOLDER --data-dir=data --name=mine
@@ -45,7 +45,7 @@ def build_ml_images(
       verified: Skip decoding images that keep their bytes: `mlimages data download` or `extract`
         has verified them.
     """
-    command.run(
+    return command.run(
         build,
         shared,
         name=name,

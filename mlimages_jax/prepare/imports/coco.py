@@ -12,9 +12,11 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.coco_file import CocoImage, Instances
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.manual_dir import (
+    build_of,
     link_images,
     what_came_and_what_is_next,
     write_manual_dir,
@@ -103,7 +105,7 @@ def write_coco(
     closed: bool,
     template: str | None,
     name: str,
-) -> None:
+) -> Build | None:
     """Writes the lists of all splits, and prints counts and the next commands.
 
     Args:
@@ -114,6 +116,9 @@ def write_coco(
         closed: As for `import_coco`.
         template: As `name` of `import_coco`.
         name: Name of the data set in the printed command.
+
+    Returns:
+        The build that is next; None if the images have to come first.
 
     Raises:
         PrepareError: The splits belong to different sets, or too many entries are unusable.
@@ -143,6 +148,7 @@ def write_coco(
             are_urls=located.are_urls,
         )
     )  # fmt: skip
+    return build_of(output, name, hierarchy) if is_linked else None
 
 
 def make_hierarchy(parts: Sequence[Instances], aside: SetAside) -> Hierarchy:

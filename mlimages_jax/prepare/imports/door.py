@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `import any`: recognises data, shows how it was understood, prints what is next."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.building import DATA_DIR, train_commands
 from mlimages_jax.prepare.imports.find_coco import find_coco
 from mlimages_jax.prepare.imports.find_folders import find_class_folders, find_imagenet
 from mlimages_jax.prepare.imports.find_others import (
@@ -18,7 +20,7 @@ from mlimages_jax.prepare.imports.find_others import (
 )
 from mlimages_jax.prepare.imports.find_tables import find_metadata, find_tables
 from mlimages_jax.prepare.imports.found import Found, Wish
-from mlimages_jax.prepare.imports.manual_dir import MissingLabels, build_command
+from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
 from mlimages_jax.prepare.imports.table_rows import TableOptions, table_suffix
 from tfds_builders.images.command import name_of
@@ -48,7 +50,9 @@ def import_any(
     /,
     *,
     output: Path | None = None,
+    data_dir: Path = DATA_DIR,
     dry_run: bool = False,
+    lists_only: bool = False,
     images: Path | None = None,
     path_column: str | None = None,
     label_columns: tuple[str, ...] = (),
@@ -61,20 +65,24 @@ def import_any(
     max_skipped: float = _MAX_SKIPPED,
     set_name: str | None = None,
 ) -> None:
-    """Turn a folder or file of data into what the builders read, whatever its format.
+    """Turn a folder or file of images with labels, whatever its format, into a data set.
 
     It reports what it recognised and why, shows the first rows as it understood them, writes lists
-    if they are needed, and prints the next command. It knows COCO, tables (CSV, JSON, Parquet,
-    Hugging Face's metadata), ImageNet as Kaggle and Hugging Face pack it, and one folder per class:
+    if they are needed, builds the data set, and prints the commands to train on it. It knows COCO,
+    tables (CSV, JSON, Parquet, Hugging Face's metadata), ImageNet as Kaggle and Hugging Face pack
+    it, and one folder per class:
 
-        mlimages data import any photos --dry-run
+        mlimages data import photos --dry-run
+        mlimages data import photos
 
     The word `any` may be left out.
 
     Args:
         source: the folder, or a table or COCO file.
         output: the folder to write lists to; default: NAME_lists in the current folder.
+        data_dir: the folder for data sets.
         dry_run: only report what would be done.
+        lists_only: do not build; print the command that would.
         images: folder of the images; default: search for it.
         path_column: column of a table with the image paths; default: detect it.
         label_columns: columns with the labels; default: detect them. Columns of numbers from 0 to 1
@@ -112,16 +120,31 @@ def import_any(
                                       _WHAT_FITS.rstrip()]))  # fmt: skip
     _print(found, notes)
     output = output or Path(f"{name}_lists")
-    if found.write is None:
-        print("Nothing needs to be written. Next:")
-        print("\n".join(f"  {command}" for command in found.commands))
-    elif dry_run:
-        said = _options(wish, output)
-        print("Nothing was written. These commands write lists and build; images are only read:")
+    if dry_run and (found.write or found.build):
+        said = _options(wish, output, data_dir)
+        does = "writes lists and builds" if found.write else "builds"
+        print(f"Nothing was written. This command {does} the data set; images are only read:")
         print(f"  {_PREPARE} import {shell_word(source)} {shell_words(said)}")
-        print(f"  {build_command(output, name)}")
     else:
-        found.write(output)
+        _write_and_build(found, name, output, data_dir, lists_only=lists_only)
+
+
+def _write_and_build(
+    found: Found, name: str, output: Path, data_dir: Path, *, lists_only: bool
+) -> None:
+    """Does what is next for what was found, as far as that is possible."""
+    build = found.write(output) if found.write else found.build
+    if build and not lists_only:
+        print(f"Building, as this command does:\n  {build.command(data_dir)}", flush=True)
+        folder = build.run(data_dir)
+        _print_commands("Train a tagger on it, and tag images:", train_commands(folder, name))
+    elif not found.write:  # which has printed what is next
+        commands = [build.command(data_dir)] if build else found.commands
+        _print_commands("Nothing needs to be written. Next:", commands)
+
+
+def _print_commands(title: str, commands: Sequence[str]) -> None:
+    print("\n".join([title, *(f"  {command}" for command in commands)]))
 
 
 def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
@@ -147,11 +170,12 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
     return None, notes
 
 
-def _options(wish: Wish, output: Path) -> list[str]:
+def _options(wish: Wish, output: Path, data_dir: Path) -> list[str]:
     """Returns the options that repeat the user's choices."""
     table = wish.table
     pairs = {
         "--output": str(output),
+        "--data-dir": None if data_dir == DATA_DIR else str(data_dir),
         "--images": wish.images and str(wish.images),
         "--path-column": table.path_column,
         "--label-separator": table.label_separator,

@@ -10,6 +10,7 @@ from typing import IO, cast
 
 from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.coco import locate_images, write_coco
 from mlimages_jax.prepare.imports.coco_file import Instances
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below, split_of
@@ -65,8 +66,8 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
             where = f"looked for {looked_for}, found {root.found:,} in {folder}"
         counts.append(f"{split}: {where}")
 
-    def write(output: Path) -> None:
-        write_coco(
+    def write(output: Path) -> Build | None:
+        return write_coco(
             instances, located, aside=aside, output=output, closed=False, template=None,
             name=wish.name,
         )  # fmt: skip

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlimages_jax.data import archives
 from mlimages_jax.files.counting import counted
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish
-from mlimages_jax.prepare.imports.shell import shell_word
 
 if TYPE_CHECKING:
     from tfds_builders.imagenet.listing import Listing
@@ -45,9 +45,9 @@ def find_imagenet(source: Path, wish: Wish, notes: list[str]) -> Found | None:
         return None
     why = [f"{one.path} contains {split}" + (f", classes in {one.labels}" if one.labels else "")
            for split, one in sources.items()]  # fmt: skip
-    command = _command("imagenet", source, wish.name) + f" --splits={','.join(splits)}"
-    command += "" if is_whole else " --subset"
-    return Found("ImageNet (WordNet ids)", why, rows, counts, commands=[command])
+    options = (f"--splits={','.join(splits)}", *(() if is_whole else ("--subset",)))
+    build = Build("imagenet", source, wish.name, options)
+    return Found("ImageNet (WordNet ids)", why, rows, counts, build=build)
 
 
 def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | None:
@@ -72,12 +72,12 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
     fraction = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
     why = [f"{path} has one folder per class" for path in dict.fromkeys(found.paths.values())]
-    command = _command("image-folder", source, wish.name)
     if shared:
         why.append(f"no folders of splits: {fraction:g} of the images become val, by their content")
-    if shared or wish.val_share is not None:
-        command += f" --val-share={fraction:g}"
-    return Found("one folder per class", why, rows, counts, commands=[command])
+    divided = shared or wish.val_share is not None
+    options = (f"--val-share={fraction:g}",) if divided else ()
+    build = Build("image-folder", source, wish.name, options)
+    return Found("one folder per class", why, rows, counts, build=build)
 
 
 def _listing(source: "Source") -> "Listing":
@@ -101,10 +101,3 @@ def _first_members(split: str, path: Path) -> list[str]:
     with archives.Archive(path) as archive:
         entries = archive.entries(on_error=lambda error: None)
         return [f"{split}: {entry.name}" for entry in itertools.islice(entries, SHOWN_ROWS)]
-
-
-def _command(module: str, source: Path, name: str) -> str:
-    return (
-        f"mlimages data build {module} --manual-dir={shell_word(source)} "
-        f"--data-dir=data --name={shell_word(name)}"
-    )

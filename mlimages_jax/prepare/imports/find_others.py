@@ -7,10 +7,11 @@ from pathlib import Path
 from mlimages_jax.data.image_folders import list_images
 from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.lists import ANY_CLASS, LabelListError, iter_label_list
+from mlimages_jax.prepare.imports.building import Build, train_commands
 from mlimages_jax.prepare.imports.delimited import find_format
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below
 from mlimages_jax.prepare.imports.image_roots import is_url
-from mlimages_jax.prepare.imports.manual_dir import CLASS_LIST, LIST_SUFFIX, build_command
+from mlimages_jax.prepare.imports.manual_dir import CLASS_LIST, LIST_SUFFIX
 from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_rows import DELIMITED, table_suffix
 from mlimages_jax.prepare.imports.text_lines import refuse_binary
@@ -25,18 +26,18 @@ def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     if not source.is_dir():
         return None
     if (source / "dataset_info.json").is_file():
-        command = (
-            "mlimages train --config=configs/quickstart.py --workdir=workdirs/mine "
-            f"--config.data.folder={shell_word(source)}"
-        )
+        above = source.resolve().parents  # DATA_DIR/NAME/VARIANT/VERSION
+        name = above[1].name if len(above) > 1 else ""
         return Found("a built data set", [f"{source / 'dataset_info.json'} exists"],
-                     commands=[command])  # fmt: skip
+                     commands=train_commands(source, name or wish.name))  # fmt: skip
     lists = sorted(source.glob(f"*{LIST_SUFFIX}"))
     if lists and any((source / name).is_file() for name in _CLASS_LISTS):
         missing = "" if (source / "images").is_dir() else "; put the images into images/"
         why = [f"it has {', '.join(path.name for path in lists)} and the classes{missing}"]
-        return Found("lists that the builder reads", why,
-                     commands=[build_command(source, wish.name)])  # fmt: skip
+        build = Build("ml-images", source, wish.name)
+        if missing:
+            return Found("lists that the builder reads", why, commands=[build.command()])
+        return Found("lists that the builder reads", why, build=build)
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.columns import LABELS, SPLIT_WORDS
 from mlimages_jax.prepare.imports.found import (
     DEFAULT_VAL_SHARE,
@@ -106,8 +107,8 @@ def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
     counts += [_where(plan, root) for plan, root in zip(plans, located.roots, strict=True)
                if not located.are_urls]  # fmt: skip
 
-    def write(output: Path) -> None:
-        write_tables(
+    def write(output: Path) -> Build | None:
+        return write_tables(
             plans, located, aside=SetAside(wish.max_skipped), output=output,
             class_list=wish.class_list, hierarchy_separator=">", missing_labels=wish.missing_labels,
             name=wish.name,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.set_aside import SetAside
 from mlimages_jax.prepare.imports.table_rows import TableOptions
@@ -50,8 +51,10 @@ class Found(NamedTuple):
         why: What it was recognised by, one item per line.
         rows: The first rows as they were understood.
         counts: Counts of images, classes and rows set aside.
-        write: Writes lists to a folder and prints what is next; None: nothing has to be written.
-        commands: Next commands, if nothing has to be written.
+        write: Writes lists to a folder, prints what is next, and returns the build if it can be
+            next; None: nothing has to be written.
+        build: The build that is next, if nothing has to be written.
+        commands: Other next commands.
         aside: Unusable rows.
     """
 
@@ -59,7 +62,8 @@ class Found(NamedTuple):
     why: Sequence[str]
     rows: Sequence[str] = ()
     counts: Sequence[str] = ()
-    write: Callable[[Path], None] | None = None
+    write: Callable[[Path], Build | None] | None = None
+    build: Build | None = None
     commands: Sequence[str] = ()
     aside: SetAside | None = None
 

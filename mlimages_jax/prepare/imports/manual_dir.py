@@ -23,6 +23,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports import full_disk
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.shell import shell_word
 
 MissingLabels = Literal["absent", "unknown"]
@@ -179,7 +180,7 @@ def what_came_and_what_is_next(
         f"are {missing_labels}"
     )
     if are_urls:
-        return "\n".join([*lines, *_download_first(folder, list(writer.images), name)])
+        return "\n".join([*lines, *_download_first(folder, list(writer.images), name, hierarchy)])
     if is_linked:
         lines.append(f"{one_line(str(folder / IMAGES))} leads to the images. Build:")
     elif (folder / IMAGES).exists():
@@ -189,18 +190,16 @@ def what_came_and_what_is_next(
         )
     else:
         lines.append(f"Put the images, or a link to them, into {folder / IMAGES} and build:")
-    return "\n".join([*lines, f"  {build_command(folder, name)}"])
+    return "\n".join([*lines, f"  {build_of(folder, name, hierarchy).command()}"])
 
 
-def build_command(folder: Path, name: str) -> str:
-    """Returns the shell command that builds a data set from a folder."""
-    return (
-        f"mlimages data build ml-images --manual-dir={shell_word(folder)} "
-        f"--data-dir=data --name={shell_word(name)}"
-    )
+def build_of(folder: Path, name: str, hierarchy: Hierarchy) -> Build:
+    """Returns the build of a folder that an import wrote; a hierarchy is used for its labels."""
+    closed = ("--labels=closed",) if hierarchy.depth.max(initial=0) else ()
+    return Build("ml-images", folder, name, closed)
 
 
-def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
+def _download_first(folder: Path, splits: list[str], name: str, hierarchy: Hierarchy) -> list[str]:
     """Returns the commands for lists of URLs: download, list the images downloaded, build."""
     target = folder.with_name(f"{folder.name}_images")
     quoted, there = shell_word(folder), shell_word(target)
@@ -215,7 +214,7 @@ def _download_first(folder: Path, splits: list[str], name: str) -> list[str]:
             f"--dictionary {there}/{CLASS_LIST} --output {there}/{split}{LIST_SUFFIX}"
             for split in splits
         ),
-        f"  {build_command(target, name)}",
+        f"  {build_of(target, name, hierarchy).command()}",
     ]
 
 

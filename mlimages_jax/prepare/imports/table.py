@@ -17,6 +17,7 @@ from mlimages_jax.labels.list_rows import check_name
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.labels.repeated_names import Repeats, find_repeats
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.manual_dir import (
@@ -24,6 +25,7 @@ from mlimages_jax.prepare.imports.manual_dir import (
     LIST_SUFFIX,
     ManualDirWriter,
     MissingLabels,
+    build_of,
     check_split,
     link_images,
     what_came_and_what_is_next,
@@ -166,7 +168,7 @@ def write_tables(
     hierarchy_separator: str,
     missing_labels: MissingLabels,
     name: str,
-) -> None:
+) -> Build | None:
     """Writes the lists of some tables, and prints counts and the next commands.
 
     Args:
@@ -177,7 +179,10 @@ def write_tables(
         class_list: `dictionary` of `import_table`.
         hierarchy_separator: As for `import_table`.
         missing_labels: `unlisted` of `import_table`.
-        name: As for `import_table`.
+        name: Name of the data set in the printed command.
+
+    Returns:
+        The build that is next; None if the images have to come first.
 
     Raises:
         PrepareError: Too many rows are unusable, or a file as a whole is.
@@ -207,6 +212,7 @@ def write_tables(
             is_linked=is_linked, are_urls=located.are_urls,
         )
     )  # fmt: skip
+    return build_of(output, name, hierarchy) if is_linked else None
 
 
 def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A tagger for images of your own: what is left open is chosen by their number and the device.
+
+    mlimages train --config=tagger --data=FOLDER --workdir=workdirs/mine
+    mlimages train --config=tagger --data=FOLDER --workdir=workdirs/mine --minutes=30
+
+FOLDER is what `mlimages data import` prints. Image size, network, batch size and epochs are chosen
+by the table in docs/guide/tagger.md; --config.image_size=160 and the like take precedence.
+--config.init_from=CHECKPOINT starts from the weights and the network of another run.
+
+What is not set here has its default; add --config.help for every setting and its meaning.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "task": "tagger",
+            "data": {"folder": ""},
+            "crop": {
+                "area": (0.25, 1.0),  # smaller crops often miss what the labels name
+                "interpolation": "area",  # photographs are larger than crops; linear would alias
+            },
+            "augmentation": {"rotation": False},  # photographs are upright
+            "model": {"norm_momentum": 0.95},  # few steps: the averages must follow quickly
+            "loss": {
+                "prior_bias": True,
+                "softmax": {"label_smoothing": 0.1},
+            },
+            "schedule": {
+                "name": "cosine",
+                "cosine": {"learning_rate": 2e-3, "warmup_steps": 0.05},
+            },
+            "optimizer": {"name": "adamw", "weight_decay": 0.01, "clip_norm": 1.0},
+            "evaluation": {"views": ("whole",)},
+            "evaluate_every": 0.1,
+            "checkpoint": {"every": 0.1, "keep_latest": 2},
+            "log_every": 0.01,
+        }
+    )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The build of a data set that follows an import: as a command to print, or run at once."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mlimages_jax import command_line
+from mlimages_jax.prepare.imports.shell import shell_word
+
+DATA_DIR = Path("data")
+
+
+class Build(NamedTuple):
+    """A build of a data set.
+
+    Attributes:
+        builder: The command after `mlimages data build`.
+        manual_dir: Folder that it reads.
+        name: Name of the data set.
+        options: Other options.
+    """
+
+    builder: Literal["ml-images", "image-folder", "imagenet"]
+    manual_dir: Path
+    name: str
+    options: tuple[str, ...] = ()
+
+    def command(self, data_dir: Path = DATA_DIR) -> str:
+        """Returns the shell command."""
+        words = " ".join(shell_word(word) for word in self._words(data_dir))
+        return f"mlimages data build {self.builder} {words}"
+
+    def run(self, data_dir: Path) -> Path:
+        """Builds the set, or finds it finished, and returns its folder.
+
+        Raises:
+            SystemExit: The set cannot be built; with the message for the user.
+        """
+        module = self.builder.replace("-", "_")
+        return command_line.run(
+            f"tfds_builders.{module}.command:build_{module}",
+            self._words(data_dir),
+            program=f"mlimages data build {self.builder}",
+        )
+
+    def _words(self, data_dir: Path) -> list[str]:
+        named = {"manual-dir": self.manual_dir, "data-dir": data_dir, "name": self.name}
+        return [*(f"--{option}={value}" for option, value in named.items()), *self.options]
+
+
+def train_commands(folder: Path, name: str) -> list[str]:
+    """Returns the commands after a build: train a tagger, and use it."""
+    workdir = f"workdirs/{shell_word(name)}"
+    return [
+        f"mlimages train --config=tagger --data={shell_word(folder)} --workdir={workdir}",
+        f"mlimages tag IMAGES --checkpoint={workdir} --output=tags.csv",
+    ]

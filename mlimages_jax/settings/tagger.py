@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Settings of the task `tagger`: those of a training, most of which the task chooses itself.
+
+What it chooses, and by which table, is in `training.recipe`.
+"""
+
+from dataclasses import dataclass
+
+from mlimages_jax.settings.fields import setting
+from mlimages_jax.settings.losses import LOSSES, Loss
+from mlimages_jax.settings.rules import Choice, Number, Open, Whole
+from mlimages_jax.settings.training import BATCH, DTYPES, PIXELS, Model, Train
+
+_BY_SET = "by the number of images and the device"
+_BY_LABELS = "by the data set: softmax for one class per image, else asymmetric"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerLoss(Loss):
+    """The loss; the sections of all losses are those of a training."""
+
+    name: str = setting(
+        Open(Choice(LOSSES), _BY_LABELS, ""), "Name of the loss; its section has the arguments.",
+        default="",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerModel(Model):
+    """The network; --config.model=resnet50 sets its sizes (resnet14, 26, 50, 101, 152, 200).
+
+    Sizes left open are those of init_from, or chosen by the number of images and the device.
+    """
+
+    dtype: str = setting(
+        Open(Choice(DTYPES), "by the device: float32 on CPUs", ""),
+        "Type of activations; parameters, statistics and loss are float32.",
+        default="",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagger(Train):
+    """A training on images of your own, by a recipe that suits their number and the device."""
+
+    epochs: float = setting(
+        Open(Number(0.0, 100_000.0, above=True), "by the number of images"),
+        "Passes over the training images.",
+        default=0,
+    )
+    minutes: float = setting(
+        Number(0.0),
+        "Time for the training; the speed is measured first, and sets the epochs. 0: no limit.",
+        default=0.0,
+    )
+    image_size: int = setting(
+        Open(PIXELS, _BY_SET), "Side of training images, in pixels.", default=0
+    )
+    batch_size: int = setting(Open(BATCH, _BY_SET), "Images per step, over all devices.", default=0)
+    group_size: int = setting(
+        Open(Whole(), "by the batch size"), "Images that share BatchNorm statistics.", default=0
+    )
+    accumulate: int = setting(
+        Open(Whole(1, 2**12), "by the memory of the devices"),
+        "Parts that a batch is computed in, with the same result in less memory.",
+        default=0,
+    )
+    total_steps: int = setting(
+        Open(Whole(), "by the epochs"), "Total number of updates.", default=0
+    )
+    model: TaggerModel = TaggerModel()
+    loss: TaggerLoss

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the task `tagger` chooses: image size, network, batch and epochs, by the set and the device.
+
+    device        images to train on     network      image size
+    accelerator   under 20,000           ResNet-26    224
+                  under 200,000          ResNet-50    224
+                  more                   ResNet-101   224
+    CPU           any number             ResNet-11    64 (a quarter of the channels)
+
+Few images do not fill a deep network, and a shallow one sees them more often in the same time. On
+CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a second.
+
+Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 / images), so that
+the number of images seen grows with the square root of their number.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
+from mlimages_jax.settings.tagger import Tagger
+
+MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
+_IMAGES_OF_MOST_EPOCHS = 1_000
+_DEPTHS = ((20_000, 26), (200_000, 50), (math.inf, 101))
+_SMALL_NETWORK = {
+    "stage_sizes": (1, 1, 1), "stage_widths": (64, 128, 256), "stem_width": 32, "stem_kernel": 3,
+}  # fmt: skip
+_BATCH = {"cpu": 64}  # images per step of all devices together
+_BATCH_OF_OTHERS = 256
+_GROUP = 64  # fewer images give noisy BatchNorm statistics
+_FEWEST_STEPS_AN_EPOCH = 8  # with few images, smaller batches give more updates
+_AVERAGED = 0.05  # part of the run that the EMA weights average over
+_MOST_DECAY = 0.9999
+
+
+class Setting(NamedTuple):
+    """What the choices depend on.
+
+    Attributes:
+        images: Number of training images.
+        platform: cpu, gpu or tpu.
+        devices: Number of devices.
+        single_label: Whether every image has one class.
+    """
+
+    images: int
+    platform: str
+    devices: int
+    single_label: bool
+
+
+def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
+    """The values of the settings that are left open, but for those of the length.
+
+    Args:
+        config: Settings of the task.
+        setting: The set and the devices.
+
+    Returns:
+        Values by dotted name; those of `config` where they are given.
+    """
+    batch = config.batch_size or _batch_size(setting)
+    values: dict[str, Any] = {
+        "image_size": config.image_size or (64 if setting.platform == "cpu" else 224),
+        "batch_size": batch,
+        "group_size": config.group_size or (_GROUP if batch % _GROUP == 0 else batch),
+        "model.dtype": config.model.dtype
+        or ("float32" if setting.platform == "cpu" else "bfloat16"),
+        "loss.name": config.loss.name or ("softmax" if setting.single_label else "asymmetric"),
+    }
+    if not config.init_from:  # otherwise the network is that of the checkpoint
+        values |= {
+            f"model.{name}": getattr(config.model, name) or value
+            for name, value in _network(setting).items()
+        }
+    return values
+
+
+def epochs_for(images: int) -> float:
+    """The number of epochs for a number of images, see the table above."""
+    epochs = MOST_EPOCHS * math.sqrt(_IMAGES_OF_MOST_EPOCHS / max(images, 1))
+    return min(max(epochs, FEWEST_EPOCHS), MOST_EPOCHS)
+
+
+def length(config: Tagger, *, images: int, batch_size: int, steps_in_time: int | None) -> int:
+    """The number of steps.
+
+    Args:
+        config: Settings of the task.
+        images: Number of training images.
+        batch_size: Images per step.
+        steps_in_time: Steps that `config.minutes` leave time for; None: any number.
+
+    Returns:
+        `config.total_steps` if it is set; else the steps in time, if there is a limit; else those
+        of the epochs.
+    """
+    if config.total_steps:
+        return config.total_steps
+    epochs = config.epochs or epochs_for(images)
+    steps = max(1, math.ceil(epochs * images / batch_size))
+    if steps_in_time is None:
+        return steps
+    # Without a wish for epochs, the time is used up: more of them rarely harm.
+    return max(1, min(steps, steps_in_time) if config.epochs else steps_in_time)
+
+
+def ema_decay(total_steps: int) -> float:
+    """The decay whose average reaches over the last twentieth of a run."""
+    return min(_MOST_DECAY, max(0.0, 1 - 1 / max(_AVERAGED * total_steps, 1)))
+
+
+def _network(setting: Setting) -> dict[str, Any]:
+    if setting.platform == "cpu":
+        return _SMALL_NETWORK
+    depth = next(depth for most, depth in _DEPTHS if setting.images < most)
+    return {
+        "stage_sizes": STAGE_SIZES[depth],
+        "stage_widths": STAGE_WIDTHS,
+        "stem_width": STEM_WIDTH,
+        "stem_kernel": STEM_KERNEL,
+    }
+
+
+def _batch_size(setting: Setting) -> int:
+    """A power of two per device, so that whole groups fit."""
+    most = _BATCH.get(setting.platform, _BATCH_OF_OTHERS)
+    wanted = min(most, max(setting.images // _FEWEST_STEPS_AN_EPOCH, 8))
+    per_device = 2 ** max(0, int(math.log2(max(wanted / setting.devices, 1))))
+    return per_device * setting.devices

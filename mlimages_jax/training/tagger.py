@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task `tagger`: chooses what the settings leave open, trains, and says what to type next."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from mlimages_jax.data.class_priors import class_counts
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.distributed import collectives, sharding, workdir_lock
+from mlimages_jax.files import paths
+from mlimages_jax.files.remote import write_text
+from mlimages_jax.files.text_files import read_text
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.plan import chips, estimate
+from mlimages_jax.settings import ConfigError, Train, build, flatten, parse, replaced
+from mlimages_jax.settings.tagger import Tagger
+from mlimages_jax.training import open_network, recipe
+from mlimages_jax.training.start import fresh_state
+from mlimages_jax.training.train import compile_step, train, training_inputs
+
+CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
+_SHOWN_CLASSES = 5
+_TIMED_STEPS, _WARM_STEPS = 10, 2
+_REST = 0.2  # part of the minutes for evaluations, saves and the report
+
+WHAT_NEXT = """
+Done. Tag images with
+  mlimages tag FOLDER --checkpoint={workdir} --output=tags.csv
+
+Look at
+  {workdir}/predictions.png    validation images: hits, misses and false alarms
+  {workdir}/per_class.tsv      how well every class is found
+  {workdir}/curves.png         loss and metrics over the training
+"""
+
+
+class UnsuitableSetError(ValueError):
+    """Nothing can be learned from a data set; the message says why."""
+
+
+def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = None) -> None:
+    """Trains a tagger on a data set, with the recipe for its size and the devices.
+
+    The choices are written to the workdir's recipe.json; a restart reads them from there.
+
+    Args:
+        config: Settings from configs/tagger.py.
+        workdir: Folder of the run.
+        started: As for `train.train`.
+
+    Raises:
+        UnsuitableSetError: There are too few images or no labels.
+        Exception: As for `train.train`.
+    """
+    workdir = epath.Path(paths.absolute(workdir))
+    begin = time.monotonic() if started is None else started
+    with workdir_lock.held(workdir, task="tagger"):
+        train(_as_training(config, workdir, begin=begin), workdir, started=started)
+    if collectives.process_number() == 0:
+        print(WHAT_NEXT.format(workdir=workdir))
+
+
+def _as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
+    """The settings of the training, from an earlier start of this workdir or chosen now."""
+    file = workdir / CHOSEN
+    chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
+    if chosen is None:
+        data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
+        chosen = _choices(config, data, workdir, begin=begin)
+        if collectives.process_number() == 0:
+            write_text(file, json.dumps(chosen, indent=1))
+    return _with(config, chosen)
+
+
+def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
+    """Settings of the task `train`; what the user gives takes precedence over what was chosen."""
+    values = flatten(config)
+    for name in ("epochs", "minutes"):
+        del values[name]
+    chosen = {name: value for name, value in chosen.items() if not values.get(name)}
+    training = parse(values | chosen | {"task": "train"})
+    assert isinstance(training, Train)
+    return training
+
+
+def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float) -> dict[str, Any]:
+    """Chooses the open settings and logs the choice; `begin` is when the minutes started."""
+    images = data.num_records(config.data.train_split)
+    check_labels(data, config.data.train_split)
+    device = jax.devices()[0]
+    setting = recipe.Setting(
+        images=images,
+        platform=device.platform,
+        devices=jax.device_count(),
+        single_label=data.max_labels == 1 and data.missing_labels == 0,
+    )
+    chosen = recipe.choose(config, setting)
+    # The length follows; the parts that do not depend on it are measured with any.
+    any_length = chosen | {"total_steps": 1_000, "accumulate": 1}
+    trial = open_network.filled(_with(config, any_length), workdir)
+    chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
+    in_time = None
+    if config.minutes and not config.total_steps:
+        trial = replaced(trial, {"accumulate": chosen["accumulate"]})
+        seconds = seconds_per_step(trial, data, workdir)
+        # What starting took so far, compilation above all, is about to be repeated.
+        left = 60 * config.minutes * (1 - _REST) - 2 * (time.monotonic() - begin)
+        in_time = max(1, int(left / seconds))
+    steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
+    chosen |= {"total_steps": steps, "optimizer.ema_decay": recipe.ema_decay(steps)}
+    logging.info(
+        "%d images, %d classes, %s: %s; %d steps are %.1f epochs (recipe.json)",
+        images, data.num_classes, "one class per image" if setting.single_label else "tags",
+        ", ".join(f"{name}={value}" for name, value in chosen.items()),
+        steps, steps * trial.batch_size / images,
+    )  # fmt: skip
+    return collectives.of_process_0(chosen)
+
+
+def check_labels(data: DataSet, split: str) -> None:
+    """Warns of classes that no image has, and refuses what nothing can be learned from.
+
+    Raises:
+        UnsuitableSetError: The split has fewer than two images, or no image has a label.
+    """
+    images = data.num_records(split)
+    if images < 2:
+        raise UnsuitableSetError(
+            f"{data.folder}: {split} has {images} image{'s' * (images != 1)}: give at least two, "
+            "better a hundred per class"
+        )
+    present, _ = class_counts(data, split)
+    if not present.any():
+        raise UnsuitableSetError(
+            f"{data.folder}: no image of {split} has a label: look at the rows that `mlimages data "
+            "import --dry-run` shows, and name the columns of the labels with --label-columns"
+        )
+    if len(missing := np.flatnonzero(present == 0)):
+        names = Hierarchy.from_file(data.class_list).names
+        shown = ", ".join(repr(names[i]) for i in missing[:_SHOWN_CLASSES].tolist())
+        logging.warning(
+            "%d of %d classes have no image in %s and cannot be learned: %s%s",
+            len(missing), len(present), split, shown, " ..." * (len(missing) > _SHOWN_CLASSES),
+        )  # fmt: skip
+
+
+def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
+    """The smallest number of parts of a batch that fits into the device's memory."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:  # CPUs do not tell
+        return 1
+    # Only the memory counts here; the other numbers of the chip are for times.
+    chip = chips.CHIPS["a100"]._replace(memory=float(stats["bytes_limit"]))
+
+    def plan(changed: Train) -> estimate.Plan:
+        return estimate.make_plan(
+            changed, chip=chip, devices=jax.device_count(), num_classes=data.num_classes, mfu=0.5
+        )
+
+    found = estimate.smallest_accumulation(config, plan)
+    if found is None:
+        raise ConfigError(
+            f"batches of {config.batch_size} images do not fit into {chip.memory / 1e9:.0f} GB, "
+            "not even in parts: give a smaller --config.batch_size or --config.image_size"
+        )
+    return found[0]
+
+
+def seconds_per_step(config: Train, data: DataSet, workdir: epath.Path) -> float:
+    """Measures steps with real batches on fresh weights, without keeping anything."""
+    mesh = sharding.make_mesh()
+    training = build.training_step(
+        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
+    )
+    stage = build.stages(config)[0]
+    compiled = compile_step(training, stage, data.max_labels)
+    state = fresh_state(config, training, data)
+    batches = training_inputs(config, data, mesh, workdir)(stage, start_step=0)
+    begin = 0.0
+    for step in range(_WARM_STEPS + _TIMED_STEPS):
+        if step == _WARM_STEPS:
+            jax.block_until_ready(state)
+            begin = time.monotonic()
+        state, _ = compiled(state, next(batches))
+    jax.block_until_ready(state)
+    return (time.monotonic() - begin) / _TIMED_STEPS

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+
+import jax
+import pytest
+from absl import logging as absl_logging
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from mlimages_jax.checkpoints import manager
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.training import tagger
+from tests.support import record_files
+from tests.support.small_run import load_config
+from tfds_builders import shapes
+
+SMALL = {
+    "image_size": 32,
+    "batch_size": 16,
+    "group_size": 8,
+    "model.stage_sizes": (1,),
+    "model.stage_widths": (16,),
+    "model.stem_width": 8,
+    "model.stem_kernel": 3,
+    "evaluation.batch_size": 16,
+    "evaluate_every": 0.5,
+    "checkpoint.every": 0.5,
+    "input.num_threads": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A built data set of 64 + 16 drawn images."""
+    return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=16, size=32)
+
+
+def _config(folder, **changes):
+    return load_config("tagger", **{**SMALL, "data.folder": str(folder), **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    tagger.tagger(_config(drawn, epochs=1), workdir)
+    return workdir
+
+
+def test_what_was_chosen_is_trained_and_written_down(trained):
+    chosen = json.loads((trained / "recipe.json").read_text())
+    assert chosen["total_steps"] == 4 and chosen["accumulate"] == 1
+    assert chosen["loss.name"] == "asymmetric" and chosen["model.dtype"] == "float32"
+    config = manager.config_of(trained)
+    assert config["task"] == "train" and config["total_steps"] == 4
+    assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
+    assert manager.latest_step(trained / "checkpoints") == 4
+
+
+def test_a_restart_trains_what_the_first_start_chose(trained, drawn, capsys):
+    before = (trained / "recipe.json").read_bytes()
+    tagger.tagger(_config(drawn, epochs=50, minutes=9), trained)
+    assert (trained / "recipe.json").read_bytes() == before
+    assert manager.latest_step(trained / "checkpoints") == 4
+    assert f"mlimages tag FOLDER --checkpoint={trained}" in capsys.readouterr().out
+
+
+def test_the_curves_are_drawn(trained):
+    assert Image.open(trained / "curves.png").width > 500
+
+
+def test_minutes_set_the_steps_by_the_measured_speed(drawn, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(tagger, "seconds_per_step", lambda *arguments: 0.5)
+    monkeypatch.setattr(tagger.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(tagger, "train", lambda config, *_, **__: told.append(config))
+    tagger.tagger(_config(drawn, minutes=1), tmp_path, started=94.0)
+    # 60 s less a fifth for evaluations, and twice the 6 s since the start, at half a second a step.
+    assert told[0].total_steps == 72
+
+
+def test_the_speed_is_measured_on_real_steps(drawn, tmp_path):
+    config = tagger._with(_config(drawn), {
+        "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
+    })  # fmt: skip
+    assert 0 < tagger.seconds_per_step(config, DataSet.open(drawn), tmp_path) < 10
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_memory_of_a_device_decides_the_parts(drawn):
+    config = tagger._with(_config(drawn, batch_size=64), {
+        "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
+    })  # fmt: skip
+    data = DataSet.open(drawn)
+
+    class Device:
+        def __init__(self, limit):
+            self.limit = limit
+
+        def memory_stats(self):
+            return self.limit and {"bytes_limit": self.limit}
+
+    whole = tagger._parts_that_fit(config, data, Device(10**9))
+    assert whole == tagger._parts_that_fit(config, data, Device(None)) == 1
+    with pytest.raises(tagger.ConfigError, match="batches of 64 images do not fit into 0 GB"):
+        tagger._parts_that_fit(config, data, Device(10**4))
+
+
+def _set_of(folder, rows):
+    record_files.write_set(folder, [len(rows)])
+    (path,) = record_files.files_of(folder)
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    for number, labels in enumerate(rows):
+        writer.write(record_files.record(f"{number}.jpg", record_files.image(9), labels))
+    writer.close()
+    metadata = {"num_classes": 3, "max_labels": 2}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "dictionary.txt").write_text(
+        "category_index\tcategory_id\tindex_of_parent_category\tcategory name\n"
+        "0\ta\t-1\tapple\n1\tb\t-1\tbee\n2\tc\t-1\tcar\n"
+    )
+    return DataSet.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{0: 1.0}], "train has 1 image: give at least two"),
+        ([{}, {1: 0.0}, {2: -1.0}], "no image of train has a label"),
+    ],
+)
+def test_nothing_to_learn_from_is_said(tmp_path, rows, message):
+    with pytest.raises(tagger.UnsuitableSetError, match=message):
+        tagger.check_labels(_set_of(tmp_path, rows), "train")
+
+
+def test_classes_without_images_are_named(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(absl_logging, "warning", lambda text, *values: lines.append(text % values))
+    tagger.check_labels(_set_of(tmp_path, [{0: 1.0}, {0: 0.5, 2: 0.0}]), "train")
+    assert lines == ["2 of 3 classes have no image in train and cannot be learned: 'bee', 'car'"]
+    assert jax.process_count() == 1
