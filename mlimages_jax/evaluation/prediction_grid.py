@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Draws a PNG of images with their true tags and a model's predictions."""
+"""Draws a PNG of images with what a model predicts: hits, false alarms and misses."""
 
+import functools
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -28,9 +30,16 @@ _IMAGE_SIZE = 128
 _LIKELY = 0.5
 _MIN_WIDTH = 180  # pixels; smaller images are enlarged to leave room for the tags below
 _GAP = 12
-_FONT_SIZE = 14
+_FONT_SIZE = 12
 _LINE_HEIGHT = 18
-_GREY, _BLACK, _GREEN, _RED = (130, 130, 130), (30, 30, 30), (0, 125, 60), (205, 30, 30)
+# Told apart by the signs too, for readers who do not see the colours.
+_HIT, _FALSE_ALARM, _MISS = (
+    ("\N{CHECK MARK}", (0, 125, 60)), ("\N{BALLOT X}", (205, 30, 30)), ("?", (176, 96, 0)),
+)  # fmt: skip
+_LEGEND = (
+    (_HIT, "hit: predicted and true"), (_FALSE_ALARM, "false alarm: predicted, not true"),
+    (_MISS, "miss: true, not predicted"),
+)  # fmt: skip
 
 _Line = tuple[str, str, tuple[int, int, int]]  # text that may be truncated, the rest, colour
 
@@ -129,14 +138,14 @@ def save_grid(
     predicted_tags: Sequence[Sequence[tuple[str, float, bool]]],
     columns: int = 6,
 ) -> epath.Path:
-    """Writes the grid.
+    """Writes the grid, below a legend.
 
     Args:
         path: Path of the PNG; missing folders are created.
         images: Array uint8 [n, H, W, 3], RGB.
         true_tags: Names of the true tags of each of the n images.
-        predicted_tags: (name, score, is correct) of each image's predictions, in display order;
-            correct ones are green, the others red.
+        predicted_tags: (name, score, is correct) of each image's predictions, in display order.
+            True tags that are not among them are misses.
         columns: Number of images per row.
 
     Returns:
@@ -158,8 +167,15 @@ def save_grid(
         height + 2 * _GAP + _LINE_HEIGHT * max(map(len, captions[start : start + columns]))
         for start in starts
     ]
-    grid = Image.new("RGB", (_GAP + columns * (width + _GAP), _GAP + sum(row_heights)), "white")
-    for start, top in zip(starts, _GAP + np.cumsum([0, *row_heights]), strict=False):
+    total_width = _GAP + columns * (width + _GAP)
+    legend = [(f"{sign} {text}", "", colour) for (sign, colour), text in _LEGEND]
+    side_by_side = columns > 2  # wide enough for one line
+    first = 2 * _GAP + _LINE_HEIGHT * (1 if side_by_side else len(legend))
+    grid = Image.new("RGB", (total_width, first + sum(row_heights)), "white")
+    for number, line in enumerate(legend):
+        left, top = (number * total_width // 3, 0) if side_by_side else (0, number * _LINE_HEIGHT)
+        _write(grid, [line], left=_GAP + left, top=_GAP + top, width=total_width - 2 * _GAP)
+    for start, top in zip(starts, first + np.cumsum([0, *row_heights]), strict=False):
         for column, index in enumerate(range(start, min(start + columns, len(tiles)))):
             left = _GAP + column * (width + _GAP)
             grid.paste(tiles[index], (left, int(top)))
@@ -173,25 +189,35 @@ def save_grid(
 
 
 def _caption(true: Sequence[str], predicted: Sequence[tuple[str, float, bool]]) -> list[_Line]:
-    lines: list[_Line] = [("true", "", _GREY)]
-    lines += [(name, "", _BLACK) for name in true]
-    lines += [("predicted", "", _GREY)]
-    lines += [
-        (name, f"  {score:.2f}", _GREEN if right else _RED) for name, score, right in predicted
-    ]
-    return lines
+    """Returns hits and false alarms in the order of their scores, then misses."""
+    lines: list[_Line] = []
+    for name, score, right in predicted:
+        sign, colour = _HIT if right else _FALSE_ALARM
+        lines.append((f"{sign} {name}", f"  {score:.2f}", colour))
+    found = {name for name, _, right in predicted if right}
+    sign, colour = _MISS
+    return lines + [(f"{sign} {name}", "", colour) for name in true if name not in found]
 
 
 def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width: int) -> None:
     """Writes a caption; names too long for the width are truncated, scores never are."""
     draw = ImageDraw.Draw(grid)
-    font = ImageFont.load_default(size=_FONT_SIZE)
+    font = _font()
     for number, (name, rest, color) in enumerate(lines):
         shown = text = one_line(name)
         while shown and draw.textlength(_with_ellipsis(shown, text) + rest, font=font) > width:
             shown = shown[:-1]
         corner = (left, top + number * _LINE_HEIGHT)
         draw.text(corner, _with_ellipsis(shown, text) + rest, fill=color, font=font)
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships: Pillow's own font has no Cyrillic, Greek or signs."""
+    import matplotlib  # a slow import, which most tasks do not need
+
+    file = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    return ImageFont.truetype(file, _FONT_SIZE)
 
 
 def _with_ellipsis(shown: str, text: str) -> str:

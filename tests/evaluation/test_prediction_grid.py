@@ -12,7 +12,7 @@ TREE = Hierarchy(
     names=("animal", "dog", "puppy", "stone"),
     parents=np.array([-1, 0, 1, -1], np.int32),
 )
-GREEN, RED = (0, 125, 60), (205, 30, 30)
+GREEN, RED, ORANGE = (0, 125, 60), (205, 30, 30), (176, 96, 0)
 
 
 def images(count: int, side: int = 64) -> np.ndarray:
@@ -30,16 +30,22 @@ def count(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
     return int(np.all(pixels == color, axis=-1).sum())
 
 
-def test_right_tags_are_green_and_wrong_ones_red(tmp_path):
+def below_legend(pixels: np.ndarray, *, lines: int) -> np.ndarray:
+    return pixels[12 + 18 * lines :]
+
+
+def test_hits_false_alarms_and_misses_have_their_colours(tmp_path):
     pixels = grid_of(
         tmp_path,
-        images(2),
-        true_tags=[["disc", "red"], ["star"]],
-        predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False)]],
+        images(3),
+        true_tags=[["disc"], ["star"], ["ring"]],
+        predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False), ("star", 0.3, True)], []],
     )
-    left, right = np.split(pixels[:, : 2 * (pixels.shape[1] // 2)], 2, axis=1)
-    assert count(left, GREEN) > 20 and count(left, RED) == 0
-    assert count(right, RED) > 20 and count(right, GREEN) == 0
+    legend, rest = pixels[:30], below_legend(pixels, lines=1)
+    assert all(count(legend, colour) > 8 for colour in (GREEN, RED, ORANGE))
+    left, middle, right = np.split(rest[:, : 3 * (pixels.shape[1] // 3)], 3, axis=1)
+    for part, expected in ((left, {GREEN}), (middle, {GREEN, RED}), (right, {ORANGE})):
+        assert {c for c in (GREEN, RED, ORANGE) if count(part, c) > 8} == expected
 
 
 @pytest.mark.parametrize(("side", "shown"), [(64, 192), (96, 192), (224, 224)])
@@ -53,9 +59,13 @@ def test_small_images_are_enlarged_by_whole_numbers(tmp_path, side, shown):
 def test_images_run_along_the_rows(tmp_path):
     tags = [["a"], ["a", "b", "c", "d"], [], [], ["a"]]
     pixels = grid_of(tmp_path, images(5), true_tags=tags, predicted_tags=[[]] * 5, columns=2)
-    corners = [np.argwhere(pixels[..., 2] == 100 + index)[0].tolist() for index in range(5)]
-    first_row, second_row = 12, 12 + 192 + 24 + 18 * 6  # the longest caption has six lines
-    third_row = second_row + 192 + 24 + 18 * 2
+    corners = [
+        np.argwhere(np.all(pixels == (0, 0, 100 + index), axis=-1))[0].tolist()
+        for index in range(5)
+    ]
+    first_row = 12 + 3 * 18 + 12  # below a legend of three lines
+    second_row = first_row + 192 + 24 + 18 * 4  # the longest caption has four lines
+    third_row = second_row + 192 + 24
     assert corners == [
         [first_row, 12],
         [first_row, 216],
@@ -71,7 +81,7 @@ def test_long_names_are_cut_but_their_scores_are_not(tmp_path):
     pixels = grid_of(
         tmp_path, images(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.37, False)], []]
     )
-    red = np.argwhere(np.all(pixels == RED, axis=-1))
+    red = np.argwhere(np.all(below_legend(pixels, lines=3) == RED, axis=-1))
     assert 12 + 192 - 25 < red[:, 1].max() <= 12 + 192
     other = grid_of(
         tmp_path, images(2), true_tags=[[], []], predicted_tags=[[(long_name, 0.88, False)], []]
