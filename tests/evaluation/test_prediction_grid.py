@@ -35,11 +35,12 @@ def below_legend(pixels: np.ndarray, *, lines: int) -> np.ndarray:
 
 
 def test_hits_false_alarms_and_misses_have_their_colours(tmp_path):
+    # Capitals have strokes wide enough for pixels of the colour itself.
     pixels = grid_of(
         tmp_path,
         images(3),
-        true_tags=[["disc"], ["star"], ["ring"]],
-        predicted_tags=[[("disc", 0.9, True)], [("ring", 0.4, False), ("star", 0.3, True)], []],
+        true_tags=[["TILE"], ["LIFT"], ["FEET"]],
+        predicted_tags=[[("TILE", 0.9, True)], [("FEET", 0.4, False), ("LIFT", 0.3, True)], []],
     )
     legend, rest = pixels[:30], below_legend(pixels, lines=1)
     assert all(count(legend, colour) > 0 for colour in (GREEN, RED, ORANGE))
