@@ -137,12 +137,13 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     from mlimages_jax.evaluation import evaluate_task
     from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
-    from mlimages_jax.training import quickstart, tagger, train
+    from mlimages_jax.training import quickstart, suspects, tagger, train
 
     return {
         "train": functools.partial(train.train, started=started),
         "quickstart": functools.partial(quickstart.quickstart, started=started),
         "tagger": functools.partial(tagger.tagger, started=started),
+        "suspects": suspects.find_suspects,
         "evaluate": evaluate_task.evaluate,
         "classify": tag_task.classify,
         "export_features": export_task.export,

@@ -66,6 +66,7 @@ The first command generates a small data set and trains on it, in minutes. Every
     {
         "train": f"{_TASKS}:train",
         "evaluate": f"{_TASKS}:evaluate",
+        "suspects": f"{_TASKS}:suspects",
         "tag": f"{_TASKS}:tag",
         "export": f"{_TASKS}:export",
         "data": DATA,
@@ -77,7 +78,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "completion": "mlimages_jax.cli.completion:completion",
     },
 )
-_WITH_CONFIG = ("train", "evaluate", "tag", "export", "plan")
+_WITH_CONFIG = ("train", "evaluate", "suspects", "tag", "export", "plan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

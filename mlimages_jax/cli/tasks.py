@@ -49,6 +49,34 @@ def train(
     return functools.partial(_start, config, workdir, processes, values)
 
 
+def suspects(
+    *,
+    data: str,
+    workdir: str,
+    folds: int | None = None,
+    minutes: float | None = None,
+    config: str = "configs/tagger.py",
+) -> Start:
+    """Find labels that are probably wrong or missing in a data set of your own.
+
+        mlimages suspects --data=data/mine/released_320/1.0.0 --workdir=workdirs/suspects
+
+    It trains as often as there are folds, each time without one of them, and compares the labels of
+    that fold with what the network predicts. It writes wrong_labels.tsv and missing_labels.tsv, the
+    strongest suspicion first, and sheets of their images. After an interruption the same command
+    resumes.
+
+    Args:
+        data: folder of a built data set.
+        workdir: folder for the tables and the trainings.
+        folds: parts of the images, default 3.
+        minutes: time for each training; default: by the number of images, as for --config=tagger.
+        config: FILE with other defaults.
+    """
+    values = {"task": "suspects", "data.folder": data, "folds": folds, "minutes": minutes}
+    return functools.partial(_start, config, workdir, Processes(), values)
+
+
 def evaluate(
     *,
     checkpoint: str,

@@ -131,6 +131,14 @@ def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str
     return f": applied every {every} of {warmup} warm-up steps, it makes the rate infinite"
 
 
+def _fold(fold: Any, order: str) -> str | None:
+    if not fold:
+        return None
+    if len(fold) != 2 or not 0 <= fold[0] < fold[1] or fold[1] < 2:
+        return ": give the number of a part, from 0, and that of all parts, at least 2: '(0, 3)'"
+    return ": only with data.order='global'" if order != "global" else None
+
+
 def _profile(steps: Any) -> str | None:
     if not steps or (len(steps) == 2 and steps[0] <= steps[1]):
         return None
@@ -167,6 +175,7 @@ RELATIONS = (
         ),
         _warmup_rises,
     ),
+    Relation(("data.fold", "data.order"), _fold),
     Relation(("profile.steps",), _profile),
     Relation(("total_steps", "init_from"), _no_steps),
 )

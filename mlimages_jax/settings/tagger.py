@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings of the task `tagger`: those of a training, most of which the task chooses itself.
+"""Settings of the tasks `tagger` and `suspects`: a training that chooses most of its settings.
 
-What it chooses, and by which table, is in `training.recipe`.
+What they choose, and by which table, is in `training.recipe`.
 """
 
 from dataclasses import dataclass
@@ -70,3 +70,13 @@ class Tagger(Train):
     )
     model: TaggerModel = TaggerModel()
     loss: TaggerLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspects(Tagger):
+    """Finds labels that are probably wrong or missing, by trainings that did not see them."""
+
+    folds: int = setting(
+        Whole(2, 100), "Parts of the images, each judged by a training on the others.", default=3
+    )
+    shown: int = setting(Whole(1), "Labels in each table.", default=1_000)

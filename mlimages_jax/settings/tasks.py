@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from mlimages_jax.settings.fields import Table, setting, table_of_fields
 from mlimages_jax.settings.losses import CONFIDENCE, LOSSES
 from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Several, Text, Whole
-from mlimages_jax.settings.tagger import Tagger
+from mlimages_jax.settings.tagger import Suspects, Tagger
 from mlimages_jax.settings.training import (
     BAD_IMAGES,
     BATCH,
@@ -215,6 +215,7 @@ TASKS: Mapping[str, type[Settings]] = {
     "train": Train,
     "quickstart": Train,
     "tagger": Tagger,
+    "suspects": Suspects,
     "evaluate": Evaluate,
     "classify": Classify,
     "export_features": Export,

@@ -70,6 +70,11 @@ class Data:
         "Folder on a local disk to which files are copied once. Empty: they are read in place.",
         default="",
     )
+    fold: tuple[int, ...] = setting(
+        Several(Whole(), "'(0, 3)'", repeats=True),
+        "(i, n): keeps the i-th of n parts of the split, from 0, out of the training; empty: none.",
+        default=(),
+    )
     allow_change: bool = setting(
         Flag(), "Whether a run may resume on another data set.", default=False
     )

@@ -62,12 +62,12 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
     workdir = epath.Path(paths.absolute(workdir))
     begin = time.monotonic() if started is None else started
     with workdir_lock.held(workdir, task="tagger"):
-        train(_as_training(config, workdir, begin=begin), workdir, started=started)
+        train(as_training(config, workdir, begin=begin), workdir, started=started)
     if collectives.process_number() == 0:
         print(WHAT_NEXT.format(workdir=workdir))
 
 
-def _as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
+def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
     """The settings of the training, from an earlier start of this workdir or chosen now."""
     file = workdir / CHOSEN
     chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
@@ -82,8 +82,8 @@ def _as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
 def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
     """Settings of the task `train`; what the user gives takes precedence over what was chosen."""
     values = flatten(config)
-    for name in ("epochs", "minutes"):
-        del values[name]
+    for name in ("epochs", "minutes", "folds", "shown"):
+        values.pop(name, None)
     chosen = {name: value for name, value in chosen.items() if not values.get(name)}
     training = parse(values | chosen | {"task": "train"})
     assert isinstance(training, Train)

@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,9 @@ from mlimages_jax.checkpoints.manager import (
 from mlimages_jax.data import pipeline
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.device_batches import DeviceBatches
+from mlimages_jax.data.folds import Fold, Subset
 from mlimages_jax.data.order import ProcessRows
+from mlimages_jax.data.records import RandomAccess
 from mlimages_jax.distributed import (
     collectives,
     preemption,
@@ -291,7 +293,12 @@ def training_inputs(
     num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     rows = ProcessRows(batch_size=config.batch_size, num_streams=num_streams, **process)
-    streams = data.streams(config.data.train_split, count=num_streams, served=rows.streams)
+    streams: Sequence[RandomAccess] = data.streams(
+        config.data.train_split, count=num_streams, served=rows.streams
+    )
+    if config.data.fold:
+        fold = Fold(*config.data.fold)
+        streams = [Subset(records, ~fold.mask(len(records))) for records in streams]
     bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
 
     def inputs(stage: Stage, *, start_step: int) -> DeviceBatches:

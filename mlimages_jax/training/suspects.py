@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The task `suspects`: trains on all folds but one at a time, and ranks the labels of that one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.folds import Fold, Subset
+from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.data.images.views import EvaluationView
+from mlimages_jax.data.records import Records, record_at
+from mlimages_jax.distributed import sharding, workdir_lock
+from mlimages_jax.evaluation.evaluate import Evaluation, empty_metrics
+from mlimages_jax.evaluation.prediction_grid import save_grid
+from mlimages_jax.evaluation.suspect_labels import Suspect, SuspectFinder
+from mlimages_jax.files import paths
+from mlimages_jax.files.escaping import tsv_row
+from mlimages_jax.files.remote import write_text
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.settings import ConfigError, Train, build, replaced
+from mlimages_jax.settings.tagger import Suspects
+from mlimages_jax.step.state import TrainState
+from mlimages_jax.training.tagger import as_training
+from mlimages_jax.training.train import train
+
+_COLUMNS = ("image", "class", "id", "name", "probability", "instead")
+_ON_SHEET, _IMAGE_SIZE = 36, 128
+WHAT_NEXT = """
+Done. Look at the labels that are probably
+  wrong     {workdir}/wrong_labels.tsv      sheet: {workdir}/wrong_labels.png
+  missing   {workdir}/missing_labels.tsv    sheet: {workdir}/missing_labels.png
+The strongest suspicion comes first. Correct the lists, and build the data set again.
+"""
+
+
+def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
+    """Trains once per fold, and writes tables and sheets of suspect labels to the workdir.
+
+    Every image is judged by the training that did not see it. An interrupted task resumes with the
+    fold that it was at. With one class per image, no label can be missing.
+
+    Args:
+        config: Settings of the task.
+        workdir: Folder for the tables, and for a workdir of each training.
+
+    Raises:
+        ConfigError: There are several processes, or as for `train.train`.
+        Exception: As for `tagger.tagger`.
+    """
+    workdir = epath.Path(paths.absolute(workdir))
+    if jax.process_count() > 1:
+        raise ConfigError("suspects: run it in one process; train folds elsewhere with data.fold")
+    with workdir_lock.held(workdir, task="suspects"):
+        training = as_training(config, workdir, begin=time.monotonic())
+        data = DataSet.open(training.data.folder, copy_to=training.data.copy_to)
+        finder = SuspectFinder(
+            data.num_classes,
+            threshold=training.evaluation.threshold,
+            single_label=build.is_single_label(training.loss),
+        )
+        for number in range(config.folds):
+            logging.info("fold %d of %d", number + 1, config.folds)
+            # Only the last weights are used, so the evaluations on the way are left out.
+            changes = {"data.fold": (number, config.folds), "evaluate_every": 0}
+            of_fold = replaced(training, changes)
+            state = train(of_fold, workdir / f"fold_{number}")
+            _judge(finder, of_fold, data, state)
+        _write(config, workdir, training, data, finder)
+    print(WHAT_NEXT.format(workdir=workdir))
+
+
+def _judge(finder: SuspectFinder, config: Train, data: DataSet, state: TrainState) -> None:
+    """Adds the predictions for the images that were kept out of a training."""
+    mesh = sharding.make_mesh()
+    records = data.records(config.data.train_split)
+    kept_out = Subset(records, Fold(*config.data.fold).mask(len(records)))
+    evaluation = _evaluation(config, data, kept_out, mesh)
+    probabilities = build.probabilities(config.loss)
+    start = 0
+    for outputs in evaluation.outputs(state.ema or state.weights, kept_out):
+        mask = sharding.local_rows(outputs["mask"])
+        positions = np.arange(start, start + len(mask))
+        start += len(mask)
+        finder.add(
+            kept_out.positions[positions[mask]],
+            probabilities(sharding.local_rows(outputs["logits"])[mask]),
+            sharding.local_rows(outputs["targets"])[mask],
+        )
+
+
+def _evaluation(
+    config: Train, data: DataSet, records: Subset, mesh: jax.sharding.Mesh
+) -> Evaluation:
+    training = build.training_step(
+        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
+    )
+    metrics = empty_metrics(  # none are computed, only scores
+        0,
+        Hierarchy.from_file(data.class_list).paths(),
+        single_label=build.is_single_label(config.loss),
+        threshold=config.evaluation.threshold,
+    )
+    (view, *_) = build.evaluation_views(config.evaluation, image_size=config.image_size)
+    return Evaluation(
+        model=training.model,
+        loss=training.loss,
+        records=records,
+        view=view,
+        metrics=metrics,
+        batch_size=config.evaluation.batch_size,
+        max_labels=data.max_labels,
+        mesh=mesh,
+        missing_labels=data.missing_labels,
+        num_threads=config.input.num_threads,
+    )
+
+
+def _write(
+    config: Suspects, workdir: epath.Path, training: Train, data: DataSet, finder: SuspectFinder
+) -> None:
+    """Writes a table and a sheet for wrong and for missing labels."""
+    hierarchy = Hierarchy.from_file(data.class_list)
+    records = data.records(training.data.train_split)
+    problems: tuple[Literal["wrong", "missing"], ...] = ("wrong", "missing")
+    for problem in problems:
+        found = [one for one, _ in zip(finder.ranked(problem), range(config.shown), strict=False)]
+        logging.info("%d labels are probably %s", len(found), problem)
+        lines = [tsv_row(_COLUMNS), *map(tsv_row, _rows(found, records, hierarchy))]
+        write_text(workdir / f"{problem}_labels.tsv", "".join(lines))
+        _write_sheet(workdir / f"{problem}_labels.png", found[:_ON_SHEET], records, hierarchy)
+
+
+def _rows(
+    found: Sequence[Suspect], records: Records, hierarchy: Hierarchy
+) -> Iterator[tuple[object, ...]]:
+    for one in found:
+        yield (
+            record_at(records, one.position).name,
+            one.class_,
+            hierarchy.ids[one.class_],
+            hierarchy.names[one.class_],
+            f"{one.probability:.4f}",
+            "" if one.instead is None else hierarchy.names[one.instead[0]],
+        )
+
+
+def _write_sheet(
+    path: epath.Path, found: Sequence[Suspect], records: Records, hierarchy: Hierarchy
+) -> None:
+    """Draws the images: a wrong label is what the network misses, a missing one a false alarm."""
+    view = EvaluationView(_IMAGE_SIZE, "whole")
+    images, given, predicted = [], [], []
+    for one in found:
+        try:
+            images.append(view(record_at(records, one.position).jpeg))
+        except BadImage:
+            continue
+        name = hierarchy.names[one.class_]
+        wrong = path.name.startswith("wrong")
+        given.append([name] if wrong else [])
+        predicted.append([] if wrong else [(name, one.probability, False)])
+        if one.instead is not None:
+            class_, probability = one.instead
+            predicted[-1].append((hierarchy.names[class_], probability, False))
+    if images:
+        save_grid(path, np.stack(images), true_tags=given, predicted_tags=predicted)
