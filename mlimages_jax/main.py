@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Runs what a config names: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`.
 
-`mlimages train`, `evaluate`, `tag` and `export` also start here, see `mlimages_jax.cli.tasks`.
+`mlimages train`, `evaluate`, `thresholds`, `tag` and `export` also start here, see
+`mlimages_jax.cli.tasks`.
 """
 
 import dataclasses
@@ -134,7 +135,7 @@ def start(
 
 def _tasks(started: float) -> dict[str, Callable[..., Any]]:
     """Returns the functions that run tasks, by name of the task."""
-    from mlimages_jax.evaluation import evaluate_task
+    from mlimages_jax.evaluation import evaluate_task, thresholds_task
     from mlimages_jax.features.export import export_task
     from mlimages_jax.inference import tag_task
     from mlimages_jax.training import quickstart, suspects, tagger, train
@@ -145,6 +146,7 @@ def _tasks(started: float) -> dict[str, Callable[..., Any]]:
         "tagger": functools.partial(tagger.tagger, started=started),
         "suspects": suspects.find_suspects,
         "evaluate": evaluate_task.evaluate,
+        "thresholds": thresholds_task.find,
         "classify": tag_task.classify,
         "export_features": export_task.export,
     }

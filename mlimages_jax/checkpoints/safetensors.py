@@ -33,6 +33,7 @@ class WeightsFile(NamedTuple):
         class_list: Text of the category file; "" if unknown.
         probability: Describes how logits become probabilities, for users without this package.
         usage: JSON values for the same users, from `convert.description`.
+        thresholds: Text of thresholds.tsv; "" if none were found for these weights.
     """
 
     arrays: dict[str, np.ndarray]
@@ -41,6 +42,7 @@ class WeightsFile(NamedTuple):
     class_list: str
     probability: str
     usage: dict[str, Any]
+    thresholds: str = ""
 
 
 def write(path: Path, content: WeightsFile) -> None:
@@ -52,6 +54,8 @@ def write(path: Path, content: WeightsFile) -> None:
         "probability": content.probability,
         "usage": json.dumps(content.usage),
     }
+    if content.thresholds:
+        metadata["thresholds"] = content.thresholds
     metadata[_CHECKSUMS] = json.dumps(_checksums(content.arrays, metadata))
     with complete_file(path) as unfinished:
         unfinished.write_bytes(save(content.arrays, metadata))
@@ -76,6 +80,7 @@ def read(path: Path) -> WeightsFile:
             class_list=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
             usage=json.loads(metadata.get("usage", "{}")),
+            thresholds=metadata.get("thresholds", ""),
         )
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise WeightsFileError(f"{path} is damaged or not a safetensors file: {error}") from error

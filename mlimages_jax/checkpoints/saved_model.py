@@ -15,10 +15,11 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from mlimages_jax.checkpoints import manager, safetensors
+from mlimages_jax.checkpoints import manager, safetensors, step_folders
 from mlimages_jax.checkpoints.saved_step import agreed
 from mlimages_jax.data.images.views import ViewName
 from mlimages_jax.files import text_files
+from mlimages_jax.labels.class_thresholds import FILE_NAME, ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.settings import build
 from mlimages_jax.settings.losses import Loss
@@ -35,6 +36,9 @@ class SavedModel:
         step: Number of updates done.
         class_list: Text of the class list; "" if it was not saved.
         classes_file: Where that text was saved, for messages.
+        thresholds: Text of thresholds.tsv; None if there is none. It may be of other weights, see
+            `own_thresholds`.
+        thresholds_file: Where that text was saved, for messages.
     """
 
     where: epath.Path
@@ -43,6 +47,8 @@ class SavedModel:
     step: int
     class_list: str
     classes_file: str
+    thresholds: str | None = None
+    thresholds_file: str = ""
 
     @functools.cached_property
     def hierarchy(self) -> Hierarchy | None:
@@ -132,6 +138,14 @@ def turns_upright(
     return config.get("orientation", "stored" if built else "exif") == "exif"
 
 
+def thresholds_place(folder: epath.Path) -> epath.Path:
+    """Returns where thresholds.tsv of a step is: beside the class list, or in the workdir."""
+    classes = step_folders.classes_of(folder)
+    is_inside = folder.parent.name == step_folders.FOLDER
+    workdir = classes.parent if classes else folder.parents[1] if is_inside else folder.parent
+    return workdir / FILE_NAME
+
+
 def read(
     path: epath.PathLike, *, sharding: jax.sharding.Sharding, averaged: bool = True
 ) -> SavedModel:
@@ -148,6 +162,7 @@ def read(
         HierarchyError: The category file is not text.
         DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
         WeightsFileError: The file is damaged.
+        ThresholdError: thresholds.tsv is not text.
     """
     if os.fspath(path).endswith(safetensors.SUFFIX):
         return _from_file(Path(path), sharding)
@@ -157,6 +172,11 @@ def read(
         class_list = text_files.read_text(kept) if kept else ""
     except text_files.TextFileError as error:
         raise HierarchyError(str(error)) from error
+    place = thresholds_place(folder)
+    try:
+        thresholds = text_files.read_text(place) if place.exists() else None
+    except text_files.TextFileError as error:
+        raise ThresholdError(str(error)) from error
     return SavedModel(
         where=folder,
         weights=manager.load_weights(folder, sharding, averaged=averaged),
@@ -164,6 +184,8 @@ def read(
         step=int(folder.name),
         class_list=class_list,
         classes_file=str(kept or ""),
+        thresholds=thresholds,
+        thresholds_file=str(place),
     )
 
 
@@ -176,4 +198,6 @@ def _from_file(path: Path, sharding: jax.sharding.Sharding) -> SavedModel:
         step=content.step,
         class_list=content.class_list,
         classes_file=f"{path} (dictionary)",
+        thresholds=content.thresholds or None,
+        thresholds_file=f"{path} (thresholds)",
     )

@@ -67,6 +67,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "train": f"{_TASKS}:train",
         "evaluate": f"{_TASKS}:evaluate",
         "suspects": f"{_TASKS}:suspects",
+        "thresholds": f"{_TASKS}:thresholds",
         "tag": f"{_TASKS}:tag",
         "export": f"{_TASKS}:export",
         "data": DATA,
@@ -78,7 +79,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "completion": "mlimages_jax.cli.completion:completion",
     },
 )
-_WITH_CONFIG = ("train", "evaluate", "suspects", "tag", "export", "plan")
+_WITH_CONFIG = ("train", "evaluate", "suspects", "thresholds", "tag", "export", "plan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands that run a config: train, evaluate, tag and export.
+"""The commands that run a config: train, evaluate, thresholds, tag and export.
 
 Each returns a function that starts the task, to be called with the --config.NAME=VALUE overrides of
 the command line. tyro does not see these, since only the config file defines their names.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,6 +114,59 @@ def evaluate(
     return functools.partial(_start, config, workdir, processes, values)
 
 
+def thresholds(
+    checkpoint: Positional[str],
+    /,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    precision: float | None = None,
+    recall: float | None = None,
+    kappa: float | None = None,
+    output: str | None = None,
+    workdir: str = "workdirs/thresholds",
+    config: str = "configs/thresholds.py",
+    processes: OmitArgPrefixes[Processes] = Processes(),
+) -> Start:
+    """Find the minimum probability of a tag for every class.
+
+        mlimages thresholds workdirs/quickstart --precision=0.9
+
+    It evaluates the checkpoint on images with known labels and writes thresholds.tsv to the
+    checkpoint's workdir. `mlimages tag` and `mlimages_jax.load` then use it. The thresholds give
+    each class its highest F1, unless a precision or recall is asked for; classes with few images
+    are drawn towards the threshold of all classes together. --config.NAME=VALUE changes all other
+    settings, such as --config.batch_size=64.
+
+    Args:
+        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        data: folder of a built data set; default: that of the training.
+        split: split of the data set; default: the first that the training evaluates.
+        precision: the most recall with at least this precision.
+        recall: the most precision with at least this recall.
+        kappa: positives of a class at which its own threshold counts half; default 10.
+        output: the file; default: thresholds.tsv in the checkpoint's workdir.
+        workdir: folder for compiled programs and the list of unreadable images.
+        config: FILE with other defaults.
+        processes: processes of an evaluation on several machines.
+    """
+    wanted = {"precision": precision, "recall": recall}
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    if len(asked) > 1:
+        sys.exit("error: --precision and --recall: give one of them")
+    objective, at_least = next(iter(asked.items()), (None, None))
+    values = {
+        "checkpoint": checkpoint,
+        "data.folder": data,
+        "data.split": split,
+        "thresholds.objective": objective,
+        "thresholds.wanted": at_least,
+        "thresholds.kappa": kappa,
+        "output": output,
+    }
+    return functools.partial(_start, config, workdir, processes, values)
+
+
 def tag(
     images: Positional[str],
     /,
@@ -122,6 +176,7 @@ def tag(
     workdir: str | None = None,
     top_k: int | None = None,
     threshold: float | None = None,
+    thresholds: str | None = None,
     split: str | None = None,
     config: str = "configs/classify.py",
     processes: OmitArgPrefixes[Processes] = Processes(),
@@ -141,7 +196,9 @@ def tag(
             tags.csv, or tags.jsonl in a workdir.
         workdir: folder of the run; default: workdirs/tag.
         top_k: maximum number of tags per image, default 5; 0: no limit.
-        threshold: minimum probability of a tag.
+        threshold: minimum probability of a tag, for all classes.
+        thresholds: file of minimum probabilities by class, or none; default: thresholds.tsv in the
+            checkpoint's workdir, if there is one and --threshold is not given.
         split: split of a built data set.
         config: FILE with other defaults.
         processes: processes of a run on several machines.
@@ -154,6 +211,7 @@ def tag(
         "output": output,
         "top_k": top_k,
         "threshold": threshold,
+        "thresholds": thresholds,
         "split": split,
     }
     return functools.partial(_start, config, workdir or "workdirs/tag", processes, values)

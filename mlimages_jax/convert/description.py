@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from mlimages_jax.checkpoints import saved_model
+from mlimages_jax.checkpoints import own_thresholds, saved_model
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert.weights import probability_rule
 from mlimages_jax.data.images.views import ViewName
@@ -29,7 +29,8 @@ def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str
 
     Returns:
         `step`, `image_size` (None if unknown), `preprocessing`, `calibration`, `probability` (a
-        sentence) and `classes` in the order of the logits (None if they have no names).
+        sentence), `classes` in the order of the logits (None if they have no names), and
+        `thresholds`, the minimum probability of a tag of each of them (None if none were found).
     """
     usage = saved.usage()
     size = image_size or usage.image_size or None
@@ -50,6 +51,7 @@ def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str
         "calibration": {"loss": usage.loss, "positive_weight": usage.positive_weight},
         "probability": probability_rule(saved.config),
         "classes": _classes(saved.hierarchy),
+        "thresholds": _thresholds(saved),
     }
 
 
@@ -59,10 +61,17 @@ def in_words(facts: dict[str, Any]) -> str:
     turned = "EXIF orientation applied" if steps["orientation"] == "exif" else "as stored"
     classes = facts["classes"]
     names = f"{len(classes):,}, in config.json, in logit order" if classes else "without names"
+    tags = "\n\nA tag has at least the probability in `thresholds` of config.json."
     return (
         f"Images: {steps['channels']}, {turned}; {steps['crop_in_words']}; 2 * level / 255 - 1.\n\n"
-        f"Probability of a class: {facts['probability']}.\n\nClasses: {names}.\n"
+        f"Probability of a class: {facts['probability']}.\n\nClasses: {names}."
+        f"{tags if facts['thresholds'] else ''}\n"
     )
+
+
+def _thresholds(saved: SavedModel) -> list[float] | None:
+    found = own_thresholds.thresholds_of(saved)
+    return found.of(saved.hierarchy).tolist() if found and saved.hierarchy else None
 
 
 def _classes(hierarchy: Hierarchy | None) -> list[dict[str, Any]] | None:

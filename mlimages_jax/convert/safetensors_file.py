@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from mlimages_jax.checkpoints import safetensors
+from mlimages_jax.checkpoints import own_thresholds, safetensors
 from mlimages_jax.checkpoints.safetensors import SUFFIX, WeightsFile, WeightsFileError
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
@@ -16,9 +16,10 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         mlimages convert to-safetensors --checkpoint=W --output=resnet.safetensors
 
     Arrays are named params/stage0_block0/conv1/kernel and so on; kernels are [height, width, in,
-    out]. The metadata contains the step, the configuration, the class list, how logits become
-    probabilities, and, for other programs, image size, preprocessing, calibration and classes
-    (`usage`, as JSON). `mlimages_jax.load` reads the file directly.
+    out]. The metadata contains the step, the configuration, the class list, thresholds.tsv if it is
+    of these weights, how logits become probabilities, and, for other programs, image size,
+    preprocessing, calibration and classes (`usage`, as JSON). `mlimages_jax.load` reads the file
+    directly.
 
     Args:
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
@@ -36,6 +37,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         class_list=saved.class_list,
         probability=probability_rule(saved.config),
         usage=description(saved),
+        thresholds=(own_thresholds.thresholds_of(saved) and saved.thresholds) or "",
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(output, content)
@@ -63,5 +65,6 @@ def from_safetensors(*, checkpoint: Path, output: str) -> None:
         step=content.step,
         config=imported | content.config,
         class_list=content.class_list,
+        thresholds=content.thresholds,
     )
     print(f"{folder}: start from it with --config.init_from={output}")

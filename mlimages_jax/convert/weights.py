@@ -16,6 +16,8 @@ from flax import traverse_util
 from mlimages_jax.checkpoints import manager, saved_model
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
+from mlimages_jax.files.remote import write_text
+from mlimages_jax.labels.class_thresholds import FILE_NAME
 from mlimages_jax.step.losses import ClassCounts
 from mlimages_jax.step.state import TrainState
 
@@ -50,6 +52,7 @@ def write_workdir(
     step: int,
     config: dict[str, Any],
     class_list: str = "",
+    thresholds: str = "",
     opt_state: Any = None,
     class_counts: ClassCounts | None = None,
 ) -> epath.Path:
@@ -62,6 +65,7 @@ def write_workdir(
         config: Known JSON values in the form of a run's configuration, and their origin under
             `imported`.
         class_list: Text of the class list to store in the workdir; "" if unknown.
+        thresholds: Text of thresholds.tsv to store there; "" if there is none.
         opt_state: State of the optimizer; None if unknown.
         class_counts: Class counts; None if unknown.
 
@@ -80,6 +84,8 @@ def write_workdir(
         saved.save(state, step=step, config=config)
     if class_list:
         (epath.Path(output) / "dictionary.txt").write_text(class_list)
+    if thresholds:
+        write_text(epath.Path(output) / FILE_NAME, thresholds)
     return saved.directory / str(step)
 
 

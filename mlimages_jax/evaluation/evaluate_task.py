@@ -17,7 +17,7 @@ from mlimages_jax.checkpoints import manager, saved_model, step_folders
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.checkpoints.weights_digest import weights_digest
-from mlimages_jax.data import fingerprint, pipeline
+from mlimages_jax.data import fingerprint
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.data.real_labels import RealLabels
@@ -25,21 +25,21 @@ from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import (
     agreement,
     preemption,
-    sharding,
     workdir_lock,
 )
 from mlimages_jax.evaluation import published, report
+from mlimages_jax.evaluation.checkpoint_evaluation import (
+    check_batch,
+    evaluation_of,
+    load_to_evaluate,
+)
 from mlimages_jax.evaluation.evaluate import (
-    Evaluation,
     Metrics,
-    empty_metrics,
     why_no_map,
 )
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines, write_text
-from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.models import architecture
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import Evaluate, build, checked
 
@@ -79,7 +79,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     """Runs `evaluate` while the workdir is locked."""
     workdir.mkdir(parents=True, exist_ok=True)
     data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
-    _check_batch(config)
+    check_batch(config.evaluation.batch_size, name="evaluation.batch_size")
     relabel = _real_labels(config, data)
     of_data = _data_key(config, data)
     results = workdir / "results.jsonl"
@@ -89,7 +89,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     damaged: list[str] = []
     for folder in _checkpoints(config):
         try:
-            checkpoint = _load(config, folder, data)
+            checkpoint = load_to_evaluate(folder, data, loss=config.loss, averaged=config.averaged)
             views = _views(config, checkpoint, data)
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
             # A single requested checkpoint must not fail silently; among several, one may be
@@ -107,7 +107,19 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
                 logging.info("%s: %s was already evaluated", folder, name)
                 shown.append(known | where)
                 continue
-            evaluation = _evaluation(config, data, checkpoint, view, relabel, workdir)
+            evaluation = evaluation_of(
+                checkpoint,
+                data,
+                view,
+                config.input,
+                split=config.data.split,
+                loss=config.loss,
+                threshold=config.evaluation.threshold,
+                batch_size=config.evaluation.batch_size,
+                dtype=config.dtype,
+                relabel=relabel,
+                workdir=workdir,
+            )
             values, metrics = evaluation.run(checkpoint.weights)
             row = {**where, **key, "step": checkpoint.step, **values}
             shown.append(row)
@@ -129,19 +141,6 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     if damaged:
         raise DamagedCheckpointError(f"not all checkpoints were evaluated: {'; '.join(damaged)}")
     return shown
-
-
-def _check_batch(config: Evaluate) -> None:
-    """Checks that the batch size is divisible by the number of devices.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    try:
-        batch_size, mesh = config.evaluation.batch_size, sharding.make_mesh()
-        sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
-    except ValueError as error:
-        raise build.ConfigError(f"evaluation.{error}") from error
 
 
 def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
@@ -256,72 +255,6 @@ def _views(config: Evaluate, checkpoint: SavedModel, data: DataSet) -> list[Eval
         )
     views = config.evaluation.views or usage.views or _BOTH
     return [EvaluationView(size, name, upright) for name in views for size in sizes]
-
-
-def _load(config: Evaluate, folder: epath.Path, data: DataSet) -> SavedModel:
-    """Loads the weights and configuration of a checkpoint with the classes of the data set.
-
-    Raises:
-        ConfigError: If the classes differ, or the loss is unknown.
-    """
-    # However they were sharded in training: each device evaluates rows of its own with all weights.
-    replicated = sharding.replicated(sharding.make_mesh())
-    checkpoint = saved_model.read(folder, sharding=replicated, averaged=config.averaged)
-    usage = checkpoint.usage(loss=config.loss)
-    if not usage.loss:
-        raise build.ConfigError(
-            f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
-            "for one class per image, else weighted, sigmoid, asymmetric or focal"
-        )
-    classes = architecture.network_of(checkpoint.weights["params"]).num_classes
-    if classes != data.num_classes:
-        raise build.ConfigError(
-            f"{folder} has {classes} classes but {data.folder} has {data.num_classes}: "
-            "evaluate it on the set it was trained for, or finetune it on this one first"
-        )
-    kept = checkpoint.hierarchy
-    if kept and not same_classes(kept, Hierarchy.from_file(data.class_list)):
-        raise build.ConfigError(
-            f"{checkpoint.classes_file} and {data.class_list} have different classes or another "
-            "order: build the set with the class list that the checkpoint was trained with"
-        )
-    return checkpoint
-
-
-def _evaluation(
-    config: Evaluate,
-    data: DataSet,
-    checkpoint: SavedModel,
-    view: EvaluationView,
-    relabel: RealLabels | None,
-    workdir: epath.Path,
-) -> Evaluation:
-    records = data.records(config.data.split)
-    loss = checkpoint.usage(loss=config.loss).loss_settings
-    metrics = empty_metrics(
-        len(records),
-        Hierarchy.from_file(data.class_list).paths(),
-        single_label=build.is_single_label(loss),
-        threshold=config.evaluation.threshold,
-        positive_weight=build.positive_weight(loss),
-    )
-    dtype = build.compute_dtype(config.dtype)
-    return Evaluation(
-        model=architecture.network_of(checkpoint.weights["params"], dtype=dtype),
-        loss=build.evaluation_loss(loss),
-        records=records,
-        view=view,
-        metrics=metrics,
-        batch_size=config.evaluation.batch_size,
-        max_labels=relabel.max_labels if relabel else data.max_labels,
-        mesh=sharding.make_mesh(),
-        missing_labels=data.missing_labels,
-        relabel=relabel,
-        bad_images=pipeline.BadImages(
-            workdir / "bad_images.tsv", limit=config.input.max_bad_images
-        ),
-        num_threads=config.input.num_threads,
-    )
 
 
 def _real_labels(config: Evaluate, data: DataSet) -> RealLabels | None:

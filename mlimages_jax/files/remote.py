@@ -34,7 +34,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
         epath.Path(path).write_text(text)
         return
     with complete_file(Path(path)) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def append_line(path: epath.PathLike, line: str) -> None:

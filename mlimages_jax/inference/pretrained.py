@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -23,13 +23,15 @@ from jax import Array
 
 from mlimages_jax import moved
 from mlimages_jax.checkpoints import saved_model
+from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import VIEW_NAMES, EvaluationView, ViewName
-from mlimages_jax.inference import tagging, user_images
+from mlimages_jax.inference import chosen_thresholds, tagging, user_images
 from mlimages_jax.inference.image_batches import CroppedImages, OnError, crop_images
 from mlimages_jax.inference.image_rows import OutputRows, Tags
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.inference.tagging import Tag, Thresholds
 from mlimages_jax.inference.user_images import UserImage, UserImages
+from mlimages_jax.labels.class_thresholds import ClassThresholds
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
@@ -70,6 +72,8 @@ class Model:
             probabilities; 1 for other losses.
         view: How images are resized and cropped.
         max_batch: Largest number of images that run at once.
+        thresholds: Minimum probability of a tag by class, as `mlimages thresholds` found them for
+            these weights; None if there are none.
         source: Where the model was loaded from, for display.
     """
 
@@ -81,16 +85,18 @@ class Model:
     positive_weight: float
     view: EvaluationView
     max_batch: int = 64
+    thresholds: ClassThresholds | None = None
     source: str = "created in code"
 
     def __repr__(self) -> str:
-        """Returns a five-line summary; the default would print every weight."""
+        """Returns a summary in some lines; the default would print every weight."""
         network, view = self.network, self.view
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         names = [] if self.hierarchy is None else list(self.hierarchy.names[:3])
         loss = self.loss or "unknown"
         if self.loss == "weighted":
             loss += f", positives weighted by {self.positive_weight:g}"
+        tags = [f"  tags     reach the thresholds of {self.thresholds}"] if self.thresholds else []
         upright = f"EXIF orientation {'applied' if view.exif_orientation else 'ignored'}"
         return "\n".join([
             f"Model with {network.num_classes:,} classes, {count:,} parameters, {self.source}",
@@ -98,6 +104,7 @@ class Model:
             f"  images   {view.size} x {view.size} pixels, {view.name}, {upright}",
             f"  loss     {loss}",
             f"  classes  {'; '.join([*names, '...']) if names else 'without names'}",
+            *tags,
         ])  # fmt: skip
 
     @property
@@ -185,6 +192,7 @@ class Model:
             threshold: Minimum probability of a tag.
             thresholds: Minimum probabilities of single classes, by WordNet id or index, or a file
                 of these; see `tagging.class_limits`. `threshold` applies to all other classes.
+                None uses `Model.thresholds` unless `threshold` is given; "none" uses none.
             consistent: First lower the score of every class to that of its least probable
                 ancestor, see `tagging.consistent_scores`; for models with several labels per
                 image.
@@ -193,7 +201,8 @@ class Model:
         Raises:
             BadImage: If an image cannot be decoded; the message names it.
             OSError: If a file cannot be read.
-            ThresholdError: If a class is unknown or a threshold is outside [0, 1].
+            ThresholdError: If a class is unknown, a threshold is outside [0, 1], or a file is of
+                another model.
             ModelError: If the classes have no names, the loss is unknown, or `consistent` is set
                 for a softmax model.
         """
@@ -232,11 +241,21 @@ class Model:
                 "consistent=True is for models with several labels per image: this model predicts "
                 "one class per image, and its ancestors are separate classes"
             )
+        chosen = chosen_thresholds.for_tags(
+            self.thresholds,
+            self.hierarchy,
+            threshold=threshold,
+            thresholds=thresholds,
+            weights=lambda: weights_digest(
+                {"params": self.params, "batch_stats": self.batch_stats}
+            ),
+            positive_weight=self.positive_weight,
+        )
         tags_of = tagging.tagger(
             self.hierarchy,
             top_k=top_k,
             threshold=threshold,
-            thresholds=thresholds,
+            thresholds=chosen,
             consistent=consistent,
         )
         return lambda logits: tags_of(self.probabilities_of(logits))
@@ -330,6 +349,7 @@ def load(
     loss: str | None = None,
     exif_orientation: bool | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    thresholds: Literal["none"] | None = None,
 ) -> Model:
     """Loads a model from a checkpoint or an exported file, with the EMA weights if there are any.
 
@@ -345,6 +365,8 @@ def load(
         exif_orientation: Whether to apply the EXIF orientation; None applies it if the checkpoint
             was trained that way or does not say.
         sharding: Sharding of the weights; None puts them on this process's first device.
+        thresholds: None uses the thresholds that `mlimages thresholds` found for these weights, if
+            there are any; "none" uses none.
 
     Raises:
         FileNotFoundError: If there is no checkpoint or no such class list.
@@ -354,7 +376,10 @@ def load(
         HierarchyError: If the class list is malformed.
         UnknownArchitectureError: If the parameters belong to another network.
         ConfigError: If the dtype is unknown.
+        ThresholdError: If thresholds.tsv is malformed.
     """
+    if thresholds not in (None, chosen_thresholds.NONE):
+        raise ModelError(f"thresholds={thresholds!r} is not None or 'none': give others to `tag`")
     compute_dtype = build.compute_dtype(dtype)
     if view not in (*VIEW_NAMES, None):
         raise ModelError(f"view={view!r} is none of {', '.join(VIEW_NAMES)}")
@@ -385,6 +410,11 @@ def load(
             size,
             view or usage.view,
             saved_model.turns_upright(saved.config, exif_orientation),
+        ),
+        thresholds=None
+        if thresholds
+        else chosen_thresholds.of_model(
+            saved, hierarchy, loss=usage.loss, positive_weight=usage.positive_weight
         ),
         source=f"{saved.where} (step {saved.step:,})",
     )

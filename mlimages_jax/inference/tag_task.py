@@ -29,7 +29,7 @@ from mlimages_jax.distributed import (
 )
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.inference import batch_predict, pretrained, tag_files
+from mlimages_jax.inference import batch_predict, chosen_thresholds, pretrained, tag_files
 from mlimages_jax.inference.batch_predict import Predictions
 from mlimages_jax.inference.image_source import ImageSource
 from mlimages_jax.inference.network_outputs import network_outputs
@@ -194,6 +194,8 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
         view=config.view.protocol or None,
         loss=config.loss or None,
         sharding=place,
+        # Without this, thresholds that are not used would be looked for, and announced.
+        thresholds=chosen_thresholds.NONE if config.threshold or config.thresholds else None,
     )
 
 
@@ -212,7 +214,9 @@ def _about(
 ) -> dict[str, Any]:
     """Returns everything that determines the rows, as JSON values."""
     names = ("top_k", "threshold", "consistent", "dtype")
-    thresholds = Path(config.thresholds).read_bytes() if config.thresholds else b""
+    thresholds = model.thresholds.values.tobytes() if model.thresholds else b""
+    if config.thresholds not in ("", chosen_thresholds.NONE):
+        thresholds = Path(config.thresholds).read_bytes()
     return {
         "weights": weights_digest({"params": model.params, "batch_stats": model.batch_stats}),
         "loss": [model.loss, model.positive_weight],

@@ -3,7 +3,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,15 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mlimages_jax.files.text_files import TextFileError, read_text
+from mlimages_jax.labels import class_thresholds
+from mlimages_jax.labels.class_thresholds import ThresholdError as ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.average_precision import IGNORED, NEGATIVE
 from mlimages_jax.metrics.top_k import top_classes
 
 Thresholds = str | os.PathLike[str] | Mapping[str | int, float]
-
-
-class ThresholdError(ValueError):
-    """Raised for thresholds of unknown classes, or that are not numbers in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,22 +132,22 @@ def class_limits(
     Args:
         hierarchy: A hierarchy of the C classes.
         threshold: Minimum of all classes that `thresholds` does not name; None sets none.
-        thresholds: Minimums by WordNet id (str) or class index (int); or a file with an id or index
-            and a threshold on each line, separated by a tab. Digits that are the id of a class
-            are read as the id.
+        thresholds: Minimums by WordNet id (str) or class index (int); or a file: thresholds.tsv
+            from `mlimages thresholds`, or an id or index and a threshold on each line, separated
+            by a tab. Digits that are the id of a class are read as the id.
 
     Returns:
         float64 [C], -inf for classes without a minimum; None if no class has one.
 
     Raises:
-        ThresholdError: If a number is outside [0, 1], or a class is unknown or repeated. For a
-            file, the message names the line.
+        ThresholdError: If a number is outside [0, 1], a class is unknown or repeated, or a file is
+            empty. For a file, the message names the line.
     """
     if threshold is None and thresholds is None:
         return None
     limits = np.full(len(hierarchy), -np.inf)
     if threshold is not None:
-        limits[:] = _probability(threshold, where=f"threshold={threshold!r}")
+        limits[:] = class_thresholds.probability(threshold, where=f"threshold={threshold!r}")
     seen: dict[int, str] = {}
     for where, key, value in _entries(thresholds):
         index = _class_index(key, hierarchy, where=where)
@@ -160,7 +157,7 @@ def class_limits(
                 "keep one of them"
             )
         seen[index] = where
-        limits[index] = _probability(value, where=where)
+        limits[index] = class_thresholds.probability(value, where=where)
     return limits
 
 
@@ -174,17 +171,31 @@ def _entries(thresholds: Thresholds | None) -> Iterator[tuple[str, str | int, fl
         return
     path = Path(thresholds)
     try:
-        lines = read_text(path).split("\n")
+        text = read_text(path)
     except TextFileError as error:
         raise ThresholdError(str(error)) from error
-    for line, text in enumerate(lines, start=1):
-        if not text.strip():
+    if class_thresholds.is_one(text):
+        found = class_thresholds.parse(text, where=f"{path}")
+        for wordnet_id, number in zip(found.ids, found.values.tolist(), strict=True):
+            yield f"{path}: {wordnet_id}", wordnet_id, number
+    elif text.strip():
+        yield from _lines(path, text)
+    else:
+        raise ThresholdError(
+            f"{path} is empty: write a WordNet id or class index, a tab and a threshold on each "
+            f"line, or {class_thresholds.FIND_THEM}"
+        )
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+    for line, row in enumerate(text.split("\n"), start=1):
+        if not row.strip():
             continue
-        columns = text.split("\t")
+        columns = row.split("\t")
         if len(columns) != 2:
             raise ThresholdError(
                 f"{path}:{line}: {len(columns)} columns instead of 2 (WordNet id or class "
-                f"index, then threshold), separated by a tab: {text.strip()[:80]!r}"
+                f"index, then threshold), separated by a tab: {row.strip()[:80]!r}"
             )
         yield f"{path}:{line}", columns[0].strip(), columns[1].strip()
 
@@ -201,16 +212,6 @@ def _class_index(key: str | int, hierarchy: Hierarchy, *, where: str) -> int:
         f"{where}: {key!r} is neither a WordNet id of these classes (they look like "
         f"{hierarchy.ids[0]!r}) nor an index from 0 to {len(hierarchy) - 1}"
     )
-
-
-def _probability(value: float | str, *, where: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise ThresholdError(f"{where}: {value!r} is not a threshold; give a number from 0 to 1")
-    return number
 
 
 def _tag(index: int, score: float, hierarchy: Hierarchy) -> Tag:

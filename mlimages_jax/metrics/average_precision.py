@@ -18,6 +18,7 @@ and `add_sums` adds what another one has seen.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -144,15 +145,20 @@ class ExactAveragePrecision:
         """Adds the rows that another accumulator has seen."""
         self.update(sums["scores"], sums["states"])
 
+    def columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields scores float32 [n] and states int8 [n] of every class."""
+        empty = [np.empty((0, self.num_classes), kind) for kind in (np.float32, np.int8)]
+        for start in range(0, self.num_classes, _CLASSES_AT_ONCE):
+            part = slice(start, start + _CLASSES_AT_ONCE)
+            scores, states = (
+                np.concatenate([batch[:, part].T for batch in (none, *batches)], axis=1)
+                for none, batches in zip(empty, (self.scores, self.states), strict=True)
+            )
+            yield from zip(scores, states, strict=True)
+
     def per_class(self) -> np.ndarray:
         """Returns average precision, float64 [C]; nan for classes without positives."""
-        result = np.full(self.num_classes, np.nan)
-        for start in range(0, self.num_classes if self.scores else 0, _CLASSES_AT_ONCE):
-            part = slice(start, start + _CLASSES_AT_ONCE)
-            scores = np.concatenate([batch[:, part].T for batch in self.scores], axis=1)
-            states = np.concatenate([batch[:, part].T for batch in self.states], axis=1)
-            result[part] = [average_precision(*one) for one in zip(scores, states, strict=True)]
-        return result
+        return np.array([average_precision(*column) for column in self.columns()], np.float64)
 
     def compute(self) -> dict[str, float]:
         """Returns `mAP` and `mAP_classes`, the number of classes in its mean."""

@@ -28,10 +28,12 @@ Such a gather carries 32 bits per number, enough for counts below 2^31.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
+from mlimages_jax.metrics import score_counts
 from mlimages_jax.metrics.average_precision import (
     IGNORED,
     NEGATIVE,
@@ -40,6 +42,7 @@ from mlimages_jax.metrics.average_precision import (
     ExactAveragePrecision,
 )
 from mlimages_jax.metrics.calibration import Calibration, calibrated_probability
+from mlimages_jax.metrics.score_counts import ScoreCounts
 from mlimages_jax.metrics.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
 
 
@@ -203,6 +206,14 @@ class MultiLabelMetrics:
     def per_class_ap(self) -> np.ndarray:
         """Returns average precision per class, float64 [C]; nan for classes without positives."""
         return self._average_precision.per_class()
+
+    def counts_of_classes(self) -> Iterator[ScoreCounts]:
+        """Yields the counts of positives by score of every class, see `score_counts`."""
+        return score_counts.of_each_class(self._average_precision)
+
+    def pooled_counts(self) -> ScoreCounts:
+        """Returns the counts of positives by score of all classes together, in bins."""
+        return score_counts.pooled(self._average_precision)
 
     def compute(self) -> dict[str, float]:
         """Returns all metrics by name, and `examples`, the number of images with a judged class."""

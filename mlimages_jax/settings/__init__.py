@@ -21,7 +21,7 @@ from mlimages_jax.settings.config_file import load
 from mlimages_jax.settings.fields import flatten
 from mlimages_jax.settings.judge import ConfigError
 from mlimages_jax.settings.resolve import at_length, checked, parse, replaced, resolved
-from mlimages_jax.settings.tasks import Classify, Evaluate, Export, Settings
+from mlimages_jax.settings.tasks import Classify, Evaluate, Export, FindThresholds, Settings
 from mlimages_jax.settings.training import Train
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ConfigError",
     "Evaluate",
     "Export",
+    "FindThresholds",
     "Settings",
     "Train",
     "at_length",

@@ -110,18 +110,21 @@ class PathText(Text):
     Attributes:
         must_exist: Whether it is read rather than written.
         advice: What to do if it does not exist.
+        stands_for_none: A word that is no path; "" if there is none.
     """
 
     must_exist: bool = True
     advice: str = ""
+    stands_for_none: str = ""
 
     @property
     def allowed(self) -> str:
-        return "a path" + (" or ''" if self.may_be_empty else "")
+        others = [self.stands_for_none] * bool(self.stands_for_none) + ["''"] * self.may_be_empty
+        return " or ".join(["a path", *others])
 
     def missing(self, value: str) -> str | None:
         """Returns the problem of a local path that does not exist; URLs are not checked."""
-        if not self.must_exist or not value or is_remote(value):
+        if not self.must_exist or value in ("", self.stands_for_none) or is_remote(value):
             return None
         if os.path.lexists(Path(value).expanduser()):
             return None

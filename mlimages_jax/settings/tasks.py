@@ -9,6 +9,7 @@ from mlimages_jax.settings.fields import Table, setting, table_of_fields
 from mlimages_jax.settings.losses import CONFIDENCE, LOSSES
 from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Several, Text, Whole
 from mlimages_jax.settings.tagger import Suspects, Tagger
+from mlimages_jax.settings.threshold_search import ThresholdSearch
 from mlimages_jax.settings.training import (
     BAD_IMAGES,
     BATCH,
@@ -112,6 +113,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """The images with known labels."""
+
+    folder: str = setting(
+        PathText(), "Folder of a built set. Empty: that of the training.", default=""
+    )
+    copy_to: str = setting(
+        PathText(must_exist=False),
+        "Folder on a local disk to which files are copied once. Empty: they are read in place.",
+        default="",
+    )
+    split: str = setting(
+        Text(), "Split of the set. Empty: the first that the training evaluates.", default=""
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """How images are cropped."""
 
@@ -179,7 +197,11 @@ class Classify(_OnImages):
     top_k: int = setting(Whole(0, zero="no limit"), "Maximum number of tags per image.", default=5)
     threshold: float = setting(Number(0.0, 1.0), "Minimum probability of a tag.", default=0.0)
     thresholds: str = setting(
-        PathText(), "File of thresholds per class: WordNet id or index, tab, number.", default=""
+        PathText(stands_for_none="none"),
+        "File of thresholds per class, from `mlimages thresholds` or lines of WordNet id or index, "
+        "tab, number. Empty: thresholds.tsv of the checkpoint's workdir if there is one and no "
+        "threshold is given; none: none.",
+        default="",
     )
     consistent: bool = setting(
         Flag(), "First lowers each score to that of its least probable ancestor.", default=False
@@ -209,7 +231,34 @@ class Export(_OnImages):
     )
 
 
-Settings: TypeAlias = Train | Evaluate | Classify | Export
+@dataclass(frozen=True, kw_only=True)
+class FindThresholds:
+    """Finds the minimum probability of a tag for every class of a checkpoint."""
+
+    task: str = setting(Text(), "thresholds.", default="thresholds")
+    checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
+    data: LabelledImages = LabelledImages()
+    thresholds: ThresholdSearch = ThresholdSearch()
+    output: str = setting(
+        PathText(must_exist=False),
+        "The file; empty: thresholds.tsv in the checkpoint's workdir, where tagging finds it.",
+        default="",
+    )
+    label_confidence: float = setting(
+        CONFIDENCE, "Minimum confidence of a true label.", default=0.7
+    )
+    averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
+    view: View = View()
+    exif_orientation: bool | None = setting(
+        _EXIF, "Applies the EXIF orientation; None: as the checkpoint was trained.", default=None
+    )
+    loss: str = setting(_OPEN_LOSS, _LOSS_MEANS, default="")
+    dtype: str = setting(Choice(DTYPES), _DTYPE_MEANS, default="float32")
+    batch_size: int = setting(BATCH, _BATCH_MEANS, default=256)
+    input: Reading = Reading()
+
+
+Settings: TypeAlias = Train | Evaluate | FindThresholds | Classify | Export
 
 TASKS: Mapping[str, type[Settings]] = {
     "train": Train,
@@ -217,6 +266,7 @@ TASKS: Mapping[str, type[Settings]] = {
     "tagger": Tagger,
     "suspects": Suspects,
     "evaluate": Evaluate,
+    "thresholds": FindThresholds,
     "classify": Classify,
     "export_features": Export,
 }

@@ -128,6 +128,11 @@ def test_a_training_gets_what_was_typed(monkeypatch):
          {"input": "photos", "checkpoint": "C", "batch_size": "8"}),
         ("evaluate --checkpoint=C --data=D --config.data.folder=E", "evaluate", "workdirs/evaluate",
          {"checkpoint": "C", "data.folder": "E"}),
+        ("thresholds C --precision=0.8 --kappa=3", "thresholds", "workdirs/thresholds",
+         {"checkpoint": "C", "thresholds.objective": "precision", "thresholds.wanted": "0.8",
+          "thresholds.kappa": "3.0"}),
+        ("tag photos --checkpoint=C --thresholds=none", "classify", "workdirs/tag",
+         {"input": "photos", "checkpoint": "C", "output": "tags.csv", "thresholds": "none"}),
     ],
 )  # fmt: skip
 def test_tasks_bring_their_config(monkeypatch, words, config, workdir, overrides):

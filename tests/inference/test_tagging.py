@@ -89,6 +89,9 @@ def test_digits_are_an_id_where_the_classes_have_such_ids(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "t is empty: write a WordNet id or class index, a tab and a threshold on each"),
+        (" \n\n", "t is empty"),
+        ("# mlimages thresholds\t1\nid\tthreshold\nn7\t0.5\n", "t: n7: 'n7' is neither"),
         ("n0\t0.5\nn7\t0.5\n", r"t:2: 'n7' is neither a WordNet id .* nor an index from 0 to 4"),
         ("5\t0.5\n", "t:1: '5' is neither"),
         ("-1\t0.5\n", "t:1: '-1' is neither"),

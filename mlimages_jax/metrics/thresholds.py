@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One threshold a class, found on examples with known labels. NumPy only.
+
+Every class has a cut of its own among its scores, the best one by an `Objective`, and so has the
+pool of all classes. A cut that was found on few positives says little, so it is drawn towards that
+of the pool: with n positives of the class, its own cut z and the pool's Z, both as logits of the
+calibrated probability,
+
+    logit of the threshold = (n z + kappa Z) / (n + kappa)
+
+kappa is the number of positives at which both count the same. A class without positives gets Z.
+This is the mean of a normal posterior whose prior is centred at Z and weighs as much as kappa
+positives. Labels that are unknown, or of a confidence between 0 and the minimum, are ignored.
+
+The candidates are the cuts between two scores of the class, exact ones where the metrics store
+them, else the ends of 1,024 bins (see `average_precision.BinnedAveragePrecision`: 0.004 wide at
+logit 0, 0.06 at 6); those of the pool are the ends of 65,536 or 1,024 bins. For calibrated
+probabilities and many examples, the threshold of the highest F1 is half of that F1 (Lipton, Elkan
+and Naryanaswamy, "Thresholding Classifiers to Maximize F1 Score", 2014, theorem 1).
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
+from mlimages_jax.metrics.score_counts import ScoreCounts
+
+KAPPA = 10.0  # tests/metrics/test_thresholds.py compares it with none on rare classes
+
+ObjectiveName = Literal["f1", "precision", "recall"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a threshold is the best for.
+
+    Attributes:
+        name: "f1", the highest F1, and of equal ones that with the fewest tags; "precision", the
+            most recall with at least this precision, and of equal ones the fewest tags, or the
+            highest precision if no cut reaches it; "recall", the fewest tags with at least this
+            recall.
+        wanted: The precision or recall asked for.
+    """
+
+    name: ObjectiveName = "f1"
+    wanted: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.wanted <= 1:
+            raise ValueError(f"wanted={self.wanted} must be above 0, up to 1")
+
+    def __str__(self) -> str:
+        """Says it in words."""
+        return "maximum F1" if self.name == "f1" else f"{self.name} of at least {self.wanted:g}"
+
+    def cut(self, counts: ScoreCounts) -> float:
+        """Returns the best edge of `counts`, which must have a positive."""
+        judged, positives = counts.reaching()
+        total = positives[0]
+        if self.name == "f1":
+            return float(counts.edges[_last_best(2 * positives / (judged + total))])
+        if self.name == "recall":
+            return float(counts.edges[np.flatnonzero(positives / total >= self.wanted)[-1]])
+        precision = positives / judged
+        reached = precision >= self.wanted
+        if not reached.any():
+            return float(counts.edges[np.argmax(precision)])
+        return float(counts.edges[_last_best(np.where(reached, positives, -1))])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoundThresholds:
+    """Thresholds of C classes, and what they give on the examples they were found on.
+
+    Attributes:
+        objective: What they are the best for.
+        kappa: Number of positives at which a class's own cut counts as much as the pool's.
+        probabilities: float64 [C], the thresholds, of calibrated probabilities.
+        unshrunk: float64 [C], the classes' own cuts; nan without positives.
+        overall: The pool's cut.
+        positives: int64 [C], positive examples.
+        predicted: int64 [C], judged examples that reach the threshold.
+        right: int64 [C], the positive ones of these.
+    """
+
+    objective: Objective
+    kappa: float
+    probabilities: np.ndarray
+    unshrunk: np.ndarray
+    overall: float
+    positives: np.ndarray
+    predicted: np.ndarray
+    right: np.ndarray
+
+    @property
+    def precision(self) -> np.ndarray:
+        """float64 [C]; nan where nothing reaches the threshold."""
+        return _ratio(self.right, self.predicted)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """float64 [C]; nan without positives."""
+        return _ratio(self.right, self.positives)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """float64 [C]; nan without positives."""
+        f1 = _ratio(2 * self.right, self.predicted + self.positives)
+        return np.where(self.positives > 0, f1, np.nan)
+
+
+def find_thresholds(
+    metrics: MultiLabelMetrics, objective: Objective, *, kappa: float = KAPPA
+) -> FoundThresholds:
+    """Finds one threshold a class on the examples that metrics have seen, see the module.
+
+    Args:
+        metrics: Metrics that have seen logits.
+        objective: What the thresholds shall be the best for.
+        kappa: Strength of the shrinkage, 0 or more; 0: none.
+
+    Raises:
+        ValueError: If no class has a positive, or kappa is negative.
+    """
+    if kappa < 0:
+        raise ValueError(f"kappa={kappa} must not be negative")
+    pool = metrics.pooled_counts()
+    if not pool.positives.sum():
+        raise ValueError(
+            "no image has a positive class, so there are no thresholds to find: give a split whose "
+            "images have labels"
+        )
+    overall = objective.cut(pool)
+    cuts = np.full((2, metrics.num_classes), np.nan)  # own, shrunk
+    numbers = np.zeros((3, metrics.num_classes), np.int64)
+    for i, counts in enumerate(metrics.counts_of_classes()):
+        positives = int(counts.positives.sum())
+        own = objective.cut(counts) if positives else math.nan
+        shrunk = _shrunk(own, positives, overall, kappa)
+        cuts[:, i] = own, shrunk
+        numbers[:, i] = positives, *counts.at_least(shrunk)
+    own, shrunk = (_probability(cut, metrics.positive_weight) for cut in cuts)
+    return FoundThresholds(
+        objective,
+        kappa,
+        probabilities=shrunk,
+        unshrunk=own,
+        overall=float(_probability(np.array(overall), metrics.positive_weight)),
+        positives=numbers[0],
+        predicted=numbers[1],
+        right=numbers[2],
+    )
+
+
+def _shrunk(own: float, positives: int, overall: float, kappa: float) -> float:
+    """The rule of the module. The calibration shifts all logits alike, so raw ones do."""
+    if not positives:
+        return overall
+    return (positives * own + kappa * overall) / (positives + kappa)
+
+
+def _last_best(values: np.ndarray) -> int:
+    return len(values) - 1 - int(np.argmax(values[::-1]))
+
+
+def _probability(logits: np.ndarray, positive_weight: float | None) -> np.ndarray:
+    """As `calibrated_probability`, in float64: 1 / (1 + w exp(-x))."""
+    shifted = logits - math.log(positive_weight or 1.0)
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-shifted))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
