@@ -60,6 +60,7 @@ _IMAGES: list[tuple[int, bytes, str]] = [
     (0, b"\x0a\x03\x01", "a PCX file"),
     (0, b"\x0a\x02\x01", "a PCX file"),
     (0, b"\xb1\x68\xde\x3a", "a DCX file"),
+    (0, b"\x80\xe8\0\0", "a Pixar file"),
     (0, b"BLP1\0\0\0\0", "a BLP file"),
     (0, b"BLP2\1\0\0\0", "a BLP file"),
     (0, b"\x8bJNG\r\n\x1a\n", "a JNG file"),
@@ -148,7 +149,7 @@ def _is_tga(data: bytes) -> bool:
     if len(data) < 18 or not any(data[12:14]) or not any(data[14:16]):
         return False
     plain = data[1] == 0 and data[2] in (2, 3, 10, 11) and not any(data[3:8])
-    mapped = data[1] == 1 and data[2] in (1, 9) and data[7] in (15, 16, 24, 32)
+    mapped = data[1] == 1 and data[2] in (1, 9) and data[7] in (8, 15, 16, 24, 32)
     return (plain or mapped) and data[16] in (1, 8, 15, 16, 24, 32) and data[17] < 64
 
 

@@ -540,6 +540,8 @@ NAMED = {
     "FLIF": b"FLIF31\x0f\x0f", "DPX": b"SDPX\0\0\x20\0", "VIFF": b"\xab\1\1\3" + bytes(20),
     "Utah RLE": b"R\xcc\0\0\0\0F\0.\0", "NIfTI": bytes(344) + b"n+1\0", "IM": b"Image type: RGB",
     "TGA": bytes((0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 9, 0, 1, 0)) + bytes(18),
+    "a TGA": bytes((30, 1, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0, 9, 0, 9, 0, 8, 0)) + bytes(18),
+    "Pixar": b"\x80\xe8\0\0\1\0" + bytes(500),
     "PostScript": b"%!\n%%BoundingBox", "DICOM": b"\x08\0\5\0CS\x0a\0ISO_IR",
     "EXR": b"v/1\1\2\0\0\0", "JPEG-LS": _segment(0xD8, b"")[:2] + _segment(0xF7, bytes(9)),
 }  # fmt: skip
