@@ -14,12 +14,21 @@ from etils import epath
 from mlimages_jax.data.class_priors import class_counts
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
+from mlimages_jax.evaluation import thresholds_task
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import write_text
 from mlimages_jax.files.text_files import read_text
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.plan import chips, estimate
-from mlimages_jax.settings import ConfigError, Train, build, flatten, parse, replaced
+from mlimages_jax.settings import (
+    ConfigError,
+    FindThresholds,
+    Train,
+    build,
+    flatten,
+    parse,
+    replaced,
+)
 from mlimages_jax.settings.tagger import Tagger
 from mlimages_jax.training import open_network, recipe
 from mlimages_jax.training.start import fresh_state
@@ -37,6 +46,7 @@ Done. Tag images with
 Look at
   {workdir}/predictions.png    validation images: hits, misses and false alarms
   {workdir}/per_class.tsv      how well every class is found
+  {workdir}/thresholds.tsv     from which probability on a class is a tag
   {workdir}/curves.png         loss and metrics over the training
 """
 
@@ -62,9 +72,21 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
     workdir = epath.Path(paths.absolute(workdir))
     begin = time.monotonic() if started is None else started
     with workdir_lock.held(workdir, task="tagger"):
-        train(as_training(config, workdir, begin=begin), workdir, started=started)
+        training = as_training(config, workdir, begin=begin)
+        train(training, workdir, started=started)
+        if not build.is_single_label(training.loss) and training.evaluation.splits:
+            _find_thresholds(training, workdir)
     if collectives.process_number() == 0:
         print(WHAT_NEXT.format(workdir=workdir))
+
+
+def _find_thresholds(training: Train, workdir: epath.Path) -> None:
+    """Writes thresholds.tsv to the workdir; a finished training does not fail for lack of them."""
+    search = FindThresholds(checkpoint=str(workdir), label_confidence=training.evaluation.threshold)
+    try:
+        thresholds_task.find(search, workdir)
+    except ConfigError as error:
+        logging.warning("no thresholds were found, so tagging shows the best tags: %s", error)
 
 
 def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:

@@ -68,11 +68,43 @@ def test_the_curves_are_drawn(trained):
     assert Image.open(trained / "curves.png").width > 500
 
 
+def test_thresholds_are_found_at_the_end(trained):
+    table = (trained / "thresholds.tsv").read_text()
+    assert "# optimised\tmaximum F1" in table and "# step\t4" in table
+
+
+def test_a_training_without_labels_in_val_ends_without_thresholds(trained, monkeypatch):
+    lines = []
+    monkeypatch.setattr(absl_logging, "warning", lambda text, *values: lines.append(text % values))
+    config = tagger.ConfigError("no image of val has a label")
+
+    def find(*arguments):
+        raise config
+
+    monkeypatch.setattr(tagger.thresholds_task, "find", find)
+    tagger._find_thresholds(
+        tagger._with(
+            _config("x"),
+            {
+                "total_steps": 4,
+                "loss.name": "sigmoid",
+                "model.dtype": "float32",
+                "accumulate": 1,
+            },
+        ),
+        trained,
+    )
+    assert lines == [
+        "no thresholds were found, so tagging shows the best tags: no image of val has a label"
+    ]
+
+
 def test_minutes_set_the_steps_by_the_measured_speed(drawn, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(tagger, "seconds_per_step", lambda *arguments: 0.5)
     monkeypatch.setattr(tagger.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(tagger, "train", lambda config, *_, **__: told.append(config))
+    monkeypatch.setattr(tagger, "_find_thresholds", lambda *arguments: None)
     tagger.tagger(_config(drawn, minutes=1), tmp_path, started=94.0)
     # 60 s less a fifth for evaluations, and twice the 6 s since the start, at half a second a step.
     assert told[0].total_steps == 72
