@@ -82,6 +82,7 @@ SCRIPTS = {
         ("--devices 8 --depth 50 --size 32 --images 4 --group_sizes 4 --modes replicated",)
     ),
     "sizes": Form(("--sizes 32 48 --steps 4",)),
+    "small_sets": Form(("--quick",), peers=("torch",)),
     "suspects": Form(("--images 300 --steps 20",)),
     "soak": Form(("--steps 200 --saves 10",)),
     "start_up": Form(("--quick",)),

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The peer of small_sets.py: a network of timm with several labels an image, for some minutes.
+
+Runs in an interpreter that has torch and timm, without this package:
+
+    python timm_tagger.py DATA.npz SCORES.npy --model resnet26d --size 128 --minutes 6
+
+DATA.npz has `train` and `val`, JPEG bytes as objects, and `train_labels`, uint8 [n, C]. SCORES.npy
+gets the probabilities of val, float32 [m, C], of the averaged weights. The recipe is the best that
+is known for it: AdamW with decay on kernels only, a cosine by the time that is left with warm-up,
+the asymmetric loss, the classifier's bias at the frequencies of the classes, an EMA, and timm's own
+augmentation.
+"""
+
+import argparse
+import copy
+import io
+import math
+import time
+
+import numpy as np
+import timm
+import timm.data
+import torch
+from PIL import Image
+
+BATCH = 64
+RATE, DECAY = 2e-3, 0.01
+WARMUP, EMA_TIME = 0.05, 0.05  # parts of the run
+GAMMA, CLIP = 4.0, 0.05  # of absent classes, as in our own default
+RESERVED = 0.05  # part of the time for the scores of val
+
+
+class Images(torch.utils.data.Dataset):
+    """Decoded and transformed images with their labels."""
+
+    def __init__(self, files, labels, transform):
+        self._files, self._labels, self._transform = files, labels, transform
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, index):
+        image = Image.open(io.BytesIO(self._files[index])).convert("RGB")
+        return self._transform(image), torch.from_numpy(self._labels[index].astype(np.float32))
+
+
+def asymmetric_loss(logits, targets):
+    """Ben-Baruch et al., 2021, with gamma+ = 0, summed over classes."""
+    p = torch.sigmoid(logits)
+    absent = (p - CLIP).clamp(min=0)
+    positive = targets * torch.log(p.clamp(min=1e-8))
+    negative = (1 - targets) * absent**GAMMA * torch.log((1 - absent).clamp(min=1e-8))
+    return -(positive + negative).sum(1).mean()
+
+
+def optimizer_of(model):
+    """AdamW that decays kernels, but neither norms nor biases."""
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=RATE)
+
+
+def main():
+    """Trains until the time is over and writes the scores."""
+    begin = time.monotonic()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("scores")
+    parser.add_argument("--model", default="resnet26d")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    data = np.load(arguments.data, allow_pickle=True)
+    labels, size = data["train_labels"], arguments.size
+    model = timm.create_model(arguments.model, num_classes=labels.shape[1])
+    model = model.to(memory_format=torch.channels_last)
+    priors = (labels.sum(0) + 0.5) / (len(labels) + 1)
+    with torch.no_grad():
+        model.get_classifier().bias.copy_(torch.from_numpy(np.log(priors / (1 - priors))))
+    train = Images(
+        data["train"],
+        labels,
+        timm.data.create_transform(size, is_training=True, scale=(0.25, 1.0), color_jitter=0.4),
+    )
+    batch = min(BATCH, max(8, len(train) // 8))
+    loader = torch.utils.data.DataLoader(
+        train, batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
+    )
+    optimizer, average = optimizer_of(model), copy.deepcopy(model).eval()
+    budget = 60 * arguments.minutes * (1 - RESERVED) - (time.monotonic() - begin)
+    start, steps = time.monotonic(), 0
+    while (done := (time.monotonic() - start) / budget) < 1:
+        for images, targets in loader:
+            done = (time.monotonic() - start) / budget
+            if done >= 1:
+                break
+            rate = done / WARMUP if done < WARMUP else 0.5 * (1 + math.cos(math.pi * done))
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rate
+            model.train()
+            loss = asymmetric_loss(model(images.contiguous(memory_format=torch.channels_last)),
+                                   targets)  # fmt: skip
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            steps += 1
+            # The number of steps is not known before: what the elapsed time suggests is taken.
+            expected = steps / max(done, 1e-3)
+            decay = max(0.0, 1 - 1 / max(EMA_TIME * expected, 1))
+            with torch.no_grad():
+                for mean, now in zip(average.state_dict().values(), model.state_dict().values(),
+                                     strict=True):  # fmt: skip
+                    if mean.dtype.is_floating_point:
+                        mean.lerp_(now, 1 - decay)
+                    else:
+                        mean.copy_(now)
+    val = Images(
+        data["val"],
+        np.zeros((len(data["val"]), labels.shape[1])),
+        timm.data.create_transform(size, is_training=False, crop_pct=1.0, crop_mode="squash"),
+    )
+    with torch.inference_mode():
+        scores = [torch.sigmoid(average(images)).numpy()
+                  for images, _ in torch.utils.data.DataLoader(val, 128)]  # fmt: skip
+    np.save(arguments.scores, np.concatenate(scores).astype(np.float32))
+    print(f"{steps} steps of {batch}, {steps * batch / len(train):.1f} epochs")
+
+
+if __name__ == "__main__":
+    main()
