@@ -5,7 +5,16 @@ import sys
 from collections.abc import Sequence
 
 # By command: old and new names, without dashes. Empty it with the next release.
+_LABELS = {"unlisted": "missing-labels"}
+_SHARE = {"val-share": "val-fraction"}
 RENAMED = {
+    "mlimages_jax.prepare.imports.door:import_any": _LABELS | _SHARE,
+    "mlimages_jax.prepare.imports.table:import_table": _LABELS,
+    "mlimages_jax.prepare.imports.open_images:import_open_images": _LABELS,
+    "mlimages_jax.features.evaluate.knn:knn": _LABELS,
+    "mlimages_jax.features.evaluate.probe:probe": _LABELS,
+    "tfds_builders.image_folder.command:build_image_folder": _SHARE,
+    "tfds_builders.imagenet.command:build_imagenet": _SHARE,
     "mlimages_jax.prepare.co_occurrence.command:co_occurrence": {"min-pictures": "min-images"},
     "mlimages_jax.plan.__main__:plan": {"pictures": "images", "picture-kb": "image-kb"},
 }

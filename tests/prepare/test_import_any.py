@@ -97,8 +97,8 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
     files, meant = WITH_LISTS[kind]
     source = _files(tmp_path / "my data", files)
     monkeypatch.chdir(tmp_path)
-    val_share = ["--val-share", "0"] if kind == "metadata.csv" else []
-    prepare.main(["import", "my data", "--lists-only", *val_share])
+    val_fraction = ["--val-fraction", "0"] if kind == "metadata.csv" else []
+    prepare.main(["import", "my data", "--lists-only", *val_fraction])
     out = tmp_path / "my_data_lists"
     assert {split: _rows(out, split) for split in meant} == meant
     images = {path.resolve() for split in meant for path in
@@ -180,7 +180,7 @@ def test_an_import_builds_the_set_and_prints_how_to_train(
     _files(tmp_path / "my photos", files)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # the second time the set is finished
-        prepare.main(["import", "my photos", "--val-share", "0", "--data-dir", "sets"])
+        prepare.main(["import", "my photos", "--val-fraction", "0", "--data-dir", "sets"])
         built = f"sets/my_photos/{folder}/1.0.0"
         *_, last_of_build, title, train, tag = capsys.readouterr().out.splitlines()
         assert last_of_build == built and (tmp_path / built / "dataset_info.json").is_file()
@@ -196,7 +196,7 @@ def test_a_single_file(tmp_path, capsys):
            '{"image": "1.jpg", "labels": ["dog"]}\n'})  # fmt: skip
     import_lists(tmp_path / "c.json", output=tmp_path / "c")
     assert _rows(tmp_path / "c") == {"1.jpg": {"dog"}, "2.jpg": set()}
-    import_lists(tmp_path / "t.jsonl", output=tmp_path / "t", val_share=0)
+    import_lists(tmp_path / "t.jsonl", output=tmp_path / "t", val_fraction=0)
     assert _rows(tmp_path / "t") == {"1.jpg": {"dog"}}
 
 
@@ -292,7 +292,7 @@ def test_forms_for_predictions_are_no_labels(tmp_path, capsys):
 def test_labels_of_metadata_go_before_names_of_folders(tmp_path):
     source = _files(tmp_path / "set", _images("train/x/1.jpg", "train/y/2.jpg"))
     (source / "train" / "metadata.csv").write_text("file_name,label\nx/1.jpg,cat\ny/2.jpg,dog\n")
-    import_lists(source, output=tmp_path / "out", val_share=0)
+    import_lists(source, output=tmp_path / "out", val_fraction=0)
     assert _rows(tmp_path / "out") == {"x/1.jpg": {"cat"}, "y/2.jpg": {"dog"}}
     (source / "train" / "metadata.csv").write_text("file_name,text\nx/1.jpg,A\ny/2.jpg,The\n")
     import_lists(source, output=tmp_path / "none")  # of captions: the folders are the classes
@@ -301,9 +301,9 @@ def test_labels_of_metadata_go_before_names_of_folders(tmp_path):
 
 def test_all_of_one_folder_a_class_for_training(tmp_path, capsys):
     source = _files(tmp_path / "pets", _images("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"))
-    import_lists(source, val_share=0)
+    import_lists(source, val_fraction=0)
     command = capsys.readouterr().out.splitlines()[-1]
-    assert command.endswith("--val-share=0")
+    assert command.endswith("--val-fraction=0")
     words = shlex.split(command)[4:]
     image_folder.main([word.replace("=data", f"={tmp_path / 'data'}") for word in words])
     built = Path(capsys.readouterr().out.splitlines()[-1])
@@ -323,7 +323,7 @@ def test_a_folder_called_as_a_command(tmp_path, monkeypatch, capsys):
 
 def test_addresses_are_downloaded_first(tmp_path, capsys):
     source = _files(tmp_path, {"t.csv": "url,label\nhttp://a.org/1.jpg,dog\n"})
-    import_lists(source, output=tmp_path / "out", val_share=0)
+    import_lists(source, output=tmp_path / "out", val_fraction=0)
     out = capsys.readouterr().out
     assert f"data download {tmp_path}/out/train_image_list.txt --output" in out
     _files(tmp_path / "list", {"train_urls.txt": "http://a.org/1.jpg\t3:1\t4:0.5\n"})
@@ -355,7 +355,7 @@ def test_what_is_not_recognised_says_what_fits(tmp_path, files, message):
 
 def test_finished_things_are_known(tmp_path, capsys):
     source = _files(tmp_path / "data", {**_images("1.jpg"), "t.csv": "image,label\n1.jpg,dog\n"})
-    import_lists(source, output=tmp_path / "out", val_share=0)
+    import_lists(source, output=tmp_path / "out", val_fraction=0)
     import_lists(tmp_path / "out")
     assert "lists that the builder reads" in capsys.readouterr().out
     _files(tmp_path / "built", {"dataset_info.json": "{}"})

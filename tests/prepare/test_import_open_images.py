@@ -88,7 +88,9 @@ def _import(files, *options: str, tree: bool = True):
 
 
 def test_what_people_said_becomes_0_and_1(files, capsys):
-    _, rows = _import(files, "--train", "people.csv", "machine.csv.gz", "--unlisted", "unknown")
+    _, rows = _import(
+        files, "--train", "people.csv", "machine.csv.gz", "--missing-labels", "unknown"
+    )
     assert rows == {
         "train": {
             f"{TWO}.jpg": {"/m/sky": 1},

@@ -83,7 +83,14 @@ def test_a_name_that_ends_like_a_confidence_needs_one(tmp_path):
 
 def test_other_separators(tmp_path):
     text = "labels,path\nzoo/animal/dog|toy; new,1.jpg\n"
-    options = ["--label-separator", "|", "--hierarchy-separator", "/", "--unlisted", "unknown"]
+    options = [
+        "--label-separator",
+        "|",
+        "--hierarchy-separator",
+        "/",
+        "--missing-labels",
+        "unknown",
+    ]
     classes, lists = _import(tmp_path, "t.csv", text, *options)
     assert classes.ids == ("toy; new", "zoo", "zoo > animal", "zoo > animal > dog")
     assert lists == {"train": "1.jpg\t3:1\t0:1\n"}
@@ -399,7 +406,7 @@ def test_from_a_table_to_a_built_set_by_hand(tmp_path):
     text = (
         "path,labels,part\n1.jpg,animal>dog:0.75,train\nb/2.jpg,animal>cat;sky,train\n3.jpg,,val\n"
     )
-    _import(tmp_path, "t.csv", text, "--split-column", "part", "--unlisted", "unknown")
+    _import(tmp_path, "t.csv", text, "--split-column", "part", "--missing-labels", "unknown")
     (tmp_path / "out" / "images" / "b").mkdir(parents=True)
     for name in ("1.jpg", "b/2.jpg", "3.jpg"):
         (tmp_path / "out" / "images" / name).write_bytes(image_files.GOOD["colour"]())

@@ -143,7 +143,7 @@ def test_one_hot_columns_are_classes_even_if_nothing_shows_them(tmp_path):
         "1.jpg": {"dog": 1}, "2.jpg": {"dog": 0.5, "cat": -1}, "3.jpg": {"cat": 1},
     }  # fmt: skip
     assert Hierarchy.from_file(tmp_path / "out" / "dictionary.txt").ids == ("cat", "cow", "dog")
-    rows = _import(tmp_path, "t.csv", text, "--unlisted", "unknown")
+    rows = _import(tmp_path, "t.csv", text, "--missing-labels", "unknown")
     assert rows["3.jpg"] == {"cat": 1, "cow": 0}  # an empty cell says nothing about dogs
 
 

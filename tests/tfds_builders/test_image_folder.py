@@ -173,24 +173,24 @@ def test_a_damaged_compressed_archive_is_named(tmp_path):
 def test_splits_are_found_whatever_their_case(tmp_path, train, val):
     _write(tmp_path, f"{train}/cat/1.jpg", f"{train}/big dog/2.jpg", f"{val}/cat/3.jpg")
     _write(tmp_path, "Test/cat/4.jpg")
-    found = OwnImages(tmp_path, splits=None, val_share=None)
+    found = OwnImages(tmp_path, splits=None, val_fraction=None)
     assert {split: dict(zip(one.names, one.classes, strict=True))
             for split, one in found.listings.items()} == {
         "train": {"cat/1.jpg": "cat", "big dog/2.jpg": "big dog"},
         "val": {"cat/3.jpg": "cat"},
         "test": {"cat/4.jpg": "cat"},
     }  # fmt: skip
-    assert list(OwnImages(tmp_path, splits=["val"], val_share=None).listings) == ["val"]
+    assert list(OwnImages(tmp_path, splits=["val"], val_fraction=None).listings) == ["val"]
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path):
     _write(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
     with pytest.raises(ValueError, match=r"both .*val and .*valid exist"):
-        OwnImages(tmp_path, splits=None, val_share=None)
+        OwnImages(tmp_path, splits=None, val_fraction=None)
 
 
 def _divided(folder: Path, fraction: float | None = None) -> dict[str, set[str]]:
-    found = OwnImages(folder, splits=None, val_share=fraction)
+    found = OwnImages(folder, splits=None, val_fraction=fraction)
     return {split: set(one.names) for split, one in found.listings.items()}
 
 
@@ -245,15 +245,15 @@ def test_the_set_is_not_put_among_its_classes(tmp_path, inside):
     image_folder.build(tmp_path, tmp_path / "data", name="mine")  # beside them it may be
 
 
-def test_val_share_beside_folders_of_splits(tmp_path):
+def test_val_fraction_beside_folders_of_splits(tmp_path):
     for i in range(20):
         _write(tmp_path, f"train/a/{i}.jpg", data=b"%d" % i)
     assert list(_divided(tmp_path)) == ["train"]
     assert sorted(_divided(tmp_path, 0.2)) == ["train", "val"]
     _write(tmp_path, "val/a/1.jpg")
-    with pytest.raises(ValueError, match=r"exists, so val_share=0\.2 has no effect"):
+    with pytest.raises(ValueError, match=r"exists, so val_fraction=0\.2 has no effect"):
         _divided(tmp_path, 0.2)
-    with pytest.raises(ValueError, match="val_share=1 is not at least 0 and below 1"):
+    with pytest.raises(ValueError, match="val_fraction=1 is not at least 0 and below 1"):
         _divided(tmp_path, 1)
 
 
@@ -278,7 +278,7 @@ def test_one_folder_a_class_to_records(tmp_path, build):
     for i in range(12):
         data = image_files.jpeg(image_files.noise(32, 33 + i))
         _write(tmp_path / "pets", f"{'Katze' if i % 2 else 'Hünd'}/{i}.jpg", data=data)
-    folder = build(tmp_path / "pets", tmp_path / "data", name="pets", val_share=0.3)
+    folder = build(tmp_path / "pets", tmp_path / "data", name="pets", val_fraction=0.3)
     assert Hierarchy.from_file(folder / "dictionary.txt").ids == ("Hünd", "Katze")
     counts = {split: len(records(folder, split)) for split in ("train", "val")}
     assert sum(counts.values()) == 12 and min(counts.values()) >= 1
@@ -326,7 +326,7 @@ def _assert_no_tree_crashes(folder: Path, seed: int) -> None:
     _random_tree(folder, random_)
     fraction = random_.choice([None, None, 0.3])
     try:
-        found = OwnImages(folder, splits=None, val_share=fraction)
+        found = OwnImages(folder, splits=None, val_fraction=fraction)
     except (ValueError, OSError) as error:
         assert str(error), seed
         return

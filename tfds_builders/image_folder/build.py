@@ -14,7 +14,7 @@ def build(
     *,
     name: str,
     splits: Sequence[str] | None = None,
-    val_share: float | None = None,
+    val_fraction: float | None = None,
     **options: Any,
 ) -> Path:
     """Build a data set from the folders described in `own_classes.LAYOUT`.
@@ -24,7 +24,7 @@ def build(
       data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
       name: Name of the data set.
       splits: Some of train, val and test; None: those that exist.
-      val_share: See `own_classes.OwnImages`.
+      val_fraction: See `own_classes.OwnImages`.
       **options: As for `imagenet.build`.
 
     Returns:
@@ -40,7 +40,7 @@ def build(
         data_dir,
         name=name,
         splits=splits,
-        val_share=val_share,
+        val_fraction=val_fraction,
         own=True,
         **options,
     )

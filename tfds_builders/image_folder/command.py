@@ -19,7 +19,7 @@ def build_image_folder(
     short_side: int = 0,
     orientation: Literal["exif", "stored"] = "exif",
     splits: str | None = None,
-    val_share: float | None = None,
+    val_fraction: float | None = None,
 ) -> Path:
     """Build a data set from images in one folder per class.
 
@@ -35,7 +35,7 @@ def build_image_folder(
       short_side: Shrink larger images to this many pixels; 0: never.
       orientation: exif turns images upright by their EXIF data, stored keeps them as they are.
       splits: Comma-separated splits out of train, val and test; by default those that exist.
-      val_share: Fraction of the images to use for val if there is no val/. They are chosen by a
+      val_fraction: Fraction of the images to use for val if there is no val/. They are chosen by a
         hash of the content, so duplicates stay in one split, and every class keeps images to train
         on. The default is 0.1 if there are no folders of splits.
     """
@@ -48,7 +48,7 @@ def build_image_folder(
         orientation=orientation,
         short_side=short_side or None,
         splits=splits.split(",") if splits else None,
-        val_share=val_share,
+        val_fraction=val_fraction,
     )
 
 

@@ -19,7 +19,7 @@ def build_imagenet(
     short_side: int = 0,
     orientation: Literal["exif", "stored"] | None = None,
     splits: str = "train,val",
-    val_share: float | None = None,
+    val_fraction: float | None = None,
     subset: bool = False,
 ) -> Path:
     """Build a data set from ImageNet's archives, or from images in one folder per class.
@@ -38,7 +38,7 @@ def build_imagenet(
       orientation: exif turns images upright by their EXIF data, stored keeps them as they are. The
         default is exif for your own classes, and stored for ImageNet, like the original.
       splits: train, val, or train,val.
-      val_share: Fraction for val of your own classes without a val/; see `mlimages data build
+      val_fraction: Fraction for val of your own classes without a val/; see `mlimages data build
         image-folder`, the command for them.
       subset: Accept archives with fewer classes and images than ImageNet has.
     """
@@ -52,7 +52,7 @@ def build_imagenet(
         orientation=orientation,
         short_side=short_side or None,
         splits=names,
-        val_share=val_share,
+        val_fraction=val_fraction,
         subset=subset,
     )
 

@@ -20,12 +20,12 @@ from .listing import Listing
 _THREADS = 8  # they mostly wait for the disk
 
 
-def split_by_content(listing: Listing, val_share: float) -> dict[str, list[int]]:
+def split_by_content(listing: Listing, val_fraction: float) -> dict[str, list[int]]:
     """Divide images into train and val.
 
     Args:
       listing: All images; all of them are read.
-      val_share: Fraction for val, above 0 and below 1.
+      val_fraction: Fraction for val, above 0 and below 1.
 
     Returns:
       The indices of the images of each split, ascending; val may be empty.
@@ -36,7 +36,7 @@ def split_by_content(listing: Listing, val_share: float) -> dict[str, list[int]]
     of_class: dict[str, set[int]] = defaultdict(set)
     for one, hash_ in zip(listing.classes, hashes, strict=True):
         of_class[one].add(hash_)
-    in_val = {hash_ for hash_ in hashes if hash_ < val_share * 2**64}
+    in_val = {hash_ for hash_ in hashes if hash_ < val_fraction * 2**64}
     kept = {max(contents) for contents in of_class.values() if contents <= in_val}
     in_val -= kept
     if not in_val:

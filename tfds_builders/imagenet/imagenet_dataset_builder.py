@@ -112,7 +112,7 @@ class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
 
     Attributes:
       splits: Some of train, val and test; empty: those that exist.
-      val_share: See `own_classes.OwnImages`.
+      val_fraction: See `own_classes.OwnImages`.
     """
 
     name = "own_classes"  # TFDS would derive a name; every set gets its own
@@ -120,15 +120,15 @@ class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
     BUILDER_CONFIGS: ClassVar[list[Config]] = [OwnConfig()]
 
     def __init__(
-        self, *, splits: Sequence[str] = (), val_share: float | None = None, **kwargs: Any
+        self, *, splits: Sequence[str] = (), val_fraction: float | None = None, **kwargs: Any
     ):
         super().__init__(**kwargs)
         self.splits = _checked_splits(splits, OWN_SPLITS) if splits else ()
-        self.val_share = val_share
+        self.val_fraction = val_fraction
 
     def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
         splits = self.splits or None
-        found = own_classes.OwnImages(manual_dir, splits=splits, val_share=self.val_share)
+        found = own_classes.OwnImages(manual_dir, splits=splits, val_fraction=self.val_fraction)
         return found.listings, found.paths
 
 
@@ -158,7 +158,7 @@ def build(
     chroma: Chroma = "444",
     orientation: Orientation | None = None,
     splits: Sequence[str] | None = SPLITS,
-    val_share: float | None = None,
+    val_fraction: float | None = None,
     own: bool | None = None,
     subset: bool = False,
     num_shards: int | None = None,
@@ -178,7 +178,7 @@ def build(
       orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
         ids, and `exif` for folders of other classes. The other choice has its own folder.
       splits: train, val or both; for your own classes, None uses those that exist, also test.
-      val_share: For your own classes without a val/, see `own_classes.OwnImages`.
+      val_fraction: For your own classes without a val/, see `own_classes.OwnImages`.
       own: Whether these are your own classes; None: decide by their names, see `is_own`.
       subset: Whether archives may contain fewer classes and images than ImageNet has.
       num_shards: As for `ml_images.build`.
@@ -200,12 +200,14 @@ def build(
     if own:
         own_classes.check_folders(Path(manual_dir), Path(data_dir))
     else:
-        if val_share is not None:
-            raise ValueError("val_share is for classes of your own: ImageNet has a val of its own")
+        if val_fraction is not None:
+            raise ValueError(
+                "val_fraction is for classes of your own: ImageNet has a val of its own"
+            )
         for split in _checked_splits(splits or SPLITS):
             manual_files.find_source(Path(manual_dir), split)  # before anything is created
     config_class, builder_class = (OwnConfig, OwnBuilder) if own else (Config, Builder)
-    options = {"val_share": val_share} if own else {}
+    options = {"val_fraction": val_fraction} if own else {}
     chosen = {} if orientation is None else {"orientation": orientation}
     config = config_class(short_side=short_side, chroma=chroma, **chosen)
     builder = builder_class(

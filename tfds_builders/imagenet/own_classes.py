@@ -12,12 +12,12 @@ from . import manual_files
 from .content_split import split_by_content
 from .listing import Listing, list_images
 
-DEFAULT_VAL_SHARE = 0.1  # fraction of images without folders of splits
+DEFAULT_VAL_FRACTION = 0.1  # fraction of images without folders of splits
 
 LAYOUT = """\
 manual_dir contains one folder per class, named after it; images may be in subfolders:
 
-  <class>/<image file>                       a fraction of them becomes val, see --val-share
+  <class>/<image file>                       a fraction of them becomes val, see --val-fraction
 
 or such folders for every split, in upper or lower case:
 
@@ -37,8 +37,8 @@ class OwnImages:
     Args:
       manual_dir: See `LAYOUT`.
       splits: Splits to use; None: all that exist.
-      val_share: Fraction of the images without a split, or of train, that becomes val; 0: all are
-        train; None: `DEFAULT_VAL_SHARE` if there are no splits, otherwise nothing is moved.
+      val_fraction: Fraction of the images without a split, or of train, that becomes val; 0: all are
+        train; None: `DEFAULT_VAL_FRACTION` if there are no splits, otherwise nothing is moved.
 
     Attributes:
       paths: The folder of each split.
@@ -49,9 +49,11 @@ class OwnImages:
       ValueError: An option is invalid, or the folders are not one per class.
     """
 
-    def __init__(self, manual_dir: Path, *, splits: Sequence[str] | None, val_share: float | None):
-        if val_share is not None and not 0 <= val_share < 1:
-            raise ValueError(f"val_share={val_share:g} is not at least 0 and below 1")
+    def __init__(
+        self, manual_dir: Path, *, splits: Sequence[str] | None, val_fraction: float | None
+    ):
+        if val_fraction is not None and not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction={val_fraction:g} is not at least 0 and below 1")
         self.paths: dict[str, Path] = {}
         self.listings: dict[str, Listing] = {}
         found = manual_files.find_splits(manual_dir)
@@ -59,15 +61,17 @@ class OwnImages:
             folder = class_folder(manual_dir)
             if folder is None:
                 raise _nothing_there(manual_dir)
-            self._divide(folder, DEFAULT_VAL_SHARE if val_share is None else val_share)
-        elif val_share and "val" in found:
+            self._divide(folder, DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction)
+        elif val_fraction and "val" in found:
             source = manual_files.find_source(manual_dir, "val")
-            raise ValueError(f"{source.path} exists, so val_share={val_share:g} has no effect")
+            raise ValueError(
+                f"{source.path} exists, so val_fraction={val_fraction:g} has no effect"
+            )
         else:
             self._read(manual_dir, found, splits)
-            if val_share:
+            if val_fraction:
                 train = manual_files.find_source(manual_dir, "train")  # raises if it is missing
-                self._divide(train.path, val_share)
+                self._divide(train.path, val_fraction)
         self._keep(splits, manual_dir)
 
     def _read(self, manual_dir: Path, found: Sequence[str], splits: Sequence[str] | None) -> None:
@@ -82,12 +86,12 @@ class OwnImages:
                 continue
             self.paths[split], self.listings[split] = source.path, listing
 
-    def _divide(self, folder: Path, val_share: float) -> None:
+    def _divide(self, folder: Path, val_fraction: float) -> None:
         listing = list_images(manual_files.Source(folder, None), subset=True)
-        if not val_share:
+        if not val_fraction:
             self.paths["train"], self.listings["train"] = folder, listing
             return
-        numbers = split_by_content(listing, val_share)
+        numbers = split_by_content(listing, val_fraction)
         if not numbers["val"]:
             raise ValueError(
                 f"{folder}: no class has two different images, so none can be used for val: add"
@@ -99,8 +103,8 @@ class OwnImages:
             self.paths[split] = folder
             self.listings[split] = Listing(names, classes, listing.places)
         logging.info(
-            "%s: %s images for train and %s for val (val_share=%g, by a hash of the content)",
-            folder, f"{len(numbers['train']):,}", f"{len(numbers['val']):,}", val_share,
+            "%s: %s images for train and %s for val (val_fraction=%g, by a hash of the content)",
+            folder, f"{len(numbers['train']):,}", f"{len(numbers['val']):,}", val_fraction,
         )  # fmt: skip
 
     def _keep(self, splits: Sequence[str] | None, manual_dir: Path) -> None:

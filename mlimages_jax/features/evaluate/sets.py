@@ -28,7 +28,7 @@ class SetOptions:
         features: name of the export's output to use.
         task: single (one class per image) or multi; auto decides by the labels.
         threshold: minimum confidence of a positive class, for several classes per image.
-        unlisted: whether classes missing from an image's labels are absent or unknown.
+        missing_labels: whether classes missing from an image's labels are absent or unknown.
     """
 
     train: Path
@@ -39,11 +39,11 @@ class SetOptions:
     features: str = "features"
     task: Literal["auto", "single", "multi"] = "auto"
     threshold: float = 0.7
-    unlisted: Literal["absent", "unknown"] = "absent"
+    missing_labels: Literal["absent", "unknown"] = "absent"
 
     def about(self) -> dict[str, Any]:
         """Returns the options that affect metrics and are reported nowhere else, as JSON values."""
-        return {name: getattr(self, name) for name in ("features", "threshold", "unlisted")}
+        return {name: getattr(self, name) for name in ("features", "threshold", "missing_labels")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def open_sets(options: SetOptions) -> Sets:
     rules = LabelRules(
         single=_is_single([train_labels, test_labels], options.task),
         threshold=options.threshold,
-        missing_labels={"absent": 0.0, "unknown": -1.0}[options.unlisted],
+        missing_labels={"absent": 0.0, "unknown": -1.0}[options.missing_labels],
     )
     return Sets(train, test, train_labels, test_labels, rules, unlabelled)
 

@@ -59,9 +59,9 @@ def import_any(
     label_separator: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
-    val_share: float | None = None,
+    val_fraction: float | None = None,
     dictionary: Path | None = None,
-    unlisted: MissingLabels = "absent",
+    missing_labels: MissingLabels = "absent",
     max_skipped: float = _MAX_SKIPPED,
     set_name: str | None = None,
 ) -> None:
@@ -90,16 +90,16 @@ def import_any(
         label_separator: separator between the labels of a cell; default: detect it.
         delimiter: delimiter between columns; default: detect it.
         encoding: encoding of a table that is neither UTF-8 nor UTF-16, such as cp1252.
-        val_share: fraction of the images to use for val; default: 0.1 if the data has no splits.
+        val_fraction: fraction of the images to use for val; default: 0.1 if the data has no splits.
         dictionary: category file with the classes of a table.
-        unlisted: meaning of classes that an image does not list.
+        missing_labels: meaning of classes that an image does not list.
         max_skipped: fraction of the rows that may be set aside; up to five always may.
         set_name: name of the data set; default: that of the folder or file.
     """
     if not source.exists():
         raise PrepareError(f"{source}: there is no such file or folder")
-    if val_share is not None and not 0 <= val_share < 1:
-        raise PrepareError(f"--val-share {val_share:g} is not at least 0 and below 1")
+    if val_fraction is not None and not 0 <= val_fraction < 1:
+        raise PrepareError(f"--val-fraction {val_fraction:g} is not at least 0 and below 1")
     if images is not None and not images.is_dir():
         raise PrepareError(f"--images {images}: there is no such folder")
     if label_separator == "":
@@ -108,9 +108,9 @@ def import_any(
     wish = Wish(
         table=TableOptions(path_column, label_columns, None, label_separator, delimiter, encoding),
         class_list=dictionary,
-        missing_labels=unlisted,
+        missing_labels=missing_labels,
         images=images,
-        val_share=val_share,
+        val_fraction=val_fraction,
         name=name,
         max_skipped=max_skipped,
     )
@@ -181,9 +181,9 @@ def _options(wish: Wish, output: Path, data_dir: Path) -> list[str]:
         "--label-separator": table.label_separator,
         "--delimiter": table.delimiter,
         "--encoding": table.encoding,
-        "--val-share": None if wish.val_share is None else f"{wish.val_share:g}",
+        "--val-fraction": None if wish.val_fraction is None else f"{wish.val_fraction:g}",
         "--dictionary": wish.class_list and str(wish.class_list),
-        "--unlisted": wish.missing_labels if wish.missing_labels != "absent" else None,
+        "--missing-labels": wish.missing_labels if wish.missing_labels != "absent" else None,
         "--max-skipped": f"{wish.max_skipped:g}" if wish.max_skipped != _MAX_SKIPPED else None,
         "--set-name": wish.name,
     }

@@ -57,7 +57,7 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     if not source.is_dir():
         return None
     try:
-        found = own_classes.OwnImages(source, splits=None, val_share=wish.val_share)
+        found = own_classes.OwnImages(source, splits=None, val_fraction=wish.val_fraction)
     except FileNotFoundError:
         notes.append("class folders: no folder here has images in subfolders")
         return None
@@ -70,12 +70,12 @@ def find_class_folders(source: Path, wish: Wish, notes: list[str]) -> Found | No
     counts = [_count(split, one, found.paths[split]) for split, one in found.listings.items()]
     rows = [row for split, one in found.listings.items() for row in _first_rows(split, one)]
     shared = len(set(found.paths.values())) == 1 and len(found.paths) > 1
-    fraction = own_classes.DEFAULT_VAL_SHARE if wish.val_share is None else wish.val_share
+    fraction = own_classes.DEFAULT_VAL_FRACTION if wish.val_fraction is None else wish.val_fraction
     why = [f"{path} has one folder per class" for path in dict.fromkeys(found.paths.values())]
     if shared:
         why.append(f"no folders of splits: {fraction:g} of the images become val, by their content")
-    divided = shared or wish.val_share is not None
-    options = (f"--val-share={fraction:g}",) if divided else ()
+    divided = shared or wish.val_fraction is not None
+    options = (f"--val-fraction={fraction:g}",) if divided else ()
     build = Build("image-folder", source, wish.name, options)
     return Found("one folder per class", why, rows, counts, build=build)
 

@@ -10,7 +10,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.building import Build
 from mlimages_jax.prepare.imports.columns import LABELS, SPLIT_WORDS
 from mlimages_jax.prepare.imports.found import (
-    DEFAULT_VAL_SHARE,
+    DEFAULT_VAL_FRACTION,
     SHOWN_ROWS,
     Found,
     Wish,
@@ -144,11 +144,11 @@ def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
 def _plans(tables: list[Table], top: Path, wish: Wish) -> list[TablePlan]:
     names = [split_of(table.path, top) for table in tables]
     is_known = any(names) or any(table.columns.split for table in tables)
-    fraction = wish.val_share
+    fraction = wish.val_fraction
     if fraction is None:
-        fraction = 0.0 if is_known else DEFAULT_VAL_SHARE
+        fraction = 0.0 if is_known else DEFAULT_VAL_FRACTION
     if fraction and "val" in names:
-        raise PrepareError(f"--val-share {fraction:g}: there already is a table of val")
+        raise PrepareError(f"--val-fraction {fraction:g}: there already is a table of val")
     return [
         TablePlan(table, _rule(table, name or "train", fraction))
         for table, name in zip(tables, names, strict=True)

@@ -12,7 +12,7 @@ from mlimages_jax.prepare.imports.set_aside import SetAside
 from mlimages_jax.prepare.imports.table_rows import TableOptions
 
 SHOWN_ROWS = 5
-DEFAULT_VAL_SHARE = 0.1
+DEFAULT_VAL_FRACTION = 0.1
 SPLIT_OF_WORD = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "testing": "test",
@@ -29,7 +29,8 @@ class Wish(NamedTuple):
         class_list: Category file of the labels.
         missing_labels: Meaning of classes that an image does not list.
         images: Folder of the images.
-        val_share: Fraction to use for val; None: `DEFAULT_VAL_SHARE` if the data has no splits.
+        val_fraction: Fraction to use for val; None: `DEFAULT_VAL_FRACTION` if the data has no
+            splits.
         name: Name of the data set.
         max_skipped: Fraction of the rows that may be set aside.
     """
@@ -38,7 +39,7 @@ class Wish(NamedTuple):
     class_list: Path | None
     missing_labels: MissingLabels
     images: Path | None
-    val_share: float | None
+    val_fraction: float | None
     name: str
     max_skipped: float
 

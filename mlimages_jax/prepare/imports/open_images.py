@@ -39,7 +39,7 @@ def import_open_images(
     val: tuple[Path, ...] = (),
     test: tuple[Path, ...] = (),
     machine: Literal["drop", "keep"] = "drop",
-    unlisted: MissingLabels = "absent",
+    missing_labels: MissingLabels = "absent",
     name: str = "{id}.jpg",
 ) -> None:
     """Turn image-level labels of Open Images into label lists.
@@ -51,7 +51,7 @@ def import_open_images(
             --hierarchy bbox_labels_600_hierarchy.json
             --train train-annotations-human-imagelabels.csv
             --val validation-annotations-human-imagelabels.csv
-            --unlisted unknown
+            --missing-labels unknown
 
     Annotators verified some classes of each image: confirmed ones get confidence 1, rejected ones
     are listed with 0. The tables say nothing about all other classes. As unknown, these take part
@@ -74,7 +74,7 @@ def import_open_images(
         test: tables for this split, likewise.
         machine: what to do with rows of the source "machine": drop them, or keep them with their
             confidence where there is no human verdict.
-        unlisted: meaning of classes that an image does not list.
+        missing_labels: meaning of classes that an image does not list.
         name: names of the image files under images/, with {id} for the image's id, such as
             "{split}/{id}.jpg".
     """
@@ -99,14 +99,14 @@ def import_open_images(
     except ValueError as error:
         raise PrepareError(f"{hierarchy}: {error}; remove one of these edges") from error
     class_of_number = np.array([classes.index(id_) for id_ in numbers], np.int32)
-    with write_manual_dir(output, classes, missing_labels=unlisted) as writer:
+    with write_manual_dir(output, classes, missing_labels=missing_labels) as writer:
         for split, template in names.items():
             writer.write(split, verdicts[split].label_rows(template, class_of_number))
     write_dropped(output / DROPPED_EDGES, dropped, classes)
 
     rows = sum((part.rows for part in verdicts.values()), Counter())
     print(_account(rows, machine, classes, known, tree, dropped))
-    print(what_came_and_what_is_next(output, classes, writer, missing_labels=unlisted))
+    print(what_came_and_what_is_next(output, classes, writer, missing_labels=missing_labels))
 
 
 def _read(paths: Sequence[Path], numbers: dict[str, int], *, with_machine: bool) -> Verdicts:

@@ -69,7 +69,7 @@ def import_table(
     split: str = "train",
     split_column: str | None = None,
     val_fraction: float = 0.0,
-    unlisted: MissingLabels = "absent",
+    missing_labels: MissingLabels = "absent",
     images: Path | None = None,
     max_skipped: float = 0.01,
 ) -> None:
@@ -119,7 +119,7 @@ def import_table(
         split_column: instead, column (or key) with the split of each row.
         val_fraction: instead, fraction of the rows that goes to val, the others to train: chosen by
             a hash of the path, so that an image always gets the same split.
-        unlisted: meaning of classes that an image does not list.
+        missing_labels: meaning of classes that an image does not list.
         images: folder of the images; default: search next to the tables.
         max_skipped: fraction of the rows that may be set aside; up to five always may.
     """
@@ -140,7 +140,7 @@ def import_table(
         output=output,
         class_list=dictionary,
         hierarchy_separator=hierarchy_separator,
-        missing_labels=unlisted,
+        missing_labels=missing_labels,
         name="mine",
     )
 
@@ -178,7 +178,7 @@ def write_tables(
         output: As for `import_table`.
         class_list: `dictionary` of `import_table`.
         hierarchy_separator: As for `import_table`.
-        missing_labels: `unlisted` of `import_table`.
+        missing_labels: `missing_labels` of `import_table`.
         name: Name of the data set in the printed command.
 
     Returns:

@@ -158,7 +158,7 @@ def test_how_labels_count_can_be_said(tmp_path):
     arguments = "--train", folder, "--test", folder, "--k", 9
     single, _ = run(tmp_path, *arguments)
     many, values = run(tmp_path, *arguments, "--task", "multi")
-    unknown, _ = run(tmp_path, *arguments, "--task", "multi", "--unlisted", "unknown")
+    unknown, _ = run(tmp_path, *arguments, "--task", "multi", "--missing-labels", "unknown")
     assert "top1" in single[9]
     assert "top1" not in many[9]
     assert many[9]["mAP"] < unknown[9]["mAP"] == 1
