@@ -162,7 +162,7 @@ def test_renamed_flags_are_options_of_their_command(capsys):
 
 
 def test_flags_are_replaced_for_their_command_only():
-    (command, _), *_ = renamed_flags.RENAMED.items()
+    command = "mlimages_jax.prepare.co_occurrence.command:co_occurrence"
     words = ["--min_pictures", "3", "pictures", "--pictures=2"]
     new = ["--min-images", "3", "pictures", "--pictures=2"]
     assert renamed_flags.replaced(words, command=command) == new

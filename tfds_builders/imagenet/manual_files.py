@@ -94,8 +94,8 @@ def find_source(manual_dir: Path, split: str) -> Source:
     archive = f"{ARCHIVES[split]} nor " if split in ARCHIVES else ""
     raise FileNotFoundError(
         f"split {split}: neither {archive}{split}/ is in {manual_dir}: put one of"
-        " them there, or leave the split out with --splits; for your own classes, --val-fraction makes"
-        f" val.\n\n{LAYOUT}"
+        " them there, or leave the split out with --splits; for your own classes, --val-fraction"
+        f" makes val.\n\n{LAYOUT}"
     )
 
 

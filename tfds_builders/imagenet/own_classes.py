@@ -37,8 +37,8 @@ class OwnImages:
     Args:
       manual_dir: See `LAYOUT`.
       splits: Splits to use; None: all that exist.
-      val_fraction: Fraction of the images without a split, or of train, that becomes val; 0: all are
-        train; None: `DEFAULT_VAL_FRACTION` if there are no splits, otherwise nothing is moved.
+      val_fraction: Fraction of the images without a split, or of train, that becomes val; 0: all
+        are train; None: `DEFAULT_VAL_FRACTION` if there are no splits, otherwise nothing is moved.
 
     Attributes:
       paths: The folder of each split.
