@@ -13,8 +13,9 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
     from mlimages_jax.inference.pretrained import load
+    from mlimages_jax.installed_versions import versions
 
-__all__ = ["Hierarchy", "load"]
+__all__ = ["Hierarchy", "load", "versions"]
 __version__ = "0.2.0"
 
 escaping.escape_log_lines()
@@ -22,9 +23,13 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `load` on first use."""
+    """Imports `load` and `versions` on first use."""
     if name == "load":
         from mlimages_jax.inference.pretrained import load
 
         return load
+    if name == "versions":
+        from mlimages_jax.installed_versions import versions
+
+        return versions
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
