@@ -99,6 +99,7 @@ def test_every_config_is_started_by_a_documented_command(monkeypatch):
         "train --config=quickstart",
         "train --config=pretrain",
         "train --config=finetune",
+        "train --config=tagger",
     ):
         assert any(line.startswith(start) for line in shown), start
     for command in front.COMMANDS.commands:
