@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How often each class is present in a split: the prior that a classifier starts from."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
+from mlimages_jax.data.class_positives import read_intact
 from mlimages_jax.data.dataset import DataSet
-from mlimages_jax.data.records import DamagedRecordError, Record, record_at
 
 MAX_IMAGES = 20_000
-_THREADS = 32  # records of a set in a bucket take some 20 ms each to arrive
 
 
 def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> np.ndarray:
@@ -44,24 +41,16 @@ def class_counts(
     records = data.records(split)
     picked = np.linspace(0, len(records) - 1, min(max_images, len(records))).astype(int)
 
-    def read(index: int) -> Record | None:
-        try:
-            return record_at(records, int(index))
-        except DamagedRecordError:  # the input of the training counts and reports it
-            return None
-
     totals = np.zeros(data.num_classes)
     known = np.zeros(data.num_classes)
     images = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for record in pool.map(read, picked):
-            if record is not None:
-                images += 1
-                is_known = record.confidences >= 0
-                np.add.at(totals, record.labels[is_known], record.confidences[is_known])
-                # What is not listed is absent, and so known, or unknown.
-                counted = ~is_known if data.missing_labels == 0 else is_known
-                np.add.at(known, record.labels[counted], 1)
+    for record in read_intact(records, picked):
+        images += 1
+        is_known = record.confidences >= 0
+        np.add.at(totals, record.labels[is_known], record.confidences[is_known])
+        # What is not listed is absent, and so known, or unknown.
+        counted = ~is_known if data.missing_labels == 0 else is_known
+        np.add.at(known, record.labels[counted], 1)
     if data.missing_labels == 0:
         known = images - known
     return totals, known

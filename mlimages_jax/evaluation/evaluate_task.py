@@ -2,6 +2,7 @@
 """The task of configs/evaluate.py: evaluates checkpoints of a run on a data set, in all views."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -10,14 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import manager, saved_model, step_folders
+from mlimages_jax.checkpoints import manager, own_thresholds, saved_model, step_folders
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, VanishedCheckpointError
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data import fingerprint
+from mlimages_jax.data.class_positives import positives_per_class
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.data.real_labels import RealLabels
@@ -33,13 +36,12 @@ from mlimages_jax.evaluation.checkpoint_evaluation import (
     evaluation_of,
     load_to_evaluate,
 )
-from mlimages_jax.evaluation.evaluate import (
-    Metrics,
-    why_no_map,
-)
+from mlimages_jax.evaluation.class_details import ClassDetails
+from mlimages_jax.evaluation.evaluate import why_no_map
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import append_line, read_json_lines, write_text
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import Evaluate, build, checked
 
@@ -82,6 +84,10 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     check_batch(config.evaluation.batch_size, name="evaluation.batch_size")
     relabel = _real_labels(config, data)
     of_data = _data_key(config, data)
+    hierarchy = Hierarchy.from_file(data.class_list)
+    positives_in = functools.cache(
+        functools.partial(positives_per_class, data, threshold=config.evaluation.threshold)
+    )
     results = workdir / "results.jsonl"
     rows = list(read_json_lines(results))
     writer = MetricsWriter(workdir, start_step=None)
@@ -99,9 +105,10 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
             logging.warning("not evaluated: %s", error)
             damaged += [str(error)] if isinstance(error, DamagedCheckpointError) else []
             continue
+        own = _own_thresholds(config, checkpoint, hierarchy)
         where = {"checkpoint": str(folder), "data": str(config.data.folder)}
         for view in views:
-            key = _key(config, checkpoint, view) | of_data
+            key = _key(config, checkpoint, view, own) | of_data
             name = f"{config.data.split}_{view.name}_{view.size}"
             if known := _known(rows, key, step=checkpoint.step):
                 logging.info("%s: %s was already evaluated", folder, name)
@@ -121,14 +128,27 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
                 workdir=workdir,
             )
             values, metrics = evaluation.run(checkpoint.weights)
+            details = None
+            if isinstance(metrics, MultiLabelMetrics):
+                positives = positives_in(_train_split(checkpoint))
+                details = ClassDetails.of(
+                    metrics, hierarchy, thresholds=own, train_positives=positives
+                )
+                values |= details.means()
             row = {**where, **key, "step": checkpoint.step, **values}
             shown.append(row)
             rows.append(row)
             writer.write(checkpoint.step, {f"{name}/{key}": value for key, value in values.items()})
             if jax.process_index() == 0:
-                _write(workdir / str(checkpoint.step) / name, metrics, data, row, values)
+                title = f"step {row['step']}, {row['split']} at {view.size} px, {view.name}"
+                output = workdir / str(checkpoint.step) / name
+                report.write_files(
+                    output, metrics, hierarchy, title=title, values=values, details=details
+                )
                 append_line(results, json.dumps(row))
-            logging.info("step %d  %s: %s", checkpoint.step, name, _line(values))
+            lines = [_line(values), *(details.lines() if details else ())]
+            for line in lines:
+                logging.info("step %d  %s: %s", checkpoint.step, name, line)
             if reason := why_no_map(values, metrics):
                 logging.warning("step %d  %s: %s", checkpoint.step, name, reason)
     writer.close()
@@ -189,7 +209,26 @@ def _total_steps(folder: epath.Path) -> float:
         return math.inf
 
 
-def _key(config: Evaluate, checkpoint: SavedModel, view: EvaluationView) -> Row:
+def _own_thresholds(
+    config: Evaluate, checkpoint: SavedModel, hierarchy: Hierarchy
+) -> tuple[np.ndarray, str] | None:
+    """Returns the thresholds of a checkpoint and where they are from; None if there are none."""
+    classes = checkpoint.hierarchy or hierarchy
+    weight = checkpoint.usage(loss=config.loss).positive_weight
+    found = own_thresholds.thresholds_of(checkpoint, classes, positive_weight=weight)
+    return (found.of(classes), str(found)) if found else None
+
+
+def _train_split(checkpoint: SavedModel) -> str:
+    return checkpoint.config.get("data", {}).get("train_split", "train")
+
+
+def _key(
+    config: Evaluate,
+    checkpoint: SavedModel,
+    view: EvaluationView,
+    own: tuple[np.ndarray, str] | None,
+) -> Row:
     """Returns what identifies an evaluation on given data: the network, and how it is used."""
     used = checkpoint.usage(loss=config.loss).loss_settings
     arguments = getattr(used, used.name, None)
@@ -205,6 +244,8 @@ def _key(config: Evaluate, checkpoint: SavedModel, view: EvaluationView) -> Row:
         "weights": weights_digest(checkpoint.weights),
         "loss_settings": json.dumps(loss, sort_keys=True),
         "threshold": config.evaluation.threshold,
+        # Only if there are any, so that results from before there were thresholds stay known.
+        **({"thresholds": hashlib.sha256(own[0].tobytes()).hexdigest()[:16]} if own else {}),
     }
 
 
@@ -269,14 +310,6 @@ def _real_labels(config: Evaluate, data: DataSet) -> RealLabels | None:
     except ValueError as error:
         raise build.ConfigError(f"data.reassessed: {error}") from error
     return labels
-
-
-def _write(
-    folder: epath.Path, metrics: Metrics, data: DataSet, row: Row, values: dict[str, float]
-) -> None:
-    title = f"step {row['step']}, {row['split']} at {row['size']} px, {row['protocol']}"
-    hierarchy = Hierarchy.from_file(data.class_list)
-    report.write_files(folder, metrics, hierarchy, title=title, values=values)
 
 
 def _line(values: dict[str, float]) -> str:

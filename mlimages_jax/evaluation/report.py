@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
+from mlimages_jax.evaluation.class_details import COLUMNS, ClassDetails, fraction
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import Calibration
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
@@ -50,6 +51,7 @@ def write_files(
     *,
     title: str,
     values: Mapping[str, float] | None = None,
+    details: ClassDetails | None = None,
 ) -> None:
     """Writes per_class.tsv, metrics.json, reliability.png and confusion.tsv.
 
@@ -61,15 +63,22 @@ def write_files(
         hierarchy: A hierarchy of the same classes.
         title: Title of the diagram, which says what was evaluated.
         values: Contents of metrics.json, for example with the loss; None uses
-            `metrics.compute()`.
+            `metrics.compute()`. With several labels per image the means of groups of classes are
+            added.
+        details: Numbers of the classes, for several labels per image; None computes them.
 
     Raises:
         ValueError: If the hierarchy has another number of classes.
     """
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_per_class_table(folder / "per_class.tsv", metrics, hierarchy)
-    _write_values(folder / "metrics.json", metrics.compute() if values is None else values)
+    values = metrics.compute() if values is None else values
+    if isinstance(metrics, MultiLabelMetrics):
+        _check_classes(metrics, hierarchy)
+        details = details or ClassDetails.of(metrics, hierarchy)
+        values = {**values, **details.means()}
+    write_per_class_table(folder / "per_class.tsv", metrics, hierarchy, details)
+    _write_values(folder / "metrics.json", values)
     if isinstance(metrics, SingleLabelMetrics) and metrics.confusion is not None:
         write_confusions(folder / "confusion.tsv", metrics, hierarchy)
     if metrics.calibration is not None:
@@ -79,14 +88,17 @@ def write_files(
 
 
 def write_per_class_table(
-    path: epath.Path, metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: Hierarchy
+    path: epath.Path,
+    metrics: MultiLabelMetrics | SingleLabelMetrics,
+    hierarchy: Hierarchy,
+    details: ClassDetails | None = None,
 ) -> None:
     """Writes one tab-separated line per class, best first; classes without images come last.
 
-    The columns for several labels per image are class, WordNet id, depth, average precision and
-    name. For one label per image they are class, WordNet id, images, top-1, top-5, the class most
-    often predicted instead (omitted without a confusion matrix), and name. Numbers that are
-    undefined, for lack of images, are empty.
+    The columns for several labels per image are `class_details.COLUMNS`. For one label per image
+    they are class, WordNet id, images, top-1, top-5, the class most often predicted instead
+    (omitted without a confusion matrix), and name. Numbers that are undefined, for lack of images,
+    are empty.
 
     Raises:
         ValueError: If the hierarchy has another number of classes.
@@ -95,12 +107,8 @@ def write_per_class_table(
     if isinstance(metrics, SingleLabelMetrics):
         _write_table(path, *_single_label_classes(metrics, hierarchy))
         return
-    precision = metrics.per_class_ap()
-    rows = [
-        (i, hierarchy.ids[i], hierarchy.depth[i], _fraction(precision[i]), hierarchy.names[i])
-        for i in np.argsort(-np.nan_to_num(precision, nan=-1), kind="stable")
-    ]
-    _write_table(path, ("class", "id", "depth", "average_precision", "name"), rows)
+    details = details or ClassDetails.of(metrics, hierarchy)
+    _write_table(path, COLUMNS, details.rows())
 
 
 def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: Hierarchy) -> None:
@@ -125,7 +133,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
     for pair in metrics.worst_pairs(CONFUSED_PAIRS):
         row = [hierarchy.ids[pair.true], hierarchy.names[pair.true]]
         row += [hierarchy.ids[pair.predicted], hierarchy.names[pair.predicted]]
-        row += [str(pair.images), _fraction(pair.images / images[pair.true])]
+        row += [str(pair.images), fraction(pair.images / images[pair.true])]
         if not is_flat:
             row.append(_common_ancestor(pair.true, pair.predicted, hierarchy))
         rows.append(row)
@@ -207,7 +215,7 @@ def _single_label_classes(
     ranks = -np.nan_to_num(fractions, nan=-1)
     rows = []
     for i in np.lexsort((ranks[:, 1], ranks[:, 0])).tolist():
-        row = [str(i), hierarchy.ids[i], str(images[i, 0]), *map(_fraction, fractions[i])]
+        row = [str(i), hierarchy.ids[i], str(images[i, 0]), *map(fraction, fractions[i])]
         if metrics.confusion is not None:
             row.append(hierarchy.names[taken_for[i]] if i in taken_for else "")
         rows.append([*row, hierarchy.names[i]])
@@ -237,10 +245,6 @@ def _check_classes(metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: H
             f"metrics of {metrics.num_classes} classes but a hierarchy of {len(hierarchy)}: give "
             "the dictionary of the data set that was evaluated"
         )
-
-
-def _fraction(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _write_table(path: epath.Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 from absl import logging
 
@@ -14,7 +15,7 @@ from mlimages_jax.labels import class_thresholds
 from mlimages_jax.labels.class_thresholds import ClassThresholds
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-NONE = "none"  # turns the thresholds of the model off
+NONE: Final = "none"  # turns the thresholds of the model off
 
 
 def of_model(

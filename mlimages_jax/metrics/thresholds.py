@@ -142,12 +142,12 @@ def find_thresholds(
         shrunk = _shrunk(own, positives, overall, kappa)
         cuts[:, i] = own, shrunk
         numbers[:, i] = positives, *counts.at_least(shrunk)
-    own, shrunk = (_probability(cut, metrics.positive_weight) for cut in cuts)
+    unshrunk, probabilities = (_probability(row, metrics.positive_weight) for row in cuts)
     return FoundThresholds(
         objective,
         kappa,
-        probabilities=shrunk,
-        unshrunk=own,
+        probabilities=probabilities,
+        unshrunk=unshrunk,
         overall=float(_probability(np.array(overall), metrics.positive_weight)),
         positives=numbers[0],
         predicted=numbers[1],

@@ -9,8 +9,10 @@ from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from mlimages_jax.data.class_positives import positives_per_class
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.evaluation import prediction_grid, report
+from mlimages_jax.evaluation.class_details import ClassDetails
 from mlimages_jax.evaluation.evaluate import (
     Evaluation,
     Metrics,
@@ -18,6 +20,7 @@ from mlimages_jax.evaluation.evaluate import (
     why_no_map,
 )
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import Train, build
 from mlimages_jax.step.losses import Loss
@@ -117,7 +120,14 @@ def write_report(
     values, metrics = next(iter(results.values()))
     hierarchy = Hierarchy.from_file(data.class_list)
     title = f"{workdir.name}, step {int(state.step)}"
-    report.write_files(workdir, metrics, hierarchy, title=title, values=values)
+    details = None
+    if isinstance(metrics, MultiLabelMetrics):
+        threshold, split = config.evaluation.threshold, config.data.train_split
+        positives = positives_per_class(data, split, threshold=threshold)
+        details = ClassDetails.of(metrics, hierarchy, train_positives=positives)
+        for line in details.lines():
+            logging.info("%s: %s", title, line)
+    report.write_files(workdir, metrics, hierarchy, title=title, values=values, details=details)
     if jax.process_count() > 1:
         return
     prediction_grid.write_grid(

@@ -14,7 +14,7 @@ from mlimages_jax.cli import front
 from mlimages_jax.convert import safetensors_file, to_torch
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.records import parse_record
-from mlimages_jax.evaluation import thresholds_task
+from mlimages_jax.evaluation import evaluate_task, thresholds_task
 from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.inference import tag_task
 from mlimages_jax.inference.tagging import ThresholdError
@@ -187,6 +187,34 @@ def test_exports_have_them(data, workdir, tmp_path):
     assert told["thresholds"] is None
 
 
+def test_an_evaluation_shows_classes_at_these_thresholds(
+    data, evaluated, tmp_path, monkeypatch, caplog
+):
+    workdir, (values, metrics) = evaluated
+    monkeypatch.setattr(Evaluation, "run", lambda *_: (dict(values), metrics))
+    caplog.set_level(logging.INFO)
+    config = load_config(
+        "evaluate",
+        **{"checkpoint": str(workdir), "data.folder": str(data.folder), "data.split": SPLIT},
+        **{"evaluation.views": ("short_side",), "evaluation.batch_size": 16},
+    )
+    (row,) = evaluate_task.evaluate(config, tmp_path)
+    folder = tmp_path / "7" / f"{SPLIT}_short_side_32"
+    saved = json.loads((folder / "metrics.json").read_text())
+    assert saved["mAP_tail"] == row["mAP_tail"] and saved["mAP_depth_1"] == row["mAP_depth_1"]
+    header, *lines = (line.split("\t") for line in (folder / "per_class.tsv").open())
+    rows = {line[1]: dict(zip(header, line, strict=True)) for line in lines}
+    found = class_thresholds.read(workdir / "thresholds.tsv")
+    for wordnet_id, value in zip(found.ids, found.values, strict=True):
+        assert float(rows[wordnet_id]["threshold"]) == pytest.approx(value, rel=1e-5)
+    train = [parse_record(one) for one in data.records("train")]
+    for index, one in enumerate(rows[wordnet_id] for wordnet_id in found.ids):
+        assert int(one["train_positives"]) == sum(index in record.labels for record in train)
+    assert any("mAP (classes) by positives in training: tail" in m for m in caplog.messages)
+    assert any(f"{workdir}/thresholds.tsv (maximum F1, {SPLIT})" in m for m in caplog.messages)
+    assert evaluate_task.evaluate(config, tmp_path) == [row]
+
+
 def test_a_recall_asked_for_and_another_file(evaluated, tmp_path, monkeypatch):
     workdir, result = evaluated
     monkeypatch.setattr(Evaluation, "run", lambda *_: result)
@@ -201,17 +229,17 @@ def test_a_recall_asked_for_and_another_file(evaluated, tmp_path, monkeypatch):
 
 def test_what_cannot_be_done_is_said(data, workdir, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="one class per image, the most probable one"):
-        _find(_saved(tmp_path / "softmax", data, loss="softmax"), tmp_path)
+        _find(workdir, tmp_path, loss="softmax")
     empty = MultiLabelMetrics(data.num_classes)
     monkeypatch.setattr(Evaluation, "run", lambda *_: ({}, empty))
     with pytest.raises(ConfigError, match=r"1\.0\.0, val: no image has a positive class"):
         _find(workdir, tmp_path)
-    config = small_model.imported("weighted")
-    unknown = small_model.save(tmp_path / "unknown", config)
+    monkeypatch.setattr(thresholds_task.manager, "config_of", lambda _: {})
     with pytest.raises(ConfigError, match=r"does not say on which data set .* give --data"):
-        _find(unknown, tmp_path)
-    moved = small_model.save(tmp_path / "moved", config | {"data": {"folder": "nowhere/set"}})
+        _find(workdir, tmp_path)
+    moved = {"data": {"folder": "nowhere/set"}}
+    monkeypatch.setattr(thresholds_task.manager, "config_of", lambda _: moved)
     with pytest.raises(ConfigError, match="set of the training, nowhere/set, is not here: give"):
-        _find(moved, tmp_path)
+        _find(workdir, tmp_path)
     with pytest.raises(SystemExit, match="--precision and --recall: give one"):
         front.main(["thresholds", "W", "--precision=0.9", "--recall=0.9"])

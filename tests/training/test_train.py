@@ -62,6 +62,9 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     assert Image.open(workdir / "predictions.png").width > 500
     table = (workdir / "per_class.tsv").read_text().splitlines()
     assert len(table) == 1 + state.params["head"]["bias"].size
+    column = table[0].split("\t").index("train_positives")
+    assert sum(int(line.split("\t")[column]) for line in table[1:]) >= 64
+    assert json.loads((workdir / "metrics.json").read_text())["mAP_depth_1"] > 0
     assert list((workdir / "events").glob("events*"))
 
 
