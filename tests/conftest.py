@@ -20,14 +20,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.mkdtemp(prefix="mlimages_jax_programs_")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-# LLVM's optimizations make our small programs no faster and took most of the time to compile; the
-# slow tests in CI compile with them.
+# Optimizations make our small programs no faster and took most of the time to compile: those of
+# LLVM, and the fusions that XLA writes in MLIR. The slow tests in CI compile with them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+QUICK_FLAGS = f"{FLAGS} --xla_cpu_use_fusion_emitters=false"
+quick = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0"
+os.environ["XLA_FLAGS"] = QUICK_FLAGS if quick else FLAGS
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

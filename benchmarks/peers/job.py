@@ -133,7 +133,8 @@ def inherited_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _COMPILATION or not name.startswith(("JAX_", "XLA_"))
     }
-    return kept | {"JAX_PLATFORMS": "cpu"}
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    return kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
 
 
 def free_port() -> int:

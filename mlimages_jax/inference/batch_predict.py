@@ -112,6 +112,15 @@ def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
     return min(batch_size, max(1, math.ceil(images / mesh.size)) * mesh.size)
 
 
+def _compiled(
+    function: Callable[[Any, Array], dict[str, Array]], weights: Any, images: jax.ShapeDtypeStruct
+) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """Compiles a function for a batch; also returns the shape of one row of every output."""
+    lowered = jax.jit(function, out_shardings=images.sharding).lower(weights, images)
+    shapes = {name: value.shape[1:] for name, value in lowered.out_info.items()}
+    return lowered.compile(), shapes
+
+
 class Predictions:
     """The outputs of a function for images; iterate over it once.
 
@@ -169,9 +178,7 @@ class Predictions:
         images = jax.ShapeDtypeStruct((batch_size, *black.shape), black.dtype, sharding=by_rows)
         # Lowered with the sharding of the rows and compiled here, so that the time of the first
         # batch says something about the network and not about the compiler.
-        lowered = jax.jit(function, out_shardings=by_rows).lower(weights, images)
-        self.row_shapes = {name: value.shape[1:] for name, value in lowered.out_info.items()}
-        self._step = lowered.compile()
+        self._step, self.row_shapes = _compiled(function, weights, images)
         self.speed = Speed(0, 0.0, 0.0, 0.0)
         self._network_seconds, self._logged = 0.0, 0
 

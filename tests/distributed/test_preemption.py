@@ -12,14 +12,8 @@ from mlimages_jax.checkpoints import manager
 from mlimages_jax.distributed import preemption
 from tests.support.many_processes import Job, training
 from tests.support.small_run import ROOT
-from tfds_builders import shapes
 
 LONG = {"total_steps": 3_000, "schedule.cosine.total_steps": 3_000, "checkpoint.every": 10_000}
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +105,7 @@ def test_sigterm_in_every_phase_costs_no_step(drawn, tmp_path):
     with Job(tmp_path / "logs", training(whole, drawn, **changes)) as job:
         assert job.wait() == [0]
     moments = [
-        "", "classes, up to", "compiled the step", "steps 1 to", "step 10/", "step 27  val",
-        "step 40/", "step 90/",
+        "", "classes, up to", "compiled the step", "steps 1 to", "step 27  val", "step 90/",
     ]  # fmt: skip
     command = training(stopped, drawn, **changes)
     for moment in moments:

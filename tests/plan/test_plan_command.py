@@ -2,25 +2,38 @@
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
+from mlimages_jax.plan.__main__ import main
 from tests.support.small_run import ROOT
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", "mlimages_jax.plan", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_a_plan_without_data_or_accelerator():
-    ended = _run("--config=configs/pretrain.py", "--devices=64", "--chip=h100", "--price=2")
+@pytest.fixture
+def plan(capsys, monkeypatch):
+    """Runs the command in this process, where networks that were traced before are known."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str) -> Ended:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        said = "" if isinstance(end.value.code, int) else f"{end.value.code}\n"
+        shown = capsys.readouterr()
+        # The interpreter prints a text that a program exits with.
+        return Ended(1 if said else end.value.code, shown.out, shown.err + said)
+
+    return run
+
+
+def test_a_plan_without_data_or_accelerator(plan):
+    ended = plan("--config=configs/pretrain.py", "--devices=64", "--chip=h100", "--price=2")
     assert ended.returncode == 0, ended.stderr
     text = ended.stdout
     assert "no data set at data/ml_images" in text
@@ -31,8 +44,8 @@ def test_a_plan_without_data_or_accelerator():
     assert " at 2.0 per hour" in text
 
 
-def test_what_does_not_fit_is_told_with_what_would():
-    ended = _run(
+def test_what_does_not_fit_is_told_with_what_would(plan):
+    ended = plan(
         "--config=configs/pretrain.py", "--config.batch_size=256", "--devices=1", "--chip=v5e"
     )
     assert ended.returncode == 1
@@ -47,21 +60,21 @@ def test_what_does_not_fit_is_told_with_what_would():
     ]
 
 
-def test_the_papers_recipe_is_made_to_fit():
+def test_the_papers_recipe_is_made_to_fit(plan):
     """One GPU of 80 GB, and 8 TPU v5e of 16 GB: by gradient accumulation, and nothing else."""
     for devices, chip, images in ((1, "h100", 4_096), (8, "v5e", 512)):
         words = ("--config=configs/pretrain.py:paper", f"--devices={devices}", f"--chip={chip}")
-        ended = _run(*words)
+        ended = plan(*words)
         assert ended.returncode == 1
         assert "    --config.accumulate=4\n" in ended.stdout
-        ended = _run(*words, "--fit")
+        ended = plan(*words, "--fit")
         assert ended.returncode == 0, ended.stderr
         assert "--config.accumulate=4: the fewest parts that fit\n" in ended.stdout
         assert f"{images} images of 224 px in 4 parts of {images // 4}, sharding" in ended.stdout
 
 
-def test_groups_over_several_devices_are_pointed_out():
-    ended = _run("--config=configs/pretrain.py", "--devices=512", "--chip=v5p")
+def test_groups_over_several_devices_are_pointed_out(plan):
+    ended = plan("--config=configs/pretrain.py", "--devices=512", "--chip=v5p")
     assert "statistics over groups of 32 span devices with 8 images" in ended.stdout
 
 
@@ -72,8 +85,8 @@ def test_groups_over_several_devices_are_pointed_out():
         (("--devices=100", "--chip=h100"), "batch_size=4096 is not divisible by 100 devices"),
     ],
 )
-def test_mistakes_end_with_a_line(arguments, message):
-    ended = _run("--config=configs/pretrain.py", *arguments)
+def test_mistakes_end_with_a_line(plan, arguments, message):
+    ended = plan("--config=configs/pretrain.py", *arguments)
     assert ended.returncode == 1
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -81,7 +94,8 @@ def test_mistakes_end_with_a_line(arguments, message):
 
 def test_the_compiler_is_asked():
     """A small network on two virtual devices."""
-    ended = _run(
+    environment = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
+    words = [
         "--config=configs/quickstart.py",
         "--config.task=train",
         "--classes=24",
@@ -92,7 +106,11 @@ def test_the_compiler_is_asked():
         "--config.model.stage_sizes=(1,)",
         "--config.model.stage_widths=(64,)",
         "--check=cpu",
-    )
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-m", "mlimages_jax.plan", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "XLA for cpu, compiled in" in ended.stdout
     assert "all-reduce" in ended.stdout

@@ -54,12 +54,10 @@ def test_means_by_hand():
     np.testing.assert_array_equal(kept, [0, 2, 4])
 
 
-def _run(*, parts: int, devices: int, group: int, loss_group: int | None, steps_done: int = 5):
+def _run(*, parts: int, devices: int, group: int, loss_group: int | None, steps_done: int = 3):
     """Losses and final state of a small training in float32."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    model = ResNet(
-        CLASSES, group_size=group, stage_sizes=(1, 1), stage_widths=(16, 32), stem_width=8
-    )
+    model = ResNet(CLASSES, group_size=group, stage_sizes=(1,), stage_widths=(32,), stem_width=8)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     optimizer = optimizers.sgd_momentum(
         momentum=0.9, decay=optimizers.decay_factors(shapes["params"], weight_decay=1e-4)

@@ -21,6 +21,8 @@ from tfds_builders import shapes
 
 STAMPS = SHARED / "data" / "stamps"
 NETWORK = {key: SMALL_FINETUNING[key] for key in SMALL_FINETUNING if key.startswith("model.")}
+SHORT = {"evaluation.splits": (), "checkpoint.every": 8}  # for what happens before and in between
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,8 @@ def pretrained(tmp_path_factory):
     """A workdir of two steps on the drawn set with its 40 classes."""
     folder = shapes.build(tmp_path_factory.mktemp("data"), num_train=32, num_val=16, size=48)
     workdir = tmp_path_factory.mktemp("pretrained")
-    config = small_config(folder, total_steps=2, **NETWORK, **{"optimizer.ema_decay": 0.5})
+    changes = NETWORK | SHORT | {"total_steps": 2, "optimizer.ema_decay": 0.5}
+    config = small_config(folder, **changes)
     train.train(config, workdir)
     return workdir
 
@@ -62,7 +65,7 @@ def _equal(ours, theirs):
 def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     start = "" if variant == "scratch" else str(pretrained)
-    config = small_finetuning(imagenet_set, variant, init_from=start)
+    config = small_finetuning(imagenet_set, variant, init_from=start, **{"checkpoint.every": 8})
     state = train.train(config, tmp_path)
     sizes = {"224": [32], "299": [48], "224to299": [32, 48]}.get(variant, [32])
     messages = [record.getMessage() for record in caplog.records]
@@ -90,7 +93,7 @@ def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog)
 @pytest.fixture(scope="module")
 def progressive(built, pretrained, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("progressive")
-    config = small_finetuning(built, "224to299", init_from=str(pretrained))
+    config = small_finetuning(built, "224to299", init_from=str(pretrained), **SHORT)
     return workdir, jax.device_get(train.train(config, workdir))
 
 
@@ -105,9 +108,8 @@ def test_resuming_around_the_change_of_size_changes_no_bit(
     built, pretrained, progressive, tmp_path
 ):
     for total_steps in (3, 4, 6, 8):
-        config = small_finetuning(
-            built, "224to299", init_from=str(pretrained), total_steps=total_steps
-        )
+        changes = SHORT | {"init_from": str(pretrained), "total_steps": total_steps}
+        config = small_finetuning(built, "224to299", **changes)
         state = train.train(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), progressive[1])
 
@@ -116,7 +118,7 @@ def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
     """The second stage goes on with the very next image."""
     states = [
         jax.device_get(
-            train.train(small_finetuning(built, "scratch", **changes), tmp_path / f"{i}")
+            train.train(small_finetuning(built, "scratch", **changes, **SHORT), tmp_path / f"{i}")
         )
         for i, changes in enumerate(({}, {"resize": ((3, 32, 16),)}))
     ]
@@ -124,7 +126,7 @@ def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
 
 
 def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
-    changes = {"resize": ((3, 48, 8), (5, 32, 24)), "group_size": 8}
+    changes = SHORT | {"resize": ((3, 32, 8), (5, 32, 16))}
     whole = train.train(small_finetuning(built, "scratch", **changes), tmp_path / "whole")
     for total_steps in (4, 8):
         config = small_finetuning(built, "scratch", total_steps=total_steps, **changes)
@@ -133,7 +135,7 @@ def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
 
 
 def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
-    changes = {"init_from": str(pretrained), "total_steps": 0, "optimizer.ema_decay": 0.5}
+    changes = SHORT | {"init_from": str(pretrained), "total_steps": 0, "optimizer.ema_decay": 0.5}
     state = jax.device_get(train.train(small_finetuning(built, "224", **changes), tmp_path))
     averaged, raw = _weights(pretrained), _weights(pretrained, averaged=False)
     assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
@@ -152,7 +154,7 @@ def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_
     shutil.copytree(workdir, run)
     if not same:
         (run / "dictionary.txt").write_text(classes.replace("n00000001", "n00000009"))
-    config = small_finetuning(built, "224", init_from=str(run), total_steps=0)
+    config = small_finetuning(built, "224", init_from=str(run), total_steps=0, **SHORT)
     state = jax.device_get(train.train(config, tmp_path / "w"))
     assert _equal(state.params["head"], before.params["head"]) == same
     assert _equal(state.params["stem"], before.params["stem"])
@@ -163,7 +165,7 @@ def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_pat
     run = tmp_path / "run"
     shutil.copytree(workdir, run)
     (run / "dictionary.txt").write_text("".join(f"{i}\tword\tof\n" for i in range(5)))
-    config = small_finetuning(built, "224", init_from=str(run), total_steps=0)
+    config = small_finetuning(built, "224", init_from=str(run), total_steps=0, **SHORT)
     state = jax.device_get(train.train(config, tmp_path / "w"))
     assert _equal(state.params["head"], before.params["head"])
     assert "by number only: both lists have 5" in caplog.text
@@ -174,8 +176,9 @@ def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}
     with pytest.raises(build.ConfigError, match=r"softmax.*has up to \d+: use --config.loss"):
         train.train(small_finetuning(folder, "224", **changes), tmp_path / "w")
-    for name in ("sigmoid", "asymmetric", "weighted"):
-        config = small_finetuning(folder, "224", **changes, **{"loss.name": name})
+    for name, total_steps in (("sigmoid", 2), ("asymmetric", 0), ("weighted", 0)):
+        changes |= {"loss.name": name, "total_steps": total_steps}
+        config = small_finetuning(folder, "224", **changes)
         train.train(config, tmp_path / name)
         assert _rows(tmp_path / name)[-1]["val/mAP"] > 0
 
@@ -212,7 +215,8 @@ def test_another_depth_is_named(built, pretrained, tmp_path):
 
 def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained, tmp_path):
     left = {"model.stage_sizes": (), "model.stage_widths": (), "model.stem_width": 0}
-    config = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1, **left)
+    changes = SHORT | {"init_from": str(pretrained), "total_steps": 1}
+    config = small_finetuning(built, "224", **changes, **left)
     state = train.train(config, tmp_path / "w")
     params = _weights(pretrained)["params"]
     assert state.params["stem"]["kernel"].shape == params["stem"]["kernel"].shape
@@ -222,7 +226,7 @@ def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained
     config = settings.replaced(config, gone)  # a restart has its own checkpoint
     with pytest.raises(build.ConfigError, match="init_from"):
         train.train(config, tmp_path / "w")  # another start than the checkpoint's, not a network
-    given = small_finetuning(built, "224", init_from=str(pretrained), total_steps=1)
+    given = small_finetuning(built, "224", **changes)
     train.train(given, tmp_path / "w")  # the same sizes by hand
 
 
@@ -250,7 +254,7 @@ def test_a_set_without_validation_split_is_named(built, tmp_path):
 
 def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
     workdir, _ = progressive
-    config = small_finetuning(built, "224to299", init_from=str(pretrained))
+    config = small_finetuning(built, "224to299", init_from=str(pretrained), **SHORT)
     kept = (workdir / "dictionary.txt").read_text()
     (workdir / "dictionary.txt").write_text(kept.replace("n00000001", "n00000009"))
     with pytest.raises(build.ConfigError, match="different classes"):

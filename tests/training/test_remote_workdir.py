@@ -13,17 +13,11 @@ from mlimages_jax.training import train
 from tests.support import object_storage
 from tests.support.many_processes import Job, training
 from tests.support.small_run import ROOT, small_config
-from tfds_builders import shapes
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gcsfs") is None, reason="gcsfs is not installed (the extra gcs)"
 )
 W = "gs://bucket/run"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
 
 
 @pytest.fixture

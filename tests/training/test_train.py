@@ -29,15 +29,12 @@ from mlimages_jax.training import out_of_memory, start, train
 from tests.support.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """A built data set of 64 + 20 drawn images."""
-    return shapes.build(tmp_path_factory.mktemp("data"), num_train=64, num_val=20, size=48)
+pytestmark = pytest.mark.usefixtures("no_curves")
+SHORT = {"evaluation.splits": (), "checkpoint.every": 8}  # for what happens before and in between
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(drawn, tmp_path_factory):
+def uninterrupted(drawn, no_curves, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     return workdir, jax.device_get(train.train(small_config(drawn), workdir))
 
@@ -70,16 +67,16 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
 
 def test_stopping_and_starting_again_changes_no_bit(drawn, uninterrupted, tmp_path):
     for total_steps in (3, 5, 8):
-        state = train.train(small_config(drawn, total_steps=total_steps), tmp_path)
+        state = train.train(small_config(drawn, total_steps=total_steps, **SHORT), tmp_path)
     _assert_equal(jax.device_get(state), uninterrupted[1])
 
 
 def test_training_goes_on_with_other_devices_and_another_sharding(
     drawn, uninterrupted, tmp_path, monkeypatch
 ):
-    config = small_config(drawn, **{"sharding.min_size": 64})
+    config = small_config(drawn, **{"sharding.min_size": 64}, **SHORT)
     meshes = {count: sharding.make_mesh(jax.devices()[:count]) for count in (2, 4, 8)}
-    for total_steps, devices, mode in ((2, 8, "full"), (5, 2, "optimizer"), (8, 4, "replicated")):
+    for total_steps, devices, mode in ((2, 4, "full"), (5, 2, "optimizer"), (8, 8, "replicated")):
         monkeypatch.setattr(sharding, "make_mesh", lambda devices=devices: meshes[devices])
         changes = {"total_steps": total_steps, "sharding.name": mode}
         state = train.train(settings.replaced(config, changes), tmp_path)
@@ -92,10 +89,10 @@ def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path
     metadata = json.loads((folder / "metadata.json").read_text())
     del metadata["orientation"]
     (folder / "metadata.json").write_text(json.dumps(metadata))
-    train.train(small_config(folder, total_steps=2), tmp_path / "run")
+    train.train(small_config(folder, total_steps=1, **SHORT), tmp_path / "run")
     assert manager.config_of(tmp_path / "run")["orientation"] == "stored"
     with pytest.raises(build.ConfigError, match="orientation: 'stored' in the checkpoint, 'ex"):
-        train.train(small_config(drawn, total_steps=3), tmp_path / "run")
+        train.train(small_config(drawn, total_steps=3, **SHORT), tmp_path / "run")
 
 
 @pytest.mark.parametrize("saved", [{}, {"orientation": "stored"}, {"imported": {}}])
@@ -133,8 +130,8 @@ def test_other_optimizers_resume_in_other_parts_too(drawn, tmp_path, name):
 def test_a_bias_from_frequencies_starts_at_their_entropy(drawn, tmp_path):
     data = DataSet.open(drawn)
     priors = class_priors(data, "train")
-    changes = {"loss.name": "sigmoid", "total_steps": 1, "log_every": 1,
-               "schedule.cosine.learning_rate": 0.0}  # fmt: skip
+    changes = SHORT | {"loss.name": "sigmoid", "total_steps": 1, "log_every": 1,
+                       "schedule.cosine.learning_rate": 0.0}  # fmt: skip
     first = {}
     for prior_bias in (False, True):
         workdir = tmp_path / str(prior_bias)
@@ -182,7 +179,7 @@ def test_what_the_data_set_says_of_missing_labels_reaches_training(drawn, tmp_pa
 
 def test_a_finished_run_is_left_alone(drawn, uninterrupted):
     workdir, before = uninterrupted
-    _assert_equal(jax.device_get(train.train(small_config(drawn), workdir)), before)
+    _assert_equal(jax.device_get(train.train(small_config(drawn, **SHORT), workdir)), before)
 
 
 def test_another_process_never_reads_half_of_the_kept_files(drawn, tmp_path):
@@ -204,7 +201,7 @@ def test_kept_classes_that_are_no_text_are_named(drawn, tmp_path):
 
 def test_init_from_takes_parameters_and_nothing_else(drawn, uninterrupted, tmp_path):
     workdir, before = uninterrupted
-    config = small_config(drawn, init_from=str(workdir), total_steps=0)
+    config = small_config(drawn, init_from=str(workdir), total_steps=0, **SHORT)
     state = jax.device_get(train.train(config, tmp_path))
     _assert_equal(state.params, before.params)
     _assert_equal(state.batch_stats, before.batch_stats)
@@ -230,15 +227,16 @@ def test_another_data_set_is_refused_by_name_unless_one_insists(drawn, uninterru
     assert f"the data set in {other} is not the one" in str(error.value)
     assert "train, val differ" in str(error.value)
     assert str(drawn) in str(error.value)
-    state = train.train(small_config(other, total_steps=9, **{"data.allow_change": True}), workdir)
+    changes = {"total_steps": 9, **SHORT}
+    state = train.train(small_config(other, **changes, **{"data.allow_change": True}), workdir)
     assert state.step == 9
-    train.train(small_config(other, total_steps=9), workdir)  # from here on it is the run's own
+    train.train(small_config(other, **changes), workdir)  # from here on it is the run's own
 
 
 def test_the_same_set_in_another_folder_is_the_same(drawn, uninterrupted, tmp_path):
     workdir, before = uninterrupted
     moved = shutil.copytree(drawn, tmp_path / "moved" / "1.0.0")
-    _assert_equal(jax.device_get(train.train(small_config(moved), workdir)), before)
+    _assert_equal(jax.device_get(train.train(small_config(moved, **SHORT), workdir)), before)
 
 
 def test_a_checkpoint_that_does_not_say_its_set_is_accepted(caplog):
@@ -248,7 +246,7 @@ def test_a_checkpoint_that_does_not_say_its_set_is_accepted(caplog):
 def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    train.train(small_config(drawn, total_steps=1), "~/w/")
+    train.train(small_config(drawn, total_steps=1, log_every=1, **SHORT), "~/w/")
     assert manager.latest_step(tmp_path / "w" / "checkpoints") == 1
     assert (tmp_path / "w" / "metrics.jsonl").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
@@ -266,7 +264,7 @@ def test_two_trainings_do_not_share_a_workdir(drawn, tmp_path):
         train.train(small_config(drawn), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
     other.communicate(b"\n")
-    assert train.train(small_config(drawn, total_steps=1), tmp_path).step == 1
+    assert train.train(small_config(drawn, total_steps=1, **SHORT), tmp_path).step == 1
 
 
 def test_no_memory_left_names_the_batch_and_what_helps(drawn, tmp_path, monkeypatch):
@@ -314,7 +312,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_checkpoint(drawn, tmp
 
     monkeypatch.setattr(steps, "train_step", breaks)
     with pytest.raises(training_log.NonFiniteError, match=r"loss nan.*checkpoints/4"):
-        train.train(small_config(drawn), tmp_path)
+        train.train(small_config(drawn, **{"checkpoint.every": 4}), tmp_path)
     assert manager.latest_step(tmp_path / "checkpoints") == 4
 
 

@@ -25,9 +25,9 @@ from mlimages_jax.features.export.feature_files import (
 from mlimages_jax.features.export.feature_formats import Layout
 from mlimages_jax.inference.batch_predict import NO_IMAGE
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
-from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
+from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import build
-from tests.support import image_files, reference, small_model, task_process, user_folder
+from tests.support import image_files, small_model, task_process, user_folder
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -225,11 +225,9 @@ def _ten_crops(image):
 
 
 def test_a_photograph_equals_the_originals_preprocessing(
-    golden_dir, tencent_dir, tmp_path, one_device
+    golden_dir, tencent_dir, checkpoint, tree, tmp_path, one_device
 ):
-    """The deterministic ResNet-50 on what extract_feature.py makes of the photograph."""
-    tree = reference.variables(golden_dir, 50, 20)
-    workdir = small_model.save(tmp_path / "run", {}, tree=tree)
+    """The network on what extract_feature.py makes of the photograph."""
     image = tencent_dir / "images" / "im_2.jpg"
     golden = np.load(golden_dir / "preprocessing.npz")
     crops = _ten_crops(cv2.imread(str(image))[..., ::-1])
@@ -237,12 +235,11 @@ def test_a_photograph_equals_the_originals_preprocessing(
     ours = crops[:, picked][:, :, picked]
     np.testing.assert_array_equal(ours, golden["cv|im_2|10crop_sub32_u8"])
     levels = np.concatenate([golden["cv|im_2|center_u8"][None], crops])
-    model = ResNet(20, stage_sizes=STAGE_SIZES[50])
-    logits, features = jax.jit(model.apply)(tree, ((levels / 255 - 0.5) * 2).astype(np.float32))
+    logits, features = jax.jit(MODEL.apply)(tree, ((levels / 255 - 0.5) * 2).astype(np.float32))
 
     for protocol, rows in (("short_side", slice(0, 1)), ("ten_crop", slice(1, 11))):
         values = {"outputs": ("features", "logits"), "view.size": 224, "view.protocol": protocol}
-        export(_config(workdir, image, **values), tmp_path / protocol)
+        export(_config(checkpoint, image, **values), tmp_path / protocol)
         for name, expected in (("features", features[rows]), ("logits", logits[rows])):
             (row,) = _arrays(tmp_path / protocol, (name,))[name]
             np.testing.assert_allclose(row, expected.mean(0), atol=2e-5, err_msg=name)
