@@ -5,6 +5,8 @@ from mlimages_jax import settings
 from mlimages_jax.plan import PlanError, chips, estimate
 from tests.support.small_run import load_config
 
+SHALLOW = {"model.stage_sizes": (1, 1, 1, 1)}  # traced in a moment
+
 
 def _plan(config, *, devices=64, mfu=0.2, chip="h100", classes=11_166):
     return estimate.make_plan(
@@ -38,9 +40,9 @@ def test_memory_traffic_limits_what_arithmetic_does_not():
 )
 def test_sharding_divides_what_it_names(mode, parameters, slots):
     changes = {"sharding.name": mode, "optimizer.ema_decay": 0.999}
-    config = load_config("pretrain", **changes)
-    (stage,) = _plan(config).stages
-    total, small = 4 * 65_375_326, 2e6  # bytes, and those of leaves that stay whole
+    plan = _plan(load_config("pretrain", **changes, **SHALLOW))
+    (stage,) = plan.stages
+    total, small = 4 * plan.parameters, 2e6  # bytes, and those of leaves that stay whole
     for name, parts in (("parameters", parameters), ("optimizer", slots), ("averages", slots)):
         assert total // parts <= stage.memory[name] < total / parts + small
 
@@ -74,12 +76,13 @@ def test_the_fewest_parts_that_fit():
     parts, plan = estimate.smallest_accumulation(load_config("pretrain"), make)
     assert (parts, plan.fits) == (4, True)
     assert not make(load_config("pretrain", accumulate=2)).fits
-    tiny = load_config("pretrain", batch_size=32, image_size=2_048)  # one group is too large
+    # One group is too large.
+    tiny = load_config("pretrain", batch_size=32, image_size=4_096, **SHALLOW)
     assert estimate.smallest_accumulation(tiny, make) is None
 
 
 def test_stages_of_other_sizes():
-    plan = _plan(load_config("finetune", "224to299"), devices=2, classes=1000)
+    plan = _plan(load_config("finetune", "224to299", **SHALLOW), devices=2, classes=1000)
     small, large = plan.stages
     assert (small.stage.image_size, large.stage.image_size) == (224, 299)
     assert plan.largest is large
