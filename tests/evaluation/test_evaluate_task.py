@@ -210,7 +210,8 @@ def test_reassessed_labels_are_the_truth(built, run, tmp_path):
 
 def test_many_labels_an_image_have_their_own_metrics(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
-    train.train(small_config(folder, total_steps=1), tmp_path / "run")
+    network = {"model.stage_sizes": (1,), "model.stage_widths": (16,)}
+    train.train(small_config(folder, total_steps=1, **network), tmp_path / "run")
     changes = {"evaluation.views": ("whole",)}
     config = _config(tmp_path / "run", folder, **changes)
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
