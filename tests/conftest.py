@@ -5,6 +5,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -27,7 +28,8 @@ FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_cou
 QUICK_FLAGS = f"{FLAGS} --xla_cpu_use_fusion_emitters=false"
 quick = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0"
 os.environ["XLA_FLAGS"] = QUICK_FLAGS if quick else FLAGS
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Also the many programs of a single operation, for the other workers and processes.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -38,6 +40,15 @@ def _folder(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: the numbers of the original are not part of the project")
     return folder
+
+
+@pytest.fixture(scope="module")
+def children_compile_quickly() -> Iterator[None]:
+    """In tests whose subject is processes, not what a compiler makes of a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("XLA_FLAGS", QUICK_FLAGS)
+        yield
 
 
 @pytest.fixture(scope="session")

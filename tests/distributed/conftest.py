@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A set of drawn images; programs of trainings are compiled in a moment."""
+"""A set of drawn images; child processes compile their trainings in a moment."""
 
 import pytest
 
-from tests.conftest import QUICK_FLAGS
 from tfds_builders import shapes
 
 
@@ -14,9 +13,5 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    """Processes and signals are the subject, not what a compiler makes of a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        patch.setenv("XLA_FLAGS", QUICK_FLAGS)
-        yield
+def _quickly(children_compile_quickly):
+    """Processes and signals are the subject."""

@@ -176,33 +176,23 @@ training_log.Progress.add = add
     assert manager.latest_step(tmp_path / "w" / "checkpoints") >= 20
 
 
-STOPPED = {**LONG, "total_steps": 60, "schedule.cosine.total_steps": 60, "evaluate_every": 9}
-
-
-@pytest.fixture(scope="module")
-def whole(drawn, tmp_path_factory):
-    """The workdir of a training that nobody stopped."""
-    workdir, logs = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("logs")
-    with Job(logs, training(workdir, drawn, **STOPPED), count=2) as job:
-        assert job.wait() == [0, 0]
-    return workdir
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "text", ["classes, up to", "compiled the step", "step 20/", "step 27  val"]
-)
-def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, whole, tmp_path, text):
-    stopped = tmp_path / "stopped"
-    with Job(tmp_path / "logs", training(stopped, drawn, **STOPPED), count=2) as job:
-        job.until(text, 1)
-        for _ in range(10):
-            job.send(1, signal.SIGTERM)
-        codes = job.wait()
-        print(text, codes, manager.latest_step(stopped / "checkpoints"))
-        assert codes == [preemption.EXIT_CODE] * 2, job.output(0)
-    with Job(tmp_path / "logs", training(stopped, drawn, **STOPPED), count=2) as job:
+@pytest.mark.timeout(900)
+def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, tmp_path):
+    changes = {**LONG, "total_steps": 60, "schedule.cosine.total_steps": 60, "evaluate_every": 9}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    with Job(tmp_path / "logs", training(whole, drawn, **changes), count=2) as job:
+        assert job.wait() == [0, 0]
+    command = training(stopped, drawn, **changes)
+    for text in ("classes, up to", "compiled the step", "step 10/", "step 45  val"):
+        with Job(tmp_path / "logs", command, count=2) as job:
+            job.until(text, 1)
+            for _ in range(10):
+                job.send(1, signal.SIGTERM)
+            codes = job.wait()
+            print(text, codes, manager.latest_step(stopped / "checkpoints"))
+            assert codes == [preemption.EXIT_CODE] * 2, job.output(0)
+    with Job(tmp_path / "logs", command, count=2) as job:
         assert job.wait() == [0, 0]
     _assert_equal(stopped, whole)
     assert (stopped / "per_class.tsv").exists()
@@ -213,12 +203,14 @@ def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, whole, tmp_path, t
 @pytest.mark.timeout(900)
 def test_a_training_goes_on_with_other_processes_and_devices(drawn, tmp_path):
     moved, alone = tmp_path / "moved", tmp_path / "alone"
-    shapes_of_jobs = [(2, 4), (4, 2), (1, 1), (2, 4)]
+    shapes_of_jobs = [(2, 4), (4, 2), (1, 1)]
+    changes = {"checkpoint.every": 3, "evaluation.splits": ()}
     for number, (count, devices) in enumerate(shapes_of_jobs, 1):
-        arguments = training(moved, drawn, total_steps=3 * number, **{"checkpoint.every": 3})
+        arguments = training(moved, drawn, total_steps=3 * number, **changes)
         with Job(tmp_path / "logs", arguments, count=count, devices=devices) as job:
             assert job.wait(seconds=200) == [0] * count, job.output(0)
-    with Job(tmp_path / "logs", training(alone, drawn, total_steps=12), devices=8) as job:
+    arguments = training(alone, drawn, total_steps=9, **changes)
+    with Job(tmp_path / "logs", arguments, devices=8) as job:
         assert job.wait() == [0]
     ours, theirs = manager.load(moved), manager.load(alone)
     jax.tree.map(np.testing.assert_array_equal, ours["class_counts"], theirs["class_counts"])

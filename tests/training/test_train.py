@@ -336,6 +336,7 @@ def test_missing_data_is_explained_in_seconds(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("children_compile_quickly")
 def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
     """SIGKILL while saving, then at four random moments after a logged step; each restarted.
 
