@@ -9,23 +9,28 @@ does not depend on the number of processes or devices; `step` is also the positi
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from logging import Handler, LogRecord
 from types import TracebackType
 from typing import Any
 
-import jax
 from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from mlimages_jax.checkpoints import array_digests
+from mlimages_jax.checkpoints import array_digests, best_record
+from mlimages_jax.checkpoints.best_record import BestRecord
 from mlimages_jax.checkpoints.compatibility import check_fit
+from mlimages_jax.checkpoints.loading import EMA
+from mlimages_jax.checkpoints.loading import HEAD as HEAD
+from mlimages_jax.checkpoints.loading import config_of as config_of
+from mlimages_jax.checkpoints.loading import load as load
+from mlimages_jax.checkpoints.loading import load_weights as load_weights
+from mlimages_jax.checkpoints.loading import restore_weights as restore_weights
 from mlimages_jax.checkpoints.saved_step import (
     STATE,
     DamagedCheckpointError,
     SavedStep,
-    abstract_tree,
     agreed,
     put_on_devices,
 )
@@ -35,6 +40,7 @@ from mlimages_jax.checkpoints.step_folders import (
     set_aside,
     set_aside_broken,
 )
+from mlimages_jax.checkpoints.step_folders import best as best
 from mlimages_jax.checkpoints.step_folders import classes_of as classes_of
 from mlimages_jax.checkpoints.step_folders import find as find
 from mlimages_jax.checkpoints.step_folders import latest_step as latest_step
@@ -42,12 +48,20 @@ from mlimages_jax.checkpoints.step_folders import resolve as resolve
 from mlimages_jax.distributed import collectives
 from mlimages_jax.step.state import TrainState
 
-HEAD = "head"  # the classifier, whose shape depends on the number of classes
-_EMA = "averages"  # key of the EMA weights in checkpoints, as in version 0.1
-
 
 class CheckpointWriteError(RuntimeError):
     """A checkpoint could not be written; earlier checkpoints are unaffected."""
+
+
+class _KeepBest:
+    """Orbax's policy to keep the best checkpoint: the one that `checkpoints` finds best."""
+
+    def __init__(self, checkpoints: "Checkpoints"):
+        self._of = checkpoints
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = self._of.best_step({checkpoint.step for checkpoint in checkpoints})
+        return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 class _Failure(Handler):
@@ -63,7 +77,8 @@ class _Failure(Handler):
 class Checkpoints:
     """The checkpoints of a run in `directory/<step>`; use it as a context manager.
 
-    Opening it removes leftovers of interrupted saves and sets broken steps aside.
+    Opening it removes leftovers of interrupted saves and sets broken steps aside. The best of the
+    steps whose evaluation was recorded is kept besides the arguments' ones.
 
     Args:
         directory: Folder of the checkpoints, created if missing.
@@ -72,27 +87,30 @@ class Checkpoints:
 
     Attributes:
         directory: Absolute path of the folder.
+        evaluations: Values of the metric that decides which step is the best; None: no metric does.
     """
 
     def __init__(
         self, directory: epath.PathLike, *, keep_latest: int = 3, keep_every: int | None = None
     ):
         policies = ocp.training.preservation_policies
-        keep: list[Any] = [policies.LatestN(keep_latest)]
+        keep: list[Any] = [policies.LatestN(keep_latest), _KeepBest(self)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
         self.directory = absolute(directory)
         set_aside_broken(self.directory)
+        self.evaluations: BestRecord | None = best_record.read_for_run(self.directory)
         context = ocp.Context()
         # With asynchronous creation, a folder that cannot be created keeps Orbax's threads, and
         # with them the process, waiting for another 300 s.
         context.asynchronous.create_directories_asynchronously = False
         self._saving: Any = None
         self._begun = True  # whether every save so far was started without an error
+        self._keep = policies.AnyPreservationPolicy(keep)
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
             context=context,
-            preservation_policy=policies.AnyPreservationPolicy(keep),
+            preservation_policy=self._keep,
             cleanup_tmp_directories=True,
         )
         self._failure = _Failure()
@@ -128,6 +146,59 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, in ascending order."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def best_step(self, steps: Collection[int]) -> int | None:
+        """The best of some steps; None if no evaluation of them was recorded."""
+        best = self.evaluations and self.evaluations.best(steps)
+        return best.step if best else None
+
+    def record(self, metric: str, step: int, value: float) -> None:
+        """Records the evaluation of a step, the same on all processes.
+
+        Another metric than before starts a new record. A former best step is deleted when the next
+        one is saved, or by `delete_unkept`.
+
+        Args:
+            metric: Name of the metric.
+            step: A step that is saved.
+            value: Value of the metric.
+
+        Raises:
+            CheckpointWriteError: The record could not be written.
+        """
+        before = self.evaluations
+        if before is None or before.metric != metric:
+            before = BestRecord(metric)
+        self._write(before.with_value(step, value))
+
+    def forget_evaluations_after(self, step: int) -> None:
+        """Drops evaluations of later steps than the one a run resumes from, all alike.
+
+        Raises:
+            CheckpointWriteError: The record could not be written.
+        """
+        if self.evaluations and self.evaluations.up_to(step) != self.evaluations:
+            self._write(self.evaluations.up_to(step))
+
+    def _write(self, evaluations: BestRecord) -> None:
+        self.evaluations = evaluations
+        if collectives.process_number() == 0:
+            with self._writing():
+                best_record.write(self.directory, evaluations)
+
+    def delete_unkept(self) -> None:
+        """Deletes steps that are kept no longer, such as a former best one.
+
+        Raises:
+            CheckpointWriteError: The background save has failed.
+        """
+        self._wait()
+        found = list(self._checkpointer.checkpoints)
+        context = ocp.training.preservation_policies.PreservationContext()
+        kept = self._keep.should_preserve(found, context=context)
+        for checkpoint, is_kept in zip(found, kept, strict=True):
+            if not is_kept:
+                self._checkpointer.delete(checkpoint.step)
 
     def save(self, state: TrainState, *, step: int, config: dict[str, Any]) -> None:
         """Starts a background save; returns once the state may be donated.
@@ -222,7 +293,7 @@ class Checkpoints:
             return saved.arrays(tree)
 
         arrays = put_on_devices(agreed(read), tree)
-        return TrainState(ema=arrays.pop(_EMA), **arrays)
+        return TrainState(ema=arrays.pop(EMA), **arrays)
 
     def config_of(self, step: int) -> dict[str, Any]:
         """The JSON values that were saved with a step.
@@ -262,122 +333,10 @@ class Checkpoints:
             )
 
 
-def load(path: epath.PathLike) -> dict[str, Any]:
-    """Loads a complete checkpoint as nested containers of arrays on this process's first device.
-
-    Args:
-        path: A workdir, a checkpoint folder or a step folder.
-
-    Returns:
-        {"step", "params", "batch_stats", "opt_state", "class_counts", "averages"}.
-
-    Raises:
-        FileNotFoundError: There is no checkpoint.
-        DamagedCheckpointError: An array cannot be read or does not match its checksum.
-    """
-    # Not jax.devices()[0], which belongs to process 0.
-    alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def read() -> tuple[Any, Any]:
-        saved = SavedStep(resolve(path))
-        abstract = abstract_tree(saved.tree, alone)
-        return saved.arrays(abstract), abstract
-
-    return put_on_devices(*agreed(read))
-
-
-def config_of(path: epath.PathLike) -> dict[str, Any]:
-    """The JSON values saved with a checkpoint; empty if there are none.
-
-    Raises:
-        FileNotFoundError: There is no checkpoint.
-        DamagedCheckpointError: A process cannot read them, or they do not match their checksum.
-    """
-    return agreed(lambda: SavedStep(resolve(path)).config)
-
-
-def load_weights(
-    path: epath.PathLike, sharding: jax.sharding.Sharding, *, averaged: bool = True
-) -> dict[str, Any]:
-    """Loads only the parameters and running statistics.
-
-    Args:
-        path: A workdir, a checkpoint folder or a step folder.
-        sharding: Sharding of every array.
-        averaged: Whether to prefer the EMA weights if the checkpoint has them.
-
-    Returns:
-        {"params", "batch_stats"}, nested dicts of arrays.
-
-    Raises:
-        FileNotFoundError: There is no checkpoint.
-        DamagedCheckpointError: An array cannot be read or does not match its checksum.
-    """
-
-    def read() -> tuple[Any, Any]:
-        saved = SavedStep(resolve(path))
-        tree, prefix = _weights_in(saved.tree, averaged=averaged)
-        abstract = abstract_tree(tree, sharding)
-        return saved.arrays(abstract, prefix=prefix), abstract
-
-    return put_on_devices(*agreed(read))
-
-
-def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[str, Any]:
-    """Loads the parameters and running statistics of another run to initialise from.
-
-    Prefers the EMA weights if the checkpoint has them. A classifier for a different number of
-    classes is skipped; all other arrays must match.
-
-    Args:
-        path: A workdir, a checkpoint folder or a step folder.
-        abstract_state: State that gives names, shapes, dtypes and shardings.
-
-    Returns:
-        {"params", "batch_stats"}; "params" has no "head" if the number of classes differs.
-
-    Raises:
-        FileNotFoundError: There is no checkpoint.
-        DamagedCheckpointError: An array cannot be read or does not match its checksum.
-        CheckpointMismatchError: Any other array differs in name, shape or dtype.
-    """
-
-    def read() -> tuple[Any, Any]:
-        saved = SavedStep(resolve(path))
-        wanted = abstract_state.weights
-        tree, prefix = _weights_in(saved.tree, averaged=True)
-        if not _same_head(tree["params"], wanted["params"]):
-            wanted, tree = _without_head(wanted), _without_head(tree)
-        check_fit(tree, wanted, where=saved.folder)
-        return saved.arrays(wanted, prefix=prefix), wanted
-
-    return put_on_devices(*agreed(read))
-
-
-def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:
-    """The weights in a saved tree and the key they are stored under ("" at the top level)."""
-    prefix = _EMA if averaged and tree.get(_EMA) else ""
-    tree = tree[prefix] if prefix else tree
-    return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
-
-
-def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """False if only the number of classes differs."""
-    theirs, ours = (tree.get(HEAD, {}).get("kernel") for tree in (saved, wanted))
-    if theirs is None or ours is None or theirs.shape[0] != ours.shape[0]:
-        return True  # not about classes: let `check_fit` report it
-    return theirs.shape == ours.shape
-
-
-def _without_head(weights: dict[str, Any]) -> dict[str, Any]:
-    params = {name: module for name, module in weights["params"].items() if name != HEAD}
-    return {**weights, "params": params}
-
-
 def _tree(state: TrainState) -> dict[str, Any]:
     """The arrays of a state by their names in checkpoints."""
     tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {_EMA: tree.pop("ema"), **tree}
+    return {EMA: tree.pop("ema"), **tree}
 
 
 def _last_line(error: Exception) -> str:

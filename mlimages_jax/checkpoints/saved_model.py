@@ -147,7 +147,11 @@ def thresholds_place(folder: epath.Path) -> epath.Path:
 
 
 def read(
-    path: epath.PathLike, *, sharding: jax.sharding.Sharding, averaged: bool = True
+    path: epath.PathLike,
+    *,
+    sharding: jax.sharding.Sharding,
+    averaged: bool = True,
+    step: int | None = None,
 ) -> SavedModel:
     """Reads a network; with several processes, all of them must call it.
 
@@ -156,17 +160,18 @@ def read(
             `convert to-safetensors`.
         sharding: Sharding of the weights.
         averaged: Whether to prefer the EMA weights if the checkpoint has them.
+        step: Step to read; None reads the best one if the training recorded it, else the newest.
 
     Raises:
-        FileNotFoundError: There is neither a checkpoint nor a file.
+        FileNotFoundError: There is neither a checkpoint nor a file, or not this step.
         HierarchyError: The category file is not text.
         DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
         WeightsFileError: The file is damaged.
         ThresholdError: thresholds.tsv is not text.
     """
     if os.fspath(path).endswith(safetensors.SUFFIX):
-        return _from_file(Path(path), sharding)
-    folder = agreed(lambda: manager.resolve(path))
+        return _from_file(Path(path), sharding, step=step)
+    folder = agreed(lambda: manager.resolve(path, step=step))
     kept = manager.classes_of(folder)
     try:
         class_list = text_files.read_text(kept) if kept else ""
@@ -189,8 +194,10 @@ def read(
     )
 
 
-def _from_file(path: Path, sharding: jax.sharding.Sharding) -> SavedModel:
+def _from_file(path: Path, sharding: jax.sharding.Sharding, *, step: int | None) -> SavedModel:
     content = safetensors.read(path)
+    if step not in (None, content.step):
+        raise FileNotFoundError(f"{path} has no step {step}; it is of step {content.step}")
     return SavedModel(
         where=epath.Path(path),
         weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), sharding),

@@ -3,10 +3,12 @@
 
 import contextlib
 import itertools
+from typing import NamedTuple
 
 from absl import logging
 from etils import epath
 
+from mlimages_jax.checkpoints import best_record
 from mlimages_jax.checkpoints.saved_step import (
     VanishedCheckpointError,
     is_checkpoint,
@@ -41,22 +43,31 @@ def find(path: epath.PathLike) -> list[epath.Path]:
     return []
 
 
-def resolve(path: epath.PathLike) -> epath.Path:
-    """The newest of the step folders that a path names.
+def resolve(path: epath.PathLike, *, step: int | None = None) -> epath.Path:
+    """The step folder to use of those that a path names: the best, else the newest one.
+
+    Logs a line if it is the best, see `best_record`.
+
+    Args:
+        path: A step folder, a checkpoint folder or a workdir.
+        step: The step to use instead.
 
     Raises:
-        FileNotFoundError: The path contains no finished checkpoint.
+        FileNotFoundError: The path contains no finished checkpoint, or not this step.
         VanishedCheckpointError: The path names a step that no longer exists.
     """
-    folders = find(path)
-    path = absolute(path)
-    if not folders and _is_step(path.name) and path.parent.name == FOLDER and path.parent.exists():
-        raise VanishedCheckpointError(vanished(path))
-    if not folders:
-        raise FileNotFoundError(
-            f"{path} contains no checkpoint: give a workdir, its checkpoints folder or a step in it"
-        )
-    return folders[-1]
+    folder, found = _resolved(path, step=step)
+    if found and folder != absolute(path):
+        logging.info(
+            "%s: using the best checkpoint, step %d (%s %.4f); the latest is step %d", path,
+            found.step, found.metric, found.value, found.latest,
+        )  # fmt: skip
+    return folder
+
+
+def resolve_quietly(path: epath.PathLike) -> epath.Path:
+    """`resolve` without the line in the log, for callers whose choice is logged elsewhere."""
+    return _resolved(path)[0]
 
 
 def resolve_for_all(path: epath.PathLike) -> epath.Path:
@@ -69,6 +80,60 @@ def resolve_for_all(path: epath.PathLike) -> epath.Path:
     return chosen_by_process_0(resolve(path))
 
 
+def best(path: epath.PathLike) -> epath.Path:
+    """The best of the step folders that a path names.
+
+    Raises:
+        FileNotFoundError: No evaluation of them was recorded, or as for `resolve`.
+        VanishedCheckpointError: As for `resolve`.
+    """
+    folder, found = _resolved(path)
+    if found is None:
+        raise FileNotFoundError(
+            f"{path} does not say which checkpoint is the best: train with "
+            "--config.checkpoint.best=METRIC, or use the latest"
+        )
+    return folder
+
+
+class _Best(NamedTuple):
+    step: int
+    metric: str
+    value: float
+    latest: int
+
+
+def _resolved(path: epath.PathLike, *, step: int | None = None) -> tuple[epath.Path, _Best | None]:
+    folders = find(path)
+    path = absolute(path)
+    if not folders and _is_step(path.name) and path.parent.name == FOLDER and path.parent.exists():
+        raise VanishedCheckpointError(vanished(path))
+    if not folders:
+        raise FileNotFoundError(
+            f"{path} contains no checkpoint: give a workdir, its checkpoints folder or a step in it"
+        )
+    by_step = {int(folder.name): folder for folder in folders}
+    if step is not None:
+        if step not in by_step:
+            raise FileNotFoundError(f"{path} has no step {step}; it has {sorted(by_step)}")
+        return by_step[step], None
+    found = _best_of(folders)
+    return (by_step[found.step], found) if found else (folders[-1], None)
+
+
+def _best_of(folders: list[epath.Path]) -> _Best | None:
+    """The best of some steps; None if no evaluation of them was recorded."""
+    try:
+        record = best_record.read(folders[0].parent)
+    except best_record.BestRecordError as error:
+        logging.warning("%s; using the latest checkpoint", error)
+        return None
+    found = record.best({int(folder.name) for folder in folders}) if record else None
+    if not record or not found:
+        return None
+    return _Best(found.step, record.metric, found.value, latest=int(folders[-1].name))
+
+
 def chosen_by_process_0(folder: epath.Path) -> epath.Path:
     """Process 0's choice of a step, which other processes may not see yet."""
     return folder.parent / collectives.of_process_0(folder.name)
@@ -76,7 +141,7 @@ def chosen_by_process_0(folder: epath.Path) -> epath.Path:
 
 def classes_of(path: epath.PathLike) -> epath.Path | None:
     """The category file in the workdir of a checkpoint, if there is one."""
-    folder = resolve(path)
+    folder = resolve_quietly(path)
     candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]
     return next((file for file in candidates if file.exists()), None)
 

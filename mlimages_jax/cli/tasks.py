@@ -101,7 +101,8 @@ def evaluate(
         workdir: folder for the results.
         data: folder of a built data set.
         split: split of the data set; default: val.
-        which: latest (default), all, or new: those still to come, until the training ends.
+        which: latest (default), best (by checkpoint.best of the training), all, or new: those
+            still to come, until the training ends.
         config: FILE with other defaults.
         processes: processes of an evaluation on several machines.
     """
@@ -191,7 +192,8 @@ def tag(
 
     Args:
         images: a folder, a list, one image, or the folder of a built data set.
-        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps; of several the best if
+            the training recorded it, else the latest.
         output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); default:
             tags.csv, or tags.jsonl in a workdir.
         workdir: folder of the run; default: workdirs/tag.
@@ -238,7 +240,8 @@ def export(
 
     Args:
         images: a folder, a list, one image, or the folder of a built data set.
-        checkpoint: a workdir, its checkpoints folder, or one of its steps.
+        checkpoint: a workdir, its checkpoints folder, or one of its steps; of several the best if
+            the training recorded it, else the latest.
         output: folder for the features.
         format: parquet (default), npy, npz or array_record.
         split: split of a built data set.

@@ -100,7 +100,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
             # A single requested checkpoint must not fail silently; among several, one may be
             # damaged, or deleted by the running training before it was read.
-            if config.which == "latest":
+            if config.which in ("latest", "best"):
                 raise
             logging.warning("not evaluated: %s", error)
             damaged += [str(error)] if isinstance(error, DamagedCheckpointError) else []
@@ -169,8 +169,11 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
     Raises:
         FileNotFoundError: If there is none, or none was written in time.
     """
+    if config.which == "best":
+        yield step_folders.chosen_by_process_0(manager.best(config.checkpoint))
+        return
     if config.which != "new":
-        manager.resolve(config.checkpoint)  # raises an error that explains what is missing
+        step_folders.resolve_quietly(config.checkpoint)  # its error explains what is missing
         found = manager.find(config.checkpoint)
         yield from (
             step_folders.chosen_by_process_0(folder)
@@ -198,7 +201,7 @@ def _checkpoints(config: Evaluate) -> Iterator[epath.Path]:
         config.wait_minutes,
     )  # fmt: skip
     if not done:
-        manager.resolve(config.checkpoint)  # raises an error that explains what is missing
+        step_folders.resolve_quietly(config.checkpoint)  # its error explains what is missing
 
 
 def _total_steps(folder: epath.Path) -> float:

@@ -350,8 +350,12 @@ def load(
     exif_orientation: bool | None = None,
     sharding: jax.sharding.Sharding | None = None,
     thresholds: Literal["none"] | None = None,
+    step: int | None = None,
 ) -> Model:
     """Loads a model from a checkpoint or an exported file, with the EMA weights if there are any.
+
+    Of several checkpoints it is the best one if the training recorded it (`checkpoint.best`), which
+    the log says, else the latest.
 
     Args:
         path: A workdir, its checkpoints folder, one step, or a file from `convert to-safetensors`.
@@ -367,9 +371,10 @@ def load(
         sharding: Sharding of the weights; None puts them on this process's first device.
         thresholds: None uses the thresholds that `mlimages thresholds` found for these weights, if
             there are any; "none" uses none.
+        step: Step of the checkpoint to load; None chooses as above.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint or no such class list.
+        FileNotFoundError: If there is no checkpoint, not this step, or no such class list.
         WeightsFileError: If the file is damaged.
         ModelError: If the class list has other classes, the image size is unknown, or the loss or
             view does not exist.
@@ -384,7 +389,7 @@ def load(
     if view not in (*VIEW_NAMES, None):
         raise ModelError(f"view={view!r} is none of {', '.join(VIEW_NAMES)}")
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    saved = saved_model.read(path, sharding=sharding or alone)
+    saved = saved_model.read(path, sharding=sharding or alone, step=step)
     network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)
     usage = saved.usage(loss=loss)
     if usage.loss not in (*LOSSES, ""):

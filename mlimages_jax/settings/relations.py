@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlimages_jax.settings.rules import LARGEST
+from mlimages_jax.settings.metric_names import metric_names
+from mlimages_jax.settings.rules import LARGEST, nearest
 
 
 class Relation(NamedTuple):
@@ -145,6 +146,48 @@ def _profile(steps: Any) -> str | None:
     return ": give the first and the last step, spelt '(100, 105)'"
 
 
+_BEST_DEPENDS_ON = (
+    "checkpoint.best", "evaluate_every", "evaluation.splits", "evaluation.views",
+    "evaluation.sizes", "image_size", "loss.name", "optimizer.ema_decay", "task",
+)  # fmt: skip
+
+
+def _best(
+    metric: str,
+    every: int,
+    splits: Any,
+    views: Any,
+    sizes: Any,
+    image_size: int,
+    loss: str,
+    ema_decay: float,
+    task: str,
+) -> str | None:
+    if not metric or task == "tagger":  # which chooses some of these later: checked then
+        return None
+    if not splits:
+        return ": nothing is evaluated: name a split in evaluation.splits"
+    if not every:
+        return ": evaluate_every=0 evaluates at the end only, so there is nothing to choose from"
+    known = metric_names(
+        splits=splits,
+        views=views,
+        sizes=sizes or (image_size,),
+        single_label=loss == "softmax",
+        has_ema=ema_decay > 0,
+    )
+    if metric in known:
+        return None
+    listed = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if known[12:] else "")
+    return f" is none of the metrics of this run's evaluations, {listed}{nearest(metric, known)}"
+
+
+def _patience(patience: int, metric: str) -> str | None:
+    if not patience or metric:
+        return None
+    return ": name the metric that must improve in checkpoint.best, such as 'val/mAP'"
+
+
 def _no_steps(total: int, init_from: str) -> str | None:
     if total or init_from:
         return None
@@ -176,6 +219,8 @@ RELATIONS = (
         _warmup_rises,
     ),
     Relation(("data.fold", "data.order"), _fold),
+    Relation(_BEST_DEPENDS_ON, _best),
+    Relation(("early_stopping.patience", "checkpoint.best"), _patience),
     Relation(("profile.steps",), _profile),
     Relation(("total_steps", "init_from"), _no_steps),
 )

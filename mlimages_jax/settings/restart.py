@@ -11,9 +11,9 @@ from mlimages_jax.settings.tasks import TABLES
 
 # All other settings determine the result, so a restart must not change them.
 FREE_TO_CHANGE = (
-    "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "input",
-    "sharding", "model.remat", "accumulate", "data.folder", "data.copy_to", "data.allow_change",
-    "data_set", "task", "imported", "profile",
+    "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "early_stopping",
+    "input", "sharding", "model.remat", "accumulate", "data.folder", "data.copy_to",
+    "data.allow_change", "data_set", "task", "imported", "profile",
 )  # fmt: skip
 
 

@@ -29,6 +29,10 @@ _OPEN_LOSS = Choice((*LOSSES, ""))
 _EXIF = Flag(none="as the checkpoint was trained")
 
 _CHECKPOINT_MEANS = "A workdir, a checkpoints folder or a step."
+_BEST_CHECKPOINT_MEANS = (
+    "A workdir, a checkpoints folder or a step; of several steps the best one if the training "
+    "recorded it (checkpoint.best), else the latest."
+)
 _DTYPE_MEANS = "Type of activations; bfloat16 is faster and slightly less exact."
 _BATCH_MEANS = "Images per batch, over all devices; ten_crop needs ten times the memory."
 _LOSS_MEANS = "Loss of the training; empty: the checkpoint's."
@@ -88,8 +92,9 @@ class Evaluate:
     task: str = setting(Text(), "evaluate.", default="evaluate")
     checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
     which: str = setting(
-        Choice(("latest", "all", "new")),
-        "Which checkpoints; new waits for those to come, until the last step of the run.",
+        Choice(("latest", "best", "all", "new")),
+        "Which checkpoints; best is that of the training's checkpoint.best; new waits for those to "
+        "come, until the last step of the run.",
         default="latest",
     )
     poll_seconds: float = setting(
@@ -149,7 +154,7 @@ class _OnImages:
     """The settings shared by tasks on images of any origin."""
 
     task: str = setting(Text(), "classify or export_features.")
-    checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
+    checkpoint: str = setting(_CHECKPOINT, _BEST_CHECKPOINT_MEANS)
     input: str = setting(
         PathText(may_be_empty=False, advice=_WHERE_IMAGES),
         "A folder of images, a list of them, one image, or the folder of a built set.",

@@ -194,6 +194,24 @@ class Checkpoint:
     keep_every: StepCount = setting(
         Steps(zero="only the latest are kept"), "Steps between those kept for good.", default=0
     )
+    best: str = setting(
+        Text(),
+        "Metric, such as val/mAP, or val_averaged/mAP of the EMA weights, whose best checkpoint is "
+        "kept too, and is what load() and the other tasks use. Higher is better, but lower of a "
+        "loss or an error. Empty: the latest is used.",
+        default="",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When a training ends before its last step."""
+
+    patience: int = setting(
+        Whole(0, zero="never"),
+        "Evaluations in succession that do not improve checkpoint.best before the run ends.",
+        default=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +303,7 @@ class Train:
         Steps(zero="only at the end"), "Steps between evaluations.", default=0.05
     )
     checkpoint: Checkpoint = Checkpoint()
+    early_stopping: EarlyStopping = EarlyStopping()
     input: Input = Input()
     log_every: StepCount = setting(
         Steps(zero="only at the end", zero_is_all=True), "Steps between log lines.", default=100

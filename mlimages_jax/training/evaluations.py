@@ -2,6 +2,7 @@
 """Evaluations during and at the end of training, and the report they write."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from absl import logging
@@ -22,7 +23,7 @@ from mlimages_jax.evaluation.evaluate import (
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
-from mlimages_jax.settings import Train, build
+from mlimages_jax.settings import Train, build, metric_names
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.state import TrainState
 
@@ -30,7 +31,20 @@ SHOWN = (  # metrics on the log line
     "loss", "top1", "top5", "mAP", "precision@5", "recall@5", "f1@5", "hierarchical_f1",
 )  # fmt: skip
 
-Results = dict[str, tuple[dict[str, float], Metrics]]
+Reports = dict[str, tuple[dict[str, float], Metrics]]
+
+
+class Results(NamedTuple):
+    """What the evaluations of a step found.
+
+    Attributes:
+        values: All metrics by the names under which they are logged, such as "val/mAP".
+        reports: Values and accumulators by name of the evaluation, of the EMA weights if there are
+            any.
+    """
+
+    values: dict[str, float]
+    reports: Reports
 
 
 def make_evaluations(
@@ -50,7 +64,7 @@ def make_evaluations(
             positive_weight=build.positive_weight(config.loss),
         )
         for view in views:
-            name = split if len(views) == 1 else f"{split}_{view.name}_{view.size}"
+            name = metric_names.evaluation_name(split, view.name, view.size, views=len(views))
             evaluations[name] = Evaluation(
                 model=model,
                 loss=loss,
@@ -86,21 +100,24 @@ def evaluate_and_log(
         check_stop: Called after every batch; may raise `Preempted`.
 
     Returns:
-        Values and accumulators by name of the evaluation, of the EMA weights if there are any.
+        The values and accumulators.
     """
-    kinds = {"": state.weights}
+    kinds = {False: state.weights}
     if state.ema is not None:
-        kinds["_averaged"] = state.ema
-    results = {}
+        kinds[True] = state.ema
+    results = Results({}, {})
     for name, evaluation in evaluations.items():
-        for kind, weights in kinds.items():
-            results[name] = evaluation.run(weights, check_stop=check_stop)
-            values = results[name][0]
-            writer.write(step, {f"{name}{kind}/{key}": value for key, value in values.items()})
+        for ema, weights in kinds.items():
+            values, metrics = evaluation.run(weights, check_stop=check_stop)
+            results.reports[name] = values, metrics
+            title = metric_names.with_kind(name, ema=ema)
+            named = {f"{title}/{key}": value for key, value in values.items()}
+            results.values.update(named)
+            writer.write(step, named)
             shown = "  ".join(f"{key} {values[key]:.4f}" for key in SHOWN if key in values)
-            logging.info("step %d  %s%s: %s", step, name, kind, shown)
-            if told := why_no_map(*results[name]):
-                logging.warning("step %d  %s%s: %s", step, name, kind, told)
+            logging.info("step %d  %s: %s", step, title, shown)
+            if told := why_no_map(values, metrics):
+                logging.warning("step %d  %s: %s", step, title, told)
     return results
 
 
@@ -110,14 +127,14 @@ def write_report(
     data: DataSet,
     state: TrainState,
     evaluations: dict[str, Evaluation],
-    results: Results,
+    reports: Reports,
 ) -> None:
     """Writes tables and figures of the first evaluation to the workdir.
 
     Called on one process only. With several processes the prediction grid is skipped, because all
     of them would have to compute it together.
     """
-    values, metrics = next(iter(results.values()))
+    values, metrics = next(iter(reports.values()))
     hierarchy = Hierarchy.from_file(data.class_list)
     title = f"{workdir.name}, step {int(state.step)}"
     details = None

@@ -46,7 +46,7 @@ def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
         with contextlib.suppress(DamagedCheckpointError):  # set aside and logged on restore
             return _of(folder), str(folder)
     if init_from:
-        return _of(step_folders.resolve(init_from)), init_from
+        return _of(step_folders.resolve_quietly(init_from)), init_from
     return build.OPEN_NETWORK, "the release"
 
 

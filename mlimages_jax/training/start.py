@@ -9,8 +9,10 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.checkpoints.manager import HEAD, Checkpoints, classes_of, restore_weights
-from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
+from mlimages_jax.checkpoints import step_folders
+from mlimages_jax.checkpoints.loading import HEAD, restore_weights
+from mlimages_jax.checkpoints.manager import Checkpoints
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, agreed
 from mlimages_jax.data import fingerprint
 from mlimages_jax.data.class_priors import class_priors
 from mlimages_jax.data.dataset import DataSet
@@ -195,9 +197,10 @@ def begin_with(
     path: str, training: TrainingStep, data: DataSet, *, fresh: TrainState
 ) -> TrainState:
     """A fresh state with the weights of another run, without its head if the classes differ."""
-    weights = restore_weights(path, training.abstract_state)
+    folder = step_folders.chosen_by_process_0(agreed(lambda: step_folders.resolve(path)))
+    weights = restore_weights(folder, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
-    kept = classes_of(path)
+    kept = step_folders.classes_of(folder)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
         weights["params"].pop(HEAD, None)
     if HEAD not in weights["params"]:

@@ -31,8 +31,9 @@ from mlimages_jax.settings import (
 )
 from mlimages_jax.settings.tagger import Tagger
 from mlimages_jax.training import open_network, recipe
+from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.start import fresh_state
-from mlimages_jax.training.train import compile_step, train, training_inputs
+from mlimages_jax.training.train import compile_step, train
 
 CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
 _SHOWN_CLASSES = 5

@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +11,9 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.checkpoints.manager import (
-    Checkpoints,
-)
-from mlimages_jax.data import pipeline
+from mlimages_jax.checkpoints.manager import Checkpoints
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.device_batches import DeviceBatches
-from mlimages_jax.data.folds import Fold, Subset
-from mlimages_jax.data.order import ProcessRows
-from mlimages_jax.data.records import RandomAccess
 from mlimages_jax.distributed import (
     collectives,
     preemption,
@@ -43,12 +37,14 @@ from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, memory_line
 from mlimages_jax.step.training_step import TrainingStep
 from mlimages_jax.training import open_network, out_of_memory
+from mlimages_jax.training.best_checkpoint import BestCheckpoint
 from mlimages_jax.training.evaluations import (
     Results,
     evaluate_and_log,
     make_evaluations,
     write_report,
 )
+from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.start import (
     check_sizes,
     data_identity,
@@ -65,8 +61,8 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
 
     Called again with the same workdir, it resumes from the latest checkpoint, on any number of
     devices, and gets the same result as an uninterrupted run. On a stop request (see `preemption`)
-    all processes save and stop at the same step. An interrupted intermediate evaluation is skipped;
-    the final one is repeated after the restart.
+    all processes save and stop at the same step. An interrupted intermediate evaluation is skipped,
+    unless it decides which checkpoint is the best; the final one is repeated after the restart.
 
     Args:
         config: Settings of the training, as `settings.load` reads them.
@@ -144,12 +140,14 @@ def _train(
             state = first_state(
                 config, run.training, run.data, checkpoints, run.settings, unresolved=unresolved
             )
-        compiled = _compile_all(run, start=int(state.step))
+        best = BestCheckpoint(config, checkpoints, start=int(state.step))
+        compiled = _compile_all(run, start=int(state.step), ended=best.ends_early(int(state.step)))
         keep_in_workdir(workdir, run.settings, run.data)
-        state, results = _loop(run, checkpoints, state, compiled)
-        if results and jax.process_index() == 0:
+        state, results = _loop(run, checkpoints, best, state, compiled)
+        best.finish()
+        if results.reports and jax.process_index() == 0:
             with goodput.phase("evaluation"):
-                write_report(workdir, config, run.data, state, run.evaluations, results)
+                write_report(workdir, config, run.data, state, run.evaluations, results.reports)
         goodput.finished = True
     return state
 
@@ -172,15 +170,20 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput)
 
 
-def _compile_all(run: _Run, *, start: int) -> dict[Stage, CompiledStep]:
+def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
     """Compiles all sizes that are left before the first step, so that none fails in mid-training.
 
     Preempted from here, a process may stop alone: there is nothing to save.
+
+    Args:
+        run: The training.
+        start: Updates done.
+        ended: Whether the run has ended before its last step.
     """
     run.goodput.restored = run.goodput.step = start
     preemption.check()
-    left = [stage for stage in build.stages(run.config) if stage.stop > start]
-    if not left:
+    left = [stage for stage in build.stages(run.config) if stage.stop > start and not ended]
+    if not left and not ended:
         logging.info("all %d steps are already done", run.config.total_steps)
     with run.goodput.phase("compile"):
         compiled = {stage: compile_step(run.training, stage, run.data.max_labels) for stage in left}
@@ -192,9 +195,13 @@ def _compile_all(run: _Run, *, start: int) -> dict[Stage, CompiledStep]:
 
 
 def _loop(
-    run: _Run, checkpoints: Checkpoints, state: TrainState, compiled: dict[Stage, CompiledStep]
+    run: _Run,
+    checkpoints: Checkpoints,
+    best: BestCheckpoint,
+    state: TrainState,
+    compiled: dict[Stage, CompiledStep],
 ) -> tuple[TrainState, Results]:
-    """Trains through the compiled stages: steps, saves and evaluations.
+    """Trains through the compiled stages, or until it ends early: steps, saves and evaluations.
 
     Returns:
         The last state and its evaluation.
@@ -218,13 +225,16 @@ def _loop(
     def evaluate() -> Results:
         with progress.pause(), goodput.phase("evaluation"):
             results = evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
+            best.record(step, results.values)
             if jax.process_index() == 0:
                 curves.write_curves(run.workdir)
             return results
 
     with _naming_the_last_good(checkpoints), goodput.phase("step"):
         try:
-            for stage, step, batches in _steps(run, list(compiled), start=start):
+            results = evaluate() if compiled and best.is_missing(start) else None
+            stages = [] if results and best.ends_early(start) else list(compiled)
+            for stage, step, batches in _steps(run, stages, start=start):
                 before = input_wait.seconds
                 batch = input_wait.next(batches)
                 goodput.move(input_wait.seconds - before, "input")
@@ -238,7 +248,7 @@ def _loop(
                 )
                 # Saved before the next batch is taken and before anything below can stop the run.
                 last = step == config.total_steps
-                if last or step % config.checkpoint.every == 0:
+                if last or step % config.checkpoint.every == 0 or best.needs_save(step):
                     save()
                 goodput.step = step
                 if step % config.log_every == 0:
@@ -247,9 +257,12 @@ def _loop(
                     # later.
                     checkpoints.check()
                 stop.check()
+                results = None
                 if config.evaluate_every and step % config.evaluate_every == 0 and not last:
-                    evaluate()
-            return state, evaluate()
+                    results = evaluate()
+                    if best.ends_early(step):
+                        break
+            return state, results or evaluate()
         # All processes are at the same step here, see StopRequest, so they can save together.
         except Preempted:
             save()
@@ -284,41 +297,6 @@ def compile_step(training: TrainingStep, stage: Stage, max_labels: int) -> Compi
         stage.image_size, stage.batch_size, time.perf_counter() - begin,
     )  # fmt: skip
     return compiled
-
-
-def training_inputs(
-    config: Train, data: DataSet, mesh: Mesh, workdir: epath.Path
-) -> Callable[..., DeviceBatches]:
-    """Returns a function from stage and `start_step` within it to its batches on the devices."""
-    num_streams = build.num_streams(config)
-    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    rows = ProcessRows(batch_size=config.batch_size, num_streams=num_streams, **process)
-    streams: Sequence[RandomAccess] = data.streams(
-        config.data.train_split, count=num_streams, served=rows.streams
-    )
-    if config.data.fold:
-        fold = Fold(*config.data.fold)
-        streams = [Subset(records, ~fold.mask(len(records))) for records in streams]
-    bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)
-
-    def inputs(stage: Stage, *, start_step: int) -> DeviceBatches:
-        batches = pipeline.training_batches(
-            streams,
-            build.training_view(config, image_size=stage.image_size),
-            batch_size=stage.batch_size,
-            num_streams=num_streams,
-            max_labels=data.max_labels,
-            seed=config.seed,
-            start_step=start_step,
-            first_image=stage.first_image,
-            bad_images=bad_images,
-            **process,
-            num_threads=config.input.num_threads,
-            prefetch=config.input.prefetch,
-        )
-        return DeviceBatches(batches, mesh)
-
-    return inputs
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax.checkpoints import manager
+from mlimages_jax.checkpoints import best_record, manager
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import transforms
@@ -235,6 +235,18 @@ def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monk
     assert waits == [30.0] * 3
 
 
+def test_the_best_is_the_one_that_the_training_recorded(built, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = _config(copy, built, which="best")
+    with pytest.raises(FileNotFoundError, match="does not say which checkpoint is the best: train"):
+        list(evaluate_task._checkpoints(config))
+    found = best_record.BestRecord("val/loss").with_value(2, 0.5).with_value(4, 0.3)
+    best_record.write(copy / "checkpoints", found.with_value(6, 0.4))
+    assert [folder.name for folder in evaluate_task._checkpoints(config)] == ["4"]
+    (latest,) = evaluate_task._checkpoints(_config(copy, built))
+    assert latest.name == "6"
+
+
 def test_waiting_ends(built, run, tmp_path, monkeypatch):
     folders = manager.find(run)[:2]
     monkeypatch.setattr(manager, "find", lambda _: folders)
@@ -284,7 +296,11 @@ def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"which": "best"}, build.ConfigError, "which='best' is none of latest, all, new"),
+        (
+            {"which": "bets"},
+            build.ConfigError,
+            "none of latest, best, all, new; did you mean 'best'",
+        ),
         ({"loss": "hinge"}, build.ConfigError, "loss='hinge' is none of"),
         ({"dtype": "int8"}, build.ConfigError, "dtype='int8' is none of float32"),
         ({"data.split": "test"}, ValueError, "no split 'test'"),

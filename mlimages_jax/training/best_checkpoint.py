@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which checkpoint of a run is the best, and whether the run ends early, by `checkpoint.best`.
+
+Both follow from the recorded evaluations up to the current step, and evaluations are of saved
+weights. So a restart, on any devices, decides as the uninterrupted run does.
+"""
+
+from collections.abc import Mapping
+
+from absl import logging
+
+from mlimages_jax.checkpoints.best_record import BestRecord
+from mlimages_jax.checkpoints.manager import Checkpoints
+from mlimages_jax.distributed import collectives
+from mlimages_jax.settings import Train
+from mlimages_jax.settings.metric_names import raw_and_ema
+
+
+class BestCheckpoint:
+    """Records the evaluations of a run; does nothing if `checkpoint.best` is empty.
+
+    Args:
+        config: Settings of the run.
+        checkpoints: Checkpoints of the run.
+        start: Updates done when the run starts or resumes. Evaluations of later steps, from before
+            the restart, are forgotten: they will be repeated.
+    """
+
+    def __init__(self, config: Train, checkpoints: Checkpoints, *, start: int):
+        self._config = config
+        self._metric = config.checkpoint.best
+        self._checkpoints = checkpoints
+        checkpoints.forget_evaluations_after(start)
+        if self._metric and not self._record.evaluations and checkpoints.evaluations:
+            logging.warning(
+                "the best checkpoint was that of %s; from now on it is that of %s",
+                checkpoints.evaluations.metric, self._metric,
+            )  # fmt: skip
+        raw, ema = raw_and_ema(self._metric)
+        if config.optimizer.ema_decay and self._metric == raw:
+            logging.warning(
+                "checkpoint.best=%s is a metric of the raw weights, but models are used with the "
+                "EMA weights: %s is a metric of those", raw, ema,
+            )  # fmt: skip
+
+    def needs_save(self, step: int) -> bool:
+        """Whether a step must be saved because its evaluation will be compared."""
+        return bool(self._metric and self._is_evaluated(step))
+
+    def is_missing(self, step: int) -> bool:
+        """Whether a run that resumes from a step must first evaluate it.
+
+        A kill or a stop request during an evaluation leaves the step without a value.
+        """
+        before_end = 0 < step < self._config.total_steps
+        return before_end and self.needs_save(step) and not self._knows(step)
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Records the evaluation of a saved step; the first value of a step counts.
+
+        On other devices a repeated evaluation could differ in the last bit, and a run that has
+        ended early would go on.
+
+        Args:
+            step: Updates done; 0, before the first of which nothing is saved, is not compared.
+            values: All metrics by the names under which they are logged.
+        """
+        if self._metric and step and not self._knows(step):
+            # One number for all processes, which must agree on what to keep and when to stop.
+            value = collectives.of_process_0(float(values[self._metric]))
+            self._checkpoints.record(self._metric, step, value)
+
+    def ends_early(self, step: int) -> bool:
+        """Whether the run ends before its last step, which is logged with the reason."""
+        patience, since = self._config.early_stopping.patience, self._record.since_best()
+        if not patience or since < patience or step >= self._config.total_steps:
+            return False
+        best = self._record.best()
+        logging.info(
+            "finished early, after %d of %d steps: %d evaluations %s did not improve %s "
+            "(early_stopping.patience=%d)",
+            step, self._config.total_steps, since,
+            f"since step {best.step} ({best.value:.4f})" if best else "without a value",
+            self._metric, patience,
+        )  # fmt: skip
+        return True
+
+    def finish(self) -> None:
+        """Says which checkpoint is the best, and deletes one that was the best before it."""
+        if not self._metric:
+            return
+        self._checkpoints.delete_unkept()
+        if best := self._record.best(self._checkpoints.steps):
+            logging.info(
+                "the best checkpoint is step %d: %s %.4f", best.step, self._metric, best.value
+            )
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self._config.evaluate_every
+        return bool(every and step % every == 0) or step == self._config.total_steps
+
+    def _knows(self, step: int) -> bool:
+        return any(row.step == step for row in self._record.evaluations)
+
+    @property
+    def _record(self) -> BestRecord:
+        """The evaluations so far; empty if those recorded are of another metric."""
+        known = self._checkpoints.evaluations
+        return known if known and known.metric == self._metric else BestRecord(self._metric)
