@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
                 "dtype": "float32",
             },
             "loss": {
-                "name": "weighted",  # or sigmoid, asymmetric
+                "name": "weighted",  # or sigmoid, asymmetric, focal, two_way
                 "weighted": {
                     "group_size": 4,  # a class of 15% is in half of such groups
                     "positive_weight": 4.0,  # 12 is for classes of one image in a thousand

@@ -104,7 +104,9 @@ def probability_rule(config: dict[str, Any]) -> str:
     usage = saved_model.usage(config, step=0)
     if usage.loss == "softmax":
         return "softmax(logits): every image has one class"
-    if usage.loss in ("sigmoid", "asymmetric"):
+    if usage.loss == "two_way":
+        return "none: the loss compares scores, so thresholds have to be found on labelled images"
+    if usage.loss in ("sigmoid", "asymmetric", "focal"):
         return "1 / (1 + exp(-logit)), for each class"
     if usage.loss == "weighted":
         weight = usage.positive_weight

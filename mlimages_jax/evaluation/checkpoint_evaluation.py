@@ -50,7 +50,7 @@ def load_to_evaluate(folder: epath.Path, data: DataSet, *, loss: str, averaged: 
     if not usage.loss:
         raise build.ConfigError(
             f"{folder} does not say with which loss it was trained: give --config.loss=softmax "
-            "for one class per image, else weighted, sigmoid, asymmetric or focal"
+            "for one class per image, else weighted, sigmoid, asymmetric, focal or two_way"
         )
     classes = architecture.network_of(checkpoint.weights["params"]).num_classes
     if classes != data.num_classes:

@@ -37,8 +37,7 @@ from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models import architecture
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import build
-
-LOSSES = ("softmax", "weighted", "sigmoid", "asymmetric")
+from mlimages_jax.settings.losses import LOSSES
 
 
 class ModelError(ValueError):
@@ -66,8 +65,8 @@ class Model:
         batch_stats: Nested dict of float32 arrays, the running statistics of BatchNorm.
         network: The Flax module; `network.apply` computes logits and features.
         hierarchy: Names, WordNet ids and parents of the classes; None if unknown.
-        loss: "softmax" (one class per image), or "weighted", "sigmoid" or "asymmetric" (several
-            classes per image); "" if the checkpoint does not say.
+        loss: "softmax" (one class per image), or "weighted", "sigmoid", "asymmetric", "focal" or
+            "two_way" (several classes per image); "" if the checkpoint does not say.
         positive_weight: Weight of positives in the weighted loss, used to calibrate
             probabilities; 1 for other losses.
         view: How images are resized and cropped.
@@ -300,7 +299,8 @@ class Model:
         if not self.loss:
             raise ModelError(
                 "this checkpoint does not say with which loss it was trained: give load(..., "
-                "loss='softmax') for one class per image, else weighted, sigmoid or asymmetric"
+                "loss='softmax') for one class per image, else that of the training, such as "
+                "weighted, sigmoid or asymmetric"
             )
 
     def _cropped(self, images: UserImages, on_error: OnError | None) -> Iterator[CroppedImages]:

@@ -15,27 +15,27 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mlimages_jax.data.images import rand_augment
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.metrics.calibration import calibrated_probability
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import ConfigError, Train, fields, resolved
-from mlimages_jax.settings.losses import Loss
+from mlimages_jax.settings.build_loss import evaluation_loss as evaluation_loss
+from mlimages_jax.settings.build_loss import frequency_weights as frequency_weights
+from mlimages_jax.settings.build_loss import is_single_label as is_single_label
+from mlimages_jax.settings.build_loss import loss as loss
+from mlimages_jax.settings.build_loss import named
+from mlimages_jax.settings.build_loss import positive_weight as positive_weight
+from mlimages_jax.settings.build_loss import prior_logits as prior_logits
+from mlimages_jax.settings.build_loss import probabilities as probabilities
+from mlimages_jax.settings.build_loss import saved_loss as saved_loss
 from mlimages_jax.settings.optimization import Schedule
 from mlimages_jax.settings.training import Evaluation
-from mlimages_jax.step import augment, losses, mixing, optimizers
+from mlimages_jax.step import augment, mixing, optimizers
 from mlimages_jax.step.accumulation import Accumulation
 from mlimages_jax.step.stages import Stage, make_stages
 from mlimages_jax.step.state import abstract_state
 from mlimages_jax.step.steps import Mixing
 from mlimages_jax.step.training_step import TrainingStep
 
-_LOSSES: dict[str, Any] = {
-    "weighted": losses.weighted_loss,
-    "sigmoid": losses.plain_sigmoid_cross_entropy,
-    "asymmetric": losses.asymmetric_loss,
-    "focal": losses.focal_loss,
-    "softmax": losses.softmax_cross_entropy,
-}
 _SCHEDULES: dict[str, Any] = {
     "pretraining": optimizers.pretraining_schedule,
     "staircase": optimizers.staircase_schedule,
@@ -92,75 +92,9 @@ def num_streams(config: Train) -> int:
     return config.batch_size // (config.group_size or config.batch_size)
 
 
-def loss(config: Train) -> tuple[losses.Loss, int | None]:
-    """Returns the loss of `config.loss` and its number of groups with counts (None: no counts)."""
-    function, arguments = _named(_LOSSES, config.loss, "loss")
-    if function is not losses.weighted_loss:
-        return functools.partial(function, **arguments), None
-    group_size = arguments.pop("group_size") or config.group_size or config.batch_size
-    weighted = functools.partial(function, group_size=group_size, **arguments)
-    return weighted, config.batch_size // group_size
-
-
 def state_sharding(config: Train) -> dict[str, Any]:
     """Returns `mode` and `min_size` of `state.abstract_state` from `config.sharding`."""
     return {"mode": config.sharding.name, "min_size": config.sharding.min_size}
-
-
-def saved_loss(saved: Mapping[str, Any]) -> Loss:
-    """Returns the loss settings of a checkpoint; `name` is "" if they are unknown."""
-    said = {"name": ""} | fields.flatten(saved.get("loss", {}))
-    return fields.build(Loss, said)
-
-
-def evaluation_loss(section: Loss) -> losses.Loss:
-    """Returns a loss for evaluation, which has no groups.
-
-    Raises:
-        ConfigError: The name of the loss is unknown.
-    """
-    function, arguments = _named(_LOSSES, section, "loss")
-    arguments.pop("group_size", None)
-    return functools.partial(function, **arguments)
-
-
-def is_single_label(section: Loss) -> bool:
-    """Whether every image has exactly one class, which the softmax loss implies."""
-    return section.name == "softmax"
-
-
-def positive_weight(section: Loss) -> float:
-    """Returns the loss's weight of positive labels, needed to calibrate probabilities."""
-    return section.weighted.positive_weight if section.name == "weighted" else 1.0
-
-
-def prior_logits(section: Loss, priors: np.ndarray) -> np.ndarray:
-    """The logits at which a constant prediction has the least loss.
-
-    The focal and the asymmetric loss have no closed form for theirs; that of the cross-entropy
-    serves them.
-
-    Args:
-        section: The loss.
-        priors: Mean target of every class, float64 [C] in (0, 1).
-
-    Returns:
-        float32 [C]: log p for softmax; log p / (1 - p) for several labels, plus log w where the
-        loss gives positive labels the weight w.
-    """
-    if is_single_label(section):
-        return np.log(priors / priors.sum()).astype(np.float32)
-    odds = priors / (1 - priors)
-    return np.log(positive_weight(section) * odds).astype(np.float32)
-
-
-def probabilities(section: Loss) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the function from logits, float32 [n, C], to probabilities for this loss."""
-    if is_single_label(section):
-        import scipy.special  # imported here because other losses do not need SciPy
-
-        return functools.partial(scipy.special.softmax, axis=-1)
-    return functools.partial(calibrated_probability, positive_weight=positive_weight(section))
 
 
 def schedule(config: Train) -> optimizers.Schedule:
@@ -174,7 +108,7 @@ def saved_schedule(saved: Mapping[str, Any]) -> optimizers.Schedule:
 
 
 def _schedule(section: Schedule) -> optimizers.Schedule:
-    function, arguments = _named(_SCHEDULES, section, "schedule")
+    function, arguments = named(_SCHEDULES, section, "schedule")
     return function(**arguments)
 
 
@@ -229,8 +163,8 @@ def accumulation(config: Train, *, devices: int) -> Accumulation | None:
     if config.accumulate == 1:
         return None
     groups = [config.group_size or config.batch_size]
-    if config.loss.name == "weighted" and config.loss.weighted.group_size:
-        groups.append(config.loss.weighted.group_size)
+    if own := getattr(getattr(config.loss, config.loss.name, None), "group_size", 0):
+        groups.append(own)
     parts = Accumulation(config.accumulate, unit=math.lcm(*groups), devices=devices)
     try:
         for stage in stages(config):
@@ -291,7 +225,12 @@ def evaluation_views(evaluation: Evaluation, *, image_size: int) -> list[Evaluat
 
 
 def training_step(
-    config: Train, mesh: Mesh | AbstractMesh, *, num_classes: int, missing_labels: float = 0.0
+    config: Train,
+    mesh: Mesh | AbstractMesh,
+    *,
+    num_classes: int,
+    missing_labels: float = 0.0,
+    priors: np.ndarray | None = None,
 ) -> TrainingStep:
     """Creates the training step of a run: model, loss, optimizer and layout of the state.
 
@@ -300,12 +239,13 @@ def training_step(
         mesh: Mesh of devices. An abstract mesh gives shapes, but nothing can be compiled for it.
         num_classes: Number of classes, C.
         missing_labels: Target of classes missing from an image's labels, 0 or -1.
+        priors: As for `loss`.
 
     Raises:
         ConfigError: Values contradict each other, or a pattern matches no parameter.
     """
     network = model(config, num_classes=num_classes)
-    batch_loss, count_groups = loss(config)
+    batch_loss, count_groups = loss(config, priors)
     side = config.image_size
     images = jnp.zeros((1, side, side, 3))
     parameters = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
@@ -335,13 +275,3 @@ def training_step(
         ),
         mesh=mesh,
     )
-
-
-def _named(
-    choices: dict[str, Any], section: Loss | Schedule, title: str
-) -> tuple[Any, dict[str, Any]]:
-    """Returns the choice of `section.name` and its arguments, the section of that name."""
-    if section.name not in choices:
-        raise ConfigError(f"{title}.name={section.name!r} is none of {sorted(choices)}")
-    arguments = getattr(section, section.name, None)  # a loss may have none
-    return choices[section.name], dataclasses.asdict(arguments) if arguments else {}

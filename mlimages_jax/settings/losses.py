@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.rules import BELOW_ONE, Choice, Flag, Number, Whole
 
-LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "softmax")
+LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "two_way", "softmax")
+# Losses with a sum over labels in which those of present classes can have a weight of their own.
+WEIGHABLE = ("sigmoid", "asymmetric", "focal")
 CONFIDENCE = Number(0.0, 1.0, above=True)
 _SHARE = Number(0.0, 1.0)
 
@@ -68,6 +70,30 @@ class Focal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwoWay:
+    """The two-way loss (Kobayashi, 2023): compares the classes of an image, and images of a class.
+
+    Its scores order classes and images, but are not probabilities.
+    """
+
+    group_size: int = setting(
+        Whole(0, zero="that of config.group_size"),
+        "Images that are compared with each other.",
+        default=0,
+    )
+    positive_temperature: float = setting(
+        Number(0.0, above=True),
+        "How many of the lowest scores of present classes count (the paper's T).",
+        default=4.0,
+    )
+    negative_temperature: float = setting(
+        Number(0.0, above=True),
+        "How many of the highest scores of absent classes count.",
+        default=1.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Softmax:
     """Cross-entropy for one class per image."""
 
@@ -87,7 +113,17 @@ class Loss:
         "first steps need not learn how rare they are.",
         default=False,
     )
+    positive_weight: str = setting(
+        Choice(("", "frequency")),
+        "frequency weights present classes by absent / present images of the class (King and Zeng, "
+        "2001), between 1 / limit and limit, of sigmoid, asymmetric and focal; empty: no weights.",
+        default="",
+    )
+    positive_weight_limit: float = setting(
+        Number(1.0), "Limit of the weights from frequencies.", default=20.0
+    )
     weighted: Weighted = Weighted()
     asymmetric: Asymmetric = Asymmetric()
     focal: Focal = Focal()
+    two_way: TwoWay = TwoWay()
     softmax: Softmax = Softmax()

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mlimages_jax.settings.losses import WEIGHABLE
 from mlimages_jax.settings.metric_names import metric_names
 from mlimages_jax.settings.rules import LARGEST, nearest
 
@@ -36,10 +37,35 @@ def _group_size(group: int, batch: int, resize: Any) -> str | None:
     return None
 
 
-def _loss_groups(group: int, batch: int, loss: str) -> str | None:
-    if loss != "weighted" or _divides(group, batch):
+def _loss_groups(name: str) -> tuple[Relation, Relation]:
+    """The groups of the images that a loss takes together, and their place in parts of a batch."""
+    setting = f"loss.{name}.group_size"
+
+    def whole(group: int, batch: int, resize: Any, loss: str) -> str | None:
+        for size in (batch, *(entry[2] for entry in resize)):
+            if loss == name and not _divides(group, size):
+                return f": batch_size={size} is not divisible by {setting}={group}"
         return None
-    return f": batch_size={batch} is not divisible by loss.weighted.group_size={group}"
+
+    def in_parts(parts: int, group: int, batch: int, resize: Any, loss: str) -> str | None:
+        for size in (batch, *(entry[2] for entry in resize)):
+            if loss == name and parts > 1 and group and size % (parts * group):
+                return (
+                    f": batch_size={size} is not {parts} equal parts of whole groups, with "
+                    f"{setting}={group}"
+                )
+        return None
+
+    return (
+        Relation((setting, "batch_size", "resize", "loss.name"), whole),
+        Relation(("accumulate", setting, "batch_size", "resize", "loss.name"), in_parts),
+    )
+
+
+def _positive_weight(choice: str, loss: str) -> str | None:
+    if not choice or loss in (*WEIGHABLE, ""):  # "" is chosen later, and checked again
+        return None
+    return f": loss.name={loss!r} has no such weights; {', '.join(WEIGHABLE)} have"
 
 
 def _accumulate(parts: int, group: int, batch: int, resize: Any) -> str | None:
@@ -50,15 +76,6 @@ def _accumulate(parts: int, group: int, batch: int, resize: Any) -> str | None:
             groups = f"groups of group_size={group}" if group else "one group (group_size=0)"
             return f": batch_size={size} is not {parts} equal parts of whole groups, with {groups}"
     return None
-
-
-def _accumulate_loss(parts: int, group: int, batch: int, loss: str) -> str | None:
-    if parts == 1 or loss != "weighted" or not group or batch % (parts * group) == 0:
-        return None
-    return (
-        f": batch_size={batch} is not {parts} equal parts of whole groups, with "
-        f"loss.weighted.group_size={group}"
-    )
 
 
 def _resize_steps(resize: Any) -> str | None:
@@ -196,11 +213,10 @@ def _no_steps(total: int, init_from: str) -> str | None:
 
 RELATIONS = (
     Relation(("group_size", "batch_size", "resize"), _group_size),
-    Relation(("loss.weighted.group_size", "batch_size", "loss.name"), _loss_groups),
+    *_loss_groups("weighted"),
+    *_loss_groups("two_way"),
+    Relation(("loss.positive_weight", "loss.name"), _positive_weight),
     Relation(("accumulate", "group_size", "batch_size", "resize"), _accumulate),
-    Relation(
-        ("accumulate", "loss.weighted.group_size", "batch_size", "loss.name"), _accumulate_loss
-    ),
     Relation(("resize",), _resize_steps),
     Relation(("resize", "batch_size", "loss.name", "data.order"), _same_batch),
     Relation(("group_size", "batch_size", "augmentation.mixup", "augmentation.cutmix"), _mixing),

@@ -102,7 +102,9 @@ def paper_coefficients(counts: ClassCounts) -> Coefficients:
     )
 
 
-def sigmoid_cross_entropy(logits: Array, targets: Array, *, positive_weight: float = 1.0) -> Array:
+def sigmoid_cross_entropy(
+    logits: Array, targets: Array, *, positive_weight: Array | float = 1.0
+) -> Array:
     """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, and 0 where the label is unknown.
 
     With w != 1 the minimum over x is not at s(x) = y, so sigmoid(x) is not a calibrated
@@ -198,11 +200,38 @@ def weighted_loss(
     )
 
 
+def with_positive_weights(
+    logits: Array, positive_weights: Array | None, *, train: bool
+) -> tuple[Array, Array | float]:
+    """Prepares a loss whose present labels have weights w: shifted logits, and w as a factor.
+
+    With weights the least cross-entropy of a class with probability p is at log(w p / (1 - p)).
+    With x + log w in the place of the logit x it is at x = log(p / (1 - p)) again, so probabilities
+    need no correction. In evaluation all weights are 1.
+
+    Args:
+        logits: Floats [B, C].
+        positive_weights: float32 [C], positive; None for weights of 1.
+        train: Whether the weights are used.
+    """
+    if positive_weights is None or not train:
+        return logits, 1.0
+    return logits + jnp.log(positive_weights), positive_weights
+
+
 def plain_sigmoid_cross_entropy(
-    logits: Array, targets: Array, counts: ClassCounts | None, *, key: Key, train: bool
+    logits: Array,
+    targets: Array,
+    counts: ClassCounts | None,
+    *,
+    key: Key,
+    train: bool,
+    positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
-    """Unweighted binary cross-entropy: sum over classes, mean over examples."""
-    return sigmoid_cross_entropy(logits, targets).sum(1).mean(), counts
+    """Binary cross-entropy: sum over classes, mean over examples; see `with_positive_weights`."""
+    shifted, weights = with_positive_weights(logits, positive_weights, train=train)
+    per_element = sigmoid_cross_entropy(shifted, targets, positive_weight=weights)
+    return per_element.sum(1).mean(), counts
 
 
 def asymmetric_loss(
@@ -215,12 +244,15 @@ def asymmetric_loss(
     gamma_positive: float = 0.0,
     gamma_negative: float = 4.0,
     clip: float = 0.05,
+    positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
     """Asymmetric loss (Ridnik et al., ICCV 2021, equations 7 and 8): sum over classes, batch mean.
 
     With p = s(x) and p_m = max(p - clip, 0):
     -y (1 - p)^gamma_positive log p - (1 - y) p_m^gamma_negative log(1 - p_m).
+    The first term has the weights of `with_positive_weights`.
     """
+    logits, weights = with_positive_weights(logits, positive_weights, train=train)
     y = jnp.maximum(targets, 0)
     p = jax.nn.sigmoid(logits)
     shifted = jnp.maximum(p - clip, 0)
@@ -228,7 +260,7 @@ def asymmetric_loss(
     # its derivative are 0.
     log_negative = jnp.log1p(-shifted) if clip else jax.nn.log_sigmoid(-logits)
     focus = (1 - p) ** gamma_positive if gamma_positive else 1.0
-    positive = y * focus * jax.nn.log_sigmoid(logits)
+    positive = weights * y * focus * jax.nn.log_sigmoid(logits)
     negative = (1 - y) * shifted**gamma_negative * log_negative
     return jnp.where(targets >= 0, -positive - negative, 0.0).sum(1).mean(), counts
 
@@ -242,14 +274,17 @@ def focal_loss(
     train: bool,
     gamma: float = 2.0,
     alpha: float = 0.25,
+    positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
     """Focal loss (Lin et al., ICCV 2017, equation 5) of every class: sum over classes, batch mean.
 
     With p = s(x): -alpha y (1 - p)^gamma log p - (1 - alpha) (1 - y) p^gamma log(1 - p).
+    The first term has the weights of `with_positive_weights`.
     """
+    logits, weights = with_positive_weights(logits, positive_weights, train=train)
     y = jnp.maximum(targets, 0)
     p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    positive = alpha * y * q**gamma * jax.nn.log_sigmoid(logits)
+    positive = weights * alpha * y * q**gamma * jax.nn.log_sigmoid(logits)
     negative = (1 - alpha) * (1 - y) * p**gamma * jax.nn.log_sigmoid(-logits)
     return jnp.where(targets >= 0, -positive - negative, 0.0).sum(1).mean(), counts
 

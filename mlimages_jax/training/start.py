@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -27,6 +28,8 @@ from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, with_head_bias, with_weights
 from mlimages_jax.step.training_step import TrainingStep
 
+_SEVERAL_LABELS = "use --config.loss.name=sigmoid, asymmetric, focal, two_way or weighted"
+
 
 def open_data(config: Train) -> DataSet:
     """Opens the data set and checks that it is suitable for the loss.
@@ -39,12 +42,12 @@ def open_data(config: Train) -> DataSet:
     if build.is_single_label(config.loss) and data.num_classes < 2:
         raise build.ConfigError(
             f"loss.name='softmax' needs at least two classes, but {data.folder} has "
-            f"{data.num_classes}: use --config.loss.name=sigmoid, asymmetric, focal or weighted"
+            f"{data.num_classes}: {_SEVERAL_LABELS}"
         )
     if build.is_single_label(config.loss) and data.max_labels > 1:
         raise build.ConfigError(
             f"loss.name='softmax' needs one class per image, but {data.folder} has up to "
-            f"{data.max_labels}: use --config.loss.name=sigmoid, asymmetric, focal or weighted"
+            f"{data.max_labels}: {_SEVERAL_LABELS}"
         )
     return data
 
@@ -208,6 +211,19 @@ def begin_with(
             "its classes differ: the classifier for %d classes is reinitialised", data.num_classes
         )
     return with_weights(fresh, weights)
+
+
+def frequencies(config: Train, data: DataSet) -> np.ndarray | None:
+    """The frequencies of the classes, if `loss.positive_weight` needs them."""
+    if not config.loss.positive_weight:
+        return None
+    priors = class_priors(data, config.data.train_split)
+    weights = build.frequency_weights(priors, limit=config.loss.positive_weight_limit)
+    logging.info(
+        "present labels have the weights absent / present of their classes, %.2g to %.2g",
+        weights.min(), weights.max(),
+    )  # fmt: skip
+    return priors
 
 
 def fresh_state(config: Train, training: TrainingStep, data: DataSet) -> TrainState:

@@ -49,6 +49,7 @@ from mlimages_jax.training.start import (
     check_sizes,
     data_identity,
     first_state,
+    frequencies,
     keep_in_workdir,
     open_data,
 )
@@ -162,7 +163,11 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     data_set = data_identity(config, data)
     _log_layout(config, data, mesh)
     training = training_step(
-        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
+        config,
+        mesh,
+        num_classes=data.num_classes,
+        missing_labels=data.missing_labels,
+        priors=frequencies(config, data),
     )
     logging.info("%s", memory_line(training.abstract_state))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)

@@ -145,7 +145,7 @@ def test_weighted_scores_are_calibrated(model, tmp_path):
     logits = model.logits(np.stack([model.crop(file) for file in files])).astype(np.float64)
     s = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(model.probabilities(files), s / (s + 12 * (1 - s)), atol=1e-6)
-    for loss in ("sigmoid", "asymmetric"):
+    for loss in ("sigmoid", "focal"):
         small_model.save(tmp_path / loss, small_model.imported(loss))
         other = pretrained.load(tmp_path / loss)
         assert other.positive_weight == 1.0

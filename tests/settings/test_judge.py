@@ -10,7 +10,7 @@ from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
 from mlimages_jax.features.export import feature_files
 from mlimages_jax.inference import tag_files
-from mlimages_jax.settings import build, flatten, losses, tasks, training
+from mlimages_jax.settings import build, build_loss, flatten, losses, tasks, training
 from tests.support.small_run import load_config
 
 VARIANTS = [
@@ -192,7 +192,7 @@ def test_a_missing_setting_is_named():
         "total_steps is missing: Total number of updates. Give a whole number, 0 (only evaluates "
         "init_from) or more",
         "loss.name is missing: Name of the loss; its section has the arguments. Give one of "
-        "weighted, sigmoid, asymmetric, focal, softmax",
+        "weighted, sigmoid, asymmetric, focal, two_way, softmax",
     ]
 
 
@@ -252,7 +252,7 @@ def test_paths_must_be_there_unless_they_are_not_needed(tmp_path):
 
 
 def test_the_names_of_the_tables_are_those_of_the_program():
-    assert set(losses.LOSSES) == set(build._LOSSES)
+    assert set(losses.LOSSES) == set(build_loss._LOSSES)
     assert training.VIEWS == views.VIEW_NAMES
     choices = {
         "schedule.name": tuple(build._SCHEDULES),

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import functools
 import math
 
 import jax
@@ -186,6 +187,53 @@ def test_focal_loss_without_focus_is_half_of_the_plain_one():
     plain, _ = losses.plain_sigmoid_cross_entropy(logits, targets, None, **arguments)
     focal, _ = losses.focal_loss(logits, targets, None, gamma=0.0, alpha=0.5, **arguments)
     np.testing.assert_allclose(focal, plain / 2, rtol=1e-6)
+
+
+def _value(loss, logits, targets, **kwargs):
+    arguments = {"key": jax.random.key(0), "train": True} | kwargs
+    return loss(logits, targets, None, **arguments)[0]
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0, 20.0])
+def test_with_positive_weights_the_least_loss_is_still_at_the_probability(weight):
+    """By a search over logits, for a class that is present in 7 of 10 images."""
+    targets, weights = jnp.repeat(jnp.array([1.0, 0.0]), jnp.array([7, 3])), jnp.array([weight])
+
+    def mean(logit):
+        logits = jnp.full((10, 1), logit)
+        return float(_value(losses.plain_sigmoid_cross_entropy, logits, targets[:, None],
+                            positive_weights=weights))  # fmt: skip
+
+    found = minimize_scalar(mean, bounds=(-8, 8), method="bounded", options={"xatol": 1e-4})
+    np.testing.assert_allclose(found.x, math.log(7 / 3), atol=5e-3)
+
+
+def test_positive_weights_by_hand():
+    # Logit log 3 with w = 1/3 is at 0: log 2 times w where present; the other has w = 1 at 0.
+    logits, targets = jnp.array([[math.log(3), 0.0, 9.0]]), jnp.array([[1.0, 0.0, -1.0]])
+    weights = jnp.array([1 / 3, 1.0, 5.0])
+    plain = functools.partial(losses.plain_sigmoid_cross_entropy, positive_weights=weights)
+    np.testing.assert_allclose(_value(plain, logits, targets), LOG2 * 4 / 3, rtol=1e-6)
+    focal = functools.partial(losses.focal_loss, gamma=0.0, alpha=0.5, positive_weights=weights)
+    np.testing.assert_allclose(_value(focal, logits, targets), LOG2 * 2 / 3, rtol=1e-6)
+    asymmetric = functools.partial(
+        losses.asymmetric_loss, gamma_negative=0.0, clip=0.0, positive_weights=weights
+    )
+    np.testing.assert_allclose(_value(asymmetric, logits, targets), LOG2 * 4 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.plain_sigmoid_cross_entropy, losses.asymmetric_loss, losses.focal_loss]
+)
+def test_weights_of_1_and_evaluations_change_nothing(loss):
+    logits, targets = jnp.array([[-2.0, 0.5, 3.0]]), jnp.array([[1.0, 0.0, 0.4]])
+    plain = _value(loss, logits, targets)
+    np.testing.assert_allclose(
+        _value(loss, logits, targets, positive_weights=jnp.ones(3)), plain, rtol=1e-6
+    )
+    weighted = {"positive_weights": jnp.full(3, 9.0)}
+    assert _value(loss, logits, targets, train=False, **weighted) == plain
+    assert abs(_value(loss, logits, targets, **weighted) - plain) > 0.01
 
 
 @pytest.mark.parametrize("logit", [-200.0, -20.0, 0.0, 20.0, 200.0])

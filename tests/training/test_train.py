@@ -127,6 +127,16 @@ def test_other_optimizers_resume_in_other_parts_too(drawn, tmp_path, name):
         _assert_equal(jax.device_get(parts), whole, atol=1e-5, rtol=1e-4)
 
 
+def test_weights_from_frequencies_reach_the_training(drawn, tmp_path, caplog):
+    caplog.set_level("INFO")
+    changes = {"loss.name": "sigmoid", "loss.positive_weight": "frequency"}
+    run = train._set_up(small_config(drawn, **changes), tmp_path, started=None)
+    expected = build.frequency_weights(class_priors(DataSet.open(drawn), "train"), limit=20.0)
+    np.testing.assert_array_equal(run.training.loss.keywords["positive_weights"], expected)
+    assert expected.max() > 2 * expected.min()
+    assert "present labels have the weights absent / present of their classes" in caplog.text
+
+
 def test_a_bias_from_frequencies_starts_at_their_entropy(drawn, tmp_path):
     data = DataSet.open(drawn)
     priors = class_priors(data, "train")
