@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
 from mlimages_jax.settings.tagger import Tagger
+from mlimages_jax.settings.training import Train
 
 MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
 _IMAGES_OF_MOST_EPOCHS = 1_000
@@ -109,6 +110,18 @@ def length(config: Tagger, *, images: int, batch_size: int, steps_in_time: int |
 def ema_decay(total_steps: int) -> float:
     """The decay whose average reaches over the last twentieth of a run."""
     return min(_MOST_DECAY, max(0.0, 1 - 1 / max(_AVERAGED * total_steps, 1)))
+
+
+def best_metric(config: Train) -> str:
+    """The metric by which the best checkpoint is kept; "" without an evaluation on the way."""
+    evaluation = config.evaluation
+    if not evaluation.splits or not config.evaluate_every:
+        return ""
+    if len(evaluation.views) * max(len(evaluation.sizes), 1) > 1:
+        return ""  # no figure stands out
+    kind = "_averaged" if config.optimizer.ema_decay else ""
+    metric = "top1" if config.loss.name == "softmax" else "mAP"
+    return f"{evaluation.splits[0]}{kind}/{metric}"
 
 
 def _network(setting: Setting) -> dict[str, Any]:

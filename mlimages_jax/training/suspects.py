@@ -67,7 +67,11 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
         for number in range(config.folds):
             logging.info("fold %d of %d", number + 1, config.folds)
             # Only the last weights are used, so the evaluations on the way are left out.
-            changes = {"data.fold": (number, config.folds), "evaluate_every": 0}
+            changes = {
+                "data.fold": (number, config.folds),
+                "evaluate_every": 0,
+                "checkpoint.best": "",
+            }
             of_fold = replaced(training, changes)
             state = train(of_fold, workdir / f"fold_{number}")
             _judge(finder, of_fold, data, state)

@@ -138,6 +138,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         in_time = max(1, int(left / seconds))
     steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
     chosen |= {"total_steps": steps, "optimizer.ema_decay": recipe.ema_decay(steps)}
+    chosen["checkpoint.best"] = recipe.best_metric(_with(config, chosen))
     logging.info(
         "%d images, %d classes, %s: %s; %d steps are %.1f epochs (recipe.json)",
         images, data.num_classes, "one class per image" if setting.single_label else "tags",

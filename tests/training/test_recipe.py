@@ -91,3 +91,18 @@ def test_the_average_reaches_over_a_twentieth_of_the_run():
     assert recipe.ema_decay(2_000) == pytest.approx(0.99)
     assert recipe.ema_decay(1) == 0.0
     assert recipe.ema_decay(10**9) == 0.9999
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({"loss.name": "sigmoid"}, "val/mAP"),
+        ({"loss.name": "sigmoid", "optimizer.ema_decay": 0.9}, "val_averaged/mAP"),
+        ({"loss.name": "softmax", "optimizer.ema_decay": 0.9}, "val_averaged/top1"),
+        ({"loss.name": "sigmoid", "evaluation.splits": ()}, ""),
+        ({"loss.name": "sigmoid", "evaluate_every": 0}, ""),
+        ({"loss.name": "sigmoid", "evaluation.sizes": (64, 96)}, ""),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_weights_in_use(changes, metric):
+    assert recipe.best_metric(_config(**changes)) == metric

@@ -53,6 +53,7 @@ def test_what_was_chosen_is_trained_and_written_down(trained):
     config = manager.config_of(trained)
     assert config["task"] == "train" and config["total_steps"] == 4
     assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
+    assert config["checkpoint"]["best"] == chosen["checkpoint.best"] == "val/mAP"
     assert manager.latest_step(trained / "checkpoints") == 4
 
 
