@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from mlimages_jax.evaluation.evaluate import Evaluation
@@ -39,9 +40,19 @@ def _once(make: Callable[[], Any], *key: Any) -> Any:
 
     Functions are part of keys, so that one that a test replaces is compiled anew.
     """
+    key = tuple(map(_by_value, key))
     if key not in _kept:
         _kept[key] = make()
     return _kept[key]
+
+
+def _by_value(part: Any) -> Any:
+    """A part of a key, with what arrays hold in their place."""
+    if isinstance(part, np.ndarray | jax.Array):
+        return str(part.dtype), part.shape, np.asarray(part).tobytes()
+    if type(part) is tuple:
+        return tuple(map(_by_value, part))
+    return part
 
 
 class _SharedStep(TrainingStep):
