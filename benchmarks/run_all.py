@@ -81,6 +81,7 @@ SCRIPTS = {
     "scaling": Form(
         ("--devices 8 --depth 50 --size 32 --images 4 --group_sizes 4 --modes replicated",)
     ),
+    "serving": Form(("--quick",)),
     "sizes": Form(("--sizes 32 48 --steps 4",)),
     "small_sets": Form(("--quick",), peers=("torch",)),
     "suspects": Form(("--images 300 --steps 20",)),

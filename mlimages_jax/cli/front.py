@@ -70,6 +70,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "thresholds": f"{_TASKS}:thresholds",
         "tag": f"{_TASKS}:tag",
         "export": f"{_TASKS}:export",
+        "serve": "mlimages_jax.serving.command:serve",
         "data": DATA,
         "features": FEATURES,
         "convert": CONVERT,

@@ -148,7 +148,7 @@ class Model:
         parts = [np.zeros((0, self.network.num_classes), np.float32)]
         errors: dict[int, str] = {}
         for batch in self._cropped(images, on_error):
-            good = self.probabilities_of(self._outputs(batch.images)["logits"][batch.good])
+            good = self.probabilities_of(self.outputs_of(batch.images)["logits"][batch.good])
             parts.append(_filled(good, batch.good))
             errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
@@ -210,7 +210,7 @@ class Model:
         )
         found: list[Tags] = []
         for batch in self._cropped(images, on_error):
-            good = iter(tags_of(self._outputs(batch.images)["logits"][batch.good]))
+            good = iter(tags_of(self.outputs_of(batch.images)["logits"][batch.good]))
             for position, is_good in enumerate(batch.good, batch.start):
                 found.append(Tags(next(good)) if is_good else Tags(error=batch.errors[position]))
         return found
@@ -313,17 +313,22 @@ class Model:
     def _rows(self, name: str, images: UserImages, on_error: OnError | None) -> np.ndarray:
         """Computes one output, [n, ...], for images or for a ready batch."""
         if user_images.is_batch(images):
-            return self._outputs(user_images.checked_images(images))[name]
+            return self.outputs_of(user_images.checked_images(images))[name]
         width = output_widths(self.network)[name]
         parts = [np.zeros((0, width), np.float32)]
         errors: dict[int, str] = {}
         for batch in self._cropped(images, on_error):
-            parts.append(_filled(self._outputs(batch.images)[name][batch.good], batch.good))
+            parts.append(_filled(self.outputs_of(batch.images)[name][batch.good], batch.good))
             errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
 
-    def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Computes logits [B, C] and features [B, F] for any number of images."""
+    def outputs_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Computes logits [B, C] and features [B, F] of any number of cropped images.
+
+        Args:
+            images: [B, S, S, 3], uint8 or float32 in [-1, 1], or [B, V, S, S, 3] with V views per
+                image; from `crop`, for example.
+        """
         weights = {"params": self.params, "batch_stats": self.batch_stats}
         parts = []
         # At least once: without images, the outputs still need their names and widths.

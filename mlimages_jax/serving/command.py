@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command `mlimages serve`."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+from tyro.conf import Positional
+
+from mlimages_jax.data.images.decode import MAX_PIXELS
+from mlimages_jax.inference.pretrained import load
+from mlimages_jax.serving.limits import Limits, ServingError
+
+
+def serve(
+    model: Positional[str],
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    classes: str | None = None,
+    image_size: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    thresholds: Literal["none"] | None = None,
+    max_batch: int = 32,
+    delay_ms: float = 5.0,
+    queue: int = 256,
+    max_images: int = 32,
+    max_image_mb: float = 20.0,
+    max_request_mb: float = 64.0,
+    max_pixels: int = MAX_PIXELS,
+    body_seconds: float = 60.0,
+    max_connections: int = 1_000,
+    drain_delay: float = 0.0,
+    drain_seconds: int = 30,
+) -> None:
+    """Tag images over HTTP, with a page to try it.
+
+        mlimages serve workdirs/quickstart
+        curl -F files=@docs/images/yellow_disc.jpg 'http://127.0.0.1:8000/v1/tags?k=5'
+
+    Images of all requests are run together in batches. /healthz says when it is ready, /metrics is
+    for Prometheus, /openapi.json describes the requests, and / is the page. SIGTERM answers what
+    has arrived and ends with exit code 0. There is no password: whoever reaches the port may use
+    it, so other hosts than this one need --host, and better a proxy in front.
+
+    Args:
+        model: a workdir, its checkpoints folder, one of its steps, or a safetensors file.
+        host: address to listen at; 0.0.0.0: all of this machine.
+        port: port to listen at; 0: a free one.
+        classes: the class list; default: the one of the checkpoint.
+        image_size: side of the cropped images in pixels; default: the checkpoint's.
+        dtype: type of the activations; bfloat16 is faster on accelerators.
+        thresholds: none: tags need not reach the thresholds of the checkpoint's workdir.
+        max_batch: most images that run at once.
+        delay_ms: milliseconds that an image waits for others to share its batch.
+        queue: most images from their arrival to their result; further requests get 503.
+        max_images: most images in a request.
+        max_image_mb: size of an image file.
+        max_request_mb: size of a request.
+        max_pixels: width times height of an image.
+        body_seconds: time in which a request must arrive.
+        max_connections: connections above this number get 503.
+        drain_delay: seconds after SIGTERM in which connections are still accepted.
+        drain_seconds: time for the last answers.
+    """
+    try:
+        from mlimages_jax.serving import server  # its libraries are those of the extra
+        from mlimages_jax.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise ServingError(f"{error}: pip install -e '.[serve]' in the clone") from error
+    limits = Limits(
+        images=max_images,
+        image_bytes=int(max_image_mb * 1e6),
+        request_bytes=int(max_request_mb * 1e6),
+        body_seconds=body_seconds,
+        pixels=max_pixels,
+        queue=queue,
+    )
+    if max_batch < 1:
+        raise ServingError(f"--max-batch={max_batch}: give 1 or more")
+    if delay_ms < 0:
+        raise ServingError(f"--delay-ms={delay_ms:g}: give 0 or more")
+    with server.bound_socket(host, port) as bound:
+        loaded = load(
+            model, classes=classes, image_size=image_size, dtype=dtype, thresholds=thresholds
+        )
+        tell = functools.partial(print, flush=True)
+        tell(f"{loaded}\n{server.address_of(bound)}/healthz says when it is ready")
+        service = Service(
+            dataclasses.replace(loaded, max_batch=max_batch),
+            delay=delay_ms / 1e3,
+            limits=limits,
+            tell=tell,
+        )
+        server.create_server(
+            service,
+            max_connections=max_connections,
+            drain_seconds=drain_seconds,
+            drain_delay=drain_delay,
+        ).run(sockets=[bound])
+    if service.failure:
+        raise service.failure

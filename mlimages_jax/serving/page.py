@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The demo page: one file, which loads nothing from other servers and may not."""
+
+import base64
+import functools
+import hashlib
+import re
+from importlib import resources
+
+
+@functools.cache
+def html() -> str:
+    """Returns the page."""
+    return resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+
+
+def _sources(tag: str) -> str:
+    """The only inline scripts or styles that browsers may use: those of the page, by digest."""
+    texts = re.findall(rf"<{tag}>(.*?)</{tag}>", html(), flags=re.DOTALL)
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src {_sources('script')}; style-src {_sources('style')}; "
+        "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}

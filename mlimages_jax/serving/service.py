@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A model behind a queue: decodes images in threads, batches them, and turns outputs to tags."""
+
+import asyncio
+import functools
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from absl import logging
+
+from mlimages_jax.data.images.decode import BadImage, read_header
+from mlimages_jax.inference.tagging import Tag
+from mlimages_jax.serving.batcher import Batcher, Outputs, batch_sizes
+from mlimages_jax.serving.limits import Limits, Quota, RefusedError
+from mlimages_jax.serving.metrics import Metrics
+from mlimages_jax.serving.uploads import Upload
+
+if TYPE_CHECKING:  # the tests of this room run without JAX
+    from mlimages_jax.inference.pretrained import Model
+
+State = Literal["starting", "ready", "draining", "failed"]
+
+MAX_TAGS = 1_000  # of an image; more would be a long answer that nobody reads
+
+_DECODERS = min(8, os.cpu_count() or 1)
+_TIMED = 3  # batches of each size, the fastest of which counts
+_LONGEST_RETRY = 60  # seconds
+_TAGGERS = 64  # pairs of k and threshold whose limits by class are kept
+
+
+class Service:
+    """Everything of the endpoint but HTTP.
+
+    Args:
+        model: The model; its `max_batch` is the largest batch.
+        delay: Seconds that an image waits for others to share its batch.
+        limits: Limits of requests.
+        tell: Called with a line when it is ready.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        *,
+        delay: float = 0.005,
+        limits: Limits | None = None,
+        tell: Callable[[str], None] = logging.info,
+    ):
+        self.model = model
+        self.limits = limits or Limits()
+        self.state: State = "starting"
+        self.failure: Exception | None = None
+        self.images = Quota(self.limits.queue)
+        self.bytes = Quota(self.limits.bytes_in_flight)
+        self.metrics = Metrics()
+        self.metrics.watch(
+            "queue_images", "Images from their arrival to their result", lambda: self.images.used
+        )
+        self.metrics.watch("held_bytes", "Bytes of request bodies", lambda: self.bytes.used)
+        self.metrics.watch("ready", "1 if requests are taken", lambda: self.state == "ready")
+        self._delay = delay
+        self._tell = tell
+        self._batcher: Batcher | None = None
+        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
+        self.tagger = functools.lru_cache(_TAGGERS)(self._new_tagger)
+
+    def start(self) -> None:
+        """Compiles the network in a thread; `state` is "ready" or "failed" afterwards."""
+        threading.Thread(target=self._start, name="compiler", daemon=True).start()
+
+    def _start(self) -> None:
+        try:
+            self.tagger(5, None)  # refuses models that cannot tag, and computes their limits
+            seconds = {}
+            for size in batch_sizes(self.model.max_batch):
+                seconds[size] = self._seconds_of_batch(size)
+                if self.state != "starting":
+                    return  # stopped before it was ready
+            batcher = Batcher(
+                self.model.outputs_of,
+                seconds=seconds,
+                delay=self._delay,
+                observe=self.metrics.count_batch,
+            )
+        except Exception as error:
+            self.failure = error
+            self.state = "failed"
+            return
+        self._batcher = batcher
+        if self.state == "starting":
+            self.state = "ready"
+        sizes = ", ".join(f"{size}: {1e3 * second:.3g}" for size, second in seconds.items())
+        self._tell(f"ready: {batcher.images_per_second:.4g} images/s; ms by batch size {sizes}")
+
+    def _seconds_of_batch(self, size: int) -> float:
+        images = np.stack([self.model.view.empty] * size)
+        self.model.outputs_of(images)  # compiles
+        fastest = math.inf
+        for _ in range(_TIMED):
+            begin = time.perf_counter()
+            self.model.outputs_of(images)
+            fastest = min(fastest, time.perf_counter() - begin)
+        return fastest
+
+    def drain(self) -> None:
+        """Says from now on that it is not ready; still answers."""
+        self.state = "draining"
+
+    def close(self) -> None:
+        """Finishes the images that were taken, and ends the threads."""
+        self.drain()
+        self._decoders.shutdown()
+        if self._batcher:
+            self._batcher.close()
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds in which the images of the queue will be done, at least 1."""
+        rate = self._batcher.images_per_second if self._batcher else 1.0
+        return min(_LONGEST_RETRY, max(1, math.ceil(self.images.used / rate)))
+
+    def check_can_answer(self) -> None:
+        """Refuses requests before the network is compiled.
+
+        Raises:
+            RefusedError: With status 503.
+        """
+        if self._batcher is None:
+            message = "the network is still being compiled"
+            raise RefusedError(503, "starting", message, retry_after=self.retry_after)
+
+    async def outputs(self, uploads: Sequence[Upload]) -> list[Outputs | BadImage]:
+        """Computes the network's outputs for each image, or returns why it cannot be read."""
+        return await asyncio.gather(*(self._output(upload.data) for upload in uploads))
+
+    async def _output(self, data: bytes) -> Outputs | BadImage:
+        assert self._batcher
+        loop = asyncio.get_running_loop()
+        try:
+            image = await loop.run_in_executor(self._decoders, self._decoded, data)
+        except BadImage as bad:
+            self.metrics.count_image(bad.reason)
+            return bad
+        outputs = await asyncio.wrap_future(self._batcher.submit(image))
+        self.metrics.count_image("ok")
+        return outputs
+
+    def _decoded(self, data: bytes) -> np.ndarray:
+        """Decodes and crops; bytes and pixels are limited before a decoder sees the file."""
+        if len(data) > self.limits.image_bytes:
+            message = (
+                f"the file has {len(data) / 1e6:.1f} MB: at most "
+                f"{self.limits.image_bytes / 1e6:g} MB are allowed"
+            )
+            raise BadImage("too_large", message)
+        header = read_header(data)
+        if header.width * header.height > self.limits.pixels:
+            message = (
+                f"the image has {header.width} x {header.height} pixels: at most "
+                f"{self.limits.pixels:,} are allowed"
+            )
+            raise BadImage("too_large", message)
+        return self.model.crop(data)
+
+    async def tags(
+        self, outputs: Sequence[Outputs], *, k: int, threshold: float | None
+    ) -> list[list[Tag]]:
+        """Returns the tags of images; arguments as for `Model.tag`."""
+        if not outputs:
+            return []
+        logits = np.stack([one["logits"] for one in outputs])
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._decoders, lambda: self.tagger(k, threshold)(logits)
+        )  # fmt: skip
+
+    def _new_tagger(
+        self, k: int, threshold: float | None
+    ) -> Callable[[np.ndarray], list[list[Tag]]]:
+        return self.model.tagger(top_k=k, threshold=threshold)
+
+    @functools.cached_property
+    def class_thresholds(self) -> np.ndarray | None:
+        """The threshold of every class, if the model has them."""
+        thresholds, hierarchy = self.model.thresholds, self.model.hierarchy
+        return thresholds.of(hierarchy) if thresholds and hierarchy else None
