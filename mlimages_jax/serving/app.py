@@ -24,7 +24,7 @@ from mlimages_jax.serving.schemas import (
     ErrorAnswer,
     FeaturesAnswer,
     Health,
-    JsonImages,
+    JsonImage,
     ModelAnswer,
     TagsAnswer,
 )
@@ -46,7 +46,14 @@ _BODY = {
                 "required": ["files"],
             }
         },
-        "application/json": {"schema": JsonImages.model_json_schema()},
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"images": {"type": "array", "items": JsonImage.model_json_schema()}},
+                "required": ["images"],
+                "additionalProperties": False,
+            }
+        },
         "image/*": _FILE,
         "application/octet-stream": _FILE,
     },
@@ -182,9 +189,10 @@ async def _results(
     service.check_can_answer()
     with service.images.hold() as images, service.bytes.hold() as held:
         try:
-            images.add(1)  # a full queue refuses before the body is sent
+            service.images.check()  # a full queue refuses before the body is sent
+            # A slow client holds no place in the queue, only what it has sent.
             uploads = await read_uploads(request, service.limits, held)
-            images.add(len(uploads) - 1)
+            images.add(len(uploads))
         except QuotaError:
             message = "too many images are waiting: send the request again later"
             raise RefusedError(503, "busy", message, retry_after=service.retry_after) from None

@@ -30,7 +30,7 @@ def serve(
     max_request_mb: float = 64.0,
     max_pixels: int = MAX_PIXELS,
     body_seconds: float = 60.0,
-    max_connections: int = 1_000,
+    max_connections: int = 2_000,
     drain_delay: float = 0.0,
     drain_seconds: int = 30,
 ) -> None:

@@ -86,6 +86,11 @@ class Quota:
         self.limit = limit
         self.used = 0
 
+    def check(self, amount: int = 1) -> None:
+        """Raises QuotaError if so much is not left."""
+        if self.used + amount > self.limit:
+            raise QuotaError
+
     def hold(self) -> "Held":
         """Returns a context that holds nothing at first, and gives all back at its end."""
         return Held(self)
@@ -104,8 +109,7 @@ class Held:
         Raises:
             QuotaError: So much is not left; what is held already stays held.
         """
-        if self._quota.used + amount > self._quota.limit:
-            raise QuotaError
+        self._quota.check(amount)
         self._quota.used += amount
         self._amount += amount
 

@@ -15,6 +15,7 @@ from mlimages_jax.serving.service import Service
 
 _KEEP_ALIVE = 5  # seconds
 _BACKLOG = 2048
+_OTHER_DESCRIPTORS = 256  # beside those of connections
 
 
 class DrainingServer(uvicorn.Server):
@@ -80,7 +81,7 @@ def address_of(bound: socket.socket) -> str:
 def create_server(
     service: Service,
     *,
-    max_connections: int = 1_000,
+    max_connections: int = 2_000,
     drain_seconds: int = 30,
     drain_delay: float = 0.0,
 ) -> DrainingServer:
@@ -92,6 +93,7 @@ def create_server(
         drain_seconds: Time for the answers after a signal.
         drain_delay: See `DrainingServer`.
     """
+    _allow_descriptors(max_connections + _OTHER_DESCRIPTORS)
     config = uvicorn.Config(
         create_app(service),
         http=ImpatientConnection,
@@ -105,3 +107,15 @@ def create_server(
         timeout_graceful_shutdown=drain_seconds,
     )
     return DrainingServer(config, service, drain_delay=drain_delay)
+
+
+def _allow_descriptors(count: int) -> None:
+    """Raises the limit of open files, as far as the system lets it; often it is 1,024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

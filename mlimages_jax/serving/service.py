@@ -31,6 +31,7 @@ MAX_TAGS = 1_000  # of an image; more would be a long answer that nobody reads
 _DECODERS = min(8, os.cpu_count() or 1)
 _TIMED = 3  # batches of each size, the fastest of which counts
 _LONGEST_RETRY = 60  # seconds
+_LONGEST_COMPILATION = 60  # seconds of one batch size that a stop waits for
 _TAGGERS = 64  # pairs of k and threshold whose limits by class are kept
 
 
@@ -67,12 +68,13 @@ class Service:
         self._delay = delay
         self._tell = tell
         self._batcher: Batcher | None = None
+        self._starter = threading.Thread(target=self._start, name="compiler", daemon=True)
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
         self.tagger = functools.lru_cache(_TAGGERS)(self._new_tagger)
 
     def start(self) -> None:
         """Compiles the network in a thread; `state` is "ready" or "failed" afterwards."""
-        threading.Thread(target=self._start, name="compiler", daemon=True).start()
+        self._starter.start()
 
     def _start(self) -> None:
         try:
@@ -115,6 +117,7 @@ class Service:
     def close(self) -> None:
         """Finishes the images that were taken, and ends the threads."""
         self.drain()
+        self._starter.join(_LONGEST_COMPILATION)
         self._decoders.shutdown()
         if self._batcher:
             self._batcher.close()

@@ -66,7 +66,11 @@ def test_all_that_is_needed_is_inside(wheel):
     for path in (*ROOT.glob("configs/*.py"), *ROOT.glob("launch/*"), *ROOT.glob("launch/gke/*")):
         if path.is_file():
             assert f"mlimages_jax/{path.relative_to(ROOT)}" in names
-    for name in ("mlimages_jax/labels/corrections.tsv", "tfds_builders/ml_images/README.md"):
+    for name in (
+        "mlimages_jax/labels/corrections.tsv",
+        "mlimages_jax/serving/page.html",
+        "tfds_builders/ml_images/README.md",
+    ):
         assert name in names
     assert {"mlimages_jax/py.typed", "tfds_builders/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "configs", "launch"))]

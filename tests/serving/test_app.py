@@ -160,7 +160,8 @@ def test_features(server):
         (_png(0, 0, 0, size=(301, 300)), 413, "too_large"),  # pixels
         (BROWN + bytes(50_000), 413, "too_large"),  # bytes
     ],
-)  # fmt: skip
+    ids=("nothing", "text", "HTML", "PNG", "JPEG", "a column", "pixels", "bytes"),
+)
 def test_a_bad_file_says_why(server, data, status, reason):
     assert _error(server.post(data), status, reason).startswith("0.png: ")
 
@@ -213,7 +214,10 @@ def test_a_slow_body_is_given_up(server, monkeypatch):
     monkeypatch.setattr(server.service, "limits", slow)
     sent = []
 
+    used = []
+
     async def receive():
+        used.append(server.service.images.used)
         await asyncio.sleep(3600)
 
     async def send(message):
@@ -225,6 +229,7 @@ def test_a_slow_body_is_given_up(server, monkeypatch):
         "scheme": "http", "http_version": "1.1", "server": None, "client": None,
     }  # fmt: skip
     asyncio.run(server.client.app(scope, receive, send))
+    assert used == [0]  # it held no place in the queue
     assert sent[0]["status"] == 408 and b"0.05 seconds" in sent[1]["body"]
 
 
@@ -309,6 +314,9 @@ def test_openapi_describes_the_routes(server):
     assert [one["name"] for one in tags["parameters"]] == ["k", "threshold"]
     assert sorted(tags["responses"]) == ["200", "400", "408", "413", "415", "422", "503"]
     assert "multipart/form-data" in tags["requestBody"]["content"]
+    for reference in re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(described)):
+        where, name = reference.rsplit("/", 1)
+        assert where == "#/components/schemas" and name in described["components"]["schemas"]
     for route in ("/docs", "/redoc"):  # these would load scripts from other servers
         _error(server.client.get(route), 404, "http")
     answer = server.client.get("/v1/tags")
