@@ -5,7 +5,8 @@
 
 IMAGES is a folder, a list, one image, or a built set (then --config.split=val). The suffix of the
 output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when
-it is complete; started again after an interruption, the command resumes.
+it is complete; started again after an interruption, the command resumes, and on images that changed
+it tags what is new.
 
 Add --config.help for every setting, its meaning and its default.
 """

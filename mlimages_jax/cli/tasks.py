@@ -179,6 +179,11 @@ def tag(
     threshold: float | None = None,
     thresholds: str | None = None,
     split: str | None = None,
+    overwrite: bool = False,
+    watch: bool = False,
+    interval: float | None = None,
+    sidecars: bool = False,
+    copy_to: str | None = None,
     config: str = "configs/classify.py",
     processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
@@ -187,7 +192,12 @@ def tag(
         mlimages tag photos --checkpoint=workdirs/quickstart --output=tags.csv
 
     The rows are in the order of the images, and unreadable images become rows with an error. The
-    file appears when it is complete; after an interruption the same command resumes.
+    file appears when it is complete; after an interruption the same command resumes. When the
+    folder has changed, it tags what is new or changed and drops the rows of what is gone.
+
+        mlimages tag photos --checkpoint=workdirs/mine --threshold=0.5 --watch --sidecars
+
+    goes on and writes what photo managers read beside every new image.
     --config.NAME=VALUE changes all other settings, such as --config.batch_size=64.
 
     Args:
@@ -202,6 +212,11 @@ def tag(
         thresholds: file of minimum probabilities by class, or none; default: thresholds.tsv in the
             checkpoint's workdir, if there is one and --threshold is not given.
         split: split of a built data set.
+        overwrite: replace an output of another model, other settings or another program.
+        watch: go on and tag what appears, until Ctrl-C; then exit with 75.
+        interval: seconds between two looks with --watch, default 10.
+        sidecars: write the tags to XMP sidecars beside the images, such as photo.jpg.xmp.
+        copy_to: folder for the images by tag, as hard links where possible, else as copies.
         config: FILE with other defaults.
         processes: processes of a run on several machines.
     """
@@ -215,6 +230,11 @@ def tag(
         "threshold": threshold,
         "thresholds": thresholds,
         "split": split,
+        "overwrite": overwrite or None,
+        "watch": watch or None,
+        "interval": interval,
+        "sidecars": sidecars or None,
+        "copy_to": copy_to,
     }
     return functools.partial(_start, config, workdir or "workdirs/tag", processes, values)
 

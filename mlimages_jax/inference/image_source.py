@@ -10,14 +10,11 @@ image's labels. Paths may be escaped as in label lists (see `labels.image_names`
 Nothing is decoded here. A missing file is an error of its image, raised when the image is read.
 """
 
-import collections
-import concurrent.futures
 import functools
 import hashlib
 import os
 import re
 import stat
-import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +22,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.data import fingerprint
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.image_folders import (
     EXTENSIONS,
@@ -35,14 +31,13 @@ from mlimages_jax.data.image_folders import (
     list_images,
 )
 from mlimages_jax.data.images.header import BadImage
-from mlimages_jax.data.records import DamagedRecordError, Record, record_at
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
-from mlimages_jax.labels.image_names import encode_bytes
+from mlimages_jax.inference.file_stamps import THREADS, file_stamps
+from mlimages_jax.inference.images_of_set import ImagesOfSet
+from mlimages_jax.labels.image_names import decode_name, encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
 
-_REMEMBERED = 65_536  # names of a built set, which are stored inside its records
 _SHOWN = 5  # examples in a message
-_THREADS = 32  # for `stat` calls, which wait on the network for remote file systems
 # Only ASCII spaces and control characters separate; Unicode spaces may be part of a name.
 _SPACED_PATH = re.compile(rf".*?\.(?:{'|'.join(EXTENSIONS)})(?=[\0- ]|\Z)", re.IGNORECASE)
 _WORD = re.compile(r"[^\0- ]+")
@@ -51,6 +46,10 @@ _BLANKS = "".join(map(chr, range(0x21)))
 
 class ImageSourceError(ValueError):
     """Raised when a path is not a usable folder, list, data set or file of images."""
+
+
+class NoImagesError(ImageSourceError):
+    """Raised when a folder contains, or a list names, no image."""
 
 
 class Names(Protocol):
@@ -89,6 +88,14 @@ class ImageSource(Protocol):
         Raises:
             BadImage: If the file is missing or unreadable.
         """
+        ...
+
+    def identity(self, index: int) -> list[str | int]:
+        """Returns JSON values that differ between images, and change when an image does."""
+        ...
+
+    def path(self, index: int) -> Path | None:
+        """Returns the path of an image file, which may be missing; None for a built set."""
         ...
 
     def labels(self, index: int) -> str:
@@ -152,14 +159,23 @@ class ImageFiles:
         root: The folder.
         names: Absolute paths, or paths relative to `root`; bytes that are not UTF-8 are escaped.
         labels: One text per name; None if there are no labels.
+        stamps: Size and modification time of the files; None reads them.
     """
 
     built = False
 
-    def __init__(self, root: Path, names: list[str], labels: list[str] | None = None):
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        labels: list[str] | None = None,
+        *,
+        stamps: np.ndarray | None = None,
+    ):
         self._folder = ImageFolder(os.fspath(root))
         self._names = names
         self._labels = labels
+        self._known_stamps = stamps
         self.has_labels = labels is not None
 
     def __len__(self) -> int:
@@ -174,24 +190,34 @@ class ImageFiles:
     def digest(self) -> str:
         """A digest of the names, in order, and of the file sizes."""
         digest = hashlib.sha256("\n".join(self._names).encode())
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            # Each thread gets a fixed set of names, so the digest does not depend on which of them
-            # is faster.
-            parts = [self._names[first::_THREADS] for first in range(_THREADS)]
-            for sizes in pool.map(self._sizes, parts):
-                digest.update(f"\n{sizes}".encode())
+        for first in range(THREADS):
+            digest.update(f"\n{self.stamps[first::THREADS, 0].tolist()}".encode())
         return digest.hexdigest()
 
-    def _sizes(self, names: list[str]) -> list[int]:
-        """Returns file sizes in bytes; -1 for a file that `stat` cannot read."""
-        sizes = []
-        for name in names:
-            try:
-                # os.stat: making a Path for each of millions of names would cost more.
-                sizes.append(os.stat(self._folder.find(name)).st_size)  # noqa: PTH116
-            except (OSError, ValueError):
-                sizes.append(-1)
-        return sizes
+    @functools.cached_property
+    def stamps(self) -> np.ndarray:
+        """Size and modification time of the files, see `file_stamps`."""
+        if self._known_stamps is not None:
+            return self._known_stamps
+        return file_stamps(self._folder, self._names)
+
+    def some(self, positions: list[int], stamps: np.ndarray) -> "ImageFiles":
+        """Returns some of the images, with stamps of their own."""
+        names = [self._names[position] for position in positions]
+        labels = self._labels and [self._labels[position] for position in positions]
+        return ImageFiles(Path(self._folder.root), names, labels, stamps=stamps)
+
+    def identity(self, index: int) -> list[str | int]:
+        """Returns name, size in bytes and modification time in nanoseconds."""
+        return [self._names[index], *self.stamps[index].tolist()]
+
+    def path(self, index: int) -> Path:
+        """See `ImageSource`."""
+        name = self._names[index]
+        try:
+            return Path(self._folder.find(name))
+        except OSError:
+            return Path(self._folder.root, decode_name(name))
 
     def read(self, index: int) -> bytes:
         """See `ImageSource`."""
@@ -207,82 +233,6 @@ class ImageFiles:
     def labels(self, index: int) -> str:
         """See `ImageSource`."""
         return self._labels[index] if self._labels else ""
-
-
-class ImagesOfSet:
-    """The records of one split of a built set.
-
-    The names and labels of recently read records are cached, so that asking for them after `read`
-    does not read the record again.
-    """
-
-    built = True
-    has_labels = True
-
-    def __init__(self, data: DataSet, split: str):
-        self._records = data.records(split)
-        parts = fingerprint.fingerprint(data, [split])
-        self._info = (data.folder / "dataset_info.json").read_bytes() + repr(parts).encode()
-        self._seen: collections.OrderedDict[int, tuple[str, str]] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @property
-    def names(self) -> Names:
-        """Names as they were when the set was built."""
-        return _NamesOfSet(self)
-
-    @property
-    def digest(self) -> str:
-        """A digest of the set's description and the split."""
-        return hashlib.sha256(self._info).hexdigest()
-
-    def read(self, index: int) -> bytes:
-        """See `ImageSource`."""
-        try:
-            return self._record(index).jpeg
-        except DamagedRecordError as error:
-            raise BadImage("damaged_record", str(error)) from error
-
-    def labels(self, index: int) -> str:
-        """See `ImageSource`."""
-        return self.name_and_labels(index)[1]
-
-    def name_and_labels(self, index: int) -> tuple[str, str]:
-        """Returns the name of a record, and its labels as text."""
-        with self._lock:
-            seen = self._seen.get(index)
-        if seen is None:
-            try:
-                record = self._record(index)
-            except DamagedRecordError:  # `read` reports the reason
-                return self._records.name_of(index), ""
-            seen = record.name, _as_text(record)
-        return seen
-
-    def _record(self, index: int) -> Record:
-        _check_index(index, len(self))
-        record = record_at(self._records, index)
-        with self._lock:
-            self._seen[index] = record.name, _as_text(record)
-            if len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
-        return record
-
-
-class _NamesOfSet:
-    """Names by position, read on demand."""
-
-    def __init__(self, images: ImagesOfSet):
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int, /) -> str:
-        return self._images.name_and_labels(index)[0]
 
 
 def _open_set(path: epath.PathLike, split: str | None) -> ImagesOfSet:
@@ -304,7 +254,7 @@ def _open_folder(folder: Path) -> ImageFiles:
         ) from error
     ignored = describe_ignored(found.ignored)
     if not found.images:
-        raise ImageSourceError(
+        raise NoImagesError(
             f"{folder} contains no image{ignored and f'; {ignored}'}: give a folder of files named "
             f"{', '.join(f'.{name}' for name in EXTENSIONS[:7])}"
         )
@@ -328,7 +278,7 @@ def _open_list(path: Path, root: Path) -> ImageFiles:
     lines = decode_bytes(text).split("\n")
     rows = [_row(stripped) for line in lines if (stripped := line.strip(_BLANKS))]
     if not rows:
-        raise ImageSourceError(f"{path} names no image: put one path on each line")
+        raise NoImagesError(f"{path} names no image: put one path on each line")
     names, labels = (list(column) for column in zip(*rows, strict=True))
     _warn_where_all_are_missing(path, root, names[:_SHOWN])
     return ImageFiles(root, names, labels if any(labels) else None)
@@ -358,12 +308,6 @@ def _row(line: str) -> tuple[str, str]:
         assert match
         name, rest = match[0], line[match.end() :]
     return name.rstrip(_BLANKS), rest.strip(_BLANKS)
-
-
-def _as_text(record: Record) -> str:
-    """Formats labels as in a label list, with the fewest digits that keep each float32 exact."""
-    pairs = zip(record.labels, record.confidences, strict=True)
-    return "\t".join(f"{c}:{np.format_float_positional(v, trim='-')}" for c, v in pairs)
 
 
 def _check_index(index: int, length: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""Writes files of tags, one image after another, and resumes a stopped command's file.
+r"""The formats of files of tags.
 
     jsonl       one line per image: {"image": "a.jpg", "tags": [{"index": 2, "id": "n02084071",
                 "name": "dog, domestic dog", "score": 0.83, "path": ["animal", ...]}, ...]},
@@ -16,25 +16,18 @@ Images are identified by path; bytes that are not UTF-8 are written as \xHH in a
 and label_pred, line ends, tabs and other control characters are escaped too, so that each text
 stays on one line. In csv, a text that begins with = + - or @ gets a leading `'`, because a
 spreadsheet would read it as a formula. jsonl and parquet contain such texts unchanged.
-
-Until all rows are written they are stored as lines of OUTPUT.partial.jsonl, and
-OUTPUT.partial.json records the inputs and settings they were made with.
 """
 
 import csv
 import itertools
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import csv_cell, json_line, one_line
 from mlimages_jax.inference.tagging import Tag
 
@@ -56,7 +49,7 @@ Row = dict[str, Any]
 
 
 class TagFileError(ValueError):
-    """Raised when a file already exists or its partial file belongs to another command."""
+    """Raised when a format is unknown, or a file exists that this command must not replace."""
 
 
 def format_of(path: Path) -> str:
@@ -106,105 +99,20 @@ def error_line(image: str, error: str) -> str:
     return json_line({"image": image, "error": one_line(error)})
 
 
-class TagFile:
-    """A file that appears once all its rows are written; use it as a context manager.
+def write(path: Path, file_format: str, rows: Iterable[Row]) -> None:
+    """Writes a complete file.
 
     Args:
         path: Path of the file.
         file_format: One of ENDINGS.
-        about: Everything that determines the rows, as JSON values.
-
-    Raises:
-        TagFileError: If the format is unknown, the file exists, or a partial file was written
-            with other values.
+        rows: Parsed lines of `tags_line` and `error_line`.
     """
-
-    def __init__(self, path: Path, file_format: str, about: Row):
-        ending_of(file_format)
-        if path.exists():
-            raise TagFileError(f"{path} already exists: give another --config.output, or move it")
-        self._path, self._format = path, file_format
-        self._rows = path.with_name(f"{path.name}.partial.jsonl")
-        self._about = path.with_name(f"{path.name}.partial.json")
-        self._file: BinaryIO | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._check_about(about)
-
-    def __enter__(self) -> "TagFile":
-        self._file = self._rows.open("ab")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file:
-            self._file.close()
-
-    def keep(self, *, multiple_of: int) -> tuple[int, int]:
-        """Keeps the full batches that a stopped command wrote; returns their rows and errors.
-
-        Args:
-            multiple_of: Rows per batch; the rows of an incomplete batch are removed.
-        """
-        errors: list[bool] = []
-        ends = [0]
-        with self._rows.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # the command stopped in the middle of this line
-                errors.append("error" in json.loads(line))
-                ends.append(ends[-1] + len(line))
-        # All processes have to resume at the start of a global batch.
-        count = len(errors) - len(errors) % multiple_of
-        os.truncate(self._rows, ends[count])
-        return count, sum(errors[:count])
-
-    def append(self, lines: Iterable[str]) -> None:
-        """Writes lines made by `tags_line` and `error_line`."""
-        assert self._file
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Creates the final file from all rows."""
-        assert self._file
-        self._file.close()
-        if self._format == "jsonl":
-            self._rows.replace(self._path)
-        else:
-            with complete_file(self._path) as unfinished:
-                _WRITERS[self._format](unfinished, _read(self._rows))
-            self._rows.unlink()
-        self._about.unlink()
-
-    def _check_about(self, about: Row) -> None:
-        """Checks that a stopped command had the same values; starts a new file if there is none."""
-        if self._about.exists() and self._rows.exists():
-            before = json.loads(self._about.read_text(encoding="utf-8"))
-            differences = [
-                f"{name}: {before.get(name)!r} before, {about.get(name)!r} now"
-                for name in sorted(before.keys() | about.keys())
-                if before.get(name) != about.get(name)
-            ]
-            if differences:
-                raise TagFileError(
-                    f"{self._rows} was written with other values: use those again, or delete it "
-                    f"to start over ({'; '.join(differences)})"
-                )
-            return
-        # The rows are emptied before their description is written. In the other order, a stop
-        # between the two would leave another command's rows under this description.
-        self._rows.write_bytes(b"")
-        with complete_file(self._about) as unfinished:
-            unfinished.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    _WRITERS[file_format](path, iter(rows))
 
 
-def _read(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        yield from map(json.loads, file)
+def _write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{json_line(row)}\n" for row in rows)
 
 
 def _write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -238,4 +146,9 @@ def _write_label_pred(path: Path, rows: Iterable[Row]) -> None:
                 file.write(f"{tag['index']} {one_line(tag['name'])}: {tag['score']:.3f}\n")
 
 
-_WRITERS = {"csv": _write_csv, "parquet": _write_parquet, "label_pred": _write_label_pred}
+_WRITERS: dict[str, Callable[[Path, Iterator[Row]], None]] = {
+    "jsonl": _write_jsonl,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "label_pred": _write_label_pred,
+}

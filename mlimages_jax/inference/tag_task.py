@@ -3,14 +3,12 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -20,27 +18,23 @@ from etils import epath
 from mlimages_jax.checkpoints import manager, saved_model, step_folders
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.pipeline import TooManyBadImagesError
-from mlimages_jax.distributed import (
-    collectives,
-    preemption,
-    sharding,
-    workdir_lock,
-)
+from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.inference import batch_predict, chosen_thresholds, pretrained, tag_files
-from mlimages_jax.inference.batch_predict import Predictions
-from mlimages_jax.inference.image_source import ImageSource
-from mlimages_jax.inference.network_outputs import network_outputs
+from mlimages_jax.inference.batch_predict import Speed
+from mlimages_jax.inference.by_tag import ByTag, folder_names
+from mlimages_jax.inference.image_source import ImageFiles, ImageSource, open_images
 from mlimages_jax.inference.pretrained import Model, ModelError
-from mlimages_jax.inference.tag_files import TagFile, TagFileError
+from mlimages_jax.inference.tag_files import TagFileError
+from mlimages_jax.inference.tag_outputs import TagOutputs
+from mlimages_jax.inference.tag_record import finished_rows
+from mlimages_jax.inference.tag_update import CHECKPOINT, Job, update_file
 from mlimages_jax.inference.tagging import Tag, ThresholdError
+from mlimages_jax.inference.watched_images import WatchedImages
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.settings import Classify, build, checked
-
-_LOG_SECONDS = 30  # between two progress lines
 
 
 class Summary(NamedTuple):
@@ -58,7 +52,7 @@ class Summary(NamedTuple):
 
 
 def classify(config: Classify, workdir: epath.PathLike) -> Summary:
-    """Tags images as configured, or resumes a command that stopped.
+    """Tags images as configured; resumes a command that stopped, and extends a finished file.
 
     Args:
         config: Settings of the task.
@@ -67,9 +61,10 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
     Raises:
         FileNotFoundError: If images, checkpoint, thresholds or class list are missing.
         ConfigError: If a value is invalid, the checkpoint lacks class names or its loss, or the
-            output already exists or was started with other values.
+            output already exists and was made in another way.
         ImageSourceError, DataSetError: If the input contains no images or is misused.
         TooManyBadImagesError: If there are more than `config.max_errors` errors.
+        Preempted: If the command was asked to stop, which is how `config.watch` ends.
     """
     try:
         config = checked(config)
@@ -80,6 +75,9 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
             name = f"{output.name}.lock"
             # The output has a lock too: it may be in another folder, which two workdirs can name.
             stack.enter_context(workdir_lock.held(output.parent, task="classify", name=name))
+            if config.copy_to and not is_remote(config.copy_to):
+                name = ".mlimages_by_tag.lock"
+                stack.enter_context(workdir_lock.held(config.copy_to, task="classify", name=name))
             return _classify(config, output, file_format)
     except (
         HierarchyError, ModelError, TagFileError, ThresholdError, UnknownArchitectureError,
@@ -89,79 +87,102 @@ def classify(config: Classify, workdir: epath.PathLike) -> Summary:
 
 def _classify(config: Classify, output: Path, file_format: str) -> Summary:
     """Runs `classify` while the output file is locked."""
-    source = batch_predict.open_shared(config)
+    watched = _watched(config) if config.watch else None
+    source = None if watched else batch_predict.open_shared(config)
+    _check_outputs(config, source)
+    job = _job(config, output, file_format, built=source is not None and source.built)
+    outputs = _outputs(config, job.model)
+    if watched:
+        _watch(job, watched, outputs)
+    assert source
+    update = update_file(job, source, overwrite=config.overwrite)
+    _log_speed(update.speed)
+    done = _follow(outputs, source, output)
+    logging.info("%s: tags of %d images, %d errors%s", output, len(source), update.errors, done)
+    return Summary(output, len(source), update.errors)
+
+
+def _watch(job: Job, watched: WatchedImages, outputs: TagOutputs | None) -> NoReturn:
+    """Updates the file at every change, until the program is asked to stop."""
+    overwrite = job.config.overwrite
+    for source in watched:
+        update = update_file(job, source, overwrite=overwrite)
+        overwrite = False  # from now on the file is our own
+        done = _follow(outputs, source, job.output)
+        logging.info(
+            "%s: tagged %d of %d images, %d errors%s",
+            job.output, update.tagged, len(source), update.errors, done,
+        )  # fmt: skip
+    raise AssertionError("watching ends by an exception only")
+
+
+def _watched(config: Classify) -> WatchedImages:
+    if collectives.is_one_of_many():
+        raise build.ConfigError("watch=True is for one process: start it on one machine only")
+
+    def look() -> ImageFiles:
+        images = open_images(config.input, images_root=config.images_root or None)
+        if not isinstance(images, ImageFiles):
+            raise build.ConfigError(
+                f"watch=True: {config.input} is a built set, which does not change; give a folder "
+                "or a list of images"
+            )
+        return images
+
+    if config.split:
+        raise build.ConfigError("watch=True is for folders and lists, which have no splits")
+    return WatchedImages(look, interval=config.interval)
+
+
+def _check_outputs(config: Classify, source: ImageSource | None) -> None:
+    """Checks that sidecars and a folder by tag are possible for these images."""
+    for name in ("sidecars", "copy_to"):
+        if getattr(config, name) and source and source.built:
+            raise build.ConfigError(
+                f"{name}={getattr(config, name)!r}: the images of a built set are no files of "
+                "their own; give the folder they came from"
+            )
+    if is_remote(config.copy_to):
+        raise build.ConfigError(f"copy_to={config.copy_to}: give a folder on a local disk")
+    images, folder = (os.path.realpath(paths.expanded(p)) for p in (config.input, config.copy_to))
+    if config.copy_to and Path(folder).is_relative_to(images):
+        raise build.ConfigError(
+            f"copy_to={config.copy_to} is inside {config.input}, so its files would be tagged "
+            "too: give a folder outside"
+        )
+
+
+def _outputs(config: Classify, model: Model) -> TagOutputs | None:
+    """Returns what is made besides the file, on the process that writes."""
+    if jax.process_index() != 0 or not (config.sidecars or config.copy_to):
+        return None
+    by_tag = None
+    if config.copy_to:
+        assert model.hierarchy
+        by_tag = ByTag(Path(paths.absolute(config.copy_to)), folder_names(model.hierarchy))
+    return TagOutputs(sidecars=config.sidecars, by_tag=by_tag)
+
+
+def _follow(outputs: TagOutputs | None, source: ImageSource, output: Path) -> str:
+    """Makes what is made besides the file; returns what was done, as the rest of a log line."""
+    done = outputs.update(source, lambda: finished_rows(output)) if outputs else []
+    collectives.barrier("sidecars and folders by tag are complete")
+    return "".join(f"; {phrase}" for phrase in done)
+
+
+def _job(config: Classify, output: Path, file_format: str, *, built: bool) -> Job:
+    """Loads the model."""
     mesh = sharding.make_mesh()
-    batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
+    batch_predict.fitting_batch(config.batch_size, images=0, mesh=mesh)
     folder = step_folders.resolve_for_all(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(
-        manager.config_of(folder), config.exif_orientation, built=source.built
+        manager.config_of(folder), config.exif_orientation, built=built
     )
     view = dataclasses.replace(model.view, exif_orientation=upright)
-    about = _about(config, model, source, view=view) | {"checkpoint": os.fspath(folder)}
-    with contextlib.ExitStack() as stack:
-        file = None
-        if jax.process_index() == 0:
-            file = stack.enter_context(TagFile(output, file_format, about))
-        rows, errors = collectives.of_process_0(
-            file.keep(multiple_of=batch_size) if file else (0, 0)
-        )
-        if rows:
-            logging.info("resuming after %d of %d images", rows, len(source))
-        predictions = Predictions(
-            source,
-            view,
-            functools.partial(network_outputs, model=model.network, names=("logits",)),
-            {"params": model.params, "batch_stats": model.batch_stats},
-            mesh=mesh,
-            batch_size=batch_size,
-            start=rows,
-            num_threads=config.num_threads,
-        )
-        for lines in _lines(predictions, source, tags_of):
-            bad = [row for row in map(json.loads, lines) if "error" in row]
-            errors += len(bad)
-            # Every process sees all lines, so all of them raise together.
-            if bad and 0 <= config.max_errors < errors:
-                raise TooManyBadImagesError(
-                    f"{errors} images cannot be read or decoded (max_errors {config.max_errors}),"
-                    f" the last one: {bad[-1]['image']}: {bad[-1]['error']}"
-                )
-            if file:
-                file.append(lines)
-            preemption.check()
-        if file:
-            file.finish()
-    # Without it the other processes could report success, and end, before the file exists.
-    collectives.barrier("the tags are complete")
-    _log_speed(predictions)
-    logging.info("%s: tags of %d images, %d errors", output, len(source), errors)
-    return Summary(output, len(source), errors)
-
-
-def _lines(
-    predictions: Predictions,
-    source: ImageSource,
-    tags_of: Callable[[np.ndarray], list[list[Tag]]],
-) -> Iterator[list[str]]:
-    """Yields the lines of every global batch, in order and identical on all processes."""
-    last_log = time.monotonic()
-    for rows in predictions:
-        good = [position not in rows.errors for position in rows.positions.tolist()]
-        tags = iter(tags_of(rows.outputs["logits"][good]))
-        own = []
-        for position in rows.positions.tolist():
-            name = source.names[position]
-            if position in rows.errors:
-                own.append(tag_files.error_line(name, rows.errors[position]))
-            else:
-                own.append(tag_files.tags_line(name, next(tags)))
-        yield collectives.gathered_lines(own)
-        if time.monotonic() > last_log + _LOG_SECONDS:
-            last_log = time.monotonic()
-            done = predictions.speed.images * jax.process_count()
-            logging.info("%d of %d images", done, len(source))
+    about = _about(config, model, view=view) | {CHECKPOINT: os.fspath(folder)}
+    return Job(config, output, file_format, mesh, model, view, tags_of, about)
 
 
 def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
@@ -209,11 +230,9 @@ def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[
     )
 
 
-def _about(
-    config: Classify, model: Model, source: ImageSource, *, view: EvaluationView
-) -> dict[str, Any]:
-    """Returns everything that determines the rows, as JSON values."""
-    names = ("top_k", "threshold", "consistent", "dtype")
+def _about(config: Classify, model: Model, *, view: EvaluationView) -> dict[str, Any]:
+    """Returns everything that determines the row of an image, as JSON values."""
+    names = ("split", "top_k", "threshold", "consistent", "dtype")
     thresholds = model.thresholds.values.tobytes() if model.thresholds else b""
     if config.thresholds not in ("", chosen_thresholds.NONE):
         thresholds = Path(config.thresholds).read_bytes()
@@ -221,7 +240,8 @@ def _about(
         "weights": weights_digest({"params": model.params, "batch_stats": model.batch_stats}),
         "loss": [model.loss, model.positive_weight],
         "dictionary": _digest_of(model.hierarchy),
-        "images": source.digest,
+        "input": paths.absolute(config.input),
+        "images_root": config.images_root and paths.absolute(config.images_root),
         "view": [view.name, view.size, view.exif_orientation],
         "thresholds": hashlib.sha256(thresholds).hexdigest(),
         **{name: getattr(config, name) for name in names},
@@ -236,10 +256,9 @@ def _digest_of(hierarchy: Hierarchy | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _log_speed(predictions: Predictions) -> None:
+def _log_speed(speed: Speed | None) -> None:
     """Logs how fast this process was, and what it waited for."""
-    speed = predictions.speed
-    if speed.images:
+    if speed and speed.images:
         logging.info(
             "%.1f images/s; waiting for images %.0f%%, for the network %.0f%% of the time",
             speed.images / speed.seconds,

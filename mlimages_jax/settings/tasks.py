@@ -199,6 +199,30 @@ class Classify(_OnImages):
         "texts that a spreadsheet would take for formulas.",
         default="",
     )
+    overwrite: bool = setting(
+        Flag(),
+        "Replaces an output of another model, other settings or another program. Without it, an "
+        "output of the same model and settings is extended by what is new.",
+        default=False,
+    )
+    watch: bool = setting(
+        Flag(), "Goes on and tags what appears, until SIGTERM or Ctrl-C.", default=False
+    )
+    interval: float = setting(
+        Number(0.0, above=True),
+        "Seconds between two looks at the images, with watch.",
+        default=10.0,
+    )
+    sidecars: bool = setting(
+        Flag(),
+        "Writes the tags to XMP sidecars beside the images (photo.jpg.xmp), for photo managers.",
+        default=False,
+    )
+    copy_to: str = setting(
+        PathText(must_exist=False),
+        "Folder for the images by tag, as hard links where possible, else as copies. Empty: none.",
+        default="",
+    )
     top_k: int = setting(Whole(0, zero="no limit"), "Maximum number of tags per image.", default=5)
     threshold: float = setting(Number(0.0, 1.0), "Minimum probability of a tag.", default=0.0)
     thresholds: str = setting(

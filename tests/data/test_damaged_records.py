@@ -9,7 +9,7 @@ from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
 from mlimages_jax.data.records import DamagedRecordError, DataSetError, record_at
-from mlimages_jax.inference.image_source import ImagesOfSet
+from mlimages_jax.inference.images_of_set import ImagesOfSet
 from tests.support import record_files
 
 LENGTHS = (6, 5, 7)

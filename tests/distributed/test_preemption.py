@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,3 +189,28 @@ def test_who_waits_for_new_checkpoints_ends_as_asked(drawn, trained, tmp_path):
         time.sleep(1.5)
         job.send(0, signal.SIGTERM)
         assert job.wait(seconds=60) == [preemption.EXIT_CODE], job.output()
+
+
+@pytest.mark.slow
+def test_who_watches_for_new_images_ends_as_asked(trained, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(ROOT / "docs" / "images" / "yellow_disc.jpg", photos / "a.jpg")
+    arguments = [
+        "--config=configs/classify.py", f"--workdir={tmp_path / 'w'}", "--config.watch=True",
+        "--config.interval=0.2", f"--config.checkpoint={trained}", f"--config.input={photos}",
+        "--config.batch_size=8",
+    ]  # fmt: skip
+    with Job(tmp_path / "logs", arguments) as job:
+        _wait_for(tmp_path / "w" / "tags.jsonl", "a.jpg")
+        shutil.copy(photos / "a.jpg", photos / "b.jpg")
+        _wait_for(tmp_path / "w" / "tags.jsonl", "b.jpg")
+        job.send(0, signal.SIGTERM)
+        assert job.wait(seconds=60) == [preemption.EXIT_CODE], job.output()
+
+
+def _wait_for(path, text, seconds=120):
+    end = time.monotonic() + seconds
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < end, f"{text} did not appear in {path}"
+        time.sleep(0.1)

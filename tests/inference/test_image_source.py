@@ -10,7 +10,7 @@ import pytest
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.records import DataSetError, Record, Records, parse_record
-from mlimages_jax.inference import image_source
+from mlimages_jax.inference import images_of_set
 from mlimages_jax.inference.image_source import ImageSourceError, open_images
 from mlimages_jax.labels.list_rows import parse_row
 from tests.support import image_files, user_folder
@@ -164,7 +164,7 @@ def test_a_built_set(built, monkeypatch):
 def test_labels_of_a_set_are_as_exact_as_its_records():
     confidences = np.array([1, -1, 0, 0.7, 1 / 3, 1e-7], np.float32)
     record = Record("a.jpg", b"", np.arange(6, dtype=np.int32) * 7, confidences)
-    text = image_source._as_text(record)
+    text = images_of_set._as_text(record)
     assert text.startswith("0:1\t7:-1\t14:0\t21:0.7\t28:0.33333")
     row = parse_row(f"a.jpg\t{text}".encode(), 100)
     assert row.classes.tolist() == record.labels.tolist()
@@ -172,7 +172,7 @@ def test_labels_of_a_set_are_as_exact_as_its_records():
 
 
 def test_names_of_a_set_are_read_when_they_are_not_remembered(built, monkeypatch):
-    monkeypatch.setattr(image_source, "_REMEMBERED", 3)
+    monkeypatch.setattr(images_of_set, "_REMEMBERED", 3)
     images = open_images(built, split="val")
     names = [parse_record(data).name for data in DataSet.open(built).records("val")]
     for i in range(9):

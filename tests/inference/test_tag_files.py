@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The formats, letter by letter, and what a killed command leaves."""
+"""The formats, letter by letter."""
 
 import json
 
@@ -8,12 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlimages_jax.inference import tag_files
-from mlimages_jax.inference.tag_files import (
-    TagFile,
-    TagFileError,
-    error_line,
-    tags_line,
-)
+from mlimages_jax.inference.tag_files import TagFileError, error_line, tags_line
 from mlimages_jax.inference.tagging import Tag
 
 SHARK = Tag(2, "n01484850", "great white shark, white shark", float(np.float32(0.83)),
@@ -51,23 +46,16 @@ open pic say "x", y.jpg failed
 """
 
 
-def _write(path, file_format, lines=LINES, about=None):
-    with TagFile(path, file_format, about or {}) as file:
-        assert file.keep(multiple_of=1) == (0, 0)
-        for line in lines:
-            assert not path.exists()
-            file.append([line])
-        file.finish()
+def _write(path, file_format, lines=LINES):
+    tag_files.write(path, file_format, map(json.loads, lines))
 
 
 @pytest.mark.parametrize(
     ("file_format", "text"), [("jsonl", JSONL), ("csv", CSV), ("label_pred", LABEL_PRED)]
 )
 def test_text_formats(tmp_path, file_format, text):
-    path = tmp_path / "new" / "tags"
-    _write(path, file_format)
-    assert path.read_bytes().decode() == text
-    assert [file.name for file in path.parent.iterdir()] == ["tags"]
+    _write(tmp_path / "tags", file_format)
+    assert (tmp_path / "tags").read_bytes().decode() == text
 
 
 def test_text_of_others_is_one_line_and_no_formula(tmp_path):
@@ -117,57 +105,6 @@ def test_no_rows_at_all(tmp_path):
     assert pq.read_table(tmp_path / "parquet").num_rows == 0
 
 
-def test_whole_batches_of_a_killed_command_are_kept(tmp_path):
-    path = tmp_path / "tags.csv"
-    with TagFile(path, "csv", {"top_k": 5}) as file:
-        file.append([LINES[1], LINES[0], LINES[1], LINES[0], LINES[1]])
-    left = tmp_path / "tags.csv.partial.jsonl"
-    with left.open("ab") as file:
-        file.write(LINES[0].encode()[:30])  # killed in the middle of a line
-    with TagFile(path, "csv", {"top_k": 5}) as file:
-        assert file.keep(multiple_of=2) == (4, 2)
-        file.append([LINES[2]])
-        assert left.read_text().splitlines() == [*[LINES[1], LINES[0]] * 2, LINES[2]]
-        file.finish()
-    assert len(path.read_text().splitlines()) == 1 + 1 + 2 + 1 + 2 + 1
-
-
-def test_a_failed_finish_leaves_nothing_half_done(tmp_path, monkeypatch):
-    def fail(path, rows):
-        path.write_text("half")
-        raise OSError("no space left")
-
-    path = tmp_path / "tags.csv"
-    monkeypatch.setitem(tag_files._WRITERS, "csv", fail)
-    with pytest.raises(OSError, match="no space"):
-        _write(path, "csv")
-    assert not path.exists()
-    monkeypatch.undo()
-    with TagFile(path, "csv", {}) as file:
-        assert file.keep(multiple_of=1) == (3, 1)
-        file.finish()
-    assert path.read_text() == CSV
-
-
-def test_the_rest_of_another_command_is_not_mixed_in(tmp_path):
-    path = tmp_path / "tags.jsonl"
-    with TagFile(path, "jsonl", {"top_k": 5, "dtype": "float32"}) as file:
-        file.append(LINES)
-    with pytest.raises(TagFileError, match=r"partial.jsonl .* \(top_k: 5 before, 3 now\)"):
-        TagFile(path, "jsonl", {"top_k": 3, "dtype": "float32"})
-    (tmp_path / "tags.jsonl.partial.jsonl").unlink()  # as it says
-    _write(path, "jsonl", about={"top_k": 3})
-    assert path.read_text() == JSONL
-
-
-def test_a_file_that_is_there_is_not_touched(tmp_path):
-    (tmp_path / "tags.csv").write_text("mine")
-    with pytest.raises(TagFileError, match=r"tags.csv already exists: give another"):
-        TagFile(tmp_path / "tags.csv", "csv", {})
-    assert (tmp_path / "tags.csv").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_the_ending_says_the_format(tmp_path):
     names = ["a.jsonl", "b.CSV", "c.parquet", "d.txt"]
     found = [tag_files.format_of(tmp_path / name) for name in names]
@@ -175,4 +112,4 @@ def test_the_ending_says_the_format(tmp_path):
     with pytest.raises(TagFileError, match=r"cannot tell the format of .*e.json: .*\.jsonl, \.csv"):
         tag_files.format_of(tmp_path / "e.json")
     with pytest.raises(TagFileError, match="format='json' is not one of jsonl, csv, parquet"):
-        TagFile(tmp_path / "e", "json", {})
+        tag_files.ending_of("json")

@@ -3,6 +3,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,8 +13,14 @@ import pytest
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.pipeline import TooManyBadImagesError
 from mlimages_jax.data.records import parse_record
-from mlimages_jax.distributed import agreement, collectives
-from mlimages_jax.inference import pretrained, tag_files, tag_task
+from mlimages_jax.distributed import agreement, collectives, preemption
+from mlimages_jax.inference import (
+    pretrained,
+    tag_record,
+    tag_task,
+    tag_update,
+    watched_images,
+)
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.settings import build
 from tests.support import image_files, small_model, task_process, user_folder
@@ -95,7 +102,8 @@ def test_a_persons_folder_is_tagged_in_order_with_its_errors(checkpoint, model, 
     summary = _classify(checkpoint, folder, workdir=tmp_path)
     assert summary == (tmp_path / "tags.jsonl", 28, 3)
     _check(_rows(summary.output), NAMES, _expected(model, folder, NAMES))
-    assert [file.name for file in tmp_path.iterdir()] == ["tags.jsonl"]
+    made = ["tags.jsonl", "tags.jsonl.made.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == made
     turned = dict(zip(NAMES, _rows(summary.output), strict=True))["upright.jpg"]
     lying = pretrained.load(checkpoint, exif_orientation=False).tag(folder / "upright.jpg")
     assert turned["tags"][0]["score"] != pytest.approx(lying[0][0].score, abs=1e-4)
@@ -201,15 +209,20 @@ def test_one_image_and_a_built_set(checkpoint, model, folder, tmp_path, monkeypa
     summary = _classify(checkpoint, folder / "print.jpeg", tmp_path / "one.jsonl")
     _check(_rows(summary.output), ["print.jpeg"], _expected(model, folder, ["print.jpeg"]))
     built = shapes.build(tmp_path / "data", num_train=4, num_val=10, size=48)
-    given, real = [], tag_task.Predictions
+    given, real = [], tag_update.Predictions
     monkeypatch.setattr(
-        tag_task, "Predictions", lambda *a, **k: given.append(a[1]) or real(*a, **k)
+        tag_update, "Predictions", lambda *a, **k: given.append(a[1]) or real(*a, **k)
     )
     summary = _classify(checkpoint, built, tmp_path / "set.jsonl", split="val")
     assert not given[0].exif_orientation, "they stay as training sees them"
     records = [parse_record(data) for data in DataSet.open(built).records("val")]
     rows = _rows(summary.output)
     _check(rows, [r.name for r in records], model.tag([r.jpeg for r in records]))
+    monkeypatch.setattr(tag_update, "Predictions", None)
+    assert _classify(checkpoint, built, tmp_path / "set.jsonl", split="val") == summary
+    for changes in ({"watch": True}, {"sidecars": True}, {"copy_to": str(tmp_path / "by_tag")}):
+        with pytest.raises(build.ConfigError, match=r"set|splits"):
+            _classify(checkpoint, built, tmp_path / "set.jsonl", split="val", **changes)
     with pytest.raises(ImageSourceError, match="name one of its splits"):
         _classify(checkpoint, built, tmp_path / "s.jsonl")
 
@@ -218,15 +231,15 @@ def _interrupt(monkeypatch, batches):
     """The next run stops behind some batches, in the middle of a line."""
     written = []
 
-    def append(self, lines):
+    def append(self, rows):
         if len(written) == batches:
-            self._file.write(lines[0].encode()[:40])
+            self._file.write(b'{"image": "cut')
             raise KeyboardInterrupt
-        written.append(lines)
-        original(self, lines)
+        written.append(rows)
+        original(self, rows)
 
-    original = tag_files.TagFile.append
-    monkeypatch.setattr(tag_files.TagFile, "append", append)
+    original = tag_record.TagRecord.append
+    monkeypatch.setattr(tag_record.TagRecord, "append", append)
 
 
 def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, monkeypatch):
@@ -248,9 +261,81 @@ def test_a_stopped_command_goes_on_where_it_was(checkpoint, folder, tmp_path, mo
     assert sorted(read) == list(range(2 * BATCH, 28))
     assert summary == (output, 28, 3) and whole.errors == 3
     assert output.read_bytes() == whole.output.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["tags.csv", "whole.csv"]
-    with pytest.raises(build.ConfigError, match="already exists"):
-        _classify(checkpoint, folder, output)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["tags.csv", "tags.csv.made.jsonl", "whole.csv", "whole.csv.made.jsonl"]
+    read.clear()
+    assert _classify(checkpoint, folder, output) == summary
+    assert not read, "all of them are known"
+    with pytest.raises(build.ConfigError, match=r"already exists.*top_k: 5 before, 3 now"):
+        _classify(checkpoint, folder, output, top_k=3)
+    assert _classify(checkpoint, folder, output, top_k=3, overwrite=True).images == 28
+    assert len(output.read_text().splitlines()) == 1 + 3 * 25 + 3
+
+
+def _small_folder(folder, target, *numbers):
+    for number in numbers:
+        target.mkdir(exist_ok=True)
+        shutil.copy(folder / "noise" / f"{number:02d}.jpg", target)
+
+
+def test_what_is_new_gets_the_tags_that_a_run_over_all_gives(checkpoint, folder, tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    photos = tmp_path / "photos"
+    _small_folder(folder, photos, 1, 2, 5)
+    _classify(checkpoint, photos, tmp_path / "tags.jsonl")
+    (photos / "01.jpg").unlink()
+    shutil.copy(folder / "notes.jpg", photos / "00.jpg")
+    _small_folder(folder, photos, 3, 9)
+    summary = _classify(checkpoint, photos, tmp_path / "tags.jsonl")
+    assert summary[1:] == (5, 1)
+    assert "2 of 5 images are tagged already" in caplog.text
+    whole = _classify(checkpoint, photos, tmp_path / "whole.jsonl").output
+    for one, other in zip(_rows(summary.output), _rows(whole), strict=True):
+        assert one["image"] == other["image"] and one.get("error") == other.get("error")
+        scores, expected = ([tag["score"] for tag in r.get("tags", ())] for r in (one, other))
+        assert scores == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(build.ConfigError, match=r"input: .* before"):
+        _classify(checkpoint, folder / "noise", tmp_path / "tags.jsonl")
+
+
+def test_watching_tags_what_appears_until_it_is_stopped(
+    checkpoint, folder, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="absl")
+    photos, output = tmp_path / "photos", tmp_path / "tags.jsonl"
+    _small_folder(folder, photos, 1, 2)
+    for path in photos.iterdir():
+        os.utime(path, (0, 0))
+    looks, loads, real = [], [], pretrained.load
+    monkeypatch.setattr(
+        tag_task.pretrained, "load", lambda *a, **k: loads.append(1) or real(*a, **k)
+    )
+
+    def wait(self):
+        looks.append(sorted(row["image"] for row in _rows(output)))
+        if len(looks) == 1:
+            _small_folder(folder, photos, 3)
+        if len(looks) == 4:
+            raise preemption.Preempted
+
+    monkeypatch.setattr(watched_images.WatchedImages, "_wait", wait)
+    by_tag = tmp_path / "by_tag"
+    options = {"watch": True, "sidecars": True, "copy_to": str(by_tag), "top_k": 1}
+    with pytest.raises(preemption.Preempted):
+        _classify(checkpoint, photos, output, **options)
+    assert looks == [["01.jpg", "02.jpg"]] * 2 + [["01.jpg", "02.jpg", "03.jpg"]] * 2
+    assert len(loads) == 1
+    rounds = [text for text in caplog.messages if ": tagged" in text]
+    assert [text.split(": ")[1] for text in rounds] == [
+        f"tagged {new} of {images} images, 0 errors; {new} sidecars written; {new} files by tag "
+        "added, 0 removed" for new, images in ((2, 2), (1, 3))
+    ]  # fmt: skip
+    for row in _rows(output):
+        name = row["tags"][0]["name"].split(",")[0]
+        assert name in (photos / f"{row['image']}.xmp").read_text()
+        assert (by_tag / name / row["image"]).samefile(photos / row["image"])
+    with pytest.raises(build.ConfigError, match=r"is inside .*photos, so its files"):
+        _classify(checkpoint, photos, output, copy_to=str(photos / "x"))
 
 
 @pytest.mark.parametrize("other", ["weights", "classes", "loss"])
@@ -277,7 +362,7 @@ def test_everything_was_written_but_the_file(checkpoint, folder, tmp_path, monke
     def fail(self):
         raise OSError("no space left")
 
-    monkeypatch.setattr(tag_files.TagFile, "finish", fail)
+    monkeypatch.setattr(tag_record.TagRecord, "finish", fail)
     with pytest.raises(OSError, match="no space left"):
         _classify(checkpoint, folder / "noise", tmp_path / "t.csv", batch_size=16)
     monkeypatch.undo()
