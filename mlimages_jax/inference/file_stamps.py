@@ -22,7 +22,7 @@ def file_stamps(folder: ImageFolder, names: list[str]) -> np.ndarray:
     Returns:
         int64 [n, 2]; both are MISSING for a file that `stat` cannot read.
     """
-    stamps = np.empty((len(names), 2), np.int64)
+    stamps: np.ndarray = np.empty((len(names), 2), np.int64)
 
     def fill(first: int) -> None:
         for position in range(first, len(names), THREADS):

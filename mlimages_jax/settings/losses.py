@@ -71,7 +71,7 @@ class Focal:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoWay:
-    """The two-way loss (Kobayashi, 2023): compares the classes of an image, and images of a class.
+    """The two-way loss (Kobayashi, 2023): over classes of an image and images of a class.
 
     Its scores order classes and images, but are not probabilities.
     """
