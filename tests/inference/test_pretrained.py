@@ -478,7 +478,7 @@ def test_what_cannot_be_is_refused(model, workdir, single_label, tmp_path):
         pretrained.ModelError, match="consistent=True is for models with several labels"
     ):
         single_label.tag(data, consistent=True)
-    with pytest.raises(pretrained.ModelError, match="loss='hinge' is none of softmax, weighted"):
+    with pytest.raises(pretrained.ModelError, match="loss='hinge' is none of weighted, sigmoid"):
         pretrained.load(workdir, loss="hinge")
     with pytest.raises(pretrained.ModelError, match="view='centre' is none of central"):
         pretrained.load(workdir, view="centre")
