@@ -9,6 +9,7 @@ counts.
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
@@ -117,10 +118,10 @@ class ByTag:
         log.flush()
         after = {name: before[name] for name in wanted if name in before and name not in new}
         for name in lost:
-            self._try(name, lambda name=name: self._remove(name, before[name]))
+            self._try(name, functools.partial(self._remove, name, before[name]))
         for name in new:
             made = before.get(name, [])
-            if self._try(name, lambda name=name, made=made: self._place(image, name, stamp, made)):
+            if self._try(name, functools.partial(self._place, image, name, stamp, made)):
                 after[name] = [stamp]
         return after
 
@@ -172,7 +173,7 @@ class ByTag:
                 yield line
                 continue
             for name, stamps in made.items():
-                self._try(name, lambda name=name, stamps=stamps: self._remove(name, stamps))
+                self._try(name, functools.partial(self._remove, name, stamps))
 
     def _is_elsewhere(self, made: Made) -> bool:
         """Whether the image exists outside the folder, by its number of links."""
