@@ -210,8 +210,8 @@ def _answer(
     Raises:
         RefusedError: No image can be read.
     """
-    rows = []
-    bad = []
+    rows: list[dict[str, Any]] = []
+    bad: list[tuple[str, BadImage]] = []
     for upload, result in zip(uploads, results, strict=True):
         if isinstance(result, BadImage):
             bad.append((upload.name, result))

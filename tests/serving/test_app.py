@@ -167,9 +167,11 @@ def test_a_bad_file_says_why(server, data, status, reason):
 
 
 def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(server, monkeypatch):
-    monkeypatch.setattr(server.model, "crop", lambda data: pytest.fail("a decoder saw the file"))
+    seen = []
+    monkeypatch.setattr(server.model, "crop", seen.append)
     claims = BROWN[:16] + (65_000).to_bytes(4, "big") * 2 + BROWN[24:]
     assert "65000 x 65000" in _error(server.post(claims), 413, "too_large")
+    assert not seen
 
 
 @pytest.mark.parametrize(
@@ -203,9 +205,10 @@ def test_too_many_images(server):
 
 
 def test_too_large_requests_are_refused_by_their_header_or_when_they_exceed_it(server):
-    _error(server.post_body(bytes(120_001), "image/png"), 413, "too_large")
+    message = _error(server.post_body(bytes(120_001), "image/png"), 413, "too_large")
+    assert message.startswith("the request is too large")
     chunks = (bytes(30_000) for _ in range(5))  # without Content-Length
-    _error(server.post_body(chunks, "image/png"), 413, "too_large")
+    assert _error(server.post_body(chunks, "image/png"), 413, "too_large") == message
     assert server.service.bytes.used == server.service.images.used == 0
 
 

@@ -125,8 +125,9 @@ def test_a_full_batch_does_not_wait_for_the_delay_and_closing_ends_it():
     results = [batcher.submit(np.float32(number)) for number in range(8)]
     assert _values(results) == [2 * number for number in range(8)]
     assert doubler.sizes == [8]  # the first image waited for the others
+    assert doubler.entered.acquire(timeout=60)
     alone = batcher.submit(np.float32(9))
-    assert not alone.done()
+    assert not doubler.entered.acquire(timeout=0.3)
     batcher.close()
     assert _values([alone]) == [18]
 
