@@ -205,6 +205,9 @@ def load(port: int, clients: int, seconds: float, rate: float) -> Answers:
             start = max(due, begin) if pause else time.monotonic()
             if start >= end:
                 return
+            if time.monotonic() >= end + seconds:
+                errors.append("due long ago, and the server still has the last one")
+                return
             try:
                 connection.request(
                     "POST", "/v1/tags", files[number % IMAGES], {"Content-Type": "image/jpeg"}
