@@ -65,7 +65,7 @@ def main() -> None:
             ("missing", missing, arguments.images * classes - labels),
         ):
             found = table(Path(temporary) / "run" / f"{problem}_labels.tsv")
-            shares = [np.mean([one in planted for one in found[:n]] or [0.0]) for n in FIRST]
+            shares = [np.mean([float(one in planted) for one in found[:n]] or [0.0]) for n in FIRST]
             chance = len(planted) / out_of
             print(ROW.format(problem, len(planted), *(f"{s:.2f}" for s in shares), f"{chance:.3f}"))
 

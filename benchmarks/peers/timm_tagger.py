@@ -17,6 +17,8 @@ import copy
 import io
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import timm
@@ -31,21 +33,21 @@ GAMMA, CLIP = 4.0, 0.05  # of absent classes, as in our own default
 RESERVED = 0.05  # part of the time for the scores of val
 
 
-class Images(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset[Any]):
     """Decoded and transformed images with their labels."""
 
-    def __init__(self, files, labels, transform):
+    def __init__(self, files: Any, labels: Any, transform: Callable[[Image.Image], Any]) -> None:
         self._files, self._labels, self._transform = files, labels, transform
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         image = Image.open(io.BytesIO(self._files[index])).convert("RGB")
         return self._transform(image), torch.from_numpy(self._labels[index].astype(np.float32))
 
 
-def asymmetric_loss(logits, targets):
+def asymmetric_loss(logits: Any, targets: Any) -> Any:
     """Ben-Baruch et al., 2021, with gamma+ = 0, summed over classes."""
     p = torch.sigmoid(logits)
     absent = (p - CLIP).clamp(min=0)
@@ -54,7 +56,7 @@ def asymmetric_loss(logits, targets):
     return -(positive + negative).sum(1).mean()
 
 
-def optimizer_of(model):
+def optimizer_of(model: Any) -> Any:
     """AdamW that decays kernels, but neither norms nor biases."""
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -62,7 +64,7 @@ def optimizer_of(model):
     return torch.optim.AdamW(groups, lr=RATE)
 
 
-def main():
+def main() -> None:
     """Trains until the time is over and writes the scores."""
     begin = time.monotonic()
     parser = argparse.ArgumentParser()
