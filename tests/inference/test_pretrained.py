@@ -391,8 +391,8 @@ def test_ten_crops_are_averaged(workdir, monkeypatch):
         shapes.append(images.shape)
         return outputs(self, images)
 
-    outputs = pretrained.Model._outputs
-    monkeypatch.setattr(pretrained.Model, "_outputs", recorded)
+    outputs = pretrained.Model.outputs_of
+    monkeypatch.setattr(pretrained.Model, "outputs_of", recorded)
     model = pretrained.load(workdir, view="ten_crop", image_size=24)
     model = dataclasses.replace(model, max_batch=20)
     files = _photographs(3)

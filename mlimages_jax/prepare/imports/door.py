@@ -72,7 +72,7 @@ def import_any(
     tables (CSV, JSON, Parquet, Hugging Face's metadata), ImageNet as Kaggle and Hugging Face pack
     it, and one folder per class:
 
-        mlimages data import photos --dry-run
+        mlimages data import any photos --dry-run
         mlimages data import photos
 
     The word `any` may be left out.
