@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -96,6 +98,18 @@ def test_a_lost_ssh_saves_and_ends_as_sigterm_does(drawn, tmp_path):
     assert manager.latest_step(tmp_path / "w" / "checkpoints") >= 10
 
 
+def until_it_listens(process: subprocess.Popen, *, seconds: float = 60) -> None:
+    """Waits until a program has its own handler of SIGTERM: before, any signal just ends it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = re.findall(r"SigCgt:\s*(\w+)", status)
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no handler of SIGTERM after {seconds} s")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sigterm_in_every_phase_costs_no_step(drawn, tmp_path):
@@ -111,7 +125,7 @@ def test_sigterm_in_every_phase_costs_no_step(drawn, tmp_path):
     command = training(stopped, drawn, **changes)
     for moment in moments:
         with Job(tmp_path / "logs", command) as job:
-            time.sleep(1.0)  # until main has begun
+            until_it_listens(job.processes[0])
             if f"{moment} " != "steps 1 to " or not (stopped / "metrics.jsonl").exists():
                 job.until(moment)
             for _ in range(10):
@@ -169,7 +183,7 @@ def test_other_tasks_end_as_asked_and_go_on(drawn, trained, tmp_path, config, va
     arguments = [f"--config=configs/{config}.py", f"--workdir={tmp_path / 'w'}"]
     arguments += [f"--config.{name}={value}" for name, value in values.items()]
     with Job(tmp_path / "logs", arguments) as job:
-        time.sleep(1.5)  # until main has begun
+        until_it_listens(job.processes[0])
         job.send(0, signal.SIGTERM)
         assert job.wait() == [preemption.EXIT_CODE], job.output()
     assert not (tmp_path / "w" / complete).exists()
