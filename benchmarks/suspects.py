@@ -24,6 +24,7 @@ from mlimages_jax import settings
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.records import parse_record
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.settings.tagger import Suspects
 from mlimages_jax.training import suspects
 from tfds_builders import shapes
 
@@ -52,7 +53,8 @@ def main() -> None:
                 "total_steps": arguments.steps,
             },
         )
-        suspects.find_suspects(config, Path(temporary) / "run")  # type: ignore[arg-type]
+        assert isinstance(config, Suspects)
+        suspects.find_suspects(config, Path(temporary) / "run")
         seconds = time.monotonic() - begin
         print(where_and_when(), f"; {arguments.images} images, {labels} labels, "
               f"{len(wrong)} of them wrong, {len(missing)} missing; {arguments.folds} trainings of "
