@@ -183,6 +183,8 @@ for way in ways:
 @pytest.mark.parametrize("way", ["compiled", "without"])
 def test_no_way_leads_around_the_gate(way):
     """In a process of its own: without the gate this corrupts memory."""
+    if way == "compiled" and not jpeg.is_compiled():
+        pytest.skip("built without a C compiler or libjpeg-turbo's headers")
     run = subprocess.run([sys.executable, "-c", _EVERY_WAY, way], input=_with_frame(0xC3))
     assert run.returncode == 0
 
