@@ -4,7 +4,6 @@
 import asyncio
 import base64
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -13,7 +12,6 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 from starlette.testclient import TestClient
@@ -24,19 +22,12 @@ from mlimages_jax.serving.limits import Limits, ServingError
 from mlimages_jax.serving.schemas import ErrorAnswer, FeaturesAnswer, TagsAnswer
 from mlimages_jax.serving.service import Service
 from tests.support import image_files
+from tests.support.running_server import png
 from tests.support.served_model import ColourModel
 
 LIMITS = Limits(images=3, image_bytes=50_000, request_bytes=120_000, pixels=90_000, queue=4)
 HOSTILE = "<script>alert(1)</script>"
-
-
-def _png(red, green, blue, size=(8, 8)):
-    file = io.BytesIO()
-    Image.new("RGB", size, (red, green, blue)).save(file, "PNG")
-    return file.getvalue()
-
-
-BROWN = _png(204, 102, 51)  # animal 0.8, dog 0.4, poodle 0.2
+BROWN = png()  # animal 0.8, dog 0.4, poodle 0.2
 
 
 class Server:
@@ -121,7 +112,7 @@ def test_thresholds_of_classes_are_used_unless_another_one_is_given():
 
 
 def test_several_files_keep_their_order_and_a_bad_one_says_why(server):
-    answer = server.post(_png(255, 0, 0), b"no image at all", _png(0, 0, 255), k=1)
+    answer = server.post(png((255, 0, 0)), b"no image at all", png((0, 0, 255)), k=1)
     assert _scores(answer) == [{"n0": 1.0}, {}, {"n2": 1.0}]
     assert [one["name"] for one in answer.json()["images"]] == ["0.png", "1.png", "2.png"]
     assert answer.json()["images"][1]["error"]["reason"] == "not_an_image"
@@ -156,8 +147,8 @@ def test_features(server):
         (image_files.HTML, 415, "not_an_image"),
         (BROWN[:-30], 422, "truncated"),
         (image_files.jpeg(image_files.quadrants())[:-60], 422, "truncated"),
-        (_png(0, 0, 0, size=(1, 65_000)), 422, "elongated"),
-        (_png(0, 0, 0, size=(301, 300)), 413, "too_large"),  # pixels
+        (png((0, 0, 0), size=(1, 65_000)), 422, "elongated"),
+        (png((0, 0, 0), size=(301, 300)), 413, "too_large"),  # pixels
         (BROWN + bytes(50_000), 413, "too_large"),  # bytes
     ],
     ids=("nothing", "text", "HTML", "PNG", "JPEG", "a column", "pixels", "bytes"),

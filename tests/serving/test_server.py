@@ -2,143 +2,77 @@
 """The server on a real port: how it ends, and clients that send nothing or too many requests."""
 
 import contextlib
-import io
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 import httpx
 
 from mlimages_jax.serving import connections, server
 from mlimages_jax.serving.limits import ServingError
-from mlimages_jax.serving.service import Service
-from tests.support.served_model import ColourModel
+from tests.support.running_server import png, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _png():
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (204, 102, 51)).save(file, "PNG")
-    return file.getvalue()
-
-
-FILES = {"files": ("a.png", _png())}
-
-
-class Running:
-    """A server in a thread; what a signal does is called by hand."""
-
-    def __init__(self, **options):
-        self.model = ColourModel()
-        ready = threading.Event()
-        self.service = Service(self.model, delay=0.0, tell=lambda _: ready.set())
-        self.socket = server.bound_socket("127.0.0.1", 0)
-        self.address = server.address_of(self.socket)
-        self.server = server.create_server(self.service, **options)
-        self.thread = threading.Thread(
-            target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True
-        )
-        self.thread.start()
-        assert ready.wait(60)
-        _wait_until(lambda: self.server.started)
-
-    def ask_in_thread(self):
-        """Sends an image, and returns when the network has it, with what ends with the answer."""
-        self.model.gate.clear()
-        answers = []
-        client = threading.Thread(
-            target=lambda: answers.append(
-                httpx.post(f"{self.address}/v1/tags", files=FILES, timeout=60)
-            )
-        )
-        client.start()
-        _wait_until(lambda: self.service.images.used)
-
-        def answer():
-            client.join(60)
-            return answers[0]
-
-        return answer
-
-
-def _wait_until(is_so):
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end, "waited for nothing"
-        time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def _running(**options):
-    running = Running(**options)
-    try:
-        yield running
-    finally:
-        running.model.gate.set()
-        running.server.should_exit = running.server.force_exit = True
-        running.thread.join(60)
-        running.socket.close()
+FILES = {"files": ("a.png", png())}
 
 
 def test_sigterm_answers_what_has_arrived_and_takes_no_more():
-    with _running() as running:
-        answer = running.ask_in_thread()
-        running.server.handle_exit(signal.SIGTERM, None)
-        _wait_until(lambda: running.server.should_exit)
-        _wait_until(lambda: not running.server.servers[0].sockets)
+    with running() as served:
+        answer = served.ask_in_thread(FILES)
+        served.server.handle_exit(signal.SIGTERM, None)
+        wait_until(lambda: served.server.should_exit)
+        wait_until(lambda: not served.server.servers[0].sockets)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{running.address}/healthz")
-        running.model.gate.set()
+            httpx.get(f"{served.address}/healthz")
+        served.model.gate.set()
         assert answer().status_code == 200
-        running.thread.join(60)
-        assert not running.thread.is_alive() and running.service.images.used == 0
+        served.thread.join(60)
+        assert not served.thread.is_alive() and served.service.images.used == 0
 
 
 def test_it_can_say_that_it_drains_before_it_stops_listening():
-    with _running(drain_delay=3600) as running:
-        running.server.handle_exit(signal.SIGTERM, None)
-        health = httpx.get(f"{running.address}/healthz", timeout=60)
+    with running(drain_delay=3600) as served:
+        served.server.handle_exit(signal.SIGTERM, None)
+        health = httpx.get(f"{served.address}/healthz", timeout=60)
         assert (health.status_code, health.json()) == (503, {"status": "draining"})
-        sent = httpx.post(f"{running.address}/v1/tags", files=FILES, timeout=60)
+        sent = httpx.post(f"{served.address}/v1/tags", files=FILES, timeout=60)
         assert sent.status_code == 200
-        running.server.handle_exit(signal.SIGTERM, None)  # once more: without the delay
-        running.thread.join(60)
-        assert not running.thread.is_alive()
+        served.server.handle_exit(signal.SIGTERM, None)  # once more: without the delay
+        served.thread.join(60)
+        assert not served.thread.is_alive()
 
 
 def test_a_connection_without_a_whole_head_is_closed_and_a_working_one_is_not(monkeypatch):
     monkeypatch.setattr(connections, "PATIENCE", 0.2)
-    with _running() as running:
-        answer = running.ask_in_thread()
+    with running() as served:
+        answer = served.ask_in_thread(FILES)
         for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: "):
-            with socket.create_connection(running.socket.getsockname(), timeout=60) as idle:
+            with socket.create_connection(served.socket.getsockname(), timeout=60) as idle:
                 idle.sendall(sent)
                 with contextlib.suppress(ConnectionResetError):
                     assert idle.recv(100) == b""
-        running.model.gate.set()  # the other one has waited for longer
+        served.model.gate.set()  # the other one has waited for longer
         assert answer().status_code == 200
 
 
 def test_more_connections_than_allowed_get_an_answer_too():
-    with _running(max_connections=4) as running:
-        address = running.socket.getsockname()
+    with running(max_connections=4) as served:
+        address = served.socket.getsockname()
         with contextlib.ExitStack() as stack:
             for _ in range(6):
                 stack.enter_context(socket.create_connection(address, timeout=60))
-            _wait_until(lambda: len(running.server.server_state.connections) == 6)
-            assert httpx.get(f"{running.address}/healthz", timeout=60).status_code == 503
-        _wait_until(lambda: not running.server.server_state.connections)
-        assert httpx.get(f"{running.address}/healthz", timeout=60).status_code == 200
+            wait_until(lambda: len(served.server.server_state.connections) == 6)
+            assert httpx.get(f"{served.address}/healthz", timeout=60).status_code == 503
+        wait_until(lambda: not served.server.server_state.connections)
+        assert httpx.get(f"{served.address}/healthz", timeout=60).status_code == 200
 
 
 def test_a_port_that_is_taken_is_told():
@@ -172,7 +106,7 @@ def test_the_command_serves_a_workdir(tmp_path):
             told += line
         address = re.search(r"http://[\d.:]+", told)[0]
         answer = httpx.post(f"{address}/v1/tags?k=3", files=FILES, timeout=60).json()
-        (tags,) = mlimages_jax.load(workdir).tag([_png()], top_k=3)
+        (tags,) = mlimages_jax.load(workdir).tag([png()], top_k=3)
         (image,) = answer["images"]
         assert [tag["id"] for tag in image["tags"]] == [tag.id for tag in tags]
         for sent, tag in zip(image["tags"], tags, strict=True):
