@@ -134,14 +134,15 @@ def with_errors(body: Callable[[], Any], *, mistyped_code: int = 2) -> Any:
             sys.stdout.flush()  # here, where BrokenPipeError is caught, not at exit
     except BrokenPipeError:  # e.g. `| head`; /dev/null takes what is still buffered
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(141)  # 128 + SIGPIPE, as shells report it
     except SystemExit as end:
-        if end.code == 2:
+        if end.code == 2:  # of argparse and tyro
             sys.exit(mistyped_code)
         raise
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # 128 + SIGINT
     except Exception as error:
+        # SQLite reports a full disk or a locked file by an OperationalError, not an OSError.
         if isinstance(error, OSError | sqlite3.OperationalError) or exit_codes.is_ours(error):
             sys.exit(several_lines(f"error: {exit_codes.text_of(error)}"))
         raise

@@ -129,6 +129,7 @@ def start(
     except Exception as error:
         if line := exit_codes.for_a_person(error, workdir=workdir):
             sys.exit(several_lines(line))
+        # Not raised: Python would exit with 1, after which launchers do not restart.
         traceback.print_exc()
         sys.exit(exit_codes.CRASH)
 
@@ -167,13 +168,15 @@ def _run(
     except preemption.Preempted:
         raise
     except Exception as error:
+        # Exits here, inside of `processes.initialize`, which then stops the other processes at
+        # once; they would otherwise wait for this one until their time is up.
         if line := exit_codes.for_a_person(error, workdir=workdir):
             sys.exit(several_lines(line))
         raise
 
 
 def _keep_compiled_programs(workdir: str) -> None:
-    """Keeps compiled programs in the workdir for restarts, unless jax has a cache folder."""
+    """Caches compiled programs in the workdir for restarts, unless jax already has a folder."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
@@ -181,7 +184,7 @@ def _keep_compiled_programs(workdir: str) -> None:
 
 
 def _is_for_people(record: LogRecord) -> bool:
-    """Keeps our own records and all warnings: the libraries log every array they save."""
+    """Accepts our own records and all warnings: the libraries log every array they save."""
     path = Path(record.pathname)
     ours = any(path.is_relative_to(ROOT / name) for name in ("mlimages_jax", "tfds_builders"))
     return ours or record.levelno >= WARNING

@@ -185,8 +185,8 @@ def renamed_keywords(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, 
                 if new in kwargs:
                     raise TypeError(f"{function.__name__}() got {new} and {old}, its old name")
                 warnings.warn(
-                    f"{function.__name__}({old}=...) is now {new}=...; the old keyword goes with "
-                    "version 0.3",
+                    f"{function.__name__}({old}=...) is now {new}=...; the old keyword will be "
+                    "removed in version 0.3",
                     DeprecationWarning,
                     stacklevel=2,
                 )
@@ -199,7 +199,11 @@ def renamed_keywords(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, 
 
 
 def renamed_method(new: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Makes a method of an old name warn of its present one."""
+    """Makes a method with an old name warn and give the new name.
+
+    Args:
+        new: The present name of the method.
+    """
 
     def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(method)
@@ -219,6 +223,7 @@ def renamed_method(new: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 def install() -> None:
     """Makes `import` find the old paths, after everything that exists."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        # At the end, so that a present module always wins over an old name.
         sys.meta_path.append(_Finder())
 
 
@@ -254,6 +259,7 @@ class _Finder(MetaPathFinder, Loader):
         places = _places(module.__name__)
         _warn(module.__name__, " and ".join(places), stacklevel=3)
         found = [importlib.import_module(place) for place in places]
+        # Looked up at every access (PEP 562), not copied, so that assigned names are seen here too.
         module.__dict__["__getattr__"] = _lookup(module.__name__, found)
         module.__dict__["__dir__"] = lambda: sorted({name for one in found for name in dir(one)})
 

@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
     if first in _WITH_CONFIG:
-        # Exit code 1, as after every error that a restart cannot fix: launchers rely on it.
+        # Exit code 1, as after every error that a restart cannot fix: launchers rely on it. tyro
+        # would refuse --config.NAME, so these options are taken out and passed to what it returns.
         words, overrides = config_file.split_overrides(words)
         command_line.with_errors(
             lambda: config_file.answer_help([*_config_of(first), *words], overrides),
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if first == "launch":
         if words[1:2] == ["--dry-run"]:
             words[1:3] = reversed(words[1:3])  # the script expects it after its name
+        # Not through tyro: these options are the scripts' own, and tyro would refuse them.
         if words[1:2] and words[1] in LAUNCH.commands:
             launch = command_line.load(f"{_LAUNCH}:{words[1].replace('-', '_')}")
             command_line.with_errors(lambda: launch(*words[2:]))

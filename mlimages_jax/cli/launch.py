@@ -80,8 +80,9 @@ def _script(name: str) -> str:
 
 
 def _show_help(command: object, words: Sequence[str], *, usage_of: str | None = None) -> None:
-    """Prints the help with the options of the script and exits, if it is requested."""
+    """Prints the help with the options of the script and exits, if the words ask for it."""
     options, _ = _split(words)
+    # Only before "--": the --help of the training is not ours. No options at all need help too.
     if options and not set(options) & {*HELP, "help"}:
         return
     print(inspect.getdoc(command))

@@ -193,11 +193,11 @@ def tag(
 
     The rows are in the order of the images, and unreadable images become rows with an error. The
     file appears when it is complete; after an interruption the same command resumes. When the
-    folder has changed, it tags what is new or changed and drops the rows of what is gone.
+    folder has changed, it tags new and changed images and drops the rows of deleted ones.
 
         mlimages tag photos --checkpoint=workdirs/mine --threshold=0.5 --watch --sidecars
 
-    goes on and writes what photo managers read beside every new image.
+    keeps running and writes the sidecars that photo managers read beside every new image.
     --config.NAME=VALUE changes all other settings, such as --config.batch_size=64.
 
     Args:
@@ -213,15 +213,17 @@ def tag(
             checkpoint's workdir, if there is one and --threshold is not given.
         split: split of a built data set.
         overwrite: replace an output of another model, other settings or another program.
-        watch: go on and tag what appears, until Ctrl-C; then exit with 75.
-        interval: seconds between two looks with --watch, default 10.
+        watch: keep running and tag new images until Ctrl-C; then exit with 75.
+        interval: seconds between two scans with --watch, default 10.
         sidecars: write the tags to XMP sidecars beside the images, such as photo.jpg.xmp.
         copy_to: folder for the images by tag, as hard links where possible, else as copies.
         config: FILE with other defaults.
         processes: processes of a run on several machines.
     """
+    # Without --workdir the default would be hidden in workdirs/tag.
     if output is None and workdir is None:
         output = "tags.csv"
+    # None leaves a value to the config file, which may say True where no option is given.
     values = {
         "input": images,
         "checkpoint": checkpoint,
@@ -285,5 +287,5 @@ def _start(
     options = [Override(name, str(value)) for name, value in values.items() if value is not None]
     app.run(
         lambda _: main.start(config, workdir, processes, overrides=[*options, *overrides]),
-        argv=["mlimages"],
+        argv=["mlimages"],  # nothing that absl could parse once more
     )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files as they are read and written: whole or not at all, on disks and in buckets."""
+"""Reading and writing files: atomically, safely named, on disks and on object storage."""

@@ -23,4 +23,5 @@ def masked_crc(data: bytes) -> int:
     A plain CRC of data that contains its own CRCs detects less.
     """
     crc = google_crc32c.value(data)
+    # The mask of LevelDB (util/crc32c.h), which TFRecord and TensorFlow's checkpoints took over.
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

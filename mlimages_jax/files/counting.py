@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Numbers of things in sentences."""
+"""Formats counts for messages."""
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and what it counts: "1 image", "1,234 images", "2 classes", "3 categories"."""
+    """Returns a number with its noun: "1 image", "1,234 images", "2 classes", "3 categories"."""
     if number == 1:
         return f"1 {noun}"
     if noun.endswith(("s", "x", "ch")):

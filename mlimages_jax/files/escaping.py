@@ -21,6 +21,7 @@ _UNSAFE = re.compile(
     "\ud800-\udfff]"
 )
 _NAMED = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+# What spreadsheets evaluate (OWASP, "CSV injection"); the last four are full-width = + - @.
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -62,6 +63,7 @@ class _EscapedArguments(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
+            # Only the arguments: line breaks of the format string are ours.
             record.args = tuple(
                 several_lines(str(one)) if isinstance(one, str | os.PathLike | Exception) else one
                 for one in record.args

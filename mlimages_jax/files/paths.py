@@ -68,6 +68,7 @@ def workdir(path: str) -> str:
         )
     if not is_remote(plain):
         folder = Path(plain)
+        # Whatever exists nearest to the folder must be a folder, or nothing can be created in it.
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         for place in (there, folder / "checkpoints"):
             if os.path.lexists(place) and not place.is_dir():
@@ -94,7 +95,7 @@ def _plain_word(word: str) -> str:
 
 
 def same_place(one: Any, other: Any) -> bool:
-    """Whether two values of a configuration are the same path, however they are typed."""
+    """Returns whether two values of a configuration are the same path, however they are typed."""
     if isinstance(one, str) and isinstance(other, str) and one and other:
         return absolute(one) == absolute(other)
     return one == other

@@ -24,7 +24,7 @@ fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is a URL."""
+    """Returns whether a path is a URL, such as gs://bucket/run."""
     return "://" in os.fspath(path)
 
 
@@ -92,6 +92,7 @@ def _end_last_line(file: BinaryIO) -> None:
         file.seek(start)
         tail = file.read(size) + tail
     last = tail[tail.rfind(b"\n") + 1 :]
+    # A write can end anywhere: either only the line break is missing, or part of the object too.
     if _json_object(last) is None:
         file.truncate(end - len(last))
     else:

@@ -149,6 +149,7 @@ class _UnixLineEnds(io.RawIOBase):
         return self._read
 
     def readinto(self, buffer: Any, /) -> int:
+        # `buffer` belongs to BufferedReader and has 64 KiB, so one byte less is never none.
         data = self._file.read(len(buffer) - 1)
         if data.endswith(b"\r"):  # the LF of a CR LF may be the next byte
             data += self._file.read(1)
