@@ -31,11 +31,12 @@ from mlimages_jax.serving.schemas import (
 from mlimages_jax.serving.service import MAX_TAGS, Service
 from mlimages_jax.serving.uploads import Upload, read_uploads
 
-# Of a request none of whose images can be read; other reasons are 422.
+# HTTP status of a request without a readable image; 422 for all other reasons.
 _STATUS_OF_REASON = {"too_large": 413, "not_an_image": 415, "unsupported": 415}
 _SHOWN_ERRORS = 5
 
 _FILE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+# By hand: `read_uploads` reads bodies within limits, so FastAPI sees no parameters to describe.
 _BODY = {
     "required": True,
     "content": {
@@ -81,7 +82,7 @@ def create_app(service: Service) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        service.start()  # in a thread, so that /healthz answers while the network is compiled
         yield
         service.close()
 
@@ -141,7 +142,7 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/model")
     async def model() -> ModelAnswer:
-        """What a client needs to know of the model and the limits."""
+        """Describes the model and the limits of requests."""
         network, limits = service.model.network, service.limits
         return ModelAnswer(
             classes=network.num_classes,
@@ -157,7 +158,7 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    """Adds the routes that say how the server is, and the page."""
+    """Adds the routes for the state of the server, and the page."""
 
     @app.get(
         "/healthz",
@@ -165,7 +166,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         responses={503: {"model": Health, "description": "Not ready, or about to stop"}},
     )
     async def healthz() -> JSONResponse:
-        """Whether requests should be sent here."""
+        """Answers 200 if requests should be sent here, else 503."""
         status = 200 if service.state == "ready" else 503
         return JSONResponse({"status": service.state}, status)
 
@@ -238,7 +239,7 @@ def _tag(tag: Tag, limits: np.ndarray | None) -> dict[str, Any]:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """All errors have the same form."""
+    """Gives all errors the form of `ErrorAnswer`."""
 
     def answer(status: int, reason: str, message: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"error": {"reason": reason, "message": message}}, status, headers)
@@ -277,6 +278,7 @@ class _Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Starlette answers unexpected exceptions outside of all middleware, so it stays 500 then.
         begin, status = time.perf_counter(), 500
 
         async def sending(message: Message) -> None:
@@ -288,6 +290,7 @@ class _Counted:
         try:
             await self._app(scope, receive, sending)
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # never a path of the client's
+            # The route, not the path: every new path would be a time series in Prometheus.
+            route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - begin
             self._service.metrics.count_request(route, status, seconds)

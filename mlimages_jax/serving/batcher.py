@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs images that arrive one by one in batches of sizes that were compiled before."""
+"""Collects images that arrive one by one into batches of sizes that are already compiled."""
 
 import collections
 import threading
@@ -96,7 +96,7 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            if not batch:
+            if not batch:  # all were cancelled: their clients have gone
                 continue
             try:
                 rows = self._outputs([one.image for one in batch])
@@ -121,11 +121,13 @@ class Batcher:
                 return None
             count = min(len(self._waiting), best_size(len(self._waiting), self._seconds))
             batch = [self._waiting.popleft() for _ in range(count)]
+        # From here on they cannot be cancelled, so that `set_result` does not raise.
         return [one for one in batch if one.result.set_running_or_notify_cancel()]
 
     def _outputs(self, images: list[np.ndarray]) -> list[Outputs]:
         begin = time.monotonic()
         size = min(size for size in self._seconds if size >= len(images))
+        # Any other size would be compiled first, which takes seconds to minutes.
         padded = np.zeros((size, *images[0].shape), images[0].dtype)
         np.stack(images, out=padded[: len(images)])
         outputs = self._compute(padded)

@@ -40,25 +40,26 @@ def serve(
         curl -F files=@docs/images/yellow_disc.jpg 'http://127.0.0.1:8000/v1/tags?k=5'
 
     Images of all requests are run together in batches. /healthz says when it is ready, /metrics is
-    for Prometheus, /openapi.json describes the requests, and / is the page. SIGTERM answers what
-    has arrived and ends with exit code 0. There is no password: whoever reaches the port may use
-    it, so other hosts than this one need --host, and better a proxy in front.
+    for Prometheus, /openapi.json describes the requests, and / is the page. After SIGTERM it
+    answers the requests that have arrived and exits with code 0. There is no password: everyone who
+    reaches the port can use it. By default that is this machine only; with another --host, put a
+    proxy in front.
 
     Args:
         model: a workdir, its checkpoints folder, one of its steps, or a safetensors file.
-        host: address to listen at; 0.0.0.0: all of this machine.
-        port: port to listen at; 0: a free one.
+        host: address to listen on; 0.0.0.0: all addresses of this machine.
+        port: port to listen on; 0: any free one.
         classes: the class list; default: the one of the checkpoint.
         image_size: side of the cropped images in pixels; default: the checkpoint's.
         dtype: type of the activations; bfloat16 is faster on accelerators.
-        thresholds: none: tags need not reach the thresholds of the checkpoint's workdir.
-        max_batch: most images that run at once.
+        thresholds: none: ignore the thresholds in the checkpoint's workdir.
+        max_batch: maximum number of images in a batch.
         delay_ms: milliseconds that an image waits for others to share its batch.
-        queue: most images from their arrival to their result; further requests get 503.
-        max_images: most images in a request.
-        max_image_mb: size of an image file.
-        max_request_mb: size of a request.
-        max_pixels: width times height of an image.
+        queue: maximum number of images between arrival and result; further requests get 503.
+        max_images: maximum number of images in a request.
+        max_image_mb: maximum size of an image file.
+        max_request_mb: maximum size of a request.
+        max_pixels: maximum width times height of an image.
         body_seconds: time in which a request must arrive.
         max_connections: connections above this number get 503.
         drain_delay: seconds after SIGTERM in which connections are still accepted.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Connections that cannot be held open by clients that send or read nothing."""
+"""Closes connections of clients that neither send nor read."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-PATIENCE = 10.0  # seconds between two looks at a connection; it is closed at the second one
+PATIENCE = 10.0  # seconds between two checks of a connection, the second of which closes it
 
 
 class ImpatientConnection(H11Protocol):
@@ -18,13 +18,13 @@ class ImpatientConnection(H11Protocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to look at the connection."""
+        """Starts checking the connection."""
         super().connection_made(transport)
         self._seen: tuple[Any, int] | None = None
         self._next_look = self.loop.call_later(PATIENCE, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Looks no more."""
+        """Stops checking."""
         self._next_look.cancel()
         super().connection_lost(exc)
 
@@ -32,6 +32,7 @@ class ImpatientConnection(H11Protocol):
         unsent = self.transport.get_write_buffer_size()
         waits = self.cycle is None or self.cycle.response_complete
         state = (self.cycle, unsent)
+        # The same cycle and the same number of unsent bytes as before: nothing has moved.
         if (waits or unsent) and state == self._seen:
             self.transport.abort()  # close() would wait for the client to read
             return

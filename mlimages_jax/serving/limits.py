@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What one request may cost, what all of them may cost together, and how a refusal is told."""
+"""Limits of one request, quotas that all requests share, and refusals."""
 
 import dataclasses
 from types import TracebackType
@@ -8,7 +8,7 @@ from mlimages_jax.data.images.decode import MAX_PIXELS
 
 
 class ServingError(ValueError):
-    """Raised when a server cannot start as asked."""
+    """Raised if a server cannot start with these options."""
 
 
 class RefusedError(Exception):
@@ -87,12 +87,16 @@ class Quota:
         self.used = 0
 
     def check(self, amount: int = 1) -> None:
-        """Raises QuotaError if so much is not left."""
+        """Checks that an amount is available, without taking it.
+
+        Raises:
+            QuotaError: Less than that is left.
+        """
         if self.used + amount > self.limit:
             raise QuotaError
 
     def hold(self) -> "Held":
-        """Returns a context that holds nothing at first, and gives all back at its end."""
+        """Returns a context that holds nothing at first and releases everything at its end."""
         return Held(self)
 
 
@@ -104,10 +108,10 @@ class Held:
         self._amount = 0
 
     def add(self, amount: int) -> None:
-        """Takes more.
+        """Takes more of the quota.
 
         Raises:
-            QuotaError: So much is not left; what is held already stays held.
+            QuotaError: Less than that is left; what is held already stays held.
         """
         self._quota.check(amount)
         self._quota.used += amount

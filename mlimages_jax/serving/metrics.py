@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What Prometheus sees of the server, at /metrics."""
+"""The server's metrics for Prometheus, at /metrics."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,10 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counters of one server; all names begin with mlimages_, but those of the process."""
+    """Counters of one server; all names begin with mlimages_, except those of the process."""
 
     def __init__(self) -> None:
+        # Not the global registry, which refuses the second server of a process (of a test, say).
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Histogram(
@@ -67,5 +68,5 @@ class Metrics:
         self._batch_images.observe(images)
 
     def text(self) -> bytes:
-        """Returns all of it in Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -15,7 +15,10 @@ def html() -> str:
 
 
 def _sources(tag: str) -> str:
-    """The only inline scripts or styles that browsers may use: those of the page, by digest."""
+    """Returns the digests of the page's own inline scripts or styles, for the header.
+
+    Browsers refuse all others, even if a class or file name got through unescaped.
+    """
     texts = re.findall(rf"<{tag}>(.*?)</{tag}>", html(), flags=re.DOTALL)
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

@@ -10,7 +10,7 @@ class JsonImage(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str = Field(description="the bytes of the file in base64")
-    name: str = Field("image", description="given back in the answer")
+    name: str = Field("image", description="repeated in the answer")
 
 
 class JsonImages(BaseModel):
@@ -80,7 +80,7 @@ class Health(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """What a client needs to know of the model and the limits."""
+    """The model and the limits of requests."""
 
     classes: int
     image_size: int = Field(description="side of the network's input in pixels")

@@ -36,6 +36,8 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to drain."""
+        # uvicorn's own handler records the signal and raises it again at the end, so that the
+        # process would end by SIGTERM; an orderly stop is exit code 0.
         if self._end is None:
             self._service.drain()
             self._end = time.monotonic() + self._drain_delay
@@ -45,7 +47,7 @@ class DrainingServer(uvicorn.Server):
             self._end = time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to stop accepting connections; asked ten times a second."""
+        """Returns whether to stop accepting connections; uvicorn asks ten times a second."""
         is_due = self._end is not None and time.monotonic() >= self._end
         self.should_exit = self.should_exit or is_due or self._service.failure is not None
         return await super().on_tick(counter)
@@ -55,13 +57,14 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """Takes a port, before the model is loaded.
 
     Raises:
-        ServingError: It is taken already, or is not of this machine.
+        ServingError: The port is taken, or the address is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
+        # Else a restart fails while connections of the previous server are in TIME_WAIT.
         with contextlib.suppress(OSError):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A model behind a queue: decodes images in threads, batches them, and turns outputs to tags."""
+"""A model behind a queue: decodes images in threads, batches them, and converts outputs to tags."""
 
 import asyncio
 import functools
@@ -36,7 +36,7 @@ _TAGGERS = 64  # pairs of k and threshold whose limits by class are kept
 
 
 class Service:
-    """Everything of the endpoint but HTTP.
+    """The endpoint without HTTP.
 
     Args:
         model: The model; its `max_batch` is the largest batch.
@@ -95,7 +95,7 @@ class Service:
             self.state = "failed"
             return
         self._batcher = batcher
-        if self.state == "starting":
+        if self.state == "starting":  # a signal may have set it to "draining" meanwhile
             self.state = "ready"
         sizes = ", ".join(f"{size}: {1e3 * second:.3g}" for size, second in seconds.items())
         self._tell(f"ready: {batcher.images_per_second:.4g} images/s; ms by batch size {sizes}")
@@ -111,7 +111,7 @@ class Service:
         return fastest
 
     def drain(self) -> None:
-        """Says from now on that it is not ready; still answers."""
+        """Reports from now on that it is not ready; requests are still answered."""
         self.state = "draining"
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Service:
 
     @property
     def retry_after(self) -> int:
-        """Seconds in which the images of the queue will be done, at least 1."""
+        """Estimated seconds until the queue is empty, from 1 to 60."""
         rate = self._batcher.images_per_second if self._batcher else 1.0
         return min(_LONGEST_RETRY, max(1, math.ceil(self.images.used / rate)))
 
@@ -179,6 +179,7 @@ class Service:
             return []
         logits = np.stack([one["logits"] for one in outputs])
         loop = asyncio.get_running_loop()
+        # Sorting 11,166 probabilities an image would hold up all other connections.
         return await loop.run_in_executor(
             self._decoders, lambda: self.tagger(k, threshold)(logits)
         )  # fmt: skip

@@ -25,12 +25,12 @@ from mlimages_jax.serving.schemas import JsonImages
 
 KINDS = "multipart/form-data with files, application/json, or the bytes of one image (image/jpeg)"
 
-_NAME_CHARACTERS = 200  # of a file name that are given back
+_NAME_CHARACTERS = 200  # of a file name that are repeated in the answer
 _FIELDS = 16  # parts without a file name, which are ignored
 
 
 class Upload(NamedTuple):
-    """A file of a request, not looked into yet."""
+    """A file of a request, not decoded yet."""
 
     name: str
     data: bytes
@@ -73,7 +73,7 @@ async def read_uploads(request: Request, limits: Limits, held: Held) -> list[Upl
 
 
 def _check_length(request: Request, limits: Limits) -> None:
-    """Refuses by the header what is too large, so that clients need not send it."""
+    """Refuses by the header what is too large, before the client sends it."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.request_bytes:
         raise _too_large(limits)
@@ -91,7 +91,7 @@ def _too_large(limits: Limits) -> RefusedError:
 async def _chunks(request: Request, limits: Limits, held: Held) -> AsyncGenerator[bytes, None]:
     received = 0
     async for chunk in request.stream():
-        received += len(chunk)
+        received += len(chunk)  # Content-Length is missing from chunked bodies
         if received > limits.request_bytes:
             raise _too_large(limits)
         held.add(len(chunk))
