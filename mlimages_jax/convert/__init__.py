@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""TensorFlow checkpoints of the original in, other formats out: `mlimages convert`.
+"""Converts checkpoints from and to other formats: `mlimages convert`.
 
-Between formats all arrays of a network travel in a flat dict, by names such as
+All conversions go through a flat dict of the network's arrays, by names such as
 "params/stage0_block0/conv1/kernel" and "batch_stats/final_norm/mean": see `layout`.
 """
 
 
 class ConvertError(Exception):
-    """Something the person at the command line can mend; the message names file and variables."""
+    """An error that the user can fix; the message names the file and the variables."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What using a network without this package requires: its input, classes and probabilities."""
+"""Describes a network for use without this package: its input, classes and probabilities."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str
         `thresholds`, the minimum probability of a tag of each of them (None if none were found).
     """
     usage = saved.usage()
-    size = image_size or usage.image_size or None
+    size = image_size or usage.image_size or None  # settings say 0 where it is unknown
     crop = _CROPS[usage.view]
     upright = saved_model.turns_upright(saved.config)
     return {

@@ -131,6 +131,7 @@ def survey(file: TensorFlowCheckpoint, *, ignore_extra: bool) -> Contents:
     counts = dict.fromkeys(
         (POSITIVE_COUNTS, NEGATIVE_COUNTS), layout.describe("float32", (architecture.num_classes,))
     )
+    # With one of the two counts the other is expected too, and reported if it is missing.
     has_counts = not counts.keys().isdisjoint(file.entries)
     optional = {**momentum, GLOBAL_STEP: layout.describe("int64", ())}
     expected = {**network, **(counts if has_counts else {})}
@@ -186,6 +187,7 @@ def _training_state(
     print(f"step {contents.step:,}; velocities of {len(velocities)} variables, {frozen} frozen")
     counts = None
     if weighted:
+        # Each worker of the original counted its own images, and only one saved its counts.
         positive, negative = (
             jnp.tile(file.read(name), (groups, 1)) for name in (POSITIVE_COUNTS, NEGATIVE_COUNTS)
         )  # [G, C]

@@ -23,7 +23,7 @@ _BLOCK = re.compile(r"params/stage(\d+)_block(\d+)/.*")
 
 
 class Architecture(NamedTuple):
-    """What determines names and shapes: the arguments of `models.resnet.ResNet`."""
+    """The arguments of `models.resnet.ResNet` that determine names and shapes."""
 
     num_classes: int
     stage_sizes: tuple[int, ...]
@@ -66,6 +66,7 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
     if not blocks:
         raise ConvertError("it has no block of a residual network")
     stages = range(max(blocks) + 1)
+    # With the bias alone the number of classes is known, and only the kernel reported as missing.
     head = shapes.get(HEAD) or shapes.get("params/head/bias")
     if not head:
         raise ConvertError("its classifier is missing, so its number of classes is unknown")
@@ -168,6 +169,6 @@ def _width(shapes: Mapping[str, Shape], stage: int) -> int:
         r"(\d+/conv3/kernel|0/shortcut_conv/kernel|[1-9]\d*/norm1/(scale|bias))"
     )
     widths = [shape[-1] for name, shape in shapes.items() if indicative.fullmatch(name) and shape]
-    if widths:
+    if widths:  # by majority, so that one misshapen array is reported rather than all others
         return max(sorted(set(widths)), key=widths.count)
     return STAGE_WIDTHS[min(stage, len(STAGE_WIDTHS) - 1)]

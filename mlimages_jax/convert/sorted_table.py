@@ -110,7 +110,7 @@ def _read_block(data: bytes, start: int, size: int) -> bytes:
     kind, checksum = _TRAILER.unpack_from(data, end)
     if checksum != masked_crc(data[start : end + 1]):
         raise SortedTableError(f"the checksum of the block at byte {start} is wrong")
-    if kind:
+    if kind:  # Snappy, which TensorFlow's tensor_bundle.cc never writes
         raise SortedTableError(f"the block at byte {start} is compressed, which is not supported")
     (restarts,) = struct.unpack_from("<I", data, end - 4)
     return data[start : end - 4 - 4 * restarts]

@@ -42,7 +42,7 @@ _LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 
 
 class Entry(NamedTuple):
-    """Where a variable is stored.
+    """The location, type and shape of a stored variable.
 
     Attributes:
         dtype: Its dtype; None for types that are not supported.
@@ -91,6 +91,7 @@ class TensorFlowCheckpoint:
         try:
             table = read_table(index.read_bytes())
             header = dict(_fields(table.pop(b"", b"")))
+            # proto3 omits fields that are 0, here and in the entries.
             self._files = _integer(header.get(1, 0))
             self.entries = {
                 key.decode(errors="backslashreplace"): _entry(value) for key, value in table.items()
@@ -144,6 +145,7 @@ def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, np.
         raise ConvertError(f"{index} already exists: remove that checkpoint or give another name")
     prefix.parent.mkdir(parents=True, exist_ok=True)
     table, offset = {b"": _HEADER}, 0
+    # The data need not be atomic: without an index, which comes last, there is no checkpoint.
     with Path(f"{prefix}.data-00000-of-00001").open("wb") as file:
         for name, array in variables.items():
             dtype = array.dtype.newbyteorder("<")
@@ -196,8 +198,10 @@ def _prefix_in(folder: Path) -> Path:
             return named
     if len(prefixes) == 1:
         return prefixes[0]
-    found = ", ".join(prefix.name for prefix in prefixes) or "none"
-    raise ConvertError(f"{folder} does not contain one TensorFlow checkpoint but {found}: name one")
+    if not prefixes:
+        raise ConvertError(f"{folder} contains no TensorFlow checkpoint (no file ends in .index)")
+    found = ", ".join(prefix.name for prefix in prefixes)
+    raise ConvertError(f"{folder} contains several TensorFlow checkpoints, {found}: name one")
 
 
 def _entry(data: bytes) -> Entry:

@@ -12,6 +12,7 @@ train.py and finetune.py of the release also save:
 import re
 
 GLOBAL_STEP = "global_step"
+# train.py gave its counters no names, so TensorFlow numbered them.
 POSITIVE_COUNTS = "Variable"
 NEGATIVE_COUNTS = "Variable_1"
 MOMENTUM = "/Momentum"
@@ -74,6 +75,7 @@ def our_name(name: str) -> str | None:
         module = str(_MODULES.get(scope))
     collection, ours = ("params", leaf) if layer == "dense" else _LEAVES.get(leaf, ("params", leaf))
     candidate = f"{collection}/{module}/{ours}"
+    # Translated back and compared, as names such as ".../Momentum" fit the patterns halfway.
     try:
         return candidate if tensorflow_name(candidate) == name else None
     except KeyError:  # a scope, layer or leaf that the network does not have

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`to-stablehlo`: a network as a portable program, which needs jax only."""
+"""`to-stablehlo`: exports a network as a portable program that needs only jax."""
 
 import json
 from pathlib import Path

@@ -35,6 +35,7 @@ def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False
         output: the prefix of the new files, to which .index and .data-00000-of-00001 are added.
         training_state: write velocities, step and class counts too.
     """
+    # Velocities belong to the trained weights, not to their EMA.
     saved, arrays = read_weights(checkpoint, averaged=not training_state)
     variables = {tensorflow_name(name): array for name, array in arrays.items()}
     if training_state:
@@ -58,7 +59,7 @@ def training_variables(folder: epath.Path, arrays: dict[str, np.ndarray]) -> dic
         variables[POSITIVE_COUNTS] = counts["positive"][0]
         variables[NEGATIVE_COUNTS] = counts["negative"][0]
     variables[GLOBAL_STEP] = np.array(int(folder.name), np.int64)
-    slots = flat({"params": velocities})
+    slots = flat({"params": velocities})  # None for frozen parameters
     return variables | {
         tensorflow_name(name) + MOMENTUM: slots[name]
         for name in arrays

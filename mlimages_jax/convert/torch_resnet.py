@@ -101,7 +101,7 @@ def load(folder: str | os.PathLike[str]) -> ResNet:
     Args:
         folder: The folder with config.json and weights.safetensors.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # here: the network itself needs only torch
 
     config = json.loads((Path(folder) / "config.json").read_text())
     model = ResNet(**config["architecture"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The arrays of a checkpoint by flat names: reads them from a folder, and writes a new one."""
+"""Reads and writes the arrays of checkpoints by their flat names."""
 
 import contextlib
 import shutil
@@ -42,6 +42,7 @@ def read_weights(
     saved = saved_model.read(manager.resolve(path), sharding=device, averaged=averaged)
     arrays = flat(jax.device_get(saved.weights))
     architecture = layout.check(arrays, where=str(saved.where))
+    # jax sorts the keys of a tree, while files for TensorFlow follow the order of its graph.
     return saved, {name: arrays[name] for name in layout.variables(architecture)}
 
 
@@ -144,6 +145,6 @@ def complete_folder(path: Path) -> Iterator[Path]:
     unfinished.mkdir()
     try:
         yield unfinished
-        unfinished.replace(path)
+        unfinished.replace(path)  # rename(2) replaces an empty folder, but no other
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -12,7 +12,7 @@ from mlimages_jax import command_line
 from mlimages_jax.files import paths
 from mlimages_jax.settings import ConfigError, Train, config_file, replaced, resolved
 
-ML_IMAGES = (11_166, 17_609_752)  # classes, images to train on; of the published list
+ML_IMAGES = (11_166, 17_609_752)  # classes, and training images of the published list
 IMAGENET = (1_000, 1_281_167)  # Russakovsky et al., 2015
 # Tried in this order if a plan does not fit.
 REMEDIES = (
@@ -72,8 +72,8 @@ def plan(
 
     Uses formulas: takes seconds on any machine and needs no data set. --check also compiles the
     training step and prints the compiler's numbers beside ours. --config.NAME=VALUE changes a
-    setting. The exit code is 1 if the training does not fit; --fit
-    divides its batches into parts until it does.
+    setting. The exit code is 1 if the training does not fit; --fit divides its batches into parts
+    until it does.
 
     Args:
         config: FILE or FILE:VARIANT of a training, or the name of an included config.

@@ -47,6 +47,7 @@ def program_bytes(compiled: Any) -> int:
     """Bytes on one device: arguments, results and temporaries, counting donated buffers once."""
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    # A donated buffer is both an argument and a result; XLA calls it an alias.
     return used + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
@@ -65,7 +66,7 @@ def collectives(program: str, *, devices: int) -> dict[str, Collective]:
             # An asynchronous start returns (operands, results); only the results count.
             arrays = arrays[len(arrays) // 2 :]
         size = sum(_array_bytes(*array) for array in arrays)
-        size *= devices if kind == "reduce-scatter" else 1
+        size *= devices if kind == "reduce-scatter" else 1  # its result is one device's part
         count, total = found.get(kind, Collective(0, 0))
         found[kind] = Collective(count + 1, total + size)
     return found

@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether all stages fit into the usable memory."""
+        """True if all stages fit into the usable memory."""
         return sum(self.largest.memory.values()) <= USABLE * self.chip.memory
 
 
@@ -178,6 +178,7 @@ def smallest_accumulation(config: Train, make: Callable[[Train], Plan]) -> tuple
         make: `make_plan` for the devices.
     """
     group = config.group_size or config.batch_size
+    # One by one, not by bisection: a number that does not divide the batch is no plan.
     for parts in range(1, config.batch_size // group + 1):
         try:
             plan = make(replaced(config, {"accumulate": parts}))
@@ -197,10 +198,9 @@ def _memory(
     width = network.dtype.itemsize
     kept = layers.kept_elements(network, stage.image_size) * width
     pixels = stage.image_size**2 * 3
+    copies = 1 if parts == 1 else 2  # the gradients of a part, and their sum
     return state.bytes_by_part(abstract_state) | {
-        "gradients": 4
-        * _elements(abstract_state.params)
-        * (1 if parts == 1 else 2),  # a part's, their sum
+        "gradients": copies * 4 * _elements(abstract_state.params),  # float32
         "activations": at_once * kept,
         # uint8 images of the batch; float32 images, targets, logits, loss and gradient of a part
         "batch": images * pixels + at_once * 4 * (pixels + network.num_classes * 4),

@@ -53,7 +53,7 @@ def _traced(network: ResNet, side: int) -> tuple[Layer, ...]:
         result = call(*arguments, **keywords)
         module = context.module
         if isinstance(module, GroupBatchNorm):
-            # norm1 has the same input and is counted.
+            # norm1 reads the same input, which is kept once.
             normalised = 0 if module.name == "shortcut_norm" else arguments[0].size
         elif isinstance(module, nn.Conv | nn.Dense):
             inputs, kernel = arguments[0], module.variables["params"]["kernel"]
