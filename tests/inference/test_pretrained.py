@@ -16,6 +16,7 @@ from PIL import Image
 import mlimages_jax
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import BadImage, decode
+from mlimages_jax.inference import model as model_module
 from mlimages_jax.inference import pretrained, tagging
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import build, restart
@@ -112,9 +113,9 @@ def test_batches_of_few_sizes_are_compiled(workdir, monkeypatch):
         shapes.append(images.shape)
         return network_outputs(weights, images, model=model, names=names)
 
-    network_outputs = pretrained.network_outputs
-    monkeypatch.setattr(pretrained, "network_outputs", counted)
-    pretrained._predict.clear_cache()
+    network_outputs = model_module.network_outputs
+    monkeypatch.setattr(model_module, "network_outputs", counted)
+    model_module._predict.clear_cache()
     for _ in range(2):
         model = dataclasses.replace(pretrained.load(workdir), max_batch=6)
         whole = [model.logits(_images(count)) for count in range(1, 20)]
@@ -130,7 +131,7 @@ def test_batches_of_few_sizes_are_compiled(workdir, monkeypatch):
 def test_float32_takes_no_shortcut_on_accelerators(workdir, dtype, exact):
     model = pretrained.load(workdir, dtype=dtype)
     weights = {"params": model.params, "batch_stats": model.batch_stats}
-    program = pretrained._predict.lower(weights, _images(1), network=model.network).as_text()
+    program = model_module._predict.lower(weights, _images(1), network=model.network).as_text()
     operations = [
         line for line in program.splitlines() if "convolution(" in line or "dot_general" in line
     ]
