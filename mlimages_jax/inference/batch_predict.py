@@ -63,7 +63,7 @@ class PredictedRows(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Where the time of a pass went, in seconds, measured by this process.
+    """The time of a pass by what it was spent on, in seconds, measured by this process.
 
     Attributes:
         images: Results yielded so far, including errors.
@@ -100,7 +100,7 @@ def open_shared(config: Classify | Export) -> ImageSource:
 
 
 def fitting_batch(batch_size: int, *, images: int, mesh: Mesh) -> int:
-    """Reduces the batch size when there are too few images to fill it.
+    """Returns the batch size, reduced if there are too few images to fill it.
 
     Raises:
         ConfigError: If `batch_size` is not divisible by the number of devices.
@@ -239,6 +239,7 @@ class Predictions:
         try:
             return {"image": self._view(self._source.read(position))}
         except BadImage as error:
+            # Not raised: Grain would end the pass. `_rows_of` looks the error up by position.
             with self._lock:
                 self._errors[position] = one_line(f"{error.reason}: {error}")
             return {"image": self._black}

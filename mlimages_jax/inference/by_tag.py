@@ -36,12 +36,14 @@ Stamp = list[int]
 Made = dict[str, list[Stamp]]  # by path below the folder; several where a run was killed
 
 _LONGEST = 100  # bytes of a folder's name, which an id may follow
+# What Windows refuses in names, control characters, and marks that reorder or break text.
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 
 
 def folder_names(hierarchy: Hierarchy) -> list[str]:
     """Returns a name for each class that every file system takes; no two differ only in case."""
     names = [_safe(name.split(",")[0]) for name in hierarchy.names]
+    # Ids part the bird crane from the machine; indices part what is still equal after `_safe`.
     for suffixes in (hierarchy.ids, range(len(names))):
         counts = collections.Counter(name.casefold() for name in names)
         names = [
@@ -135,9 +137,10 @@ class ByTag:
         target.parent.mkdir(parents=True, exist_ok=True)
         with complete_file(target) as unfinished:
             try:
+                # The resolved path, as link(2) does not follow symbolic links.
                 os.link(os.path.realpath(image), unfinished)
             except OSError:  # another disk, one without links, or too many of them
-                shutil.copy2(image, unfinished)
+                shutil.copy2(image, unfinished)  # with the time, which the stamp contains
         self.placed += 1
 
     def _remove(self, name: str, made: list[Stamp]) -> None:
@@ -176,7 +179,7 @@ class ByTag:
                 self._try(name, functools.partial(self._remove, name, stamps))
 
     def _is_elsewhere(self, made: Made) -> bool:
-        """Whether the image exists outside the folder, by its number of links."""
+        """Returns whether the image exists outside the folder, by its number of links."""
         found = [_status(self._folder / name) for name in made]
         links = [one for one in found if one]
         return all(one.st_nlink > len(links) for one in links)
@@ -193,6 +196,7 @@ class ByTag:
 
 
 def _safe(name: str) -> str:
+    # Windows drops dots and spaces at the end of a name; a leading dot hides it elsewhere.
     plain = _UNSAFE.sub("_", name).encode()[:_LONGEST].decode(errors="ignore").strip(" .")
     return plain or "_"
 
@@ -237,7 +241,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_one_of(there: os.stat_result, made: list[Stamp]) -> bool:
-    """Whether a file is one that was made, and not changed since."""
+    """Returns whether a file is one that was made here and has not changed since."""
     return stat.S_ISREG(there.st_mode) and any(
         there.st_ino == inode or (there.st_size, there.st_mtime_ns) == (size, time)
         for inode, size, time in made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which thresholds tags must reach: those given, else those found for the model, else none."""
+"""Chooses the thresholds of tags: those given, else those found for the model, else none."""
 
 import os
 from collections.abc import Callable

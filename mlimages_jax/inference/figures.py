@@ -76,7 +76,7 @@ def image_grid(
         ValueError: If there are no images, or `captions` has another length than `images`.
     """
     _check_lengths(images, captions)
-    letters = int(13 * width / columns)
+    letters = int(13 * width / columns)  # 13 letters of 8 points fit into an inch
     wrapped = [_wrap(caption, letters) for caption in captions]
     lines = 1 + max(caption.count("\n") for caption in wrapped)
     rows = math.ceil(len(images) / columns)
@@ -312,5 +312,5 @@ def _wrap(caption: str, letters: int) -> str:
 def _write_cells(axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
     """Writes a text into each cell of a table, in white on dark cells."""
     for (row, column), value in np.ndenumerate(values):
-        color = "white" if value > 0.6 else "black"
+        color = "white" if value > 0.6 else "black"  # Blues is darker than mid-grey from here on
         axes.text(column, row, texts[row][column], ha="center", va="center", color=color)

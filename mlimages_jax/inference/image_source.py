@@ -190,6 +190,8 @@ class ImageFiles:
     def digest(self) -> str:
         """A digest of the names, in order, and of the file sizes."""
         digest = hashlib.sha256("\n".join(self._names).encode())
+        # Of every 32nd file in turn, as the sizes were once read in as many threads: exports and
+        # tags that were begun then have recorded this digest.
         for first in range(THREADS):
             digest.update(f"\n{self.stamps[first::THREADS, 0].tolist()}".encode())
         return digest.hexdigest()
@@ -269,7 +271,7 @@ def _open_list(path: Path, root: Path) -> ImageFiles:
         text = unix_line_ends(without_mark(path.read_bytes(), where=str(path)))
     except TextFileError as error:
         raise ImageSourceError(str(error)) from error
-    if b"\0" in text[:4096]:
+    if b"\0" in text[:4096]:  # as grep decides what is a binary file
         raise ImageSourceError(
             f"{path} is neither an image nor a text file: give a list with one path per line"
         )

@@ -44,7 +44,7 @@ def write_sidecar(image: Path, row: Row) -> bool:
     with complete_file(path) as unfinished:
         unfinished.write_bytes(after)
         if before is not None:
-            shutil.copymode(path, unfinished)
+            shutil.copymode(path, unfinished)  # a replaced file would get the default mode
     return True
 
 

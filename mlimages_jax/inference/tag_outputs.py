@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is made of tags besides the file: sidecars, and folders by tag."""
+"""Outputs besides the file of tags: sidecars, and folders of images by tag."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +21,7 @@ _SHOWN = 20  # files that are left alone and named
 class TagOutputs:
     """Brings sidecars and folders up to date with the rows of a file.
 
-    The first call looks at every image; later ones, of a command that goes on, at those that are
-    new or changed.
+    The first call processes every image; later calls, with --watch, only new and changed ones.
 
     Args:
         sidecars: Whether to write sidecars.
@@ -72,7 +71,7 @@ def _described(by_tag: ByTag) -> str:
 
 
 def _named(left_alone: list[str]) -> str:
-    """Logs what was left alone; returns how much it was, as the rest of a phrase."""
+    """Logs what was left alone; returns the count as the rest of a phrase."""
     for one in left_alone[:_SHOWN]:
         logging.warning("left alone: %s", one_line(one))
     return f", {len(left_alone)} left alone" if left_alone else ""

@@ -87,7 +87,7 @@ class TagRecord:
 
     @property
     def extends(self) -> bool:
-        """Whether rows of a finished file are reused, rather than those of a stopped run only."""
+        """True if rows of a finished file are reused, not only those of a stopped run."""
         return self._reuses
 
     def plan(self, source: ImageSource) -> tuple[list[int], int]:
@@ -96,7 +96,7 @@ class TagRecord:
         self._keys = keys_of(map(source.identity, range(len(source))))
         errors: set[int] = set()
         lines = []
-        for place, row in self._lines():
+        for place, row in self._lines():  # of several rows of an image the last counts
             key, error = key_of(row["source"]), row.get("error", "")
             if error.startswith(_PASSING):
                 continue
@@ -153,7 +153,7 @@ class TagRecord:
                 files[_BEFORE] = stack.enter_context(self._made.open("rb"))
             for place in places:
                 assert place >= 0, "an image has no row"
-                file = files[place % 2]
+                file = files[place % 2]  # see `_lines_of`
                 file.seek(place // 2)
                 yield file.readline()
 
@@ -250,6 +250,7 @@ def _lines_of(path: Path, which: int) -> Iterator[tuple[int, Row]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise _damaged(path) from error
+            # One number for offset and file, as LineIndex stores a single integer per line.
             yield 2 * offset + which, row
             offset += len(line)
 

@@ -153,7 +153,7 @@ def _check_outputs(config: Classify, source: ImageSource | None) -> None:
 
 
 def _outputs(config: Classify, model: Model) -> TagOutputs | None:
-    """Returns what is made besides the file, on the process that writes."""
+    """Returns the outputs besides the file, on the process that writes."""
     if jax.process_index() != 0 or not (config.sidecars or config.copy_to):
         return None
     by_tag = None
@@ -164,15 +164,16 @@ def _outputs(config: Classify, model: Model) -> TagOutputs | None:
 
 
 def _follow(outputs: TagOutputs | None, source: ImageSource, output: Path) -> str:
-    """Makes what is made besides the file; returns what was done, as the rest of a log line."""
+    """Updates the outputs besides the file; returns what was done, as the rest of a log line."""
     done = outputs.update(source, lambda: finished_rows(output)) if outputs else []
     collectives.barrier("sidecars and folders by tag are complete")
     return "".join(f"; {phrase}" for phrase in done)
 
 
 def _job(config: Classify, output: Path, file_format: str, *, built: bool) -> Job:
-    """Loads the model."""
+    """Loads the model, and returns what all updates of the file share."""
     mesh = sharding.make_mesh()
+    # Only to refuse an impossible batch size now, before the model is loaded.
     batch_predict.fitting_batch(config.batch_size, images=0, mesh=mesh)
     folder = step_folders.resolve_for_all(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))

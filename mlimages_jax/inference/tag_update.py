@@ -34,11 +34,17 @@ _RUNS = 1_000  # of positions, in a text that processes exchange
 
 
 class Job(NamedTuple):
-    """What every update of a file shares.
+    """The settings, model and output that all updates of a file share.
 
     Attributes:
-        tags_of: Turns logits into tags.
-        about: What determines the row of an image.
+        config: Settings of the task.
+        output: Path of the file.
+        file_format: One of `tag_files.ENDINGS`.
+        mesh: A mesh over all devices.
+        model: The model.
+        view: How images are resized and cropped.
+        tags_of: Converts logits [n, C] to the tags of n images.
+        about: Everything that determines the row of an image, as JSON values.
     """
 
     config: Classify
@@ -52,12 +58,12 @@ class Job(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What an update of a file did.
+    """The result of an update of a file.
 
     Attributes:
         tagged: Number of images whose rows were not known.
         errors: Number of images in the file that could not be read.
-        speed: How fast they were tagged; None if none was.
+        speed: Timing of the pass over these images; None if there were none.
     """
 
     tagged: int
@@ -149,7 +155,7 @@ def _shared_plan(record: TagRecord | None, source: ImageSource) -> tuple[list[in
 def _parts(positions: list[int]) -> Iterator[list[tuple[int, int]]]:
     """Yields increasing positions as (first, end) of each run of them, in short lists."""
     values = np.array(positions, np.int64)
-    firsts = np.flatnonzero(np.diff(values, prepend=-2) != 1)
+    firsts = np.flatnonzero(np.diff(values, prepend=-2) != 1)  # -2, as -1 would continue at 0
     ends = [*firsts[1:].tolist(), len(values)]
     runs = [
         (positions[first], positions[end - 1] + 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Turns the scores of all classes into tags of an image. Uses NumPy only."""
+"""Converts the scores of all classes to the tags of an image. Uses NumPy only."""
 
 import contextlib
 import dataclasses

@@ -117,6 +117,7 @@ def _pixels_of_pil(image: Image.Image, *, exif_orientation: bool) -> np.ndarray:
         with _pillow:
             _check_unread(image)
             image.load()
+        # From here on nothing is lazy, so the lock is not held while pixels are converted.
         if exif_orientation:
             image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Looks again and again for images that appeared, changed or went away."""
+"""Scans repeatedly for images that are new, changed or deleted."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,20 +11,20 @@ from mlimages_jax.distributed import preemption
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError, NoImagesError
 from mlimages_jax.inference.line_index import keys_of
 
-_SECONDS = 0.2  # between two looks at whether to stop
+_SECONDS = 0.2  # between two checks for a request to stop
 
 
 class WatchedImages:
     """The images of a folder or list, once for every change; iterate over it until it is stopped.
 
-    An image that is still being written is left as it was: one that is new or has changed counts
-    when size and modification time are the same in two looks. At the first look, those that were
-    written longer ago than an interval count at once.
+    An image that is still being written is not yielded yet: a new or changed one counts once its
+    size and modification time are the same in two scans. In the first scan, images last written
+    longer ago than an interval count at once.
 
     Args:
-        look: Opens the images. Its errors are raised at the first look; later ones, such as those
-            of a disk that was unmounted, leave everything as it is.
-        interval: Seconds between two looks.
+        look: Opens the images. Its errors are raised by the first scan; in later ones, errors such
+            as those of an unmounted disk change nothing.
+        interval: Seconds between two scans.
 
     Raises:
         Preempted: While iterating, when the program was asked to stop.
@@ -65,7 +65,7 @@ class WatchedImages:
         else:
             self._trouble, self._found = "", True
             return images
-        if trouble != self._trouble:  # once, and not at every look
+        if trouble != self._trouble:  # once, not in every scan
             logging.warning("%s", trouble)
         self._trouble = trouble
         return None

@@ -27,13 +27,14 @@ _PREFIXES = {
 }
 _DC, _LR, _ = _PREFIXES
 _CONTAINERS = ("Bag", "Seq", "Alt")
+# The id of the packet is the one that the XMP specification prescribes (ISO 16684-1).
 _EMPTY = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
     f'<x:xmpmeta xmlns:x="{_X}"><rdf:RDF xmlns:rdf="{_RDF}">'
     '<rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>\n'
     '<?xpacket end="w"?>\n'
 )
-# Characters that XML 1.0 cannot contain, also not escaped, and line breaks.
+# Characters that XML 1.0 cannot contain, not even escaped, and line breaks.
 _IMPOSSIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
 
 
@@ -92,6 +93,7 @@ def merged(packet: bytes | None, keywords: Keywords) -> bytes | None:
 
 
 def _keyword(name: str) -> str:
+    # Lightroom's hierarchical keywords have "|" between the levels.
     first = _IMPOSSIBLE.sub(" ", name.split(",")[0]).replace("|", "/").strip()
     return first or "unnamed"
 
