@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from mlimages_jax.features.export.feature_formats import (
     Layout,
@@ -34,21 +33,23 @@ from mlimages_jax.features.export.feature_formats import (
     RecordParts,
     Storage,
 )
+from mlimages_jax.features.export.manifest import (
+    MANIFEST,
+    check_same,
+    layout_of,
+    layout_values,
+    write_manifest,
+)
+from mlimages_jax.features.export.manifest import FeatureFilesError as FeatureFilesError
+from mlimages_jax.features.export.manifest import read_manifest as read_manifest
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import json_line, tsv_row
 from mlimages_jax.files.remote import is_remote
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 
-_MANIFEST, _INDEX, _ERRORS, _ARCHIVE = "features.json", "index.jsonl", "errors.tsv", "features.npz"
+_INDEX, _ERRORS, _ARCHIVE = "index.jsonl", "errors.tsv", "features.npz"
 _UNFINISHED = "unfinished"
-_FORMER = "pictures"  # key of `images` in version 0.1
-_FREE = ("complete", "errors", "speed", "input")  # manifest keys that may differ when resuming
-_LISTED = 10  # differences shown in an error
-
-
-class FeatureFilesError(ValueError):
-    """Raised when a folder lacks the requested features or contains other ones."""
 
 
 class FeatureWriter:
@@ -82,7 +83,7 @@ class FeatureWriter:
         self._folder, self._layout = Path(folder), layout
         self._storage = _storage(self._folder, layout, file_format)
         self._manifest: dict[str, Any] = {
-            "complete": False, "format": file_format, **_as_json(layout), **about,
+            "complete": False, "format": file_format, **layout_values(layout), **about,
         }  # fmt: skip
         # One part is written while the next is computed. With more threads, parts could pile up in
         # memory.
@@ -99,15 +100,15 @@ class FeatureWriter:
             FeatureFilesError: If the folder contains other features, or files of unknown origin.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        if (self._folder / _MANIFEST).exists():
+        if (self._folder / MANIFEST).exists():
             saved = read_manifest(self._folder)
-            _check_same(saved, self._manifest, where=self._folder)
+            check_same(saved, self._manifest, where=self._folder)
             if saved["complete"]:
                 self._clean()
                 return True
         else:
             self._check_empty()
-            _write_json(self._folder / _MANIFEST, self._manifest)
+            write_manifest(self._folder, self._manifest)
         (self._folder / _UNFINISHED).mkdir(exist_ok=True)
         self._storage.prepare()
         return False
@@ -118,7 +119,7 @@ class FeatureWriter:
         Raises:
             FeatureFilesError: If this process does not see the folder that `begin` prepared.
         """
-        if not (self._folder / _MANIFEST).exists():
+        if not (self._folder / MANIFEST).exists():
             raise FeatureFilesError(
                 f"{self._folder} is not the folder that process 0 prepared: give a --workdir "
                 "that all machines share"
@@ -165,7 +166,7 @@ class FeatureWriter:
             self._pack()
         # Last: a stop before this line repeats the combining, and after it only the cleaning.
         manifest = self._manifest | {"complete": True, "errors": len(rows), "speed": speed}
-        _write_json(self._folder / _MANIFEST, manifest)
+        write_manifest(self._folder, manifest)
         self._clean()
         return manifest
 
@@ -205,7 +206,7 @@ class FeatureWriter:
         for name in ("parts", _UNFINISHED, _INDEX, _ARCHIVE, *arrays):
             if (self._folder / name).exists():
                 raise FeatureFilesError(
-                    f"{self._folder} contains {name} without {_MANIFEST}: give another --workdir, "
+                    f"{self._folder} contains {name} without {MANIFEST}: give another --workdir, "
                     "or remove it"
                 )
 
@@ -245,13 +246,13 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
         raise FeatureFilesError(
             f"the export in {folder} is not complete: run the same command again to resume it"
         )
-    layout = _layout(manifest)
+    layout = layout_of(manifest)
     if output not in layout.widths:
         raise FeatureFilesError(f"{folder} has {', '.join(layout.widths)}, no {output!r}")
     rows = list(_read_index(folder))
     if len(rows) != layout.images:
         raise FeatureFilesError(
-            f"{folder / _INDEX} has {len(rows)} rows but {_MANIFEST} promises {layout.images}: "
+            f"{folder / _INDEX} has {len(rows)} rows but {MANIFEST} promises {layout.images}: "
             "files of two exports are mixed, or the folder was not copied completely"
         )
     errors = {row["index"]: row["error"] for row in rows if "error" in row}
@@ -265,21 +266,6 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
         errors=errors,
         metadata=manifest,
     )
-
-
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads features.json, also of an incomplete export.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = Path(folder) / _MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} contains no exported features ({_MANIFEST} is missing): create them with "
-            "mlimages export IMAGES --checkpoint=W --output=FOLDER"
-        )
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _array(folder: Path, layout: Layout, file_format: str, output: str) -> np.ndarray | PartedArray:
@@ -298,60 +284,6 @@ def _storage(folder: Path, layout: Layout, file_format: str) -> Storage:
     return (RecordParts if file_format == "array_record" else NumpyArrays)(folder, layout)
 
 
-def _as_json(layout: Layout) -> dict[str, Any]:
-    values = dataclasses.asdict(layout)
-    return {"outputs": values.pop("widths"), **values}
-
-
-def _layout(manifest: dict[str, Any]) -> Layout:
-    manifest = _by_present_names(manifest)
-    names = [field.name for field in dataclasses.fields(Layout) if field.name != "widths"]
-    return Layout(widths=manifest["outputs"], **{name: manifest[name] for name in names})
-
-
 def _read_index(folder: Path) -> Iterator[dict[str, Any]]:
     with (folder / _INDEX).open(encoding="utf-8") as file:
         yield from map(json.loads, file)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with complete_file(path) as unfinished:
-        unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
-    # Through JSON, as the saved values came: it turns tuples into lists.
-    wanted = json.loads(json.dumps(wanted))
-    if _FORMER in saved:
-        logging.warning(
-            "%s was started by version 0.1, which stored no digests of weights and images: cannot "
-            "check that they are the same", where,
-        )  # fmt: skip
-        saved = _by_present_names(saved)
-        wanted = _what_both_say(wanted, saved) | {"input_digest": saved.get("input_digest")}
-    lines = [
-        f"  {key}: {saved.get(key)!r} in the folder, {wanted.get(key)!r} now"
-        for key in sorted(saved.keys() | wanted.keys())
-        if key not in _FREE and saved.get(key) != wanted.get(key)
-    ]
-    if lines:
-        raise FeatureFilesError(
-            f"{where} contains other features; give another --workdir, or the old values:\n"
-            + "\n".join(lines[:_LISTED])
-        )
-
-
-def _by_present_names(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Renames the key of version 0.1."""
-    return {"images" if key == _FORMER else key: value for key, value in manifest.items()}
-
-
-def _what_both_say(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """Keeps the values of `wanted` whose keys `saved` has too, at every level."""
-    return {
-        key: _what_both_say(value, saved[key])
-        if isinstance(value, dict) and isinstance(saved[key], dict)
-        else value
-        for key, value in wanted.items()
-        if key in saved
-    }

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The manifest of an export, features.json: what the numbers are, and when a run may resume it."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from mlimages_jax.features.export.feature_formats import Layout
+from mlimages_jax.files.atomic import complete_file
+
+MANIFEST = "features.json"
+_FORMER = "pictures"  # key of `images` in version 0.1
+_FREE = ("complete", "errors", "speed", "input")  # keys that may differ when resuming
+_LISTED = 10  # differences shown in an error
+
+
+class FeatureFilesError(ValueError):
+    """Raised when a folder lacks the requested features or contains other ones."""
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads features.json, also of an incomplete export.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} contains no exported features ({MANIFEST} is missing): create them with "
+            "mlimages export IMAGES --checkpoint=W --output=FOLDER"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_manifest(folder: Path, values: dict[str, Any]) -> None:
+    """Writes features.json atomically."""
+    with complete_file(folder / MANIFEST) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def layout_values(layout: Layout) -> dict[str, Any]:
+    """Returns a layout as JSON values, in which its `widths` are called outputs."""
+    values = dataclasses.asdict(layout)
+    return {"outputs": values.pop("widths"), **values}
+
+
+def layout_of(manifest: dict[str, Any]) -> Layout:
+    """Returns the layout in a manifest, also of version 0.1."""
+    manifest = _by_present_names(manifest)
+    names = [field.name for field in dataclasses.fields(Layout) if field.name != "widths"]
+    return Layout(widths=manifest["outputs"], **{name: manifest[name] for name in names})
+
+
+def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
+    """Checks that an export may be resumed with these values.
+
+    Args:
+        saved: Manifest in the folder.
+        wanted: Manifest of this run.
+        where: The folder, for messages.
+
+    Raises:
+        FeatureFilesError: They describe other features; the message lists the differences.
+    """
+    # Through JSON, as the saved values came: it turns tuples into lists.
+    wanted = json.loads(json.dumps(wanted))
+    if _FORMER in saved:
+        logging.warning(
+            "%s was started by version 0.1, which stored no digests of weights and images: cannot "
+            "check that they are the same", where,
+        )  # fmt: skip
+        saved = _by_present_names(saved)
+        wanted = _what_both_say(wanted, saved) | {"input_digest": saved.get("input_digest")}
+    lines = [
+        f"  {key}: {saved.get(key)!r} in the folder, {wanted.get(key)!r} now"
+        for key in sorted(saved.keys() | wanted.keys())
+        if key not in _FREE and saved.get(key) != wanted.get(key)
+    ]
+    if lines:
+        raise FeatureFilesError(
+            f"{where} contains other features; give another --workdir, or the old values:\n"
+            + "\n".join(lines[:_LISTED])
+        )
+
+
+def _by_present_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Renames the key of version 0.1."""
+    return {"images" if key == _FORMER else key: value for key, value in manifest.items()}
+
+
+def _what_both_say(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the values of `wanted` whose keys `saved` has too, at every level."""
+    return {
+        key: _what_both_say(value, saved[key])
+        if isinstance(value, dict) and isinstance(saved[key], dict)
+        else value
+        for key, value in wanted.items()
+        if key in saved
+    }
