@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What exported features are good for: `mlimages features knn|probe|duplicates`."""
+"""Exports features, evaluates them and finds near-duplicates: `mlimages features`."""
 
 
 class FeaturesError(Exception):
-    """Something the person at the command line can mend; the message names it and says how."""
+    """An error that the user can fix; the message names the cause and says how."""

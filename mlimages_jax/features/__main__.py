@@ -9,7 +9,7 @@ from mlimages_jax import command_line
 
 _HERE = "mlimages_jax.features"
 COMMANDS = command_line.Group(
-    """Judge exported features, and find near-duplicates by them.
+    """Evaluate exported features, and find near-duplicates with them.
 
 The features are those of `mlimages export`. Every command has a --help of its own.
 """,

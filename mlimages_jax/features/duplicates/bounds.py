@@ -28,6 +28,7 @@ def principal_directions(images: Exported, width: int) -> np.ndarray:
         images: Supplies the unit vectors x; blocks spaced evenly over the images are used.
         width: Number of directions, at most F.
     """
+    # Blocks rather than single rows: a part of a Parquet export is read as a whole.
     starts = range(0, len(images), _ROWS_AT_ONCE)
     chosen = np.linspace(0, len(starts) - 1, min(len(starts), _BLOCKS_OF_SAMPLE)).astype(int)
     moments = np.zeros((images.width, images.width))

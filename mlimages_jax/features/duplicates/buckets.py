@@ -35,7 +35,7 @@ def make_centres(rows: FeatureRows, count: int, *, seed: int = 0) -> np.ndarray:
     """
     random = np.random.default_rng(seed)
     drawn = random.permutation(len(rows))[: _SAMPLE * count]
-    sample = np.asarray(rows[np.sort(drawn)])
+    sample = np.asarray(rows[np.sort(drawn)])  # in file order: `rows` is memory-mapped
     centres = sample[random.permutation(len(sample))[:count]]
     for _ in range(_ROUNDS):
         nearest = nearest_centres(sample, centres, memberships=1)[:, 0]

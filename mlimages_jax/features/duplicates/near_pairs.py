@@ -83,7 +83,7 @@ class _Tile(NamedTuple):
 
     def pairs(self) -> Iterator[Pairs]:
         """Yields the positions of the pairs, some rows at a time."""
-        if not self.any_above:
+        if not self.any_above:  # one byte from the device instead of 64 MB, for most tiles
             return
         found = np.asarray(self.above)[: self.shape[0], : self.shape[1]]
         for start in range(0, len(found), _ROWS_OF_PAIRS):

@@ -86,6 +86,8 @@ class Voters:
         judged = positive | (labels.confidences == 0)
         self._missing_count = rules.missing_labels == 0
         self._positive = labels.matrix(positive)
+        # Absent: all neighbours vote but those whose label is unknown or below the threshold.
+        # Unknown: only those vote that have a label for the class.
         self._listed = labels.matrix(~judged if self._missing_count else judged)
 
     def scores(self, found: Neighbours, *, k: int) -> np.ndarray:

@@ -196,8 +196,7 @@ def _numbers(text: str) -> list[tuple[int, float]]:
             raise ValueError(f"class {class_} is above {_MOST_CLASSES:,}: is it a class index?")
         if not (confidence == -1 or 0 <= confidence <= 1):
             raise ValueError(
-                f"confidence {confidence} of class {class_} is neither -1 (unknown) nor from "
-                "0 and 1"
+                f"confidence {confidence} of class {class_} is neither -1 (unknown) nor from 0 to 1"
             )
     if len({class_ for class_, _ in row}) < len(row):
         raise ValueError("a class occurs twice; keep one of its labels")

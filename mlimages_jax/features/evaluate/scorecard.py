@@ -14,7 +14,7 @@ _NOBODY = np.float32(-1e30)  # below any score, but finite, as the metrics requi
 
 
 class LabelRules(NamedTuple):
-    """How labels count.
+    """The rules by which labels become positives, negatives and ignored classes.
 
     Attributes:
         single: Whether each image has exactly one class.
@@ -53,7 +53,7 @@ class Scorecard:
     def __init__(self, labels: SparseLabels, rules: LabelRules):
         self._labels, self._rules = labels, rules
         self._metrics: SingleLabelMetrics | MultiLabelMetrics
-        self._places = 5 if rules.single else 10
+        self._places = 5 if rules.single else 10  # the deepest ranks of the metrics: top-5, at 10
         count = self._places + labels.num_classes
         if rules.single:
             self._metrics = SingleLabelMetrics(count)

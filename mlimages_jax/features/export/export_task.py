@@ -270,6 +270,7 @@ def _labels_digest(source: ImageSource) -> str:
 
 def _begin(writer: FeatureWriter, layout: Layout) -> tuple[bool, np.ndarray]:
     """Prepares the folder; returns whether the export is complete, and which parts are done."""
+    # By process 0 for all: its answer decides how many batches there are, the same everywhere.
     complete = collectives.of_process_0(jax.process_index() == 0 and writer.begin())
     done = np.array(collectives.of_process_0(writer.done().tolist()), bool)
     if done.any():

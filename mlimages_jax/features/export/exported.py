@@ -133,4 +133,5 @@ def name_fractions(names: list[str], *, purpose: str) -> np.ndarray:
         purpose: Splits for different purposes are independent of each other.
     """
     digests = (hashlib.sha256(f"{purpose}\n{name}".encode()).digest() for name in names)
+    # 48 bits, which a float64 holds exactly; 64 could round up to 1.
     return np.fromiter((int.from_bytes(d[:6], "big") / 2**48 for d in digests), float, len(names))

@@ -26,7 +26,7 @@ from mlimages_jax.files.atomic import complete_file
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What is stored, and how it is split into parts.
+    """The stored arrays, and their division into parts.
 
     Attributes:
         images: Number of images, N.
@@ -149,6 +149,7 @@ class RecordParts:
     def write(self, part: Part) -> None:
         """See `Storage`."""
         with complete_file(self._path(part.number)) as path:
+            # One record per group, as readers want single rows and a group is read as a whole.
             writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
             for row, position in enumerate(self._layout.positions(part.number)):
                 # True stands for deterministic: the entries of a protobuf map otherwise come in any
