@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str | None = None) 
 
 
 def with_full_names(words: Sequence[str]) -> list[str]:
-    """What was typed with the command's present name, and with the `any` of `import any`."""
+    """Returns the words with the command's present name, and with the `any` of `import any`."""
     words = list(words)
     words[:1] = _RENAMED.get(words[0], words[:1]) if words else []
     if words[:1] == ["import"] and _names_data(words[1:]):
@@ -62,11 +62,12 @@ def with_full_names(words: Sequence[str]) -> list[str]:
 
 
 def _names_data(words: Sequence[str]) -> bool:
-    """Whether `import DIR` is meant: the door that finds out what DIR is, also if it is "coco"."""
+    """Returns whether `import DIR` is meant, also if DIR has the name of a command ("coco")."""
     if not words or words[0] in command_line.HELP:
         return False
     if words[0] not in IMPORTS.commands:
         return True
+    # A folder "coco" is imported by `import coco`, unless an input shows that the command is meant.
     options = {word.partition("=")[0] for word in words}
     has_input = bool(options & _INPUTS) or (len(words) > 1 and words[1][:1] != "-")
     return Path(words[0]).exists() and not has_input and options.isdisjoint(command_line.HELP)

@@ -178,6 +178,7 @@ class LabelsJob:
     def _read(self) -> Iterator[LabelList]:
         """Yields the rows of all lists, with the classes of the new one."""
         classes = self._classes
+        # Dropped labels may have any index, and without a category file nothing limits it.
         limit = MAX_CLASSES if classes.source is None or classes.drop else len(classes.source)
         table = _class_table(classes)
         with progress(count_rows(self._lists), what="labels", unit=" rows") as bar:
@@ -224,6 +225,7 @@ class LabelsJob:
         return rename_rows(take_rows(part, rows), [files[row] for row in rows.tolist()])
 
     def _merged(self, parts: Iterable[LabelList]) -> Iterator[LabelList]:
+        # In memory at once: the rows of one image may be at both ends of the lists.
         label_list = join_lists(list(parts))
         self.counts["rows merged into others"] += len(label_list)
         for part in merge_rows(label_list):

@@ -20,6 +20,7 @@ def alone(lock: Path) -> Iterator[None]:
     Raises:
         PrepareError: Another job holds the lock, or the folder cannot be written to.
     """
+    # Never deleted: a job that had opened the old file could lock it while another locks a new one.
     with writing(lock):
         file = lock.open("w")
     with file:

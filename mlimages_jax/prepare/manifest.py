@@ -83,7 +83,8 @@ _SQL_TYPES = {
     "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
     "name": "TEXT PRIMARY KEY", "status": "TEXT NOT NULL",
 }  # fmt: skip
-# The table has the name it had in 0.1, so that manifests of then are resumed.
+# The table has the name it had in 0.1, so that manifests of then are resumed. WITHOUT ROWID, as
+# the names would otherwise be stored twice: in the table and in the index of its key.
 _CREATE = f"""
 CREATE TABLE pictures ({", ".join(f"{c} {_SQL_TYPES.get(c, 'TEXT')}" for c in _COLUMNS)})
 WITHOUT ROWID;
@@ -291,7 +292,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """BEGIN, then COMMIT, or ROLLBACK after any error, a full disk included."""
+        """Runs the block in a transaction, rolled back after any error, such as a full disk."""
         self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
         try:
             yield

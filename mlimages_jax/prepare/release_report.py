@@ -13,16 +13,17 @@ from mlimages_jax.labels.release import PublishedList
 _WIDTH = 100  # characters
 _FEWER = (
     "Fewer rows than published: the file was truncated when it was copied (look at its last line) "
-    "- get it again; or images were left out because they are gone: `prepare coverage` lists them."
+    "- get it again; or images were left out because they are gone: `mlimages data coverage` lists "
+    "them."
 )
 _MORE = (
-    "More rows than published: lists were joined, or rows repeat - `prepare stats` counts repeated "
-    "names, `prepare labels --merge` merges their rows."
+    "More rows than published: lists were joined, or rows repeat - `mlimages data stats` counts "
+    "repeated names, `mlimages data labels --merge` merges their rows."
 )
 _DIGESTS = (
     "The release has no digests of its lists: compare these with those of another user who has "
-    "the same file. If the digests differ and the numbers of rows do not, the labels, the order "
-    "or the line ends differ."
+    "the same file. If the digests differ but the numbers of rows do not, the labels, the order "
+    "or the line endings differ."
 )
 
 
@@ -65,7 +66,7 @@ def _about_classes(hierarchy: Hierarchy) -> Iterator[str]:
         return
     yield f"dictionary: as published (SHA-256 of ids and parents {digest})"
     yield "known errors of the published dictionary; `--corrections published` fixes some of them,"
-    yield "for `prepare labels --close` and for the builder with --labels=closed:"
+    yield "for `mlimages data labels --close` and for the builder with --labels=closed:"
     for fault in release.known_faults(hierarchy):
         yield textwrap.fill(fault, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
 
@@ -94,6 +95,7 @@ def _about_lists(held: Sequence[Held]) -> Iterator[str]:
 
 
 def _nearest(rows: int) -> PublishedList | None:
+    # By the number of rows, not by name: users rename and join the files.
     nearest = min(release.LISTS, key=lambda published: abs(published.rows - rows))
     return nearest if 2 * rows >= nearest.rows else None
 

@@ -159,7 +159,7 @@ def _check_content(data: bytes, expected: Expected) -> None:
     if expected.md5 is not None:
         if hashlib.md5(data, usedforsecurity=False).digest() != expected.md5:
             raise UnwantedFileError("wrong_md5", "the MD5 differs from the one the source states")
-    elif shown := placeholders.known_content(data):
+    elif shown := placeholders.known_content(data):  # a matching MD5 leaves no doubt
         raise UnwantedFileError("placeholder", f"a known placeholder: {shown}")
 
 

@@ -64,7 +64,7 @@ def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
             number = 0
             while line := file.readline(_LONGEST_LINE):
                 number += 1
-                if not line.endswith(b"\n") and len(line) >= _LONGEST_LINE - 3:
+                if not line.endswith(b"\n") and len(line) == _LONGEST_LINE:
                     while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                         pass
                     message = f"{path}:{number}: the line has more than {_LONGEST_LINE} bytes"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A built data set, read back and verified."""
+"""Reads a built data set back and verifies it."""

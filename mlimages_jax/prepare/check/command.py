@@ -87,7 +87,7 @@ def check(
         checker = ShardChecker(_rules(built), checksums, listed, pool, bar)
         for problem in _problems(built, checker, _plan(shards, sample)):
             problems.add(problem)
-        bar.close()
+        bar.close()  # before the last lines, which would otherwise start behind the bar
         what = f"{bar.n:,} records of {len(shards):,} shards"
         if problems.counts:
             place = "" if report is None else f"; {report} lists them"

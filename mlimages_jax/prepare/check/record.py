@@ -56,6 +56,7 @@ class RecordRules:
         found = [*self._label_problems(record), *self._image_problems(record, height, width)]
         if not record.name:
             found.append(("name", "the name is empty"))
+        # Not strict: different lengths are one of the problems found above.
         pairs = zip(record.labels.tolist(), record.confidences.tolist(), strict=False)
         return CheckedRecord(record.name, dict(pairs), found)
 

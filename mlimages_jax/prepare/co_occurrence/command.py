@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `co-occurrence`: adds labels that occur together in a model's predictions."""
+"""The command `cooccurrence`: adds labels that occur together in a model's predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +99,7 @@ def co_occurrence(
 
     found = counter.occurrences.pairs()
     above = (found.fraction > share) & (found.images >= min_images)
+    # A model usually predicts class i in images of class i, which adds nothing.
     found = found.where(above & (found.first != found.second))
     adder = PairAdder(hierarchy, found, times_fraction=confidence == "share")
     adder.write_lists(lists, output)

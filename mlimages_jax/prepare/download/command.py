@@ -116,7 +116,7 @@ def download(
     )
     try:
         job.run()
-    finally:
+    finally:  # after Ctrl-C too, so that the user sees how far it got
         if job.manifest_path.is_file():
             print(summary(job.manifest_path))
     with Manifest(job.manifest_path, readonly=True) as manifest:

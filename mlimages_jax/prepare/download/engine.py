@@ -44,7 +44,7 @@ _BUSY_IN_A_ROW = 3  # this many busy answers in a row mean a busy host, not a bu
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """When to retry and when to give up.
+    """The rules for retries, and for giving up.
 
     Attributes:
         retries: Further attempts at a source after a temporary failure.
@@ -148,6 +148,7 @@ class DownloadEngine:
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         while True:
+            # First a slot: an image taken from its queue counts against the limit of its host.
             slot = await self._slots.get()
             host, item = await self._queues.get()
             group.create_task(self._attempt(host, item, slot))

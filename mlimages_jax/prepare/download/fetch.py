@@ -53,17 +53,17 @@ class FetchError(Exception):
 
     @property
     def is_network(self) -> bool:
-        """Whether no server answered at all, as when this machine is offline."""
+        """True if no server answered at all, as when this machine is offline."""
         return self.error in _NETWORK
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server asks for fewer requests (429 or 503)."""
+        """True if the server asks for fewer requests (429 or 503)."""
         return self.http_status in (429, 503)
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the owner opted out of data sets; other sources must not be tried then."""
+        """True if the owner opted out of data sets; other sources must not be tried then."""
         return self.error == _ROBOTS_TAG
 
 
@@ -270,6 +270,7 @@ def retry_after(text: str | None) -> float | None:
 
 def _classify(error: Exception) -> FetchError:
     """Translates errors of the HTTP library into `FetchError`s."""
+    # The order matters: in aiohttp an InvalidURL, for example, is a ValueError too.
     message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
     cause: Any = getattr(error, "os_error", None) or error.__cause__
     if isinstance(cause, addresses.PrivateAddressError):

@@ -37,7 +37,7 @@ _BAD_ROWS = 1000  # this many bad rows, and more than good ones: not a URL list
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadJob:
-    """What to fetch and how; the command `download` explains the values.
+    """The lists, folders, limits and sources of a download; see the command `download`.
 
     Attributes:
         lists: URL lists.
@@ -108,6 +108,7 @@ class DownloadJob:
             shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed job
             with writing(unfinished):
                 unfinished.mkdir()
+                # Random bytes, as zeros take no room on file systems that compress.
                 (unfinished / "reserve").write_bytes(os.urandom(_RESERVE_BYTES))
             slots = [unfinished / str(i) for i in range(self.connections)]
             try:
@@ -208,6 +209,7 @@ class _Selection:
         if image is None:
             return True
         retry = self._job.retry_failed
+        # A URL that is listed twice is not retried by the run in which it failed.
         failed_earlier = image.status == FAILED and image.time < self._start
         return failed_earlier and ("all" in retry or image.error in retry)
 
@@ -218,7 +220,7 @@ class _Selection:
         if self._bad >= _BAD_ROWS and self._bad > self._good:
             raise PrepareError(
                 f"{row.message}. {self._bad:,} rows so far are not URLs: is this a URL list? "
-                "Images named by ImageNet ids come from its archives: see `extract`"
+                "Images named by ImageNet ids come from its archives: see `mlimages data extract`"
             )
 
 

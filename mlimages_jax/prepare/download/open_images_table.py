@@ -138,6 +138,7 @@ def _make(files: Sequence[Path], index: Path, made_of: str) -> None:
         complete_file(index) as unfinished,
         contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as db,
     ):
+        # Neither journal nor fsync: after a crash the file is still unfinished and is built again.
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA synchronous = OFF")
         db.execute(f"CREATE TABLE photos ({', '.join(Photo._fields)})")

@@ -18,6 +18,7 @@ from yarl import URL
 _LONGEST_URL = 8_192  # characters; common servers accept no more
 _IN_URLS = "%" + "!#$&'()*+,/:;=?@[]~"  # kept unquoted, so existing escapes survive
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+# Full stops of East Asian scripts, which browsers read as dots (UTS 46).
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
 _BASES = ((re.compile(r"0x([0-9a-f]*)"), 16), (re.compile(r"0([0-7]*)"), 8),
           (re.compile(r"([1-9][0-9]*)"), 10))  # fmt: skip
@@ -85,7 +86,7 @@ def plain_host(host: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_DOTS).lower()
     if ":" in text:
         return _plain_ipv6(text)
-    text = text.removesuffix(".")
+    text = text.removesuffix(".")  # "a.org." is the same host, with the root of the DNS
     if _ends_in_a_number(text):
         return _plain_ipv4(text)
     if not text.isascii():

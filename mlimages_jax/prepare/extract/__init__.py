@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The images of lists, taken out of ImageNet's archives."""
+"""Extracts the images of lists from ImageNet's archives."""

@@ -167,6 +167,7 @@ def make_hierarchy(parts: Sequence[Instances], aside: SetAside) -> Hierarchy:
             raise PrepareError(
                 f"{other.path}: the categories differ from {first.path}; use files of one set"
             )
+    # "person" is its own super-category in COCO.
     above = {
         name: up if up != name else None for name, up in first.categories.values()
     }  # fmt: skip
@@ -190,7 +191,7 @@ def _without_cycles(above: dict[str, str | None], path: Path, aside: SetAside) -
             way = " -> ".join(cycle)
             message = f"the super-categories form a cycle: {way}; correct one"
             aside.add(BadRow(str(path), "categories", message))
-            above[min(cycle)] = None
+            above[min(cycle)] = None  # by name, so that the order of the file does not matter
 
 
 def _rows(

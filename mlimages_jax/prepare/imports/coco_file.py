@@ -188,6 +188,7 @@ def _file(entry: Mapping[str, Any]) -> str:
     for key in _URLS:
         parts = _parts_of_url(entry.get(key))
         if parts:
+            # Other folders of a URL are the host's own and do not exist on disk.
             folders = [part for part in parts[-2:-1] if part.startswith(("train", "val", "test"))]
             return "/".join([*folders, parts[-1]])
     raise ValueError('"file_name" is missing, and so is "coco_url"')

@@ -28,7 +28,7 @@ TRUE = {"true", "yes", "x", "y", "t", "\u2713", "\u2714", "wahr", "ja", "vrai", 
         "verdadero"}  # fmt: skip
 FALSE = {"false", "no", "n", "f", "falsch", "nein", "faux", "non", "falso"}
 _INDEX = re.compile(r"column 1|unnamed: 0|index|level_0", re.IGNORECASE)  # written by pandas
-_NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Columns(NamedTuple):
@@ -112,7 +112,7 @@ def number_of(value: object) -> float | None:
     text = str(value).strip().lower() if isinstance(value, str) else ""
     if text in TRUE or text in FALSE:
         return float(text in TRUE)
-    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else None
+    return float(text.replace(",", ".")) if NUMBER.fullmatch(text) else None
 
 
 def _check_name(name: str, names: Sequence[str], there: Set[str]) -> None:

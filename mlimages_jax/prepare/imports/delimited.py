@@ -25,7 +25,7 @@ _FIELD_LIMIT = 1 << 24
 
 
 class Format(NamedTuple):
-    """How a table is written.
+    """The format of a table of delimited text.
 
     Attributes:
         delimiter: Delimiter between columns.
@@ -68,7 +68,7 @@ def find_format(
         lines = lines[1:]
     if delimiter is None:
         scores = [(*_score(lines, one, known), -i) for i, one in enumerate(DELIMITERS)]
-        delimiter = DELIMITERS[-max(scores)[-1]]
+        delimiter = DELIMITERS[-max(scores)[-1]]  # -i: the earlier one of equals
     elif len(delimiter) != 1:
         raise PrepareError(f"--delimiter {delimiter!r} is not one character")
     first = next(iter(_parsed(lines, delimiter)), None)
@@ -143,6 +143,7 @@ def _without_blanks_behind_quotes(
     line: str, delimiter: str, problem: csv.Error
 ) -> tuple[list[str], str]:
     """Rereads a line rejected for `"a" ,b`; returns the row, or why it stays rejected."""
+    # Python's reader in strict mode takes the blank for text behind a closing quote.
     mended = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|$)', '"', line.rstrip("\n"))
     try:
         return next(

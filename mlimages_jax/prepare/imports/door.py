@@ -161,6 +161,7 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
         PrepareError: The format was recognised, but the data cannot be read.
     """
     notes: list[str] = []
+    # Options for tables mean that this is one. A .json file may still be COCO with --images.
     has_said = wish.table.path_column or wish.table.label_columns or wish.images
     kinds = (find_tables, *_KINDS) if has_said and not _is_json(source) else _KINDS
     for find in kinds:

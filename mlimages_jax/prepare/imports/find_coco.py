@@ -130,7 +130,7 @@ def _looks_like_coco(path: Path) -> bool:
         ) from error
     except OSError as error:
         raise PrepareError(f"{path}: {error.strerror or error}") from error
-    text = (start + end).replace(b"\0", b"")  # also of UTF-16 and UTF-32
+    text = (start + end).replace(b"\0", b"")  # makes UTF-16 and UTF-32 readable too
     return text.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith(b"{") and (
         sum(key in text for key in _KEYS) >= 2
     )

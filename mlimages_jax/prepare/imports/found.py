@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What `import any` found, the user's options for it, and the search for files and splits."""
+"""The data that `import any` found, the user's options, and the search for files and splits."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlimages_jax.prepare.imports.building import Build
+from mlimages_jax.prepare.imports.columns import SPLIT_WORDS
 from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.set_aside import SetAside
 from mlimages_jax.prepare.imports.table_rows import TableOptions
 
 SHOWN_ROWS = 5
 DEFAULT_VAL_FRACTION = 0.1
-SPLIT_OF_WORD = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
 _MAX_FILES = 1_000
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -74,8 +71,8 @@ def split_of(path: Path, top: Path) -> str | None:
     names = [path.stem, *(parent.name for parent in path.relative_to(top).parents if parent.name)]
     for name in names:
         for word in _WORDS.findall(name.lower()):
-            if word in SPLIT_OF_WORD:
-                return SPLIT_OF_WORD[word]
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
     return None
 
 
@@ -87,6 +84,7 @@ def files_below(top: Path, *, depth: int) -> Iterator[Path]:
         for folder in level:
             try:
                 entries = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+                # Roboflow calls the COCO file of a split _annotations.coco.json.
                 entries += sorted(folder.glob("_annotations*.json"))
             except OSError:
                 continue

@@ -135,6 +135,7 @@ def find_images(
     depth = max(len(path_parts(path)) for path in sample)
     suffixes = ("",) if all(PurePosixPath(path).suffix for path in sample) else _SUFFIXES
     folders = _folders(around)
+    # An absolute path that exists as it is needs no folder around the list.
     if any(map(is_absolute, sample)):
         folders = itertools.chain(folders, [Path("/")])
     best, best_rank = None, (0, False, 0)

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mlimages_jax.labels.same_names import normal
-from mlimages_jax.prepare.imports.columns import number_of
+from mlimages_jax.prepare.imports.columns import NUMBER, number_of
 
 _REMEMBERED = 100_000  # labels whose parsed form is cached
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NUMBERS = re.compile(r" *[0-9]+(?: +[0-9]+)+ *")  # "16 0": classes given by their numbers
 # A comma between labels; the one in "dog:0,8" is a decimal comma.
 _COMMA = re.compile(r"(?<!:[01]),|,(?![0-9])")
@@ -83,7 +82,7 @@ def parse_label(text: str) -> tuple[str, float] | None:
     if not text.strip():
         return None
     name, colon, number = text.rpartition(":")
-    if colon and _NUMBER.fullmatch(number.strip()):
+    if colon and NUMBER.fullmatch(number.strip()):
         return _label(name, float(number.replace(",", ".")))
     return _label(text, 1.0)
 
@@ -130,8 +129,8 @@ def confidences_of(
 def _confidence(cell: object, column: str) -> float | None:
     if cell is None or cell is MISSING or (isinstance(cell, str) and not cell.strip()):
         return None
-    if cell != cell:
-        return None  # NaN: an empty cell in Parquet
+    if cell != cell:  # NaN, an empty cell in Parquet, is the only value that differs from itself
+        return None
     number = number_of(cell)
     if number is None:
         raise ValueError(f"{column!r} is {cell!r}; the column has numbers: 1 present, 0 absent")

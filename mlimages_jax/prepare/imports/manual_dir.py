@@ -86,8 +86,8 @@ def write_manual_dir(
 
     Raises:
         PrepareError: No images were written, the disk is full, or the folder contains lists of
-            other splits with another dictionary, other images, or another meaning of unlisted
-            classes.
+            other splits with another dictionary, other images, or another meaning of missing
+            labels.
         OSError: The folder cannot be written to.
     """
     with full_disk.names_folder(folder), contextlib.ExitStack() as files:
@@ -97,6 +97,7 @@ def write_manual_dir(
         if not writer.images.total():
             raise PrepareError(f"{folder}: no images were found, so there is nothing to write")
         class_list, word = (folder / f"{name}.unfinished" for name in (CLASS_LIST, MISSING_LABELS))
+        # Callbacks run in reverse order: these first, then the lists get their names.
         files.callback(class_list.unlink, missing_ok=True)
         files.callback(word.unlink, missing_ok=True)
         hierarchy.to_file(class_list)

@@ -179,6 +179,7 @@ def _image_numbers(column: pa.StringArray) -> np.ndarray:
         raise _RowError(
             row, f"{column[row].as_py()!r} is not an image id of 16 digits 0-9 and a-f; correct it"
         )
+    # With a table for all rows at once, as int(text, 16) takes seconds for every million rows.
     pairs = digits[:, 0::2] << 4 | digits[:, 1::2]  # uint8 [n, 8], the highest byte first
     return pairs.view(">u8").ravel().astype(np.uint64)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `import-tfrecords`: the original's .tfrecords as images and a label list."""
+"""The command `import tfrecords`: the original's .tfrecords as images and a label list."""
 
 import functools
 import hashlib
@@ -19,6 +19,7 @@ from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
     CLASS_LIST,
+    IMAGES,
     LIST_SUFFIX,
     check_split,
     write_manual_dir,
@@ -33,7 +34,6 @@ from mlimages_jax.prepare.imports.tfrecord import TFRecord, TFRecordError, read_
 from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.threads import in_threads
 
-IMAGES = "images"
 RENAMED = "renamed"  # the only problem whose record is still imported
 
 
@@ -209,7 +209,7 @@ def _hierarchy(class_list: Path | None, output: Path) -> Hierarchy:
 
 def _progress(files: list[Path]) -> tqdm:
     total = sum(path.stat().st_size for path in files)
-    return progress(total >> 20, what="import-tfrecords", unit=" MB")
+    return progress(total >> 20, what="tfrecords", unit=" MB")
 
 
 def _records(files: list[Path], bar: tqdm) -> Iterator[tuple[Path, TFRecord | TFRecordError]]:
