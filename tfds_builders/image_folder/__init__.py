@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Users' own images in one folder per class, with or without folders of splits."""
+"""Builds sets of users' own images in one folder per class."""
 
 from .build import build
 

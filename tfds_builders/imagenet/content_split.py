@@ -37,6 +37,7 @@ def split_by_content(listing: Listing, val_fraction: float) -> dict[str, list[in
     for one, hash_ in zip(listing.classes, hashes, strict=True):
         of_class[one].add(hash_)
     in_val = {hash_ for hash_ in hashes if hash_ < val_fraction * 2**64}
+    # Every class keeps something to learn from.
     kept = {max(contents) for contents in of_class.values() if contents <= in_val}
     in_val -= kept
     if not in_val:

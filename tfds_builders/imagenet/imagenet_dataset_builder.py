@@ -32,7 +32,7 @@ _WORDNET_ID = re.compile("n[0-9]{8}")
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(images.Config):
-    """What is stored; each choice has its own folder.
+    """The form in which images are stored; each choice has its own folder.
 
     Attributes:
       short_side: Larger images are shrunk to this short side; None: images keep their size, since
@@ -206,6 +206,7 @@ def build(
             )
         for split in _checked_splits(splits or SPLITS):
             manual_files.find_source(Path(manual_dir), split)  # before anything is created
+    # Two classes, as they differ in a default that is part of the folder's name.
     config_class, builder_class = (OwnConfig, OwnBuilder) if own else (Config, Builder)
     options = {"val_fraction": val_fraction} if own else {}
     chosen = {} if orientation is None else {"orientation": orientation}

@@ -116,6 +116,7 @@ def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
     images, ignored = image_folders.list_images(folder)
     in_folders = [path for path in images if "/" in path]
     top = {path.partition("/")[0] for path in in_folders}
+    # Tiny ImageNet has val/images/, which is no class.
     if top <= {"images"} or len(images) > 2 * len(in_folders):
         flat = _list_flat(images, source, subset=subset)
         if flat is not None:
@@ -123,9 +124,9 @@ def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
     _check_folders(folder, top | set(ignored))  # folders of systems are counted by their names
     if not in_folders:
         raise ValueError(
-            f"{folder} holds no folders with images: make one for each class"
-            + (f", or put {manual_files.SOLUTION} or another file that says the class of each"
-               " image beside it" if images else "")
+            f"{folder} contains no folders with images: make one for each class"
+            + (f", or put {manual_files.SOLUTION} or another file with the class of each image next"
+               " to it" if images else "")
         )  # fmt: skip
     ignored["image beside the class folders"] += len(images) - len(in_folders)
     if text := image_folders.describe_ignored(+ignored):
@@ -178,9 +179,9 @@ def _folder_of(name: str, archive: Path) -> str:
     if folder:
         return folder
     if archive.name == manual_files.ARCHIVES["val"]:
-        advice = f"put {manual_files.DEVKIT} or {manual_files.TRUTH} beside it"
+        advice = f"put {manual_files.DEVKIT} or {manual_files.TRUTH} next to it"
     else:
-        advice = "is it the validation archive? That of training holds one tar per class"
+        advice = "is it the validation archive? That of training contains one tar per class"
     raise ValueError(f"{archive}: nothing gives the class of {name}: {advice}")
 
 
@@ -230,7 +231,7 @@ def _by_number(
     last = max(numbers, default=0)
     if last > len(truth) or (len(names) != len(truth) and not subset):
         raise ValueError(
-            f"{source.labels} has classes of {len(truth):,} images, {source.path} holds"
+            f"{source.labels} has classes of {len(truth):,} images, {source.path} contains"
             f" {len(names):,} images with numbers up to {last:,}: they do not belong together,"
             " or one is incomplete (--subset allows an archive with fewer)"
         )
@@ -263,7 +264,7 @@ def _members(archive: Path) -> list[archives.Member]:
         shown = ", ".join(f"{count:,} of {folder or archive.name}" for folder, count in
                           [*folders.items()][-_SHOWN_FOLDERS:])  # fmt: skip
         raise ValueError(
-            f"{archive} holds {len(members):,} images of {len(folders):,} folders that can be"
-            f" read (at last {shown or 'none'}); others are lost: {damage[0]}"
+            f"{archive} contains {len(members):,} images of {len(folders):,} folders that can be"
+            f" read (the last ones: {shown or 'none'}); others are lost: {damage[0]}"
         )
     return members

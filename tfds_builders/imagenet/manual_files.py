@@ -62,7 +62,7 @@ Class names are those of the folders, or come from one of these optional files:
 
 
 class Source(NamedTuple):
-    """Where the images of a split are.
+    """The archives or the folder with the images of a split.
 
     Attributes:
       path: A tar file, or a folder with one folder per class.

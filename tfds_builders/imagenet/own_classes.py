@@ -145,7 +145,7 @@ def class_folder(manual_dir: Path) -> Path | None:
     Unpacked archives often have everything in a single folder, and that in another.
     """
     folder = manual_dir
-    for _ in range(3):
+    for _ in range(3):  # deeper than any archive that was seen
         if not folder.is_dir():
             return None
         images, _ = image_folders.list_images(folder)

@@ -29,6 +29,7 @@ def unpacked(path: Path) -> Path:
     if target.is_file():
         return target
     size = path.stat().st_size
+    # JPEG hardly compresses, so the compressed size is a good estimate.
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(
             f"{path} must be uncompressed to a file next to it, and there is no room for its"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shared code of the builders of image sets: rows and image files in, a TFDS data set out."""
+"""Shared code of the builders: turns rows of a list and image files into a TFDS data set."""

@@ -61,6 +61,7 @@ def write(
         _ = (
             pipeline
             | "Shards" >> beam.Create(staged)
+            # Otherwise runners fuse the steps, and one worker writes all shards.
             | "Spread" >> beam.Reshuffle()
             | "Write" >> beam.Map(write_staged)
         )

@@ -97,7 +97,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             features=records.features(),
             homepage=self.HOMEPAGE,
             metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
+            disable_shuffling=True,  # readers then keep the order of the rows
         )
 
     def download_and_prepare(
@@ -214,6 +214,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         images = {
             name: value for name, value in made_of.items() if name.startswith(unfinished.IMAGES)
         }
+        # In this order: a kill before `begin` must leave the earlier time for the next attempt.
         writer = self._part_writer(content)
         if (time := unfinished.other_images_since(waiting, images)) is not None:
             writer.remove_changed(parts, time)
@@ -245,6 +246,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
 
     def _part_writer(self, content: Content) -> PartWriter:
         option = self.builder_config
+        # `check` decodes images that are stored as they are, the slowest part of such a build.
         writer = shards.ShardWriter(
             option.short_side, self.num_workers, check=not self.verified, chroma=option.chroma,
             orientation=option.orientation,

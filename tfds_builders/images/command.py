@@ -49,6 +49,7 @@ class Shared:
 
 def main(place: str, arguments: Sequence[str] | None, *, program: str) -> None:
     """Runs the command of a builder, see `command_line.run`; --beam needs no options."""
+    # tyro wants a value for --beam; without one it means the default runner.
     words = [
         "--beam=" if word == "--beam" and following.startswith("-") else word
         for word, following in itertools.pairwise([*(arguments or sys.argv[1:]), "-"])

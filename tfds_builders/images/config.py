@@ -11,7 +11,7 @@ from mlimages_jax.data.images.decode import Chroma, Orientation
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """What is stored; each choice has its own folder.
+    """The form in which images and labels are stored; each choice has its own folder.
 
     Attributes:
       labels: `released`: as in the list; `closed`: with all ancestors of every class.
@@ -25,10 +25,8 @@ class Config(tfds.core.BuilderConfig):
 
     name: str = ""
     labels: str = "released"
-    short_side: int | None = (
-        320  # pretraining's smallest crop, 70% of the area, still exceeds 224 pixels
-    )
-
+    # Pretraining's smallest crop, 70% of the area, still exceeds 224 pixels at this short side.
+    short_side: int | None = 320
     chroma: Chroma = "444"
     orientation: Orientation = "exif"
 

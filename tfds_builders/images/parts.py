@@ -16,7 +16,13 @@ from .shards import ShardPlan, ShardWriter, WrittenShard
 
 
 class Part(NamedTuple):
-    """The rows of a list that belong to one shard."""
+    """The rows of a list that belong to one shard.
+
+    Attributes:
+      split: Name of the split.
+      path: Path of the shard in the folder of unfinished ones.
+      rows: Numbers of the rows in the list.
+    """
 
     split: str
     path: Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the bytes of images are stored: in files of a folder, or inside of an archive."""
+"""The places of the bytes of images: in files of a folder, or inside of an archive."""
 
 import hashlib
 import os

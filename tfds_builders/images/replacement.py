@@ -65,4 +65,5 @@ def _exchange(one: Path, other: Path) -> bool:
     except (AttributeError, OSError):  # not Linux, or another C library
         return False
     names = os.fsencode(one), os.fsencode(other)
+    # Fails on file systems without RENAME_EXCHANGE, such as NFS; the caller then renames twice.
     return renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0

@@ -130,7 +130,7 @@ class ShardWriter:
             num_examples += 1
             num_bytes += len(record)
             max_labels = max(max_labels, len(row.classes))
-        writer.close()
+        writer.close()  # writes the index; a file without one cannot be read
         return WrittenShard(
             shard.split, shard.path.name, path.stat().st_size, sha256(path),
             num_examples, num_bytes, max_labels, skipped,

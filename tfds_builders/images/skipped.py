@@ -42,6 +42,7 @@ def allowed(num_rows: int, max_skipped: float) -> float:
     The minimum applies to the default fraction only: 0 allows none, and 0.1 two of twenty.
     """
     allowance = max_skipped * num_rows
+    # Whoever gives a fraction means it; the default must not refuse a set of 50 images for one.
     return max(allowance, A_FEW) if max_skipped == MAX_SKIPPED else allowance
 
 

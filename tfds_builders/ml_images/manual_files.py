@@ -53,7 +53,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
 
     Raises:
       FileNotFoundError: A file is missing; the message says what it looks like.
-      ValueError: A list's name is not a valid split, or `missing_labels.txt` has another word.
+      ValueError: A list's name is not a valid split, or `unlisted.txt` has another word.
     """
     class_lists = [manual_dir / name for name in CLASS_LISTS if (manual_dir / name).is_file()]
     if not class_lists:
@@ -64,6 +64,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
     if not lists:
         raise _missing(manual_dir, f"train{LIST_SUFFIX} or val{LIST_SUFFIX}", "a label list")
     for split, path in lists.items():
+        # TFDS reads "all" as all splits together.
         if split == "all" or not re.fullmatch("[a-zA-Z][a-zA-Z0-9_]*", split):
             raise ValueError(f"{path}: {split!r} cannot be the name of a split: rename the file")
     images = manual_dir / "images"

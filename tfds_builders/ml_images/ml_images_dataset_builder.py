@@ -76,7 +76,7 @@ class Builder(ImageBuilder):
             example = one_line(first_shared(lists[one], lists[other]))
             shared = f"{counted(count, 'image')}, such as {example},"
             message = f"{shared} {'is' if count == 1 else 'are'} in {one} and in {other}"
-            # Others may be meant: a list trainval beside train and val.
+            # Other overlaps may be intended, such as a list trainval next to train and val.
             if {one, other} & {"train"} and {one, other} & {"val", "test"}:
                 message += ": metrics mean nothing on images that training has seen"
                 if not self.allow_shared:
@@ -136,7 +136,7 @@ def build(
         may even if that is more.
       num_workers: Number of threads; None: one per core. Does not change the result.
       verified: The images were decoded as a check before and have not changed since, as after
-        `mlimages_jax.prepare download` or `extract`; those that keep their bytes are not decoded
+        `mlimages data download` or `extract`; those that keep their bytes are not decoded
         again, which saves four fifths of the work.
       beam_options: Flags of an Apache Beam pipeline that does the work, e.g.
         ["--runner=DirectRunner"]; None: this process does it.

@@ -66,5 +66,5 @@ HIERARCHY = Hierarchy(
 
 
 def parent(key: str) -> str | None:
-    """Key of the parent class, or None for a root."""
+    """Returns the key of the parent class, or None for a root."""
     return _TABLE[INDEX[key]][1]

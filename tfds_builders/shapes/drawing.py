@@ -158,6 +158,7 @@ def _crescent() -> list[Points]:
     shift, bite = 0.5, 0.8
     x = (1 + shift**2 - bite**2) / (2 * shift)  # the circles cross at this x
     horn, inner_horn = math.acos(x), math.acos((x - shift) / bite)
+    # Along the outer circle, then back along the inner one, so that the outline is one contour.
     outside = _arc(1, horn, math.tau - horn)
     inside = _arc(bite, math.tau - inner_horn, inner_horn) + [shift, 0]
     return [np.concatenate([outside, inside])]

@@ -27,7 +27,7 @@ def draw(
     size: int = SIZE,
     seed: int = 0,
 ) -> Path:
-    """Writes `class_list.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
+    """Writes `dictionary.txt`, `{train,val}_image_list.txt` and `images/*.jpg`.
 
     Args:
         manual_dir: Created if missing; files drawn there earlier are overwritten.

@@ -144,6 +144,7 @@ def _place(rng: Generator, others: Sequence[Thing]) -> Thing | None:
     rgb = _object_color(rng, color, pale=pale)
     radius = float(rng.uniform(*_RADII[size]))
     angle = float(rng.uniform(-_LEAN, _LEAN))
+    # All throws at once, so that what is drawn next does not depend on how many were needed.
     for x, y in rng.uniform(_MARGIN + radius, 1 - _MARGIN - radius, (_THROWS, 2)).tolist():
         if all(
             math.hypot(x - other.x, y - other.y) >= _CLOSEST * (radius + other.radius)

@@ -17,7 +17,7 @@ from tfds_builders.shapes.files import NUM_TRAIN, NUM_VAL, SIZE, check, draw
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(ml_images_dataset_builder.Config):
-    """What to draw, as for `draw`; other numbers have their own folder.
+    """The numbers of `draw`; other numbers have their own folder.
 
     Attributes:
       num_train: Number of images of the split "train".
