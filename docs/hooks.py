@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What mkdocs adds to the pages of this folder (mkdocs.yml names this file as its hook).
+"""Hooks of mkdocs: the reference pages, and links that leave docs/ (named in mkdocs.yml).
 
 Reference pages are found by walking the packages, so that a module which moves takes its page with
 it. Links that leave this folder work both here and where the repository is read: the files that
@@ -25,7 +25,7 @@ _CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t).*?$|`[^`\n]+`", re.DOTALL | re.MU
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds the reference to the navigation."""
+    """Add the reference to the navigation."""
     pages: list[Any] = [{"Overview": "reference/index.md"}]
     pages += [{folder: f"reference/{folder}.md"} for folder in reference()]
     assert config.nav is not None
@@ -34,7 +34,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages of the reference, and the files outside docs/ that pages link to."""
+    """Add the pages of the reference, and the files outside docs/ that pages link to."""
     for folder, modules in reference().items():
         text = "\n\n".join([f"# {folder}", *(f"::: {module}" for module in modules)])
         files.append(File.generated(config, f"reference/{folder}.md", content=text))
@@ -54,8 +54,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links between files of the repository into links between pages of the site."""
+    """Turn links between files of the repository into links between pages of the site."""
     uri = page.file.src_uri
+    # Generated pages hold `::: module` and site links only; their source is no file of docs/.
     if uri.startswith("reference/"):
         return markdown
 
@@ -69,7 +70,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def reference() -> dict[str, list[str]]:
-    """The public modules of every package, by the package that holds them."""
+    """Return the public modules of every package, keyed by the package that holds them."""
     found: dict[str, list[str]] = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -83,7 +84,7 @@ def reference() -> dict[str, list[str]]:
 
 
 def overview() -> str:
-    """A table of all packages with the first line of their docstring."""
+    """Return a Markdown table of all packages with the first line of each docstring."""
     rows = ["# Reference", "", "Generated from the docstrings.", "", "| package | |", "|:--|:--|"]
     for folder in reference():
         tree = ast.parse((ROOT / folder.replace(".", "/") / "__init__.py").read_text("utf-8"))
@@ -93,13 +94,22 @@ def overview() -> str:
 
 
 def in_repository(uri: str) -> Path:
-    """The file of the repository behind a page of the site."""
+    """Return the file of the repository behind a page of the site."""
     inside, _, rest = uri.partition("/")
     return ROOT / rest if inside == OUTSIDE else DOCS / uri
 
 
 def site_uri(source: Path, link: str) -> str | None:
-    """Where a link leads to on the site; None where it is not to a file of the repository."""
+    """Return the page of the site that a link leads to.
+
+    Args:
+        source: The Markdown file with the link.
+        link: The target as written, relative to that file.
+
+    Returns:
+        A path relative to the site, or None for a link that is not to a file of the repository.
+    """
+    # normpath, not resolve(): a link is read as it is written, also where a folder is a symlink.
     target = Path(os.path.normpath(source.parent / link))
     if target.is_relative_to(DOCS) or not target.is_relative_to(ROOT) or not target.is_file():
         return target.relative_to(DOCS).as_posix() if target.is_relative_to(DOCS) else None
@@ -107,7 +117,7 @@ def site_uri(source: Path, link: str) -> str | None:
 
 
 def links(path: Path) -> list[str]:
-    """The pages and files of the site that a Markdown file links to, code left out."""
+    """Return the pages and files of the site that a Markdown file links to outside of code."""
     text = _CODE.sub("", path.read_text(encoding="utf-8"))
     found = [site_uri(path, match["path"]) for match in _LINK.finditer(text)]
     return [target for target in found if target is not None]
