@@ -104,7 +104,7 @@ def build_ours(work: Path, out: Path, short_side: int | None, workers: int) -> P
 
 
 def build_verified(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
-    """Builds likewise, from images that `mlimages_jax.prepare` has already verified."""
+    """Builds likewise, from images that `mlimages data` has already verified."""
     return ml_images.build(work, out, short_side=short_side, num_workers=workers, verified=True)
 
 

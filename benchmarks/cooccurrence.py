@@ -3,7 +3,7 @@
 
 Generates predictions for images of one class each, as Parquet files with label lists: sparse scores
 of a model with 11,166 classes (names, classes, scores; the list has the class of each image), and
-dense scores of a model with 1,134 classes. Counts them as the command `co-occurrence` does, and
+dense scores of a model with 1,134 classes. Counts them as the command `cooccurrence` does, and
 adds the resulting labels to the list. The peers count a sample of the sparse rows without any
 checks: a plain loop over dictionaries, and np.add.at on a matrix of all pairs. Each runs in its own
 process, which isolates its peak memory (VmHWM: Linux only); memory for libraries and the category

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the host's batches to the devices: the size of a transfer, and the cost of waiting for it.
+"""Transfer of batches to the devices: their size, and the cost of waiting for them.
 
 Three tables. The first compares bytes and time of transferring a batch of ML-Images: ours (uint8
 images, sparse labels) against float32 images with dense targets of all classes, as in the original.

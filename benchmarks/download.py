@@ -185,7 +185,7 @@ class FaultyDownload(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether memory, files and every outcome are as expected."""
+        """True if memory, files and every outcome are as expected."""
         small = self.cost.peak_bytes < MAX_MEMORY
         return small and not self.files_amiss and not faulty_list.surprises(self.kinds)
 

@@ -11,7 +11,7 @@ costs hide the growth at the lower ones. 1 is proportional, 0 is no growth.
 - metrics: the metrics of an evaluation with scores of all classes. Average precision is `exact`
   (all scores are kept) or `binned`, as used for many images.
 - records: the training input on a set that is generated while it is read, from one tiny JPEG.
-- rows: `prepare stats` of a generated label list, with files and figures.
+- rows: `mlimages data stats` of a generated label list, with files and figures.
 - devices: one global batch in groups of 8, sharded over virtual devices. They share the same cores,
   so the total work is constant and anything above 1 is overhead.
 
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """The sizes at which each table is measured, and how much is measured at each.
 
     Attributes:
         batch, classes, metrics, records, rows, devices: The sizes of each table, ascending.

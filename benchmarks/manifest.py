@@ -84,6 +84,7 @@ def main() -> None:
                 start, stop = (arguments.rows * i // STEPS for i in (step, step + 1))
                 ours = seconds_to_put(manifest, start, stop)
                 peer = seconds_to_put(plain, start, stop)
+                # Spread over all rows so far: the latest ones alone would be in SQLite's cache.
                 names = [row(i * stop // QUESTION).name for i in range(QUESTION)]
                 begin = time.perf_counter()
                 assert len(manifest.get(names)) == QUESTION

@@ -34,7 +34,7 @@ from mlimages_jax.data.images.decode import (
 )
 from mlimages_jax.data.images.header import read_header
 
-Image.MAX_IMAGE_PIXELS = None
+Image.MAX_IMAGE_PIXELS = None  # the limits of this package are measured here, not Pillow's
 _COMPRESSED = {".png": [cv2.IMWRITE_PNG_COMPRESSION, 1], ".tif": []}
 _SIDES = {"QOI": 2048}  # Pillow encodes it in Python; larger ones are refused
 _PROBES = (1024, 2048)  # sides in pixels, larger than any tile
@@ -150,8 +150,9 @@ def measure(path: Path, way: str) -> None:
     """Prints the additional peak bytes and CPU seconds; call it in a fresh process."""
     import time
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # figures must not depend on the number of cores
     data = path.read_bytes()
+    # The first image loads the libraries' code and tables, which no later one pays for again.
     decode(path.with_suffix(".small").read_bytes())
     before, start = _status("VmRSS"), time.process_time()
     # Writing 5 resets VmHWM (proc(5)): the peak of earlier work may exceed the current level.

@@ -47,7 +47,7 @@ class Delayed:
         return len(self._records)
 
     def __getitem__(self, index: int, /) -> bytes:
-        time.sleep(self._seconds)
+        time.sleep(self._seconds)  # releases the GIL, as a read from a network does
         return self._records[index]
 
 

@@ -33,7 +33,7 @@ PHOTOGRAPHS = FOLDER.parents[1] / "shared/data/tencent/images"
 
 
 class Form(NamedTuple):
-    """How a script is run.
+    """The commands that run a script, and what they need.
 
     Attributes:
         quick: Arguments of its commands in the short form.
@@ -136,6 +136,7 @@ def run(command: str, *, limit: float) -> Outcome:
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         begin = time.perf_counter()
+        # exec replaces the shell, so that the exit code is the script's, also after a signal.
         process = subprocess.Popen(
             f"exec '{sys.executable}' {command}", shell=True, cwd=FOLDER.parent,
             stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,

@@ -41,7 +41,7 @@ WARM_UP = 0.1  # of the seconds of a row, which do not count
 
 
 class Answers(NamedTuple):
-    """What the clients saw after the warm-up: seconds of each answer, errors, and for how long."""
+    """Results of the clients after the warm-up: seconds per answer, errors, and their duration."""
 
     seconds: list[float]
     errors: int
@@ -119,7 +119,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def drawn_model(arguments: argparse.Namespace) -> Any:
-    """A model with random weights and the number of classes of ML-Images."""
+    """Returns a model with random weights and the number of classes of ML-Images."""
     import jax
     import jax.numpy as jnp
 
@@ -154,7 +154,7 @@ def drawn_model(arguments: argparse.Namespace) -> Any:
 
 
 def alone(model: Any) -> dict[int, float]:
-    """Images per second of the network, by batch size, each the best of three."""
+    """Returns images per second of the network by batch size, each the best of three runs."""
     from mlimages_jax.serving.batcher import batch_sizes
 
     rates = {}
@@ -172,7 +172,14 @@ def alone(model: Any) -> dict[int, float]:
 
 
 def ask(port: int, arguments: argparse.Namespace, *, rate: float) -> Answers:
-    """Lets clients send for some seconds from another process."""
+    """Lets clients send for some seconds from another process.
+
+    Args:
+        port: Port of the server on 127.0.0.1.
+        arguments: The command line; its clients and seconds are used.
+        rate: Images per second of all clients together; 0 sends without a pause.
+    """
+    # Threads of this process would share the server's GIL, and slow down what they measure.
     command = [
         sys.executable, str(Path(__file__).resolve()), "--load", str(port), str(rate),
         "--clients", str(arguments.clients), "--seconds", str(arguments.seconds),
@@ -182,8 +189,9 @@ def ask(port: int, arguments: argparse.Namespace, *, rate: float) -> Answers:
 
 
 def load(port: int, clients: int, seconds: float, rate: float) -> Answers:
-    """Sends from threads; returns what they saw."""
+    """Sends from threads; returns their results."""
     rng = np.random.default_rng(0)
+    # Flat squares of 32 pixels: JPEGs of pure noise are several times as large as photographs.
     files = [
         simplejpeg.encode_jpeg(
             rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(32, 0).repeat(32, 1)[:375, :500]
@@ -205,6 +213,7 @@ def load(port: int, clients: int, seconds: float, rate: float) -> Answers:
             start = max(due, begin) if pause else time.monotonic()
             if start >= end:
                 return
+            # Behind a server too slow for the rate, the backlog would take as long as it likes.
             if time.monotonic() >= end + seconds:
                 errors.append("due long ago, and the server still has the last one")
                 return

@@ -130,6 +130,7 @@ def main() -> None:
             data = shapes.build(work / "data", num_train=200, num_val=8, size=320)
         whole = train.train(make_config(arguments, data, total_steps=2 * steps), work / "whole")
         rates = speeds(work / "whole", arguments)
+        # The same workdir every time: each call but the first resumes from the last checkpoint.
         for stop in (steps, steps + steps // 2, 2 * steps):
             parts = train.train(make_config(arguments, data, total_steps=stop), work / "parts")
     print(

@@ -80,6 +80,7 @@ def start(module: str, *options: str) -> Seconds:
     Raises:
         RuntimeError: The process reported nothing; the message has the end of its output.
     """
+    # Without JAX_COMPILATION_CACHE_DIR and the like: a cache of the user's would make `cold` warm.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPIL")}
     path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
     command = [sys.executable, "-m", f"peers.{module}", repr(time.time()), *options]
@@ -90,7 +91,7 @@ def start(module: str, *options: str) -> Seconds:
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             return json.loads(line)
-    if "stop" in options[:1]:
+    if "stop" in options[:1]:  # such a start only leaves its checkpoint behind
         return {}
     raise RuntimeError("\n".join(done.stderr.splitlines()[-20:]))
 

@@ -166,6 +166,7 @@ def main() -> None:
     """Prints one table for each dtype."""
     arguments = parse_arguments()
     if arguments.topology:
+        # Nothing is run, so no device of this machine is taken.
         jax.config.update("jax_platforms", "cpu")
     print(where_and_when())
     mesh = sharding.make_mesh(jax.devices()[:1])

@@ -10,6 +10,7 @@ of the labels.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -81,7 +82,7 @@ def plant(folder: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]], int
         Wrong labels and missing ones, as (image, class), and the number of labels afterwards.
     """
     metadata = json.loads((folder / "metadata.json").read_text())
-    metadata["max_labels"] += 1
+    metadata["max_labels"] += 1  # an image gets one planted label at most
     (folder / "metadata.json").write_text(json.dumps(metadata))
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
     leaves = np.setdiff1d(np.arange(len(hierarchy)), hierarchy.parents)
@@ -89,11 +90,12 @@ def plant(folder: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]], int
     wrong: set[tuple[str, int]] = set()
     missing: set[tuple[str, int]] = set()
     labels = 0
-    for shard in DataSet.open(folder).shards_of("train"):
-        path = Path(shard.path)
-        rows = [DataSet.open(folder).records("train")[i] for i in range(shard.num_records)]
-        writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        for data in rows:
+    data_set = DataSet.open(folder)
+    records = data_set.records("train")
+    rows = iter([records[i] for i in range(len(records))])  # read before a file is overwritten
+    for shard in data_set.shards_of("train"):
+        writer = ArrayRecordWriter(str(shard.path), "group_size:1,uncompressed")
+        for data in itertools.islice(rows, shard.num_records):
             record = parse_record(data)
             given = dict(zip(record.labels.tolist(), record.confidences.tolist(), strict=True))
             own = [class_ for class_ in leaves.tolist() if given.get(class_, 0) > 0]
@@ -103,6 +105,7 @@ def plant(folder: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]], int
                 missing.add((record.name, class_))
             if rng.random() < ERRORS * len(own):
                 free = [class_ for class_ in leaves.tolist() if class_ not in given]
+                # A label that was just removed is in `free` too, and would not be wrong.
                 class_ = int(rng.choice([c for c in free if (record.name, c) not in missing]))
                 given[class_] = 1.0
                 wrong.add((record.name, class_))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claim: importing a table costs no more CPU per row than when one kind of table was supported.
 
-Writes tables of the same images in every format and imports each with `prepare import table`. The
-peer reads the table twice with csv or json and splits its labels, the minimum cost of two passes.
-With `--base` a checkout of another commit imports the tables that it can read, in turns with this
-one. Each import runs in its own process, without counting its start-up.
+Writes tables of the same images in every format and imports each as `mlimages data import` does.
+The peer reads the table twice with csv or json and splits its labels, the least that two passes
+cost. With `--base` a checkout of another commit imports the tables that it can read, in turns with
+this one. Each import runs in its own process, without counting its start-up.
 
     git worktree add /tmp/base 782068b
     python benchmarks/tables.py --rows 200000 --base /tmp/base

@@ -19,13 +19,11 @@ transfer.md, transfer.png and a workdir per run; the same command resumes from t
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -33,38 +31,17 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
+from peers import transfer_sets
 from peers.setting import load_config, where_and_when
 
-from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.lists import LabelList, read_label_list, write_label_list
 from mlimages_jax.settings import Train
 from mlimages_jax.training import train
-from tfds_builders import imagenet, ml_images, shapes
+from tfds_builders import shapes
 
-STYLE = "drawing style"  # the tree that says how an image is drawn, not what it shows
-FEWEST = 10  # images that a kind needs to be used for finetuning
 TUNING_SEED = 0  # selects the learning rates; not part of the result
 STARTS = ("pretrained", "scratch")
 NETWORK = ("stage_sizes", "stage_widths", "stem_width", "stem_kernel", "norm_momentum", "dtype")
 EVALUATIONS = 8  # per finetuning
-
-
-class Stamps(NamedTuple):
-    """The stamps.
-
-    Attributes:
-      folder: Folder with the images.
-      hierarchy: All classes.
-      labels: Labels of each image, by name.
-      held_out: Names in the published validation list that are not in the training list.
-      new: Classes of the kinds that pretraining must not see, with their descendants.
-    """
-
-    folder: Path
-    hierarchy: Hierarchy
-    labels: dict[str, set[int]]
-    held_out: set[str]
-    new: set[int]
 
 
 class Run(NamedTuple):
@@ -108,104 +85,6 @@ def make_quick(arguments: argparse.Namespace, work: Path) -> None:
     arguments.output, arguments.size, arguments.shapes = work / "output", 32, 20
     arguments.pretraining_steps = arguments.steps = 2 * EVALUATIONS
     arguments.rates, arguments.seeds = [0.1], 1
-
-
-def read_stamps(folder: Path) -> Stamps:
-    """Merges the repeated rows of each image, and selects the new kinds."""
-    hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
-    labels: dict[str, set[int]] = defaultdict(set)
-    names: dict[str, set[str]] = {"train": set(), "val": set()}
-    for split, seen in names.items():
-        path = folder / f"{split}_image_list.txt"
-        for row in read_label_list(path, num_classes=len(hierarchy)):
-            labels[row.name] |= set(row.classes.tolist())
-            seen.add(row.name)
-    counts = Counter(label for mine in labels.values() for label in mine)
-    new: set[int] = set()
-    for root in hierarchy.roots.tolist():
-        kinds = [kind for kind in hierarchy.children(root).tolist() if counts[kind] >= FEWEST]
-        if hierarchy.names[root] != STYLE and kinds:
-            new |= set(kinds) - {max(kinds, key=lambda kind: counts[kind])}
-    paths = hierarchy.paths()
-    below = {i for i in range(len(hierarchy)) if new.intersection(paths[i].tolist())}
-    return Stamps(folder / "images", hierarchy, dict(labels), names["val"] - names["train"], below)
-
-
-def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
-    """Builds the set of stamps without the new kinds and of drawn shapes, with the classes of both.
-
-    Args:
-      stamps: All stamps.
-      work: Folder for lists and records.
-      count: Number of drawn training images; a tenth as many are drawn for validation.
-    """
-    manual, old = work / "manual", stamps.hierarchy
-    drawn = shapes.draw(work / "drawn", num_train=count, num_val=count // 10)
-    (manual / "images").mkdir(parents=True)
-    (manual / "images" / "stamps").symlink_to(stamps.folder.resolve())
-    (manual / "images" / "shapes").symlink_to((drawn / "images").resolve())
-    kept = [i for i in range(len(old)) if i not in stamps.new]
-    place = {-1: -1} | {i: number for number, i in enumerate(kept)}
-    others = Hierarchy.from_file(drawn / "dictionary.txt")
-    hierarchy = Hierarchy(
-        (*(old.ids[i] for i in kept), *others.ids),
-        (*(old.names[i] for i in kept), *others.names),
-        np.concatenate(
-            [
-                [place[i] for i in old.parents[kept].tolist()],
-                np.where(others.parents < 0, -1, others.parents + len(kept)),
-            ]
-        ),
-    )
-    hierarchy.to_file(manual / "dictionary.txt")
-    for split in ("train", "val"):
-        rows = [
-            (f"stamps/{name}", sorted(place[i] for i in stamps.labels[name]))
-            for name in old_images(stamps)
-            if (name in stamps.held_out) == (split == "val")
-        ]
-        for row in read_label_list(drawn / f"{split}_image_list.txt", num_classes=len(others)):
-            rows.append((f"shapes/{row.name}", (row.classes + len(kept)).tolist()))
-        listed = ((name, labels, [1.0] * len(labels)) for name, labels in rows)
-        label_list = LabelList.from_rows(listed, num_classes=len(hierarchy))
-        write_label_list(manual / f"{split}_image_list.txt", label_list)
-    return ml_images.build(manual, work / "data", name="pretraining", short_side=None)
-
-
-def old_images(stamps: Stamps) -> list[str]:
-    """Returns the names of the stamps that show no new kind."""
-    return sorted(name for name, labels in stamps.labels.items() if not labels & stamps.new)
-
-
-def new_images(stamps: Stamps) -> dict[str, list[str]]:
-    """Returns the names of the stamps with exactly one new kind, by kind."""
-    kinds = {i for i in stamps.new if stamps.hierarchy.parents[i] not in stamps.new}
-    images = defaultdict(list)
-    for name, labels in sorted(stamps.labels.items()):
-        if len(shown := labels & kinds) == 1:
-            images[stamps.hierarchy.names[min(shown)]].append(name)
-    return dict(sorted(images.items()))
-
-
-def finetuning_set(images: dict[str, list[str]], arrays: Path, work: Path, seed: int) -> Path:
-    """Builds a set with one folder per class; the seed picks half of it for validation."""
-    rng = np.random.default_rng(seed)
-    manual = work / f"manual_{seed}"
-    for kind, names in images.items():
-        for number, name in enumerate(rng.permutation(names).tolist()):
-            folder = manual / ("train" if 2 * number < len(names) else "val") / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to((arrays / name).resolve())
-    return imagenet.build(manual, work / "data", name=f"finetuning_{seed}")
-
-
-def common_images(images: Path, first: Iterable[str], second: Iterable[str]) -> int:
-    """Counts the file contents that occur in both."""
-    digests = [
-        {hashlib.sha256((images / name).read_bytes()).hexdigest() for name in names}
-        for names in (first, second)
-    ]
-    return len(digests[0] & digests[1])
 
 
 def pretraining_config(arguments: argparse.Namespace, folder: Path) -> Train:
@@ -349,15 +228,15 @@ def compare(arguments: argparse.Namespace) -> None:
     logging.set_verbosity(logging.INFO)
     arguments.output.mkdir(parents=True, exist_ok=True)
     lines, begin = [where_and_when(), ""], time.perf_counter()
-    stamps = read_stamps(arguments.data)
-    images, used = new_images(stamps), old_images(stamps)
+    stamps = transfer_sets.read_stamps(arguments.data)
+    images, used = transfer_sets.new_images(stamps), transfer_sets.old_images(stamps)
     every = [name for names in images.values() for name in names]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
-            first = pretraining_set(stamps, work / "pretraining", arguments.shapes)
+            first = transfer_sets.pretraining_set(stamps, work / "pretraining", arguments.shapes)
             sets = [
-                finetuning_set(images, stamps.folder, work, seed)
+                transfer_sets.finetuning_set(images, stamps.folder, work, seed)
                 for seed in range(arguments.seeds + 1)
             ]
         train.train(pretraining_config(arguments, first), arguments.output / "pretraining")
@@ -370,8 +249,8 @@ def compare(arguments: argparse.Namespace) -> None:
         f"{arguments.pretraining_steps} steps, {seconds:.0f} s with building. Finetuning: "
         f"{len(every) - num_val} images to train and {num_val} to validate of "
         f"{len(images)} classes ({', '.join(images)}), {arguments.steps} steps of 32. Images "
-        f"in common: {common_images(stamps.folder, used, every)}. Always the largest class: "
-        f"top-1 {largest / num_val:.3f}.",
+        f"in common: {transfer_sets.common_images(stamps.folder, used, every)}. Always the largest "
+        f"class: top-1 {largest / num_val:.3f}.",
         "", f"The rates, with seed {TUNING_SEED}:", "", *search_table(search),
         "", f"Seeds 1 to {arguments.seeds}, mean ± standard deviation:", "", *result_table(result),
         "", f"{time.perf_counter() - begin:.0f} s; load {os.getloadavg()[0]:.1f} at the end",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the time of a step goes: its kernels by time, from the profiler's own trace.
+"""Kernels of a step by the time they take, from the profiler's own trace.
 
 The compiled program (HLO text) and the trace are saved next to the tables: the name of a kernel
 leads to its operation in the program, and the metadata of the operation to the layer.

@@ -27,7 +27,7 @@ SHARDS, RECORDS_OF_SHARD = 32, 128  # 4,096 images of 320 x 427, some 180 MB
 
 
 def quickstart(_: Settings) -> Iterator[Section]:
-    """Runs the first command of the README unchanged."""
+    """Runs the quickstart of the README unchanged."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "quickstart"
         seconds = train("quickstart.py", workdir)

@@ -80,6 +80,8 @@ class Command:
         Raises:
           RuntimeError: The command failed; the message has the end of its output.
         """
+        # wait4, not Popen.wait: it returns the usage of this child alone, where getrusage adds up
+        # all children so far. Popen must then be told the exit code, or it would wait once more.
         _, status, usage = os.wait4(self._process.pid, 0)
         seconds = time.perf_counter() - self._start
         self._process.returncode = os.waitstatus_to_exitcode(status)

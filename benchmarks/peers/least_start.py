@@ -48,7 +48,7 @@ def main() -> None:
     jax.block_until_ready(compiled(state, batch))
     seconds["first step"] = time.time() - start
     print(json.dumps({"total": time.time() - SPAWNED} | seconds), flush=True)
-    os._exit(0)
+    os._exit(0)  # as started_training ends
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from peers.serve import arguments, serve_batches
 def main() -> None:
     """Serves batches of `folder`."""
     options = arguments()
-    if options.get("whole"):
+    if options.get("whole"):  # as an installation without a C compiler decodes
         jpeg._jpeg = None  # type: ignore[assignment]
     elif not jpeg.is_compiled():
         raise SystemExit("the C extension was not built, see mlimages_jax/data/images/jpeg.py")

@@ -113,6 +113,7 @@ class Peer:
                 return json.loads(line)
         self._errors.seek(0)
         lines = self._errors.read().splitlines() or ["it printed nothing"]
+        # The last line of a traceback names the exception; the import itself is in the peer.
         if "ModuleNotFoundError" in lines[-1]:
             raise NotInstalledError(lines[-1])
         raise RuntimeError("\n".join([f"the peer {self._module} exited early:", *lines[-20:]]))

@@ -32,6 +32,8 @@ class Images:
         ]
         self.placeholder = self.jpeg("placeholder")
         self.unavailable = _saved(Image.new("RGB", (500, 374), (238, 238, 238)), "PNG")
+        # Height and width follow the marker, the length (2 bytes) and the precision (1 byte) of the
+        # baseline frame header (ITU-T T.81, B.2.2).
         bomb = bytearray(_jpeg(np.zeros((8, 8, 3), np.uint8)))
         struct.pack_into(">HH", bomb, bomb.index(b"\xff\xc0") + 5, BOMB_SIDE, BOMB_SIDE)
         self._bomb = bytes(bomb)[2:]
@@ -52,8 +54,9 @@ class Images:
         """Returns a good PNG with a text chunk between the header chunk and the rest."""
         png = _chosen(self._pngs, path)
         text = b"tEXtComment\0" + path.encode()
+        # The length counts the data alone, the checksum also the type (PNG, 5.3).
         chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
-        after_header = 8 + 25
+        after_header = 8 + 25  # signature and IHDR, which must come first
         return png[:after_header] + chunk + png[after_header:]
 
 

@@ -80,7 +80,7 @@ def stem_by_blocks(
     Output i reads pixels 2 i - 3 to 2 i + 3. With a row of zeros before the kernel, these are the
     four blocks of two pixels from block i - 2 to block i + 1.
     """
-    del strides, padding
+    del strides, padding  # fixed here: the network's stem has stride 2, padded by 3
     batch, height, width, channels = x.shape
     blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
     blocks = blocks.reshape(batch, height // 2, width // 2, 4 * channels)

@@ -48,7 +48,7 @@ class Images(torch.utils.data.Dataset[Any]):
 
 
 def asymmetric_loss(logits: Any, targets: Any) -> Any:
-    """Ben-Baruch et al., 2021, with gamma+ = 0, summed over classes."""
+    """Returns the loss of Ben-Baruch et al., 2021, with gamma+ = 0, summed over classes."""
     p = torch.sigmoid(logits)
     absent = (p - CLIP).clamp(min=0)
     positive = targets * torch.log(p.clamp(min=1e-8))
@@ -57,7 +57,7 @@ def asymmetric_loss(logits: Any, targets: Any) -> Any:
 
 
 def optimizer_of(model: Any) -> Any:
-    """AdamW that decays kernels, but neither norms nor biases."""
+    """Returns AdamW that decays kernels, but neither norms nor biases."""
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -93,6 +93,7 @@ def main() -> None:
         train, batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
     )
     optimizer, average = optimizer_of(model), copy.deepcopy(model).eval()
+    # The set-up above is part of the minutes, as it is for our command.
     budget = 60 * arguments.minutes * (1 - RESERVED) - (time.monotonic() - begin)
     start, steps = time.monotonic(), 0
     while (done := (time.monotonic() - start) / budget) < 1:
