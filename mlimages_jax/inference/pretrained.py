@@ -78,6 +78,7 @@ def load(
     compute_dtype = build.compute_dtype(dtype)
     if view not in (*VIEW_NAMES, None):
         raise ModelError(f"view={view!r} is none of {', '.join(VIEW_NAMES)}")
+    # local_devices: in a distributed run jax.devices()[0] may be another process's.
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     saved = saved_model.read(path, sharding=sharding or alone, step=step)
     network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)

@@ -65,7 +65,7 @@ class BuiltSet:
             ) from error
         try:
             hierarchy = Hierarchy.from_file(data_set.class_list)
-        except HierarchyError:
+        except HierarchyError:  # reported by `problems`, beside whatever else is wrong
             hierarchy = None
         return cls(
             folder=folder,
@@ -106,6 +106,7 @@ class BuiltSet:
             if _STRAY.search(name) and name not in expected:
                 message = "not listed in dataset_info.json; an interrupted build may have left it"
                 yield Problem(name, None, "", "stray_file", message)
+        # The shards themselves are hashed while their records are checked, by ShardChecker.
         for name in sorted(set(checksums) - expected):
             path = self.folder / name
             if not path.is_file():
@@ -130,6 +131,7 @@ def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields split and name of the skipped images; nothing if there is no such file."""
     path = folder / SKIPPED
     if path.exists():
+        # A damaged name must not end a check that looks for damage.
         with path.open(encoding="utf-8", errors="replace") as file:
             next(file, None)  # the header
             for line in file:

@@ -113,7 +113,7 @@ class Held:
         Raises:
             QuotaError: Less than that is left; what is held already stays held.
         """
-        self._quota.check(amount)
+        self._quota.check(amount)  # and taken at once: no await lets another request in between
         self._quota.used += amount
         self._amount += amount
 

@@ -85,6 +85,8 @@ class SparseLabels:
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the number of labels of each image, and the positions of all these labels."""
+        # The k-th label in all belongs to an image whose own labels start at `offsets` in the table
+        # and at `before` in the result, so it is at k + offsets - before.
         counts = np.diff(self.offsets)[rows]
         before = np.cumsum(counts) - counts
         first = np.repeat(self.offsets[rows] - before, counts)

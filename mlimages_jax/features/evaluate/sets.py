@@ -95,6 +95,7 @@ class Sets:
             (self.shared_names(), "  of these with the name of a training image"),
             (self.train_labels.num_classes, f"classes, {kind}"),
             (self.unlabelled, "images skipped: without labels"),
+            # Two parts of one export both know its number of unreadable images.
             (self.train.without + apart * self.test.without, "images skipped: unreadable"),
         ]
         return "\n".join(f"{count:>14,} {text}" for count, text in lines)
@@ -153,6 +154,8 @@ def _split(images: Exported, held_out: float) -> tuple[Exported, Exported]:
     """Splits images into a training and a test part."""
     if not 0 < held_out < 1:
         raise FeaturesError(f"--held-out {held_out}: give a fraction between 0 and 1, or --test")
+    # By name and not by position: features of another network are split in the same way, and an
+    # image keeps its side when others are added.
     outside = name_fractions(images.names, purpose="test") < held_out
     if outside.all() or not outside.any():
         raise FeaturesError(

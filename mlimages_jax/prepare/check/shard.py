@@ -53,6 +53,7 @@ class ShardChecker:
         if not shard.path.exists():
             yield _about(shard, "missing_shard", "no such file: copy it again, or rebuild the set")
             return
+        # Hashed in another thread while the records are decoded.
         digest = None if self.checksums is None else self.pool.submit(sha256, shard.path)
         try:
             records = Records([os.fspath(shard.path)])
@@ -85,6 +86,7 @@ class ShardChecker:
             all_named &= bool(record.name)
             for problem, message in found:
                 yield Problem(shard.path.name, number, record.name, problem, message)
+        # A record whose name cannot be read may be any of the rows that are left.
         if rows is not None and numbers is None and all_named:
             for name in rows.left():
                 message = "a row of the list without a record, which skipped.tsv does not list"

@@ -87,7 +87,7 @@ def co_occurrence(
         raise PrepareError("give at least one list and one file of predictions")
     if not (0 <= posterior < 1 and 0 <= share < 1):
         raise PrepareError(f"--posterior {posterior} and --share {share}: from 0 to below 1")
-    for path in (output, pairs):
+    for path in (output, pairs):  # checked before minutes or hours of counting
         if not path.absolute().parent.is_dir():
             raise PrepareError(f"{path}: there is no such folder; create it first")
     hierarchy = Hierarchy.from_file(dictionary)

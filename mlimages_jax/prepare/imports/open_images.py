@@ -89,6 +89,8 @@ def import_open_images(
     known = read_descriptions(descriptions)
     tree = read_tree(hierarchy) if hierarchy else None
 
+    # Filled by all tables, in order of appearance: what becomes a class is known only after the
+    # last one, since a class may occur in the labels of a single split.
     numbers: dict[str, int] = {}
     verdicts = {
         split: _read(paths, numbers, with_machine=machine == "keep")
@@ -120,6 +122,7 @@ def _check_name(template: str) -> None:
     try:
         if "{id}" not in template:
             raise ValueError("it must contain {id}")
+        # Ids of Open Images have 16 hexadecimal digits. Other {fields} raise a LookupError.
         check_row(template.format(id="0" * 16), [], [], num_classes=1)
     except (ValueError, LookupError) as error:
         raise PrepareError(f"--name {template!r} is not a file name: {error}") from error
