@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """How processes find each other; jax often detects this itself.
+    """Options by which processes find each other; jax often detects them itself.
 
     Attributes:
         coordinator_address: HOST:PORT of process 0, if jax cannot detect it.
