@@ -132,7 +132,7 @@ def peer(
 
 
 def run(command: list[str], name: str, minutes: float) -> None:
-    """Runs a training, and reports its duration if it exceeds the minutes by more than a tenth."""
+    """Runs a training, and says how long it took where it exceeds the minutes."""
     begin = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -165,7 +165,6 @@ def metrics_of(probabilities: np.ndarray, val: Val, chosen: np.ndarray) -> Multi
     metrics = MultiLabelMetrics(
         len(val.hierarchy), val.hierarchy.paths(), threshold=CONFIDENCE, exact=True
     )
-    # In float64, since 1 - 1e-12 rounds to 1 in float32, whose logit is infinite.
     p = np.clip(probabilities[chosen].astype(np.float64), 1e-12, 1 - 1e-12)
     metrics.update(np.log(p / (1 - p)).astype(np.float32), val.targets[chosen],
                    np.ones(len(chosen), bool))  # fmt: skip
@@ -187,7 +186,7 @@ def targets_of(records: list[Record], data: DataSet) -> np.ndarray:
 
 
 def save(path: Path, train: list[Record], val: Val, data: DataSet) -> None:
-    """Writes the file that the peers read: JPEG bytes of both splits, and 0/1 training labels."""
+    """Writes what the peers read."""
     np.savez(
         path,
         train=np.array([one.jpeg for one in train], object),
