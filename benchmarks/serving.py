@@ -124,7 +124,7 @@ def drawn_model(arguments: argparse.Namespace) -> Any:
     import jax.numpy as jnp
 
     from mlimages_jax.data.images.views import EvaluationView
-    from mlimages_jax.inference.pretrained import Model
+    from mlimages_jax.inference.model import Model
     from mlimages_jax.labels.hierarchy import Hierarchy
     from mlimages_jax.models.resnet import ResNet
     from mlimages_jax.settings import build

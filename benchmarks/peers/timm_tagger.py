@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The peer of small_sets.py: a network of timm with several labels an image, for some minutes.
+"""The peer of small_sets.py: a network of timm with several labels per image, for some minutes.
 
 Runs in an interpreter that has torch and timm, without this package:
 

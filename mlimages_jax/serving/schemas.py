@@ -84,7 +84,7 @@ class ModelAnswer(BaseModel):
 
     classes: int
     image_size: int = Field(description="side of the network's input in pixels")
-    loss: str = Field(description="softmax: one class an image; else several")
+    loss: str = Field(description="softmax: one class per image; any other: several")
     features: int = Field(description="length of the features")
     has_thresholds: bool = Field(description="whether every class has a threshold of its own")
     max_images: int = Field(description="images in a request")

@@ -22,7 +22,7 @@ from mlimages_jax.serving.metrics import Metrics
 from mlimages_jax.serving.uploads import Upload
 
 if TYPE_CHECKING:  # the tests of this room run without JAX
-    from mlimages_jax.inference.pretrained import Model
+    from mlimages_jax.inference.model import Model
 
 State = Literal["starting", "ready", "draining", "failed"]
 

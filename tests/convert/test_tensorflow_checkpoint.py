@@ -85,7 +85,7 @@ def test_a_folder_names_its_only_or_its_latest_checkpoint(tmp_path):
     assert TensorFlowCheckpoint(folder).prefix == folder / "model.ckpt-3"
     write_checkpoint(folder / "model.ckpt-9", original_checkpoint.of_train_py())  # leaves that file
     assert TensorFlowCheckpoint(folder).prefix == folder / "model.ckpt-3"
-    with pytest.raises(ConvertError, match="but none: name one"):
+    with pytest.raises(ConvertError, match="contains no TensorFlow checkpoint"):
         TensorFlowCheckpoint(tmp_path)
 
 

@@ -17,7 +17,7 @@ def test_the_list_of_commands_says_one_line_of_each(words, capsys):
     for command in ("knn", "probe", "duplicates"):
         assert command in text
     if words:
-        assert "Judge exported features" in text
+        assert "Evaluate exported features" in text
         assert "--temperature" not in text
 
 

@@ -438,7 +438,7 @@ def test_a_list_that_is_none(tmp_path):
     assert not (tmp_path / "set").exists()
     ids = tmp_path / "ids.txt"
     ids.write_text("".join(f"n04310904/n04310904_{i}.JPEG  2367:1\n" for i in range(2000)))
-    fails("see `extract`", ids, "--output", tmp_path / "set", *QUICK)
+    fails("see `mlimages data extract`", ids, "--output", tmp_path / "set", *QUICK)
     fails("write i/n", ids, "--output", tmp_path / "set", "--shard=3/2")
     fails("is not a valid URL", ids, "--output", tmp_path / "set", "--proxy", "http://[::1")
     fails("write PATTERN=BASE", ids, "--output", tmp_path / "set", "--address-map", "a.org")
