@@ -109,7 +109,7 @@ def export_config(
         "export_features",
         {
             "checkpoint": str(checkpoint), "input": str(images), "exif_orientation": True,
-            "view.protocol": "short_side", "view.size": case.size, "format": arguments.format,
+            "view.name": "short_side", "view.size": case.size, "format": arguments.format,
             "dtype": arguments.dtype, "batch_size": arguments.batch,
             "num_threads": arguments.threads, "max_errors": 0,
         },

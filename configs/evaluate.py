@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Evaluates checkpoints on a data set, at several sizes and in several views.
+"""Evaluates checkpoints on a data set, at several image sizes and in several views.
 
     mlimages evaluate --checkpoint=W --data=data/imagenet/original/1.0.0 --workdir=EVALUATION
 
-Network, loss and hence the kind of metrics are the checkpoint's own, sizes and views where none
-are given. The workdir then holds
+The checkpoint determines the network and the loss, hence the kind of metrics, and unless they are
+given also the sizes and views. Afterwards the workdir contains
 
-    results.jsonl, results.txt     one line an evaluation; the same as a table, beside the published
-    <step>/<split>_<protocol>_<size>/{metrics.json, per_class.tsv, confusion.tsv, reliability.png}
+    results.jsonl, results.txt     one line per evaluation; a table next to the published results
+    <step>/<split>_<view>_<size>/{metrics.json, per_class.tsv, confusion.tsv, reliability.png}
 
-Started again it leaves out what it has evaluated with the same weights, data and settings.
+Run again, it skips evaluations already made with the same weights, data and settings.
 
 Add --config.help for every setting, its meaning and its default.
 """

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from mlimages_jax import moved
 from mlimages_jax.checkpoints.compatibility import check_fit
 from mlimages_jax.checkpoints.saved_step import SavedStep, abstract_tree, agreed, put_on_devices
 from mlimages_jax.checkpoints.step_folders import resolve
@@ -53,15 +54,16 @@ def config_of(path: epath.PathLike) -> dict[str, Any]:
     return agreed(lambda: SavedStep(resolve(path)).config)
 
 
+@moved.renamed_keywords(averaged="ema")
 def load_weights(
-    path: epath.PathLike, sharding: jax.sharding.Sharding, *, averaged: bool = True
+    path: epath.PathLike, sharding: jax.sharding.Sharding, *, ema: bool = True
 ) -> dict[str, Any]:
     """Loads only the parameters and running statistics.
 
     Args:
         path: A workdir, a checkpoint folder or a step folder.
         sharding: Sharding of every array.
-        averaged: Whether to prefer the EMA weights if the checkpoint has them.
+        ema: Whether to prefer the EMA weights if the checkpoint has them.
 
     Returns:
         {"params", "batch_stats"}, nested dicts of arrays.
@@ -73,7 +75,7 @@ def load_weights(
 
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
-        tree, prefix = _weights_in(saved.tree, averaged=averaged)
+        tree, prefix = _weights_in(saved.tree, ema=ema)
         abstract = abstract_tree(tree, sharding)
         return saved.arrays(abstract, prefix=prefix), abstract
 
@@ -102,7 +104,7 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
         wanted = abstract_state.weights
-        tree, prefix = _weights_in(saved.tree, averaged=True)
+        tree, prefix = _weights_in(saved.tree, ema=True)
         if not _same_head(tree["params"], wanted["params"]):
             wanted, tree = _without_head(wanted), _without_head(tree)
         check_fit(tree, wanted, where=saved.folder)
@@ -111,9 +113,9 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
     return put_on_devices(*agreed(read))
 
 
-def _weights_in(tree: dict[str, Any], *, averaged: bool) -> tuple[dict[str, Any], str]:
+def _weights_in(tree: dict[str, Any], *, ema: bool) -> tuple[dict[str, Any], str]:
     """The weights in a saved tree and the key they are stored under ("" at the top level)."""
-    prefix = EMA if averaged and tree.get(EMA) else ""
+    prefix = EMA if ema and tree.get(EMA) else ""
     tree = tree[prefix] if prefix else tree
     return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
 

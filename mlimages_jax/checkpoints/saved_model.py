@@ -150,7 +150,7 @@ def read(
     path: epath.PathLike,
     *,
     sharding: jax.sharding.Sharding,
-    averaged: bool = True,
+    ema: bool = True,
     step: int | None = None,
 ) -> SavedModel:
     """Reads a network; with several processes, all of them must call it.
@@ -159,7 +159,7 @@ def read(
         path: A workdir, its checkpoints folder, a step folder, or a file written by
             `convert to-safetensors`.
         sharding: Sharding of the weights.
-        averaged: Whether to prefer the EMA weights if the checkpoint has them.
+        ema: Whether to prefer the EMA weights if the checkpoint has them.
         step: Step to read; None reads the best one if the training recorded it, else the newest.
 
     Raises:
@@ -184,7 +184,7 @@ def read(
         raise ThresholdError(str(error)) from error
     return SavedModel(
         where=folder,
-        weights=manager.load_weights(folder, sharding, averaged=averaged),
+        weights=manager.load_weights(folder, sharding, ema=ema),
         config=manager.config_of(folder),
         step=int(folder.name),
         class_list=class_list,

@@ -36,7 +36,7 @@ def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False
         training_state: write velocities, step and class counts too.
     """
     # Velocities belong to the trained weights, not to their EMA.
-    saved, arrays = read_weights(checkpoint, averaged=not training_state)
+    saved, arrays = read_weights(checkpoint, ema=not training_state)
     variables = {tensorflow_name(name): array for name, array in arrays.items()}
     if training_state:
         variables |= training_variables(saved.where, arrays)

@@ -23,13 +23,13 @@ from mlimages_jax.step.state import TrainState
 
 
 def read_weights(
-    path: epath.PathLike, *, averaged: bool = True
+    path: epath.PathLike, *, ema: bool = True
 ) -> tuple[SavedModel, dict[str, np.ndarray]]:
     """Reads a checkpoint of this package.
 
     Args:
         path: A workdir, a checkpoints folder or a step.
-        averaged: Whether to use the EMA of the weights if the checkpoint has it.
+        ema: Whether to use the EMA weights if the checkpoint has them.
 
     Returns:
         The checkpoint, and its float32 arrays by the names of `layout`, in its order.
@@ -39,7 +39,7 @@ def read_weights(
         ConvertError: If it is not a network of this package.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    saved = saved_model.read(manager.resolve(path), sharding=device, averaged=averaged)
+    saved = saved_model.read(manager.resolve(path), sharding=device, ema=ema)
     arrays = flat(jax.device_get(saved.weights))
     architecture = layout.check(arrays, where=str(saved.where))
     # jax sorts the keys of a tree, while files for TensorFlow follow the order of its graph.

@@ -31,21 +31,21 @@ def check_batch(batch_size: int, *, name: str) -> None:
         raise build.ConfigError(str(error).replace("batch_size", name, 1)) from error
 
 
-def load_to_evaluate(folder: epath.Path, data: DataSet, *, loss: str, averaged: bool) -> SavedModel:
+def load_to_evaluate(folder: epath.Path, data: DataSet, *, loss: str, ema: bool) -> SavedModel:
     """Loads the weights and configuration of a checkpoint with the classes of the data set.
 
     Args:
         folder: A step.
         data: The data set.
         loss: Loss of the training; "" for the checkpoint's.
-        averaged: Whether to prefer the EMA weights.
+        ema: Whether to prefer the EMA weights.
 
     Raises:
         ConfigError: If the classes differ, or the loss is unknown.
     """
     # However they were sharded in training: each device evaluates rows of its own with all weights.
     replicated = sharding.replicated(sharding.make_mesh())
-    checkpoint = saved_model.read(folder, sharding=replicated, averaged=averaged)
+    checkpoint = saved_model.read(folder, sharding=replicated, ema=ema)
     usage = checkpoint.usage(loss=loss)
     if not usage.loss:
         raise build.ConfigError(

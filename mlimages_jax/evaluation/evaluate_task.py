@@ -95,7 +95,7 @@ def _evaluate(config: Evaluate, workdir: epath.Path) -> list[Row]:
     damaged: list[str] = []
     for folder in _checkpoints(config):
         try:
-            checkpoint = load_to_evaluate(folder, data, loss=config.loss, averaged=config.averaged)
+            checkpoint = load_to_evaluate(folder, data, loss=config.loss, ema=config.ema)
             views = _views(config, checkpoint, data)
         except (DamagedCheckpointError, VanishedCheckpointError) as error:
             # A single requested checkpoint must not fail silently; among several, one may be
@@ -239,9 +239,10 @@ def _key(
     return {
         "split": config.data.split,
         "size": view.size,
+        # These three keys are as version 0.1 wrote them, so that its results stay known.
         "protocol": view.name,
-        "labels": config.data.reassessed,
-        "averaged": config.averaged,
+        "labels": config.data.real_labels,
+        "averaged": config.ema,
         "dtype": config.dtype,
         "orientation": "exif" if view.exif_orientation else "stored",
         "weights": weights_digest(checkpoint.weights),
@@ -260,8 +261,8 @@ def _data_key(config: Evaluate, data: DataSet) -> Row:
     """
     parts = fingerprint.fingerprint(data, [config.data.split])
     found = {"data_digest": "-".join(parts.values()), "labels_digest": ""}
-    if config.data.reassessed:
-        labels = epath.Path(config.data.reassessed).read_bytes()
+    if config.data.real_labels:
+        labels = epath.Path(config.data.real_labels).read_bytes()
         found["labels_digest"] = hashlib.sha256(labels).hexdigest()[:16]
     agreement.check_same(found)
     return found
@@ -303,15 +304,15 @@ def _views(config: Evaluate, checkpoint: SavedModel, data: DataSet) -> list[Eval
 
 def _real_labels(config: Evaluate, data: DataSet) -> RealLabels | None:
     """Loads other labels for the set, if configured, and checks them against it."""
-    if not config.data.reassessed:
+    if not config.data.real_labels:
         return None
     records = data.records(config.data.split)
     try:
-        labels = RealLabels.from_file(config.data.reassessed, num_classes=data.num_classes)
+        labels = RealLabels.from_file(config.data.real_labels, num_classes=data.num_classes)
         labels.check_length(len(records))
         labels(parse_record(records[0]))
     except ValueError as error:
-        raise build.ConfigError(f"data.reassessed: {error}") from error
+        raise build.ConfigError(f"data.real_labels: {error}") from error
     return labels
 
 
@@ -326,7 +327,7 @@ def _tables(config: Evaluate, data: DataSet, rows: list[Row]) -> str:
     last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]] if rows else []
     if last and "top1" in last[0]:
         images = len(data.records(config.data.split))
-        imagenet = (data.num_classes, images) == IMAGENET and not config.data.reassessed
+        imagenet = (data.num_classes, images) == IMAGENET and not config.data.real_labels
         ours = {(row["size"], row["protocol"]): row for row in last}
         title = f"{last[0]['checkpoint']} on {data.folder}, {config.data.split}"
         tables.append(published.table(ours, title=title, comparable=imagenet))

@@ -56,7 +56,7 @@ def table(
     """Formats the published results and, below them, ours; top-1 and top-5 in percent.
 
     Args:
-        ours: Metrics by (image size in pixels, protocol), each with `top1` and `top5` in [0, 1].
+        ours: Metrics by (image size in pixels, view), each with `top1` and `top5` in [0, 1].
         title: First line, which says what was evaluated.
         comparable: Whether ours are on ImageNet's validation set with its own labels. If not, the
             published results are omitted, and a line says so.
@@ -74,9 +74,9 @@ def table(
         blocks.append(_beside_the_published(percents))
         others = [key for key in others if key[0] not in SIZES]
     if others:
-        rows = [[f"{size} px", protocol, *percents[size, protocol]] for size, protocol in others]
-        blocks.append(_aligned([["ours", "protocol", "top-1", "top-5"], *rows], left=(0, 1)))
-    blocks.append(_notes({protocol for _, protocol in ours}, comparable=comparable))
+        rows = [[f"{size} px", view, *percents[size, view]] for size, view in others]
+        blocks.append(_aligned([["ours", "view", "top-1", "top-5"], *rows], left=(0, 1)))
+    blocks.append(_notes({view for _, view in ours}, comparable=comparable))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -84,16 +84,18 @@ def results_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Formats evaluations in aligned columns, one per line.
 
     Args:
-        rows: Mappings with `step`, `split`, `size`, `protocol` and any metrics.
+        rows: Mappings with `step`, `split`, `size`, `protocol` (the view) and any metrics.
 
     Returns:
         A header and one line per row, each with a line end. The metrics are those of METRICS
         that any row has; "-" marks missing values and nan.
     """
     present = [name for name in METRICS if any(name in row for row in rows)]
-    columns = ["step", "split", "size", "protocol", *present]
-    cells = [[_readable(name, row.get(name)) for name in columns] for row in rows]
-    return "".join(f"{line}\n" for line in _aligned([columns, *cells], left=(1, 3)))
+    keys = ["step", "split", "size", "protocol", *present]
+    cells = [[_readable(key, row.get(key)) for key in keys] for row in rows]
+    # In results.jsonl the view keeps the key of version 0.1.
+    header = ["view" if key == "protocol" else key for key in keys]
+    return "".join(f"{line}\n" for line in _aligned([header, *cells], left=(1, 3)))
 
 
 def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, str]:
@@ -112,7 +114,7 @@ def _percents(key: tuple[int, str], values: Mapping[str, float]) -> tuple[str, s
 
 
 def _beside_the_published(percents: Mapping[tuple[int, str], tuple[str, str]]) -> list[str]:
-    """Returns the rows of the published results, then one row per protocol of ours."""
+    """Returns the rows of the published results, then one row per view of ours."""
     rows = [["", ""], ["checkpoint", "trained on"]]
     for size in SIZES:
         rows[0] += [f"{size} px", ""]
@@ -123,22 +125,22 @@ def _beside_the_published(percents: Mapping[tuple[int, str], tuple[str, str]]) -
             row += [_as_published(value) for value in result.accuracies.get(size, (None, None))]
         rows.append(row)
     nothing = (_ABSENT, _ABSENT)
-    for protocol in dict.fromkeys(protocol for size, protocol in percents if size in SIZES):
-        row = [f"ours, {protocol}", ""]
+    for view in dict.fromkeys(view for size, view in percents if size in SIZES):
+        row = [f"ours, {view}", ""]
         for size in SIZES:
-            row += percents.get((size, protocol), nothing)
+            row += percents.get((size, view), nothing)
         rows.append(row)
     return _aligned(rows, left=(0, 1))
 
 
-def _notes(protocols: set[str], *, comparable: bool) -> list[str]:
+def _notes(views: set[str], *, comparable: bool) -> list[str]:
     if not comparable:
         return [
             "Not ImageNet's validation set with its own labels: the published results are not",
             "comparable with these and are omitted.",
         ]
     notes = [f"Published: {SOURCE}.", "It does not say how the validation images were cropped."]
-    if "ten_crop" in protocols:
+    if "ten_crop" in views:
         notes.append("ten_crop averages ten crops per image, the others use a single one.")
     return notes
 

@@ -54,7 +54,7 @@ def _find(config: FindThresholds, workdir: epath.Path) -> epath.Path:
     check_batch(config.batch_size, name="batch_size")
     folder = step_folders.resolve_for_all(config.checkpoint)
     data, split = _labelled_images(config, folder)
-    checkpoint = load_to_evaluate(folder, data, loss=config.loss, averaged=config.averaged)
+    checkpoint = load_to_evaluate(folder, data, loss=config.loss, ema=config.ema)
     if build.is_single_label(checkpoint.usage(loss=config.loss).loss_settings):
         raise build.ConfigError(
             f"{folder} predicts one class per image, the most probable one, which needs no "
@@ -172,7 +172,7 @@ def _view(config: FindThresholds, checkpoint: SavedModel) -> EvaluationView:
             "--config.view.size=224"
         )
     upright = saved_model.turns_upright(checkpoint.config, config.exif_orientation, built=True)
-    return EvaluationView(size, config.view.protocol or usage.view, upright)
+    return EvaluationView(size, config.view.name or usage.view, upright)
 
 
 def _log(found: FoundThresholds, path: epath.Path) -> None:

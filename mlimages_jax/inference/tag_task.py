@@ -213,7 +213,7 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
         classes=config.dictionary or None,
         image_size=config.view.size or None,
         dtype=config.dtype,
-        view=config.view.protocol or None,
+        view=config.view.name or None,
         loss=config.loss or None,
         sharding=place,
         # Without this, thresholds that are not used would be looked for, and announced.

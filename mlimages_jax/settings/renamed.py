@@ -10,10 +10,13 @@ from absl import logging
 from mlimages_jax.settings.fields import Values, flatten, nest
 
 NEW_NAMES = {
+    "averaged": "ema",
+    "data.reassessed": "data.real_labels",
     "input.max_bad_pictures": "input.max_bad_images",
     "evaluation.protocols": "evaluation.views",
     "optimizer.average_decay": "optimizer.ema_decay",
     "optimizer.learning_rate_factors": "optimizer.lr_multipliers",
+    "view.protocol": "view.name",
 }
 
 

@@ -36,7 +36,7 @@ _BEST_CHECKPOINT_MEANS = (
 _DTYPE_MEANS = "Type of activations; bfloat16 is faster and slightly less exact."
 _BATCH_MEANS = "Images per batch, over all devices; ten_crop needs ten times the memory."
 _LOSS_MEANS = "Loss of the training; empty: the checkpoint's."
-_AVERAGED_MEANS = "Uses the EMA weights if the checkpoint has them."
+_EMA_MEANS = "Uses the EMA weights if the checkpoint has them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class EvaluationData:
         default="",
     )
     split: str = setting(Text(may_be_empty=False), "Split to evaluate on.", default="val")
-    reassessed: str = setting(
+    real_labels: str = setting(
         PathText(), "A JSON file of valid classes per image (real.json of ReaL).", default=""
     )
 
@@ -103,7 +103,7 @@ class Evaluate:
     wait_minutes: float = setting(
         Number(0.0), "Minutes to wait for a new one before the task ends.", default=120.0
     )
-    averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
+    ema: bool = setting(Flag(), _EMA_MEANS, default=True)
     data: EvaluationData
     evaluation: Views = Views()
     exif_orientation: bool | None = setting(
@@ -138,7 +138,7 @@ class LabelledImages:
 class View:
     """How images are cropped."""
 
-    protocol: ViewName | Literal[""] = setting(
+    name: ViewName | Literal[""] = setting(
         Choice((*VIEWS, "")),
         "ten_crop averages ten crops, short_side is the original's. Empty: that of the training's "
         "evaluations, or short_side if the checkpoint does not say.",
@@ -241,7 +241,7 @@ class Classify(_OnImages):
 class Export(_OnImages):
     """Writes features of images to files."""
 
-    averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
+    ema: bool = setting(Flag(), _EMA_MEANS, default=True)
     outputs: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), '\'("features", "logits")\'', minimum=1),
         "features (pooled, 2,048), logits, and stage0, stage1, ... (outputs of stages, pooled).",
@@ -276,7 +276,7 @@ class FindThresholds:
     label_confidence: float = setting(
         CONFIDENCE, "Minimum confidence of a true label.", default=0.7
     )
-    averaged: bool = setting(Flag(), _AVERAGED_MEANS, default=True)
+    ema: bool = setting(Flag(), _EMA_MEANS, default=True)
     view: View = View()
     exif_orientation: bool | None = setting(
         _EXIF, "Applies the EXIF orientation; None: as the checkpoint was trained.", default=None

@@ -118,7 +118,11 @@ def test_averaged_weights_are_preferred(tmp_path):
     ):
         np.testing.assert_array_equal(weights["params"]["head"]["kernel"], np.full((4, 8), 103.0))
         np.testing.assert_array_equal(weights["batch_stats"]["norm"]["mean"], np.full(3, 103.0))
-    raw = manager.load_weights(tmp_path, place, averaged=False)
+    with pytest.warns(DeprecationWarning, match=r"averaged=\.\.\.\) is now ema="):
+        raw = manager.load_weights(tmp_path, place, averaged=False)
+    jax.tree.map(
+        np.testing.assert_array_equal, raw, manager.load_weights(tmp_path, place, ema=False)
+    )
     np.testing.assert_array_equal(raw["params"]["head"]["kernel"], np.full((4, 8), 3.0))
     with manager.Checkpoints(tmp_path / "checkpoints") as saved:
         restored = saved.restore(abstract)

@@ -105,7 +105,7 @@ def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, mo
     again = evaluate_task.evaluate(_config(run, built, **changes), tmp_path)
     assert again == rows
     with pytest.raises(AssertionError, match="evaluated again"):
-        evaluate_task.evaluate(_config(run, built, averaged=False), tmp_path)
+        evaluate_task.evaluate(_config(run, built, ema=False), tmp_path)
 
 
 def _counted(monkeypatch):
@@ -126,8 +126,8 @@ def test_another_setting_or_other_weights_never_give_the_old_numbers(
     labels = tmp_path / "real.json"
     labels.write_text(json.dumps([[n % 5] for n in range(1, 21)]))
     changes = [
-        {}, {"evaluation.threshold": 0.5}, {"averaged": False}, {"dtype": "bfloat16"},
-        {"loss": "sigmoid"}, {"data.reassessed": str(labels)},
+        {}, {"evaluation.threshold": 0.5}, {"ema": False}, {"dtype": "bfloat16"},
+        {"loss": "sigmoid"}, {"data.real_labels": str(labels)},
     ]  # fmt: skip
     out = tmp_path / "evaluation"
     for number, change in enumerate(changes):
@@ -152,14 +152,14 @@ def test_another_setting_or_other_weights_never_give_the_old_numbers(
 def test_tables_of_one_evaluation_are_never_told_as_those_of_another(built, run, tmp_path):
     """What lies in the folder of a view is of the last evaluation; an older one is done again."""
     out = tmp_path / "evaluation"
-    for averaged in (True, False, True):
-        (row,) = evaluate_task.evaluate(_config(run, built, averaged=averaged), out)
+    for ema in (True, False, True):
+        (row,) = evaluate_task.evaluate(_config(run, built, ema=ema), out)
         saved = json.loads((out / "6" / "val_central_32" / "metrics.json").read_text())
         assert saved["loss"] == row["loss"]
 
 
 def test_weights_before_averaging(built, run, tmp_path):
-    (row,) = evaluate_task.evaluate(_config(run, built, averaged=False), tmp_path)
+    (row,) = evaluate_task.evaluate(_config(run, built, ema=False), tmp_path)
     assert row["step"] == 6
     np.testing.assert_allclose(row["loss"], _last(run, "val")["loss"], rtol=1e-5)
     assert abs(row["loss"] - _last(run, "val_averaged")["loss"]) > 1e-4
@@ -187,14 +187,14 @@ def test_an_import_equals_top_k_by_hand(built, tmp_path):
     np.testing.assert_allclose(row["loss"], -log_p[np.arange(20), true].mean(), rtol=1e-4)
 
 
-def test_reassessed_labels_are_the_truth(built, run, tmp_path):
+def test_real_labels_are_the_truth(built, run, tmp_path):
     """Valid classes by the number in a name; an image without any is left out."""
     records, images = _images(built)
     numbers = [int(record.name[-13:-5]) for record in records]
     valid = {n: {n % 5, 2 * n % 5} if n % 4 else set() for n in range(1, 21)}
     path = tmp_path / "real.json"
     path.write_text(json.dumps([sorted(valid[n]) for n in range(1, 21)]))
-    config = _config(run, built, **{"data.reassessed": str(path)})
+    config = _config(run, built, **{"data.real_labels": str(path)})
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     model = build.model(small_finetuning(built, "scratch"), num_classes=5)
@@ -377,7 +377,7 @@ def test_the_command_prints_the_table(built, run, tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split()[:4] == ["step", "split", "size", "protocol"]
+    assert done.stdout.splitlines()[0].split()[:4] == ["step", "split", "size", "view"]
     assert "short_side" in done.stdout
     failed = subprocess.run(
         [*command, "--config.checkpoint=nowhere"],

@@ -68,9 +68,9 @@ def test_other_sizes_have_lines_of_their_own():
     _, table, others, _ = text.split("\n\n")
     assert lines(table)[-1] == ["ours,", "central", "70.00", "90.00", "-", "-"]
     assert others.splitlines() == [
-        "ours    protocol  top-1  top-5",
-        "64 px   whole     25.00  50.00",
-        "320 px  central   50.00  75.00",
+        "ours    view     top-1  top-5",
+        "64 px   whole    25.00  50.00",
+        "320 px  central  50.00  75.00",
     ]
 
 
@@ -80,7 +80,7 @@ def test_what_does_not_compare_stands_alone():
     table = [
         "a run",
         "",
-        "ours    protocol  top-1  top-5",
+        "ours    view      top-1  top-5",
         "64 px   ten_crop  25.00  50.00",
         "224 px  central   50.00  75.00",
         "",
@@ -114,7 +114,7 @@ def test_any_results_in_aligned_columns():
         },
     ]  # fmt: skip
     assert published.results_table(rows).splitlines() == [
-        "step  split       size  protocol      top1    top5     loss  mAP    f1@5  examples",
+        "step  split       size  view          top1    top5     loss  mAP    f1@5  examples",
         "1000  val          224  central     0.3333  0.7500   1.2500    -       -    50,000",
         "  20  validation    64  short_side       -       -  12.0000    -  0.5000         -",
     ]
@@ -124,8 +124,8 @@ def test_all_columns_in_their_order():
     row = dict.fromkeys(sorted(published.METRICS), 0.5)
     header, values = published.results_table([row]).splitlines()
     assert header.split() == [
-        "step", "split", "size", "protocol", "top1", "top5", "loss", "mAP", "f1@5",
+        "step", "split", "size", "view", "top1", "top5", "loss", "mAP", "f1@5",
         "hierarchical_f1", "calibration_error", "examples",
     ]  # fmt: skip
     assert values.split() == ["-"] * 4 + ["0.5000"] * 7 + ["0"]
-    assert published.results_table([]) == "step  split  size  protocol\n"
+    assert published.results_table([]) == "step  split  size  view\n"

@@ -165,7 +165,7 @@ def test_tags_by_all_rules(checkpoint, model, folder, tmp_path):
 
 
 def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_path):
-    view = {"view.protocol": "ten_crop", "view.size": 24}
+    view = {"view.name": "ten_crop", "view.size": 24}
     _classify(checkpoint, folder / "noise", tmp_path / "a.jsonl", **view)
     other = pretrained.load(checkpoint, view="ten_crop", image_size=24)
     rows = _rows(tmp_path / "a.jsonl")
@@ -385,7 +385,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"threshold": 1.5}, "threshold=1.5: give a number, 0 or more and at most 1"),
         ({"loss": "hinge"}, "loss='hinge' is none of"),
         ({"dtype": "int8"}, "dtype='int8' is none of float32"),
-        ({"view.protocol": "middle"}, "protocol='middle' is none of"),
+        ({"view.name": "middle"}, "name='middle' is none of"),
         ({"batch_size": 9}, "batch_size=9 is not divisible by 8 devices"),
         ({"dictionary": "few.txt"}, "few.txt has 1 classes"),
         ({"thresholds": "bad.txt"}, "bad.txt:1: 'n9' is neither"),

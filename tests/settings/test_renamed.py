@@ -10,7 +10,7 @@ from mlimages_jax.settings import config_file, renamed, restart
 from tests.support import small_model
 from tests.support.small_run import load_config, small_config
 
-OLD = {
+OLD = {  # of a training
     "input.max_bad_pictures": 7,
     "evaluation.protocols": ("central", "whole"),
     "optimizer.average_decay": 0.9,
@@ -24,22 +24,40 @@ def _log(caplog):
     caplog.set_level(logging.INFO)
 
 
-def _are_taken(config) -> bool:
+OF_OTHER_TASKS = {
+    "evaluate": {"averaged": False, "data.reassessed": "real.json"},
+    "export_features": {"averaged": False, "view.protocol": "ten_crop"},
+    "classify": {"view.protocol": "whole"},
+    "thresholds": {"averaged": False, "view.protocol": "central"},
+}
+
+
+def _are_taken(config, old=OLD) -> bool:
     values = settings.flatten(config)
-    return all(values[renamed.NEW_NAMES[name]] == value for name, value in OLD.items())
+    return all(values[renamed.NEW_NAMES[name]] == value for name, value in old.items())
 
 
-def _each_is_told_once(caplog):
+def _each_is_told_once(caplog, old=OLD):
     lines = [record.getMessage() for record in caplog.records]
-    for old, new in renamed.NEW_NAMES.items():
-        assert sum(line.endswith(f": {old} is now called {new}") for line in lines) == 1, lines
+    for name in old:
+        told = f": {name} is now called {renamed.NEW_NAMES[name]}"
+        assert sum(line.endswith(told) for line in lines) == 1, lines
 
 
 def test_the_table_names_settings_that_are_there():
-    table = settings.tasks.TABLES["train"]
-    assert set(renamed.NEW_NAMES.values()) <= table.keys()
-    assert not renamed.NEW_NAMES.keys() & table.keys()
-    assert renamed.NEW_NAMES.keys() == OLD.keys()
+    names = {name for table in settings.tasks.TABLES.values() for name in table}
+    assert set(renamed.NEW_NAMES.values()) <= names
+    assert not renamed.NEW_NAMES.keys() & names
+    assert renamed.NEW_NAMES.keys() == {*OLD, *(n for old in OF_OTHER_TASKS.values() for n in old)}
+
+
+@pytest.mark.parametrize("task", OF_OTHER_TASKS)
+def test_old_names_of_other_tasks(task, caplog):
+    old = OF_OTHER_TASKS[task]
+    overrides = [config_file.Override(name, str(value)) for name, value in old.items()]
+    assert _are_taken(config_file.read_config(f"configs/{task}.py", overrides), old)
+    _each_is_told_once(caplog, old)
+    assert _are_taken(load_config(task, **old), old)
 
 
 def test_old_names_in_a_file(tmp_path, caplog):
@@ -76,8 +94,8 @@ def test_old_names_on_the_command_line_win_over_the_file(caplog):
 def test_a_checkpoint_of_before_goes_on_and_is_used(tmp_path, caplog):
     config = small_config("here", **OLD)
     saved = restart.values(config)
-    for old, new in renamed.NEW_NAMES.items():
-        section, _, name = new.partition(".")
+    for old in OLD:
+        section, _, name = renamed.NEW_NAMES[old].partition(".")
         saved[section][old.partition(".")[2]] = saved[section].pop(name)
     folder = small_model.save(tmp_path, saved)
     found = manager.config_of(folder)

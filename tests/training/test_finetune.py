@@ -140,7 +140,7 @@ def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
 def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
     changes = SHORT | {"init_from": str(pretrained), "total_steps": 0, "optimizer.ema_decay": 0.5}
     state = jax.device_get(train.train(small_finetuning(built, "224", **changes), tmp_path))
-    averaged, raw = _weights(pretrained), _weights(pretrained, averaged=False)
+    averaged, raw = _weights(pretrained), _weights(pretrained, ema=False)
     assert _equal(state.params["stage0_block0"], averaged["params"]["stage0_block0"])
     assert not _equal(state.params["stage0_block0"], raw["params"]["stage0_block0"])
     assert _equal(state.batch_stats, averaged["batch_stats"])

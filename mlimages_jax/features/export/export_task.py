@@ -184,7 +184,7 @@ def _load(config: Export, mesh: Mesh) -> tuple[SavedModel, ResNet]:
         ConfigError: If its parameters do not belong to one of our networks.
     """
     folder = step_folders.resolve_for_all(config.checkpoint)
-    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), averaged=config.averaged)
+    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), ema=config.ema)
     dtype = build.compute_dtype(config.dtype)
     try:
         return saved, architecture.network_of(saved.weights["params"], dtype=dtype)
@@ -205,7 +205,7 @@ def _view(config: Export, saved: SavedModel, *, built: bool) -> EvaluationView:
             f"{saved.where} does not say at which size it was trained: give --config.view.size=224"
         )
     upright = saved_model.turns_upright(saved.config, config.exif_orientation, built=built)
-    return EvaluationView(size, config.view.protocol or usage.view, upright)
+    return EvaluationView(size, config.view.name or usage.view, upright)
 
 
 def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
@@ -241,7 +241,7 @@ def _about(
         "labels_digest": _labels_digest(source),
         "checkpoint": {
             "folder": os.fspath(saved.where),
-            "averaged": config.averaged,
+            "averaged": config.ema,  # the key of version 0.1
             "weights": weights_digest(saved.weights),
         },
         "model": {

@@ -178,10 +178,10 @@ def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
     small_model.save(tmp_path, {}, tree=tree, ema=averages)
     image = folder / "noise" / "00.jpg"
     pixels = transforms.short_side_view(decode(image.read_bytes()), 32) / np.float32(127.5) - 1
-    for averaged, weights in ((True, averages), (False, tree)):
-        workdir = tmp_path / str(averaged)
-        manifest = export(_config(tmp_path, image, averaged=averaged), workdir)
-        assert manifest["checkpoint"]["averaged"] is averaged
+    for ema, weights in ((True, averages), (False, tree)):
+        workdir = tmp_path / str(ema)
+        manifest = export(_config(tmp_path, image, ema=ema), workdir)
+        assert manifest["checkpoint"]["averaged"] is ema
         expected = jax.jit(MODEL.apply)(weights, pixels[None])[0]
         np.testing.assert_allclose(_arrays(workdir)["logits"], expected, atol=1e-5)
 
@@ -199,7 +199,7 @@ def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
 
 def test_ten_crops_are_averaged(folder, checkpoint, tree, tmp_path):
     image = folder / "noise" / "00.jpg"
-    export(_config(checkpoint, image, **{"view.protocol": "ten_crop"}), tmp_path)
+    export(_config(checkpoint, image, **{"view.name": "ten_crop"}), tmp_path)
     crops = transforms.ten_crop_views(decode(image.read_bytes()), 32)
     images = (crops / 255 * 2 - 1).astype(np.float32)
     expected = dict(zip(("logits", "features"), jax.jit(MODEL.apply)(tree, images), strict=True))
@@ -237,11 +237,11 @@ def test_a_photograph_equals_the_originals_preprocessing(
     levels = np.concatenate([golden["cv|im_2|center_u8"][None], crops])
     logits, features = jax.jit(MODEL.apply)(tree, ((levels / 255 - 0.5) * 2).astype(np.float32))
 
-    for protocol, rows in (("short_side", slice(0, 1)), ("ten_crop", slice(1, 11))):
-        values = {"outputs": ("features", "logits"), "view.size": 224, "view.protocol": protocol}
-        export(_config(checkpoint, image, **values), tmp_path / protocol)
+    for view, rows in (("short_side", slice(0, 1)), ("ten_crop", slice(1, 11))):
+        values = {"outputs": ("features", "logits"), "view.size": 224, "view.name": view}
+        export(_config(checkpoint, image, **values), tmp_path / view)
         for name, expected in (("features", features[rows]), ("logits", logits[rows])):
-            (row,) = _arrays(tmp_path / protocol, (name,))[name]
+            (row,) = _arrays(tmp_path / view, (name,))[name]
             np.testing.assert_allclose(row, expected.mean(0), atol=2e-5, err_msg=name)
             assert np.abs(row).max() > 0.1
 
@@ -433,7 +433,7 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
         ({"outputs": ()}, build.ConfigError, r"outputs=\(\): give 1 or more"),
         ({"dtype": "int8"}, build.ConfigError, "dtype='int8' is none of"),
         ({"stored_dtype": "int8"}, build.ConfigError, "stored_dtype='int8' is none of"),
-        ({"view.protocol": "best"}, build.ConfigError, "view.protocol='best' is none of"),
+        ({"view.name": "best"}, build.ConfigError, "view.name='best' is none of"),
         (
             {"view.size": 0},
             build.ConfigError,
