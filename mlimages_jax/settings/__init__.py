@@ -5,7 +5,7 @@
     training      settings of a training, each with its rule, meaning and default
     tasks         settings of the other tasks
     fields        converts between these dataclasses and values by name
-    rules         which values one setting may have
+    rules         which values one setting may have; compound_rules: tuples, values left open
     relations     constraints between several settings
     judge         reports all problems of a configuration at once
     renamed       old names of settings

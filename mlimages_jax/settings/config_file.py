@@ -20,12 +20,13 @@ from ml_collections import ConfigDict
 
 from mlimages_jax.files import shipped
 from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
+from mlimages_jax.settings.compound_rules import Open, Several
 from mlimages_jax.settings.fields import Values, flatten
 from mlimages_jax.settings.help_text import help_text
 from mlimages_jax.settings.judge import ConfigError, nearest_setting, table_of
 from mlimages_jax.settings.renamed import new_name, with_new_names
 from mlimages_jax.settings.resolve import parse
-from mlimages_jax.settings.rules import Choice, Flag, Open, Rule, Several, Text, nearest, shown
+from mlimages_jax.settings.rules import Choice, Flag, Rule, Text, nearest, shown
 from mlimages_jax.settings.tasks import Settings
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mlimages_jax.files.remote import is_remote
+from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import Setting, Table, Values
 from mlimages_jax.settings.relations import RELATIONS
-from mlimages_jax.settings.rules import Open, PathText, is_whole, nearest, shown
+from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
 from mlimages_jax.settings.tasks import TABLES
 from mlimages_jax.settings.training import NO_SET
 

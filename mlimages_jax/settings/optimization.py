@@ -4,17 +4,9 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mlimages_jax.settings.compound_rules import Records, Several
 from mlimages_jax.settings.fields import setting
-from mlimages_jax.settings.rules import (
-    BELOW_ONE,
-    Choice,
-    Flag,
-    Number,
-    Records,
-    Several,
-    Steps,
-    Text,
-)
+from mlimages_jax.settings.rules import BELOW_ONE, Choice, Flag, Number, Steps, Text
 
 StepCount: TypeAlias = int  # may be given as a fraction, which `resolved` converts to whole steps
 

@@ -6,9 +6,10 @@ What they choose, and by which table, is in `training.recipe`.
 
 from dataclasses import dataclass
 
+from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import LOSSES, Loss
-from mlimages_jax.settings.rules import Choice, Number, Open, Whole
+from mlimages_jax.settings.rules import Choice, Number, Whole
 from mlimages_jax.settings.training import BATCH, DTYPES, PIXELS, Model, Train
 
 _BY_SET = "by the number of images and the device"

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from mlimages_jax.settings.compound_rules import Several
 from mlimages_jax.settings.fields import Table, setting, table_of_fields
 from mlimages_jax.settings.losses import CONFIDENCE, LOSSES
-from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Several, Text, Whole
+from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Text, Whole
 from mlimages_jax.settings.tagger import Suspects, Tagger
 from mlimages_jax.settings.threshold_search import ThresholdSearch
 from mlimages_jax.settings.training import (

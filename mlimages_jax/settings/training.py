@@ -9,6 +9,7 @@ fractions of total_steps, which `settings.resolved` converts to whole steps.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from mlimages_jax.settings.compound_rules import Pair, Records, Several
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import CONFIDENCE, Loss
 from mlimages_jax.settings.optimization import Optimizer, Schedule, StepCount
@@ -17,10 +18,7 @@ from mlimages_jax.settings.rules import (
     Choice,
     Flag,
     Number,
-    Pair,
     PathText,
-    Records,
-    Several,
     Steps,
     Text,
     Whole,
