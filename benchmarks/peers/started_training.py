@@ -41,6 +41,7 @@ def watch(*, stop: bool) -> None:
     import jax
 
     from mlimages_jax.data import device_batches
+    from mlimages_jax.monitoring import training_log
     from mlimages_jax.step.training_step import TrainingStep
     from mlimages_jax.training import train
 
@@ -67,7 +68,7 @@ def watch(*, stop: bool) -> None:
             print(json.dumps({"total": time.time() - SPAWNED} | SECONDS), flush=True)
             os._exit(0)
 
-    progress: Any = train.Progress
+    progress: Any = training_log.Progress
     progress.add = end
 
 

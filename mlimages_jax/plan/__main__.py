@@ -14,13 +14,6 @@ from mlimages_jax.settings import ConfigError, Train, config_file, replaced, res
 
 ML_IMAGES = (11_166, 17_609_752)  # classes, and training images of the published list
 IMAGENET = (1_000, 1_281_167)  # Russakovsky et al., 2015
-# Tried in this order if a plan does not fit.
-REMEDIES = (
-    {"sharding.name": "optimizer"},
-    {"sharding.name": "full"},
-    {"model.remat": True},
-    {"model.remat": True, "sharding.name": "full"},
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +113,8 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
                 print(f"--config.accumulate={parts}: the fewest parts that fit")
             elif divided:
                 remedies[f"--config.accumulate={divided[0]}"] = divided[1]
-        for changes in () if plan.fits else REMEDIES:
-            flag_text = " ".join(f"--config.{name}={value}" for name, value in changes.items())
-            remedies[flag_text] = make_plan(replaced(config, changes))
+        for changes in () if plan.fits else estimate.REMEDIES:
+            remedies[estimate.as_flags(changes)] = make_plan(replaced(config, changes))
         inputs = ReportInputs(
             mfu=asked.mfu,
             host_devices=asked.devices_per_host or chip.host_chips,

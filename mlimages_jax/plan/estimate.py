@@ -9,7 +9,7 @@ derives TRAFFIC.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.sharding import AbstractMesh
@@ -30,6 +30,18 @@ USABLE = 0.9
 # XLA's count for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
 TRAFFIC = 48
 SUMMING = 3 * 4  # bytes a parameter and part: the sum is read and written, the gradient read
+# Changes to a training that does not fit: those that cost the least time first.
+REMEDIES: tuple[dict[str, object], ...] = (
+    {"sharding.name": "optimizer"},
+    {"sharding.name": "full"},
+    {"model.remat": True},
+    {"model.remat": True, "sharding.name": "full"},
+)
+
+
+def as_flags(changes: Mapping[str, object]) -> str:
+    """Returns changes of settings as they are typed on the command line."""
+    return " ".join(f"--config.{name}={value}" for name, value in changes.items())
 
 
 @dataclasses.dataclass(frozen=True)

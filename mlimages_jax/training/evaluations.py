@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Evaluations during and at the end of training, and the report they write."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from mlimages_jax.data.class_positives import positives_per_class
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.records import RandomAccess
 from mlimages_jax.evaluation import prediction_grid, report
 from mlimages_jax.evaluation.class_details import ClassDetails
 from mlimages_jax.evaluation.evaluate import (
@@ -51,33 +53,53 @@ def make_evaluations(
     config: Train, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
     """The evaluations of every split, size and view in `config.evaluation`, by name."""
-    paths = Hierarchy.from_file(data.class_list).paths()
     views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
     for split in config.evaluation.splits:
-        records = data.records(split)
-        metrics = empty_metrics(
+        of_split = make_evaluation(config, data, model, loss, mesh, data.records(split))
+        for view in views:
+            name = metric_names.evaluation_name(split, view.name, view.size, views=len(views))
+            evaluations[name] = dataclasses.replace(of_split, view=view)
+    return evaluations
+
+
+def make_evaluation(
+    config: Train,
+    data: DataSet,
+    model: nn.Module,
+    loss: Loss,
+    mesh: Mesh,
+    records: RandomAccess,
+) -> Evaluation:
+    """Sets up the evaluation of some records in the first view of `config.evaluation`.
+
+    Args:
+        config: Settings of the training.
+        data: The data set of the records.
+        model: The network.
+        loss: The loss to report.
+        mesh: Mesh over all devices.
+        records: Serialised records.
+    """
+    (view, *_) = build.evaluation_views(config.evaluation, image_size=config.image_size)
+    return Evaluation(
+        model=model,
+        loss=loss,
+        records=records,
+        view=view,
+        metrics=empty_metrics(
             len(records),
-            paths,
+            Hierarchy.from_file(data.class_list).paths(),
             single_label=build.is_single_label(config.loss),
             threshold=config.evaluation.threshold,
             positive_weight=build.positive_weight(config.loss),
-        )
-        for view in views:
-            name = metric_names.evaluation_name(split, view.name, view.size, views=len(views))
-            evaluations[name] = Evaluation(
-                model=model,
-                loss=loss,
-                records=records,
-                view=view,
-                metrics=metrics,
-                batch_size=config.evaluation.batch_size,
-                max_labels=data.max_labels,
-                mesh=mesh,
-                missing_labels=data.missing_labels,
-                num_threads=config.input.num_threads,
-            )
-    return evaluations
+        ),
+        batch_size=config.evaluation.batch_size,
+        max_labels=data.max_labels,
+        mesh=mesh,
+        missing_labels=data.missing_labels,
+        num_threads=config.input.num_threads,
+    )
 
 
 def evaluate_and_log(

@@ -10,12 +10,6 @@ from mlimages_jax.distributed import exit_codes
 from mlimages_jax.plan import PlanError, chips, estimate
 from mlimages_jax.settings import ConfigError, Settings, Train, flatten, replaced
 
-_REMEDIES: tuple[dict[str, object], ...] = (
-    {"model.remat": True},
-    {"sharding.name": "full"},
-    {"model.remat": True, "sharding.name": "full"},
-)
-
 
 class OutOfMemoryError(RuntimeError):
     """A device or the host ran out of memory with the sizes of the configuration."""
@@ -66,8 +60,8 @@ def _of_training(config: Train, num_classes: int) -> str:
         "half the batch": {"batch_size": max(config.batch_size // 2, 1)},
     }
     fewer: dict[str, object] = {"accumulate": 2 * config.accumulate}  # which changes no result
-    remedies = (fewer, *_REMEDIES)
-    tried |= {_flags(changes): changes for changes in remedies}
+    remedies = (fewer, *estimate.REMEDIES)
+    tried |= {estimate.as_flags(changes): changes for changes in remedies}
     for title, changes in tried.items():
         lines.append(f"  {title}: {_planned(config, changes, num_classes, devices)}")
     evaluated = config.evaluation.batch_size
@@ -89,7 +83,3 @@ def _planned(config: Train, changes: dict[str, object], num_classes: int, device
 
 def _largest(config: Train) -> int:
     return max([config.image_size, *(entry[1] for entry in config.resize)])
-
-
-def _flags(changes: dict[str, object]) -> str:
-    return " ".join(f"--config.{name}={value}" for name, value in changes.items())

@@ -16,7 +16,6 @@ from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.records import Records, record_at
 from mlimages_jax.distributed import sharding, workdir_lock
-from mlimages_jax.evaluation.evaluate import Evaluation, empty_metrics
 from mlimages_jax.evaluation.prediction_grid import save_grid
 from mlimages_jax.evaluation.suspect_labels import Suspect, SuspectFinder
 from mlimages_jax.files import paths
@@ -26,6 +25,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import ConfigError, Train, build, replaced
 from mlimages_jax.settings.tagger import Suspects
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training.evaluations import make_evaluation
 from mlimages_jax.training.tagger import as_training
 from mlimages_jax.training.train import train
 
@@ -84,7 +84,10 @@ def _judge(finder: SuspectFinder, config: Train, data: DataSet, state: TrainStat
     mesh = sharding.make_mesh()
     records = data.records(config.data.train_split)
     kept_out = Subset(records, Fold(*config.data.fold).mask(len(records)))
-    evaluation = _evaluation(config, data, kept_out, mesh)
+    training = build.training_step(
+        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
+    )
+    evaluation = make_evaluation(config, data, training.model, training.loss, mesh, kept_out)
     probabilities = build.probabilities(config.loss)
     start = 0
     for outputs in evaluation.outputs(state.ema or state.weights, kept_out):
@@ -96,33 +99,6 @@ def _judge(finder: SuspectFinder, config: Train, data: DataSet, state: TrainStat
             probabilities(sharding.local_rows(outputs["logits"])[mask]),
             sharding.local_rows(outputs["targets"])[mask],
         )
-
-
-def _evaluation(
-    config: Train, data: DataSet, records: Subset, mesh: jax.sharding.Mesh
-) -> Evaluation:
-    training = build.training_step(
-        config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
-    )
-    metrics = empty_metrics(  # none are computed, only scores
-        0,
-        Hierarchy.from_file(data.class_list).paths(),
-        single_label=build.is_single_label(config.loss),
-        threshold=config.evaluation.threshold,
-    )
-    (view, *_) = build.evaluation_views(config.evaluation, image_size=config.image_size)
-    return Evaluation(
-        model=training.model,
-        loss=training.loss,
-        records=records,
-        view=view,
-        metrics=metrics,
-        batch_size=config.evaluation.batch_size,
-        max_labels=data.max_labels,
-        mesh=mesh,
-        missing_labels=data.missing_labels,
-        num_threads=config.input.num_threads,
-    )
 
 
 def _write(

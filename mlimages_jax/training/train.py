@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,13 +26,9 @@ from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring import curves
 from mlimages_jax.monitoring.goodput import Goodput
-from mlimages_jax.monitoring.input_wait import InputWait
-from mlimages_jax.monitoring.metrics_writer import MetricsWriter
-from mlimages_jax.monitoring.profile_window import ProfileWindow
-from mlimages_jax.monitoring.training_log import NonFiniteError, Progress
+from mlimages_jax.monitoring.training_log import NonFiniteError
 from mlimages_jax.settings import Train, build, checked, restart
 from mlimages_jax.settings.build import training_step
-from mlimages_jax.step import steps
 from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, memory_line
 from mlimages_jax.step.training_step import TrainingStep
@@ -45,6 +41,7 @@ from mlimages_jax.training.evaluations import (
     write_report,
 )
 from mlimages_jax.training.inputs import training_inputs
+from mlimages_jax.training.measured_steps import CompiledStep, MeasuredSteps
 from mlimages_jax.training.start import (
     check_sizes,
     data_identity,
@@ -53,8 +50,6 @@ from mlimages_jax.training.start import (
     keep_in_workdir,
     open_data,
 )
-
-CompiledStep = Callable[[TrainState, steps.Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> TrainState:
@@ -217,39 +212,32 @@ def _loop(
     config, goodput = run.config, run.goodput
     step = start = int(state.step)
     stop = processes.StopRequest(run.mesh)
-    writer = MetricsWriter(run.workdir, start_step=start)
-    progress = Progress(writer, total_steps=config.total_steps, every=config.log_every, done=start)
-    input_wait: InputWait[dict[str, jax.Array]] = InputWait()
-    profile = ProfileWindow(run.workdir / "profile", config.profile.steps)
+    with (
+        _naming_the_last_good(checkpoints),
+        goodput.phase("step"),
+        MeasuredSteps(config, run.workdir, goodput, start=start) as measured,
+    ):
+        progress, writer = measured.progress, measured.writer
 
-    def save() -> None:
-        with progress.pause(), goodput.phase("save"):
-            progress.flush()  # raises if the state is not finite, so that it is never saved
-            checkpoints.save(state, step=step, config=run.settings)
+        def save() -> None:
+            with progress.pause(), goodput.phase("save"):
+                progress.flush()  # raises if the state is not finite, so that it is never saved
+                checkpoints.save(state, step=step, config=run.settings)
 
-    def evaluate() -> Results:
-        with progress.pause(), goodput.phase("evaluation"):
-            results = evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
-            best.record(step, results.values)
-            if jax.process_index() == 0:
-                curves.write_curves(run.workdir)
-            return results
+        def evaluate() -> Results:
+            with progress.pause(), goodput.phase("evaluation"):
+                new = evaluate_and_log(run.evaluations, state, writer, step, check_stop=stop.check)
+                best.record(step, new.values)
+                if jax.process_index() == 0:
+                    curves.write_curves(run.workdir)
+                return new
 
-    with _naming_the_last_good(checkpoints), goodput.phase("step"):
         try:
             results = evaluate() if compiled and best.is_missing(start) else None
             stages = [] if results and best.ends_early(start) else list(compiled)
             for stage, step, batches in _steps(run, stages, start=start):
-                before = input_wait.seconds
-                batch = input_wait.next(batches)
-                goodput.move(input_wait.seconds - before, "input")
-                profile.before(step)
-                with jax.transfer_guard("disallow"):  # no hidden host transfers
-                    state, metrics = compiled[stage](state, batch)
-                profile.after(step, metrics)
-                input_wait.dispatched(metrics["loss"])
-                progress.add(
-                    step, metrics, batch_size=stage.batch_size, seconds_waited=input_wait.seconds
+                state = measured.run(
+                    compiled[stage], state, batches, step=step, batch_size=stage.batch_size
                 )
                 # Saved before the next batch is taken and before anything below can stop the run.
                 last = step == config.total_steps
@@ -258,11 +246,10 @@ def _loop(
                 goodput.step = step
                 if step % config.log_every == 0:
                     goodput.write()
-                    # A failed save in the background is reported now, not at the next save an hour
-                    # later.
+                    # Reports a failed background save now, not at the next save an hour later.
                     checkpoints.check()
                 stop.check()
-                results = None
+                results = None  # those of an earlier step must not pass for those of the last
                 if config.evaluate_every and step % config.evaluate_every == 0 and not last:
                     results = evaluate()
                     if best.ends_early(step):
@@ -273,11 +260,6 @@ def _loop(
             save()
             logging.info("stop requested: saved step %d of %d", step, config.total_steps)
             raise
-        finally:
-            profile.close()
-            progress.close()
-            input_wait.close()
-            writer.close()
 
 
 def _steps(

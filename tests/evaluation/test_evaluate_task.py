@@ -17,7 +17,7 @@ from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import transforms
 from mlimages_jax.data.records import parse_record
-from mlimages_jax.evaluation import evaluate, evaluate_task
+from mlimages_jax.evaluation import evaluate, evaluate_task, which_checkpoints
 from mlimages_jax.settings import build, restart
 from mlimages_jax.step.state import TrainState
 from mlimages_jax.training import train
@@ -229,7 +229,7 @@ def test_new_checkpoints_are_evaluated_until_the_last(built, run, tmp_path, monk
     waits = []
     late = manager.find(run)
     monkeypatch.setattr(manager, "find", lambda _: late[: len(waits)])
-    monkeypatch.setattr(evaluate_task.time, "sleep", waits.append)
+    monkeypatch.setattr(which_checkpoints.time, "sleep", waits.append)
     rows = evaluate_task.evaluate(_config(run, built, which="new"), tmp_path)
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert waits == [30.0] * 3
@@ -239,11 +239,11 @@ def test_the_best_is_the_one_that_the_training_recorded(built, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     config = _config(copy, built, which="best")
     with pytest.raises(FileNotFoundError, match="does not say which checkpoint is the best: train"):
-        list(evaluate_task._checkpoints(config))
+        list(which_checkpoints.checkpoints_to_evaluate(config))
     found = best_record.BestRecord("val/loss").with_value(2, 0.5).with_value(4, 0.3)
     best_record.write(copy / "checkpoints", found.with_value(6, 0.4))
-    assert [folder.name for folder in evaluate_task._checkpoints(config)] == ["4"]
-    (latest,) = evaluate_task._checkpoints(_config(copy, built))
+    assert [folder.name for folder in which_checkpoints.checkpoints_to_evaluate(config)] == ["4"]
+    (latest,) = which_checkpoints.checkpoints_to_evaluate(_config(copy, built))
     assert latest.name == "6"
 
 
