@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tags of images from a checkpoint, to a file, in the order of the input.
+"""Tags images with a checkpoint and writes the tags to a file, in the order of the images.
 
     mlimages tag IMAGES --checkpoint=CHECKPOINT --output=tags.csv
 
-IMAGES is a folder, a list, one image, or a built set (then --config.split=val). The suffix of the
-output decides its format; mlimages_jax/inference/tag_files.py says what each holds. It appears when
-it is complete; started again after an interruption, the command resumes, and on images that changed
-it tags what is new.
+IMAGES is a folder, a list, one image, or a built set (then --config.split=val). The extension of
+the output determines its format, see mlimages_jax/inference/tag_files.py. The file appears once it
+is complete. Run again, the command resumes after an interruption, and later tags only images that
+are new or have changed.
 
 Add --config.help for every setting, its meaning and its default.
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Features of images from a checkpoint, to files, in the order of the input.
+"""Computes features of images with a checkpoint, and writes them in the order of the images.
 
     mlimages export IMAGES --checkpoint=W --output=FEATURES
 
-IMAGES is a folder, a list, one image, or a built set (then --config.split=val). Started again, it
-resumes. mlimages_jax/features/export/feature_files.py says what the workdir then holds, and its
-`open_features` reads it.
+IMAGES is a folder, a list, one image, or a built set (then --config.split=val). Run again, the
+command resumes. mlimages_jax/features/export/feature_files.py describes the files in the workdir,
+and its `open_features` reads them.
 
 Add --config.help for every setting, its meaning and its default.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finetuning on ImageNet, or on classes of your own, from any checkpoint.
+"""Finetunes any checkpoint on ImageNet, or on classes of your own.
 
 Wu et al., "Tencent ML-Images: A Large-Scale Multi-Label Image Database for Visual Representation
 Learning" (2019), and the released finetune.py and finetune.sh.
@@ -7,22 +7,22 @@ Learning" (2019), and the released finetune.py and finetune.sh.
     mlimages train --config=configs/finetune.py:224to299 --workdir=W \
         --config.init_from=PRETRAINED
 
-Variants, with the checkpoints of the published table that they stand for:
+Variants, with the checkpoints of the published table that they reproduce:
 
     224        ckpt2 (top-1 78.8 at 224, 79.5 at 299)
     224to299   ckpt3 (78.3, 80.73)
     299        ckpt4 (75.8, 79.6)
     scratch    ckpt1 (77.8, 79.0): no pretraining, everything is trained
-    modern     what came later: cosine schedule, label smoothing, mixup and CutMix, RandAugment,
-               averaged weights; no published number
+    modern     later methods: cosine schedule, label smoothing, mixup and CutMix, RandAugment, EMA
+               weights; no published number
 
-All run 600,000 steps of batch 256, 120 epochs. The first three freeze the stem and the first two
-stages, as finetune.sh does (FixBlock2=True); --config.optimizer.freeze='()' trains everything.
-For classes of your own set config.data.folder and total_steps, which everything that counts steps
-follows; for several labels an image also --config.loss.name=sigmoid, asymmetric or weighted; for
-another batch size --config.learning_rate_for=256, which multiplies the rates by batch_size / 256.
+All run 600,000 steps with batches of 256: 120 epochs. The first three freeze the stem and the first
+two stages, as finetune.sh does (FixBlock2=True); --config.optimizer.freeze='()' trains everything.
+For classes of your own set config.data.folder and total_steps; all settings that count steps follow
+it. For several labels per image also set --config.loss.name=sigmoid, asymmetric or weighted. For
+another batch size add --config.learning_rate_for=256, which scales the rates by batch_size / 256.
 
-What is not set here has its default; add --config.help for every setting and its meaning.
+Settings that are missing here have their defaults; --config.help lists all of them.
 """
 
 from ml_collections import ConfigDict
@@ -44,8 +44,8 @@ def get_config(variant: str = "224") -> ConfigDict:
             "batch_size": 256,  # finetune.sh: 4 GPUs with 64 images each
             "group_size": 64,  # of BatchNorm: one of these GPUs
             "total_steps": STEPS,
-            # "224 in early epochs, then 299 in late epochs", says the release, and not which. From
-            # the second drop of the learning rate on, half of the training is at 299.
+            # The release says "224 in early epochs, then 299 in late epochs" without numbers. Here
+            # 299 starts at the second drop of the learning rate: the second half of the training.
             "resize": ((0.5, 299, 256),) if variant == "224to299" else (),
             "crop": {"area": (0.05, 1.0)},  # finetune.py: area_cover
             "augmentation": {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pretraining on ML-Images: ResNet-101, weighted sigmoid cross-entropy.
+"""Pretrains ResNet-101 on ML-Images with the weighted sigmoid cross-entropy.
 
 Wu et al., "Tencent ML-Images: A Large-Scale Multi-Label Image Database for Visual Representation
 Learning" (2019), and the released train.py and train.sh.
@@ -7,19 +7,20 @@ Learning" (2019), and the released train.py and train.sh.
     mlimages train --config=configs/pretrain.py:released --workdir=W
     mlimages train --config=configs/pretrain.py:paper --workdir=W
 
-Variants: `released`, the loss and schedule of the published script; `paper`, the loss as the
-paper writes it. Both run 60 epochs with batch 4,096 as 128 groups of 32, the paper's 128 workers.
-The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 images and, at 47.2 GFLOP
-each, 5e19 floating-point operations.
+Variants: `released` has the loss and schedule of the published script, `paper` the loss as the
+paper defines it. Both run 60 epochs with batches of 4,096 in 128 groups of 32, the paper's 128
+workers. The paper trained for 90 hours on 128 P40 GPUs. 60 epochs are 1.06e9 images and, at 47.2
+GFLOP each, 5e19 floating-point operations.
 
-Settings that count steps may be fractions of total_steps (0.1: a tenth of the run), as those of the
-recipe are: with another total_steps its schedule is the same, shorter or longer. For another batch
-size --config.learning_rate_for=4096 multiplies the rates by batch_size / 4,096. One value chooses
-the network, --config.model=resnet50 (resnet14, 26, 50, 101, 152, 200); its sizes also by hand.
+Settings that count steps may be fractions of total_steps (0.1 is a tenth of the run). Those below
+are, so another total_steps stretches or compresses the whole schedule. For another batch size add
+--config.learning_rate_for=4096, which scales the rates by batch_size / 4,096. Another network is
+chosen by --config.model=resnet50 (resnet14, 26, 50, 101, 152 or 200).
 
     mlimages train --config=configs/pretrain.py --config.help
 
-prints every setting with its meaning and its default; what stands here differs from the defaults.
+prints every setting with its meaning and its default. Only what differs from the defaults is set
+here.
 """
 
 from ml_collections import ConfigDict

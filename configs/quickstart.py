@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A small ResNet on drawn images: minutes on two CPU cores, nothing to download.
+"""Trains a small ResNet on generated images: minutes on two CPU cores, without a download.
 
     mlimages train --config=configs/quickstart.py --workdir=workdirs/quickstart
 
-What is not set here has its default; add --config.help for every setting and its meaning.
+Settings that are missing here have their defaults; --config.help lists all of them.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "task": "quickstart",
-            "data": {"folder": ""},  # empty: draw `shapes` into the workdir
+            "data": {"folder": ""},  # empty: generate `shapes` in the workdir
             "image_size": 48,
             "batch_size": 64,
             "group_size": 64,  # smaller groups have noisy BatchNorm statistics and learn slower
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             "crop": {"interpolation": "area"},
             "augmentation": {
                 "colour": False,  # colours are classes here
-                "rotation": False,  # a turned square is another class to learn
+                "rotation": False,  # the objects are already drawn leaning to either side
             },
             "model": {
                 "stage_sizes": (1, 1, 1),
@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
             "loss": {
                 "name": "weighted",  # or sigmoid, asymmetric, focal, two_way
                 "weighted": {
+                    # In a group of 64 nearly every class would be present in every step, and its
+                    # weight would fall to the minimum (docs/benchmarks/learning.md).
                     "group_size": 4,  # a class of 15% is in half of such groups
                     "positive_weight": 4.0,  # 12 is for classes of one image in a thousand
                 },

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A tagger for images of your own: what is left open is chosen by their number and the device.
+"""Trains a tagger on images of your own, with a recipe for their number and the device.
 
     mlimages train --config=tagger --data=FOLDER --workdir=workdirs/mine
     mlimages train --config=tagger --data=FOLDER --workdir=workdirs/mine --minutes=30
 
-FOLDER is what `mlimages data import` prints. Image size, network, batch size and epochs are chosen
-by the table in docs/guide/tagger.md; --config.image_size=160 and the like take precedence.
+FOLDER is the one that `mlimages data import` prints. Image size, network, batch size and epochs are
+chosen by the table in docs/guide/tagger.md; --config.image_size=160 and the like take precedence.
 --config.init_from=CHECKPOINT starts from the weights and the network of another run.
 
-What is not set here has its default; add --config.help for every setting and its meaning.
+Settings that are missing here have their defaults; --config.help lists all of them.
 """
 
 from ml_collections import ConfigDict

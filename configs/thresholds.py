@@ -3,8 +3,8 @@
 
     mlimages thresholds WORKDIR
 
-It writes WORKDIR/thresholds.tsv, which `mlimages tag` and `mlimages_jax.load` use. The data set is
-that of the training, and the split the first that it evaluates, unless others are given.
+It writes WORKDIR/thresholds.tsv, which `mlimages tag` and `mlimages_jax.load` then use. Unless
+given, the data set is that of the training, and the split the first one that it evaluates.
 
 Add --config.help for every setting, its meaning and its default.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Programs with several commands: lists of commands, help and exit codes.
+"""Runs programs with several commands: lists of commands, help and exit codes.
 
 A command is given as "module:function" and imported only when it runs: a list of commands reads the
 first lines of the docstrings from the source, because imports of jax take seconds. Arguments of the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The versions that a bug report needs: of this package, Python and the libraries it stands on."""
+"""Collects the versions that a bug report needs: of this package, Python and its libraries."""
 
 import importlib.metadata
 import platform

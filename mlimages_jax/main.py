@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs what a config names: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`.
+"""Runs a config's task: `python -m mlimages_jax.main --config=configs/pretrain.py --workdir=W`.
 
 `mlimages train`, `evaluate`, `thresholds`, `tag` and `export` also start here, see
 `mlimages_jax.cli.tasks`.
@@ -103,6 +103,7 @@ def start(
         SystemExit: After an error, with the code for launchers, see docs/guide/files.md.
     """
     started = time.monotonic()
+    # Before anything slow: a signal during the imports must not be lost.
     preemption.watch()
     try:  # before processes connect, folders are created or jax is imported
         workdir = paths.workdir(workdir)
@@ -191,7 +192,7 @@ def _is_for_people(record: LogRecord) -> bool:
 
 
 def run() -> None:
-    """Entry point."""
+    """Runs the command line of `python -m mlimages_jax.main`."""
     flags.mark_flags_as_required(["config", "workdir"])
     argv, overrides = config_file.split_overrides(sys.argv)
     command_line.with_errors(lambda: config_file.answer_help(argv, overrides), mistyped_code=1)

@@ -174,7 +174,7 @@ def renamed_keywords(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, 
     """Makes a function accept keywords by their old names, with a DeprecationWarning.
 
     Args:
-        names: Present names by old ones.
+        names: Current names by old ones.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -284,6 +284,7 @@ def _lookup(old: str, found: Sequence[ModuleType]) -> Callable[[str], Any]:
 
     def look_up(name: str) -> Any:
         new = present_name(name, module=old)
+        # An old module may have been divided among several new ones.
         for module in found:
             if hasattr(module, new):
                 return getattr(module, new)

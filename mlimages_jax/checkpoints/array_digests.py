@@ -104,6 +104,8 @@ class ArrayDigests:
         # the checksums now is faster than copying the arrays.
         if jax.default_backend() == "cpu":
             return self._write(directory, self._digest(on_host))
+        # On accelerators the data are on the host now, so Orbax computes the checksums in its
+        # background thread while training goes on.
         return self._digest_and_write(directory, on_host)
 
     async def load(self, directory: epath.Path) -> Awaitable[None]:
@@ -152,8 +154,8 @@ def read(folder: epath.Path) -> Digests:
     number = 0
     while number < processes:
         content = _read_one(folder / f"{number}.json")
-        # Known from the first file on: a missing file must be noticed, so listing the folder would
-        # not do.
+        # Every file records the number of processes. Listing the folder would not do: a missing
+        # file must be noticed.
         processes = content["processes"]
         for name, (shape, dtype, pieces) in content["arrays"].items():
             entry = merged.setdefault(name, DigestedArray(tuple(shape), dtype, []))
@@ -199,6 +201,7 @@ def verify_names(described: dict[str, Any], digests: Digests) -> None:
     Raises:
         DigestError: An array is missing from either side or differs in shape or dtype.
     """
+    # The entry without a name is the configuration's.
     theirs = {name: (entry.shape, entry.dtype) for name, entry in digests.items() if name}
     ours = {name: (tuple(leaf.shape), leaf.dtype.name) for name, leaf in described.items()}
     if differing := sorted(dict(theirs.items() ^ ours.items())):
@@ -216,6 +219,7 @@ def verify_config(config: dict[str, Any], digests: Digests) -> None:
 
 
 def _of_config(config: dict[str, Any]) -> DigestedArray:
+    # Sorted, because JSON that was read again may have its keys in another order.
     text = json.dumps(config, sort_keys=True).encode()
     return DigestedArray((), "json", [Piece((), google_crc32c.value(text))])
 
@@ -229,7 +233,7 @@ def _is_same(array: np.ndarray, entry: DigestedArray | None) -> bool:
 
 
 def crc32c(array: np.ndarray) -> int:
-    """CRC-32C of an array's bytes in row-major order, little-endian."""
+    """Returns the CRC-32C of an array's bytes in row-major order, little-endian."""
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     raw.flags.writeable = False  # google_crc32c rejects writable buffers
     crc = 0
@@ -255,6 +259,6 @@ def _own_pieces(leaf: Any) -> list[tuple[tuple[tuple[int, int], ...], Any]]:
 
 
 def bounds_of(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Start and stop index along each axis, from the index of a shard."""
+    """Returns start and stop index along each axis, from the index of a shard."""
     spans = (part.indices(length) for part, length in zip(index, shape, strict=True))
     return tuple((start, stop) for start, stop, _ in spans)

@@ -35,7 +35,7 @@ class Evaluated(NamedTuple):
 
 
 class BestRecord(NamedTuple):
-    """What evaluations found, in the order of steps.
+    """The results of evaluations, in the order of steps.
 
     Attributes:
         metric: Name of the metric, such as "val/mAP".
@@ -46,21 +46,21 @@ class BestRecord(NamedTuple):
     evaluations: tuple[Evaluated, ...] = ()
 
     def with_value(self, step: int, value: float) -> "BestRecord":
-        """Adds an evaluation; it replaces that of the same step and of later ones."""
+        """Returns the record with an evaluation added; it replaces those of its step and later."""
         row = Evaluated(step, value if math.isfinite(value) else math.nan)
         return self._replace(evaluations=(*self.up_to(step - 1).evaluations, row))
 
     def up_to(self, step: int) -> "BestRecord":
-        """The record as it was at a step, for a run that resumes there."""
+        """Returns the record as it was at a step, for a run that resumes there."""
         return self._replace(evaluations=tuple(row for row in self.evaluations if row.step <= step))
 
     def best(self, steps: Collection[int] | None = None) -> Evaluated | None:
-        """The best evaluation of the given steps, or of all; the earliest of equal ones."""
+        """Returns the best evaluation of the given steps, or of all; the earliest of equal ones."""
         rows = (row for row in self.evaluations if steps is None or row.step in steps)
         return _best(rows, lower=lower_is_better(self.metric))
 
     def since_best(self) -> int:
-        """Number of evaluations after the best one."""
+        """Returns the number of evaluations after the best one."""
         best = self.best()
         return sum(best is None or row.step > best.step for row in self.evaluations)
 
@@ -73,7 +73,7 @@ def _best(rows: Iterable[Evaluated], *, lower: bool) -> Evaluated | None:
 
 
 def read(folder: epath.Path) -> BestRecord | None:
-    """The record in a checkpoint folder; None if there is none.
+    """Reads the record in a checkpoint folder; returns None if there is none.
 
     Raises:
         BestRecordError: It is damaged.
@@ -101,7 +101,7 @@ def write(folder: epath.Path, record: BestRecord) -> None:
 
 
 def read_for_run(folder: epath.Path) -> BestRecord | None:
-    """The record that process 0 reads, for all processes; a damaged one is renamed and logged."""
+    """Reads the record on process 0 for all processes; a damaged one is renamed and logged."""
     rows: Any = None
     if collectives.process_number() == 0:
         try:
@@ -110,9 +110,10 @@ def read_for_run(folder: epath.Path) -> BestRecord | None:
             aside = folder / f"{FILE}.damaged"
             (folder / FILE).rename(aside)
             logging.error(
-                "%s. Moved to %s: checkpoints evaluated before are compared no more, and only the "
-                "latest of them are kept", error, aside.name,
+                "%s. Moved to %s: checkpoints evaluated so far are no longer compared, and only "
+                "the latest of them are kept", error, aside.name,
             )  # fmt: skip
+    # As JSON, a record is a list of lists, whose nan Python's json reads and writes too.
     rows = collectives.of_process_0(rows)
     if rows is None:
         return None
@@ -121,4 +122,5 @@ def read_for_run(folder: epath.Path) -> BestRecord | None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
+    # Not sorted: the content was just read or made, with its keys in this order.
     return f"{google_crc32c.value(json.dumps(content).encode()):08x}"

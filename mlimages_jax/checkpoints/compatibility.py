@@ -36,7 +36,7 @@ def check_fit(saved: Any, wanted: Any, *, where: epath.Path) -> None:
             [f"{n}: checkpoint {theirs[n]}, configuration {ours[n]}" for n in differing],
         ),
         ("are missing", [f"{n}: not in the checkpoint" for n in ours if n not in theirs]),
-        ("are too many", [f"{n}: only in the checkpoint" for n in theirs if n not in ours]),
+        ("are unexpected", [f"{n}: only in the checkpoint" for n in theirs if n not in ours]),
     ]
     counts = [f"{len(lines):,} {kind}" for kind, lines in kinds if lines]
     if counts:
@@ -55,7 +55,7 @@ def _first(line: str) -> tuple[bool, str]:
 
 
 def _networks(saved: Any, wanted: Any) -> str:
-    """How the two networks differ, which is hard to see from hundreds of leaves."""
+    """Describes how two networks differ, which is hard to see from hundreds of leaves."""
     trees = [tree.get("params", {}) for tree in (saved, wanted)]
     try:
         theirs, ours = (architecture.body_of(params) for params in trees)
@@ -81,5 +81,5 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a node of a checkpoint's tree is an array or the description of one."""
+    """Returns whether a node of a checkpoint's tree is an array or the description of one."""
     return hasattr(leaf, "shape")

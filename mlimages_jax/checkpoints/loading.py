@@ -45,7 +45,7 @@ def load(path: epath.PathLike) -> dict[str, Any]:
 
 
 def config_of(path: epath.PathLike) -> dict[str, Any]:
-    """The JSON values saved with a checkpoint; empty if there are none.
+    """Returns the JSON values saved with a checkpoint; empty if there are none.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -104,6 +104,7 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
     def read() -> tuple[Any, Any]:
         saved = SavedStep(resolve(path))
         wanted = abstract_state.weights
+        # Finetuning starts from the weights with which the other run was evaluated and used.
         tree, prefix = _weights_in(saved.tree, ema=True)
         if not _same_head(tree["params"], wanted["params"]):
             wanted, tree = _without_head(wanted), _without_head(tree)
@@ -114,14 +115,14 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
 
 
 def _weights_in(tree: dict[str, Any], *, ema: bool) -> tuple[dict[str, Any], str]:
-    """The weights in a saved tree and the key they are stored under ("" at the top level)."""
+    """Returns the weights in a saved tree and their key in it ("" at the top level)."""
     prefix = EMA if ema and tree.get(EMA) else ""
     tree = tree[prefix] if prefix else tree
     return {name: tree.get(name) or {} for name in ("params", "batch_stats")}, prefix
 
 
 def _same_head(saved: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """False if only the number of classes differs."""
+    """Returns False if only the number of classes differs."""
     theirs, ours = (tree.get(HEAD, {}).get("kernel") for tree in (saved, wanted))
     if theirs is None or ours is None or theirs.shape[0] != ours.shape[0]:
         return True  # not about classes: let `check_fit` report it

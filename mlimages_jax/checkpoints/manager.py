@@ -77,8 +77,8 @@ class _Failure(Handler):
 class Checkpoints:
     """The checkpoints of a run in `directory/<step>`; use it as a context manager.
 
-    Opening it removes leftovers of interrupted saves and sets broken steps aside. The best of the
-    steps whose evaluation was recorded is kept besides the arguments' ones.
+    Opening it removes leftovers of interrupted saves and sets broken steps aside. Besides the steps
+    that the arguments keep, it keeps the best of those whose evaluation was recorded.
 
     Args:
         directory: Folder of the checkpoints, created if missing.
@@ -105,7 +105,9 @@ class Checkpoints:
         # with them the process, waiting for another 300 s.
         context.asynchronous.create_directories_asynchronously = False
         self._saving: Any = None
-        self._begun = True  # whether every save so far was started without an error
+        # Set to False while a save is being started, and left so by an error: then nothing may
+        # wait for Orbax any more.
+        self._begun = True
         self._keep = policies.AnyPreservationPolicy(keep)
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
@@ -148,12 +150,12 @@ class Checkpoints:
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def best_step(self, steps: Collection[int]) -> int | None:
-        """The best of some steps; None if no evaluation of them was recorded."""
+        """Returns the best of some steps; None if no evaluation of them was recorded."""
         best = self.evaluations and self.evaluations.best(steps)
         return best.step if best else None
 
     def record(self, metric: str, step: int, value: float) -> None:
-        """Records the evaluation of a step, the same on all processes.
+        """Records the evaluation of a step; all processes must pass the same values.
 
         Another metric than before starts a new record. A former best step is deleted when the next
         one is saved, or by `delete_unkept`.
@@ -172,7 +174,7 @@ class Checkpoints:
         self._write(before.with_value(step, value))
 
     def forget_evaluations_after(self, step: int) -> None:
-        """Drops evaluations of later steps than the one a run resumes from, all alike.
+        """Drops the evaluations of steps after the one that a run resumes from, on all processes.
 
         Raises:
             CheckpointWriteError: The record could not be written.
@@ -194,6 +196,8 @@ class Checkpoints:
         """
         self._wait()
         found = list(self._checkpointer.checkpoints)
+        # Orbax applies its policies only when it saves, and after the last save a former best
+        # step would stay.
         context = ocp.training.preservation_policies.PreservationContext()
         kept = self._keep.should_preserve(found, context=context)
         for checkpoint, is_kept in zip(found, kept, strict=True):
@@ -203,7 +207,7 @@ class Checkpoints:
     def save(self, state: TrainState, *, step: int, config: dict[str, Any]) -> None:
         """Starts a background save; returns once the state may be donated.
 
-        Does nothing if the step has already been saved.
+        A step that is already saved is left alone.
 
         Args:
             state: State to save.
@@ -231,7 +235,7 @@ class Checkpoints:
             self._begun = True
 
     def check(self) -> None:
-        """Checks, without waiting, whether the background save has failed.
+        """Checks without waiting whether the background save has failed.
 
         Raises:
             CheckpointWriteError: The background save has failed.
@@ -261,7 +265,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            # It is an OSError too, but says nothing about the disk.
+            # A TimeoutError is an OSError too, but says nothing about the disk.
             if isinstance(error, TimeoutError):
                 raise
             raise CheckpointWriteError(
@@ -293,10 +297,11 @@ class Checkpoints:
             return saved.arrays(tree)
 
         arrays = put_on_devices(agreed(read), tree)
+        # The one field whose key in checkpoints has another name, that of version 0.1.
         return TrainState(ema=arrays.pop(EMA), **arrays)
 
     def config_of(self, step: int) -> dict[str, Any]:
-        """The JSON values that were saved with a step.
+        """Returns the JSON values that were saved with a step.
 
         Raises:
             DamagedCheckpointError: They cannot be read or do not match their checksum.
@@ -304,7 +309,7 @@ class Checkpoints:
         return agreed(lambda: SavedStep(self.directory / str(step)).config)
 
     def newest(self) -> int | None:
-        """The last of `steps` on process 0; a shared disk may show it to the others later."""
+        """Returns the last of `steps` on process 0; a shared disk may show it to others later."""
         return collectives.of_process_0(self.steps[-1] if self.steps else None)
 
     def set_aside(self, step: int, why: Exception) -> None:
@@ -334,7 +339,7 @@ class Checkpoints:
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """The arrays of a state by their names in checkpoints."""
+    """Returns the arrays of a state by their names in checkpoints."""
     tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {EMA: tree.pop("ema"), **tree}
 

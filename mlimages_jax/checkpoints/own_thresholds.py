@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The thresholds.tsv of a checkpoint, if it is of these weights and classes."""
+"""Reads the thresholds.tsv of a checkpoint, unless it was found for other weights or classes."""
 
 from absl import logging
 
@@ -18,8 +18,8 @@ def thresholds_of(
 ) -> ClassThresholds | None:
     """Returns the thresholds that were found for a model; None if there are none.
 
-    Thresholds of other weights or classes are not used, with a warning that says so: the run may
-    have gone on since they were found.
+    Thresholds of other weights or classes are ignored with a warning: the run may have continued
+    since they were found.
 
     Args:
         saved: The model.

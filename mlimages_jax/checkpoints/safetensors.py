@@ -50,7 +50,7 @@ def write(path: Path, content: WeightsFile) -> None:
     metadata = {
         "step": str(content.step),
         "config": json.dumps(content.config),
-        "dictionary": content.class_list,
+        "dictionary": content.class_list,  # the key of version 0.1
         "probability": content.probability,
         "usage": json.dumps(content.usage),
     }
@@ -103,8 +103,9 @@ def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
 
 
 def _checksums(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> dict[str, int]:
-    """CRC-32C of each array, and under the key "" of the metadata with all shapes and dtypes."""
+    """Returns the CRC-32C of each array, and at "" of the metadata with all shapes and dtypes."""
     shapes = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+    # Shapes belong to the checksum, as reshaped or cast arrays can have the same bytes.
     texts = json.dumps([metadata, shapes], sort_keys=True).encode()
     return {
         "": google_crc32c.value(texts),

@@ -27,7 +27,7 @@ from mlimages_jax.settings.losses import Loss
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SavedModel:
-    """The weights of a network and what was saved with them: what every use of one starts from.
+    """The weights of a network with everything that was saved with them.
 
     Attributes:
         where: The step folder or the file.
@@ -68,7 +68,7 @@ class SavedModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Usage:
-    """How to use a network, derived from its training.
+    """The settings with which to use a network, derived from its training.
 
     Attributes:
         loss_settings: Loss of the training; its `name` is "" if unknown.
@@ -89,7 +89,7 @@ class Usage:
 
     @property
     def view(self) -> ViewName:
-        """How to crop an image: as the training's evaluation did, else as the original release."""
+        """View of the training's evaluation, else that of the original release."""
         return self.views[0] if self.views else "short_side"
 
     @property
@@ -109,6 +109,7 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
     loss_settings = build.saved_loss(config)
     if loss:
         loss_settings = dataclasses.replace(loss_settings, name=loss)
+    # The size at the step of the checkpoint, which may be from before a resize.
     size = config.get("image_size", 0)
     for start, larger, _ in config.get("resize", ()):
         if 0 < start < 1:  # a fraction of the run, in a configuration saved unresolved
@@ -124,7 +125,7 @@ def usage(config: dict[str, Any], *, step: int, loss: str | None = None) -> Usag
 def turns_upright(
     config: dict[str, Any], chosen: bool | None = None, *, built: bool = False
 ) -> bool:
-    """Whether to apply the EXIF orientation to images before a network sees them.
+    """Returns whether to apply the EXIF orientation to images before a network sees them.
 
     Args:
         config: JSON values of the training; `orientation`, "exif" or "stored", is that of its
@@ -139,8 +140,9 @@ def turns_upright(
 
 
 def thresholds_place(folder: epath.Path) -> epath.Path:
-    """Returns where thresholds.tsv of a step is: beside the class list, or in the workdir."""
+    """Returns the path of a step's thresholds.tsv: next to the class list, or in the workdir."""
     classes = step_folders.classes_of(folder)
+    # A step that was copied out of its workdir has no `checkpoints` folder above it.
     is_inside = folder.parent.name == step_folders.FOLDER
     workdir = classes.parent if classes else folder.parents[1] if is_inside else folder.parent
     return workdir / FILE_NAME

@@ -96,8 +96,8 @@ class SavedStep:
             DamagedCheckpointError: An array cannot be read or does not match its checksum.
         """
         wanted = {prefix: abstract} if prefix else abstract
-        with _naming(self.folder):
-            # Also read when only weights are wanted, to compare it with the folder's name.
+        with _naming(self.folder):  # reading the tree and the checksums may fail, too
+            # The step is read even if only weights are wanted, to compare it with the folder name.
             also = {name: self.tree[name] for name in (STEP,) if name in self.tree}
             with _alone():
                 # A type in place of shapes and shardings makes Orbax return arrays on the host.
@@ -132,7 +132,8 @@ class SavedStep:
     def _digests(self) -> array_digests.Digests | None:
         """Checksums of the step; None if it was saved by a version without checksums."""
         folder = self.folder / array_digests.FOLDER
-        # Either one proves that the step was saved with checksums; the other may be damaged.
+        # Either one proves that the step was saved with checksums; the other may be lost. Taking it
+        # for an old checkpoint would skip the verification.
         if array_digests.FOLDER in self._content[_PARTS] or folder.exists():
             return array_digests.read(folder)
         return None
@@ -150,7 +151,7 @@ def agreed(read: Callable[[], T]) -> T:
     Raises:
         DamagedCheckpointError: A process found damage. Every process raises its own error if it
             has one, else that of the first process that failed.
-        VanishedCheckpointError: A process found the checkpoint deleted; as above.
+        VanishedCheckpointError: A process found the checkpoint deleted; raised likewise.
     """
     result: T | None = None
     own: Exception | None = None
@@ -158,6 +159,7 @@ def agreed(read: Callable[[], T]) -> T:
         result = read()
     except (DamagedCheckpointError, VanishedCheckpointError) as error:
         own = error
+    # Errors cross processes as text: the type is needed again, as callers act on it.
     kinds = {kind.__name__: kind for kind in (DamagedCheckpointError, VanishedCheckpointError)}
     said = collectives.exchanged(f"{type(own).__name__} {own}" if own else "")
     if own:
@@ -172,8 +174,8 @@ def put_on_devices(arrays: Any, abstract: Any) -> Any:
     """Puts full host arrays on the devices, with the shardings of the leaves of `abstract`."""
 
     def put(array: np.ndarray, leaf: Any) -> jax.Array:
-        # jax.device_put would compare the values across processes before it places them; they have
-        # been verified already.
+        # jax.device_put would first compare the values across processes, which have already been
+        # verified.
         return jax.make_array_from_callback(
             array.shape, leaf.sharding, lambda index: array[index], dtype=array.dtype
         )
@@ -182,12 +184,12 @@ def put_on_devices(arrays: Any, abstract: Any) -> Any:
 
 
 def is_checkpoint(folder: epath.Path) -> bool:
-    """Whether Orbax considers a folder a finished checkpoint."""
+    """Returns whether Orbax considers a folder a finished checkpoint."""
     return ocp.is_orbax_checkpoint(folder)
 
 
 def structural_problem(folder: epath.Path) -> str:
-    """What is missing from a step, judging by its file names only; "" if nothing is."""
+    """Returns what a step lacks, judging by its file names only; "" if nothing is missing."""
     if not folder.is_dir():
         return "it is a file, not a folder" if folder.exists() else "it does not exist"
     names = {child.name for child in folder.iterdir()}
@@ -201,6 +203,7 @@ def structural_problem(folder: epath.Path) -> str:
         return f"its {_METADATA} cannot be read"
     if missing := parts - names:
         return f"{' and '.join(sorted(missing))} is missing"
+    # The file of the PyTree handler, without which Orbax knows neither names nor shapes.
     if STATE in parts and not (folder / STATE / "_METADATA").exists():
         return f"{STATE}/_METADATA is missing"
     return ""
@@ -244,6 +247,7 @@ def _naming(folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         if _passes(_root(error)):
             raise
+        # A training deletes old steps while others read them, which is not damage.
         if not folder.exists():
             raise VanishedCheckpointError(vanished(folder)) from error
         why = structural_problem(folder) or _why(_root(error))
@@ -253,7 +257,7 @@ def _naming(folder: epath.Path) -> Iterator[None]:
 
 
 def vanished(folder: epath.Path) -> str:
-    """The error message for a step that was deleted."""
+    """Returns the error message for a step that was deleted."""
     return (
         f"step {folder.name} of {folder.parent} does not exist (any more): training deletes older "
         "steps; use the newest one, or keep more of them (checkpoint.keep_latest)"
@@ -261,14 +265,14 @@ def vanished(folder: epath.Path) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The original cause of an error: Orbax reports every failure as an incompatible handler."""
+    """Returns an error's original cause: Orbax reports every failure as an incompatible handler."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an error (network, permissions, memory) says nothing about the files on disk."""
+    """Returns whether an error (network, permissions, memory) says nothing about the files."""
     if isinstance(error, OSError):
         # EIO comes from a failing disk: the data are gone, and waiting does not bring them back.
         return not isinstance(error, _DAMAGING) and error.errno != errno.EIO

@@ -23,18 +23,19 @@ _ASIDE = ".damaged"  # suffix of a step that was set aside
 
 
 def latest_step(directory: epath.PathLike) -> int | None:
-    """The newest finished step in a checkpoint folder, or None."""
+    """Returns the newest finished step in a checkpoint folder, or None."""
     return max(steps_in(epath.Path(directory)), default=None)
 
 
 def find(path: epath.PathLike) -> list[epath.Path]:
-    """The step folders that a path names, oldest first.
+    """Returns the step folders that a path names, oldest first.
 
     Args:
         path: A step folder, a checkpoint folder or a workdir; need not exist.
     """
     path = absolute(path)
     for folder in (path / FOLDER, path):
+        # Sorted as numbers: as names, 10 would come before 9.
         if steps := steps_in(folder):
             return [folder / str(step) for step in sorted(steps)]
     with contextlib.suppress(ValueError):  # checked last, as a workdir may be named like a step
@@ -44,7 +45,7 @@ def find(path: epath.PathLike) -> list[epath.Path]:
 
 
 def resolve(path: epath.PathLike, *, step: int | None = None) -> epath.Path:
-    """The step folder to use of those that a path names: the best, else the newest one.
+    """Returns the step folder to use: the best of those that a path names, else the newest.
 
     Logs a line if it is the best, see `best_record`.
 
@@ -57,6 +58,7 @@ def resolve(path: epath.PathLike, *, step: int | None = None) -> epath.Path:
         VanishedCheckpointError: The path names a step that no longer exists.
     """
     folder, found = _resolved(path, step=step)
+    # A step that the user named needs no explanation.
     if found and folder != absolute(path):
         logging.info(
             "%s: using the best checkpoint, step %d (%s %.4f); the latest is step %d", path,
@@ -66,12 +68,12 @@ def resolve(path: epath.PathLike, *, step: int | None = None) -> epath.Path:
 
 
 def resolve_quietly(path: epath.PathLike) -> epath.Path:
-    """`resolve` without the line in the log, for callers whose choice is logged elsewhere."""
+    """Does the same as `resolve` without its log line, for callers that log their choice."""
     return _resolved(path)[0]
 
 
 def resolve_for_all(path: epath.PathLike) -> epath.Path:
-    """`resolve` on process 0, for all processes: a shared disk may show others an older step.
+    """Calls `resolve` on process 0 for all: a shared disk may show others an older step.
 
     Raises:
         FileNotFoundError: The path contains no finished checkpoint.
@@ -81,7 +83,7 @@ def resolve_for_all(path: epath.PathLike) -> epath.Path:
 
 
 def best(path: epath.PathLike) -> epath.Path:
-    """The best of the step folders that a path names.
+    """Returns the best of the step folders that a path names.
 
     Raises:
         FileNotFoundError: No evaluation of them was recorded, or as for `resolve`.
@@ -122,7 +124,7 @@ def _resolved(path: epath.PathLike, *, step: int | None = None) -> tuple[epath.P
 
 
 def _best_of(folders: list[epath.Path]) -> _Best | None:
-    """The best of some steps; None if no evaluation of them was recorded."""
+    """Returns the best of some steps; None if no evaluation of them was recorded."""
     try:
         record = best_record.read(folders[0].parent)
     except best_record.BestRecordError as error:
@@ -135,13 +137,14 @@ def _best_of(folders: list[epath.Path]) -> _Best | None:
 
 
 def chosen_by_process_0(folder: epath.Path) -> epath.Path:
-    """Process 0's choice of a step, which other processes may not see yet."""
+    """Returns process 0's choice of a step, which other processes may not see yet."""
     return folder.parent / collectives.of_process_0(folder.name)
 
 
 def classes_of(path: epath.PathLike) -> epath.Path | None:
-    """The category file in the workdir of a checkpoint, if there is one."""
+    """Returns the category file in the workdir of a checkpoint, or None."""
     folder = resolve_quietly(path)
+    # In the step folder after it was copied alone, next to it, or in the workdir.
     candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]
     return next((file for file in candidates if file.exists()), None)
 
@@ -157,7 +160,7 @@ def set_aside_broken(folder: epath.Path) -> None:
 
 
 def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
-    """Renames damaged steps on process 0 and logs it; all processes wait.
+    """Renames damaged steps on process 0 and logs that; all processes wait for it.
 
     Args:
         folder: Folder of the steps.
@@ -165,6 +168,7 @@ def set_aside(folder: epath.Path, damaged: dict[int, str]) -> None:
     """
     if collectives.process_number() == 0:
         others = set(steps_in(folder)) - damaged.keys()
+        # Renamed and not deleted: a user may be able to repair them, or restore a file of them.
         for step, why in damaged.items():
             target = _free_name(folder / f"{step}{_ASIDE}")
             (folder / str(step)).rename(target)
@@ -190,7 +194,7 @@ def names_aside(folder: epath.Path) -> list[str]:
 
 
 def steps_in(folder: epath.Path) -> list[int]:
-    """The finished steps in a folder, including damaged ones."""
+    """Returns the finished steps in a folder, including damaged ones."""
     if not folder.is_dir():
         return []
     numbered = (child for child in folder.iterdir() if _is_step(child.name))
@@ -198,23 +202,23 @@ def steps_in(folder: epath.Path) -> list[int]:
 
 
 def _is_in_checkpoint_folder(path: epath.Path) -> bool:
-    """Whether a folder that Orbax does not recognise can only be a damaged step."""
+    """Returns whether a folder that Orbax does not recognise can only be a damaged step."""
     return path.parent.name == FOLDER and path.exists()
 
 
 def _is_step(name: str) -> bool:
-    """Whether a name is a step number as Orbax writes it: 48, not 048 or non-ASCII digits."""
+    """Returns whether a name is a step as Orbax writes it: 48, not 048 or non-ASCII digits."""
     return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
 def _free_name(path: epath.Path) -> epath.Path:
-    """The path, with a number appended if it already exists."""
+    """Returns the path, with a number appended if it already exists."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
     return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def _is_finished(folder: epath.Path) -> bool:
-    """Whether a save is complete.
+    """Returns whether a save is complete.
 
     A local save is renamed to its final name at the end. Object storage cannot rename, so Orbax
     writes a marker there instead.
@@ -223,6 +227,6 @@ def _is_finished(folder: epath.Path) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """The absolute path: Orbax rejects relative ones when a background save starts."""
+    """Returns the absolute path: Orbax rejects relative ones when a background save starts."""
     path = epath.Path(path)
     return path if is_remote(path) else path.expanduser().resolve()

@@ -181,7 +181,7 @@ class Archive:
                     )
                 yield member
             if self.compressed and within is None:
-                self._read_at(sys.maxsize, 0, where)  # reaches gzip's checksum at the end
+                self._read_at(sys.maxsize, 0, where)  # to reach gzip's checksum at the end
         except ArchiveError as error:
             if on_error is None or (within is None and isinstance(error, _NotATarError)):
                 raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many images of a split have each class."""
+"""Counts the images of a split that have each class."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.records import DamagedRecordError, RandomAccess, Record, record_at
 
-MAX_IMAGES = 100_000  # all records are read for it, some ten thousand a second
+MAX_IMAGES = 100_000  # all records of a split are read, some ten thousand a second
 _THREADS = 32  # records of a set in a bucket take some 20 ms each to arrive
 
 
@@ -45,5 +45,5 @@ def positives_per_class(data: DataSet, split: str, *, threshold: float) -> np.nd
     records = data.records(split)
     for record in read_intact(records, range(len(records))):
         positive = record.confidences >= np.float32(threshold)  # as metrics.judge rounds it
-        np.add.at(counts, record.labels[positive], 1)
+        np.add.at(counts, record.labels[positive], 1)  # += would count a repeated index once
     return counts

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How often each class is present in a split: the prior that a classifier starts from."""
+"""Estimates how often each class is present in a split: the prior that a classifier starts from."""
 
 import numpy as np
 
 from mlimages_jax.data.class_positives import read_intact
 from mlimages_jax.data.dataset import DataSet
 
-MAX_IMAGES = 20_000
+MAX_IMAGES = 20_000  # of a larger split a sample will do, for an initial bias
 
 
 def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> np.ndarray:
-    """The mean target of every class over the images in which it is known.
+    """Returns the mean target of every class over the images in which it is known.
 
     With k images and a sum of targets s this is (s + 1/2) / (k + 1), which is never 0 or 1: the
     mean under Jeffreys' prior. Larger splits are sampled at equal distances, the same images in
@@ -31,7 +31,7 @@ def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> 
 def class_counts(
     data: DataSet, split: str, *, max_images: int = MAX_IMAGES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of targets of every class, and the number of images in which it is known.
+    """Returns the sum of targets of every class, and the number of images in which it is known.
 
     Arguments as for `class_priors`.
 
@@ -48,7 +48,8 @@ def class_counts(
         images += 1
         is_known = record.confidences >= 0
         np.add.at(totals, record.labels[is_known], record.confidences[is_known])
-        # What is not listed is absent, and so known, or unknown.
+        # Where missing labels mean "absent", every class is known except those listed as -1, so the
+        # exceptions are counted; where they mean "unknown", only listed classes are known.
         counted = ~is_known if data.missing_labels == 0 else is_known
         np.add.at(known, record.labels[counted], 1)
     if data.missing_labels == 0:

@@ -32,7 +32,7 @@ Without any data, `--config=configs/quickstart.py` draws its own and trains in m
 
 
 _READABLE = ("", "gs")  # schemes that array_record can read directly
-_OTHER_FILES = 256  # open files other than those of records
+_OTHER_FILES = 256  # open files other than those of records: libraries, logs, sockets
 _THREADS = 32  # for checking that files exist
 
 
@@ -196,6 +196,7 @@ class DataSet:
                 f"the set again with --num-shards={count} or a multiple, or use "
                 "--config.data.order=global"
             )
+        # All processes compute the same assignment, and each opens its own parts only.
         parts = assign([shard.num_records for shard in shards], count)
         mine = [[shards[number] for number in parts[stream]] for stream in served]
         self._make_ready([shard for part in mine for shard in part])
@@ -264,4 +265,5 @@ def _allow_open_files(count: int) -> None:
                 f"{count:,} record files are read but only {hard:,} files may be open: raise the "
                 "limit (ulimit -n), or use --config.data.order=streams on more hosts"
             )
+        # The soft limit may be raised without privileges; it is often 1,024.
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The way onto the devices and back: batches are sent ahead of their use, outputs read late.
+"""Sends batches to the devices ahead of their use, and reads outputs late.
 
-Both hide the host's work behind the devices', which run asynchronously: jax returns from a call
-when its program is dispatched.
+Both hide the host's work behind that of the devices, which run asynchronously: jax returns from a
+call as soon as its program is dispatched.
 """
 
 import collections
@@ -56,6 +56,8 @@ class DeviceBatches(Iterator[dict[str, jax.Array]]):
 
 def one_behind(outputs: Iterator[T]) -> Iterator[T]:
     """Yields every item after requesting the next one, so that device and host work in parallel."""
+    # Requesting an output dispatches its program, so the devices have work while the caller waits
+    # for the one before.
     previous = next(outputs, None)
     for following in outputs:
         assert previous is not None

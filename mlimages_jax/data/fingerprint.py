@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Identifies a built data set independent of its folder, by what its builder recorded.
+"""Identifies a built data set independently of its folder, by what its builder recorded.
 
 For a split these are its files, their numbers of records and SHA-256 (from checksums.txt; sets of
 older builders have none, and are identified by numbers of records and bytes). For the set they are

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Folds of a split: parts that are kept out of a training, so that it can judge their labels."""
+"""Divides a split into folds, which are kept out of a training that will judge their labels."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32
 class Fold:
     """One of some equal parts of the records of a split.
 
-    A record is in the part that a hash of its position says: neighbours, which builders often take
+    A hash of its position determines the part of a record: neighbours, which builders often take
     from one folder, are in different parts.
 
     Attributes:
@@ -26,7 +26,9 @@ class Fold:
     count: int
 
     def mask(self, num_records: int) -> np.ndarray:
-        """Whether each record is in this part, bool [num_records]."""
+        """Returns whether each record is in this part, bool [num_records]."""
+        # Multiples of the golden ratio modulo 1 are spread evenly (Knuth, 6.4), so the parts are of
+        # nearly equal size. The product with the count maps them to 0, ..., count - 1.
         hashed = np.arange(num_records, dtype=np.uint64) * np.uint64(_GOLDEN) % np.uint64(2**32)
         return (hashed * np.uint64(self.count)) >> np.uint64(32) == self.number
 

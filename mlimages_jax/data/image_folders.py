@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Finds image files in a folder, and the file that a name in a list refers to.
 
-Users' folders contain more than images. Only regular files are ever opened, because opening a FIFO
-would block forever, and everything skipped is counted by kind, for one line at the end.
+Folders of users contain more than images. Only regular files are ever opened, because opening a
+FIFO would block forever. Everything that is skipped is counted by kind, for one line at the end.
 """
 
 import collections
@@ -133,6 +133,7 @@ class ImageFolder(NamedTuple):
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of a file; raises as `find`, or OSError if it cannot be read."""
+        # Nearly all names are exact, and `find` would take a system call more for each.
         try:
             return read_regular(self._join(decode_name(name)))
         except (FileNotFoundError, NotADirectoryError):
@@ -187,6 +188,7 @@ class ImageFolder(NamedTuple):
 def _names_in(folder: str) -> SameNames:
     """Returns the names in a folder, cached until the folder changes."""
     try:
+        # The modification time is an argument only to be part of the cache's key.
         return _names_at(folder, os.stat(folder).st_mtime_ns)
     except OSError:
         return SameNames([])
@@ -239,6 +241,7 @@ def _kind_of_file(entry: os.DirEntry[str], *, by_content: bool) -> str | None:
     """Returns the kind of a file that is not an image; None if it is an image."""
     if not entry.is_file():
         return _kind_of_others(entry)
+    # Judged without opening it: folders may have millions of files.
     if _ENDING.search(entry.name):
         return None
     _, point, extension = entry.name.rpartition(".")

@@ -74,6 +74,7 @@ class ProcessRows(grain.transforms.DatasetSelectionMap):
         """
         step, row = divmod(index, len(self.in_batch))
         group, offset = divmod(self.in_batch[row], self.batch_size // self.num_streams)
+        # Every batch takes equally many images from each stream, so all streams are equally far.
         used = self.first_image + step * self.batch_size
         return group - self.streams.start, used // self.num_streams + offset
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Grain pipelines, from records to the NumPy batches of a process.
+"""Makes the NumPy batches of a process from records, with Grain.
 
 The order of the data is a function of (seed, global batch size, step), see `order`. So the global
 batch of a step is the same for any number of processes, and training resumes at any step without
@@ -140,7 +140,7 @@ def training_batches(
     if not jpeg.is_compiled():
         logging.info("images are decoded completely, which is slower: see data/images/jpeg.py")
 
-    def empty() -> np.ndarray:
+    def empty() -> np.ndarray:  # made only for images that cannot be read
         return np.zeros((view.size, view.size, 3), np.uint8)
 
     def load(record: Record | DamagedRecordError, rng: np.random.Generator) -> NumpyBatch:

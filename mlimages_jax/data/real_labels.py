@@ -53,6 +53,7 @@ class RealLabels:
         """
         path = epath.Path(path)
 
+        # json would silently keep the last of two entries with one name.
         def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             by_name: dict[str, Any] = {}
             for name, classes in pairs:

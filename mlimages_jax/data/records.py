@@ -144,6 +144,7 @@ def padded_labels(record: Record, *, max_labels: int) -> dict[str, np.ndarray]:
         )
     labels = np.full(max_labels, NO_LABEL, np.int32)
     confidences = np.zeros(max_labels, np.float32)
+    # Padded to one length, because every new shape would compile another program.
     labels[:count] = record.labels
     confidences[:count] = record.confidences
     return {"labels": labels, "confidences": confidences}

@@ -28,6 +28,7 @@ def assign(lengths: Sequence[int], count: int) -> list[list[int]]:
     """
     parts: list[list[int]] = [[] for _ in range(count)]
     totals = [(0, part) for part in range(count)]
+    # Ties go to the lower index, so that every process computes the same assignment.
     for file in sorted(range(len(lengths)), key=lambda file: (-lengths[file], file)):
         total, part = totals[0]
         parts[part].append(file)

@@ -33,6 +33,7 @@ def parse_header(block: bytes, records: Mapping[str, str], at: int) -> tarfile.T
         ValueError: If it is not a header.
     """
     try:
+        # The standard library parses a header; its TarFile would also trust what the header says.
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         # Pax records replace fields of the header, which end at 8 GB and 100 characters.
         header.size = int(records.get("size", header.size))

@@ -47,17 +47,16 @@ def check_processes(settings: Mapping[str, Any], *, workdir: str) -> None:
 
 
 def check_same(mine: Mapping[str, Any]) -> None:
-    """Checks that JSON values are the same on all processes.
-
-    A collective call: every process must make it.
+    """Checks that JSON values are the same on all processes; all of them must call it.
 
     Raises:
         DifferentProcessesError: They differ; raised on all processes, with the values of each.
     """
     text = json.dumps(mine, sort_keys=True)
     digests = collectives.exchanged(hashlib.sha256(text.encode()).hexdigest())
-    if len(set(digests)) == 1:
+    if len(set(digests)) == 1:  # the usual case, for which no values are sent
         return
+    # Reversed, so that the first process with a digest is the one that stays in the dict.
     first = {digest: number for number, digest in reversed(list(enumerate(digests)))}
     # Only one process per distinct digest sends its values, as there may be thousands of processes.
     number = collectives.process_number()
@@ -70,7 +69,7 @@ def check_same(mine: Mapping[str, Any]) -> None:
 
 
 def _differences(said: list[dict[str, Any]]) -> list[str]:
-    """One line for every value that is not the same on all processes."""
+    """Returns one line for every value that is not the same on all processes."""
     lines = []
     for name in sorted(set().union(*said)):
         holders: dict[str, list[int]] = {}
@@ -90,7 +89,7 @@ def _who(numbers: list[int]) -> str:
 
 
 def _code() -> str:
-    """A digest of this package's source files."""
+    """Returns a digest of this package's source files."""
     digest = hashlib.sha256()
     folder = Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
@@ -101,4 +100,5 @@ def _code() -> str:
 
 
 def _python() -> str:
+    # Without the patch number, which the machines of a cluster often do not share.
     return ".".join(platform.python_version_tuple()[:2])

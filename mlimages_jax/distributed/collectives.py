@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the processes of a job tell each other. Every process must make each of these calls.
+"""Exchanges values between the processes of a job; every process must make each of these calls.
 
-Short texts pass through the coordination service of process 0: this works before a device is used
-and waits for as long as the others are running. Numbers pass from device to device, which is faster
-but fails if another process is half a minute late.
+Short texts pass through the coordination service of process 0, which works before a device is used
+and waits as long as the others are running. Numbers pass from device to device, which is faster but
+fails if another process is half a minute late.
 """
 
 import itertools
@@ -18,18 +18,18 @@ from jax.experimental import multihost_utils
 
 T = TypeVar("T")
 
-_DAY_MS = 86_400_000
+_DAY_MS = 86_400_000  # in effect no timeout; `peer_watch` notices processes that are lost
 _calls = itertools.count()  # the same on all processes; the service accepts a name only once
 
 
 def is_one_of_many() -> bool:
-    """Whether there are other processes; does not touch a device."""
+    """Returns whether there are other processes, without touching a device."""
     joined = jax.distributed.is_initialized()
     return bool(joined and (jax_distributed.global_state.num_processes or 1) > 1)
 
 
 def process_number() -> int:
-    """Number of this process, from 0; does not touch a device."""
+    """Returns the number of this process, from 0, without touching a device."""
     return int(jax_distributed.global_state.process_id or 0) if is_one_of_many() else 0
 
 
@@ -92,4 +92,5 @@ def gathered_lines(lines: Sequence[str]) -> list[str]:
         row[:length].tobytes().decode()
         for row, length in zip(gathered(filled), lengths, strict=True)
     ]
+    # A process without lines sent an empty text, which splits into one empty line.
     return [line for part in parts if part for line in part.split("\n")]

@@ -23,6 +23,7 @@ def check_platform(required: str | None) -> None:
     Raises:
         PlatformError: No device can be used, or none of the requested kind.
     """
+    # JAX_PLATFORMS is a list by preference, of which jax uses the first that it can initialise.
     asked = required or (jax.config.jax_platforms or "").split(",")[0].strip()  # type: ignore[attr-defined]
     try:
         found, devices = jax.default_backend(), jax.devices()
@@ -34,6 +35,7 @@ def check_platform(required: str | None) -> None:
         ", ".join(f"{count} x {kind}" for kind, count in kinds.items()), found,
         jax.local_device_count(), jax.__version__,
     )  # fmt: skip
+    # JAX_PLATFORMS names the vendor's platform, but jax calls the backend "gpu".
     wanted = "gpu" if asked in ("cuda", "rocm") else asked
     if wanted in ("cpu", "gpu", "tpu") and wanted != found:
         raise PlatformError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Exit codes after an error: 1 if the user must act, another code if a restart may help.
+"""Chooses exit codes after errors: 1 if the user must act, another code if a restart may help.
 
 Launchers restart the program after every exit code but 0 and 1, so an error that would recur at
 every start must exit with 1. That includes all errors defined in this package, which tell the user
@@ -31,7 +31,7 @@ _NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "OUT_OF_MEMORY", "Unable to
 
 
 def for_a_person(error: BaseException, *, workdir: str) -> str | None:
-    """The final message for an error that needs the user, or None if a restart may help.
+    """Returns the final message for an error that needs the user; None if a restart may help.
 
     Also prints the traceback of an unexpected error.
 
@@ -41,6 +41,7 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
     """
     if is_ours(error):
         return f"error: {error}"
+    # A restart would allocate the same arrays again.
     if is_out_of_memory(error):
         return (
             f"error: out of memory: {_first_line(error)}. Reduce the batch size, or, if the host "
@@ -63,33 +64,34 @@ def for_a_person(error: BaseException, *, workdir: str) -> str | None:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error is defined in this package, so that its message says what to do."""
+    """Returns whether an error is defined in this package, so that its message says what to do."""
     # The dot keeps out packages whose names only begin like ours.
     return any(f"{kind.__module__}.".startswith(_OURS) for kind in type(error).__mro__)
 
 
 def text_of(error: BaseException) -> str:
-    """The message of an error, with advice where that of the system has none."""
+    """Returns the message of an error, with advice where the system gives none."""
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fspath(error.filename)}: this is a folder; give a file"
     return str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory."""
+    """Returns whether a device or the host ran out of memory."""
     if isinstance(error, MemoryError):
         return True
     return _is_of_jax(error) and any(word in str(error) for word in _NO_MEMORY)
 
 
 def _of_the_system(error: OSError, workdir: str) -> str | None:
-    where = error.filename or workdir
+    where = error.filename or workdir  # a failed write to an open file has no name
     if error.errno in _DISK:
         return (
             f"error: {where}: {error.strerror}. Free some disk space or make it writable, then run "
             "the same command again; finished checkpoints are intact"
         )
     named = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+    # gcsfs raises a plain OSError "Forbidden", without an errno, for missing permissions.
     if isinstance(error, (*named, PermissionError)) or "Forbidden" in str(error):
         return f"error: {text_of(error)}"
     if error.errno in _STAYS:

@@ -73,7 +73,7 @@ class ObjectLock:
             logging.warning("%s could not be removed: %s", self._url, error)
 
     def _take(self) -> str:
-        since, seen = time.monotonic(), ""
+        since, seen = time.monotonic(), ""  # seen: the generation when we first looked
         while True:
             # Generation 0 means "only if there is no such object".
             if generation := self._object.write(self._owner.text(), replaced="0"):
@@ -101,7 +101,7 @@ class ObjectLock:
                     return generation
                 since, seen = time.monotonic(), ""  # another process was faster
                 continue
-            preemption.check()
+            preemption.check()  # nothing has been done yet, so nothing needs saving
             time.sleep(_POLL_SECONDS)
 
     def _beat(self) -> None:
@@ -147,6 +147,7 @@ class _Object:
         Returns:
             The new generation; "" if the condition failed.
         """
+        # Not a write of gcsfs, which cannot be conditional on a generation.
         place = f"{self._storage._location}/upload/storage/v1/b/{quote(self._bucket)}/o"
         try:
             answer = self._storage.call(
@@ -164,7 +165,7 @@ class _Object:
         return str(answer["generation"])
 
     def read(self) -> tuple[str, Owner | None]:
-        """The generation ("" if the object does not exist) and the process it names."""
+        """Returns the generation ("" if the object does not exist) and the process it names."""
         where = ("b/{}/o/{}", self._bucket, self._name)
         try:
             found = self._storage.call("GET", *where, json_out=True)

@@ -32,7 +32,7 @@ _LAST_WORDS_SECONDS = 2.0  # for a process to report its own error, often of the
 
 
 class PeerWatch:
-    """A thread that monitors the other processes through the service of process 0."""
+    """A thread that monitors the other processes; start it after they have joined."""
 
     def __init__(self) -> None:
         state = jax_distributed.global_state
@@ -49,14 +49,19 @@ class PeerWatch:
         self._thread.join(10)
 
     def leave(self, code: int, why: str) -> None:
-        """Tells the other processes why, and exits with a code; does not return."""
+        """Reports to the other processes why this one ends, and exits; does not return.
+
+        Args:
+            code: Exit code of this process.
+            why: What follows "process N" in the message to the others.
+        """
         self.stop()
         line = (why.strip().splitlines() or [""])[0][:1000]
         with contextlib.suppress(
             jax.errors.JaxRuntimeError
         ):  # another process reported first, or process 0 is gone
             self._client.key_value_set(_END, f"{code} process {self._number} {line}")
-            if self._number == 0:  # it hosts the service that the others read from
+            if self._number == 0:  # it hosts the service, from which the others must first read
                 time.sleep(2 * _LAST_WORDS_SECONDS)
         _end(code)
 
@@ -88,6 +93,7 @@ class PeerWatch:
         """Publishes a heartbeat and warns about processes without one."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(f"{_BEAT}{self._number}", str(rounds), allow_overwrite=True)
+            # Compared with its former value, not with a clock: those of two hosts differ.
             for key, value in self._client.key_value_dir_get(_BEAT):
                 before, silent = self._beats.get(key, (value, 0))
                 silent = silent + _ROUNDS_A_BEAT if value == before else 0
@@ -101,6 +107,7 @@ class PeerWatch:
 
     def _end_lost(self) -> None:
         if not self._stopped.is_set():
+            # Needs no lock, unlike logging and print: the main thread may be blocked anywhere.
             os.write(
                 2,
                 f"error: process 0, which coordinates the others, is gone. {AGAIN}.\n".encode(),

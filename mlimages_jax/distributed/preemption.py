@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Records stop requests (SIGTERM, SIGHUP, Ctrl-C), on which the tasks act at a safe point.
+"""Records stop requests (SIGTERM, SIGHUP, Ctrl-C), which the tasks obey at a safe point.
 
 Schedulers send SIGTERM before they take a machine away; SIGHUP comes from a lost ssh connection or
 a closed terminal. This module does not import jax, so that signals are caught from the program's
@@ -27,7 +27,7 @@ class Preempted(Exception):  # noqa: N818  # not an error
     """
 
     def __init__(self, *, agreed: bool = False):
-        super().__init__("asked to end")
+        super().__init__("asked to stop")
         self.agreed = agreed
 
 
@@ -45,7 +45,7 @@ def watch() -> None:
 
 
 def received() -> bool:
-    """Whether this process was asked to stop."""
+    """Returns whether this process was asked to stop."""
     return bool(_received)
 
 
@@ -63,17 +63,17 @@ def _notice(number: int, _frame: FrameType | None) -> None:
     if number == signal.SIGHUP:
         _leave_lost_terminal()
     if not _received:
-        again = "; Ctrl-C again ends it at once" if number == signal.SIGINT else ""
-        logging.warning("%s: going to stop%s", signal.Signals(number).name, again)
+        again = "; press Ctrl-C again to end it at once" if number == signal.SIGINT else ""
+        logging.warning("%s: stopping at the next safe point%s", signal.Signals(number).name, again)
     _received.append(number)
     if number == signal.SIGINT:
-        # People must be able to end a program that hangs. Schedulers repeat SIGTERM, which must not
-        # interrupt the save that the first one asked for.
+        # Users must be able to end a program that hangs. SIGTERM is not reset: schedulers repeat
+        # it, which must not interrupt the save that the first one asked for.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _leave_lost_terminal() -> None:
-    """Redirects output to a lost terminal to /dev/null.
+    """Redirects output from a lost terminal to /dev/null.
 
     Writing to it fails with EIO and would end the program before it has saved a checkpoint. A
     terminal that was closed is still a character device, but `isatty` is false.

@@ -35,6 +35,7 @@ class Owner(NamedTuple):
     @classmethod
     def this(cls, task: str) -> "Owner":
         """Describes the current process."""
+        # The wall clock is for people only; whether a process is alive is judged by `born`.
         since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         pid = os.getpid()
         return cls(socket.gethostname(), pid, since, task, _machine(), _born(pid), uuid.uuid4().hex)
@@ -52,7 +53,7 @@ class Owner(NamedTuple):
         return json.dumps(self._asdict())
 
     def is_known_dead(self) -> bool:
-        """Whether it ran on this machine and has ended; False if that cannot be known."""
+        """Returns whether it ran on this machine and has ended; False if that cannot be known."""
         return self.machine == _machine() and bool(self.born) and _born(self.pid) != self.born
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ class Owner(NamedTuple):
 
 
 def boot() -> str:
-    """Boot id of this machine, which changes at every boot; "" if unavailable."""
+    """Returns the boot id of this machine, which changes at every boot; "" if unavailable."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -73,7 +74,7 @@ def uptime() -> float:
 
 
 def _machine() -> str:
-    """Boot id and PID namespace; each container of a machine has process ids of its own."""
+    """Returns boot id and PID namespace; each container has process ids of its own."""
     try:
         return f"{boot()}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
@@ -81,7 +82,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; "" if it is not running."""
+    """Returns the start time of a process in clock ticks since boot; "" if it is not running."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

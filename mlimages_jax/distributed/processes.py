@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs many processes as one program: they start and end together, and never wait for a lost one.
+"""Runs many processes as one program: they start and end together and never wait for a lost one.
 
 jax itself aborts a process (SIGABRT) when another has been silent for HEARTBEAT_SECONDS or when
 process 0, which hosts the coordination service, is gone. This module and `peer_watch` add readable
@@ -148,7 +148,7 @@ class StopRequest:
         if jax.process_count() == 1:
             stop = preemption.received()
         else:
-            # A value for each device, since the array is sharded over all of them.
+            # One value per device, because the array is sharded over all of them.
             asked = np.full(jax.local_device_count(), preemption.received())
             asked = jax.make_array_from_process_local_data(self._place, asked)
             self._answers.append(self._any(asked))
@@ -187,6 +187,7 @@ def _connect(address: str | None, count: int | None, number: int | None, *, time
     # jax and Orbax each count steps in their own handling of SIGTERM, and their counts disagree;
     # `StopRequest` does this instead.
     jax.config.update("jax_enable_preemption_service", False)
+    # jax's own timeout is an abort that does not say for whom the process has waited.
     late = threading.Timer(timeout, _end_late, [timeout])
     late.daemon = True
     late.start()
@@ -213,7 +214,7 @@ def _connect(address: str | None, count: int | None, number: int | None, *, time
 
 
 def _is_of_a_peer(message: str) -> bool:
-    """Whether jax failed because another process is missing."""
+    """Returns whether jax failed because another process is missing."""
     return any(word in message.lower() for word in _PEER_WORDS)
 
 
@@ -237,7 +238,7 @@ def _end_late(seconds: float) -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(LOST_EXIT_CODE)
+    os._exit(LOST_EXIT_CODE)  # sys.exit would end this thread only
 
 
 def _answers(address: str) -> bool:

@@ -15,7 +15,7 @@ MODES = ("replicated", "optimizer", "full")
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the single axis `data` over all devices of all processes (or the given ones).
+    """Returns a mesh with the single axis `data` over all devices of all processes, or given ones.
 
     Devices are ordered by process, so that each process owns consecutive rows of a batch.
     `jax.make_mesh` would order them by the links between TPU chips instead, which interleaves
@@ -28,23 +28,23 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def planned_mesh(devices: int) -> AbstractMesh:
-    """A mesh of devices that need not exist, to compute shapes and sizes."""
+    """Returns a mesh of devices that need not exist, to compute shapes and sizes."""
     return AbstractMesh((devices,), (DATA_AXIS,), (AxisType.Auto,))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The sharding that stores the full array on every device."""
+    """Returns the sharding that stores the full array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The sharding that splits the leading axis (examples or groups) over the devices."""
+    """Returns the sharding that splits the leading axis (examples or groups) over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
-    """Returns this process's rows of an array that is sharded by its leading axis, in order."""
-    # Then every shard has all rows, and joining them would repeat the rows.
+    """Returns this process's rows of an array that is sharded along its leading axis, in order."""
+    # Every shard of a replicated array has all rows, and joining them would repeat the rows.
     if array.is_fully_replicated:
         return np.asarray(jax.device_get(array))
     # jax lists shards by device, whose order need not be that of the rows.
@@ -82,6 +82,7 @@ def sharded_tree(tree: Any, mesh: Mesh | AbstractMesh, *, min_size: int) -> Any:
         axes = [axis for axis, length in enumerate(leaf.shape) if length % mesh.size == 0]
         if not axes:
             return replicated(mesh)
+        # Nearly always the channels; the sides of a kernel are too short to be divisible.
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, DATA_AXIS))
 

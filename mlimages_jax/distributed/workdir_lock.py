@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Locks a workdir, so that only one program writes to it; a second one is told who holds it.
+"""Locks a workdir, so that only one program writes to it; a second one learns who holds it.
 
 On a local disk this is a flock, which the kernel releases however the process ends; for buckets see
 `object_lock`. Process 0 holds the lock for all processes of a job.
@@ -48,6 +48,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
     """
     folder = paths.absolute(folder)
     file = f"{folder}/{name}"
+    # A task may call another one in the same workdir, as the tagger calls the training.
     if _held.get(file) == threading.get_ident():
         yield
         return
@@ -61,8 +62,8 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
                 "stop it, or give another --workdir"
             )
     try:
-        # All processes get here, refused or not. If process 0 raised alone, the others would wait
-        # for it.
+        # All processes get here, whether or not process 0 has the lock. If it raised alone, the
+        # others would wait for it.
         if refusal := collectives.of_process_0(refusal):
             raise WorkdirInUseError(refusal)
         _held[file] = threading.get_ident()
@@ -152,7 +153,7 @@ class FileLock:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one at this path."""
+    """Returns whether an open file is the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

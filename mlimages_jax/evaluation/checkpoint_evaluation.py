@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A checkpoint on a data set: loads it with the classes of the set, and sets the pass up."""
+"""Prepares the evaluation of a checkpoint: loads it, checks its classes, and sets up the pass."""
 
 from etils import epath
 
@@ -43,7 +43,7 @@ def load_to_evaluate(folder: epath.Path, data: DataSet, *, loss: str, ema: bool)
     Raises:
         ConfigError: If the classes differ, or the loss is unknown.
     """
-    # However they were sharded in training: each device evaluates rows of its own with all weights.
+    # Replicated, however they were sharded in training: each device evaluates its own rows.
     replicated = sharding.replicated(sharding.make_mesh())
     checkpoint = saved_model.read(folder, sharding=replicated, ema=ema)
     usage = checkpoint.usage(loss=loss)

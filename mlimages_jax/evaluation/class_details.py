@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What an evaluation with several labels per image says of its classes: table, means, log lines."""
+"""Describes each class after an evaluation with several labels per image: table, means, log."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from mlimages_jax.metrics.class_statistics import ClassStatistics, class_statist
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.thresholds import Objective, find_thresholds
 
-# Positives in training below which a class is in the tail, and above which it is in the head: few,
+# Positives in training: classes with fewer are the tail, with more the head. These are the few,
 # medium and many shots of Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", 2019.
 TAIL_BELOW, HEAD_ABOVE = 20, 100
 
@@ -72,7 +72,7 @@ class ClassDetails:
         return {name: value for name, value in means.items() if not math.isnan(value)}
 
     def lines(self) -> list[str]:
-        """Says the same in log lines, with numbers of classes, and where thresholds are from."""
+        """Returns the same as log lines, with numbers of classes and the source of thresholds."""
         lines = [f"thresholds in per_class.tsv: {self.threshold_source}"]
         for title, groups in self._groupings().items():
             parts = [
@@ -88,6 +88,7 @@ class ClassDetails:
         """Yields the cells of COLUMNS of every class, the best first; undefined ones are empty."""
         found, tree, counts = self.statistics, self.hierarchy, self.train_positives
         precision = found.average_precision
+        # nan as -1 puts classes without positives last; stable, so that ties keep their order.
         for i in np.argsort(-np.nan_to_num(precision, nan=-1), kind="stable").tolist():
             numbers = [precision[i], *found.interval[i], found.balanced[i]]
             at_threshold = [found.precision[i], found.recall[i], found.f1[i]]
@@ -100,7 +101,7 @@ class ClassDetails:
             )  # fmt: skip
 
     def _groupings(self) -> dict[str, Groups]:
-        """Returns names for metrics and for people, and members bool [C], of groups of classes."""
+        """Returns groups of classes by title: name of the metric, description, members bool [C]."""
         depth, counts = self.hierarchy.depth, self.train_positives
         groupings: dict[str, Groups] = {}
         if counts is not None:

@@ -31,7 +31,7 @@ Weights = dict[str, Any]  # {"params", "batch_stats"}
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How to evaluate a data set; created once, run at any training step.
+    """An evaluation of a data set; created once, run at any training step.
 
     Attributes:
         model: The network.
@@ -80,6 +80,7 @@ class Evaluation:
         """
         metrics = dataclasses.replace(self.metrics)  # runs __post_init__, so the copy is empty
         loss_sum, rows = 0.0, 0
+        # One behind: the devices compute the next batch while the host counts this one.
         for outputs in one_behind(self.outputs(weights, self.records)):
             mask = sharding.local_rows(outputs["mask"])
             metrics.update(

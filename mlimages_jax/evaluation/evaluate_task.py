@@ -74,7 +74,7 @@ def evaluate(config: Evaluate, workdir: epath.PathLike) -> list[Row]:
 
 
 class _Task(NamedTuple):
-    """What all evaluations of a task share.
+    """The state that all evaluations of a task share.
 
     Attributes:
         config: Settings of the task.

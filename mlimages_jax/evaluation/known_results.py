@@ -65,8 +65,8 @@ def data_key(config: Evaluate, data: DataSet) -> Row:
 
 def known_result(rows: list[Row], key: Row, *, step: int) -> Row | None:
     """Returns the result of the same evaluation, if its tables were not overwritten since."""
-    # Tables are named by split, view, size and step only: a later evaluation that differs
-    # elsewhere, such as in its labels, has replaced them.
+    # The folders of tables are named by step, split, view and size only: a later evaluation that
+    # differs elsewhere, such as in its labels, has overwritten them.
     named = {name: key[name] for name in ("split", "size", "protocol")} | {"step": step}
     last = [row for row in rows if named.items() <= row.items()][-1:]
     return next((row for row in last if key.items() <= row.items()), None)

@@ -32,7 +32,7 @@ _MIN_WIDTH = 180  # pixels; smaller images are enlarged to leave room for the ta
 _GAP = 12
 _FONT_SIZE = 12
 _LINE_HEIGHT = 18
-# Told apart by the signs too, for readers who do not see the colours.
+# The signs distinguish them too, for readers who cannot see the colours.
 _HIT, _FALSE_ALARM, _MISS = (
     ("\N{CHECK MARK}", (0, 125, 60)), ("\N{BALLOT X}", (205, 30, 30)), ("?", (176, 96, 0)),
 )  # fmt: skip
@@ -65,6 +65,7 @@ def write_grid(
         threshold: Minimum confidence of a true label.
         count: Number of images in the grid.
     """
+    # Evenly spaced: neighbouring records often come from one folder or class.
     positions = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
     serialised = list(_readable(evaluation.records, sorted(set(positions.tolist()))))
     if not serialised:
@@ -82,6 +83,7 @@ def write_grid(
         except BadImage:
             continue
         true_tags.append(_true_names(record, hierarchy, threshold=threshold))
+        # Any positive confidence: a doubtful label must not make its prediction a false alarm.
         true = set(record.labels[record.confidences > 0].tolist())
         predicted_tags.append(
             [
@@ -205,6 +207,7 @@ def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width:
     font = _font()
     for number, (name, rest, color) in enumerate(lines):
         shown = text = one_line(name)
+        # One character at a time, because the widths of a proportional font are not additive.
         while shown and draw.textlength(_with_ellipsis(shown, text) + rest, font=font) > width:
             shown = shown[:-1]
         corner = (left, top + number * _LINE_HEIGHT)
@@ -213,7 +216,7 @@ def _write(grid: Image.Image, lines: list[_Line], *, left: int, top: int, width:
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships: Pillow's own font has no Cyrillic, Greek or signs."""
+    """Returns DejaVu Sans of matplotlib: Pillow's own font lacks Cyrillic, Greek and signs."""
     import matplotlib  # a slow import, which most tasks do not need
 
     file = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")

@@ -124,6 +124,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
             matrix.
     """
     _check_classes(metrics, hierarchy)
+    # The names of columns are those of version 0.1, which scripts read.
     header = ["true_id", "true_name", "predicted_id", "predicted_name", "images", "share"]
     is_flat = len(hierarchy.roots) == len(hierarchy)
     if not is_flat:
@@ -182,7 +183,7 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
             figure.legend(loc="outside lower center")  # inside it might cover bars
             result = f"calibration error {calibration.error():.4f}, {images.sum():,} {unit}"
         lines = [*textwrap.wrap(title, _TITLE_WIDTH), result]
-        figure.suptitle("\n".join(lines), parse_math=False)
+        figure.suptitle("\n".join(lines), parse_math=False)  # names may contain dollar signs
         lower.bar(height=images[used], facecolor=_BLUE, edgecolor="white", **bars)
         whose = "the predicted class" if single_label else "a label"
         lower.set(xlabel=f"Probability of {whose}", ylabel=unit.capitalize())
@@ -233,7 +234,7 @@ def _most_often_taken_for(metrics: SingleLabelMetrics) -> dict[int, int]:
 
 def _common_ancestor(one: int, other: int, hierarchy: Hierarchy) -> str:
     """Returns the name of the deepest class above or equal to both; "" if there is none."""
-    above = {other, *hierarchy.ancestors(other).tolist()}
+    above = {other, *hierarchy.ancestors(other).tolist()}  # ancestors come nearest first
     common = (i for i in [one, *hierarchy.ancestors(one).tolist()] if i in above)
     nearest = next(common, None)
     return "" if nearest is None else hierarchy.names[nearest]
@@ -243,7 +244,7 @@ def _check_classes(metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: H
     if metrics.num_classes != len(hierarchy):
         raise ValueError(
             f"metrics of {metrics.num_classes} classes but a hierarchy of {len(hierarchy)}: give "
-            "the dictionary of the data set that was evaluated"
+            "the class list of the data set that was evaluated"
         )
 
 

@@ -39,7 +39,7 @@ class Suspect(NamedTuple):
 class SuspectFinder:
     """Collects predictions, and ranks the labels that contradict them.
 
-    Memory is bounded by the number of classes and of candidates, not by the number of images.
+    Memory grows with the number of classes and of candidates, not with the number of images.
 
     Args:
         num_classes: C.
@@ -74,8 +74,8 @@ class SuspectFinder:
         absent = targets == 0
         for is_given, chosen in ((True, given), (False, absent)):
             # Where a label is given, its own probability; elsewhere, that of its absence.
-            sure = probabilities if is_given else 1 - probabilities
-            self._sums[is_given] += (sure * chosen).sum(0)
+            confidence = probabilities if is_given else 1 - probabilities
+            self._sums[is_given] += (confidence * chosen).sum(0)
             self._counts[is_given] += chosen.sum(0)
         self._wrong = self._best(
             self._wrong, positions, probabilities, np.where(given, 1 - probabilities, -1.0)
@@ -88,13 +88,14 @@ class SuspectFinder:
     def ranked(self, problem: Problem) -> Iterator[Suspect]:
         """Yields the suspect labels, the strongest suspicion first."""
         candidates = self._wrong if problem == "wrong" else self._missing
+        # The thresholds are means over all images, so candidates can be judged only now.
         least = self._confident(is_given=problem == "missing")
         for score, suspect in sorted(candidates, key=lambda one: (-one[0], one[1])):
             if score >= least[suspect.class_]:
                 yield suspect
 
     def _confident(self, *, is_given: bool) -> np.ndarray:
-        """The mean probability of labels as given; infinite for classes without such labels."""
+        """Returns the mean probability of labels as given; infinite for classes without them."""
         counts = self._counts[is_given]
         means = self._sums[is_given] / np.maximum(counts, 1)
         return np.where(counts > 0, means, np.inf)
@@ -108,8 +109,9 @@ class SuspectFinder:
     ) -> list[tuple[float, Suspect]]:
         """Returns the strongest of the candidates so far and the new ones."""
         count = min(self._kept, scores.size)
+        # Bounded before any Python object is made: a batch has n x C scores.
         flat = np.argpartition(scores, -count, axis=None)[-count:]
-        flat = flat[scores.ravel()[flat] > 0]
+        flat = flat[scores.ravel()[flat] > 0]  # -1 marks labels that are no candidates
         rows, classes = np.unravel_index(flat, scores.shape)
         new = (
             (

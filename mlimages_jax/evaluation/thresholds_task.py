@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task of configs/thresholds.py: finds one threshold a class and writes thresholds.tsv."""
+"""The task of configs/thresholds.py: finds a threshold for each class, writes thresholds.tsv."""
 
 import jax
 import numpy as np
@@ -83,7 +83,7 @@ def _find(config: FindThresholds, workdir: epath.Path) -> epath.Path:
     except ValueError as error:
         raise build.ConfigError(f"{data.folder}, {split}: {error}") from error
     path = epath.Path(paths.absolute(config.output)) if config.output else None
-    path = path or saved_model.thresholds_place(folder)
+    path = path or saved_model.thresholds_place(folder)  # where tagging and `load` look for it
     if jax.process_index() == 0:
         about = {
             "data": f"{data.folder}",
@@ -91,6 +91,7 @@ def _find(config: FindThresholds, workdir: epath.Path) -> epath.Path:
             "images": int(values["examples"]),
             "step": checkpoint.step,
             "view": f"{view.name} {view.size}",
+            # With these two, thresholds of another model or calibration are recognised.
             "weights": weights_digest(checkpoint.weights),
             "positive weight": f"{metrics.positive_weight or 1:g}",
         }
@@ -152,7 +153,7 @@ def _labelled_images(config: FindThresholds, folder: epath.Path) -> tuple[DataSe
         if config.data.folder:
             raise
         raise build.ConfigError(
-            f"the data set of the training, {name}, is not here: give --data=FOLDER"
+            f"the data set of the training, {name}, is not available: give --data=FOLDER"
         ) from error
     splits = trained.get("evaluation", {}).get("splits") or ["val"]
     return data, config.data.split or splits[0]

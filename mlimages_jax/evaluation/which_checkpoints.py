@@ -45,11 +45,11 @@ def checkpoints_to_evaluate(config: Evaluate) -> Iterator[epath.Path]:
             time.sleep(config.poll_seconds)
             preemption.check()
             continue
+        # The oldest first: a training deletes old steps, and results are wanted in their order.
         folder = step_folders.chosen_by_process_0(fresh[0])
         done.add(folder)
         yield folder
-        # The training that writes these checkpoints has reached its end: there will be no further
-        # one.
+        # The last step of the training: there will be no further checkpoint.
         if int(folder.name) >= _total_steps(folder):
             return
         deadline = time.monotonic() + 60 * config.wait_minutes

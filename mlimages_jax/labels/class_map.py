@@ -12,9 +12,16 @@ from mlimages_jax.labels.same_names import SameNames
 
 
 def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
-    """Returns int32 [classes of source]: the class of `target` with the same id, -1 if none has.
+    """Maps the classes of one hierarchy to those of another with the same ids.
 
     Made-up ids are compared as in `same_classes`: equal numbers of classes mean equal classes.
+
+    Args:
+        source: Hierarchy to map from, with C classes.
+        target: Hierarchy to map to.
+
+    Returns:
+        int32 [C], the class of `target` for each class of `source`; -1 if there is none.
 
     Raises:
         AmbiguousNameError: An id of `source` matches several of `target` in other Unicode forms.
@@ -61,6 +68,7 @@ def replace_classes(label_list: LabelList, table: np.ndarray) -> tuple[LabelList
     inside = label_list.classes < len(table)
     classes[inside] = table[label_list.classes[inside]]
     known = classes >= 0
+    # Offsets move back by the number of labels dropped before them.
     known_before = np.concatenate([[0], np.cumsum(known)])  # [nnz + 1]
     replaced = dataclasses.replace(
         label_list,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-r"""The file of one threshold a class: thresholds.tsv, for tagging, people and spreadsheets.
+r"""Reads and writes thresholds.tsv, the file with a threshold for each class.
 
-Tab-separated text. Its first lines say how the thresholds were found, each a name that starts with
-`# ` and a value; then a line of column names, and one line a class:
+It is tab-separated text. The first lines say how the thresholds were found; each has a name that
+starts with `# ` and a value. Then come a line of column names and one line per class:
 
     # mlimages thresholds    1
     # optimised              maximum F1
@@ -10,8 +10,8 @@ Tab-separated text. Its first lines say how the thresholds were found, each a na
     class  id         threshold  own threshold  positives  precision  recall  F1    name
     0      n00001740  0.21       0.18           412        0.81       0.77    0.79  entity
 
-Only the columns `id` and `threshold` are read back, so anybody may change a threshold, sort the
-lines or add a column with a spreadsheet. Cells are quoted as in CSV files where they must be.
+Only the columns `id` and `threshold` are read back, so users may change a threshold, sort the lines
+or add a column with a spreadsheet. Cells are quoted as in CSV files where necessary.
 """
 
 import csv
@@ -59,13 +59,14 @@ class ClassThresholds:
         return self.about.get(_WEIGHTS, "")
 
     def problem(self, hierarchy: Hierarchy, weights: str, *, positive_weight: float) -> str | None:
-        """Says why these thresholds are not those of a model, or None if they are.
+        """Returns why these thresholds do not belong to a model; None if they do.
 
         Args:
             hierarchy: The classes of the model.
             weights: The digest of its weights.
             positive_weight: The weight that calibrates its probabilities.
         """
+        # As sets, because lines may have been sorted in a spreadsheet.
         if set(self.ids) != set(hierarchy.ids):
             return f"{self.source} has thresholds of other classes: {FIND_THEM}"
         if self.weights and self.weights != weights:
@@ -73,6 +74,7 @@ class ClassThresholds:
                 f"{self.source} was found for other weights, {self.weights}, and these are "
                 f"{weights}: {FIND_THEM}, or delete its line {_WEIGHTS!r} to use it all the same"
             )
+        # Files without this line, such as those of users, apply to any calibration.
         weight = self.about.get(_POSITIVE_WEIGHT, f"{positive_weight:g}")
         if weight != f"{positive_weight:g}":
             return (
@@ -88,13 +90,13 @@ class ClassThresholds:
         return np.array([values[wordnet_id] for wordnet_id in hierarchy.ids])
 
     def __str__(self) -> str:
-        """Says what they are, for a log line."""
+        """Returns a description for a log line."""
         known = [self.about[name] for name in ("# optimised", "# split") if name in self.about]
         return f"{self.source} ({', '.join(known)})" if known else self.source
 
 
 def is_one(text: str) -> bool:
-    """Whether a text is such a file, rather than lines of a class and a number."""
+    """Returns whether a text is such a file, rather than lines of a class and a number."""
     return text.startswith(_MARK)
 
 
@@ -155,7 +157,7 @@ def write_text(about: Mapping[str, object], columns: Mapping[str, Sequence[objec
     """
     file = io.StringIO()
     writer = csv.writer(file, "excel-tab", lineterminator="\n")
-    writer.writerow([_MARK, "1"])
+    writer.writerow([_MARK, "1"])  # the version of the format
     writer.writerows([f"# {name}", value] for name, value in about.items())
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))

@@ -29,7 +29,7 @@ def close_rows(label_list: LabelList, hierarchy: Hierarchy) -> LabelList:
 
     def close_block(block: LabelList) -> label_keys.RowLabels:
         takes = is_class[block.classes]  # [n, D]
-        takes[block.confidences <= 0, 1:] = False
+        takes[block.confidences <= 0, 1:] = False  # column 0 is the label itself, which stays
         keys = label_keys.row_keys(label_rows(block), block.confidences)  # [n]
         keys = (path_keys[block.classes] + keys[:, None])[takes]
         return label_keys.unite_labels(keys, num_rows=len(block))

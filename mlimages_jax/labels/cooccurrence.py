@@ -91,7 +91,7 @@ class CoOccurrences:
         self._num_waiting = 0
         order = np.argsort(keys)
         keys, both = keys[order], both[order]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))  # the first of each run of equal keys
         self._keys = keys[starts]
         self._both = np.add.reduceat(both, starts) if len(starts) else both
 
@@ -175,6 +175,7 @@ def add_pairs(label_list: LabelList, pairs: Pairs, *, confidence_factors: np.nda
 
 def _is_above(hierarchy: Hierarchy, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """Returns bool [n]: whether `upper` equals `lower` or is an ancestor of it."""
+    # An ancestor is as many steps above as its depth is smaller, which needs no walk.
     steps = hierarchy.depth[lower] - hierarchy.depth[upper]
     return (steps >= 0) & (hierarchy.paths()[lower, np.maximum(steps, 0)] == upper)
 

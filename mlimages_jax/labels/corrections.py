@@ -124,6 +124,7 @@ def correct(hierarchy: Hierarchy, corrections: Iterable[Correction]) -> Correcte
     applied = without_use = 0
     for category_id, parent_id, instead_of in corrections:
         known = all(id_ in index for id_ in (category_id, parent_id, instead_of))
+        # Compared with the uncorrected parents, so that the order of the corrections is irrelevant.
         if known and hierarchy.parents[index[category_id]] == index[instead_of]:
             parents[index[category_id]] = index[parent_id]
             applied += 1

@@ -198,7 +198,7 @@ class Hierarchy:
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self):
             raise IndexError(f"classes {classes.tolist()} are not all in 0..{len(self) - 1}")
         paths = self._paths[classes]  # [n, D]
-        takes = paths >= 0
+        takes = paths >= 0  # -1 fills the rows of shorter paths
         takes[confidences <= 0, 1:] = False
         values = np.broadcast_to(confidences[:, None], paths.shape)[takes]
         closed = paths[takes]
@@ -214,6 +214,7 @@ class Hierarchy:
 
     @functools.cached_property
     def _paths(self) -> np.ndarray:
+        # All classes step up together: as many NumPy operations as the tree is deep.
         columns = []
         column = np.arange(len(self), dtype=np.int32)
         while (column >= 0).any():

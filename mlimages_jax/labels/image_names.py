@@ -47,7 +47,7 @@ def encode_bytes(path: str) -> str:
     For formats that can store any text, such as JSON and Parquet. `decode_name` undoes it.
     """
     text = _LIKE_AN_ESCAPE.sub(r"\\x5c", path)
-    if text.isascii():
+    if text.isascii():  # nearly all names, which thus cost no encoding
         return text
     # JSON can contain surrogates that stand for no byte; their three bytes are not UTF-8 either.
     data = "".join(_as_bytes_of_a_path(c) if "\ud800" <= c <= "\udfff" else c for c in text)

@@ -58,6 +58,7 @@ def parse_chunk(lines: bytes, num_classes: int) -> Chunk:
             continue  # it stays marked as not plain, which makes its row bad
         plain[label] = True
 
+    # All rows are checked at once, and only the first bad one is parsed again, for its message.
     bad = _bad_names(buffer, text, rows)  # [R]
     in_range = (confidences == -1) | ((confidences >= 0) & (confidences <= 1))
     bad[rows.label_row[~(plain & (classes < num_classes) & in_range)]] = True

@@ -209,7 +209,7 @@ def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
     with _open(path) as file:
         size = path.stat().st_size
         while chunk := file.read(_CHUNK_BYTES):
-            chunk += file.readline(_CHUNK_BYTES)
+            chunk += file.readline(_CHUNK_BYTES)  # to the end of the line
             fraction = min(1, file.tell() / size)
             first, line = line, line + chunk.count(b"\n")
             if not chunk.endswith(b"\n"):
@@ -240,6 +240,8 @@ class _Column:
         """Appends `values`; `fraction` is the fraction of all values that have come after this."""
         end = self._used + len(values)
         if end > len(self._array):
+            # An estimate of the final size from the part of the file read so far, so that a column
+            # is copied rarely.
             grown = np.empty(int(1.25 * end / fraction) + 1, self._array.dtype)
             grown[: self._used] = self._array[: self._used]
             self._array = grown
@@ -261,9 +263,8 @@ class _Columns:
         self._confidences = _Column(np.float32)
         self._name_lengths, self._label_counts = _Column(np.int64), _Column(np.int64)
         for lengths in (self._name_lengths, self._label_counts):
-            lengths.extend(
-                np.zeros(1, np.int64), fraction=1
-            )  # its cumulative sum has N + 1 offsets
+            # With a leading 0 the cumulative sum has the N + 1 offsets.
+            lengths.extend(np.zeros(1, np.int64), fraction=1)
 
     def add(self, chunk: Chunk, *, fraction: float = 1) -> None:
         names = b"".join(chunk.names)

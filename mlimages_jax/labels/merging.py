@@ -29,6 +29,7 @@ def merge_rows(label_list: LabelList) -> Iterator[LabelList]:
     members = np.argsort(first, kind="stable")  # makes rows of one name adjacent
     starts = np.flatnonzero(np.diff(first[members], prepend=-1))  # of each name in `members`
     bounds = np.append(starts, len(members))
+    # In blocks of names, because keys have few bits for the row.
     for start in range(0, len(starts), label_keys.MAX_ROWS):
         block = bounds[start : start + label_keys.MAX_ROWS + 1]
         rows = take_rows(label_list, members[block[0] : block[-1]])

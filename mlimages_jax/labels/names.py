@@ -15,7 +15,7 @@ _BLOCK_ROWS = 1 << 13  # rows whose names are Python objects at the same time
 
 
 def name_digests(names: Iterable[bytes]) -> np.ndarray:
-    """Returns a digest of every name, S16 [n]; two are equal if and only if the names are.
+    """Returns a digest of every name, S16 [n], equal if and only if the names are equal.
 
     Args:
         names: UTF-8; composed (NFC) and decomposed (NFD) forms are equal.

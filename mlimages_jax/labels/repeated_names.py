@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Finds images that label lists name more than once, in one split or in several.
 
-If images are both trained on and tested on, all test results are too good, without any error.
+If images are in both the training and the test set, test results are too good, without any error.
 """
 
 import itertools
@@ -33,6 +33,7 @@ def hashes_of(names: LabelList) -> np.ndarray:
     hashes = np.empty(len(names), np.int64)
     for begin in range(0, len(names), _ROWS):  # Python's integers take four times the memory
         ends = names.name_offsets[begin : begin + _ROWS + 1].tolist()
+        # Python's own hash, whose seed is the same within a process.
         found = [hash(bytes(text[a:b])) for a, b in itertools.pairwise(ends)]
         hashes[begin : begin + len(found)] = found
     return hashes

@@ -53,6 +53,7 @@ def join_lists(parts: list[LabelList]) -> LabelList:
     parts.clear()
     for name in ("name_offsets", "offsets"):
         columns[name] = [np.zeros(1, np.int64), *map(np.diff, columns[name])]
+    # `pop` frees the parts of a column as soon as it is joined.
     joined = {name: np.concatenate(columns.pop(name)) for name in fields}
     for name in ("name_offsets", "offsets"):
         np.cumsum(joined[name], out=joined[name])

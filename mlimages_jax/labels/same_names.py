@@ -49,6 +49,7 @@ class SameNames:
 
     def question(self, name: str) -> str:
         """Returns `; is it 'Cat.JPG'?` if a name differs only in case, else ""."""
+        # A question and not an answer: on Linux both files may exist.
         alike = self._folded.get(normal(name).casefold(), ())
         return f"; is it {' or '.join(map(repr, alike))}?" if alike else ""
 

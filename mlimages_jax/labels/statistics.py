@@ -60,6 +60,7 @@ class ListStatistics:
     def update(self, rows: LabelList) -> None:
         """Counts some rows, with classes of the hierarchy."""
         classes, confidences = rows.classes.astype(np.int64), rows.confidences
+        # Sums of three comparisons: UNKNOWN, ABSENT, SOFT and CERTAIN are 0 to 3.
         kinds = (confidences >= 0).astype(np.int64) + (confidences > 0) + (confidences == 1)
         cells = np.bincount(kinds * len(self.hierarchy) + classes, minlength=self.labels.size)
         self.labels += cells.reshape(self.labels.shape)

@@ -48,6 +48,7 @@ def of_imagenet(names: Sequence[str]) -> tuple[list[str], list[str]] | None:
     if len(names) != 1_000:  # spares other lists the reading of the file
         return None
     classes = _classes()
+    # Without the quotes, apostrophes and commas that one of the two lists lacks.
     if [_words(name) for name in names] != [_words(name) for _, name in classes]:
         return None
     return [id_ for id_, _ in classes], [name for _, name in classes]

@@ -41,6 +41,7 @@ def average_precision(scores: np.ndarray, states: np.ndarray) -> float:
     if not positives.size:
         return float("nan")
     judged = np.sort(scores[states != IGNORED])
+    # side="left" counts equal scores too: examples with one score enter together.
     positives_at_least = positives.size - np.searchsorted(positives, positives, side="left")
     judged_at_least = judged.size - np.searchsorted(judged, positives, side="left")
     return float(np.mean(positives_at_least / judged_at_least))

@@ -128,6 +128,7 @@ class Calibration:
         sums are integers: only the last division rounds.
         """
         images = int(self._images.sum())
+        # Weighting by the images of a bin cancels the division by them.
         gaps = int(np.abs(self._right * _ONE - self._probability).sum())
         return gaps / (images * _ONE) if images else float("nan")
 

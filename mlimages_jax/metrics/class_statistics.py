@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What an evaluation says of every class: average precision with an interval, and its threshold.
+"""Statistics of every class after an evaluation: average precision with an interval, threshold.
 
 The interval is a bootstrap of the images (Efron, 1979; 2.5% and 97.5% quantiles): drawn again with
 replacement, each image occurs about Poisson(1) times, so the number of examples with a score is
@@ -124,6 +124,7 @@ def _interval(
     replicates = _average_precision(*drawn)
     replicates = replicates[~np.isnan(replicates)]
     (coarse,) = _average_precision(negatives[None], positives[None])
+    # Moved by what joining cells changes, see the module.
     low, high = np.quantile(replicates, _QUANTILES) + average - coarse
     return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
 

@@ -173,7 +173,7 @@ class MultiLabelMetrics:
         """
         scores, states = judge(scores, targets, mask, threshold=self.threshold)
         self._average_precision.update(scores, states)
-        top = top_classes(scores, states, self._at_10.k)
+        top = top_classes(scores, states, self._at_10.k)  # sorted once, for all that need it
         self._at_5.update(top, states)
         self._at_10.update(top, states)
         if self._hierarchical:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The examples of one class sorted by score, as counts: what every choice of a threshold needs."""
+"""Counts the examples of a class by score, from which every choice of a threshold follows."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _ROWS = 256  # examples binned at once
 
 
 class ScoreCounts(NamedTuple):
-    """How many examples have a score, for each of k scores in ascending order.
+    """Numbers of examples at each of k scores, in ascending order.
 
     Attributes:
         scores: float64 [k], the scores; of a bin, its middle.

@@ -79,6 +79,7 @@ class SingleLabelMetrics:
         # NumPy's order of summation depends on the memory layout: in C order each row sums to the
         # same bits in any batch.
         scores = np.ascontiguousarray(scores[examples])
+        # The best of the valid classes: with several of them, any is a correct answer.
         classes = np.where(valid, scores, np.float32(-np.inf)).argmax(axis=1)
         ranks = _ranks(scores, classes)
         hits = np.stack([np.ones(len(ranks), bool), ranks < 1, ranks < 5], axis=1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One threshold a class, found on examples with known labels. NumPy only.
+"""Finds a threshold for each class on examples with known labels. NumPy only.
 
-Every class has a cut of its own among its scores, the best one by an `Objective`, and so has the
-pool of all classes. A cut that was found on few positives says little, so it is drawn towards that
-of the pool: with n positives of the class, its own cut z and the pool's Z, both as logits of the
-calibrated probability,
+Each class has its own best cut among its scores, by an `Objective`, and so has the pool of all
+classes. A cut found on few positives says little, so it is shrunk towards that of the pool: with n
+positives of the class, its own cut z and the pool's Z, both as logits of the calibrated
+probability,
 
     logit of the threshold = (n z + kappa Z) / (n + kappa)
 
@@ -35,7 +35,7 @@ ObjectiveName = Literal["f1", "precision", "recall"]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a threshold is the best for.
+    """The quantity that a threshold optimises.
 
     Attributes:
         name: "f1", the highest F1, and of equal ones that with the fewest tags; "precision", the
@@ -53,7 +53,7 @@ class Objective:
             raise ValueError(f"wanted={self.wanted} must be above 0, up to 1")
 
     def __str__(self) -> str:
-        """Says it in words."""
+        """Returns a description such as "maximum F1"."""
         return "maximum F1" if self.name == "f1" else f"{self.name} of at least {self.wanted:g}"
 
     def cut(self, counts: ScoreCounts) -> float:
@@ -76,7 +76,7 @@ class FoundThresholds:
     """Thresholds of C classes, and what they give on the examples they were found on.
 
     Attributes:
-        objective: What they are the best for.
+        objective: The quantity that they optimise.
         kappa: Number of positives at which a class's own cut counts as much as the pool's.
         probabilities: float64 [C], the thresholds, of calibrated probabilities.
         unshrunk: float64 [C], the classes' own cuts; nan without positives.
@@ -115,11 +115,11 @@ class FoundThresholds:
 def find_thresholds(
     metrics: MultiLabelMetrics, objective: Objective, *, kappa: float = KAPPA
 ) -> FoundThresholds:
-    """Finds one threshold a class on the examples that metrics have seen, see the module.
+    """Finds a threshold for each class on the examples that metrics have seen, see the module.
 
     Args:
         metrics: Metrics that have seen logits.
-        objective: What the thresholds shall be the best for.
+        objective: The quantity to optimise.
         kappa: Strength of the shrinkage, 0 or more; 0: none.
 
     Raises:
@@ -156,13 +156,14 @@ def find_thresholds(
 
 
 def _shrunk(own: float, positives: int, overall: float, kappa: float) -> float:
-    """The rule of the module. The calibration shifts all logits alike, so raw ones do."""
+    """Shrinks a cut by the module's rule; raw logits do, as the calibration shifts all alike."""
     if not positives:
         return overall
     return (positives * own + kappa * overall) / (positives + kappa)
 
 
 def _last_best(values: np.ndarray) -> int:
+    # argmax returns the first of equal values; the last one is the highest cut, with fewest tags.
     return len(values) - 1 - int(np.argmax(values[::-1]))
 
 

@@ -125,6 +125,7 @@ class HierarchicalMetrics:
         rows, places = np.nonzero(top >= 0)
         predicted = self._close(rows, top[rows, places], states=states)
         true = self._close(*np.nonzero(states == POSITIVE), states=states)
+        # An image without a positive would only lower the precision.
         predicted &= (states == POSITIVE).any(axis=1)[:, None]
         self.counts += [(predicted & true).sum(), predicted.sum(), true.sum()]
 

@@ -23,7 +23,7 @@ class UnknownArchitectureError(ValueError):
 
 
 def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
-    """Number of blocks in every stage, from the module names.
+    """Returns the number of blocks in every stage, from the module names.
 
     Raises:
         UnknownArchitectureError: Stages or blocks are not numbered consecutively from 0.
@@ -33,6 +33,7 @@ def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
         if match := _BLOCK.fullmatch(name):
             blocks.setdefault(int(match[1]), set()).add(int(match[2]))
     sizes = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    # With a gap in the numbers these are parameters of another network, or not all of them.
     expected = {stage: set(range(size)) for stage, size in enumerate(sizes)}
     if not sizes or blocks != expected:
         found = ", ".join(sorted(params)[:5])
@@ -44,7 +45,7 @@ def stage_sizes(params: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes listed in `WORDS`; None for those whose module is missing.
+    """Returns the attributes listed in `WORDS`; None for those whose module is missing.
 
     Raises:
         UnknownArchitectureError: Stages or blocks are not numbered consecutively from 0.
@@ -57,6 +58,7 @@ def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
             node = node.get(name, {})
         return tuple(node.shape) if hasattr(node, "shape") else None
 
+    # All blocks of a stage have the same width, so its first block tells it.
     widths = [shape(f"stage{stage}_block0", "conv3", "kernel") for stage in range(len(sizes))]
     stem = shape("stem", "kernel")  # [K, K, 3, W]
     return {
@@ -68,7 +70,7 @@ def body_of(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
-    """The network that fits these parameters.
+    """Returns the network that fits these parameters.
 
     Args:
         params: Nested dict of arrays (or anything with a shape), as returned by `ResNet.init`.
@@ -100,7 +102,7 @@ def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
 
 
 def described(network: ResNet) -> str:
-    """A description such as "ResNet-101, stem 7 x 7 x 64".
+    """Returns a description such as "ResNet-101, stem 7 x 7 x 64".
 
     Networks without a standard name are described by their blocks and widths.
     """

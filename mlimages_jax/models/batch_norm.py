@@ -47,6 +47,7 @@ class GroupBatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         if not train:
+            # Without groups, so that any batch size can be evaluated.
             return self._normalise(x, running_mean.value, running_var.value, scale, bias)
 
         groups = in_groups(x, self.group_size)  # [G, n, H, W, C]
@@ -83,7 +84,7 @@ def in_groups(x: Array, group_size: int | None) -> Array:
 
 
 def _moments(groups: Array) -> tuple[Array, Array]:
-    """Mean and biased variance [G, C] of [G, n, H, W, C], in float32.
+    """Computes mean and biased variance [G, C] of [G, n, H, W, C], in float32.
 
     GPUs use the one-pass form, which reads the activations only once: it made a step of ResNet-101
     on an H200 6.6% faster (docs/benchmarks/accelerators.md), but gained nothing on CPUs and TPUs.
@@ -95,14 +96,14 @@ def _moments(groups: Array) -> tuple[Array, Array]:
 
 
 def two_pass_moments(groups: Array) -> tuple[Array, Array]:
-    """The textbook form: the mean first, then the mean squared deviation from it."""
+    """Computes the mean, and then the mean squared deviation from it."""
     x = groups.astype(jnp.float32)
     mean = x.mean((1, 2, 3))
     return mean, jnp.square(x - mean[:, None, None, None]).mean((1, 2, 3))
 
 
 def one_pass_moments(groups: Array) -> tuple[Array, Array]:
-    """The same moments from two sums that XLA fuses into one pass.
+    """Computes the same moments from two sums that XLA fuses into one pass.
 
     Each channel is shifted by its first value, because E[x^2] - E[x]^2 of unshifted values cancels
     catastrophically when the mean is large compared with the deviation.

@@ -22,11 +22,11 @@ conv_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
 def matrix_product(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
-    """A 1x1 convolution as one matrix product: [B, H, W, I], [1, 1, I, O] -> [B, h, w, O]."""
+    """Convolves by a matrix product: [B, H, W, I], [1, 1, I, O] -> [B, h, w, O]."""
     # A 1x1 kernel reads only these pixels, so the stride can be applied first.
     x = x[:, :: strides[0], :: strides[1]]
-    # Two axes: the kernel's gradient of a product with four axes takes 264 ms instead of 200 on a
-    # CPU.
+    # As a product of two axes: of four, the gradient of the kernel takes 264 ms instead of 200 on a
+    # CPU (docs/benchmarks/training_step.md).
     rows = x.reshape(-1, x.shape[-1])  # [B h w, I]
     return (rows @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -34,7 +34,7 @@ def matrix_product(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
 def _one_by_one(
     x: Array, kernel: Array, strides: Sequence[int], padding: Any, **settings: Any
 ) -> Array:
-    """`lax.conv_general_dilated` for kernels [1, 1, I, O].
+    """Computes `lax.conv_general_dilated` for kernels [1, 1, I, O].
 
     On CPU, XLA's 1x1 convolutions take 1.7 times as long as the matrix product, including gradients
     (docs/benchmarks/training_step.md). Other platforms keep the convolution, so their programs are
@@ -51,7 +51,7 @@ def _one_by_one(
 
 
 def _conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias and with symmetric padding.
+    """Returns a convolution without bias and with symmetric padding.
 
     With a stride, XLA's "SAME" would pad asymmetrically.
     """

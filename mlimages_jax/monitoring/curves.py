@@ -33,7 +33,7 @@ def write_curves(workdir: epath.PathLike) -> None:
     as they were the last time.
 
     Args:
-        workdir: Folder of a training run, also of one that is still going.
+        workdir: Folder of a training run, which may still be running.
     """
     workdir = epath.Path(workdir)
     series = read_series(workdir / "metrics.jsonl")
@@ -59,6 +59,7 @@ def write_curves(workdir: epath.PathLike) -> None:
         right.set_ylim(bottom=0)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+    # Drawn in memory, because the workdir may be in a bucket.
     (workdir / NAME).write_bytes(file.getvalue())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a training spent its time, across all restarts: `mlimages goodput WORKDIR`."""
+"""Accounts for the time of a training, across all restarts: `mlimages goodput WORKDIR`."""
 
 import contextlib
 import json
@@ -117,7 +117,8 @@ class Goodput:
 
 
 def read(path: epath.PathLike) -> list[Line]:
-    """The last line of every run, oldest first; skips lines truncated by a kill."""
+    """Reads the last line of every run, oldest first; skips lines truncated by a kill."""
+    # Lines of a run have the same start, so the dict keeps the last of each.
     last = {line["start"]: line for line in read_json_lines(path) if line.keys() >= _KEYS}
     return [run for i, run in enumerate(last.values()) if i == 0 or not _did_nothing(run)]
 
@@ -147,12 +148,12 @@ def summary(runs: list[Line]) -> dict[str, float]:
 
 
 def _did_nothing(run: Line) -> bool:
-    """Whether a line is from a refused start, which earlier versions logged."""
+    """Returns whether a line is from a refused start, which earlier versions logged."""
     return run["restored"] == run["step"] == 0 and not run["seconds"].get("step")
 
 
 def _was_finished(run: Line, following: Line) -> bool:
-    """Whether a run was finished; in files of earlier versions only the run after it shows that."""
+    """Returns whether a run was finished; in old files only the run after it shows that."""
     idle = following["restored"] == following["step"] == run["step"]
     return run.get("finished", False) or (idle and not following["seconds"].get("step"))
 
@@ -166,7 +167,7 @@ def _gap(run: Line, following: Line) -> float:
 
 
 def table(runs: list[Line]) -> str:
-    """The summary as a printable table."""
+    """Returns the summary as a printable table."""
     total = summary(runs)
     wall = sum(total.values())
     lines = [f"{len(runs)} runs, {runs[-1]['step']} steps, {wall:,.0f} s in total"]

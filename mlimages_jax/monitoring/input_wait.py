@@ -34,7 +34,7 @@ class InputWait(Generic[Batch]):
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._last = _Step(None)
+        self._last = _Step(None)  # before the first step, the devices are idle
         self._last.ended = time.perf_counter()
         self._steps: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         threading.Thread(target=self._watch, daemon=True, name="input wait").start()

@@ -59,7 +59,7 @@ class MetricsWriter:
         append_line(self._path, json.dumps({"step": step, **finite}))
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
-        self._events.flush()
+        self._events.flush()  # a killed run keeps its points
         if self._local and time.monotonic() >= self._next_copy:
             self._copy_events(self._local.name)
 
@@ -79,7 +79,7 @@ class MetricsWriter:
 
 
 def _suffix(folder: epath.Path) -> str:
-    """A suffix for the next event file, without which two files of one second share a name.
+    """Returns a suffix for the next event file: two files of one second would share a name.
 
     It is a counter because TensorBoard reads the files in the order of their names.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A trace of a few steps, for the profiler of TensorBoard (xprof) or Perfetto."""
+"""Traces a few steps of a training, for the profiler of TensorBoard (xprof) or Perfetto."""
 
 import shutil
 import tempfile
@@ -30,7 +30,7 @@ class ProfileWindow:
         self._tracing: str | None = None  # the folder that is written to
 
     def before(self, step: int) -> None:
-        """Begins the trace if this is its first step."""
+        """Begins the trace if the step is in the window and no trace is running."""
         if step in self._steps and self._tracing is None:
             # The profiler writes to local folders only.
             local = not is_remote(self._folder)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def progress(total: int | None, *, what: str, unit: str = " images", done: int = 0) -> tqdm:
-    """A progress bar on standard error, updated every 0.5 s on a terminal and every 10 s in a log.
+    """Returns a progress bar on standard error, updated every 0.5 s, or in a log every 10 s.
 
     Args:
         total: Number of items; None if unknown, in which case no time left is shown.

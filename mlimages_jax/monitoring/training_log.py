@@ -115,6 +115,7 @@ class Progress:
         self._start += time.perf_counter() - start
 
     def _report(self, period: _Period) -> None:
+        # A period late, so this waits for nothing, except in `flush`.
         rows = jax.device_get(period.metrics)
         _check_finite(rows)
         values = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -30,7 +30,7 @@ USABLE = 0.9
 # XLA's count for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
 TRAFFIC = 48
 SUMMING = 3 * 4  # bytes a parameter and part: the sum is read and written, the gradient read
-# Changes to a training that does not fit: those that cost the least time first.
+# Changes to try if a training does not fit, in this order.
 REMEDIES: tuple[dict[str, object], ...] = (
     {"sharding.name": "optimizer"},
     {"sharding.name": "full"},

@@ -58,6 +58,7 @@ OPEN_NETWORK: dict[str, Any] = {
 def model(config: Train, *, num_classes: int) -> ResNet:
     """Creates the network of `config.model` with the group size of the run."""
     arguments = dataclasses.asdict(config.model)
+    # Plans see configurations before `open_network` has filled these from a checkpoint.
     arguments |= {name: arguments[name] or value for name, value in OPEN_NETWORK.items()}
     dtype = compute_dtype(arguments.pop("dtype"))
     return ResNet(num_classes, group_size=config.group_size, dtype=dtype, **arguments)
@@ -155,7 +156,7 @@ def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
 
 
 def accumulation(config: Train, *, devices: int) -> Accumulation | None:
-    """How a batch is computed in parts; None: all at once.
+    """Returns the division of a batch into parts; None computes it all at once.
 
     Raises:
         ConfigError: Parts, devices or groups do not divide a batch size.
@@ -165,6 +166,7 @@ def accumulation(config: Train, *, devices: int) -> Accumulation | None:
     groups = [config.group_size or config.batch_size]
     if own := getattr(getattr(config.loss, config.loss.name, None), "group_size", 0):
         groups.append(own)
+    # The least common multiple: a part must have whole groups of BatchNorm and of the loss.
     parts = Accumulation(config.accumulate, unit=math.lcm(*groups), devices=devices)
     try:
         for stage in stages(config):
@@ -248,6 +250,7 @@ def training_step(
     batch_loss, count_groups = loss(config, priors)
     side = config.image_size
     images = jnp.zeros((1, side, side, 3))
+    # Only names and shapes, which patterns of parameters refer to.
     parameters = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     transformation = optimizer(config, parameters)
     initial: dict[str, Any] = {

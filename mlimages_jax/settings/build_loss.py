@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Creates losses from validated settings, and what else follows from the choice of one."""
+"""Creates losses from validated settings, and everything else that follows from their choice."""
 
 import dataclasses
 import functools
@@ -41,7 +41,8 @@ def loss(config: Train, priors: np.ndarray | None = None) -> tuple[losses.Loss, 
     groups = None
     if "group_size" in arguments:
         size = arguments["group_size"] or config.group_size or config.batch_size
-        # None, because the last stages of a training may have other batch sizes.
+        # None means the full batch, of any size: later stages may have another one. The weighted
+        # loss needs the number, since its counters have one row per group.
         is_batch = size == config.batch_size and function is not losses.weighted_loss
         arguments["group_size"] = None if is_batch else size
         groups = config.batch_size // size if function is losses.weighted_loss else None
@@ -67,7 +68,7 @@ def frequency_weights(priors: np.ndarray, *, limit: float) -> np.ndarray:
 
 def saved_loss(saved: Mapping[str, Any]) -> Loss:
     """Returns the loss settings of a checkpoint; `name` is "" if they are unknown."""
-    said = {"name": ""} | fields.flatten(saved.get("loss", {}))
+    said = {"name": ""} | fields.flatten(saved.get("loss", {}))  # imported checkpoints have none
     return fields.build(Loss, said)
 
 
@@ -83,7 +84,7 @@ def evaluation_loss(section: Loss) -> losses.Loss:
 
 
 def is_single_label(section: Loss) -> bool:
-    """Whether every image has exactly one class, which the softmax loss implies."""
+    """Returns whether every image has exactly one class, which the softmax loss implies."""
     return section.name == "softmax"
 
 
@@ -93,7 +94,7 @@ def positive_weight(section: Loss) -> float:
 
 
 def prior_logits(section: Loss, priors: np.ndarray) -> np.ndarray:
-    """The logits at which a constant prediction has the least loss.
+    """Returns the logits at which a constant prediction has the least loss.
 
     The focal and the asymmetric loss have no closed form for theirs; that of the cross-entropy
     serves them.

@@ -57,6 +57,7 @@ class Several(Rule):
             return f": give {self.minimum} or more{spelt}; each must be {self.each.allowed}"
         for item in value:
             if told := self.each.problem(item):
+                # The message of an item is worded for a setting: ": give ..." becomes "is not ...".
                 return f" has {shown(item)}, which{told.replace(': give', ' is not')}{spelt}"
         if not self.repeats and len(set(value)) < len(value):
             return f": give each value once{spelt}"
@@ -118,7 +119,8 @@ class Open(Rule):
     value: int | str = 0
 
     def is_open(self, value: Any) -> bool:
-        """Whether a value leaves the setting open."""
+        """Returns whether a value leaves the setting open."""
+        # False equals 0, but is a mistake where a number is expected.
         same_type = is_number(value) if self.value == 0 else isinstance(value, str)
         return same_type and value == self.value
 

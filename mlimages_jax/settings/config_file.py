@@ -154,6 +154,7 @@ def _overridden(values: Values, overrides: Sequence[Override]) -> Values:
         ConfigError: Names are misspelt; lists all of them.
     """
     values = dict(values)
+    # All overrides are tried, so that all misspelt names are reported at once.
     if lines := [told for override in overrides if (told := _put(values, override))]:
         raise ConfigError("\n".join(lines))
     return values
@@ -191,6 +192,7 @@ def _found(path: Path) -> Path:
     is_name = path.parent == Path() and not path.suffix and not path.exists()
     file = Path("configs", f"{path}.py") if is_name else path
     packaged = _packaged() / file.name
+    # A file of the user's takes precedence over ours of the same name.
     is_ours = file.parent == Path("configs") and not file.exists() and packaged.is_file()
     return packaged if is_ours else file
 
@@ -213,6 +215,7 @@ def _get_config(path: Path) -> Any:
         near = nearest(path, sorted(found - {path.as_posix()}))
         raise ConfigError(f"--config={path}: {what}{near}")
     try:
+        # Not imported: a module would be cached, and would need a name that no other has.
         function = runpy.run_path(str(path)).get("get_config")
     except _FAILURES as error:
         raise _of_the_file(path, error) from error
@@ -289,5 +292,6 @@ def _parsed(text: str, rule: Rule) -> Any:
         value = text
     if isinstance(value, dict):  # would become a section, or disappear if empty
         return text
+    # --config.evaluation.sizes=224 stands for a tuple of one.
     alone = isinstance(rule, Several) and not isinstance(value, tuple | list)
     return (value,) if alone else value

@@ -16,7 +16,7 @@ from mlimages_jax.settings.rules import Rule
 T = TypeVar("T")
 Values = dict[str, Any]
 _SETTING = "setting"
-_REQUIRED = object()
+_REQUIRED = object()  # not None, which is a default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ def _settings(kind: type, prefix: str, optional: str) -> Iterator[tuple[str, Set
 
 def section_of(field: dataclasses.Field[Any]) -> type | None:
     """Returns the dataclass of a field that is a section, optional or not; else None."""
+    # An optional section has the type `Section | None`, whose members are in __args__.
     for kind in getattr(field.type, "__args__", (field.type,)):
         if dataclasses.is_dataclass(kind):
             return kind  # type: ignore[return-value]  # a class, not an instance

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""--config.help: every setting of a task with its meaning, allowed values and current value."""
+"""Formats --config.help: every setting of a task with its meaning, allowed and current value."""
 
 import textwrap
 from collections.abc import Iterator, Mapping

@@ -87,6 +87,7 @@ def problems(values: Mapping[str, Any], table: Table) -> list[str]:
         for name, told in table.items()
         if told.is_required and name not in values and _is_used(told.optional_section, values)
     ]
+    # Collected by name, because a setting that is wrong by itself needs no further line.
     wrong = {
         name: problem
         for name, told in table.items()
@@ -109,7 +110,7 @@ def nearest_setting(name: str, names: Any) -> str:
 
 
 def _is_used(section: str, values: Mapping[str, Any]) -> bool:
-    """Whether an optional section is selected, or one of its settings is given."""
+    """Returns whether an optional section is selected, or one of its settings is given."""
     if not section or any(name.startswith(section) for name in values):
         return True
     owner, _, chosen = section.rstrip(".").rpartition(".")
@@ -119,6 +120,7 @@ def _is_used(section: str, values: Mapping[str, Any]) -> bool:
 def _contradictions(values: Values, table: Table) -> list[str]:
     """Returns problems between settings that are valid by themselves and not left open."""
     values = {name: value for name, value in values.items() if not _is_open(table[name], value)}
+    # Left open by the tagger; then any length will do to compare fractions with each other.
     total = values.get("total_steps", _SOME_STEPS)
     used = resolve_values(values, table, total if is_whole(total) else 0)
     lines = []
@@ -138,6 +140,7 @@ def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:
     not_needed = set()
     if values.get("which") == "new":
         not_needed.add("checkpoint")  # the task waits for it
+    # In a bucket the check would need a request and credentials; the task checks it itself.
     if is_remote(workdir) or os.path.lexists(Path(workdir).expanduser() / "checkpoints"):
         not_needed.add("init_from")  # a restart resumes from its own checkpoint
     lines = [

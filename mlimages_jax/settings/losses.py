@@ -10,7 +10,7 @@ LOSSES = ("weighted", "sigmoid", "asymmetric", "focal", "two_way", "softmax")
 # Losses with a sum over labels in which those of present classes can have a weight of their own.
 WEIGHABLE = ("sigmoid", "asymmetric", "focal")
 CONFIDENCE = Number(0.0, 1.0, above=True)
-_SHARE = Number(0.0, 1.0)
+_FRACTION = Number(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Weighted:
         default=0.7,
     )
     negative_selection: float = setting(
-        _SHARE,
+        _FRACTION,
         "Fraction of absent classes that count in a step (train.sh: neg_select); released only.",
         default=0.1,
     )
@@ -59,7 +59,7 @@ class Asymmetric:
 
 @dataclass(frozen=True, kw_only=True)
 class Focal:
-    """The focal loss (Lin et al., 2017, section 3), for every class by itself."""
+    """The focal loss (Lin et al., 2017, section 3), for each class separately."""
 
     gamma: float = setting(Number(0.0), "Focusing: how little easy classes count.", default=2.0)
     alpha: float = setting(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Names of the metrics that the evaluations of a training write, such as "val/mAP".
+"""Names the metrics that the evaluations of a training write, such as "val/mAP".
 
-They follow from the settings, so `checkpoint.best` is checked before anything is computed.
+The names follow from the settings, so `checkpoint.best` is checked before anything is computed.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ _SEVERAL_LABELS = (
     "hierarchical_precision", "hierarchical_recall", "hierarchical_f1", "calibration_error", "loss",
 )  # fmt: skip
 _ONE_LABEL = ("top1", "top5", "calibration_error", "loss")
-_EMA = "_averaged"
+_EMA = "_averaged"  # as in metrics.jsonl of version 0.1, so that a resumed run continues its curves
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric is a loss or an error; of all others a higher value is better."""
+    """Returns whether a metric is a loss or an error; of all others, higher values are better."""
     metric = name.rpartition("/")[2]
     return metric.endswith(("loss", "error"))
 
 
 def evaluation_name(split: str, view: str, size: int, *, views: int) -> str:
-    """The name of an evaluation: its split, with the view and the size if there are several.
+    """Returns the name of an evaluation: its split, and view and size if there are several.
 
     Args:
         split: Name of the split.
@@ -34,12 +34,12 @@ def evaluation_name(split: str, view: str, size: int, *, views: int) -> str:
 
 
 def with_kind(evaluation: str, *, ema: bool) -> str:
-    """The name of an evaluation of the raw or the EMA weights."""
+    """Returns the name of an evaluation of the raw or the EMA weights."""
     return evaluation + _EMA if ema else evaluation
 
 
 def raw_and_ema(name: str) -> tuple[str, str]:
-    """The names of a metric of the raw and of the EMA weights, from either of them."""
+    """Returns the names of a metric of the raw and of the EMA weights, from either of them."""
     evaluation, _, metric = name.rpartition("/")
     raw = evaluation.removesuffix(_EMA)
     return f"{raw}/{metric}", f"{with_kind(raw, ema=True)}/{metric}"
@@ -53,7 +53,7 @@ def metric_names(
     single_label: bool,
     has_ema: bool,
 ) -> list[str]:
-    """All names, those of the first evaluation and of the raw weights first.
+    """Returns all names, those of the first evaluation and of the raw weights first.
 
     Args:
         splits: Splits to evaluate.

@@ -108,7 +108,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What turns gradients into updates.
+    """The optimizer, which turns gradients into updates.
 
     sgd is the original's. adamw needs rates around 1e-3 and a decay around 0.01; lamb was made for
     batches of many thousands (You et al., 2020); lion has half of adamw's slots, and rates 3 to 10
@@ -129,7 +129,7 @@ class Optimizer:
     )
     clip_norm: float = setting(
         Number(0.0),
-        "Largest norm of the gradient of all parameters together, without decay; 0: not clipped.",
+        "Maximum norm of the gradient of all parameters, without decay; 0: not clipped.",
         default=0.0,
     )
     momentum: float = setting(BELOW_ONE, "Momentum of sgd (flags.py: opt_momentum).", default=0.9)

@@ -38,7 +38,7 @@ def _group_size(group: int, batch: int, resize: Any) -> str | None:
 
 
 def _loss_groups(name: str) -> tuple[Relation, Relation]:
-    """The groups of the images that a loss takes together, and their place in parts of a batch."""
+    """Constrains the images that a loss takes together: to divide batches, and parts of batches."""
     setting = f"loss.{name}.group_size"
 
     def whole(group: int, batch: int, resize: Any, loss: str) -> str | None:
@@ -115,7 +115,7 @@ def _widths(widths: Any, sizes: Any) -> str | None:
 
 
 def _warmup_of(schedule: str) -> Relation:
-    """The warm-up of a schedule that ends at its own total_steps."""
+    """Constrains the warm-up of a schedule that ends at its own total_steps."""
 
     def problem(warmup: int, total: int, name: str) -> str | None:
         if name != schedule or warmup < total:
@@ -143,7 +143,7 @@ def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str
     """Checks the last rate of the warm-up by its logarithm, as the rate itself may overflow."""
     if name != "pretraining" or not rate or not warmup:
         return None
-    highest = math.log(rate) + (warmup - 1) // every * math.log(factor)
+    highest = math.log(rate) + (warmup - 1) // every * math.log(factor)  # before its last step
     if highest < math.log(LARGEST):
         return None
     return f": applied every {every} of {warmup} warm-up steps, it makes the rate infinite"
@@ -180,10 +180,10 @@ def _best(
     ema_decay: float,
     task: str,
 ) -> str | None:
-    if not metric or task == "tagger":  # which chooses some of these later: checked then
+    if not metric or task == "tagger":  # it chooses some of these later, and they are checked then
         return None
     if not splits:
-        return ": nothing is evaluated: name a split in evaluation.splits"
+        return ": nothing is evaluated: give a split in evaluation.splits"
     if not every:
         return ": evaluate_every=0 evaluates at the end only, so there is nothing to choose from"
     known = metric_names(

@@ -36,6 +36,7 @@ def with_new_names(values: Mapping[str, Any], *, where: str) -> Values:
     """Returns values by current name; a value under the new name takes precedence."""
     renamed: Values = {}
     for name, value in values.items():
+        # Somebody has set both, such as a file by the old name and the command line by the new.
         if name in NEW_NAMES and NEW_NAMES[name] in values:
             _tell(name, where)
         else:

@@ -64,6 +64,7 @@ def at_length(config: AnyTask, total_steps: int) -> AnyTask:
     """Like `resolved`, with fractions of another length; `total_steps` itself is unchanged."""
     flat = flatten(config)
     values = resolve_values(flat, table_of(flat), total_steps)
+    # A fraction of the run may fall between two saves.
     every = values.get("checkpoint.every")
     if every and 0 < flat["checkpoint.keep_every"] < 1:  # only a saved step can be kept
         values["checkpoint.keep_every"] = max(

@@ -22,6 +22,7 @@ def values(config: Settings) -> dict[str, Any]:
     flat = flatten(config)
     if not flat.get("learning_rate_for"):  # resolved: rates are already scaled to the batch size
         flat.pop("learning_rate_for", None)
+    # Through JSON and back, so that tuples compare equal to the lists of a checkpoint.
     return json.loads(json.dumps(nest(flat)))
 
 
@@ -46,6 +47,7 @@ def change_of_schedule(saved: dict[str, Any], config: Train, *, step: int) -> st
         config: Configuration of the resumed run.
         step: Updates done.
     """
+    # `config` is unresolved: its schedule stretches with its own length.
     total, before = config.total_steps, saved.get("total_steps", config.total_steps)
     if total == before or step >= total or "schedule" not in saved:
         return None

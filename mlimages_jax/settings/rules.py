@@ -22,12 +22,12 @@ _SLACK = 1e-6  # of a step: 110_000 / 257_955 * 257_955 may end a little above 1
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer and not a bool."""
+    """Returns whether a value is an integer and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, finite even in float32, and not a bool."""
+    """Returns whether a value is a number, finite even in float32, and not a bool."""
     # The comparison is False for NaN, and cannot overflow as float() of a large integer can.
     return (is_whole(value) or isinstance(value, float)) and -LARGEST <= value <= LARGEST
 
@@ -45,7 +45,7 @@ def _too_large(value: Any) -> str | None:
 
 def nearest(name: Any, names: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the most similar name, or "" if none is similar."""
-    # difflib takes quadratic time, so names are shortened.
+    # difflib takes quadratic time, so names are truncated.
     found = difflib.get_close_matches(str(name)[:_SHOWN], list(names), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
@@ -55,7 +55,7 @@ class Rule:
     """Allows everything."""
 
     def allows(self, value: Any) -> bool:
-        """Whether a value is allowed."""
+        """Returns whether a value is allowed."""
         return True
 
     @property
@@ -251,5 +251,6 @@ class Steps(Rule):
             return max(1, total_steps)
         if 0 < value < 1:
             steps = value * total_steps
+            # Up, so that an interval is never 0. A warm-up is rounded down, possibly to none.
             return int(steps + _SLACK) if self.round_down else max(1, math.ceil(steps - _SLACK))
         return int(value)

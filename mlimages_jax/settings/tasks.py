@@ -58,7 +58,7 @@ class EvaluationData:
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How images are cropped, and which labels count."""
+    """Views to evaluate, and the labels that count."""
 
     sizes: tuple[int, ...] = setting(
         SIZES,
@@ -76,7 +76,7 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How images are read."""
+    """Reading and decoding of images."""
 
     num_threads: int = setting(
         THREADS, "Threads per process, each of which prepares full batches.", default=16
@@ -94,8 +94,8 @@ class Evaluate:
     checkpoint: str = setting(_CHECKPOINT, _CHECKPOINT_MEANS)
     which: str = setting(
         Choice(("latest", "best", "all", "new")),
-        "Which checkpoints; best is that of the training's checkpoint.best; new waits for those to "
-        "come, until the last step of the run.",
+        "Which checkpoints; best is by the training's checkpoint.best; new waits for those of a "
+        "running training, until its last step.",
         default="latest",
     )
     poll_seconds: float = setting(
@@ -137,12 +137,12 @@ class LabelledImages:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How images are cropped."""
+    """The view of an image: its crop and its size."""
 
     name: ViewName | Literal[""] = setting(
         Choice((*VIEWS, "")),
-        "ten_crop averages ten crops, short_side is the original's. Empty: that of the training's "
-        "evaluations, or short_side if the checkpoint does not say.",
+        "ten_crop averages ten crops, short_side is the original's. Empty: the view of the "
+        "training's evaluations, or short_side if it is unknown.",
         default="",
     )
     size: int = setting(
@@ -202,16 +202,16 @@ class Classify(_OnImages):
     )
     overwrite: bool = setting(
         Flag(),
-        "Replaces an output of another model, other settings or another program. Without it, an "
-        "output of the same model and settings is extended by what is new.",
+        "Replaces an output of another model, other settings or another program. Otherwise an "
+        "output of the same model and settings is extended by new images.",
         default=False,
     )
     watch: bool = setting(
-        Flag(), "Goes on and tags what appears, until SIGTERM or Ctrl-C.", default=False
+        Flag(), "Keeps running and tags new images, until SIGTERM or Ctrl-C.", default=False
     )
     interval: float = setting(
         Number(0.0, above=True),
-        "Seconds between two looks at the images, with watch.",
+        "Seconds between two searches for new images, with watch.",
         default=10.0,
     )
     sidecars: bool = setting(

@@ -11,12 +11,12 @@ from mlimages_jax.settings.rules import Choice, Number
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdSearch:
-    """How thresholds are chosen, see mlimages_jax/metrics/thresholds.py."""
+    """The choice of thresholds, see mlimages_jax/metrics/thresholds.py."""
 
     objective: Literal["f1", "precision", "recall"] = setting(
         Choice(("f1", "precision", "recall")),
-        "f1 is the highest F1 of each class; precision is the most recall, and recall the most "
-        "precision, with at least `wanted` of what is named.",
+        "f1: the highest F1 of each class; precision: the highest recall with a precision of at "
+        "least `wanted`; recall: the highest precision with such a recall.",
         default="f1",
     )
     wanted: float = setting(
@@ -25,6 +25,6 @@ class ThresholdSearch:
     kappa: float = setting(
         Number(0.0),
         "Positives of a class at which its own threshold counts as much as that of all classes "
-        "together; rarer classes are drawn towards the latter. 0: not at all.",
+        "together; rarer classes are shrunk towards the latter. 0: not at all.",
         default=KAPPA,
     )

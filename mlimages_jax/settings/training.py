@@ -37,7 +37,7 @@ NO_SET = (
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 
 # XLA aborts the program (SIGABRT) if the size of an array in bytes exceeds 63 bits. With these
-# limits the largest array of a network has 2**62 bytes.
+# limits the largest array of a network has 2**62 bytes, and running out of memory is an error.
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 THREADS = Whole(1, 1_024)
@@ -80,7 +80,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """How training images are cropped."""
+    """Random crops of training images."""
 
     area: tuple[float, float] = setting(
         Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'"),
@@ -102,7 +102,7 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are augmented after cropping."""
+    """Augmentation of training images after cropping."""
 
     colour: bool = setting(
         Flag(), "Distorts brightness, contrast, ... (image_preprocessing.py).", default=True
@@ -160,7 +160,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is evaluated during and after training."""
+    """Evaluations during and after training."""
 
     splits: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), "'(\"val\",)'"),
@@ -214,7 +214,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """How images are read."""
+    """Reading and decoding of images."""
 
     num_threads: int = setting(
         THREADS, "Threads per process, each of which prepares full batches.", default=16
@@ -229,7 +229,7 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharding:
-    """How the state is sharded over the devices; results do not depend on it."""
+    """Sharding of the state over the devices; results do not depend on it."""
 
     name: str = setting(
         Choice(("replicated", "optimizer", "full")),

@@ -11,7 +11,7 @@ from jax import Array
 
 
 class Accumulation(NamedTuple):
-    """How a batch is divided.
+    """The division of a batch into parts.
 
     Attributes:
         parts: Number of parts k, computed one after the other.
@@ -44,27 +44,33 @@ class Accumulation(NamedTuple):
             )
 
     def blocks(self, batch_size: int) -> int:
-        """Into how many blocks of consecutive rows a batch is divided, each with rows of all parts.
+        """Returns the number of blocks of consecutive rows in a batch, each with rows of all parts.
 
         With a block a device, a part has rows of every device and nothing moves between them. Where
         a group spans several devices, fewer blocks keep it whole, and the images of a part move.
         """
-        largest = batch_size // (self.parts * self.unit)
-        return math.gcd(self.devices, largest)
+        most = batch_size // (self.parts * self.unit)  # so that each has a unit of every part
+        # The greatest common divisor, so that every device has rows of one block only.
+        return math.gcd(self.devices, most)
 
     def split(self, rows: Array, batch_size: int) -> Array:
-        """Divides [N, ...] into parts [k, N / k, ...], where N is the batch size or a fraction."""
+        """Divides [N, ...] into parts [k, N / k, ...].
+
+        Args:
+            rows: Arrays of the batch, or of its groups: N is the batch size or a fraction of it.
+            batch_size: Number of images in the batch.
+        """
         blocks = self.blocks(batch_size)
         length = rows.shape[0] // (blocks * self.parts)
-        cut = rows.reshape(blocks, self.parts, length, *rows.shape[1:])
-        return jnp.swapaxes(cut, 0, 1).reshape(self.parts, blocks * length, *rows.shape[1:])
+        divided = rows.reshape(blocks, self.parts, length, *rows.shape[1:])
+        return jnp.swapaxes(divided, 0, 1).reshape(self.parts, blocks * length, *rows.shape[1:])
 
     def join(self, parts: Array, batch_size: int) -> Array:
-        """The inverse of `split`."""
+        """Inverts `split`."""
         blocks = self.blocks(batch_size)
         length = parts.shape[1] // blocks
-        cut = parts.reshape(self.parts, blocks, length, *parts.shape[2:])
-        return jnp.swapaxes(cut, 0, 1).reshape(-1, *parts.shape[2:])
+        divided = parts.reshape(self.parts, blocks, length, *parts.shape[2:])
+        return jnp.swapaxes(divided, 0, 1).reshape(-1, *parts.shape[2:])
 
 
 def mean_over_parts(function: Callable[[Any], tuple[Any, Any]], parts: Any) -> tuple[Any, Any]:
@@ -81,6 +87,8 @@ def mean_over_parts(function: Callable[[Any], tuple[Any, Any]], parts: Any) -> t
     shapes, _ = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
+    # scan and not a Python loop: the program contains the network once, and XLA cannot run two
+    # parts at a time, whose activations would need the memory that was to be saved.
     def add(total: Any, part: Any) -> tuple[Any, Any]:
         averaged, kept = function(part)
         return jax.tree.map(jnp.add, total, averaged), kept

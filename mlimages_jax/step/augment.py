@@ -93,6 +93,7 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     # The inverse rotation: each output pixel looks up its source, so no output pixel stays empty.
     row = sin * columns + cos * rows[:, None] + (height - 1) / 2  # [B, H, W]
     column = cos * columns - sin * rows[:, None] + (width - 1) / 2
+
     row = jnp.floor(row + 0.5).astype(jnp.int32)
     column = jnp.floor(column + 0.5).astype(jnp.int32)
     if x.dtype != jnp.uint8 or x.shape[3] != 3:
@@ -104,11 +105,12 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
 
 
 def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """image[row, column], or 0 outside; image is [H, W] or [H, W, C].
+    """Returns image[row, column], or 0 outside; image is [H, W] or [H, W, C].
 
     Called under vmap, so that a gather from a sharded batch needs no communication.
     """
     height, width = image.shape[:2]
+
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     values = image.at[row, column].get(mode="clip")
     inside = inside.reshape(*inside.shape, *[1] * (image.ndim - 2))
@@ -139,9 +141,12 @@ def pretrain_augment(
     # each device draws its own rows, and one array does the work of a key per example.
     draws = uniform(key, [images.shape[0], 6])  # row i is the same for any B
     choice, angle, brightness, saturation, hue, contrast = draws.T
+    # XLA computes all branches of a choice per example, so every example goes through every
+    # operation once; an angle of 0 and a factor of 1 change nothing.
     way = jnp.floor(3 * choice).astype(jnp.int32)  # [B]
     if rotation:
         angle = _between(-ROTATION, ROTATION, angle)
+        # Before the conversion to floats, which would be gathered at four times the bytes.
         images = rotate(images, jnp.where(way == ROTATE_THEN_COLOUR, angle, 0))
     x = images.astype(jnp.float32) / 255
     if colour:
@@ -199,7 +204,7 @@ def _per_example(values: jax.Array) -> jax.Array:
 
 
 def _extremes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maximum and minimum over channels: [..., 3] -> two of [...]; cheaper than two reductions."""
+    """Returns maximum and minimum over channels, [..., 3] -> two of [...], without a reduction."""
     red, green, blue = jnp.unstack(x, axis=-1)
     high = jnp.maximum(jnp.maximum(red, green), blue)
     return high, jnp.minimum(jnp.minimum(red, green), blue)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random numbers for a part of a batch, which are those that the whole batch would get.
+"""Draws random numbers for a part of a batch: the same that the full batch would get.
 
 Gradient accumulation computes a batch in parts. Its result must not depend on their number, so a
-part takes its rows of the draws of the whole batch instead of drawing afresh.
+part takes its rows from the draws of the full batch instead of drawing anew.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Key: TypeAlias = Array | RowsKey
 
 
 def uniform(key: Key, shape: Sequence[int]) -> Array:
-    """Uniform draws in [0, 1), float32 of a shape whose first axis are rows.
+    """Draws uniformly from [0, 1), float32, in a shape whose first axis are rows.
 
     Args:
         key: A jax.random key, or one for rows of a larger array.

@@ -53,7 +53,7 @@ class Coefficients(NamedTuple):
 
 
 def initial_counts(num_groups: int, num_classes: int) -> ClassCounts:
-    """Zero counts [num_groups, num_classes]."""
+    """Returns zero counts, float32 [num_groups, num_classes]."""
     zeros = jnp.zeros((num_groups, num_classes), jnp.float32)
     return ClassCounts(positive=zeros, negative=zeros)
 
@@ -83,6 +83,7 @@ def released_coefficients(counts: ClassCounts, present: Array, selected: Array) 
     else 0. The two lower bounds differ in the original, too.
     """
     # The weight of a present class falls from 1.0 in its first step to the lower bound after ten.
+    # The 0.01 keeps log10 finite for the classes without a count, whose weight is then replaced.
     positive = jnp.maximum(0.01, -jnp.log10((0.01 + counts.positive) / 10))
     # 0.046 for N = 1 and at most 0 from N = 2 on, so nearly every absent class gets the lower
     # bound.
@@ -105,12 +106,13 @@ def paper_coefficients(counts: ClassCounts) -> Coefficients:
 def sigmoid_cross_entropy(
     logits: Array, targets: Array, *, positive_weight: Array | float = 1.0
 ) -> Array:
-    """-w y log s(x) - (1 - y) log(1 - s(x)) elementwise, and 0 where the label is unknown.
+    """Computes -w y log s(x) - (1 - y) log(1 - s(x)) elementwise; 0 where the label is unknown.
 
     With w != 1 the minimum over x is not at s(x) = y, so sigmoid(x) is not a calibrated
     probability.
     """
-    y = jnp.maximum(targets, 0)
+    y = jnp.maximum(targets, 0)  # of unknown labels, -1, whose loss is replaced below
+    # log_sigmoid and not the logarithm of a sigmoid, which is -inf for logits below about -88.
     loss = -positive_weight * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
     return jnp.where(targets >= 0, loss, 0.0)
 
@@ -126,7 +128,7 @@ def weighted_sigmoid_cross_entropy(
     positive_weight: float = POSITIVE_WEIGHT,
     threshold: float = PRESENCE_THRESHOLD,
 ) -> tuple[Array, ClassCounts]:
-    """The training loss of ML-Images: sum over classes of the group means, averaged over groups.
+    """Computes the loss of ML-Images: sum over classes of the group means, averaged over groups.
 
     Args:
         logits: float32 [B, C].
@@ -180,7 +182,7 @@ def weighted_loss(
     positive_weight: float = POSITIVE_WEIGHT,
     **settings: Any,
 ) -> tuple[Array, ClassCounts | None]:
-    """`weighted_sigmoid_cross_entropy` with the selection of absent classes drawn from `key`.
+    """Computes `weighted_sigmoid_cross_entropy` with absent classes selected by `key`.
 
     Each class of each group is kept with probability `negative_selection`. In evaluation every
     class has weight 1 and the counts are unchanged.
@@ -189,11 +191,13 @@ def weighted_loss(
         ValueError: Training without counts, or as for the wrapped function.
     """
     if not train:
+        # Class weights depend on what came before in the training, so that two evaluations of the
+        # same weights would differ.
         per_element = sigmoid_cross_entropy(logits, targets, positive_weight=positive_weight)
         return per_element.sum(1).mean(), counts
     if counts is None:
         raise ValueError("the weighted loss needs class counts in training: see initial_counts")
-    # One draw per class and group, not per image: a worker of the original drew once for its batch.
+    # One draw per class and group and not per image: a worker of the original drew once a batch.
     selected = uniform(key, counts.positive.shape) <= negative_selection
     return weighted_sigmoid_cross_entropy(
         logits, targets, counts, selected=selected, positive_weight=positive_weight, **settings
@@ -228,7 +232,10 @@ def plain_sigmoid_cross_entropy(
     train: bool,
     positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
-    """Binary cross-entropy: sum over classes, mean over examples; see `with_positive_weights`."""
+    """Computes binary cross-entropy: sum over classes, mean over examples.
+
+    Present labels have the weights of `with_positive_weights`.
+    """
     shifted, weights = with_positive_weights(logits, positive_weights, train=train)
     per_element = sigmoid_cross_entropy(shifted, targets, positive_weight=weights)
     return per_element.sum(1).mean(), counts
@@ -246,9 +253,9 @@ def asymmetric_loss(
     clip: float = 0.05,
     positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
-    """Asymmetric loss (Ridnik et al., ICCV 2021, equations 7 and 8): sum over classes, batch mean.
+    """Computes the asymmetric loss (Ridnik et al., ICCV 2021): sum over classes, batch mean.
 
-    With p = s(x) and p_m = max(p - clip, 0):
+    With p = s(x) and p_m = max(p - clip, 0), by their equations 7 and 8:
     -y (1 - p)^gamma_positive log p - (1 - y) p_m^gamma_negative log(1 - p_m).
     The first term has the weights of `with_positive_weights`.
     """
@@ -276,13 +283,15 @@ def focal_loss(
     alpha: float = 0.25,
     positive_weights: Array | None = None,
 ) -> tuple[Array, ClassCounts | None]:
-    """Focal loss (Lin et al., ICCV 2017, equation 5) of every class: sum over classes, batch mean.
+    """Computes the focal loss (Lin et al., ICCV 2017) of every class: sum over classes, batch mean.
 
-    With p = s(x): -alpha y (1 - p)^gamma log p - (1 - alpha) (1 - y) p^gamma log(1 - p).
+    With p = s(x), by their equation 5:
+    -alpha y (1 - p)^gamma log p - (1 - alpha) (1 - y) p^gamma log(1 - p).
     The first term has the weights of `with_positive_weights`.
     """
     logits, weights = with_positive_weights(logits, positive_weights, train=train)
     y = jnp.maximum(targets, 0)
+    # sigmoid(-x) and not 1 - sigmoid(x), which loses all digits for confident predictions.
     p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
     positive = weights * alpha * y * q**gamma * jax.nn.log_sigmoid(logits)
     negative = (1 - alpha) * (1 - y) * p**gamma * jax.nn.log_sigmoid(-logits)
@@ -298,7 +307,7 @@ def softmax_cross_entropy(
     train: bool,
     label_smoothing: float = 0.0,
 ) -> tuple[Array, ClassCounts | None]:
-    """-sum_j y_j log softmax(x)_j, averaged over examples; unknown labels count as 0.
+    """Computes -sum_j y_j log softmax(x)_j, averaged over examples; unknown labels count as 0.
 
     Label smoothing by s (Szegedy et al., CVPR 2016, section 7) replaces y with y (1 - s) + s / C,
     in training only: evaluation reports the plain loss. A row without any class, such as one
@@ -311,6 +320,7 @@ def softmax_cross_entropy(
         raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
     y = jnp.maximum(targets, 0)
     if train and label_smoothing:
+        # Also spread over the true class itself, as the paper defines it.
         smooth = (1 - label_smoothing) * y + label_smoothing / y.shape[-1]
         y = jnp.where((y > 0).any(-1, keepdims=True), smooth, y)
     return optax.softmax_cross_entropy(logits, y).mean(), counts

@@ -66,8 +66,10 @@ def mix(
     is_cutmix = which < 0.5 if mixup_alpha and cutmix_alpha else jnp.full(batch, bool(cutmix_alpha))
     fraction = symmetric_beta(first, second, alpha=jnp.where(is_cutmix, cutmix_alpha, mixup_alpha))
     box = boxes(row, column, area=1 - fraction, height=height, width=width)  # [B, H, W]
+    # The labels get the fraction that is visible, as boxes are clipped at the border.
     fraction = jnp.where(is_cutmix, 1 - box.sum((1, 2)) / (height * width), fraction)
 
+    # A neighbour that is no image is black: mixing it in would darken an image for nothing.
     paired = mask & _neighbour(mask, group_size)
     fraction = jnp.where(paired, fraction, 1.0)
     weight = jnp.where(_per_pixel(is_cutmix), 1.0 - box, _per_pixel(fraction))
@@ -94,7 +96,7 @@ def symmetric_beta(first: Array, second: Array, *, alpha: Array) -> Array:
     Returns:
         float32 [B] in [0, 1].
     """
-    p = first ** (1 / alpha)
+    p = first ** (1 / alpha)  # underflows to 0 for small alphas, where the result is 0 or 1
     cosine = jnp.cos(2 * jnp.pi * second)
     above = (1 - p) * cosine**2
     distance = jnp.sqrt(above / jnp.maximum(p + above, jnp.finfo(jnp.float32).tiny))
@@ -121,7 +123,7 @@ def boxes(row: Array, column: Array, *, area: Array, height: int, width: int) ->
 
 
 def _interval(centre: Array, side: Array, length: int) -> Array:
-    """Which pixels are in an interval of round(side * length) pixels: bool [B, length]."""
+    """Returns which pixels are in an interval of round(side * length) pixels, bool [B, length]."""
     size = jnp.round(side * length).astype(jnp.int32)
     start = jnp.floor(centre * length).astype(jnp.int32) - size // 2
     pixels = jnp.arange(length)
@@ -129,7 +131,7 @@ def _interval(centre: Array, side: Array, length: int) -> Array:
 
 
 def mix_targets(own: Array, other: Array, *, fraction: Array) -> Array:
-    """The weighted sum of two targets, or -1 where a target of nonzero weight is unknown.
+    """Returns the weighted sum of two targets, or -1 where a target of nonzero weight is unknown.
 
     Args:
         own: Targets, float32 [B, C], -1 where unknown.
@@ -145,7 +147,7 @@ def mix_targets(own: Array, other: Array, *, fraction: Array) -> Array:
 
 
 def _neighbour(x: Array, group_size: int | None) -> Array:
-    """For each row of x [B, ...] the row of the next example in its group, cyclically."""
+    """Returns for each row of x [B, ...] that of the next example in its group, cyclically."""
     groups = in_groups(x, group_size)
     if groups.shape[1] < 2:
         raise ValueError(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Schedules and SGD as in the original's train.py and finetune.py, and what came later, from optax.
+"""Schedules and SGD as in the original's train.py and finetune.py, and later ones from optax.
 
 An optimizer here returns a direction, and the training step moves the parameters by
--learning_rate(step) * multiplier * direction. So the learning rate is no part of the optimizer,
-whose state then needs no second step counter, and its multipliers work the same for all.
+-learning_rate(step) * multiplier * direction. The learning rate is therefore not part of the
+optimizer, whose state needs no step counter of its own, and multipliers work alike for all.
 """
 
 import fnmatch
@@ -28,7 +28,7 @@ def pretraining_schedule(
     warmup_decay_steps: int,
     warmup_decay_factor: float,
 ) -> Schedule:
-    """The schedule of train.py: a staircase up during warm-up, then a staircase down.
+    """Returns the schedule of train.py: a staircase up during warm-up, then a staircase down.
 
     Warm-up: warmup_learning_rate * warmup_decay_factor ** floor(step / warmup_decay_steps).
     Afterwards: learning_rate * decay_factor ** floor((step - 1) / decay_steps), with at most four
@@ -64,19 +64,19 @@ def pretraining_schedule(
 
 
 def staircase_schedule(*, learning_rate: float, decay_steps: int, decay_factor: float) -> Schedule:
-    """The schedule of finetune.py: learning_rate * decay_factor ** floor(step / decay_steps)."""
+    """Returns finetune.py's schedule: learning_rate * decay_factor ** floor(step / decay_steps)."""
     return lambda step: (
         learning_rate * jnp.power(jnp.float32(decay_factor), jnp.asarray(step) // decay_steps)
     )
 
 
 def cosine_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Schedule:
-    """Linear warm-up from 0, then cosine decay to 0 at total_steps."""
+    """Returns a linear warm-up from 0, then cosine decay to 0 at total_steps."""
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
 
 
 def linear_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Schedule:
-    """Linear warm-up from 0, then linear decay to 0 at total_steps."""
+    """Returns a linear warm-up from 0, then linear decay to 0 at total_steps."""
     return optax.join_schedules(
         [
             optax.linear_schedule(0.0, learning_rate, warmup_steps),
@@ -87,8 +87,8 @@ def linear_schedule(*, learning_rate: float, warmup_steps: int, total_steps: int
 
 
 def constant_schedule(*, learning_rate: float, warmup_steps: int) -> Schedule:
-    """Linear warm-up from 0, then the same rate for good."""
-    if not warmup_steps:  # with which optax would stay at the rate of the start, 0
+    """Returns a linear warm-up from 0, then a constant rate."""
+    if not warmup_steps:  # for 0 steps optax returns a schedule that stays at its initial rate, 0
         return optax.constant_schedule(learning_rate)
     return optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
 
@@ -101,7 +101,7 @@ def one_cycle_schedule(
     initial_divisor: float,
     final_divisor: float,
 ) -> Schedule:
-    """Half a cosine up, then half a cosine down (Smith and Topin, 2018, as PyTorch anneals it).
+    """Returns half a cosine up, then half a cosine down (Smith and Topin, 2018; as in PyTorch).
 
     Args:
         learning_rate: The highest rate, reached after warmup_steps.
@@ -111,6 +111,7 @@ def one_cycle_schedule(
         final_divisor: The last rate is the first one / final_divisor.
     """
     first = learning_rate / initial_divisor
+    # Half a cosine from `first - learning_rate` to 0, which is added to the highest rate below.
     up = optax.cosine_decay_schedule(first - learning_rate, max(warmup_steps, 1))
     down = optax.cosine_decay_schedule(
         learning_rate, total_steps - warmup_steps, alpha=1 / (initial_divisor * final_divisor)
@@ -121,13 +122,14 @@ def one_cycle_schedule(
 
 
 def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float = 0.0) -> Any:
-    """The L2 coefficient of every leaf, a tree of floats with the structure of `params`.
+    """Returns the L2 coefficient of every leaf, a tree of floats with the structure of `params`.
 
     BatchNorm's scales and shifts (leaves of modules named *norm*) get `norm_weight_decay`; kernels
     and the classifier's bias get `weight_decay`.
     """
 
     def factor(path: tuple[Any, ...], _: Any) -> float:
+        # By the names of modules, which are explicit in `models.resnet`.
         in_norm = any("norm" in str(key.key) for key in path)
         return norm_weight_decay if in_norm else weight_decay
 
@@ -137,7 +139,7 @@ def decay_factors(params: Any, *, weight_decay: float, norm_weight_decay: float 
 def lr_multipliers(
     params: Any, *, freeze: Sequence[str] = (), multipliers: Sequence[tuple[str, float]] = ()
 ) -> Any:
-    """The learning-rate multiplier of every leaf, a tree of floats with the structure of `params`.
+    """Returns the learning-rate multiplier of every leaf, a tree of floats like `params`.
 
     Patterns are shell patterns for names such as "stage0_block1/conv2/kernel"; `*` also matches
     "/". Where several pairs of `multipliers` match, the last one counts.
@@ -168,13 +170,14 @@ def lr_multipliers(
 
 
 def l2_penalty(params: Any, factors: Any) -> Array:
-    """Sum over leaves of factor / 2 * |w|^2, float32 scalar: the decay times tf.nn.l2_loss."""
+    """Sums factor / 2 * |w|^2 over leaves, float32 scalar: the decay times tf.nn.l2_loss."""
     terms = jax.tree.map(lambda w, f: 0.5 * f * jnp.sum(jnp.square(w)), params, factors)
     return jax.tree.reduce(jnp.add, terms)
 
 
 def add_l2_gradient(factors: Any) -> optax.GradientTransformation:
     """Adds factor * w, the gradient of `l2_penalty`, to every gradient."""
+    # Not optax.add_decayed_weights, which has a single coefficient instead of a tree of them.
 
     def update(grads: Any, state: optax.OptState, params: Any = None) -> tuple[Any, optax.OptState]:
         return jax.tree.map(lambda g, w, f: g + f * w if f else g, grads, params, factors), state
@@ -199,9 +202,8 @@ def sgd_momentum(
         momentum: Momentum in [0, 1).
         decay: Tree of L2 coefficients, from `decay_factors`.
         nesterov: Whether to use Nesterov momentum.
-        factors: from `lr_multipliers`; frozen leaves have no slot. None to train
-            all leaves.
-        clip_norm: Largest norm of the gradient of all leaves, without decay; 0 to not clip.
+        factors: From `lr_multipliers`; frozen leaves have no slot. None trains all leaves.
+        clip_norm: Maximum norm of the gradient of all leaves, without decay; 0 does not clip.
     """
     trace = _of_trained_leaves(optax.trace(decay=momentum, nesterov=nesterov), factors)
     # Decay comes before the momentum, as the gradient of an L2 term in the loss does. After it, as
@@ -219,7 +221,7 @@ def adaptive(
     factors: Any = None,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """AdamW, LAMB or Lion with decoupled decay: the direction is that of optax plus decay * w.
+    """Returns AdamW, LAMB or Lion with decoupled decay: optax's direction plus decay * w.
 
     Args:
         name: "adamw" (Loshchilov and Hutter, ICLR 2019), "lamb" (You et al., ICLR 2020) or "lion"
@@ -229,7 +231,7 @@ def adaptive(
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of their squares; Lion: of its second mean of gradients.
         epsilon: Added to the root of the mean of squares; Lion has none.
-        factors: from `lr_multipliers`; frozen leaves have no slots. None to train all leaves.
+        factors: From `lr_multipliers`; frozen leaves have no slots. None trains all leaves.
         clip_norm: As for `sgd_momentum`.
 
     Raises:
@@ -258,7 +260,7 @@ def _clipping(norm: float) -> list[optax.GradientTransformation]:
 def _of_trained_leaves(
     transformation: optax.GradientTransformation, factors: Any
 ) -> optax.GradientTransformation:
-    """The transformation without slots for leaves of factor 0."""
+    """Returns the transformation without slots for leaves of factor 0."""
     if factors is None or all(jax.tree.leaves(factors)):
         return transformation
     return optax.masked(transformation, jax.tree.map(bool, factors))

@@ -58,6 +58,7 @@ def make_stages(
     images = 0
     for start, stop, (size, batch) in zip(starts, [*starts[1:], total_steps], sizes, strict=True):
         stop = min(stop, total_steps)
+        # There is always one stage, also in a training of 0 steps, which only evaluates.
         if start < total_steps or not stages:
             stages.append(Stage(start, stop, size, batch, images))
         images += (stop - start) * batch

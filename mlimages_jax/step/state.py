@@ -55,7 +55,7 @@ def abstract_state(
     mode: str = "replicated",
     min_size: int = 0,
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without allocating it.
+    """Returns shapes, dtypes and shardings of the state, without allocating it.
 
     Args:
         model: Network with an attribute `num_classes`, called as `model.init(key, images)`.
@@ -75,15 +75,16 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: _initialise(model, optimizer, image_size, count_groups, keep_ema, jax.random.key(0))
     )
-    everywhere: Any = sharding.replicated(mesh)  # the tree below holds shardings, not arrays
+    everywhere: Any = sharding.replicated(mesh)  # typed Any: the tree below contains shardings
     shard = functools.partial(sharding.sharded_tree, mesh=mesh, min_size=min_size)
     replicate = functools.partial(sharding.replicated_tree, mesh=mesh)
     shard_slots, shard_params = mode != "replicated", mode == "full"
     shardings = TrainState(
         step=everywhere,
         params=(shard if shard_params else replicate)(shapes.params),
-        batch_stats=replicate(shapes.batch_stats),
+        batch_stats=replicate(shapes.batch_stats),  # small, and needed in full by every device
         opt_state=(shard if shard_slots else replicate)(shapes.opt_state),
+        # With the rows of their groups, so that the loss needs no communication.
         class_counts=sharding.shard_groups(shapes.class_counts, mesh),
         ema=(shard if shard_slots else replicate)(shapes.ema),
     )
@@ -107,7 +108,7 @@ def bytes_by_part(state: TrainState) -> dict[str, int]:
 
 
 def memory_line(state: TrainState) -> str:
-    """The memory of a state on one device, as a log line."""
+    """Returns a log line with the memory of a state on one device."""
     parts = bytes_by_part(state)
     listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts.items() if size)
     return f"a device holds {sum(parts.values()) / 1e6:.1f} MB of the state: {listed}"
@@ -135,6 +136,7 @@ def create_state(
         abstract: Result of `abstract_state`, which gives the shardings.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    # In one program: drawn on the host, a large network would pass through its memory first.
     initialise = jax.jit(
         lambda key: _initialise(model, optimizer, image_size, count_groups, keep_ema, key),
         out_shardings=shardings,
@@ -150,6 +152,7 @@ def _initialise(
     keep_ema: bool,
     key: Array,
 ) -> TrainState:
+    # One image suffices, since no parameter depends on the batch size.
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)))
     counts = losses.initial_counts(count_groups, model.num_classes) if count_groups else None
     return TrainState(
@@ -186,6 +189,7 @@ def with_head_bias(state: TrainState, bias: np.ndarray, *, head: str) -> TrainSt
         head: Name of the classifier's module.
     """
     old = state.params[head]["bias"]
+    # Each process has the full bias, and contributes the shards of its own devices.
     new = jax.make_array_from_callback(old.shape, old.sharding, lambda index: bias[index])
     module = {**state.params[head], "bias": new}
     return with_weights(state, {"params": {head: module}, "batch_stats": {}})

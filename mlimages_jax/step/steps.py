@@ -87,15 +87,16 @@ def train_step(
         seed: Seed of the run.
         missing_labels: Target of classes missing from the labels, see `dense_targets`.
         mixing: Maps (key, images, targets, mask) to mixed images and targets; None for no mixing.
-        factors: of the learning rate, tree of floats like the parameters; 0 freezes, None is 1
-            everywhere.
-        ema_decay: of the moving averages, used where the state has them, see `moved_ema`.
-        accumulation: How the batch is computed in parts; None: all at once.
+        factors: Multipliers of the learning rate, a tree of floats like the parameters; 0 freezes.
+            None is 1 everywhere.
+        ema_decay: Decay of the EMA weights, if the state has them, see `moved_ema`.
+        accumulation: Division of the batch into parts; None computes it all at once.
 
     Returns:
         The state after the step, and float32 scalars: loss, learning_rate, gradient_norm, and
         images, the number of rows inside the mask.
     """
+    # The step is in the state, so a checkpoint needs no key, and a restart draws the same numbers.
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     keys = jax.random.split(key, 3)
     if factors is None:
@@ -120,11 +121,7 @@ def train_step(
     # The optimizer knows no learning rate, see `optimizers`.
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = schedule(state.step)
-    # The condition is evaluated while tracing, so frozen leaves keep their bits. For them
-    # optax.masked passes the gradient through in place of a velocity.
-    params = jax.tree.map(
-        lambda w, v, f: w - learning_rate * f * v if f else w, state.params, direction, factors
-    )
+    params = _moved_params(state.params, direction, learning_rate, factors)
     metrics = {
         "loss": value,
         "learning_rate": jnp.asarray(learning_rate, jnp.float32),
@@ -140,8 +137,8 @@ def train_step(
         class_counts=counts,
     )
     if state.ema is not None:
-        ema = moved_ema(state, decay=ema_decay)
-        state = dataclasses.replace(state, ema=ema)
+        # Last, because the average includes the weights and statistics of this step.
+        state = dataclasses.replace(state, ema=moved_ema(state, decay=ema_decay))
     return state, metrics
 
 
@@ -158,7 +155,7 @@ def _gradients(
     mixing: Mixing | None,
     factors: Any,
 ) -> tuple[Array, Any, ClassCounts | None, Any]:
-    """Loss, running statistics, class counts and gradients of a batch, or of a part of one."""
+    """Computes loss, running statistics, class counts and gradients of a batch or a part of one."""
     images = augmentation(keys.augment, batch["image"])
     targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
     if mixing:
@@ -169,6 +166,7 @@ def _gradients(
         params = jax.tree.map(lambda w, f: w if f else jax.lax.stop_gradient(w), params, factors)
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        # Weight decay is added to the gradients by the optimizer, so this is the loss without it.
         value, after = loss(logits, targets, counts, key=keys.loss, train=True)
         return value, (updates["batch_stats"], after)
 
@@ -184,7 +182,7 @@ def _accumulated(
     keys: Array,
     accumulation: Accumulation,
 ) -> tuple[Array, Any, ClassCounts | None, Any]:
-    """`_gradients` of a batch, part by part.
+    """Computes `_gradients` of a batch, part by part.
 
     All parts have the same size and whole groups, so the loss and its gradient are the means over
     parts. So are the running statistics: each part moves the same old values towards the mean over
@@ -211,6 +209,15 @@ def _accumulated(
     return value, batch_stats, after, grads
 
 
+def _moved_params(params: Any, direction: Any, learning_rate: Array, factors: Any) -> Any:
+    """Moves the parameters against the direction, by learning rate times factor."""
+    # The condition is evaluated while tracing, so frozen leaves keep their bits. For them
+    # optax.masked passes the gradient through in place of a velocity.
+    return jax.tree.map(
+        lambda w, v, f: w - learning_rate * f * v if f else w, params, direction, factors
+    )
+
+
 def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
     """Updates the EMA of parameters and running statistics.
 
@@ -220,6 +227,8 @@ def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:
     """
     step = state.step.astype(jnp.float32)
     fraction = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    # In this form the average of a weight that does not change, such as a frozen one, keeps its
+    # bits.
     return jax.tree.map(lambda a, w: a + fraction * (w - a), state.ema, state.weights)
 
 
@@ -258,6 +267,7 @@ def eval_step(
     targets = dense_targets(batch, num_classes=model.num_classes, missing_labels=missing_labels)
 
     def one(row: Array, target: Array) -> Array:
+        # Any key will do, because losses draw numbers in training only.
         return loss(row[None], target[None], None, key=jax.random.key(0), train=False)[0]
 
     # Losses are means over their batch. Applied to one row at a time they leave a value for each

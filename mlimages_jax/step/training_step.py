@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Everything that defines a run's training step, and its compilation."""
+"""Bundles everything that defines a run's training step, and compiles the step."""
 
 import functools
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class TrainingStep(NamedTuple):
 
     def compile(self, stage: Stage, *, max_labels: int) -> Any:
         """Compiles the step for the sizes of a stage; the compiled step donates its input state."""
-        assert isinstance(self.mesh, Mesh)
+        assert isinstance(self.mesh, Mesh)  # plans use abstract meshes, and compile nothing
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         step = jax.jit(
             functools.partial(
@@ -64,4 +64,5 @@ class TrainingStep(NamedTuple):
         batch = pipeline.abstract_batch(
             stage.image_size, batch_size=stage.batch_size, max_labels=max_labels, mesh=self.mesh
         )
+        # Ahead of time, so that a stage that cannot be compiled fails before the first step.
         return step.lower(self.abstract_state, batch).compile()

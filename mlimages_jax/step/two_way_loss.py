@@ -28,7 +28,7 @@ def two_way_loss(
     positive_temperature: float = 4.0,
     negative_temperature: float = 1.0,
 ) -> tuple[Array, ClassCounts | None]:
-    """The two-way loss (equation 10 there): the mean over rows plus the mean over classes.
+    """Computes the two-way loss (equation 10): the mean over rows plus the mean over classes.
 
     For the known entries of a row, or of a class in a group,
 
@@ -54,6 +54,7 @@ def two_way_loss(
     Returns:
         The loss, float32 scalar, and the counts.
     """
+    # Evaluation calls losses with one row at a time, so there is no other image to compare with.
     size = group_size if train else None
     x = in_groups(logits.astype(jnp.float32), size)  # [G, n, C]
     y = in_groups(targets, size)
@@ -75,12 +76,13 @@ def two_way_loss(
 
 
 def _log_sum(exponents: Array, weights: Array, *, axis: int) -> Array:
-    """Log sum_i w_i exp(e_i) over the positive weights; _NOTHING where there are none."""
+    """Returns log sum_i w_i exp(e_i) over the positive weights; _NOTHING where there are none."""
     is_in = weights > 0
+
     terms = jnp.where(is_in, exponents + jnp.log(jnp.where(is_in, weights, 1.0)), _NOTHING)
     return jax.nn.logsumexp(terms, axis=axis)
 
 
 def _mean(values: Array, known: Array) -> Array:
-    """The mean of the known values in each group, [G]; 0 where there are none."""
+    """Returns the mean of the known values in each group, [G]; 0 where there are none."""
     return values.sum(1) / jnp.maximum(known.sum(1), 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which checkpoint of a run is the best, and whether the run ends early, by `checkpoint.best`.
+"""Decides which checkpoint of a run is the best, and whether it ends early, by `checkpoint.best`.
 
 Both follow from the recorded evaluations up to the current step, and evaluations are of saved
 weights. So a restart, on any devices, decides as the uninterrupted run does.
@@ -33,7 +33,7 @@ class BestCheckpoint:
         checkpoints.forget_evaluations_after(start)
         if self._metric and not self._record.evaluations and checkpoints.evaluations:
             logging.warning(
-                "the best checkpoint was that of %s; from now on it is that of %s",
+                "so far the best checkpoint was chosen by %s, from now on it is by %s",
                 checkpoints.evaluations.metric, self._metric,
             )  # fmt: skip
         raw, ema = raw_and_ema(self._metric)
@@ -44,11 +44,11 @@ class BestCheckpoint:
             )  # fmt: skip
 
     def needs_save(self, step: int) -> bool:
-        """Whether a step must be saved because its evaluation will be compared."""
+        """Returns whether a step must be saved because its evaluation will be compared."""
         return bool(self._metric and self._is_evaluated(step))
 
     def is_missing(self, step: int) -> bool:
-        """Whether a run that resumes from a step must first evaluate it.
+        """Returns whether a run that resumes from a step must first evaluate it.
 
         A kill or a stop request during an evaluation leaves the step without a value.
         """
@@ -59,10 +59,10 @@ class BestCheckpoint:
         """Records the evaluation of a saved step; the first value of a step counts.
 
         On other devices a repeated evaluation could differ in the last bit, and a run that has
-        ended early would go on.
+        ended early would continue.
 
         Args:
-            step: Updates done; 0, before the first of which nothing is saved, is not compared.
+            step: Updates done; step 0 is not compared, because it is not saved.
             values: All metrics by the names under which they are logged.
         """
         if self._metric and step and not self._knows(step):
@@ -71,8 +71,9 @@ class BestCheckpoint:
             self._checkpoints.record(self._metric, step, value)
 
     def ends_early(self, step: int) -> bool:
-        """Whether the run ends before its last step, which is logged with the reason."""
+        """Returns whether the run ends before its last step, and logs why."""
         patience, since = self._config.early_stopping.patience, self._record.since_best()
+        # At its last step a run ends anyway, so nothing needs to be said.
         if not patience or since < patience or step >= self._config.total_steps:
             return False
         best = self._record.best()
@@ -86,7 +87,7 @@ class BestCheckpoint:
         return True
 
     def finish(self) -> None:
-        """Says which checkpoint is the best, and deletes one that was the best before it."""
+        """Logs which checkpoint is the best, and deletes a former best one."""
         if not self._metric:
             return
         self._checkpoints.delete_unkept()
@@ -96,7 +97,7 @@ class BestCheckpoint:
             )
 
     def _is_evaluated(self, step: int) -> bool:
-        every = self._config.evaluate_every
+        every = self._config.evaluate_every  # 0: only at the end
         return bool(every and step % every == 0) or step == self._config.total_steps
 
     def _knows(self, step: int) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Evaluations during and at the end of training, and the report they write."""
+"""Runs the evaluations during and at the end of a training, and writes its report."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ Reports = dict[str, tuple[dict[str, float], Metrics]]
 
 
 class Results(NamedTuple):
-    """What the evaluations of a step found.
+    """The results of the evaluations of a step.
 
     Attributes:
         values: All metrics by the names under which they are logged, such as "val/mAP".
@@ -52,7 +52,7 @@ class Results(NamedTuple):
 def make_evaluations(
     config: Train, data: DataSet, model: nn.Module, loss: Loss, mesh: Mesh
 ) -> dict[str, Evaluation]:
-    """The evaluations of every split, size and view in `config.evaluation`, by name."""
+    """Returns the evaluations of every split, size and view in `config.evaluation`, by name."""
     views = build.evaluation_views(config.evaluation, image_size=config.image_size)
     evaluations = {}
     for split in config.evaluation.splits:
@@ -131,6 +131,7 @@ def evaluate_and_log(
     for name, evaluation in evaluations.items():
         for ema, weights in kinds.items():
             values, metrics = evaluation.run(weights, check_stop=check_stop)
+            # The EMA weights come second and replace the raw ones: the report is of those in use.
             results.reports[name] = values, metrics
             title = metric_names.with_kind(name, ema=ema)
             named = {f"{title}/{key}": value for key, value in values.items()}
@@ -153,10 +154,10 @@ def write_report(
 ) -> None:
     """Writes tables and figures of the first evaluation to the workdir.
 
-    Called on one process only. With several processes the prediction grid is skipped, because all
-    of them would have to compute it together.
+    Called on process 0 only. With several processes the prediction grid is skipped, because all of
+    them would have to compute it together.
     """
-    values, metrics = next(iter(reports.values()))
+    values, metrics = next(iter(reports.values()))  # the first view and size of the first split
     hierarchy = Hierarchy.from_file(data.class_list)
     title = f"{workdir.name}, step {int(state.step)}"
     details = None

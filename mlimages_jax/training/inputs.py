@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The batches of a training, on the devices."""
+"""Opens the training data and makes its batches on the devices."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,14 +20,25 @@ from mlimages_jax.step.stages import Stage
 def training_inputs(
     config: Train, data: DataSet, mesh: Mesh, workdir: epath.Path
 ) -> Callable[..., DeviceBatches]:
-    """Returns a function from stage and `start_step` within it to its batches on the devices."""
+    """Opens the training split and returns a function that makes the batches of a stage.
+
+    Args:
+        config: Settings of the training.
+        data: The data set.
+        mesh: Mesh over all devices.
+        workdir: Folder for the list of bad images.
+
+    Returns:
+        A function of a stage and `start_step`, the updates already done in it. The files stay open
+        and bad images stay counted from one stage to the next.
+    """
     num_streams = build.num_streams(config)
     process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     rows = ProcessRows(batch_size=config.batch_size, num_streams=num_streams, **process)
     streams: Sequence[RandomAccess] = data.streams(
         config.data.train_split, count=num_streams, served=rows.streams
     )
-    if config.data.fold:
+    if config.data.fold:  # only with the order `global`, where there is a single stream
         fold = Fold(*config.data.fold)
         streams = [Subset(records, ~fold.mask(len(records))) for records in streams]
     bad_images = pipeline.BadImages(workdir / "bad_images.tsv", limit=config.input.max_bad_images)

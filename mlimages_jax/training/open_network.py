@@ -41,7 +41,8 @@ def filled(config: Train, workdir: epath.Path) -> Train:
 
 
 def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
-    """The sizes, and their source for the log."""
+    """Returns the sizes, and their source for the log."""
+    # The workdir first: its network stays the same, whatever init_from contains by now.
     for folder in reversed(step_folders.find(workdir)):
         with contextlib.suppress(DamagedCheckpointError):  # set aside and logged on restore
             return _of(folder), str(folder)
@@ -51,7 +52,7 @@ def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
 
 
 def _of(folder: epath.Path) -> dict[str, Any]:
-    params = SavedStep(folder).tree["params"]
+    params = SavedStep(folder).tree["params"]  # shapes only, from the metadata
     try:
         architecture.network_of(params)
     except architecture.UnknownArchitectureError as error:

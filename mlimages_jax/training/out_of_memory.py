@@ -29,6 +29,7 @@ def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # An inner block may have named it already.
         if exit_codes.is_ours(error) or not exit_codes.is_out_of_memory(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -52,7 +53,7 @@ def _of_prediction(config: Settings) -> str:
 def _of_training(config: Train, num_classes: int) -> str:
     devices = jax.device_count()
     sizes = f"batch_size={config.batch_size} is {config.batch_size // devices} images per device"
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)  # CPUs have none
     has = f", which has {limit / 1e9:.1f} GB" if limit else ""
     lines = [f"--config.{sizes} at {_largest(config)} px{has}. Estimates for possible remedies:"]
     tried: dict[str, dict[str, object]] = {
@@ -70,7 +71,7 @@ def _of_training(config: Train, num_classes: int) -> str:
 
 
 def _planned(config: Train, changes: dict[str, object], num_classes: int, devices: int) -> str:
-    """Estimated memory per device, as in `mlimages plan`."""
+    """Estimates the memory per device, as in `mlimages plan`."""
     try:
         changed = replaced(config, changes)
         plan = estimate.make_plan(

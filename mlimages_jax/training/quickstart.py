@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quickstart: generates a small data set, trains on it, and suggests what to do next."""
+"""The task `quickstart`: generates a small data set, trains on it, and suggests what to do next."""
 
 import jax
 from absl import logging
@@ -45,13 +45,15 @@ def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None 
 
 
 def _with_data(config: Train, workdir: str) -> Train:
-    """The settings with a data set, which is generated if they name none."""
+    """Returns the settings with a data set, which is generated if they name none."""
     if config.data.folder:
         return config
     data_dir = epath.Path(workdir) / "data"
     logging.info("generating the data set `shapes` in %s (only once)", data_dir)
     folder = ""
-    for process in range(jax.process_count()):  # in turn: on a shared disk only the first writes it
+    # One process after the other: on a shared disk the first writes the set and the others find it,
+    # and on disks of their own each writes one.
+    for process in range(jax.process_count()):
         if process == jax.process_index():
             folder = str(shapes.build(data_dir))
         collectives.barrier(f"drawn by {process}")

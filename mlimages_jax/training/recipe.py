@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the task `tagger` chooses: image size, network, batch and epochs, by the set and the device.
+"""Chooses for the task `tagger`: image size, network, batch and epochs, by the set and the device.
 
     device        images to train on     network      image size
     accelerator   under 20,000           ResNet-26    224
@@ -36,7 +36,7 @@ _MOST_DECAY = 0.9999
 
 
 class Setting(NamedTuple):
-    """What the choices depend on.
+    """The data set and the devices, on which the choices depend.
 
     Attributes:
         images: Number of training images.
@@ -52,14 +52,14 @@ class Setting(NamedTuple):
 
 
 def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
-    """The values of the settings that are left open, but for those of the length.
+    """Chooses the settings that are left open, except for the length of the run.
 
     Args:
         config: Settings of the task.
-        setting: The set and the devices.
+        setting: The data set and the devices.
 
     Returns:
-        Values by dotted name; those of `config` where they are given.
+        Values by dotted name, which are those of `config` where they are given.
     """
     batch = config.batch_size or _batch_size(setting)
     values: dict[str, Any] = {
@@ -79,13 +79,13 @@ def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
 
 
 def epochs_for(images: int) -> float:
-    """The number of epochs for a number of images, see the table above."""
+    """Returns the number of epochs for a number of images, see the module."""
     epochs = MOST_EPOCHS * math.sqrt(_IMAGES_OF_MOST_EPOCHS / max(images, 1))
     return min(max(epochs, FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 def length(config: Tagger, *, images: int, batch_size: int, steps_in_time: int | None) -> int:
-    """The number of steps.
+    """Returns the number of steps.
 
     Args:
         config: Settings of the task.
@@ -103,22 +103,22 @@ def length(config: Tagger, *, images: int, batch_size: int, steps_in_time: int |
     steps = max(1, math.ceil(epochs * images / batch_size))
     if steps_in_time is None:
         return steps
-    # Without a wish for epochs, the time is used up: more of them rarely harm.
+    # If no number of epochs was asked for, the time is used up: more of them rarely harm.
     return max(1, min(steps, steps_in_time) if config.epochs else steps_in_time)
 
 
 def ema_decay(total_steps: int) -> float:
-    """The decay whose average reaches over the last twentieth of a run."""
+    """Returns the decay whose average reaches over the last twentieth of a run."""
     return min(_MOST_DECAY, max(0.0, 1 - 1 / max(_AVERAGED * total_steps, 1)))
 
 
 def best_metric(config: Train) -> str:
-    """The metric by which the best checkpoint is kept; "" without an evaluation on the way."""
+    """Returns the metric that decides which checkpoint is best; "" if nothing is evaluated."""
     evaluation = config.evaluation
     if not evaluation.splits or not config.evaluate_every:
         return ""
     if len(evaluation.views) * max(len(evaluation.sizes), 1) > 1:
-        return ""  # no figure stands out
+        return ""  # several evaluations of equal standing
     kind = "_averaged" if config.optimizer.ema_decay else ""
     metric = "top1" if config.loss.name == "softmax" else "mAP"
     return f"{evaluation.splits[0]}{kind}/{metric}"
@@ -137,8 +137,9 @@ def _network(setting: Setting) -> dict[str, Any]:
 
 
 def _batch_size(setting: Setting) -> int:
-    """A power of two per device, so that whole groups fit."""
+    """Returns a power of two per device, so that whole groups fit."""
     most = _BATCH.get(setting.platform, _BATCH_OF_OTHERS)
     wanted = min(most, max(setting.images // _FEWEST_STEPS_AN_EPOCH, 8))
+
     per_device = 2 ** max(0, int(math.log2(max(wanted / setting.devices, 1))))
     return per_device * setting.devices

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a run starts from: its data set, its first state, and the checks against earlier runs."""
+"""Prepares a run: its data set, its first state, and the checks against earlier runs."""
 
 import json
 from typing import Any
@@ -76,6 +76,7 @@ def check_sizes(config: Train, stages: list[Stage], mesh: Mesh) -> None:
             sharding.check_batch(
                 batch_size=stage.batch_size, group_size=config.group_size, mesh=mesh
             )
+        # Evaluation uses the running statistics, so it has no groups.
         sharding.check_batch(batch_size=config.evaluation.batch_size, group_size=None, mesh=mesh)
     except ValueError as error:
         raise build.ConfigError(str(error)) from error
@@ -90,7 +91,7 @@ def first_state(
     *,
     unresolved: Train,
 ) -> TrainState:
-    """The state that a run starts or resumes from.
+    """Returns the state that a run starts or resumes from.
 
     Args:
         config: Settings of the run.
@@ -140,6 +141,7 @@ def restored(
         ConfigError: It was trained with other settings, or on another data set.
         DamagedCheckpointError: There are checkpoints, but all of them are damaged.
     """
+    # Each turn sets a damaged step aside, so that the one before it becomes the newest.
     while (step := checkpoints.newest()) is not None:
         try:
             saved = checkpoints.config_of(step)
@@ -164,7 +166,7 @@ def check_same_training(saved: dict[str, Any], settings: dict[str, Any]) -> None
         ConfigError: Settings or data sets differ.
     """
     if "imported" not in saved:
-        saved = {"orientation": "stored"} | saved  # older versions knew no other
+        saved = {"orientation": "stored"} | saved  # older versions supported no other
     if "init_from" in saved and paths.same_place(saved["init_from"], settings.get("init_from")):
         saved = saved | {"init_from": settings.get("init_from")}  # same path, spelled differently
     restart.check_unchanged(saved, settings)
@@ -180,6 +182,7 @@ def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
     if "data_set" not in saved:
         logging.info("the checkpoint does not record its data set, so it is not compared")
         return
+    # Compared by content, as a set may have been moved to another folder.
     changed = fingerprint.differences(saved["data_set"], settings["data_set"])
     if not changed:
         return
@@ -199,10 +202,11 @@ def check_same_set(saved: dict[str, Any], settings: dict[str, Any]) -> None:
 def begin_with(
     path: str, training: TrainingStep, data: DataSet, *, fresh: TrainState
 ) -> TrainState:
-    """A fresh state with the weights of another run, without its head if the classes differ."""
+    """Returns a fresh state with the weights of another run, without its head if classes differ."""
     folder = step_folders.chosen_by_process_0(agreed(lambda: step_folders.resolve(path)))
     weights = restore_weights(folder, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
+    # Equal numbers of classes do not make equal classes: compared by their ids, not by shape only.
     kept = step_folders.classes_of(folder)
     if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
         weights["params"].pop(HEAD, None)
@@ -214,7 +218,7 @@ def begin_with(
 
 
 def frequencies(config: Train, data: DataSet) -> np.ndarray | None:
-    """The frequencies of the classes, if `loss.positive_weight` needs them."""
+    """Returns the frequencies of the classes, float64 [C], if `loss.positive_weight` needs them."""
     if not config.loss.positive_weight:
         return None
     priors = class_priors(data, config.data.train_split)
@@ -227,12 +231,12 @@ def frequencies(config: Train, data: DataSet) -> np.ndarray | None:
 
 
 def fresh_state(config: Train, training: TrainingStep, data: DataSet) -> TrainState:
-    """Random weights; with `loss.prior_bias` the classifier's bias is that of the classes."""
+    """Initialises random weights; `loss.prior_bias` sets the bias by the classes' frequencies."""
     state = training.fresh_state(seed=config.seed)
     if not config.loss.prior_bias:
         return state
-    # Otherwise a classifier of rare classes begins at probabilities of 1/2, and the first steps do
-    # nothing but lower its biases, at a rate that is made for kernels.
+    # Otherwise a classifier of rare classes starts with probabilities of 1/2, and the first steps
+    # do little but lower its biases, at a rate that suits kernels (Lin et al., 2017, section 3.3).
     priors = class_priors(data, config.data.train_split)
     logging.info(
         "the classifier's bias starts from the frequencies of the classes, %.2g to %.2g",
@@ -244,7 +248,7 @@ def fresh_state(config: Train, training: TrainingStep, data: DataSet) -> TrainSt
 def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:
     """Writes the configuration and the classes to the workdir, for users of the checkpoints.
 
-    All processes compare the classes with those in the workdir, while process 0 writes.
+    All processes compare the classes with those in the workdir; only process 0 writes.
 
     Raises:
         ConfigError: The workdir contains the classes of another data set.
@@ -265,7 +269,8 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
 
 
 def _is_list_of_words(kept: epath.Path, data: DataSet) -> bool:
-    """Whether a file has the same classes, as an imported list of words without ids."""
+    """Returns whether a file lists the classes of the set by words only, without ids."""
+    # As the release has it for ImageNet: its text differs from that of the same classes with ids.
     if not word_list.lacks_ids(kept.read_text()):
         return False
     return same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list))

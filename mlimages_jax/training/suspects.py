@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task `suspects`: trains on all folds but one at a time, and ranks the labels of that one."""
+"""The task `suspects`: trains without each fold in turn, and ranks the labels of that fold."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -42,8 +42,8 @@ The strongest suspicion comes first. Correct the lists, and build the data set a
 def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
     """Trains once per fold, and writes tables and sheets of suspect labels to the workdir.
 
-    Every image is judged by the training that did not see it. An interrupted task resumes with the
-    fold that it was at. With one class per image, no label can be missing.
+    Every image is judged by the training that did not see it. An interrupted task resumes with its
+    last fold. With one class per image, no label can be missing.
 
     Args:
         config: Settings of the task.
@@ -73,6 +73,7 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
                 "checkpoint.best": "",
             }
             of_fold = replaced(training, changes)
+            # A finished fold only restores its last checkpoint, so a restart costs little.
             state = train(of_fold, workdir / f"fold_{number}")
             _judge(finder, of_fold, data, state)
         _write(config, workdir, training, data, finder)
@@ -89,7 +90,7 @@ def _judge(finder: SuspectFinder, config: Train, data: DataSet, state: TrainStat
     )
     evaluation = make_evaluation(config, data, training.model, training.loss, mesh, kept_out)
     probabilities = build.probabilities(config.loss)
-    start = 0
+    start = 0  # rows come in the order of the records, padding last
     for outputs in evaluation.outputs(state.ema or state.weights, kept_out):
         mask = sharding.local_rows(outputs["mask"])
         positions = np.arange(start, start + len(mask))
@@ -133,7 +134,7 @@ def _rows(
 def _write_sheet(
     path: epath.Path, found: Sequence[Suspect], records: Records, hierarchy: Hierarchy
 ) -> None:
-    """Draws the images: a wrong label is what the network misses, a missing one a false alarm."""
+    """Draws the images: a wrong label appears as a miss, a missing one as a false alarm."""
     view = EvaluationView(_IMAGE_SIZE, "whole")
     images, given, predicted = [], [], []
     for one in found:
@@ -142,6 +143,8 @@ def _write_sheet(
         except BadImage:
             continue
         name = hierarchy.names[one.class_]
+        # The sheet marks a true tag that is not predicted as a miss, and one that is predicted but
+        # not true as a false alarm: the two kinds of suspects.
         wrong = path.name.startswith("wrong")
         given.append([name] if wrong else [])
         predicted.append([] if wrong else [(name, one.probability, False)])

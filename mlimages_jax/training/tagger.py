@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The task `tagger`: chooses what the settings leave open, trains, and says what to type next."""
+"""The task `tagger`: chooses the settings left open, trains, and suggests what to do next."""
 
 import json
 import time
@@ -47,7 +47,7 @@ Done. Tag images with
 Look at
   {workdir}/predictions.png    validation images: hits, misses and false alarms
   {workdir}/per_class.tsv      how well every class is found
-  {workdir}/thresholds.tsv     from which probability on a class is a tag
+  {workdir}/thresholds.tsv     the minimum probability of a tag, by class
   {workdir}/curves.png         loss and metrics over the training
 """
 
@@ -82,7 +82,7 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
 
 
 def _find_thresholds(training: Train, workdir: epath.Path) -> None:
-    """Writes thresholds.tsv to the workdir; a finished training does not fail for lack of them."""
+    """Writes thresholds.tsv to the workdir; a finished training does not fail without them."""
     search = FindThresholds(checkpoint=str(workdir), label_confidence=training.evaluation.threshold)
     try:
         thresholds_task.find(search, workdir)
@@ -91,7 +91,7 @@ def _find_thresholds(training: Train, workdir: epath.Path) -> None:
 
 
 def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
-    """The settings of the training, from an earlier start of this workdir or chosen now."""
+    """Returns the settings of the training, chosen now or by an earlier start of this workdir."""
     file = workdir / CHOSEN
     chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
     if chosen is None:
@@ -107,6 +107,7 @@ def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
     values = flatten(config)
     for name in ("epochs", "minutes", "folds", "shown"):
         values.pop(name, None)
+    # Falsy values are those that leave a setting open, see `settings.compound_rules.Open`.
     chosen = {name: value for name, value in chosen.items() if not values.get(name)}
     training = parse(values | chosen | {"task": "train"})
     assert isinstance(training, Train)
@@ -125,7 +126,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         single_label=data.max_labels == 1 and data.missing_labels == 0,
     )
     chosen = recipe.choose(config, setting)
-    # The length follows; the parts that do not depend on it are measured with any.
+    # Memory and speed are measured before the length is known, on which they do not depend.
     any_length = chosen | {"total_steps": 1_000, "accumulate": 1}
     trial = open_network.filled(_with(config, any_length), workdir)
     chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
@@ -145,6 +146,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         ", ".join(f"{name}={value}" for name, value in chosen.items()),
         steps, steps * trial.batch_size / images,
     )  # fmt: skip
+    # Measured times differ between processes, and with them the number of steps.
     return collectives.of_process_0(chosen)
 
 
@@ -176,9 +178,9 @@ def check_labels(data: DataSet, split: str) -> None:
 
 
 def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
-    """The smallest number of parts of a batch that fits into the device's memory."""
+    """Returns the smallest number of parts of a batch that fits into the device's memory."""
     stats = device.memory_stats() or {}
-    if "bytes_limit" not in stats:  # CPUs do not tell
+    if "bytes_limit" not in stats:  # CPUs do not report it
         return 1
     # Only the memory counts here; the other numbers of the chip are for times.
     chip = chips.CHIPS["a100"]._replace(memory=float(stats["bytes_limit"]))
@@ -198,7 +200,7 @@ def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
 
 
 def seconds_per_step(config: Train, data: DataSet, workdir: epath.Path) -> float:
-    """Measures steps with real batches on fresh weights, without keeping anything."""
+    """Measures the time of a step in seconds, with real batches and fresh weights."""
     mesh = sharding.make_mesh()
     training = build.training_step(
         config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
@@ -209,6 +211,7 @@ def seconds_per_step(config: Train, data: DataSet, workdir: epath.Path) -> float
     batches = training_inputs(config, data, mesh, workdir)(stage, start_step=0)
     begin = 0.0
     for step in range(_WARM_STEPS + _TIMED_STEPS):
+        # The first steps wait for the first batches, and for memory to be allocated.
         if step == _WARM_STEPS:
             jax.block_until_ready(state)
             begin = time.monotonic()

@@ -81,10 +81,12 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
         OutOfMemoryError: A device or the host ran out of memory; says which settings help.
         Preempted: A stop was requested; all finished steps are saved.
     """
+    # Before the workdir is locked or anything is read: mistakes are reported at once.
     checked(config)
     workdir = epath.Path(paths.absolute(workdir))
     with workdir_lock.held(workdir, task="train"):
         unresolved = open_network.filled(config, workdir)
+        # A resumed run may have another length, for which the fractions are needed again.
         return _train(checked(unresolved), workdir, unresolved=unresolved, started=started)
 
 
@@ -115,7 +117,7 @@ class _Run(NamedTuple):
 def _train(
     config: Train, workdir: epath.Path, *, unresolved: Train, started: float | None
 ) -> TrainState:
-    """`train` in a locked workdir.
+    """Runs `train` while the workdir is locked.
 
     `unresolved` still has the fractions of the run that are steps in `config`.
     """
@@ -136,6 +138,7 @@ def _train(
             state = first_state(
                 config, run.training, run.data, checkpoints, run.settings, unresolved=unresolved
             )
+        # After restoring, which decides from which evaluations on the record is forgotten.
         best = BestCheckpoint(config, checkpoints, start=int(state.step))
         compiled = _compile_all(run, start=int(state.step), ended=best.ends_early(int(state.step)))
         keep_in_workdir(workdir, run.settings, run.data)
@@ -150,6 +153,7 @@ def _train(
 
 def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Run:
     """Opens the data set and builds the network; checks sizes before anything is computed."""
+    # Process 0 writes for all, which do the same at the same time.
     path = workdir / "goodput.jsonl" if jax.process_index() == 0 else None
     goodput = Goodput(path, started=started)
     data = open_data(config)
@@ -157,6 +161,7 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     check_sizes(config, build.stages(config), mesh)
     data_set = data_identity(config, data)
     _log_layout(config, data, mesh)
+    # Only shapes so far: the state gets memory when it is restored or initialised.
     training = training_step(
         config,
         mesh,
@@ -171,9 +176,9 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
 
 
 def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
-    """Compiles all sizes that are left before the first step, so that none fails in mid-training.
+    """Compiles all remaining sizes before the first step, so that none fails in mid-training.
 
-    Preempted from here, a process may stop alone: there is nothing to save.
+    On a stop request in here a process may stop alone, since there is nothing to save.
 
     Args:
         run: The training.
@@ -268,6 +273,7 @@ def _steps(
     """Yields the stage and the number of every step after `start`, with the stage's batches."""
     inputs = training_inputs(run.config, run.data, run.mesh, run.workdir)
     for stage in stages:
+        # The position in the data follows from the step, see `data.order`: nothing is restored.
         first = max(start, stage.start)
         batches = inputs(stage, start_step=first - stage.start)
         _log_stage(stage, run.data.num_records(run.config.data.train_split))

@@ -63,8 +63,8 @@ def test_averaged_weights_are_preferred(weights, tmp_path):
     with manager.Checkpoints(tmp_path) as saved:
         saved.save(state, step=4, config={})
     name = "batch_stats/final_norm/mean"
-    for ema, added in ((True, 1), (False, 0)):
-        array = read_weights(tmp_path, ema=ema)[1][name]
+    for prefer_ema, added in ((True, 1), (False, 0)):
+        array = read_weights(tmp_path, ema=prefer_ema)[1][name]
         np.testing.assert_array_equal(array, flat(weights)[name] + np.float32(added))
     np.testing.assert_array_equal(read_weights(tmp_path)[1][name], flat(ema)[name])
 

@@ -240,7 +240,7 @@ def test_what_cannot_be_done_is_said(data, workdir, tmp_path, monkeypatch):
         _find(workdir, tmp_path)
     moved = {"data": {"folder": "nowhere/set"}}
     monkeypatch.setattr(thresholds_task.manager, "config_of", lambda _: moved)
-    with pytest.raises(ConfigError, match="set of the training, nowhere/set, is not here: give"):
+    with pytest.raises(ConfigError, match="set of the training, nowhere/set, is not available"):
         _find(workdir, tmp_path)
     with pytest.raises(SystemExit, match="--precision and --recall: give one"):
         front.main(["thresholds", "W", "--precision=0.9", "--recall=0.9"])

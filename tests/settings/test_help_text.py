@@ -35,10 +35,10 @@ def test_values_of_a_file_and_of_the_command_line_stand_beside_the_defaults(caps
     assert "  --config.total_steps=1100  (no default)" in lines
     assert "  --config.optimizer.momentum=0.9  (default)" in lines
     assert "  --config.schedule.staircase.learning_rate=...  (no default)" in lines
-    assert "crop: How training images are cropped." in lines
-    assert lines.index("optimizer: What turns gradients into updates.") < lines.index(
-        "  --config.optimizer.momentum=0.9  (default)"
-    )
+    assert "crop: Random crops of training images." in lines
+    assert lines.index(
+        "optimizer: The optimizer, which turns gradients into updates."
+    ) < lines.index("  --config.optimizer.momentum=0.9  (default)")
 
 
 def test_the_file_may_be_the_next_word_and_may_be_missing(capsys):

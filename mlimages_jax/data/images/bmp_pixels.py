@@ -120,7 +120,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
         at += 2
         if count:
             pair = (value >> 4, value & 15) if packed else (value, value)
-            run = indices[y, x : x + count]
+            run = indices[y, x : x + count]  # ends with the row, however long the run
             run[0::2], run[1::2] = pair
             x += count
         elif value == _END_OF_ROW:
@@ -139,7 +139,7 @@ def _run_lengths(data: bytes, head: _Head) -> np.ndarray:
                 literal = np.stack([literal >> 4, literal & 15], axis=1).reshape(-1)[:value]
             run = indices[y, x : x + value]
             run[:] = literal[: len(run)]
-            x, at = x + value, at + length + length % 2
+            x, at = x + value, at + length + length % 2  # literals are padded to whole words
     else:
         raise BadImage("corrupt", "a BMP whose runs do not end")
     rows = indices if head.height < 0 else indices[::-1]
@@ -157,5 +157,5 @@ def _palette(data: bytes, head: _Head) -> np.ndarray:
     count = min(used or 2**head.bits, 2**head.bits, max(0, head.start - begin) // 4)
     palette = np.zeros((2**head.bits, 3), np.uint8)
     stored = np.frombuffer(data, np.uint8, 4 * count, begin).reshape(count, 4)
-    palette[:count] = stored[:, 2::-1]
+    palette[:count] = stored[:, 2::-1]  # stored as blue, green, red and a zero
     return palette

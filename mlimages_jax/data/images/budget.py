@@ -106,6 +106,7 @@ in_flight = Budget(BYTES_IN_FLIGHT)
 
 def _forget_other_threads() -> None:
     """Resets the budget: a forked process has neither the threads that held bytes nor locks."""
+    # In place, because other modules have imported the object.
     in_flight.__init__(BYTES_IN_FLIGHT)  # type: ignore[misc]
 
 

@@ -131,7 +131,7 @@ def decode(
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
     turn = orientation_of(data, header) if exif_orientation else 1
-    if turn >= 5:  # stored on its side
+    if turn >= 5:  # stored on its side, while the caller speaks of the upright image
         min_height, min_width = min_width, min_height
     factor = _factor(header, min_height=min_height, min_width=min_width)
     with in_flight.hold(whole_images.needed(header, factor=factor, orientation=turn)):
@@ -176,6 +176,7 @@ def decode_box(
         min_height=math.ceil(size * header.height / box.height),
         min_width=math.ceil(size * header.width / box.width),
     )
+    # Not 1 / factor: libjpeg rounds the sides of a reduced image up.
     down = jpeg.reduced(header.height, factor) / header.height
     across = jpeg.reduced(header.width, factor) / header.width
     height, width = max(1, int(box.height * down)), max(1, int(box.width * across))
@@ -280,6 +281,7 @@ def _stored_jpeg(
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
         raise BadImage("too_large", message)
+    # Leaves at least twice the size for averaging, see `stored_jpeg`.
     factor = _factor(header, min_height=2 * height, min_width=2 * width)
     turn = tag if orientation == "exif" else 1
     first = 1 if shrinks else turn  # a shrinking image is turned when it is small

@@ -21,7 +21,7 @@ class BadImage(ValueError):  # noqa: N818
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of a file claim; nothing is verified by decoding.
+    """The claims of a file's first bytes; nothing is verified by decoding.
 
     Attributes:
       format: jpeg, png, gif, webp, avif, heif, jpeg2000, tiff, bmp, ppm, ico or qoi.

@@ -168,8 +168,9 @@ def decode_window(
         raise ValueError(f"the window {window} does not lie in {whole[0]}x{whole[1]} pixels")
     if _jpeg is None:
         return decode(data, header, factor=factor)[top:bottom, left:right]
+    # libjpeg decodes whole blocks, so it may start some columns before the window.
     rows = np.empty((height, width + _EXTRA_COLUMNS, 3), np.uint8)
-    compiled = _jpeg
+    compiled = _jpeg  # for mypy: the global could change before the lambda is called
     column = _attempt(
         data, lambda file: compiled.decode_window(file, factor, top, left, height, width, rows)
     )
@@ -197,7 +198,7 @@ def decode_turned(
     """
     height, width = reduced(header.height, factor), reduced(header.width, factor)
     result = np.empty((width, height, 3), np.uint8)
-    stored = as_stored(result, orientation)
+    stored = as_stored(result, orientation)  # a view, so that writing to it turns the pixels
     rows = max(1, STRIP_BYTES // (3 * (width + _EXTRA_COLUMNS)))
     for top in range(0, height, rows):
         window = (top, 0, min(rows, height - top), width)

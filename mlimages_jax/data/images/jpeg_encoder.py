@@ -53,7 +53,7 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
             scan += 2 + int.from_bytes(strip[scan + 2 : scan + 4], "big")
             # Restart markers must count RST0 to RST7 in turn (ITU-T T.81, B.2.1).
             pieces.append(bytes((0xFF, _RST0 + (i - 1) % 8)))
-        pieces.append(strip[scan:-2])
+        pieces.append(strip[scan:-2])  # without the strip's own end marker
         if sum(map(len, pieces)) > _MAX_BYTES:
             raise BadImage(
                 "too_large",

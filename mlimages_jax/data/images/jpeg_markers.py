@@ -45,6 +45,7 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
     at, frame = 2, 0
     while True:
         marker = data[at + 1]
+        # The usual case first, without a search: this walk precedes every decode.
         if data[at] == 0xFF and marker in _WITH_LENGTH:
             length = data[at + 2] << 8 | data[at + 3]
             at += 2 + length if length > 2 else 4  # a length below its own size: empty, as libjpeg
@@ -205,6 +206,7 @@ def _sound_scan(scan: bytes, frame: bytes) -> bytes:
 
 def _is_complete(frame: bytes, scans: list[bytes]) -> bool:
     """Returns whether there is a scan for the last bit of each coefficient."""
+    # Pairs of component id and coefficient in zigzag order. A sequential scan says 0 to 63.
     missing = {(frame[10 + 3 * i], k) for i in range(frame[9]) for k in range(64)}
     for scan in scans:
         first, last, bits = scan[-3:]

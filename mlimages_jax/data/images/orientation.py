@@ -54,6 +54,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Returns a view of upright pixels as a file with the orientation 5 to 8 stores them."""
+    # Views only: NumPy writes through them, and nothing is copied.
     if orientation in (6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (7, 8):

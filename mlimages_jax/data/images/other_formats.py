@@ -67,6 +67,7 @@ def _deep_with_key(file: png_chunks.PngFile, header: ImageHeader) -> np.ndarray:
     size = header.width * header.height
     decoding_bytes(header._replace(held=12 * size))  # OpenCV's two copies
     pieces = [piece for piece in file.pieces if piece[4:8] != b"tRNS"]
+    # Without the chunk of transparency, for which OpenCV would add an alpha channel.
     deep: np.ndarray | None = cv2.imdecode(
         np.frombuffer(b"".join(pieces), np.uint8), cv2.IMREAD_UNCHANGED
     )

@@ -161,6 +161,7 @@ def _heif(data: bytes) -> ImageHeader:
 
 def _largest_item(data: bytes) -> tuple[int, int]:
     """Returns width and height of the largest item: tiles and thumbnails are smaller."""
+    # Searched for and not parsed: boxes are nested in many ways, and every item has this property.
     sizes = [struct.unpack(">II", found[1]) for found in _SIZE_PROPERTY.finditer(data)]
     if not sizes:
         raise IndexError("no item has a size")

@@ -72,6 +72,7 @@ def rand_augment(
     if not 0 <= magnitude <= MAX_MAGNITUDE:
         raise ValueError(f"magnitude={magnitude} must lie between 0 and {MAX_MAGNITUDE:g}")
     for _ in range(num_ops):
+        # Both are drawn for every operation, so that one choice does not shift later draws.
         operation = OPERATIONS[rng.integers(len(OPERATIONS))]
         direction = 1 if rng.random() < 0.5 else -1
         image = apply(operation, image, strength=direction * magnitude / MAX_MAGNITUDE)

@@ -88,6 +88,7 @@ def _tags(data: bytes) -> dict[int, _Tag]:
             (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, field)
         if tag in _PLACES:
             numbers += length
+
         tags.setdefault(tag, _Tag(_TYPES.get(kind, ""), length, place, field))
         if numbers > _MAX_NUMBERS:
             raise BadImage("unsupported", f"a TIFF of over {_MAX_NUMBERS:,} strips or tiles")

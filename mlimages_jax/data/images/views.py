@@ -21,7 +21,7 @@ VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingView:
-    """How a training image is cropped, resized and augmented.
+    """A random view of a training image: its crop, size and augmentation.
 
     Attributes:
         size: Side of the result in pixels.
@@ -46,6 +46,7 @@ class TrainingView:
         Raises:
             BadImage: If the image cannot be decoded.
         """
+        # The crop is drawn before anything is decoded, so that the decoder can skip the rest.
         header = read_header(data)
         box = transforms.sample_crop(
             rng, header.height, header.width, area=self.area, aspect=self.aspect
@@ -59,7 +60,7 @@ class TrainingView:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationView:
-    """How an evaluation image is resized and cropped: a published protocol, or the full image.
+    """A fixed view of an image: one that was published for evaluation, or the full image.
 
     Attributes:
         size: Side of the result in pixels.
