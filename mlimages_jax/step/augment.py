@@ -80,11 +80,11 @@ def rotate(x: jax.Array, radians: jax.Array) -> jax.Array:
     """Rotates each image about its centre, counter-clockwise for positive angles.
 
     Args:
-      x: Images [B, H, W, C] of any dtype.
-      radians: Angles, float [B].
+        x: Images [B, H, W, C] of any dtype.
+        radians: Angles, float [B].
 
     Returns:
-      Images of the same shape and dtype: the nearest source pixel, or 0 outside the image.
+        Images of the same shape and dtype: the nearest source pixel, or 0 outside the image.
     """
     height, width = x.shape[1:3]
     rows = jnp.arange(height) - (height - 1) / 2
@@ -129,13 +129,13 @@ def pretrain_augment(
     The result for example i depends only on the key, i and the image, not on the sharding.
 
     Args:
-      key: A jax.random key, fresh for each step.
-      images: uint8 [B, S, S, 3].
-      colour: Whether to apply the colour operations.
-      rotation: Whether to rotate.
+        key: A jax.random key, fresh for each step.
+        images: uint8 [B, S, S, 3].
+        colour: Whether to apply the colour operations.
+        rotation: Whether to rotate.
 
     Returns:
-      float32 [B, S, S, 3] in [-1, 1].
+        float32 [B, S, S, 3] in [-1, 1].
     """
     # With partitionable threefry, jax's default, a value depends only on the key and its index. So
     # each device draws its own rows, and one array does the work of a key per example.
@@ -176,15 +176,15 @@ def distort_colour(
     at both ends, where one of the two has factor 1, which is exactly the identity.
 
     Args:
-      x: float32 [B, H, W, 3] in [0, 1].
-      way: int [B]: ROTATE_THEN_COLOUR, CONTRAST_EARLY or UNCHANGED.
-      brightness: [B], see adjust_brightness.
-      saturation: [B], see adjust_saturation.
-      hue: [B], see adjust_hue.
-      contrast: [B], see adjust_contrast.
+        x: float32 [B, H, W, 3] in [0, 1].
+        way: int [B]: ROTATE_THEN_COLOUR, CONTRAST_EARLY or UNCHANGED.
+        brightness: [B], see adjust_brightness.
+        saturation: [B], see adjust_saturation.
+        hue: [B], see adjust_hue.
+        contrast: [B], see adjust_contrast.
 
     Returns:
-      float32 [B, H, W, 3], clipped to [0, 1].
+        float32 [B, H, W, 3], clipped to [0, 1].
     """
     early = way == CONTRAST_EARLY
     distorted = adjust_brightness(x, brightness)

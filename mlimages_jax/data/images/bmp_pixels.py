@@ -33,10 +33,10 @@ def decode(data: bytes) -> np.ndarray | None:
     """Returns uint8 [H, W, 3], RGB, blended with white; None for kinds that Pillow can read.
 
     Args:
-      data: The bytes of a file whose header `other_headers` has checked.
+        data: The bytes of a file whose header `other_headers` has checked.
 
     Raises:
-      BadImage: If the file is corrupt or truncated.
+        BadImage: If the file is corrupt or truncated.
     """
     start, size = struct.unpack_from("<II", data, 10)
     if size < 40:

@@ -16,11 +16,11 @@ def decoding_bytes(header: ImageHeader, *, pixels: int | None = None) -> int:
     """Returns the peak memory of decoding an image, on top of what the process already uses.
 
     Args:
-      header: Header of the image.
-      pixels: Number of pixels of the result, if it is reduced or a part; None means all.
+        header: Header of the image.
+        pixels: Number of pixels of the result, if it is reduced or a part; None means all.
 
     Raises:
-      BadImage: too_large, above `BYTES_PER_PIXEL` for each pixel of the file plus `BYTES_BESIDE`.
+        BadImage: too_large, above `BYTES_PER_PIXEL` for each pixel of the file plus `BYTES_BESIDE`.
     """
     whole = header.width * header.height
     result = BYTES_PER_PIXEL * (whole if pixels is None else pixels)
@@ -42,7 +42,7 @@ class Budget:
     small budget delays large images but never refuses them.
 
     Args:
-      limit: Size of the budget in bytes.
+        limit: Size of the budget in bytes.
     """
 
     def __init__(self, limit: int):

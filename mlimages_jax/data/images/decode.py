@@ -114,19 +114,19 @@ def decode(
     """Decodes an image file.
 
     Args:
-      data: The bytes of the file.
-      min_height: With `min_width`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, the
-        smallest whose sides are at least these. Both 0 means full size.
-      min_width: See `min_height`.
-      exif_orientation: Whether to apply the EXIF orientation.
-      max_pixels: Refuse images whose header claims more (width * height). For formats read by
-        Pillow its own limit applies too: it refuses twice `Image.MAX_IMAGE_PIXELS`.
+        data: The bytes of the file.
+        min_height: With `min_width`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, the
+            smallest whose sides are at least these. Both 0 means full size.
+        min_width: See `min_height`.
+        exif_orientation: Whether to apply the EXIF orientation.
+        max_pixels: Refuse images whose header claims more (width * height). For formats read by
+            Pillow its own limit applies too: it refuses twice `Image.MAX_IMAGE_PIXELS`.
 
     Returns:
-      uint8 [H, W, 3], RGB.
+        uint8 [H, W, 3], RGB.
 
     Raises:
-      BadImage: If the file cannot be decoded; has the reason.
+        BadImage: If the file cannot be decoded; has the reason.
     """
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -152,18 +152,18 @@ def decode_box(
     """Decodes the part of an image inside a box; of a JPEG little more than this part.
 
     Args:
-      data: The bytes of the file.
-      box: The box in pixels of the image.
-      size: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if the box then still has this many
-        pixels per side; the far edges of the box are rounded inwards.
-      max_pixels: See `decode`.
-      header: Header of the file, if `read_header` was already called.
+        data: The bytes of the file.
+        box: The box in pixels of the image.
+        size: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if the box then still has this
+            many pixels per side; the far edges of the box are rounded inwards.
+        max_pixels: See `decode`.
+        header: Header of the file, if `read_header` was already called.
 
     Returns:
-      uint8 [h, w, 3], RGB; its rows need not be contiguous.
+        uint8 [h, w, 3], RGB; its rows need not be contiguous.
 
     Raises:
-      BadImage: If the file cannot be decoded. Damage of a JPEG after the box may go unnoticed.
+        BadImage: If the file cannot be decoded. Damage of a JPEG after the box may go unnoticed.
     """
     header = header or read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -193,7 +193,7 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     size and in grey, including those of colour.
 
     Raises:
-      BadImage: If the file cannot be decoded; has the reason.
+        BadImage: If the file cannot be decoded; has the reason.
     """
     header = read_header(data)
     if header.format == "jpeg" and header.components != 4:
@@ -234,22 +234,22 @@ def stored_jpeg(
     dB from averaging the full image, far better than the 36-44 dB lost by re-encoding.
 
     Args:
-      data: The bytes of the file.
-      short_side: Shrink the shorter side to this many pixels. None, or a smaller image, keeps the
-        size.
-      quality: Quality of re-encoding, 1 to 100.
-      max_pixels: See `decode`.
-      check: Whether to decode files that keep their bytes; False if `verify` has accepted them.
-      chroma: Of re-encoding: "444" keeps the colour resolution; "420" halves it, which makes files
-        a fifth smaller and decoding faster by 3/10, for 2 dB (docs/benchmarks/input.md).
-      sequential: Whether to rewrite progressive files that keep their pixels, see
-        `jpeg.sequential`.
-      orientation: "exif" applies the EXIF orientation, because readers of the result ignore it; a
-        re-encoded file has no tag. "stored" keeps pixels and orientation tag, also when
-        re-encoding.
+        data: The bytes of the file.
+        short_side: Shrink the shorter side to this many pixels. None, or a smaller image, keeps the
+            size.
+        quality: Quality of re-encoding, 1 to 100.
+        max_pixels: See `decode`.
+        check: Whether to decode files that keep their bytes; False if `verify` has accepted them.
+        chroma: Of re-encoding: "444" keeps the colour resolution; "420" halves it, which makes
+            files a fifth smaller and decoding faster by 3/10, for 2 dB (docs/benchmarks/input.md).
+        sequential: Whether to rewrite progressive files that keep their pixels, see
+            `jpeg.sequential`.
+        orientation: "exif" applies the EXIF orientation, because readers of the result ignore it; a
+            re-encoded file has no tag. "stored" keeps pixels and orientation tag, also when
+            re-encoding.
 
     Raises:
-      BadImage: If the file cannot be decoded or stored; has the reason.
+        BadImage: If the file cannot be decoded or stored; has the reason.
     """
     if not (short_side is None or short_side > 0) or not 1 <= quality <= 100:
         raise ValueError(

@@ -19,7 +19,7 @@ def read_header(data: bytes) -> ImageHeader:
     """Reads format and size of an image file without decoding it.
 
     Raises:
-      BadImage: empty, not_an_image, unsupported, too_large, truncated or corrupt.
+        BadImage: empty, not_an_image, unsupported, too_large, truncated or corrupt.
     """
     if not data:
         raise BadImage("empty", "the file has no bytes")

@@ -9,7 +9,7 @@ class BadImage(ValueError):  # noqa: N818
     """A file that is not an image we can use.
 
     Attributes:
-      reason: empty, not_an_image, unsupported, too_large, truncated or corrupt.
+        reason: empty, not_an_image, unsupported, too_large, truncated or corrupt.
     """
 
     def __init__(self, reason: str, message: str):
@@ -24,12 +24,12 @@ class ImageHeader(NamedTuple):
     """The claims of a file's first bytes; nothing is verified by decoding.
 
     Attributes:
-      format: jpeg, png, gif, webp, avif, heif, jpeg2000, tiff, bmp, ppm, ico or qoi.
-      width: Width in pixels, at least 1.
-      height: Height in pixels, at least 1.
-      components: Channels: 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha, or CMYK in a jpeg.
-      bits: Bits per channel.
-      held: Peak memory of the decoder in bytes, besides the result of 3 bytes per pixel.
+        format: jpeg, png, gif, webp, avif, heif, jpeg2000, tiff, bmp, ppm, ico or qoi.
+        width: Width in pixels, at least 1.
+        height: Height in pixels, at least 1.
+        components: Channels: 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha, or CMYK in a jpeg.
+        bits: Bits per channel.
+        held: Peak memory of the decoder in bytes, besides the result of 3 bytes per pixel.
     """
 
     format: str

@@ -26,12 +26,12 @@ def encode(pixels: np.ndarray, *, quality: int, chroma: str) -> list[bytes]:
     """Returns the pieces of a JPEG, to be joined by the caller, best after freeing the pixels.
 
     Args:
-      pixels: uint8 [H, W, 3], RGB.
-      quality: 1 to 100.
-      chroma: "444" or "420", see `decode.stored_jpeg`.
+        pixels: uint8 [H, W, 3], RGB.
+        quality: 1 to 100.
+        chroma: "444" or "420", see `decode.stored_jpeg`.
 
     Raises:
-      BadImage: too_large, if the file would exceed the memory limit.
+        BadImage: too_large, if the file would exceed the memory limit.
     """
     height, width = pixels.shape[:2]
     if height * width <= _LARGE:

@@ -38,9 +38,9 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
     """Walks the segments (ITU-T T.81, B.1.1) up to the pixels of the first scan.
 
     Raises:
-      BadImage: unsupported or corrupt.
-      IndexError: If the file ends before.
-      struct.error: If the file ends before.
+        BadImage: unsupported or corrupt.
+        IndexError: If the file ends before.
+        struct.error: If the file ends before.
     """
     at, frame = 2, 0
     while True:
@@ -135,7 +135,7 @@ def repaired(data: bytes) -> bytes | None:
     needs has begun; the decoder finds out whether its pixels are complete.
 
     Returns:
-      The file to decode instead, or None if there is nothing to repair.
+        The file to decode instead, or None if there is nothing to repair.
     """
     try:
         header = read_jpeg_header(data)

@@ -26,8 +26,8 @@ def decode(data: bytes, header: ImageHeader) -> np.ndarray:
     """Returns uint8 [H, W, 3], RGB, of any format except JPEG; of animations the first frame.
 
     Raises:
-      BadImage: If the file cannot be decoded; has the reason.
-      Exception: Anything that a library raises.
+        BadImage: If the file cannot be decoded; has the reason.
+        Exception: Anything that a library raises.
     """
     if header.format == "png":
         return _png(data, header)

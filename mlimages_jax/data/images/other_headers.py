@@ -32,9 +32,9 @@ def read_other_header(data: bytes) -> ImageHeader | None:
     """Reads the header of a TIFF, BMP, PPM, JPEG 2000, AVIF, HEIF, ICO, CUR or QOI file, or None.
 
     Raises:
-      BadImage: unsupported, too_large or corrupt.
-      IndexError: If the file ends before.
-      struct.error: If the file ends before.
+        BadImage: unsupported, too_large or corrupt.
+        IndexError: If the file ends before.
+        struct.error: If the file ends before.
     """
     for fits, read in _READERS:
         if fits(data):
@@ -185,10 +185,10 @@ class DibLayout(NamedTuple):
     """Offsets of the parts of a headerless BMP in an icon.
 
     Attributes:
-      bits: Bits per pixel.
-      pixels: Offset of the pixels.
-      mask: Offset of the 1-bit mask, which follows them.
-      end: Offset of the end of the mask.
+        bits: Bits per pixel.
+        pixels: Offset of the pixels.
+        mask: Offset of the 1-bit mask, which follows them.
+        end: Offset of the end of the mask.
     """
 
     bits: int
@@ -201,7 +201,7 @@ def dib_layout(image: bytes) -> DibLayout:
     """Returns the layout of a headerless BMP with doubled height; its contents are not verified.
 
     Raises:
-      struct.error: If the file ends inside its header.
+        struct.error: If the file ends inside its header.
     """
     (size,) = struct.unpack_from("<I", image)
     if size < 40:

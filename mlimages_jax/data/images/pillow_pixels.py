@@ -27,11 +27,11 @@ def rgb(image: Image.Image) -> np.ndarray:
     """Returns uint8 [H, W, 3]; transparent pixels blend with white, 16 bits keep the high byte.
 
     Args:
-      image: An opened image, not yet loaded if it comes from a file.
+        image: An opened image, not yet loaded if it comes from a file.
 
     Raises:
-      BadImage: unsupported, for numbers of 32 bits or colours that Pillow cannot convert.
-      Exception: Anything that Pillow raises for damaged files.
+        BadImage: unsupported, for numbers of 32 bits or colours that Pillow cannot convert.
+        Exception: Anything that Pillow raises for damaged files.
     """
     deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PPM")
     if not deep and image.mode not in _BYTE | _WORD:

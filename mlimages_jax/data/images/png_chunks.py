@@ -24,9 +24,9 @@ class PngFile(NamedTuple):
     """A PNG reduced to its pixels.
 
     Attributes:
-      pieces: Parts of the file; joined they are a PNG file.
-      transparency: Contents of its tRNS chunk, b"" if there is none.
-      is_truncated: Whether the file ended inside its pixels.
+        pieces: Parts of the file; joined they are a PNG file.
+        transparency: Contents of its tRNS chunk, b"" if there is none.
+        is_truncated: Whether the file ended inside its pixels.
     """
 
     pieces: list[Bytes]
@@ -40,11 +40,11 @@ def pixels_only(data: bytes, *, with_exif: bool = False) -> PngFile:
     A file may end after its last pixels: the missing end is added.
 
     Args:
-      data: A PNG file.
-      with_exif: Whether to keep the EXIF data.
+        data: A PNG file.
+        with_exif: Whether to keep the EXIF data.
 
     Raises:
-      BadImage: truncated before the pixels, or corrupt if a checksum is wrong.
+        BadImage: truncated before the pixels, or corrupt if a checksum is wrong.
     """
     view, at = memoryview(data), len(SIGNATURE)
     pieces: list[Bytes] = [SIGNATURE]

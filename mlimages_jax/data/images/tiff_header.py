@@ -31,9 +31,9 @@ def read_tiff_header(data: bytes) -> ImageHeader:
     """Reads the header of the first image in the file.
 
     Raises:
-      BadImage: unsupported (RAW, or an unsupported JPEG inside) or corrupt.
-      IndexError: If the file ends before.
-      struct.error: If the file ends before.
+        BadImage: unsupported (RAW, or an unsupported JPEG inside) or corrupt.
+        IndexError: If the file ends before.
+        struct.error: If the file ends before.
     """
     if data.startswith(b"MM\0+"):
         raise BadImage("unsupported", "a big-endian BigTIFF: convert it to JPEG or PNG")

@@ -42,20 +42,20 @@ def sample_crop(
     does not fit are discarded, which favours the image's own aspect ratio.
 
     Args:
-      rng: Source of randomness.
-      height: Height of the image in pixels.
-      width: Width of the image in pixels.
-      area: Range of the crop's fraction of the image's area; pretraining uses (0.7, 1), finetuning
-        (0.05, 1).
-      aspect: Range of width / height.
-      attempts: After this many failures the crop is the full image.
+        rng: Source of randomness.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        area: Range of the crop's fraction of the image's area; pretraining uses (0.7, 1),
+            finetuning (0.05, 1).
+        aspect: Range of width / height.
+        attempts: After this many failures the crop is the full image.
 
     Returns:
-      The crop. As in the original it never touches the last row or column unless it spans that
-      side.
+        The crop. As in the original it never touches the last row or column unless it spans that
+        side.
 
     Raises:
-      ValueError: If the image is empty or a range is not increasing and positive.
+        ValueError: If the image is empty or a range is not increasing and positive.
     """
     if height < 1 or width < 1:
         raise ValueError(f"cannot crop an empty image of {height}x{width} pixels")
@@ -102,12 +102,12 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     row is repeated beyond the border. The published weights were trained with this.
 
     Args:
-      image: uint8 or float32 [H, W, 3].
-      height: Height of the result.
-      width: Width of the result.
+        image: uint8 or float32 [H, W, 3].
+        height: Height of the result.
+        width: Width of the result.
 
     Returns:
-      float32 [height, width, 3], in the units of the input.
+        float32 [height, width, 3], in the units of the input.
     """
     upper, lower, down = _neighbours(image.shape[0], height)
     left, right, across = _neighbours(image.shape[1], width)
@@ -146,17 +146,17 @@ def resize_to_square(image: np.ndarray, size: int, *, interpolation: Interpolati
     shrunk from full size (768 to 2,736 rows) they reach 29-31, 39-42 and 24-27 dB.
 
     Args:
-      image: uint8 [H, W, 3].
-      size: Side of the result, in pixels.
-      interpolation: "linear" (OpenCV, half-pixel centres), "area" (antialiased if both sides
-        shrink, else like "linear") or "reference" (`resize_bilinear`, as the original trained,
-        rounded to integer levels).
+        image: uint8 [H, W, 3].
+        size: Side of the result, in pixels.
+        interpolation: "linear" (OpenCV, half-pixel centres), "area" (antialiased if both sides
+            shrink, else like "linear") or "reference" (`resize_bilinear`, as the original trained,
+            rounded to integer levels).
 
     Returns:
-      uint8 [size, size, 3].
+        uint8 [size, size, 3].
 
     Raises:
-      ValueError: If the interpolation is unknown.
+        ValueError: If the interpolation is unknown.
     """
     if interpolation == "reference":
         return np.rint(resize_bilinear(image, size, size)).astype(np.uint8)
@@ -182,11 +182,11 @@ def central_view(image: np.ndarray, size: int) -> np.ndarray:
     is resized by `resize_bilinear`.
 
     Args:
-      image: uint8 [H, W, 3].
-      size: Side of the result, in pixels.
+        image: uint8 [H, W, 3].
+        size: Side of the result, in pixels.
 
     Returns:
-      float32 [size, size, 3] in [-1, 1].
+        float32 [size, size, 3] in [-1, 1].
     """
     height, width = image.shape[:2]
     top, left = height // 10, width // 10
@@ -201,14 +201,14 @@ def short_side_view(image: np.ndarray, size: int) -> np.ndarray:
     """Returns the view of the feature and tagging scripts: short side 256/224 of size, centre crop.
 
     Args:
-      image: uint8 [H, W, 3].
-      size: Side of the result, in pixels.
+        image: uint8 [H, W, 3].
+        size: Side of the result, in pixels.
 
     Returns:
-      uint8 [size, size, 3]; `augment.to_model_input` maps it to [-1, 1].
+        uint8 [size, size, 3]; `augment.to_model_input` maps it to [-1, 1].
 
     Raises:
-      ValueError: If one side is more than MAX_ELONGATION times the other.
+        ValueError: If one side is more than MAX_ELONGATION times the other.
     """
     return _centre(_scale_short_side(image, size), size)
 
@@ -217,14 +217,14 @@ def ten_crop_views(image: np.ndarray, size: int) -> np.ndarray:
     """Returns the four corners and the centre of the scaled image, then those of its mirror image.
 
     Args:
-      image: uint8 [H, W, 3].
-      size: Side of each view, in pixels.
+        image: uint8 [H, W, 3].
+        size: Side of each view, in pixels.
 
     Returns:
-      uint8 [10, size, size, 3]: top left, top right, bottom left, bottom right, centre; mirrored.
+        uint8 [10, size, size, 3]: top left, top right, bottom left, bottom right, centre; mirrored.
 
     Raises:
-      ValueError: If one side is more than MAX_ELONGATION times the other.
+        ValueError: If one side is more than MAX_ELONGATION times the other.
     """
     scaled = _scale_short_side(image, size)
     return np.stack([view for side in (scaled, flip(scaled)) for view in _five_views(side, size)])

@@ -21,7 +21,7 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
     """Refuses images above the limits.
 
     Raises:
-      BadImage: too_large.
+        BadImage: too_large.
     """
     if width * height > max_pixels:
         message = f"{width} x {height} pixels are more than the {max_pixels:,} allowed"
@@ -35,7 +35,7 @@ def needed(header: ImageHeader, *, factor: int = 1, orientation: int = 1) -> int
     """Returns the peak memory of `pixels` in bytes.
 
     Raises:
-      BadImage: too_large, see `decoding_bytes`.
+        BadImage: too_large, see `decoding_bytes`.
     """
     size = _reduced_pixels(header, factor)
     once = decoding_bytes(header, pixels=size)
@@ -52,19 +52,19 @@ def pixels(
     """Decodes a file of any format; the caller must hold the bytes that are `needed`.
 
     Args:
-      data: The bytes of the file.
-      header: Header of the file.
-      max_pixels: Limit of the decoded pixels, which may be more than the header of other formats
-        claims.
-      factor: Decode a JPEG at 1 / factor of its size: 1, 2, 4 or 8.
-      orientation: EXIF orientation to undo, 1 to 8.
+        data: The bytes of the file.
+        header: Header of the file.
+        max_pixels: Limit of the decoded pixels, which may be more than the header of other formats
+            claims.
+        factor: Decode a JPEG at 1 / factor of its size: 1, 2, 4 or 8.
+        orientation: EXIF orientation to undo, 1 to 8.
 
     Returns:
-      uint8 [H, W, 3], RGB, upright.
+        uint8 [H, W, 3], RGB, upright.
 
     Raises:
-      BadImage: If the file cannot be decoded; has the reason.
-      Exception: Anything that a library raises.
+        BadImage: If the file cannot be decoded; has the reason.
+        Exception: Anything that a library raises.
     """
     if orientation >= 5 and _turns_in_strips(header, factor):
         return jpeg.decode_turned(data, header, orientation=orientation, factor=factor)
