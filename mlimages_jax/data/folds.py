@@ -5,9 +5,8 @@ import dataclasses
 
 import numpy as np
 
+from mlimages_jax.data.order import GOLDEN
 from mlimages_jax.data.records import RandomAccess
-
-_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32 (Knuth, 6.4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +26,9 @@ class Fold:
 
     def mask(self, num_records: int) -> np.ndarray:
         """Returns whether each record is in this part, bool [num_records]."""
-        # Multiples of the golden ratio modulo 1 are spread evenly (Knuth, 6.4), so the parts are of
-        # nearly equal size. The product with the count maps them to 0, ..., count - 1.
-        hashed = np.arange(num_records, dtype=np.uint64) * np.uint64(_GOLDEN) % np.uint64(2**32)
+        # Multiples of the golden ratio modulo 1 are spread evenly, so the parts are of nearly equal
+        # size. The product with the count maps them to 0, ..., count - 1.
+        hashed = np.arange(num_records, dtype=np.uint64) * np.uint64(GOLDEN) % np.uint64(2**32)
         return (hashed * np.uint64(self.count)) >> np.uint64(32) == self.number
 
 

@@ -16,7 +16,7 @@ import dataclasses
 import grain
 
 ENDLESS = 2**50  # rows; batching Grain's own endless repeat overflows
-_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32 (Knuth, 6.4)
+GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: multiples are far apart modulo 2^32 (Knuth, 6.4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,4 +81,4 @@ class ProcessRows(grain.transforms.DatasetSelectionMap):
 
 def seed_of(stream: int, seed: int) -> int:
     """Returns the seed of a stream, in [0, 2^32); stream 0 has the seed of the training run."""
-    return (seed + stream * _GOLDEN) % 2**32
+    return (seed + stream * GOLDEN) % 2**32

@@ -26,7 +26,7 @@ import math
 import numpy as np
 
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
-from mlimages_jax.metrics.score_counts import ScoreCounts
+from mlimages_jax.metrics.score_counts import ScoreCounts, ratio
 
 REPLICATES = 200
 MAX_CELLS = 256
@@ -81,9 +81,9 @@ def class_statistics(metrics: MultiLabelMetrics, thresholds: np.ndarray) -> Clas
         interval=rows[:, 4:6],
         balanced=rows[:, 6],
         thresholds=thresholds,
-        precision=_ratio(right, predicted),
-        recall=_ratio(right, positives),
-        f1=np.where(positives > 0, _ratio(2 * right, predicted + positives), np.nan),
+        precision=ratio(right, predicted),
+        recall=ratio(right, positives),
+        f1=np.where(positives > 0, ratio(2 * right, predicted + positives), np.nan),
     )
 
 
@@ -133,7 +133,7 @@ def _average_precision(negatives: np.ndarray, positives: np.ndarray) -> np.ndarr
     """Returns the average precision of each row of cells, float64 [n]; nan without positives."""
     hits = positives.cumsum(axis=1)
     precision = hits / np.maximum(hits + negatives.cumsum(axis=1), 1)
-    return _ratio((positives * precision).sum(axis=1), hits[:, -1])
+    return ratio((positives * precision).sum(axis=1), hits[:, -1])
 
 
 def _balanced(counts: ScoreCounts, negatives: np.ndarray, positives: np.ndarray) -> float:
@@ -144,7 +144,3 @@ def _balanced(counts: ScoreCounts, negatives: np.ndarray, positives: np.ndarray)
         return math.nan
     recall = positives.cumsum() / total
     return float(positives @ (recall / (recall + negatives.cumsum() / others)) / total)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

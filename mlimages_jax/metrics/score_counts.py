@@ -117,6 +117,11 @@ def pooled(accumulator: ExactAveragePrecision | BinnedAveragePrecision) -> Score
     return of_bins(judged, positives, scale=_POOLED_SCALE)
 
 
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole, float64; nan where `whole` is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+
 def _unsquashed(position: np.ndarray, scale: float) -> np.ndarray:
     """Inverts x / (scale + |x|)."""
     return scale * position / (1 - np.abs(position))

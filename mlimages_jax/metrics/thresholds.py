@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
-from mlimages_jax.metrics.score_counts import ScoreCounts
+from mlimages_jax.metrics.score_counts import ScoreCounts, ratio
 
 KAPPA = 10.0  # tests/metrics/test_thresholds.py compares it with none on rare classes
 
@@ -98,17 +98,17 @@ class FoundThresholds:
     @property
     def precision(self) -> np.ndarray:
         """float64 [C]; nan where nothing reaches the threshold."""
-        return _ratio(self.right, self.predicted)
+        return ratio(self.right, self.predicted)
 
     @property
     def recall(self) -> np.ndarray:
         """float64 [C]; nan without positives."""
-        return _ratio(self.right, self.positives)
+        return ratio(self.right, self.positives)
 
     @property
     def f1(self) -> np.ndarray:
         """float64 [C]; nan without positives."""
-        f1 = _ratio(2 * self.right, self.predicted + self.positives)
+        f1 = ratio(2 * self.right, self.predicted + self.positives)
         return np.where(self.positives > 0, f1, np.nan)
 
 
@@ -172,7 +172,3 @@ def _probability(logits: np.ndarray, positive_weight: float | None) -> np.ndarra
     shifted = logits - math.log(positive_weight or 1.0)
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-shifted))
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
