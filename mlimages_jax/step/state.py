@@ -96,12 +96,12 @@ def abstract_state(
 
 
 def bytes_by_part(state: TrainState) -> dict[str, int]:
-    """Bytes on one device of a state (or of `abstract_state`), by the usual names of its parts."""
+    """Returns the bytes on one device of a state or of `abstract_state`, by part."""
     parts = {
         "parameters": state.params,
         "statistics": state.batch_stats,
         "optimizer": state.opt_state,
-        "averages": state.ema,
+        "EMA weights": state.ema,
         "class counts": state.class_counts,
     }
     return {name: sharding.bytes_per_device(tree) for name, tree in parts.items()}
@@ -111,7 +111,7 @@ def memory_line(state: TrainState) -> str:
     """Returns a log line with the memory of a state on one device."""
     parts = bytes_by_part(state)
     listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts.items() if size)
-    return f"a device holds {sum(parts.values()) / 1e6:.1f} MB of the state: {listed}"
+    return f"the state takes {sum(parts.values()) / 1e6:.1f} MB per device: {listed}"
 
 
 def create_state(

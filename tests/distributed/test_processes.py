@@ -144,7 +144,7 @@ def test_processes_that_were_started_differently_all_end_and_name_the_values(
 def test_a_second_training_of_two_processes_ends_on_both(drawn, tmp_path):
     command = training(tmp_path / "w", drawn, **LONG)
     with Job(tmp_path / "logs", command, count=2) as first:
-        first.until("a device holds")
+        first.until("MB per device")
         with Job(tmp_path / "others", command, count=2) as second:
             assert second.wait() == [1, 1], second.output(0) + second.output(1)
             for number in (0, 1):

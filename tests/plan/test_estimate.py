@@ -43,7 +43,7 @@ def test_sharding_divides_what_it_names(mode, parameters, slots):
     plan = _plan(load_config("pretrain", **changes, **SHALLOW))
     (stage,) = plan.stages
     total, small = 4 * plan.parameters, 2e6  # bytes, and those of leaves that stay whole
-    for name, parts in (("parameters", parameters), ("optimizer", slots), ("averages", slots)):
+    for name, parts in (("parameters", parameters), ("optimizer", slots), ("EMA weights", slots)):
         assert total // parts <= stage.memory[name] < total / parts + small
 
 
