@@ -7,19 +7,24 @@ prior bias, EMA and a cosine too (peers/timm_tagger.py), and timm's augmentation
 mAP; F1 (macro) with thresholds for the highest F1, found on one half of val and used on the other,
 both ways; hierarchical F1. Classes without positives in val are left out.
 
-    python benchmarks/small_sets.py --peer-python VENV/bin/python --stamps FOLDER
+    python benchmarks/small_sets.py --peer-python VENV/bin/python --sets stamps=A "clip art=B"
     python benchmarks/small_sets.py --quick          # the drawn set, without peers
 
-FOLDER has dictionary.txt, the two lists and images/. Without it, only the drawn set is used. The
-peers need torch and timm, in an environment of their own.
+A and B have dictionary.txt, the two lists and images/, in the format of ML-Images; B is written by
+peers/clip_art_set.py. Without them, only the drawn set is used. The peers need torch and timm, in
+an environment of their own. With --results FILE.jsonl, every result is kept in a file, and what is
+there is not run again. --ablate also trains our tagger with one ingredient changed at a time.
 """
 
 import argparse
+import functools
+import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +41,19 @@ from tfds_builders import ml_images, shapes
 
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
 MODELS = (("resnet26d", 64), ("resnet26d", 128), ("resnetv2_50", 64))
+SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "SGD": SGD,
+    "bias at 0": ("loss.prior_bias=False",),
+    "without EMA": ("optimizer.ema_decay=1e-9",),
+    "crops of 0.7 to 1": ("crop.area=(0.7,1.0)",),
+    "96 px": ("image_size=96",),
+    "48 px": ("image_size=48",),
+    "half as wide": ("model.stage_widths=(32,64,128)",),
+    "twice as wide": ("model.stage_widths=(128,256,512)",),
+    "sigmoid loss": ("loss.name=sigmoid",),
+    "weighted loss": ("loss.name=weighted",),
+}
 CONFIDENCE = 0.7  # from which a label is true, as in training
 ROW = "| {:10} | {:26} | {:>4} | {:>13} | {:>13} | {:>13} | {:>6} |"
 
@@ -62,73 +80,103 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has torch and timm")
-    parser.add_argument("--stamps", type=Path)
+    parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
+    parser.add_argument("--ablate", action="store_true", help="change one ingredient at a time")
     parser.add_argument("--quick", action="store_true", help="a minute, one seed, no peers")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.minutes, arguments.seeds, arguments.peer_python = 1, 1, None
-    print(f"{where_and_when()}; {arguments.minutes:g} minutes each\n")
+    cores = len(os.sched_getaffinity(0))
+    print(f"{where_and_when()}; {arguments.minutes:g} minutes on {cores} cores each\n")
     print(ROW.format("set", "tagger", "runs", "mAP", "F1", "hier. F1", "x mAP"))
-    print("|:--|:--|--:|--:|--:|--:|--:|")
+    print("|:--|:--|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        for name, folder in sets(Path(temporary), arguments.stamps):
-            compare(name, folder, Path(temporary), arguments)
+        for name, folder in sets(Path(temporary), arguments.sets):
+            compare(Contest(name, folder, Path(temporary), arguments))
 
 
-def sets(folder: Path, stamps: Path | None) -> Iterator[tuple[str, Path]]:
+def sets(folder: Path, others: list[str]) -> Iterator[tuple[str, Path]]:
     """Builds the sets and yields their names and folders."""
     yield "drawn", Path(shapes.build(folder / "data", num_train=3_000, num_val=1_000))
-    if stamps:
-        yield "stamps", Path(ml_images.build(stamps, folder / "data", name="stamps",
-                                             labels="closed", allow_shared=True))  # fmt: skip
+    for other in others:
+        name, _, source = other.partition("=")
+        yield name, Path(ml_images.build(source, folder / "data", name=name.replace(" ", "_"),
+                                         labels="closed", allow_shared=True))  # fmt: skip
 
 
-def compare(name: str, folder: Path, work: Path, arguments: argparse.Namespace) -> None:
-    """Trains our tagger and the peers on a set, with every seed."""
-    data = DataSet.open(folder)
-    hierarchy = Hierarchy.from_file(data.class_list)
-    train = records_of(data, "train")
-    val_records = records_of(data, "val")
-    val = Val(hierarchy, [one.jpeg for one in val_records], targets_of(val_records, data))
-    found: dict[str, list[Result]] = {}
-    for seed in range(arguments.seeds):
-        run = work / f"{name}_{seed}"
-        found.setdefault("ours", []).append(ours(folder, run, val, seed, arguments.minutes))
+class Contest:
+    """A set, on which taggers are trained for the same time."""
+
+    def __init__(self, name: str, folder: Path, work: Path, arguments: argparse.Namespace) -> None:
+        self.name = name
+        self.arguments = arguments
+        self._folder, self._work = folder, work
+        data = DataSet.open(folder)
+        val = records_of(data, "val")
+        hierarchy = Hierarchy.from_file(data.class_list)
+        self._val = Val(hierarchy, [one.jpeg for one in val], targets_of(val, data))
+        self._files = work / f"{name}.npz"
         if arguments.peer_python:
-            files = work / f"{name}.npz"
-            save(files, train, val, data)
-            for model, size in MODELS:
-                result = peer(arguments, files, model, size, val, seed)
-                found.setdefault(f"timm {model}, {size} px", []).append(result)
-    ours_map = np.mean([one.mean_ap for one in found["ours"]])
-    for tagger, results in found.items():
+            save(self._files, records_of(data, "train"), self._val, data)
+
+    def result(self, tagger: str, seed: int, train: Callable[[int], Result]) -> Result:
+        """Returns the kept result of a tagger, or trains it and keeps the result."""
+        file: Path | None = self.arguments.results
+        key = {"set": self.name, "tagger": tagger, "seed": seed, "minutes": self.arguments.minutes}
+        if file and file.exists():
+            for line in file.read_text().splitlines():
+                kept = json.loads(line)
+                if kept.items() >= key.items():
+                    return Result(*(kept[field] for field in Result._fields))
+        found = train(seed)
+        if file:
+            with file.open("a") as out:
+                print(json.dumps(key | found._asdict()), file=out)
+        return found
+
+    def ours(self, seed: int, changes: tuple[str, ...] = ()) -> Result:
+        """Trains by the command, as a user would, and evaluates the model that it leaves."""
+        with tempfile.TemporaryDirectory(dir=self._work) as workdir:
+            command = [
+                sys.executable, "-m", "mlimages_jax", "train", "--config=tagger",
+                f"--data={self._folder}", f"--workdir={workdir}",
+                f"--minutes={self.arguments.minutes:g}", f"--config.seed={seed}",
+                *(f"--config.{change}" for change in changes),
+            ]  # fmt: skip
+            run(command, "ours", self.arguments.minutes)
+            return judge(mli.load(workdir).probabilities(self._val.images), self._val)
+
+    def peer(self, model: str, size: int, seed: int) -> Result:
+        """Trains a network of timm for the same time."""
+        scores = self._work / "scores.npy"
+        command = [
+            self.arguments.peer_python, str(PEER), str(self._files), str(scores),
+            f"--model={model}", f"--size={size}", f"--minutes={self.arguments.minutes:g}",
+            f"--seed={seed}",
+        ]  # fmt: skip
+        run(command, model, self.arguments.minutes)
+        return judge(np.load(scores), self._val)
+
+
+def compare(contest: Contest) -> None:
+    """Trains our tagger and the peers on a set with every seed, and prints their rows."""
+    arguments = contest.arguments
+    taggers: dict[str, Callable[[int], Result]] = {"ours": contest.ours}
+    if arguments.peer_python:
+        for model, size in MODELS:
+            taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, size)
+    if arguments.ablate:
+        for name, changes in ABLATIONS.items():
+            taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
+    ours_map = float("nan")
+    for tagger, train in taggers.items():
+        results = [contest.result(tagger, seed, train) for seed in range(arguments.seeds)]
+        if tagger == "ours":
+            ours_map = np.mean([one.mean_ap for one in results])
         columns = [f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in zip(*results, strict=True)]
         ratio = np.mean([one.mean_ap for one in results]) / ours_map
-        print(ROW.format(name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)
-
-
-def ours(folder: Path, workdir: Path, val: Val, seed: int, minutes: float) -> Result:
-    """Trains by the command, as a user would, and evaluates the model that it leaves."""
-    command = [
-        sys.executable, "-m", "mlimages_jax", "train", "--config=tagger", f"--data={folder}",
-        f"--workdir={workdir}", f"--minutes={minutes:g}", f"--config.seed={seed}",
-    ]  # fmt: skip
-    run(command, "ours", minutes)
-    model = mli.load(workdir)
-    return judge(model.probabilities(val.images), val)
-
-
-def peer(
-    arguments: argparse.Namespace, files: Path, model: str, size: int, val: Val, seed: int
-) -> Result:
-    """Trains a network of timm for the same time."""
-    scores = files.with_name("scores.npy")
-    command = [
-        arguments.peer_python, str(PEER), str(files), str(scores), f"--model={model}",
-        f"--size={size}", f"--minutes={arguments.minutes:g}", f"--seed={seed}",
-    ]  # fmt: skip
-    run(command, model, arguments.minutes)
-    return judge(np.load(scores), val)
+        print(ROW.format(contest.name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)
 
 
 def run(command: list[str], name: str, minutes: float) -> None:

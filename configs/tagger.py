@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
             },
             "optimizer": {"name": "adamw", "weight_decay": 0.01, "clip_norm": 1.0},
             "evaluation": {"views": ("whole",)},
-            "evaluate_every": 0.1,
-            "checkpoint": {"every": 0.1, "keep_latest": 2},
+            "evaluate_every": 0.2,
+            "checkpoint": {"every": 0.2, "keep_latest": 2},
             "log_every": 0.01,
         }
     )

@@ -21,6 +21,7 @@ from mlimages_jax.distributed import collectives, preemption, sharding
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.metrics.single_label import SingleLabelMetrics
 from mlimages_jax.step import steps
+from mlimages_jax.step.compiler_options import compiler_options
 from mlimages_jax.step.losses import Loss
 
 EXACT_METRICS_BYTES = 4_000_000_000  # scores and states; the mAP of larger sets is binned
@@ -126,6 +127,7 @@ class Evaluation:
                 missing_labels=self.missing_labels,
             ),
             out_shardings=shardings | {"loss_sum": sharding.replicated(self.mesh)},
+            compiler_options=compiler_options(self.mesh),
         )
 
 

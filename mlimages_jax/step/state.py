@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import losses
+from mlimages_jax.step.compiler_options import compiler_options
 
 
 @struct.dataclass
@@ -140,6 +141,7 @@ def create_state(
     initialise = jax.jit(
         lambda key: _initialise(model, optimizer, image_size, count_groups, keep_ema, key),
         out_shardings=shardings,
+        compiler_options=compiler_options(abstract.step.sharding.mesh),
     )
     return initialise(jax.random.key(seed))
 

@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 from mlimages_jax.data import pipeline
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import steps
+from mlimages_jax.step.compiler_options import compiler_options
 from mlimages_jax.step.losses import Loss
 from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, create_state
@@ -65,4 +66,5 @@ class TrainingStep(NamedTuple):
             stage.image_size, batch_size=stage.batch_size, max_labels=max_labels, mesh=self.mesh
         )
         # Ahead of time, so that a stage that cannot be compiled fails before the first step.
-        return step.lower(self.abstract_state, batch).compile()
+        lowered = step.lower(self.abstract_state, batch)
+        return lowered.compile(compiler_options=compiler_options(self.mesh))

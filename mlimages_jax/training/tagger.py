@@ -4,7 +4,7 @@
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,7 +38,8 @@ from mlimages_jax.training.train import compile_step, train
 CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
 _SHOWN_CLASSES = 5
 _TIMED_STEPS, _WARM_STEPS = 10, 2
-_REST = 0.2  # part of the minutes for evaluations, saves and the report
+_REST = 0.05  # part of the minutes for saves and the report
+_EVALUATED = 0.5  # time to evaluate an image, in times to train on it
 
 WHAT_NEXT = """
 Done. Tag images with
@@ -133,10 +134,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     in_time = None
     if config.minutes and not config.total_steps:
         trial = replaced(trial, {"accumulate": chosen["accumulate"]})
-        seconds = seconds_per_step(trial, data, workdir)
-        # What starting took so far, compilation above all, is about to be repeated.
-        left = 60 * config.minutes * (1 - _REST) - 2 * (time.monotonic() - begin)
-        in_time = max(1, int(left / seconds))
+        in_time = _steps_in_time(config.minutes, trial, data, workdir, begin=begin)
     steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
     chosen |= {"total_steps": steps, "optimizer.ema_decay": recipe.ema_decay(steps)}
     chosen["checkpoint.best"] = recipe.best_metric(_with(config, chosen))
@@ -199,17 +197,39 @@ def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
     return found[0]
 
 
-def seconds_per_step(config: Train, data: DataSet, workdir: epath.Path) -> float:
-    """Measures the time of a step in seconds, with real batches and fresh weights."""
+def _steps_in_time(
+    minutes: float, trial: Train, data: DataSet, workdir: epath.Path, *, begin: float
+) -> int:
+    """The steps that fit into the minutes since `begin`, beside all else that a run does."""
+    speed = measure_speed(trial, data, workdir)
+    images = sum(data.num_records(split) for split in trial.evaluation.splits)
+    # Raw and EMA weights, and the search for thresholds at the end.
+    passes = 2 * (1 / trial.evaluate_every if trial.evaluate_every else 1) + 1
+    evaluations = images * passes * _EVALUATED * speed.step / trial.batch_size
+    left = 60 * minutes * (1 - _REST) - (time.monotonic() - begin) - evaluations
+    # The number of steps is part of the program, which is compiled once more.
+    return max(1, int((left - speed.compilation) / speed.step))
+
+
+class Speed(NamedTuple):
+    """Seconds to compile a training step, and seconds per step."""
+
+    compilation: float
+    step: float
+
+
+def measure_speed(config: Train, data: DataSet, workdir: epath.Path) -> Speed:
+    """Measures compilation and steps, with real batches and fresh weights."""
     mesh = sharding.make_mesh()
     training = build.training_step(
         config, mesh, num_classes=data.num_classes, missing_labels=data.missing_labels
     )
     stage = build.stages(config)[0]
+    begin = time.monotonic()
     compiled = compile_step(training, stage, data.max_labels)
+    compilation = time.monotonic() - begin
     state = fresh_state(config, training, data)
     batches = training_inputs(config, data, mesh, workdir)(stage, start_step=0)
-    begin = 0.0
     for step in range(_WARM_STEPS + _TIMED_STEPS):
         # The first steps wait for the first batches, and for memory to be allocated.
         if step == _WARM_STEPS:
@@ -217,4 +237,4 @@ def seconds_per_step(config: Train, data: DataSet, workdir: epath.Path) -> float
             begin = time.monotonic()
         state, _ = compiled(state, next(batches))
     jax.block_until_ready(state)
-    return (time.monotonic() - begin) / _TIMED_STEPS
+    return Speed(compilation, (time.monotonic() - begin) / _TIMED_STEPS)

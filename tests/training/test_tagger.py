@@ -102,20 +102,21 @@ def test_a_training_without_labels_in_val_ends_without_thresholds(trained, monke
 
 def test_minutes_set_the_steps_by_the_measured_speed(drawn, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(tagger, "seconds_per_step", lambda *arguments: 0.5)
+    monkeypatch.setattr(tagger, "measure_speed", lambda *arguments: tagger.Speed(4.0, 0.5))
     monkeypatch.setattr(tagger.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(tagger, "train", lambda config, *_, **__: told.append(config))
     monkeypatch.setattr(tagger, "_find_thresholds", lambda *arguments: None)
     tagger.tagger(_config(drawn, minutes=1), tmp_path, started=94.0)
-    # 60 s less a fifth for evaluations, and twice the 6 s since the start, at half a second a step.
-    assert told[0].total_steps == 72
+    # 57 s of 60, less 6 s since the start, 4 s of compilation, and 5 evaluations of 16 images at
+    # half of the time of training on them, which is half a second for 16 images.
+    assert told[0].total_steps == int((57 - 6 - 4 - 5 * 0.5 * 0.5) / 0.5) == 91
 
 
 def test_the_speed_is_measured_on_real_steps(drawn, tmp_path):
     config = tagger._with(_config(drawn), {
         "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
     })  # fmt: skip
-    assert 0 < tagger.seconds_per_step(config, DataSet.open(drawn), tmp_path) < 10
+    assert 0 < tagger.measure_speed(config, DataSet.open(drawn), tmp_path).step < 10
     assert not (tmp_path / "checkpoints").exists()
 
 
