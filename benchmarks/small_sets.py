@@ -173,7 +173,7 @@ def compare(contest: Contest) -> None:
     for tagger, train in taggers.items():
         results = [contest.result(tagger, seed, train) for seed in range(arguments.seeds)]
         if tagger == "ours":
-            ours_map = np.mean([one.mean_ap for one in results])
+            ours_map = float(np.mean([one.mean_ap for one in results]))
         columns = [f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in zip(*results, strict=True)]
         ratio = np.mean([one.mean_ap for one in results]) / ours_map
         print(ROW.format(contest.name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)

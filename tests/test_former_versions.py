@@ -47,6 +47,7 @@ def test_a_checkpoint_gives_the_same_logits(former):
     np.testing.assert_allclose(model.logits(images), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_the_same_losses(former):
     expected = {int(step): loss for step, loss in json.loads(_read(former / "losses.json")).items()}
     changes = {

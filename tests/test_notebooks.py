@@ -106,6 +106,7 @@ def test_the_kernel_is_this_interpreter_without_own_settings(tmp_path):
     assert not Path(settings).exists()  # it was there while the kernel ran
 
 
+@pytest.mark.slow
 def test_statistics_of_a_built_set(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=12, num_val=3, size=32)
     notebook = _run(STATISTICS, tmp_path, DATASET=folder, WORK=tmp_path / "work")

@@ -127,7 +127,7 @@ class Evaluation:
                 missing_labels=self.missing_labels,
             ),
             out_shardings=shardings | {"loss_sum": sharding.replicated(self.mesh)},
-            compiler_options=compiler_options(self.mesh),
+            compiler_options=compiler_options(self.mesh.devices.flat),
         )
 
 

@@ -32,7 +32,7 @@ from mlimages_jax.settings.training import Evaluation
 from mlimages_jax.step import augment, mixing, optimizers
 from mlimages_jax.step.accumulation import Accumulation
 from mlimages_jax.step.stages import Stage, make_stages
-from mlimages_jax.step.state import abstract_state
+from mlimages_jax.step.state import abstract_state, abstract_variables
 from mlimages_jax.step.steps import Mixing
 from mlimages_jax.step.training_step import TrainingStep
 
@@ -248,13 +248,11 @@ def training_step(
     """
     network = model(config, num_classes=num_classes)
     batch_loss, count_groups = loss(config, priors)
-    side = config.image_size
-    images = jnp.zeros((1, side, side, 3))
     # Only names and shapes, which patterns of parameters refer to.
-    parameters = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
+    parameters = abstract_variables(network, config.image_size)["params"]
     transformation = optimizer(config, parameters)
     initial: dict[str, Any] = {
-        "image_size": side,
+        "image_size": config.image_size,
         "count_groups": count_groups,
         "keep_ema": config.optimizer.ema_decay > 0,
     }

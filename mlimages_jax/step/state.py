@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,6 +18,13 @@ from jax.sharding import AbstractMesh, Mesh
 from mlimages_jax.distributed import sharding
 from mlimages_jax.step import losses
 from mlimages_jax.step.compiler_options import compiler_options
+
+
+@functools.lru_cache(maxsize=16)  # tracing ResNet-101 takes half a second
+def abstract_variables(model: nn.Module, image_size: int) -> dict[str, Any]:
+    """Returns the shapes and dtypes of a network's variables, {"params", "batch_stats"}."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 @struct.dataclass
@@ -74,7 +82,8 @@ def abstract_state(
     if mode not in sharding.MODES:
         raise ValueError(f"mode={mode!r} is none of {', '.join(sharding.MODES)}")
     shapes = jax.eval_shape(
-        lambda: _initialise(model, optimizer, image_size, count_groups, keep_ema, jax.random.key(0))
+        functools.partial(_state_of, model, optimizer, count_groups, keep_ema),
+        abstract_variables(model, image_size),
     )
     everywhere: Any = sharding.replicated(mesh)  # typed Any: the tree below contains shardings
     shard = functools.partial(sharding.sharded_tree, mesh=mesh, min_size=min_size)
@@ -141,7 +150,7 @@ def create_state(
     initialise = jax.jit(
         lambda key: _initialise(model, optimizer, image_size, count_groups, keep_ema, key),
         out_shardings=shardings,
-        compiler_options=compiler_options(abstract.step.sharding.mesh),
+        compiler_options=compiler_options(abstract.step.sharding.device_set),
     )
     return initialise(jax.random.key(seed))
 
@@ -156,6 +165,16 @@ def _initialise(
 ) -> TrainState:
     # One image suffices, since no parameter depends on the batch size.
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)))
+    return _state_of(model, optimizer, count_groups, keep_ema, variables)
+
+
+def _state_of(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    count_groups: int | None,
+    keep_ema: bool,
+    variables: Mapping[str, Any],
+) -> TrainState:
     counts = losses.initial_counts(count_groups, model.num_classes) if count_groups else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -67,4 +67,4 @@ class TrainingStep(NamedTuple):
         )
         # Ahead of time, so that a stage that cannot be compiled fails before the first step.
         lowered = step.lower(self.abstract_state, batch)
-        return lowered.compile(compiler_options=compiler_options(self.mesh))
+        return lowered.compile(compiler_options=compiler_options(self.mesh.devices.flat))

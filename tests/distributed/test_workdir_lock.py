@@ -170,6 +170,7 @@ def _lock_file(storage):
 
 
 @needs_gcsfs
+@pytest.mark.slow
 def test_in_a_bucket_a_living_holder_is_respected_and_a_dead_one_replaced(storage, holder):
     environment = storage.environment()
     first = holder(W, environment=environment)
@@ -189,6 +190,7 @@ def test_in_a_bucket_a_living_holder_is_respected_and_a_dead_one_replaced(storag
 
 
 @needs_gcsfs
+@pytest.mark.slow
 def test_in_a_bucket_a_silent_holder_of_another_machine_is_replaced(storage, holder):
     gone = Owner.this("train")._replace(host="gone", machine="another", token="another")
     _lock_file(storage).parent.mkdir()

@@ -346,6 +346,7 @@ def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, 
         evaluate_task.evaluate(config, tmp_path / "e")
 
 
+@pytest.mark.slow
 def test_sizes_and_views_are_those_of_the_checkpoint(built, run, tmp_path):
     """224 and 299 pixels were taken for every network."""
     left = {"evaluation.sizes": (), "evaluation.views": ()}
@@ -368,6 +369,7 @@ def test_sizes_and_views_are_those_of_the_checkpoint(built, run, tmp_path):
     assert "mAP" in row and '"positive_weight": 12.0' in row["loss_settings"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table(built, run, tmp_path):
     command = [
         sys.executable, "-m", "mlimages_jax.main", "--config=configs/evaluate.py",

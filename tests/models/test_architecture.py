@@ -10,10 +10,10 @@ from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
 @pytest.mark.parametrize(
     "model",
     [
-        ResNet(1000, stage_sizes=STAGE_SIZES[101]),
+        ResNet(1000, stage_sizes=STAGE_SIZES[50]),
         ResNet(7, stage_sizes=(1, 2), stage_widths=(16, 32), stem_width=8, stem_kernel=3),
     ],
-    ids=["resnet101", "small"],
+    ids=["resnet50", "small"],
 )
 def test_the_network_is_read_off_its_parameters(model):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

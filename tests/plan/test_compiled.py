@@ -57,7 +57,10 @@ def _both(config, classes):
     return program, plan
 
 
-@pytest.fixture(scope="module", params=sharding.MODES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(m, marks=() if m == "full" else pytest.mark.slow) for m in sharding.MODES],
+)
 def small(request):
     config = _config(**{"sharding.name": request.param})
     return request.param, *_both(config, 50)

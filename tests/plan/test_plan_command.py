@@ -91,6 +91,7 @@ def test_mistakes_end_with_a_line(plan, arguments, message):
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_compiler_is_asked():
     """A small network on two virtual devices."""
     words = [

@@ -176,6 +176,7 @@ def kill_at_random(command, output, seconds):
         process.wait()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(image_server, tmp_path):
     paths = [f"{['ok', 'slow', 'placeholder', '404'][i % 4]}/kill{i}.jpg" for i in range(400)]
     urls = write_list(tmp_path / "urls.txt", image_server, paths)

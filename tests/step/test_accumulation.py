@@ -110,10 +110,10 @@ def _at_once(group, loss_group):
     ("parts", "devices", "group", "loss_group"),
     [
         # Groups span devices, so the images of a part move; the loss has smaller groups.
-        (4, 8, 8, 4),
+        pytest.param(4, 8, 8, 4, marks=pytest.mark.slow),
         # Every device computes its own rows.
         pytest.param(2, 8, 2, 2, marks=pytest.mark.slow),
-        pytest.param(4, 1, 4, 2, marks=pytest.mark.slow),
+        (4, 1, 4, 2),
         # A loss without counts.
         pytest.param(8, 1, 4, None, marks=pytest.mark.slow),
     ],

@@ -246,7 +246,10 @@ def one_device():
     return _run(1, "replicated")
 
 
-@pytest.mark.parametrize("mode", sharding.MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(m, marks=() if m == "full" else pytest.mark.slow) for m in sharding.MODES],
+)
 def test_devices_and_sharding_change_nothing(one_device, mode):
     values, state, _ = one_device
     other_values, other_state, placed = _run(8, mode)

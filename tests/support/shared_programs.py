@@ -56,15 +56,16 @@ def _by_value(part: Any) -> Any:
 
 
 class _SharedStep(TrainingStep):
-    """A training step whose programs are kept."""
+    """A training step whose program and fresh state are kept."""
 
     def fresh_state(self, *, seed: int) -> Any:
-        def program() -> Any:
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-            fresh = super(_SharedStep, self).fresh_state
-            return jax.jit(lambda: fresh(seed=seed), out_shardings=shardings)
-
-        return _once(program, "fresh", id(self), seed)()
+        fresh = super().fresh_state
+        values = _once(lambda: jax.device_get(fresh(seed=seed)), "fresh", id(self), seed)
+        # Without copies, the step would write into what is kept: it donates its state.
+        return jax.tree.map(
+            lambda value, leaf: jax.device_put(value, leaf.sharding, may_alias=False),
+            values, self.abstract_state,
+        )  # fmt: skip
 
     def compile(self, stage: Any, *, max_labels: int) -> Any:
         sizes = (stage.image_size, stage.batch_size, max_labels)

@@ -61,7 +61,16 @@ def _equal(ours, theirs):
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), ours, theirs)))
 
 
-@pytest.mark.parametrize("variant", ["224", "224to299", "299", "scratch", "modern"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "299",
+        *(
+            pytest.param(v, marks=pytest.mark.slow)
+            for v in ("224", "224to299", "scratch", "modern")
+        ),
+    ],
+)
 def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     start = "" if variant == "scratch" else str(pretrained)
@@ -128,6 +137,7 @@ def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.slow
 def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
     changes = SHORT | {"resize": ((3, 32, 8), (5, 32, 16))}
     whole = train.train(small_finetuning(built, "scratch", **changes), tmp_path / "whole")
@@ -174,6 +184,7 @@ def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_pat
     assert "by number only: both lists have 5" in caplog.text
 
 
+@pytest.mark.slow
 def test_several_labels_an_image_are_another_loss(pretrained, tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=16, size=48)
     changes = {"init_from": str(pretrained), "total_steps": 2, "evaluation.sizes": ()}

@@ -112,6 +112,7 @@ print(int(state.step), sorted(path.name for path in saved.directory.iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_in_a_bucket_are_set_aside(storage):
     done = subprocess.run(
         [sys.executable, "-c", DAMAGED, storage.folder], cwd=ROOT, env=storage.environment(),

@@ -28,6 +28,7 @@ def _config(folder, **changes):
     return load_config("tagger", **{**SMALL, **values, **changes})
 
 
+@pytest.mark.slow
 def test_every_image_is_judged_by_the_training_without_it(drawn, tmp_path, monkeypatch, capsys):
     judged = []
 

@@ -71,6 +71,7 @@ def test_stopping_and_starting_again_changes_no_bit(drawn, uninterrupted, tmp_pa
     _assert_equal(jax.device_get(state), uninterrupted[1])
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_other_devices_and_another_sharding(
     drawn, uninterrupted, tmp_path, monkeypatch
 ):
