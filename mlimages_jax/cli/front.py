@@ -76,6 +76,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "convert": CONVERT,
         "plan": "mlimages_jax.plan.__main__:plan",
         "goodput": goodput.COMMAND,
+        "report": "mlimages_jax.report.command:report",
         "launch": LAUNCH,
         "versions": "mlimages_jax.installed_versions:print_versions",
         "completion": "mlimages_jax.cli.completion:completion",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Logs the available devices and checks that they are of the requested kind."""
+"""Describes the available devices and checks that they are of the requested kind."""
 
 import collections
+from collections.abc import Sequence
 
 import jax
 from absl import logging
@@ -29,11 +30,9 @@ def check_platform(required: str | None) -> None:
         found, devices = jax.default_backend(), jax.devices()
     except RuntimeError as error:
         raise PlatformError(f"no {asked or 'device'} is available here: {error}") from error
-    kinds = collections.Counter(device.device_kind for device in devices)
     logging.info(
         "devices: %s (%s), %d of them in this process; jax %s",
-        ", ".join(f"{count} x {kind}" for kind, count in kinds.items()), found,
-        jax.local_device_count(), jax.__version__,
+        described(devices), found, jax.local_device_count(), jax.__version__,
     )  # fmt: skip
     # JAX_PLATFORMS names the vendor's platform, but jax calls the backend "gpu".
     wanted = "gpu" if asked in ("cuda", "rocm") else asked
@@ -45,3 +44,9 @@ def check_platform(required: str | None) -> None:
             "of the container and the installed jax (pip install 'jax[cuda13]' or 'jax[tpu]'), "
             "or train on the CPU with JAX_PLATFORMS=cpu"
         )
+
+
+def described(devices: Sequence[jax.Device]) -> str:
+    """Returns number and kind of devices, such as "8 x TPU v5"."""
+    kinds = collections.Counter(device.device_kind for device in devices)
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())

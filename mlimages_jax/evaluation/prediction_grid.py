@@ -4,30 +4,21 @@
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from mlimages_jax.data.images.decode import BadImage
-from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.data.records import (
-    DamagedRecordError,
-    RandomAccess,
-    Record,
-    parse_record,
-    record_at,
-)
-from mlimages_jax.distributed.sharding import local_rows
+from mlimages_jax.evaluation import examples_file
 from mlimages_jax.evaluation.evaluate import Evaluation, Weights
+from mlimages_jax.evaluation.example_images import predicted_images, spaced
+from mlimages_jax.evaluation.example_images import specific_classes as specific_classes
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 
-_TAGS = 5  # shown per image
-_IMAGE_SIZE = 128
-_LIKELY = 0.5
+_MORE_EXAMPLES = 72  # of examples.json; with those of the grid they fit into one usual batch
 _MIN_WIDTH = 180  # pixels; smaller images are enlarged to leave room for the tags below
 _GAP = 12
 _FONT_SIZE = 12
@@ -56,6 +47,8 @@ def write_grid(
 ) -> None:
     """Draws images spaced evenly over the data set, with true and predicted tags.
 
+    Beside the PNG it writes examples.json, with more images, for reports.
+
     Args:
         path: Path of the PNG.
         evaluation: Supplies the records, the view and the model.
@@ -65,71 +58,32 @@ def write_grid(
         threshold: Minimum confidence of a true label.
         count: Number of images in the grid.
     """
-    # Evenly spaced: neighbouring records often come from one folder or class.
-    positions = np.linspace(0, len(evaluation.records) - 1, count).round().astype(int)
-    serialised = list(_readable(evaluation.records, sorted(set(positions.tolist()))))
-    if not serialised:
-        return
-    logits = np.concatenate(
-        [local_rows(outputs["logits"]) for outputs in evaluation.outputs(weights, serialised)]
+    drawn = spaced(len(evaluation.records), count)
+    found = predicted_images(
+        evaluation,
+        weights,
+        hierarchy,
+        probabilities=probabilities,
+        threshold=threshold,
+        positions=sorted({*drawn, *spaced(len(evaluation.records), _MORE_EXAMPLES)}),
     )
-    view = EvaluationView(_IMAGE_SIZE, "whole")
-    images, true_tags, predicted_tags = [], [], []
-    # Not strict: the last batch is padded, so there may be more rows than records.
-    for data, row in zip(serialised, probabilities(logits), strict=False):
-        record = parse_record(data)
-        try:
-            images.append(view(record.jpeg))
-        except BadImage:
-            continue
-        true_tags.append(_true_names(record, hierarchy, threshold=threshold))
-        # Any positive confidence: a doubtful label must not make its prediction a false alarm.
-        true = set(record.labels[record.confidences > 0].tolist())
-        predicted_tags.append(
-            [
-                (hierarchy.names[i], float(row[i]), i in true)
-                for rank, i in enumerate(specific_classes(row, hierarchy, count=_TAGS))
-                if rank == 0 or row[i] >= _LIKELY
-            ]
+    if not found:
+        return
+    examples_file.write(
+        path.with_name(examples_file.FILE_NAME), [image.example for image in found.values()]
+    )
+    in_grid = [found[position] for position in drawn if position in found]
+    if in_grid:
+        names = hierarchy.names
+        save_grid(
+            path,
+            np.stack([image.pixels for image in in_grid]),
+            true_tags=[[names[i] for i in image.example.true] for image in in_grid],
+            predicted_tags=[
+                [(names[i], score, right) for i, score, right in image.example.predicted]
+                for image in in_grid
+            ],
         )
-    if images:
-        save_grid(path, np.stack(images), true_tags=true_tags, predicted_tags=predicted_tags)
-
-
-def _readable(records: RandomAccess, positions: Sequence[int]) -> Iterator[bytes]:
-    """Yields the records that are not damaged; the evaluation has already counted the others."""
-    for position in positions:
-        try:
-            record_at(records, position)
-        except DamagedRecordError:
-            continue
-        yield records[position]
-
-
-def specific_classes(probabilities: np.ndarray, hierarchy: Hierarchy, *, count: int) -> list[int]:
-    """Returns the most probable classes, best first, without ancestors of a probable class.
-
-    Args:
-        probabilities: Floats [C].
-        hierarchy: A hierarchy of the C classes.
-        count: Maximum number of classes to return.
-    """
-    implied = {
-        int(ancestor)
-        for i in np.flatnonzero(probabilities >= _LIKELY)
-        for ancestor in hierarchy.ancestors(int(i))
-    }
-    # Stable, so that ties go to the lower index and a figure can be reproduced.
-    ranked = np.argsort(-probabilities, kind="stable").tolist()
-    return [i for i in ranked if i not in implied][:count]
-
-
-def _true_names(record: Record, hierarchy: Hierarchy, *, threshold: float) -> list[str]:
-    """Returns the names of the true labels, without ancestors of a true label."""
-    confidences = np.zeros(len(hierarchy))
-    confidences[record.labels] = record.confidences
-    specific = specific_classes(confidences, hierarchy, count=_TAGS)
-    return [hierarchy.names[i] for i in specific if confidences[i] >= threshold]
 
 
 def save_grid(

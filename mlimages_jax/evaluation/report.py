@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The files of an evaluation: per-class table, confusions, reliability diagram and metrics."""
+"""The files of an evaluation: per-class table, confusions, calibration and metrics."""
 
 import io
 import json
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFUSED_PAIRS = 100  # rows of confusion.tsv
+CALIBRATION = ("from", "to", "predictions", "mean_probability", "accuracy")  # calibration.tsv
 
 # Everything that str.splitlines or a spreadsheet may take for a line or column end.
 _BREAKS_A_TABLE = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
@@ -53,9 +54,9 @@ def write_files(
     values: Mapping[str, float] | None = None,
     details: ClassDetails | None = None,
 ) -> None:
-    """Writes per_class.tsv, metrics.json, reliability.png and confusion.tsv.
+    """Writes per_class.tsv, metrics.json, reliability.png, calibration.tsv and confusion.tsv.
 
-    The last two are omitted if the metrics have no calibration or no confusion matrix.
+    The last three are omitted if the metrics have no calibration or no confusion matrix.
 
     Args:
         folder: Output folder; it is created.
@@ -85,6 +86,9 @@ def write_files(
         single = isinstance(metrics, SingleLabelMetrics)
         figure = reliability_diagram(metrics.calibration, title=title, single_label=single)
         _write_png(folder / "reliability.png", figure)
+        _write_table(
+            folder / "calibration.tsv", CALIBRATION, _calibration_rows(metrics.calibration)
+        )
 
 
 def write_per_class_table(
@@ -190,6 +194,15 @@ def reliability_diagram(calibration: Calibration, *, title: str, single_label: b
         _make_logarithmic(lower, largest=int(images.max()))
         figure.align_ylabels()
     return figure
+
+
+def _calibration_rows(calibration: Calibration) -> Iterator[tuple[object, ...]]:
+    """Yields the bins of the reliability diagram; numbers of empty ones are empty."""
+    table = calibration.table()
+    ends = np.linspace(0, 1, len(table.images) + 1)
+    for low, high, *values in zip(ends[:-1], ends[1:], *table, strict=True):
+        count, probability, accuracy = values
+        yield f"{low:.4f}", f"{high:.4f}", count, fraction(probability), fraction(accuracy)
 
 
 def _make_logarithmic(axes: "Axes", *, largest: int) -> None:

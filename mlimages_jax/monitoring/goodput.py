@@ -54,6 +54,7 @@ class Goodput:
         restored: Updates done when the run started; None until its state is available.
         step: Updates done.
         finished: Set this to True when nothing is left to do.
+        devices: What the run computes on, such as "8 x TPU v5"; written as "devices" if set.
     """
 
     def __init__(self, path: epath.PathLike | None, *, started: float | None = None):
@@ -66,6 +67,7 @@ class Goodput:
         self.restored: int | None = None
         self.step = 0
         self.finished = False
+        self.devices = ""
 
     def __enter__(self) -> "Goodput":
         return self
@@ -106,6 +108,7 @@ class Goodput:
             "finished": self.finished,
             "boot": process_identity.boot(),
             "uptime": round(process_identity.uptime(), 3),
+            **({"devices": self.devices} if self.devices else {}),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._path, json.dumps(line))

@@ -16,6 +16,7 @@ from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.device_batches import DeviceBatches
 from mlimages_jax.distributed import (
     collectives,
+    devices,
     preemption,
     processes,
     sharding,
@@ -156,6 +157,7 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     # Process 0 writes for all, which do the same at the same time.
     path = workdir / "goodput.jsonl" if jax.process_index() == 0 else None
     goodput = Goodput(path, started=started)
+    goodput.devices = devices.described(jax.devices())
     data = open_data(config)
     mesh = sharding.make_mesh()
     check_sizes(config, build.stages(config), mesh)

@@ -94,7 +94,9 @@ def test_what_an_evaluation_of_one_label_leaves(tmp_path):
     metrics = single_label_metrics()
     names = write(tmp_path / "new" / "folder", metrics)
     folder = tmp_path / "new" / "folder"
-    assert names == {"per_class.tsv", "confusion.tsv", "reliability.png", "metrics.json"}
+    assert names == {
+        "per_class.tsv", "confusion.tsv", "reliability.png", "calibration.tsv", "metrics.json",
+    }  # fmt: skip
     assert (folder / "per_class.tsv").read_text() == PER_CLASS
     assert (folder / "confusion.tsv").read_text() == CONFUSION
     values = json.loads((folder / "metrics.json").read_text())
@@ -115,7 +117,7 @@ def test_what_an_evaluation_of_many_labels_leaves(tmp_path):
     ]  # fmt: skip
     assert [row[-1] for row in rows] == list(TREE.names)
     names = write(tmp_path / "b", multi_label_metrics(positive_weight=12.0))
-    assert names == {"per_class.tsv", "metrics.json", "reliability.png"}
+    assert names == {"per_class.tsv", "metrics.json", "reliability.png", "calibration.tsv"}
     values = json.loads((tmp_path / "b" / "metrics.json").read_text())
     assert values["mAP"] == 0.75
     assert values["mAP_depth_0"] == 1 and values["mAP_depth_1"] == 0.5
@@ -169,7 +171,7 @@ def test_the_hundred_worst_pairs_of_a_flat_hierarchy(tmp_path):
 def test_where_pairs_are_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(single_label, "CONFUSION_CLASSES", 7)
     names = write(tmp_path, single_label_metrics())
-    assert names == {"per_class.tsv", "metrics.json", "reliability.png"}
+    assert names == {"per_class.tsv", "metrics.json", "reliability.png", "calibration.tsv"}
     lines = (tmp_path / "per_class.tsv").read_text().splitlines()
     assert lines[0] == "class\tid\timages\ttop1\ttop5\tname"
     assert lines[6] == "1\tn1\t4\t0.2500\t1.0000\tdog, domestic dog"

@@ -20,6 +20,7 @@ from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.class_priors import class_priors
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import sharding, workdir_lock
+from mlimages_jax.evaluation import examples_file
 from mlimages_jax.files import text_files
 from mlimages_jax.monitoring import training_log
 from mlimages_jax.settings import build
@@ -57,6 +58,11 @@ def test_a_run_leaves_everything_a_person_looks_for(uninterrupted):
     assert 0 <= rows[-1]["val/mAP"] < 1  # missing labels are negatives
     assert rows[-1]["val/examples"] == 20
     assert Image.open(workdir / "predictions.png").width > 500
+    examples = examples_file.read(
+        workdir / "examples.json", num_classes=state.params["head"]["bias"].size
+    )
+    assert len(examples) == 20 and all(one.true and one.predicted for one in examples)
+    assert '"devices": "' in (workdir / "goodput.jsonl").read_text()
     table = (workdir / "per_class.tsv").read_text().splitlines()
     assert len(table) == 1 + state.params["head"]["bias"].size
     column = table[0].split("\t").index("train_positives")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`mlimages report`: what a run or a data set is like, as one HTML file."""
