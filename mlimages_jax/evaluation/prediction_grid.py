@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlimages_jax.evaluation import examples_file
 from mlimages_jax.evaluation.evaluate import Evaluation, Weights
-from mlimages_jax.evaluation.example_images import predicted_images, spaced
-from mlimages_jax.evaluation.example_images import specific_classes as specific_classes
+from mlimages_jax.evaluation.example_images import predicted_images
+from mlimages_jax.evaluation.shown_classes import specific_classes as specific_classes
+from mlimages_jax.evaluation.thumbnails import spaced
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.hierarchy import Hierarchy
 

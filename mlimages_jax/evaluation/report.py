@@ -56,7 +56,7 @@ def write_files(
 ) -> None:
     """Writes per_class.tsv, metrics.json, reliability.png, calibration.tsv and confusion.tsv.
 
-    The last three are omitted if the metrics have no calibration or no confusion matrix.
+    The last three are omitted if the metrics have no calibration, or no confusions were counted.
 
     Args:
         folder: Output folder; it is created.
@@ -80,7 +80,7 @@ def write_files(
         values = {**values, **details.means()}
     write_per_class_table(folder / "per_class.tsv", metrics, hierarchy, details)
     _write_values(folder / "metrics.json", values)
-    if isinstance(metrics, SingleLabelMetrics) and metrics.confusion is not None:
+    if metrics.has_pairs:
         write_confusions(folder / "confusion.tsv", metrics, hierarchy)
     if metrics.calibration is not None:
         single = isinstance(metrics, SingleLabelMetrics)
@@ -115,7 +115,9 @@ def write_per_class_table(
     _write_table(path, COLUMNS, details.rows())
 
 
-def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: Hierarchy) -> None:
+def write_confusions(
+    path: epath.Path, metrics: MultiLabelMetrics | SingleLabelMetrics, hierarchy: Hierarchy
+) -> None:
     """Writes the CONFUSED_PAIRS most frequently confused pairs, one tab-separated line each.
 
     The columns are WordNet id and name of the true and of the predicted class, number of images,
@@ -124,8 +126,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
     for classes of different trees.
 
     Raises:
-        ValueError: If the hierarchy has another number of classes, or there is no confusion
-            matrix.
+        ValueError: If the hierarchy has another number of classes, or no pairs were counted.
     """
     _check_classes(metrics, hierarchy)
     # The names of columns are those of version 0.1, which scripts read.
@@ -133,7 +134,7 @@ def write_confusions(path: epath.Path, metrics: SingleLabelMetrics, hierarchy: H
     is_flat = len(hierarchy.roots) == len(hierarchy)
     if not is_flat:
         header.append("common_ancestor")
-    images = metrics.per_class()[:, 0]
+    images = metrics.images_of_classes()
     rows = []
     for pair in metrics.worst_pairs(CONFUSED_PAIRS):
         row = [hierarchy.ids[pair.true], hierarchy.names[pair.true]]

@@ -42,6 +42,7 @@ from mlimages_jax.metrics.average_precision import (
     ExactAveragePrecision,
 )
 from mlimages_jax.metrics.calibration import Calibration, calibrated_probability
+from mlimages_jax.metrics.confused_pairs import ConfusedPair, confused_pairs
 from mlimages_jax.metrics.score_counts import ScoreCounts
 from mlimages_jax.metrics.top_k import HierarchicalMetrics, InstanceMetrics, top_classes
 
@@ -214,6 +215,35 @@ class MultiLabelMetrics:
     def pooled_counts(self) -> ScoreCounts:
         """Returns the counts of positives by score of all classes together, in bins."""
         return score_counts.pooled(self._average_precision)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether confused pairs can be counted: bins do not tell the scores of an image."""
+        return self.exact
+
+    def worst_pairs(self, count: int) -> list[ConfusedPair]:
+        """Returns at most `count` pairs, most frequently confused first, see `confused_pairs`.
+
+        Raises:
+            ValueError: Without `exact`, see `has_pairs`.
+        """
+        return confused_pairs(self._batches(), self.paths, count=count)
+
+    def images_of_classes(self) -> np.ndarray:
+        """Returns the number of images of each class, int64 [C].
+
+        Raises:
+            ValueError: Without `exact`.
+        """
+        counts = [(states == POSITIVE).sum(axis=0) for _, states in self._batches()]
+        return np.sum([np.zeros(self.num_classes, np.int64), *counts], axis=0)
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields scores and states of every batch."""
+        stored = self._average_precision
+        if not isinstance(stored, ExactAveragePrecision):
+            raise ValueError("the scores of an image are known with exact=True only")
+        return zip(stored.scores, stored.states, strict=True)
 
     def compute(self) -> dict[str, float]:
         """Returns all metrics by name, and `examples`, the number of images with a judged class."""

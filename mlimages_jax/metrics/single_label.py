@@ -5,22 +5,14 @@ NumPy only; the accumulator protocol is described in `multi_label`.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
 from mlimages_jax.metrics.calibration import Calibration
+from mlimages_jax.metrics.confused_pairs import ConfusedPair
 from mlimages_jax.metrics.multi_label import check_batch
 
 CONFUSION_CLASSES = 5_000  # with more classes no confusion matrix is counted; this many need 200 MB
-
-
-class ConfusedPair(NamedTuple):
-    """A pair of classes, and how many images of the first were predicted as the second."""
-
-    true: int
-    predicted: int
-    images: int
 
 
 @dataclasses.dataclass
@@ -113,6 +105,15 @@ class SingleLabelMetrics:
     def per_class(self) -> np.ndarray:
         """Returns examples, top-1 hits and top-5 hits of each class, int64 [C, 3]."""
         return self._counts.copy()
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether confused pairs were counted."""
+        return self.confusion is not None
+
+    def images_of_classes(self) -> np.ndarray:
+        """Returns the number of images of each class, int64 [C]."""
+        return self._counts[:, 0].copy()
 
     def worst_pairs(self, count: int) -> list[ConfusedPair]:
         """Returns at most `count` pairs, most frequently confused first; ties by class indices.

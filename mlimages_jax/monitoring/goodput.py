@@ -2,6 +2,7 @@
 """Accounts for the time of a training, across all restarts: `mlimages goodput WORKDIR`."""
 
 import contextlib
+import itertools
 import json
 import sys
 import time
@@ -133,7 +134,7 @@ def summary(runs: list[Line]) -> dict[str, float]:
     the earlier run. The time after a finished run is not counted.
     """
     total = dict.fromkeys(EXPLAINED, 0.0)
-    for run, following in zip(runs, [*runs[1:], None], strict=True):
+    for run, following in itertools.zip_longest(runs, runs[1:]):
         seconds = run["seconds"]
         for name, value in seconds.items():
             total[name] += value

@@ -68,13 +68,12 @@ def lines(
         encoding["tooltip"].append(alt.Tooltip("run:N"))
     # A line with a single value would not be seen without its point.
     few = all(len(line.values) <= 30 for line in drawn)
-    curve = alt.Chart(alt.Data(values=rows)).mark_line(point=few, strokeWidth=1.6)
+    curve = _chart("lines").mark_line(point=few, strokeWidth=1.6)
     layers = [curve.encode(**encoding)]
     if restarts:
-        rules = alt.Chart(alt.Data(values=[{"step": step} for step in restarts]))
-        rule = rules.mark_rule(strokeDash=[2, 3], color=_QUIET)
+        rule = _chart("restarts").mark_rule(strokeDash=[2, 3], color=_QUIET)
         layers.insert(0, rule.encode(x="step:Q", tooltip=[alt.Tooltip("step:Q", title="restart")]))
-    return _finished(alt.layer(*layers))
+    return _finished(alt.layer(*layers), lines=rows, restarts=[{"step": step} for step in restarts])
 
 
 def by_frequency(
@@ -96,7 +95,7 @@ def by_frequency(
     )
     y = alt.Y("measure:Q", title=measure, scale=alt.Scale(domain=[0, 1]))
     points = (
-        alt.Chart(alt.NamedData(name=CLASSES))
+        _chart(CLASSES)
         .transform_calculate(
             measure=f"datum[{measure!r}]", frequency=f"datum[{frequency!r}]"
         )
@@ -109,14 +108,14 @@ def by_frequency(
                      alt.Tooltip("frequency:Q", title=frequency, format=",")],
         )
     )  # fmt: skip
-    means = alt.Chart(alt.Data(values=means_by_frequency(frequencies, values)))
+    means = _chart("means")
     point = alt.OverlayMarkDef(color=_COLOURS[1])
     line = means.mark_line(point=point, strokeWidth=2.5, color=_COLOURS[1]).encode(
         x=x, y=y,
         tooltip=[alt.Tooltip("measure:Q", title="mean", format=".3f"),
                  alt.Tooltip("classes:Q", format=",")],
     )  # fmt: skip
-    return _finished(alt.layer(points, line))
+    return _finished(alt.layer(points, line), means=means_by_frequency(frequencies, values))
 
 
 def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict[str, float]]:
@@ -136,7 +135,7 @@ def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict
 def bars(rows: Sequence[tuple[str, float, int]], *, label: str, unit: str) -> dict[str, Any]:
     """Draws a bar for each row of (label, value, number of classes), with values from 0 to 1."""
     data = [{"label": name, "value": value, "classes": count} for name, value, count in rows]
-    base = alt.Chart(alt.Data(values=data)).encode(
+    base = _chart("rows").encode(
         x=alt.X("label:N", title=label, sort=None, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("value:Q", title=unit, scale=alt.Scale(domain=[0, 1])),
         tooltip=[
@@ -146,7 +145,7 @@ def bars(rows: Sequence[tuple[str, float, int]], *, label: str, unit: str) -> di
         ],
     )
     text = base.mark_text(dy=-7, color="var(--text)").encode(text=alt.Text("value:Q", format=".2f"))
-    return _finished(alt.layer(base.mark_bar(color=_COLOURS[0]), text))
+    return _finished(alt.layer(base.mark_bar(color=_COLOURS[0]), text), rows=data)
 
 
 def calibration(rows: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
@@ -155,23 +154,31 @@ def calibration(rows: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
     unit = alt.Scale(domain=[0, 1])
     x = alt.X("probability:Q", title="mean probability", scale=unit)
     y = alt.Y("accuracy:Q", title="accuracy", scale=unit)
-    ideal = alt.Chart(alt.Data(values=[{"probability": v, "accuracy": v} for v in (0, 1)]))
-    diagonal = ideal.mark_line(strokeDash=[4, 4], color=_QUIET, strokeWidth=1).encode(x=x, y=y)
+    ideal = [{"probability": v, "accuracy": v} for v in (0, 1)]
+    diagonal = (
+        _chart("ideal").mark_line(strokeDash=[4, 4], color=_QUIET, strokeWidth=1).encode(x=x, y=y)
+    )
     point = alt.OverlayMarkDef(color=_COLOURS[0])
-    curve = alt.Chart(alt.Data(values=data)).mark_line(point=point, color=_COLOURS[0])
+    curve = _chart("bins").mark_line(point=point, color=_COLOURS[0])
     tooltip = [
         alt.Tooltip("probability:Q", format=".3f"),
         alt.Tooltip("accuracy:Q", format=".3f"),
         alt.Tooltip("predictions:Q", format=","),
     ]
-    return _finished(alt.layer(diagonal, curve.encode(x=x, y=y, tooltip=tooltip)))
+    layers = alt.layer(diagonal, curve.encode(x=x, y=y, tooltip=tooltip))
+    return _finished(layers, ideal=ideal, bins=data)
 
 
-def _finished(chart: alt.LayerChart) -> dict[str, Any]:
-    """Returns the specification, as wide as its place and transparent."""
+def _chart(name: str) -> alt.Chart:
+    """Begins a chart of data that are given by name in the end: Altair would check every row."""
+    return alt.Chart(alt.NamedData(name=name))
+
+
+def _finished(chart: alt.LayerChart, **data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the specification, as wide as its place and transparent, with its data by name."""
     sized = chart.properties(width="container", height=_HEIGHT, background="transparent")
     specification: dict[str, Any] = sized.configure(
-        font="inherit",
+        font="system-ui, sans-serif",
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         axis=alt.AxisConfig(
             labelColor="var(--text)", titleColor="var(--text)", gridColor="var(--line)",
@@ -182,7 +189,7 @@ def _finished(chart: alt.LayerChart) -> dict[str, Any]:
         ),
         view=alt.ViewConfig(stroke=None),
     ).to_dict()  # fmt: skip
-    return specification
+    return specification | {"datasets": data}
 
 
 def _thinned(values: Mapping[int, float]) -> list[tuple[int, float]]:

@@ -107,7 +107,7 @@ def test_what_an_evaluation_of_one_label_leaves(tmp_path):
 
 def test_what_an_evaluation_of_many_labels_leaves(tmp_path):
     names = write(tmp_path / "a", multi_label_metrics())
-    assert names == {"per_class.tsv", "metrics.json"}
+    assert names == {"per_class.tsv", "metrics.json", "confusion.tsv"}
     header, *rows = (
         line.split("\t") for line in (tmp_path / "a" / "per_class.tsv").read_text().splitlines()
     )
@@ -117,7 +117,9 @@ def test_what_an_evaluation_of_many_labels_leaves(tmp_path):
     ]  # fmt: skip
     assert [row[-1] for row in rows] == list(TREE.names)
     names = write(tmp_path / "b", multi_label_metrics(positive_weight=12.0))
-    assert names == {"per_class.tsv", "metrics.json", "reliability.png", "calibration.tsv"}
+    assert names == {
+        "per_class.tsv", "confusion.tsv", "metrics.json", "reliability.png", "calibration.tsv",
+    }  # fmt: skip
     values = json.loads((tmp_path / "b" / "metrics.json").read_text())
     assert values["mAP"] == 0.75
     assert values["mAP_depth_0"] == 1 and values["mAP_depth_1"] == 0.5
@@ -171,7 +173,9 @@ def test_the_hundred_worst_pairs_of_a_flat_hierarchy(tmp_path):
 def test_where_pairs_are_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(single_label, "CONFUSION_CLASSES", 7)
     names = write(tmp_path, single_label_metrics())
-    assert names == {"per_class.tsv", "metrics.json", "reliability.png", "calibration.tsv"}
+    assert names == {
+        "per_class.tsv", "confusion.tsv", "metrics.json", "reliability.png", "calibration.tsv",
+    }  # fmt: skip
     lines = (tmp_path / "per_class.tsv").read_text().splitlines()
     assert lines[0] == "class\tid\timages\ttop1\ttop5\tname"
     assert lines[6] == "1\tn1\t4\t0.2500\t1.0000\tdog, domestic dog"

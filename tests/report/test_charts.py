@@ -18,7 +18,7 @@ def test_means_of_classes_of_similar_frequency():
 def test_long_lines_are_thinned_and_keep_their_end():
     line = Line("training", "run", {step: step / 2 for step in range(5001)})
     specification = charts.lines([line], unit="loss")
-    rows = specification["layer"][0]["data"]["values"]
+    rows = specification["datasets"]["lines"]
     assert len(rows) <= 1001
     assert rows[0]["step"] == 0 and rows[-1] == {
         "step": 5000, "value": 2500.0, "line": "training", "run": "run",

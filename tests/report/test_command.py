@@ -56,7 +56,7 @@ def test_a_finished_run_has_all_sections(tmp_path, capsys):
     assert "200,000 of 200,000" in summary and "64 x TPU v5" in summary and "finished" in summary
     assert re.search(r"batch_size\s+\S\s+4096", summary)
     assert re.search(r"mAP_tail\s+0.21", summary)
-    assert "72,970 seconds in 2 starts" in told.sections["time"]
+    assert "76,485 seconds in 2 starts" in told.sections["time"]
     titles = {chart["layer"][-1]["encoding"]["y"]["title"] for chart in told.data["charts"]}
     assert {"loss", "learning rate", "images per second", "average precision"} <= titles
     assert "The calibration error is 0.0310" in told.sections["calibration"]
@@ -150,7 +150,7 @@ def test_two_runs_are_compared_by_the_ids_of_their_classes(tmp_path):
     told = report_of(tmp_path / "a", compare=str(tmp_path / "b"))
     column = told.data["tree"]["columns"][1]
     assert (column["name"], column["values"]) == ("difference", [None, 0.3])
-    assert re.search(r"batch_size\s+\S\s+38\s+19", told.sections["summary"])
+    assert re.search(r"batch_size\s+\S\s+32\s+16", told.sections["summary"])
     (chart,) = (chart for chart in told.data["charts"] if "strokeDash" in str(chart))
     assert chart["layer"][0]["encoding"]["strokeDash"]["sort"] == ["a", "b"]
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Opens a report in a browser and measures when it answers."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_TIMEOUT = 300_000  # milliseconds
+_SHIFT = """
+() => new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({type: "layout-shift", buffered: true});
+  setTimeout(() => resolve(sum), 100);
+})
+"""
+
+
+class Opened(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        interactive: Seconds from the start of the navigation until the root of the class tree was
+            opened by a click and the classes below it were there.
+        complete: Seconds until all charts were drawn.
+        layout_shift: Cumulative layout shift without the click's own; 0 is none.
+    """
+
+    interactive: float
+    complete: float
+    layout_shift: float
+
+
+def measured(page: Any, path: Path) -> Opened:
+    """Opens a report with a class tree in a page of Playwright."""
+    page.goto(path.as_uri(), wait_until="commit", timeout=_TIMEOUT)
+    page.locator("#tree .row").first.click(timeout=_TIMEOUT)
+    page.locator("#tree ul ul .row").first.wait_for(timeout=_TIMEOUT)
+    interactive = page.evaluate("performance.now()") / 1e3
+    page.wait_for_function("document.documentElement.dataset.ready", timeout=_TIMEOUT)
+    complete = page.evaluate("performance.now()") / 1e3
+    return Opened(interactive, complete, page.evaluate(_SHIFT))
