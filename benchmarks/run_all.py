@@ -78,6 +78,7 @@ SCRIPTS = {
     "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
     "memory": Form(("--side 2048",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
+    "report": Form(("--quick",), peers=("playwright",)),
     "scaling": Form(
         ("--devices 8 --depth 50 --size 32 --images 4 --group_sizes 4 --modes replicated",)
     ),

@@ -132,20 +132,44 @@ def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict
     ]
 
 
-def bars(rows: Sequence[tuple[str, float, int]], *, label: str, unit: str) -> dict[str, Any]:
-    """Draws a bar for each row of (label, value, number of classes), with values from 0 to 1."""
+def bars(
+    rows: Sequence[tuple[str, float, int]], *, label: str, unit: str, is_fraction: bool = True
+) -> dict[str, Any]:
+    """Draws a bar for each row.
+
+    Args:
+        rows: Label, value, and number of what the value is of.
+        label: Title of the horizontal axis.
+        unit: Title of the vertical axis.
+        is_fraction: Whether values are from 0 to 1, and are written above the bars.
+    """
+    scale = alt.Scale(domain=[0, 1]) if is_fraction else alt.Scale()
     data = [{"label": name, "value": value, "classes": count} for name, value, count in rows]
     base = _chart("rows").encode(
         x=alt.X("label:N", title=label, sort=None, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("value:Q", title=unit, scale=alt.Scale(domain=[0, 1])),
+        y=alt.Y("value:Q", title=unit, scale=scale),
         tooltip=[
             alt.Tooltip("label:N", title=label),
-            alt.Tooltip("value:Q", title=unit, format=".4f"),
-            alt.Tooltip("classes:Q", format=","),
+            alt.Tooltip("value:Q", title=unit, format=".4" if is_fraction else ","),
+            *([alt.Tooltip("classes:Q", format=",")] if is_fraction else []),
         ],
     )
     text = base.mark_text(dy=-7, color="var(--text)").encode(text=alt.Text("value:Q", format=".2f"))
-    return _finished(alt.layer(base.mark_bar(color=_COLOURS[0]), text), rows=data)
+    layers = [base.mark_bar(color=_COLOURS[0]), *([text] if is_fraction else [])]
+    return _finished(alt.layer(*layers), rows=data)
+
+
+def ranked(counts: np.ndarray) -> dict[str, Any]:
+    """Draws counts, int [n], in descending order and above 0, on a logarithmic axis."""
+    points = _thinned({rank: int(count) for rank, count in enumerate(counts, start=1)})
+    chart = _chart("ranks").mark_line(color=_COLOURS[0], interpolate="step-after")
+    encoded = chart.encode(
+        x=alt.X("rank:Q", title="classes, most frequent first"),
+        y=alt.Y("images:Q", title="images (log scale)", scale=alt.Scale(type="log")),
+        tooltip=[alt.Tooltip("rank:Q", format=","), alt.Tooltip("images:Q", format=",")],
+    )
+    ranks = [{"rank": rank, "images": count} for rank, count in points]
+    return _finished(alt.layer(encoded), ranks=ranks)
 
 
 def calibration(rows: Sequence[tuple[float, float, int]]) -> dict[str, Any]:

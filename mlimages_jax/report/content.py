@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a page says, free of HTML: sections with tables, charts and images."""
 
+import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -158,3 +159,8 @@ class Page(NamedTuple):
     subtitle: str
     problems: Sequence[str]
     sections: Sequence[Section]
+
+
+def data_url(data: bytes, kind: str) -> str:
+    """Returns an image as the value of a src attribute; `kind` is jpeg or png."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the page shows of single images: predictions, calibration, suspect labels."""
 
-import base64
-
 from mlimages_jax.evaluation.examples_file import Example
 from mlimages_jax.report import charts
 from mlimages_jax.report.class_table import ClassTable
-from mlimages_jax.report.content import Chart, Image, Section, Sheet, Table, Tag
+from mlimages_jax.report.content import Chart, Image, Section, Sheet, Table, Tag, data_url
 from mlimages_jax.report.run_files import SUSPECTS, Run
 from mlimages_jax.report.tables import number
 
@@ -74,11 +72,6 @@ def suspects(run: Run) -> Section:
             sheets.append(Sheet(data_url(data, "png"), description))
     missing = "" if tables else "`mlimages suspects --data=DATA --workdir=S` finds them."
     return Section(key=key, title=title, tables=tables, sheets=sheets, missing=missing)
-
-
-def data_url(data: bytes, kind: str) -> str:
-    """Returns an image as the value of a src attribute; `kind` is jpeg or png."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _image(one: Example, table: ClassTable) -> Image:

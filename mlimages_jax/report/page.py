@@ -9,6 +9,7 @@ page only ever sets `textContent`.
 
 import datetime
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -51,7 +52,7 @@ def _data(page: Page) -> dict[str, Any]:
     return {"charts": charts, "tree": tree}
 
 
-def _tree(tree: Tree, sections: tuple[Section, ...] | Any) -> dict[str, Any]:
+def _tree(tree: Tree, sections: Sequence[Section]) -> dict[str, Any]:
     images = [image for section in sections for image in section.images]
     above: dict[int, list[int]] = {}
     for position, image in enumerate(images):

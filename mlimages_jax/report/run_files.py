@@ -73,9 +73,11 @@ class Run:
         return max([*logged, *ran], default=None)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the last start said that nothing is left to do."""
-        return bool(self.runs) and bool(self.runs[-1].get("finished"))
+    def state(self) -> str:
+        """Whether the last start of a training said that nothing is left to do; "" if unknown."""
+        if not self.runs:
+            return ""
+        return "finished" if self.runs[-1].get("finished") else "not finished"
 
 
 def read_run(workdir: str) -> Run:

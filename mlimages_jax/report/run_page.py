@@ -29,8 +29,8 @@ def run_page(runs: Sequence[Run]) -> Page:
         run_sections.time(runs),
     ]
     title = " and ".join(run.name for run in runs)
-    state = "finished" if first.is_finished else "not finished"
-    step = "no step yet" if first.step is None else f"step {first.step:,}"
-    subtitle = f"{first.folder}: {step}, {state}."
+    step = "" if first.step is None else f"step {first.step:,}"
+    parts = [str(first.folder), *filter(None, (step, first.state))]
+    subtitle = f"{', '.join(parts)}."
     problems = [problem for run in runs for problem in run.problems]
     return Page(title, subtitle, problems, sections)

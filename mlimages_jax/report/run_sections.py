@@ -34,7 +34,7 @@ def summary(runs: Sequence[Run]) -> Section:
     columns = ["", *(run.name for run in runs)]
     facts: list[list[Cell]] = [
         ["Steps", *map(_steps, runs)],
-        ["State", *("finished" if run.is_finished else "not finished" for run in runs)],
+        ["State", *(run.state for run in runs)],
         ["Starts", *(len(run.runs) or None for run in runs)],
         ["Devices", *(_devices(run) for run in runs)],
         ["Images per second, median", *(_median(run, _RATE) for run in runs)],
@@ -42,7 +42,9 @@ def summary(runs: Sequence[Run]) -> Section:
         ["Data set", *(str(run.settings.get("data.folder", "")) or None for run in runs)],
     ]
     found = [name for name in _SHOWN if any(name in run.values for run in runs)]
-    evaluated = [[name, *(run.values.get(name) for run in runs)] for name in found]
+    evaluated: list[list[Cell]] = [
+        [name, *(run.values.get(name) for run in runs)] for name in found
+    ]
     tables = [Table("The runs" if len(runs) > 1 else "The run", columns, facts)]
     if evaluated:
         tables.append(Table("Evaluation", columns, evaluated))
@@ -153,5 +155,5 @@ def _few_values(title: str, lines: Sequence[Line]) -> Table | None:
     steps = sorted({step for line in lines for step in line.values})
     several = len({line.run for line in lines}) > 1
     names = [f"{line.run}: {line.name}" if several else line.name for line in lines]
-    rows = [[step, *(line.values.get(step) for line in lines)] for step in steps]
+    rows: list[list[Cell]] = [[step, *(line.values.get(step) for line in lines)] for step in steps]
     return Table(f"{title}, by step", ("step", *names), rows) if len(steps) <= 50 else None

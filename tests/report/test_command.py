@@ -93,7 +93,7 @@ def test_a_run_that_is_going_on_says_what_comes_later(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     (tmp_path / "goodput.jsonl").write_text('{"start": 1, "ti')
     told = report_of(tmp_path)
-    assert "step 20, not finished" in told.sections[""]
+    assert "step 20." in told.sections[""]
     assert "training: 0.5 at step 10, 0.4 at step 20" in (tmp_path / "report.html").read_text()
     for section in ("frequency", "classes", "extremes"):
         assert "mlimages evaluate" in told.sections[section]

@@ -62,6 +62,7 @@ def stats(
     dataset: Path | None = None,
     split: str | None = None,
     output_dir: Path | None = None,
+    html: Path | None = None,
     threshold: int = 100,
 ) -> None:
     """Show statistics of label lists or a built data set: classes, tags, confidences, closure.
@@ -81,6 +82,7 @@ def stats(
 
     The output folder gets statistics.json with all numbers, per_class.tsv with a row for each
     class, and two figures for a paper, images_per_class and tags_per_image (.png and .svg).
+    --html writes one page to look at: the numbers, the classes as a tree, and images of a data set.
 
     Args:
         lists: label lists: one image or URL per line, then class:confidence ...
@@ -88,10 +90,13 @@ def stats(
         dataset: instead of lists, the version folder of a built data set.
         split: split of the data set, such as train; default: all of them.
         output_dir: folder for the files; created if missing.
+        html: file for a page that opens from the disk.
         threshold: a class with more images than this counts as trainable.
     """
     if threshold < 1:
         raise PrepareError(f"--threshold {threshold}: give a number of images, 1 or more")
+    if html is not None:
+        _check_page(html)
     problems = ProblemList(None)
     hierarchy, sources = _open(lists, dictionary, dataset, split, problems)
     if output_dir is not None:
@@ -113,6 +118,12 @@ def stats(
         print(f"\n{report}")
     if output_dir is not None:
         write_files(output_dir, statistics, numbers)
+    if html is not None:
+        from mlimages_jax.prepare.stats.page import write_page
+
+        shards = BuiltSet.open(dataset).shards_of([sources[0].name]) if dataset else []
+        write_page(html, statistics, numbers, shards=shards)
+        print(f"\n{html}: the page")
 
 
 def open_lists(paths: Sequence[Path], class_list: Path) -> tuple[Hierarchy, list[Source]]:
@@ -268,6 +279,16 @@ def _check_output(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise _no_place(folder, error) from error
+
+
+def _check_page(file: Path) -> None:
+    """Fails before a long job rather than at its end."""
+    try:
+        from mlimages_jax.prepare.stats import page  # noqa: F401  # its libraries are an extra
+    except ModuleNotFoundError as error:
+        raise PrepareError(f"--html: {error}: pip install -e '.[report]' in the clone") from error
+    if not file.parent.is_dir():
+        raise PrepareError(f"--html {file}: there is no folder {file.parent}")
 
 
 def _no_place(path: Path, error: OSError) -> PrepareError:

@@ -17,7 +17,16 @@ def table(numbers: dict[str, Any]) -> str:
         numbers: The output of `ListStatistics.compute`, and `sources`, rows by name, and
             `records_not_counted`.
     """
-    lines = [
+    every = lines(numbers)
+    width = max(len(name) for name, _, _ in every)
+    return "\n".join(
+        f"{name:<{width}} {_text(value):>14}  {remark}".rstrip() for name, value, remark in every
+    )
+
+
+def lines(numbers: dict[str, Any]) -> list[tuple[str, float | None, str]]:
+    """Returns name, value and remark of every line; indented names belong to one above."""
+    return [
         *_about_images(numbers),
         *_about_classes(numbers["classes"], numbers["images_per_class"]),
         *_about_labels(numbers["labels"], numbers["confidences"]),
@@ -25,10 +34,6 @@ def table(numbers: dict[str, Any]) -> str:
         *_about_closure(numbers["closure"], numbers["images"]["total"]),
         *_about_depth(numbers["hierarchy"], numbers["depth_of_tags"]),
     ]
-    width = max(len(name) for name, _, _ in lines)
-    return "\n".join(
-        f"{name:<{width}} {_text(value):>14}  {remark}".rstrip() for name, value, remark in lines
-    )
 
 
 def _about_images(numbers: dict[str, Any]) -> Iterator[_Line]:
