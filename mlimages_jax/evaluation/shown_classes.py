@@ -52,6 +52,7 @@ def predicted_classes(
         probabilities: Floats [C].
         hierarchy: The classes.
     """
+    # Any positive confidence: a doubtful label must not make its prediction a false alarm.
     true = set(record.labels[record.confidences > 0].tolist())
     return tuple(
         (i, float(probabilities[i]), i in true)

@@ -11,7 +11,10 @@ _QUALITY = 85
 
 
 def spaced(records: int, count: int) -> list[int]:
-    """Returns at most `count` different positions, spaced evenly over the records."""
+    """Returns at most `count` different positions, spaced evenly over the records.
+
+    Evenly, because neighbouring records often come from one folder or class.
+    """
     return sorted(set(np.linspace(0, records - 1, count).round().astype(int).tolist()))
 
 
