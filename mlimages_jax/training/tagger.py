@@ -37,7 +37,8 @@ from mlimages_jax.training.train import compile_step, train
 
 CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
 _SHOWN_CLASSES = 5
-_TIMED_STEPS, _WARM_STEPS = 10, 2
+_TIMED_STEPS = 10
+_WARM_STEPS = 6  # more than the batches that are read ahead, which would be counted for nothing
 _REST = 0.05  # part of the minutes for saves and the report
 _EVALUATED = 0.5  # time to evaluate an image, in times to train on it
 
