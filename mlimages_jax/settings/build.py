@@ -128,6 +128,20 @@ def lr_multipliers(config: Train, params: Any) -> Any:
         raise ConfigError(f"optimizer.freeze or lr_multipliers: {error}") from error
 
 
+def first_steps(config: Train, params: Any) -> Any:
+    """Returns the step from which every leaf is trained; None if all are from the first.
+
+    Raises:
+        ConfigError: A pattern matches no parameter.
+    """
+    if not config.optimizer.unfreeze:
+        return None
+    try:
+        return optimizers.first_steps(params, config.optimizer.unfreeze)
+    except ValueError as error:
+        raise ConfigError(f"optimizer.unfreeze: {error}") from error
+
+
 def optimizer(config: Train, params: Any) -> optax.GradientTransformation:
     """Creates the optimizer of `config.optimizer` for a tree of parameters or their shapes.
 
@@ -265,6 +279,7 @@ def training_step(
             "augmentation": augmentation(config),
             "mixing": mixup_and_cutmix(config),
             "factors": lr_multipliers(config, parameters),
+            "first_steps": first_steps(config, parameters),
             "ema_decay": config.optimizer.ema_decay,
             "seed": config.seed,
             "missing_labels": missing_labels,

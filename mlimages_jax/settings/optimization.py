@@ -156,6 +156,14 @@ class Optimizer:
         "Factors of the learning rate by pattern of parameters; the last matching pattern counts.",
         default=(),
     )
+    unfreeze: tuple[tuple[str, StepCount], ...] = setting(
+        Records(
+            {"pattern": Text(may_be_empty=False), "step": Steps()},
+            '\'(("stage*", 0.1), ("stem/*", 0.2))\'',
+        ),
+        "Steps from which parameters are trained, by pattern; the last matching pattern counts.",
+        default=(),
+    )
     ema_decay: float = setting(
         BELOW_ONE, "Decay of an EMA of the weights per step; 0: no EMA.", default=0.0
     )

@@ -152,10 +152,35 @@ def lr_multipliers(
     Raises:
         ValueError: A pattern matches no leaf, or a factor is not positive.
     """
+    for pattern, factor in multipliers:
+        if factor <= 0:
+            raise ValueError(f"the factor {factor} of {pattern!r} must be positive; freeze it")
+    pairs = [*multipliers, *((pattern, 0.0) for pattern in freeze)]
+    return _by_pattern(params, pairs, default=1.0)
+
+
+def first_steps(params: Any, unfreeze: Sequence[tuple[str, int]]) -> Any:
+    """Returns the step from which every leaf is trained, a tree of ints like `params`.
+
+    Gradual unfreezing (Howard and Ruder, 2018, section 3.3) trains a new classifier first, and lets
+    pretrained layers follow.
+
+    Args:
+        params: Nested dict of parameters.
+        unfreeze: (pattern, step) pairs, as for `lr_multipliers`; 0 if none matches.
+
+    Raises:
+        ValueError: A pattern matches no leaf.
+    """
+    return _by_pattern(params, unfreeze, default=0)
+
+
+def _by_pattern(params: Any, pairs: Sequence[tuple[str, Any]], *, default: Any) -> Any:
+    """Returns the value of the last pattern that matches the name of each leaf."""
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    values = dict.fromkeys(names, 1.0)
-    for pattern, factor in (*multipliers, *((pattern, 0.0) for pattern in freeze)):
+    values = dict.fromkeys(names, default)
+    for pattern, value in pairs:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             modules = sorted({name.split("/")[0] for name in names})
@@ -163,9 +188,7 @@ def lr_multipliers(
                 f"{pattern!r} matches no parameter; names look like {names[0]!r}, with the modules "
                 f"{', '.join(modules)}"
             )
-        if factor <= 0 and pattern not in freeze:
-            raise ValueError(f"the factor {factor} of {pattern!r} must be positive; freeze it")
-        values |= dict.fromkeys(matched, float(factor))
+        values |= dict.fromkeys(matched, value)
     return jax.tree.unflatten(jax.tree.structure(params), [values[name] for name in names])
 
 

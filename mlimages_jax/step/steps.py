@@ -68,6 +68,7 @@ def train_step(
     missing_labels: float = 0.0,
     mixing: Mixing | None = None,
     factors: Any = None,
+    first_steps: Any = None,
     ema_decay: float = 0.0,
     accumulation: Accumulation | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -89,6 +90,8 @@ def train_step(
         mixing: Maps (key, images, targets, mask) to mixed images and targets; None for no mixing.
         factors: Multipliers of the learning rate, a tree of floats like the parameters; 0 freezes.
             None is 1 everywhere.
+        first_steps: Steps from which leaves are trained, a tree of ints like the parameters; before
+            that they keep their values. None trains all from the first step.
         ema_decay: Decay of the EMA weights, if the state has them, see `moved_ema`.
         accumulation: Division of the batch into parts; None computes it all at once.
 
@@ -101,6 +104,8 @@ def train_step(
     keys = jax.random.split(key, 3)
     if factors is None:
         factors = jax.tree.map(lambda _: 1.0, state.params)
+    if first_steps is None:
+        first_steps = jax.tree.map(lambda _: 0, state.params)
 
     gradients = functools.partial(
         _gradients,
@@ -121,7 +126,10 @@ def train_step(
     # The optimizer knows no learning rate, see `optimizers`.
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = schedule(state.step)
-    params = _moved_params(state.params, direction, learning_rate, factors)
+    rates = jax.tree.map(
+        lambda factor, first: _rate(learning_rate, factor, state.step, first), factors, first_steps
+    )
+    params = _moved_params(state.params, direction, rates)
     metrics = {
         "loss": value,
         "learning_rate": jnp.asarray(learning_rate, jnp.float32),
@@ -209,13 +217,23 @@ def _accumulated(
     return value, batch_stats, after, grads
 
 
-def _moved_params(params: Any, direction: Any, learning_rate: Array, factors: Any) -> Any:
-    """Moves the parameters against the direction, by learning rate times factor."""
+def _rate(learning_rate: Array, factor: float, step: Array, first: int) -> Array | float:
+    """The learning rate of a leaf; the float 0 if it is never trained."""
+    if not factor:
+        return 0.0
+    rate = learning_rate * factor
+    # The optimizer's means move all the while, so that the first update is no bigger than others.
+    return jnp.where(step < first, 0.0, rate) if first else rate
+
+
+def _moved_params(params: Any, direction: Any, rates: Any) -> Any:
+    """Moves the parameters against the direction, by the learning rates."""
     # The condition is evaluated while tracing, so frozen leaves keep their bits. For them
     # optax.masked passes the gradient through in place of a velocity.
     return jax.tree.map(
-        lambda w, v, f: w - learning_rate * f * v if f else w, params, direction, factors
-    )
+        lambda w, v, rate: w if isinstance(rate, float) and not rate else w - rate * v,
+        params, direction, rates,
+    )  # fmt: skip
 
 
 def moved_ema(state: TrainState, *, decay: float) -> dict[str, Any]:

@@ -75,6 +75,7 @@ REFUSED = {
     "optimizer.weight_decay": (-1e-4,),
     "optimizer.freeze": ("stem/*", ("",), (3,)),
     "optimizer.lr_multipliers": (("head/*", 10.0), (("head/*", 0.0),), (("head/*",),)),
+    "optimizer.unfreeze": (("stem/*", 0.1), (("stem/*", 0),), (("stem/*", 1.5),)),
     "loss.name": ("sofmax", "hinge"),
     "loss.softmax.label_smoothing": (1.0, -0.1),
     "loss.weighted.group_size": (7,),

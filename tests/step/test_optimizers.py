@@ -129,6 +129,18 @@ def test_lr_multipliers_by_hand():
     assert set(jax.tree.leaves(optimizers.lr_multipliers(PARAMS))) == {1.0}
 
 
+def test_first_steps_by_hand():
+    first = optimizers.first_steps(PARAMS, (("stage*", 5), ("stage0_*", 9), ("stem/*", 12)))
+    assert first == {
+        "stem": {"kernel": 12},
+        "stage0_block0": {"conv1": {"kernel": 9}, "norm1": {"scale": 9}},
+        "stage1_block0": {"conv1": {"kernel": 5}},
+        "head": {"kernel": 0, "bias": 0},
+    }
+    with pytest.raises(ValueError, match=r"'stage9_\*' matches no parameter"):
+        optimizers.first_steps(PARAMS, (("stage9_*", 3),))
+
+
 def test_a_pattern_without_a_parameter_is_named():
     with pytest.raises(ValueError, match=r"'stage9_\*' matches no parameter.*modules head, stage0"):
         optimizers.lr_multipliers(PARAMS, freeze=("stage9_*",))

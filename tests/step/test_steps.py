@@ -325,6 +325,19 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
     assert all(jax.tree.leaves(moved)), "running statistics move everywhere"
 
 
+@pytest.mark.parametrize(("first", "moves"), [(1, False), (0, True)])
+def test_parameters_follow_from_their_first_step(first, moves):
+    """The step is number 0, so one is the first number at which nothing may move."""
+    steps_of = optimizers.first_steps(_variables()["params"], (("stem/*", first),))
+    before, after, _ = _small_step(first_steps=steps_of)
+    changes, plain = _changes(before, after), _changes(*_plain_step()[:2])
+    assert changes["stem"]["kernel"].any() == moves
+    np.testing.assert_array_equal(changes["head"]["bias"], plain["head"]["bias"])
+    # The optimizer's means have seen the gradient all the same.
+    moments = jax.tree.leaves(after.opt_state)
+    assert all(np.asarray(leaf).any() for leaf in moments if leaf.ndim == 4)
+
+
 def test_ema_moves_towards_the_weights():
     before, after, _ = _small_step(ema=True, ema_decay=0.99)
     fraction = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
