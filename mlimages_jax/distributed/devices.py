@@ -24,7 +24,7 @@ def check_platform(required: str | None) -> None:
     Raises:
         PlatformError: No device can be used, or none of the requested kind.
     """
-    # JAX_PLATFORMS is a list by preference, of which jax uses the first that it can initialise.
+    # JAX_PLATFORMS is a list in the order of preference.
     asked = required or (jax.config.jax_platforms or "").split(",")[0].strip()  # type: ignore[attr-defined]
     try:
         found, devices = jax.default_backend(), jax.devices()

@@ -210,7 +210,7 @@ def _output(config: Classify, workdir: epath.PathLike) -> tuple[Path, str]:
 def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding) -> Model:
     return pretrained.load(
         folder,
-        classes=config.dictionary or None,
+        classes=config.classes or None,
         image_size=config.view.size or None,
         dtype=config.dtype,
         view=config.view.name or None,

@@ -16,7 +16,7 @@ from mlimages_jax.settings.rules import Rule
 T = TypeVar("T")
 Values = dict[str, Any]
 _SETTING = "setting"
-_REQUIRED = object()  # not None, which is a default
+_REQUIRED = object()  # not None, which may be a default
 
 
 @dataclasses.dataclass(frozen=True)

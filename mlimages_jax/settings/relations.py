@@ -143,7 +143,7 @@ def _warmup_rises(factor: float, rate: float, every: int, warmup: int, name: str
     """Checks the last rate of the warm-up by its logarithm, as the rate itself may overflow."""
     if name != "pretraining" or not rate or not warmup:
         return None
-    highest = math.log(rate) + (warmup - 1) // every * math.log(factor)  # before its last step
+    highest = math.log(rate) + (warmup - 1) // every * math.log(factor)  # in the last warm-up step
     if highest < math.log(LARGEST):
         return None
     return f": applied every {every} of {warmup} warm-up steps, it makes the rate infinite"

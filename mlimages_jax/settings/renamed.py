@@ -12,6 +12,7 @@ from mlimages_jax.settings.fields import Values, flatten, nest
 NEW_NAMES = {
     "averaged": "ema",
     "data.reassessed": "data.real_labels",
+    "dictionary": "classes",
     "input.max_bad_pictures": "input.max_bad_images",
     "evaluation.protocols": "evaluation.views",
     "optimizer.average_decay": "optimizer.ema_decay",

@@ -185,8 +185,8 @@ class _OnImages:
 class Classify(_OnImages):
     """Writes tags of images to a file."""
 
-    dictionary: str = setting(
-        PathText(), "Category file; empty: the one in the checkpoint's workdir.", default=""
+    classes: str = setting(
+        PathText(), "Class list; empty: the one in the checkpoint's workdir.", default=""
     )
     loss: str = setting(_OPEN_LOSS, _LOSS_MEANS, default="")
     output: str = setting(

@@ -37,7 +37,7 @@ NO_SET = (
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 
 # XLA aborts the program (SIGABRT) if the size of an array in bytes exceeds 63 bits. With these
-# limits the largest array of a network has 2**62 bytes, and running out of memory is an error.
+# limits the largest array of a network has 2**62 bytes, which only raises an error.
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 THREADS = Whole(1, 1_024)

@@ -184,7 +184,7 @@ def test_one_class_an_image_of_a_list_without_labels(folder, tmp_path):
     other = small_model.save(tmp_path / "run", config, class_list="")
     (tmp_path / "names.txt").write_text(CLASS_LIST)
     (tmp_path / "list.txt").write_text("IMG_1.JPG\n\nnoise/03.jpg\t4\nnowhere.jpg\n")
-    changes = {"images_root": str(folder), "dictionary": str(tmp_path / "names.txt"), "top_k": 0}
+    changes = {"images_root": str(folder), "classes": str(tmp_path / "names.txt"), "top_k": 0}
     summary = _classify(other, tmp_path / "list.txt", tmp_path / "o.jsonl", **changes)
     assert summary[1:] == (3, 1)
     rows = _rows(tmp_path / "o.jsonl")
@@ -387,7 +387,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"dtype": "int8"}, "dtype='int8' is none of float32"),
         ({"view.name": "middle"}, "name='middle' is none of"),
         ({"batch_size": 9}, "batch_size=9 is not divisible by 8 devices"),
-        ({"dictionary": "few.txt"}, "few.txt has 1 classes"),
+        ({"classes": "few.txt"}, "few.txt has 1 classes"),
         ({"thresholds": "bad.txt"}, "bad.txt:1: 'n9' is neither"),
     ],
 )

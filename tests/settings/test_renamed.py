@@ -27,7 +27,7 @@ def _log(caplog):
 OF_OTHER_TASKS = {
     "evaluate": {"averaged": False, "data.reassessed": "real.json"},
     "export_features": {"averaged": False, "view.protocol": "ten_crop"},
-    "classify": {"view.protocol": "whole"},
+    "classify": {"dictionary": "classes.txt", "view.protocol": "whole"},
     "thresholds": {"averaged": False, "view.protocol": "central"},
 }
 
