@@ -43,12 +43,16 @@ def test_new_ones_come_once_each_in_the_order_of_steps(found, monkeypatch):
 
 
 def test_the_wait_begins_again_with_every_checkpoint(found, monkeypatch, caplog):
-    found.pop()
-    clock = [0.0]
-    monkeypatch.setattr(which_checkpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(
-        which_checkpoints.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 3_600)
-    )
+    caplog.set_level("WARNING")
+    del found[1:]
+    hours = []
+
+    def sleep(_):
+        hours.append(1)
+        found[1:] = FOLDERS[1:2]  # the second one comes after an hour, the last one never
+
+    monkeypatch.setattr(which_checkpoints.time, "monotonic", lambda: 3_600 * len(hours))
+    monkeypatch.setattr(which_checkpoints.time, "sleep", sleep)
     assert list(_chosen("new")) == FOLDERS[:2]
-    assert clock == [7_200], "two hours after the last one"
+    assert len(hours) == 3, "two hours after the second one"
     assert "no new checkpoint in /w for 120 minutes: done" in caplog.text
