@@ -33,7 +33,7 @@ class BestCheckpoint:
         checkpoints.forget_evaluations_after(start)
         if self._metric and not self._record.evaluations and checkpoints.evaluations:
             logging.warning(
-                "so far the best checkpoint was chosen by %s, from now on it is by %s",
+                "so far the best checkpoint was chosen by %s; from now on it is chosen by %s",
                 checkpoints.evaluations.metric, self._metric,
             )  # fmt: skip
         raw, ema = raw_and_ema(self._metric)

@@ -163,7 +163,7 @@ def test_values_that_are_no_numbers_are_evaluations_without_improvement():
 
 def test_another_metric_begins_anew(caplog):
     best = _best(saved := Saved(0.5, 0.4, 0.3, metric="val/loss"), start=6)
-    assert "was that of val/loss; from now on it is that of val/mAP" in caplog.text
+    assert "was chosen by val/loss; from now on it is chosen by val/mAP" in caplog.text
     assert not best.ends_early(6) and best.is_missing(6)
     best.record(6, {"val/mAP": 0.3})
     assert saved.evaluations == BestRecord("val/mAP", ((6, 0.3),))
