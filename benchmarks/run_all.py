@@ -77,6 +77,7 @@ SCRIPTS = {
     "losses": Form(("--quick --losses weighted sigmoid",), left_out=IMAGES),
     "manifest": Form(("--rows 20000",), ("--rows 1000000",)),
     "memory": Form(("--side 2048",)),
+    "onnx_speed": Form(("--quick",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
     "report": Form(("--quick",), peers=("playwright",)),
     "scaling": Form(

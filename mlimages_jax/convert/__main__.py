@@ -19,6 +19,8 @@ Every command has a --help of its own, with an example.
         "to-safetensors": f"{_HERE}.safetensors_file:to_safetensors",
         "from-safetensors": f"{_HERE}.safetensors_file:from_safetensors",
         "to-torch": f"{_HERE}.to_torch:to_torch",
+        "from-torch": f"{_HERE}.from_torch:from_torch",
+        "to-onnx": f"{_HERE}.to_onnx:to_onnx",
         "to-stablehlo": f"{_HERE}.to_stablehlo:to_stablehlo",
     },
 )

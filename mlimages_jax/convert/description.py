@@ -20,12 +20,15 @@ _CROPS: dict[ViewName, str] = {
 }
 
 
-def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str, Any]:
+def description(
+    saved: SavedModel, *, image_size: int | None = None, view: ViewName | None = None
+) -> dict[str, Any]:
     """Describes a checkpoint by its own settings and classes, as JSON values.
 
     Args:
         saved: The checkpoint.
         image_size: Side of the images in pixels; None uses that of the training.
+        view: How images are resized and cropped; None uses the view of the training's evaluation.
 
     Returns:
         `step`, `image_size` (None if unknown), `preprocessing`, `calibration`, `probability` (a
@@ -34,14 +37,15 @@ def description(saved: SavedModel, *, image_size: int | None = None) -> dict[str
     """
     usage = saved.usage()
     size = image_size or usage.image_size or None  # settings say 0 where it is unknown
-    crop = _CROPS[usage.view]
+    view = view or usage.view
+    crop = _CROPS[view]
     upright = saved_model.turns_upright(saved.config)
     return {
         "step": saved.step,
         "image_size": size,
         "preprocessing": {
             "channels": "RGB",
-            "crop": usage.view,
+            "crop": view,
             "crop_in_words": crop.format(size=size, short=round(size * 256 / 224)) if size else "",
             "orientation": "exif" if upright else "stored",  # EXIF orientation applied, or not
             "range": [-1, 1],

@@ -38,7 +38,7 @@ def test_every_help_teaches_by_an_example(capsys, name):
 
 @pytest.mark.parametrize("name", door.COMMANDS.commands)
 def test_every_command_refuses_what_is_not_there(tmp_path, name):
-    output = tmp_path / "x.safetensors"
+    output = tmp_path / ("x.onnx" if name == "to-onnx" else "x.safetensors")
     words = [name, "--checkpoint", str(tmp_path / "absent"), "--output", str(output)]
     with pytest.raises(SystemExit, match=r"error: .*absent") as end:
         door.main(words)

@@ -84,8 +84,9 @@ def test_the_config_rebuilds_the_network(workdir, tmp_path):
         to_torch(checkpoint=workdir, output=tmp_path / "t")
 
 
-def test_the_module_needs_nothing_of_ours(workdir, tmp_path):
-    to_torch(checkpoint=workdir, output=tmp_path / "t")
+@pytest.mark.parametrize("timm", [False, True])
+def test_the_module_needs_nothing_of_ours(workdir, tmp_path, timm):
+    to_torch(checkpoint=workdir, output=tmp_path / "t", timm=timm)
     imported = set()
     for node in ast.walk(ast.parse((tmp_path / "t" / "resnet.py").read_text())):
         if isinstance(node, ast.Import):
