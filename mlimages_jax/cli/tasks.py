@@ -184,6 +184,7 @@ def tag(
     interval: float | None = None,
     sidecars: bool = False,
     copy_to: str | None = None,
+    html: str | None = None,
     config: str = "configs/classify.py",
     processes: OmitArgPrefixes[Processes] = Processes(),
 ) -> Start:
@@ -217,6 +218,8 @@ def tag(
         interval: seconds between two scans with --watch, default 10.
         sidecars: write the tags to XMP sidecars beside the images, such as photo.jpg.xmp.
         copy_to: folder for the images by tag, as hard links where possible, else as copies.
+        html: page that shows the images with their tags, such as tags.html; thumbnails are beside
+            it in tags.html.thumbnails.
         config: FILE with other defaults.
         processes: processes of a run on several machines.
     """
@@ -237,6 +240,7 @@ def tag(
         "interval": interval,
         "sidecars": sidecars or None,
         "copy_to": copy_to,
+        "html": html,
     }
     return functools.partial(_start, config, workdir or "workdirs/tag", processes, values)
 

@@ -226,7 +226,30 @@ class Model:
                 "consistent=True is for models with several labels per image: this model predicts "
                 "one class per image, and its ancestors are separate classes"
             )
-        chosen = chosen_thresholds.for_tags(
+        tags_of = tagging.tagger(
+            self.hierarchy,
+            top_k=top_k,
+            threshold=threshold,
+            thresholds=self._chosen(threshold, thresholds),
+            consistent=consistent,
+        )
+        return lambda logits: tags_of(self.probabilities_of(logits))
+
+    def class_limits(
+        self, *, threshold: float | None = None, thresholds: Thresholds | None = None
+    ) -> np.ndarray | None:
+        """Returns the score that a tag of each class must reach; arguments as for `tag`.
+
+        Returns:
+            float64 [C], -inf for classes without a limit; None if no class has one.
+        """
+        assert self.hierarchy
+        chosen = self._chosen(threshold, thresholds)
+        return tagging.class_limits(self.hierarchy, threshold=threshold, thresholds=chosen)
+
+    def _chosen(self, threshold: float | None, thresholds: Thresholds | None) -> Thresholds | None:
+        assert self.hierarchy
+        return chosen_thresholds.for_tags(
             self.thresholds,
             self.hierarchy,
             threshold=threshold,
@@ -236,14 +259,6 @@ class Model:
             ),
             positive_weight=self.positive_weight,
         )
-        tags_of = tagging.tagger(
-            self.hierarchy,
-            top_k=top_k,
-            threshold=threshold,
-            thresholds=chosen,
-            consistent=consistent,
-        )
-        return lambda logits: tags_of(self.probabilities_of(logits))
 
     def classify(
         self, images: UserImages, top_k: int = 5, *, on_error: OnError | None = None

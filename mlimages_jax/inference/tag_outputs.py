@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Outputs besides the file of tags: sidecars, and folders of images by tag."""
+"""Outputs besides the file of tags: sidecars, folders of images by tag, and a page."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +13,25 @@ from mlimages_jax.inference.image_source import ImageSource
 from mlimages_jax.inference.line_index import LineIndex, keys_of
 from mlimages_jax.inference.sidecars import write_sidecar
 from mlimages_jax.inference.tag_files import Row
+from mlimages_jax.inference.tag_sheet import TagSheet
 from mlimages_jax.inference.xmp_tags import XmpError
 
 _SHOWN = 20  # files that are left alone and named
 
 
 class TagOutputs:
-    """Brings sidecars and folders up to date with the rows of a file.
+    """Brings sidecars, folders and a page up to date with the rows of a file.
 
     The first call processes every image; later calls, with --watch, only new and changed ones.
 
     Args:
         sidecars: Whether to write sidecars.
         by_tag: The folder of images by tag, if there is one.
+        sheet: The page, if there is one.
     """
 
-    def __init__(self, *, sidecars: bool, by_tag: ByTag | None):
-        self._sidecars, self._by_tag = sidecars, by_tag
+    def __init__(self, *, sidecars: bool, by_tag: ByTag | None, sheet: TagSheet | None):
+        self._sidecars, self._by_tag, self._sheet = sidecars, by_tag, sheet
         self._done = LineIndex([])
 
     def update(self, source: ImageSource, rows: Callable[[], Iterator[Row]]) -> list[str]:
@@ -47,6 +49,8 @@ class TagOutputs:
         if self._by_tag:
             self._by_tag.update(source, rows(), changed)
             done.append(_described(self._by_tag))
+        if self._sheet:
+            done.append(self._sheet.update(source, rows()))
         self._done = LineIndex((key, 0) for key in keys.tolist())
         return done
 

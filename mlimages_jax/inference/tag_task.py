@@ -29,6 +29,7 @@ from mlimages_jax.inference.pretrained import Model, ModelError
 from mlimages_jax.inference.tag_files import TagFileError
 from mlimages_jax.inference.tag_outputs import TagOutputs
 from mlimages_jax.inference.tag_record import finished_rows
+from mlimages_jax.inference.tag_sheet import TagSheet
 from mlimages_jax.inference.tag_update import CHECKPOINT, Job, update_file
 from mlimages_jax.inference.tagging import Tag, ThresholdError
 from mlimages_jax.inference.watched_images import WatchedImages
@@ -135,32 +136,41 @@ def _watched(config: Classify) -> WatchedImages:
 
 
 def _check_outputs(config: Classify, source: ImageSource | None) -> None:
-    """Checks that sidecars and a folder by tag are possible for these images."""
+    """Checks that what is made besides the file is possible for these images."""
     for name in ("sidecars", "copy_to"):
         if getattr(config, name) and source and source.built:
             raise build.ConfigError(
                 f"{name}={getattr(config, name)!r}: the images of a built set are no files of "
                 "their own; give the folder they came from"
             )
-    if is_remote(config.copy_to):
-        raise build.ConfigError(f"copy_to={config.copy_to}: give a folder on a local disk")
-    images, folder = (os.path.realpath(paths.expanded(p)) for p in (config.input, config.copy_to))
-    if config.copy_to and Path(folder).is_relative_to(images):
-        raise build.ConfigError(
-            f"copy_to={config.copy_to} is inside {config.input}, so its files would be tagged "
-            "too: give a folder outside"
-        )
+    images = os.path.realpath(paths.expanded(config.input))
+    for name in ("copy_to", "html"):
+        target = getattr(config, name)
+        if is_remote(target):
+            raise build.ConfigError(f"{name}={target}: give a path on a local disk")
+        if target and Path(os.path.realpath(paths.expanded(target))).is_relative_to(images):
+            raise build.ConfigError(
+                f"{name}={target} is inside {config.input}, so its files would be tagged too: "
+                "give a path outside"
+            )
+    if config.html and Path(config.html).suffix.lower() not in (".html", ".htm"):
+        raise build.ConfigError(f"html={config.html}: end the name of the page with .html")
 
 
 def _outputs(config: Classify, model: Model) -> TagOutputs | None:
     """Returns the outputs besides the file, on the process that writes."""
-    if jax.process_index() != 0 or not (config.sidecars or config.copy_to):
+    if jax.process_index() != 0 or not (config.sidecars or config.copy_to or config.html):
         return None
-    by_tag = None
+    by_tag, sheet = None, None
+    assert model.hierarchy
     if config.copy_to:
-        assert model.hierarchy
         by_tag = ByTag(Path(paths.absolute(config.copy_to)), folder_names(model.hierarchy))
-    return TagOutputs(sidecars=config.sidecars, by_tag=by_tag)
+    if config.html:
+        limits = model.class_limits(**_rules(config))
+        path = Path(paths.absolute(config.html))
+        one_class = model.loss == "softmax"
+        sheet = TagSheet(path, model.hierarchy, limits=limits, one_class=one_class)
+    return TagOutputs(sidecars=config.sidecars, by_tag=by_tag, sheet=sheet)
 
 
 def _follow(outputs: TagOutputs | None, source: ImageSource, output: Path) -> str:
@@ -223,12 +233,12 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
 
 def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:
     """Returns the function from logits to tags."""
-    return model.tagger(
-        top_k=config.top_k or None,
-        threshold=config.threshold or None,
-        thresholds=config.thresholds or None,
-        consistent=config.consistent,
-    )
+    return model.tagger(top_k=config.top_k or None, consistent=config.consistent, **_rules(config))
+
+
+def _rules(config: Classify) -> dict[str, Any]:
+    """Returns which scores make a tag, as arguments of `Model.tag`."""
+    return {"threshold": config.threshold or None, "thresholds": config.thresholds or None}
 
 
 def _about(config: Classify, model: Model, *, view: EvaluationView) -> dict[str, Any]:

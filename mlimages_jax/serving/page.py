@@ -7,11 +7,14 @@ import hashlib
 import re
 from importlib import resources
 
+from mlimages_jax.inference.pages import with_shared_parts
+
 
 @functools.cache
 def html() -> str:
     """Returns the page."""
-    return resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return with_shared_parts(template)
 
 
 def _sources(tag: str) -> str:

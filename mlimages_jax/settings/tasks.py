@@ -224,6 +224,12 @@ class Classify(_OnImages):
         "Folder for the images by tag, as hard links where possible, else as copies. Empty: none.",
         default="",
     )
+    html: str = setting(
+        PathText(must_exist=False),
+        "A page that shows the images with their tags, ending in .html; thumbnails in a folder "
+        "beside it. Empty: none.",
+        default="",
+    )
     top_k: int = setting(Whole(0, zero="no limit"), "Maximum number of tags per image.", default=5)
     threshold: float = setting(Number(0.0, 1.0), "Minimum probability of a tag.", default=0.0)
     thresholds: str = setting(

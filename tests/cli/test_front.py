@@ -132,10 +132,12 @@ def test_a_training_gets_what_was_typed(monkeypatch):
           "thresholds.kappa": "3.0"}),
         ("tag photos --checkpoint=C --thresholds=none", "classify", "workdirs/tag",
          {"input": "photos", "checkpoint": "C", "output": "tags.csv", "thresholds": "none"}),
-        ("tag photos --checkpoint=C --overwrite --watch --interval=3 --sidecars --copy-to=B",
+        ("tag photos --checkpoint=C --overwrite --watch --interval=3 --sidecars --copy-to=B "
+         "--html=H.html",
          "classify", "workdirs/tag",
          {"input": "photos", "checkpoint": "C", "output": "tags.csv", "overwrite": "True",
-          "watch": "True", "interval": "3.0", "sidecars": "True", "copy_to": "B"}),
+          "watch": "True", "interval": "3.0", "sidecars": "True", "copy_to": "B",
+          "html": "H.html"}),
     ],
 )  # fmt: skip
 def test_tasks_bring_their_config(monkeypatch, words, config, workdir, overrides):

@@ -219,7 +219,9 @@ def test_one_image_and_a_built_set(checkpoint, model, folder, tmp_path, monkeypa
     rows = _rows(summary.output)
     _check(rows, [r.name for r in records], model.tag([r.jpeg for r in records]))
     monkeypatch.setattr(tag_update, "Predictions", None)
-    assert _classify(checkpoint, built, tmp_path / "set.jsonl", split="val") == summary
+    page = tmp_path / "set.html"
+    again = _classify(checkpoint, built, tmp_path / "set.jsonl", split="val", html=str(page))
+    assert again == summary and records[0].name in page.read_text()
     for changes in ({"watch": True}, {"sidecars": True}, {"copy_to": str(tmp_path / "by_tag")}):
         with pytest.raises(build.ConfigError, match=r"set|splits"):
             _classify(checkpoint, built, tmp_path / "set.jsonl", split="val", **changes)
@@ -320,7 +322,10 @@ def test_watching_tags_what_appears_until_it_is_stopped(
 
     monkeypatch.setattr(watched_images.WatchedImages, "_wait", wait)
     by_tag = tmp_path / "by_tag"
-    options = {"watch": True, "sidecars": True, "copy_to": str(by_tag), "top_k": 1}
+    sheet = tmp_path / "sheet.html"
+    options = {
+        "watch": True, "sidecars": True, "copy_to": str(by_tag), "html": str(sheet), "top_k": 1,
+    }  # fmt: skip
     with pytest.raises(preemption.Preempted):
         _classify(checkpoint, photos, output, **options)
     assert looks == [["01.jpg", "02.jpg"]] * 2 + [["01.jpg", "02.jpg", "03.jpg"]] * 2
@@ -328,7 +333,7 @@ def test_watching_tags_what_appears_until_it_is_stopped(
     rounds = [text for text in caplog.messages if ": tagged" in text]
     assert [text.split(": ")[1] for text in rounds] == [
         f"tagged {new} of {images} images, 0 errors; {new} sidecars written; {new} files by tag "
-        "added, 0 removed" for new, images in ((2, 2), (1, 3))
+        f"added, 0 removed; sheet.html shows {images} images" for new, images in ((2, 2), (1, 3))
     ]  # fmt: skip
     for row in _rows(output):
         name = row["tags"][0]["name"].split(",")[0]
@@ -336,6 +341,10 @@ def test_watching_tags_what_appears_until_it_is_stopped(
         assert (by_tag / name / row["image"]).samefile(photos / row["image"])
     with pytest.raises(build.ConfigError, match=r"is inside .*photos, so its files"):
         _classify(checkpoint, photos, output, copy_to=str(photos / "x"))
+    assert len(list(tmp_path.glob("sheet.html.thumbnails/*/*.jpg"))) == 3
+    for html, message in ((photos / "x.html", "is inside"), ("x.csv", "end the name.*html")):
+        with pytest.raises(build.ConfigError, match=message):
+            _classify(checkpoint, photos, output, html=str(html))
 
 
 @pytest.mark.parametrize("other", ["weights", "classes", "loss"])
