@@ -67,3 +67,21 @@ def stamps_dir() -> Path:
 def tencent_dir() -> Path:
     """The published example files: category file, lists, four photographs, two tfrecords."""
     return _folder("data/tencent")
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    """A Hub on this machine in place of huggingface.co, and an empty cache; nobody is logged in."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    from tests.support import hub_server
+
+    with hub_server.running() as (hub, address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # plain HTTP
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub

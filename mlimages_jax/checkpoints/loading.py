@@ -3,6 +3,7 @@
 
 A path is a workdir, its checkpoints folder or a step folder. Of several steps it means the best one
 if the training recorded it (`checkpoint.best`), else the newest, see `step_folders.resolve`.
+Weights to initialise from may also be a file or a model on the Hub, see `places`.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 from etils import epath
 
 from mlimages_jax import moved
+from mlimages_jax.checkpoints import places
 from mlimages_jax.checkpoints.compatibility import check_fit
 from mlimages_jax.checkpoints.saved_step import SavedStep, abstract_tree, agreed, put_on_devices
 from mlimages_jax.checkpoints.step_folders import resolve
@@ -89,7 +91,8 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
     classes is skipped; all other arrays must match.
 
     Args:
-        path: A workdir, a checkpoint folder or a step folder.
+        path: A workdir, a checkpoint folder, a step folder, a .safetensors file, or an address
+            hf://user/name@revision.
         abstract_state: State that gives names, shapes, dtypes and shardings.
 
     Returns:
@@ -99,10 +102,12 @@ def restore_weights(path: epath.PathLike, abstract_state: TrainState) -> dict[st
         FileNotFoundError: There is no checkpoint.
         DamagedCheckpointError: An array cannot be read or does not match its checksum.
         CheckpointMismatchError: Any other array differs in name, shape or dtype.
+        HubError: The Hub has no such model for this user.
     """
+    place = places.local(path)
 
     def read() -> tuple[Any, Any]:
-        saved = SavedStep(resolve(path))
+        saved = places.opened(place)
         wanted = abstract_state.weights
         # Finetuning starts from the weights with which the other run was evaluated and used.
         tree, prefix = _weights_in(saved.tree, ema=True)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reads and writes a trained network as one .safetensors file: weights, config and classes."""
+"""Reads and writes a trained network as one .safetensors file: weights, config and classes.
+
+A file may come from anybody: it is arrays and text, of which nothing is executed, and what it can
+make a reader allocate is bounded by its own size and by the limits below.
+"""
 
 import json
 from pathlib import Path
@@ -8,7 +12,6 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from mlimages_jax.checkpoints import array_digests
 from mlimages_jax.files.atomic import complete_file
@@ -16,6 +19,13 @@ from mlimages_jax.settings.renamed import saved_with_new_names
 
 SUFFIX = ".safetensors"
 _CHECKSUMS = "crc32c"  # key in the metadata
+_MAX_HEADER = 32 << 20  # bytes; the names of 11,166 classes take 3 MB
+_MAX_CONFIG = 1 << 20  # bytes
+_MAX_STEP = 2**31 - 1
+_DTYPES = {
+    "float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64",
+    "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
 
 
 class WeightsFileError(ValueError):
@@ -46,7 +56,11 @@ class WeightsFile(NamedTuple):
 
 
 def write(path: Path, content: WeightsFile) -> None:
-    """Writes a file; everything but the arrays is stored in its metadata, as text."""
+    """Writes a file; everything but the arrays is stored in its metadata, as text.
+
+    The same content gives the same bytes, so that a file that was shared before is recognised by
+    its digest: the library would write the metadata in random order.
+    """
     metadata = {
         "step": str(content.step),
         "config": json.dumps(content.config),
@@ -57,8 +71,26 @@ def write(path: Path, content: WeightsFile) -> None:
     if content.thresholds:
         metadata["thresholds"] = content.thresholds
     metadata[_CHECKSUMS] = json.dumps(_checksums(content.arrays, metadata))
-    with complete_file(path) as unfinished:
-        unfinished.write_bytes(save(content.arrays, metadata))
+    with complete_file(path) as unfinished, unfinished.open("wb") as file:
+        file.write(_header(content.arrays, metadata))
+        for array in content.arrays.values():
+            file.write(np.ascontiguousarray(array).data)
+
+
+def _header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """Bytes before the arrays: the length of a JSON object, and the object, in multiples of 8."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        entries[name] = {
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read(path: Path) -> WeightsFile:
@@ -69,21 +101,50 @@ def read(path: Path) -> WeightsFile:
         WeightsFileError: The file is damaged or not a safetensors file.
     """
     try:
+        _check_header(path)
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         _verify(arrays, metadata)
         return WeightsFile(
             arrays,
-            step=int(metadata.get("step", 0)),
-            config=saved_with_new_names(json.loads(metadata.get("config", "{}")), where=str(path)),
+            step=_step(metadata.get("step", "0")),
+            config=_config(metadata.get("config", "{}"), where=str(path)),
             class_list=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
             usage=json.loads(metadata.get("usage", "{}")),
             thresholds=metadata.get("thresholds", ""),
         )
-    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+    except (
+        SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+        OverflowError,
+    ) as error:  # fmt: skip
         raise WeightsFileError(f"{path} is damaged or not a safetensors file: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a header that is longer than the file, or than that of any network."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        actual = file.seek(0, 2)
+    if size > min(_MAX_HEADER, actual - 8):
+        raise ValueError(f"its header claims {size:,} bytes, of {actual:,} in the file")
+
+
+def _step(text: str) -> int:
+    step = int(text)
+    if not 0 <= step <= _MAX_STEP:
+        raise ValueError(f"step {step} is outside 0 to {_MAX_STEP}")
+    return step
+
+
+def _config(text: str, *, where: str) -> dict[str, Any]:
+    if len(text) > _MAX_CONFIG:
+        raise ValueError(f"its configuration has {len(text):,} characters")
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("its configuration is not an object")
+    return saved_with_new_names(values, where=where)
 
 
 def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -7,7 +7,6 @@
 import dataclasses
 import functools
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,16 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from mlimages_jax.checkpoints import manager, safetensors, step_folders
+from mlimages_jax.checkpoints import hub, manager, places, safetensors, step_folders
 from mlimages_jax.checkpoints.saved_step import agreed
-from mlimages_jax.data.images.views import ViewName
+from mlimages_jax.data.images.views import VIEW_NAMES, ViewName
 from mlimages_jax.files import text_files
 from mlimages_jax.labels.class_thresholds import FILE_NAME, ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.settings import build
 from mlimages_jax.settings.losses import Loss
+from mlimages_jax.settings.rules import Number
+from mlimages_jax.settings.training import PIXELS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class SavedModel:
         thresholds: Text of thresholds.tsv; None if there is none. It may be of other weights, see
             `own_thresholds`.
         thresholds_file: Where that text was saved, for messages.
+        address: hf://user/name@commit of a model from the Hub; "" for any other.
     """
 
     where: epath.Path
@@ -49,6 +51,7 @@ class SavedModel:
     classes_file: str
     thresholds: str | None = None
     thresholds_file: str = ""
+    address: str = ""
 
     @functools.cached_property
     def hierarchy(self) -> Hierarchy | None:
@@ -158,8 +161,8 @@ def read(
     """Reads a network; with several processes, all of them must call it.
 
     Args:
-        path: A workdir, its checkpoints folder, a step folder, or a file written by
-            `convert to-safetensors`.
+        path: A workdir, its checkpoints folder, a step folder, a file written by
+            `convert to-safetensors`, or an address hf://user/name@revision, see `hub`.
         sharding: Sharding of the weights.
         ema: Whether to prefer the EMA weights if the checkpoint has them.
         step: Step to read; None reads the best one if the training recorded it, else the newest.
@@ -169,9 +172,13 @@ def read(
         HierarchyError: The category file is not text.
         DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
         WeightsFileError: The file is damaged.
+        HubError: The Hub has no such model for this user.
         ThresholdError: thresholds.tsv is not text.
     """
-    if os.fspath(path).endswith(safetensors.SUFFIX):
+    if hub.is_address(path):
+        file, pinned = hub.download_for_all(path)
+        return dataclasses.replace(_from_file(file, sharding, step=step), address=str(pinned))
+    if places.is_file(path):
         return _from_file(Path(path), sharding, step=step)
     folder = agreed(lambda: manager.resolve(path, step=step))
     kept = manager.classes_of(folder)
@@ -200,7 +207,7 @@ def _from_file(path: Path, sharding: jax.sharding.Sharding, *, step: int | None)
     content = safetensors.read(path)
     if step not in (None, content.step):
         raise FileNotFoundError(f"{path} has no step {step}; it is of step {content.step}")
-    return SavedModel(
+    saved = SavedModel(
         where=epath.Path(path),
         weights=jax.device_put(traverse_util.unflatten_dict(content.arrays, sep="/"), sharding),
         config=content.config,
@@ -210,3 +217,28 @@ def _from_file(path: Path, sharding: jax.sharding.Sharding, *, step: int | None)
         thresholds=content.thresholds or None,
         thresholds_file=f"{path} (thresholds)",
     )
+    _check_usage(saved)
+    return saved
+
+
+def _check_usage(saved: SavedModel) -> None:
+    """Refuses settings that no training has: a file may come from anybody.
+
+    Raises:
+        WeightsFileError: An image size, a view or a weight is not one.
+    """
+    try:
+        usage = saved.usage()
+        fits = (
+            isinstance(usage.loss, str)
+            and all(size == 0 or PIXELS.allows(size) for size in (usage.image_size, *usage.sizes))
+            and set(usage.views) <= set(VIEW_NAMES)
+            and Number(above=True).allows(usage.positive_weight)
+        )
+        why = "an image size, a view or a weight in it is none"
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        fits, why = False, str(error)
+    if not fits:
+        raise safetensors.WeightsFileError(
+            f"{saved.where}: its settings are not those of a training: {why}"
+        )

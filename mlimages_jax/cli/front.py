@@ -74,6 +74,7 @@ The first command generates a small data set and trains on it, in minutes. Every
         "data": DATA,
         "features": FEATURES,
         "convert": CONVERT,
+        "push": "mlimages_jax.sharing.push:push",
         "plan": "mlimages_jax.plan.__main__:plan",
         "goodput": goodput.COMMAND,
         "report": "mlimages_jax.report.command:report",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlimages_jax.convert import ConvertError, layout
+from mlimages_jax.convert import ConvertError, layout, release_files
 from mlimages_jax.convert.tensorflow_checkpoint import TensorFlowCheckpoint
 from mlimages_jax.convert.tensorflow_names import (
     GLOBAL_STEP,
@@ -48,20 +48,28 @@ class Contents(NamedTuple):
 
 def from_tensorflow(
     *,
-    checkpoint: Path,
     output: str,
+    checkpoint: Path | None = None,
+    fetch: Literal["mlimages", "imagenet"] | None = None,
     training_state: bool = False,
     count_groups: int = 128,
     loss: LossName = "auto",
     image_size: int = 224,
     dictionary: Path | None = None,
     ignore_extra: bool = False,
+    downloads: Path = Path("downloads"),
+    fetch_url: str | None = None,
+    expect_sha256: str | None = None,
 ) -> None:
     """Convert a checkpoint of the original TensorFlow code.
 
     Depth and number of classes are read from the file; TensorFlow is not needed:
 
         mlimages convert from-tensorflow --checkpoint=resnet.ckpt --output=released
+        mlimages convert from-tensorflow --fetch=imagenet --output=released
+
+    The second command fetches a checkpoint and its class list from where the release says they
+    are, and explains what to do if the host wants a browser.
 
     To train from its parameters, name the output in a configuration: --config.init_from=released.
     To resume where the original stopped, with its velocities, step and class counts:
@@ -71,8 +79,9 @@ def from_tensorflow(
         mlimages train --config=configs/pretrain.py:released --workdir=W
 
     Args:
-        checkpoint: its prefix (the path up to .index), one of its files, or its folder.
         output: the new workdir; it must not contain a checkpoint yet.
+        checkpoint: its prefix (the path up to .index), one of its files, or its folder.
+        fetch: fetch this one of the release instead: mlimages (11,166 classes) or imagenet (1,000).
         training_state: convert everything that resuming needs, not only the network.
         count_groups: number of groups that get a copy of the class counts, of which the file has
             those of one worker; it is batch_size / group_size of the resumed run.
@@ -81,7 +90,19 @@ def from_tensorflow(
         dictionary: the class list to store in the workdir: that of ML-Images, of a built set, or
             the release's imagenet2012_dictionary.txt.
         ignore_extra: skip variables that the original does not have, instead of refusing them.
+        downloads: folder for what is fetched; what it has is not fetched again.
+        fetch_url: address of the archive to fetch instead, such as a copy of your own.
+        expect_sha256: SHA-256 of the archive; without it that of the first download counts.
     """
+    if fetch:
+        if checkpoint:
+            raise ConvertError("give --checkpoint or --fetch, not both")
+        checkpoint, classes_file = release_files.fetch(
+            fetch, downloads, url=fetch_url, expect_sha256=expect_sha256
+        )
+        dictionary = dictionary or classes_file
+    elif not checkpoint:
+        raise ConvertError("give --checkpoint, or --fetch=mlimages or imagenet")
     file = TensorFlowCheckpoint(checkpoint)
     contents = survey(file, ignore_extra=ignore_extra)
     print(f"{file.prefix}: {_depth(contents)}, {contents.architecture.num_classes:,} classes")

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 STEM = "params/stem/kernel"
 HEAD = "params/head/kernel"
 MAX_LISTED = 40  # differences shown in an error
-_BLOCK = re.compile(r"params/stage(\d+)_block(\d+)/.*")
+_BLOCK = re.compile(r"params/stage(\d{1,4})_block(\d{1,4})/.*")
 
 
 class Architecture(NamedTuple):
@@ -56,7 +56,8 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
         shapes: Shapes by name; names that do not belong to this layout are ignored.
 
     Raises:
-        ConvertError: If there is no block, or neither kernel nor bias of the classifier.
+        ConvertError: If there is no block, more blocks than arrays, or neither kernel nor bias of
+            the classifier.
     """
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -66,6 +67,8 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
     if not blocks:
         raise ConvertError("it has no block of a residual network")
     stages = range(max(blocks) + 1)
+    if max(blocks) + sum(blocks.values()) > len(shapes):  # else a name could make a list too long
+        raise ConvertError(f"its blocks are numbered beyond its {len(shapes):,} arrays")
     # With the bias alone the number of classes is known, and only the kernel reported as missing.
     head = shapes.get(HEAD) or shapes.get("params/head/bias")
     if not head:

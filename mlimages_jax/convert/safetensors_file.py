@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlimages_jax.checkpoints import own_thresholds, safetensors
 from mlimages_jax.checkpoints.safetensors import SUFFIX, WeightsFile, WeightsFileError
+from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
 from mlimages_jax.convert.weights import probability_rule, read_weights, write_workdir
@@ -29,8 +30,24 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         raise ConvertError(f"--output={output}: the name must end in {SUFFIX}")
     if output.exists():
         raise ConvertError(f"{output} already exists: remove it or give another --output")
+    saved, content = contents(checkpoint)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.write(output, content)
+    print(f"{output}: {len(content.arrays)} arrays of {saved.where}")
+
+
+def contents(checkpoint: str) -> tuple[SavedModel, WeightsFile]:
+    """Reads a checkpoint, and returns it with what a file of it holds.
+
+    Args:
+        checkpoint: A workdir, its checkpoints folder, or one of its steps.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ConvertError: If it is not a network of this package.
+    """
     saved, arrays = read_weights(checkpoint)
-    content = WeightsFile(
+    return saved, WeightsFile(
         arrays,
         step=saved.step,
         config=saved.config,
@@ -39,9 +56,6 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         usage=description(saved),
         thresholds=(own_thresholds.thresholds_of(saved) and saved.thresholds) or "",
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.write(output, content)
-    print(f"{output}: {len(arrays)} arrays of {saved.where}")
 
 
 def from_safetensors(*, checkpoint: Path, output: str) -> None:

@@ -27,6 +27,8 @@ MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER_BYTES = 48
 _TRAILER = struct.Struct("<BI")
 _RESTART_EVERY = 16  # entries; as TensorFlow writes
+_MAX_BYTES = 64 << 20  # of all keys and values; an index has 300 bytes a variable
+_ENTRY_BYTES = 100  # what Python itself needs for an entry, about
 _VARINT_BYTES = 10  # 64 bits need at most this many
 
 
@@ -46,10 +48,20 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
         _, position = _read_handle(data, len(data) - _FOOTER_BYTES)
         (start, size), _ = _read_handle(data, position)
         entries: dict[bytes, bytes] = {}
-        for _, handle in _entries(_read_block(data, start, size)):
+        # A key that repeats most of the one before takes three bytes: a small file could unpack to
+        # any size, and name the same block again and again.
+        left = _MAX_BYTES
+        for separator, handle in _entries(_read_block(data, start, size)):
             (start, size), _ = _read_handle(handle, 0)
-            entries.update(_entries(_read_block(data, start, size)))
-    except (IndexError, struct.error) as error:
+            left -= len(separator) + size
+            for key, value in _entries(_read_block(data, start, size) if left > 0 else b""):
+                left -= len(key) + len(value) + _ENTRY_BYTES
+                if left < 0:
+                    break
+                entries[key] = value
+            if left < 0:
+                raise SortedTableError(f"its names take more than {_MAX_BYTES:,} bytes")
+    except (IndexError, struct.error, OverflowError) as error:
         raise SortedTableError("one of its entries points outside the file") from error
     return entries
 

@@ -10,6 +10,7 @@ of every variable.
                        5: size in bytes, 6: checksum (fixed32), 7: slices
 """
 
+import math
 import os
 import re
 import struct
@@ -36,6 +37,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8"),
 }  # fmt: skip
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_MAX_INDEX = 64 << 20  # bytes; that of the release has 40,000
 _HEADER = b"\x08\x01\x1a\x02\x08\x01"  # one data file, producer 1
 _PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _LATEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
@@ -88,6 +90,8 @@ class TensorFlowCheckpoint:
         """
         self.prefix = find_prefix(Path(path))
         index = Path(f"{self.prefix}.index")
+        if index.stat().st_size > _MAX_INDEX:
+            raise ConvertError(f"{index} has more than {_MAX_INDEX:,} bytes: no index of a network")
         try:
             table = read_table(index.read_bytes())
             header = dict(_fields(table.pop(b"", b"")))
@@ -116,10 +120,13 @@ class TensorFlowCheckpoint:
         path = Path(f"{self.prefix}.data-{entry.file:05d}-of-{self._files:05d}")
         if not path.exists():
             raise ConvertError(f"{path} is missing: copy it next to the .index file")
-        with path.open("rb") as file:
-            file.seek(entry.offset)
-            data = file.read(entry.size)
-        size = entry.dtype.itemsize * int(np.prod(entry.shape))
+        size = entry.dtype.itemsize * math.prod(entry.shape)
+        data = b""
+        # Before anything is read: the numbers may be of any size.
+        if size == entry.size and entry.offset + size <= path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(entry.offset)
+                data = file.read(size)
         if len(data) != size or masked_crc(data) != entry.checksum:
             raise ConvertError(
                 f"{path} is damaged: the checksum of {name}, {entry.size:,} bytes from byte "

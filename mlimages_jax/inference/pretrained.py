@@ -48,7 +48,8 @@ def load(
     the log says, else the latest.
 
     Args:
-        path: A workdir, its checkpoints folder, one step, or a file from `convert to-safetensors`.
+        path: A workdir, its checkpoints folder, one step, a file from `convert to-safetensors`, or
+            an address `hf://user/name@revision` of a model that `mlimages push` put on the Hub.
         classes: The class list; None uses the one in the checkpoint's workdir, or in the file.
         image_size: Side of the cropped images in pixels; None uses the checkpoint's.
         dtype: Type of the activations: "float32" (full precision on any device) or "bfloat16",
@@ -66,6 +67,7 @@ def load(
     Raises:
         FileNotFoundError: If there is no checkpoint, not this step, or no such class list.
         WeightsFileError: If the file is damaged.
+        HubError: If the Hub has no such model for this user.
         ModelError: If the class list has other classes, the image size is unknown, or the loss or
             view does not exist.
         HierarchyError: If the class list is malformed.
@@ -112,5 +114,5 @@ def load(
         else chosen_thresholds.of_model(
             saved, hierarchy, loss=usage.loss, positive_weight=usage.positive_weight
         ),
-        source=f"{saved.where} (step {saved.step:,})",
+        source=f"{saved.address or saved.where} (step {saved.step:,})",
     )

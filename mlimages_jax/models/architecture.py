@@ -15,7 +15,7 @@ WORDS = {
     "stem_width": "its stem is {} wide",
     "stem_kernel": "the side of its stem's kernel is {}",
 }
-_BLOCK = re.compile(r"stage(\d+)_block(\d+)")
+_BLOCK = re.compile(r"stage(\d{1,9})_block(\d{1,9})")
 
 
 class UnknownArchitectureError(ValueError):

@@ -2,13 +2,15 @@
 """Fills in the sizes of a network left open in the configuration from a checkpoint."""
 
 import contextlib
+import os
 from typing import Any
 
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import step_folders
-from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, SavedStep, agreed
+from mlimages_jax.checkpoints import places, step_folders
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, agreed
+from mlimages_jax.distributed import collectives
 from mlimages_jax.models import architecture
 from mlimages_jax.settings import Train, build, replaced
 
@@ -27,11 +29,15 @@ def filled(config: Train, workdir: epath.Path) -> Train:
         ConfigError: `init_from` contains a network that is not one of this package.
         DamagedCheckpointError: `init_from` is damaged.
         FileNotFoundError: `init_from` contains no checkpoint.
+        HubError: `init_from` is not on the Hub for this user.
     """
     configured = {name: getattr(config.model, name) for name in architecture.WORDS}
     if all(configured.values()):
         return config
-    values, where = agreed(lambda: _found(workdir, config.init_from))
+    # A run that resumes does not need what it began with, which may be gone by now.
+    resumes = collectives.of_process_0(bool(step_folders.find(workdir)))
+    start = "" if resumes or not config.init_from else places.local(config.init_from, quietly=True)
+    values, where = agreed(lambda: _found(workdir, start))
     sizes = {name: value or values[name] for name, value in configured.items()}
     logging.info(
         "the network is that of %s: %s",
@@ -40,21 +46,21 @@ def filled(config: Train, workdir: epath.Path) -> Train:
     return replaced(config, {f"model.{name}": value for name, value in sizes.items()})
 
 
-def _found(workdir: epath.Path, init_from: str) -> tuple[dict[str, Any], str]:
+def _found(workdir: epath.Path, start: epath.PathLike) -> tuple[dict[str, Any], str]:
     """Returns the sizes, and their source for the log."""
     # The workdir first: its network stays the same, whatever init_from contains by now.
     for folder in reversed(step_folders.find(workdir)):
         with contextlib.suppress(DamagedCheckpointError):  # set aside and logged on restore
             return _of(folder), str(folder)
-    if init_from:
-        return _of(step_folders.resolve_quietly(init_from)), init_from
+    if start:
+        return _of(epath.Path(start)), os.fspath(start)
     return build.OPEN_NETWORK, "the release"
 
 
-def _of(folder: epath.Path) -> dict[str, Any]:
-    params = SavedStep(folder).tree["params"]  # shapes only, from the metadata
+def _of(place: epath.Path) -> dict[str, Any]:
+    params = places.opened(place).tree["params"]  # of a step shapes only, from the metadata
     try:
         architecture.network_of(params)
     except architecture.UnknownArchitectureError as error:
-        raise build.ConfigError(f"{folder}: {error}") from error
+        raise build.ConfigError(f"{place}: {error}") from error
     return architecture.body_of(params)

@@ -10,10 +10,10 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.checkpoints import step_folders
+from mlimages_jax.checkpoints import places
 from mlimages_jax.checkpoints.loading import HEAD, restore_weights
 from mlimages_jax.checkpoints.manager import Checkpoints
-from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError, agreed
+from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data import fingerprint
 from mlimages_jax.data.class_priors import class_priors
 from mlimages_jax.data.dataset import DataSet
@@ -23,6 +23,7 @@ from mlimages_jax.files.remote import write_text
 from mlimages_jax.labels import word_list
 from mlimages_jax.labels.class_map import same_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.monitoring import commands
 from mlimages_jax.settings import Train, build, restart
 from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, with_head_bias, with_weights
@@ -203,12 +204,12 @@ def begin_with(
     path: str, training: TrainingStep, data: DataSet, *, fresh: TrainState
 ) -> TrainState:
     """Returns a fresh state with the weights of another run, without its head if classes differ."""
-    folder = step_folders.chosen_by_process_0(agreed(lambda: step_folders.resolve(path)))
-    weights = restore_weights(folder, training.abstract_state)
+    place = places.local(path)
+    weights = restore_weights(place, training.abstract_state)
     logging.info("initialising with the weights of %s", path)
     # Equal numbers of classes do not make equal classes: compared by their ids, not by shape only.
-    kept = step_folders.classes_of(folder)
-    if kept and not same_classes(Hierarchy.from_file(kept), Hierarchy.from_file(data.class_list)):
+    kept = places.classes_at(place)
+    if kept and not same_classes(kept, Hierarchy.from_file(data.class_list)):
         weights["params"].pop(HEAD, None)
     if HEAD not in weights["params"]:
         logging.info(
@@ -246,7 +247,7 @@ def fresh_state(config: Train, training: TrainingStep, data: DataSet) -> TrainSt
 
 
 def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet) -> None:
-    """Writes the configuration and the classes to the workdir, for users of the checkpoints.
+    """Writes configuration, classes and command to the workdir, for users of the checkpoints.
 
     All processes compare the classes with those in the workdir; only process 0 writes.
 
@@ -266,6 +267,7 @@ def keep_in_workdir(workdir: epath.Path, settings: dict[str, Any], data: DataSet
     if jax.process_index() == 0:
         write_text(workdir / "config.json", json.dumps(settings, indent=1))
         write_text(kept, classes)
+        commands.record(workdir)
 
 
 def _is_list_of_words(kept: epath.Path, data: DataSet) -> bool:
