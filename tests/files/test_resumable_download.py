@@ -39,6 +39,7 @@ def test_the_next_call_goes_on_too(server, tmp_path):
         download(f"{server.url}/file", tmp_path / "x", max_bytes=MAX, tell=_quiet)
     assert not (tmp_path / "x").exists()
     server.ranges.clear()
+    server.break_after.clear()
     download(f"{server.url}/file", tmp_path / "x", max_bytes=MAX)
     assert server.ranges == ["bytes=30000-"]
     assert (tmp_path / "x").read_bytes() == CONTENT
