@@ -20,7 +20,8 @@ from mlimages_jax.settings.renamed import saved_with_new_names
 SUFFIX = ".safetensors"
 _CHECKSUMS = "crc32c"  # key in the metadata
 _MAX_HEADER = 32 << 20  # bytes; the names of 11,166 classes take 3 MB
-_MAX_CONFIG = 1 << 20  # bytes
+_MAX_CONFIG, _MAX_USAGE = 1 << 20, 16 << 20  # characters; Python takes 20 times as much memory
+_MAX_ARRAYS = 20_000  # those of ResNet-152 are 900
 _MAX_STEP = 2**31 - 1
 _DTYPES = {
     "float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64",
@@ -103,8 +104,10 @@ def read(path: Path) -> WeightsFile:
     try:
         _check_header(path)
         with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, names = file.metadata() or {}, file.keys()
+            if len(names) > _MAX_ARRAYS:
+                raise ValueError(f"it has {len(names):,} arrays")
+            arrays = {name: file.get_tensor(name) for name in names}
         _verify(arrays, metadata)
         return WeightsFile(
             arrays,
@@ -112,7 +115,7 @@ def read(path: Path) -> WeightsFile:
             config=_config(metadata.get("config", "{}"), where=str(path)),
             class_list=metadata.get("dictionary", ""),
             probability=metadata.get("probability", ""),
-            usage=json.loads(metadata.get("usage", "{}")),
+            usage=_values(metadata.get("usage", "{}"), "usage", at_most=_MAX_USAGE),
             thresholds=metadata.get("thresholds", ""),
         )
     except (
@@ -139,12 +142,16 @@ def _step(text: str) -> int:
 
 
 def _config(text: str, *, where: str) -> dict[str, Any]:
-    if len(text) > _MAX_CONFIG:
-        raise ValueError(f"its configuration has {len(text):,} characters")
+    return saved_with_new_names(_values(text, "config", at_most=_MAX_CONFIG), where=where)
+
+
+def _values(text: str, name: str, *, at_most: int) -> dict[str, Any]:
+    if len(text) > at_most:
+        raise ValueError(f"its {name} has {len(text):,} characters")
     values = json.loads(text)
     if not isinstance(values, dict):
-        raise ValueError("its configuration is not an object")
-    return saved_with_new_names(values, where=where)
+        raise ValueError(f"its {name} is not an object")
+    return values
 
 
 def _verify(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import best_record
+from mlimages_jax.checkpoints import best_record, hub
 from mlimages_jax.checkpoints.saved_step import (
     VanishedCheckpointError,
     is_checkpoint,
@@ -106,6 +106,11 @@ class _Best(NamedTuple):
 
 
 def _resolved(path: epath.PathLike, *, step: int | None = None) -> tuple[epath.Path, _Best | None]:
+    if hub.is_address(path):
+        raise FileNotFoundError(
+            f"{path}: this needs a workdir on a disk; `mlimages convert from-safetensors "
+            f"--checkpoint={path} --output=W` makes one"
+        )
     folders = find(path)
     path = absolute(path)
     if not folders and _is_step(path.name) and path.parent.name == FOLDER and path.parent.exists():

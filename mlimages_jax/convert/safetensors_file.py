@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from mlimages_jax.checkpoints import own_thresholds, safetensors
+from mlimages_jax.checkpoints import hub, own_thresholds, safetensors
 from mlimages_jax.checkpoints.safetensors import SUFFIX, WeightsFile, WeightsFileError
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
@@ -58,21 +58,25 @@ def contents(checkpoint: str) -> tuple[SavedModel, WeightsFile]:
     )
 
 
-def from_safetensors(*, checkpoint: Path, output: str) -> None:
+def from_safetensors(*, checkpoint: str, output: str) -> None:
     """Convert a file written by to-safetensors back to a checkpoint.
 
         mlimages convert from-safetensors --checkpoint=resnet.safetensors --output=W
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or hf://user/name@revision.
         output: the new workdir; it must not contain a checkpoint yet.
     """
     try:
-        content = safetensors.read(checkpoint)
+        path, where = Path(checkpoint), str(checkpoint)
+        if hub.is_address(checkpoint):
+            path, address = hub.download(hub.parse(checkpoint))
+            where = str(address)
+        content = safetensors.read(path)
     except WeightsFileError as error:
         raise ConvertError(str(error)) from error
-    layout.check(content.arrays, where=str(checkpoint))
-    imported = {"imported": {"format": "safetensors", "file": str(checkpoint)}}
+    layout.check(content.arrays, where=where)
+    imported = {"imported": {"format": "safetensors", "file": where}}
     folder = write_workdir(
         output,
         content.arrays,

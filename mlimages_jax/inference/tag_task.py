@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.checkpoints import manager, saved_model, step_folders
+from mlimages_jax.checkpoints import places, saved_model
+from mlimages_jax.checkpoints.saved_step import agreed
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
@@ -185,11 +186,11 @@ def _job(config: Classify, output: Path, file_format: str, *, built: bool) -> Jo
     mesh = sharding.make_mesh()
     # Only to refuse an impossible batch size now, before the model is loaded.
     batch_predict.fitting_batch(config.batch_size, images=0, mesh=mesh)
-    folder = step_folders.resolve_for_all(config.checkpoint)
+    folder = places.local(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(
-        manager.config_of(folder), config.exif_orientation, built=built
+        agreed(lambda: places.opened(folder).config), config.exif_orientation, built=built
     )
     view = dataclasses.replace(model.view, exif_orientation=upright)
     about = _about(config, model, view=view) | {CHECKPOINT: os.fspath(folder)}

@@ -144,7 +144,7 @@ def _best_known(named: dict[str, Any]) -> tuple[str, dict[str, float]]:
         evaluation, slash, metric = name.rpartition("/")
         if slash and isinstance(value, int | float):
             evaluations.setdefault(evaluation, {})[metric] = float(value)
-    evaluated = [name for name in evaluations if "loss" in evaluations[name] and name != "train"]
+    evaluated = [name for name in evaluations if "examples" in evaluations[name]]
     if not evaluated:
         return "", {}
     first = evaluated[0]
@@ -172,8 +172,9 @@ def _mean(rows: Sequence[dict[str, str]]) -> Estimate:
     known = [row for row in rows if row.get("average_precision")]
     if not known:
         return Estimate(math.nan)
-    columns = ("average_precision", "ap_low", "ap_high")
-    return Estimate(*(sum(float(row[name]) for row in known) / len(known) for name in columns))
+    columns = ("average_precision", "ap_low", "ap_high")  # the last two since version 0.2
+    values = [[float(row.get(name) or math.nan) for name in columns] for row in known]
+    return Estimate(*(sum(column) / len(known) for column in zip(*values, strict=True)))
 
 
 def _wilson(fraction: float, images: float) -> tuple[float, float]:

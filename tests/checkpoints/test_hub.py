@@ -109,6 +109,8 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 def test_a_training_starts_from_it(served, workdir):
     from mlimages_jax.checkpoints import loading, places
 
+    with pytest.raises(FileNotFoundError, match="mlimages convert from-safetensors"):
+        loading.load(f"hf://{NAME}")
     place = places.local(f"hf://{NAME}")
     abstract = loading.load_weights(workdir, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     assert places.opened(place).tree["params"].keys() == abstract["params"].keys()

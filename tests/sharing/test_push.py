@@ -37,7 +37,11 @@ def trained(tmp_path_factory):
     """A checkpoint with the files that a training leaves beside it."""
     folder = small_model.save(tmp_path_factory.mktemp("push") / "w", CONFIG)
     named = {f"val/{name}": value for name, value in METRICS.items()}
-    rows = [{"step": 7, "train/loss": 3.0}, {"step": 3, "val/loss": 9.0}, {"step": 7, **named}]
+    rows = [
+        {"step": 7, "training/loss": 3.0},
+        {"step": 3, "val/loss": 9.0, "val/examples": 200},
+        {"step": 7, **named},
+    ]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "per_class.tsv").write_text(TABLE)
@@ -122,7 +126,7 @@ def test_no_licence_and_no_evaluation_are_said(local_hub, tmp_path, capsys):
 
 def test_the_table_of_another_step_is_left_out(trained):
     record = run_record.read(epath.Path(trained), step=3)
-    assert record.metrics == {"loss": 9.0}
+    assert record.metrics == {"loss": 9.0, "examples": 200}
     assert not record.classes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from mlimages_jax.checkpoints import saved_model, step_folders
+from mlimages_jax.checkpoints import places, saved_model
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
@@ -183,8 +183,8 @@ def _load(config: Export, mesh: Mesh) -> tuple[SavedModel, ResNet]:
     Raises:
         ConfigError: If its parameters do not belong to one of our networks.
     """
-    folder = step_folders.resolve_for_all(config.checkpoint)
-    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), ema=config.ema)
+    folder = places.local(config.checkpoint)
+    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), averaged=config.averaged)
     dtype = build.compute_dtype(config.dtype)
     try:
         return saved, architecture.network_of(saved.weights["params"], dtype=dtype)
