@@ -184,7 +184,7 @@ def _load(config: Export, mesh: Mesh) -> tuple[SavedModel, ResNet]:
         ConfigError: If its parameters do not belong to one of our networks.
     """
     folder = places.local(config.checkpoint)
-    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), averaged=config.averaged)
+    saved = saved_model.read(folder, sharding=sharding.replicated(mesh), ema=config.ema)
     dtype = build.compute_dtype(config.dtype)
     try:
         return saved, architecture.network_of(saved.weights["params"], dtype=dtype)
