@@ -2,7 +2,6 @@
 """Fills in the sizes of a network left open in the configuration from a checkpoint."""
 
 import contextlib
-import os
 from typing import Any
 
 from absl import logging
@@ -41,19 +40,19 @@ def filled(config: Train, workdir: epath.Path) -> Train:
     sizes = {name: value or values[name] for name, value in configured.items()}
     logging.info(
         "the network is that of %s: %s",
-        where, ", ".join(f"{name}={value}" for name, value in sizes.items()),
+        where or config.init_from, ", ".join(f"{name}={value}" for name, value in sizes.items()),
     )  # fmt: skip
     return replaced(config, {f"model.{name}": value for name, value in sizes.items()})
 
 
 def _found(workdir: epath.Path, start: epath.PathLike) -> tuple[dict[str, Any], str]:
-    """Returns the sizes, and their source for the log."""
+    """Returns the sizes, and their source for the log; "" for init_from."""
     # The workdir first: its network stays the same, whatever init_from contains by now.
     for folder in reversed(step_folders.find(workdir)):
         with contextlib.suppress(DamagedCheckpointError):  # set aside and logged on restore
             return _of(folder), str(folder)
     if start:
-        return _of(epath.Path(start)), os.fspath(start)
+        return _of(epath.Path(start)), ""
     return build.OPEN_NETWORK, "the release"
 
 
