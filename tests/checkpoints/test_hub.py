@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import mlimages_jax as mli
-from mlimages_jax.checkpoints import hub, safetensors
+from mlimages_jax.checkpoints import hub, loading, places, safetensors
 from mlimages_jax.checkpoints.hub import Address, HubError
-from mlimages_jax.convert.safetensors_file import to_safetensors
+from mlimages_jax.checkpoints.saved_step import abstract_tree
+from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
+from mlimages_jax.step.state import TrainState
 from tests.support import hub_server, small_model
 
 NAME = "someone/five-classes"
@@ -106,12 +108,27 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
         mli.load(f"hf://{NAME}")
 
 
-def test_a_training_starts_from_it(served, workdir):
-    from mlimages_jax.checkpoints import loading, places
+def _abstract(tree, sharding) -> TrainState:
+    described = abstract_tree(tree, sharding)
+    return TrainState(None, described["params"], described["batch_stats"], None, None, None)
 
+
+def test_a_training_starts_from_it(served, workdir):
+    address = f"hf://{NAME}"
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    weights = loading.load_weights(workdir, sharding)
+    found = loading.restore_weights(address, _abstract(weights, sharding))
+    jax.tree.map(np.testing.assert_array_equal, found, weights)
+    head = {"kernel": np.zeros((32, 9), np.float32), "bias": np.zeros(9, np.float32)}
+    others = {**weights, "params": {**weights["params"], "head": head}}
+    found = loading.restore_weights(address, _abstract(others, sharding))
+    assert found["params"].keys() == weights["params"].keys() - {"head"}, "of other classes"
+    assert places.classes_at(places.local(address)).names[1] == "dog, domestic dog"
+
+
+def test_what_needs_a_workdir_says_how_to_get_one(served, tmp_path):
     with pytest.raises(FileNotFoundError, match="mlimages convert from-safetensors"):
         loading.load(f"hf://{NAME}")
-    place = places.local(f"hf://{NAME}")
-    abstract = loading.load_weights(workdir, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    assert places.opened(place).tree["params"].keys() == abstract["params"].keys()
-    assert places.classes_at(place).names[1] == "dog, domestic dog"
+    from_safetensors(checkpoint=f"hf://{NAME}", output=str(tmp_path / "w"))
+    imported = loading.config_of(tmp_path / "w")["imported"]
+    assert imported == {"format": "safetensors", "file": f"hf://{NAME}@{served[1]}"}
