@@ -95,6 +95,7 @@ def ours(folder: Path, state: TrainState, abstract: TrainState) -> Times:
         begin = time.perf_counter()
         saved.save(state, step=1, config={})
         pause = time.perf_counter() - begin
+    # Leaving the block waited for the threads that write.
     whole = time.perf_counter() - start
     with Checkpoints(folder) as saved:
         start = time.perf_counter()
@@ -151,6 +152,7 @@ def with_torch(folder: Path, state: TrainState, abstract: TrainState) -> Times:
 
     def write() -> None:
         leaves = jax.tree.leaves(jax.device_get(state))
+        # Copied, since torch warns of memory that is read-only, as jax's arrays on the host are.
         torch.save([torch.from_numpy(np.array(leaf, copy=True)) for leaf in leaves], path)
 
     def read() -> Any:

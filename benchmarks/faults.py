@@ -54,6 +54,8 @@ if "--process_id=1" in sys.argv:
         return whole(self, index)
     records.Records.__getitem__ = late
 """
+# Stands for a full disk without root or a file system of its own: Python ignores SIGXFSZ, so a
+# write beyond the limit fails with an OSError.
 FULL_DISK = """
 import resource, sys
 if "--process_id=0" in sys.argv:  # this process writes the replicated arrays
@@ -177,6 +179,7 @@ def command(workdir: Path, data: Path) -> list[str]:
 
 def losses(workdir: Path) -> dict[int, float]:
     """Returns the loss of every step, from the last line logged for it."""
+    # A later line replaces an earlier one, so the steps that a restart repeats are compared too.
     lines = read_json_lines(workdir / "metrics.jsonl")
     return {line["step"]: line["training/loss"] for line in lines if "training/loss" in line}
 
@@ -240,7 +243,7 @@ def trial(
         seconds = time.monotonic() - begin
     if fault.harm:
         fault.harm(workdir, rng)
-    if any(codes) or fault.harm:
+    if any(codes) or fault.harm:  # a fault in the last moment may find the training complete
         finish(work, arguments, processes=processes)
     return Outcome(
         codes,

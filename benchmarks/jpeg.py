@@ -86,7 +86,7 @@ def measure(ways: dict[str, Callable[[], None]], *, rounds: int, count: int) -> 
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
-            start = time.thread_time()
+            start = time.thread_time()  # CPU time, so that other programs do not count
             run()
             times[name].append(1e3 * (time.thread_time() - start) / count)
     return {name: statistics.median(values) for name, values in times.items()}

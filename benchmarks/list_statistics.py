@@ -39,6 +39,7 @@ ROOTS = 4
 def write_hierarchy(path: Path) -> Hierarchy:
     """Writes a random forest of 4 trees, in which early classes have more children."""
     rng = np.random.default_rng(0)
+    # A parent's index is below its child's, so there can be no cycle.
     parents = (np.arange(NUM_CLASSES) * rng.random(NUM_CLASSES) ** 1.1).astype(np.int32)
     parents[:ROOTS] = -1
     ids = tuple(f"n{i:08d}" for i in range(NUM_CLASSES))
@@ -68,6 +69,7 @@ def count_plainly(path: Path, dictionary: Path) -> dict[str, Any]:
             tags[len(positive)] += 1
             closed, without = set(positive), 0
             for c, value in positive.items():
+                # A parent that is less certain than its child counts as missing.
                 without += parents[c] >= 0 and positive.get(parents[c], 0) < value
                 while (c := parents[c]) >= 0 and c not in closed:
                     closed.add(c)
