@@ -54,7 +54,7 @@ def quantised(model: onnx.ModelProto, images: CalibrationImages) -> onnx.ModelPr
 
     Args:
         model: The float32 network.
-        images: Images that the network will see alike.
+        images: Images like those that the network will see.
 
     Raises:
         ConvertError: If no image can be read.

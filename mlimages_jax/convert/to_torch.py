@@ -43,7 +43,7 @@ def to_torch(*, checkpoint: str, output: Path, timm: bool = False) -> None:
         )
     data = save(state_dict(arrays, timm=timm), {"format": "pt"})
     config: dict[str, Any] = {"architecture": architecture._asdict(), **description(saved)}
-    # What `from-torch` puts back, besides the weights.
+    # Unused by the module: `from-torch` restores the workdir's other files from it.
     config["saved"] = {
         "config": saved.config,
         "dictionary": saved.class_list,
