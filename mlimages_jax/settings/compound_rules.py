@@ -49,6 +49,10 @@ class Several(Rule):
     minimum: int = 0
     repeats: bool = False
 
+    @property
+    def allowed(self) -> str:
+        return f"a tuple, written as {self.example}; each value is {self.each.allowed}"
+
     def problem(self, value: Any) -> str | None:
         spelt = f", written as {self.example}"
         if not isinstance(value, tuple | list):

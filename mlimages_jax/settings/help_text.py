@@ -23,12 +23,12 @@ def help_text(values: Mapping[str, Any] | None = None, *, title: str = "") -> st
     set_values = {"task": "train"} | dict(values or {})
     kind = TASKS[set_values["task"]]
     table = table_of(set_values)
-    lines = [
-        f"Settings of {title or 'a training'}: change a value with --config.NAME=VALUE.",
-        "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
-    ]
+    lines = [f"Settings of {title or 'a training'}: change a value with --config.NAME=VALUE."]
     if issubclass(kind, Train):
-        lines.append("--config.model=resnet50 sets all sizes of the network.")
+        lines += [
+            "Steps may be given as a fraction of total_steps: 0.1 is a tenth of the run.",
+            "--config.model=resnet50 sets all sizes of the network.",
+        ]
     group = None
     for name in sorted(table, key=lambda name: "." in name):  # those without a section first
         section = name.rpartition(".")[0]

@@ -109,14 +109,15 @@ class Loss:
     name: str = setting(Choice(LOSSES), "Name of the loss; its section has the arguments.")
     prior_bias: bool = setting(
         Flag(),
-        "Whether a new classifier's bias starts from the frequencies of the classes, so that the "
+        "Initialises the bias of a new classifier from the frequencies of the classes, so that the "
         "first steps need not learn how rare they are.",
         default=False,
     )
     positive_weight: str = setting(
         Choice(("", "frequency")),
-        "frequency weights present classes by absent / present images of the class (King and Zeng, "
-        "2001), between 1 / limit and limit, of sigmoid, asymmetric and focal; empty: no weights.",
+        "frequency: weights present classes by absent / present images of the class (King and "
+        "Zeng, 2001), between 1 / limit and limit; for sigmoid, asymmetric and focal. Empty: no "
+        "weights.",
         default="",
     )
     positive_weight_limit: float = setting(

@@ -51,7 +51,7 @@ class Staircase:
 class Constant:
     """A linear warm-up, then the same rate to the end."""
 
-    learning_rate: float = setting(_RATE, "After the warm-up.")
+    learning_rate: float = setting(_RATE, "Rate after the warm-up.")
     warmup_steps: StepCount = setting(_WARMUP, "Length of the warm-up.", default=0)
 
 
@@ -115,7 +115,9 @@ class Optimizer:
     times smaller in its paper (Chen et al., 2023).
     """
 
-    name: str = setting(Choice(("sgd", "adamw", "lamb", "lion")), "Which optimizer.", default="sgd")
+    name: str = setting(
+        Choice(("sgd", "adamw", "lamb", "lion")), "Name of the optimizer.", default="sgd"
+    )
     beta1: float = setting(
         BELOW_ONE, "Decay of the mean of gradients: adamw, lamb, lion.", default=0.9
     )

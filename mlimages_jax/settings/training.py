@@ -70,11 +70,11 @@ class Data:
     )
     fold: tuple[int, ...] = setting(
         Several(Whole(), "'(0, 3)'", repeats=True),
-        "(i, n): keeps the i-th of n parts of the split, from 0, out of the training; empty: none.",
+        "(i, n): trains without part i (from 0) of n equal parts of the split; empty: with all.",
         default=(),
     )
     allow_change: bool = setting(
-        Flag(), "Whether a run may resume on another data set.", default=False
+        Flag(), "Allows a run to resume on another data set.", default=False
     )
 
 
@@ -188,15 +188,17 @@ class Checkpoint:
     every: StepCount = setting(
         Steps(zero="only at the end", zero_is_all=True), "Steps between saves.", default=0.02
     )
-    keep_latest: int = setting(Whole(1), "Number of most recent ones to keep.", default=3)
+    keep_latest: int = setting(Whole(1), "Number of most recent checkpoints to keep.", default=3)
     keep_every: StepCount = setting(
-        Steps(zero="only the latest are kept"), "Steps between those kept for good.", default=0
+        Steps(zero="only the latest are kept"),
+        "Steps between checkpoints that are kept permanently.",
+        default=0,
     )
     best: str = setting(
         Text(),
-        "Metric, such as val/mAP, or val_averaged/mAP of the EMA weights, whose best checkpoint is "
-        "kept too, and is what load() and the other tasks use. Higher is better, but lower of a "
-        "loss or an error. Empty: the latest is used.",
+        "Metric, such as val/mAP, or val_averaged/mAP for the EMA weights. Its best checkpoint is "
+        "kept too, and load() and the other tasks use it. Higher is better, except for losses and "
+        "errors. Empty: they use the latest.",
         default="",
     )
 

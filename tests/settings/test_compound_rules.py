@@ -35,6 +35,11 @@ def test_a_message_shows_a_long_value_in_a_short_line():
     assert len(told) < 500
 
 
+def test_what_a_tuple_may_contain_is_said():
+    rule = compound_rules.Several(rules.Choice(("a", "b")), "'(\"a\",)'")
+    assert rule.allowed == "a tuple, written as '(\"a\",)'; each value is one of a, b"
+
+
 def test_records_resolve_part_by_part():
     rule = compound_rules.Records({"from": rules.Steps(), "size": rules.Whole(1)}, "x")
     assert rule.resolve([[0.5, 32], (9, 48)], 20) == ((10, 32), (9, 48))

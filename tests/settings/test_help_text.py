@@ -41,6 +41,12 @@ def test_values_of_a_file_and_of_the_command_line_stand_beside_the_defaults(caps
     ) < lines.index("  --config.optimizer.momentum=0.9  (default)")
 
 
+def test_fractions_of_steps_are_explained_where_there_are_steps(capsys):
+    for name, explained in (("quickstart", True), ("evaluate", False)):
+        assert _answer(f"--config={ROOT}/configs/{name}.py", "--config.help") == 0
+        assert ("a fraction of total_steps: 0.1 is a tenth" in capsys.readouterr().out) == explained
+
+
 def test_the_file_may_be_the_next_word_and_may_be_missing(capsys):
     assert _answer("--config", f"{ROOT}/configs/classify.py", "--config.help") == 0
     assert "  --config.top_k=5  (default)" in capsys.readouterr().out
