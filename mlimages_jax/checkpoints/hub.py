@@ -45,7 +45,7 @@ class Address(NamedTuple):
 
 
 def is_address(path: epath.PathLike) -> bool:
-    """Whether a path is the address of a model on the Hub."""
+    """Tells whether a path is the address of a model on the Hub."""
     return os.fspath(path).startswith(SCHEME)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a checkpoint is by its path: a step folder, a .safetensors file, or a model on the Hub."""
+"""Tells by its path what a checkpoint is: a step folder, a .safetensors file, a Hub model."""
 
 import os
 from pathlib import Path
@@ -13,12 +13,14 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 
 
 def is_file(path: epath.PathLike) -> bool:
-    """Whether a path names a .safetensors file."""
+    """Tells whether a path names a .safetensors file."""
     return os.fspath(path).endswith(safetensors.SUFFIX)
 
 
 def local(path: epath.PathLike, *, quietly: bool = False) -> epath.Path:
-    """The step folder or the file on this machine, the same on all processes, which must call it.
+    """Finds the step folder or the file on this machine, downloading it if need be.
+
+    All processes must call it, and all get the same one.
 
     Args:
         path: A workdir, its checkpoints folder, a step, a .safetensors file, or an address
@@ -38,15 +40,15 @@ def local(path: epath.PathLike, *, quietly: bool = False) -> epath.Path:
 
 
 def opened(place: epath.Path) -> SavedStep | SavedFile:
-    """What is saved at a place that `local` returned."""
+    """Opens what is saved at a place that `local` returned."""
     return SavedFile(Path(place)) if is_file(place) else SavedStep(place)
 
 
 def classes_at(place: epath.Path) -> Hierarchy | None:
-    """The classes that were saved with it; None if there are none.
+    """Reads the classes that were saved with a checkpoint; None if there are none.
 
     Raises:
-        HierarchyError: They are malformed.
+        HierarchyError: The classes are malformed.
     """
     if is_file(place):
         return SavedFile(Path(place)).hierarchy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which classes are shown with an image: the most specific ones. NumPy only."""
+"""Chooses the classes that are shown with an image, the most specific ones. NumPy only."""
 
 import numpy as np
 

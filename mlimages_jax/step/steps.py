@@ -218,7 +218,7 @@ def _accumulated(
 
 
 def _rate(learning_rate: Array, factor: float, step: Array, first: int) -> Array | float:
-    """The learning rate of a leaf; the float 0 if it is never trained."""
+    """Returns the learning rate of a leaf; the float 0 if it is never trained."""
     if not factor:
         return 0.0
     rate = learning_rate * factor

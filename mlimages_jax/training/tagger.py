@@ -201,7 +201,7 @@ def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
 def _steps_in_time(
     minutes: float, trial: Train, data: DataSet, workdir: epath.Path, *, begin: float
 ) -> int:
-    """The steps that fit into the minutes since `begin`, beside all else that a run does."""
+    """Counts the steps that fit into the minutes since `begin`, beside all else a run does."""
     speed = measure_speed(trial, data, workdir)
     images = sum(data.num_records(split) for split in trial.evaluation.splits)
     # Raw and EMA weights, and the search for thresholds at the end.
