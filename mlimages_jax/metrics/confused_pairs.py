@@ -46,7 +46,7 @@ def confused_pairs(
     pairs, images = np.unique(np.concatenate(keys), return_counts=True)
     worst = np.argsort(-images, kind="stable")[:count]
     return [
-        ConfusedPair(*divmod(pair, num_classes), number)
+        ConfusedPair(pair // num_classes, pair % num_classes, number)
         for pair, number in zip(pairs[worst].tolist(), images[worst].tolist(), strict=True)
     ]
 
