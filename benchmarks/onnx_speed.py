@@ -38,7 +38,7 @@ from mlimages_jax.convert.to_torch import to_torch
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.records import record_at
-from mlimages_jax.inference.pretrained import Model
+from mlimages_jax.inference.model import Model
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.training.train import train

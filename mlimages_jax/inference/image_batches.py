@@ -39,6 +39,16 @@ class CroppedImages(NamedTuple):
         positions = np.arange(self.start, self.start + len(self.images))
         return ~np.isin(positions, list(self.errors))
 
+    def with_bad(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the rows of the good images, float32, with a row of nan for every bad one.
+
+        Args:
+            rows: [number of good images, ...].
+        """
+        every = np.full((len(self.images), *rows.shape[1:]), np.nan, np.float32)
+        every[self.good] = rows
+        return every
+
 
 def crop_images(
     images: UserImages,

@@ -135,7 +135,7 @@ class Model:
         errors: dict[int, str] = {}
         for batch in self._cropped(images, on_error):
             good = self.probabilities_of(self.outputs_of(batch.images)["logits"][batch.good])
-            parts.append(_filled(good, batch.good))
+            parts.append(batch.with_bad(good))
             errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
 
@@ -319,7 +319,7 @@ class Model:
         parts = [np.zeros((0, width), np.float32)]
         errors: dict[int, str] = {}
         for batch in self._cropped(images, on_error):
-            parts.append(_filled(self.outputs_of(batch.images)[name][batch.good], batch.good))
+            parts.append(batch.with_bad(self.outputs_of(batch.images)[name][batch.good]))
             errors |= batch.errors
         return OutputRows.of(np.concatenate(parts), errors)
 
@@ -342,13 +342,6 @@ class Model:
             outputs = jax.device_get(_predict(weights, filled, network=self.network))
             parts.append({name: rows[: len(part)] for name, rows in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _filled(rows: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Spreads rows of good images over [len(good), ...], with nan for the others."""
-    filled = np.full((len(good), *rows.shape[1:]), np.nan, np.float32)
-    filled[good] = rows
-    return filled
 
 
 @functools.partial(jax.jit, static_argnames="network")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A page to look through the images of a file of tags, and the folder of its thumbnails.
 
-Its doubt says how near a tag was to being another one. With several labels an image it is the
+Its doubt says how near a tag was to being another one. With several labels per image it is the
 smallest distance of a tag's score to the threshold of its class, or to 0.5 where a class has none;
-with one class an image it is the lead of the best score over the second. Images with a small
+with one class per image it is the lead of the best score over the second. Images with a small
 distance are the most doubtful. Images without a tag, whose scores are not recorded, have no doubt.
 """
 
@@ -34,7 +34,7 @@ class TagSheet:
         path: The page.
         hierarchy: The classes.
         limits: Minimum score of each class, float64 [C], -inf for none; None if no class has one.
-        one_class: Whether scores are those of one class an image.
+        one_class: Whether every image has one class, so that its scores sum to 1.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class TagSheet:
             return None
         if self._one_class:
             best = tags[0][1]
-            second = tags[1][1] if len(tags) > 1 else 1 - best  # at most
+            # Where only one tag was recorded, the second score is at most what is left of 1.
+            second = tags[1][1] if len(tags) > 1 else 1 - best
             return round(best - second, _DIGITS)
         return round(min(abs(score - self._limits[index]) for index, score in tags), _DIGITS)
 

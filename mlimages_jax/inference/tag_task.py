@@ -26,7 +26,7 @@ from mlimages_jax.inference import batch_predict, chosen_thresholds, pretrained,
 from mlimages_jax.inference.batch_predict import Speed
 from mlimages_jax.inference.by_tag import ByTag, folder_names
 from mlimages_jax.inference.image_source import ImageFiles, ImageSource, open_images
-from mlimages_jax.inference.pretrained import Model, ModelError
+from mlimages_jax.inference.model import Model, ModelError
 from mlimages_jax.inference.tag_files import TagFileError
 from mlimages_jax.inference.tag_outputs import TagOutputs
 from mlimages_jax.inference.tag_record import finished_rows

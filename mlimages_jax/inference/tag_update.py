@@ -21,8 +21,8 @@ from mlimages_jax.distributed import collectives, preemption
 from mlimages_jax.inference import batch_predict, tag_files
 from mlimages_jax.inference.batch_predict import Predictions, Speed
 from mlimages_jax.inference.image_source import ImageSource
+from mlimages_jax.inference.model import Model
 from mlimages_jax.inference.network_outputs import network_outputs
-from mlimages_jax.inference.pretrained import Model
 from mlimages_jax.inference.tag_record import TagRecord
 from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.settings import Classify

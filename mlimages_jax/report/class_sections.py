@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the page says of the classes: frequency, depth, best and worst, the tree, confusions."""
+"""Sections of the page about classes: frequency, depth, best and worst, the tree, confusions."""
 
 from collections.abc import Sequence
 

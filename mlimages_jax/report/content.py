@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a page says, free of HTML: sections with tables, charts and images."""
+"""The content of a page, free of HTML: sections with tables, charts and images."""
 
 import base64
 import dataclasses

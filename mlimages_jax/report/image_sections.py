@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the page shows of single images: predictions, calibration, suspect labels."""
+"""Sections of the page about single images: predictions, calibration, suspect labels."""
 
 from mlimages_jax.evaluation.examples_file import Example
 from mlimages_jax.report import charts

@@ -74,7 +74,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Whether the last start of a training said that nothing is left to do; "" if unknown."""
+        """State after the last start, "finished" or "not finished"; "" if it is unknown."""
         if not self.runs:
             return ""
         return "finished" if self.runs[-1].get("finished") else "not finished"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the page says of the training as a whole: summary, where the time went, curves."""
+"""Sections of the page about the training as a whole: summary, where the time went, curves."""
 
 import json
 import statistics

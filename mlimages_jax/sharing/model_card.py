@@ -31,7 +31,7 @@ _WORDS = {
 
 
 class Subject(NamedTuple):
-    """What a card is about.
+    """The model that a card describes, and the facts about it.
 
     Attributes:
         repo: `user/name`.
@@ -39,7 +39,7 @@ class Subject(NamedTuple):
         network: The network in words, such as "ResNet-101, stem 7 x 7 x 64".
         parameters: Number of its parameters.
         facts: Its `convert.description`.
-        record: What its workdir says.
+        record: The metrics and commands that its workdir records.
         license: Identifier of the licence; "" if none was given.
     """
 

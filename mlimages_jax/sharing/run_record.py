@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a workdir says about its training, for the card of the model."""
+"""Metrics and commands of a training from the files of its workdir, for the card of the model."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """What is known of a training.
+    """Metrics, classes and commands of a training.
 
     Attributes:
         evaluation: Name of the evaluation, such as "val"; "" if the step was not evaluated.
