@@ -60,7 +60,8 @@ def quantised(model: onnx.ModelProto, images: CalibrationImages) -> onnx.ModelPr
         ConvertError: If no image can be read.
     """
     settings: dict[str, Any] = {
-        "op_types_to_quantize": ["Conv"],
+        # With ReLU, one that follows a convolution becomes part of its range.
+        "op_types_to_quantize": ["Conv", "Relu"],
         "per_channel": True,
         "activation_type": quantization.QuantType.QUInt8,
         "weight_type": quantization.QuantType.QInt8,

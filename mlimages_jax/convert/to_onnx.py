@@ -4,7 +4,7 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.inference import image_source
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the extra is imported where it is used
     import onnx
+
+    from mlimages_jax.convert.onnx_graph import Graph
 
 Dtype = Literal["float32", "float16", "int8"]
 SUFFIX = ".onnx"
@@ -162,7 +164,7 @@ def metadata(saved: SavedModel, form: Form) -> dict[str, str]:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
-def _add_probabilities(graph: Any, logits: str, saved: SavedModel) -> bool:
+def _add_probabilities(graph: "Graph", logits: str, saved: SavedModel) -> bool:
     """Adds the output `probabilities`, unless the loss gives no meaning to it."""
     usage = saved.usage()
     if usage.loss == "softmax":

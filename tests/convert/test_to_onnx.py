@@ -107,6 +107,11 @@ def test_int8_weights_are_calibrated_on_images(workdir, photographs, tmp_path, c
     model = onnx.load(tmp_path / "m.onnx")
     int8 = [one for one in model.graph.initializer if one.data_type == TensorProto.INT8]
     assert len([one for one in int8 if one.dims[-1:] == [3]]) == 4  # 3 x 3 kernels and the stem's
+    kept, all_of_them = (
+        sum(node.op_type == "Relu" for node in one.graph.node)
+        for one in (model, onnx.load(tmp_path / "f.onnx"))
+    )
+    assert all_of_them - kept == 6  # two in each of three blocks follow a convolution
     image = cv2.imread(str(photographs / "1.png"))[None, :, :, ::-1].copy()
     ours, exact = (_run(tmp_path / name, image)["logits"] for name in ("m.onnx", "f.onnx"))
     assert 0 < np.abs(ours - exact).max() < 0.1 * np.ptp(exact)
