@@ -68,7 +68,7 @@ def to_onnx(
     Args:
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: the new file, whose name ends in .onnx.
-        dtype: float16 halves the file; int8 is a quarter, and needs calibration images.
+        dtype: float16 halves the file; int8 makes it a third, and needs calibration images.
         uint8_input: take uint8 images of any size, and do all preprocessing in the graph.
         view: how images are resized and cropped; default: as the training evaluated.
         image_size: side of the images in pixels; default: that of the training.
