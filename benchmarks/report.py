@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How large the report of a run on all classes is, and how soon its page answers.
+"""Size of the report of a run on all classes, and the time until its page answers.
 
     python benchmarks/report.py
     python benchmarks/report.py --quick
 
 Writes the workdir of a training on 11,166 classes with drawn numbers, makes its report, and opens
 it in the system's Chromium, on a screen and on a phone. Interactive is when a click has opened the
-root of the class tree. Without Chromium only the file is
-measured.
+root of the class tree. Without Chromium only the file is measured.
 """
 
 import argparse

@@ -17,7 +17,7 @@ _SHIFT = """
 
 
 class Opened(NamedTuple):
-    """What was measured.
+    """Times of one page, and how much it moved.
 
     Attributes:
         interactive: Seconds from the start of the navigation until the root of the class tree was

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Downloads one large file by HTTP, and goes on where an earlier attempt stopped.
+"""Downloads one large file by HTTP, and resumes where an earlier attempt stopped.
 
 For files that a user asks for by name. Lists of a million URLs of strangers are another matter:
 `prepare.download` fetches small files from many hosts, with limits, queues and guards, and has no
@@ -32,7 +32,7 @@ class WebPageError(DownloadError):
 
 
 class _Version(NamedTuple):
-    """What identifies the file of which a part was fetched.
+    """The identity of a file of which a part was fetched.
 
     Attributes:
         url: Its URL.
@@ -76,13 +76,14 @@ def download(url: str, path: Path, *, max_bytes: int, tell: Callable[[str], None
             break
         except (_InterruptedError, OSError, http.client.HTTPException) as error:
             after = part.stat().st_size if part.exists() else 0
+            # A large file may need many connections: only those in a row without a byte count.
             tries = 1 if after > before else tries + 1
             if tries >= ATTEMPTS:
                 raise DownloadError(
-                    f"{url}: {_line(error)}: run the same command again, which goes on at byte "
+                    f"{url}: {_line(error)}: run the same command again, which resumes at byte "
                     f"{after:,}"
                 ) from error
-            tell(f"{url}: {_line(error)}; going on at byte {after:,}")
+            tell(f"{url}: {_line(error)}; resuming at byte {after:,}")
             time.sleep(PAUSE * 2 ** (tries - 1))
     part.replace(path)
     _state_of(part).unlink(missing_ok=True)
@@ -92,10 +93,12 @@ def _attempt(url: str, part: Path, *, max_bytes: int) -> None:
     """Requests the file, or the rest of it, and appends what arrives."""
     known = _known(part)
     start = part.stat().st_size if known and known.url == url and part.exists() else 0
+    # identity: byte positions of a compressed answer would not be those of the file.
     headers = {"User-Agent": "mlimages_jax", "Accept-Encoding": "identity"}
     if start and known:
         headers["Range"] = f"bytes={start}-"
         if known.validator:
+            # Another file is then sent whole, with status 200 instead of 206 (RFC 9110, 13.1.5).
             headers["If-Range"] = known.validator
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -134,6 +137,7 @@ def _append(response: Any, part: Path, start: int, size: int, *, max_bytes: int)
 def _refused(url: str, error: urllib.error.HTTPError, part: Path, start: int) -> None:
     """Deals with an error status; returns if the file is already complete."""
     if error.code == 416 and start:
+        # "Content-Range: bytes */SIZE" (RFC 9110, 15.5.17): the part may already be all of it.
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
             return
         part.unlink()  # longer than the file: of another version

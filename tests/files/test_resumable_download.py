@@ -29,7 +29,7 @@ def test_a_broken_connection_goes_on_where_it_broke(server, tmp_path):
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=20000-", "bytes=30000-"]
     assert len(said) == 2
-    assert "going on at byte 20,000" in said[0]
+    assert "resuming at byte 20,000" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ["x"], "nothing else is left"
 
 
