@@ -19,7 +19,7 @@ def report(
         mlimages report workdirs/mine --compare workdirs/other --output both.html
 
     The file contains all it needs, opens from the disk without a network, and can be sent to
-    others. It reads files only: the model is not run, and the training may still be going on.
+    others. It reads files only: the model is not run, and the training may still be running.
     Sections whose numbers are missing say which command writes them.
 
     Args:

@@ -45,7 +45,7 @@ def push(
     The first command only writes the files: model.safetensors, config.json and README.md, the card.
     The second sends them, with model.onnx if the workdir has one; it needs the extra hub and
     `hf auth login`. Paths of this machine are cut to their last name. After an interruption the
-    same command goes on. `mlimages_jax.load("hf://user/name")` reads the model.
+    same command resumes. `mlimages_jax.load("hf://user/name")` reads the model.
 
     Args:
         workdir: a workdir, its checkpoints folder, or one of its steps; of several the best if the

@@ -35,6 +35,7 @@ def upload(repo: str, files: Mapping[str, Path], *, private: bool, message: str)
         )
     api = hub.HfApi(library_name="mlimages-jax")
     with explained(Address(repo)):
+        # None, not False: an organization may create private repositories by default.
         api.create_repo(repo, private=private or None, exist_ok=True)
         additions = [
             hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
