@@ -53,7 +53,7 @@ class Thumbnails:
         if path.exists():
             return True
         try:
-            data = _thumbnail(source.read(position))
+            data = thumbnail(source.read(position))
         except BadImage:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _name(key: int) -> str:
     return f"{text[:2]}/{text}"
 
 
-def _thumbnail(data: bytes) -> bytes:
+def thumbnail(data: bytes) -> bytes:
     """Returns an upright JPEG without the metadata of the file, which may tell a place.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -28,7 +28,7 @@ from mlimages_jax.serving.schemas import (
     ModelAnswer,
     TagsAnswer,
 )
-from mlimages_jax.serving.service import MAX_TAGS, Service
+from mlimages_jax.serving.service import MAX_NEAREST, MAX_TAGS, Service
 from mlimages_jax.serving.uploads import Upload, read_uploads
 
 # HTTP status of a request without a readable image; 422 for all other reasons.
@@ -117,15 +117,25 @@ def _add_model(app: FastAPI, service: Service) -> None:
             float | None,
             Query(ge=0, le=1, description="least probability; default: that of each class"),
         ] = None,
+        nearest: Annotated[
+            int,
+            Query(ge=0, le=MAX_NEAREST, description="most images of the export that are like it"),
+        ] = 0,
     ) -> JSONResponse:
         """Tags of one image or several, best first."""
+        if nearest and service.nearest is None:
+            message = "nearest: this server has no export; --features=FOLDER gives it one"
+            raise RefusedError(422, "parameter", message)
         uploads, results = await _results(service, request)
         good = [one for one in results if not isinstance(one, BadImage)]
         found = iter(await service.tags(good, k=k, threshold=threshold))
+        near = iter(await service.nearest_images(good, k=nearest))
         limits = service.class_thresholds
 
-        def value(_: Outputs) -> list[dict[str, Any]]:
-            return [_tag(tag, limits) for tag in next(found)]
+        def value(_: Outputs) -> dict[str, Any]:
+            shown = {"tags": [_tag(tag, limits) for tag in next(found)]}
+            images = [image._asdict() for image in next(near)]
+            return shown | ({"nearest": images} if nearest else {})
 
         return _answer(uploads, results, "tags", value)
 
@@ -138,7 +148,9 @@ def _add_model(app: FastAPI, service: Service) -> None:
     async def features(request: Request) -> JSONResponse:
         """Pooled features of one image or several, the classifier's input."""
         uploads, results = await _results(service, request)
-        return _answer(uploads, results, "features", lambda row: row["features"].tolist())
+        return _answer(
+            uploads, results, "features", lambda row: {"features": row["features"].tolist()}
+        )
 
     @app.get("/v1/model")
     async def model() -> ModelAnswer:
@@ -154,7 +166,22 @@ def _add_model(app: FastAPI, service: Service) -> None:
             max_image_bytes=limits.image_bytes,
             max_request_bytes=limits.request_bytes,
             max_tags=MAX_TAGS,
+            exported=len(service.nearest) if service.nearest else 0,
         )
+
+    @app.get(
+        "/v1/exported/{row}",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/jpeg": {}}, "description": "A small JPEG"},
+            404: {"model": ErrorAnswer, "description": "No such image, or it is gone"},
+            422: _REFUSALS[422],
+        },
+    )
+    async def exported(row: Annotated[int, Path(ge=0, lt=2**63)]) -> Response:
+        """A small JPEG of an image of the export."""
+        kept = {"Cache-Control": "private, max-age=3600", **page.NO_SNIFF}
+        return Response(await service.thumbnail(row), media_type="image/jpeg", headers=kept)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -204,9 +231,15 @@ def _answer(
     uploads: Sequence[Upload],
     results: Sequence[Outputs | BadImage],
     name: str,
-    value: Callable[[Outputs], Any],
+    value: Callable[[Outputs], dict[str, Any]],
 ) -> JSONResponse:
     """Returns the answer with one entry an image, or an error if all of them are bad.
+
+    Args:
+        uploads: The images.
+        results: Their outputs.
+        name: The key of what was asked for, which is empty for a bad image.
+        value: Returns the values of a good one by key.
 
     Raises:
         RefusedError: No image can be read.
@@ -219,7 +252,7 @@ def _answer(
             problem = {"reason": result.reason, "message": str(result)}
             rows.append({"name": upload.name, name: [], "error": problem})
         else:
-            rows.append({"name": upload.name, name: value(result), "error": None})
+            rows.append({"name": upload.name, **value(result), "error": None})
     if len(bad) == len(results):
         reason = bad[0][1].reason
         message = "; ".join(f"{name}: {error}" for name, error in bad[:_SHOWN_ERRORS])

@@ -22,6 +22,7 @@ def serve(
     image_size: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     thresholds: Literal["none"] | None = None,
+    features: str | None = None,
     max_batch: int = 32,
     delay_ms: float = 5.0,
     queue: int = 256,
@@ -53,6 +54,8 @@ def serve(
         image_size: side of the cropped images in pixels; default: the checkpoint's.
         dtype: type of the activations; bfloat16 is faster on accelerators.
         thresholds: none: ignore the thresholds in the checkpoint's workdir.
+        features: folder of `mlimages export` with this model; /v1/tags?nearest=8 and the page then
+            give the most similar of its images.
         max_batch: maximum number of images in a batch.
         delay_ms: milliseconds that an image waits for others to share its batch.
         queue: maximum number of images between arrival and result; further requests get 503.
@@ -67,6 +70,7 @@ def serve(
     """
     try:
         from mlimages_jax.serving import server  # its libraries are those of the extra
+        from mlimages_jax.serving.nearest import open_nearest
         from mlimages_jax.serving.service import Service
     except ModuleNotFoundError as error:
         raise ServingError(f"{error}: pip install -e '.[serve]' in the clone") from error
@@ -92,6 +96,7 @@ def serve(
             dataclasses.replace(loaded, max_batch=max_batch),
             delay=delay_ms / 1e3,
             limits=limits,
+            nearest=open_nearest(features, loaded) if features else None,
             tell=tell,
         )
         server.create_server(

@@ -27,13 +27,14 @@ def _sources(tag: str) -> str:
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
+NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
 HEADERS = {
+    **NO_SNIFF,
     "Content-Security-Policy": (
         f"default-src 'none'; script-src {_sources('script')}; style-src {_sources('style')}; "
-        "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }

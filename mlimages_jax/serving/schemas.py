@@ -39,11 +39,20 @@ class TagAnswer(BaseModel):
     threshold: float | None = Field(description="of the class, from thresholds.tsv, if it has one")
 
 
+class NearestImage(BaseModel):
+    """An image of the export that is like the image of the request."""
+
+    row: int = Field(description="row of the export, see /v1/exported")
+    name: str = Field(description="name of the image in the export")
+    similarity: float = Field(description="cosine of the angle between the features")
+
+
 class TaggedImage(BaseModel):
     """The tags of an image, best first, or why there are none."""
 
     name: str
     tags: list[TagAnswer]
+    nearest: list[NearestImage] = Field([], description="if asked for: best first")
     error: Problem | None = None
 
 
@@ -91,3 +100,4 @@ class ModelAnswer(BaseModel):
     max_image_bytes: int
     max_request_bytes: int
     max_tags: int = Field(description="the largest k")
+    exported: int = Field(description="images among which nearest ones are found; 0: none are")

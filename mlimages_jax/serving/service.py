@@ -19,6 +19,7 @@ from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.serving.batcher import Batcher, Outputs, batch_sizes
 from mlimages_jax.serving.limits import Limits, Quota, RefusedError
 from mlimages_jax.serving.metrics import Metrics
+from mlimages_jax.serving.nearest import Nearest, NearestImages
 from mlimages_jax.serving.uploads import Upload
 
 if TYPE_CHECKING:  # the tests of this room run without JAX
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # the tests of this room run without JAX
 State = Literal["starting", "ready", "draining", "failed"]
 
 MAX_TAGS = 1_000  # of an image; more would be a long answer that nobody reads
+MAX_NEAREST = 100
 
 _DECODERS = min(8, os.cpu_count() or 1)
 _TIMED = 3  # batches of each size, the fastest of which counts
@@ -42,6 +44,7 @@ class Service:
         model: The model; its `max_batch` is the largest batch.
         delay: Seconds that an image waits for others to share its batch.
         limits: Limits of requests.
+        nearest: Images among which the nearest ones are found; None: that is not offered.
         tell: Called with a line when it is ready.
     """
 
@@ -51,10 +54,12 @@ class Service:
         *,
         delay: float = 0.005,
         limits: Limits | None = None,
+        nearest: NearestImages | None = None,
         tell: Callable[[str], None] = logging.info,
     ):
         self.model = model
         self.limits = limits or Limits()
+        self.nearest = nearest
         self.state: State = "starting"
         self.failure: Exception | None = None
         self.images = Quota(self.limits.queue)
@@ -183,6 +188,28 @@ class Service:
         return await loop.run_in_executor(
             self._decoders, lambda: self.tagger(k, threshold)(logits)
         )  # fmt: skip
+
+    async def nearest_images(self, outputs: Sequence[Outputs], *, k: int) -> list[list[Nearest]]:
+        """Returns the nearest images of the export for each image; none without an export."""
+        if not outputs or not k or self.nearest is None:
+            return [[] for _ in outputs]
+        features = np.stack([one["features"] for one in outputs])
+        search = functools.partial(self.nearest.of, features, k=k)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, search)
+
+    async def thumbnail(self, row: int) -> bytes:
+        """Returns a small JPEG of an image of the export.
+
+        Raises:
+            RefusedError: With status 404.
+        """
+        try:
+            if self.nearest is None:
+                raise BadImage("missing", "this server has no export")
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoders, self.nearest.thumbnail, row)
+        except BadImage as error:
+            raise RefusedError(404, error.reason, str(error)) from error
 
     def _new_tagger(
         self, k: int, threshold: float | None

@@ -2,15 +2,35 @@
 """The Dockerfile of the server: nothing is root's, and its command and options exist."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from mlimages_jax import command_line
 from mlimages_jax.cli import front
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "launch/serve"
+
+
+@pytest.mark.parametrize("image", ["serve", "gke"])
+def test_hadolint_has_nothing_to_say(image):
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    hadolint = shutil.which("hadolint", path=places)
+    assert hadolint, "hadolint is absent: pip install -r requirements-dev.txt"
+    ignored = ["DL3008", "DL3059"]  # Debian keeps no old versions; layers are apart on purpose
+    words = [f"--ignore={rule}" for rule in ignored]
+    result = subprocess.run(
+        [hadolint, *words, ROOT / "launch" / image / "Dockerfile"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_image_is_built_from_what_exists_and_does_not_run_as_root():

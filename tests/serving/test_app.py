@@ -303,9 +303,11 @@ def test_metrics():
 
 def test_openapi_describes_the_routes(server):
     described = server.client.get("/openapi.json").json()
-    assert sorted(described["paths"]) == ["/healthz", "/v1/features", "/v1/model", "/v1/tags"]
+    assert sorted(described["paths"]) == [
+        "/healthz", "/v1/exported/{row}", "/v1/features", "/v1/model", "/v1/tags",
+    ]  # fmt: skip
     tags = described["paths"]["/v1/tags"]["post"]
-    assert [one["name"] for one in tags["parameters"]] == ["k", "threshold"]
+    assert [one["name"] for one in tags["parameters"]] == ["k", "threshold", "nearest"]
     assert sorted(tags["responses"]) == ["200", "400", "408", "413", "415", "422", "503"]
     assert "multipart/form-data" in tags["requestBody"]["content"]
     for reference in re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(described)):

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 from tests.support import browser as in_browser
-from tests.support import image_files
+from tests.support import exported_colours, image_files
 from tests.support.browser import browser, page
 from tests.support.running_server import png, running
 from tests.support.served_model import ColourModel
@@ -26,6 +26,23 @@ def demo(page, served):
     page.goto(served.address)
     page.get_by_text("5 classes").wait_for()
     return page
+
+
+def test_the_nearest_images_of_an_export_are_shown(page, tmp_path):
+    nearest = exported_colours.nearest_images(tmp_path)
+    (tmp_path / "photos" / "gold.png").unlink()
+    with running(nearest=nearest) as served:
+        page.goto(served.address)
+        page.get_by_text("5 classes").wait_for()
+        _choose(page, ("brown.png", png()))
+        page.get_by_text("gold.png").wait_for()  # by its name, as the image is gone
+        assert page.locator(".nearest b").all_inner_texts()[0] == "1.00"
+        names = page.locator(".nearest li").evaluate_all(
+            "items => items.map((e) => e.querySelector('img')?.alt ?? e.innerText.split('\\n')[0])"
+        )
+        assert names[0] == "brown.png" and sorted(names) == sorted(exported_colours.COLOURS)
+        shown = page.locator(".nearest img").first
+        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
 
 
 def _file(name, data):

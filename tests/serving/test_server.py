@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 import httpx
 
 from mlimages_jax.serving import connections, server
-from mlimages_jax.serving.limits import ServingError
+from mlimages_jax.serving.limits import Limits, ServingError
 from tests.support.running_server import png, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,51 @@ def test_more_connections_than_allowed_get_an_answer_too():
         assert httpx.get(f"{served.address}/healthz", timeout=60).status_code == 200
 
 
+def test_a_thousand_connections_are_all_answered():
+    with running() as served, contextlib.ExitStack() as stack:
+        address = served.socket.getsockname()
+        clients = [
+            stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(1_000)
+        ]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
+        assert httpx.post(f"{served.address}/v1/tags", files=FILES, timeout=60).status_code == 200
+
+
+def test_a_body_that_comes_byte_by_byte_is_given_up():
+    limits = Limits(body_seconds=0.3)
+    with (
+        running(limits=limits) as served,
+        socket.create_connection(served.socket.getsockname(), timeout=60) as client,
+    ):
+        client.sendall(
+            b"POST /v1/tags HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 1000\r\n\r\n"
+        )
+        client.settimeout(0.05)
+        answer = b""
+        for _ in range(1_000):
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(1_000)
+                break
+            with contextlib.suppress(ConnectionError):  # the answer may just have come
+                client.sendall(b"x")
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"0.3 seconds" in answer
+        wait_until(lambda: not served.server.server_state.connections)
+        assert served.service.bytes.used == served.service.images.used == 0
+
+
+def test_an_upload_of_50_megabytes_is_refused_without_decoding_it(monkeypatch):
+    with running() as served:
+        monkeypatch.setattr(served.model, "crop", lambda _: pytest.fail("it was decoded"))
+        files = {"files": ("large.png", png() + bytes(50_000_000))}
+        answer = httpx.post(f"{served.address}/v1/tags", files=files, timeout=60)
+        assert answer.status_code == 413
+        assert "large.png: the file has 50.0 MB: at most 20 MB" in answer.text
+        assert served.service.bytes.used == 0
+
+
 def test_a_port_that_is_taken_is_told():
     with server.bound_socket("127.0.0.1", 0) as first:
         first.listen()
@@ -117,3 +163,18 @@ def test_the_command_serves_a_workdir(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_model_and_an_export_of_version_0_1_are_served(tmp_path):
+    import mlimages_jax
+    from mlimages_jax.serving.nearest import open_nearest
+    from tests.test_former_versions import ARCHIVE
+
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    model = mlimages_jax.load(tmp_path / "run")
+    with running(model, nearest=open_nearest(str(tmp_path / "export"), model)) as served:
+        answer = httpx.post(f"{served.address}/v1/tags?nearest=3", files=FILES, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["images"][0]["nearest"]) == 3

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mlimages_jax.serving import server
 from mlimages_jax.serving.limits import Limits
+from mlimages_jax.serving.nearest import NearestImages
 from mlimages_jax.serving.service import Service
 from tests.support.served_model import ColourModel
 
@@ -37,11 +38,18 @@ class Running:
     """A server in a thread; what a signal does is called by hand."""
 
     def __init__(
-        self, model: ColourModel | None = None, *, limits: Limits | None = None, **options: Any
+        self,
+        model: Any = None,
+        *,
+        limits: Limits | None = None,
+        nearest: NearestImages | None = None,
+        **options: Any,
     ):
-        self.model = model or ColourModel()
+        self.model = ColourModel() if model is None else model
         ready = threading.Event()
-        self.service = Service(self.model, delay=0.0, limits=limits, tell=lambda _: ready.set())
+        self.service = Service(
+            self.model, delay=0.0, limits=limits, nearest=nearest, tell=lambda _: ready.set()
+        )
         self.socket = server.bound_socket("127.0.0.1", 0)
         self.address = server.address_of(self.socket)
         self.server = server.create_server(self.service, **options)
@@ -72,13 +80,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(model: ColourModel | None = None, **options: Any) -> Iterator[Running]:
+def running(model: Any = None, **options: Any) -> Iterator[Running]:
     """A running server, which is ended afterwards."""
     served = Running(model, **options)
     try:
         yield served
     finally:
-        served.model.gate.set()
+        if isinstance(served.model, ColourModel):
+            served.model.gate.set()
         served.server.should_exit = served.server.force_exit = True
         served.thread.join(60)
         served.socket.close()

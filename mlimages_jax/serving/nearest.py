@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The images of an export that are most like an image, by the cosine of their features."""
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from mlimages_jax.data.dataset import DataSetError
+from mlimages_jax.data.images.decode import BadImage
+from mlimages_jax.features import FeaturesError
+from mlimages_jax.features.export.exported import Exported, open_exported, unit_vectors
+from mlimages_jax.features.export.feature_files import FeatureFilesError
+from mlimages_jax.inference.image_source import ImageSource, ImageSourceError, open_images
+from mlimages_jax.inference.thumbnails import thumbnail
+from mlimages_jax.serving.limits import ServingError
+
+if TYPE_CHECKING:  # the tests of this room run without JAX
+    from mlimages_jax.inference.model import Model
+
+_THUMBNAILS = 512  # kept in memory, some kilobytes each
+
+
+class Nearest(NamedTuple):
+    """An image of the export.
+
+    Attributes:
+        row: Its row in the export.
+        name: Its name.
+        similarity: Cosine of the angle between its features and those of the query.
+    """
+
+    row: int
+    name: str
+    similarity: float
+
+
+class NearestImages:
+    """Searches the features of an export, which it holds in memory: 4 bytes a number.
+
+    Args:
+        exported: The images.
+        source: Where thumbnails come from; None: there are none.
+    """
+
+    def __init__(self, exported: Exported, source: ImageSource | None = None):
+        self._exported, self._source = exported, source
+        self._units = exported.unit(slice(None))  # [n, F]
+        names = source.names if source else []
+        self._positions = {names[position]: position for position in range(len(names))}
+        self._names = dict(zip(exported.rows.tolist(), exported.names, strict=True))
+        self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
+
+    def __len__(self) -> int:
+        return len(self._exported)
+
+    def of(self, features: np.ndarray, *, k: int) -> list[list[Nearest]]:
+        """Returns the k most similar images of each query, best first; ties in the export's order.
+
+        Args:
+            features: [m, F].
+            k: Most images of a query.
+        """
+        similarity = unit_vectors(features) @ self._units.T  # [m, n]
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        return [
+            [self._found(int(position), float(row[position])) for position in positions]
+            for positions, row in zip(best, similarity, strict=True)
+        ]
+
+    def _found(self, position: int, similarity: float) -> Nearest:
+        exported = self._exported
+        # By way of text: 0.3 rather than 0.30000001192092896. Rounding may exceed 1.
+        shown = min(1.0, float(str(np.float32(similarity))))
+        return Nearest(int(exported.rows[position]), exported.names[position], shown)
+
+    def _thumbnail(self, row: int) -> bytes:
+        """Returns a small JPEG of an image of the export.
+
+        Raises:
+            BadImage: There is no such image, or it is gone or damaged.
+        """
+        position = self._positions.get(self._names.get(row, ""))
+        if self._source is None or position is None:
+            raise BadImage("missing", f"there is no image for row {row}")
+        return thumbnail(self._source.read(position))
+
+
+def open_nearest(folder: str, model: "Model") -> NearestImages:
+    """Opens an export for a model.
+
+    Args:
+        folder: Folder of the export.
+        model: The model whose features are compared with it.
+
+    Raises:
+        ServingError: It is not an export of this network's features.
+    """
+    try:
+        exported = open_exported(folder, output="features")
+        _check_network(exported, model)
+        found = NearestImages(exported, _source(exported.metadata.get("input", {})))
+    except (FileNotFoundError, FeatureFilesError, FeaturesError) as error:
+        raise ServingError(f"--features={folder}: {error}") from error
+    return found
+
+
+def _check_network(exported: Exported, model: "Model") -> None:
+    from mlimages_jax.checkpoints.weights_digest import weights_digest  # needs JAX
+
+    theirs = exported.metadata.get("checkpoint", {}).get("weights")
+    ours = weights_digest({"params": model.params, "batch_stats": model.batch_stats})
+    width = model.network.stage_widths[-1]
+    if (theirs and theirs != ours) or exported.width != width:
+        raise FeaturesError(
+            "these are features of another network: export them with the model that is served"
+        )
+
+
+def _source(given: dict[str, Any]) -> ImageSource | None:
+    """Opens the images that were exported; None where they are no longer."""
+    path = given.get("path", "")
+    try:
+        if not path:
+            raise FileNotFoundError("the export does not say where its images are")
+        split, root = given.get("split") or None, given.get("images_root") or None
+        return open_images(os.path.expanduser(path), split=split, images_root=root)  # noqa: PTH111
+    except (OSError, ImageSourceError, DataSetError) as error:
+        logging.warning("nearest images are shown by name only: %s", error)
+        return None
