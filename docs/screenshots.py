@@ -51,6 +51,9 @@ def main() -> None:
             f"--html={folder / 'tags.html'}",
         )  # fmt: skip
         _picture_of_sheet(page, folder / "tags.html")
+        _run("report", workdir, f"--output={folder / 'report.html'}")
+        page.goto((folder / "report.html").as_uri())
+        _take(page, "report")
         with _server(workdir, folder / "features") as address:
             _picture_of_demo(page, address, sorted((folder / "photos").iterdir())[:DROPPED])
 

@@ -43,10 +43,12 @@ class Thumbnails:
             The path of each thumbnail below the folder; "" for an image that cannot be read.
         """
         names = [_name(key_of(source.identity(position))) for position in range(len(source))]
+        positions = dict(zip(names, range(len(source)), strict=True))  # a list may repeat an image
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            made = list(pool.map(lambda at: self._make(source, at, names[at]), range(len(source))))
-        self._remove_all_but({name for name, is_made in zip(names, made, strict=True) if is_made})
-        return [name if is_made else "" for name, is_made in zip(names, made, strict=True)]
+            is_made = pool.map(lambda name: self._make(source, positions[name], name), positions)
+            made = {name for name, there in zip(positions, is_made, strict=True) if there}
+        self._remove_all_but(made)
+        return [name if name in made else "" for name in names]
 
     def _make(self, source: ImageSource, position: int, name: str) -> bool:
         path = self._folder / name

@@ -59,3 +59,10 @@ def test_only_what_is_new_is_made_and_what_is_gone_is_removed(photos, tmp_path, 
         os.path.relpath(path, tmp_path / "small") for path in (tmp_path / "small").rglob("*.jpg")
     }
     assert there == {*filter(None, after), f"{before[0][:2]}/notes.jpg"}
+
+
+def test_a_list_may_name_an_image_twice(photos, tmp_path):
+    (tmp_path / "list.txt").write_text("photos/print.jpeg\n" * 20)
+    made = Thumbnails(tmp_path / "small").update(open_images(tmp_path / "list.txt"))
+    assert len(made) == 20 and len(set(made)) == 1
+    assert len(list((tmp_path / "small").rglob("*"))) == 2

@@ -38,7 +38,7 @@ def test_the_nearest_images_of_an_export_are_shown(page, tmp_path):
         page.get_by_text("gold.png").wait_for()  # by its name, as the image is gone
         assert page.locator(".nearest b").all_inner_texts()[0] == "1.00"
         names = page.locator(".nearest li").evaluate_all(
-            "items => items.map((e) => e.querySelector('img')?.alt ?? e.innerText.split('\\n')[0])"
+            "items => items.map((e) => e.querySelector('img')?.alt ?? e.firstChild.textContent)"
         )
         assert names[0] == "brown.png" and sorted(names) == sorted(exported_colours.COLOURS)
         shown = page.locator(".nearest img").first
