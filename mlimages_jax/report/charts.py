@@ -64,7 +64,9 @@ def lines(
         ],
     }
     if len(runs) > 1:
-        encoding["strokeDash"] = alt.StrokeDash("run:N", title=None, sort=runs)
+        encoding["strokeDash"] = alt.StrokeDash(
+            "run:N", title=None, sort=runs, legend=alt.Legend(symbolStrokeColor="var(--text)")
+        )
         encoding["tooltip"].append(alt.Tooltip("run:N"))
     # A line with a single value would not be seen without its point.
     few = all(len(line.values) <= 30 for line in drawn)

@@ -18,7 +18,6 @@ _MISSING = (
 _EXTREMES = 20  # classes in each of the two tables
 _ENOUGH = 5  # images, below which an average precision says little
 _MAIN = ("positives", "images", "training positives", "threshold")
-_DIFFERENCE = "difference"
 
 
 def frequency(run: Run) -> Section:
@@ -72,6 +71,31 @@ def extremes(run: Run) -> Section:
     return Section(key="extremes", title=title, text=text, tables=tables if ranked else ())
 
 
+def differences(runs: Sequence[Run]) -> Section:
+    """Returns the classes in which the first of two runs is better or worse by most."""
+    key, title = "differences", "Where the runs differ"
+    column = _difference(runs)
+    if column is None:
+        return Section(key=key, title=title, missing=f"For both runs: {_MISSING}")
+    table, other = runs[0].classes, runs[1]
+    assert table is not None
+    known = [(value, i) for i, value in enumerate(column.values) if value]
+    support = table.columns[table.support]
+    tables = []
+    for caption, ranked in (
+        (f"Better than in {other.name}", sorted((-value, i) for value, i in known if value > 0)),
+        (f"Worse than in {other.name}", sorted((value, i) for value, i in known if value < 0)),
+    ):
+        rows: list[list[Cell]] = [
+            [table.names[i], _parent(table, i), f"{column.values[i]:+.4f}", _whole(support[i])]
+            for _, i in ranked[:_EXTREMES]
+        ]
+        if rows:
+            tables.append(Table(caption, ("class", "below", column.name, table.support), rows))
+    text = f"{len(known):,} classes have another {table.measure}."
+    return Section(key=key, title=title, text=text, tables=tables)
+
+
 def tree(runs: Sequence[Run]) -> Section:
     """Returns the class tree, with the difference to a second run."""
     table = runs[0].classes
@@ -86,8 +110,8 @@ def tree(runs: Sequence[Run]) -> Section:
         )
         for name, values in table.columns.items()
     ]
-    if len(runs) > 1 and (other := runs[1].classes) and other.measure == table.measure:
-        columns.insert(1, _difference(table, other))
+    if difference := _difference(runs):
+        columns.insert(1, difference)
     drawn = Tree(table.ids, table.names, table.parents, columns)
     text = "Open a class to see those below it, its other numbers, and images of it above."
     return Section(key="classes", title="All classes", text=text, tree=drawn)
@@ -129,14 +153,24 @@ def _by_depth(table: ClassTable, values: np.ndarray) -> Chart | None:
     return Chart(title, specification, words, numbers)
 
 
-def _difference(table: ClassTable, other: ClassTable) -> TreeColumn:
-    """Returns how much better each class is than in another run; by ids, as indices may differ."""
+def _difference(runs: Sequence[Run]) -> TreeColumn | None:
+    """Returns how much better each class is than in a second run; None if they have no common one.
+
+    Classes are matched by their ids, as their indices may differ.
+    """
+    table, other = runs[0].classes, runs[1].classes if len(runs) > 1 else None
+    if table is None or other is None or table.measure != other.measure:
+        return None
     theirs = dict(zip(other.ids, other.columns[other.measure], strict=True))
     values = [
         None if mine is None or (their := theirs.get(one)) is None else round(mine - their, 4)
         for one, mine in zip(table.ids, table.columns[table.measure], strict=True)
     ]
-    return TreeColumn(_DIFFERENCE, values, is_main=True)
+    return TreeColumn("difference", values, is_main=True)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _parent(table: ClassTable, i: int) -> str:

@@ -33,11 +33,13 @@ class Table(NamedTuple):
         caption: What it shows.
         columns: Column names.
         rows: Cells; None is undefined.
+        is_folded: Whether only the caption is seen until it is opened, or printed.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    is_folded: bool = False
 
 
 class Chart(NamedTuple):

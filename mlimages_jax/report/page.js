@@ -182,5 +182,8 @@ for (const button of document.querySelectorAll("section > .more")) {
     button.remove();
   });
 }
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details.printed")) details.open = true;
+});
 if (report.tree) showTree();
 window.addEventListener("load", drawCharts);

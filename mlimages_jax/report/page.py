@@ -70,7 +70,7 @@ def _tree(tree: Tree, sections: Sequence[Section]) -> dict[str, Any]:
 @functools.cache
 def _library() -> str:
     """Returns the script of Vega, Vega-Lite and Vega-Embed; seconds for the first time."""
-    script: str = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -85,7 +85,7 @@ def _visible(value: Any) -> Any:
 
 def _cell(value: content.Cell) -> str:
     """Formats the value of a table's cell."""
-    if value is None or value == "":
+    if value is None:
         return "\N{EN DASH}"
     if isinstance(value, Bar):
         return value.text

@@ -19,6 +19,7 @@ def run_page(runs: Sequence[Run]) -> Page:
     sections = [
         run_sections.summary(runs),
         run_sections.curves(runs),
+        *([class_sections.differences(runs)] if len(runs) > 1 else []),
         class_sections.frequency(first),
         image_sections.examples(first),
         class_sections.tree(runs),

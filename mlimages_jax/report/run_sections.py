@@ -34,7 +34,7 @@ def summary(runs: Sequence[Run]) -> Section:
     columns = ["", *(run.name for run in runs)]
     facts: list[list[Cell]] = [
         ["Steps", *map(_steps, runs)],
-        ["State", *(run.state for run in runs)],
+        ["State", *(run.state or None for run in runs)],
         ["Starts", *(len(run.runs) or None for run in runs)],
         ["Devices", *(_devices(run) for run in runs)],
         ["Images per second, median", *(_median(run, _RATE) for run in runs)],
@@ -51,7 +51,8 @@ def summary(runs: Sequence[Run]) -> Section:
     changed = changed_settings([run.settings for run in runs])
     if changed:
         names = ["setting", "default", *(run.name for run in runs)]
-        tables.append(Table("Settings that differ from their defaults", names, changed))
+        caption = f"{len(changed)} settings that differ from their defaults"
+        tables.append(Table(caption, names, changed, is_folded=True))
     missing = "" if any(run.settings for run in runs) else _TRAIN.format("config.json")
     return Section(key="summary", title="Summary", tables=tables, missing=missing)
 
@@ -68,7 +69,8 @@ def time(runs: Sequence[Run]) -> Section:
             if value
         ]
         if rows:
-            caption = f"{run.name}: {total:,.0f} seconds in {len(run.runs)} starts"
+            starts = f"{len(run.runs)} starts" if len(run.runs) > 1 else "one start"
+            caption = f"{run.name}: {total:,.0f} seconds, {starts}"
             tables.append(Table(caption, ("", "what it is", "seconds", "fraction"), rows))
     missing = "" if tables else _TRAIN.format("goodput.jsonl")
     return Section(key="time", title="Where the time went", tables=tables, missing=missing)
@@ -124,7 +126,8 @@ def _steps(run: Run) -> str | None:
 
 
 def _devices(run: Run) -> str | None:
-    return " / ".join(dict.fromkeys(str(one["devices"]) for one in run.runs if one.get("devices")))
+    found = dict.fromkeys(str(one["devices"]) for one in run.runs if one.get("devices"))
+    return " / ".join(found) or None
 
 
 def _median(run: Run, name: str) -> float | None:

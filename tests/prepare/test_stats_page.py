@@ -34,7 +34,7 @@ def test_the_page_of_lists(tmp_path, capsys):
     assert ranks["datasets"]["ranks"][-1] == {"rank": 3, "images": 1}
     assert [row["value"] for row in tags["datasets"]["rows"]] == [1, 1, 1]
     assert "&lt;b&gt;poodle" in text and "<b>poodle" not in text
-    assert "mlimages data stats --dataset" in text
+    assert "mlimages data stats --dataset" in text and "<title>train.txt</title>" in text
 
 
 def test_the_page_of_a_data_set_has_images(tmp_path):

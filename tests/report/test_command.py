@@ -56,7 +56,7 @@ def test_a_finished_run_has_all_sections(tmp_path, capsys):
     assert "200,000 of 200,000" in summary and "64 x TPU v5" in summary and "finished" in summary
     assert re.search(r"batch_size\s+\S\s+4096", summary)
     assert re.search(r"mAP_tail\s+0.21", summary)
-    assert "76,485 seconds in 2 starts" in told.sections["time"]
+    assert "76,485 seconds, 2 starts" in told.sections["time"]
     titles = {chart["layer"][-1]["encoding"]["y"]["title"] for chart in told.data["charts"]}
     assert {"loss", "learning rate", "images per second", "average precision"} <= titles
     assert "The calibration error is 0.0310" in told.sections["calibration"]
@@ -151,6 +151,7 @@ def test_two_runs_are_compared_by_the_ids_of_their_classes(tmp_path):
     column = told.data["tree"]["columns"][1]
     assert (column["name"], column["values"]) == ("difference", [None, 0.3])
     assert re.search(r"batch_size\s+\S\s+32\s+16", told.sections["summary"])
+    assert re.search(r"Better than in b[^+]*Y\s+\S\s+\+0.3000\s+9", told.sections["differences"])
     (chart,) = (chart for chart in told.data["charts"] if "strokeDash" in str(chart))
     assert chart["layer"][0]["encoding"]["strokeDash"]["sort"] == ["a", "b"]
 

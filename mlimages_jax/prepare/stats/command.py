@@ -122,7 +122,8 @@ def stats(
         from mlimages_jax.prepare.stats.page import write_page
 
         shards = BuiltSet.open(dataset).shards_of([sources[0].name]) if dataset else []
-        write_page(html, statistics, numbers, shards=shards)
+        title = str(dataset) if dataset else " and ".join(path.name for path in lists)
+        write_page(html, statistics, numbers, title=title, shards=shards)
         print(f"\n{html}: the page")
 
 

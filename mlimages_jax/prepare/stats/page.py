@@ -39,6 +39,7 @@ def write_page(
     statistics: ListStatistics,
     numbers: dict[str, Any],
     *,
+    title: str,
     shards: Sequence[Shard],
 ) -> None:
     """Writes the page.
@@ -47,11 +48,11 @@ def write_page(
         path: The file.
         statistics: What was counted.
         numbers: The same as for `table.table`.
+        title: What was counted, such as the folder of a data set.
         shards: Shards of one split, for images to show; empty for label lists.
     """
     hierarchy = statistics.hierarchy
     images = _images(shards, hierarchy) if shards else []
-    title = " and ".join(Path(name).name for name in numbers["sources"])
     total = numbers["images"]["total"]
     sections = [
         _summary(numbers),
@@ -66,7 +67,11 @@ def write_page(
 
 def _summary(numbers: dict[str, Any]) -> Section:
     rows = [
-        (name.replace("  ", "\N{EM SPACE}", 1), value, remark.strip().rstrip("#").rstrip())
+        (
+            name.replace("  ", "\N{EM SPACE}", 1),
+            "" if value is None else value,
+            remark.strip().rstrip("#").rstrip(),
+        )
         for name, value, remark in lines(numbers)
     ]
     return Section(
