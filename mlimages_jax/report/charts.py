@@ -75,7 +75,7 @@ def lines(
     if restarts:
         rule = _chart("restarts").mark_rule(strokeDash=[2, 3], color=_QUIET)
         layers.insert(0, rule.encode(x="step:Q", tooltip=[alt.Tooltip("step:Q", title="restart")]))
-    return _finished(alt.layer(*layers), lines=rows, restarts=[{"step": step} for step in restarts])
+    return _finished(layers, lines=rows, restarts=[{"step": step} for step in restarts])
 
 
 def by_frequency(
@@ -117,7 +117,7 @@ def by_frequency(
         tooltip=[alt.Tooltip("measure:Q", title="mean", format=".3f"),
                  alt.Tooltip("classes:Q", format=",")],
     )  # fmt: skip
-    return _finished(alt.layer(points, line), means=means_by_frequency(frequencies, values))
+    return _finished([points, line], means=means_by_frequency(frequencies, values))
 
 
 def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict[str, float]]:
@@ -158,7 +158,7 @@ def bars(
     )
     text = base.mark_text(dy=-7, color="var(--text)").encode(text=alt.Text("value:Q", format=".2f"))
     layers = [base.mark_bar(color=_COLOURS[0]), *([text] if is_fraction else [])]
-    return _finished(alt.layer(*layers), rows=data)
+    return _finished(layers, rows=data)
 
 
 def ranked(counts: np.ndarray) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def ranked(counts: np.ndarray) -> dict[str, Any]:
         tooltip=[alt.Tooltip("rank:Q", format=","), alt.Tooltip("images:Q", format=",")],
     )
     ranks = [{"rank": rank, "images": count} for rank, count in points]
-    return _finished(alt.layer(encoded), ranks=ranks)
+    return _finished([encoded], ranks=ranks)
 
 
 def calibration(rows: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def calibration(rows: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
         alt.Tooltip("accuracy:Q", format=".3f"),
         alt.Tooltip("predictions:Q", format=","),
     ]
-    layers = alt.layer(diagonal, curve.encode(x=x, y=y, tooltip=tooltip))
+    layers = [diagonal, curve.encode(x=x, y=y, tooltip=tooltip)]
     return _finished(layers, ideal=ideal, bins=data)
 
 
@@ -200,9 +200,14 @@ def _chart(name: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(name=name))
 
 
-def _finished(chart: alt.LayerChart, **data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the specification, as wide as its place and transparent, with its data by name."""
-    sized = chart.properties(width="container", height=_HEIGHT, background="transparent")
+def _finished(layers: Sequence[Any], **data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the specification of charts one above the other, with their data by name.
+
+    It is as wide as its place, and transparent.
+    """
+    sized = alt.layer(*layers).properties(
+        width="container", height=_HEIGHT, background="transparent"
+    )
     specification: dict[str, Any] = sized.configure(
         font="system-ui, sans-serif",
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
