@@ -143,7 +143,7 @@ def _images(shards: Sequence[Shard], hierarchy: Hierarchy) -> list[Image]:
         except (DamagedRecordError, BadImage):
             continue
         classes = [i for i, c in zip(record.labels, record.confidences, strict=True) if c > 0]
-        specific = shown_classes.true_classes(record, hierarchy, threshold=np.float32(1e-6))
+        specific = shown_classes.true_classes(record, hierarchy, threshold=1e-6)
         tags = [Tag("label", hierarchy.names[i]) for i in specific]
         above = {int(one) for i in classes for one in (i, *hierarchy.ancestors(int(i)))}
         source = data_url(thumbnails.as_jpeg(pixels), "jpeg")
