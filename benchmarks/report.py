@@ -41,8 +41,10 @@ def main() -> None:
         report(str(workdir))
         seconds = time.perf_counter() - begin
         file = workdir / "report.html"
-        size = f"{file.stat().st_size / 1e6:.1f} MB"
-        print(f"\n{where_and_when()}\n\n{arguments.classes:,} classes: {size}, {seconds:.1f} s\n")
+        megabytes = f"{file.stat().st_size / 1e6:.1f} MB"
+        print(
+            f"\n{where_and_when()}\n\n{arguments.classes:,} classes: {megabytes}, {seconds:.1f} s\n"
+        )
         browser = shutil.which("chromium")
         if not browser or not importlib.util.find_spec("playwright"):
             print("Without Chromium or playwright: pip install playwright, apt install chromium")

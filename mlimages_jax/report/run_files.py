@@ -49,7 +49,7 @@ class Run:
 
     folder: epath.Path
     series: Mapping[str, Mapping[int, float]]
-    runs: Sequence[Mapping[str, Any]]
+    runs: list[goodput.Line]
     settings: Mapping[str, Any]
     values: Mapping[str, float]
     evaluated: epath.Path

@@ -61,7 +61,7 @@ def time(runs: Sequence[Run]) -> Section:
     """Returns where the time went, over all starts."""
     tables = []
     for run in runs:
-        seconds = goodput.summary(list(run.runs))
+        seconds = goodput.summary(run.runs)
         total = sum(seconds.values())
         rows: list[list[Cell]] = [
             [name, goodput.EXPLAINED[name], round(value, 1), _share(value, total)]
@@ -136,7 +136,7 @@ def _median(run: Run, name: str) -> float | None:
 
 
 def _goodput(run: Run) -> Cell:
-    seconds = goodput.summary(list(run.runs))
+    seconds = goodput.summary(run.runs)
     total = sum(seconds.values())
     return _share(seconds["step"], total) if total else None
 
