@@ -92,7 +92,7 @@ def differences(runs: Sequence[Run]) -> Section:
         ]
         if rows:
             tables.append(Table(caption, ("class", "below", column.name, table.support), rows))
-    text = f"{len(known):,} classes have another {table.measure}."
+    text = f"Classes whose {table.measure} differs: {len(known):,}."
     return Section(key=key, title=title, text=text, tables=tables)
 
 
