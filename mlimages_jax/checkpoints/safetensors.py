@@ -22,6 +22,7 @@ _CHECKSUMS = "crc32c"  # key in the metadata
 _MAX_HEADER = 32 << 20  # bytes; the names of 11,166 classes take 3 MB
 _MAX_CONFIG, _MAX_USAGE = 1 << 20, 16 << 20  # characters; Python takes 20 times as much memory
 _MAX_ARRAYS = 20_000  # those of ResNet-152 are 900
+_MAX_NAME = 200  # characters
 _MAX_STEP = 2**31 - 1
 _DTYPES = {
     "float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64",
@@ -105,8 +106,7 @@ def read(path: Path) -> WeightsFile:
         _check_header(path)
         with safe_open(path, "numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
-            if len(names) > _MAX_ARRAYS:
-                raise ValueError(f"it has {len(names):,} arrays")
+            _check_names(names)
             arrays = {name: file.get_tensor(name) for name in names}
         _verify(arrays, metadata)
         return WeightsFile(
@@ -132,6 +132,19 @@ def _check_header(path: Path) -> None:
         actual = file.seek(0, 2)
     if size > min(_MAX_HEADER, actual - 8):
         raise ValueError(f"its header claims {size:,} bytes, of {actual:,} in the file")
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuses names that do not make a tree of modules, and more of them than a network has."""
+    if len(names) > _MAX_ARRAYS:
+        raise ValueError(f"it has {len(names):,} arrays")
+    longest = max(map(len, names), default=0)
+    if longest > _MAX_NAME:
+        raise ValueError(f"an array of it has a name of {longest:,} characters")
+    parts = [name.split("/") for name in names]
+    modules = {"/".join(part[:i]) for part in parts for i in range(1, len(part))}
+    if both := modules.intersection(names):
+        raise ValueError(f"{min(both)} is both an array and a module with arrays")
 
 
 def _step(text: str) -> int:

@@ -14,10 +14,14 @@ import os
 from typing import Literal
 
 import jax
+import numpy as np
 from etils import epath
+from flax import traverse_util
 
 from mlimages_jax import moved
-from mlimages_jax.checkpoints import saved_model
+from mlimages_jax.checkpoints import places, saved_model
+from mlimages_jax.checkpoints.saved_model import SavedModel
+from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.data.images.views import VIEW_NAMES, EvaluationView, ViewName
 from mlimages_jax.inference import chosen_thresholds
 from mlimages_jax.inference.model import Model as Model
@@ -68,8 +72,8 @@ def load(
         FileNotFoundError: If there is no checkpoint, not this step, or no such class list.
         WeightsFileError: If the file is damaged.
         HubError: If the Hub has no such model for this user.
-        ModelError: If the class list has other classes, the image size is unknown, or the loss or
-            view does not exist.
+        ModelError: If the class list has other classes, the image size is unknown, the loss or view
+            does not exist, or a file has other arrays than a network.
         HierarchyError: If the class list is malformed.
         UnknownArchitectureError: If the parameters belong to another network.
         ConfigError: If the dtype is unknown.
@@ -83,6 +87,8 @@ def load(
     # local_devices: in a distributed run jax.devices()[0] may be another process's.
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     saved = saved_model.read(path, sharding=sharding or alone, step=step)
+    if places.is_file(saved.where):
+        _check_arrays(saved)
     network = architecture.network_of(saved.weights["params"], dtype=compute_dtype)
     usage = saved.usage(loss=loss)
     if usage.loss not in (*LOSSES, ""):
@@ -116,3 +122,17 @@ def load(
         ),
         source=f"{saved.address or saved.where} (step {saved.step:,})",
     )
+
+
+def _check_arrays(saved: SavedModel) -> None:
+    """Checks that a file, which may come from anybody, has the arrays of a network and no others.
+
+    Raises:
+        ModelError: It has not.
+    """
+    flat = traverse_util.flatten_dict(saved.weights, sep="/")
+    shapes = {name: np.broadcast_to(np.float32(), leaf.shape) for name, leaf in flat.items()}
+    try:
+        layout.check(shapes, where=str(saved.where))
+    except ConvertError as error:
+        raise ModelError("; ".join(str(error).splitlines()[:3])) from error

@@ -87,7 +87,7 @@ def network_of(params: Mapping[str, Any], **settings: Any) -> ResNet:
             for stage in range(len(sizes))
         ]
         num_classes = params["head"]["kernel"].shape[-1]
-    except KeyError as error:
+    except (KeyError, AttributeError, IndexError, TypeError) as error:  # or not an array
         raise UnknownArchitectureError(
             f"these are not the parameters of a ResNet of this package: {error} is missing"
         ) from error

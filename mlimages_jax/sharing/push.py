@@ -128,6 +128,8 @@ def write_files(
             (folder / name).write_bytes((source / name).read_bytes())
             names.append(name)
     if (source / ONNX).exists():
+        if (source / ONNX).stat().mtime < saved.where.stat().mtime:
+            print(f"{source / ONNX} is older than {saved.where}: is it of this step?")
         _copy(source / ONNX, folder / ONNX)
         names.append(ONNX)
     return {name: folder / name for name in names}

@@ -56,6 +56,8 @@ HEADERS = {
     "many_arrays": _safetensors(
         json.dumps({f"{i:x}": _entry([0], 0, 0) for i in range(200_000)}).encode()
     ),
+    "long_name": _safetensors({"a/" * 100_000: _entry([2], 0, 8)}, bytes(8)),
+    "array_and_module": _safetensors({"a": _entry([1], 0, 4), "a/b": _entry([1], 4, 8)}, bytes(8)),
     "too_long_a_header": _safetensors(b" " * (33 << 20)),
     "step_nan": _with(step="NaN"),
     "step_huge": _with(step="9" * 5_000),

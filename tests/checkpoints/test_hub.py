@@ -10,6 +10,7 @@ from mlimages_jax.checkpoints import hub, loading, places, safetensors
 from mlimages_jax.checkpoints.hub import Address, HubError
 from mlimages_jax.checkpoints.saved_step import abstract_tree
 from mlimages_jax.convert.safetensors_file import from_safetensors, to_safetensors
+from mlimages_jax.inference.pretrained import ModelError
 from mlimages_jax.step.state import TrainState
 from tests.support import hub_server, small_model
 
@@ -100,6 +101,16 @@ def test_errors_say_what_to_do(served, monkeypatch):
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
     assert mli.load(f"hf://{NAME}").network.num_classes == 5
+
+
+def test_arrays_of_another_program_are_refused_in_one_line(served, tmp_path):
+    arrays = {"params/stage0_block0/conv1/kernel": np.zeros((1, 1, 2, 2), np.float32)}
+    config = {"image_size": 32, "loss": {"name": "softmax"}}
+    content = safetensors.WeightsFile(arrays, 0, config, "", "", {})
+    safetensors.write(tmp_path / hub.FILE, content)
+    with pytest.raises(ModelError, match="classifier is missing") as caught:
+        mli.load(tmp_path / hub.FILE)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
