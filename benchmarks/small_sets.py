@@ -40,17 +40,17 @@ from mlimages_jax.metrics.thresholds import Objective, find_thresholds
 from tfds_builders import ml_images, shapes
 
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
-MODELS = (("resnet26d", 64), ("resnet26d", 128), ("resnetv2_50", 64))
+MODELS = (("resnet26d", 48), ("resnet26d", 64), ("resnetv2_50", 64))
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "SGD": SGD,
     "bias at 0": ("loss.prior_bias=False",),
     "without EMA": ("optimizer.ema_decay=1e-9",),
     "crops of 0.7 to 1": ("crop.area=(0.7,1.0)",),
-    "96 px": ("image_size=96",),
-    "48 px": ("image_size=48",),
-    "half as wide": ("model.stage_widths=(32,64,128)",),
-    "twice as wide": ("model.stage_widths=(128,256,512)",),
+    "64 px": ("image_size=64",),
+    "32 px": ("image_size=32",),
+    "half as wide": ("model.stage_widths=(64,128,256)",),
+    "twice as wide": ("model.stage_widths=(256,512,1024)",),
     "sigmoid loss": ("loss.name=sigmoid",),
     "weighted loss": ("loss.name=weighted",),
 }

@@ -5,7 +5,7 @@
     accelerator   under 20,000           ResNet-26    224
                   under 200,000          ResNet-50    224
                   more                   ResNet-101   224
-    CPU           any number             ResNet-11    64 (a quarter of the channels)
+    CPU           any number             ResNet-11    48 (half of the channels)
 
 Few images do not fill a deep network, and a shallow one sees them more often in the same time. On
 CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a second.
@@ -25,7 +25,7 @@ MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
 _IMAGES_OF_MOST_EPOCHS = 1_000
 _DEPTHS = ((20_000, 26), (200_000, 50), (math.inf, 101))
 _SMALL_NETWORK = {
-    "stage_sizes": (1, 1, 1), "stage_widths": (64, 128, 256), "stem_width": 32, "stem_kernel": 3,
+    "stage_sizes": (1, 1, 1), "stage_widths": (128, 256, 512), "stem_width": 32, "stem_kernel": 3,
 }  # fmt: skip
 _BATCH = {"cpu": 64}  # images per step of all devices together
 _BATCH_OF_OTHERS = 256
@@ -63,7 +63,7 @@ def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
     """
     batch = config.batch_size or _batch_size(setting)
     values: dict[str, Any] = {
-        "image_size": config.image_size or (64 if setting.platform == "cpu" else 224),
+        "image_size": config.image_size or (48 if setting.platform == "cpu" else 224),
         "batch_size": batch,
         "group_size": config.group_size or (_GROUP if batch % _GROUP == 0 else batch),
         "model.dtype": config.model.dtype

@@ -21,8 +21,8 @@ def _setting(images=5_000, platform="gpu", devices=1, *, single_label=False):
         (19_999, "gpu", 224, (2, 2, 2, 2), "bfloat16"),
         (20_000, "tpu", 224, (3, 4, 6, 3), "bfloat16"),
         (200_000, "gpu", 224, (3, 4, 23, 3), "bfloat16"),
-        (10, "cpu", 64, (1, 1, 1), "float32"),
-        (10**6, "cpu", 64, (1, 1, 1), "float32"),
+        (10, "cpu", 48, (1, 1, 1), "float32"),
+        (10**6, "cpu", 48, (1, 1, 1), "float32"),
     ],
 )
 def test_the_table(images, platform, size, blocks, dtype):
