@@ -67,6 +67,9 @@ def test_all_that_is_needed_is_inside(wheel):
         if path.is_file():
             assert f"mlimages_jax/{path.relative_to(ROOT)}" in names
     for name in (
+        "mlimages_jax/inference/pages/tag_sheet.html",
+        "mlimages_jax/inference/pages/tags.css",
+        "mlimages_jax/inference/pages/tags.js",
         "mlimages_jax/labels/corrections.tsv",
         "mlimages_jax/serving/page.html",
         "tfds_builders/ml_images/README.md",

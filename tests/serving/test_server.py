@@ -2,11 +2,13 @@
 """The server on a real port: how it ends, and clients that send nothing or too many requests."""
 
 import contextlib
+import dataclasses
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,18 @@ def test_the_command_serves_a_workdir(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_model_and_an_export_of_version_0_1_are_served(tmp_path):
+    import mlimages_jax
+    from mlimages_jax.serving.nearest import open_nearest
+    from tests.test_former_versions import ARCHIVE
+
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    model = dataclasses.replace(mlimages_jax.load(tmp_path / "run"), max_batch=1)
+    with running(model, nearest=open_nearest(str(tmp_path / "export"), model)) as served:
+        answer = httpx.post(f"{served.address}/v1/tags?nearest=3", files=FILES, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["images"][0]["nearest"]) == 3
