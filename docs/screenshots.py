@@ -52,7 +52,8 @@ def main() -> None:
         )  # fmt: skip
         _picture_of_sheet(page, folder / "tags.html")
         _run("report", workdir, f"--output={folder / 'report.html'}")
-        page.goto((folder / "report.html").as_uri())
+        page.goto((folder / "report.html").as_uri() + "#frequency")
+        page.locator("html[data-ready]").wait_for()  # all charts are drawn
         _take(page, "report")
         with _server(workdir, folder / "features") as address:
             _picture_of_demo(page, address, sorted((folder / "photos").iterdir())[:DROPPED])

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-CLASSES = "classes"  # data that the page fills in from its class tree
 _HEIGHT = 260
 _POINTS = 1_000  # of a line; more cannot be told apart
 _COLOURS = [f"var(--series-{i})" for i in range(1, 7)]
@@ -97,7 +96,7 @@ def by_frequency(
     )
     y = alt.Y("measure:Q", title=measure, scale=alt.Scale(domain=[0, 1]))
     points = (
-        _chart(CLASSES)
+        _chart("classes")
         .transform_calculate(
             measure=f"datum[{measure!r}]", frequency=f"datum[{frequency!r}]"
         )
@@ -117,7 +116,11 @@ def by_frequency(
         tooltip=[alt.Tooltip("measure:Q", title="mean", format=".3f"),
                  alt.Tooltip("classes:Q", format=",")],
     )  # fmt: skip
-    return _finished([points, line], means=means_by_frequency(frequencies, values))
+    return _finished(
+        [points, line],
+        classes=[],  # the page fills it in, from its class tree
+        means=means_by_frequency(frequencies, values),
+    )
 
 
 def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict[str, float]]:

@@ -164,13 +164,17 @@ function rowsOfClasses() {
     Object.fromEntries([["name", name], ...columns.map((one) => [one.name, one.values[i]])]));
 }
 
+// Draws the charts one by one while nothing else is to be done, and last those of all classes.
 async function drawCharts() {
   const options = {actions: false, renderer: "svg", tooltip: {theme: "custom"}};
-  for (const place of document.querySelectorAll("[data-chart]")) {
+  const whenIdle = window.requestIdleCallback ?? window.setTimeout;
+  const charts = [...document.querySelectorAll("[data-chart]")].map((place) => {
     const specification = report.charts[Number(place.dataset.chart)];
-    const needsClasses = JSON.stringify(specification).includes('{"name":"classes"}');
-    if (needsClasses) specification.datasets = {...specification.datasets, classes: rowsOfClasses()};
-    await new Promise((resolve) => setTimeout(resolve));  // so that the page answers in between
+    return {place, specification, large: "classes" in specification.datasets};
+  });
+  for (const {place, specification, large} of charts.sort((a, b) => a.large - b.large)) {
+    await new Promise((resolve) => whenIdle(resolve));
+    if (large) specification.datasets.classes = rowsOfClasses();
     await window.vegaEmbed(place, specification, options);
   }
   document.documentElement.dataset.ready = "true";
