@@ -51,7 +51,7 @@ BATCH = 128  # of the comparison
 FORMS: tuple[tuple[Dtype, bool], ...] = (
     ("float32", False), ("float16", False), ("int8", False), ("float32", True),
 )  # fmt: skip
-LOSS_ROW = "| {:14} | {:>6} | {:>16} | {:>9} | {:>6} | {:>8} |"
+LOSS_ROW = "| {:17} | {:>6} | {:>16} | {:>9} | {:>6} | {:>8} |"
 SPEED_ROW = "| {:20} | {:>5} | {:>8} | {:>6} |"
 Batch = Callable[[int], float]  # runs so many images; returns seconds
 
