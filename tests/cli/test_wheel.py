@@ -71,6 +71,9 @@ def test_all_that_is_needed_is_inside(wheel):
         "mlimages_jax/inference/pages/tags.css",
         "mlimages_jax/inference/pages/tags.js",
         "mlimages_jax/labels/corrections.tsv",
+        "mlimages_jax/report/page.css",
+        "mlimages_jax/report/page.html.jinja",
+        "mlimages_jax/report/page.js",
         "mlimages_jax/serving/page.html",
         "tfds_builders/ml_images/README.md",
     ):
