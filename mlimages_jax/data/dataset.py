@@ -28,7 +28,7 @@ docs/get_ml_images.md explains how to get them, command by command.
 Then build the data set once:
   mlimages data build ml-images --manual-dir=MANUAL_DIR --data-dir={data_dir}
 and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
-Without any data, `--config=configs/quickstart.py` draws its own and trains in minutes."""
+Without any data, `--config=quickstart` draws its own and trains in minutes."""
 
 
 _READABLE = ("", "gs")  # schemes that array_record can read directly

@@ -32,7 +32,7 @@ NO_SET = (
     "docs/get_ml_images.md explains how to get ML-Images; from a folder with its dictionary, "
     "train_image_list.txt, val_image_list.txt and images/, mlimages data build ml-images "
     "--manual-dir=FOLDER --data-dir=data builds a set and prints the folder to give; "
-    "--config=configs/quickstart.py generates its own"
+    "--config=quickstart generates its own"
 )
 WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 

@@ -23,7 +23,7 @@ Try next
                                says what they are and which commands come next; give the folder
                                that the last one prints as --config.data.folder, with this config
   another loss                 --config.loss.name=sigmoid or asymmetric, with another --workdir
-  the real thing               --config=configs/pretrain.py
+  the real thing               --config=pretrain
 """
 
 
