@@ -53,7 +53,7 @@ def test_a_file_that_changed_is_fetched_from_its_start(server, tmp_path, honours
     with pytest.raises(DownloadError):
         download(f"{server.url}/file", tmp_path / "x", max_bytes=MAX, tell=_quiet)
     server.break_after = []
-    server.files["file"] = other = CONTENT[::-1][:45_000]
+    server.files["file"] = other = CONTENT[::-1] if honours else CONTENT[::-1][:45_000]
     download(f"{server.url}/file", tmp_path / "x", max_bytes=MAX, tell=_quiet)
     assert (tmp_path / "x").read_bytes() == other
 
