@@ -36,7 +36,7 @@ def frequency(run: Run) -> Section:
     title = f"{table.measure.capitalize()} against {by}"
     rows = [[round(m["frequency"], 1), m["classes"], round(m["measure"], 4)] for m in means]
     numbers = Table(title, (f"{by}, about", "classes", f"mean {table.measure}"), rows)
-    words = f"Every point is a class, the line the mean of classes of similar {by}."
+    words = f"Every point is a class, the line the mean of classes with similar {by}."
     drawn = [Chart(title, specification, words, numbers)]
     if depth := _by_depth(table, values):
         drawn.append(depth)

@@ -331,6 +331,7 @@ with manager.Checkpoints(folder) as saved:
 """
 
 
+@pytest.mark.slow
 def test_processes_digest_their_pieces_and_agree_on_what_is_damaged(tmp_path):
     two_processes.run(SHARDED.format(folder=str(tmp_path / "c")))
     names = sorted(path.name for path in (tmp_path / "c").iterdir())

@@ -208,6 +208,7 @@ def test_real_labels_are_the_truth(built, run, tmp_path):
         evaluate_task.evaluate(config, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_many_labels_an_image_have_their_own_metrics(tmp_path):
     folder = shapes.build(tmp_path / "data", num_train=32, num_val=20, size=48)
     network = {"model.stage_sizes": (1,), "model.stage_widths": (16,)}

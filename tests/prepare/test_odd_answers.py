@@ -205,6 +205,7 @@ def test_a_manifest_that_is_locked_for_seconds_is_waited_for(server, tmp_path, c
     assert "another program has locked it; waiting up to 60 s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_manifest_that_stays_locked_ends_it(server, tmp_path, monkeypatch):
     with Manifest(tmp_path / "manifest.sqlite"):
         pass

@@ -348,7 +348,7 @@ def test_ema_moves_towards_the_weights():
     late = after.replace(step=jnp.int32(10_000))
     jax.tree.map(
         lambda a, w, moved: np.testing.assert_allclose(moved, a + 0.01 * (w - a), atol=1e-6),
-        after.ema, after.weights, steps.moved_ema(late, decay=0.99),
+        after.ema, after.weights, jax.jit(functools.partial(steps.moved_ema, decay=0.99))(late),
     )  # fmt: skip
 
 

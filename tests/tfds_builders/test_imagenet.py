@@ -130,7 +130,7 @@ def test_a_cut_archive_is_an_error_also_of_a_subset(manual_dir, tmp_path, split,
     archive = manual_dir / f"ILSVRC2012_img_{split}.tar"
     whole = archive.read_bytes().rstrip(b"\0")
     archive.write_bytes(whole[: int(len(whole) * where)])
-    with pytest.raises(ValueError, match=r"holds \d images of .*at last.*: truncated"):
+    with pytest.raises(ValueError, match=r"contains \d images of .*the last.*: truncated"):
         imagenet.build(manual_dir, tmp_path / "data", subset=True)
     assert not list((tmp_path / "data").rglob("*.array_record"))
 
@@ -274,7 +274,7 @@ def test_an_archive_with_less_than_all_is_told_by_its_count(manual_dir, tmp_path
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*TRUTH, TENCH], "has classes of 4 images, .* holds 3 images"),
+        ([*TRUTH, TENCH], "has classes of 4 images, .* contains 3 images"),
         (TRUTH[:2], "has classes of 2 images, .* with numbers up to 3"),
         ([*TRUTH[:2], "tench"], f"{manual_files.TRUTH}:3: 'tench' is not a WordNet id"),
         ([], "is empty"),

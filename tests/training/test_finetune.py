@@ -116,6 +116,7 @@ def test_log_lines_go_on_across_the_change_of_size(progressive):
     assert all(row["training/bad_images_per_step"] == 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_resuming_around_the_change_of_size_changes_no_bit(
     built, pretrained, progressive, tmp_path
 ):
@@ -147,6 +148,7 @@ def test_another_batch_size_after_the_change_resumes_too(built, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(whole))
 
 
+@pytest.mark.slow
 def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_path):
     changes = SHORT | {"init_from": str(pretrained), "total_steps": 0, "optimizer.ema_decay": 0.5}
     state = jax.device_get(train.train(small_finetuning(built, "224", **changes), tmp_path))

@@ -174,6 +174,7 @@ def test_a_bias_from_frequencies_by_hand():
     np.testing.assert_allclose(of("softmax"), np.log([5 / 7, 2 / 7]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_the_data_set_says_of_missing_labels_reaches_training(drawn, tmp_path):
     """The drawn images list present classes only: without the others there is no negative."""
     folder = shutil.copytree(drawn, tmp_path / "data")
@@ -230,6 +231,7 @@ def test_a_changed_configuration_is_refused_by_name(drawn, uninterrupted):
     assert "loss.weighted.positive_weight: 4.0 in the checkpoint, 3.0 now" in str(error.value)
 
 
+@pytest.mark.slow
 def test_another_data_set_is_refused_by_name_unless_one_insists(drawn, uninterrupted, tmp_path):
     workdir = shutil.copytree(uninterrupted[0], tmp_path / "workdir")
     other = shapes.build(tmp_path / "other", num_train=64, num_val=20, size=48, seed=7)

@@ -165,6 +165,7 @@ print(status("VmHWM") - before)
 
 @needs_compiled
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' /proc")
+@pytest.mark.slow
 def test_a_large_phone_photograph_takes_what_is_promised(tmp_path):
     path = tmp_path / "photograph.jpg"
     path.write_bytes(_phone_photograph(8))
