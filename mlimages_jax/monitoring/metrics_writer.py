@@ -13,6 +13,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from mlimages_jax.files.remote import append_line, is_remote
+from mlimages_jax.monitoring.trackers import Trackers
 
 EVENTS_SECONDS = 120  # interval between copies of the events to object storage
 
@@ -32,9 +33,13 @@ class MetricsWriter:
         workdir: Folder of the files.
         start_step: Updates done when the training starts or resumes; None to discard no points, as
             for evaluations, whose points are written one at a time.
+        trackers: Experiment trackers that get the same values; they are not closed.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, start_step: int | None):
+    def __init__(
+        self, workdir: epath.PathLike, *, start_step: int | None, trackers: Trackers | None = None
+    ):
+        self._trackers = trackers
         self._active = jax.process_index() == 0
         if not self._active:
             return
@@ -60,6 +65,8 @@ class MetricsWriter:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()  # a killed run keeps its points
+        if self._trackers:
+            self._trackers.write(step, values)
         if self._local and time.monotonic() >= self._next_copy:
             self._copy_events(self._local.name)
 

@@ -9,6 +9,7 @@ fractions of total_steps, which `settings.resolved` converts to whole steps.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from mlimages_jax.monitoring.trackers import TRACKERS
 from mlimages_jax.settings.compound_rules import Pair, Records, Several
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import CONFIDENCE, Loss
@@ -253,6 +254,22 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Experiment trackers, beside TensorBoard and metrics.jsonl; each is an extra of that name."""
+
+    names: tuple[str, ...] = setting(
+        Several(Choice(tuple(TRACKERS)), "'(\"wandb\",)'"),
+        "Trackers to send metrics, images and tables to: wandb, mlflow.",
+        default=(),
+    )
+    project: str = setting(
+        Text(may_be_empty=False),
+        "Project, or experiment; the run is named after the workdir.",
+        default="mlimages",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """A training run."""
 
@@ -310,6 +327,7 @@ class Train:
     )
     sharding: Sharding = Sharding()
     profile: Profile = Profile()
+    tracking: Tracking = Tracking()
     init_from: str = setting(
         PathText(advice=WHERE_CHECKPOINT),
         "Source of initial weights: a workdir, a checkpoints folder or a step; empty: none.",

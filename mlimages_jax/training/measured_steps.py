@@ -12,6 +12,7 @@ from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.monitoring.profile_window import ProfileWindow
+from mlimages_jax.monitoring.trackers import Trackers
 from mlimages_jax.monitoring.training_log import Progress
 from mlimages_jax.settings import Train
 from mlimages_jax.step import steps
@@ -28,14 +29,23 @@ class MeasuredSteps:
         workdir: Folder of the run.
         goodput: Clock of the run.
         start: Updates done when the run starts or resumes.
+        trackers: As for `MetricsWriter`.
 
     Attributes:
         writer: Writer for metrics.jsonl and TensorBoard events.
         progress: Log of the training.
     """
 
-    def __init__(self, config: Train, workdir: epath.Path, goodput: Goodput, *, start: int):
-        self.writer = MetricsWriter(workdir, start_step=start)
+    def __init__(
+        self,
+        config: Train,
+        workdir: epath.Path,
+        goodput: Goodput,
+        *,
+        start: int,
+        trackers: Trackers | None = None,
+    ):
+        self.writer = MetricsWriter(workdir, start_step=start, trackers=trackers)
         self.progress = Progress(
             self.writer, total_steps=config.total_steps, every=config.log_every, done=start
         )

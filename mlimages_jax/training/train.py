@@ -27,8 +27,9 @@ from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring import curves
 from mlimages_jax.monitoring.goodput import Goodput
+from mlimages_jax.monitoring.trackers import TrackerError, Trackers
 from mlimages_jax.monitoring.training_log import NonFiniteError
-from mlimages_jax.settings import Train, build, checked, restart
+from mlimages_jax.settings import ConfigError, Train, build, checked, flatten, restart
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, memory_line
@@ -51,6 +52,11 @@ from mlimages_jax.training.start import (
     keep_in_workdir,
     open_data,
 )
+
+_SHOWN = (  # images and tables of a run's end, for trackers
+    "curves.png", "predictions.png", "reliability.png", "metrics.json", "per_class.tsv",
+    "confusion.tsv",
+)  # fmt: skip
 
 
 def train(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> TrainState:
@@ -103,6 +109,7 @@ class _Run(NamedTuple):
         evaluations: Evaluations by name.
         settings: JSON values that are saved with every checkpoint.
         goodput: Records where the time goes.
+        trackers: Experiment trackers, on process 0.
     """
 
     config: Train
@@ -113,6 +120,7 @@ class _Run(NamedTuple):
     evaluations: dict[str, Evaluation]
     settings: dict[str, Any]
     goodput: Goodput
+    trackers: Trackers
 
 
 def _train(
@@ -125,6 +133,7 @@ def _train(
     run = _set_up(config, workdir, started=started)
     goodput = run.goodput
     with (
+        contextlib.closing(run.trackers),
         out_of_memory.named(config, num_classes=run.data.num_classes),
         goodput,
         goodput.phase("save"),  # the time on exit, until the last save is complete
@@ -148,6 +157,7 @@ def _train(
         if results.reports and jax.process_index() == 0:
             with goodput.phase("evaluation"):
                 write_report(workdir, config, run.data, state, run.evaluations, results.reports)
+                run.trackers.add_files([workdir / name for name in _SHOWN])
         goodput.finished = True
     return state
 
@@ -174,7 +184,27 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     logging.info("%s", memory_line(training.abstract_state))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
     settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
-    return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput)
+    trackers = _open_trackers(config, workdir)
+    return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput, trackers)
+
+
+def _open_trackers(config: Train, workdir: epath.Path) -> Trackers:
+    """Opens the trackers on process 0, which writes for all.
+
+    Raises:
+        ConfigError: One of them is not installed, or does not start.
+    """
+    names = config.tracking.names if jax.process_index() == 0 else ()
+    trackers, problem = None, ""
+    try:
+        project = config.tracking.project
+        trackers = Trackers(names, workdir, project=project, settings=flatten(config))
+    except TrackerError as error:
+        problem = str(error)
+    for text in filter(None, collectives.exchanged(problem)):
+        raise ConfigError(text)
+    assert trackers
+    return trackers
 
 
 def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
@@ -222,7 +252,7 @@ def _loop(
     with (
         _naming_the_last_good(checkpoints),
         goodput.phase("step"),
-        MeasuredSteps(config, run.workdir, goodput, start=start) as measured,
+        MeasuredSteps(config, run.workdir, goodput, start=start, trackers=run.trackers) as measured,
     ):
         progress, writer = measured.progress, measured.writer
 

@@ -122,6 +122,7 @@ def _cards(page):
     return page.locator("article h2").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_filters_and_order(page, sheet):
     page.goto(sheet.as_uri())
     assert len(_cards(page)) == 6
@@ -153,6 +154,7 @@ def test_filters_and_order(page, sheet):
     assert page.locator("#tags button:visible").all_inner_texts() == ["animal\n2", "dog\n2"]
 
 
+@pytest.mark.slow
 def test_an_image_opens_and_one_that_is_gone_leaves_its_card(page, sheet):
     for thumbnail in sheet.parent.glob("my tags.html.thumbnails/*/*.jpg"):
         thumbnail.unlink()
@@ -162,6 +164,7 @@ def test_an_image_opens_and_one_that_is_gone_leaves_its_card(page, sheet):
     page.wait_for_url("**/photos/holiday/c%20d%23e%3F.jpg")
 
 
+@pytest.mark.slow
 def test_of_ten_thousand_images_only_those_near_are_drawn(page, tmp_path, monkeypatch):
     monkeypatch.setattr(Thumbnails, "update", lambda _, source: [""] * len(source))
     names = [f"{number:05d}.jpg" for number in range(MANY)]
@@ -190,6 +193,7 @@ def test_of_ten_thousand_images_only_those_near_are_drawn(page, tmp_path, monkey
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", [in_browser.PHONE, in_browser.DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.slow
 def test_it_is_readable(page, sheet, theme, size, tmp_path):
     page.emulate_media(color_scheme=theme)
     page.set_viewport_size(size)

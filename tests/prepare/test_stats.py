@@ -141,6 +141,7 @@ def compare(a: Path, b: Path) -> None:
             assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_stamps_from_lists_and_from_a_built_set(stamps_dir, tmp_path):
     folder = ml_images.build(stamps_dir, tmp_path / "data", short_side=32, num_shards=3)
     stats(dataset=folder, output_dir=tmp_path / "set", threshold=10)

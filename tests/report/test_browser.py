@@ -12,6 +12,8 @@ __all__ = ["browser", "page"]
 
 NASTY = "</script><img src=x onerror=alert(1)> 🐩"
 
+pytestmark = pytest.mark.slow  # a browser starts
+
 
 @pytest.fixture(scope="module")
 def small(browser, tmp_path_factory):
@@ -94,7 +96,6 @@ def test_it_prints_in_light_colours(page, small):
     assert page.locator("nav").is_hidden() and len(page.pdf()) > 50_000
 
 
-@pytest.mark.slow
 def test_all_classes_of_ml_images_are_soon_there(page, tmp_path):
     run = write_run(tmp_path / "run")
     command.report(str(run))

@@ -14,6 +14,8 @@ __all__ = ["browser", "page"]
 
 LIMITS = (0.9, 0.3, 0.15, 0.9, 0.9)  # of the five classes
 
+pytestmark = pytest.mark.slow  # a browser starts
+
 
 @pytest.fixture(scope="module")
 def served():

@@ -20,7 +20,7 @@ from mlimages_jax.training import train
 
 _AROUND = (  # fields that a training step does not depend on
     "data", "evaluation", "checkpoint", "input", "profile", "init_from", "total_steps",
-    "log_every", "evaluate_every",
+    "log_every", "evaluate_every", "tracking",
 )  # fmt: skip
 _EVALUATION_STEP = Evaluation.__dict__["_step"].func
 _COMPILED = batch_predict._compiled

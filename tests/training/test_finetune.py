@@ -127,6 +127,7 @@ def test_resuming_around_the_change_of_size_changes_no_bit(
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), progressive[1])
 
 
+@pytest.mark.slow
 def test_a_change_to_the_same_size_changes_nothing(built, tmp_path):
     """The second stage goes on with the very next image."""
     states = [

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import json
+
+import pytest
+from absl import logging as absl_logging
+from etils import epath
+
+from mlimages_jax.monitoring import trackers
+from mlimages_jax.monitoring.trackers import IDS, TrackerError, Trackers
+
+SETTINGS = {"seed": 0, "data.folder": "x", "model.stage_sizes": (1, 1)}
+
+
+class _Recorder:
+    """A tracker that keeps what it gets."""
+
+    def __init__(self, project, name, run_id, settings, workdir):
+        self.opened = (project, name, run_id, dict(settings), workdir)
+        self.run_id = run_id or "new"
+        self.got = []
+
+    def write(self, step, values):
+        if step == 13:
+            raise OSError("the server\nis away")
+        self.got.append((step, dict(values)))
+
+    def add_file(self, path):
+        self.got.append(path.name)
+
+    def close(self):
+        self.got.append("closed")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    found = []
+
+    def open_(*arguments):
+        found.append(_Recorder(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(trackers, "TRACKERS", {"one": open_, "two": open_})
+    return found
+
+
+def _trackers(folder, *names):
+    return Trackers(names, epath.Path(folder), project="p", settings=SETTINGS)
+
+
+def test_all_get_the_same_and_a_restart_continues_their_runs(tmp_path, opened):
+    (tmp_path / "curves.png").write_bytes(b"x")
+    for _ in range(2):
+        both = _trackers(tmp_path, "one", "two")
+        both.write(1, {"loss": 0.5})
+        both.add_files([tmp_path / "curves.png", tmp_path / "missing.png"])
+        both.close()
+    assert [one.got for one in opened] == 4 * [[(1, {"loss": 0.5}), "curves.png", "closed"]]
+    assert [one.opened[2] for one in opened] == [None, None, "new", "new"]
+    assert opened[0].opened == ("p", tmp_path.name, None, SETTINGS, str(tmp_path))
+    assert json.loads((tmp_path / IDS).read_text()) == {"one": "new", "two": "new"}
+
+
+def test_one_that_fails_is_left_out_and_ends_nothing(tmp_path, opened, monkeypatch):
+    lines = []
+    monkeypatch.setattr(absl_logging, "warning", lambda text, *values: lines.append(text % values))
+    one = _trackers(tmp_path, "one")
+    for step in (12, 13, 14):
+        one.write(step, {"loss": 1.0})
+    one.close()
+    assert opened[0].got == [(12, {"loss": 1.0})]
+    assert lines == ["one failed and gets nothing more: the server is away"]
+
+
+def test_one_that_does_not_start_is_named(tmp_path, monkeypatch):
+    def open_(*_):
+        raise ValueError("no API key")
+
+    monkeypatch.setattr(trackers, "TRACKERS", {"one": open_})
+    with pytest.raises(TrackerError, match=r"one does not start: no API key.*tracking\.names"):
+        _trackers(tmp_path, "one")
+
+
+def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(trackers.TRACKERS, "one", lambda *_: trackers._import("no_such_library"))
+    with pytest.raises(TrackerError, match="no_such_library is not installed: pip install"):
+        _trackers(tmp_path, "one")
+
+
+def test_without_names_nothing_is_written(tmp_path):
+    _trackers(tmp_path).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_mlflow_keeps_a_run_over_a_restart(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/per_class.tsv").write_text("id\n")
+    for step in (1, 2):
+        one = _trackers(tmp_path / "run", "mlflow")
+        one.write(step, {"training/loss": 0.5 / step, "val/precision@5": 0.25})
+        one.add_files([tmp_path / "run/per_class.tsv"])
+        one.close()
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("p").experiment_id])
+    assert run.info.run_name == "run" and run.info.status == "FINISHED"
+    assert run.data.params["model.stage_sizes"] == "(1, 1)"
+    history = client.get_metric_history(run.info.run_id, "training/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25)]
+    assert run.data.metrics["val/precision_at_5"] == 0.25
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["per_class.tsv"]
+
+
+def test_wandb_writes_offline_and_keeps_its_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "per_class.tsv").write_text("id\n")
+    for step in (1, 2):
+        one = _trackers(tmp_path, "wandb")
+        one.write(step, {"training/loss": 0.5, "val/precision@5": 0.25})
+        one.add_files([tmp_path / "per_class.tsv"])
+        one.close()
+    run_id = json.loads((tmp_path / IDS).read_text())["wandb"]
+    files = list((tmp_path / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
+    assert files and all(b"val/precision@5" in file.read_bytes() for file in files)
