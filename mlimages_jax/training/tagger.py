@@ -204,12 +204,17 @@ def _steps_in_time(
     """Counts the steps that fit into the minutes since `begin`, beside all else a run does."""
     speed = measure_speed(trial, data, workdir)
     images = sum(data.num_records(split) for split in trial.evaluation.splits)
-    # Raw and EMA weights, and the search for thresholds at the end.
-    passes = 2 * (1 / trial.evaluate_every if trial.evaluate_every else 1) + 1
-    evaluations = images * passes * _EVALUATED * speed.step / trial.batch_size
-    left = 60 * minutes * (1 - _REST) - (time.monotonic() - begin) - evaluations
+    # Of the raw and of the EMA weights.
+    evaluation = 2 * images * _EVALUATED * speed.step / trial.batch_size
+    every, step, number = trial.evaluate_every, speed.step, 1.0
+    if 0 < every < 1:  # a fraction of the run
+        number = 1 / every
+    elif every:
+        step += evaluation / every
+    rest = evaluation * (number + 0.5)  # half of one more, in the search for thresholds
     # The number of steps is part of the program, which is compiled once more.
-    return max(1, int((left - speed.compilation) / speed.step))
+    left = 60 * minutes * (1 - _REST) - (time.monotonic() - begin) - rest - speed.compilation
+    return max(1, int(left / step))
 
 
 class Speed(NamedTuple):
