@@ -27,14 +27,14 @@ from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring import curves
 from mlimages_jax.monitoring.goodput import Goodput
-from mlimages_jax.monitoring.trackers import TrackerError, Trackers
+from mlimages_jax.monitoring.trackers import Trackers
 from mlimages_jax.monitoring.training_log import NonFiniteError
-from mlimages_jax.settings import ConfigError, Train, build, checked, flatten, restart
+from mlimages_jax.settings import Train, build, checked, restart
 from mlimages_jax.settings.build import training_step
 from mlimages_jax.step.stages import Stage
 from mlimages_jax.step.state import TrainState, memory_line
 from mlimages_jax.step.training_step import TrainingStep
-from mlimages_jax.training import open_network, out_of_memory
+from mlimages_jax.training import open_network, out_of_memory, tracking
 from mlimages_jax.training.best_checkpoint import BestCheckpoint
 from mlimages_jax.training.evaluations import (
     Results,
@@ -52,11 +52,6 @@ from mlimages_jax.training.start import (
     keep_in_workdir,
     open_data,
 )
-
-_SHOWN = (  # images and tables of a run's end, for trackers
-    "curves.png", "predictions.png", "reliability.png", "metrics.json", "per_class.tsv",
-    "confusion.tsv",
-)  # fmt: skip
 
 
 def train(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> TrainState:
@@ -157,7 +152,7 @@ def _train(
         if results.reports and jax.process_index() == 0:
             with goodput.phase("evaluation"):
                 write_report(workdir, config, run.data, state, run.evaluations, results.reports)
-                run.trackers.add_files([workdir / name for name in _SHOWN])
+                run.trackers.add_files([workdir / name for name in tracking.SHOWN])
         goodput.finished = True
     return state
 
@@ -184,27 +179,8 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     logging.info("%s", memory_line(training.abstract_state))
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
     settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
-    trackers = _open_trackers(config, workdir)
+    trackers = tracking.open_trackers(config, workdir)
     return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput, trackers)
-
-
-def _open_trackers(config: Train, workdir: epath.Path) -> Trackers:
-    """Opens the trackers on process 0, which writes for all.
-
-    Raises:
-        ConfigError: One of them is not installed, or does not start.
-    """
-    names = config.tracking.names if jax.process_index() == 0 else ()
-    trackers, problem = None, ""
-    try:
-        project = config.tracking.project
-        trackers = Trackers(names, workdir, project=project, settings=flatten(config))
-    except TrackerError as error:
-        problem = str(error)
-    for text in filter(None, collectives.exchanged(problem)):
-        raise ConfigError(text)
-    assert trackers
-    return trackers
 
 
 def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
