@@ -338,6 +338,12 @@ def test_parameters_follow_from_their_first_step(first, moves):
     assert all(np.asarray(leaf).any() for leaf in moments if leaf.ndim == 4)
 
 
+@pytest.mark.parametrize(("step", "rate"), [(4, 0.0), (5, 0.3), (6, 0.3)])
+def test_the_first_step_is_the_first_that_moves(step, rate):
+    found = steps._rate(jnp.float32(0.1), 3.0, jnp.int32(step), 5)
+    np.testing.assert_allclose(found, rate, rtol=1e-6)
+
+
 def test_ema_moves_towards_the_weights():
     before, after, _ = _small_step(ema=True, ema_decay=0.99)
     fraction = 9 / 11  # of the new weights: 1 - (1 + 1) / (10 + 1), after step 1
