@@ -26,8 +26,10 @@ AGAIN = (
 _END = "mlimages_jax/end"  # key whose value says why a process exited
 _BEAT = "mlimages_jax/beat/"  # prefix of one key per process
 _ROUND_MS = 1_000
-_ROUNDS_A_BEAT = 5
-_SILENT_ROUNDS = HEARTBEAT_SECONDS // 2  # without a heartbeat, before a warning
+_ROUNDS_A_BEAT = 3
+# Without a heartbeat, before a warning. jax's own heartbeats are HEARTBEAT_SECONDS / 2 apart, so it
+# may end the others that soon after a loss, and the warning has to come first.
+_SILENT_ROUNDS = 9
 _LAST_WORDS_SECONDS = 2.0  # for a process to report its own error, often of the same cause
 
 
@@ -101,8 +103,8 @@ class PeerWatch:
                 if silent == _SILENT_ROUNDS:
                     logging.warning(
                         "process %s has been silent for %d s. If it is lost, jax ends the others "
-                        "after another %d s. %s.", key.rpartition("/")[2], silent,
-                        HEARTBEAT_SECONDS, AGAIN,
+                        "within another %d s. %s.", key.rpartition("/")[2], silent,
+                        HEARTBEAT_SECONDS - silent, AGAIN,
                     )  # fmt: skip
 
     def _end_lost(self) -> None:

@@ -95,9 +95,9 @@ def test_a_process_ends_when_the_service_is_gone(service, ended, capfd):
 def test_a_silent_process_is_named_once(service, caplog):
     watch = PeerWatch()
     watch.stop()
-    service.values[f"{peer_watch._BEAT}0"] = "5"  # never again
-    for rounds in range(5, 60, 5):
+    service.values[f"{peer_watch._BEAT}0"] = "3"  # never again
+    for rounds in range(3, 60, 3):
         watch._beat(rounds)
     warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == 1 and warned[0].startswith("process 0 has been silent for 15 s")
-    assert service.values[f"{peer_watch._BEAT}1"] == "55"
+    assert len(warned) == 1 and warned[0].startswith("process 0 has been silent for 9 s")
+    assert service.values[f"{peer_watch._BEAT}1"] == "57"

@@ -84,10 +84,12 @@ def test_the_others_end_when_a_process_is_killed(drawn, tmp_path, victim):
         codes = job.wait(seconds=AT_ONCE)
         assert codes[victim] == -signal.SIGKILL
         assert codes[1 - victim] not in (0, 1, preemption.EXIT_CODE)
-        print(f"ended {time.monotonic() - begin:.1f} s later with {codes[1 - victim]}")
+        seconds = time.monotonic() - begin
+        print(f"ended {seconds:.1f} s later with {codes[1 - victim]}")
         assert processes.AGAIN in job.output(1 - victim)
-        if victim == 1:  # process 0 is missed at once, and jax may be faster than any word of ours
-            assert "process 1 has been silent for 15 s" in job.output(0)
+        # Process 0 is missed at once, and process 1 by jax after half its timeout at the earliest.
+        if victim == 1 and seconds > processes.HEARTBEAT_SECONDS / 2 + 1:
+            assert "process 1 has been silent for 9 s" in job.output(0)
 
 
 DIFFERENT = """
