@@ -40,7 +40,7 @@ from mlimages_jax.metrics.thresholds import Objective, find_thresholds
 from tfds_builders import ml_images, shapes
 
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
-MODELS = (("resnet26d", 48), ("resnet26d", 64), ("resnetv2_50", 64))
+PEERS = ("resnet26d@48", "resnet26d@64", "resnetv2_50@64")  # names of timm at sizes in pixels
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "SGD": SGD,
@@ -80,9 +80,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has torch and timm")
+    parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS")
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
     parser.add_argument("--ablate", action="store_true", help="change one ingredient at a time")
+    parser.add_argument("--no-drawn", dest="drawn", action="store_false", help="only --sets")
     parser.add_argument("--quick", action="store_true", help="a minute, one seed, no peers")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -92,13 +94,14 @@ def main() -> None:
     print(ROW.format("set", "tagger", "runs", "mAP", "F1", "hier. F1", "x mAP"))
     print("|:--|:--|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        for name, folder in sets(Path(temporary), arguments.sets):
+        for name, folder in sets(Path(temporary), arguments.sets, drawn=arguments.drawn):
             compare(Contest(name, folder, Path(temporary), arguments))
 
 
-def sets(folder: Path, others: list[str]) -> Iterator[tuple[str, Path]]:
+def sets(folder: Path, others: list[str], *, drawn: bool) -> Iterator[tuple[str, Path]]:
     """Builds the sets and yields their names and folders."""
-    yield "drawn", Path(shapes.build(folder / "data", num_train=3_000, num_val=1_000))
+    if drawn:
+        yield "drawn", Path(shapes.build(folder / "data", num_train=3_000, num_val=1_000))
     for other in others:
         name, _, source = other.partition("=")
         yield name, Path(ml_images.build(source, folder / "data", name=name.replace(" ", "_"),
@@ -164,8 +167,9 @@ def compare(contest: Contest) -> None:
     arguments = contest.arguments
     taggers: dict[str, Callable[[int], Result]] = {"ours": contest.ours}
     if arguments.peer_python:
-        for model, size in MODELS:
-            taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, size)
+        for peer in arguments.peers:
+            model, _, size = peer.partition("@")
+            taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, int(size))
     if arguments.ablate:
         for name, changes in ABLATIONS.items():
             taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -51,6 +52,23 @@ def children_compile_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("XLA_FLAGS", QUICK_FLAGS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Figures become files of one pixel: drawing takes longer than most of what is tested."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from mlimages_jax.monitoring import curves
+
+    def save(figure: Figure, file: Any, *, format: str = "png", **_: Any) -> None:
+        Image.new("L", (1, 1)).save(file, "png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        patch.setattr(curves, "write_curves", lambda workdir: None)
         yield
 
 

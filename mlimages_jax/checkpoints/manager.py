@@ -48,6 +48,10 @@ from mlimages_jax.checkpoints.step_folders import resolve as resolve
 from mlimages_jax.distributed import collectives
 from mlimages_jax.step.state import TrainState
 
+# Orbax lets every device write a slice of an array that all of them hold. Of a small array that
+# takes longer (each shape needs a compiled program, each slice a chunk) than to write it whole.
+_LEAST_SLICE_BYTES = 1 << 20
+
 
 class CheckpointWriteError(RuntimeError):
     """A checkpoint could not be written; earlier checkpoints are unaffected."""
@@ -104,6 +108,7 @@ class Checkpoints:
         # With asynchronous creation, a folder that cannot be created keeps Orbax's threads, and
         # with them the process, waiting for another 300 s.
         context.asynchronous.create_directories_asynchronously = False
+        context.array.saving.min_slice_bytes_for_replica_parallel = _LEAST_SLICE_BYTES
         self._saving: Any = None
         # Set to False while a save is being started, and left so by an error: then nothing may
         # wait for Orbax any more.

@@ -15,6 +15,8 @@ from tests.support import five_classes, image_files, small_model
 from tests.support.small_run import load_config
 from tfds_builders import ml_images
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TRAINED = {"exif": {"orientation": "exif"}, "stored": {"orientation": "stored"}, "unknown": {}}
 
 

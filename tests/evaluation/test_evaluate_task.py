@@ -25,7 +25,7 @@ from tests.support import damage, imagenet_shaped, small_model, two_processes
 from tests.support.small_run import ROOT, load_config, small_config, small_finetuning
 from tfds_builders import shapes
 
-pytestmark = pytest.mark.usefixtures("no_curves")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(built, no_curves, tmp_path_factory):
+def run(built, no_figures, tmp_path_factory):
     """A run of six steps on the five classes, with averages, saved at 2, 4 and 6."""
     workdir = tmp_path_factory.mktemp("run")
     changes = {"optimizer.ema_decay": 0.9, "total_steps": 6, "evaluation.sizes": (32,)}

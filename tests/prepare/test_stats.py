@@ -46,6 +46,12 @@ def manual_dir(tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The figures become empty files, which is quicker."""
+    monkeypatch.setattr(figures, "save", lambda figure, path, *, kind: path.write_bytes(b""))
+
+
 def of_lists(manual_dir: Path, *splits: str, **options) -> None:
     paths = tuple(manual_dir / f"{split}_image_list.txt" for split in splits)
     stats(paths, dictionary=manual_dir / "dictionary.txt", **options)
@@ -85,6 +91,7 @@ def test_the_table(manual_dir, capsys):
     assert "records" not in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_confidences_and_tags_are_cut_in_the_table_only(tmp_path, capsys):
     rows = [f"{i}.jpg " + " ".join(f"{c}:{(c + 1) / 100}" for c in range(i)) for i in range(31)]
     rows.append(f"last{rows[-1]}")
@@ -102,6 +109,7 @@ def test_many_confidences_and_tags_are_cut_in_the_table_only(tmp_path, capsys):
     assert len(numbers["tags_per_image"]["histogram"]) == 31
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_files(manual_dir, tmp_path):
     of_lists(manual_dir, "train", output_dir=tmp_path / "new/out")
     assert sorted(path.name for path in (tmp_path / "new/out").iterdir()) == sorted(FILES)
@@ -122,6 +130,7 @@ def test_the_files(manual_dir, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_built_set_has_the_numbers_of_its_lists(manual_dir, tmp_path):
     folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True, num_shards=2)
     of_lists(manual_dir, "train", output_dir=tmp_path / "list")
@@ -142,6 +151,7 @@ def compare(a: Path, b: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_stamps_from_lists_and_from_a_built_set(stamps_dir, tmp_path):
     folder = ml_images.build(stamps_dir, tmp_path / "data", short_side=32, num_shards=3)
     stats(dataset=folder, output_dir=tmp_path / "set", threshold=10)
@@ -155,6 +165,7 @@ def test_the_stamps_from_lists_and_from_a_built_set(stamps_dir, tmp_path):
     assert numbers_of(tmp_path / "closed") == numbers
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_record_and_a_missing_file_are_counted_and_named(manual_dir, tmp_path, capsys):
     folder = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True, num_shards=2)
     first, second = sorted(folder.glob("*train.array_record*"))  # rows 0, 2, 4 and 1, 3
@@ -320,6 +331,7 @@ def test_an_output_folder_that_cannot_be_is_found_out_first(manual_dir, capsys):
 
 
 def test_a_full_disk_leaves_the_files_of_an_earlier_run(manual_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "save", lambda figure, path, *, kind: path.write_bytes(b"whole"))
     of_lists(manual_dir, "train", output_dir=tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 

@@ -12,7 +12,6 @@ import pytest
 
 from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.inference import batch_predict
-from mlimages_jax.monitoring import curves
 from mlimages_jax.settings import Train, build
 from mlimages_jax.step import steps
 from mlimages_jax.step.training_step import TrainingStep
@@ -80,14 +79,6 @@ def sharing_programs() -> Iterator[None]:
     """Trainings and evaluations of a room share their programs: its conftest imports this."""
     with pytest.MonkeyPatch.context() as patch:
         _share(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def no_curves() -> Iterator[None]:
-    """Nothing is drawn after evaluations; tests/monitoring has the tests of the curves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "write_curves", lambda workdir: None)
         yield
 
 

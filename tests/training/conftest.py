@@ -3,10 +3,10 @@
 
 import pytest
 
-from tests.support.shared_programs import no_curves, sharing_programs
+from tests.support.shared_programs import sharing_programs
 from tfds_builders import shapes
 
-__all__ = ["no_curves", "sharing_programs"]
+__all__ = ["sharing_programs"]
 
 
 @pytest.fixture(scope="session")

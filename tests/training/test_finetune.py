@@ -22,7 +22,7 @@ from tfds_builders import shapes
 STAMPS = SHARED / "data" / "stamps"
 NETWORK = {key: SMALL_FINETUNING[key] for key in SMALL_FINETUNING if key.startswith("model.")}
 SHORT = {"evaluation.splits": (), "checkpoint.every": 8}  # for what happens before and in between
-pytestmark = pytest.mark.usefixtures("no_curves")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")

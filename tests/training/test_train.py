@@ -30,12 +30,12 @@ from mlimages_jax.training import out_of_memory, start, train
 from tests.support.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 
-pytestmark = pytest.mark.usefixtures("no_curves")
+pytestmark = pytest.mark.usefixtures("no_figures")
 SHORT = {"evaluation.splits": (), "checkpoint.every": 8}  # for what happens before and in between
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(drawn, no_curves, tmp_path_factory):
+def uninterrupted(drawn, no_figures, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     return workdir, jax.device_get(train.train(small_config(drawn), workdir))
 
