@@ -2,11 +2,13 @@
 """Images per second of `mlimages serve` under load, against its network alone in the same process.
 
 The network alone runs full batches of random images, in every compiled size; its rate is that of
-the best size. The clients are threads of a second process on the same machine, each with one
-connection, and send JPEGs of 500x375 pixels one by one. `full`: each client sends again as soon as
-it has its answer. `half`: all clients together send at half the network's own rate. `p99 / batch`
-divides the 99th percentile by the duration of a batch of the largest size. The memory is that of
-the server's process at the end, and its growth since the first answers.
+the best size, each by the median batch of some seconds before and after the row. The clients are
+threads of a second process on the same machine, each with one connection, and send JPEGs of 500x375
+pixels one by one. `full`: each client sends again as soon as it has its answer. `half`: all clients
+together send at half the network's own rate. `p99 / batch` divides the 99th percentile by the
+duration of a batch of the largest size. `busy` is the share of the time in which a batch ran, `in
+batch` the mean number of images in one, without padding. The memory is that of the server's process
+at the end, and its growth since the first answers.
 
     python benchmarks/serving.py                       # ResNet-50, 20 clients, a minute a row
     python benchmarks/serving.py --stages 3 4 23 3 --dtype bfloat16 --seconds 600
@@ -29,15 +31,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejpeg
 
-ROW = "| {:5} | {:>7} | {:>8} | {:>8} | {:>6} | {:>6} | {:>6} | {:>11} | {:>7} | {:>10} | {:>8} |"
+ROW = (
+    "| {:4} | {:>7} | {:>8} | {:>8} | {:>5} | {:>4} | {:>8} | {:>6} | {:>6} | {:>11} | {:>6} "
+    "| {:>9} | {:>8} |"
+)
 HEADS = (
-    "load", "clients", "answers", "images/s", "ratio", "p50 ms", "p99 ms", "p99 / batch", "errors",
-    "MB at end", "MB grown",
+    "load", "clients", "answers", "images/s", "ratio", "busy", "in batch", "p50 ms", "p99 ms",
+    "p99 / batch", "errors", "MB at end", "MB grown",
 )  # fmt: skip
 CLASSES = 11_166
 LOAD_RATES = {"full": 0.0, "half": 0.5}  # of the network's own; 0: without a pause
 IMAGES = 16  # different files
 WARM_UP = 0.1  # of the seconds of a row, which do not count
+ALONE_SECONDS = 3.0  # of each batch size
 
 
 class Answers(NamedTuple):
@@ -100,7 +106,9 @@ def measure(arguments: argparse.Namespace) -> None:
     for name, fraction in LOAD_RATES.items():
         before = alone(model)
         memory = process.memory_info().rss
+        batches = [of_batches(service)]
         answers = ask(bound.getsockname()[1], arguments, rate=fraction * max(before.values()))
+        batches.append(of_batches(service))
         grown = process.memory_info().rss - memory
         after = alone(model)
         network = statistics.mean((max(before.values()), max(after.values())))
@@ -108,10 +116,12 @@ def measure(arguments: argparse.Namespace) -> None:
             (before[arguments.max_batch], after[arguments.max_batch])
         )
         rate = len(answers.seconds) / answers.duration
+        count, seconds, images = np.subtract(batches[1], batches[0])
         p50, p99 = np.percentile(answers.seconds or [np.nan], (50, 99))
         print(ROW.format(
             name, arguments.clients, f"{len(answers.seconds):,}", f"{rate:,.1f}",
-            f"{rate / network:.2f}", f"{1e3 * p50:.0f}", f"{1e3 * p99:.0f}", f"{p99 / batch:.2f}",
+            f"{rate / network:.2f}", f"{seconds / (answers.duration / (1 - WARM_UP)):.2f}",
+            f"{images / count:.1f}", f"{1e3 * p50:.0f}", f"{1e3 * p99:.0f}", f"{p99 / batch:.2f}",
             answers.errors, f"{(memory + grown) / 1e6:.0f}", f"{grown / 1e6:.0f}",
         ))  # fmt: skip
     serving.should_exit = True
@@ -153,8 +163,22 @@ def drawn_model(arguments: argparse.Namespace) -> Any:
     )
 
 
+def of_batches(service: Any) -> tuple[float, float, float]:
+    """Returns the number of batches so far, their seconds, and their images."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    sums = dict.fromkeys(("batch_seconds_count", "batch_seconds_sum", "batch_images_sum"), 0.0)
+    for family in text_string_to_metric_families(service.metrics.text().decode()):
+        for sample in family.samples:
+            name = sample.name.removeprefix("mlimages_")
+            if name in sums:
+                sums[name] += sample.value
+    count, seconds, images = sums.values()
+    return count, seconds, images
+
+
 def alone(model: Any) -> dict[int, float]:
-    """Returns images per second of the network by batch size, each the best of three runs."""
+    """Returns images per second of the network by batch size, by the median batch."""
     from mlimages_jax.serving.batcher import batch_sizes
 
     rates = {}
@@ -162,12 +186,13 @@ def alone(model: Any) -> dict[int, float]:
         images = np.random.default_rng(0).integers(
             0, 256, (size, *model.view.empty.shape), np.uint8
         )
-        fastest = np.inf
-        for _ in range(3):
+        end = time.perf_counter() + ALONE_SECONDS
+        durations: list[float] = []
+        while not durations or time.perf_counter() < end:
             begin = time.perf_counter()
             model.outputs_of(images)
-            fastest = min(fastest, time.perf_counter() - begin)
-        rates[size] = size / fastest
+            durations.append(time.perf_counter() - begin)
+        rates[size] = size / statistics.median(durations)
     return rates
 
 

@@ -2,8 +2,10 @@
 """Eight virtual CPU devices, and the folders of real data and golden numbers where they exist."""
 
 import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -11,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 
 # The same examples in every run, however long they take on a busy machine: a change fails by what
 # it does, not by chance.
-hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+# The slow tests draw thousands.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=50
+)
 hypothesis.settings.load_profile("repeatable")
 
 # Programs are compiled once a test run, also for the processes that tests start.
@@ -36,6 +42,7 @@ os.environ["XLA_FLAGS"] = QUICK_FLAGS if quick else FLAGS
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+ENOUGH_MEMORY = 1_100_000_000  # bytes of a worker, after which it forgets what it has compiled
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -53,6 +60,18 @@ def children_compile_quickly() -> Iterator[None]:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("XLA_FLAGS", QUICK_FLAGS)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_do_not_pile_up() -> Iterator[None]:
+    """Forgets compiled programs when they have grown large; most come back from the disk cache."""
+    yield
+    if "jax" in sys.modules and psutil.Process().memory_info().rss > ENOUGH_MEMORY:
+        from tests.support import shared_programs
+
+        shared_programs.forget()
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

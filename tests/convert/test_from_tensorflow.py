@@ -291,13 +291,12 @@ def _forward(workdir: Path, images: np.ndarray):
 
 
 CASES = [
-    "resnet50_c1000_64_seed0",
-    pytest.param("resnet50_c11166_64_seed0", marks=pytest.mark.slow),
-    pytest.param("resnet101_c1000_64_seed0", marks=pytest.mark.slow),
-    pytest.param("resnet101_c11166_224_seed0", marks=pytest.mark.slow),
-]
+    "resnet50_c1000_64_seed0", "resnet50_c11166_64_seed0", "resnet101_c1000_64_seed0",
+    "resnet101_c11166_224_seed0",
+]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", ["here", "tensorflow"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_imported_network_computes_what_the_original_computes(

@@ -27,6 +27,8 @@ from tfds_builders import shapes
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
+TWO_STAGES = {"model.stage_sizes": (1, 1), "model.stage_widths": (16, 32)}
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
@@ -38,6 +40,7 @@ def run(built, no_figures, tmp_path_factory):
     """A run of six steps on the five classes, with averages, saved at 2, 4 and 6."""
     workdir = tmp_path_factory.mktemp("run")
     changes = {"optimizer.ema_decay": 0.9, "total_steps": 6, "evaluation.sizes": (32,)}
+    changes |= TWO_STAGES
     train.train(small_finetuning(built, "scratch", **changes), workdir)
     return workdir
 
@@ -139,7 +142,7 @@ def test_another_setting_or_other_weights_never_give_the_old_numbers(
     evaluate_task.evaluate(_config(copy, built, **changes[-1]), out)
     assert len(passes) == len(changes) + 2  # the batch size decides nothing, but came in between
     shutil.rmtree(copy)  # trained anew, at the same path, to the same step
-    again = {"total_steps": 6, "evaluation.sizes": (32,), "seed": 5}
+    again = {"total_steps": 6, "evaluation.sizes": (32,), "seed": 5} | TWO_STAGES
     train.train(small_finetuning(built, "scratch", **again), copy)
     before = len(passes)
     evaluate_task.evaluate(_config(copy, built), out)

@@ -164,6 +164,7 @@ def test_tags_by_all_rules(checkpoint, model, folder, tmp_path):
         assert model.tag(sorted((folder / "noise").iterdir()), None, **fewer) != expected
 
 
+@pytest.mark.slow
 def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_path):
     view = {"view.name": "ten_crop", "view.size": 24}
     _classify(checkpoint, folder / "noise", tmp_path / "a.jsonl", **view)

@@ -110,6 +110,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
     np.testing.assert_allclose(logits, exact[0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_names_nor_gradients():
     images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
     plain, remat = ResNet(5, **TWO_BLOCKS), ResNet(5, remat=True, **TWO_BLOCKS)

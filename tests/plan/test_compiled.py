@@ -79,6 +79,7 @@ def test_the_state_is_what_the_program_takes(small):
     assert program.memory_analysis().argument_size_in_bytes == held + batch + step
 
 
+@pytest.mark.slow
 def test_communication_is_what_the_program_does(small):
     """A CPU's compiler scatters by an all-reduce; running statistics and the loss come on top."""
     mode, program, plan = small

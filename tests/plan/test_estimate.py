@@ -14,6 +14,7 @@ def _plan(config, *, devices=64, mfu=0.2, chip="h100", classes=11_166):
     )
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_by_hand():
     plan = _plan(load_config("pretrain"), mfu=0.01)
     (stage,) = plan.stages

@@ -199,7 +199,9 @@ def test_killed_at_random_moments(image_server, tmp_path):
     assert sum(asked) - 400 <= kills * 150 and max(asked) <= kills + 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_it_in_order(image_server, tmp_path, number):
     paths = [f"slow/signal{number}_{i}.jpg" for i in range(100)]
     urls = write_list(tmp_path / "urls.txt", image_server, paths)

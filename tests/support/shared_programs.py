@@ -34,6 +34,11 @@ def _computed(config: Train) -> Train:
     return dataclasses.replace(config, **dict.fromkeys(around), loss=loss)
 
 
+def forget() -> None:
+    """Drops all that is kept."""
+    _kept.clear()
+
+
 def _once(make: Callable[[], Any], *key: Any) -> Any:
     """What `make` returned when the key was first seen.
 

@@ -71,6 +71,7 @@ def evaluated(monkeypatch):
     return steps
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_best_and_ends_early_with_or_without_a_kill(
     drawn, tmp_path, evaluated, caplog, monkeypatch
 ):

@@ -61,16 +61,8 @@ def _equal(ours, theirs):
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), ours, theirs)))
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "299",
-        *(
-            pytest.param(v, marks=pytest.mark.slow)
-            for v in ("224", "224to299", "scratch", "modern")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["299", "224", "224to299", "scratch", "modern"])
 def test_every_variant_runs(imagenet_set, pretrained, variant, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     start = "" if variant == "scratch" else str(pretrained)
@@ -220,6 +212,7 @@ def test_what_cannot_run_is_refused_before_the_first_step(built, tmp_path, chang
         train.train(small_finetuning(built, "scratch", **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_another_depth_is_named(built, pretrained, tmp_path):
     changes = {"model.stage_sizes": (1, 2, 1), "init_from": str(pretrained)}
     with pytest.raises(
@@ -228,6 +221,7 @@ def test_another_depth_is_named(built, pretrained, tmp_path):
         train.train(small_finetuning(built, "224", **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained, tmp_path):
     left = {"model.stage_sizes": (), "model.stage_widths": (), "model.stem_width": 0}
     changes = SHORT | {"init_from": str(pretrained), "total_steps": 1}
@@ -245,6 +239,7 @@ def test_a_network_that_is_left_open_is_that_of_the_checkpoint(built, pretrained
     train.train(given, tmp_path / "w")  # the same sizes by hand
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
     changes = {"model.stage_widths": (64, 32, 32), "model.stem_kernel": 7, "model.stem_width": 64}
     config = small_finetuning(built, "224", init_from=str(pretrained), **changes)
@@ -257,6 +252,7 @@ def test_what_does_not_fit_is_said_in_three_lines(built, pretrained, tmp_path):
     assert "--config.model=init_from" in lines[1] and "have another shape or dtype" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_set_without_validation_split_is_named(built, tmp_path):
     config = small_finetuning(built, "scratch", **{"evaluation.splits": ("test",)})
     with pytest.raises(records.DataSetError, match=r"no split 'test'; it has \['train', 'val'\]"):

@@ -24,6 +24,7 @@ class _Recorder:
         self.got.append("closed")
 
 
+@pytest.mark.slow
 def test_a_training_sends_its_metrics_and_files(drawn, tmp_path, monkeypatch):
     opened = []
 

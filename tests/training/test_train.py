@@ -144,6 +144,7 @@ def test_weights_from_frequencies_reach_the_training(drawn, tmp_path, caplog):
     assert "present labels have the weights absent / present of their classes" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_bias_from_frequencies_starts_at_their_entropy(drawn, tmp_path):
     data = DataSet.open(drawn)
     priors = class_priors(data, "train")

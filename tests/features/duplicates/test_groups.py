@@ -29,10 +29,10 @@ def test_worked_by_hand():
 
 
 def test_a_long_chain_is_one_group():
-    groups = Groups(5000)
-    for i in range(4998, -1, -1):
+    groups = Groups(1500)
+    for i in range(1498, -1, -1):
         join(groups, (i, i + 1))
-    assert as_lists(groups) == [list(range(5000))]
+    assert as_lists(groups) == [list(range(1500))]
 
 
 @pytest.mark.parametrize("seed", range(20))
