@@ -12,6 +12,7 @@ at the end, and its growth since the first answers.
 
     python benchmarks/serving.py                       # ResNet-50, 20 clients, a minute a row
     python benchmarks/serving.py --stages 3 4 23 3 --dtype bfloat16 --seconds 600
+    python benchmarks/serving.py --stages 1 1 1 1 --size 32 --seconds 1200 --rows full
 
 On a CPU, decoder, server and clients compete with the network for the same cores, which the ratio
 includes.
@@ -64,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--delay-ms", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each row")
+    parser.add_argument("--rows", nargs="*", choices=LOAD_RATES, default=list(LOAD_RATES))
     parser.add_argument("--quick", action="store_true", help="a tiny network, for some seconds")
     parser.add_argument("--load", nargs=2, metavar=("PORT", "RATE"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -103,7 +105,8 @@ def measure(arguments: argparse.Namespace) -> None:
           f"{arguments.dtype}, batches up to {arguments.max_batch}\n")  # fmt: skip
     print(ROW.format(*HEADS), ROW.format(*("---" for _ in HEADS)), sep="\n")
     process = psutil.Process()
-    for name, fraction in LOAD_RATES.items():
+    for name in arguments.rows:
+        fraction = LOAD_RATES[name]
         before = alone(model)
         memory = process.memory_info().rss
         batches = [of_batches(service)]
