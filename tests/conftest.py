@@ -2,7 +2,6 @@
 """Eight virtual CPU devices, and the folders of real data and golden numbers where they exist."""
 
 import atexit
-import gc
 import os
 import shutil
 import sys
@@ -42,7 +41,7 @@ os.environ["XLA_FLAGS"] = QUICK_FLAGS if quick else FLAGS
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-ENOUGH_MEMORY = 1_100_000_000  # bytes of a worker, after which it forgets what it has compiled
+ENOUGH_MEMORY = 800_000_000  # bytes of a worker, after which it forgets what it has compiled
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -71,7 +70,6 @@ def programs_do_not_pile_up() -> Iterator[None]:
 
         shared_programs.forget()
         sys.modules["jax"].clear_caches()
-        gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def no_figures() -> Iterator[None]:
 
     from mlimages_jax.monitoring import curves
 
-    def save(figure: Figure, file: Any, *, format: str = "png", **_: Any) -> None:
+    def save(figure: Figure, file: Any, **_: Any) -> None:
         Image.new("L", (1, 1)).save(file, "png")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -200,7 +200,7 @@ def test_real_labels_are_the_truth(built, run, tmp_path):
     config = _config(run, built, **{"data.real_labels": str(path)})
     (row,) = evaluate_task.evaluate(config, tmp_path / "evaluation")
     weights = manager.load_weights(run, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    model = build.model(small_finetuning(built, "scratch"), num_classes=5)
+    model = build.model(small_finetuning(built, "scratch", **TWO_STAGES), num_classes=5)
     logits = _logits(model, jax.device_get(weights), images, 32)
     top1, top5 = _fractions(logits, [valid[n] for n in numbers])
     assert (row["top1"], row["top5"], row["examples"]) == (top1, top5, 15)
