@@ -167,6 +167,7 @@ def test_the_others_go_on_after_one_that_fails(runner):
     assert "| a | failed |" in told and "| b | done |" in told
 
 
+@pytest.mark.slow
 def test_one_that_takes_too_long_is_stopped_with_its_children(runner, tmp_path):
     child = f"import time; time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"
     slow = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

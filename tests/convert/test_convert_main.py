@@ -46,6 +46,7 @@ def test_every_command_refuses_what_is_not_there(tmp_path, name):
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_the_whole_way_round(tmp_path):
     write_checkpoint(tmp_path / "a", original_checkpoint.of_train_py())
     for name, source, target in (

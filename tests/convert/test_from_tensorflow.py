@@ -214,6 +214,7 @@ def test_a_training_before_its_first_step_goes_on_too(tmp_path):
     assert manager.load(workdir)["step"] == 0
 
 
+@pytest.mark.slow
 def test_velocities_go_with_the_weights_that_were_trained_and_counts_with_the_first_group(
     tmp_path,
 ):

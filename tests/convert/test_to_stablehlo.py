@@ -35,6 +35,7 @@ def _lines(folder) -> str:
     return "\n".join(line.strip() for line in lines[4:9])
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run_it_without_this_package(workdir, predictions, tmp_path):
     images, logits, features = predictions
     to_stablehlo(checkpoint=workdir, output=tmp_path / "x")
@@ -69,6 +70,7 @@ def test_it_runs_on_all_platforms(workdir, tmp_path):
     assert set(network.platforms) == {"cpu", "cuda", "rocm", "tpu"}
 
 
+@pytest.mark.slow
 def test_the_image_size_must_be_known(weights, tmp_path):
     write_workdir(tmp_path / "w", flat(weights), step=0, config={})
     with pytest.raises(ConvertError, match="does not say its image size: give --image-size"):

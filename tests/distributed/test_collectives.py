@@ -16,6 +16,7 @@ def test_one_process_hears_itself():
     collectives.barrier("nobody else")
 
 
+@pytest.mark.slow
 def test_two_processes_hear_each_other():
     two_processes.run("""
 import numpy as np

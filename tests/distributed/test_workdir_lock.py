@@ -203,6 +203,7 @@ def test_in_a_bucket_a_silent_holder_of_another_machine_is_replaced(storage, hol
     assert "on gone (task train" in said
 
 
+@pytest.mark.slow
 @needs_gcsfs
 def test_in_a_bucket_who_was_replaced_ends(storage, holder):
     process = holder(W, environment=storage.environment())

@@ -175,6 +175,7 @@ def _save_imported(folder, weights, config=None):
         saved.save(state, step=7, config=config or {})
 
 
+@pytest.mark.slow
 def test_an_import_equals_top_k_by_hand(built, tmp_path):
     """A checkpoint without configuration: the network is known by its weights."""
     weights = small_model.weights()
@@ -251,6 +252,7 @@ def test_the_best_is_the_one_that_the_training_recorded(built, run, tmp_path):
     assert latest.name == "6"
 
 
+@pytest.mark.slow
 def test_waiting_ends(built, run, tmp_path, monkeypatch):
     folders = manager.find(run)[:2]
     monkeypatch.setattr(manager, "find", lambda _: folders)
@@ -274,6 +276,7 @@ def test_the_others_are_evaluated_when_a_checkpoint_is_damaged(built, run, tmp_p
         evaluate_task.evaluate(_config(copy, built), tmp_path / "latest")
 
 
+@pytest.mark.slow
 def test_a_step_that_the_training_deletes_meanwhile_is_passed_over(
     built, run, tmp_path, monkeypatch
 ):
@@ -335,6 +338,7 @@ def test_an_import_without_loss_and_classes_in_another_order(built, run, tmp_pat
         evaluate_task.evaluate(_config(tmp_path, built, loss="softmax"), tmp_path / "e")
 
 
+@pytest.mark.slow
 def test_classes_without_ids_are_compared_by_their_number(built, run, tmp_path, caplog):
     """An import with a list of words: class0, class1, ... are no WordNet ids."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])

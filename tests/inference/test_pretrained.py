@@ -105,6 +105,7 @@ def test_an_image_alone_and_among_64(model):
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_of_few_sizes_are_compiled(workdir, monkeypatch):
     """Counted as traces: 1, 2, 4, 6 rows, for any number of images, and once for all models."""
     shapes = []
@@ -385,6 +386,7 @@ def test_probabilities_of_small_logits_are_not_nothing(model):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ten_crops_are_averaged(workdir, monkeypatch):
     shapes = []
 

@@ -452,6 +452,7 @@ def test_two_processes_write_what_one_does(checkpoint, folder, tmp_path):
             assert same == tag | {"score": pytest.approx(tag["score"], abs=1e-5)}
 
 
+@pytest.mark.slow
 def test_photographs_of_the_original_from_its_own_list(tencent_dir, tmp_path):
     """Its list names data/images/im_k.jpg and has no second column."""
     config = small_model.imported("softmax", image_size=224)
@@ -477,6 +478,7 @@ def test_photographs_of_the_original_from_its_own_list(tencent_dir, tmp_path):
     assert ours == pytest.approx(expected, abs=0.001)
 
 
+@pytest.mark.slow
 def test_small_real_images_of_a_label_list(stamps_dir, tmp_path):
     other = small_model.save(tmp_path / "run", small_model.imported("sigmoid"))
     listed = stamps_dir / "val_image_list.txt"

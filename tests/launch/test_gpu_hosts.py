@@ -133,6 +133,7 @@ def test_a_host_that_does_not_end_is_stopped_before_the_restart(stand_ins, code)
     assert len(started(stand_ins)) == 4
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_hear_is_killed_with_its_readers(stand_ins, code):
     stand_ins.write("codes-0", "deaf", "0")
     stand_ins.write("codes-1", "137", "0")

@@ -94,6 +94,7 @@ def test_every_stage_halves_the_image():
     assert sides == {"stem": 32, "stage0_block0": 16, "stage1_block0": 8, "stage1_block1": 8}
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
     model = ResNet(5, dtype=jnp.bfloat16, **TWO_BLOCKS)
     images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))

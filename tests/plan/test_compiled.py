@@ -57,10 +57,7 @@ def _both(config, classes):
     return program, plan
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(m, marks=() if m == "full" else pytest.mark.slow) for m in sharding.MODES],
-)
+@pytest.fixture(scope="module", params=sharding.MODES)
 def small(request):
     config = _config(**{"sharding.name": request.param})
     return request.param, *_both(config, 50)
@@ -94,12 +91,14 @@ def test_communication_is_what_the_program_does(small):
     assert plan.stages[0].moved == (2 if mode == "replicated" else 3) * gradients
 
 
+@pytest.mark.slow
 def test_arithmetic_is_nearly_what_the_program_does(small):
     """XLA leaves out padding and counts elementwise work, so neither bounds the other."""
     _, program, plan = small
     assert program.cost_analysis()["flops"] / 4 == pytest.approx(plan.stages[0].flops, rel=0.25)
 
 
+@pytest.mark.slow
 def test_memory_is_of_the_order_of_the_program(small):
     _, program, plan = small
     ours = sum(plan.stages[0].memory.values())

@@ -32,6 +32,7 @@ def plan(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_plan_without_data_or_accelerator(plan):
     ended = plan("--config=configs/pretrain.py", "--devices=64", "--chip=h100", "--price=2")
     assert ended.returncode == 0, ended.stderr

@@ -237,6 +237,7 @@ def test_a_list_without_rows_is_an_error(tmp_path, capsys, content):
     assert not (tmp_path / "new.txt").exists()
 
 
+@pytest.mark.slow
 @STEADY
 @given(st.data(), st.booleans(), st.booleans())
 def test_all_steps_equal_a_plain_loop(tmp_path_factory, data, close, merge):

@@ -106,16 +106,19 @@ def _at_once(group, loss_group):
     return _run(parts=1, devices=1, group=group, loss_group=loss_group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "devices", "group", "loss_group"),
     [
-        # Groups span devices, so the images of a part move; the loss has smaller groups.
-        pytest.param(4, 8, 8, 4, marks=pytest.mark.slow),
-        # Every device computes its own rows.
-        pytest.param(2, 8, 2, 2, marks=pytest.mark.slow),
+        (
+            4,
+            8,
+            8,
+            4,
+        ),  # groups span devices, so the images of a part move; the loss has smaller ones
+        (2, 8, 2, 2),  # every device computes its own rows
         (4, 1, 4, 2),
-        # A loss without counts.
-        pytest.param(8, 1, 4, None, marks=pytest.mark.slow),
+        (8, 1, 4, None),  # a loss without counts
     ],
 )
 def test_accumulation_changes_nothing(parts, devices, group, loss_group):

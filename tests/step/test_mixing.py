@@ -178,6 +178,7 @@ def test_each_example_takes_one_of_the_two_at_random():
     assert (np.abs(targets[:, 0] - 0.5) < 0.02).mean() > 0.4  # and each has its own alpha
 
 
+@pytest.mark.slow
 def test_draws_are_uniform_and_independent(monkeypatch):
     seen = {}
 

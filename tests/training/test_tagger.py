@@ -116,6 +116,7 @@ def test_minutes_set_the_steps_by_the_measured_speed(drawn, tmp_path, monkeypatc
     assert told[0].total_steps == int(steps)
 
 
+@pytest.mark.slow
 def test_the_speed_is_measured_on_real_steps(drawn, tmp_path):
     config = tagger._with(_config(drawn), {
         "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,

@@ -266,6 +266,7 @@ def test_a_home_folder_is_one_place(drawn, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_workdir(drawn, tmp_path):
     begin = "from mlimages_jax.distributed import workdir_lock\nimport sys\n"
     begin += "with workdir_lock.held(sys.argv[1], task='train'):\n  print(1, flush=True); input()"
@@ -316,6 +317,7 @@ def test_a_configuration_that_cannot_run_is_refused(drawn, tmp_path, changes, me
         train.train(small_config(drawn, **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_names_the_last_checkpoint(drawn, tmp_path, monkeypatch):
     original = steps.train_step
 

@@ -36,6 +36,7 @@ def test_the_pixels_are_those_of_one_strip(small_strips, chroma, shape):
     )
 
 
+@pytest.mark.slow
 def test_restart_intervals_fit_their_sixteen_bits():
     pixels = np.tile(image_files.noise(280, 650), (1, 100, 1))  # 8,125 blocks a row
     data = b"".join(jpeg_encoder.encode(pixels, quality=90, chroma="444"))

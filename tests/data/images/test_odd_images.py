@@ -73,7 +73,10 @@ def _as_base(name: str, data: bytes, pixels: np.ndarray) -> None:
 
 
 @needs_odd
-@pytest.mark.parametrize(("name", "outcome"), _table())
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [pytest.param(*row, marks=pytest.mark.slow if "8192" in row[0] else ()) for row in _table()],
+)
 def test_each_row_of_the_table_holds(name, outcome, each_way, request):
     if "8192" in name and "without" in request.node.name:
         pytest.skip("no JPEG: it takes the same way")

@@ -127,6 +127,7 @@ def test_small_images_are_turned_in_one_piece(monkeypatch):
     assert decode(data, exif_orientation=True).shape == (133, 91, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_large_phone_photograph_is_read(compiled, monkeypatch):
     if not compiled:

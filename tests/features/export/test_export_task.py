@@ -173,6 +173,7 @@ def test_a_built_set_keeps_its_names_and_labels(checkpoint, tree, tmp_path):
     np.testing.assert_allclose(features.array[:], pooled, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
     averages = jax.tree.map(lambda leaf: 1.1 * leaf, tree)
     small_model.save(tmp_path, {}, tree=tree, ema=averages)
@@ -197,6 +198,7 @@ def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
     assert features.errors == {2: "missing: there is no such file"}
 
 
+@pytest.mark.slow
 def test_ten_crops_are_averaged(folder, checkpoint, tree, tmp_path):
     image = folder / "noise" / "00.jpg"
     export(_config(checkpoint, image, **{"view.name": "ten_crop"}), tmp_path)
@@ -224,6 +226,7 @@ def _ten_crops(image):
     return np.stack(crops)
 
 
+@pytest.mark.slow
 def test_a_photograph_equals_the_originals_preprocessing(
     golden_dir, tencent_dir, checkpoint, tree, tmp_path, one_device
 ):
@@ -246,6 +249,7 @@ def test_a_photograph_equals_the_originals_preprocessing(
             assert np.abs(row).max() > 0.1
 
 
+@pytest.mark.slow
 def test_batches_of_1_and_64_are_equal(folder, checkpoint, tmp_path, one_device):
     for size in (1, 64):
         export(_config(checkpoint, folder, batch_size=size), tmp_path / str(size))
@@ -318,6 +322,7 @@ def test_all_parts_stored_but_not_brought_together(folder, checkpoint, tmp_path,
     assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_faster_arithmetic_is_close(folder, checkpoint, tmp_path):
     for dtype in ("float32", "bfloat16"):
         manifest = export(_config(checkpoint, folder, dtype=dtype), tmp_path / dtype)
