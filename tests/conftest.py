@@ -40,6 +40,7 @@ os.environ["XLA_FLAGS"] = QUICK_FLAGS if quick else FLAGS
 # Also the many programs of a single operation, for the other workers and processes.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # nobody reads where an operation was written
 
 ENOUGH_MEMORY = 800_000_000  # bytes of a worker, after which it forgets what it has compiled
 SHARED = Path(__file__).resolve().parents[2] / "shared"

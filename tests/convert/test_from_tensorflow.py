@@ -76,6 +76,7 @@ def test_the_classes_are_kept_beside_the_network(tmp_path):
     assert not (tmp_path / "v").exists()
 
 
+@pytest.mark.slow
 def test_all_of_a_training_arrives_and_goes_back(tmp_path):
     variables = original_checkpoint.of_train_py()
     workdir = _imported(tmp_path, variables, training_state=True, count_groups=3, image_size=64)

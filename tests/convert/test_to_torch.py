@@ -140,6 +140,7 @@ def test_a_kernel_of_even_size_is_refused(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.slow
 def test_what_a_user_of_the_module_must_know_travels_with_it(weights, tmp_path):
     """The size at the end of a resize schedule, crop, levels, calibration and classes."""
     config = {

@@ -80,6 +80,7 @@ def test_a_set_in_a_bucket_is_read_where_it_is(storage):
     assert _reads(storage) == assign(LENGTHS, 2)[1]
 
 
+@pytest.mark.slow
 @needs_gcsfs
 def test_a_set_in_a_bucket_is_copied_once(storage, tmp_path):
     for _ in range(2):

@@ -53,6 +53,7 @@ def _weights(model: ResNet) -> evaluate.Weights:
     return {"params": {**params, "head": head}, "batch_stats": variables["batch_stats"]}
 
 
+@pytest.mark.slow
 def test_an_evaluation_equals_one_by_hand_on_any_batch_and_devices(drawn):
     results = {}
     for devices, batch_size in ((1, 21), (4, 8), (2, 16)):

@@ -147,6 +147,7 @@ def test_the_task_of_tagging_uses_them(data, workdir, tmp_path, caplog):
         assert any("must reach the thresholds" in m for m in caplog.messages) == (name == "own")
 
 
+@pytest.mark.slow
 def test_those_of_another_model_are_not_used(data, workdir, tmp_path, caplog):
     other = _saved(tmp_path / "other", data, seed=3)
     shutil.copy(workdir / "thresholds.tsv", other)

@@ -30,6 +30,7 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
     assert "--output" in text
 
 
+@pytest.mark.slow
 def test_what_a_person_can_mend_is_one_line(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "mlimages_jax.features", "duplicates", str(tmp_path),

@@ -63,6 +63,7 @@ def _starts_with(flags: str) -> bool:
     return result.returncode == 0
 
 
+@pytest.mark.slow
 def test_flags_of_gpus_exist_in_this_jax(tmp_path):
     script = 'source launch/xla_flags.sh gpu; echo "$XLA_FLAGS"'
     flags = StandIns(tmp_path).run("bash", "-c", script).stdout.strip()

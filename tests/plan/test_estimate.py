@@ -30,6 +30,7 @@ def test_the_paper_recipe_by_hand():
     assert stage.seconds == pytest.approx(257_955 * stage.step_seconds)
 
 
+@pytest.mark.slow
 def test_memory_traffic_limits_what_arithmetic_does_not():
     (stage,) = _plan(load_config("pretrain"), mfu=1.0).stages
     assert stage.limit == "memory traffic"

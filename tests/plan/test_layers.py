@@ -32,7 +32,10 @@ def _macs_of(jaxpr) -> int:
 
 
 @pytest.mark.parametrize("side", [32, 33, 47])
-@pytest.mark.parametrize("network", [SMALL, ResNet(100, stage_sizes=STAGE_SIZES[50])])
+@pytest.mark.parametrize(
+    "network",
+    [SMALL, pytest.param(ResNet(100, stage_sizes=STAGE_SIZES[50]), marks=pytest.mark.slow)],
+)
 def test_arithmetic_is_that_of_the_network(network, side):
     assert layers.forward_macs(network, side) == _traced_macs(network, side)
 

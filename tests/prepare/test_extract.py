@@ -607,7 +607,7 @@ def kill_at(images: int, *arguments: Path) -> None:
         job.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("compress", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_and_started_again(tmp_path, compress):
     synsets = {f"n{i:08}": {f"n{i:08}_{j}.JPEG": BLOBS for j in range(30)} for i in range(30)}
     synsets["n00000003"]["n00000003_1.JPEG"] = image_files.HTML

@@ -72,6 +72,7 @@ def test_paper_variant_weights_each_element_by_its_own_label():
     np.testing.assert_allclose(loss, LOG2 * (12 * positive + negative) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_equal_separate_workers():
     key = jax.random.key(0)
     logits = jax.random.normal(key, (8, 5))

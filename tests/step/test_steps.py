@@ -127,6 +127,7 @@ def _loss_by_loops(logits, labels, confidences):
     return total / len(logits)
 
 
+@pytest.mark.slow
 def test_where_missing_labels_are_unknown_only_listed_labels_count():
     """In the loss of both steps and in the metrics; classes 1, 2 and 4 of image 0 are not -1."""
     model = ResNet(6, **SMALL)
@@ -246,10 +247,8 @@ def one_device():
     return _run(1, "replicated")
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [pytest.param(m, marks=() if m == "full" else pytest.mark.slow) for m in sharding.MODES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", sharding.MODES)
 def test_devices_and_sharding_change_nothing(one_device, mode):
     values, state, _ = one_device
     other_values, other_state, placed = _run(8, mode)

@@ -127,6 +127,7 @@ def test_a_logit_in_bfloat16_is_summed_in_float32():
     np.testing.assert_array_equal(_loss(short, targets), _loss(short.astype(jnp.float32), targets))
 
 
+@pytest.mark.slow
 def test_parts_of_whole_groups_give_the_loss_and_gradient_of_the_batch():
     logits, targets = map(jnp.asarray, _drawn(rows=16))
     function = jax.value_and_grad(functools.partial(_loss, group_size=4))

@@ -447,6 +447,7 @@ def test_published_files_keep_their_name(manual_dir, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / VERSION)
 
 
+@pytest.mark.slow
 def test_what_the_command_prints(manual_dir, tmp_path):
     flags = [f"--manual_dir={manual_dir}", f"--data_dir={tmp_path / 'data'}"]
     module = [sys.executable, "-m", "tfds_builders.ml_images", *flags]

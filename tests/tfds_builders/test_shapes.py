@@ -187,6 +187,7 @@ def class_counts() -> dict[str, np.ndarray]:
     return counts
 
 
+@pytest.mark.slow
 def test_classes_have_a_long_tail_but_enough_images(class_counts):
     train, val = class_counts["train"], class_counts["val"]
     assert (train.max(), train.min()) == (train[INDEX["shape"]], train[INDEX["turquoise"]])
