@@ -8,7 +8,7 @@ jax. The command is `mlimages`, or `python -m mlimages_jax`.
 from typing import TYPE_CHECKING, Any
 
 from mlimages_jax import moved
-from mlimages_jax.files import escaping
+from mlimages_jax.files import bucket_backend, escaping
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Hierarchy", "load", "versions"]
 __version__ = "0.2.0"
 
+bucket_backend.choose()
 escaping.escape_log_lines()
 moved.install()
 
