@@ -16,6 +16,24 @@ def test_configs_import_nothing_of_ours():
         assert modules == ["ml_collections"], path
 
 
+def test_one_module_touches_the_private_part_of_jax():
+    """Its tests say for every version of jax whether it still fits."""
+    texts = {path: path.read_text() for path in (ROOT / "mlimages_jax").rglob("*.py")}
+    found = {
+        path.name
+        for path, text in texts.items()
+        if "_src" in text and any(map(_is_private, ast.walk(ast.parse(text))))
+    }
+    assert found == {"coordination.py"}
+
+
+def _is_private(node):
+    name = node.module if isinstance(node, ast.ImportFrom) else ""
+    if isinstance(node, ast.Attribute):
+        name = ast.unparse(node)
+    return (name or "").startswith("jax._src")
+
+
 def test_importing_the_package_loads_neither_jax_nor_tensorflow():
     code = (
         "import sys, mlimages_jax; "

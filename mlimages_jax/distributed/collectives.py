@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed as jax_distributed  # the client is not public; Orbax does the same
 from jax.experimental import multihost_utils
+
+from mlimages_jax.distributed import coordination
 
 T = TypeVar("T")
 
@@ -24,13 +25,12 @@ _calls = itertools.count()  # the same on all processes; the service accepts a n
 
 def is_one_of_many() -> bool:
     """Returns whether there are other processes, without touching a device."""
-    joined = jax.distributed.is_initialized()
-    return bool(joined and (jax_distributed.global_state.num_processes or 1) > 1)
+    return jax.distributed.is_initialized() and coordination.membership().count > 1
 
 
 def process_number() -> int:
     """Returns the number of this process, from 0, without touching a device."""
-    return int(jax_distributed.global_state.process_id or 0) if is_one_of_many() else 0
+    return coordination.membership().number if is_one_of_many() else 0
 
 
 def barrier(name: str) -> None:
@@ -40,15 +40,14 @@ def barrier(name: str) -> None:
         name: What they wait for, for the error message if one is lost.
     """
     if is_one_of_many():
-        client: Any = jax_distributed.global_state.client
-        client.wait_at_barrier(f"mlimages_jax/{next(_calls)} {name}", _DAY_MS)
+        coordination.client().wait_at_barrier(f"mlimages_jax/{next(_calls)} {name}", _DAY_MS)
 
 
 def exchanged(text: str) -> list[str]:
     """Gathers one short text from every process, in the order of the processes."""
     if not is_one_of_many():
         return [text]
-    client: Any = jax_distributed.global_state.client
+    client = coordination.client()
     place = f"mlimages_jax/said/{next(_calls)}"
     # Zeros in front make the order of the keys that of the processes; the "=" keeps an empty text
     # from being an empty value.

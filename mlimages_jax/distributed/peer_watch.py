@@ -10,13 +10,11 @@ import os
 import sys
 import threading
 import time
-from typing import Any
 
 import jax
 from absl import logging
-from jax._src import distributed as jax_distributed  # the client is not public; Orbax does the same
 
-from mlimages_jax.distributed import preemption
+from mlimages_jax.distributed import coordination, preemption
 
 LOST_EXIT_CODE = 76  # another process was lost, never joined, or failed
 HEARTBEAT_SECONDS = 30  # silence after which a process counts as lost
@@ -37,9 +35,8 @@ class PeerWatch:
     """A thread that monitors the other processes; start it after they have joined."""
 
     def __init__(self) -> None:
-        state = jax_distributed.global_state
-        self._client: Any = state.client
-        self._number = state.process_id
+        self._client = coordination.client()
+        self._number = coordination.membership().number
         self._stopped = threading.Event()
         self._beats: dict[str, tuple[str, int]] = {}  # key -> (last value, rounds unchanged)
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)

@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax._src import distributed as jax_distributed  # the client is not public; Orbax does the same
 from jax.sharding import Mesh
 
-from mlimages_jax.distributed import exit_codes, preemption, sharding
+from mlimages_jax.distributed import collectives, coordination, exit_codes, preemption, sharding
 from mlimages_jax.distributed.peer_watch import AGAIN as AGAIN
 from mlimages_jax.distributed.peer_watch import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS
 from mlimages_jax.distributed.peer_watch import LOST_EXIT_CODE as LOST_EXIT_CODE
@@ -69,17 +68,21 @@ def initialize(
 
     Raises:
         PeerError: Some of the arguments are missing or invalid, or jax cannot connect.
+        coordination.UnknownJaxError: This version of jax coordinates processes in another way.
     """
     _check(coordinator_address, num_processes, process_id)
+    if coordinator_address is not None:
+        coordination.check()
     _connect(coordinator_address, num_processes, process_id, timeout=timeout)
-    if not jax.distributed.is_initialized() or jax_distributed.global_state.num_processes == 1:
+    if not collectives.is_one_of_many():
         yield
         return
+    coordination.check()
     # Logged up front: if process 0 is lost, jax may abort this process before it can log anything.
     logging.info(
         "joined the other processes at %s. If one is lost, jax ends the rest: 'Terminating process "
         "because the JAX distributed service detected fatal errors'. %s",
-        jax_distributed.global_state.coordinator_address, AGAIN,
+        coordination.membership().address, AGAIN,
     )  # fmt: skip
     watch = PeerWatch()
     try:
@@ -220,8 +223,8 @@ def _is_of_a_peer(message: str) -> bool:
 
 def _end_late(seconds: float) -> None:
     """Prints who waited for whom and ends the process, whose main thread is blocked in jax."""
-    state = jax_distributed.global_state
-    address, number, count = state.coordinator_address, state.process_id, state.num_processes
+    me = coordination.membership()
+    address, number, count = me.address, me.number, me.count
     if address is None:
         missing = "the addresses of the other processes (jax asks the cluster)"
     elif number == 0:

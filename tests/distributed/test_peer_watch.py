@@ -2,12 +2,11 @@
 """With a stand-in for the service of process 0; test_processes.py kills real processes."""
 
 import threading
-import types
 
 import jax
 import pytest
 
-from mlimages_jax.distributed import peer_watch
+from mlimages_jax.distributed import coordination, peer_watch
 from mlimages_jax.distributed.peer_watch import LOST_EXIT_CODE, PeerWatch
 
 
@@ -35,8 +34,9 @@ class Service:
 @pytest.fixture
 def service(monkeypatch):
     service = Service()
-    state = types.SimpleNamespace(client=service, process_id=1)
-    monkeypatch.setattr(peer_watch, "jax_distributed", types.SimpleNamespace(global_state=state))
+    monkeypatch.setattr(coordination, "client", lambda: service)
+    place = coordination.Membership("127.0.0.1:1", number=1, count=2)
+    monkeypatch.setattr(coordination, "membership", lambda: place)
     monkeypatch.setattr(peer_watch, "_LAST_WORDS_SECONDS", 0.01)
     return service
 
