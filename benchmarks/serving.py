@@ -12,7 +12,7 @@ at the end, and its growth since the first answers.
 
     python benchmarks/serving.py                       # ResNet-50, 20 clients, a minute a row
     python benchmarks/serving.py --stages 3 4 23 3 --dtype bfloat16 --seconds 600
-    python benchmarks/serving.py --stages 1 1 1 1 --size 32 --seconds 1200 --rows full
+    python benchmarks/serving.py --quick --seconds 900 --rows full    # 100,000 requests
 
 On a CPU, decoder, server and clients compete with the network for the same cores, which the ratio
 includes.
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-batch", type=int, default=32)
     parser.add_argument("--delay-ms", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each row")
+    parser.add_argument("--seconds", type=float, help="of each row; default 60, with --quick 2")
     parser.add_argument("--rows", nargs="*", choices=LOAD_RATES, default=list(LOAD_RATES))
     parser.add_argument("--quick", action="store_true", help="a tiny network, for some seconds")
     parser.add_argument("--load", nargs=2, metavar=("PORT", "RATE"), help=argparse.SUPPRESS)
@@ -78,8 +78,9 @@ def main() -> None:
         port, rate = arguments.load
         print(json.dumps(load(int(port), arguments.clients, arguments.seconds, float(rate))))
         return
+    arguments.seconds = arguments.seconds or (2.0 if arguments.quick else 60.0)
     if arguments.quick:
-        arguments.size, arguments.max_batch, arguments.seconds = 32, 8, 2.0
+        arguments.size, arguments.max_batch = 32, 8
     measure(arguments)
 
 
