@@ -64,6 +64,74 @@ def optimizer_of(model: Any) -> Any:
     return torch.optim.AdamW(groups, lr=RATE)
 
 
+def network(name: str, labels: Any) -> Any:
+    """Returns a network of timm whose classifier's bias is at the frequencies of the classes.
+
+    Args:
+        name: Name of the network.
+        labels: uint8 [n, C].
+    """
+    model = timm.create_model(name, num_classes=labels.shape[1])
+    priors = (labels.sum(0) + 0.5) / (len(labels) + 1)
+    with torch.no_grad():
+        model.get_classifier().bias.copy_(torch.from_numpy(np.log(priors / (1 - priors))))
+    return model.to(memory_format=torch.channels_last)
+
+
+def trained(model: Any, train: Images, *, batch: int, budget: float) -> tuple[Any, int]:
+    """Trains until the time is over; returns the EMA of the network and the number of steps.
+
+    Args:
+        model: The network.
+        train: Training images.
+        batch: Images per step.
+        budget: Seconds to train for.
+    """
+    loader = torch.utils.data.DataLoader(
+        train, batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
+    )
+    optimizer, average = optimizer_of(model), copy.deepcopy(model).eval()
+    start, steps = time.monotonic(), 0
+    while True:
+        for images, targets in loader:
+            done = (time.monotonic() - start) / budget
+            if done >= 1:
+                return average, steps
+            rate = done / WARMUP if done < WARMUP else 0.5 * (1 + math.cos(math.pi * done))
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rate
+            model.train()
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+            loss = asymmetric_loss(logits, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            steps += 1
+            # The number of steps is not known before: what the elapsed time suggests is taken.
+            expected = steps / max(done, 1e-3)
+            update_average(average, model, decay=max(0.0, 1 - 1 / max(EMA_TIME * expected, 1)))
+
+
+def update_average(average: Any, model: Any, *, decay: float) -> None:
+    """Moves the averaged weights and statistics towards those of the network."""
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    with torch.no_grad():
+        for mean, now in pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(now, 1 - decay)
+            else:
+                mean.copy_(now)
+
+
+def scores(model: Any, val: Images) -> np.ndarray:
+    """Returns the probabilities, float32 [m, C]."""
+    loader = torch.utils.data.DataLoader(val, 128)
+    with torch.inference_mode():
+        batches = [torch.sigmoid(model(images)).numpy() for images, _ in loader]
+    return np.concatenate(batches).astype(np.float32)
+
+
 def main() -> None:
     """Trains until the time is over and writes the scores."""
     begin = time.monotonic()
@@ -78,59 +146,22 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     data = np.load(arguments.data, allow_pickle=True)
     labels, size = data["train_labels"], arguments.size
-    model = timm.create_model(arguments.model, num_classes=labels.shape[1])
-    model = model.to(memory_format=torch.channels_last)
-    priors = (labels.sum(0) + 0.5) / (len(labels) + 1)
-    with torch.no_grad():
-        model.get_classifier().bias.copy_(torch.from_numpy(np.log(priors / (1 - priors))))
+    model = network(arguments.model, labels)
     train = Images(
         data["train"],
         labels,
         timm.data.create_transform(size, is_training=True, scale=(0.25, 1.0), color_jitter=0.4),
     )
     batch = min(BATCH, max(8, len(train) // 8))
-    loader = torch.utils.data.DataLoader(
-        train, batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
-    )
-    optimizer, average = optimizer_of(model), copy.deepcopy(model).eval()
     # The set-up above is part of the minutes, as it is for our command.
     budget = 60 * arguments.minutes * (1 - RESERVED) - (time.monotonic() - begin)
-    start, steps = time.monotonic(), 0
-    while (done := (time.monotonic() - start) / budget) < 1:
-        for images, targets in loader:
-            done = (time.monotonic() - start) / budget
-            if done >= 1:
-                break
-            rate = done / WARMUP if done < WARMUP else 0.5 * (1 + math.cos(math.pi * done))
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * rate
-            model.train()
-            loss = asymmetric_loss(model(images.contiguous(memory_format=torch.channels_last)),
-                                   targets)  # fmt: skip
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            steps += 1
-            # The number of steps is not known before: what the elapsed time suggests is taken.
-            expected = steps / max(done, 1e-3)
-            decay = max(0.0, 1 - 1 / max(EMA_TIME * expected, 1))
-            with torch.no_grad():
-                for mean, now in zip(average.state_dict().values(), model.state_dict().values(),
-                                     strict=True):  # fmt: skip
-                    if mean.dtype.is_floating_point:
-                        mean.lerp_(now, 1 - decay)
-                    else:
-                        mean.copy_(now)
+    average, steps = trained(model, train, batch=batch, budget=budget)
     val = Images(
         data["val"],
         np.zeros((len(data["val"]), labels.shape[1])),
         timm.data.create_transform(size, is_training=False, crop_pct=1.0, crop_mode="squash"),
     )
-    with torch.inference_mode():
-        scores = [torch.sigmoid(average(images)).numpy()
-                  for images, _ in torch.utils.data.DataLoader(val, 128)]  # fmt: skip
-    np.save(arguments.scores, np.concatenate(scores).astype(np.float32))
+    np.save(arguments.scores, scores(average, val))
     print(f"{steps} steps of {batch}, {steps * batch / len(train):.1f} epochs")
 
 

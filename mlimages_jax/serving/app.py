@@ -95,14 +95,15 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     _add_errors(app)
+    _add_outputs(app, service)
     _add_model(app, service)
     _add_state(app, service)
     app.add_middleware(_Counted, service=service)
     return app
 
 
-def _add_model(app: FastAPI, service: Service) -> None:
-    """Adds the routes that use the network."""
+def _add_outputs(app: FastAPI, service: Service) -> None:
+    """Adds the routes that run the network on images."""
 
     @app.post(
         "/v1/tags",
@@ -151,6 +152,10 @@ def _add_model(app: FastAPI, service: Service) -> None:
         return _answer(
             uploads, results, "features", lambda row: {"features": row["features"].tolist()}
         )
+
+
+def _add_model(app: FastAPI, service: Service) -> None:
+    """Adds the routes that describe the model and show the images of its export."""
 
     @app.get("/v1/model")
     async def model() -> ModelAnswer:
