@@ -50,7 +50,7 @@ class Files(NamedTuple):
 
     @property
     def dictionary(self) -> Path:
-        """The category file."""
+        """The class list."""
         return self.folder / "dictionary.txt"
 
     @property

@@ -190,7 +190,7 @@ def metrics(sizes: Sizes, rounds: int) -> None:
             columns["exact: kB kept per image"] = [size / sizes.examples / 1e3 for size in kept]
         else:
             columns["binned: MB kept"] = [size / MEGABYTE for size in kept]
-    columns["category file, ms"] = [each.median("seconds", "file") / MILLISECOND for each in found]
+    columns["class list, ms"] = [each.median("seconds", "file") / MILLISECOND for each in found]
     print_table("metrics", sizes.metrics, columns, note=f": classes; {sizes.examples} images")
 
 

@@ -136,7 +136,7 @@ def crop_images(photographs: Path, folder: Path, count: int) -> None:
 
 
 def write_lists(folder: Path) -> None:
-    """Writes the category file and the label list next to `images`."""
+    """Writes the class list and the label list next to `images`."""
     rows = [f"{i}\tn{i:08d}\t-1\tclass {i}" for i in range(NUM_CLASSES)]
     header = "category_index\tcategory_id\tindex_of_parent_category\tcategory name"
     (folder / "dictionary.txt").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")

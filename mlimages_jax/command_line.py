@@ -7,18 +7,24 @@ function become options, and its docstring becomes the help.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import re
+import shutil
 import sqlite3
 import sys
+import textwrap
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
+from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
 from mlimages_jax import renamed_flags
@@ -27,6 +33,7 @@ from mlimages_jax.files import paths
 from mlimages_jax.files.escaping import several_lines
 
 HELP = ("-h", "--help")
+_WIDTH = 100  # of the help's text, at most
 
 
 class Group(NamedTuple):
@@ -89,7 +96,7 @@ def whole(group: Group) -> SubcommandApp:
         if isinstance(command, Group):
             app.command(whole(command), name=name, help=_summary(command))
         else:
-            app.command(name=name, help=first_line(command))(load(command))
+            app.command(name=name, help=first_line(command))(readable(load(command)))
     return app
 
 
@@ -98,7 +105,8 @@ def _dispatch(command: str | Group, words: list[str], program: str) -> Any:
     if isinstance(command, str):
         arguments = paths.plain_words(renamed_flags.replaced(words, command=command))
         function = load(command)
-        return tyro.cli(function, prog=program, args=arguments, description=_description(function))
+        _print_description(_description(function), words)
+        return tyro.cli(readable(function), prog=program, args=arguments, description="")
     if words and words[0] in command.commands:
         return _dispatch(command.commands[words[0]], words[1:], f"{program} {words[0]}")
     # Without a command or with an unknown one, tyro lists the commands.
@@ -106,15 +114,104 @@ def _dispatch(command: str | Group, words: list[str], program: str) -> Any:
     app = SubcommandApp()
     for name, one in command.commands.items():
         app.command(name=name, help=_summary(one))(_nothing)
-    return app.cli(args=words, prog=program, description=command.description)
+    _print_description(command.description, words)
+    return app.cli(args=words, prog=program, description="")
 
 
 def _nothing() -> None:
     """Placeholder for a command in a list, where only its name and summary matter."""
 
 
+def readable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that tyro lists like a manual does.
+
+    An option that may be left out has the name of its type, without None and without a default of
+    nothing. A positional argument has its own name. An entry of the docstring is one paragraph.
+
+    Args:
+        function: Function of a command.
+    """
+    types_of = typing.get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=_listed(parameter, types_of[name]))
+        for name, parameter in signature.parameters.items()
+    ]
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    del call.__wrapped__  # tyro would read that one's parameters
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # no stub has it
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    call.__doc__ = _with_long_lines(inspect.getdoc(function) or "")
+    return call
+
+
+def optional(placeholder: str) -> Any:
+    """Returns the annotation of a field that may be left out; for parameters `readable` does it.
+
+    Args:
+        placeholder: How its values are written, such as INT.
+    """
+    return arg(metavar=placeholder, help_behavior_hint="")
+
+
+def _listed(parameter: inspect.Parameter, kind: Any) -> Any:
+    """Returns the type of a parameter with the placeholder and the default to list."""
+    plain = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    placeholder = None
+    if parameter.kind is parameter.POSITIONAL_ONLY and typing.get_origin(plain) is not Literal:
+        placeholder = parameter.name.upper().replace("_", "-")
+        if typing.get_origin(plain) in (tuple, list):
+            placeholder = f"{placeholder} ..."
+        if parameter.default is not parameter.empty:
+            placeholder = f"[{placeholder}]"
+    elif typing.get_origin(plain) in (typing.Union, types.UnionType):
+        placeholder = _placeholder(
+            [each for each in typing.get_args(plain) if each is not type(None)]
+        )
+    is_nothing = parameter.default in (None, "", ()) or "..." in (placeholder or "")
+    hint = "" if is_nothing else None
+    return Annotated[kind, arg(metavar=placeholder, help_behavior_hint=hint)]
+
+
+def _placeholder(kinds: Sequence[Any]) -> str | None:
+    """Returns how values of a type are written, such as PATH or {a,b}; None leaves it to tyro."""
+    if len(kinds) != 1:
+        return None
+    if typing.get_origin(kinds[0]) is Literal:
+        return f"{{{','.join(map(str, typing.get_args(kinds[0])))}}}"
+    return kinds[0].__name__.upper() if isinstance(kinds[0], type) else None
+
+
+def _with_long_lines(doc: str) -> str:
+    """Returns a docstring whose arguments have a line each: tyro keeps the breaks of the source."""
+    before, title, entries = doc.partition("\nArgs:\n")
+    indent = len(entries) - len(entries.lstrip(" "))
+    return before + title + re.sub(rf"\n {{{indent + 1},}}(?=\S)", " ", entries)
+
+
+def _print_description(text: str, words: Sequence[str]) -> None:
+    """Prints what a command does above its usage, if its help is asked for.
+
+    tyro neither wraps lines nor keeps paragraphs.
+    """
+    if not set(HELP).intersection(words):
+        return
+    width = min(_WIDTH, shutil.get_terminal_size().columns)
+    paragraphs = [
+        paragraph
+        if re.search("^ ", paragraph, re.MULTILINE)
+        else textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+        for paragraph in text.strip().split("\n\n")
+    ]
+    print("\n\n".join(paragraphs), end="\n\n")
+
+
 def _description(function: Callable[..., Any]) -> str:
-    """Returns the docstring without its sections; tyro itself would lose the indentation."""
+    """Returns the docstring without its sections."""
     text = inspect.getdoc(function) or ""
     return re.split(r"\n(?:Args|Returns|Raises):\n", text)[0].rstrip()
 

@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from logging import WARNING, LogRecord
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from absl import app, flags, logging
 
 from mlimages_jax import command_line, settings
+from mlimages_jax.command_line import optional
 from mlimages_jax.distributed import exit_codes, preemption
 from mlimages_jax.files import paths
 from mlimages_jax.files.escaping import several_lines
@@ -31,19 +32,19 @@ class Processes:
     """Options by which processes find each other; jax often detects them itself.
 
     Attributes:
-        coordinator_address: HOST:PORT of process 0, if jax cannot detect it.
+        coordinator_address: address of process 0, if jax cannot detect it.
         num_processes: number of processes.
         process_id: index of this process, from 0.
         peer_timeout: seconds to wait for the other processes.
-        require_platform: cpu, gpu or tpu: exit with 1 if jax finds no such device; default: the
-            first platform in JAX_PLATFORMS.
+        require_platform: exit with 1 if jax finds no such device; default: the first platform in
+            JAX_PLATFORMS.
     """
 
-    coordinator_address: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    coordinator_address: Annotated[str | None, optional("HOST:PORT")] = None
+    num_processes: Annotated[int | None, optional("INT")] = None
+    process_id: Annotated[int | None, optional("INT")] = None
     peer_timeout: float = 300.0
-    require_platform: str | None = None
+    require_platform: Annotated[str | None, optional("{cpu,gpu,tpu}")] = None
 
 
 _CONFIG = flags.DEFINE_string(

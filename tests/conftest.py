@@ -104,7 +104,7 @@ def stamps_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tencent_dir() -> Path:
-    """The published example files: category file, lists, four photographs, two tfrecords."""
+    """The published example files: class list, lists, four photographs, two tfrecords."""
     return _folder("data/tencent")
 
 

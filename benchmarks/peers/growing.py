@@ -137,7 +137,7 @@ def metrics(options: dict[str, Any]) -> tuple[Values, Answer]:
 
 
 def seconds_to_read(hierarchy: Hierarchy) -> float:
-    """Returns the time to read its category file, with the paths to the roots."""
+    """Returns the time to read its class list, with the paths to the roots."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dictionary.txt"
         hierarchy.to_file(path)

@@ -42,7 +42,7 @@ class WeightsFile(NamedTuple):
             [height, width, in, out].
         step: Number of updates done.
         config: JSON values that were saved with the checkpoint.
-        class_list: Text of the category file; "" if unknown.
+        class_list: Text of the class list; "" if unknown.
         probability: Describes how logits become probabilities, for users without this package.
         usage: JSON values for the same users, from `convert.description`.
         thresholds: Text of thresholds.tsv; "" if none were found for these weights.

@@ -58,7 +58,7 @@ class SavedModel:
         """The class hierarchy; None if it was not saved.
 
         Raises:
-            HierarchyError: The category file is malformed.
+            HierarchyError: The class list is malformed.
         """
         if not self.class_list:
             return None
@@ -169,7 +169,7 @@ def read(
 
     Raises:
         FileNotFoundError: There is neither a checkpoint nor a file, or not this step.
-        HierarchyError: The category file is not text.
+        HierarchyError: The class list is not text.
         DamagedCheckpointError: The checkpoint is damaged; the message names the step and array.
         WeightsFileError: The file is damaged.
         HubError: The Hub has no such model for this user.

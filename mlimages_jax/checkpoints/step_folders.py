@@ -147,7 +147,7 @@ def chosen_by_process_0(folder: epath.Path) -> epath.Path:
 
 
 def classes_of(path: epath.PathLike) -> epath.Path | None:
-    """Returns the category file in the workdir of a checkpoint, or None."""
+    """Returns the class list in the workdir of a checkpoint, or None."""
     folder = resolve_quietly(path)
     # In the step folder after it was copied alone, next to it, or in the workdir.
     candidates = [parent / "dictionary.txt" for parent in (folder, *list(folder.parents)[:2])]

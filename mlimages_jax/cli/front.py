@@ -18,7 +18,7 @@ _LAUNCH = "mlimages_jax.cli.launch"
 BUILD = Group(
     """Build a data set that training reads.
 
-    mlimages data build image-folder --manual-dir=PETS --data-dir=data
+    mlimages data build image-folder --manual-dir=pets --data-dir=data
 
 Every builder prints the folder of its set, for --config.data.folder. Its --help lists the files it
 needs.
@@ -43,7 +43,7 @@ stay where they are. Every command has its own --help, with an example.
 LAUNCH = Group(
     """Start a training on other machines.
 
-    mlimages launch gpu --dry-run --hosts=a,b -- --config=configs/pretrain.py --workdir=/shared/run
+    mlimages launch gpu --dry-run --hosts=a,b -- --config=pretrain --workdir=/shared/run
 
 With --dry-run the commands are printed but not run. The options after -- are those of `mlimages
 train`. For Kubernetes there are manifests to edit: launch/gke/ in the repository.
@@ -58,7 +58,7 @@ COMMANDS = Group(
     """Train, evaluate and use ResNets on Tencent ML-Images, ImageNet and images of your own.
 
     mlimages train --config=quickstart --workdir=workdirs/quickstart
-    mlimages tag IMAGES --checkpoint=workdirs/quickstart --output=tags.csv
+    mlimages tag photos --checkpoint=workdirs/quickstart --output=tags.csv
 
 The first command generates a small data set and trains on it, in minutes. Every command has its own
 --help, with an example; `mlimages completion bash` prints a completion script.

@@ -21,7 +21,7 @@ from mlimages_jax.files import shipped
 def gpu(*words: str) -> NoReturn:
     """Train on GPU hosts that are reachable by ssh, or on this one.
 
-    mlimages launch gpu --dry-run --hosts=a,b -- --config=configs/pretrain.py --workdir=/shared/run
+        mlimages launch gpu --dry-run --hosts=a,b -- --config=pretrain --workdir=/shared/run
 
     It stays in the foreground and restarts all hosts when one fails.
     """
@@ -33,8 +33,8 @@ def gpu(*words: str) -> NoReturn:
 def tpu_vm(*words: str) -> NoReturn:
     r"""Train on Cloud TPU VMs, one slice or several.
 
-    mlimages launch tpu-vm --dry-run create --name=run --zone=ZONE --spot \
-        --accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite
+        mlimages launch tpu-vm --dry-run create --name=run --zone=us-central1-a --spot \
+            --accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite
 
     docs/launch.md explains it step by step.
     """
@@ -48,7 +48,7 @@ def tpu_vm(*words: str) -> NoReturn:
 def slurm(*words: str) -> NoReturn:
     """Train under SLURM.
 
-    mlimages launch slurm --dry-run --nodes=4 -- --config=configs/pretrain.py --workdir=/shared/run
+        mlimages launch slurm --dry-run --nodes=4 -- --config=pretrain --workdir=/shared/run
 
     Options before -- are sbatch's and override those in the script. Submit from the folder of the
     repository, where the job finds launch/ and .venv.

@@ -43,7 +43,8 @@ def train(
         config: FILE or FILE:VARIANT, or the name of a config in the package.
         workdir: folder for checkpoints, metrics and logs.
         data: folder of a built data set.
-        minutes: with the config tagger, time for the training: the epochs follow from the speed.
+        minutes: with --config=tagger, the time for the training; the number of epochs follows from
+            the speed.
         processes: processes of a training on several machines.
     """
     values = {"data.folder": data, "minutes": minutes}
@@ -70,9 +71,9 @@ def suspects(
     Args:
         data: folder of a built data set.
         workdir: folder for the tables and the trainings.
-        folds: parts of the images, default 3.
-        minutes: time for each training; default: by the number of images, as for --config=tagger.
-        config: FILE with other defaults.
+        folds: number of parts that the images are divided into; default: 3.
+        minutes: time for each training; default: by the number of images, as with --config=tagger.
+        config: config file, which has the defaults of all settings.
     """
     values = {"task": "suspects", "data.folder": data, "folds": folds, "minutes": minutes}
     return functools.partial(_start, config, workdir, Processes(), values)
@@ -101,9 +102,9 @@ def evaluate(
         workdir: folder for the results.
         data: folder of a built data set.
         split: split of the data set; default: val.
-        which: latest (default), best (by checkpoint.best of the training), all, or new: those
-            still to come, until the training ends.
-        config: FILE with other defaults.
+        which: latest, best (by checkpoint.best of the training), all, or new: those still to come,
+            until the training ends; default: latest.
+        config: config file, which has the defaults of all settings.
         processes: processes of an evaluation on several machines.
     """
     values = {
@@ -143,12 +144,12 @@ def thresholds(
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
         data: folder of a built data set; default: that of the training.
         split: split of the data set; default: the first that the training evaluates.
-        precision: the most recall with at least this precision.
-        recall: the most precision with at least this recall.
-        kappa: positives of a class at which its own threshold counts half; default 10.
-        output: the file; default: thresholds.tsv in the checkpoint's workdir.
+        precision: find the most recall with at least this precision.
+        recall: find the most precision with at least this recall.
+        kappa: number of positives of a class at which its own threshold counts half; default: 10.
+        output: file for the thresholds; default: thresholds.tsv in the checkpoint's workdir.
         workdir: folder for compiled programs and the list of unreadable images.
-        config: FILE with other defaults.
+        config: config file, which has the defaults of all settings.
         processes: processes of an evaluation on several machines.
     """
     wanted = {"precision": precision, "recall": recall}
@@ -208,19 +209,19 @@ def tag(
         output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); default:
             tags.csv, or tags.jsonl in a workdir.
         workdir: folder of the run; default: workdirs/tag.
-        top_k: maximum number of tags per image, default 5; 0: no limit.
+        top_k: maximum number of tags per image; 0: no limit; default: 5.
         threshold: minimum probability of a tag, for all classes.
         thresholds: file of minimum probabilities by class, or none; default: thresholds.tsv in the
             checkpoint's workdir, if there is one and --threshold is not given.
         split: split of a built data set.
         overwrite: replace an output of another model, other settings or another program.
-        watch: keep running and tag new images until Ctrl-C; then exit with 75.
-        interval: seconds between two scans with --watch, default 10.
+        watch: keep running and tag new images until Ctrl-C; the exit code is 75 then.
+        interval: seconds between two scans with --watch; default: 10.
         sidecars: write the tags to XMP sidecars beside the images, such as photo.jpg.xmp.
         copy_to: folder for the images by tag, as hard links where possible, else as copies.
-        html: page that shows the images with their tags, such as tags.html; thumbnails are beside
-            it in tags.html.thumbnails.
-        config: FILE with other defaults.
+        html: file for a page that shows the images with their tags, such as tags.html; thumbnails
+            are beside it in tags.html.thumbnails.
+        config: config file, which has the defaults of all settings.
         processes: processes of a run on several machines.
     """
     # Without --workdir the default would be hidden in workdirs/tag.
@@ -269,9 +270,9 @@ def export(
         checkpoint: a workdir, its checkpoints folder, or one of its steps; of several the best if
             the training recorded it, else the latest.
         output: folder for the features.
-        format: parquet (default), npy, npz or array_record.
+        format: parquet, npy, npz or array_record; default: parquet.
         split: split of a built data set.
-        config: FILE with other defaults.
+        config: config file, which has the defaults of all settings.
         processes: processes of an export on several machines.
     """
     values = {"input": images, "checkpoint": checkpoint, "format": format, "split": split}

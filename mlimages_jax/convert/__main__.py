@@ -11,7 +11,7 @@ _HERE = "mlimages_jax.convert"
 COMMANDS = command_line.Group(
     """Convert checkpoints from and to other formats.
 
-Every command has a --help of its own, with an example.
+Every command has its own --help, with an example.
 """,
     {
         "from-tensorflow": f"{_HERE}.from_tensorflow:from_tensorflow",

@@ -61,7 +61,7 @@ def from_tensorflow(
     fetch_url: str | None = None,
     expect_sha256: str | None = None,
 ) -> None:
-    """Convert a checkpoint of the original TensorFlow code.
+    r"""Convert a checkpoint of the original TensorFlow code.
 
     Depth and number of classes are read from the file; TensorFlow is not needed:
 
@@ -74,21 +74,23 @@ def from_tensorflow(
     To train from its parameters, name the output in a configuration: --config.init_from=released.
     To resume where the original stopped, with its velocities, step and class counts:
 
-        mlimages convert from-tensorflow --checkpoint=model.ckpt-440000
-            --output=W --training-state
-        mlimages train --config=configs/pretrain.py:released --workdir=W
+        mlimages convert from-tensorflow --checkpoint=model.ckpt-440000 \
+            --output=workdirs/resumed --training-state
+        mlimages train --config=pretrain:released --workdir=workdirs/resumed
 
     Args:
         output: the new workdir; it must not contain a checkpoint yet.
-        checkpoint: its prefix (the path up to .index), one of its files, or its folder.
-        fetch: fetch this one of the release instead: mlimages (11,166 classes) or imagenet (1,000).
+        checkpoint: prefix of the checkpoint (the path up to .index), one of its files, or its
+            folder.
+        fetch: instead, fetch a checkpoint of the release: mlimages (11,166 classes) or imagenet
+            (1,000).
         training_state: convert everything that resuming needs, not only the network.
         count_groups: number of groups that get a copy of the class counts, of which the file has
             those of one worker; it is batch_size / group_size of the resumed run.
         loss: the loss it was trained with; auto: inferred from the contents of the file.
         image_size: side of the training images in pixels, which the file does not record.
-        dictionary: the class list to store in the workdir: that of ML-Images, of a built set, or
-            the release's imagenet2012_dictionary.txt.
+        dictionary: the class list to store in the workdir: that of ML-Images, of a built data set,
+            or the release's imagenet2012_dictionary.txt.
         ignore_extra: skip variables that the original does not have, instead of refusing them.
         downloads: folder for what is fetched; what it has is not fetched again.
         fetch_url: address of the archive to fetch instead, such as a copy of your own.

@@ -21,12 +21,14 @@ _WEIGHTS = ("model.safetensors", "weights.safetensors")
 def from_torch(*, checkpoint: Path, output: str) -> None:
     """Convert a PyTorch network written by to-torch back to a checkpoint.
 
-        mlimages convert from-torch --checkpoint=exported --output=W
+        mlimages convert from-torch --checkpoint=exported --output=workdirs/returned
 
     Weights that nobody changed return bit for bit, with configuration, classes and thresholds. A
-    network trained further in PyTorch returns too: save it with `safetensors.torch.save_file(
-    model.state_dict(), "model.safetensors")` beside config.json. The class list stays behind if
-    the number of classes has changed.
+    network trained further in PyTorch returns too, if it is saved beside config.json:
+
+        safetensors.torch.save_file(model.state_dict(), "exported/model.safetensors")
+
+    The class list stays behind if the number of classes has changed.
 
     Args:
         checkpoint: the folder, or a .safetensors file with the names of either module of to-torch.

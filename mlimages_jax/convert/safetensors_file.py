@@ -14,7 +14,7 @@ from mlimages_jax.convert.weights import probability_rule, read_weights, write_w
 def to_safetensors(*, checkpoint: str, output: Path) -> None:
     """Write weights, configuration and classes to a .safetensors file.
 
-        mlimages convert to-safetensors --checkpoint=W --output=resnet.safetensors
+        mlimages convert to-safetensors --checkpoint=workdirs/quickstart --output=resnet.safetensors
 
     Arrays are named params/stage0_block0/conv1/kernel and so on; kernels are [height, width, in,
     out]. The metadata contains the step, the configuration, the class list, thresholds.tsv if it is
@@ -61,7 +61,7 @@ def contents(checkpoint: str) -> tuple[SavedModel, WeightsFile]:
 def from_safetensors(*, checkpoint: str, output: str) -> None:
     """Convert a file written by to-safetensors back to a checkpoint.
 
-        mlimages convert from-safetensors --checkpoint=resnet.safetensors --output=W
+        mlimages convert from-safetensors --checkpoint=resnet.safetensors --output=workdirs/returned
 
     Args:
         checkpoint: the file, or hf://user/name@revision.

@@ -57,7 +57,7 @@ def to_onnx(
 ) -> None:
     """Write the network as ONNX, for any batch size.
 
-        mlimages convert to-onnx --checkpoint=W --output=tagger.onnx --uint8-input
+        mlimages convert to-onnx --checkpoint=workdirs/quickstart --output=tagger.onnx --uint8-input
 
     With --uint8-input the file takes decoded images, uint8 [N, H, W, 3], RGB, of any size, and
     crops, resizes and normalises them as the training's evaluation did; only the EXIF orientation

@@ -46,7 +46,7 @@ def to_stablehlo(
 ) -> None:
     """Write the network as StableHLO with jax.export, for any batch size and without this package.
 
-        mlimages convert to-stablehlo --checkpoint=W --output=exported
+        mlimages convert to-stablehlo --checkpoint=workdirs/quickstart --output=exported
 
     The folder gets network.jaxexport (the program), weights.npz (its first argument, which keeps
     the program small and the weights readable), config.json (image size, preprocessing,

@@ -24,7 +24,7 @@ from mlimages_jax.convert.weights import flat, read_weights
 def to_tensorflow(*, checkpoint: str, output: Path, training_state: bool = False) -> None:
     """Write a TensorFlow checkpoint with the original's names, without TensorFlow.
 
-        mlimages convert to-tensorflow --checkpoint=W --output=export/model.ckpt
+        mlimages convert to-tensorflow --checkpoint=workdirs/quickstart --output=export/model.ckpt
 
     The original's extract_feature.py and image_classification.py need the network only; its
     training resumes only with --training-state. Class counts are written for the first group only,

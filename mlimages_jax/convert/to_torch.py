@@ -22,7 +22,7 @@ _CROP = {"central": 0.8, "whole": 1.0}  # the fraction of a side that is seen; e
 def to_torch(*, checkpoint: str, output: Path, timm: bool = False) -> None:
     """Write the network for PyTorch: a self-contained module, a state dict and a description.
 
-        mlimages convert to-torch --checkpoint=W --output=exported
+        mlimages convert to-torch --checkpoint=workdirs/quickstart --output=exported
 
     The folder gets resnet.py, which needs torch and safetensors only, weights.safetensors, and
     config.json: architecture, image size, preprocessing, calibration and classes. In that folder:

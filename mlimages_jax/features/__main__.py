@@ -11,7 +11,8 @@ _HERE = "mlimages_jax.features"
 COMMANDS = command_line.Group(
     """Evaluate exported features, and find near-duplicates with them.
 
-The features are those of `mlimages export`. Every command has a --help of its own.
+The features are those of `mlimages export`. Every command has its own --help, with
+an example.
 """,
     {
         "knn": f"{_HERE}.evaluate.knn:knn",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Maps classes of one category file to those of another by their WordNet ids."""
+"""Maps classes of one class list to those of another by their WordNet ids."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def map_classes(source: Hierarchy, target: Hierarchy) -> np.ndarray:
 
 
 def same_classes(one: Hierarchy, other: Hierarchy) -> bool:
-    """Returns whether two category files list the same classes, by id, in the same order.
+    """Returns whether two class lists have the same classes, by id, in the same order.
 
     If one of them has made-up ids (lists of words have no others), ids cannot be compared. Then
     lists of equal length are taken for the same classes, with a warning.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Corrects the parents of some classes of a category file, and counts how closed labels change.
+"""Corrects the parents of some classes of a class list, and counts how closed labels change.
 
 A file of corrections is tab-separated UTF-8 text with a header line. Its columns are the id of a
 class, the id of its new parent, the id of its current parent ("-" for none), and an optional
-comment. A line applies to category files in which the class has this current parent; others are
+comment. A line applies to class lists in which the class has this current parent; others are
 not changed.
 
 `corrections.tsv` contains the corrections of the published dictionary. In 533 places that

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The semantic hierarchy of the classes: a forest in which every class has at most one parent.
 
-The category file is tab-separated UTF-8 text with a header line and four columns: the index of the
+The class list is tab-separated UTF-8 text with a header line and four columns: the index of the
 class (0, 1, 2, ... in this order), its WordNet id, the index of its parent (-1 for a root) and its
 name, a comma-separated list of synonyms. A parent may have a larger index than its child.
 
@@ -76,7 +76,7 @@ class Hierarchy:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Hierarchy":
-        """Reads a category file; blank lines, a byte order mark and Windows line ends are allowed.
+        """Reads a class list; blank lines, a byte order mark and Windows line ends are allowed.
 
         Raises:
             HierarchyError: A row or the hierarchy is invalid; the message has path and line number.
@@ -89,7 +89,7 @@ class Hierarchy:
 
     @classmethod
     def from_text(cls, text: str, *, where: str) -> "Hierarchy":
-        """Parses the content of a category file.
+        """Parses the content of a class list.
 
         Args:
             text: Content of the file.
@@ -117,7 +117,7 @@ class Hierarchy:
             raise
 
     def to_file(self, path: str | os.PathLike[str]) -> None:
-        """Writes the category file that `from_file` reads."""
+        """Writes the class list that `from_file` reads."""
         rows = zip(self.ids, self.parents.tolist(), self.names, strict=True)
         with Path(path).open("w", encoding="utf-8", newline="\n") as file:
             file.write(HEADER + "\n")

@@ -34,7 +34,7 @@ def are_made_up(ids: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def lacks_ids(text: str) -> bool:
-    """Returns whether a category file has no ids: a list of words, or one that was rewritten."""
+    """Returns whether a class list has no ids: a list of words, or one that was rewritten."""
     first, *rest = text.removeprefix("\ufeff").splitlines()[:2]
     return is_first_line(first) or [line.split("\t")[:2] for line in rest] == [["0", f"{MADE_UP}0"]]
 

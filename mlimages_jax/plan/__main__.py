@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes
 
@@ -23,16 +24,16 @@ class Machines:
     Attributes:
         devices: number of chips, over all hosts.
         chip: v4, v5e, v5p, v6e, a100, h100, h200 or b200.
-        mfu: the model's arithmetic as a fraction of the peak.
+        mfu: assumed utilisation: the model's arithmetic as a fraction of the chip's peak.
         devices_per_host: chips per host; 0: the usual number for the chip.
-        price: price of a chip per hour.
-        classes: number of classes; 0: of the built set; without one 11,166, or 1,000 with the
-            softmax loss.
-        images: number of training images; 0: of the built set; without one as in ML-Images or
-            ImageNet.
-        image_kb: mean size of a stored JPEG; 38.3 at a short side of 320 (docs/benchmarks).
+        price: price of a chip per hour, in any currency; 0: unknown.
+        classes: number of classes; 0: that of the built set, or without one 11,166 (1,000 with the
+            softmax loss).
+        images: number of training images; 0: that of the built set, or without one that of
+            ML-Images (ImageNet with the softmax loss).
+        image_kb: mean size of a stored JPEG in kB; it is 38.3 at a short side of 320.
         fit: plan with the smallest config.accumulate that fits.
-        check: also compile the step: for cpu, or a TPU topology such as v5e:4x4 with libtpu.
+        check: also compile the step, for cpu or, with libtpu, for a TPU topology such as v5e:4x4.
     """
 
     devices: int
@@ -44,7 +45,7 @@ class Machines:
     images: int = 0
     image_kb: float = 38.3
     fit: bool = False
-    check: str = ""
+    check: Annotated[str, command_line.optional("STR")] = ""
 
     def __post_init__(self) -> None:
         for name, minimum in (

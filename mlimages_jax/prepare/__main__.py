@@ -15,7 +15,7 @@ IMPORTS = Group(
 
     mlimages data import FOLDER_OR_FILE --dry-run
 
-says what the data are and how they were understood. The commands below are for one kind each.
+reports what the data are and how they are interpreted. The other commands are for one kind each.
 """,
     {
         "any": f"{_HERE}.imports.door:import_any",
@@ -28,7 +28,7 @@ says what the data are and how they were understood. The commands below are for 
 COMMANDS = Group(
     """Get, check and describe images and their labels.
 
-Every command has a --help of its own, with an example.
+Every command has its own --help, with an example.
 """,
     {
         "download": f"{_HERE}.download.command:download",

@@ -114,7 +114,7 @@ def coverage(
     Args:
         lists: label lists, of URLs or of image names.
         manifests: manifest.sqlite files.
-        dictionary: the category file of the lists.
+        dictionary: the class list (dictionary.txt) of the label lists.
         output_dir: folder for the tables; created if missing.
     """
     if not lists:

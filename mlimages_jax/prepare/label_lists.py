@@ -50,31 +50,31 @@ def labels(
     merge: bool = False,
     manifests: tuple[Path, ...] = (),
 ) -> None:
-    """Make a label list from others: close it over ancestors, merge, clean, keep present images.
+    r"""Make a label list from others: close it over ancestors, merge, clean, keep present images.
 
     After a download, this writes the list that the builder reads, next to OUTPUT/images:
 
-        mlimages data labels train_urls.txt --manifests ml_images/manifest.sqlite
-            --dictionary dictionary_and_semantic_hierarchy.txt --close
+        mlimages data labels train_urls.txt --manifests ml_images/manifest.sqlite \
+            --dictionary dictionary_and_semantic_hierarchy.txt --close \
             --output ml_images/train_image_list.txt
 
-    The steps run in this order, each only if asked for: classes of another category file become
+    The steps run in this order, each only if asked for: classes of another class list become
     those of --dictionary; names become files; rows of one image become one row; rows are closed.
     Without --merge, the memory needed does not grow with the lists. With it, their labels are kept
     in memory: about 4 GB for the 17.6 million rows of ML-Images.
 
     Args:
-        lists: read one after the other; a row is a name and its labels, class:confidence.
+        lists: label lists, read one after the other: an image or URL per line, then its labels,
+            class:confidence.
         output: the new list. It may be one of the lists.
-        dictionary: the category file of the new list.
+        dictionary: the class list (dictionary.txt) of the new list.
         close: add all ancestors of every class. A positive confidence is passed on to the
             ancestors, which get the maximum of several; -1 (unknown) and 0 (absent) are not.
         corrections: with --close, a file of other parents for some classes; `published` is the one
-            that comes with this package, for the published dictionary. The dictionary is not
-            changed.
-        unknown_classes: what to do with labels whose class is not in the dictionary. Dropped labels
+            in this package, for the published class list. The class list itself is not changed.
+        unknown_classes: what to do with labels whose class is not in the class list. Dropped labels
             are counted by class; their rows stay, even without a label.
-        from_dictionary: the category file of the lists, if it is another one: a class becomes the
+        from_dictionary: the class list of the input, if it is another one: a class becomes the
             class of --dictionary with the same id (column 2), or is unknown if there is none.
         merge: merge all rows with the same name. Every class gets the maximum of its confidences,
             and any known confidence replaces -1. Rows keep the order of first appearance.
@@ -99,11 +99,11 @@ def labels(
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The category files of the input lists and of the new list.
+    """The class lists of the input lists and of the new list.
 
     Attributes:
-        source: Category file of the lists; None if not given.
-        target: Category file of the new list; the same object as `source` if nothing changes.
+        source: Class list of the input; None if not given.
+        target: Class list of the new list; the same object as `source` if nothing changes.
         drop: Whether to drop labels of unknown classes instead of raising an error.
     """
 
@@ -117,7 +117,7 @@ class LabelsJob:
 
     Args:
         lists: Label lists.
-        classes: Category files of the lists and of the new one.
+        classes: Class lists of the input and of the new list.
         close: Whether to close rows over the ancestors in `classes.target`.
         merge: Whether to merge rows with the same name.
         corrections: File of other parents for the classes of `classes.target`.
@@ -142,7 +142,7 @@ class LabelsJob:
         corrections: Path | None = None,
     ):
         if classes.target is None and (close or classes.drop):
-            raise PrepareError("give --dictionary, the category file: --close and drop need it")
+            raise PrepareError("give --dictionary, the class list: --close and drop need it")
         if corrections is not None and not close:
             raise PrepareError("--corrections change what --close adds: give --close too")
         self._lists, self._classes = lists, classes
@@ -178,7 +178,7 @@ class LabelsJob:
     def _read(self) -> Iterator[LabelList]:
         """Yields the rows of all lists, with the classes of the new one."""
         classes = self._classes
-        # Dropped labels may have any index, and without a category file nothing limits it.
+        # Dropped labels may have any index, and without a class list nothing limits it.
         limit = MAX_CLASSES if classes.source is None or classes.drop else len(classes.source)
         table = _class_table(classes)
         with progress(count_rows(self._lists), what="labels", unit=" rows") as bar:

@@ -50,7 +50,7 @@ def serve(
         model: a workdir, its checkpoints folder, one of its steps, or a safetensors file.
         host: address to listen on; 0.0.0.0: all addresses of this machine.
         port: port to listen on; 0: any free one.
-        classes: the class list; default: the one of the checkpoint.
+        classes: the class list (dictionary.txt); default: the checkpoint's.
         image_size: side of the cropped images in pixels; default: the checkpoint's.
         dtype: type of the activations; bfloat16 is faster on accelerators.
         thresholds: none: ignore the thresholds in the checkpoint's workdir.
@@ -60,13 +60,13 @@ def serve(
         delay_ms: milliseconds that an image waits for others to share its batch.
         queue: maximum number of images between arrival and result; further requests get 503.
         max_images: maximum number of images in a request.
-        max_image_mb: maximum size of an image file.
-        max_request_mb: maximum size of a request.
-        max_pixels: maximum width times height of an image.
-        body_seconds: time in which a request must arrive.
-        max_connections: connections above this number get 503.
+        max_image_mb: maximum size of an image file, in MB.
+        max_request_mb: maximum size of a request, in MB.
+        max_pixels: maximum number of pixels of an image, width times height.
+        body_seconds: seconds in which a request must have arrived.
+        max_connections: maximum number of connections; further ones get 503.
         drain_delay: seconds after SIGTERM in which connections are still accepted.
-        drain_seconds: time for the last answers.
+        drain_seconds: seconds for the last answers after that.
     """
     try:
         from mlimages_jax.serving import server  # its libraries are those of the extra

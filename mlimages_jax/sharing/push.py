@@ -54,7 +54,7 @@ def push(
         license: identifier of the licence, such as apache-2.0; without it the card says that none
             was given.
         private: create the repository for yourself only; one that exists stays as it is.
-        card: text to use as the card instead.
+        card: file to use as the card instead.
         message: message of the commit; default: the step.
         output: folder for the files; default: hub in the workdir.
         dry_run: write the files and stop.

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `mlimages`: its lists, its helps, and how it maps to what is behind it."""
 
+import contextlib
 import inspect
+import io
 import os
 import re
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
+import tyro
+from tyro.conf import Positional
 
 from mlimages_jax import command_line, renamed_flags
 from mlimages_jax.cli import front, tasks
@@ -61,12 +66,72 @@ def test_a_list_names_every_command_with_its_first_line(capsys, words):
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_every_help_has_an_example_and_explains_every_option(capsys, words):
     text = _help(capsys, *words)
-    assert f"mlimages {' '.join(words)} " in text.partition("usage: ")[2] + text
     function = command_line.load(LEAVES[words])
     for option in inspect.signature(function).parameters:
         if words[0] != "launch":
             assert f"{option}: " in (function.__doc__ or ""), option
     assert "python -m" not in text
+    # What Python calls None or () is nothing that anybody types.
+    assert not re.search(r"\bNone\b|default: \)|default: ''\)", text)
+    description, _, usage = text.partition("usage: ")
+    description = description.replace("\\\n", " ")
+    assert not re.search(r"^ +mlimages .*\n +--", description, re.MULTILINE), "no backslash"
+    examples = re.findall(rf"^    mlimages {' '.join(words)}\b.*", description, re.MULTILINE)
+    assert examples
+    known = {"--help", *re.findall(r"--[\w-]+", usage or text)}
+    for example in examples:
+        assert {*re.findall(r" (--[\w-]+)", example.partition(" -- ")[0])} <= known
+
+
+def test_a_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text, _, _ = _help(capsys, "convert", "to-onnx").partition("\nusage: ")
+    lines = text.splitlines()
+    assert lines[2].endswith("--output=tagger.onnx --uint8-input")  # as it is typed
+    filled = lines[4:]
+    assert max(map(len, filled)) <= 60 and min(map(len, filled[:-1])) > 40
+
+
+def _listed(function, name="x"):
+    """The line about an option in the help of a function."""
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        tyro.cli(command_line.readable(function), args=["--help"])
+    lines = [" ".join(line.strip("│ ").split()) for line in out.getvalue().splitlines()]
+    return next(line for line in lines if name in line.split(" ")[0])
+
+
+def test_options_are_listed_as_they_are_typed():
+    def f(
+        pets: Positional[list[str]],
+        /,
+        *,
+        size: int | None = None,
+        kind: Literal["a", "b"] | None = None,
+        names: tuple[str, ...] = (),
+        text: str = "",
+        rate: float = 0.5,
+    ) -> tuple[object, ...]:
+        """Does it.
+
+        Args:
+            pets: all
+                of them.
+            size: side.
+            kind: one.
+            names: several.
+            text: words.
+            rate: speed.
+        """
+        return pets, size, kind, names, text, rate
+
+    assert _listed(f, "PETS") == "PETS ... all of them."
+    assert _listed(f, "--size") == "--size INT side."
+    assert _listed(f, "--kind") == "--kind {a,b} one."
+    assert _listed(f, "--names").endswith("several.")
+    assert _listed(f, "--text") == "--text STR words."
+    assert _listed(f, "--rate") == "--rate FLOAT speed. (default: 0.5)"
+    found = tyro.cli(command_line.readable(f), args=["p", "q", "--size=3", "--kind=b"])
+    assert found == (["p", "q"], 3, "b", (), "", 0.5)
 
 
 def test_help_starts_without_jax():

@@ -311,7 +311,7 @@ FILES = st.builds(
 
 
 def check_any_bytes(folder, data):
-    """A category file is a forest that can be written and read again, or is refused by its name."""
+    """A class list is a forest that can be written and read again, or is refused by its name."""
     path = folder / "categories.txt"
     path.write_bytes(data)
     try:

@@ -31,7 +31,7 @@ def prepare(*arguments):
 
 @pytest.fixture
 def published(tmp_path):
-    """What a person begins with: category file, lists, an archive."""
+    """What a person begins with: class list, lists, an archive."""
     folder = tmp_path / "published"
     folder.mkdir()
     (folder / "dictionary.txt").write_text(DICTIONARY)

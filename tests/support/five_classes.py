@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A category file that fits on a hand: animal > dog > poodle, and vehicle > car."""
+"""A class list that fits on a hand: animal > dog > poodle, and vehicle > car."""
 
 CLASS_LIST = """\
 category_index\tcategory_id\tindex_of_parent_category\tcategory name

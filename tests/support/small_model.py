@@ -48,7 +48,7 @@ def save(
     class_list: str = CLASS_LIST,
     step: int = 7,
 ) -> Path:
-    """A workdir with one checkpoint, and the category file unless it is empty."""
+    """A workdir with one checkpoint, and the class list unless it is empty."""
     tree = weights() if tree is None else tree
     state = TrainState(jnp.int32(step), tree["params"], tree["batch_stats"], None, None, ema)
     with manager.Checkpoints(workdir / "checkpoints") as saved:

@@ -52,7 +52,7 @@ def shrink_list(manual_dir: Path) -> None:
 # ---------- overwriting
 
 DAMAGES = {
-    "no category file": lambda manual: (manual / "dictionary.txt").unlink(),
+    "no class list": lambda manual: (manual / "dictionary.txt").unlink(),
     "no list": lambda manual: [path.unlink() for path in manual.glob("*_list.txt")],
     "no images": lambda manual: (manual / "images").rename(manual / "elsewhere"),
     "a broken list": lambda manual: (manual / "train_image_list.txt").write_text("a.jpg\t99:1\n"),

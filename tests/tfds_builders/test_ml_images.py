@@ -282,7 +282,7 @@ def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):
 @pytest.mark.parametrize(
     ("remove", "message"),
     [
-        (["dictionary.txt"], "the category file, dictionary.txt or dictionary_and_semantic"),
+        (["dictionary.txt"], "the class list, dictionary.txt or dictionary_and_semantic"),
         (["train_image_list.txt", "val_image_list.txt"], "a label list, train_image_list.txt or"),
         (["images"], "the folder of images, images/, is not in"),
     ],
@@ -393,7 +393,7 @@ def test_the_command(manual_dir, tmp_path, capsys):
     folder = tmp_path / "mine/closed_original/1.0.0"
     assert capsys.readouterr().out.splitlines()[-1] == str(folder)
     assert len(list(folder.glob("mine-train.array_record-*-of-00002"))) == 2
-    with pytest.raises(SystemExit, match=r"error: the category file, dictionary.txt or"):
+    with pytest.raises(SystemExit, match=r"error: the class list, dictionary.txt or"):
         command.main(["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path)])
 
 

@@ -155,7 +155,7 @@ def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_pat
 
 @pytest.mark.parametrize("same", [True, False])
 def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_path, same):
-    """As many classes are not the same classes: the category files of both tell."""
+    """As many classes are not the same classes: the class lists of both tell."""
     workdir, before = progressive
     classes = (workdir / "dictionary.txt").read_text()
     run = tmp_path / "run"

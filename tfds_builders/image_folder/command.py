@@ -23,21 +23,21 @@ def build_image_folder(
 ) -> Path:
     """Build a data set from images in one folder per class.
 
-        mlimages data build image-folder --manual-dir=PETS --data-dir=data
+        mlimages data build image-folder --manual-dir=pets --data-dir=data
 
     It prints the folder of the set, for --config.data.folder.
 
     {layout}
 
     Args:
-      shared: Options of every builder.
-      name: Name of the data set; by default that of the folder manual_dir.
-      short_side: Shrink larger images to this many pixels; 0: never.
+      shared: options of every builder.
+      name: name of the data set; default: that of the folder of --manual-dir.
+      short_side: shrink larger images to this short side, in pixels; 0: never.
       orientation: exif turns images upright by their EXIF data, stored keeps them as they are.
-      splits: Comma-separated splits out of train, val and test; by default those that exist.
-      val_fraction: Fraction of the images to use for val if there is no val/. They are chosen by a
-        hash of the content, so duplicates stay in one split, and every class keeps images to train
-        on. The default is 0.1 if there are no folders of splits.
+      splits: some of train,val,test, with commas between them; default: those that exist.
+      val_fraction: fraction of the images to use for val if there is no val/; default: 0.1 if there
+        are no folders of splits. They are chosen by a hash of the content, so duplicates stay in
+        one split, and every class keeps images to train on.
     """
     return command.run(
         build,

@@ -24,23 +24,24 @@ def build_imagenet(
 ) -> Path:
     """Build a data set from ImageNet's archives, or from images in one folder per class.
 
-        mlimages data build imagenet --manual-dir=ARCHIVES --data-dir=data
+        mlimages data build imagenet --manual-dir=imagenet_archives --data-dir=data
 
     The archives are not unpacked. It prints the folder of the set, for --config.data.folder.
 
     {layout}
 
     Args:
-      shared: Options of every builder.
-      name: Name of the data set; by default imagenet, or the name of the folder manual_dir for
-        your own classes.
-      short_side: Shrink larger images to this many pixels; 0: never.
-      orientation: exif turns images upright by their EXIF data, stored keeps them as they are. The
-        default is exif for your own classes, and stored for ImageNet, like the original.
+      shared: options of every builder.
+      name: name of the data set; default: imagenet, or for your own classes that of the folder of
+        --manual-dir.
+      short_side: shrink larger images to this short side, in pixels; 0: never.
+      orientation: exif turns images upright by their EXIF data, stored keeps them as they are;
+        default: exif for your own classes, and stored for ImageNet, as the original training reads
+        them.
       splits: train, val, or train,val.
-      val_fraction: Fraction for val of your own classes without a val/; see `mlimages data build
+      val_fraction: fraction for val of your own classes without a val/; see `mlimages data build
         image-folder`, the command for them.
-      subset: Accept archives with fewer classes and images than ImageNet has.
+      subset: accept archives with fewer classes and images than ImageNet has.
     """
     names = splits.split(",")
     return command.run(

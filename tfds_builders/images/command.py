@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from absl import logging
 
@@ -25,25 +25,25 @@ class Shared:
     """Options that every builder has.
 
     Attributes:
-      manual_dir: Folder with the files described above.
-      data_dir: Folder for data sets.
-      num_shards: Number of files per split.
-      chroma: Chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
+      manual_dir: folder with the files described above.
+      data_dir: folder for data sets.
+      num_shards: number of files per split; default: as many as give files of a good size.
+      chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
         makes files a fifth smaller and faster to read.
-      max_skipped: Maximum fraction of unusable images in a split. With the default, five images
+      max_skipped: maximum fraction of unusable images in a split. With the default, five images
         are always allowed.
-      num_workers: Number of threads; by default one per core.
-      beam: Use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
-      overwrite: Rebuild a finished set; the old one stays until the new one is complete.
+      num_workers: number of threads; default: one per core.
+      beam: use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
+      overwrite: rebuild a finished set; the old one stays until the new one is complete.
     """
 
     manual_dir: Path
     data_dir: Path
-    num_shards: int | None = None
+    num_shards: Annotated[int | None, command_line.optional("INT")] = None
     chroma: Literal["444", "420"] = "444"
     max_skipped: float = skipped.MAX_SKIPPED
-    num_workers: int | None = None
-    beam: str | None = None
+    num_workers: Annotated[int | None, command_line.optional("INT")] = None
+    beam: Annotated[str | None, command_line.optional("STR")] = None
     overwrite: bool = False
 
 

@@ -25,24 +25,24 @@ def build_ml_images(
 ) -> Path:
     """Build a data set from label lists and images, ML-Images' or your own.
 
-        mlimages data build ml-images --manual-dir=FOLDER --data-dir=data --name=mine
+        mlimages data build ml-images --manual-dir=my_photos --data-dir=data --name=mine
 
     It prints the folder of the set, for --config.data.folder.
 
     {layout}
 
     Args:
-      shared: Options of every builder.
-      name: Name of the data set; by default that of the folder manual_dir, or ml_images for the
+      shared: options of every builder.
+      name: name of the data set; default: that of the folder of --manual-dir, or ml_images for the
         published files.
       labels: released keeps the labels of the lists, closed adds all ancestors of every class.
-      corrections: With --labels=closed: a file with other parents for some classes. `published`
-        is the one in this package, for the published class list.
-      allow_shared: Accept images that are in the list of train and in that of val or test.
-      short_side: Shrink larger images to this many pixels; 0: never.
+      corrections: with --labels=closed, a file of other parents for some classes; `published` is
+        the one in this package, for the published class list.
+      allow_shared: accept images that are in the list of train and in that of val or test.
+      short_side: shrink larger images to this short side, in pixels; 0: never.
       orientation: exif turns images upright by their EXIF data, stored keeps them as they are, as
-        the original training does.
-      verified: Skip decoding images that keep their bytes: `mlimages data download` or `extract`
+        the original training reads them.
+      verified: skip decoding images that keep their bytes: `mlimages data download` or `extract`
         has verified them.
     """
     return command.run(

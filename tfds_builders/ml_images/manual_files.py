@@ -36,7 +36,7 @@ class ManualFiles(NamedTuple):
     """The files found by `find_manual_files`.
 
     Attributes:
-      class_list: The category file.
+      class_list: The class list.
       lists: The label list of each split, in alphabetical order of the splits.
       images: The folder that the names in the lists are relative to.
       missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
@@ -57,7 +57,7 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
     """
     class_lists = [manual_dir / name for name in CLASS_LISTS if (manual_dir / name).is_file()]
     if not class_lists:
-        raise _missing(manual_dir, " or ".join(CLASS_LISTS), "the category file")
+        raise _missing(manual_dir, " or ".join(CLASS_LISTS), "the class list")
     lists = {
         path.name.removesuffix(LIST_SUFFIX): path for path in manual_dir.glob(f"*{LIST_SUFFIX}")
     }

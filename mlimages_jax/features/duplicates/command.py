@@ -54,7 +54,7 @@ def duplicates(
 ) -> None:
     """Find groups of near-duplicate images by the cosine similarity of their features.
 
-        mlimages features duplicates FEATURES --output duplicates.tsv
+        mlimages features duplicates features --output duplicates.tsv
 
     The table has one tab-separated line per image, largest groups first:
 
@@ -79,16 +79,17 @@ def duplicates(
     read the features, and reports the fraction of the pairs that it found.
 
     Args:
-        folder: features, best exported with --config.format=npy, because single rows are read.
-        output: path of the table.
+        folder: folder of `mlimages export`, best with --format=npy, because single rows are read.
+        output: file for the table.
         threshold: minimum similarity.
         approximate: compare only images that share one of the --buckets.
         buckets: number of k-means buckets; 0: twice the square root of the number of images.
-        memberships: buckets per image; more of them find more pairs.
-        check: images compared with all others to measure the recall of --approximate; 0: none.
+        memberships: number of buckets per image; more of them find more pairs.
+        check: number of images compared with all others to measure the recall of --approximate; 0:
+            none.
         width: length of the short vectors that are compared first.
         features: name of the export's output to use.
-        scratch: a folder for a temporary file of 4 x (width + 1) bytes per image; default: the
+        scratch: folder for a temporary file of 4 x (width + 1) bytes per image; default: the
             folder of the table.
     """
     if not 0 < threshold <= 1:

@@ -35,8 +35,7 @@ def knn(
     Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
     section 3.4). The score of a class is its fraction of the votes.
 
-        mlimages features knn --train FEATURES_TRAIN --test FEATURES_VAL
-            --output knn.json
+        mlimages features knn --train features_train --test features_val --output knn.json
 
     With one class per image: top-1 and top-5 among the classes with a vote. With several: mean
     average precision, and precision, recall and F1 at 5. Neighbours whose label of a class is
@@ -47,7 +46,7 @@ def knn(
         k: numbers of neighbours; default: those of 10, 20, 100 and 200 that do not exceed the
             number of training images.
         temperature: see above; the smaller, the more the nearest neighbours count.
-        output: path of a JSON file with all metrics.
+        output: file for all metrics, as JSON.
     """
     if not temperature > 0:
         raise FeaturesError(f"--temperature {temperature}: give a number above 0")

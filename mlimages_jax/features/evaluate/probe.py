@@ -37,8 +37,7 @@ def probe(
     mean average precision; among equals the smallest. The evaluated classifier is then trained on
     all training images.
 
-        mlimages features probe --train FEATURES_TRAIN --test FEATURES_VAL
-            --output probe.json
+        mlimages features probe --train features_train --test features_val --output probe.json
 
     With one class per image: top-1 and top-5. With several: mean average precision, and precision,
     recall and F1 at 5; labels that are unknown or below the threshold are ignored.
@@ -48,10 +47,10 @@ def probe(
 
     Args:
         options: images and their labels.
-        c: values to choose from.
+        c: values of C to choose from.
         iterations: maximum number of iterations per fit.
         max_train: maximum number of training images, selected by a hash of the name.
-        output: path of a JSON file with all metrics.
+        output: file for all metrics, as JSON.
     """
     if not c or min(c) <= 0 or iterations < 1 or max_train < 1:
         raise FeaturesError("--c, --iterations and --max-train must be above 0")

@@ -3,10 +3,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from mlimages_jax.command_line import optional
 from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.evaluate.labelled import SparseLabels, read_labels, with_labels
 from mlimages_jax.features.evaluate.scorecard import LabelRules, Scorecard
@@ -22,20 +23,20 @@ class SetOptions:
         test: features of the test images; default: hold out a part of the training images, by a
             hash of the name.
         held_out: fraction of the images to hold out if there is no --test.
-        labels: a file with a name, a tab and a class, or labels as in a label list, on every line;
+        labels: file with a name, a tab and a class, or labels as in a label list, on every line;
             default: the labels of the export.
         test_labels: the same for --test, if that is another file.
         features: name of the export's output to use.
         task: single (one class per image) or multi; auto decides by the labels.
         threshold: minimum confidence of a positive class, for several classes per image.
-        missing_labels: whether classes missing from an image's labels are absent or unknown.
+        missing_labels: meaning of classes that an image does not list.
     """
 
     train: Path
-    test: Path | None = None
+    test: Annotated[Path | None, optional("PATH")] = None
     held_out: float = 0.2
-    labels: Path | None = None
-    test_labels: Path | None = None
+    labels: Annotated[Path | None, optional("PATH")] = None
+    test_labels: Annotated[Path | None, optional("PATH")] = None
     features: str = "features"
     task: Literal["auto", "single", "multi"] = "auto"
     threshold: float = 0.7

@@ -59,13 +59,13 @@ def check(
         metadata                      the metadata files do not agree
 
     Args:
-        folder: the folder of the built set, which contains dataset_info.json.
+        folder: folder of a built data set, with dataset_info.json.
         splits: splits to check; default: all.
         sample: check this many records, the same ones in every run, instead of all.
         hashes: with --sample, check the SHA-256 of all files too.
         label_list: the list that the split was built from: compare names and labels. Name the split
             with --splits. The list is kept in memory.
-        report: write a tab-separated table of all problems here; the first 20 are always printed.
+        report: file for a tab-separated table of all problems; the first 20 are always printed.
         workers: number of threads; default: one per core.
     """
     if sample is not None and sample < 1:

@@ -39,17 +39,17 @@ def co_occurrence(
     confidence: Literal["label", "share"] = "label",
     max_unlisted: float = 0.0,
 ) -> None:
-    """Add labels of classes that co-occur in a model's predictions, as in the ML-Images paper.
+    r"""Add labels of classes that co-occur in a model's predictions, as in the ML-Images paper.
 
     CO(i, j) is the fraction of the images of class i for which the model's posterior of class j
     exceeds --posterior. If CO(i, j) exceeds --share (equality is not enough in either case), and
     neither class is an ancestor of the other, every row of the lists with a positive label i gets
     the label j:
 
-        mlimages data cooccurrence train_image_list.txt
-            --predictions scores_0.parquet scores_1.parquet
-            --dictionary dictionary_and_semantic_hierarchy.txt
-            --prediction-dictionary model_dictionary.txt
+        mlimages data cooccurrence train_image_list.txt \
+            --predictions scores_0.parquet scores_1.parquet \
+            --dictionary dictionary_and_semantic_hierarchy.txt \
+            --prediction-dictionary model_dictionary.txt \
             --output train_image_list_more.txt --pairs pairs.tsv
 
     Predictions are Parquet files with a row per image and these columns:
@@ -68,16 +68,17 @@ def co_occurrence(
     the list.
 
     Args:
-        lists: the lists to extend; they also give, by name, the classes of the predicted images.
-        predictions: Parquet files.
-        dictionary: the category file of the lists.
+        lists: the label lists to extend; they also give, by name, the classes of the predicted
+            images.
+        predictions: Parquet files with the columns above.
+        dictionary: the class list (dictionary.txt) of the label lists.
         output: the new list, classes ascending in each row. It may be one of the lists.
-        pairs: a table (tab-separated) of all pairs above --share, including those on common paths.
+        pairs: tab-separated table of all pairs above --share, including those on common paths.
             A label that a row gets through two pairs counts for both.
         posterior: threshold for the posterior of class j in an image of class i.
         share: threshold for CO(i, j), a fraction of the images of class i.
         min_images: leave out pairs whose class i has fewer images. The paper has no such limit.
-        prediction_dictionary: the category file of the model, if it is not that of the lists.
+        prediction_dictionary: the class list of the model, if it is not that of the label lists.
             Classes are matched by id (column 2); other classes of the model are ignored.
         confidence: confidence of a new label: that of the row's label i, or this times CO(i, j).
             If the row has label j already, it keeps the larger confidence.

@@ -46,7 +46,7 @@ class PredictionCounter:
         self._hierarchy = hierarchy
         self._table = map_classes(model, hierarchy)  # [classes of the model]
         if not (self._table >= 0).any():
-            raise PrepareError("the two category files have no id (column 2) in common")
+            raise PrepareError("the two class lists have no id (column 2) in common")
         self._posterior = posterior
         self.occurrences = CoOccurrences(len(hierarchy))
         self.left_out: collections.Counter[str] = collections.Counter()

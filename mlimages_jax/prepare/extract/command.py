@@ -55,13 +55,13 @@ def extract(
     only the images that are still missing are extracted. `coverage` shows what is present.
 
     Args:
-        archives: tar files as ImageNet distributes them, compressed with gzip or not.
+        archives: tar files as ImageNet distributes them, also compressed with gzip.
         output: folder for images/ and manifest.sqlite; created if missing.
         lists: label lists with names such as n04310904/n04310904_8388.JPEG.
         everything: instead of lists: all images, under their names in the archives.
         short_side: shrink larger images to this short side in pixels, as JPEG; 320 is enough for
             training at 224. Images extracted earlier are not changed.
-        workers: number of threads that decode.
+        workers: number of threads that decode, by default one per core up to 8.
     """
     _check_arguments(archives, lists, everything=everything, short_side=short_side)
     images = output / "images"

@@ -35,12 +35,12 @@ def import_coco(
     images: Path | None = None,
     max_skipped: float = 0.01,
 ) -> None:
-    """Turn COCO instances into label lists: the categories that each image shows.
+    r"""Turn COCO instances into label lists: the categories that each image shows.
 
     Import all splits of a set in one command:
 
-        mlimages data import coco --output coco
-            --train annotations/instances_train2017.json
+        mlimages data import coco --output coco \
+            --train annotations/instances_train2017.json \
             --val annotations/instances_val2017.json
 
     A category is a label of an image if at least one annotation, crowds included, has it.
@@ -54,10 +54,10 @@ def import_coco(
     written to set_aside.tsv with the reason.
 
     Args:
-        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
-        train: instances of this split.
-        val: instances of this split.
-        test: instances of this split.
+        output: folder for the lists, the `--manual-dir` of `mlimages data build ml-images`.
+        train: instances of the split train, a JSON file.
+        val: instances of val, likewise.
+        test: instances of test, likewise.
         closed: list super-categories too; the builder's `--labels=closed` does the same later.
         name: names of the image files under images/, with {file_name} or {id}, and optionally
             {split}, such as "{split}2017/{file_name}"; default: detect them.

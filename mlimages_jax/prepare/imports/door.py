@@ -78,9 +78,9 @@ def import_any(
     The word `any` may be left out.
 
     Args:
-        source: the folder, or a table or COCO file.
-        output: the folder to write lists to; default: NAME_lists in the current folder.
-        data_dir: the folder for data sets.
+        source: a folder, or a table or COCO file.
+        output: folder for the lists; default: NAME_lists in the current folder.
+        data_dir: folder for data sets.
         dry_run: only report what would be done.
         lists_only: do not build; print the command that would.
         images: folder of the images; default: search for it.
@@ -91,7 +91,7 @@ def import_any(
         delimiter: delimiter between columns; default: detect it.
         encoding: encoding of a table that is neither UTF-8 nor UTF-16, such as cp1252.
         val_fraction: fraction of the images to use for val; default: 0.1 if the data has no splits.
-        dictionary: category file with the classes of a table.
+        dictionary: the class list (dictionary.txt) of a table.
         missing_labels: meaning of classes that an image does not list.
         max_skipped: fraction of the rows that may be set aside; up to five always may.
         set_name: name of the data set; default: that of the folder or file.

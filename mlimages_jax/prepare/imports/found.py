@@ -23,7 +23,7 @@ class Wish(NamedTuple):
 
     Attributes:
         table: Options for tables.
-        class_list: Category file of the labels.
+        class_list: Class list of the labels.
         missing_labels: Meaning of classes that an image does not list.
         images: Folder of the images.
         val_fraction: Fraction to use for val; None: `DEFAULT_VAL_FRACTION` if the data has no

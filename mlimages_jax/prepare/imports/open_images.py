@@ -42,15 +42,15 @@ def import_open_images(
     missing_labels: MissingLabels = "absent",
     name: str = "{id}.jpg",
 ) -> None:
-    """Turn image-level labels of Open Images into label lists.
+    r"""Turn image-level labels of Open Images into label lists.
 
     Import all splits of a set in one command:
 
-        mlimages data import open-images --output open_images
-            --descriptions class-descriptions.csv
-            --hierarchy bbox_labels_600_hierarchy.json
-            --train train-annotations-human-imagelabels.csv
-            --val validation-annotations-human-imagelabels.csv
+        mlimages data import open-images --output open_images \
+            --descriptions class-descriptions.csv \
+            --hierarchy bbox_labels_600_hierarchy.json \
+            --train train-annotations-human-imagelabels.csv \
+            --val validation-annotations-human-imagelabels.csv \
             --missing-labels unknown
 
     Annotators verified some classes of each image: confirmed ones get confidence 1, rejected ones
@@ -65,13 +65,13 @@ def import_open_images(
     The rows that are kept stay in memory: about 26 MB per million, plus 150 MB.
 
     Args:
-        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
+        output: folder for the lists, the `--manual-dir` of `mlimages data build ml-images`.
         descriptions: table of LabelName and DisplayName, with or without that header.
         hierarchy: JSON of nested LabelName, Subcategory and Part. Without it all classes are roots.
-        train: tables of ImageID, Source, LabelName and Confidence for this split; human-verified
-            and machine-generated ones, also compressed (.gz), in any order.
-        val: tables for this split, likewise.
-        test: tables for this split, likewise.
+        train: tables of ImageID, Source, LabelName and Confidence for train: human-verified and
+            machine-generated ones, also compressed (.gz), in any order.
+        val: tables for val, likewise.
+        test: tables for test, likewise.
         machine: what to do with rows of the source "machine": drop them, or keep them with their
             confidence where there is no human verdict.
         missing_labels: meaning of classes that an image does not list.

@@ -89,8 +89,7 @@ def import_table(
 
     For example, with every tenth image for validation:
 
-        mlimages data import table photos.csv --output photos
-            --val-fraction 0.1
+        mlimages data import table photos.csv --output photos --val-fraction 0.1
 
     A label may have a confidence: 1 present (the default), 0 absent, -1 unknown, or in between. One
     row contains all labels of an image. If a label repeats in a row, its highest confidence counts.
@@ -105,9 +104,9 @@ def import_table(
 
     Args:
         tables: .csv, .jsonl, ... files, in UTF-8 or UTF-16.
-        output: the folder to write to: the `--manual-dir` of `mlimages data build ml-images`.
-        dictionary: category file of the classes; labels are their ids, their complete names, or
-            single synonyms that only one class has.
+        output: folder for the lists, the `--manual-dir` of `mlimages data build ml-images`.
+        dictionary: the class list (dictionary.txt); labels are the ids of its classes, their
+            complete names, or single synonyms that only one class has.
         path_column: column (or key) of the image's path; default: detect it.
         label_columns: column of the labels, or several; default: detect them. Columns of numbers
             from 0 to 1 are one label each.

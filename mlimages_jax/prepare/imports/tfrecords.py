@@ -155,9 +155,9 @@ def import_tfrecords(
 
     Args:
         files: uncompressed .tfrecords, all of the split, in the order that the list will have.
-        output: folder to write to; it may contain other splits.
-        split: such as train or val.
-        dictionary: category file of the labels; default: the dictionary.txt in OUTPUT.
+        output: folder for images and lists; it may contain other splits.
+        split: name of the split, such as train or val.
+        dictionary: the class list of the labels; default: dictionary.txt in OUTPUT.
         threshold_keep: drop positive labels of dense vectors below this confidence.
         workers: number of threads that decode; default: one per core.
         overwrite: replace the list of this split.
@@ -202,7 +202,7 @@ def _hierarchy(class_list: Path | None, output: Path) -> Hierarchy:
         class_list = output / CLASS_LIST
         if not class_list.exists():
             raise PrepareError(
-                f"{class_list} is missing: give --dictionary, the category file of the labels"
+                f"{class_list} is missing: give --dictionary, the class list of the labels"
             )
     return Hierarchy.from_file(class_list)
 

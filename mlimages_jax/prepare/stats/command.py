@@ -65,7 +65,7 @@ def stats(
     html: Path | None = None,
     threshold: int = 100,
 ) -> None:
-    """Show statistics of label lists or a built data set: classes, tags, confidences, closure.
+    r"""Show statistics of label lists or a built data set: classes, tags, confidences, closure.
 
     Of lists, counted together as if they were one:
 
@@ -73,7 +73,7 @@ def stats(
 
     Of a data set, all of its splits or one, with files and figures:
 
-        mlimages data stats --dataset data/ml_images/released_320/1.0.0
+        mlimages data stats --dataset data/ml_images/released_320/1.0.0 \
             --split train --output-dir statistics
 
     A tag is a label with a positive confidence; an image belongs to the classes of its tags. A
@@ -85,12 +85,12 @@ def stats(
     --html writes one page to look at: the numbers, the classes as a tree, and images of a data set.
 
     Args:
-        lists: label lists: one image or URL per line, then class:confidence ...
-        dictionary: the category file of the lists.
-        dataset: instead of lists, the version folder of a built data set.
+        lists: label lists: one image or URL per line, then its labels, class:confidence.
+        dictionary: the class list (dictionary.txt) of the label lists.
+        dataset: instead of lists, folder of a built data set.
         split: split of the data set, such as train; default: all of them.
         output_dir: folder for the files; created if missing.
-        html: file for a page that opens from the disk.
+        html: file for the page, such as stats.html.
         threshold: a class with more images than this counts as trainable.
     """
     if threshold < 1:
@@ -231,7 +231,7 @@ def _open(
             raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
         return open_data_set(dataset, split=split, problems=problems)
     if class_list is None:
-        raise PrepareError("label lists need --dictionary FILE, the category file with the classes")
+        raise PrepareError("label lists need --dictionary FILE, their class list")
     if split is not None:
         raise PrepareError("--split is for data sets: name the split's own label list instead")
     return open_lists(lists, class_list)
