@@ -17,17 +17,14 @@ import argparse
 import collections
 import contextlib
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from label_lists import resident_bytes
+from peers.fresh_process import measured, run
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare.co_occurrence.command import PairAdder
@@ -179,19 +176,9 @@ WORK = {
 def measure(work: str, files: Files) -> dict[str, float]:
     """Measures one run in this process."""
     hierarchy = Hierarchy.from_file(files.dictionary)
-    before = resident_bytes("VmRSS")
-    wall, cpu = time.perf_counter(), time.process_time()
-    pairs = WORK[work](files, hierarchy)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resident_bytes("VmHWM") - before
-    return {"wall_s": wall, "cpu_s": cpu, "peak_bytes": peak, "pairs": pairs}
-
-
-def measure_in_child(work: str, files: Files) -> dict[str, float]:
-    """Measures one run in a fresh process."""
-    command = [sys.executable, __file__, "--child", work, str(files.folder), files.name]
-    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(child.stdout)
+    with measured() as cost:
+        pairs = WORK[work](files, hierarchy)
+    return cost | {"pairs": pairs}
 
 
 def main() -> None:
@@ -223,11 +210,11 @@ def main() -> None:
             ("ours, adding labels", "all"),
             ("ours, dense", "dense"),
         ):
-            result = measure_in_child(work, sets[name])
+            result = run(__file__, "--child", work, str(sets[name].folder), name)
             rate, cpu_rate = sizes[name] / result["wall_s"], sizes[name] / result["cpu_s"]
             base = base or cpu_rate
             rates = (f"{rate:,.0f}", f"{cpu_rate:,.0f}", f"{cpu_rate / base:.1f}")
-            peak, pairs = f"{result['peak_bytes'] / 1e6:,.0f}", f"{result['pairs']:,}"
+            peak, pairs = f"{result['added_bytes'] / 1e6:,.0f}", f"{result['pairs']:,}"
             print(ROW.format(work, f"{sizes[name]:,}", *rates, peak, pairs), flush=True)
     print("x: rows per CPU second, relative to the plain loop over dictionaries")
 

@@ -13,14 +13,11 @@ import argparse
 import array
 import json
 import platform
-import re
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from peers.fresh_process import measured, run
 
 from mlimages_jax.labels.lists import read_label_list
 
@@ -68,47 +65,24 @@ def read_plainly(path: Path) -> int:
     return len(names) + sum(len(column) * column.itemsize for column in arrays)
 
 
-def resident_bytes(field: str) -> int:
-    """Returns memory of this process: VmRSS is resident now, VmHWM is the peak so far."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    match = re.search(rf"{field}:\s+(\d+) kB", status)
-    if match is None:
-        raise RuntimeError(f"/proc/self/status has no {field}; run this benchmark on Linux")
-    return int(match.group(1)) * 1024
-
-
 def measure(reader: str, path: Path) -> dict[str, float]:
     """Measures one read in this process."""
-    before = resident_bytes("VmRSS")
-    wall, cpu = time.perf_counter(), time.process_time()
-    if reader == "plain":
-        array_bytes = read_plainly(path)
-        result = None
-    else:
-        result = read_label_list(path, num_classes=NUM_CLASSES)
-        array_bytes = result.nbytes
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {
-        "wall_s": wall,
-        "cpu_s": cpu,
-        "array_bytes": array_bytes,
-        "peak_bytes": resident_bytes("VmHWM") - before,
-    }
-
-
-def measure_in_child(reader: str, path: Path) -> dict[str, float]:
-    """Measures one read in a fresh process."""
-    command = [sys.executable, __file__, "--child", reader, "--list", str(path)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with measured() as cost:
+        if reader == "plain":
+            array_bytes = read_plainly(path)
+        else:
+            result = read_label_list(path, num_classes=NUM_CLASSES)
+            array_bytes = result.nbytes
+    return cost | {"array_bytes": array_bytes}
 
 
 def report(reader: str, rows: int, result: dict[str, float]) -> str:
     """Formats one line of the table."""
+    arrays, peak = result["array_bytes"], result["added_bytes"]
     return (
         f"{reader:15}  {rows / result['cpu_s']:9,.0f} rows/CPU s  {rows / result['wall_s']:9,.0f} "
         f"rows/s  {result['cpu_s']:5.2f} CPU s  "
-        f"arrays {result['array_bytes'] / 1e6:7.1f} MB  peak {result['peak_bytes'] / 1e6:7.1f} MB  "
-        f"ratio {result['peak_bytes'] / result['array_bytes']:.2f}"
+        f"arrays {arrays / 1e6:7.1f} MB  peak {peak / 1e6:7.1f} MB  ratio {peak / arrays:.2f}"
     )
 
 
@@ -130,7 +104,8 @@ def main() -> None:
             rows = sum(1 for _ in file)
         print(f"{rows:,} rows, {path.stat().st_size / 1e6:.1f} MB, {platform.machine()}")
         for reader in ("read_label_list", "plain"):
-            print(report(reader, rows, measure_in_child(reader, path)), flush=True)
+            result = run(__file__, "--child", reader, "--list", str(path))
+            print(report(reader, rows, result), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,14 @@ import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from label_lists import NUM_CLASSES, resident_bytes, write_list
+from label_lists import NUM_CLASSES, write_list
+from peers.fresh_process import measured, run
 
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare.stats.command import stats
@@ -109,24 +108,17 @@ def count_with_the_command(path: Path, dictionary: Path, output: Path) -> dict[s
 
 def measure(counter: str, path: Path, dictionary: Path) -> dict[str, Any]:
     """Measures one count in this process."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    if counter == "stats":
-        counted = count_with_the_command(path, dictionary, path.with_suffix(".statistics"))
-    else:
-        counted = count_plainly(path, dictionary)
-    return {
-        "wall_s": time.perf_counter() - wall,
-        "cpu_s": time.process_time() - cpu,
-        "peak_bytes": resident_bytes("VmHWM"),
-        "counted": counted,
-    }
+    with measured() as cost:
+        if counter == "stats":
+            counted = count_with_the_command(path, dictionary, path.with_suffix(".statistics"))
+        else:
+            counted = count_plainly(path, dictionary)
+    return cost | {"counted": counted}
 
 
 def measure_in_child(counter: str, path: Path, dictionary: Path) -> dict[str, Any]:
     """Measures one count in a fresh process and prints a line of the table."""
-    command = [sys.executable, __file__, "--child", counter, str(path), str(dictionary)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result = json.loads(output)
+    result = run(__file__, "--child", counter, str(path), str(dictionary))
     rows = result["counted"]["images"]["total"]
     print(
         f"{counter:8}  {rows:12,} rows  {rows / result['wall_s']:9,.0f} rows/s  "

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from peers.fresh_process import resident_bytes
 from peers.setting import where_and_when
 from PIL import Image
 
@@ -141,11 +142,6 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 }
 
 
-def _status(key: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return 1024 * int(text.split(f"{key}:")[1].split()[0])
-
-
 def measure(path: Path, way: str) -> None:
     """Prints the additional peak bytes and CPU seconds; call it in a fresh process."""
     import time
@@ -154,11 +150,11 @@ def measure(path: Path, way: str) -> None:
     data = path.read_bytes()
     # The first image loads the libraries' code and tables, which no later one pays for again.
     decode(path.with_suffix(".small").read_bytes())
-    before, start = _status("VmRSS"), time.process_time()
+    before, start = resident_bytes("VmRSS"), time.process_time()
     # Writing 5 resets VmHWM (proc(5)): the peak of earlier work may exceed the current level.
     Path("/proc/self/clear_refs").write_text("5")
     _WAYS[way](data)
-    print(_status("VmHWM") - before, time.process_time() - start)
+    print(resident_bytes("VmHWM") - before, time.process_time() - start)
 
 
 def passes(data: bytes) -> bool:

@@ -4,15 +4,12 @@
 import os
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
-from peers.process import SAMPLE_EVERY, resident_bytes
+from peers.peak_memory import PeakMemory
 
 
 class Cost(NamedTuple):
@@ -41,8 +38,6 @@ class Command:
     def __init__(self, arguments: Sequence[str], *, folder: Path):
         self._arguments = arguments
         self._folder = folder
-        self._peak_bytes = 0
-        self._ended = threading.Event()
 
     def __enter__(self) -> "Command":
         self._output = tempfile.TemporaryFile("w+")
@@ -54,14 +49,14 @@ class Command:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
+        self._memory = PeakMemory(self._process.pid)
+        self._memory.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # does nothing if it has exited
         self._process.wait()
-        self._stop_sampling()
+        self._memory.stop()
         self._output.close()
 
     def kill_after(self, seconds: float) -> bool:
@@ -85,26 +80,12 @@ class Command:
         _, status, usage = os.wait4(self._process.pid, 0)
         seconds = time.perf_counter() - self._start
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        self._stop_sampling()
+        self._memory.stop()
         if self._process.returncode:
             raise RuntimeError(f"{' '.join(self._arguments)} failed:\n{self.last_lines()}")
-        return Cost(seconds, usage.ru_utime + usage.ru_stime, self._peak_bytes)
+        return Cost(seconds, usage.ru_utime + usage.ru_stime, self._memory.peak_bytes)
 
     def last_lines(self, count: int = 30) -> str:
         """Returns the last lines of standard output and standard error."""
         self._output.seek(0)
         return "\n".join(self._output.read().splitlines()[-count:])
-
-    def _stop_sampling(self) -> None:
-        self._ended.set()
-        self._sampler.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY):
-            try:
-                root = psutil.Process(self._process.pid)
-                processes = [root, *root.children(recursive=True)]
-                resident = sum(resident_bytes(process) for process in processes)
-            except psutil.Error:  # a process has just ended
-                continue
-            self._peak_bytes = max(self._peak_bytes, resident)

@@ -10,14 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
+from peers.peak_memory import PeakMemory, with_descendants
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-SAMPLE_EVERY = 0.2  # seconds between two samples of the memory
 
 
 class NotInstalledError(Exception):
@@ -76,23 +74,20 @@ class Peer:
             text=True,
         )
         self._module = module
-        self._ended = threading.Event()
-        self._peak_bytes = 0
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._memory = PeakMemory(self._process.pid)
         self.about: dict[str, Any] = {}
 
     def __enter__(self) -> "Peer":
-        self._sampler.start()
+        self._memory.start()
         try:
             self.about = self._read()
-        except BaseException:
+        except BaseException:  # also Ctrl-C
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._sampler.join()
+        self._memory.stop()
         self._process.communicate()  # closing its input stops it
         self._errors.close()
 
@@ -103,7 +98,7 @@ class Peer:
         self._process.stdin.write(f"{request}\n")
         self._process.stdin.flush()
         values = self._read()
-        return Answer(values, self._cpu_seconds() - before, self._peak_bytes)
+        return Answer(values, self._cpu_seconds() - before, self._memory.peak_bytes)
 
     def _read(self) -> dict[str, Any]:
         """Reads the next line of JSON; libraries may write other lines."""
@@ -119,23 +114,5 @@ class Peer:
         raise RuntimeError("\n".join([f"the peer {self._module} exited early:", *lines[-20:]]))
 
     def _cpu_seconds(self) -> float:
-        times = [process.cpu_times() for process in self._processes()]
+        times = [process.cpu_times() for process in with_descendants(self._process.pid)]
         return sum(each.user + each.system for each in times)
-
-    def _processes(self) -> list[psutil.Process]:
-        root = psutil.Process(self._process.pid)
-        return [root, *root.children(recursive=True)]
-
-    def _sample(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY):
-            try:
-                resident = sum(resident_bytes(process) for process in self._processes())
-            except psutil.Error:  # a process has just exited
-                continue
-            self._peak_bytes = max(self._peak_bytes, resident)
-
-
-def resident_bytes(process: psutil.Process) -> int:
-    """Returns the memory of a process; on Linux shared pages are divided among their users."""
-    memory = process.memory_full_info()
-    return getattr(memory, "pss", memory.rss)
