@@ -16,13 +16,14 @@ from flax import traverse_util
 
 from mlimages_jax.checkpoints import hub, manager, places, safetensors, step_folders
 from mlimages_jax.checkpoints.saved_step import agreed
-from mlimages_jax.data.images.views import VIEW_NAMES, ViewName
+from mlimages_jax.data.images.views import VIEW_NAMES, EvaluationView, ViewName
 from mlimages_jax.files import text_files
 from mlimages_jax.labels.class_thresholds import FILE_NAME, ThresholdError
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.settings import build
 from mlimages_jax.settings.losses import Loss
 from mlimages_jax.settings.rules import Number
+from mlimages_jax.settings.tasks import View
 from mlimages_jax.settings.training import PIXELS
 
 
@@ -67,6 +68,29 @@ class SavedModel:
     def usage(self, *, loss: str | None = None) -> "Usage":
         """Settings to use the network with; see the function `usage`."""
         return usage(self.config, step=self.step, loss=loss)
+
+    def view(
+        self, wanted: View, *, exif_orientation: bool | None, built: bool = False
+    ) -> EvaluationView:
+        """Returns how to resize and crop images: as configured, or else as in the training.
+
+        Args:
+            wanted: Settings; what is left open is that of the training's evaluations.
+            exif_orientation: The user's choice, see `turns_upright`.
+            built: Whether the images are records of a built data set.
+
+        Raises:
+            ConfigError: No image size is known.
+        """
+        usage = self.usage()
+        size = wanted.size or usage.image_size
+        if not size:
+            raise build.ConfigError(
+                f"{self.where} does not say at which size it was trained: give "
+                "--config.view.size=224"
+            )
+        upright = turns_upright(self.config, exif_orientation, built=built)
+        return EvaluationView(size, wanted.name or usage.view, upright)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,12 @@ from mlimages_jax.checkpoints.safetensors import SUFFIX, WeightsFile, WeightsFil
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
-from mlimages_jax.convert.weights import probability_rule, read_weights, write_workdir
+from mlimages_jax.convert.weights import (
+    check_new_file,
+    probability_rule,
+    read_weights,
+    write_workdir,
+)
 
 
 def to_safetensors(*, checkpoint: str, output: Path) -> None:
@@ -26,10 +31,7 @@ def to_safetensors(*, checkpoint: str, output: Path) -> None:
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
         output: the new file, whose name ends in .safetensors.
     """
-    if output.suffix != SUFFIX:
-        raise ConvertError(f"--output={output}: the name must end in {SUFFIX}")
-    if output.exists():
-        raise ConvertError(f"{output} already exists: remove it or give another --output")
+    check_new_file(output, suffix=SUFFIX)
     saved, content = contents(checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(output, content)

@@ -12,7 +12,7 @@ from mlimages_jax.checkpoints import saved_model
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.convert import ConvertError, layout
 from mlimages_jax.convert.description import description
-from mlimages_jax.convert.weights import read_weights
+from mlimages_jax.convert.weights import check_new_file, image_size_of, read_weights
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.images.views import EvaluationView, ViewName
 from mlimages_jax.files.atomic import complete_file
@@ -78,7 +78,7 @@ def to_onnx(
         calibration_count: number of these images to use; they are spread evenly.
     """
     _check_extra("onnx")
-    _check_output(output)
+    check_new_file(output, suffix=SUFFIX)
     if dtype == "int8":
         _check_extra("onnxruntime")
         if not calibration_images:
@@ -94,9 +94,7 @@ def to_onnx(
     if calibration_images:
         source = image_source.open_images(calibration_images, split=calibration_split)
     saved, arrays = read_weights(checkpoint)
-    size = image_size or saved.usage().image_size
-    if not size:
-        raise ConvertError(f"{saved.where} does not say its image size: give --image-size")
+    size = image_size_of(saved, image_size)
     form = Form(dtype, uint8_input, view or saved.usage().view, size)
     model = onnx_model(saved, arrays, form)
     if source:
@@ -212,13 +210,6 @@ def _check_extra(module: str) -> None:
         raise ConvertError(
             f"{module} is not installed: pip install 'mlimages_jax[onnx]'"
         ) from error
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix != SUFFIX:
-        raise ConvertError(f"--output={output}: the name must end in {SUFFIX}")
-    if output.exists():
-        raise ConvertError(f"{output} already exists: remove it or give another --output")
 
 
 def _write(output: Path, model: "onnx.ModelProto") -> None:

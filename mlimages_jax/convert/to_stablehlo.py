@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from mlimages_jax.convert import ConvertError
 from mlimages_jax.convert.description import description, in_words
 from mlimages_jax.convert.weights import (
     complete_folder,
+    image_size_of,
     nested,
     read_weights,
 )
@@ -59,9 +59,7 @@ def to_stablehlo(
         platforms: where the program will run; it is lowered once for each platform.
     """
     saved, arrays = read_weights(checkpoint)
-    size = image_size or saved.usage().image_size
-    if not size:
-        raise ConvertError(f"{saved.where} does not say its image size: give --image-size")
+    size = image_size_of(saved, image_size)
     exported = export_network(arrays, image_size=size, platforms=platforms)
     program = exported.serialize()
     named: dict[str, Any] = dict(arrays)  # NumPy types savez's other keywords as bool

@@ -118,6 +118,30 @@ def probability_rule(config: dict[str, Any]) -> str:
     return "unknown: the checkpoint does not say with which loss it was trained"
 
 
+def image_size_of(saved: SavedModel, chosen: int | None) -> int:
+    """Returns the side of the images in pixels: the chosen one, or else that of the training.
+
+    Raises:
+        ConvertError: If neither is known.
+    """
+    size = chosen or saved.usage().image_size
+    if not size:
+        raise ConvertError(f"{saved.where} does not say its image size: give --image-size")
+    return size
+
+
+def check_new_file(path: Path, *, suffix: str) -> None:
+    """Checks the name of a file to write.
+
+    Raises:
+        ConvertError: If it ends otherwise, or something already exists at this path.
+    """
+    if path.suffix != suffix:
+        raise ConvertError(f"--output={path}: the name must end in {suffix}")
+    if path.exists():
+        raise ConvertError(f"{path} already exists: remove it or give another --output")
+
+
 def new_folder(path: Path) -> Path:
     """Creates a folder.
 

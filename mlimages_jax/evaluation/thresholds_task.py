@@ -7,10 +7,8 @@ from absl import logging
 from etils import epath
 
 from mlimages_jax.checkpoints import manager, saved_model, step_folders
-from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.dataset import DataSet
-from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import collectives, workdir_lock
 from mlimages_jax.evaluation.checkpoint_evaluation import (
     check_batch,
@@ -60,7 +58,7 @@ def _find(config: FindThresholds, workdir: epath.Path) -> epath.Path:
             f"{folder} predicts one class per image, the most probable one, which needs no "
             "threshold: thresholds are for models with several labels per image"
         )
-    view = _view(config, checkpoint)
+    view = checkpoint.view(config.view, exif_orientation=config.exif_orientation, built=True)
     evaluation = evaluation_of(
         checkpoint,
         data,
@@ -157,23 +155,6 @@ def _labelled_images(config: FindThresholds, folder: epath.Path) -> tuple[DataSe
         ) from error
     splits = trained.get("evaluation", {}).get("splits") or ["val"]
     return data, config.data.split or splits[0]
-
-
-def _view(config: FindThresholds, checkpoint: SavedModel) -> EvaluationView:
-    """Returns the view in which images will be tagged, see `mlimages_jax.load`.
-
-    Raises:
-        ConfigError: If no image size is known.
-    """
-    usage = checkpoint.usage(loss=config.loss)
-    size = config.view.size or usage.image_size
-    if not size:
-        raise build.ConfigError(
-            f"{checkpoint.where} does not say at which size it was trained: give "
-            "--config.view.size=224"
-        )
-    upright = saved_model.turns_upright(checkpoint.config, config.exif_orientation, built=True)
-    return EvaluationView(size, config.view.name or usage.view, upright)
 
 
 def _log(found: FoundThresholds, path: epath.Path) -> None:

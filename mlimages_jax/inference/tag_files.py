@@ -24,12 +24,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlimages_jax.files.escaping import csv_cell, json_line, one_line
-from mlimages_jax.inference.tagging import Tag
+from mlimages_jax.inference.tagging import Tag, rounded
 
 ENDINGS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "label_pred": ".txt"}
 
@@ -85,8 +84,7 @@ def tags_line(image: str, tags: Sequence[Tag]) -> str:
             "index": tag.index,
             "id": tag.id,
             "name": tag.name,
-            # By way of text: converting a float32 directly would write 0.30000001192092896 for 0.3.
-            "score": float(str(np.float32(tag.score))),
+            "score": rounded(tag.score),
             "path": tag.path,
         }
         for tag in tags

@@ -38,6 +38,15 @@ class Tag:
     path: tuple[str, ...]
 
 
+def rounded(score: float) -> float:
+    """Returns a float32 as the number that its shortest decimal is: 0.3, not 0.30000001192092896.
+
+    Args:
+        score: A float32, as a Python float.
+    """
+    return float(str(np.float32(score)))
+
+
 def tagger(
     hierarchy: Hierarchy,
     *,

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mlimages_jax
 from mlimages_jax.data.images.decode import BadImage
-from mlimages_jax.inference.tagging import Tag
+from mlimages_jax.inference.tagging import Tag, rounded
 from mlimages_jax.serving import page
 from mlimages_jax.serving.batcher import Outputs
 from mlimages_jax.serving.limits import QuotaError, RefusedError
@@ -270,7 +270,7 @@ def _tag(tag: Tag, limits: np.ndarray | None) -> dict[str, Any]:
         "index": tag.index,
         "id": tag.id,
         "name": tag.name,
-        "score": float(str(np.float32(tag.score))),  # 0.3 rather than 0.30000001192092896
+        "score": rounded(tag.score),
         "path": tag.path,
         "threshold": None if limits is None else float(limits[tag.index]),
     }

@@ -14,6 +14,7 @@ from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.export.exported import Exported, open_exported, unit_vectors
 from mlimages_jax.features.export.feature_files import FeatureFilesError
 from mlimages_jax.inference.image_source import ImageSource, ImageSourceError, open_images
+from mlimages_jax.inference.tagging import rounded
 from mlimages_jax.inference.thumbnails import thumbnail
 from mlimages_jax.serving.limits import ServingError
 
@@ -72,8 +73,7 @@ class NearestImages:
 
     def _found(self, position: int, similarity: float) -> Nearest:
         exported = self._exported
-        # By way of text: 0.3 rather than 0.30000001192092896. Rounding may exceed 1.
-        shown = min(1.0, float(str(np.float32(similarity))))
+        shown = min(1.0, rounded(similarity))  # rounding may exceed 1
         return Nearest(int(exported.rows[position]), exported.names[position], shown)
 
     def _thumbnail(self, row: int) -> bytes:
@@ -126,6 +126,7 @@ def _source(given: dict[str, Any]) -> ImageSource | None:
         if not path:
             raise FileNotFoundError("the export does not say where its images are")
         split, root = given.get("split") or None, given.get("images_root") or None
+        # Not pathlib: the path may be a URL.
         return open_images(os.path.expanduser(path), split=split, images_root=root)  # noqa: PTH111
     except (OSError, ImageSourceError, DataSetError) as error:
         logging.warning("nearest images are shown by name only: %s", error)

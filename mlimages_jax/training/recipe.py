@@ -17,7 +17,7 @@ the number of images seen grows with the square root of their number.
 import math
 from typing import Any, NamedTuple
 
-from mlimages_jax.models.depths import STAGE_SIZES, STAGE_WIDTHS, STEM_KERNEL, STEM_WIDTH
+from mlimages_jax.settings import config_file
 from mlimages_jax.settings.tagger import Tagger
 from mlimages_jax.settings.training import Train
 
@@ -128,12 +128,7 @@ def _network(setting: Setting) -> dict[str, Any]:
     if setting.platform == "cpu":
         return _SMALL_NETWORK
     depth = next(depth for most, depth in _DEPTHS if setting.images < most)
-    return {
-        "stage_sizes": STAGE_SIZES[depth],
-        "stage_widths": STAGE_WIDTHS,
-        "stem_width": STEM_WIDTH,
-        "stem_kernel": STEM_KERNEL,
-    }
+    return config_file.network(f"resnet{depth}")
 
 
 def _batch_size(setting: Setting) -> int:

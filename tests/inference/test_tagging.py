@@ -168,3 +168,8 @@ def test_scores_of_other_classes_and_no_tags_at_all_are_refused(hierarchy):
         tagging.consistent_scores(SCORES[0], hierarchy)
     with pytest.raises(ValueError, match="top_k=0 must be at least 1"):
         tagging.best_tags(SCORES, hierarchy, top_k=0)
+
+
+def test_a_score_is_shown_with_the_digits_of_a_float32():
+    assert tagging.rounded(float(np.float32(0.3))) == 0.3
+    assert tagging.rounded(float(np.float32(1 / 3))) == 0.33333334

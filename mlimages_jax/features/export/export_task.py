@@ -74,7 +74,7 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     mesh = sharding.make_mesh()
     source = batch_predict.open_shared(config)
     saved, model = _load(config, mesh)
-    view = _view(config, saved, built=source.built)
+    view = saved.view(config.view, exif_orientation=config.exif_orientation, built=source.built)
     layout = _layout(config, model, source)
     writer = FeatureWriter(
         workdir, layout, config.format, _about(config, saved, model, source, view)
@@ -190,22 +190,6 @@ def _load(config: Export, mesh: Mesh) -> tuple[SavedModel, ResNet]:
         return saved, architecture.network_of(saved.weights["params"], dtype=dtype)
     except architecture.UnknownArchitectureError as error:
         raise build.ConfigError(f"{folder}: {error}") from error
-
-
-def _view(config: Export, saved: SavedModel, *, built: bool) -> EvaluationView:
-    """Returns the view: as configured, or else as in the checkpoint's training.
-
-    Raises:
-        ConfigError: If no image size is known.
-    """
-    usage = saved.usage()
-    size = config.view.size or usage.image_size
-    if not size:
-        raise build.ConfigError(
-            f"{saved.where} does not say at which size it was trained: give --config.view.size=224"
-        )
-    upright = saved_model.turns_upright(saved.config, config.exif_orientation, built=built)
-    return EvaluationView(size, config.view.name or usage.view, upright)
 
 
 def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
