@@ -181,7 +181,7 @@ def _keep_compiled_programs(workdir: str) -> None:
     """Caches compiled programs in the workdir for restarts, unless jax already has a folder."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # set by name
         jax.config.update("jax_compilation_cache_dir", f"{workdir}/compilation_cache")
 
 

@@ -16,7 +16,7 @@ def main() -> None:
     """Serves batches of `folder`."""
     options = arguments()
     if options.get("whole"):  # as an installation without a C compiler decodes
-        jpeg._jpeg = None  # type: ignore[assignment]
+        jpeg._jpeg = None  # type: ignore[assignment]  # a module
     elif not jpeg.is_compiled():
         raise SystemExit("the C extension was not built, see mlimages_jax/data/images/jpeg.py")
     data = DataSet.open(options["folder"])

@@ -95,7 +95,7 @@ def _two_pass() -> None:
 
 
 def _own_backward() -> None:
-    resnet.GroupBatchNorm = OwnBackwardNorm  # type: ignore[misc]
+    resnet.GroupBatchNorm = OwnBackwardNorm  # type: ignore[misc]  # replaces a class
 
 
 def _products() -> None:
@@ -114,7 +114,7 @@ def _stem() -> None:
             settings["conv_general_dilated"] = stem_by_blocks
         return convolution(width, kernel_size, **settings)
 
-    nn.Conv = conv  # type: ignore[misc,assignment]
+    nn.Conv = conv  # type: ignore[misc,assignment]  # replaces a class
 
 
 IDEAS: dict[str, Callable[[], None]] = {

@@ -146,7 +146,7 @@ def explained(address: Address) -> Iterator[None]:
         ) from error
     except errors.EntryNotFoundError as error:
         raise HubError(f"{address} has no {FILE}: it was not written by `mlimages push`") from error
-    except Exception as error:
+    except Exception as error:  # of the Hub, its transfers and the cache: they share no type
         if not _is_of_the_hub(error, errors):
             raise
         raise HubError(f"{address}: {_advice(error)}") from error

@@ -244,7 +244,7 @@ def _naming(folder: epath.Path) -> Iterator[None]:
         yield
     except (DamagedCheckpointError, CheckpointMismatchError):
         raise
-    except Exception as error:
+    except Exception as error:  # damage makes Orbax and TensorStore raise any type
         if _passes(_root(error)):
             raise
         # A training deletes old steps while others read them, which is not damage.

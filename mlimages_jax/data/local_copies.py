@@ -63,7 +63,7 @@ class _Copy(NamedTuple):
 def local_path(source: epath.PathLike, copy_to: epath.PathLike) -> Path:
     """Returns the path of a copy: gs://bucket/set/file becomes copy_to/gs/bucket/set/file."""
     name = os.fspath(source)
-    name = name.replace("://", "/") if is_remote(name) else os.path.abspath(name)  # noqa: PTH100
+    name = name.replace("://", "/") if is_remote(name) else os.path.abspath(name)  # noqa: PTH100  # keeps links
     return Path(copy_to, name.lstrip("/"))
 
 
@@ -112,7 +112,7 @@ def _look(source: epath.Path, folder: Path) -> _Copy:
             found = source.stat()
             size, changed = found.length, found.mtime
         else:  # not etils: it also looks up the owner's name, which a container may not know
-            here = os.stat(source)  # noqa: PTH116
+            here = os.stat(source)  # noqa: PTH116  # an etils path
             size, changed = here.st_size, int(here.st_mtime)
     except FileNotFoundError as error:
         raise FileNotFoundError(

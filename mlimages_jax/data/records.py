@@ -44,7 +44,7 @@ class Records:
     def __init__(self, paths: list[str]):
         self.paths = paths
         self._source = array_record_data_source.ArrayRecordDataSource(paths)
-        self._files = [os.path.basename(path).partition("[")[0] for path in paths]  # noqa: PTH119
+        self._files = [os.path.basename(path).partition("[")[0] for path in paths]  # noqa: PTH119  # may be URLs
         lengths = [_length(path) for path in paths]
         self._starts = [0, *itertools.accumulate(lengths[:-1])]
 

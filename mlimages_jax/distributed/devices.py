@@ -24,8 +24,9 @@ def check_platform(required: str | None) -> None:
     Raises:
         PlatformError: No device can be used, or none of the requested kind.
     """
+    platforms: str = jax.config.jax_platforms or ""  # type: ignore[attr-defined]  # set by name
     # JAX_PLATFORMS is a list in the order of preference.
-    asked = required or (jax.config.jax_platforms or "").split(",")[0].strip()  # type: ignore[attr-defined]
+    asked = required or platforms.split(",")[0].strip()
     try:
         found, devices = jax.default_backend(), jax.devices()
     except RuntimeError as error:
@@ -39,7 +40,7 @@ def check_platform(required: str | None) -> None:
     if wanted in ("cpu", "gpu", "tpu") and wanted != found:
         raise PlatformError(
             f"a {wanted} was requested ("
-            + ("--require_platform" if required else f"JAX_PLATFORMS={jax.config.jax_platforms}")  # type: ignore[attr-defined]
+            + ("--require_platform" if required else f"JAX_PLATFORMS={platforms}")
             + f") but only {found} devices are visible. Check the driver (nvidia-smi), the devices "
             "of the container and the installed jax (pip install 'jax[cuda13]' or 'jax[tpu]'), "
             "or train on the CPU with JAX_PLATFORMS=cpu"

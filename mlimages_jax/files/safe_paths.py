@@ -76,7 +76,7 @@ def inside(folder: Path, name: str) -> Path:
     parent = os.fspath(folder)
     for part in name.split("/")[:-1]:
         parent = os.path.join(parent, part)  # noqa: PTH118 five times as fast; runs for every image
-        if os.path.islink(parent) and not _leads_into(parent, folder):  # noqa: PTH114
+        if os.path.islink(parent) and not _leads_into(parent, folder):  # noqa: PTH114 likewise
             raise UnsafeNameError(
                 f"{parent} is a symbolic link that leads out of {folder}: remove it, or make "
                 f"{folder} itself the link"
@@ -101,5 +101,5 @@ def _has_unsafe(text: bytes) -> bool:
 
 def _leads_into(link: str, folder: Path) -> bool:
     # Both end in a slash, as otherwise /data2 would be inside /data.
-    root = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
-    return os.path.join(os.path.realpath(link), "").startswith(root)  # noqa: PTH118
+    root = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 pathlib drops the slash
+    return os.path.join(os.path.realpath(link), "").startswith(root)  # noqa: PTH118 likewise

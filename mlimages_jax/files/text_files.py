@@ -125,7 +125,7 @@ def open_lines(path: epath.PathLike) -> BinaryIO:
     try:
         start = file.read(_START_BYTES)
         file.seek(len(start) - len(without_mark(start, where=os.fspath(path))))
-    except BaseException:
+    except BaseException:  # also Ctrl-C
         file.close()
         raise
     return cast(BinaryIO, io.BufferedReader(_UnixLineEnds(file), buffer_size=_BUFFER_BYTES))

@@ -89,7 +89,7 @@ class ByTag:
             for line in self._gone(log, places, keys):
                 new.write(line)
             for position, row in enumerate(rows):
-                path = os.path.abspath(paths[position])  # noqa: PTH100  # for every image
+                path = os.path.abspath(paths[position])  # noqa: PTH100  # fast, for every image
                 place = int(places.places(keys[position : position + 1])[0])
                 before = _made(log, place, path)
                 after = before

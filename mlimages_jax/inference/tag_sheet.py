@@ -93,6 +93,7 @@ class TagSheet:
         """Returns the image's address from the page, so that both can be moved together."""
         if path is None:
             return None
+        # Not pathlib: it would follow links, and has no relative path with "..".
         relative = os.path.relpath(os.path.abspath(path), os.path.abspath(self._path.parent))  # noqa: PTH100
         return quote(os.fsencode(relative))
 

@@ -179,7 +179,7 @@ class Trackers:
         """Sends those files that exist, of a workdir on this machine."""
         for path in map(Path, paths):
             if path.exists():
-                self._each(lambda tracker, path=path: tracker.add_file(path))  # type: ignore[misc]
+                self._each(lambda tracker, path=path: tracker.add_file(path))  # type: ignore[misc]  # no type for path=path
 
     def close(self) -> None:
         """Finishes the runs."""

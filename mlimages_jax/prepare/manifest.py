@@ -121,7 +121,7 @@ class Manifest:
         )
         try:
             self._patiently(lambda: self._open(readonly=readonly))
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C
             self._db.close()
             cannot_write = isinstance(error, sqlite3.OperationalError) and not readonly
             if isinstance(error, _UNREADABLE) and not cannot_write:

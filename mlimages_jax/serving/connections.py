@@ -17,7 +17,7 @@ class ImpatientConnection(H11Protocol):
     head to 64 kB.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Starts checking the connection."""
         super().connection_made(transport)
         self._seen: tuple[Any, int] | None = None

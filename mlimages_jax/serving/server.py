@@ -64,7 +64,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-        # Else a restart fails while connections of the previous server are in TIME_WAIT.
+        # Else a restart fails while connections of the previous server are in TIME_WAIT. A system
+        # that does not know the option starts without it.
         with contextlib.suppress(OSError):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

@@ -95,7 +95,7 @@ class Service:
                 delay=self._delay,
                 observe=self.metrics.count_batch,
             )
-        except Exception as error:
+        except Exception as error:  # any: the server reports it and ends
             self.failure = error
             self.state = "failed"
             return

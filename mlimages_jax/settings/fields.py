@@ -89,7 +89,7 @@ def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         prefix: Common prefix of the names in `values`.
     """
     arguments: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # T is a dataclass
         name = prefix + field.name
         if section := section_of(field):
             if field.default is None and not any(known.startswith(f"{name}.") for known in values):

@@ -60,7 +60,7 @@ def _value(name: str, told: Setting, set_values: Mapping[str, Any]) -> str:
 def _summary(kind: type, section: str) -> str:
     """Returns the first line of the docstring of a section's dataclass."""
     for part in section.split("."):
-        found = section_of(kind.__dataclass_fields__[part])  # type: ignore[attr-defined]
+        found = section_of(kind.__dataclass_fields__[part])  # type: ignore[attr-defined]  # a dataclass
         assert found is not None
         kind = found
     return _first_line(kind)

@@ -84,7 +84,7 @@ def write_files(
     content: WeightsFile,
     *,
     repo: str,
-    license: str,  # noqa: A002
+    license: str,  # noqa: A002  # the Hub's word
     card: Path | None,
     source: epath.Path,
 ) -> dict[str, Path]:

@@ -28,7 +28,7 @@ def named(config: Settings, *, num_classes: int = 0) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # jax, XLA and Python have no common type for it
         # An inner block may have named it already.
         if exit_codes.is_ours(error) or not exit_codes.is_out_of_memory(error):
             raise

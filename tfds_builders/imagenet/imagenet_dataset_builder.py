@@ -107,7 +107,7 @@ class Builder(ImageBuilder):
         return listings, {split: source.path for split, source in sources.items()}
 
 
-class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]
+class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """The same for folders of users' own classes, see `own_classes.LAYOUT`.
 
     Attributes:

@@ -88,7 +88,7 @@ def _own_row(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             message = f"it has more pixels than its header says, and too many: {described(error)}"
             raise BadImage("too_large", message.split(", could be")[0]) from error
-        except Exception as error:
+        except Exception as error:  # damaged files make the decoders raise any type
             raise BadImage("corrupt", f"{type(error).__name__}: {described(error)}") from error
 
     return checked

@@ -5,7 +5,7 @@ import re
 from typing import NamedTuple
 
 
-class BadImage(ValueError):  # noqa: N818
+class BadImage(ValueError):  # noqa: N818  # says what it is about
     """A file that is not an image we can use.
 
     Attributes:

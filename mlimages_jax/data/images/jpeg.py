@@ -24,7 +24,7 @@ from mlimages_jax.data.images.orientation import as_stored
 try:
     from mlimages_jax.data.images import _jpeg
 except ImportError:
-    _jpeg = None  # type: ignore[assignment]
+    _jpeg = None  # type: ignore[assignment]  # was not built, see `is_compiled`
 
 _Result = TypeVar("_Result")
 

@@ -35,7 +35,7 @@ def _exif_orientation(data: bytes, header: ImageHeader) -> float | None:
         data = b"".join(png_chunks.pixels_only(data, with_exif=True).pieces)
     try:
         image = Image.open(io.BytesIO(data), formats=[header.format])
-    except Exception:
+    except Exception:  # as above; whether it is an image at all is for the decoder to say
         return None
     with image:
         return image.getexif().get(_EXIF_ORIENTATION, 1)

@@ -106,7 +106,7 @@ class Pieces(io.RawIOBase):
         self._at = max(0, start + offset)
         return self._at
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes no other
         """Reads from one piece at a time; returns 0 at the end."""
         number = bisect.bisect_right(self._starts, self._at) - 1
         if number >= len(self._pieces):

@@ -61,7 +61,7 @@ def join(url: URL, place: str) -> URL:
         return _with_plain_host(url.join(URL(text)))
     except BadUrlError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above
         raise BadUrlError(f"{text[:200]!r} is not a valid URL ({error})") from error
 
 
