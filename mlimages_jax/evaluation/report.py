@@ -3,7 +3,6 @@
 
 import io
 import json
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from mlimages_jax.evaluation.class_details import COLUMNS, ClassDetails, fraction
+from mlimages_jax.files.escaping import finite
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.calibration import Calibration
 from mlimages_jax.metrics.multi_label import MultiLabelMetrics
@@ -273,8 +273,7 @@ def _write_table(path: epath.Path, header: Iterable[str], rows: Iterable[Iterabl
 
 def _write_values(path: epath.Path, values: Mapping[str, float]) -> None:
     """Writes a JSON object; nan and infinity become null, because JSON has neither."""
-    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    path.write_bytes((json.dumps(finite, indent=1) + "\n").encode())
+    path.write_bytes((json.dumps(finite(values), indent=1) + "\n").encode())
 
 
 def _write_png(path: epath.Path, figure: "Figure") -> None:

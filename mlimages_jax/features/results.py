@@ -2,7 +2,6 @@
 """Output of results: a text table and a JSON file."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.export.exported import Exported
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import finite
 
 _OPTIONS = ("k", "C")
 _MEASURES = ("top1", "top5", "mAP", "mAP_error_bound", "precision@5", "recall@5", "f1@5")
@@ -55,12 +55,4 @@ def check_place(path: Path | None) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object; nan and infinity become null, because JSON has neither."""
     with complete_file(path) as unfinished:
-        unfinished.write_text(json.dumps(_finite(values), indent=1) + "\n", "utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        unfinished.write_text(json.dumps(finite(values), indent=1) + "\n", "utf-8")

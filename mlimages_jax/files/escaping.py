@@ -3,14 +3,16 @@ r"""Escapes text from data, such as names of files and classes, for output.
 
 A file name may contain a line break, terminal escape sequences or a spreadsheet formula. Each
 function is for one kind of output; characters that are unsafe there are escaped as `\n`, `\x1b` or
-`\u202e`. Ordinary text in any language is left unchanged.
+`\u202e`. Ordinary text in any language is left unchanged. Numbers that JSON lacks become null.
 """
 
 import json
 import logging
+import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from absl import logging as absl_logging
 
@@ -47,15 +49,24 @@ def csv_cell(text: str) -> str:
 
 
 def tsv_row(cells: Iterable[object]) -> str:
-    """A row of a TSV file, including the line break."""
+    """Formats a row of a TSV file, with the line break."""
     return "\t".join(one_line(str(cell)) for cell in cells) + "\n"
 
 
 def json_line(values: object) -> str:
-    """A value as one line of JSON, without the line break; strings round-trip exactly."""
+    """Formats a value as one line of JSON, without the line break; strings round-trip exactly."""
     # json.dumps itself escapes only characters below U+0020.
     text = json.dumps(values, ensure_ascii=False)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def finite(values: Any) -> Any:
+    """Returns JSON values with null for nan and infinity, because JSON has neither."""
+    if isinstance(values, Mapping):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 class _EscapedArguments(logging.Filter):

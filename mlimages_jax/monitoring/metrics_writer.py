@@ -2,7 +2,6 @@
 """Writes scalars to `metrics.jsonl` and TensorBoard events, on process 0 only."""
 
 import json
-import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from mlimages_jax.files.escaping import finite
 from mlimages_jax.files.remote import append_line, is_remote
 from mlimages_jax.monitoring.trackers import Trackers
 
@@ -60,8 +60,7 @@ class MetricsWriter:
         """Writes the values of a step; NaN and infinity become null, as JSON has neither."""
         if not self._active:
             return
-        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        append_line(self._path, json.dumps({"step": step, **finite}))
+        append_line(self._path, json.dumps(finite({"step": step, **values})))
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()  # a killed run keeps its points

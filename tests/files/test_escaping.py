@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import math
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from absl import logging
 
 from mlimages_jax.files.escaping import (
     csv_cell,
+    finite,
     json_line,
     one_line,
     several_lines,
@@ -72,6 +74,11 @@ def test_json_is_one_line_and_says_the_same(text):
     line = json_line({text: [text, 0.5]})
     assert one_line(line) == line
     assert json.loads(line) == {text: [text, 0.5]}
+
+
+def test_numbers_that_json_lacks_are_null():
+    found = finite({"a": [1.5, math.nan, (math.inf, "nan")], "b": -math.inf, "c": 3, "d": True})
+    assert found == {"a": [1.5, None, [None, "nan"]], "b": None, "c": 3, "d": True}
 
 
 def test_any_text_is_one_line_of_a_csv_file():
