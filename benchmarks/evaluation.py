@@ -53,13 +53,13 @@ class Evaluated(NamedTuple):
     """The result of one process.
 
     Attributes:
-      seconds: Duration of the process, with imports, restoring and compiling.
-      images: Number of images evaluated after each batch.
-      at: Time of each batch in seconds.
-      resident: Resident bytes after each batch.
-      peak: Highest number of resident bytes.
-      top1: Top-1 accuracy, a fraction.
-      top5: Top-5 accuracy, a fraction.
+        seconds: Duration of the process, with imports, restoring and compiling.
+        images: Number of images evaluated after each batch.
+        at: Time of each batch in seconds.
+        resident: Resident bytes after each batch.
+        peak: Highest number of resident bytes.
+        top1: Top-1 accuracy, a fraction.
+        top5: Top-5 accuracy, a fraction.
     """
 
     seconds: float
@@ -166,7 +166,7 @@ def evaluate(checkpoint: Path, data: Path, workdir: Path) -> Evaluated:
     """Runs the task in its own process and samples its memory.
 
     Raises:
-      RuntimeError: The process failed; the message has the end of its output.
+        RuntimeError: The process failed; the message has the end of its output.
     """
     command = [sys.executable, __file__, "--child", *map(str, (checkpoint, data, workdir))]
     with tempfile.TemporaryFile("w+") as output:

@@ -66,11 +66,11 @@ class Stored(NamedTuple):
     """The images in one stored form.
 
     Attributes:
-      title: Name of the form.
-      data: Folder of the built set.
-      images: Folder with the same JPEGs as files.
-      boxes: Pairs of a name and the box (top, left, height, width) to compare, in stored pixels.
-      in_originals: The same boxes in pixels of the original images.
+        title: Name of the form.
+        data: Folder of the built set.
+        images: Folder with the same JPEGs as files.
+        boxes: Pairs of a name and the box (top, left, height, width) to compare, in stored pixels.
+        in_originals: The same boxes in pixels of the original images.
     """
 
     title: str

@@ -216,7 +216,7 @@ def speed_rows(runtimes: dict[str, Batch], size: int, rounds: int) -> Iterator[s
 
 
 def drawn(arguments: argparse.Namespace) -> tuple[ResNet, dict]:
-    """A network with random weights and the number of classes of ML-Images."""
+    """Returns a network with random weights and the number of classes of ML-Images."""
     network = ResNet(CLASSES, stage_sizes=tuple(arguments.stages))
     images = np.zeros((1, arguments.size, arguments.size, 3), np.float32)
     return network, jax.device_get(jax.jit(network.init)(jax.random.key(0), images))

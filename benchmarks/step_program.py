@@ -56,11 +56,11 @@ class Program(NamedTuple):
     """Figures of a compiled step.
 
     Attributes:
-      flops: As XLA counts them.
-      traffic: Bytes that its operations read and write.
-      temporary: Bytes in addition to arguments and results.
-      operations: Number of operations by name.
-      islands: (shape, count) of the float32 arrays that it writes, largest first.
+        flops: As XLA counts them.
+        traffic: Bytes that its operations read and write.
+        temporary: Bytes in addition to arguments and results.
+        operations: Number of operations by name.
+        islands: (shape, count) of the float32 arrays that it writes, largest first.
     """
 
     flops: float

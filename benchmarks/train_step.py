@@ -64,11 +64,11 @@ class Contender(NamedTuple):
     """A row of the table.
 
     Attributes:
-      name: Name of the row.
-      run: Takes one measurement.
-      macs: Multiply-accumulates in the forward pass of one image.
-      compile_seconds: Time to trace and compile.
-      memory: Bytes that the compiled program uses; None if its answers report them.
+        name: Name of the row.
+        run: Takes one measurement.
+        macs: Multiply-accumulates in the forward pass of one image.
+        compile_seconds: Time to trace and compile.
+        memory: Bytes that the compiled program uses; None if its answers report them.
     """
 
     name: str
@@ -177,10 +177,10 @@ def print_table(
     """Prints medians over the rounds; the ratios are medians of the per-round ratios.
 
     Args:
-      rows: Contenders in the order of the table.
-      answers: Answers of each contender, by name.
-      images: Number of images per answer.
-      peak_tflops: Peak of the device; None if unknown.
+        rows: Contenders in the order of the table.
+        answers: Answers of each contender, by name.
+        images: Number of images per answer.
+        peak_tflops: Peak of the device; None if unknown.
     """
     print(
         ROW.format(
@@ -233,7 +233,7 @@ def measure(
     """Interleaves the rounds of contenders: our variants, or "torch, MODEL".
 
     Raises:
-      MemoryError: The contenders do not fit on the device at the same time.
+        MemoryError: The contenders do not fit on the device at the same time.
     """
     variants = [name for name in names if name in VARIANTS]
     with contextlib.ExitStack() as stack, memory_errors():

@@ -152,7 +152,7 @@ def run_all(arguments: argparse.Namespace, sets: list[Path]) -> tuple[list[Run],
     """Selects the rate of each start on the first set, then trains on the others with it.
 
     Returns:
-      The runs of the search, and the runs of the result.
+        The runs of the search, and the runs of the result.
     """
     search = [
         finetune(arguments, sets[TUNING_SEED], start=start, rate=rate, seed=TUNING_SEED)

@@ -16,10 +16,10 @@ class Cost(NamedTuple):
     """The cost of a command.
 
     Attributes:
-      seconds: Time from start to exit.
-      cpu_seconds: User and system time, including the children it waited for.
-      peak_bytes: Peak memory including all descendants, sampled. Shared pages count once (Linux's
-        proportional set size).
+        seconds: Time from start to exit.
+        cpu_seconds: User and system time, including the children it waited for.
+        peak_bytes: Peak memory including all descendants, sampled. Shared pages count once (Linux's
+            proportional set size).
     """
 
     seconds: float
@@ -31,8 +31,8 @@ class Command:
     """A running command, which is killed at the end of the `with` block.
 
     Args:
-      arguments: The program and its arguments.
-      folder: Working directory.
+        arguments: The program and its arguments.
+        folder: Working directory.
     """
 
     def __init__(self, arguments: Sequence[str], *, folder: Path):
@@ -73,7 +73,7 @@ class Command:
         """Waits until the command exits.
 
         Raises:
-          RuntimeError: The command failed; the message has the end of its output.
+            RuntimeError: The command failed; the message has the end of its output.
         """
         # wait4, not Popen.wait: it returns the usage of this child alone, where getrusage adds up
         # all children so far. Popen must then be told the exit code, or it would wait once more.

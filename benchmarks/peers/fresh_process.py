@@ -16,11 +16,11 @@ def run(script: str, *words: str) -> Any:
     """Runs a script in a fresh interpreter and returns the JSON that it prints.
 
     Args:
-      script: Path of the script.
-      words: Its command line.
+        script: Path of the script.
+        words: Its command line.
 
     Raises:
-      CalledProcessError: The script failed.
+        CalledProcessError: The script failed.
     """
     command = [sys.executable, script, *words]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -48,7 +48,7 @@ def resident_bytes(field: str) -> int:
     """Returns memory of this process: VmRSS is resident now, VmHWM is the peak so far.
 
     Raises:
-      RuntimeError: This is not Linux.
+        RuntimeError: This is not Linux.
     """
     status = Path("/proc/self/status")
     text = status.read_text(encoding="ascii") if status.exists() else ""

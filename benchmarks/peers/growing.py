@@ -48,12 +48,12 @@ def training_step(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up the step of configs/pretrain.py on one random batch.
 
     Args:
-      options: Values batch, classes, devices, group (images), mode (of sharding), size (pixels),
-        and stages and widths of the network.
+        options: Values batch, classes, devices, group (images), mode (of sharding), size (pixels),
+            and stages and widths of the network.
 
     Returns:
-      Temporaries and traffic of one device's program in bytes, and its collectives; and a function
-      that runs one step.
+        Temporaries and traffic of one device's program in bytes, and its collectives; and a
+        function that runs one step.
     """
     config = load_config(
         "pretrain",
@@ -102,12 +102,12 @@ def metrics(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up the multi-label metrics of an evaluation, on one random batch used repeatedly.
 
     Args:
-      options: Values classes and examples (a multiple of 32, the batch size).
+        options: Values classes and examples (a multiple of 32, the batch size).
 
     Returns:
-      No values, and a function. For `exact` or `binned`, the kind of average precision, it returns
-      the seconds for all examples and the bytes kept; for `file`, the seconds to read the category
-      file.
+        No values, and a function. For `exact` or `binned`, the kind of average precision, it
+        returns the seconds for all examples and the bytes kept; for `file`, the seconds to read the
+        class list.
     """
     num_classes, batch = options["classes"], 32
     hierarchy = drawn_hierarchy(num_classes)
@@ -170,12 +170,12 @@ def training_input(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up training batches, starting in the middle of the set's second epoch.
 
     Args:
-      options: Values records, batch and batches (per measurement).
+        options: Values records, batch and batches (per measurement).
 
     Returns:
-      No values, and a function. For `first` it returns the seconds from a fresh start to the first
-      batch; for `more`, the seconds of `batches` batches after a warm-up and the bytes of memory
-      that only this process uses.
+        No values, and a function. For `first` it returns the seconds from a fresh start to the
+        first batch; for `more`, the seconds of `batches` batches after a warm-up and the bytes of
+        memory that only this process uses.
     """
 
     def start() -> Iterator[pipeline.NumpyBatch]:
@@ -209,10 +209,10 @@ def label_list(options: dict[str, Any]) -> tuple[Values, Answer]:
     """Sets up `stats` of a generated list, figures included; use the process for one run only.
 
     Args:
-      options: Value rows.
+        options: Value rows.
 
     Returns:
-      No values, and a function that returns the seconds and the peak bytes of this process.
+        No values, and a function that returns the seconds and the peak bytes of this process.
     """
     from label_lists import write_list  # in the folder of growth.py, which starts this process
     from list_statistics import measure, write_hierarchy

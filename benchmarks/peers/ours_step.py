@@ -83,18 +83,18 @@ class Variant:
     """A compiled step and its state.
 
     Args:
-      name: The variant: plain, weighted, augmented or full (both).
-      group_size: Images per group of the weighted loss.
-      initial: Initial state, which is copied.
-      batch: Batch to train on.
-      model: Network.
-      optimizer: Optimizer.
+        name: The variant: plain, weighted, augmented or full (both).
+        group_size: Images per group of the weighted loss.
+        initial: Initial state, which is copied.
+        batch: Batch to train on.
+        model: Network.
+        optimizer: Optimizer.
 
     Attributes:
-      state: State after the steps so far.
-      compile_seconds: Time to trace and compile.
-      memory: Bytes of arguments, results and temporaries of the program; donated arguments count
-        once.
+        state: State after the steps so far.
+        compile_seconds: Time to trace and compile.
+        memory: Bytes of arguments, results and temporaries of the program; donated arguments count
+            once.
     """
 
     def __init__(

@@ -14,10 +14,10 @@ class PeakMemory:
     Shared pages count once (Linux's proportional set size).
 
     Args:
-      pid: The process.
+        pid: The process.
 
     Attributes:
-      peak_bytes: The peak so far, as sampled.
+        peak_bytes: The peak so far, as sampled.
     """
 
     def __init__(self, pid: int):

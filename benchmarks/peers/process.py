@@ -26,10 +26,10 @@ class Answer(NamedTuple):
     """The answer to a request.
 
     Attributes:
-      values: Figures reported by the peer.
-      cpu_seconds: User and system time of its processes between request and answer.
-      peak_bytes: Peak memory of its processes since the start, sampled. Shared pages count once
-        (Linux's proportional set size).
+        values: Figures reported by the peer.
+        cpu_seconds: User and system time of its processes between request and answer.
+        peak_bytes: Peak memory of its processes since the start, sampled. Shared pages count once
+            (Linux's proportional set size).
     """
 
     values: dict[str, Any]
@@ -41,17 +41,17 @@ class Peer:
     """A context manager for a running peer.
 
     Args:
-      module: Name of a module of this package.
-      arguments: JSON values for `serve.arguments`.
-      python: Interpreter of the peer.
-      environment: Additional environment variables.
+        module: Name of a module of this package.
+        arguments: JSON values for `serve.arguments`.
+        python: Interpreter of the peer.
+        environment: Additional environment variables.
 
     Attributes:
-      about: What the peer reported when it was ready.
+        about: What the peer reported when it was ready.
 
     Raises:
-      NotInstalledError: On entering, if an import failed.
-      RuntimeError: The peer exited early; the message has the end of its output.
+        NotInstalledError: On entering, if an import failed.
+        RuntimeError: The peer exited early; the message has the end of its output.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ def serve(about: Values, answer: Callable[[str], Values]) -> None:
     """Reports that this peer is ready, then answers requests until the parent closes the pipe.
 
     Args:
-      about: Versions, sizes and set-up times for the parent.
-      answer: Returns the values for a request.
+        about: Versions, sizes and set-up times for the parent.
+        answer: Returns the values for a request.
     """
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
@@ -39,12 +39,12 @@ def serve_batches(
     """Reads `batches` for `warm_up` seconds, then answers "measure" and "quality".
 
     Args:
-      batches: An endless iterator; each batch must be complete in memory when it is yielded.
-      batch_size: Images per batch.
-      warm_up: Seconds until buffers reach a steady state and tf.data has tuned itself.
-      seconds: Duration of a measurement.
-      version: Version of the library.
-      save_crops: Crops the given boxes in the same way as `batches`, and saves them.
+        batches: An endless iterator; each batch must be complete in memory when it is yielded.
+        batch_size: Images per batch.
+        warm_up: Seconds until buffers reach a steady state and tf.data has tuned itself.
+        seconds: Duration of a measurement.
+        version: Version of the library.
+        save_crops: Crops the given boxes in the same way as `batches`, and saves them.
     """
 
     def answer(request: str) -> Values:

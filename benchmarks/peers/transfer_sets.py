@@ -21,11 +21,11 @@ class Stamps(NamedTuple):
     """The stamps.
 
     Attributes:
-      folder: Folder with the images.
-      hierarchy: All classes.
-      labels: Labels of each image, by name.
-      held_out: Names in the published validation list that are not in the training list.
-      new: Classes of the kinds that pretraining must not see, with their descendants.
+        folder: Folder with the images.
+        hierarchy: All classes.
+        labels: Labels of each image, by name.
+        held_out: Names in the published validation list that are not in the training list.
+        new: Classes of the kinds that pretraining must not see, with their descendants.
     """
 
     folder: Path
@@ -61,9 +61,9 @@ def pretraining_set(stamps: Stamps, work: Path, count: int) -> Path:
     """Builds the set of stamps without the new kinds and of drawn shapes, with the classes of both.
 
     Args:
-      stamps: All stamps.
-      work: Folder for lists and records.
-      count: Number of drawn training images; a tenth as many are drawn for validation.
+        stamps: All stamps.
+        work: Folder for lists and records.
+        count: Number of drawn training images; a tenth as many are drawn for validation.
     """
     manual, old = work / "manual", stamps.hierarchy
     drawn = shapes.draw(work / "drawn", num_train=count, num_val=count // 10)

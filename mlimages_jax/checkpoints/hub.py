@@ -95,7 +95,7 @@ def download(address: Address) -> tuple[Path, Address]:
 
 
 def download_for_all(path: epath.PathLike) -> tuple[Path, Address]:
-    """`download` on all processes, of the commit that process 0 finds.
+    """Downloads a model on all processes, of the commit that process 0 finds.
 
     Raises:
         HubError: As for `download`, on all processes if one of them fails.

@@ -38,7 +38,7 @@ def state_dict(arrays: Mapping[str, np.ndarray], *, timm: bool = False) -> dict[
 
 
 def arrays_of(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `state_dict`; names that the network does not have are kept.
+    """Returns the arrays of a state dict by our names; keeps names that the network lacks.
 
     Args:
         state: Arrays by the names of the PyTorch module, or by those of timm.
@@ -71,7 +71,7 @@ def timm_name(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The inverse of `timm_name`; keeps the names of our PyTorch module."""
+    """Returns our name of a name of timm; keeps the names of our PyTorch module."""
     name, in_block = re.subn(r"^stages\.(\d+)\.blocks\.(\d+)\.", r"stage\1_block\2.", name)
     for ours, theirs in _IN_BLOCK if in_block else ():
         name = name.replace(f".{theirs}", f".{ours}")

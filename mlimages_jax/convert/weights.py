@@ -96,7 +96,7 @@ def flat(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def nested(arrays: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flat`."""
+    """Nests a dict whose names contain slashes, the inverse of `flat`."""
     return traverse_util.unflatten_dict(arrays, sep="/")
 
 

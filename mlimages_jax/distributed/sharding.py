@@ -43,7 +43,7 @@ def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
-    """Returns this process's rows of an array that is sharded along its leading axis, in order."""
+    """Returns this process's rows [n, ...] of an array [N, ...] sharded along N, in order."""
     # Every shard of a replicated array has all rows, and joining them would repeat the rows.
     if array.is_fully_replicated:
         return np.asarray(jax.device_get(array))

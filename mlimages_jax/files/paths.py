@@ -40,7 +40,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Like `expanded`, but absolute; URLs stay URLs.
+    """Returns an absolute path, else as `expanded`; URLs stay URLs.
 
     Raises:
         PathError: The home folder is unknown.
@@ -50,7 +50,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def workdir(path: str) -> str:
-    """The absolute path of the --workdir flag; the folder need not exist.
+    """Returns the absolute path of the --workdir flag; the folder need not exist.
 
     Raises:
         PathError: The flag is empty (the result of an unset shell variable, which would mean the
@@ -79,7 +79,7 @@ def workdir(path: str) -> str:
 
 
 def plain_words(words: Sequence[str]) -> list[str]:
-    """Command-line arguments with ~ expanded, also after the = of `--name=~/...`.
+    """Returns command-line arguments with ~ expanded, also after the = of `--name=~/...`.
 
     Raises:
         PathError: A home folder is unknown.

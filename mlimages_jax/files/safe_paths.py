@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
 
 
 def first_unsafe(names: Sequence[bytes]) -> bytes | None:
-    """The first of many names that `check_name` rejects; they must be UTF-8 without line breaks."""
+    """Returns the first name that `check_name` rejects; all must be UTF-8 without line breaks."""
     may_be_too_long = max(map(len, names), default=0) > _LONGEST_PART
     if not names or not (may_be_too_long or _has_unsafe(b"\n".join(names))):
         return None
@@ -60,7 +60,7 @@ def first_unsafe(names: Sequence[bytes]) -> bytes | None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a name inside a folder.
+    """Returns the path of a name inside a folder.
 
     The folder itself may be a symbolic link, and so may the file, since replacing or removing it
     changes only the link. A link in between must not lead out of the folder.

@@ -63,7 +63,7 @@ def read_text(path: epath.PathLike) -> str:
 
 
 def decode(data: bytes, *, where: str) -> str:
-    """Like `read_text`, for the content of a file; `where` is its name for error messages."""
+    """Decodes like `read_text` the content of a file; `where` is its name for error messages."""
     data = unix_line_ends(without_mark(data, where=where))
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
@@ -145,7 +145,7 @@ class _UnixLineEnds(io.RawIOBase):
         return False
 
     def tell(self) -> int:
-        """Number of converted bytes read so far."""
+        """Returns the number of converted bytes read so far."""
         return self._read
 
     def readinto(self, buffer: Any, /) -> int:

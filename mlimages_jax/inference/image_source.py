@@ -198,13 +198,13 @@ class ImageFiles:
 
     @functools.cached_property
     def stamps(self) -> np.ndarray:
-        """Size and modification time of the files, see `file_stamps`."""
+        """Size and modification time of the files, int64 [n, 2], see `file_stamps`."""
         if self._known_stamps is not None:
             return self._known_stamps
         return file_stamps(self._folder, self._names)
 
     def some(self, positions: list[int], stamps: np.ndarray) -> "ImageFiles":
-        """Returns some of the images, with stamps of their own."""
+        """Returns some of the images, with stamps of their own, int64 [m, 2]."""
         names = [self._names[position] for position in positions]
         labels = self._labels and [self._labels[position] for position in positions]
         return ImageFiles(Path(self._folder.root), names, labels, stamps=stamps)

@@ -145,12 +145,20 @@ class Hierarchy:
         )
 
     def ancestors(self, i: int) -> np.ndarray:
-        """Returns the ancestors of class `i`, int32, nearest first, without `i` itself."""
+        """Returns the ancestors of class `i`, int32 [n], nearest first, without `i` itself.
+
+        Raises:
+            IndexError: There is no such class.
+        """
         self._check_index(i)
         return self._paths[i, 1 : self.depth[i] + 1]
 
     def children(self, i: int) -> np.ndarray:
-        """Returns the classes whose parent is `i`, int32, ascending."""
+        """Returns the classes whose parent is `i`, int32 [n], ascending.
+
+        Raises:
+            IndexError: There is no such class.
+        """
         self._check_index(i)
         return np.flatnonzero(self.parents == i).astype(np.int32)
 
@@ -161,12 +169,12 @@ class Hierarchy:
 
     @functools.cached_property
     def roots(self) -> np.ndarray:
-        """Classes without a parent, int32, ascending."""
+        """Classes without a parent, int32 [n], ascending."""
         return np.flatnonzero(self.parents == -1).astype(np.int32)
 
     @functools.cached_property
     def leaves(self) -> np.ndarray:
-        """Classes without children, int32, ascending."""
+        """Classes without children, int32 [n], ascending."""
         return np.setdiff1d(np.arange(len(self), dtype=np.int32), self.parents)
 
     def paths(self) -> np.ndarray:
@@ -190,6 +198,10 @@ class Hierarchy:
 
         Returns:
             Classes int32 [m], ascending and without repetitions, and confidences float32 [m].
+
+        Raises:
+            ValueError: The two arrays differ in length.
+            IndexError: A class is none of this hierarchy.
         """
         classes = np.asarray(classes, np.int32)
         confidences = np.asarray(confidences, np.float32)

@@ -21,10 +21,10 @@ _CLASS_BITS = 20
 
 
 def class_keys(classes: np.ndarray) -> np.ndarray:
-    """Returns the class part of keys, int64 of the same shape; add the other parts to it.
+    """Returns the class part of keys, int64 [...]; add the other parts to it.
 
     Args:
-        classes: Any shape, 0 to MAX_CLASSES - 1.
+        classes: int [...], 0 to MAX_CLASSES - 1.
 
     Raises:
         ValueError: A class is too large.
@@ -64,7 +64,7 @@ class RowLabels(NamedTuple):
 
 
 def without_confidences(keys: np.ndarray) -> np.ndarray:
-    """Returns the row and class parts of keys as int64 of the same shape, for comparisons."""
+    """Returns the row and class parts of keys int64 [...], for comparisons."""
     return keys >> _CONFIDENCE_BITS
 
 

@@ -91,7 +91,11 @@ def check_name(name: str) -> None:
 
 
 def parse_label(word: bytes) -> tuple[int, float]:
-    """Parses `class` or `class:confidence`, without checking their range."""
+    """Parses `class` or `class:confidence`, without checking their range.
+
+    Raises:
+        ValueError: It is neither.
+    """
     match = _LABEL.fullmatch(word)
     if match is None:
         raise ValueError(

@@ -43,7 +43,7 @@ def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
     """Counts names that occur more than once.
 
     Args:
-        hashes: int64 hashes of the names of each split, all from one process.
+        hashes: int64 [n], hashes of the names of each split, all from one process.
     """
     unique = {split: np.unique(values) for split, values in hashes.items()}
     within = {

@@ -90,7 +90,7 @@ def average_precision_bounds(
 
 
 def score_bins(scores: np.ndarray, *, bins: int, scale: float) -> np.ndarray:
-    """Returns the bins of scores, int64 in C order: equal parts of (-1, 1) for x / (scale + |x|).
+    """Returns the bins of scores [...], int64 [...]: equal parts of (-1, 1) for x / (scale + |x|).
 
     The bounds need a monotonic bin: it must never fall when the score rises. 1 - 1 / (1 + |x| /
     scale) is monotonic in rounded arithmetic too, because each of its steps is; the equal quotient
@@ -104,7 +104,7 @@ def score_bins(scores: np.ndarray, *, bins: int, scale: float) -> np.ndarray:
 
 
 def mean_over_present(per_class: np.ndarray) -> float:
-    """Returns the mean over the classes that are not nan; nan if there is none."""
+    """Returns the mean of values [C] over the classes that are not nan; nan if there is none."""
     present = per_class[~np.isnan(per_class)]
     return float(present.mean()) if present.size else float("nan")
 
@@ -125,13 +125,13 @@ class ExactAveragePrecision:
     states: list[np.ndarray] = dataclasses.field(default_factory=list)  # int8 [n_i, C] each
 
     def update(self, scores: np.ndarray, states: np.ndarray) -> None:
-        """Stores a copy of one batch."""
+        """Stores a copy of one batch: scores [n, C], states int8 [n, C]."""
         _check_shapes(scores, states, self.num_classes)
         self.scores.append(np.array(scores, np.float32))
         self.states.append(np.array(states, np.int8))
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Returns every row seen; the "sum" of two of these is their concatenation.
+        """Returns every row seen, [N, C]; the "sum" of two of these is their concatenation.
 
         Padding rows are included, as ignored in every class, so that hosts with equally many
         batches of one size return arrays of one shape, which gathering between hosts requires.
@@ -194,7 +194,7 @@ class BinnedAveragePrecision:
         self.positives = np.zeros((self.num_classes, self.bins), np.int32)
 
     def update(self, scores: np.ndarray, states: np.ndarray) -> None:
-        """Counts one batch."""
+        """Counts one batch: scores [n, C], states int8 [n, C]."""
         _check_shapes(scores, states, self.num_classes)
         for start in range(0, self.num_classes, _CLASSES_AT_ONCE):
             part = slice(start, start + _CLASSES_AT_ONCE)

@@ -31,7 +31,7 @@ class Reliability(NamedTuple):
 
 
 def calibrated_probability(logits: np.ndarray, *, positive_weight: float) -> np.ndarray:
-    """Returns the label probability whose weighted loss a logit minimises, float32, same shape.
+    """Returns the probabilities whose weighted loss logits [...] minimise, float32 [...].
 
     -w p log s - (1 - p) log(1 - s) is minimal over s at s = w p / (w p + 1 - p). Solved for p:
     s / (s + w (1 - s)) = 1 / (1 + w exp(-x)). Both branches below take exp of a number that is not

@@ -187,7 +187,7 @@ class MultiLabelMetrics:
             self.calibration.update(probabilities, states[judged] == POSITIVE)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Returns the sums of all parts, as "part/name"."""
+        """Returns the sums of all parts, as "part/name"; shapes as in their own `sums`."""
         return {
             f"{part}/{name}": values
             for part, accumulator in self._parts.items()

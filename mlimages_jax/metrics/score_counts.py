@@ -118,7 +118,7 @@ def pooled(accumulator: ExactAveragePrecision | BinnedAveragePrecision) -> Score
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns part / whole, float64; nan where `whole` is 0."""
+    """Returns part / whole, float64 [...]; nan where `whole` is 0."""
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 

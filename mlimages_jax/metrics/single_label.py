@@ -83,7 +83,7 @@ class SingleLabelMetrics:
         self.calibration.update(_probabilities(scores, predicted), ranks < 1)
 
     def sums(self) -> dict[str, np.ndarray]:
-        """Returns counts per class and per pair of classes, and those of the calibration."""
+        """Returns int64 counts per class [C, 3] and per pair [C, C], and the calibration's."""
         sums = {"counts": self._counts.copy()}
         if self.confusion is not None:
             sums["confusion"] = self.confusion.copy()

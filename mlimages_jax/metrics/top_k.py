@@ -54,7 +54,7 @@ class InstanceMetrics:
         self.images = np.zeros((self.k + 1, self.num_classes + 1), np.int64)  # [h, p]
 
     def update(self, top: np.ndarray, states: np.ndarray) -> None:
-        """Counts one batch; `top` comes from `top_classes` with this k or a greater one."""
+        """Counts one batch: states int8 [n, C], top int [n, >= k] from `top_classes`."""
         top = top[:, : self.k]
         found = (np.take_along_axis(states, top, axis=1) == POSITIVE) & (top >= 0)
         examples = (states != IGNORED).any(axis=1)
@@ -120,7 +120,7 @@ class HierarchicalMetrics:
         self.counts = np.zeros(3, np.int64)  # |S and T|, |S|, |T|
 
     def update(self, top: np.ndarray, states: np.ndarray) -> None:
-        """Counts one batch; `top` comes from `top_classes` with this k or a greater one."""
+        """Counts one batch: states int8 [n, C], top int [n, >= k] from `top_classes`."""
         top = top[:, : self.k]
         rows, places = np.nonzero(top >= 0)
         predicted = self._close(rows, top[rows, places], states=states)

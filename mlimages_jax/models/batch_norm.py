@@ -96,7 +96,7 @@ def _moments(groups: Array) -> tuple[Array, Array]:
 
 
 def two_pass_moments(groups: Array) -> tuple[Array, Array]:
-    """Computes the mean, and then the mean squared deviation from it."""
+    """Computes the mean of [G, B, H, W, C], and the mean squared deviation, float32 [G, C]."""
     x = groups.astype(jnp.float32)
     mean = x.mean((1, 2, 3))
     return mean, jnp.square(x - mean[:, None, None, None]).mean((1, 2, 3))

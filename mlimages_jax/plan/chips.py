@@ -60,7 +60,7 @@ CHIPS = {
 
 
 def find(name: str) -> Chip:
-    """The chip of that name.
+    """Returns the chip of that name.
 
     Raises:
         PlanError: The chip is unknown; the message lists the known ones.
@@ -71,7 +71,7 @@ def find(name: str) -> Chip:
 
 
 def collective_seconds(chip: Chip, devices: int, *, moved: float) -> float | None:
-    """Time of a reduce-scatter or all-gather at the stated bandwidths, without latency.
+    """Returns the time of a reduce-scatter or all-gather at the stated bandwidths, without latency.
 
     Assumes a ring that uses all links of a device (a torus with wrap-around, or a switch), in which
     every device sends moved * (n - 1) / n bytes. Several domains do the same with each other over

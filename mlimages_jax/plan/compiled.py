@@ -38,7 +38,7 @@ class Collective(NamedTuple):
 
 
 def tpu_mesh(topology: str) -> Mesh:
-    """A mesh of absent TPUs from a topology such as "v5e:4x4"; needs libtpu."""
+    """Returns a mesh of absent TPUs from a topology such as "v5e:4x4"; needs libtpu."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU metadata server
     return sharding.make_mesh(list(topologies.get_topology_desc(topology, "tpu").devices))
 

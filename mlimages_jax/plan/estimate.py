@@ -183,7 +183,7 @@ def _abstract_state(config: Train, mesh: AbstractMesh, num_classes: int) -> stat
 
 
 def smallest_accumulation(config: Train, make: Callable[[Train], Plan]) -> tuple[int, Plan] | None:
-    """The smallest number of parts that fits, and its plan; None: not even the largest does.
+    """Returns the smallest number of parts that fits, and its plan; None if none does.
 
     Args:
         config: Configuration of the plan.

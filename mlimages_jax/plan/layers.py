@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
 
 def layers(network: ResNet, side: int) -> tuple[Layer, ...]:
-    """The layers in order, for one image of `side` x `side` pixels."""
+    """Returns the layers in order, for one image of `side` x `side` pixels."""
     return _traced(network.clone(remat=False), side)  # remat would hide what is in the blocks
 
 
@@ -80,7 +80,7 @@ def forward_macs(network: ResNet, side: int) -> int:
 
 
 def kept_elements(network: ResNet, side: int) -> int:
-    """Number of activations of one image kept from the forward to the backward pass.
+    """Counts activations of one image kept from the forward to the backward pass.
 
     Without remat these are the inputs of every BatchNorm and every convolution. With remat they are
     the inputs of the blocks, plus the largest amount that a single block recomputes.

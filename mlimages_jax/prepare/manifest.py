@@ -203,6 +203,9 @@ class Manifest:
 
         Args:
             *columns: Columns of `Image`, such as "status", "error" or "source".
+
+        Raises:
+            ValueError: None is given, or one does not exist.
         """
         unknown = set(columns) - set(_COLUMNS)
         if unknown or not columns:

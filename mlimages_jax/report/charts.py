@@ -124,7 +124,12 @@ def by_frequency(
 
 
 def means_by_frequency(frequencies: np.ndarray, values: np.ndarray) -> list[dict[str, float]]:
-    """Returns the mean of classes of similar frequency, three parts for each factor of ten."""
+    """Returns the mean of classes of similar frequency, three parts for each factor of ten.
+
+    Args:
+        frequencies: [C], 0 to 1.
+        values: float [C]; nan is left out.
+    """
     used = (frequencies > 0) & ~np.isnan(values)
     part = np.floor(3 * np.log10(np.where(used, frequencies, 1))).astype(int)
     return [

@@ -74,7 +74,7 @@ class Batcher:
         return max(size / seconds for size, seconds in self._seconds.items())
 
     def submit(self, image: np.ndarray) -> "Future[Outputs]":
-        """Queues an image; the result has one row of every output.
+        """Queues an image [S, S, 3]; the result has one row of every output.
 
         Raises:
             RuntimeError: After `close`.

@@ -125,7 +125,11 @@ def probabilities(section: Loss) -> Callable[[np.ndarray], np.ndarray]:
 def named(
     choices: dict[str, Any], section: Loss | Schedule, title: str
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns the choice of `section.name` and its arguments, the section of that name."""
+    """Returns the choice of `section.name` and its arguments, the section of that name.
+
+    Raises:
+        ConfigError: There is no choice of that name.
+    """
     if section.name not in choices:
         raise ConfigError(f"{title}.name={section.name!r} is none of {sorted(choices)}")
     arguments = getattr(section, section.name, None)  # a loss may have none

@@ -109,6 +109,9 @@ def flatten(config: Any, prefix: str = "") -> Values:
     """Flattens settings or nested dicts to {"crop.area": ...}, keeping their order.
 
     Empty and omitted sections contribute nothing.
+
+    Raises:
+        TypeError: A name is not a text.
     """
     flat: Values = {}
     for name, value, is_left_out in _items(config):

@@ -101,7 +101,7 @@ def problems(values: Mapping[str, Any], table: Table) -> list[str]:
 
 
 def nearest_setting(name: str, names: Any) -> str:
-    """Like `nearest`, but compares the last parts of names if no full name is similar."""
+    """Tells like `nearest`, but compares the last parts of names if no full name is similar."""
     if told := nearest(name, names):
         return told
     last = {known.rpartition(".")[2]: known for known in names}

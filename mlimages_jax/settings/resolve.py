@@ -61,7 +61,7 @@ def resolved(config: AnyTask) -> AnyTask:
 
 
 def at_length(config: AnyTask, total_steps: int) -> AnyTask:
-    """Like `resolved`, with fractions of another length; `total_steps` itself is unchanged."""
+    """Resolves like `resolved`, with fractions of another length; keeps `total_steps` itself."""
     flat = flatten(config)
     values = resolve_values(flat, table_of(flat), total_steps)
     # A fraction of the run may fall between two saves.

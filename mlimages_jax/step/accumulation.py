@@ -66,7 +66,7 @@ class Accumulation(NamedTuple):
         return jnp.swapaxes(divided, 0, 1).reshape(self.parts, blocks * length, *rows.shape[1:])
 
     def join(self, parts: Array, batch_size: int) -> Array:
-        """Inverts `split`."""
+        """Joins parts [k, N / k, ...] to [N, ...], the inverse of `split`."""
         blocks = self.blocks(batch_size)
         length = parts.shape[1] // blocks
         divided = parts.reshape(self.parts, blocks, length, *parts.shape[2:])

@@ -106,10 +106,15 @@ def paper_coefficients(counts: ClassCounts) -> Coefficients:
 def sigmoid_cross_entropy(
     logits: Array, targets: Array, *, positive_weight: Array | float = 1.0
 ) -> Array:
-    """Computes -w y log s(x) - (1 - y) log(1 - s(x)) elementwise; 0 where the label is unknown.
+    """Computes -w y log s(x) - (1 - y) log(1 - s(x)), [B, C]; 0 where the label is unknown.
 
     With w != 1 the minimum over x is not at s(x) = y, so sigmoid(x) is not a calibrated
     probability.
+
+    Args:
+        logits: x, [B, C].
+        targets: y, [B, C], from 0 to 1; -1 is unknown.
+        positive_weight: w, [C] or a scalar.
     """
     y = jnp.maximum(targets, 0)  # of unknown labels, -1, whose loss is replaced below
     # log_sigmoid and not the logarithm of a sigmoid, which is -inf for logits below about -88.

@@ -193,7 +193,7 @@ def _by_pattern(params: Any, pairs: Sequence[tuple[str, Any]], *, default: Any) 
 
 
 def l2_penalty(params: Any, factors: Any) -> Array:
-    """Sums factor / 2 * |w|^2 over leaves, float32 scalar: the decay times tf.nn.l2_loss."""
+    """Sums factor / 2 * |w|^2 over leaves, float32 []: the decay times tf.nn.l2_loss."""
     terms = jax.tree.map(lambda w, f: 0.5 * f * jnp.sum(jnp.square(w)), params, factors)
     return jax.tree.reduce(jnp.add, terms)
 

@@ -17,23 +17,23 @@ def build(
     val_fraction: float | None = None,
     **options: Any,
 ) -> Path:
-    """Build a data set from the folders described in `own_classes.LAYOUT`.
+    """Builds a data set from the folders described in `own_classes.LAYOUT`.
 
     Args:
-      manual_dir: Folder that contains them.
-      data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
-      name: Name of the data set.
-      splits: Some of train, val and test; None: those that exist.
-      val_fraction: See `own_classes.OwnImages`.
-      **options: As for `imagenet.build`.
+        manual_dir: Folder that contains them.
+        data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+        name: Name of the data set.
+        splits: Some of train, val and test; None: those that exist.
+        val_fraction: See `own_classes.OwnImages`.
+        **options: As for `imagenet.build`.
 
     Returns:
-      The folder of the finished data set.
+        The folder of the finished data set.
 
     Raises:
-      FileNotFoundError: There are no such folders.
-      OSError: `data_dir` cannot be written to, or another process builds the same set.
-      ValueError: As for `imagenet.build`.
+        FileNotFoundError: There are no such folders.
+        OSError: `data_dir` cannot be written to, or another process builds the same set.
+        ValueError: As for `imagenet.build`.
     """
     return imagenet_dataset_builder.build(
         manual_dir,

@@ -30,14 +30,14 @@ def build_image_folder(
     {layout}
 
     Args:
-      shared: options of every builder.
-      name: name of the data set; default: that of the folder of --manual-dir.
-      short_side: shrink larger images to this short side, in pixels; 0: never.
-      orientation: exif turns images upright by their EXIF data, stored keeps them as they are.
-      splits: some of train,val,test, with commas between them; default: those that exist.
-      val_fraction: fraction of the images to use for val if there is no val/; default: 0.1 if there
-        are no folders of splits. They are chosen by a hash of the content, so duplicates stay in
-        one split, and every class keeps images to train on.
+        shared: options of every builder.
+        name: name of the data set; default: that of the folder of --manual-dir.
+        short_side: shrink larger images to this short side, in pixels; 0: never.
+        orientation: exif turns images upright by their EXIF data, stored keeps them as they are.
+        splits: some of train,val,test, with commas between them; default: those that exist.
+        val_fraction: fraction of the images to use for val if there is no val/; default: 0.1 if
+            there are no folders of splits. They are chosen by a hash of the content, so duplicates
+            stay in one split, and every class keeps images to train on.
     """
     return command.run(
         build,

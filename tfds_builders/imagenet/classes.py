@@ -22,7 +22,7 @@ _WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 
 def flat_hierarchy(ids: Iterable[str], names: Mapping[str, str]) -> Hierarchy:
-    """Return classes without parents, sorted by id; a class without a name is named by its id."""
+    """Returns classes without parents, sorted by id; a class without a name is named by its id."""
     ordered = tuple(sorted(set(ids)))
     return Hierarchy(
         ordered,
@@ -32,10 +32,10 @@ def flat_hierarchy(ids: Iterable[str], names: Mapping[str, str]) -> Hierarchy:
 
 
 def read_names(manual_dir: Path) -> dict[str, str]:
-    """Return full names by class id, from the first file of `manual_files.LAYOUT` with names.
+    """Returns full names by class id, from the first file of `manual_files.LAYOUT` with names.
 
     Raises:
-      ValueError: A line of that file is not a class and a name.
+        ValueError: A line of that file is not a class and a name.
     """
     folders = manual_files.around(manual_dir)
     if class_list := manual_files.first_of(folders, ["dictionary.txt"]):
@@ -48,10 +48,10 @@ def read_names(manual_dir: Path) -> dict[str, str]:
 
 
 def read_truth_by_name(path: Path) -> dict[str, str] | None:
-    """Return class ids by image name without suffix; None if the file goes by number.
+    """Returns class ids by image name without suffix; None if the file goes by number.
 
     Raises:
-      ValueError: A line is not a name and a class.
+        ValueError: A line is not a name and a class.
     """
     if path.name == manual_files.DEVKIT:
         return None
@@ -76,25 +76,25 @@ def read_truth_by_name(path: Path) -> dict[str, str] | None:
 
 
 def _parse_solution(line: str) -> tuple[str, str]:
-    """Parse a line such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
+    """Parses a line such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
     name, _, boxes = line.partition(",")
     return name.strip(), (boxes.split() or [""])[0]
 
 
 def _parse_named(line: str) -> tuple[str, str]:
-    """Parse a line such as val_0.JPEG, n03444034 and a box, separated by tabs or spaces."""
+    """Parses a line such as val_0.JPEG, n03444034 and a box, separated by tabs or spaces."""
     name, one, *_ = [*line.split("\t" if "\t" in line else None), ""]
     return name.strip(), one.strip()
 
 
 def read_truth(path: Path) -> list[str]:
-    """Return the class ids of validation images 1, 2, ...
+    """Returns the class ids of validation images 1, 2, ...
 
     Args:
-      path: The text file, with WordNet ids or numbers, or the development kit.
+        path: The text file, with WordNet ids or numbers, or the development kit.
 
     Raises:
-      ValueError: A line is neither, or has a number, and the kit that defines it is missing.
+        ValueError: A line is neither, or has a number, and the kit that defines it is missing.
     """
     if path.name == manual_files.DEVKIT:
         text = _read_member(path, _KIT_TRUTH).decode()
@@ -138,10 +138,10 @@ def _read_mapping(path: Path) -> dict[str, str]:
 
 
 def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
-    """Return id and name, by number, of the kit's classes with images: those without children.
+    """Returns id and name, by number, of the kit's classes with images: those without children.
 
     Raises:
-      ValueError: It is not the development kit.
+        ValueError: It is not the development kit.
     """
     content = _read_member(path, _KIT_META)
     try:
@@ -156,7 +156,7 @@ def _read_kit(path: Path) -> dict[int, tuple[str, str]]:
 
 
 def _read_member(path: Path, end: str) -> bytes:
-    """Read the file of the kit whose name ends with `end`."""
+    """Reads the file of the kit whose name ends with `end`."""
     try:
         with tarfile.open(path) as kit:
             for member in kit:

@@ -31,17 +31,17 @@ def build_imagenet(
     {layout}
 
     Args:
-      shared: options of every builder.
-      name: name of the data set; default: imagenet, or for your own classes that of the folder of
-        --manual-dir.
-      short_side: shrink larger images to this short side, in pixels; 0: never.
-      orientation: exif turns images upright by their EXIF data, stored keeps them as they are;
-        default: exif for your own classes, and stored for ImageNet, as the original training reads
-        them.
-      splits: train, val, or train,val.
-      val_fraction: fraction for val of your own classes without a val/; see `mlimages data build
-        image-folder`, the command for them.
-      subset: accept archives with fewer classes and images than ImageNet has.
+        shared: options of every builder.
+        name: name of the data set; default: imagenet, or for your own classes that of the folder of
+            --manual-dir.
+        short_side: shrink larger images to this short side, in pixels; 0: never.
+        orientation: exif turns images upright by their EXIF data, stored keeps them as they are;
+            default: exif for your own classes, and stored for ImageNet, as the original training
+            reads them.
+        splits: train, val, or train,val.
+        val_fraction: fraction for val of your own classes without a val/; see `mlimages data build
+            image-folder`, the command for them.
+        subset: accept archives with fewer classes and images than ImageNet has.
     """
     names = splits.split(",")
     return command.run(

@@ -21,14 +21,14 @@ _THREADS = 8  # they mostly wait for the disk
 
 
 def split_by_content(listing: Listing, val_fraction: float) -> dict[str, list[int]]:
-    """Divide images into train and val.
+    """Divides images into train and val.
 
     Args:
-      listing: All images; all of them are read.
-      val_fraction: Fraction for val, above 0 and below 1.
+        listing: All images; all of them are read.
+        val_fraction: Fraction for val, above 0 and below 1.
 
     Returns:
-      The indices of the images of each split, ascending; val may be empty.
+        The indices of the images of each split, ascending; val may be empty.
     """
     numbers = range(len(listing.names))
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -49,7 +49,7 @@ def split_by_content(listing: Listing, val_fraction: float) -> dict[str, list[in
 
 
 def _one_that_can_be_spared(classes: Sequence[set[int]]) -> set[int]:
-    """Return the content with the smallest hash whose classes all have another content."""
+    """Returns the content with the smallest hash whose classes all have another content."""
     needed = {next(iter(contents)) for contents in classes if len(contents) == 1}
     spare = sorted(set().union(*classes) - needed)
     return set(spare[:1])

@@ -35,10 +35,10 @@ class Config(images.Config):
     """The form in which images are stored; each choice has its own folder.
 
     Attributes:
-      short_side: Larger images are shrunk to this short side; None: images keep their size, since
-        the crops of finetuning may be as small as 5% of an image.
-      orientation: `stored`, as the original training reads images; `exif` turns them upright.
-      name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
+        short_side: Larger images are shrunk to this short side; None: images keep their size, since
+            the crops of finetuning may be as small as 5% of an image.
+        orientation: `stored`, as the original training reads images; `exif` turns them upright.
+        name: `original` or, for example, `short_side_320`, `short_side_320_chroma420`.
     """
 
     name: str = dataclasses.field(default="", init=False)
@@ -56,7 +56,7 @@ class OwnConfig(Config):
     """The same for users' own images, which are turned upright: phones store many on their side.
 
     Attributes:
-      orientation: `exif`, or `stored`.
+        orientation: `exif`, or `stored`.
     """
 
     orientation: Orientation = "exif"
@@ -66,8 +66,8 @@ class Builder(ImageBuilder):
     """Reads the files of `manual_files.LAYOUT`.
 
     Attributes:
-      splits: Some of `SPLITS`.
-      subset: Whether archives may contain fewer classes and images than ImageNet has.
+        splits: Some of `SPLITS`.
+        subset: Whether archives may contain fewer classes and images than ImageNet has.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -97,7 +97,7 @@ class Builder(ImageBuilder):
         )
 
     def _listings(self, manual_dir: Path) -> tuple[dict[str, Listing], dict[str, Path]]:
-        """Return the images of each split, and their paths for messages."""
+        """Returns the images of each split, and their paths for messages."""
         sources = {split: manual_files.find_source(manual_dir, split) for split in self.splits}
         listings = {}
         for split, source in sources.items():
@@ -111,8 +111,8 @@ class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]  # 
     """The same for folders of users' own classes, see `own_classes.LAYOUT`.
 
     Attributes:
-      splits: Some of train, val and test; empty: those that exist.
-      val_fraction: See `own_classes.OwnImages`.
+        splits: Some of train, val and test; empty: those that exist.
+        val_fraction: See `own_classes.OwnImages`.
     """
 
     name = "own_classes"  # TFDS would derive a name; every set gets its own
@@ -133,10 +133,10 @@ class OwnBuilder(Builder, skip_registration=True):  # type: ignore[call-arg]  # 
 
 
 def is_own(manual_dir: Path, splits: Sequence[str] | None = SPLITS) -> bool:
-    """Return whether there is a class folder whose name is not one of ImageNet's.
+    """Returns whether there is a class folder whose name is not one of ImageNet's.
 
     Raises:
-      FileNotFoundError: There is neither an archive nor a folder.
+        FileNotFoundError: There is neither an archive nor a folder.
     """
     if not manual_files.find_splits(manual_dir):
         folder = own_classes.class_folder(manual_dir)
@@ -167,34 +167,34 @@ def build(
     beam_options: list[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Build a data set from the files described in `manual_files.LAYOUT`.
+    """Builds a data set from the files described in `manual_files.LAYOUT`.
 
     Args:
-      manual_dir: Folder of these files.
-      data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
-      name: Name of the data set.
-      short_side: In pixels or None, see `Config`.
-      chroma: See `Config`.
-      orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
-        ids, and `exif` for folders of other classes. The other choice has its own folder.
-      splits: train, val or both; for your own classes, None uses those that exist, also test.
-      val_fraction: For your own classes without a val/, see `own_classes.OwnImages`.
-      own: Whether these are your own classes; None: decide by their names, see `is_own`.
-      subset: Whether archives may contain fewer classes and images than ImageNet has.
-      num_shards: As for `ml_images.build`.
-      max_skipped: As for `ml_images.build`.
-      num_workers: As for `ml_images.build`.
-      beam_options: As for `ml_images.build`.
-      overwrite: As for `ml_images.build`.
+        manual_dir: Folder of these files.
+        data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+        name: Name of the data set.
+        short_side: In pixels or None, see `Config`.
+        chroma: See `Config`.
+        orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
+            ids, and `exif` for folders of other classes. The other choice has its own folder.
+        splits: train, val or both; for your own classes, None uses those that exist, also test.
+        val_fraction: For your own classes without a val/, see `own_classes.OwnImages`.
+        own: Whether these are your own classes; None: decide by their names, see `is_own`.
+        subset: Whether archives may contain fewer classes and images than ImageNet has.
+        num_shards: As for `ml_images.build`.
+        max_skipped: As for `ml_images.build`.
+        num_workers: As for `ml_images.build`.
+        beam_options: As for `ml_images.build`.
+        overwrite: As for `ml_images.build`.
 
     Returns:
-      The folder of the finished data set.
+        The folder of the finished data set.
 
     Raises:
-      FileNotFoundError: A file is missing from `manual_dir`.
-      OSError: `data_dir` cannot be written to, or another process builds the same set.
-      StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: An option or a file is invalid, or too many images are unusable.
+        FileNotFoundError: A file is missing from `manual_dir`.
+        OSError: `data_dir` cannot be written to, or another process builds the same set.
+        StaleSetError: A ValueError: the finished set was built from other input or options.
+        ValueError: An option or a file is invalid, or too many images are unusable.
     """
     own = is_own(Path(manual_dir), splits) if own is None else own
     if own:
@@ -253,7 +253,7 @@ def _check_classes(
     hierarchy: Hierarchy,
     paths: Mapping[str, Path],
 ) -> None:
-    """Refuse a class that is in the second split only: nothing could learn it."""
+    """Refuses a class that is in the second split only: nothing could learn it."""
     for split, listing in listings.items():
         unknown = sorted(set(listing.classes) - set(hierarchy.ids))
         if unknown:

@@ -34,9 +34,9 @@ class Listing(NamedTuple):
     """The images of a split.
 
     Attributes:
-      names: Names of the records.
-      classes: Class id of each image.
-      places: Where the images are stored.
+        names: Names of the records.
+        classes: Class id of each image.
+        places: Where the images are stored.
     """
 
     names: Sequence[str]
@@ -48,33 +48,33 @@ class Archives(NamedTuple):
     """Images inside of several tar files, one after the other.
 
     Attributes:
-      parts: The tar files.
-      ends: int64 [N], number of images in each file and all files before it.
+        parts: The tar files.
+        ends: int64 [N], number of images in each file and all files before it.
     """
 
     parts: tuple[TarArchive, ...]
     ends: np.ndarray
 
     def place(self, number: int, name: str) -> Place:
-        """Return a place, see `Places`."""
+        """Returns a place, see `Places`."""
         part = int(np.searchsorted(self.ends, number, side="right"))
         start = int(self.ends[part - 1]) if part else 0
         return self.parts[part].place(number - start, name)
 
     def fingerprint(self) -> str:
-        """Return the fingerprints of all parts, see `Places`."""
+        """Returns the fingerprints of all parts, see `Places`."""
         return "; ".join(part.fingerprint() for part in self.parts)
 
 
 def list_images(source: manual_files.Source, *, subset: bool) -> Listing:
-    """Find all images of a split.
+    """Finds all images of a split.
 
     Args:
-      source: From `manual_files.find_source`.
-      subset: Whether an archive may contain fewer images than the labels file has lines.
+        source: From `manual_files.find_source`.
+        subset: Whether an archive may contain fewer images than the labels file has lines.
 
     Raises:
-      ValueError: The archive or the folder does not have the expected structure.
+        ValueError: The archive or the folder does not have the expected structure.
     """
     if source.path.is_dir():
         return _list_folder(source, subset=subset)
@@ -111,7 +111,7 @@ def _list_archive(source: manual_files.Source, *, subset: bool) -> Listing:
 
 
 def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
-    """List images in one folder per class, or in a folder with a file of their classes."""
+    """Lists images in one folder per class, or in a folder with a file of their classes."""
     folder = source.path
     images, ignored = image_folders.list_images(folder)
     in_folders = [path for path in images if "/" in path]
@@ -138,7 +138,7 @@ def _list_folder(source: manual_files.Source, *, subset: bool) -> Listing:
 def _list_flat(
     images: Sequence[str], source: manual_files.Source, *, subset: bool
 ) -> Listing | None:
-    """List images in one folder whose classes are in their names or in a file next to it."""
+    """Lists images in one folder whose classes are in their names or in a file next to it."""
     if source.labels is None:
         found = [_class_in_name(PurePosixPath(path).name) for path in images]
         if not images or not all(found):
@@ -153,7 +153,7 @@ def _list_flat(
 
 
 def _check_folders(folder: Path, known: set[str]) -> None:
-    """Refuse classes without images: the user may have forgotten to fill them."""
+    """Refuses classes without images: the user may have forgotten to fill them."""
     with os.scandir(folder) as entries:
         names = [
             entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
@@ -188,7 +188,7 @@ def _folder_of(name: str, archive: Path) -> str:
 def _classes_by_file(
     names: Sequence[str], source: manual_files.Source, *, subset: bool
 ) -> tuple[list[int], list[str]]:
-    """Return which images to use, in which order, and their classes, from the labels file."""
+    """Returns which images to use, in which order, and their classes, from the labels file."""
     assert source.labels is not None
     by_name = read_truth_by_name(source.labels)
     if by_name is None:
@@ -250,7 +250,7 @@ def _number_of(name: str, archive: Path) -> int:
 
 
 def _members(archive: Path) -> list[archives.Member]:
-    """Return all members of an archive; a truncated one is an error even with `subset`."""
+    """Returns all members of an archive; a truncated one is an error even with `subset`."""
     damage: list[archives.DamagedArchiveError] = []
 
     def note(error: archives.ArchiveError) -> None:

@@ -65,9 +65,9 @@ class Source(NamedTuple):
     """The archives or the folder with the images of a split.
 
     Attributes:
-      path: A tar file, or a folder with one folder per class.
-      labels: For images that are not in folders: the first of `TRUTHS` that exists, if any.
-      more: Further tar files of the split.
+        path: A tar file, or a folder with one folder per class.
+        labels: For images that are not in folders: the first of `TRUTHS` that exists, if any.
+        more: Further tar files of the split.
     """
 
     path: Path
@@ -76,11 +76,11 @@ class Source(NamedTuple):
 
 
 def find_source(manual_dir: Path, split: str) -> Source:
-    """Look for the archive or the folder of a split.
+    """Looks for the archive or the folder of a split.
 
     Raises:
-      FileNotFoundError: Neither exists; the message says what to do.
-      ValueError: Both exist.
+        FileNotFoundError: Neither exists; the message says what to do.
+        ValueError: Both exist.
     """
     found = [
         source for root in _roots(manual_dir) for source in _sources_in(root, manual_dir, split)
@@ -100,7 +100,7 @@ def find_source(manual_dir: Path, split: str) -> Source:
 
 
 def find_splits(manual_dir: Path) -> tuple[str, ...]:
-    """Return the splits with a folder or an archive; raises as `find_source` if there are both."""
+    """Returns the splits with a folder or an archive; raises as `find_source` if there are both."""
     splits = []
     for split in SPLIT_FOLDERS:
         try:
@@ -112,13 +112,13 @@ def find_splits(manual_dir: Path) -> tuple[str, ...]:
 
 
 def first_of(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """Return the first of these files that is in one of the folders."""
+    """Returns the first of these files that is in one of the folders."""
     paths = (folder / name for name in names for folder in folders)
     return next((path for path in paths if path.is_file()), None)
 
 
 def around(manual_dir: Path) -> list[Path]:
-    """Return the folders that may contain files about the images, such as those above Kaggle's."""
+    """Returns the folders that may contain files about the images, such as those above Kaggle's."""
     folders = list(_roots(manual_dir))
     folder = manual_dir.absolute()
     while folder.name in _KAGGLE_FOLDERS:
@@ -128,7 +128,7 @@ def around(manual_dir: Path) -> list[Path]:
 
 
 def _roots(manual_dir: Path) -> Iterator[Path]:
-    """Yield the folder, or what Kaggle or Hugging Face has inside of it."""
+    """Yields the folder, or what Kaggle or Hugging Face has inside of it."""
     yield manual_dir
     data = manual_dir / _HUGGING_FACE
     if data.is_dir() and any(map(_is_part, data.iterdir())):  # otherwise data/ may be a class

@@ -35,18 +35,19 @@ class OwnImages:
     """The images of a folder, by split.
 
     Args:
-      manual_dir: See `LAYOUT`.
-      splits: Splits to use; None: all that exist.
-      val_fraction: Fraction of the images without a split, or of train, that becomes val; 0: all
-        are train; None: `DEFAULT_VAL_FRACTION` if there are no splits, otherwise nothing is moved.
+        manual_dir: See `LAYOUT`.
+        splits: Splits to use; None: all that exist.
+        val_fraction: Fraction of the images without a split, or of train, that becomes val; 0: all
+            are train; None: `DEFAULT_VAL_FRACTION` if there are no splits, otherwise nothing is
+            moved.
 
     Attributes:
-      paths: The folder of each split.
-      listings: The images of each split.
+        paths: The folder of each split.
+        listings: The images of each split.
 
     Raises:
-      FileNotFoundError: There are no such folders.
-      ValueError: An option is invalid, or the folders are not one per class.
+        FileNotFoundError: There are no such folders.
+        ValueError: An option is invalid, or the folders are not one per class.
     """
 
     def __init__(
@@ -118,11 +119,11 @@ class OwnImages:
 
 
 def check_folders(manual_dir: Path, data_dir: Path) -> None:
-    """Refuse folders from which nothing can be built, before anything is written.
+    """Refuses folders from which nothing can be built, before anything is written.
 
     Raises:
-      FileNotFoundError: `manual_dir` is missing or empty.
-      ValueError: `data_dir` is inside of the folder of classes, and would become one of them.
+        FileNotFoundError: `manual_dir` is missing or empty.
+        ValueError: `data_dir` is inside of the folder of classes, and would become one of them.
     """
     if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
         raise _nothing_there(manual_dir)
@@ -140,7 +141,7 @@ def _nothing_there(manual_dir: Path) -> FileNotFoundError:
 
 
 def class_folder(manual_dir: Path) -> Path | None:
-    """Return the folder with one folder per class: this one, or one nested in it; else None.
+    """Returns the folder with one folder per class: this one, or one nested in it; else None.
 
     Unpacked archives often have everything in a single folder, and that in another.
     """

@@ -17,11 +17,11 @@ _BLOCK_BYTES = 1 << 20
 
 
 def unpacked(path: Path) -> Path:
-    """Return the uncompressed archive: itself, or `a.tar` next to `a.tar.gz`, created once.
+    """Returns the uncompressed archive: itself, or `a.tar` next to `a.tar.gz`, created once.
 
     Raises:
-      OSError: The disk is full, or the folder cannot be written to; the message says what to do.
-      ValueError: It cannot be uncompressed.
+        OSError: The disk is full, or the folder cannot be written to; the message says what to do.
+        ValueError: It cannot be uncompressed.
     """
     if path.suffix != ".gz":
         return path

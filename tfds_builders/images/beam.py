@@ -12,10 +12,10 @@ from .shards import ShardPlan
 
 
 def pipeline_options(flags: list[str]) -> Any:
-    """Return Beam's `PipelineOptions` for flags such as --runner=DirectRunner.
+    """Returns Beam's `PipelineOptions` for flags such as --runner=DirectRunner.
 
     Raises:
-      ImportError: Beam is not installed; the message says how to install it.
+        ImportError: Beam is not installed; the message says how to install it.
     """
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -33,18 +33,18 @@ def write(
     runner: Any,
     options: Any,
 ) -> None:
-    """Write every shard as one element of an Apache Beam pipeline.
+    """Writes every shard as one element of an Apache Beam pipeline.
 
     The rows (1.3 GB of labels for ML-Images) are too large for the description of the pipeline, so
     each shard's rows are passed in a file.
 
     Args:
-      write_shard: Writes a shard and leaves its result in files.
-      shards: The shards, in any order.
-      scratch: A new folder for the files of rows. All machines must see it under this name, and
-        the folders of images and of the data set too.
-      runner: A Beam runner or its name; None: as in `options`.
-      options: Beam's `PipelineOptions`, or None.
+        write_shard: Writes a shard and leaves its result in files.
+        shards: The shards, in any order.
+        scratch: A new folder for the files of rows. All machines must see it under this name, and
+            the folders of images and of the data set too.
+        runner: A Beam runner or its name; None: as in `options`.
+        options: Beam's `PipelineOptions`, or None.
     """
     import apache_beam as beam
 

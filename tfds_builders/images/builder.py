@@ -41,10 +41,10 @@ class _Task(NamedTuple):
     """The build to do now.
 
     Attributes:
-      content: The input.
-      num_rows: Number of rows to use of each split.
-      num_shards: Number of files of each split.
-      made_of: The fingerprint of all of this.
+        content: The input.
+        num_rows: Number of rows to use of each split.
+        num_shards: Number of files of each split.
+        made_of: The fingerprint of all of this.
     """
 
     content: Content
@@ -57,9 +57,9 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
 
     Attributes:
-      max_skipped: Fraction of a split's rows that may lack a usable image, see `skipped.allowed`.
-      num_workers: Number of threads (of each Beam worker).
-      verified: Whether images that keep their bytes need not be decoded as a check.
+        max_skipped: Fraction of a split's rows that may lack a usable image, see `skipped.allowed`.
+        num_workers: Number of threads (of each Beam worker).
+        verified: Whether images that keep their bytes need not be decoded as a check.
     """
 
     HOMEPAGE = ""
@@ -113,8 +113,10 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         to the finished set, which stays in place until the new one is complete.
 
         Raises:
-          StaleSetError: The set is finished, but was built from other input or with other options.
-          FileExistsError: Its folder contains something else.
+            StaleSetError: The set is finished, but was built from other input or with other
+                options.
+            FileExistsError: Its folder contains something else.
+            ValueError: Another file format than array_record is wanted.
         """
         config = download_config or tfds.download.DownloadConfig()
         if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
@@ -205,7 +207,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
     ) -> None:
-        """Called by TFDS with `data_path` in a temporary folder, which it renames on success."""
+        """Builds in `data_path`, for TFDS a temporary folder, which it renames on success."""
         content, num_rows, num_shards, made_of = self._task
         folder, waiting = Path(self.data_path), self._beside(".unfinished")
         final = waiting.with_name(str(self.version))

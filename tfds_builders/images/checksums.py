@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def write(path: Path, sha256: Mapping[str, str]) -> None:
-    """Write one line per file, by name: SHA-256 in hexadecimal, two spaces, file name."""
+    """Writes one line per file, by name: SHA-256 in hexadecimal, two spaces, file name."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sha256.items())]
     path.write_text("".join(lines), encoding="utf-8")

@@ -25,16 +25,16 @@ class Shared:
     """Options that every builder has.
 
     Attributes:
-      manual_dir: folder with the files described above.
-      data_dir: folder for data sets.
-      num_shards: number of files per split; default: as many as give files of a good size.
-      chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
-        makes files a fifth smaller and faster to read.
-      max_skipped: maximum fraction of unusable images in a split. With the default, five images
-        are always allowed.
-      num_workers: number of threads; default: one per core.
-      beam: use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
-      overwrite: rebuild a finished set; the old one stays until the new one is complete.
+        manual_dir: folder with the files described above.
+        data_dir: folder for data sets.
+        num_shards: number of files per split; default: as many as give files of a good size.
+        chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
+            makes files a fifth smaller and faster to read.
+        max_skipped: maximum fraction of unusable images in a split. With the default, five images
+            are always allowed.
+        num_workers: number of threads; default: one per core.
+        beam: use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
+        overwrite: rebuild a finished set; the old one stays until the new one is complete.
     """
 
     manual_dir: Path
@@ -75,15 +75,15 @@ def run(
     """Builds a set and prints its folder; errors that users can fix are one line, no traceback.
 
     Args:
-      build: Function called with the shared options by name, and with `own`.
-      options: Options of every builder.
-      name: Name of the set; None derives it, see `published_name`.
-      is_published: Returns whether a `manual_dir` has the published files.
-      published_name: Default name for the published files; others are named after their folder.
-      own: Options of this builder only.
+        build: Function called with the shared options by name, and with `own`.
+        options: Options of every builder.
+        name: Name of the set; None derives it, see `published_name`.
+        is_published: Returns whether a `manual_dir` has the published files.
+        published_name: Default name for the published files; others are named after their folder.
+        own: Options of this builder only.
 
     Returns:
-      The folder of the set.
+        The folder of the set.
     """
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addFilter(_is_ours)

@@ -14,13 +14,13 @@ class Config(tfds.core.BuilderConfig):
     """The form in which images and labels are stored; each choice has its own folder.
 
     Attributes:
-      labels: `released`: as in the list; `closed`: with all ancestors of every class.
-      short_side: Larger images are shrunk to this short side; None: images keep their size.
-      chroma: Subsampling of re-encoded images: `444`, or `420` for half the colour resolution,
-        see `mlimages_jax.data.images.decode.stored_jpeg`.
-      orientation: `exif`: images are turned upright by their EXIF data; `stored`: they are not.
-      name: Derived from the others if empty, e.g. `closed_320`, `released_original`,
-        `released_320_chroma420`, `released_320_stored`.
+        labels: `released`: as in the list; `closed`: with all ancestors of every class.
+        short_side: Larger images are shrunk to this short side; None: images keep their size.
+        chroma: Subsampling of re-encoded images: `444`, or `420` for half the colour resolution,
+            see `mlimages_jax.data.images.decode.stored_jpeg`.
+        orientation: `exif`: images are turned upright by their EXIF data; `stored`: they are not.
+        name: Derived from the others if empty, e.g. `closed_320`, `released_original`,
+            `released_320_chroma420`, `released_320_stored`.
     """
 
     name: str = ""

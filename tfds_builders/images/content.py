@@ -14,10 +14,10 @@ class Content(NamedTuple):
     """The input of a set.
 
     Attributes:
-      hierarchy: The classes.
-      lists: Names and labels of each split's images; none is empty.
-      places: Where the images of each split are stored.
-      missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
+        hierarchy: The classes.
+        lists: Names and labels of each split's images; none is empty.
+        places: Where the images of each split are stored.
+        missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     hierarchy: Hierarchy
@@ -26,7 +26,7 @@ class Content(NamedTuple):
     missing_labels: int = 0
 
     def num_rows(self, *, limit: int | None) -> dict[str, int]:
-        """Return the number of rows to use per split, limited by max_examples_per_split."""
+        """Returns the number of rows to use per split, limited by max_examples_per_split."""
         return {
             split: len(rows) if limit is None else min(limit, len(rows))
             for split, rows in self.lists.items()

@@ -35,13 +35,13 @@ class StaleSetError(ValueError):
 def of(
     content: Content, option: Config, num_rows: Mapping[str, int], num_shards: Mapping[str, int]
 ) -> dict[str, str]:
-    """Return everything that a set depends on and that the user chooses.
+    """Returns everything that a set depends on and that the user chooses.
 
     Args:
-      content: Its input.
-      option: How it is stored.
-      num_rows: Number of rows used of each split.
-      num_shards: Number of files of each split.
+        content: Its input.
+        option: How it is stored.
+        num_rows: Number of rows used of each split.
+        num_shards: Number of files of each split.
     """
     result = {
         "labels": option.labels,
@@ -64,14 +64,14 @@ def of(
 
 
 def of_classes(hierarchy: Hierarchy) -> str:
-    """Return a digest of ids, names and parents."""
+    """Returns a digest of ids, names and parents."""
     classes = hashlib.sha256(repr((hierarchy.ids, hierarchy.names)).encode())
     classes.update(hierarchy.parents.tobytes())
     return classes.hexdigest()
 
 
 def of_rows(rows: LabelList) -> str:
-    """Return a digest of names and labels."""
+    """Returns a digest of names and labels."""
     digest = hashlib.sha256()
     # The arrays themselves: 17.6 million rows as text would take a minute.
     for column in (rows.names, rows.name_offsets, rows.offsets, rows.classes, rows.confidences):
@@ -80,7 +80,7 @@ def of_rows(rows: LabelList) -> str:
 
 
 def _of_files(rows: LabelList, places: Places, count: int) -> str:
-    """Return a digest of sizes and times of single files; archives have their own fingerprint."""
+    """Returns a digest of sizes and times of single files; archives have their own fingerprint."""
     digest = hashlib.sha256()
     for number in range(0, count, -(-count // _MAX_FILES)):
         place = places.place(number, rows[number].name)
@@ -99,16 +99,16 @@ def _text(readable: str, digest: str) -> str:
 
 
 def check(folder: Path, now: Fingerprint) -> None:
-    """Refuse a finished set that was built from something else.
+    """Refuses a finished set that was built from something else.
 
     Sets of an earlier release do not state what they were built from, and pass.
 
     Args:
-      folder: The folder of the set.
-      now: Fingerprint of the requested build.
+        folder: The folder of the set.
+        now: Fingerprint of the requested build.
 
     Raises:
-      StaleSetError: Something differs; the message says what, and both ways to proceed.
+        StaleSetError: Something differs; the message says what, and both ways to proceed.
     """
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     if KEY not in metadata:
@@ -127,7 +127,7 @@ def check(folder: Path, now: Fingerprint) -> None:
 
 
 def differences(then: Fingerprint, now: Fingerprint) -> Sequence[str]:
-    """Return the differences, one line each."""
+    """Returns the differences, one line each."""
     names = [*now, *(name for name in then if name not in now)]
     return [
         _difference(name, then.get(name), now.get(name))

@@ -11,7 +11,7 @@ class Pace:
     """Measures the speed from the time it is created.
 
     Args:
-      total: Number of images to read, without those of reused shards.
+        total: Number of images to read, without those of reused shards.
     """
 
     def __init__(self, total: int):
@@ -20,7 +20,7 @@ class Pace:
         self._start = time.monotonic()
 
     def log(self, name: str, images: int, bad: int) -> None:
-        """Log that a shard of this many images, bad ones included, is written."""
+        """Logs that a shard of this many images, bad ones included, is written."""
         self._done += images
         rate = self._done / (time.monotonic() - self._start)
         left = datetime.timedelta(seconds=round((self._total - self._done) / rate))

@@ -19,9 +19,9 @@ class Part(NamedTuple):
     """The rows of a list that belong to one shard.
 
     Attributes:
-      split: Name of the split.
-      path: Path of the shard in the folder of unfinished ones.
-      rows: Numbers of the rows in the list.
+        split: Name of the split.
+        path: Path of the shard in the folder of unfinished ones.
+        rows: Numbers of the rows in the list.
     """
 
     split: str
@@ -34,9 +34,9 @@ class PartWriter:
     """Writes parts of a set.
 
     Attributes:
-      writer: Writes each part.
-      content: The input of the set.
-      closed: Whether labels get all ancestors of every class.
+        writer: Writes each part.
+        content: The input of the set.
+        closed: Whether labels get all ancestors of every class.
     """
 
     writer: ShardWriter
@@ -44,15 +44,15 @@ class PartWriter:
     closed: bool
 
     def write(self, parts: Sequence[Part], *, runner: Any, options: Any) -> list[WrittenShard]:
-        """Write the parts that earlier attempts did not finish.
+        """Writes the parts that earlier attempts did not finish.
 
         Args:
-          parts: All parts of the set.
-          runner: As for `beam.write`; Beam does the work if this or `options` is given.
-          options: As for `beam.write`.
+            parts: All parts of the set.
+            runner: As for `beam.write`; Beam does the work if this or `options` is given.
+            options: As for `beam.write`.
 
         Returns:
-          All shards, in the order of `parts`.
+            All shards, in the order of `parts`.
         """
         finished = {part.path: self._finished(part) for part in parts}
         left = [part for part in parts if finished[part.path] is None]
@@ -74,7 +74,7 @@ class PartWriter:
         return written
 
     def remove_changed(self, parts: Sequence[Part], time: float) -> None:
-        """Remove shards with images that changed since; `write` handles those they skipped."""
+        """Removes shards with images that changed since; `write` handles those they skipped."""
         for part in parts:
             written = unfinished.load(part.path)
             if written is None:
@@ -86,7 +86,7 @@ class PartWriter:
                 part.path.unlink()
 
     def _finished(self, part: Part) -> WrittenShard | None:
-        """Return an earlier attempt's shard, unless an image it skipped has become usable."""
+        """Returns an earlier attempt's shard, unless an image it skipped has become usable."""
         written = unfinished.load(part.path)
         if written is None or not written.skipped:
             return written

@@ -17,7 +17,7 @@ class Place(Protocol):
     """The place of one image; small, and valid on every machine that sees the files."""
 
     def read(self) -> bytes:
-        """Read the bytes, from any thread; raises OSError or ArchiveError if that fails."""
+        """Reads the bytes, from any thread; raises OSError or ArchiveError if that fails."""
         ...
 
 
@@ -25,11 +25,11 @@ class Places(Protocol):
     """The places of the images of one split."""
 
     def place(self, number: int, name: str) -> Place:
-        """Return the place of the image of row `number`, called `name` in the list."""
+        """Returns the place of the image of row `number`, called `name` in the list."""
         ...
 
     def fingerprint(self) -> str:
-        """Return a text that changes if images may have changed; only for comparisons."""
+        """Returns a text that changes if images may have changed; only for comparisons."""
         ...
 
 
@@ -37,8 +37,8 @@ class FilePlace(NamedTuple):
     """A separate file.
 
     Attributes:
-      folder: Folder that the names of the list are relative to.
-      name: Name in the list; `ImageFolder.find` maps it to a file.
+        folder: Folder that the names of the list are relative to.
+        name: Name in the list; `ImageFolder.find` maps it to a file.
     """
 
     folder: str
@@ -50,12 +50,12 @@ class FilePlace(NamedTuple):
         return os.path.join(self.folder, decode_name(self.name))  # noqa: PTH118 20 times as fast
 
     def read(self) -> bytes:
-        """Read the file, see `Place`."""
+        """Reads the file, see `Place`."""
         return ImageFolder(self.folder).read(self.name)
 
 
 def changed_since(place: Place, time: float) -> bool:
-    """Return whether a file appeared, vanished or changed after `time`; never for archives."""
+    """Returns whether a file appeared, vanished or changed after `time`; never for archives."""
     if not isinstance(place, FilePlace):
         return False  # a changed archive has another fingerprint
     try:
@@ -73,7 +73,7 @@ class ArchivePlace(NamedTuple):
     member: archives.Member
 
     def read(self) -> bytes:
-        """Read the byte range, see `Place`."""
+        """Reads the byte range, see `Place`."""
         return archives.read(self.archive, self.member)
 
 
@@ -83,11 +83,11 @@ class Folder(NamedTuple):
     path: Path
 
     def place(self, number: int, name: str) -> FilePlace:
-        """Return a place, see `Places`."""
+        """Returns a place, see `Places`."""
         return FilePlace(os.fspath(self.path), name)
 
     def fingerprint(self) -> str:
-        """Return the folder alone: examining millions of files would take too long."""
+        """Returns the folder alone: examining millions of files would take too long."""
         return os.fspath(self.path.resolve())
 
 
@@ -95,9 +95,9 @@ class TarArchive(NamedTuple):
     """Images inside of a tar file, by row number.
 
     Attributes:
-      path: The archive.
-      offsets: int64 [N], offset of each image's first byte.
-      sizes: int64 [N], size of each image in bytes.
+        path: The archive.
+        offsets: int64 [N], offset of each image's first byte.
+        sizes: int64 [N], size of each image in bytes.
     """
 
     path: Path
@@ -105,12 +105,12 @@ class TarArchive(NamedTuple):
     sizes: np.ndarray
 
     def place(self, number: int, name: str) -> ArchivePlace:
-        """Return a place, see `Places`."""
+        """Returns a place, see `Places`."""
         member = archives.Member(name, int(self.offsets[number]), int(self.sizes[number]))
         return ArchivePlace(os.fspath(self.path), member)
 
     def fingerprint(self) -> str:
-        """Return the archive's path, size and time, and a digest of the places in it."""
+        """Returns the archive's path, size and time, and a digest of the places in it."""
         status = self.path.stat()
         places = hashlib.sha256(self.offsets.tobytes() + self.sizes.tobytes()).hexdigest()
         return f"{self.path.resolve()}, {status.st_size} bytes, {status.st_mtime_ns}, {places}"

@@ -21,14 +21,14 @@ def prepare(
     beam_options: list[str] | None,
     overwrite: bool,
 ) -> Path:
-    """Build the data set unless it exists, as described at `ml_images.build`.
+    """Builds the data set unless it exists, as described at `ml_images.build`.
 
     Returns:
-      The folder of the finished data set.
+        The folder of the finished data set.
 
     Raises:
-      OSError: The folder of data sets cannot be written to.
-      ValueError: `num_shards` is not a number of files.
+        OSError: The folder of data sets cannot be written to.
+        ValueError: `num_shards` is not a number of files.
     """
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards={num_shards} is not a number of files: 1 or more")

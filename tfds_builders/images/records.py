@@ -10,7 +10,7 @@ from mlimages_jax.labels.lists import LabelRow
 
 
 def features() -> tfds.features.FeaturesDict:
-    """Return the features of a record, as TFDS describes and reads them."""
+    """Returns the features of a record, as TFDS describes and reads them."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(encoding_format="jpeg"),
@@ -26,7 +26,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def serialize(row: LabelRow, image: StoredImage) -> bytes:
-    """Serialize a tf.train.Example as TFDS does, but with its features in a fixed order."""
+    """Serializes a tf.train.Example as TFDS does, but with its features in a fixed order."""
     example = tf_example_pb2.Example()
     feature = example.features.feature  # filled in place, because assigning a message copies it
     feature["image"].bytes_list.value.append(image.jpeg)

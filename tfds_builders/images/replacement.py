@@ -17,7 +17,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from linux/fcntl.h and linux/fs.h
 
 
 def new(folder: Path) -> Path:
-    """Return the folder in which the replacement of `folder` is built."""
+    """Returns the folder in which the replacement of `folder` is built."""
     return folder.with_name(f"{folder.name}.replacement")
 
 
@@ -26,7 +26,7 @@ def _old(folder: Path) -> Path:
 
 
 def swap(folder: Path) -> None:
-    """Replace `folder` by `new(folder)`, which is complete, and delete the old set."""
+    """Replaces `folder` by `new(folder)`, which is complete, and deletes the old set."""
     if not _exchange(new(folder), folder):
         folder.rename(_old(folder))
         new(folder).rename(folder)
@@ -34,12 +34,12 @@ def swap(folder: Path) -> None:
 
 
 def interrupted(folder: Path) -> bool:
-    """Return whether a replacement of this set was killed halfway."""
+    """Returns whether a replacement of this set was killed halfway."""
     return new(folder).exists() or _old(folder).exists()
 
 
 def recover(folder: Path) -> None:
-    """Clean up after a killed replacement: `folder` is a complete set afterwards.
+    """Cleans up after a killed replacement: `folder` is a complete set afterwards.
 
     If the old set is still in place, a new one that was not swapped in is deleted: it is unknown
     which of two complete folders is the new one, and its waiting shards soon make another.
@@ -59,7 +59,7 @@ def _remove(folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap the names of two folders atomically; return False if the system cannot."""
+    """Swaps the names of two folders atomically; returns False if the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):  # not Linux, or another C library

@@ -13,7 +13,7 @@ from .content import Content
 
 
 def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], option: Config) -> str:
-    """Return what is built from what, and where."""
+    """Returns what is built from what, and where."""
     counts = ", ".join(f"{split} {rows:,}" for split, rows in num_rows.items())
     side = f"shrunk to {option.short_side} pixels" if option.short_side else "in their own size"
     turned = "turned upright by EXIF" if option.orientation == "exif" else "not turned by EXIF"
@@ -22,7 +22,7 @@ def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], optio
 
 
 def end(folder: Path, info: tfds.core.DatasetInfo) -> str:
-    """Return the numbers of records and of skipped images."""
+    """Returns the numbers of records and of skipped images."""
     skipped = (info.metadata or {})["skipped"]
     counts = ", ".join(
         f"{name} {split.num_examples:,} ({skipped[name]:,} skipped)"

@@ -42,10 +42,10 @@ class ShardPlan(NamedTuple):
     """A shard to write.
 
     Attributes:
-      split: Name of the split.
-      path: The ArrayRecord file.
-      rows: Names and labels.
-      places: Where the image of each row is stored.
+        split: Name of the split.
+        path: The ArrayRecord file.
+        rows: Names and labels.
+        places: Where the image of each row is stored.
     """
 
     split: str
@@ -58,14 +58,14 @@ class WrittenShard(NamedTuple):
     """A shard that was written.
 
     Attributes:
-      split: Name of the split.
-      file: Name of the ArrayRecord file.
-      file_bytes: Size of the file.
-      sha256: SHA-256 of the file in hexadecimal.
-      num_examples: Number of records.
-      num_bytes: Total size of the records.
-      max_labels: Maximum number of labels of a record.
-      skipped: Rows without a record.
+        split: Name of the split.
+        file: Name of the ArrayRecord file.
+        file_bytes: Size of the file.
+        sha256: SHA-256 of the file in hexadecimal.
+        num_examples: Number of records.
+        num_bytes: Total size of the records.
+        max_labels: Maximum number of labels of a record.
+        skipped: Rows without a record.
     """
 
     split: str
@@ -83,11 +83,11 @@ class ShardWriter:
     """Writes shards.
 
     Attributes:
-      short_side: Shrink images to this short side; None: keep their size.
-      num_workers: Number of threads that read and verify images.
-      check: Whether to decode images that keep their bytes too.
-      chroma: Subsampling of re-encoded images, see `stored_jpeg`.
-      orientation: Whether images are turned upright, see `stored_jpeg`.
+        short_side: Shrink images to this short side; None: keep their size.
+        num_workers: Number of threads that read and verify images.
+        check: Whether to decode images that keep their bytes too.
+        chroma: Subsampling of re-encoded images, see `stored_jpeg`.
+        orientation: Whether images are turned upright, see `stored_jpeg`.
     """
 
     short_side: int | None
@@ -97,14 +97,14 @@ class ShardWriter:
     orientation: Orientation = "stored"
 
     def write(self, shard: ShardPlan) -> WrittenShard:
-        """Write one ArrayRecord file with one record per group.
+        """Writes one ArrayRecord file with one record per group.
 
         The file gets its final name only when it is complete, so a second attempt at the same
         shard, at the same time on another machine, does no harm.
 
         Raises:
-          OSError: The file cannot be written.
-          RuntimeError: ArrayRecord cannot write the file.
+            OSError: The file cannot be written.
+            RuntimeError: ArrayRecord cannot write the file.
         """
         unfinished = shard.path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         try:
@@ -115,7 +115,7 @@ class ShardWriter:
         return written
 
     def usable(self, row: LabelRow, place: Place) -> bool:
-        """Return whether this row would have a record."""
+        """Returns whether this row would have a record."""
         return isinstance(self._record(row, place), bytes)
 
     def _write(self, shard: ShardPlan, path: Path) -> WrittenShard:
@@ -137,7 +137,7 @@ class ShardWriter:
         )  # fmt: skip
 
     def _records(self, shard: ShardPlan) -> Iterator[bytes | BadImage]:
-        """Verify in threads (the decoders release the GIL), in row order."""
+        """Verifies in threads (the decoders release the GIL), in row order."""
         waiting: collections.deque[concurrent.futures.Future[list[bytes | BadImage]]]
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:

@@ -16,10 +16,10 @@ class Skipped(NamedTuple):
     """An image without a record, and the reason.
 
     Attributes:
-      split: Split of its row.
-      name: Name in the label list.
-      reason: missing, or the reason of a `mlimages_jax.data.images.decode.BadImage`.
-      message: Explanation for the user.
+        split: Split of its row.
+        name: Name in the label list.
+        reason: missing, or the reason of a `mlimages_jax.data.images.decode.BadImage`.
+        message: Explanation for the user.
     """
 
     split: str
@@ -29,7 +29,7 @@ class Skipped(NamedTuple):
 
 
 def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Write the images as tab-separated columns with a header line."""
+    """Writes the images as tab-separated columns with a header line."""
     lines = [tsv_row(Skipped._fields)]
     for image in skipped:
         lines.append(tsv_row(image._replace(message=" ".join(image.message.split()))))
@@ -37,7 +37,7 @@ def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
 
 
 def allowed(num_rows: int, max_skipped: float) -> float:
-    """Return how many images of a split may be unusable: a fraction, but at least `A_FEW`.
+    """Returns how many images of a split may be unusable: a fraction, but at least `A_FEW`.
 
     The minimum applies to the default fraction only: 0 allows none, and 0.1 two of twenty.
     """
@@ -53,17 +53,17 @@ def check_skipped(
     max_skipped: float,
     path: Path,
 ) -> None:
-    """Refuse a set if too many images of a split are unusable, and write a list of them.
+    """Refuses a set if too many images of a split are unusable, and writes a list of them.
 
     Args:
-      skipped: The unusable images of all splits.
-      num_rows: Length of each split's label list.
-      max_skipped: Fraction that may be unusable, see `allowed`; at least one image of each split
-        must be usable.
-      path: Where to write the list.
+        skipped: The unusable images of all splits.
+        num_rows: Length of each split's label list.
+        max_skipped: Fraction that may be unusable, see `allowed`; at least one image of each split
+            must be usable.
+        path: Where to write the list.
 
     Raises:
-      ValueError: Too many images are unusable; the message counts them by split and reason.
+        ValueError: Too many images are unusable; the message counts them by split and reason.
     """
     bad = {split: [one for one in skipped if one.split == split] for split in num_rows}
     if all(

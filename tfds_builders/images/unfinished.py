@@ -35,10 +35,10 @@ Inputs = Mapping[str, str]
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine out of the folder, which is created if missing.
+    """Keeps other processes of this machine out of the folder, which is created if missing.
 
     Raises:
-      BlockingIOError: Another build of this data set is running.
+        BlockingIOError: Another build of this data set is running.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Return whether an open file still has its name; a lock on a deleted file is useless."""
+    """Returns whether an open file still has its name; a lock on a deleted file is useless."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -69,11 +69,11 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def other_images_since(folder: Path, images: Inputs) -> float | None:
-    """Return when the last attempt began if its image files differ; None if they do not.
+    """Returns when the last attempt began if its image files differ; None if they do not.
 
     Args:
-      folder: The folder with its shards.
-      images: Digests of the files as they are now, part of the inputs of `begin`.
+        folder: The folder with its shards.
+        images: Digests of the files as they are now, part of the inputs of `begin`.
     """
     try:
         earlier = {**json.loads((folder / _INPUTS).read_bytes())}
@@ -84,7 +84,7 @@ def other_images_since(folder: Path, images: Inputs) -> float | None:
 
 
 def begin(folder: Path, inputs: Inputs) -> None:
-    """Prepare the folder: empty, unless an earlier attempt had the same inputs.
+    """Prepares the folder: empty, unless an earlier attempt had the same inputs.
 
     Differences in image files do not matter here: the caller removes the affected shards.
     """
@@ -100,10 +100,10 @@ def begin(folder: Path, inputs: Inputs) -> None:
 
 
 def write(writer: ShardWriter, shard: ShardPlan) -> WrittenShard:
-    """Write a shard, then the note that it is complete.
+    """Writes a shard, then the note that it is complete.
 
     Raises:
-      OSError: The shard cannot be written, e.g. on a full disk; says what is kept and what to do.
+        OSError: The shard cannot be written, e.g. on a full disk; says what is kept and what to do.
     """
     try:
         written = writer.write(shard)
@@ -117,7 +117,7 @@ def write(writer: ShardWriter, shard: ShardPlan) -> WrittenShard:
 
 
 def load(path: Path) -> WrittenShard | None:
-    """Return the shard written to `path`, or None if it is not complete.
+    """Returns the shard written to `path`, or None if it is not complete.
 
     Size and number of records are compared with the note: a file gets its name only after its end
     was written, so they differ only after a crash of the machine.
@@ -135,12 +135,12 @@ def load(path: Path) -> WrittenShard | None:
 
 
 def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
-    """Link the files into `folder`, so that nothing is lost if TFDS deletes it.
+    """Links the files into `folder`, so that nothing is lost if TFDS deletes it.
 
     If the file system does not support hard links, the files are moved.
 
     Raises:
-      OSError: A file is not what was written.
+        OSError: A file is not what was written.
     """
     for path, written in shards.items():
         try:
@@ -157,17 +157,17 @@ def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete the folder once the data set is complete."""
+    """Deletes the folder once the data set is complete."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
 def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
-    """Delete TFDS's temporary folders of killed attempts.
+    """Deletes TFDS's temporary folders of killed attempts.
 
     Args:
-      folder: The folder of this attempt, `incomplete.<six characters>_<name>`.
-      names: Names of the finished folder and of its replacement.
+        folder: The folder of this attempt, `incomplete.<six characters>_<name>`.
+        names: Names of the finished folder and of its replacement.
     """
     for name in names:
         for other in folder.parent.glob(f"{constants.INCOMPLETE_PREFIX}??????_{name}"):
@@ -176,12 +176,12 @@ def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
 
 
 def software() -> str:
-    """Return the releases of the packages that write the bytes, as a part of `Inputs`."""
+    """Returns the releases of the packages that write the bytes, as a part of `Inputs`."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _WRITERS)
 
 
 def _why_useless(folder: Path, inputs: Inputs) -> str | None:
-    """Return why the shards in the folder cannot be used; None if they can, or there are none."""
+    """Returns why the shards in the folder cannot be used; None if they can, or there are none."""
     try:
         earlier = {**json.loads((folder / _INPUTS).read_bytes())}
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
 
 
 def _check(path: Path, shard: WrittenShard) -> None:
-    """Compare a file with its note; raises ValueError, or RuntimeError from ArrayRecord."""
+    """Compares a file with its note; raises ValueError, or RuntimeError from ArrayRecord."""
     if path.stat().st_size != shard.file_bytes:
         raise ValueError(f"{path.stat().st_size} bytes instead of {shard.file_bytes}")
     count = _num_records(path)
@@ -222,7 +222,7 @@ def _note(path: Path) -> Path:
 
 
 def _write(path: Path, values: dict[str, object]) -> None:
-    """Write a JSON file atomically."""
+    """Writes a JSON file atomically."""
     unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     unfinished.write_text(json.dumps(values), encoding="utf-8")
     unfinished.replace(path)

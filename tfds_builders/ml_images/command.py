@@ -32,18 +32,18 @@ def build_ml_images(
     {layout}
 
     Args:
-      shared: options of every builder.
-      name: name of the data set; default: that of the folder of --manual-dir, or ml_images for the
-        published files.
-      labels: released keeps the labels of the lists, closed adds all ancestors of every class.
-      corrections: with --labels=closed, a file of other parents for some classes; `published` is
-        the one in this package, for the published class list.
-      allow_shared: accept images that are in the list of train and in that of val or test.
-      short_side: shrink larger images to this short side, in pixels; 0: never.
-      orientation: exif turns images upright by their EXIF data, stored keeps them as they are, as
-        the original training reads them.
-      verified: skip decoding images that keep their bytes: `mlimages data download` or `extract`
-        has verified them.
+        shared: options of every builder.
+        name: name of the data set; default: that of the folder of --manual-dir, or ml_images for
+            the published files.
+        labels: released keeps the labels of the lists, closed adds all ancestors of every class.
+        corrections: with --labels=closed, a file of other parents for some classes; `published` is
+            the one in this package, for the published class list.
+        allow_shared: accept images that are in the list of train and in that of val or test.
+        short_side: shrink larger images to this short side, in pixels; 0: never.
+        orientation: exif turns images upright by their EXIF data, stored keeps them as they are, as
+            the original training reads them.
+        verified: skip decoding images that keep their bytes: `mlimages data download` or `extract`
+            has verified them.
     """
     return command.run(
         build,

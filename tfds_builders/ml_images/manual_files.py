@@ -36,10 +36,10 @@ class ManualFiles(NamedTuple):
     """The files found by `find_manual_files`.
 
     Attributes:
-      class_list: The class list.
-      lists: The label list of each split, in alphabetical order of the splits.
-      images: The folder that the names in the lists are relative to.
-      missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
+        class_list: The class list.
+        lists: The label list of each split, in alphabetical order of the splits.
+        images: The folder that the names in the lists are relative to.
+        missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
     """
 
     class_list: Path
@@ -49,11 +49,11 @@ class ManualFiles(NamedTuple):
 
 
 def find_manual_files(manual_dir: Path) -> ManualFiles:
-    """Look for the files of `LAYOUT`.
+    """Looks for the files of `LAYOUT`.
 
     Raises:
-      FileNotFoundError: A file is missing; the message says what it looks like.
-      ValueError: A list's name is not a valid split, or `unlisted.txt` has another word.
+        FileNotFoundError: A file is missing; the message says what it looks like.
+        ValueError: A list's name is not a valid split, or `unlisted.txt` has another word.
     """
     class_lists = [manual_dir / name for name in CLASS_LISTS if (manual_dir / name).is_file()]
     if not class_lists:

@@ -115,43 +115,43 @@ def build(
     beam_options: list[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Build a data set from the files described in `manual_files.LAYOUT`.
+    """Builds a data set from the files described in `manual_files.LAYOUT`.
 
     After a failure or a kill, the same call resumes from the finished shards.
 
     Args:
-      manual_dir: Folder of these files.
-      data_dir: Folder of data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
-      name: Name of the data set.
-      labels: `released` or `closed`, see `Config`.
-      corrections: A file of other parents for some classes, see `labels.corrections`; for closed
-        labels only. The set's dictionary.txt has these parents.
-      allow_shared: Whether images may be in the list of train and in that of val or test.
-      short_side: In pixels or None, see `Config`.
-      chroma: See `Config`.
-      orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
-      num_shards: Number of files of each split; None: a power of two with at most
-        `builder.ROWS_PER_SHARD` images each.
-      max_skipped: Fraction of a split's rows that may lack a usable image; with 0.01, up to five
-        may even if that is more.
-      num_workers: Number of threads; None: one per core. Does not change the result.
-      verified: The images were decoded as a check before and have not changed since, as after
-        `mlimages data download` or `extract`; those that keep their bytes are not decoded
-        again, which saves four fifths of the work.
-      beam_options: Flags of an Apache Beam pipeline that does the work, e.g.
-        ["--runner=DirectRunner"]; None: this process does it.
-      overwrite: Rebuild a finished set, which stays in place until the new one is complete.
-        Otherwise the finished set is returned, if it was built from the same input and options.
+        manual_dir: Folder of these files.
+        data_dir: Folder of data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
+        name: Name of the data set.
+        labels: `released` or `closed`, see `Config`.
+        corrections: A file of other parents for some classes, see `labels.corrections`; for closed
+            labels only. The set's dictionary.txt has these parents.
+        allow_shared: Whether images may be in the list of train and in that of val or test.
+        short_side: In pixels or None, see `Config`.
+        chroma: See `Config`.
+        orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
+        num_shards: Number of files of each split; None: a power of two with at most
+            `builder.ROWS_PER_SHARD` images each.
+        max_skipped: Fraction of a split's rows that may lack a usable image; with 0.01, up to five
+            may even if that is more.
+        num_workers: Number of threads; None: one per core. Does not change the result.
+        verified: The images were decoded as a check before and have not changed since, as after
+            `mlimages data download` or `extract`; those that keep their bytes are not decoded
+            again, which saves four fifths of the work.
+        beam_options: Flags of an Apache Beam pipeline that does the work, e.g.
+            ["--runner=DirectRunner"]; None: this process does it.
+        overwrite: Rebuild a finished set, which stays in place until the new one is complete.
+            Otherwise the finished set is returned, if it was built from the same input and options.
 
     Returns:
-      The folder of the finished data set.
+        The folder of the finished data set.
 
     Raises:
-      FileNotFoundError: A file is missing from `manual_dir`.
-      OSError: `data_dir` cannot be written to, or another process builds the same set.
-      StaleSetError: A ValueError: the finished set was built from other input or options.
-      ValueError: An option or a row of a file is invalid, too many images are unusable, or images
-        of train are in val or test.
+        FileNotFoundError: A file is missing from `manual_dir`.
+        OSError: `data_dir` cannot be written to, or another process builds the same set.
+        StaleSetError: A ValueError: the finished set was built from other input or options.
+        ValueError: An option or a row of a file is invalid, too many images are unusable, or images
+            of train are in val or test.
     """
     if corrections is not None and labels != "closed":
         raise ValueError("corrections change what closing adds: give --labels=closed too")

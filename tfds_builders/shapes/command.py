@@ -23,12 +23,12 @@ def build_shapes(
     It prints the folder of the set, for --config.data.folder.
 
     Args:
-      data_dir: folder for data sets.
-      keep_files: folder for the drawn lists and images; default: they are deleted.
-      num_train: number of training images.
-      num_val: number of validation images.
-      size: side of an image in pixels.
-      seed: seed of the random draws.
+        data_dir: folder for data sets.
+        keep_files: folder for the drawn lists and images; default: they are deleted.
+        num_train: number of training images.
+        num_val: number of validation images.
+        size: side of an image in pixels.
+        seed: seed of the random draws.
     """
     folder = build(
         data_dir,

@@ -20,10 +20,10 @@ class Config(ml_images_dataset_builder.Config):
     """The numbers of `draw`; other numbers have their own folder.
 
     Attributes:
-      num_train: Number of images of the split "train".
-      num_val: Number of images of the split "val".
-      size: Side of an image in pixels.
-      seed: Another seed gives other images.
+        num_train: Number of images of the split "train".
+        num_val: Number of images of the split "val".
+        size: Side of an image in pixels.
+        seed: Another seed gives other images.
     """
 
     name: str = dataclasses.field(default="", init=False)
@@ -44,7 +44,7 @@ class Builder(ml_images_dataset_builder.Builder):
     """Draws the files before it builds.
 
     Attributes:
-      files_dir: Folder for the drawn files; None: in TFDS's folder of downloads.
+        files_dir: Folder for the drawn files; None: in TFDS's folder of downloads.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -79,19 +79,19 @@ def build(
     """Draws the images and builds a TFDS data set from them, unless it already exists.
 
     Args:
-      data_dir: Folder of data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0, or
-        the corresponding name for other numbers.
-      num_train: As for `Config`.
-      num_val: As for `Config`.
-      size: As for `Config`.
-      seed: As for `Config`.
-      keep_files: Folder for the drawn files; None: a temporary one, which is deleted.
+        data_dir: Folder of data sets; this one goes to data_dir/shapes/4000_500_96px_seed0/1.0.0,
+            or the corresponding name for other numbers.
+        num_train: As for `Config`.
+        num_val: As for `Config`.
+        size: As for `Config`.
+        seed: As for `Config`.
+        keep_files: Folder for the drawn files; None: a temporary one, which is deleted.
 
     Returns:
-      The folder of the finished data set.
+        The folder of the finished data set.
 
     Raises:
-      ValueError: A number is out of range.
+        ValueError: A number is out of range.
     """
     config = Config(num_train=num_train, num_val=num_val, size=size, seed=seed)
     with _folder(keep_files) as files_dir:

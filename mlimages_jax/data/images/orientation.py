@@ -42,7 +42,10 @@ def _exif_orientation(data: bytes, header: ImageHeader) -> float | None:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation (EXIF 2.32, tag 274, says where row 0 and column 0 belong)."""
+    """Undoes an EXIF orientation: pixels [H, W, 3] become upright, [H, W, 3] or [W, H, 3].
+
+    EXIF 2.32, tag 274, says where row 0 and column 0 belong.
+    """
     if orientation in (2, 3, 4):  # in place
         return cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation], dst=pixels)
     if orientation in _QUARTER_TURNS:
@@ -53,7 +56,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a view of upright pixels as a file with the orientation 5 to 8 stores them."""
+    """Returns a view [W, H, 3] of upright pixels as a file of orientation 5 to 8 stores them."""
     # Views only: NumPy writes through them, and nothing is copied.
     if orientation in (6, 7):
         pixels = pixels[:, ::-1]

@@ -52,7 +52,11 @@ def _bmp(data: bytes) -> ImageHeader:
 
 
 def dib_header(data: bytes) -> ImageHeader:
-    """Reads the header of a BMP without a file header, as icons contain it."""
+    """Reads the header of a BMP without a file header, as icons contain it.
+
+    Raises:
+        BadImage: It is damaged, or a run-length encoded image that is too large.
+    """
     (size,) = struct.unpack_from("<I", data)
     if size not in _BMP_SIZES:
         raise BadImage("corrupt", f"a BMP header of {size} bytes")

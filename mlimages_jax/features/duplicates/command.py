@@ -147,7 +147,15 @@ def summary(
     identical: int,
     recall: Recall | None,
 ) -> str:
-    """Formats the counts, one per line."""
+    """Formats the counts, one per line.
+
+    Args:
+        images: The export.
+        groups: Groups of positions, int64 [n] each.
+        similarities: Those of `write_table`, float64 [m].
+        identical: Number of images with exactly the features of another.
+        recall: Fraction of the pairs that an approximate search found; None if it was exact.
+    """
     members = sum(map(len, groups))
     lines = [
         (len(images), "images"),

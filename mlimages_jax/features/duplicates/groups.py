@@ -16,7 +16,7 @@ class Groups:
         self._parents = np.arange(count)
 
     def roots(self, items: np.ndarray) -> np.ndarray:
-        """Returns the root of each item's group, int64, same shape."""
+        """Returns the root of each item's group, int64 [...]."""
         found = self._parents[items]
         while True:
             above = self._parents[found]
@@ -44,7 +44,7 @@ class Groups:
         self._parents[roots] = roots[least[parts]]
 
     def members(self) -> list[np.ndarray]:
-        """Returns groups of two or more, int64, ascending; largest first, then by first member."""
+        """Returns groups of two or more, int64 [n]; largest first, then by first member."""
         roots = self.roots(np.arange(len(self._parents)))
         order = np.argsort(roots, kind="stable")
         boundaries = np.flatnonzero(np.diff(roots[order])) + 1

@@ -105,7 +105,7 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
 
 
 def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Returns int64 positions in the order for `Predictions`, with parts assigned to processes.
+    """Returns positions, int64 [n], in the order for `Predictions`; parts belong to processes.
 
     Every part starts with a new batch of its process. The contents of a batch, and so the rounding
     of its outputs, then do not depend on which parts were already done.

@@ -90,7 +90,11 @@ class OpenImagesTable:
         self._db.close()
 
     def find(self, urls: Iterable[str]) -> dict[str, Photo]:
-        """Returns the photos of the URLs in the table, matched by id and secret, not by host."""
+        """Returns the photos of the URLs in the table, matched by id and secret, not by host.
+
+        Raises:
+            PrepareError: The index is damaged.
+        """
         keys = {url: key for url in urls if (key := photo_key(url))}
         ids = sorted({photo_id for photo_id, _ in keys.values()})
         photos = {}
