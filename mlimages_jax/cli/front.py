@@ -20,8 +20,8 @@ BUILD = Group(
 
     mlimages data build image-folder --manual-dir=pets --data-dir=data
 
-Every builder prints the folder of its set, for --config.data.folder. Its --help lists the files it
-needs.
+Every builder prints the folder of its set, for `mlimages train --data`. Its --help lists the files
+it needs.
 """,
     {
         "image-folder": "tfds_builders.image_folder.command:build_image_folder",

@@ -25,7 +25,7 @@ def build_image_folder(
 
         mlimages data build image-folder --manual-dir=pets --data-dir=data
 
-    It prints the folder of the set, for --config.data.folder.
+    It prints the folder of the set, for `mlimages train --data`.
 
     {layout}
 

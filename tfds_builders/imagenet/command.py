@@ -26,7 +26,7 @@ def build_imagenet(
 
         mlimages data build imagenet --manual-dir=imagenet_archives --data-dir=data
 
-    The archives are not unpacked. It prints the folder of the set, for --config.data.folder.
+    The archives are not unpacked. It prints the folder of the set, for `mlimages train --data`.
 
     {layout}
 

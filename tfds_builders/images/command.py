@@ -27,7 +27,7 @@ class Shared:
     Attributes:
         manual_dir: folder with the files described above.
         data_dir: folder for data sets.
-        num_shards: number of files per split; default: as many as give files of a good size.
+        num_shards: number of files per split; default: by the number of images.
         chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
             makes files a fifth smaller and faster to read.
         max_skipped: maximum fraction of unusable images in a split. With the default, five images

@@ -27,7 +27,7 @@ def build_ml_images(
 
         mlimages data build ml-images --manual-dir=my_photos --data-dir=data --name=mine
 
-    It prints the folder of the set, for --config.data.folder.
+    It prints the folder of the set, for `mlimages train --data`.
 
     {layout}
 

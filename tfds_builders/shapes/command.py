@@ -20,7 +20,7 @@ def build_shapes(
 
         mlimages data build shapes --data-dir=data
 
-    It prints the folder of the set, for --config.data.folder.
+    It prints the folder of the set, for `mlimages train --data`.
 
     Args:
         data_dir: folder for data sets.
