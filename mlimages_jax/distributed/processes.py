@@ -96,7 +96,7 @@ def initialize(
             print(error.code, file=sys.stderr, flush=True)
             watch.leave(1, f"exited with {error.code}")
         raise
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C: the others must hear of it
         traceback.print_exc()
         lost = isinstance(error, jax.errors.JaxRuntimeError) and _is_of_a_peer(str(error))
         if lost:
