@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sends the metrics of a run to experiment trackers: Weights & Biases and MLflow.
+"""Sends the metrics of a run to experiment trackers: Weights & Biases, MLflow and Trackio.
 
-Both are configured as their own documentation says: WANDB_MODE=offline or WANDB_BASE_URL,
-MLFLOW_TRACKING_URI. The id of a run is kept in the workdir, so that a restart continues it.
+Each is configured as its own documentation says: WANDB_MODE=offline or WANDB_BASE_URL,
+MLFLOW_TRACKING_URI, TRACKIO_DIR. The id of a run is kept in the workdir, so that a restart
+continues it.
 """
 
 import importlib
@@ -21,6 +22,7 @@ from mlimages_jax.files.remote import write_text
 
 IDS = "trackers.json"  # in the workdir: the run of each tracker
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]")  # MLflow refuses precision@5
+_NOT_IN_ARTIFACTS = re.compile(r"[^A-Za-z0-9._-]")  # of Trackio
 _MAX_PARAMETER = 500  # characters of a value, as in MLflow 1; the newer 6,000 help nobody
 
 
@@ -124,9 +126,51 @@ class MLflow:
         self._client.set_terminated(self.run_id)
 
 
+class Trackio:
+    """A run at Trackio; the arguments are those of `WandB`, without the folder.
+
+    Trackio finds a run by its name alone, and other workdirs of this name may be in the project:
+    the name of the run, which is its id here, ends with random digits.
+    """
+
+    def __init__(
+        self, project: str, name: str, run_id: str | None, settings: Mapping[str, Any], workdir: str
+    ):
+        del workdir  # TRACKIO_DIR says where runs are
+        self._library = _import("trackio")
+        self.run_id = run_id or f"{name}-{uuid.uuid4().hex[:6]}"
+        self._run = self._library.init(
+            project=project, name=self.run_id, resume="allow", config=dict(settings), embed=False
+        )
+        self._step: int | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Sends the values of a step."""
+        self._step = step
+        self._run.log(dict(values), step=step)
+
+    def add_file(self, path: Path) -> None:
+        """Shows an image or a table at the last step, and stores any file as an artifact."""
+        if path.suffix == ".png":
+            self._run.log({path.stem: self._library.Image(path)}, step=self._step)
+        if path.suffix == ".tsv":
+            # Not splitlines, which also splits at marks that names may contain.
+            lines = path.read_text("utf-8").rstrip("\n").split("\n")
+            columns, *rows = (line.split("\t") for line in lines)
+            table = self._library.Table(columns=columns, data=rows)
+            self._run.log({path.stem: table}, step=self._step)
+        name = _NOT_IN_ARTIFACTS.sub("_", f"{self.run_id}-{path.name}")
+        self._run.log_artifact(path, name=name, type="evaluation", overwrite=True)
+
+    def close(self) -> None:
+        """Finishes the run."""
+        self._library.finish()  # not the run's own, after which an exit finishes it again
+
+
 TRACKERS: dict[str, Callable[[str, str, str | None, Mapping[str, Any], str], Tracker]] = {
     "wandb": WandB,
     "mlflow": MLflow,
+    "trackio": Trackio,
 }
 
 

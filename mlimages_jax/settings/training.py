@@ -259,7 +259,7 @@ class Tracking:
 
     names: tuple[str, ...] = setting(
         Several(Choice(tuple(TRACKERS)), "'(\"wandb\",)'"),
-        "Trackers to send metrics, images and tables to: wandb, mlflow.",
+        "Trackers to send metrics, images and tables to: wandb, mlflow, trackio.",
         default=(),
     )
     project: str = setting(

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from absl import logging as absl_logging
 from etils import epath
+from PIL import Image
 
 from mlimages_jax.monitoring import trackers
 from mlimages_jax.monitoring.trackers import IDS, TrackerError, Trackers
@@ -131,3 +134,90 @@ def test_wandb_writes_offline_and_keeps_its_id(tmp_path, monkeypatch):
         while b"val/precision@5" not in file.read_bytes():
             assert time.monotonic() < deadline, file
             time.sleep(0.1)
+
+
+class _Trackio:
+    """Stands for the library: keeps what it is called with."""
+
+    def __init__(self):
+        self.calls = []
+        self.Image = lambda path: f"image of {path.name}"
+        self.Table = lambda *, columns, data: (columns, data)
+
+    def init(self, **arguments):
+        self.calls.append(arguments)
+        return SimpleNamespace(
+            log=lambda values, step: self.calls.append((step, values)),
+            log_artifact=lambda path, *, name, **_: self.calls.append(name),
+        )
+
+    def finish(self):
+        self.calls.append("finished")
+
+
+def test_trackio_finds_its_run_by_a_name_that_no_other_workdir_has(tmp_path, monkeypatch):
+    library = _Trackio()
+    monkeypatch.setitem(sys.modules, "trackio", library)
+    for folder in ("a/run", "a/run", "b/run"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        _trackers(tmp_path / folder, "trackio").close()
+    first, again, other = (call["name"] for call in library.calls if call != "finished")
+    assert first == again != other
+    assert first.startswith("run-") and other.startswith("run-")
+    assert library.calls[0] == {
+        "project": "p", "name": first, "resume": "allow", "config": SETTINGS, "embed": False,
+    }  # fmt: skip
+
+
+def test_trackio_shows_images_and_tables_at_the_last_step(tmp_path, monkeypatch):
+    library = _Trackio()
+    monkeypatch.setitem(sys.modules, "trackio", library)
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    for name, text in {
+        "curves.png": "",
+        "metrics.json": "{}",
+        "classes.tsv": "id\tAP\nx\u2028\t1\n",
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    one = _trackers(folder, "trackio")
+    one.write(7, {"loss": 0.5})
+    one.add_files([folder / name for name in ("curves.png", "metrics.json", "classes.tsv")])
+    _, *calls = library.calls
+    artifacts = [call for call in calls if isinstance(call, str)]
+    assert [name.replace(one._open["trackio"].run_id[-6:], "ID") for name in artifacts] == [
+        "my_run-ID-curves.png", "my_run-ID-metrics.json", "my_run-ID-classes.tsv",
+    ]  # fmt: skip
+    assert [call for call in calls if isinstance(call, tuple)] == [
+        (7, {"loss": 0.5}),
+        (7, {"curves": "image of curves.png"}),
+        (7, {"classes": (["id", "AP"], [["x\u2028", "1"]])}),
+    ]
+
+
+def test_trackio_keeps_a_run_over_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))  # read by the import
+    trackio = pytest.importorskip("trackio", reason="wants another Pillow: CONTRIBUTING.md")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "per_class.tsv").write_text("id\tAP\nn1\t0.5\n")
+    Image.new("RGB", (2, 2)).save(folder / "curves.png")
+    for step in (1, 2):
+        one = _trackers(folder, "trackio")
+        one.write(step, {"training/loss": 0.5 / step, "val/precision@5": 0.25})
+        one.add_files([folder / "per_class.tsv", folder / "curves.png"])
+        one.close()
+    (run,) = trackio.Api().runs("p")
+    assert run.name == json.loads((folder / IDS).read_text())["trackio"]
+    assert run.config["model.stage_sizes"] == [1, 1]
+    rows = SQLiteStorage.get_logs("p", run.name)
+    losses = [(row["step"], row["training/loss"]) for row in rows if "training/loss" in row]
+    assert losses == [(1, 0.5), (2, 0.25)]
+    table = next(row["per_class"] for row in rows if "per_class" in row)
+    assert table["_value"] == [{"id": "n1", "AP": "0.5"}]
+    picture = next(row["curves"] for row in rows if "curves" in row)
+    assert (tmp_path / "store/media" / picture["file_path"]).exists()
+    names = [one["name"] for one in SQLiteStorage.get_artifacts("p")]
+    assert sorted(names) == [f"{run.name}-curves.png", f"{run.name}-per_class.tsv"]
