@@ -172,6 +172,21 @@ def test_the_floors_are_those_that_are_checked():
     assert [set(re.findall(r"`(\w+)`", floor)) for floor in drawn] == stated
 
 
+def test_the_page_about_stability_is_true():
+    page = (ROOT / "docs/guide/stability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`mlimages_jax\.(\w+)`", page))
+    assert named == {*mlimages_jax.__all__, "__version__"}
+    for path in re.findall(r"`((?:mlimages_jax|tests)/[\w/]+\.py)`", page):
+        assert (ROOT / path).exists(), path
+    # Old names end with the next minor version: whoever sets it empties the tables.
+    major, minor, _ = mlimages_jax.__version__.split(".")
+    end = f"{major}.{int(minor) + 1}"
+    assert f"accepted in all of {major}.{minor} and dropped in {end}" in page
+    for place in ("moved", "renamed_flags", "settings/renamed"):
+        code = (ROOT / f"mlimages_jax/{place}.py").read_text(encoding="utf-8")
+        assert {*re.findall(r"(?:removed in|until)(?: version)? (\d\.\d+)", code)} == {end}, place
+
+
 def test_settings_named_in_pages_exist():
     known = {setting for table in TABLES.values() for setting in table}
     known |= {"help", "model", "x", "x.y"}  # what stands for others

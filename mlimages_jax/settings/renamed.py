@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings renamed in 0.2.0; the old names will be removed in the next release."""
+"""Settings renamed in 0.2.0: files and flags may use old names until 0.3, checkpoints always."""
 
 import functools
 from collections.abc import Mapping
