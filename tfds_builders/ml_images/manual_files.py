@@ -25,7 +25,8 @@ manual_dir contains:
       <split>_image_list.txt becomes a split; one is enough.
           n04310904/n04310904_8388.JPEG   2367:1  2172:1  1831:0.9
   images/
-      The image files, also in subfolders.
+      The image files, also in subfolders and in tars: `a.tar/1.jpg` is the file 1.jpg in the tar
+      images/a.tar.
   unlisted.txt (optional)
       One word: the meaning of classes that an image's row does not list: `absent` (the default), or
       `unknown`, if annotators looked for some classes only.

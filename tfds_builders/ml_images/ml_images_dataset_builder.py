@@ -18,8 +18,8 @@ from mlimages_jax.labels.repeated_names import find_repeats, first_shared, hashe
 from tfds_builders.images.builder import ImageBuilder
 from tfds_builders.images.config import Config
 from tfds_builders.images.content import Content
-from tfds_builders.images.places import Folder
 from tfds_builders.images.prepare import prepare
+from tfds_builders.images.tars import find_images
 
 from . import manual_files
 
@@ -59,7 +59,7 @@ class Builder(ImageBuilder):
         self._check_repeats(files, lists)
         if self.corrections is not None:
             hierarchy = self._corrected(hierarchy, lists)
-        places = dict.fromkeys(lists, Folder(files.images))
+        places = find_images(files.images, lists)
         return Content(hierarchy, lists, places, files.missing_labels)
 
     def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
