@@ -385,12 +385,15 @@ PARTS = [
 FILES = [
     "1.jpg", "2.jpg", "metadata.csv", "metadata.jsonl", "train.csv", "instances_train2017.json",
     "_annotations.coco.json", "t.parquet", "labels.tsv", "LOC_val_solution.csv", "a.txt",
-    "dictionary.txt", "train_image_list.txt", "x.tfrecords", "t.csv.gz", "t.json",
+    "dictionary.txt", "train_image_list.txt", "x.tfrecords", "t.csv.gz", "t.json", "state.json",
+    "train-00000-of-00001.arrow", "00000.tar", "00000.parquet", "00000_stats.json",
 ]  # fmt: skip
 DATA = [
     IMAGE, b"", b"file_name,label\n1.jpg,dog\n2.jpg,cat\n", b"{", b"[]", json.dumps(COCO).encode(),
     b'{"file_name": "1.jpg", "label": "dog"}\n', b"a;b\n\"1.jpg;2\n", b"\xff\xfea\x00",
     b"http://a/b.jpg\t3:1\n", b"path,dog,cat\n1.jpg,1,0\n", b'{"images": [], "annotations": 3}',
+    b'{"_data_files": [{"filename": "00000.arrow"}]}', b'{"splits": ["train"]}',
+    imagenet_archives.tar({"1.jpg": IMAGE, "1.cls": b"1"}),
 ]  # fmt: skip
 
 

@@ -130,7 +130,9 @@ def test_parquet(tmp_path):
     pyarrow.parquet.write_table(
         pyarrow.table({"image": inside, "label": [1]}), tmp_path / "t.parquet"
     )
-    with pytest.raises(PrepareError, match=r"contains the images themselves, in image; write them"):
+    with pytest.raises(
+        PrepareError, match=r"contains the images themselves, in image, which `mlim"
+    ):
         import_table([tmp_path / "t.parquet"], output=tmp_path / "out")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(PrepareError, match=r"t\.parquet: "):

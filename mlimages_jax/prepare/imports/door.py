@@ -11,6 +11,8 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.building import DATA_DIR, train_commands
 from mlimages_jax.prepare.imports.find_coco import find_coco
 from mlimages_jax.prepare.imports.find_folders import find_class_folders, find_imagenet
+from mlimages_jax.prepare.imports.find_image_tables import find_image_tables
+from mlimages_jax.prepare.imports.find_img2dataset import find_fetched_files
 from mlimages_jax.prepare.imports.find_others import (
     explain,
     find_finished,
@@ -19,6 +21,7 @@ from mlimages_jax.prepare.imports.find_others import (
     find_tfrecords,
 )
 from mlimages_jax.prepare.imports.find_tables import find_metadata, find_tables
+from mlimages_jax.prepare.imports.find_webdataset import find_webdataset
 from mlimages_jax.prepare.imports.found import Found, Wish
 from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.shell import shell_word, shell_words
@@ -26,14 +29,19 @@ from mlimages_jax.prepare.imports.table_rows import TableOptions, table_suffix
 from tfds_builders.images.command import name_of
 
 # The order matters: formats with specific marks come before those with general ones.
+_SHARDS = (find_fetched_files, find_image_tables, find_webdataset)
 _KINDS = (
-    find_finished, find_open_images, find_tfrecords, find_coco, find_label_list, find_metadata,
-    find_imagenet, find_class_folders, find_tables,
+    *_SHARDS, find_finished, find_open_images, find_tfrecords, find_coco, find_label_list,
+    find_metadata, find_imagenet, find_class_folders, find_tables,
 )  # fmt: skip
 _PREPARE = "mlimages data"
 _MAX_SKIPPED = 0.01
 _WHAT_FITS = """\
 Formats that were tried, in this order:
+  img2dataset's output            00000.parquet and its images in 00000/, 00000.tar or itself
+  images in Parquet or Arrow      data/train-00000-of-00002.parquet, save_to_disk of `datasets`;
+                                  name the columns with --image-column and --label-columns
+  WebDataset                      tars of cat.jpg and cat.cls, cat.json or cat.txt
   lists that a builder reads      dictionary.txt and train_image_list.txt
   Open Images                     tables with ImageID, Source, LabelName, Confidence
   COCO                            .json with images, annotations, categories; images next to them
@@ -55,6 +63,7 @@ def import_any(
     lists_only: bool = False,
     images: Path | None = None,
     path_column: str | None = None,
+    image_column: str | None = None,
     label_columns: tuple[str, ...] = (),
     label_separator: str | None = None,
     delimiter: str | None = None,
@@ -69,8 +78,9 @@ def import_any(
 
     It reports what it recognised and why, shows the first rows as it understood them, writes lists
     if they are needed, builds the data set, and prints the commands to train on it. It knows COCO,
-    tables (CSV, JSON, Parquet, Hugging Face's metadata), ImageNet as Kaggle and Hugging Face pack
-    it, and one folder per class:
+    tables (CSV, JSON, Parquet, Hugging Face's metadata), sets of Hugging Face's `datasets`,
+    WebDataset, what img2dataset wrote, ImageNet as Kaggle and Hugging Face pack it, and one folder
+    per class:
 
         mlimages data import any photos --dry-run
         mlimages data import photos
@@ -85,6 +95,8 @@ def import_any(
         lists_only: do not build; print the command that would.
         images: folder of the images; default: search for it.
         path_column: column of a table with the image paths; default: detect it.
+        image_column: column with the images themselves, or their suffix in a tar ("jpg"); default:
+            detect it.
         label_columns: columns with the labels; default: detect them. Columns of numbers from 0 to 1
             are one label each.
         label_separator: separator between the labels of a cell; default: detect it.
@@ -113,6 +125,7 @@ def import_any(
         val_fraction=val_fraction,
         name=name,
         max_skipped=max_skipped,
+        image_column=image_column,
     )
     found, notes = recognise(source, wish)
     if found is None:
@@ -163,7 +176,7 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
     notes: list[str] = []
     # Options for tables mean that this is one. A .json file may still be COCO with --images.
     has_said = wish.table.path_column or wish.table.label_columns or wish.images
-    kinds = (find_tables, *_KINDS) if has_said and not _is_json(source) else _KINDS
+    kinds = (*_SHARDS, find_tables, *_KINDS) if has_said and not _is_json(source) else _KINDS
     for find in kinds:
         found = find(source, wish, notes)
         if found is not None:
@@ -179,6 +192,7 @@ def _options(wish: Wish, output: Path, data_dir: Path) -> list[str]:
         "--data-dir": None if data_dir == DATA_DIR else str(data_dir),
         "--images": wish.images and str(wish.images),
         "--path-column": table.path_column,
+        "--image-column": wish.image_column,
         "--label-separator": table.label_separator,
         "--delimiter": table.delimiter,
         "--encoding": table.encoding,

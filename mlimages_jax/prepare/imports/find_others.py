@@ -111,7 +111,10 @@ def explain(source: Path) -> list[str]:
     if books := [path for path in files if path.suffix.lower() in (".xlsx", ".xls", ".ods")]:
         lines.append(f"{books[0].name} is a spreadsheet: save it as CSV in UTF-8")
     if any(path.suffix.lower() in (".zip", ".tar", ".gz") for path in files) and not images:
-        lines.append("it contains archives: unpack them first")
+        lines.append(
+            "it contains archives: unpack them first; of WebDataset's only undo the compression, "
+            "with gunzip"
+        )
     return lines
 
 

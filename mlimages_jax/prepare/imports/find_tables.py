@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Recognises tables of images and labels: a single file, or the tables of a folder of images."""
 
-from collections import Counter
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 from mlimages_jax.files.counting import counted
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.building import Build
-from mlimages_jax.prepare.imports.columns import LABELS, SPLIT_WORDS
-from mlimages_jax.prepare.imports.found import (
-    DEFAULT_VAL_FRACTION,
-    SHOWN_ROWS,
-    Found,
-    Wish,
-    files_below,
-    split_of,
-)
+from mlimages_jax.prepare.imports.columns import LABELS
+from mlimages_jax.prepare.imports.found import Found, Wish, files_below, split_of
 from mlimages_jax.prepare.imports.image_roots import ImageRoot, Located, locate
-from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
-from mlimages_jax.prepare.imports.table import TablePlan, in_val, sample_rows, write_tables
-from mlimages_jax.prepare.imports.table_rows import KINDS, Table, TableRow, table_suffix
+from mlimages_jax.prepare.imports.survey import divide, survey, write_lists
+from mlimages_jax.prepare.imports.table import TablePlan, sample_rows
+from mlimages_jax.prepare.imports.table_rows import KINDS, Table, table_suffix
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face
 _SHOWN_COLUMNS = 8
@@ -47,7 +38,8 @@ def find_tables(source: Path, wish: Wish, notes: list[str]) -> Found | None:
         tables, top = _tables_of(source, wish, notes), source
     if not tables:
         return None
-    plans = _plans(tables, top, wish)
+    names = [split_of(table.path, top) for table in tables]
+    plans = divide(tables, names, wish.val_fraction)
     located = _located(plans, top, wish)
     if source.is_dir() and not wish.images and not located.are_urls:
         kept = [i for i, root in enumerate(located.roots) if root is not None]
@@ -76,46 +68,15 @@ def find_metadata(source: Path, wish: Wish, notes: list[str]) -> Found | None:
 
 
 def _found(plans: list[TablePlan], located: Located, wish: Wish) -> Found:
-    aside = SetAside(wish.max_skipped)
-    splits: Counter[str] = Counter()
-    labels: set[str] = set()
-    shown: list[str] = []
-    for plan, name_of in zip(plans, located.namers(), strict=True):
-        path = str(plan.table.path)
-        labels.update(plan.table.columns.one_hot)
-
-        def set_aside(line: int, reason: str, path: str = path) -> None:
-            aside.add(BadRow(path, str(line), reason))
-
-        for number, row in enumerate(plan.table.rows(set_aside)):
-            try:
-                name = name_of(row.path)
-            except ValueError as error:
-                set_aside(row.line, str(error))
-                continue
-            aside.total += 1
-            splits[plan.split_of(row)] += 1
-            labels.update(label for label, _ in row.labels)
-            if number < SHOWN_ROWS:
-                shown.append(_shown(plan.split_of(row), name, row))
-    aside.check()
-    if not aside.total:
-        names = ", ".join(str(plan.table.path) for plan in plans)
-        raise PrepareError(f"{names}: there are no rows with images; is the file complete?")
-    counts = [f"{split}: {counted(count, 'image')}" for split, count in splits.items()]
-    counts.append(counted(len(labels), "different label"))
+    found = survey(plans, located, wish)
+    counts = found.counts
     counts += [_where(plan, root) for plan, root in zip(plans, located.roots, strict=True)
                if not located.are_urls]  # fmt: skip
-
-    def write(output: Path) -> Build | None:
-        return write_tables(
-            plans, located, aside=SetAside(wish.max_skipped), output=output,
-            class_list=wish.class_list, hierarchy_separator=">", missing_labels=wish.missing_labels,
-            name=wish.name,
-        )  # fmt: skip
+    write = functools.partial(write_lists, plans, located, wish)
 
     why = [line for plan in plans for line in _why(plan.table)]
-    return Found("a table of images and labels", why, shown, counts, write=write, aside=aside)
+    kind = "a table of images and labels"
+    return Found(kind, why, found.rows, counts, write=write, aside=found.aside)
 
 
 def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
@@ -141,38 +102,10 @@ def _tables_of(folder: Path, wish: Wish, notes: list[str]) -> list[Table]:
     return tables
 
 
-def _plans(tables: list[Table], top: Path, wish: Wish) -> list[TablePlan]:
-    names = [split_of(table.path, top) for table in tables]
-    is_known = any(names) or any(table.columns.split for table in tables)
-    fraction = wish.val_fraction
-    if fraction is None:
-        fraction = 0.0 if is_known else DEFAULT_VAL_FRACTION
-    if fraction and "val" in names:
-        raise PrepareError(f"--val-fraction {fraction:g}: there already is a table of val")
-    return [
-        TablePlan(table, _rule(table, name or "train", fraction))
-        for table, name in zip(tables, names, strict=True)
-    ]
-
-
-def _rule(table: Table, split: str, fraction: float) -> Callable[[TableRow], str]:
-    if table.columns.split is not None:
-        return lambda row: SPLIT_WORDS.get((row.split or "").strip().lower(), row.split or "")
-    if split == "train" and fraction:
-        return lambda row: "val" if in_val(row.path, fraction) else split
-    return lambda row: split
-
-
 def _located(plans: list[TablePlan], top: Path, wish: Wish) -> Located:
     samples = [[row.path for row in sample_rows(plan.table)] for plan in plans]
     around = [[wish.images] if wish.images else [plan.table.path.parent, top] for plan in plans]
     return locate(samples, around, [split_of(plan.table.path, top) or "" for plan in plans])
-
-
-def _shown(split: str, name: str, row: TableRow) -> str:
-    labels = [label if value == 1 else f"{label} ({value:g})" for label, value in row.labels]
-    some = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-    return f"{split}: {name} -> {some or 'no labels'}"
 
 
 def _where(plan: TablePlan, root: ImageRoot | None) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The data that `import any` found, the user's options, and the search for files and splits."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlimages_jax.prepare.imports.table_rows import TableOptions
 SHOWN_ROWS = 5
 DEFAULT_VAL_FRACTION = 0.1
 _MAX_FILES = 1_000
+_FIRST_ENTRIES = 10_000
 _WORDS = re.compile(r"[A-Za-z]+")
 
 
@@ -30,6 +32,7 @@ class Wish(NamedTuple):
             splits.
         name: Name of the data set.
         max_skipped: Fraction of the rows that may be set aside.
+        image_column: Column of the images themselves; None: detect it.
     """
 
     table: TableOptions
@@ -39,6 +42,7 @@ class Wish(NamedTuple):
     val_fraction: float | None
     name: str
     max_skipped: float
+    image_column: str | None = None
 
 
 class Found(NamedTuple):
@@ -97,3 +101,40 @@ def files_below(top: Path, *, depth: int) -> Iterator[Path]:
             if count > 10 * _MAX_FILES:
                 return
         level = deeper
+
+
+def shards_below(top: Path, suffixes: tuple[str, ...], *, depth: int = 2) -> list[Path]:
+    """Returns all files with some suffixes in a folder and below, sorted; skips hidden ones.
+
+    Sets have thousands of shards in a folder, and other folders have millions of images. A folder
+    whose first entries are all something else is taken for one of these and left.
+    """
+    found: list[Path] = []
+    level = [top]
+    for _ in range(depth + 1):
+        deeper: list[Path] = []
+        for folder in level[:_MAX_FILES]:
+            files, folders = _scan(folder, suffixes)
+            found += files
+            deeper += folders
+        level = sorted(deeper)
+    return sorted(path for path in found if path.is_file())
+
+
+def _scan(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    files: list[Path] = []
+    folders: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for number, entry in enumerate(entries):
+                if entry.name.startswith((".", "_")):
+                    continue
+                if entry.name.lower().endswith(suffixes):
+                    files.append(Path(entry.path))
+                elif entry.is_dir():
+                    folders.append(Path(entry.path))
+                if number >= _FIRST_ENTRIES and not files:
+                    break
+    except OSError:
+        return [], []
+    return files, folders

@@ -5,6 +5,7 @@ Each row comes with its line or number, from 1; an unusable row is replaced by a
 """
 
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.imports.arrow_files import ArrowFile, holds_bytes
+from mlimages_jax.prepare.imports.class_names import ClassNames, classes_in, features_of
+from mlimages_jax.prepare.imports.records import Record
 from mlimages_jax.prepare.imports.text_lines import Lines, check_decoded, open_text
 
 _OBJECT = 'not an object such as {"path": "a.jpg", "labels": ["dog", "cat"]}'
 _PARQUET_ROWS = 1_000  # rows in memory
-
-Record = tuple[int, dict[str, Any] | str]
 
 
 def read_lines(
@@ -84,38 +85,41 @@ def load_json(path: Path, *, encoding: str | None = None, object_hook: Any = Non
 def read_parquet(path: Path, *, limit: int | None = None) -> Iterator[Record]:
     """Yields the rows of a Parquet file, with their number from 1.
 
-    Columns of bytes are left out: embedded images may be gigabytes.
+    Columns of bytes are left out: embedded images may be gigabytes. Classes that the metadata of
+    `datasets` names are their names.
 
     Raises:
         PrepareError: The file is damaged or not Parquet.
     """
-    number = 0
-    try:
-        # Opened here, because pyarrow does not accept paths whose bytes are not UTF-8.
-        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
-            columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type)]
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-                    if number == limit:
-                        return
-    except (pyarrow.ArrowException, OSError) as error:
-        raise PrepareError(f"{path}: cannot read Parquet row {number + 1} ({error})") from error
+    file = ArrowFile(path)
+    columns = [field.name for field in file.schema if not holds_bytes(field.type)]
+    classes = parquet_classes(path)
+    batches = file.batches(columns, pyarrow.RecordBatch.to_pylist, rows=_PARQUET_ROWS)
+    rows = itertools.islice(itertools.chain.from_iterable(batches), limit)
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield number, row | {name: one.labels_of(row[name]) for name, one in classes.items()}
+        except ValueError as error:
+            yield number, str(error)
 
 
-def embedded_images(path: Path) -> list[str]:
-    """Returns the columns of a Parquet file that contain images themselves.
+def parquet_classes(path: Path) -> dict[str, ClassNames]:
+    """Returns the names of classes of the columns that have some.
 
     Raises:
         PrepareError: The file is not Parquet.
     """
-    try:
-        with path.open("rb") as file:
-            schema = pyarrow.parquet.read_schema(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise PrepareError(f"{path}: not a Parquet file ({error})") from error
-    return [field.name for field in schema if _holds_bytes(field.type)]
+    schema = ArrowFile(path).schema
+    return classes_in(features_of(path, schema.metadata), schema.names)
+
+
+def embedded_images(path: Path) -> list[str]:
+    """Returns the columns of a Parquet file that may contain images themselves.
+
+    Raises:
+        PrepareError: The file is not Parquet.
+    """
+    return [field.name for field in ArrowFile(path).schema if holds_bytes(field.type)]
 
 
 def columns_of(rows: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
@@ -125,9 +129,3 @@ def columns_of(rows: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
 
 def _record(number: int, entry: Any) -> Record:
     return number, entry if isinstance(entry, dict) else _OBJECT
-
-
-def _holds_bytes(kind: pyarrow.DataType) -> bool:
-    if pyarrow.types.is_struct(kind):
-        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)

@@ -67,6 +67,9 @@ def labels_of(cell: object, column: str, separator: str) -> list[tuple[str, floa
         return [_label(str(label), 1.0) for label in cell]
     if isinstance(cell, dict) and {*map(type, cell.values())} <= {int, float}:
         return [*map(_label, cell, cell.values())]
+    if cell is None or cell is MISSING:
+        state = "missing" if cell is MISSING else "empty"
+        raise ValueError(f'there is no label: "{column}" is {state}; fill it in, or give []')
     raise ValueError(
         f'"{column}" must be a list of texts, or an object of texts and numbers: {{"dog": 0.9}}'
     )

@@ -33,7 +33,11 @@ from mlimages_jax.prepare.imports.manual_dir import (
 )
 from mlimages_jax.prepare.imports.set_aside import BadRow, SetAside
 from mlimages_jax.prepare.imports.shell import shell_word
-from mlimages_jax.prepare.imports.table_classes import ClassFinder, collect_classes
+from mlimages_jax.prepare.imports.table_classes import (
+    ClassFinder,
+    collect_classes,
+    flat_hierarchy,
+)
 from mlimages_jax.prepare.imports.table_rows import (
     SAMPLE_LINES,
     Table,
@@ -186,11 +190,7 @@ def write_tables(
     Raises:
         PrepareError: Too many rows are unusable, or a file as a whole is.
     """
-    if class_list:
-        hierarchy = Hierarchy.from_file(class_list)
-    else:
-        tables = [plan.table for plan in plans]
-        hierarchy = collect_classes(tables, separator=hierarchy_separator)
+    hierarchy = _hierarchy([plan.table for plan in plans], class_list, hierarchy_separator)
     finder = ClassFinder(hierarchy, separator=hierarchy_separator)
     with write_manual_dir(
         output, hierarchy, missing_labels=missing_labels, images=located.folder
@@ -212,6 +212,16 @@ def write_tables(
         )
     )  # fmt: skip
     return build_of(output, name, hierarchy) if is_linked else None
+
+
+def _hierarchy(tables: Sequence[Table], class_list: Path | None, separator: str) -> Hierarchy:
+    """Returns the classes: of the dictionary, else those that all tables name, else collected."""
+    if class_list:
+        return Hierarchy.from_file(class_list)
+    named = [table.classes for table in tables]
+    if all(names is not None for names in named):
+        return flat_hierarchy(itertools.chain.from_iterable(filter(None, named)))
+    return collect_classes(tables, separator=separator)
 
 
 def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:

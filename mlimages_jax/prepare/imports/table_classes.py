@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.same_names import normal
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.label_cells import label_name
@@ -45,9 +45,11 @@ class ClassFinder:
         Raises:
             ValueError: No class has this id or name, or several have the name.
         """
-        for id_ in (label, _PATH.join(_names(label, self._separator))):
-            if id_ in self._of_id:
-                return self._of_id[id_]
+        if label in self._of_id:
+            return self._of_id[label]
+        path = _PATH.join(_names(label, self._separator))
+        if path in self._of_id:
+            return self._of_id[path]
         classes = self._of_name.get(label) or self._of_synonym.get(label) or set()
         if not classes:
             raise ValueError(
@@ -97,6 +99,21 @@ def collect_classes(tables: Iterable[Table], *, separator: str) -> Hierarchy:
     parents = np.array([place.get(names[:-1], -1) for names in order], np.int32)
     ids = tuple(_PATH.join(names) for names in order)
     return Hierarchy(ids, tuple(names[-1] for names in order), parents)
+
+
+def flat_hierarchy(names: Iterable[str]) -> Hierarchy:
+    """Returns classes without parents, in this order, each once; their ids are their names.
+
+    Raises:
+        PrepareError: A name cannot be one of a class.
+    """
+    ids = tuple(dict.fromkeys(names))
+    try:
+        return Hierarchy(ids, ids, np.full(len(ids), -1, np.int32))
+    except HierarchyError as error:
+        raise PrepareError(
+            f"the names of the classes in the metadata: {error}; give a --dictionary"
+        ) from error
 
 
 def _labels(table: Table, on_bad: OnBad) -> Iterator[tuple[int, set[str]]]:

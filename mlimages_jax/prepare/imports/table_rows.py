@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.columns import KNOWN, choose_columns, split_of_cell
+from mlimages_jax.prepare.imports.columns import KNOWN, Columns, choose_columns, split_of_cell
 from mlimages_jax.prepare.imports.delimited import (
     SAMPLE_LINES,
     Format,
@@ -17,6 +17,7 @@ from mlimages_jax.prepare.imports.delimited import (
 from mlimages_jax.prepare.imports.json_records import (
     columns_of,
     embedded_images,
+    parquet_classes,
     read_json,
     read_lines,
     read_parquet,
@@ -28,6 +29,7 @@ from mlimages_jax.prepare.imports.label_cells import (
     label_name,
     labels_of,
 )
+from mlimages_jax.prepare.imports.records import Records
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -74,12 +76,23 @@ class TableOptions(NamedTuple):
     find_split: bool = False
 
 
+class _Meaning(NamedTuple):
+    """The meaning of columns and cells, as the first rows show it; the fields are `Table`'s."""
+
+    columns: Columns
+    separator: str
+    is_separated: bool
+    has_blanks: bool
+
+
 class Table:
     """A table whose format and columns are known.
 
     Args:
         path: The table: delimited text, JSON or Parquet, by its suffix (before .gz).
         options: The user's options.
+        records: The rows of a file in another format.
+        like: A table with the same columns, which then are not searched for again.
 
     Attributes:
         path: The same.
@@ -92,22 +105,41 @@ class Table:
         PrepareError: The table has another format, is empty, or lacks a column.
     """
 
-    def __init__(self, path: Path, options: TableOptions):
+    def __init__(
+        self,
+        path: Path,
+        options: TableOptions,
+        records: Records | None = None,
+        *,
+        like: "Table | None" = None,
+    ):
         self.path = path
         self._options = options
         self._suffix = table_suffix(path)
-        if self._suffix not in KINDS:
+        self._others = records
+        if records is None and self._suffix not in KINDS:
             raise PrepareError(
                 f"{path}: the name does not end in {', '.join(KINDS[:-1])} or {KINDS[-1]}; rename "
                 "it to its format, or save it as CSV in UTF-8"
             )
         self._format = self._find_format()
+        self._needed: tuple[str, ...] | None = None
+        self._meaning: _Meaning = self._find_meaning() if like is None else like._meaning
+        self.columns, self.separator, self.is_separated, self.has_blanks = self._meaning
+        columns = self.columns
+        self._needed = (columns.path, *filter(None, [columns.split]), *columns.labels,
+                        *columns.one_hot)  # fmt: skip
+        self._cells = self._picker()
+        self._one_hot_labels = [label_name(name) for name in columns.one_hot]
+
+    def _find_meaning(self) -> _Meaning:
+        options = self._options
         sample = self._sample()
         names = self._names(sample)
-        if self._suffix == ".parquet" and (images := embedded_images(path)):
-            self._refuse_embedded(images)
+        if self._others is None and self._suffix == ".parquet":
+            self._refuse_embedded()
         try:
-            self.columns = choose_columns(
+            columns = choose_columns(
                 names,
                 sample,
                 path=options.path_column,
@@ -116,17 +148,34 @@ class Table:
                 find_split=options.find_split,
             )
         except ValueError as error:
-            raise PrepareError(f"{path}:1: {error}") from error
-        texts = self._label_texts(sample)
-        self.separator = options.label_separator or find_separator(texts)
-        self.is_separated = any(self.separator in text for text in texts)
-        self.has_blanks = any(" " in text.strip() for text in texts)
-        self._cells = self._picker()
-        self._one_hot_labels = [label_name(name) for name in self.columns.one_hot]
+            raise PrepareError(f"{self.path}:1: {error}") from error
+        texts = _label_texts(sample, columns.labels)
+        separator = options.label_separator or find_separator(texts)
+        return _Meaning(
+            columns,
+            separator,
+            is_separated=any(separator in text for text in texts),
+            has_blanks=any(" " in text.strip() for text in texts),
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """All classes in the order of the file, if it names those of every column of labels."""
+        known: Mapping[str, Sequence[str]] = {}
+        if self._others is not None:
+            known = self._others.classes
+        elif self._suffix == ".parquet":
+            known = {name: one.names for name, one in parquet_classes(self.path).items()}
+        columns = (*self.columns.labels, *self.columns.one_hot)
+        if not columns or not all(name in known for name in columns):
+            return None
+        return tuple(dict.fromkeys(label_name(one) for name in columns for one in known[name]))
 
     @property
     def format(self) -> str:
         """Describes the format for the user."""
+        if self._others is not None:
+            return self._others.format
         if self._format is None:
             return {".json": "JSON", ".parquet": "Parquet"}.get(self._suffix, "JSON lines")
         name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -187,7 +236,7 @@ class Table:
         return [dict(zip(self._format.columns, row, strict=False)) for row in rows]
 
     def _find_format(self) -> Format | None:
-        if self._suffix not in DELIMITED:
+        if self._others is not None or self._suffix not in DELIMITED:
             return None
         options = self._options
         said = (options.path_column, *options.label_columns, options.split_column)
@@ -201,6 +250,8 @@ class Table:
     def _records(self, limit: int | None) -> Iterator[tuple[int, Any]]:
         """Yields lines or numbers with rows (lists or mappings) or with error messages."""
         encoding = self._options.encoding
+        if self._others is not None:
+            return self._others.read(limit, self._needed)
         if self._format is not None:
             return read_records(self.path, self._format, encoding=encoding, limit=limit)
         if self._suffix == ".parquet":
@@ -210,27 +261,32 @@ class Table:
         return read_lines(self.path, encoding=encoding, limit=limit)
 
     def _names(self, sample: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+        if self._others is not None:
+            return self._others.names
         if self._format is not None:
             return self._format.columns
         names = columns_of(sample)
         # Without objects in the sample, assume the usual keys; `rows` then reports what is wrong.
         return names or ("path", "labels")
 
-    def _label_texts(self, sample: Sequence[Mapping[str, object]]) -> list[str]:
-        """Returns label cells that are texts, which may contain separators."""
-        return [
-            cell
-            for name in self.columns.labels
-            for values in sample
-            if isinstance(cell := values.get(name), str) and not cell.startswith(("[", "{"))
-        ]
+    def _refuse_embedded(self) -> None:
+        names = embedded_images(self.path)
+        if names and self._options.path_column is None:
+            raise PrepareError(
+                f"{self.path}: contains the images themselves, in {', '.join(names)}, which "
+                "`mlimages data import FILE_OR_FOLDER` takes; if the images are files, name the "
+                "column of their paths with --path-column"
+            )
 
-    def _refuse_embedded(self, names: Sequence[str]) -> None:
-        raise PrepareError(
-            f"{self.path}: contains the images themselves, in {', '.join(names)}; write them to "
-            "files first, with a column of their paths: for row in datasets.load_dataset(...): "
-            'row["image"].save(...)'
-        )
+
+def _label_texts(sample: Sequence[Mapping[str, object]], labels: Sequence[str]) -> list[str]:
+    """Returns label cells that are texts, which may contain separators."""
+    return [
+        cell
+        for name in labels
+        for values in sample
+        if isinstance(cell := values.get(name), str) and not cell.startswith(("[", "{"))
+    ]
 
 
 def table_suffix(path: Path) -> str:
