@@ -36,7 +36,7 @@ class AbsentPlace(NamedTuple):
     member: str
 
     def read(self) -> bytes:
-        """Raise FileNotFoundError, see `Place`."""
+        """Raises FileNotFoundError, see `Place`."""
         raise FileNotFoundError(f"{self.tar} has no member {self.member}")
 
 
@@ -44,11 +44,11 @@ class FolderOfTars(NamedTuple):
     """Images in tars of a folder, and perhaps in files beside them.
 
     Attributes:
-      path: The folder.
-      tars: Names of the tars, relative to it.
-      numbers: int32 [N], number of each image's tar; -1: the image is a file.
-      offsets: int64 [N], offset of each image's first byte; -1: the tar does not have it.
-      sizes: int64 [N], size of each image in bytes.
+        path: The folder.
+        tars: Names of the tars, relative to it.
+        numbers: int32 [N], number of each image's tar; -1: the image is a file.
+        offsets: int64 [N], offset of each image's first byte; -1: the tar does not have it.
+        sizes: int64 [N], size of each image in bytes.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class FolderOfTars(NamedTuple):
     sizes: np.ndarray
 
     def place(self, number: int, name: str) -> Place:
-        """Return a place, see `Places`."""
+        """Returns a place, see `Places`."""
         if self.numbers[number] == _NO_TAR:
             return FilePlace(os.fspath(self.path), name)
         tar = self.tars[self.numbers[number]]
@@ -69,7 +69,7 @@ class FolderOfTars(NamedTuple):
         return ArchivePlace(path, found)
 
     def fingerprint(self) -> str:
-        """Return the folder, sizes and times of its tars, and a digest of the places in them."""
+        """Returns the folder, sizes and times of its tars, and a digest of the places in them."""
         digest = hashlib.sha256()
         for tar in self.tars:
             status = (self.path / tar).stat()
@@ -80,18 +80,18 @@ class FolderOfTars(NamedTuple):
 
 
 def find_images(folder: Path, lists: Mapping[str, LabelList]) -> dict[str, Places]:
-    """Find the images of some lists in a folder and in its tars.
+    """Finds the images of some lists in a folder and in its tars.
 
     Args:
-      folder: What the names of the lists are relative to.
-      lists: The list of each split. Without a name that leads into a tar, nothing is read.
+        folder: What the names of the lists are relative to.
+        lists: The list of each split. Without a name that leads into a tar, nothing is read.
 
     Returns:
-      The places of each split's images.
+        The places of each split's images.
 
     Raises:
-      ArchiveError: A ValueError: a tar is compressed, or is none.
-      OSError: A tar cannot be read.
+        ArchiveError: A ValueError: a tar is compressed, or is none.
+        OSError: A tar cannot be read.
     """
     rows = {split: _rows_by_tar(folder, one) for split, one in lists.items()}
     tars = sorted({tar for found in rows.values() for tar in found})
@@ -106,7 +106,7 @@ def find_images(folder: Path, lists: Mapping[str, LabelList]) -> dict[str, Place
 
 
 def _rows_by_tar(folder: Path, rows: LabelList) -> dict[str, "array.array[int]"]:
-    """Return the numbers of the rows of each tar."""
+    """Returns the numbers of the rows of each tar."""
     found: dict[str, array.array[int]] = {}
     # One search over all names: millions of them, usually without any tar, cost next to nothing.
     if re.search(re.escape(_TAR.encode()), rows.names.data) is None:
@@ -119,7 +119,7 @@ def _rows_by_tar(folder: Path, rows: LabelList) -> dict[str, "array.array[int]"]
 
 
 def _tar_of(name: str, is_tar: Callable[[str], bool]) -> str | None:
-    """Return the first part of a name that is a tar, with the folders before it."""
+    """Returns the first part of a name that is a tar, with the folders before it."""
     end = name.find(_TAR)
     while end >= 0:
         if is_tar(tar := name[: end + len(_TAR) - 1]):
@@ -146,7 +146,7 @@ def _unknown(folder: Path, tars: list[str], count: int) -> FolderOfTars:
 
 
 def _members(path: Path) -> dict[str, archives.Member]:
-    """Return the members of a tar; what is unusable is logged, and missing afterwards."""
+    """Returns the members of a tar; what is unusable is logged, and missing afterwards."""
     with archives.Archive(path) as archive:
         if archive.compressed:
             raise archives.ArchiveError(f"{path}: compressed; decompress it with gunzip first")
@@ -161,7 +161,7 @@ def _set(
     of_tar: "array.array[int] | tuple[()]",
     members: Mapping[str, archives.Member],
 ) -> None:
-    """Enter the places of the images of one tar."""
+    """Enters the places of the images of one tar."""
     start = len(places.tars[number]) + 1
     for i in of_tar:
         places.numbers[i] = number
