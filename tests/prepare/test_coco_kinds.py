@@ -200,7 +200,6 @@ def _assert_nothing_else_than_an_error_that_names_it(folder, changes):
 
 
 @given(_changes)
-@settings(max_examples=150, deadline=None)
 def test_no_file_crashes(tmp_path_factory, changes):
     _assert_nothing_else_than_an_error_that_names_it(tmp_path_factory.mktemp("c"), changes)
 

@@ -101,6 +101,7 @@ def progressive(built, pretrained, tmp_path_factory):
     return workdir, jax.device_get(train.train(config, workdir))
 
 
+@pytest.mark.slow
 def test_log_lines_go_on_across_the_change_of_size(progressive):
     rows = [row for row in _rows(progressive[0]) if "training/loss" in row]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
@@ -153,6 +154,7 @@ def test_it_begins_with_the_averages_of_the_other_run(built, pretrained, tmp_pat
     assert not state.params["head"]["bias"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_path, same):
     """As many classes are not the same classes: the class lists of both tell."""
@@ -168,6 +170,7 @@ def test_the_classifier_stays_for_the_same_classes_only(built, progressive, tmp_
     assert _equal(state.params["stem"], before.params["stem"])
 
 
+@pytest.mark.slow
 def test_the_classifier_of_classes_without_ids_stays(built, progressive, tmp_path, caplog):
     workdir, before = progressive
     run = tmp_path / "run"
@@ -263,6 +266,7 @@ def test_a_set_without_validation_split_is_named(built, tmp_path):
     assert not (tmp_path / "per_class.tsv").exists()
 
 
+@pytest.mark.slow
 def test_a_workdir_keeps_its_classes(built, progressive, pretrained):
     workdir, _ = progressive
     config = small_finetuning(built, "224to299", init_from=str(pretrained), **SHORT)
