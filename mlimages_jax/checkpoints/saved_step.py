@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -233,8 +234,21 @@ def _alone() -> Iterator[None]:
     context.pytree.loading.partial_load = True
     context.multiprocessing.primary_host = number
     context.multiprocessing.active_processes = {number}
+    logging.getLogger("asyncio").addFilter(_is_not_of_an_array)  # stays: it may speak much later
     with context:
         yield
+
+
+def _is_not_of_an_array(record: logging.LogRecord) -> bool:
+    """Keeps all of asyncio's records but those of further arrays that could not be read.
+
+    Orbax reads arrays at the same time and raises the error of the first that fails. Where damage
+    concerns several, asyncio would print a traceback for each of the others as a task whose
+    exception was never retrieved, whenever the garbage collector finds it.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    unretrieved = record.getMessage().startswith("Task exception was never retrieved")
+    return not (unretrieved and isinstance(error, ValueError) and "Error reading" in str(error))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import asyncio
+import gc
 import json
 import random
 import shutil
@@ -90,6 +92,24 @@ def _flips(workdir, count: int) -> tuple[int, int]:
 def test_a_flipped_bit_is_found_or_changes_nothing(workdir):
     found, harmless = _flips(workdir, 40)
     assert found > 30 and found + harmless == 40
+
+
+def test_one_error_is_told_where_many_arrays_are_damaged(caplog):
+    """asyncio keeps silent about the arrays after the first, and about nothing else."""
+
+    async def fail(message):
+        raise ValueError(message)
+
+    async def read():
+        messages = "DATA_LOSS: Error reading shard entry", "something else"
+        tasks = [asyncio.ensure_future(fail(message)) for message in messages]
+        await asyncio.wait(tasks)
+
+    with saved_step._alone():
+        asyncio.run(read())
+    gc.collect()
+    (told,) = [one for one in caplog.records if "never retrieved" in one.message]
+    assert str(told.exc_info[1]) == "something else"
 
 
 @pytest.mark.slow

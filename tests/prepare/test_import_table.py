@@ -164,6 +164,7 @@ def test_a_share_for_validation_depends_on_the_path_alone(tmp_path):
     _, lists = _import(tmp_path, "t.csv", text, "--val-fraction", "0.25")
     assert {line.split("\t")[0] for line in lists["val"].splitlines()} == val & set(paths[:200])
     assert in_val("0.jpg", 0.297) and not in_val("0.jpg", 0.296)  # not the process's hash
+    assert in_val("caf\udce9/1.jpg", 1.0)  # a name that is not UTF-8
 
 
 def test_repeated_images_are_told(tmp_path, capsys):

@@ -247,7 +247,8 @@ def label_row(row: TableRow, finder: ClassFinder, *, name: str) -> LabelRow:
 def in_val(path: str, fraction: float) -> bool:
     """Returns whether an image belongs to this fraction of all; depends on its path alone."""
     # By the path, not the row: an image stays in its split when rows are added or reordered.
-    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    # Names in tars and on disks need not be UTF-8; surrogates stand for such bytes.
+    digest = hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
 
 
