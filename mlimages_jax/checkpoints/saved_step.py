@@ -13,6 +13,7 @@ import errno
 import functools
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -234,18 +235,33 @@ def _alone() -> Iterator[None]:
     context.pytree.loading.partial_load = True
     context.multiprocessing.primary_host = number
     context.multiprocessing.active_processes = {number}
-    logging.getLogger("asyncio").addFilter(_is_not_of_an_array)  # stays: it may speak much later
+    _drop_reports_of_further_arrays()
     with context:
         yield
 
 
-def _is_not_of_an_array(record: logging.LogRecord) -> bool:
-    """Keeps all of asyncio's records but those of further arrays that could not be read.
+@functools.cache
+def _drop_reports_of_further_arrays() -> None:
+    """Leaves one error where several arrays of a checkpoint cannot be read.
 
-    Orbax reads arrays at the same time and raises the error of the first that fails. Where damage
-    concerns several, asyncio would print a traceback for each of the others as a task whose
-    exception was never retrieved, whenever the garbage collector finds it.
+    Orbax reads arrays at the same time, raises the error of the first that fails and closes its
+    event loop. The others would still print a traceback each, at any later moment (so this stays
+    in force): asyncio for a task that failed when the garbage collector finds it, TensorStore for
+    a read that ends after the loop was closed.
     """
+    logging.getLogger("asyncio").addFilter(_is_not_of_an_array)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        late = unraisable.object is None and isinstance(unraisable.exc_value, RuntimeError)
+        if not (late and str(unraisable.exc_value) == "Event loop is closed"):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+
+
+def _is_not_of_an_array(record: logging.LogRecord) -> bool:
+    """Keeps all of asyncio's records but those of further arrays that could not be read."""
     error = record.exc_info[1] if record.exc_info else None
     unretrieved = record.getMessage().startswith("Task exception was never retrieved")
     return not (unretrieved and isinstance(error, ValueError) and "Error reading" in str(error))
