@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,6 +48,7 @@ def test_importing_the_package_loads_neither_jax_nor_tensorflow():
     assert loaded.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_training_runs_without_tensorflow_installed():
     code = (
         "import sys\n"

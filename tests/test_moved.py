@@ -49,6 +49,7 @@ def test_a_name_that_never_was_is_an_attribute_error():
         importlib.import_module("mlimages_jax.never")
 
 
+@pytest.mark.slow
 def test_the_warning_names_the_line_of_the_user():
     code = "from mlimages_jax.losses import weighted_loss"
     done = subprocess.run(

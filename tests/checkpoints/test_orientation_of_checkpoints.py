@@ -85,6 +85,7 @@ def test_classify_and_export(checkpoint, manual_dir, tmp_path):
     np.testing.assert_allclose(features, model.features(crops), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_of_sets_of_either_kind(checkpoint, manual_dir, tmp_path):
     """A checkpoint of upright images sees them upright also in a set that stores them lying."""
     trained, workdir = checkpoint

@@ -112,6 +112,7 @@ def test_the_state_fits_the_optimizer(tmp_path):
     assert np.abs(state.opt_state[1].trace["head"]["bias"]).sum() > 0
 
 
+@pytest.mark.slow
 def test_frozen_variables_have_no_velocity(tmp_path):
     variables = original_checkpoint.of_finetune_py(trained=FIX_BLOCK)
     workdir = _imported(tmp_path, variables, training_state=True)

@@ -82,6 +82,7 @@ def _fractions(logits, valid):
     return np.mean(hits, axis=0)
 
 
+@pytest.mark.slow
 def test_all_checkpoints_in_several_views_and_only_once(built, run, tmp_path, monkeypatch, capsys):
     changes = {"which": "all", "evaluation.sizes": (32, 40)}
     changes["evaluation.views"] = ("central", "ten_crop")

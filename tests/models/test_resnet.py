@@ -47,6 +47,7 @@ def test_forward_equals_the_original(golden_dir, name):
     np.testing.assert_allclose(np.linalg.norm(logits, axis=1), numbers["logits_norm"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_statistics_equal_the_original(golden_dir):
     numbers = np.load(golden_dir / "bn_training_resnet50_c1000_64_seed0.npz")
     variables = reference.variables(golden_dir, 50, 1000)
@@ -64,7 +65,7 @@ def test_training_statistics_equal_the_original(golden_dir):
         np.testing.assert_allclose(ours, numbers[name], atol=2e-6, rtol=2e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("size", [50, 101, 152])
+@pytest.mark.parametrize("size", [50, 101, pytest.param(152, marks=pytest.mark.slow)])
 def test_parameter_names_and_shapes_are_the_originals(golden_dir, size):
     model = ResNet(1000, stage_sizes=STAGE_SIZES[size])
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

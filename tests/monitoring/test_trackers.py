@@ -116,6 +116,7 @@ def test_mlflow_keeps_a_run_over_a_restart(tmp_path, monkeypatch):
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["per_class.tsv"]
 
 
+@pytest.mark.slow
 def test_wandb_writes_offline_and_keeps_its_id(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

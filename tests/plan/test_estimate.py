@@ -49,6 +49,7 @@ def test_sharding_divides_what_it_names(mode, parameters, slots):
         assert total // parts <= stage.memory[name] < total / parts + small
 
 
+@pytest.mark.slow
 def test_remat_takes_less_memory_and_more_time():
     config = load_config("pretrain")
     (plain,) = _plan(config).stages

@@ -70,6 +70,7 @@ def test_the_originals_decay_factor_is_not_that_of_its_flag(golden_dir):
         np.testing.assert_allclose(other(jnp.int32(step)), rate * factor, rtol=5e-6, err_msg=step)
 
 
+@pytest.mark.slow
 def test_decay_covers_kernels_and_the_bias_as_in_the_original(golden_dir):
     numbers = json.loads((golden_dir / "weight_decay.json").read_text())["50_1000"]
     params = reference.variables(golden_dir, 50, 1000)["params"]

@@ -307,6 +307,7 @@ def _changes(before, after):
     return jax.tree.map(lambda a, b: np.asarray(b - a), before.params, after.params)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_and_factors_scale_the_others():
     plain = _changes(*_plain_step()[:2])
     factors = optimizers.lr_multipliers(

@@ -177,6 +177,7 @@ def test_a_large_phone_photograph_takes_what_is_promised(tmp_path):
         assert peak < BYTES_PER_PIXEL * 8064 * 6048 + BYTES_BESIDE, way
 
 
+@pytest.mark.slow
 def test_a_large_phone_photograph_is_stored_upright():
     stored = stored_jpeg(_phone_photograph(), orientation="exif")
     assert (stored.height, stored.width) == (8064, 6048)

@@ -482,6 +482,7 @@ def test_other_images_or_weights_need_another_workdir(folder, checkpoint, tree, 
         export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_what_came_to_the_same_path_is_never_told_as_what_was_there(folder, tree, tmp_path):
     """Weights of the same step, an image of the same name, labels of the same list."""
     images, run = shutil.copytree(folder / "noise", tmp_path / "p"), tmp_path / "run"
