@@ -11,8 +11,9 @@ from absl import logging
 from mlimages_jax.data.dataset import DataSetError
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.features import FeaturesError
+from mlimages_jax.features.export.components import Components
 from mlimages_jax.features.export.exported import Exported, open_exported, unit_vectors
-from mlimages_jax.features.export.feature_files import FeatureFilesError
+from mlimages_jax.features.export.manifest import COMPONENTS, FeatureFilesError
 from mlimages_jax.inference.image_source import ImageSource, ImageSourceError, open_images
 from mlimages_jax.inference.tagging import rounded
 from mlimages_jax.inference.thumbnails import thumbnail
@@ -46,8 +47,13 @@ class NearestImages:
         source: Where thumbnails come from; None: there are none.
     """
 
-    def __init__(self, exported: Exported, source: ImageSource | None = None):
-        self._exported, self._source = exported, source
+    def __init__(
+        self,
+        exported: Exported,
+        source: ImageSource | None = None,
+        components: Components | None = None,
+    ):
+        self._exported, self._source, self._components = exported, source, components
         self._units = exported.unit(slice(None))  # [n, F]
         names = source.names if source else []
         self._positions = {names[position]: position for position in range(len(names))}
@@ -61,9 +67,11 @@ class NearestImages:
         """Returns the k most similar images of each query, best first; ties in the export's order.
 
         Args:
-            features: [m, F].
+            features: [m, F], as the network gives them.
             k: Most images of a query.
         """
+        if self._components:
+            features = self._components.project(features)
         similarity = unit_vectors(features) @ self._units.T  # [m, n]
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         return [
@@ -96,24 +104,26 @@ def open_nearest(folder: str, model: "Model") -> NearestImages:
         model: The model whose features are compared with it.
 
     Raises:
-        ServingError: It is not an export of this network's features.
+        ServingError: It is not an export of this network's features, or lacks its components.
     """
     try:
         exported = open_exported(folder, output="features")
-        _check_network(exported, model)
-        found = NearestImages(exported, _source(exported.metadata.get("input", {})))
+        components = Components.load(folder) if COMPONENTS in exported.metadata else None
+        _check_network(exported, model, components)
+        found = NearestImages(exported, _source(exported.metadata.get("input", {})), components)
     except (FileNotFoundError, FeatureFilesError, FeaturesError) as error:
         raise ServingError(f"--features={folder}: {error}") from error
     return found
 
 
-def _check_network(exported: Exported, model: "Model") -> None:
+def _check_network(exported: Exported, model: "Model", components: Components | None) -> None:
     from mlimages_jax.checkpoints.weights_digest import weights_digest  # needs JAX
 
     theirs = exported.metadata.get("checkpoint", {}).get("weights")
     ours = weights_digest({"params": model.params, "batch_stats": model.batch_stats})
     width = model.network.stage_widths[-1]
-    if (theirs and theirs != ours) or exported.width != width:
+    stored = len(components.mean) if components else exported.width
+    if (theirs and theirs != ours) or stored != width:
         raise FeaturesError(
             "these are features of another network: export them with the model that is served"
         )

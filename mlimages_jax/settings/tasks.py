@@ -265,6 +265,20 @@ class Export(_OnImages):
         "Images per part; a part is computed by one process, and lost if it is killed.",
         default=2_048,
     )
+    components: int = setting(
+        Whole(0, zero="features as they are"),
+        "Number of principal components stored instead of the features.",
+        default=0,
+    )
+    components_images: int = setting(
+        Whole(2), "Images, spread over the input, on which they are found first.", default=10_000
+    )
+    components_of: str = setting(
+        PathText(),
+        "Folder of an export of the same network whose first components are used, as for training "
+        "and test images. Empty: they are found.",
+        default="",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

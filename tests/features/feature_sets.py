@@ -24,10 +24,18 @@ def in_memory(array, *, names=None, labels=None) -> Exported:
 
 
 def write_export(
-    folder: Path, array, *, names=None, labels=None, errors=None, file_format="npy", dtype="float32"
+    folder: Path,
+    array,
+    *,
+    names=None,
+    labels=None,
+    errors=None,
+    file_format="npy",
+    dtype="float32",
+    components=None,
 ) -> Path:
     """A folder as configs/export_features.py leaves it; `errors` by row."""
-    array = np.array(array, dtype)
+    array = np.array(components.project(np.asarray(array)) if components else array, dtype)
     count, width = array.shape
     names = names or [f"{i}.jpg" for i in range(count)]
     texts = labels or [""] * count
@@ -41,7 +49,9 @@ def write_export(
         wrong = [errors.get(row, "") for row in layout.positions(number)]
         writer.write(Part(number, names[part], texts[part], wrong, {"features": array[part]}))
     writer.wait()
-    writer.finish(speed={})
+    if components:
+        components.save(folder)
+    writer.finish(speed={}, components=components.digest if components else None)
     return folder
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 from starlette.testclient import TestClient
 
 from mlimages_jax.checkpoints import weights_digest
+from mlimages_jax.features.export.components import Components
 from mlimages_jax.serving.app import create_app
 from mlimages_jax.serving.limits import ServingError
 from mlimages_jax.serving.nearest import open_nearest
@@ -94,6 +95,17 @@ def test_an_export_of_this_network_is_opened(tmp_path, monkeypatch):
             open_nearest(str(folder), model)
     with pytest.raises(ServingError, match=r"--features=.*mlimages export"):
         open_nearest(str(tmp_path), model)
+    components = Components(
+        np.full(3, 0.5, np.float32), np.eye(3, dtype=np.float32)[:2], np.ones(2), 9
+    )
+    short = write_export(tmp_path / "short", np.eye(3), components=components)
+    nearest = open_nearest(str(short), model)
+    ((found, *_),) = nearest.of(np.array([[0.1, 0.9, 0.7]]), k=1)
+    # (-.4, .4) beside the second image, (-.5, .5); its third feature is not in the components
+    assert found.name == "1.jpg" and found.similarity == pytest.approx(1)
+    (short / "components.npz").unlink()
+    with pytest.raises(ServingError, match=r"contains no components.npz"):
+        open_nearest(str(short), model)
     wide = write_export(tmp_path / "wide", np.eye(4))
     with pytest.raises(ServingError, match="another network"):
         open_nearest(str(wide), model)

@@ -12,6 +12,7 @@ from mlimages_jax.features import FeaturesError, results
 from mlimages_jax.features.evaluate.labelled import SparseLabels, read_labels, with_labels
 from mlimages_jax.features.evaluate.scorecard import LabelRules, Scorecard
 from mlimages_jax.features.export.exported import Exported, name_fractions, open_exported
+from mlimages_jax.features.export.manifest import COMPONENTS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,12 @@ def _check_same_network(train: Exported, test: Exported) -> None:
         raise FeaturesError(
             f"{train.folder} and {test.folder} are features of different networks "
             f"({ours['folder']} and {theirs['folder']}): export both with the same one"
+        )
+    if train.metadata.get(COMPONENTS) != test.metadata.get(COMPONENTS):
+        raise FeaturesError(
+            f"{train.folder} and {test.folder} were not stored along the same principal "
+            "components: export one with --config.components=K, the other with the same and "
+            "--config.components_of=FIRST"
         )
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ from mlimages_jax.distributed import (
     sharding,
     workdir_lock,
 )
+from mlimages_jax.features.export import find_components
+from mlimages_jax.features.export.components import Components
 from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
 from mlimages_jax.features.export.feature_formats import Layout, Part
 from mlimages_jax.files import paths
@@ -76,32 +79,54 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     saved, model = _load(config, mesh)
     view = saved.view(config.view, exif_orientation=config.exif_orientation, built=source.built)
     layout = _layout(config, model, source)
-    writer = FeatureWriter(
-        workdir, layout, config.format, _about(config, saved, model, source, view)
-    )
+    taken = find_components.of_another_export(config, saved, width=model.stage_widths[-1])
+    about = _about(config, saved, model, source, view) | _about_components(config, taken)
+    writer = FeatureWriter(workdir, layout, config.format, about)
     complete, done = _begin(writer, layout)
     if complete:
         logging.info("%s already contains these features", workdir)
         return read_manifest(workdir)
+    predict = functools.partial(_predictions, config, source, view, model, saved, mesh)
+    components = None
+    if config.components:
+        components = find_components.kept_in(
+            Path(workdir), taken, config, functools.partial(predict, (find_components.OUTPUT,)),
+            images=len(source), started=bool(done.any()),
+        )  # fmt: skip
     batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
-    predictions = Predictions(
-        source,
-        view,
-        functools.partial(network_outputs, model=model, names=config.outputs),
-        saved.weights,
-        mesh=mesh,
-        batch_size=batch_size,
-        positions=order_of_parts(layout, np.flatnonzero(~done), batch_size=batch_size),
-        max_errors=None if config.max_errors < 0 else config.max_errors,
-        num_threads=config.num_threads,
-    )
-    write_parts(predictions, layout, source, writer)
+    left = order_of_parts(layout, np.flatnonzero(~done), batch_size=batch_size)
+    predictions = predict(config.outputs, left)
+    write_parts(predictions, layout, source, writer, components)
     collectives.barrier("all parts are stored")
     speed = _log_speed(predictions.speed)
     if jax.process_index() == 0:
-        writer.finish(speed=speed)
+        writer.finish(speed=speed, components=components.digest if components else None)
     collectives.barrier("the export is complete")
     return read_manifest(workdir)
+
+
+def _predictions(
+    config: Export,
+    source: ImageSource,
+    view: EvaluationView,
+    model: ResNet,
+    saved: SavedModel,
+    mesh: Mesh,
+    names: tuple[str, ...],
+    positions: np.ndarray,
+) -> Predictions:
+    """Returns named outputs of the images at some positions, as configured."""
+    return Predictions(
+        source,
+        view,
+        functools.partial(network_outputs, model=model, names=names),
+        saved.weights,
+        mesh=mesh,
+        batch_size=batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh),
+        positions=positions,
+        max_errors=None if config.max_errors < 0 else config.max_errors,
+        num_threads=config.num_threads,
+    )
 
 
 def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> np.ndarray:
@@ -124,7 +149,11 @@ def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> n
 
 
 def write_parts(
-    predictions: Predictions, layout: Layout, source: ImageSource, writer: FeatureWriter
+    predictions: Predictions,
+    layout: Layout,
+    source: ImageSource,
+    writer: FeatureWriter,
+    components: Components | None = None,
 ) -> None:
     """Passes each part to the writer once its last row is computed; returns when all are stored."""
     collected: list[PredictedRows] = []
@@ -134,7 +163,7 @@ def write_parts(
         collected.append(rows)
         number = int(rows.positions[0]) // layout.rows_per_part
         if rows.positions[-1] == layout.positions(number)[-1]:
-            writer.write(_part(number, collected, layout, source))
+            writer.write(_part(number, collected, layout, source, components))
             collected = []
             speed = predictions.speed
             logging.info(
@@ -146,7 +175,13 @@ def write_parts(
     writer.wait()
 
 
-def _part(number: int, collected: list[PredictedRows], layout: Layout, source: ImageSource) -> Part:
+def _part(
+    number: int,
+    collected: list[PredictedRows],
+    layout: Layout,
+    source: ImageSource,
+    components: Components | None,
+) -> Part:
     """Converts rows to the form in which they are stored.
 
     Raises:
@@ -161,6 +196,8 @@ def _part(number: int, collected: list[PredictedRows], layout: Layout, source: I
         # output.
         with np.errstate(over="ignore"):
             values = np.concatenate([rows.outputs[name] for rows in collected])
+            if components and name == find_components.OUTPUT:
+                values = components.project(values)
             outputs[name] = values.astype(layout.dtype)
         if not np.isfinite(outputs[name][valid]).all():
             stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
@@ -202,6 +239,9 @@ def _layout(config: Export, model: ResNet, source: ImageSource) -> Layout:
     unknown = [name for name in config.outputs if name not in widths]
     if unknown:
         raise build.ConfigError(f"outputs={config.outputs}: name some of {', '.join(widths)}")
+    find_components.check_settings(config, width=widths[find_components.OUTPUT])
+    if config.components:
+        widths[find_components.OUTPUT] = config.components
     return Layout(
         images=len(source),
         rows_per_part=config.rows_per_part,
@@ -240,6 +280,14 @@ def _about(
             "exif_orientation": view.exif_orientation,
         },
     }
+
+
+def _about_components(config: Export, taken: Components | None) -> dict[str, Any]:
+    """Returns which components are stored; exports without them say nothing, as before."""
+    if not config.components:
+        return {}
+    chosen = {"of": taken.digest} if taken else {"images": config.components_images}
+    return {"components": {"number": config.components, **chosen}}
 
 
 def _labels_digest(source: ImageSource) -> str:

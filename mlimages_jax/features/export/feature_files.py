@@ -5,6 +5,7 @@
     index.jsonl      one line per row: {"index": 0, "name": "a.jpg", "labels": "3:1",
                      "error": "..."}, the last two only if there are any
     errors.tsv       index, name and error of the images without features
+    components.npz   the principal components, if `features` are stored along these (components.py)
     parts/           Parquet or ArrayRecord files; or instead, in the folder itself,
     features.npy     one array [N, F] per output, or features.npz, all arrays in one file
 
@@ -34,6 +35,7 @@ from mlimages_jax.features.export.feature_formats import (
     Storage,
 )
 from mlimages_jax.features.export.manifest import (
+    COMPONENTS,
     MANIFEST,
     check_same,
     layout_of,
@@ -145,11 +147,12 @@ class FeatureWriter:
             self._writing.result()
             self._writing = None
 
-    def finish(self, *, speed: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, *, speed: dict[str, Any], components: str | None = None) -> dict[str, Any]:
         """Combines the parts when all are done; called by one process.
 
         Args:
             speed: JSON values for the manifest.
+            components: Digest of the principal components that are stored, if any.
 
         Returns:
             The manifest.
@@ -166,6 +169,7 @@ class FeatureWriter:
             self._pack()
         # Last: a stop before this line repeats the combining, and after it only the cleaning.
         manifest = self._manifest | {"complete": True, "errors": len(rows), "speed": speed}
+        manifest |= {COMPONENTS: components} if components else {}
         write_manifest(self._folder, manifest)
         self._clean()
         return manifest

@@ -14,7 +14,8 @@ from mlimages_jax.files.atomic import complete_file
 
 MANIFEST = "features.json"
 _FORMER = "pictures"  # key of `images` in version 0.1
-_FREE = ("complete", "errors", "speed", "input")  # keys that may differ when resuming
+COMPONENTS = "components_digest"  # key of the digest of the components; absent without any
+_FREE = ("complete", "errors", "speed", "input", COMPONENTS)  # keys that may differ when resuming
 _LISTED = 10  # differences shown in an error
 
 

@@ -12,6 +12,7 @@ from mlimages_jax.features.evaluate.knn import Voters
 from mlimages_jax.features.evaluate.labelled import read_labels
 from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
 from mlimages_jax.features.evaluate.scorecard import LabelRules
+from mlimages_jax.features.export.components import Moments
 from tests.features.feature_sets import in_memory, random_features, write_export
 
 SINGLE = LabelRules(single=True, threshold=0.7, missing_labels=0)
@@ -218,6 +219,7 @@ def test_the_usual_numbers_of_neighbours(tmp_path):
         (["--temperature", "0"], "--temperature 0"),
         (["--threshold", "0"], r"--threshold 0\.0"),
         (["--test", "WIDE"], "has 3 numbers per image.* 4: export both with the same network"),
+        (["--test", "SHORT"], "were not stored along the same principal components"),
         (["--task", "single"], "several labels"),
         (["--features", "logits"], "no 'logits'"),
     ],
@@ -225,7 +227,14 @@ def test_the_usual_numbers_of_neighbours(tmp_path):
 def test_what_cannot_be_is_refused(tmp_path, arguments, message):
     train = write_export(tmp_path / "f", random_features(6, 3), labels=["0:1 1:1"] * 6)
     wide = write_export(tmp_path / "wide", random_features(6, 4), labels=["0:1"] * 6)
-    arguments = [str(wide) if word == "WIDE" else word for word in arguments]
+    moments = Moments(4)
+    moments.add(random_features(9, 4))
+    short = write_export(
+        tmp_path / "short", random_features(6, 4), labels=["0:1"] * 6,
+        components=moments.components(3),
+    )  # fmt: skip
+    sets = {"WIDE": str(wide), "SHORT": str(short)}
+    arguments = [sets.get(word, word) for word in arguments]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main(["knn", "--train", str(train), "--test", str(train), *arguments])
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import dataclasses
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import sharding
+from mlimages_jax.features.export.components import Components
 from mlimages_jax.features.export.export_task import export, order_of_parts
 from mlimages_jax.features.export.feature_files import (
     FORMATS,
@@ -388,6 +390,106 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
     assert kills >= 2, "the export was over before it could be killed"
     _run(tmp_path / "killed", values, count=count)
     assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
+
+
+def _of(folder):
+    return np.asarray(open_features(folder).array)
+
+
+def test_components_are_those_of_the_features(folder, checkpoint, tmp_path):
+    """Found on all 38 images here; a second export takes the first of them."""
+    export(_config(checkpoint, folder), tmp_path / "all")
+    features = _of(tmp_path / "all")
+    valid = open_features(tmp_path / "all").valid
+    centred = features[valid] - features[valid].mean(0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2]
+
+    short = _config(checkpoint, folder, components=6)
+    manifest = export(short, tmp_path / "short")
+    projected = _of(tmp_path / "short")
+    assert projected.shape == (38, 6) and manifest["outputs"]["features"] == 6
+    assert np.isnan(projected[~valid]).all()
+    np.testing.assert_allclose(np.abs(projected[valid]), np.abs(centred @ axes[:6].T), atol=1e-4)
+    for name in ("logits", "stage0"):
+        np.testing.assert_array_equal(
+            open_features(tmp_path / "short", output=name).array,
+            open_features(tmp_path / "all", output=name).array,
+        )
+    kept = Components.load(tmp_path / "short")
+    np.testing.assert_allclose(kept.project(features)[valid], projected[valid], atol=1e-5)
+    assert manifest["components_digest"] == kept.digest
+    assert export(short, tmp_path / "short") == manifest, "it is complete"
+
+    few = _config(checkpoint, folder / "noise", components=2, components_of=str(tmp_path / "short"))
+    export(few, tmp_path / "few")
+    rows = [i for i, n in enumerate(open_features(tmp_path / "all").names) if "noise/" in n]
+    np.testing.assert_allclose(_of(tmp_path / "few"), projected[rows, :2], atol=1e-4)
+
+
+def test_components_are_found_on_a_sample(folder, checkpoint, tmp_path):
+    export(_config(checkpoint, folder, components=3, components_images=12), tmp_path)
+    assert 9 <= Components.load(tmp_path).images <= 12  # three of the folder cannot be read
+
+
+def test_an_export_of_components_goes_on_with_the_same(folder, checkpoint, tmp_path, monkeypatch):
+    config = _config(checkpoint, folder, components=4, format="npy")
+    export(config, tmp_path / "whole")
+    write = FeatureWriter.write
+
+    def fail(writer, part):
+        if part.number == 3:
+            raise KeyboardInterrupt
+        write(writer, part)
+
+    for name in ("stopped", "robbed"):
+        with monkeypatch.context() as patched:
+            patched.setattr(FeatureWriter, "write", fail)
+            with pytest.raises(KeyboardInterrupt):
+                export(config, tmp_path / name)
+    # What another sample would give: rows of two kinds must not come into one file.
+    moved = Components.load(tmp_path / "stopped")
+    dataclasses.replace(moved, mean=moved.mean + 1).save(tmp_path / "stopped")
+    export(config, tmp_path / "stopped")
+    shift = _of(tmp_path / "whole") - _of(tmp_path / "stopped")
+    assert np.nanmax(np.abs(shift[:8])) == 0 and np.nanmin(np.abs(shift[-8:]).max(1)) > 0.01
+    (tmp_path / "robbed" / "components.npz").unlink()
+    with pytest.raises(FeatureFilesError, match=r"components.npz is missing, with which"):
+        export(config, tmp_path / "robbed")
+
+
+@pytest.mark.slow
+def test_settings_of_components_that_cannot_be(folder, checkpoint, tree, tmp_path):
+    def refused(match, where="x", **changes):
+        with pytest.raises((build.ConfigError, FeatureFilesError), match=match):
+            export(_config(checkpoint, folder, **changes), tmp_path / where)
+
+    refused("components=33: the network has 32 features", components=33)
+    refused("which is not among", components=3, outputs=("logits",))
+    refused("is used with components=K", components_of=str(folder))
+    refused("components=32 cannot be found with", "y", components=32, components_images=20)
+    export(_config(checkpoint, folder), tmp_path / "plain")
+    refused("contains no components.npz", components=3, components_of=str(tmp_path / "plain"))
+    export(_config(checkpoint, folder, components=3), tmp_path / "three")
+    refused("has 3 of 32 features", components=4, components_of=str(tmp_path / "three"))
+    other = small_model.save(
+        tmp_path / "run", {}, tree=jax.tree.map(lambda leaf: leaf * np.float32(1.5), tree)
+    )
+    with pytest.raises(build.ConfigError, match="has features of another network"):
+        export(
+            _config(other, folder, components=3, components_of=str(tmp_path / "three")),
+            tmp_path / "other",
+        )
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_components_of_one(folder, checkpoint, tmp_path):
+    values = _values(checkpoint, folder, components=5)
+    export(_config(checkpoint, folder, components=5), tmp_path / "one")
+    _run(tmp_path / "two", values, count=2)
+    one, two = (Components.load(tmp_path / name) for name in ("one", "two"))
+    assert one.images == two.images == 35
+    np.testing.assert_allclose(one.axes, two.axes, atol=1e-5)
+    np.testing.assert_allclose(_of(tmp_path / "one"), _of(tmp_path / "two"), atol=1e-4)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
