@@ -15,7 +15,7 @@ from tests.support.small_run import load_config
 @pytest.fixture
 def one_device(monkeypatch):
     mesh = sharding.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None: mesh)
 
 
 @pytest.mark.usefixtures("one_device")

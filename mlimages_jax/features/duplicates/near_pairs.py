@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pairs of rows whose dot product reaches a minimum, computed for all pairs in tiles."""
+"""Pairs of rows whose dot product reaches a minimum, computed for all pairs in tiles.
+
+The rows of a tile are divided among the devices of the machine; each device has all of its columns.
+"""
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -12,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from mlimages_jax.data.device_batches import one_behind
+from mlimages_jax.distributed import sharding
 
 TILE = 8_192  # rows and columns of a tile: 268 MB of products
 _STEP = 512  # tiles are padded to multiples of this, so that few programs are compiled
@@ -108,13 +113,17 @@ def _products(
     tile: int,
 ) -> Iterator[_Tile]:
     """Dispatches the computation of one tile after another."""
+    mesh = sharding.make_mesh(jax.local_devices())
+    split, everywhere = sharding.by_example(mesh), sharding.replicated(mesh)
+    multiple = math.lcm(_STEP, mesh.size)
     at, block, padded = -1, np.empty(0), jnp.empty(0)
     for i, j, same in tiles:
         if i != at:
             at, block = i, first[i : i + tile]
-            padded = jnp.asarray(_padded(block))
+            padded = jax.device_put(_padded(block, multiple), split)
         other = second[j : j + tile]
-        above, any_above = _above(padded, _padded(other), least, same)
+        columns = jax.device_put(_padded(other, multiple), everywhere)
+        above, any_above = _above(padded, columns, least, same)
         yield _Tile(i, j, same, (len(block), len(other)), above, any_above)
 
 
@@ -129,6 +138,6 @@ def _above(first: Array, second: Array, least: float, same: bool) -> tuple[Array
     return above, above.any()
 
 
-def _padded(rows: np.ndarray) -> np.ndarray:
-    """Pads with zero rows to a multiple of _STEP; their products are 0."""
-    return np.pad(rows, ((0, -len(rows) % _STEP), (0, 0)))
+def _padded(rows: np.ndarray, multiple: int) -> np.ndarray:
+    """Pads with zero rows to a multiple of a number; their products are 0."""
+    return np.pad(rows, ((0, -len(rows) % multiple), (0, 0)))

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Exact nearest neighbours by cosine similarity, in constant memory."""
+"""Exact nearest neighbours by cosine similarity, in constant memory, on all devices of a machine.
+
+Each device compares its share of a block of queries with the same images.
+"""
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
+from mlimages_jax.distributed import sharding
 from mlimages_jax.features.export.exported import Exported
 
 QUERIES = 16_384  # rows per block; the base is read once for each block of queries
@@ -40,13 +46,13 @@ def nearest(
 ) -> Iterator[Neighbours]:
     """Compares every query with the entire base, block by block.
 
-    The device stores [query_rows, base_rows] similarities and the k best of each query.
+    The devices together store [query_rows, base_rows] similarities and the k best of each query.
 
     Args:
         queries: The query images.
         base: The images to search, at least k.
         k: Number of neighbours.
-        query_rows: Number of queries per block.
+        query_rows: Number of queries per block, rounded up to a multiple of the devices.
         base_rows: Number of base images per block.
 
     Yields:
@@ -57,21 +63,37 @@ def nearest(
     """
     if not 1 <= k <= len(base):
         raise ValueError(f"k={k} must be from 1 to {len(base)}, the number of images")
-    query_rows, base_rows = min(query_rows, len(queries)), min(base_rows, len(base))
+    mesh = sharding.make_mesh(jax.local_devices())
+    query_rows = math.ceil(min(query_rows, len(queries)) / mesh.size) * mesh.size
+    base_rows = min(base_rows, len(base))
+    shared = functools.partial(jax.device_put, device=sharding.by_example(mesh))
+    merge = _merge_on(mesh)
     for start in range(0, len(queries), query_rows):
         stop = min(start + query_rows, len(queries))
-        block = jnp.asarray(_padded(queries.unit(slice(start, stop)), query_rows))
-        best = jnp.full((query_rows, k), -jnp.inf), jnp.zeros((query_rows, k), jnp.int32)
+        block = shared(_padded(queries.unit(slice(start, stop)), query_rows))
+        best = shared(
+            (np.full((query_rows, k), -np.inf, np.float32), np.zeros((query_rows, k), np.int32))
+        )
         for first in range(0, len(base), base_rows):
             rows = base.unit(slice(first, first + base_rows))
-            best = _merge(best, block, _padded(rows, base_rows), first, len(rows))
+            best = merge(best, block, _padded(rows, base_rows), first, len(rows))
         similarity, neighbours = (np.asarray(values)[: stop - start] for values in best)
         yield Neighbours(np.arange(start, stop), similarity, neighbours.astype(np.int64))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
+@functools.cache
+def _merge_on(mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    """Returns `_merge` compiled for a mesh: queries are split over its devices, the base is not."""
+    rows, everywhere = PartitionSpec(sharding.DATA_AXIS), PartitionSpec()
+    # By hand: the automatic partitioning may gather all similarities for `top_k`.
+    split = jax.shard_map(
+        _merge, mesh=mesh, in_specs=(rows, rows, everywhere, everywhere, everywhere), out_specs=rows
+    )
+    return jax.jit(split, donate_argnums=0)
+
+
 def _merge(
-    best: tuple[Array, Array], queries: Array, base: Array, first: int, count: int
+    best: tuple[Array, Array], queries: Array, base: Array, first: Array, count: Array
 ) -> tuple[Array, Array]:
     """Merges the best so far with those of another block; ties go to the earlier in the base.
 

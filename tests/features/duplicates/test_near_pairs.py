@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +30,18 @@ def test_every_pair_comes_once_for_any_size_of_tiles(tile):
     assert sorted(found) == expected
     assert 20 < len(expected) < 200
     assert len(finished) == count_tiles(23, tile=tile)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_a_tile_is_divided_among_the_devices(monkeypatch, devices):
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:devices])
+    rows = random_features(23, 6)
+    products = rows.astype(np.float64) @ rows.T
+    expected = list(zip(*np.nonzero(np.triu(products >= LEAST, 1)), strict=True))
+    assert sorted(listed(near_pairs(rows, least=LEAST, tile=10))) == expected
+    (tile,) = module._products(rows, rows, [(0, 0, True)], least=LEAST, tile=23)
+    shards = tile.above.addressable_shards
+    assert len({shard.index[0].start for shard in shards}) == devices, "each has its own rows"
 
 
 @pytest.mark.parametrize("tile", [2, 7, 100])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,6 +29,14 @@ def test_equals_all_cosines_sorted_for_any_size_of_blocks(query_rows, base_rows)
     order = np.argsort(-expected, axis=1)[:, :6]
     np.testing.assert_array_equal(found, order)
     np.testing.assert_allclose(similarity, np.take_along_axis(expected, order, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_queries_are_divided_among_the_devices(monkeypatch, devices):
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:devices])
+    queries, base = random_features(20, 16), random_features(50, 16, seed=1)
+    found, _ = search(queries, base, k=6, query_rows=9, base_rows=20)
+    np.testing.assert_array_equal(found, np.argsort(-cosines(queries, base), axis=1)[:, :6])
 
 
 def test_the_whole_base_may_be_the_neighbours():
@@ -58,8 +67,8 @@ def test_features_are_read_a_block_at_a_time():
     images = in_memory(random_features(103, 4))
     queries = dataclasses.replace(images, array=Watched(images.array))
     base = dataclasses.replace(images, array=Watched(images.array))
-    assert len(list(nearest(queries, base, k=3, query_rows=20, base_rows=10))) == 6
-    assert (queries.array.longest, base.array.longest) == (20, 10)
+    assert len(list(nearest(queries, base, k=3, query_rows=24, base_rows=10))) == 5
+    assert (queries.array.longest, base.array.longest) == (24, 10)
 
 
 def test_more_neighbours_than_images_are_refused():
