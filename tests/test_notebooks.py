@@ -5,14 +5,17 @@ After a change of a notebook: `python notebooks/execute.py`.
 """
 
 import copy
+import importlib.util
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient.exceptions import CellExecutionError
 
 from notebooks.execute import FOLDER, LARGEST, NAMES, execute, images, read, source_digest
@@ -85,6 +88,39 @@ def test_committed_notebooks_are_small_and_tell_nothing_of_the_machine(name):
     assert len(text) < LARGEST
     for place in ("/tmp", "/home", "/root", "/Users", "/work", "/var", "site-packages"):
         assert place not in text, place
+
+
+def _first_cells():
+    return [next(c for c in read(FOLDER / n).cells if c.cell_type == "code").source for n in NAMES]
+
+
+def test_all_notebooks_begin_with_the_same_cell():
+    assert len({*_first_cells()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "source", "installed"),
+    [
+        (False, "", []),
+        (True, "", ['pip install --quiet "{SOURCE}"']),
+        (True, "a.whl", ['pip install --quiet "{SOURCE}"']),
+        (True, ".", ['pip install --quiet --no-index --find-links "{SOURCE}" mlimages-jax']),
+    ],
+)
+def test_the_first_cell_installs_what_is_missing(missing, source, installed, tmp_path, monkeypatch):
+    lines = []
+    shell = SimpleNamespace(run_line_magic=lambda name, line: lines.append(f"{name} {line}"))
+    if missing:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    if source:
+        monkeypatch.setenv("MLIMAGES_SOURCE", source)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    names = {"get_ipython": lambda: shell}
+    exec(TransformerManager().transform_cell(_first_cells()[0]), names)
+    assert lines == [*installed, "matplotlib inline"]
+    assert names["SOURCE"] == (source or "git+REPOSITORY")  # as the README's git clone
+    assert Path.cwd() == tmp_path  # up from the notebooks of a clone
 
 
 def test_an_error_in_a_cell_is_an_error(tmp_path):
