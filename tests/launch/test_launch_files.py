@@ -12,7 +12,7 @@ import pytest
 from benchmarks.peers.job import inherited_environment
 from tests.launch.stand_ins import LAUNCH, ROOT, StandIns
 
-SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), ROOT / ".ci/run"]
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), *sorted((ROOT / ".ci").iterdir())]
 GUIDE = ROOT / "docs/launch.md"
 
 
