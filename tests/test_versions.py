@@ -38,6 +38,16 @@ def test_the_workflow_tests_every_python():
     assert jobs["versions"]["strategy"]["matrix"]["python"] == PYTHONS
 
 
+@pytest.mark.parametrize("path", ["launch/gke/Dockerfile", "launch/serve/Dockerfile"])
+def test_images_have_the_newest_python(path):
+    assert re.findall(r"^FROM python:(\S+)-slim", (ROOT / path).read_text(), re.M) == [PYTHONS[-1]]
+
+
+def test_tpu_hosts_have_the_newest_python():
+    script = (ROOT / "launch/tpu_vm.sh").read_text()
+    assert re.findall(r"--python (\S+)", script) == [PYTHONS[-1]]
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pins_are_what_the_project_asks_for(python):
     pins = _pins(python)

@@ -23,7 +23,7 @@ git checkout --quiet --detach FETCH_HEAD
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
 sudo apt-get install --yes --quiet gcc libjpeg-dev >/dev/null || echo "no libjpeg-dev: images will be fully decoded, which is slower" >&2
-uv venv --quiet --allow-existing --python 3.11 .venv
+uv venv --quiet --allow-existing --python 3.13 .venv
 uv pip install --quiet --requirement requirements.txt --editable '\''.[tpu]'\'' '\''etils[epath-gcs]'\'''"""  # noqa: E501
 RUN = r"""'--command=set -eu
 cd "$HOME"
