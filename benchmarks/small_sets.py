@@ -118,6 +118,7 @@ class Contest:
         self.name = name
         self.arguments = arguments
         self._folder, self._work = folder, work
+        self._results: dict[tuple[str, int], Result] = {}
         data = DataSet.open(folder)
         val = records_of(data, "val")
         hierarchy = Hierarchy.from_file(data.class_list)
@@ -127,7 +128,12 @@ class Contest:
             save(self._files, records_of(data, "train"), self._val, data)
 
     def result(self, tagger: str, seed: int, train: Callable[[int], Result]) -> Result:
-        """Returns the kept result of a tagger, or trains it and keeps the result."""
+        """Returns the result of a tagger; trains it unless its result is kept."""
+        if (tagger, seed) not in self._results:
+            self._results[tagger, seed] = self._kept_or_new(tagger, seed, train)
+        return self._results[tagger, seed]
+
+    def _kept_or_new(self, tagger: str, seed: int, train: Callable[[int], Result]) -> Result:
         file: Path | None = self.arguments.results
         key = {"set": self.name, "tagger": tagger, "seed": seed, "minutes": self.arguments.minutes}
         if file and file.exists():
@@ -182,10 +188,15 @@ def compare(contest: Contest) -> None:
         if tagger == "ours":
             ours_map = float(np.mean([one.mean_ap for one in results]))
         *metrics, took = zip(*results, strict=True)
-        columns = [f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in metrics]
-        columns.append(f"{np.mean(took):.1f} ± {np.std(took):.1f}")
+        columns = [*(with_spread(values, 3) for values in metrics), with_spread(took, 1)]
         ratio = np.mean([one.mean_ap for one in results]) / ours_map
         print(ROW.format(contest.name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)
+
+
+def with_spread(values: tuple[float, ...], digits: int) -> str:
+    """Returns the mean, with the sample's standard deviation if there are several values."""
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def run(command: list[str], name: str) -> float:
