@@ -288,7 +288,8 @@ except manager.CheckpointWriteError as error:
 """
 
 
-@pytest.mark.parametrize("kind", [pytest.param("no folder", marks=pytest.mark.slow), "no room"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["no folder", "no room"])
 def test_a_save_that_fails_does_not_hold_the_process(tmp_path, kind):
     """Orbax's threads waited 300 s for a folder that could not be made."""
     done, seconds = _in_process(FAILING, tmp_path / "c", kind, timeout=200)

@@ -102,6 +102,7 @@ def test_all_of_a_training_arrives_and_goes_back(tmp_path):
     assert found == original_checkpoint.network().keys()
 
 
+@pytest.mark.slow
 def test_the_state_fits_the_optimizer(tmp_path):
     """Restored by the structure that a run of ours would have, whole and with frozen parts."""
     workdir = _imported(tmp_path, original_checkpoint.of_train_py(), training_state=True)

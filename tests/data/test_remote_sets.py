@@ -92,6 +92,7 @@ def test_a_set_in_a_bucket_is_copied_once(storage, tmp_path):
     assert [int(path.name.split("-")[-3]) for path in copies] == assign(LENGTHS, 2)[1]
 
 
+@pytest.mark.slow
 @needs_gcsfs
 def test_a_file_missing_from_a_bucket_is_named(storage):
     (storage.folder / "sets/grey/1.0.0/grey-train.array_record-00001-of-00004").unlink()

@@ -65,6 +65,7 @@ def test_kept_activations_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_remat_keeps_less_where_there_are_many_blocks():
     network = ResNet(1000)
     assert layers.kept_elements(network.clone(remat=True), 224) < 0.5 * layers.kept_elements(

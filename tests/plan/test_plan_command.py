@@ -45,6 +45,7 @@ def test_a_plan_without_data_or_accelerator(plan):
     assert " at 2.0 per hour" in text
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_with_what_would(plan):
     ended = plan(
         "--config=configs/pretrain.py", "--config.batch_size=256", "--devices=1", "--chip=v5e"

@@ -119,7 +119,7 @@ def check_case(folder: Path, number: int) -> None:
                        for row in manifest if row.status == OK)  # fmt: skip
 
 
-@pytest.mark.parametrize("numbers", [range(400)])
+@pytest.mark.parametrize("numbers", [range(200)])
 def test_odd_archives(tmp_path, numbers):
     for number in numbers:
         check_case(tmp_path, number)

@@ -263,6 +263,7 @@ def test_interrupted_by_the_person(manual_dir, tmp_path, monkeypatch, capsys):
     assert len(inodes(tmp_path / f"data/{VERSION}.unfinished")) == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk(manual_dir, tmp_path):
     # A limit on the size of files stands for it; ArrayRecord reports both alike.
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
