@@ -101,6 +101,9 @@ def _plain_ipv6(text: str) -> str:
         address = ipaddress.IPv6Address(text)
     except ValueError as error:
         raise BadUrlError(f"{text[:80]!r} is not an IPv6 address ({error})") from error
+    if mapped := address.ipv4_mapped:
+        # Hexadecimal, as WHATWG URL serializes hosts; Python writes ::ffff:1.2.3.4 from 3.13 on.
+        return "::ffff:{:x}:{:x}".format(*divmod(int(mapped), 1 << 16))
     return str(address).partition("%")[0]  # only link-local addresses need a zone (fe80::1%eth0)
 
 
