@@ -59,7 +59,7 @@ class Components:
         with complete_file(Path(folder) / FILE) as path, path.open("wb") as file:
             np.savez(
                 file, mean=self.mean, axes=self.axes, explained=self.explained,
-                images=np.int64(self.images), allow_pickle=False,
+                images=np.int64(self.images),
             )  # fmt: skip
 
     @classmethod

@@ -189,12 +189,13 @@ class FeatureWriter:
     def _pack(self) -> None:
         """Packs all arrays into one file."""
         assert isinstance(self._storage, NumpyArrays)
-        arrays = {output: self._storage.array(output) for output in self._layout.widths}
+        # NumPy types savez's other keyword as bool; versions before 2.2 store it as an array.
+        arrays: dict[str, Any] = {o: self._storage.array(o) for o in self._layout.widths}
         rows = list(_read_index(self._folder))
         arrays["names"] = np.array([row["name"] for row in rows], np.str_)
         arrays["errors"] = np.array([row.get("error", "") for row in rows], np.str_)
         with complete_file(self._folder / _ARCHIVE) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
 
     def _lines(self, number: int) -> Path:
         return self._folder / _UNFINISHED / f"part-{number:05d}.jsonl"

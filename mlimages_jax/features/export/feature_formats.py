@@ -93,7 +93,8 @@ class ParquetParts:
     """`parts/features-00003-of-00010.parquet`, which every data frame library reads.
 
     Columns: index int64; name; labels (null for none) if there are any; error (null for none); and
-    each output as a list of fixed size F, null in rows with an error.
+    each output as a list of fixed size F, of nan in rows with an error: null instead of a list
+    cannot be written by pyarrow before 26, nor read, also by what builds on it.
     """
 
     def __init__(self, folder: Path, layout: Layout):
@@ -113,10 +114,9 @@ class ParquetParts:
         if self._layout.labels:
             columns["labels"] = pa.array([text or None for text in part.labels], pa.string())
         columns["error"] = pa.array([text or None for text in part.errors], pa.string())
-        bad = pa.array([bool(text) for text in part.errors], pa.bool_())
         for name, rows in part.outputs.items():
             values = pa.array(np.ascontiguousarray(rows).reshape(-1))
-            columns[name] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=bad)
+            columns[name] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1])
         with complete_file(self._path(part.number)) as path:
             # Floats hardly ever repeat: dictionary encoding would only cost time.
             pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=["labels"])
@@ -124,7 +124,8 @@ class ParquetParts:
     def read(self, output: str, number: int) -> np.ndarray:
         """See `Storage`."""
         table = pq.read_table(self._path(number), columns=[output])
-        values = table[output].combine_chunks().values  # null rows contain nulls, read as nan
+        # Null rows, of version 0.1, contain nulls, which become nan.
+        values = table[output].combine_chunks().values
         return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
 
     def _path(self, number: int) -> Path:

@@ -136,7 +136,7 @@ def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree,
     expected |= {f"stage{i}": _stage(tree, images, i) for i in range(2)}
     for name, rows in _arrays(tmp_path).items():
         assert rows.shape == (38, {"logits": 5, "stage0": 16}.get(name, 32))
-        tolerance = 2e-4 if name.startswith("stage") else 1e-5  # 1,000 in float32 is exact to 6e-5
+        tolerance = 5e-4 if name.startswith("stage") else 1e-5  # 1,000 in float32 is exact to 6e-5
         np.testing.assert_allclose(rows[good], expected[name], atol=tolerance, err_msg=name)
         assert np.isnan(rows[~features.valid]).all()
         assert np.ptp(rows[good], axis=0).max() > 0.1, "the images differ"

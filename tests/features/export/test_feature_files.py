@@ -200,8 +200,10 @@ def test_parquet_is_for_data_frames(tmp_path):
     assert table["labels"].to_pylist() == [None, *LABELS[1:]]
     assert table["error"].to_pylist() == [ERRORS.get(i) for i in range(11)]
     for name, rows in _numbers().items():
-        expected = [None if i in ERRORS else row for i, row in enumerate(rows.tolist())]
-        assert table[name].to_pylist() == expected
+        # Lists in all rows: pyarrow before 26 cannot read a null instead of one.
+        assert table[name].null_count == 0
+        np.testing.assert_array_equal(table[name].to_pylist(), rows)
+        assert np.isnan(rows[list(ERRORS)]).all()
     without = dataclasses.replace(LAYOUT, labels=False, dtype="float16")
     _export(tmp_path / "other", "parquet", without).finish(speed={})
     schema = pyarrow.dataset.dataset(tmp_path / "other" / "parts").schema
