@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 import pydantic
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -112,8 +113,8 @@ async def _of_form(
     parser = _InMemory(request.headers, body, max_files=limits.images, max_fields=_FIELDS)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise RefusedError(400, "malformed", f"multipart/form-data: {error.message}") from error
+    except (MultiPartException, FormParserError) as error:  # older Starlettes pass the second on
+        raise RefusedError(400, "malformed", f"multipart/form-data: {error}") from error
     files = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
     uploads = [Upload(file.filename or "image", await file.read()) for file in files]
     await form.close()

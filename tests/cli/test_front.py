@@ -281,6 +281,7 @@ def _printed(words, folder) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     "mlimages_jax launch tpu-vm --help", "mlimages_jax --help",
     "mlimages_jax plan --config.help", "mlimages_jax.main --config=pretrain --config.help",

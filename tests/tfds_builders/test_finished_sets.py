@@ -145,7 +145,13 @@ ml_images.build({str(manual_dir)!r}, {str(data_dir)!r}, overwrite=True, num_work
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, *WITHOUT_EXCHANGE])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(one, marks=[] if one == "exchange the sets" else pytest.mark.slow)
+        for one in (*MOMENTS, *WITHOUT_EXCHANGE)
+    ],
+)
 def test_killed_while_overwriting(manual_dir, tmp_path, finished, moment):
     exchange = moment in MOMENTS
     function, call = (MOMENTS | WITHOUT_EXCHANGE)[moment]

@@ -77,7 +77,10 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(one, marks=[] if one == "name a shard" else pytest.mark.slow) for one in MOMENTS],
+)
 def test_killed_and_started_again(manual_dir, tmp_path, moment):
     function, call = MOMENTS[moment]
     script = f"""
