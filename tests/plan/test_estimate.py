@@ -59,6 +59,7 @@ def test_remat_takes_less_memory_and_more_time():
     assert remat.flops == plain.flops
 
 
+@pytest.mark.slow
 def test_accumulation_divides_activations_and_sums_gradients():
     config = load_config("pretrain")
     (whole,) = _plan(config).stages

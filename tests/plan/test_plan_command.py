@@ -62,6 +62,7 @@ def test_what_does_not_fit_is_told_with_what_would(plan):
     ]
 
 
+@pytest.mark.slow
 def test_the_papers_recipe_is_made_to_fit(plan):
     """8 TPU v5e of 16 GB: by gradient accumulation, and nothing else."""
     words = ("--config=configs/pretrain.py:paper", "--devices=8", "--chip=v5e")

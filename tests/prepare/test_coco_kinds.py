@@ -199,6 +199,7 @@ def _assert_nothing_else_than_an_error_that_names_it(folder, changes):
     assert _rows(folder / "out")
 
 
+@pytest.mark.slow
 @given(_changes)
 def test_no_file_crashes(tmp_path_factory, changes):
     _assert_nothing_else_than_an_error_that_names_it(tmp_path_factory.mktemp("c"), changes)

@@ -325,9 +325,8 @@ def test_frozen_parameters_stay_and_factors_scale_the_others():
     assert all(jax.tree.leaves(moved)), "running statistics move everywhere"
 
 
-@pytest.mark.parametrize(
-    ("first", "moves"), [pytest.param(1, False, marks=pytest.mark.slow), (0, True)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "moves"), [(1, False), (0, True)])
 def test_parameters_follow_from_their_first_step(first, moves):
     """The step is number 0, so one is the first number at which nothing may move."""
     steps_of = optimizers.first_steps(_variables()["params"], (("stem/*", first),))
