@@ -155,21 +155,17 @@ def agreed(read: Callable[[], T]) -> T:
             has one, else that of the first process that failed.
         VanishedCheckpointError: A process found the checkpoint deleted; raised likewise.
     """
-    result: T | None = None
-    own: Exception | None = None
     try:
         result = read()
     except (DamagedCheckpointError, VanishedCheckpointError) as error:
-        own = error
+        collectives.exchanged(f"{type(error).__name__} {error}")
+        raise
     # Errors cross processes as text: the type is needed again, as callers act on it.
     kinds = {kind.__name__: kind for kind in (DamagedCheckpointError, VanishedCheckpointError)}
-    said = collectives.exchanged(f"{type(own).__name__} {own}" if own else "")
-    if own:
-        raise own
-    for text in filter(None, said):
+    for text in filter(None, collectives.exchanged("")):
         kind, _, message = text.partition(" ")
         raise kinds[kind](message)
-    return result  # type: ignore[return-value]  # there was no error
+    return result
 
 
 def put_on_devices(arrays: Any, abstract: Any) -> Any:

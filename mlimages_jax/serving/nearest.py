@@ -2,7 +2,6 @@
 """The images of an export that are most like an image, by the cosine of their features."""
 
 import functools
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.export.components import Components
 from mlimages_jax.features.export.exported import Exported, open_exported, unit_vectors
 from mlimages_jax.features.export.manifest import COMPONENTS, FeatureFilesError
+from mlimages_jax.files import paths
 from mlimages_jax.inference.image_source import ImageSource, ImageSourceError, open_images
 from mlimages_jax.inference.tagging import rounded
 from mlimages_jax.inference.thumbnails import thumbnail
@@ -136,8 +136,7 @@ def _source(given: dict[str, Any]) -> ImageSource | None:
         if not path:
             raise FileNotFoundError("the export does not say where its images are")
         split, root = given.get("split") or None, given.get("images_root") or None
-        # Not pathlib: the path may be a URL.
-        return open_images(os.path.expanduser(path), split=split, images_root=root)  # noqa: PTH111
-    except (OSError, ImageSourceError, DataSetError) as error:
+        return open_images(paths.expanded(path), split=split, images_root=root)
+    except (OSError, ImageSourceError, DataSetError, paths.PathError) as error:
         logging.warning("nearest images are shown by name only: %s", error)
         return None
