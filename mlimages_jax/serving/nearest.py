@@ -108,7 +108,8 @@ def open_nearest(folder: str, model: "Model") -> NearestImages:
     """
     try:
         exported = open_exported(folder, output="features")
-        components = Components.load(folder) if COMPONENTS in exported.metadata else None
+        digest = exported.metadata.get(COMPONENTS)
+        components = Components.load(folder, digest=digest) if digest else None
         _check_network(exported, model, components)
         found = NearestImages(exported, _source(exported.metadata.get("input", {})), components)
     except (FileNotFoundError, FeatureFilesError, FeaturesError) as error:

@@ -40,7 +40,12 @@ class Components:
 
         Distances between images are kept as far as the K axes explain them. Cosines are taken from
         the sample's mean, no longer from zero. Rows with nan become nan.
+
+        Raises:
+            ValueError: If the features have another width.
         """
+        if features.shape[1] != len(self.mean):
+            raise ValueError(f"{features.shape[1]} features an image, not {len(self.mean)}")
         with np.errstate(invalid="ignore"):  # nan marks images that could not be read
             return (features.astype(np.float32) - self.mean) @ self.axes.T
 
@@ -63,29 +68,45 @@ class Components:
             )  # fmt: skip
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Components":
+    def load(cls, folder: str | os.PathLike[str], *, digest: str | None = None) -> "Components":
         """Reads the components of an export.
 
+        Args:
+            folder: Folder of the export.
+            digest: What its manifest says of them; None: it says nothing.
+
         Raises:
-            FeatureFilesError: If the export has none, or the file is damaged.
+            FeatureFilesError: If the export has none, or the file is damaged or another one.
         """
         path = Path(folder) / FILE
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                mean, axes, explained = (arrays[name] for name in ("mean", "axes", "explained"))
-                found = cls(mean, axes, explained, int(arrays["images"]))
+            found = cls._read(path)
         except FileNotFoundError as error:
             raise FeatureFilesError(
                 f"{folder} contains no {FILE}: it is not an export with --config.components"
             ) from error
-        except (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise FeatureFilesError(f"{path} is damaged: export again") from error
-        if axes.ndim != 2 or mean.shape != axes.shape[1:] or explained.shape != axes.shape[:1]:
-            raise FeatureFilesError(
-                f"{path} is damaged: axes {axes.shape}, mean {mean.shape}, explained "
-                f"{explained.shape}"
-            )
+        except Exception as error:  # damage makes zipfile and NumPy raise any type
+            raise FeatureFilesError(f"{path} is damaged ({error}): export again") from error
+        if digest not in (None, found.digest):
+            raise FeatureFilesError(f"{path} is not the file that was exported with: restore it")
         return found
+
+    @classmethod
+    def _read(cls, path: Path) -> "Components":
+        with zipfile.ZipFile(path) as archive:
+            # `save` compresses nothing, so more than the file holds is a bomb.
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it would unpack to more than it is")
+        with np.load(path, allow_pickle=False) as arrays:
+            mean, axes, explained, images = (
+                arrays[name] for name in ("mean", "axes", "explained", "images")
+            )
+        if axes.ndim != 2 or mean.shape != axes.shape[1:] or explained.shape != axes.shape[:1]:
+            raise ValueError(f"axes {axes.shape}, mean {mean.shape}, explained {explained.shape}")
+        numbers = mean, axes, explained
+        if any(part.dtype.kind != "f" or not np.isfinite(part).all() for part in numbers):
+            raise ValueError("not all of it are finite floats")
+        return cls(mean.astype(np.float32), axes.astype(np.float32), explained, int(images))
 
 
 class Moments:
@@ -125,6 +146,8 @@ class Moments:
         # Eigenvectors have no sign of their own: without a rule it changes with the library.
         largest = np.abs(axes).argmax(1)
         axes = axes * np.sign(axes[np.arange(number), largest])[:, None]
-        total = max(float(np.trace(covariance)), np.finfo(np.float64).tiny)
-        explained = np.maximum(variances[::-1][:number], 0) / total
+        total = float(np.trace(covariance))
+        # Equal images leave a variance that is only rounding.
+        varied = total > 1e-12 * float(np.trace(self.products)) / self.count
+        explained = np.maximum(variances[::-1][:number], 0) / (total if varied else np.inf)
         return Components(mean.astype(np.float32), axes.astype(np.float32), explained, self.count)

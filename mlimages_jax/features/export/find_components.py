@@ -15,7 +15,11 @@ from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.distributed import collectives, preemption
 from mlimages_jax.features.export.components import FILE, Components, Moments
-from mlimages_jax.features.export.manifest import FeatureFilesError, read_manifest
+from mlimages_jax.features.export.manifest import (
+    COMPONENTS,
+    FeatureFilesError,
+    read_manifest,
+)
 from mlimages_jax.files import paths
 from mlimages_jax.inference.batch_predict import Predictions
 from mlimages_jax.settings import Export, build
@@ -59,12 +63,13 @@ def of_another_export(config: Export, saved: SavedModel, *, width: int) -> Compo
     if not config.components_of:
         return None
     folder = paths.expanded(config.components_of)
-    weights = read_manifest(folder).get("checkpoint", {}).get("weights")
+    manifest = read_manifest(folder)
+    weights = manifest.get("checkpoint", {}).get("weights")
     if weights != weights_digest(saved.weights):
         raise build.ConfigError(
             f"components_of={folder!r} has features of another network: export both with the same"
         )
-    found = Components.load(folder)
+    found = Components.load(folder, digest=manifest.get(COMPONENTS))
     if len(found.axes) < config.components or len(found.mean) != width:
         raise build.ConfigError(
             f"components={config.components}: {folder} has {len(found.axes)} of "

@@ -58,9 +58,11 @@ def test_unreadable_images_count_for_nothing(features):
 
 
 def test_equal_images_have_components_too():
-    found = _found(np.ones((20, 4), np.float32), 2)
-    assert np.isfinite(found.axes).all() and not found.explained.any()
-    np.testing.assert_array_equal(found.project(np.ones((1, 4), np.float32)), 0)
+    for value in (0, 1, 0.1, 0.7):
+        features = np.full((20, 4), value, np.float32)
+        found = _found(features, 2)
+        assert np.isfinite(found.axes).all() and not found.explained.any()
+        np.testing.assert_array_equal(found.project(features), 0)
 
 
 def test_more_images_than_components_are_needed(features):
@@ -85,6 +87,22 @@ def test_missing_or_damaged_files_are_named(features, tmp_path):
         (tmp_path / FILE).write_bytes(data)
         with pytest.raises(FeatureFilesError, match=f"{FILE} is damaged"):
             Components.load(tmp_path)
-    np.savez(tmp_path / FILE, mean=np.zeros(3), axes=np.eye(2), explained=np.ones(2), images=9)
-    with pytest.raises(FeatureFilesError, match=r"is damaged: axes \(2, 2\), mean \(3,\)"):
+    good = {"mean": np.zeros(2), "axes": np.eye(2), "explained": np.ones(2), "images": 9}
+    for name, value, message in (
+        ("mean", np.zeros(3), r"axes \(2, 2\), mean \(3,\)"),
+        ("axes", np.full((2, 2), np.nan), "finite floats"),
+        ("axes", np.full((2, 2), "a"), "finite floats"),
+        ("explained", np.array([1, 2]), "finite floats"),
+        ("images", np.inf, "infinity"),
+    ):
+        np.savez(tmp_path / FILE, **good | {name: value})
+        with pytest.raises(FeatureFilesError, match=f"is damaged .*{message}"):
+            Components.load(tmp_path)
+    np.savez_compressed(tmp_path / FILE, **good | {"mean": np.zeros(1 << 16)})
+    with pytest.raises(FeatureFilesError, match="unpack to more"):
         Components.load(tmp_path)
+    np.savez(tmp_path / FILE, **good)
+    with pytest.raises(FeatureFilesError, match="not the file that was exported with"):
+        Components.load(tmp_path, digest="0000")
+    with pytest.raises(ValueError, match="1 features an image, not 2"):
+        Components.load(tmp_path).project(np.ones((3, 1)))
