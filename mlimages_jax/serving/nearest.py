@@ -66,17 +66,22 @@ class NearestImages:
     def of(self, features: np.ndarray, *, k: int) -> list[list[Nearest]]:
         """Returns the k most similar images of each query, best first; ties in the export's order.
 
+        A query whose features are not all finite, as of damaged weights, is similar to none.
+
         Args:
             features: [m, F], as the network gives them.
             k: Most images of a query.
         """
         if self._components:
             features = self._components.project(features)
-        similarity = unit_vectors(features) @ self._units.T  # [m, n]
+        with np.errstate(over="ignore", invalid="ignore"):
+            queries = unit_vectors(features)
+        comparable = np.isfinite(queries).all(1)
+        similarity = queries @ self._units.T  # [m, n]
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         return [
-            [self._found(int(position), float(row[position])) for position in positions]
-            for positions, row in zip(best, similarity, strict=True)
+            [self._found(int(position), float(row[position])) for position in positions if finite]
+            for positions, row, finite in zip(best, similarity, comparable, strict=True)
         ]
 
     def _found(self, position: int, similarity: float) -> Nearest:

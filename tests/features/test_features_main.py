@@ -2,9 +2,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mlimages_jax.features.__main__ import main
+from tests.features.feature_sets import write_export
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])
@@ -43,6 +45,7 @@ def test_what_a_person_can_mend_is_one_line(tmp_path):
 
 
 def test_an_unfinished_export_is_one_line(tmp_path):
-    (tmp_path / "features.json").write_text('{"complete": false}')
+    path = write_export(tmp_path, np.eye(3)) / "features.json"
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
     with pytest.raises(SystemExit, match=r"error: the export in .* is not complete"):
         main(["knn", "--train", str(tmp_path)])

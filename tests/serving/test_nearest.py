@@ -85,6 +85,8 @@ def test_an_export_of_this_network_is_opened(tmp_path, monkeypatch):
     nearest = open_nearest(str(folder), model)
     ((first, second),) = nearest.of(np.array([[0.1, 0.0, 0.9]]), k=5)
     assert (first.name, second.name) == ("2.jpg", "0.jpg")
+    bad = np.array([[np.nan, 0, 1], [np.inf, 0, 1], [0, 0, 1e300], [0, 0, 1]])
+    assert [len(found) for found in nearest.of(bad, k=5)] == [0, 0, 0, 2], "nan is like none"
     manifest = json.loads((folder / "features.json").read_text())
     for change, message in (
         ({"checkpoint": {"weights": "theirs"}}, "another network"),

@@ -17,6 +17,7 @@ from mlimages_jax.features.export.manifest import FeatureFilesError
 from mlimages_jax.files.atomic import complete_file
 
 FILE = "components.npz"
+_ROUNDING = 1e-14  # of a mean in float64, relative
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,44 +111,68 @@ class Components:
 
 
 class Moments:
-    """Sums over features, from which components are found; float64, so their order hardly counts.
+    """Mean and scatter of features in float64, from which components are found.
+
+    Blocks are merged by their means (Chan, Golub and LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979). Sums of squares would lose the digits of
+    features that are far from zero.
 
     Args:
         width: Number of features per image, F.
+
+    Attributes:
+        count: Number of images.
+        mean: float64 [F], their mean.
+        scatter: float64 [F, F], the sum of (x - mean)(x - mean)'.
     """
 
     def __init__(self, width: int):
         self.count = 0
-        self.sum = np.zeros(width)
-        self.products = np.zeros((width, width))
+        self.mean = np.zeros(width)
+        self.scatter = np.zeros((width, width))
 
     def add(self, features: np.ndarray) -> None:
         """Adds images, [n, F]; rows with nan are left out."""
         rows = features[np.isfinite(features).all(1)].astype(np.float64)
-        self.count += len(rows)
-        self.sum += rows.sum(0)
-        self.products += rows.T @ rows
+        if not len(rows):
+            return
+        block = Moments(len(self.mean))
+        block.count, block.mean = len(rows), rows.mean(0)
+        rows -= block.mean
+        block.scatter = rows.T @ rows
+        self.merge(block)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the images of another one."""
+        if not other.count:
+            return
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        self.scatter += other.scatter + np.outer(apart, apart) * (self.count * other.count / count)
+        self.mean += apart * (other.count / count)
+        self.count = count
 
     def components(self, number: int) -> Components:
         """Returns the components of everything that was added.
 
         Raises:
-            ValueError: If there are not more images than components.
+            ValueError: If there are not more images than components, or fewer features.
         """
+        if number > len(self.mean):
+            raise ValueError(f"components={number}: the images have {len(self.mean)} features")
         if self.count <= number:
             raise ValueError(
                 f"components={number} cannot be found with {self.count} readable images: take "
                 "fewer components, or more images for them"
             )
-        mean = self.sum / self.count
-        covariance = self.products / self.count - np.outer(mean, mean)
-        variances, vectors = np.linalg.eigh(covariance)  # ascending
+        variances, vectors = np.linalg.eigh(self.scatter / self.count)  # ascending
         axes = vectors.T[::-1][:number]
         # Eigenvectors have no sign of their own: without a rule it changes with the library.
         largest = np.abs(axes).argmax(1)
         axes = axes * np.sign(axes[np.arange(number), largest])[:, None]
-        total = float(np.trace(covariance))
-        # Equal images leave a variance that is only rounding.
-        varied = total > 1e-12 * float(np.trace(self.products)) / self.count
+        total = float(np.trace(self.scatter)) / self.count
+        # Equal images leave a variance that is only the rounding of their mean.
+        varied = total > (_ROUNDING * float(np.linalg.norm(self.mean))) ** 2
         explained = np.maximum(variances[::-1][:number], 0) / (total if varied else np.inf)
-        return Components(mean.astype(np.float32), axes.astype(np.float32), explained, self.count)
+        axes, mean = axes.astype(np.float32), self.mean.astype(np.float32)
+        return Components(mean, axes, explained, self.count)

@@ -25,6 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from mlimages_jax.features.export import FeatureFilesError as FeatureFilesError
+from mlimages_jax.features.export import reading
+from mlimages_jax.features.export.feature_formats import (
+    FORMATS as FORMATS,
+)
 from mlimages_jax.features.export.feature_formats import (
     Layout,
     NumpyArrays,
@@ -33,6 +38,7 @@ from mlimages_jax.features.export.feature_formats import (
     PartedArray,
     RecordParts,
     Storage,
+    check_array,
 )
 from mlimages_jax.features.export.manifest import (
     COMPONENTS,
@@ -42,13 +48,10 @@ from mlimages_jax.features.export.manifest import (
     layout_values,
     write_manifest,
 )
-from mlimages_jax.features.export.manifest import FeatureFilesError as FeatureFilesError
 from mlimages_jax.features.export.manifest import read_manifest as read_manifest
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import json_line, tsv_row
 from mlimages_jax.files.remote import is_remote
-
-FORMATS = ("parquet", "npy", "npz", "array_record")
 
 _INDEX, _ERRORS, _ARCHIVE = "index.jsonl", "errors.tsv", "features.npz"
 _UNFINISHED = "unfinished"
@@ -254,7 +257,8 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
     layout = layout_of(manifest)
     if output not in layout.widths:
         raise FeatureFilesError(f"{folder} has {', '.join(layout.widths)}, no {output!r}")
-    rows = list(_read_index(folder))
+    with reading(folder / _INDEX):
+        rows = [_checked(row, index) for index, row in enumerate(_read_index(folder))]
     if len(rows) != layout.images:
         raise FeatureFilesError(
             f"{folder / _INDEX} has {len(rows)} rows but {MANIFEST} promises {layout.images}: "
@@ -273,10 +277,25 @@ def open_features(folder: str | os.PathLike[str], *, output: str = "features") -
     )
 
 
+def _checked(row: Any, index: int) -> dict[str, Any]:
+    """Returns a line of the index.
+
+    Raises:
+        ValueError: If it is no such line.
+    """
+    texts = [row[key] for key in ("name", "labels", "error") if key in row]
+    if row["index"] != index or "name" not in row or not all(type(one) is str for one in texts):
+        raise ValueError(f"line {index + 1} is not that of row {index}")
+    return row
+
+
 def _array(folder: Path, layout: Layout, file_format: str, output: str) -> np.ndarray | PartedArray:
     if file_format == "npz":
-        with np.load(folder / _ARCHIVE) as arrays:
-            return arrays[output]
+        path = folder / _ARCHIVE
+        with reading(path), np.load(path, allow_pickle=False) as arrays:
+            array = arrays[output]
+        check_array(path, array, layout, output)
+        return array
     storage = _storage(folder, layout, file_format)
     if isinstance(storage, NumpyArrays):
         return storage.array(output)

@@ -21,7 +21,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from numpy.lib import format as npy_format
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mlimages_jax.features.export import FeatureFilesError, reading
 from mlimages_jax.files.atomic import complete_file
+
+FORMATS = ("parquet", "npy", "npz", "array_record")
+DTYPES = ("float32", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +127,11 @@ class ParquetParts:
 
     def read(self, output: str, number: int) -> np.ndarray:
         """See `Storage`."""
-        table = pq.read_table(self._path(number), columns=[output])
-        # Null rows, of version 0.1, contain nulls, which become nan.
-        values = table[output].combine_chunks().values
-        return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        with reading(self._path(number)):
+            table = pq.read_table(self._path(number), columns=[output])
+            # Null rows, of version 0.1, contain nulls, which become nan.
+            values = table[output].combine_chunks().values
+            return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{_part_name(number, self._layout)}.parquet"
@@ -163,11 +168,12 @@ class RecordParts:
         shape = len(self._layout.positions(number)), self._layout.widths[output]
         rows = np.full(shape, np.nan, self._layout.dtype)
         stored = _little_endian(self._layout.dtype)
-        records = ArrayRecordDataSource([os.fspath(self._path(number))])
-        for row, number in zip(rows, range(len(records)), strict=True):
-            feature = tf_example_pb2.Example.FromString(records[number]).features.feature
-            if "error" not in feature:
-                row[:] = np.frombuffer(feature[output].bytes_list.value[0], stored)
+        with reading(self._path(number)):
+            records = ArrayRecordDataSource([os.fspath(self._path(number))])
+            for row, index in zip(rows, range(len(records)), strict=True):
+                feature = tf_example_pb2.Example.FromString(records[index]).features.feature
+                if "error" not in feature:
+                    row[:] = np.frombuffer(feature[output].bytes_list.value[0], stored)
         return rows
 
     def _example(self, part: Part, row: int, position: int) -> Any:
@@ -223,8 +229,15 @@ class NumpyArrays:
         return self.array(output)[positions.start : positions.stop]
 
     def array(self, output: str) -> np.ndarray:
-        """Returns a read-only memory-mapped array, [N, F]."""
-        return np.load(self._path(output), mmap_mode="r")
+        """Returns a read-only memory-mapped array, [N, F].
+
+        Raises:
+            FeatureFilesError: If the file is missing, damaged or of another export.
+        """
+        with reading(self._path(output)):
+            array = np.load(self._path(output), mmap_mode="r")
+        check_array(self._path(output), array, self._layout, output)
+        return array
 
     def remove(self) -> None:
         """Deletes the files."""
@@ -295,8 +308,29 @@ class PartedArray:
 
     def _part(self, number: int) -> np.ndarray:
         if self._last is None or self._last[0] != number:
-            self._last = number, self._storage.read(self._output, number)
+            rows = self._storage.read(self._output, number)
+            expected = len(self._layout.positions(number)), self.shape[1]
+            if (rows.shape, rows.dtype) != (expected, self.dtype):
+                raise FeatureFilesError(
+                    f"part {number} of {self._output} has {rows.dtype} {rows.shape}, not "
+                    f"{self.dtype} {expected}: files of two exports are mixed"
+                )
+            self._last = number, rows
         return self._last[1]
+
+
+def check_array(path: Path, array: np.ndarray, layout: Layout, output: str) -> None:
+    """Checks that a file has the array that the manifest promises.
+
+    Raises:
+        FeatureFilesError: If it has another one.
+    """
+    expected = layout.images, layout.widths[output]
+    if (array.shape, array.dtype) != (expected, np.dtype(layout.dtype)):
+        raise FeatureFilesError(
+            f"{path} has {array.dtype} {array.shape}, not {layout.dtype} {expected} as the "
+            "manifest promises: files of two exports are mixed"
+        )
 
 
 def _part_name(number: int, layout: Layout) -> str:

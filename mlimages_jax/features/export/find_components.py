@@ -138,17 +138,20 @@ def _found(config: Export, predict: Callable[[np.ndarray], Predictions], images:
 
 
 def _of_all_processes(own: Moments) -> Moments:
-    """Adds up what the processes have seen."""
+    """Merges what the processes have seen, in their order."""
     if jax.process_count() == 1:
         return own
     # As pairs of 32 bits, the most that devices pass on exactly.
     halves = [
         np.atleast_1d(np.asarray(part, np.float64)).view(np.uint32)
-        for part in (own.count, own.sum, own.products)
+        for part in (own.count, own.mean, own.scatter)
     ]
-    count, sums, products = (
-        np.ascontiguousarray(part).view(np.float64).sum(0) for part in collectives.gathered(halves)
+    counts, means, scatters = (
+        np.ascontiguousarray(part).view(np.float64) for part in collectives.gathered(halves)
     )
-    total = Moments(len(own.sum))
-    total.count, total.sum, total.products = int(count[0]), sums, products
+    total = Moments(len(own.mean))
+    for count, mean, scatter in zip(counts, means, scatters, strict=True):
+        part = Moments(len(own.mean))
+        part.count, part.mean, part.scatter = int(count[0]), mean, scatter
+        total.merge(part)
     return total

@@ -9,18 +9,22 @@ from typing import Any
 
 from absl import logging
 
-from mlimages_jax.features.export.feature_formats import Layout
+from mlimages_jax.features.export import FeatureFilesError, reading
+from mlimages_jax.features.export.feature_formats import DTYPES, FORMATS, Layout
 from mlimages_jax.files.atomic import complete_file
 
 MANIFEST = "features.json"
 _FORMER = "pictures"  # key of `images` in version 0.1
 COMPONENTS = "components_digest"  # key of the digest of the components; absent without any
 _FREE = ("complete", "errors", "speed", "input", COMPONENTS)  # keys that may differ when resuming
+# Values that everything else relies on, and those that it may find, with their types.
+_NEEDED = {
+    "complete": bool, "format": str, "outputs": dict, "images": int, "rows_per_part": int,
+    "dtype": str, "labels": bool,
+}  # fmt: skip
+_OPTIONAL = {"checkpoint": dict, "input": dict, COMPONENTS: str}
+_JSON_NAMES = {bool: "boolean", str: "string", dict: "object", int: "integer"}
 _LISTED = 10  # differences shown in an error
-
-
-class FeatureFilesError(ValueError):
-    """Raised when a folder lacks the requested features or contains other ones."""
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,6 +32,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is none.
+        FeatureFilesError: If it is damaged.
     """
     path = Path(folder) / MANIFEST
     if not path.exists():
@@ -35,7 +40,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{folder} contains no exported features ({MANIFEST} is missing): create them with "
             "mlimages export IMAGES --checkpoint=W --output=FOLDER"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        _check_values(values)
+        return values
 
 
 def write_manifest(folder: Path, values: dict[str, Any]) -> None:
@@ -87,6 +95,28 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) ->
             f"{where} contains other features; give another --workdir, or the old values:\n"
             + "\n".join(lines[:_LISTED])
         )
+
+
+def _check_values(values: Any) -> None:
+    """Checks what everything else relies on.
+
+    Raises:
+        ValueError: If a value is missing or cannot be.
+    """
+    if type(values) is not dict:
+        raise ValueError("it is not a JSON object")
+    present = _by_present_names(values)
+    for key, kind in _NEEDED.items():
+        if type(present.get(key)) is not kind:  # not isinstance: a bool is an int too
+            raise ValueError(f"{key} is {present.get(key)!r}, not a JSON {_JSON_NAMES[kind]}")
+    for key in present.keys() & _OPTIONAL.keys():
+        if type(present[key]) is not _OPTIONAL[key]:
+            raise ValueError(f"{key} is {present[key]!r}, not a JSON {_JSON_NAMES[_OPTIONAL[key]]}")
+    numbers = [present["rows_per_part"], *present["outputs"].values()]
+    if present["images"] < 0 or any(type(one) is not int or one < 1 for one in numbers):
+        raise ValueError("images, rows_per_part and widths of outputs are not all counts")
+    if present["format"] not in FORMATS or present["dtype"] not in DTYPES:
+        raise ValueError(f"format {present['format']!r} of {present['dtype']!r} does not exist")
 
 
 def _by_present_names(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,35 @@ def test_more_images_than_components_are_needed(features):
         _found(features[:5], 5)
 
 
+def test_more_components_than_features_are_refused(features):
+    with pytest.raises(ValueError, match="components=13: the images have 12 features"):
+        _found(features, 13)
+
+
+@pytest.mark.parametrize("offset", [1e8, -1e9])
+def test_features_far_from_zero_keep_their_digits(offset):
+    rng = np.random.default_rng(1)
+    near = rng.standard_normal((400, 6)) * [9, 7, 5, 3, 2, 1]
+    # Multiples of 1/64, which a float64 holds also beside the offset.
+    near = np.round(near * 64) / 64
+    found, far = _found(near, 3), _found(near + offset, 3)
+    np.testing.assert_allclose(far.axes, found.axes, atol=1e-6)
+    np.testing.assert_allclose(far.explained, found.explained, rtol=1e-6)
+
+
+def test_merged_sums_are_those_of_all(features):
+    first, second, empty = Moments(12), Moments(12), Moments(12)
+    first.add(features[:1])
+    second.add(features[1:])
+    empty.merge(first)
+    empty.merge(second)
+    empty.merge(Moments(12))
+    assert empty.count == 300
+    np.testing.assert_allclose(empty.mean, features.mean(0, dtype=np.float64))
+    covariance = np.cov(features.astype(np.float64), rowvar=False, bias=True)
+    np.testing.assert_allclose(empty.scatter / 300, covariance, rtol=1e-9, atol=1e-12)
+
+
 def test_the_file_keeps_everything(features, tmp_path):
     found = _found(features, 3)
     found.save(tmp_path)

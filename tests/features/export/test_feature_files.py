@@ -24,7 +24,7 @@ LAYOUT = Layout(11, 4, {"features": 3, "logits": 2}, "float32", labels=True)
 NAMES = [f"ä\t{i}.jpg" for i in range(11)]
 LABELS = ["", "3:1\t4:0.5", *[f"{i}:1" for i in range(2, 11)]]
 ERRORS = {2: "missing: there is\nno such file", 8: "corrupt: ü"}
-ABOUT = {"view": {"size": 224}, "input": "images"}
+ABOUT = {"view": {"size": 224}, "input": {"path": "images"}}
 
 
 def _numbers(layout=LAYOUT):
@@ -108,7 +108,7 @@ def test_an_export_goes_on_and_is_the_same_bytes(tmp_path, file_format):
     with pytest.raises(FeatureFilesError, match="is not complete: run the same command again"):
         open_features(stopped)
 
-    second = FeatureWriter(stopped, LAYOUT, file_format, ABOUT | {"input": "moved"})
+    second = FeatureWriter(stopped, LAYOUT, file_format, ABOUT | {"input": {"path": "moved"}})
     assert not second.begin()
     assert second.done().tolist() == [False, True, False]
     for number in (0, 2):
@@ -117,7 +117,7 @@ def test_an_export_goes_on_and_is_the_same_bytes(tmp_path, file_format):
     assert second.done().all()
     second.finish(speed={})
     assert _bytes(stopped) == _bytes(whole)
-    assert read_manifest(stopped) == read_manifest(whole) | {"input": "moved"}
+    assert read_manifest(stopped) == read_manifest(whole) | {"input": {"path": "moved"}}
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -364,3 +364,74 @@ def test_what_cannot_be_opened_or_written_is_explained(tmp_path):
     (tmp_path / "index.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(FeatureFilesError, match=r"has 10 rows but features\.json promises 11"):
         open_features(tmp_path)
+
+
+_GOOD = {
+    "complete": True, "format": "npy", "outputs": {"features": 3}, "images": 11,
+    "rows_per_part": 4, "dtype": "float32", "labels": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"[]", b"null", b"3", b'"complete"', b"{}", b"\xff\xfe", b"[" * 100_000,
+        b'{"images": ' + b"9" * 5_000 + b"}",
+    ]
+    + [
+        json.dumps(_GOOD | change).encode()
+        for change in (
+            {"complete": "yes"}, {"format": "csv"}, {"format": []}, {"outputs": []},
+            {"outputs": {"features": "3"}}, {"outputs": {"features": 0}}, {"images": -1},
+            {"images": True}, {"images": 1.5}, {"rows_per_part": 0}, {"dtype": "int8"},
+            {"labels": None}, {"checkpoint": "w"}, {"input": []}, {"components_digest": 3},
+        )
+    ],
+    ids=lambda text: repr(text[:40]),
+)  # fmt: skip
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    """By whatever reads it, and with what to do."""
+    (tmp_path / "features.json").write_bytes(text)
+    for read in (
+        read_manifest,
+        open_features,
+        lambda f: FeatureWriter(f, LAYOUT, "npy", {}).begin(),
+    ):
+        with pytest.raises(
+            FeatureFilesError, match=r"features\.json is damaged .*: restore it from"
+        ):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_damaged_or_mixed_file_is_named(tmp_path, file_format):
+    _export(tmp_path, file_format).finish(speed={})
+    for path in sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.name != "errors.tsv"):
+        whole = path.read_bytes()
+        for data in (b"", b"\0" * len(whole), whole[: len(whole) // 2], b"[1]\n" * 11, None):
+            path.unlink() if data is None else path.write_bytes(data)
+            expected = FileNotFoundError if path.name == "features.json" else FeatureFilesError
+            with pytest.raises(FeatureFilesError if data is not None else expected) as told:
+                for output in LAYOUT.widths:
+                    np.asarray(open_features(tmp_path, output=output).array)
+            assert path.name in str(told.value)
+        path.write_bytes(whole)
+    if file_format == "npy":
+        np.save(tmp_path / "features.npy", np.zeros((11, 4), np.float32))
+        with pytest.raises(
+            FeatureFilesError, match=r"has float32 \(11, 4\), not float32 \(11, 3\)"
+        ):
+            open_features(tmp_path)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "array_record"])
+def test_a_part_of_another_export_is_refused(tmp_path, file_format):
+    _export(tmp_path / "mine", file_format).finish(speed={})
+    other = dataclasses.replace(LAYOUT, dtype="float16")
+    _export(tmp_path / "theirs", file_format, other).finish(speed={})
+    for name in ("mine", "theirs"):
+        paths = sorted((tmp_path / name / "parts").iterdir())
+    mine = tmp_path / "mine" / "parts" / paths[1].name
+    mine.write_bytes(paths[1].read_bytes())
+    with pytest.raises(FeatureFilesError, match=r"part 1 of features|is damaged"):
+        np.asarray(open_features(tmp_path / "mine").array)
