@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Engines of one machine: this process, or several that it starts."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .dispatch import WorkerDiedError, dispatch
+from .engine import Part, Result
+
+# Forked processes would inherit the locks of this process' threads.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class InProcess:
+    """Does the parts here, one after the other; see `Engine`."""
+
+    def __init__(self) -> None:
+        self.threads = os.cpu_count() or 1
+
+    def map_unordered(
+        self, function: Callable[[Part], Result], parts: Iterable[Part]
+    ) -> Iterator[tuple[Part, Result]]:
+        """Yields every part with its result, in order."""
+        return dispatch(_Here(function), parts)
+
+
+class LocalProcesses:
+    """Does the parts in processes of this machine; see `Engine`.
+
+    Args:
+        workers: Number of processes.
+    """
+
+    def __init__(self, workers: int):
+        self._workers = workers
+        self.threads = max(1, (os.cpu_count() or 1) // workers)
+
+    def map_unordered(
+        self, function: Callable[[Part], Result], parts: Iterable[Part]
+    ) -> Iterator[tuple[Part, Result]]:
+        """Yields every part with its result, as they end."""
+        workers = _Processes(function, self._workers)
+        try:
+            yield from dispatch(workers, parts)
+        finally:
+            workers.stop()
+
+
+class _Here:
+    """Calls the function in this process when its result is asked for."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+
+    def capacity(self) -> int:
+        return 1
+
+    def submit(self, part: Any) -> tuple[Any]:
+        return (part,)
+
+    def wait(self, tasks: Collection[Any]) -> list[Any]:
+        return list(tasks)
+
+    def result(self, task: tuple[Any]) -> Any:
+        return self._function(*task)
+
+
+class _Processes:
+    """One pool of one process for each worker.
+
+    A pool is useless once one of its processes has died, and does not say which task that process
+    was doing. With one process a pool, the death costs one task, and it is known which.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], workers: int):
+        self._function = function
+        self._workers = workers
+        # Nothing is sent: workers end when our end is closed, also by the death of this process.
+        self._watched, self._ours = _SPAWN.Pipe(duplex=False)
+        self._idle: list[futures.ProcessPoolExecutor] = []
+        self._busy: dict[futures.Future[Any], futures.ProcessPoolExecutor] = {}
+
+    def capacity(self) -> int:
+        return self._workers
+
+    def submit(self, part: Any) -> futures.Future[Any]:
+        while self._idle:
+            pool = self._idle.pop()
+            try:
+                return self._submit(pool, part)
+            except BrokenProcessPool:  # died since its last task
+                pool.shutdown()
+        return self._submit(
+            futures.ProcessPoolExecutor(
+                1, _SPAWN, initializer=_start, initargs=(self._watched, self._function)
+            ),
+            part,
+        )
+
+    def _submit(self, pool: futures.ProcessPoolExecutor, part: Any) -> futures.Future[Any]:
+        # Ctrl-C reaches all processes of a terminal; workers, which inherit the mask, are stopped
+        # by this one only, without a traceback of each.
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            task = pool.submit(_call, part)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        self._busy[task] = pool
+        return task
+
+    def wait(self, tasks: Collection[futures.Future[Any]]) -> Collection[futures.Future[Any]]:
+        return futures.wait(tasks, return_when=futures.FIRST_COMPLETED).done
+
+    def result(self, task: futures.Future[Any]) -> Any:
+        pool = self._busy.pop(task)
+        try:
+            result = task.result()
+        except BrokenProcessPool as error:
+            pool.shutdown()
+            raise WorkerDiedError("the process was killed or crashed") from error
+        except Exception:
+            self._idle.append(pool)
+            raise
+        self._idle.append(pool)
+        return result
+
+    def stop(self) -> None:
+        """Ends all workers at once, whatever they are doing."""
+        self._ours.close()
+        for pool in [*self._idle, *self._busy.values()]:
+            pool.shutdown(cancel_futures=True)
+        self._watched.close()
+
+
+_function: Callable[[Any], Any]  # of a worker process, set when it starts
+
+
+def _start(watched: Connection, function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+    threading.Thread(target=_end_with_driver, args=(watched,), daemon=True).start()
+
+
+def _end_with_driver(watched: Connection) -> None:
+    watched.poll(None)  # until the other end is closed
+    os._exit(1)
+
+
+def _call(part: Any) -> Any:
+    return _function(part)

@@ -1,0 +1,103 @@
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import traceback
+
+import psutil
+import pytest
+
+from mlimages_jax.engines.engine import PartLostError
+from mlimages_jax.engines.options import open_engine
+from tests.engines import jobs
+
+DRIVER = """
+import functools, sys
+from mlimages_jax.engines.local import LocalProcesses
+from tests.engines import jobs
+work = functools.partial(jobs.wait_unless_zero, sys.argv[1])
+list(LocalProcesses(2).map_unordered(work, [1, 2]))
+"""
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_every_part_is_done_once_in_the_processes_asked_for(workers):
+    with open_engine("local", workers=workers) as engine:
+        done = dict(engine.map_unordered(jobs.square, range(20)))
+    assert {part: result for part, (result, _) in done.items()} == {n: n * n for n in range(20)}
+    assert (os.getpid() in {pid for _, pid in done.values()}) == (not workers)
+
+
+def test_parts_are_taken_as_workers_become_free():
+    taken = itertools.count()
+    with open_engine("local", workers=2) as engine:
+        results = engine.map_unordered(jobs.square, taken)  # no end
+        for _ in itertools.islice(results, 50):
+            pass
+        results.close()
+    assert next(taken) < 50 + 2 * 2 + 1
+
+
+def test_the_part_of_a_killed_worker_is_done_again_and_no_other(tmp_path):
+    def parts():
+        yield from (1, 2, 3)
+        started = dict(jobs.wait_for_attempts(tmp_path, count=3))
+        os.kill(started[2], signal.SIGKILL)
+
+    work = functools.partial(jobs.wait_for_second_attempt, tmp_path)
+    with open_engine("local", workers=4) as engine:
+        done = [part for part, _ in engine.map_unordered(work, parts())]
+    assert sorted(done) == [1, 2, 3]
+    assert sorted(part for part, _ in jobs.attempts(tmp_path)) == [1, 2, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_part_that_kills_its_workers_is_named():
+    with open_engine("local", workers=2) as engine, pytest.raises(PartLostError) as caught:
+        list(engine.map_unordered(jobs.die_at_two, range(5)))
+    assert str(caught.value).startswith("2: 3 workers died while working on this")
+    assert "run the same command to resume" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_an_exception_keeps_its_type_and_traceback_and_names_the_part(workers):
+    with open_engine("local", workers=workers) as engine, pytest.raises(OSError) as caught:
+        list(engine.map_unordered(jobs.fail_at_three, range(5)))
+    assert caught.value.filename == "three.jpg"
+    text = "".join(traceback.format_exception(caught.value))
+    assert "in fail_at_three" in text and "while working on 3" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_workers_end_with_their_driver(how, tmp_path):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, os.fspath(tmp_path)],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        started = jobs.wait_for_attempts(tmp_path, count=2)
+        workers = [psutil.Process(pid) for _, pid in started]
+        if how == signal.SIGINT:  # a terminal sends it to all
+            os.killpg(driver.pid, how)
+        else:
+            driver.send_signal(how)
+        _, errors = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert errors.count("Traceback") == (how == signal.SIGINT)
+
+
+def test_unknown_engines_and_numbers_are_refused():
+    for name, workers in ("spark", None), ("local", -1):
+        with pytest.raises(ValueError, match=r"spark|-1"), open_engine(name, workers=workers):
+            pass
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"), open_engine("ray"):
+        pass

@@ -1,0 +1,72 @@
+import functools
+import os
+import signal
+import traceback
+
+import pytest
+
+from mlimages_jax.engines.engine import PartLostError
+from mlimages_jax.engines.options import open_engine
+from tests.engines import jobs
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Three nodes on this machine; the first one, of this process, does no work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        yield cluster
+        cluster.shutdown()
+
+
+def test_parts_of_killed_workers_and_lost_nodes_are_done_again(cluster, tmp_path):
+    lost = cluster.add_node(num_cpus=2)
+
+    def parts():
+        yield from range(6)
+        started = dict(jobs.wait_for_attempts(tmp_path, count=6))
+        os.kill(started[2], signal.SIGKILL)
+        cluster.remove_node(lost, allow_graceful=False)
+
+    work = functools.partial(jobs.wait_for_second_attempt, tmp_path)
+    with open_engine("ray") as engine:
+        done = [part for part, _ in engine.map_unordered(work, parts())]
+    assert sorted(done) == list(range(6))
+    again = [part for part, _ in jobs.attempts(tmp_path)]
+    assert sorted(set(again)) == list(range(6)) and 2 in again
+
+
+def test_a_part_that_kills_its_workers_is_named(cluster):
+    with open_engine("ray", workers=2) as engine, pytest.raises(PartLostError) as caught:
+        list(engine.map_unordered(jobs.die_at_two, range(5)))
+    assert str(caught.value).startswith("2: 3 workers died while working on this")
+
+
+def test_an_exception_keeps_its_type_and_traceback_and_names_the_part(cluster):
+    with open_engine("ray") as engine, pytest.raises(FileNotFoundError) as caught:
+        list(engine.map_unordered(jobs.fail_at_three, range(5)))
+    assert caught.value.filename == "three.jpg"
+    text = "".join(traceback.format_exception(caught.value))
+    assert "in fail_at_three" in text and "while working on 3" in text
+
+
+def test_closing_early_ends_the_parts_in_flight(cluster, tmp_path):
+    import psutil
+
+    with open_engine("ray", workers=3) as engine:
+        results = engine.map_unordered(functools.partial(jobs.wait_unless_zero, tmp_path), range(9))
+        assert next(results) == (0, 0)
+        started = dict(jobs.wait_for_attempts(tmp_path, count=3))
+        del started[0]
+        workers = [psutil.Process(pid) for pid in started.values()]
+        results.close()
+        assert not psutil.wait_procs(workers, timeout=60)[1]
