@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlimages_jax.prepare.manifest import OK, Image, Manifest
+from mlimages_jax.image_shards.outcome import OK, Image
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.storing import file_name
 
 BATCH = 400

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.prepare.manifest import OK, Image, Manifest, ManifestError
+from mlimages_jax.image_shards.outcome import OK, Image
+from mlimages_jax.prepare.manifest import Manifest, ManifestError
 
 HOSTS = 7  # photos0.test to photos6.test, which an address map leads to the image server
 CLOSED_HOST = "closed.test"  # refuses connections

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A progress bar with rate, time left and counts for long jobs."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -27,3 +31,10 @@ def progress(total: int | None, *, what: str, unit: str = " images", done: int =
         smoothing=0.05,
         **options,
     )
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[tqdm]:
+    """Yields a progress bar that nobody sees, for workers, whose driver has one."""
+    with Path(os.devnull).open("w") as nowhere, tqdm(file=nowhere, mininterval=60) as bar:
+        yield bar

@@ -13,12 +13,13 @@ from tyro.conf import Positional
 
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import one_line, tsv_row
+from mlimages_jax.image_shards.outcome import OK, Image
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import OK, Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.url_lists import count_rows
 
 NOT_TRIED = "not_tried"

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.safe_paths import UnsafeNameError, check_name
+from mlimages_jax.image_shards.outcome import OK
 from mlimages_jax.labels.class_map import map_classes, replace_classes
 from mlimages_jax.labels.closure import close_rows
 from mlimages_jax.labels.corrections import (
@@ -30,7 +31,7 @@ from mlimages_jax.labels.merging import merge_rows
 from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_rows
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import OK, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.url_lists import count_rows
 
 _SHOWN_CLASSES = 20

@@ -13,22 +13,18 @@ neither its content nor immediate access to it is taken for granted.
 """
 
 import contextlib
-import dataclasses
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlimages_jax.image_shards.outcome import COLUMNS, Image, storable
 from mlimages_jax.prepare.locked_file import LOCKED_SECONDS, LockedFileError, is_busy, patiently
 
-OK = "ok"
-FAILED = "failed"
 _FORMAT = 1  # version of the tables, in SQLite's user_version
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # raised by sqlite3 for damaged files
 _BATCH = 500  # names per query; SQLite allows 32,766 parameters
-_MAX_INTEGER = 2**63 - 1
 _Result = TypeVar("_Result")
 
 
@@ -36,48 +32,6 @@ class ManifestError(Exception):
     """The file is not a manifest, or this program cannot read it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Image:
-    """A row of the manifest.
-
-    Attributes:
-        name: Name in the list: a URL or a path.
-        status: OK or FAILED.
-        time: When the outcome became known, in seconds since 1970 (UTC).
-        file: Path of the image relative to the folder of images; None unless OK.
-        source: Where it came from, such as "list", "thumbnail", "mirror" or an archive's name.
-        http_status: HTTP status of the last response, if there was one.
-        num_bytes: Size as received.
-        sha256: SHA-256 of the bytes as received, 32 bytes.
-        width: Width of the file's image in pixels.
-        height: Height of the file's image in pixels.
-        file_sha256: SHA-256 of the file if it is not the bytes as received (shrunk on arrival).
-        error: Machine-readable reason of the failure, one word; None if OK.
-        message: Explanation of the failure for the user.
-        license: Licence of the image, as stated by its source.
-        author: Author of the image, as stated by its source.
-        rotation: Degrees to rotate the image counter-clockwise, from Open Images' table.
-    """
-
-    name: str
-    status: str
-    time: float
-    file: str | None = None
-    source: str | None = None
-    http_status: int | None = None
-    num_bytes: int | None = None
-    sha256: bytes | None = None
-    width: int | None = None
-    height: int | None = None
-    file_sha256: bytes | None = None
-    error: str | None = None
-    message: str | None = None
-    license: str | None = None
-    author: str | None = None
-    rotation: float | None = None
-
-
-_COLUMNS = [field.name for field in dataclasses.fields(Image)]
 _SQL_TYPES = {
     "time": "REAL NOT NULL", "http_status": "INTEGER", "num_bytes": "INTEGER", "sha256": "BLOB",
     "width": "INTEGER", "height": "INTEGER", "file_sha256": "BLOB", "rotation": "REAL",
@@ -86,7 +40,7 @@ _SQL_TYPES = {
 # The table has the name it had in 0.1, so that manifests of then are resumed. WITHOUT ROWID, as
 # the names would otherwise be stored twice: in the table and in the index of its key.
 _CREATE = f"""
-CREATE TABLE pictures ({", ".join(f"{c} {_SQL_TYPES.get(c, 'TEXT')}" for c in _COLUMNS)})
+CREATE TABLE pictures ({", ".join(f"{c} {_SQL_TYPES.get(c, 'TEXT')}" for c in COLUMNS)})
 WITHOUT ROWID;
 CREATE INDEX contents ON pictures (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX files_of_failed ON pictures (name) WHERE status = 'failed' AND file IS NOT NULL;
@@ -154,7 +108,7 @@ class Manifest:
 
     def _check_schema(self, kinds: set[str]) -> None:
         columns = [row[1] for row in self._db.execute("PRAGMA table_xinfo(pictures)")]
-        if columns != _COLUMNS or "trigger" in kinds:
+        if columns != COLUMNS or "trigger" in kinds:
             raise ManifestError(
                 f"{self.path}: its table of images has triggers or unexpected columns; "
                 "give another manifest"
@@ -176,8 +130,8 @@ class Manifest:
         Values that SQLite cannot store are escaped (surrogates) or become None (numbers): one odd
         answer of a server must not keep the other rows from being written.
         """
-        places = ", ".join("?" * len(_COLUMNS))
-        rows = [[_storable(getattr(image, column)) for column in _COLUMNS] for image in images]
+        places = ", ".join("?" * len(COLUMNS))
+        rows = [[storable(getattr(image, column)) for column in COLUMNS] for image in images]
         with self._transaction():
             self._db.executemany(f"INSERT OR REPLACE INTO pictures VALUES ({places})", rows)
 
@@ -207,9 +161,9 @@ class Manifest:
         Raises:
             ValueError: None is given, or one does not exist.
         """
-        unknown = set(columns) - set(_COLUMNS)
+        unknown = set(columns) - set(COLUMNS)
         if unknown or not columns:
-            raise ValueError(f"columns {sorted(unknown)} are none of {_COLUMNS}")
+            raise ValueError(f"columns {sorted(unknown)} are none of {COLUMNS}")
         names = ", ".join(columns)
         rows = self._read(
             f"SELECT {names}, count(*) FROM pictures GROUP BY {names} ORDER BY count(*) DESC"
@@ -273,8 +227,8 @@ class Manifest:
         return False
 
     def _images(self, which: str, values: Sequence[Any] = ()) -> Iterator[Image]:
-        for row in self._read(f"SELECT {', '.join(_COLUMNS)} FROM pictures {which}", values):
-            image = Image(**dict(zip(_COLUMNS, row, strict=True)))
+        for row in self._read(f"SELECT {', '.join(COLUMNS)} FROM pictures {which}", values):
+            image = Image(**dict(zip(COLUMNS, row, strict=True)))
             file_is_path = image.file is None or isinstance(image.file, str)
             if not (isinstance(image.name, str) and isinstance(image.time, float | int)
                     and file_is_path):  # fmt: skip
@@ -315,13 +269,3 @@ class Manifest:
         except LockedFileError as error:
             self._wait = 0.0
             raise ManifestError(str(error)) from error
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -8,7 +8,6 @@ their files are deleted.
 
 import collections
 import contextlib
-import dataclasses
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -17,18 +16,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mlimages_jax.files.escaping import one_line
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image, printable
 from mlimages_jax.prepare import locked_file
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
-from mlimages_jax.prepare.storing import StorageError, writing
-
-_TEXTS = ("source", "error", "message", "license", "author")  # free text; other columns are keys
-_LONGEST_TEXT = 2000  # characters
+from mlimages_jax.prepare.manifest import Manifest, ManifestError
+from mlimages_jax.prepare.sink import Kept
+from mlimages_jax.prepare.storing import (
+    Expected,
+    StorageError,
+    UnwantedFileError,
+    store,
+    unless_of_one_name,
+    writing,
+)
 
 
 class Recorder:
-    """Collects rows and writes them on `flush`; for use from one thread.
+    """A `Sink` of files: collects rows and writes them to the manifest on `flush`.
 
     Args:
         manifest: The manifest to write to.
@@ -48,16 +52,30 @@ class Recorder:
         self.written: collections.Counter[str] = collections.Counter()
         self._locked_since: float | None = None
 
-    def add(self, image: Image) -> None:
+    def keep(
+        self, unfinished: Path, file: str, *, expected: Expected, short_side: int | None
+    ) -> Kept:
+        """Moves an image to its file, see `Sink`."""
+        try:
+            path = inside(self._images, file)
+        except UnsafeNameError as error:
+            raise UnwantedFileError("unsafe_name", str(error)) from error
+        try:
+            return Kept(store(unfinished, path, expected=expected, short_side=short_side))
+        except StorageError as error:
+            raise unless_of_one_name(error, self._images) from error
+
+    def discard(self, file: str) -> None:
+        """Removes the file of an image, see `Sink`."""
+        with contextlib.suppress(OSError, UnsafeNameError):
+            inside(self._images, file).unlink()
+
+    def add(self, image: Image, kept: Kept | None = None) -> None:
         """Adds a row, whose file, if it has one, must be complete.
 
         Text from servers, tables and decoders is escaped, put on one line and truncated.
         """
-        texts = {name: text for name in _TEXTS if (text := getattr(image, name)) is not None}
-        printable: dict[str, Any] = {name: _printable(text) for name, text in texts.items()}
-        if printable != texts:
-            image = dataclasses.replace(image, **printable)
-        self.pending[image.name] = image
+        self.pending[image.name] = printable(image)
 
     def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
         """Adds the row of an image that is not available; `fields` are further ones of `Image`."""
@@ -135,7 +153,3 @@ class Recorder:
                 with writing(path), contextlib.suppress(IsADirectoryError, NotADirectoryError):
                     path.unlink(missing_ok=True)
             self._manifest.forget_files(name for name, _ in files)
-
-
-def _printable(text: str) -> str:
-    return one_line(text[:_LONGEST_TEXT]) + ("..." if len(text) > _LONGEST_TEXT else "")

@@ -118,23 +118,22 @@ def file_name(url: str) -> str:
     return f"{host[:8]}/{digits[:2]}/{stem}-{digits[2:18]}{suffix}"
 
 
-def store(
-    unfinished: Path, path: Path, *, expected: Expected, short_side: int | None
-) -> StoredFile:
-    """Verifies a file and moves it to its final name atomically, replacing an existing file.
+def verified(
+    data: bytes, *, expected: Expected, short_side: int | None
+) -> tuple[StoredFile, bytes]:
+    """Verifies an image, and shrinks it if asked.
 
     Args:
-        unfinished: The file as it arrived, on the same file system.
-        path: The final path.
+        data: The bytes as received.
         expected: Size and MD5 stated by the source.
         short_side: Shrink a larger image to this short side in pixels, as JPEG; None: keep it.
 
+    Returns:
+        The description of the image, and the bytes to store: the same object if they are kept.
+
     Raises:
         UnwantedFileError: wrong_size, wrong_md5, placeholder, or the reason of a `BadImage`.
-        StorageError: The file cannot be written.
     """
-    with writing(unfinished):
-        data = unfinished.read_bytes()
     _check_content(data, expected)
     try:
         if short_side is None:
@@ -144,12 +143,34 @@ def store(
             kept, height, width = stored_jpeg(data, short_side=short_side)
     except BadImage as bad:
         raise UnwantedFileError(bad.reason, str(bad)) from bad
+    file_sha256 = None if kept is data else hashlib.sha256(kept).digest()
+    stored = StoredFile(len(data), hashlib.sha256(data).digest(), width, height, file_sha256)
+    return stored, kept
+
+
+def store(
+    unfinished: Path, path: Path, *, expected: Expected, short_side: int | None
+) -> StoredFile:
+    """Verifies a file and moves it to its final name atomically, replacing an existing file.
+
+    Args:
+        unfinished: The file as it arrived, on the same file system.
+        path: The final path.
+        expected: As for `verified`.
+        short_side: As for `verified`.
+
+    Raises:
+        UnwantedFileError: As from `verified`.
+        StorageError: The file cannot be written.
+    """
+    with writing(unfinished):
+        data = unfinished.read_bytes()
+    stored, kept = verified(data, expected=expected, short_side=short_side)
     with writing(path):
         if kept is not data:
             unfinished.write_bytes(kept)
         _move(unfinished, path)
-    file_sha256 = None if kept is data else hashlib.sha256(kept).digest()
-    return StoredFile(len(data), hashlib.sha256(data).digest(), width, height, file_sha256)
+    return stored
 
 
 def _check_content(data: bytes, expected: Expected) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tyro
 
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCoverage, cover, coverage
 from mlimages_jax.prepare.extract.command import extract
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
+from mlimages_jax.prepare.manifest import Manifest, ManifestError
 from tests.support import image_files, imagenet_archives
 
 URLS = [f"https://farm{i}.staticflickr.com/1/{i}_o.jpg" for i in range(6)]

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from mlimages_jax.data.images.decode import read_header, verify
-from mlimages_jax.prepare import storing
+from mlimages_jax.image_shards.outcome import Image
+from mlimages_jax.prepare import recorder, storing
 from mlimages_jax.prepare.__main__ import main
-from mlimages_jax.prepare.download import engine as download_engine
-from mlimages_jax.prepare.download import job as download_job
+from mlimages_jax.prepare.download import url_selection
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--allow-private", "--timeout=0.5", "--retries=1", "--connections=16",
@@ -238,7 +238,7 @@ def test_what_is_being_stored_when_a_signal_comes_has_its_row(image_server, tmp_
         time.sleep(0.2)
         return storing.store(*arguments, **options)
 
-    monkeypatch.setattr(download_engine, "store", store_slowly)
+    monkeypatch.setattr(recorder, "store", store_slowly)
     with pytest.raises(SystemExit) as end:
         run(urls, "--output", tmp_path, *QUICK)
     assert end.value.code == 130
@@ -269,7 +269,7 @@ def test_what_a_killed_run_left_behind_goes(image_server, tmp_path):
 
 
 def test_a_url_that_occurs_again_is_fetched_once(image_server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_job, "_BLOCK", 2)
+    monkeypatch.setattr(url_selection, "_BLOCK", 2)
     paths = ["slow/twice.jpg", "ok/twice.jpg", "slow/twice.jpg", "ok/twice2.jpg", "ok/twice.jpg"]
     urls = write_list(tmp_path / "urls.txt", image_server, paths)
     run(urls, urls, "--output", tmp_path, *QUICK)

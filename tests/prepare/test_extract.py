@@ -16,13 +16,14 @@ import tyro
 
 from mlimages_jax.data.archives import Archive, Member
 from mlimages_jax.data.images.decode import read_header, stored_jpeg
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError, storing
 from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract import extraction, selection
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.storing import StorageError
 from tests.support import image_files, imagenet_archives
 

@@ -14,9 +14,10 @@ import pytest
 
 from mlimages_jax.data import archives
 from mlimages_jax.data.archives import Archive, ArchiveError, DamagedArchiveError, is_tar
+from mlimages_jax.image_shards.outcome import OK
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.command import extract
-from mlimages_jax.prepare.manifest import OK, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from tests.support import fuzzing, image_files, imagenet_archives
 
 JPEG = image_files.jpeg(image_files.quadrants())

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.prepare.label_lists import labels
 from mlimages_jax.prepare.locked_file import LockedFileError, patiently
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
+from mlimages_jax.prepare.manifest import Manifest, ManifestError
 from mlimages_jax.prepare.recorder import Recorder
 
 ROW = Image(name="a", status=OK, time=0.0, file="a.jpg", sha256=b"1" * 32)

@@ -7,12 +7,13 @@ import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.labels import lists as lists_module
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.label_lists import Classes, LabelsJob, labels
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
 # animal(3) -> dog(1) -> {puppy(0), hound(4)}; plant(2)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlimages_jax.prepare.manifest import FAILED, OK, Image, Manifest, ManifestError
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
+from mlimages_jax.prepare.manifest import Manifest, ManifestError
 from tests.support import fuzzing
 
 
@@ -105,7 +106,8 @@ def test_files_that_are_no_manifest(tmp_path):
 def test_a_kill_while_writing_leaves_whole_batches(tmp_path):
     script = f"""
 import os, signal
-from mlimages_jax.prepare.manifest import OK, Manifest, Image
+from mlimages_jax.image_shards.outcome import OK, Image
+from mlimages_jax.prepare.manifest import Manifest
 manifest = Manifest({str(tmp_path / "m.sqlite")!r})
 def rows(first):
     for i in range(first, first + 100):

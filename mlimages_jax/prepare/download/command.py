@@ -1,27 +1,43 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `download`: fetches and verifies the images of URL lists, and can resume."""
 
+import collections
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 import mlimages_jax
+from mlimages_jax.command_line import optional
+from mlimages_jax.engines.options import EngineOptions
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.remote import is_remote
+from mlimages_jax.image_shards.counts import count_outcomes
+from mlimages_jax.image_shards.outcome import OK
+from mlimages_jax.image_shards.reader import ImageFolder
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.engine import Patience
 from mlimages_jax.prepare.download.fetch import Fetcher, Limits
 from mlimages_jax.prepare.download.image_sources import SourceName
 from mlimages_jax.prepare.download.job import DownloadJob
-from mlimages_jax.prepare.manifest import OK, Manifest
+from mlimages_jax.prepare.download.plan import DownloadPlan
+from mlimages_jax.prepare.download.shard_job import ShardJob
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.url_lists import UrlPart
+
+_LOCAL = EngineOptions()
 
 
 def download(
     lists: Positional[list[Path]],
     /,
     *,
-    output: Path,
+    output: str,
     shard: str = "0/1",
+    shards: Annotated[int | None, optional("INT")] = None,
+    workers: OmitArgPrefixes[EngineOptions] = _LOCAL,
     short_side: int | None = None,
     retry_failed: tuple[str, ...] = (),
     retries: int = 2,
@@ -54,15 +70,26 @@ def download(
     reports what is present, what is missing and why, and `labels --manifests` writes the list of
     the images present, for the builder.
 
+    With --shards N the images go into image shards instead: files of some 4,096 images with a
+    Parquet manifest each, on a disk or in a bucket. The URLs are divided into N parts by their
+    host, so no host is ever asked by two workers:
+
+        mlimages data download train_urls.txt --output gs://bucket/ml_images --shards 64 \
+            --workers 4
+
     With Open Images' table of images (--open-images-table) most images have better sources than
     the URL of the list: a thumbnail of 300,000 pixels, a mirror, and the original with its MD5.
     Licence, author and rotation go into the manifest.
 
     Args:
         lists: files with a URL in the first column.
-        output: folder for images/ and manifest.sqlite; created if missing.
+        output: folder for images/ and manifest.sqlite; created if missing. With --shards it may be
+            in a bucket: gs://bucket/name or s3://bucket/name.
         shard: i/n downloads part i (0 to n - 1) of the URLs, with a manifest of its own; run the n
             parts on n machines, into one folder or several.
+        shards: write image shards, in this many parts; several for each worker, so that a host with
+            many images does not keep all others waiting. The limits below are those of a worker.
+        workers: who fetches the parts.
         short_side: shrink larger images to this short side, in pixels, as they arrive.
         retry_failed: also retry images that failed in earlier runs with these errors, such as
             "timeout http_503"; "all" for any.
@@ -100,10 +127,8 @@ def download(
         )
     except ValueError as error:
         raise PrepareError(str(error)) from error
-    job = DownloadJob(
+    plan = DownloadPlan(
         lists=lists,
-        output=output,
-        shard=part,
         fetcher=fetcher,
         connections=connections,
         per_host=connections_per_host,
@@ -114,6 +139,18 @@ def download(
         tables=open_images_table,
         order=sources,
     )
+    if shards is not None and part.parts > 1:
+        raise PrepareError("give --shards alone: its parts are those of all workers")
+    if shards is None:
+        _into_files(plan, output, part)
+    else:
+        _into_shards(plan, output, shards, workers)
+
+
+def _into_files(plan: DownloadPlan, output: str, part: UrlPart) -> None:
+    if is_remote(output):
+        raise PrepareError(f"{output}: files and their manifest need a disk; give --shards too")
+    job = DownloadJob(plan=plan, output=Path(output), shard=part)
     try:
         job.run()
     finally:  # after Ctrl-C too, so that the user sees how far it got
@@ -124,15 +161,36 @@ def download(
             raise PrepareError("no image was downloaded; the table above says why")
 
 
+def _into_shards(plan: DownloadPlan, output: str, parts: int, workers: EngineOptions) -> None:
+    if parts < 1:
+        raise PrepareError(f"--shards {parts}: give a number of parts, such as 64")
+    job = ShardJob(plan=plan, folder=ObjectFolder(output), parts=parts)
+    with workers.open() as engine:
+        job.run(engine)
+    outcomes, received = count_outcomes(ImageFolder(output))
+    print(_described(outcomes, received, output))
+    if outcomes and not any(status == OK for status, _, _ in outcomes):
+        raise PrepareError("no image was downloaded; the table above says why")
+
+
 def summary(path: Path) -> str:
     """Summarises a manifest: images and bytes by source, failures by error."""
     with Manifest(path, readonly=True) as manifest:
         outcomes = manifest.counts("status", "source", "error")
         received = manifest.received()
-    there = {source: count for (status, source, _), count in outcomes.items() if status == OK}
-    failed = {error: count for (status, _, error), count in outcomes.items() if status != OK}
-    lines = [f"{sum(there.values()):>12,} images downloaded, {received / 1e6:,.1f} MB received"]
-    lines += [f"{count:>12,}   from {source}" for source, count in there.items()]
-    lines.append(f"{sum(failed.values()):>12,} not available")
-    lines += [f"{count:>12,}   {error}" for error, count in failed.items()]
-    return "\n".join([*lines, f"details of every URL: {path}"])
+    return _described(outcomes, received, path)
+
+
+def _described(outcomes: Mapping[tuple[Any, ...], int], received: int, place: str | Path) -> str:
+    there: collections.Counter[str] = collections.Counter()
+    failed: collections.Counter[str] = collections.Counter()
+    for (status, source, error), count in outcomes.items():
+        if status == OK:
+            there[source] += count
+        else:
+            failed[error] += count
+    lines = [f"{there.total():>12,} images downloaded, {received / 1e6:,.1f} MB received"]
+    lines += [f"{count:>12,}   from {source}" for source, count in there.most_common()]
+    lines.append(f"{failed.total():>12,} not available")
+    lines += [f"{count:>12,}   {error}" for error, count in failed.most_common()]
+    return "\n".join([*lines, f"details of every URL: {place}"])

@@ -7,7 +7,6 @@ on the length of the list.
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
 import functools
 import math
@@ -19,22 +18,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mlimages_jax.files.safe_paths import UnsafeNameError, inside
+from mlimages_jax.image_shards.outcome import OK, Image
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
 from mlimages_jax.prepare.download.pending_image import PendingImage
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
-from mlimages_jax.prepare.manifest import OK, Image
-from mlimages_jax.prepare.recorder import Recorder
-from mlimages_jax.prepare.storing import (
-    StorageError,
-    StoredFile,
-    UnwantedFileError,
-    file_name,
-    store,
-    unless_of_one_name,
-)
+from mlimages_jax.prepare.sink import Kept, Sink
+from mlimages_jax.prepare.storing import UnwantedFileError, file_name
 
 _FLUSH_EVERY = 0.5  # seconds; at most this much work is repeated after a kill
 _ROWS_PER_SLOT = 20  # rows read ahead, so that other hosts have work while one is slow
@@ -62,9 +53,9 @@ class DownloadEngine:
 
     Args:
         fetcher: An entered `Fetcher`.
-        recorder: Records the outcomes.
-        images: The folder of images.
-        slots: Paths for incoming files, on the same file system; one per concurrent image.
+        sink: Keeps the images and their outcomes.
+        slots: Paths for incoming files, one per concurrent image; where files are kept, on the
+            same file system.
         pool: Threads that verify images.
         short_side: Shrink larger images to this short side, see `storing.store`.
         per_host: Maximum number of images of one host in progress.
@@ -76,8 +67,7 @@ class DownloadEngine:
         self,
         *,
         fetcher: Fetcher,
-        recorder: Recorder,
-        images: Path,
+        sink: Sink,
         slots: Sequence[Path],
         pool: Executor,
         short_side: int | None,
@@ -86,8 +76,7 @@ class DownloadEngine:
         bar: tqdm,
     ):
         self._fetcher = fetcher
-        self._recorder = recorder
-        self._images = images
+        self._sink = sink
         self._pool = pool
         self._short_side = short_side
         self._patience = patience
@@ -126,11 +115,11 @@ class DownloadEngine:
         except* Exception as errors:
             raise errors.exceptions[0] from None  # the others are cancellations it caused
         finally:
-            self._recorder.flush()
+            self._sink.flush()
 
     def is_known(self, url: str) -> bool:
-        """Returns whether a URL is in progress, or done but not yet in the manifest."""
-        return url in self._open or url in self._recorder.pending
+        """Returns whether a URL is in progress, or done but not yet written."""
+        return url in self._open or url in self._sink.pending
 
     async def _feed(self, pending: Iterator[list[PendingImage]]) -> None:
         for block in pending:
@@ -156,8 +145,8 @@ class DownloadEngine:
     async def _flush_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_EVERY)
-            self._recorder.flush(wait=False)  # waiting for a lock would stall all transfers
-            self._bar.set_postfix(self._recorder.written, refresh=False)
+            self._sink.flush(wait=False)  # waiting for a lock would stall all transfers
+            self._bar.set_postfix(self._sink.written, refresh=False)
 
     async def _attempt(self, host: str, item: PendingImage, unfinished: Path) -> None:
         try:
@@ -189,16 +178,12 @@ class DownloadEngine:
 
     async def _store(self, item: PendingImage, unfinished: Path) -> None:
         file = file_name(item.url)
-        try:
-            path = inside(self._images, file)
-        except UnsafeNameError as error:
-            raise UnwantedFileError("unsafe_name", str(error)) from error
-        moving = asyncio.get_running_loop().run_in_executor(
+        keeping = asyncio.get_running_loop().run_in_executor(
             self._pool,
             functools.partial(
-                store,
+                self._sink.keep,
                 unfinished,
-                path,
+                file,
                 expected=item.sources[item.source].expected,
                 short_side=self._short_side,
             ),
@@ -206,16 +191,14 @@ class DownloadEngine:
         try:
             # Without the shield a cancellation would cancel the future too, which is awaited once
             # more below.
-            self._succeed(item, file, await asyncio.shield(moving))
-        except StorageError as error:
-            raise unless_of_one_name(error, self._images) from error
+            self._succeed(item, file, await asyncio.shield(keeping))
         except asyncio.CancelledError:
             # The thread cannot be cancelled; record the image that it is about to store.
-            self._succeed(item, file, await moving)
+            self._succeed(item, file, await keeping)
             raise
 
-    def _succeed(self, item: PendingImage, file: str, stored: StoredFile) -> None:
-        self._recorder.add(
+    def _succeed(self, item: PendingImage, file: str, kept: Kept) -> None:
+        self._sink.add(
             Image(
                 name=item.url,
                 status=OK,
@@ -223,9 +206,10 @@ class DownloadEngine:
                 file=file,
                 source=item.sources[item.source].name,
                 http_status=item.http_status,
-                **stored._asdict(),
+                **kept.stored._asdict(),
                 **item.credit,
-            )
+            ),
+            kept,
         )
         self._close(item)
 
@@ -244,9 +228,8 @@ class DownloadEngine:
             self._queues.add(item.host, item)
             return
         # A job killed between storing an image and writing its row leaves an unrecorded file.
-        with contextlib.suppress(OSError, UnsafeNameError):
-            inside(self._images, file_name(item.url)).unlink()
-        self._recorder.fail(
+        self._sink.discard(file_name(item.url))
+        self._sink.fail(
             item.url, error, "; ".join(item.failures), http_status=item.http_status,
             **item.credit,
         )  # fmt: skip

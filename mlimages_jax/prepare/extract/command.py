@@ -12,13 +12,14 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from mlimages_jax.data.archives import Archive, ArchiveError
+from mlimages_jax.image_shards.outcome import Image
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.selection import MISSING, Everything, ListedNames, Selection
 from mlimages_jax.prepare.locking import alone
-from mlimages_jax.prepare.manifest import Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
 

@@ -20,6 +20,7 @@ from mlimages_jax.data.archives import (
     is_tar,
 )
 from mlimages_jax.files.safe_paths import UnsafeNameError, inside
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.byte_budget import ByteBudget
@@ -27,7 +28,6 @@ from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.selection import Selection
 from mlimages_jax.prepare.extract.tally import Tally
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
-from mlimages_jax.prepare.manifest import FAILED, OK, Image
 from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import (
     Expected,

@@ -18,10 +18,11 @@ import numpy as np
 
 from mlimages_jax.files.safe_paths import UnsafeNameError, first_unsafe, inside
 from mlimages_jax.files.text_files import open_lines
+from mlimages_jax.image_shards.outcome import OK, Image
 from mlimages_jax.labels.lists import ANY_CLASS, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import OK, Image, Manifest
+from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.storing import writing
 
 MISSING = "missing"  # the error of an image that is in no archive

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A folder of whole files, on a disk or in a bucket: gs://, s3:// and whatever fsspec has.
+
+A file appears whole or not at all. Nothing is appended to and nothing is renamed in a bucket, where
+neither exists.
+"""
+
+import contextlib
+import os
+import posixpath
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import fsspec
+
+from mlimages_jax.files import remote
+from mlimages_jax.files.atomic import complete_file
+
+_BLOCK = 1 << 22  # bytes
+_NOT_INSTALLED = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # what fsspec needs for a scheme
+
+
+class ObjectFolderError(OSError):
+    """The folder cannot be used; the message says why and what to do."""
+
+
+class ObjectFolder:
+    """A folder of whole files; may be pickled.
+
+    Args:
+        place: Path or URL, such as gs://bucket/ml_images. It need not exist.
+
+    Raises:
+        ObjectFolderError: fsspec has no file system for such URLs, or cannot open it.
+    """
+
+    def __init__(self, place: str | os.PathLike[str]):
+        self.place = os.fspath(place).rstrip("/") or "/"
+        self._system: fsspec.AbstractFileSystem | None = None
+        self._root = self.place
+        if remote.is_remote(self.place):
+            self._system, self._root = _open_system(self.place)
+
+    def __str__(self) -> str:
+        return self.place
+
+    def __reduce__(self) -> tuple[type["ObjectFolder"], tuple[str]]:
+        return ObjectFolder, (self.place,)
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a path; None for a bucket."""
+        return Path(self.place) if self._system is None else None
+
+    def path(self, name: str) -> str:
+        """Returns path or URL of a file."""
+        return f"{self.place}/{name}"
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Returns names and sizes in bytes of the files right in a folder inside of this one."""
+        if self._system is None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                entries = os.scandir(Path(self.place, folder))
+                return {one.name: one.stat().st_size for one in entries if one.is_file()}
+            return {}
+        self._system.invalidate_cache()  # other processes write here
+        with contextlib.suppress(FileNotFoundError):
+            entries = self._system.ls(self._inside(folder), detail=True)
+            return {
+                posixpath.basename(one["name"]): int(one["size"] or 0)
+                for one in entries
+                if one["type"] == "file"
+            }
+        return {}
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Opens a file to read it, also in pieces; raises FileNotFoundError if there is none."""
+        if self._system is None:
+            with Path(self.place, name).open("rb") as file:
+                yield file
+            return
+        with self._system.open(self._inside(name), "rb") as file:
+            yield cast(BinaryIO, file)
+
+    def read(self, name: str) -> bytes:
+        """Reads a small file; raises FileNotFoundError if there is none."""
+        with self.open(name) as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a small file, or replaces it."""
+        if self._system is not None:
+            self._system.pipe_file(self._inside(name), data)
+            return
+        path = Path(self.place, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with complete_file(path) as unfinished:
+            unfinished.write_bytes(data)
+
+    def put(self, scratch: Path, name: str) -> None:
+        """Moves a finished local file to its place; a disk must have both on one file system."""
+        if self._system is not None:
+            self._system.put_file(os.fspath(scratch), self._inside(name))
+            scratch.unlink()
+            return
+        path = Path(self.place, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A power failure must not leave a manifest beside a file that never reached the disk.
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+
+    def copy_to(self, name: str, target: Path) -> None:
+        """Copies a file to a local path, where it appears whole or not at all."""
+        with (
+            self.open(name) as source,
+            complete_file(target) as unfinished,
+            unfinished.open("wb") as file,
+        ):
+            shutil.copyfileobj(source, file, _BLOCK)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._system is None:
+                Path(self.place, name).unlink()
+            else:
+                self._system.rm_file(self._inside(name))
+
+    def _inside(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+
+def _open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    scheme = url.partition("://")[0]
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _NOT_INSTALLED.get(scheme, scheme)
+        raise ObjectFolderError(
+            f"{url}: {scheme}:// needs another package: pip install {package}"
+        ) from error
+    except ValueError as error:  # fsspec knows no such scheme
+        raise ObjectFolderError(
+            f"{url}: {error}; give a folder, gs://bucket/name or s3://bucket/name"
+        ) from error
+    return system, root.rstrip("/")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Counts the outcomes of a folder of image shards, in memory that its largest part decides."""
+
+import collections
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlimages_jax.image_shards.index import digests, effective_rows
+from mlimages_jax.image_shards.manifest_file import Row
+from mlimages_jax.image_shards.outcome import OK
+from mlimages_jax.image_shards.reader import ImageFolder
+
+Outcome = tuple[Any, ...]  # status, source and error
+
+
+class Counts(NamedTuple):
+    """Counts of the effective rows of a folder.
+
+    Attributes:
+        outcomes: Number of names, by status, source and error.
+        received: Bytes received of the images that are OK.
+    """
+
+    outcomes: collections.Counter[Outcome]
+    received: int
+
+
+def count_outcomes(folder: ImageFolder) -> Counts:
+    """Counts the names of a folder, each once.
+
+    Raises:
+        ImageShardError: A manifest is damaged.
+    """
+    outcomes: collections.Counter[Outcome] = collections.Counter()
+    received = 0
+    # A name is of one part only, whatever the number of its rows.
+    for _, manifests in itertools.groupby(folder.manifests, key=lambda one: one.part):
+        rows = (row for manifest in manifests for row in folder.rows(manifest))
+        some, num_bytes = _count(rows)
+        outcomes += some
+        received += num_bytes
+    return Counts(outcomes, received)
+
+
+def _count(rows: Iterable[Row]) -> Counts:
+    keys, columns, codes = bytearray(), [], dict[Outcome, int]()
+    for image, _ in rows:
+        outcome = image.status, image.source, image.error
+        code = codes.setdefault(outcome, len(codes))
+        keys += digests([image.name]).tobytes()
+        columns.append((image.status == OK, image.time, code, image.num_bytes or 0))
+    if not columns:
+        return Counts(collections.Counter(), 0)
+    stored, times, numbers, sizes = np.array(columns).T
+    effective = effective_rows(np.frombuffer(bytes(keys), "S16"), stored, times)
+    counts = np.bincount(numbers[effective].astype(np.int64), minlength=len(codes)).tolist()
+    found = {outcome: count for outcome, count in zip(codes, counts, strict=True) if count}
+    return Counts(collections.Counter(found), int((sizes * stored)[effective].sum()))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The files of a folder of image shards, and how the names of a list are divided into parts."""
+
+import json
+import re
+from typing import NamedTuple
+
+from mlimages_jax.files.object_folder import ObjectFolder
+
+SHARDS = "shards"  # the folder of the files below
+RECORDS = ".array_record"
+MANIFEST = ".parquet"
+LAYOUT = "layout.json"
+_FORMAT = 1  # version of all of this
+_MANIFEST_NAME = re.compile(r"[0-9a-z-]{1,80}\.parquet")
+
+
+class ImageShardError(ValueError):
+    """A folder of image shards, or a file in it, cannot be used; the message says what to do."""
+
+
+class Layout(NamedTuple):
+    """How the names of a folder are divided into parts.
+
+    Attributes:
+        parts: Number of parts.
+        by: What decides: "host" of the URL, or "name".
+    """
+
+    parts: int
+    by: str
+
+    def part_name(self, part: int) -> str:
+        """Returns the name of a part, with which those of its files begin."""
+        return f"{part:05d}-of-{self.parts:05d}"
+
+
+def settle_layout(folder: ObjectFolder, wanted: Layout) -> None:
+    """Writes the layout of a new folder, or compares it with that of an earlier run.
+
+    A shard says of which part it is; with other parts, names handled before would not be found.
+
+    Raises:
+        ImageShardError: The folder has another layout, or its file is damaged.
+    """
+    try:
+        data = folder.read(LAYOUT)
+    except FileNotFoundError:
+        values = {"format": _FORMAT, **wanted._asdict()}
+        folder.write(LAYOUT, json.dumps(values).encode())
+        return
+    found = _parse(data, folder.path(LAYOUT))
+    if found != wanted:
+        raise ImageShardError(
+            f"{folder} was begun with {found.parts} parts by {found.by}, not {wanted.parts} by "
+            f"{wanted.by}: give --shards {found.parts}, or another --output"
+        )
+
+
+def manifest_names(folder: ObjectFolder, *, part: str = "") -> list[str]:
+    """Returns the names of the manifests in the folder, sorted, perhaps of one part only."""
+    return sorted(
+        f"{SHARDS}/{name}"
+        for name in folder.sizes(SHARDS)
+        if name.startswith(part) and _MANIFEST_NAME.fullmatch(name)
+    )
+
+
+def _parse(data: bytes, where: str) -> Layout:
+    try:
+        values = json.loads(data)
+        version, layout = values["format"], Layout(values["parts"], values["by"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageShardError(
+            f"{where}: damaged ({error}): write it again, as "
+            f'{{"format": {_FORMAT}, "parts": N, "by": "host"}} with the N of --shards'
+        ) from error
+    if version != _FORMAT or not isinstance(layout.parts, int) or not isinstance(layout.by, str):
+        raise ImageShardError(
+            f"{where}: of format {version!r}, this program reads {_FORMAT}: use the version that "
+            "wrote it"
+        )
+    return layout

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The manifest of one image shard: a Parquet file with a row for every name that was handled.
+
+    duckdb -c "select error, count(*) from 'shards/*.parquet' group by error"
+
+It may come from an untrusted source: schema, sizes and types are checked before a row is used.
+"""
+
+import json
+import posixpath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards.layout import RECORDS, ImageShardError
+from mlimages_jax.image_shards.outcome import COLUMNS, FAILED, OK, Image, storable
+
+_FORMAT = 1
+_KEY = b"mlimages.shard"  # in the metadata of the schema
+_TYPES = {
+    "time": pa.float64(), "http_status": pa.int64(), "num_bytes": pa.int64(),
+    "sha256": pa.binary(32), "width": pa.int64(), "height": pa.int64(),
+    "file_sha256": pa.binary(32), "rotation": pa.float64(),
+}  # fmt: skip
+_REQUIRED = ("name", "status", "time")
+_FIELDS = {name: _TYPES.get(name, pa.string()) for name in COLUMNS}
+_FIELDS |= {"shard": pa.string(), "record": pa.int64()}
+_SCHEMA = pa.schema(
+    pa.field(name, kind, nullable=name not in _REQUIRED) for name, kind in _FIELDS.items()
+)
+_MAX_ROWS = 1 << 20
+_MAX_BYTES = 1 << 30  # of the decompressed columns
+_BLOCK = 4096  # rows in memory at a time
+
+
+class ShardFile(NamedTuple):
+    """The file of records that a manifest belongs to.
+
+    Attributes:
+        file: Its name; "" if no image arrived.
+        num_bytes: Its size.
+        crc32c: CRC-32C of its bytes.
+        num_images: Number of its records.
+    """
+
+    file: str
+    num_bytes: int
+    crc32c: int
+    num_images: int
+
+
+class Row(NamedTuple):
+    """A row of a manifest, and the number of the image's record; None unless it has one."""
+
+    image: Image
+    record: int | None
+
+
+def write(path: Path, rows: Sequence[Row], shard: ShardFile) -> None:
+    """Writes a manifest to a local file."""
+    columns: dict[str, list[Any]] = {
+        name: [storable(getattr(row.image, name)) for row in rows] for name in COLUMNS
+    }
+    columns["shard"] = [None if row.record is None else shard.file for row in rows]
+    columns["record"] = [row.record for row in rows]
+    about = json.dumps({"format": _FORMAT, **shard._asdict()})
+    table = pa.table(columns, schema=_SCHEMA.with_metadata({_KEY: about.encode()}))
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+class ManifestFile:
+    """The manifest of one shard, read in pieces.
+
+    Args:
+        folder: A folder of image shards.
+        name: Name of the manifest inside of it.
+
+    Attributes:
+        shard: Its file of records.
+        num_rows: Number of rows.
+        part: Name of the part that the shard belongs to.
+
+    Raises:
+        ImageShardError: The file is damaged, or no such manifest.
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, folder: ObjectFolder, name: str):
+        self._folder, self._name = folder, name
+        self.part = "-".join(posixpath.basename(name).split("-")[:-2])  # see `writer.new_attempt`
+        with folder.open(name) as file, self._naming():
+            metadata = pq.read_metadata(file)
+            self.shard = self._check(metadata)
+            self.num_rows = metadata.num_rows
+
+    @property
+    def records(self) -> str:
+        """Name of the file of records inside of the folder."""
+        return posixpath.join(posixpath.dirname(self._name), self.shard.file)
+
+    def rows(self) -> Iterator[Row]:
+        """Yields all rows.
+
+        Raises:
+            ImageShardError: A row is invalid, or the file is damaged.
+        """
+        for block in self.blocks(_SCHEMA.names):
+            for values in block.to_pylist():
+                yield self._row(values)
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields some columns of all rows, unchecked but for their types."""
+        with self._folder.open(self._name) as file, self._naming():
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            yield from parquet.iter_batches(_BLOCK, columns=list(columns))
+
+    def _check(self, metadata: pq.FileMetaData) -> ShardFile:
+        schema = metadata.schema.to_arrow_schema()
+        if not schema.equals(_SCHEMA) or _KEY not in (schema.metadata or {}):
+            raise ValueError("it has other columns than the manifest of an image shard")
+        sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+        if not 0 <= metadata.num_rows <= _MAX_ROWS or sum(sizes) > _MAX_BYTES:
+            raise ValueError(
+                f"{metadata.num_rows:,} rows of {sum(sizes):,} bytes: no shard is so large"
+            )
+        about = json.loads((schema.metadata or {})[_KEY])
+        if not isinstance(about, dict) or about.pop("format", None) != _FORMAT:
+            raise ValueError(f"it is not of format {_FORMAT}: use the version that wrote it")
+        shard = ShardFile(**about)
+        expected = posixpath.basename(self._name).partition(".")[0] + RECORDS
+        numbers = (shard.num_bytes, shard.crc32c, shard.num_images)
+        if shard.file not in ("", expected) or not all(
+            isinstance(number, int) and number >= 0 for number in numbers
+        ):
+            raise ValueError(f"it describes {shard.file!r}, not {expected}")
+        return shard
+
+    def _row(self, values: dict[str, Any]) -> Row:
+        shard, record = values.pop("shard"), values.pop("record")
+        image = Image(**values)
+        stored = image.status == OK
+        if image.status not in (OK, FAILED) or stored != (image.file is not None):
+            raise self._invalid(image, "its status is neither ok with a file nor failed")
+        if stored and (shard != self.shard.file or record is None):
+            raise self._invalid(image, "it names another shard")
+        if stored and not 0 <= record < self.shard.num_images:
+            raise self._invalid(image, f"record {record} of {self.shard.num_images}")
+        return Row(image, record if stored else None)
+
+    def _invalid(self, image: Image, why: str) -> ImageShardError:
+        return ImageShardError(
+            f"{self._folder.path(self._name)}: the row of {image.name[:200]!r}: {why}; copy the "
+            "file again from where it was written"
+        )
+
+    def _naming(self) -> "_Naming":
+        return _Naming(self._folder.path(self._name))
+
+
+class _Naming:
+    """Turns what pyarrow and the checks raise into errors that name the file."""
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Arrow's OSErrors about what is in a file have no errno; those of the system have one.
+        damaged = isinstance(error, OSError) and error.errno is None
+        expected = isinstance(error, pa.ArrowException | ValueError | TypeError | KeyError)
+        if (damaged or expected) and not isinstance(error, ImageShardError):
+            raise ImageShardError(
+                f"{self._path}: not the intact manifest of an image shard ({error}): copy it again "
+                "from where it was written; or delete it, and the run that wrote it fetches the "
+                "images of this shard again"
+            ) from error

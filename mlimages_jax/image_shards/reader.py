@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads folders of image shards: their rows, and single images."""
+
+import collections
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards import repeated
+from mlimages_jax.image_shards.layout import SHARDS, ImageShardError, manifest_names
+from mlimages_jax.image_shards.manifest_file import ManifestFile, Row
+from mlimages_jax.image_shards.record import parse
+
+_OPEN = 256  # files of records open at a time; a process may have 1,024 files
+_READ_DIRECTLY = ("gs://",)  # what ArrayRecord reads by itself, beside disks
+
+
+class ImageFolder:
+    """The shards of a folder.
+
+    Args:
+        place: Path or URL of the folder.
+
+    Attributes:
+        place: The folder.
+        manifests: Its manifests, sorted by name.
+        repeated: Its contents that are no images.
+
+    Raises:
+        ImageShardError: There are no shards; a manifest is damaged; or a file of records is missing
+            or has another size than its manifest says.
+        OSError: The folder cannot be read.
+    """
+
+    def __init__(self, place: str | os.PathLike[str]):
+        self.place = ObjectFolder(place)
+        sizes = self.place.sizes(SHARDS)
+        names = manifest_names(self.place)
+        if not names:
+            raise ImageShardError(
+                f"{self.place}: no image shards; give a folder that `mlimages data download "
+                "--shards` wrote"
+            )
+        self.manifests = [ManifestFile(self.place, name) for name in names]
+        self.repeated = repeated.read(self.place)
+        for manifest in self.manifests:
+            _check_size(self.place, manifest, sizes)
+
+    def rows(self, manifest: ManifestFile) -> Iterator[Row]:
+        """Yields the rows of a manifest as they count: repeated contents are failures."""
+        for row in manifest.rows():
+            image = self.repeated.effective(row.image)
+            yield row if image is row.image else Row(image, None)
+
+    def fingerprint(self) -> str:
+        """Returns a digest that changes with the shards and with what counts of them."""
+        digest = hashlib.sha256()
+        for manifest in self.manifests:
+            digest.update(f"{manifest.shard}\n{manifest.num_rows}\n".encode())
+        for content in sorted(self.repeated.max_copies):
+            digest.update(content)
+        return digest.hexdigest()
+
+
+class RecordPlace(NamedTuple):
+    """The place of an image in a shard; small, and valid wherever the file can be read.
+
+    Attributes:
+        path: Path or URL of the file of records.
+        record: Number of the record.
+    """
+
+    path: str
+    record: int
+
+    def read(self) -> tuple[str, bytes]:
+        """Reads name and bytes of the image, from any thread.
+
+        Raises:
+            OSError: The record cannot be read, or is damaged.
+        """
+        try:
+            return parse(_readers.get(self.path).read([self.record])[0])
+        except (IndexError, RuntimeError, ValueError) as error:
+            line = (str(error).strip().splitlines() or [""])[0][:200]
+            raise OSError(
+                f"record {self.record} of {self.path} is damaged ({line}): copy the file again "
+                "from where it was written; or delete it and its .parquet, and run the same "
+                "download again"
+            ) from error
+
+
+class _Readers:
+    """The files of records in use, the latest ones kept open; for any thread."""
+
+    def __init__(self) -> None:
+        self._open: collections.OrderedDict[str, ArrayRecordReader] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> ArrayRecordReader:
+        """Returns an open reader. One that is dropped closes when its last user is done."""
+        with self._lock:
+            reader = self._open.get(path)
+            if reader is None:
+                reader = ArrayRecordReader(_readable(path), "readahead_buffer_size:0")
+                self._open[path] = reader
+                if len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(path)
+            return reader
+
+
+_readers = _Readers()
+_copies: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+
+
+def _readable(path: str) -> str:
+    """Returns a path that ArrayRecord can read: that of a local copy for s3:// and others."""
+    if "://" not in path or path.startswith(_READ_DIRECTLY):
+        return path
+    if not _copies:
+        _copies.append(tempfile.TemporaryDirectory(prefix="image_shards_"))
+    folder, _, name = path.rpartition("/")
+    copy = Path(_copies[0].name, hashlib.sha256(path.encode()).hexdigest())
+    if not copy.exists():
+        ObjectFolder(folder).copy_to(name, copy)
+    return os.fspath(copy)
+
+
+def _check_size(folder: ObjectFolder, manifest: ManifestFile, sizes: dict[str, int]) -> None:
+    shard = manifest.shard
+    if shard.file and sizes.get(shard.file) != shard.num_bytes:
+        found = f"{sizes[shard.file]:,} bytes" if shard.file in sizes else "missing"
+        raise ImageShardError(
+            f"{folder.path(manifest.records)}: {found} instead of {shard.num_bytes:,} bytes: copy "
+            "it again from where it was written; or delete it and its .parquet, and run the same "
+            "download again, which fetches its images again"
+        )

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Writes image shards: one after the other, each committed by its manifest."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards import manifest_file
+from mlimages_jax.image_shards.layout import MANIFEST, RECORDS, SHARDS
+from mlimages_jax.image_shards.manifest_file import Row, ShardFile
+from mlimages_jax.image_shards.outcome import Image
+from mlimages_jax.image_shards.record import serialize
+
+_OPTIONS = "group_size:1,uncompressed"  # images are compressed, and are read in any order
+_BLOCK = 1 << 22
+
+
+class Full(NamedTuple):
+    """When a shard is complete; the first that is reached.
+
+    Attributes:
+        images: Number of images.
+        num_bytes: Their bytes.
+        rows: Number of rows, failures included.
+    """
+
+    images: int = 4_096
+    num_bytes: int = 512 << 20
+    rows: int = 32_768
+
+
+FULL = Full()
+
+
+class OpenShard:
+    """A shard that is being written, in a scratch folder; for use from one thread at a time.
+
+    Args:
+        scratch: A local folder, on the file system of `folder` if that is on a disk.
+        stem: Name of the shard's files without suffix.
+    """
+
+    def __init__(self, scratch: Path, stem: str):
+        self._records = scratch / f"{stem}{RECORDS}"
+        self._manifest = scratch / f"{stem}{MANIFEST}"
+        self._writer: ArrayRecordWriter | None = None
+        self._rows: dict[str, Row] = {}
+        self._finished: ShardFile | None = None
+        self._num_images = self._num_bytes = 0
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        """The rows added so far, by name."""
+        return self._rows
+
+    def add(self, image: Image, content: bytes | None = None) -> None:
+        """Adds a row, and the bytes of the image if it is OK.
+
+        Raises:
+            OSError: The scratch file cannot be written.
+        """
+        record = None
+        if content is not None:
+            record = self._num_images
+            with _raising(self._records):
+                if self._writer is None:
+                    self._writer = ArrayRecordWriter(str(self._records), _OPTIONS)
+                self._writer.write(serialize(image.name, content))
+            self._num_images += 1
+            self._num_bytes += len(content)
+        self._rows[image.name] = Row(image, record)
+
+    def is_full(self, full: Full) -> bool:
+        """Returns whether the next shard should begin."""
+        return (
+            self._num_images >= full.images
+            or self._num_bytes >= full.num_bytes
+            or len(self._rows) >= full.rows
+        )
+
+    def commit(self, folder: ObjectFolder) -> None:
+        """Moves the records to their place, and then the manifest, after which the shard exists.
+
+        If it fails, it may be called again.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        if self._finished is None:
+            self._finished = self._finish()
+        if not self._rows:
+            return
+        manifest_file.write(self._manifest, list(self._rows.values()), self._finished)
+        if self._records.exists():
+            folder.put(self._records, f"{SHARDS}/{self._records.name}")
+        folder.put(self._manifest, f"{SHARDS}/{self._manifest.name}")
+
+    def _finish(self) -> ShardFile:
+        if self._writer is None:
+            return ShardFile("", 0, 0, 0)
+        with _raising(self._records):
+            self._writer.close()  # writes the index
+        size = self._records.stat().st_size
+        return ShardFile(self._records.name, size, _crc32c(self._records), self._num_images)
+
+
+def new_attempt(part: str) -> str:
+    """Returns the beginning of the names of all shards of an attempt at a part."""
+    return f"{part}-{secrets.token_hex(4)}"
+
+
+class _raising:  # noqa: N801
+    """Turns ArrayRecord's RuntimeError into an OSError."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RuntimeError):
+            raise OSError(f"{self._path}: {error}") from error
+
+
+def _crc32c(path: Path) -> int:
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum.update(block)
+    return int.from_bytes(checksum.digest(), "big")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A download into image shards: parts by host, which the workers of an engine fetch.
+
+A part asks hosts that no other part asks. Each begins with the names that have no row in a
+committed shard, so a part whose worker died is simply done again.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlimages_jax.engines.engine import Engine
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards import repeated
+from mlimages_jax.image_shards.layout import (
+    MANIFEST,
+    RECORDS,
+    SHARDS,
+    Layout,
+    manifest_names,
+    settle_layout,
+)
+from mlimages_jax.image_shards.writer import FULL, Full
+from mlimages_jax.monitoring.progress_bar import hidden, progress
+from mlimages_jax.prepare.download.hosts import part_of
+from mlimages_jax.prepare.download.plan import DownloadPlan
+from mlimages_jax.prepare.locking import alone
+from mlimages_jax.prepare.shard_sink import ShardSink, storing
+from mlimages_jax.prepare.storing import writing
+
+_BY = "host"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """A download into a folder of image shards. May be pickled.
+
+    Attributes:
+        plan: What to fetch.
+        folder: The folder, on a disk or in a bucket.
+        parts: Number of parts, of which each is fetched by one worker at a time.
+        full: When a shard is complete.
+    """
+
+    plan: DownloadPlan
+    folder: ObjectFolder
+    parts: int
+    full: Full = FULL
+
+    def run(self, engine: Engine) -> None:
+        """Fetches all parts, then counts the contents that came under many names.
+
+        Raises:
+            PrepareError: The lists are empty, another job writes to this folder, it cannot be
+                written to, or no server answers.
+            ImageShardError: The folder has another number of parts, or a damaged file.
+            PartLostError: Several workers died while doing the same part.
+        """
+        self.plan.check()
+        with storing(self.folder):
+            settle_layout(self.folder, Layout(self.parts, _BY))
+        done: collections.Counter[str] = collections.Counter()
+        part = functools.partial(_fetch_part, self, engine.threads)
+        with progress(self.parts, what="download", unit=" parts") as bar:
+            for _, written in engine.map_unordered(part, range(self.parts)):
+                done.update(written)
+                bar.update()
+                bar.set_postfix(done, refresh=False)
+        with storing(self.folder):
+            names = manifest_names(self.folder)
+            repeated.judge(self.folder, names, max_copies=self.plan.max_copies)
+
+    def fetch_part(self, part: int, *, threads: int) -> collections.Counter[str]:
+        """Fetches one part; returns the number of rows committed, by status."""
+        name = Layout(self.parts, _BY).part_name(part)
+        with (
+            self._scratch(name) as scratch,
+            ShardSink(
+                self.folder, name, scratch=scratch, full=self.full,
+                max_copies=self.plan.max_copies, is_retried=self.plan.is_retried,
+            ) as sink,
+            hidden() as bar,
+        ):  # fmt: skip
+            self.plan.fetch(
+                sink,
+                has=lambda url: part_of(url, self.parts) == part,
+                wanted=sink.wanted,
+                scratch=scratch / "arriving",
+                index=(self.folder.local or scratch) / "open_images.sqlite",
+                threads=threads,
+                bar=bar,
+            )
+            return sink.written
+
+    @contextlib.contextmanager
+    def _scratch(self, part: str) -> Iterator[Path]:
+        """Yields an empty local folder for what is not committed; removes it at the end.
+
+        On a disk, what an attempt that died has left of the same part is removed. In a bucket it
+        stays, as an attempt that is believed dead may be about to commit it.
+        """
+        folder = self.folder.local
+        if folder is None:
+            with tempfile.TemporaryDirectory(prefix=f"{part}-") as temporary:
+                yield Path(temporary)
+            return
+        unfinished = folder / "unfinished"
+        with writing(unfinished):
+            unfinished.mkdir(parents=True, exist_ok=True)
+        with alone(unfinished / f"{part}.lock"):
+            _remove_uncommitted(self.folder, part)
+            for left in unfinished.glob(f"{part}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with writing(unfinished):
+                made = tempfile.TemporaryDirectory(prefix=f"{part}-", dir=unfinished)
+            with made as scratch:
+                yield Path(scratch)
+
+
+def _fetch_part(job: ShardJob, threads: int, part: int) -> collections.Counter[str]:
+    return job.fetch_part(part, threads=threads)
+
+
+def _remove_uncommitted(folder: ObjectFolder, part: str) -> None:
+    """Removes files of records that no manifest commits."""
+    names = folder.sizes(SHARDS)
+    for name in names:
+        stem = name.removesuffix(RECORDS)
+        if name.startswith(f"{part}-") and stem != name and f"{stem}{MANIFEST}" not in names:
+            folder.remove(f"{SHARDS}/{name}")

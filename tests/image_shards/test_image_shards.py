@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Shards on a disk and in a bucket: what is committed, what counts, and what is damaged."""
+
+import contextlib
+import hashlib
+import os
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlimages_jax.files.object_folder import ObjectFolder, ObjectFolderError
+from mlimages_jax.image_shards import layout, manifest_file, repeated
+from mlimages_jax.image_shards.index import Index
+from mlimages_jax.image_shards.layout import ImageShardError, Layout
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
+from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(request, tmp_path):
+    if request.param == "disk":
+        yield str(tmp_path / "set")
+        return
+    yield f"memory://{tmp_path.name}/set"
+    with contextlib.suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+
+
+def content_of(name):
+    return f"image {name}".encode("utf-8", "replace")
+
+
+def ok(name, content=None, time=1.0):
+    content = content_of(name) if content is None else content
+    return Image(
+        name=name, status=OK, time=time, file=f"{name}.jpg", num_bytes=len(content),
+        sha256=hashlib.sha256(content).digest(),
+    )  # fmt: skip
+
+
+def failed(name, time=1.0, **fields):
+    return Image(name=name, status=FAILED, time=time, error="http_404", message="gone", **fields)
+
+
+def write(place, tmp_path, images, stem="a-0", contents=None):
+    """Writes a shard; the content of an image is `content_of` its name."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    shard = OpenShard(scratch, stem)
+    for image in images:
+        content = (contents or {}).get(image.name, content_of(image.name))
+        shard.add(image, content if image.status == OK else None)
+    shard.commit(ObjectFolder(place))
+    assert not list(scratch.iterdir())
+
+
+def rows(place):
+    folder = ImageFolder(place)
+    return [row for manifest in folder.manifests for row in folder.rows(manifest)]
+
+
+def test_what_was_written_is_read(place, tmp_path):
+    images = [ok("1"), failed("\ud800", license="cc0", rotation=90.0), ok("2")]
+    write(place, tmp_path, images)
+    write(place, tmp_path, [failed("3")], stem="a-1")
+    found = rows(place)
+    assert [row.image.name for row in found] == ["1", "\\ud800", "2", "3"]
+    assert found[0].image == images[0] and found[1].image.rotation == 90.0
+    folder = ImageFolder(place)
+    assert [manifest.shard.file for manifest in folder.manifests] == ["a-0.array_record", ""]
+    path = folder.place.path(folder.manifests[0].records)
+    for row in found:
+        if row.record is not None:
+            expected = row.image.name, content_of(row.image.name)
+            assert RecordPlace(path, row.record).read() == expected
+    assert [row.record for row in found] == [0, None, 1, None]
+
+
+def test_records_without_a_manifest_are_no_shard(place, tmp_path, monkeypatch):
+    write(place, tmp_path, [ok("1")])
+    put = ObjectFolder.put
+
+    def killed(self, scratch, name):
+        if name.endswith(".parquet"):
+            raise KeyboardInterrupt
+        put(self, scratch, name)
+
+    monkeypatch.setattr(ObjectFolder, "put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(place, tmp_path, [ok("2")], stem="b-0")
+    assert len(ObjectFolder(place).sizes("shards")) == 3
+    assert [row.image.name for row in rows(place)] == ["1"]
+
+
+def test_a_name_has_one_effective_row(tmp_path):
+    attempts = [
+        [failed("a", time=9.0), ok("b", time=1.0), failed("c", time=1.0), ok("d", time=2.0)],
+        [ok("a", time=1.0), failed("b", time=3.0), failed("c", time=2.0), ok("d", time=1.0)],
+    ]
+    for images in attempts, attempts[::-1]:
+        with Index(image for some in images for image in some) as index:
+            found = index.get(["d", "missing", "c", "b", "a"])
+            assert len(index) == 4 and list(found) == ["d", "c", "b", "a"]
+            times = {name: (image.status, image.time) for name, image in found.items()}
+            assert times == {"a": (OK, 1.0), "b": (OK, 1.0), "c": (FAILED, 2.0), "d": (OK, 2.0)}
+    with Index([]) as index:
+        assert index.get(["a"]) == {}
+
+
+def test_repeated_contents_are_failures_afterwards(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(repeated, "_ROWS_PER_PASS", 3)
+    drawing = b"gone"
+    first = [ok(name, drawing) for name in "abc"] + [ok("x")]
+    second = [ok(name, drawing) for name in "cd"] + [ok(name, b"y") for name in "yz"]
+    contents = dict.fromkeys("abcd", drawing) | dict.fromkeys("yz", b"y")
+    for stem, images in ("a-0", first), ("b-0", second):
+        write(place, tmp_path, images, stem, contents)
+    folder = ObjectFolder(place)
+    assert not repeated.read(folder).judged
+    names = layout.manifest_names(folder)
+    assert repeated.judge(folder, names, max_copies=5) == 0  # c counts once
+    assert all(row.image.status == OK for row in rows(place))
+    before = ImageFolder(place).fingerprint()
+    assert repeated.judge(folder, names, max_copies=4) == 1
+    statuses = {row.image.name: (row.image.status, row.image.error) for row in rows(place)}
+    assert statuses == dict.fromkeys("abcd", (FAILED, "placeholder")) | dict.fromkeys(
+        "xyz", (OK, None)
+    )
+    assert ImageFolder(place).fingerprint() != before
+    assert repeated.judge(folder, names, max_copies=0) == 0
+
+
+def test_when_a_shard_is_full(tmp_path):
+    shard = OpenShard(tmp_path, "a-0")
+    shard.add(ok("1"), b"12345")
+    shard.add(failed("2"))
+    limits = [Full(1, 99, 99), Full(99, 5, 99), Full(99, 99, 2), Full(2, 6, 3)]
+    assert [shard.is_full(full) for full in limits] == [True, True, True, False]
+    assert new_attempt("00000-of-00001") != new_attempt("00000-of-00001")
+
+
+def test_another_number_of_parts_is_refused(place):
+    folder = ObjectFolder(place)
+    layout.settle_layout(folder, Layout(4, "host"))
+    layout.settle_layout(folder, Layout(4, "host"))
+    with pytest.raises(ImageShardError, match=r"begun with 4 parts by host.*give --shards 4"):
+        layout.settle_layout(folder, Layout(8, "host"))
+    folder.write("layout.json", b"[]")
+    with pytest.raises(ImageShardError, match=r"layout.json: damaged"):
+        layout.settle_layout(folder, Layout(4, "host"))
+
+
+def test_damage_is_named(tmp_path):
+    place = tmp_path / "set"
+    with pytest.raises(ImageShardError, match="no image shards; give a folder that"):
+        ImageFolder(place)
+    images = [ok(str(i), os.urandom(2000)) for i in range(20)]
+    write(place, tmp_path, images, contents={str(i): os.urandom(2000) for i in range(20)})
+    records, manifest = place / "shards/a-0.array_record", place / "shards/a-0.parquet"
+    intact = records.read_bytes()
+    records.write_bytes(intact[:5000] + bytes([intact[5000] ^ 1]) + intact[5001:])
+    with pytest.raises(OSError, match=r"record \d+ of .* is damaged .*copy the file again"):
+        for record in range(20):
+            RecordPlace(str(records), record).read()
+    records.write_bytes(intact[:-100])
+    with pytest.raises(ImageShardError, match=r"instead of 131,072 bytes: copy it again"):
+        ImageFolder(place)
+    records.unlink()
+    with pytest.raises(ImageShardError, match=r"a-0.array_record: missing instead of"):
+        ImageFolder(place)
+    whole = manifest.read_bytes()
+    for data in b"", whole[:-50], whole[:200] + b"\0" * 400 + whole[600:]:
+        manifest.write_bytes(data)
+        with pytest.raises(ImageShardError, match=r"a-0.parquet: not the intact manifest"):
+            for one in [manifest_file.ManifestFile(ObjectFolder(place), "shards/a-0.parquet")]:
+                list(one.rows())
+    (place / "repeated_contents.parquet").write_bytes(whole)
+    with pytest.raises(ImageShardError, match=r"repeated_contents.parquet: damaged"):
+        repeated.read(ObjectFolder(place))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shard": "../../etc/passwd"}, "names another shard"),
+        ({"record": 5}, "record 5 of 1"),
+        ({"record": -1}, "record -1 of 1"),
+        ({"status": "fine"}, "neither ok"),
+        ({"file": None}, "neither ok"),
+        ({"about": {"file": "../b.array_record"}}, "it describes '../b.array_record'"),
+        ({"about": {"num_images": -1}}, "it describes"),
+        ({"about": {"format": 2}}, "not of format 1"),
+        ({"about": {"more": 2}}, "unexpected keyword"),
+        ({"columns": 3}, "other columns"),
+    ],
+)
+def test_hostile_manifests(tmp_path, change, message):
+    place = tmp_path / "set"
+    write(place, tmp_path, [ok("1")])
+    path = place / "shards/a-0.parquet"
+    table = pq.read_table(path)
+    about = manifest_file.json.loads(table.schema.metadata[b"mlimages.shard"])
+    about |= change.pop("about", {})
+    table = table.select(table.column_names[: change.pop("columns", None)])
+    for name, value in change.items():
+        field = table.schema.field(name)
+        table = table.set_column(
+            table.column_names.index(name), field, [pa.array([value], field.type)]
+        )
+    data = manifest_file.json.dumps(about).encode()
+    pq.write_table(table.replace_schema_metadata({b"mlimages.shard": data}), path)
+    with pytest.raises(ImageShardError, match=message):
+        rows(place)
+
+
+def test_a_scheme_that_nothing_reads():
+    with pytest.raises(ObjectFolderError, match="gs://bucket/name or s3://"):
+        ObjectFolder("nothing://bucket/set")
