@@ -19,7 +19,7 @@ from mlimages_jax.labels.lists import ANY_CLASS, LabelList, iter_label_list
 from mlimages_jax.labels.rows import row_names
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import Manifest
+from mlimages_jax.prepare.outcomes import Outcomes, open_outcomes
 from mlimages_jax.prepare.url_lists import count_rows
 
 NOT_TRIED = "not_tried"
@@ -92,14 +92,15 @@ def coverage(
     lists: Positional[tuple[Path, ...]],
     /,
     *,
-    manifests: tuple[Path, ...],
+    manifests: tuple[str, ...],
     dictionary: Path | None = None,
     output_dir: Path | None = None,
 ) -> None:
     r"""Report how much of a list is present, what is missing, and why.
 
     Reads the manifests of `download` and `extract`, also while those run. If several manifests
-    know a name, one that has the image counts; so the shards of many machines can be combined.
+    know a name, one that has the image counts; so those of many machines can be combined. A row of
+    image shards needs 24 bytes of memory.
 
         mlimages data coverage train_image_list.txt val_image_list.txt \
             --manifests urls/manifest.sqlite ml_images/manifest.sqlite \
@@ -114,7 +115,8 @@ def coverage(
 
     Args:
         lists: label lists, of URLs or of image names.
-        manifests: manifest.sqlite files.
+        manifests: manifest.sqlite files, and folders with such files or with image shards, on a
+            disk or in a bucket; any number.
         dictionary: the class list (dictionary.txt) of the label lists.
         output_dir: folder for the tables; created if missing.
     """
@@ -125,7 +127,7 @@ def coverage(
     hierarchy = None if dictionary is None else Hierarchy.from_file(dictionary)
     classes = None if hierarchy is None else ClassCoverage(len(hierarchy))
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(Manifest(path, readonly=True)) for path in manifests]
+        opened = stack.enter_context(open_outcomes(manifests))
         missing = None
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def coverage(
 
 def cover(
     path: Path,
-    manifests: Sequence[Manifest],
+    manifests: Sequence[Outcomes],
     *,
     classes: ClassCoverage | None = None,
     missing: TextIO | None = None,
@@ -193,7 +195,7 @@ def write_by_class(file: TextIO, hierarchy: Hierarchy, classes: ClassCoverage) -
         file.write(tsv_row((class_, wordnet_id, name, listed, there, fraction)))
 
 
-def _look_up(names: list[str], manifests: Sequence[Manifest]) -> dict[str, Image]:
+def _look_up(names: list[str], manifests: Sequence[Outcomes]) -> dict[str, Image]:
     """Returns the rows of names: from the first manifest with the image, else the last one."""
     found: dict[str, Image] = {}
     left = sorted(names)  # neighbours are stored on the same page of the database

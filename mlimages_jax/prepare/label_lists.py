@@ -31,7 +31,7 @@ from mlimages_jax.labels.merging import merge_rows
 from mlimages_jax.labels.rows import join_lists, rename_rows, row_names, take_rows
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.manifest import Manifest
+from mlimages_jax.prepare.outcomes import Outcomes, open_outcomes
 from mlimages_jax.prepare.url_lists import count_rows
 
 _SHOWN_CLASSES = 20
@@ -49,7 +49,7 @@ def labels(
     unknown_classes: Literal["error", "drop"] = "error",
     from_dictionary: Path | None = None,
     merge: bool = False,
-    manifests: tuple[Path, ...] = (),
+    manifests: tuple[str, ...] = (),
 ) -> None:
     r"""Make a label list from others: close it over ancestors, merge, clean, keep present images.
 
@@ -79,8 +79,9 @@ def labels(
             class of --dictionary with the same id (column 2), or is unknown if there is none.
         merge: merge all rows with the same name. Every class gets the maximum of its confidences,
             and any known confidence replaces -1. Rows keep the order of first appearance.
-        manifests: keep only images that one of these manifests has, under the names of their
-            files. Rows left out are counted by error.
+        manifests: keep only images that one of these has, under the names of their files:
+            manifest.sqlite files, or folders with such files or image shards, also in a bucket.
+            Rows left out are counted by error.
     """
     if not lists:
         raise PrepareError("no label list given: name at least one")
@@ -92,7 +93,7 @@ def labels(
         merge=merge,
     )
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(Manifest(path, readonly=True)) for path in manifests]
+        opened = stack.enter_context(open_outcomes(manifests))
         job.run(output, opened)
     print(job.summary())
     print(f"written: {output}")
@@ -157,7 +158,7 @@ class LabelsJob:
         self.absent: collections.Counter[str] = collections.Counter()
         self.confidences: collections.Counter[str] = collections.Counter()
 
-    def run(self, output: Path, manifests: Sequence[Manifest] = ()) -> None:
+    def run(self, output: Path, manifests: Sequence[Outcomes] = ()) -> None:
         """Writes the new list, which gets its final name once it is complete.
 
         Raises:
@@ -215,7 +216,7 @@ class LabelsJob:
         emptied = (np.diff(known.offsets) == 0) & (np.diff(part.offsets) > 0)
         self.counts["rows that lost all labels"] += int(emptied.sum())
 
-    def _files_of(self, part: LabelList, manifests: Sequence[Manifest]) -> LabelList:
+    def _files_of(self, part: LabelList, manifests: Sequence[Outcomes]) -> LabelList:
         """Keeps the rows whose image is present, under the names of their files."""
         files = []  # one per row; empty if the image is missing
         found = _find_files([name.decode() for name in row_names(part)], manifests)
@@ -313,7 +314,7 @@ def _class_table(classes: Classes) -> np.ndarray | None:
 
 
 def _find_files(
-    names: Sequence[str], manifests: Sequence[Manifest]
+    names: Sequence[str], manifests: Sequence[Outcomes]
 ) -> Iterator[tuple[str, str | None]]:
     """Yields (file, None) for every name, or ("", error) if no manifest has the image."""
     files: dict[str, str] = {}

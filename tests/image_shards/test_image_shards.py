@@ -2,7 +2,6 @@
 """Shards on a disk and in a bucket: what is committed, what counts, and what is damaged."""
 
 import contextlib
-import hashlib
 import os
 
 import fsspec
@@ -14,9 +13,10 @@ from mlimages_jax.files.object_folder import ObjectFolder, ObjectFolderError
 from mlimages_jax.image_shards import layout, manifest_file, repeated
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError, Layout
-from mlimages_jax.image_shards.outcome import FAILED, OK, Image
+from mlimages_jax.image_shards.outcome import FAILED, OK
 from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
 from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
+from tests.support.image_shards import content_of, failed, ok, write
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -27,34 +27,6 @@ def place(request, tmp_path):
     yield f"memory://{tmp_path.name}/set"
     with contextlib.suppress(FileNotFoundError):
         fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
-
-
-def content_of(name):
-    return f"image {name}".encode("utf-8", "replace")
-
-
-def ok(name, content=None, time=1.0):
-    content = content_of(name) if content is None else content
-    return Image(
-        name=name, status=OK, time=time, file=f"{name}.jpg", num_bytes=len(content),
-        sha256=hashlib.sha256(content).digest(),
-    )  # fmt: skip
-
-
-def failed(name, time=1.0, **fields):
-    return Image(name=name, status=FAILED, time=time, error="http_404", message="gone", **fields)
-
-
-def write(place, tmp_path, images, stem="a-0", contents=None):
-    """Writes a shard; the content of an image is `content_of` its name."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir(exist_ok=True)
-    shard = OpenShard(scratch, stem)
-    for image in images:
-        content = (contents or {}).get(image.name, content_of(image.name))
-        shard.add(image, content if image.status == OK else None)
-    shard.commit(ObjectFolder(place))
-    assert not list(scratch.iterdir())
 
 
 def rows(place):
