@@ -12,10 +12,10 @@ def content_of(name):
     return f"image {name}".encode("utf-8", "replace")
 
 
-def ok(name, content=None, time=1.0):
+def ok(name, content=None, time=1.0, file=None):
     content = content_of(name) if content is None else content
     return Image(
-        name=name, status=OK, time=time, file=f"{name}.jpg", num_bytes=len(content),
+        name=name, status=OK, time=time, file=file or f"{name}.jpg", num_bytes=len(content),
         sha256=hashlib.sha256(content).digest(),
     )  # fmt: skip
 

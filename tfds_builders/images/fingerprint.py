@@ -85,7 +85,7 @@ def _of_files(rows: LabelList, places: Places, count: int) -> str:
     for number in range(0, count, -(-count // _MAX_FILES)):
         place = places.place(number, rows[number].name)
         if not isinstance(place, FilePlace):
-            break
+            continue
         try:
             status = Path(place.path).stat()
             digest.update(b"%d %d\n" % (status.st_size, status.st_mtime_ns))

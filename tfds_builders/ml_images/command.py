@@ -19,6 +19,7 @@ def build_ml_images(
     labels: Literal["released", "closed"] = "released",
     corrections: Path | None = None,
     allow_shared: bool = False,
+    image_shards: tuple[str, ...] = (),
     short_side: int = 320,
     orientation: Literal["exif", "stored"] = "exif",
     verified: bool = False,
@@ -39,6 +40,8 @@ def build_ml_images(
         corrections: with --labels=closed, a file of other parents for some classes; `published` is
             the one in this package, for the published class list.
         allow_shared: accept images that are in the list of train and in that of val or test.
+        image_shards: folders of image shards, on a disk or in a bucket, beside shards/ of
+            --manual-dir.
         short_side: shrink larger images to this short side, in pixels; 0: never.
         orientation: exif turns images upright by their EXIF data, stored keeps them as they are, as
             the original training reads them.
@@ -54,6 +57,7 @@ def build_ml_images(
         labels=labels,
         corrections=corrections,
         allow_shared=allow_shared,
+        image_shards=image_shards,
         short_side=short_side or None,
         orientation=orientation,
         verified=verified,

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Finds the files that the user puts into `manual_dir`, and explains what is missing."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mlimages_jax.files.text_files import read_text
+from mlimages_jax.image_shards.layout import SHARDS
 
 CLASS_LISTS = ("dictionary.txt", "dictionary_and_semantic_hierarchy.txt")
 LIST_SUFFIX = "_image_list.txt"
@@ -27,6 +30,8 @@ manual_dir contains:
   images/
       The image files, also in subfolders and in tars: `a.tar/1.jpg` is the file 1.jpg in the tar
       images/a.tar.
+  shards/ (instead of images/, or beside it)
+      Image shards, as `mlimages data download --shards` writes them; --image-shards names others.
   unlisted.txt (optional)
       One word: the meaning of classes that an image's row does not list: `absent` (the default), or
       `unknown`, if annotators looked for some classes only.
@@ -41,16 +46,22 @@ class ManualFiles(NamedTuple):
         lists: The label list of each split, in alphabetical order of the splits.
         images: The folder that the names in the lists are relative to.
         missing_labels: Target of classes that a row does not list: 0 (absent) or -1 (unknown).
+        image_shards: Folders of image shards, paths or URLs.
     """
 
     class_list: Path
     lists: dict[str, Path]
     images: Path
     missing_labels: int
+    image_shards: tuple[str, ...]
 
 
-def find_manual_files(manual_dir: Path) -> ManualFiles:
+def find_manual_files(manual_dir: Path, image_shards: Sequence[str] = ()) -> ManualFiles:
     """Looks for the files of `LAYOUT`.
+
+    Args:
+        manual_dir: The folder of the user.
+        image_shards: Further folders of image shards.
 
     Raises:
         FileNotFoundError: A file is missing; the message says what it looks like.
@@ -69,10 +80,14 @@ def find_manual_files(manual_dir: Path) -> ManualFiles:
         if split == "all" or not re.fullmatch("[a-zA-Z][a-zA-Z0-9_]*", split):
             raise ValueError(f"{path}: {split!r} cannot be the name of a split: rename the file")
     images = manual_dir / "images"
-    if not images.is_dir():
+    if (manual_dir / SHARDS).is_dir():
+        image_shards = (os.fspath(manual_dir), *image_shards)
+    if not images.is_dir() and not image_shards:
         raise _missing(manual_dir, "images/", "the folder of images")
     missing_labels = _read_missing_labels(manual_dir / MISSING_LABELS)
-    return ManualFiles(class_lists[0], dict(sorted(lists.items())), images, missing_labels)
+    return ManualFiles(
+        class_lists[0], dict(sorted(lists.items())), images, missing_labels, tuple(image_shards)
+    )
 
 
 def _read_missing_labels(path: Path) -> int:

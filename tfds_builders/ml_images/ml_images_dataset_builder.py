@@ -2,6 +2,7 @@
 """The TFDS builder of ML-Images, and of every set of images with the same files."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from mlimages_jax.labels.repeated_names import find_repeats, first_shared, hashe
 from tfds_builders.images.builder import ImageBuilder
 from tfds_builders.images.config import Config
 from tfds_builders.images.content import Content
+from tfds_builders.images.image_shards import find_in_shards
 from tfds_builders.images.prepare import prepare
 from tfds_builders.images.tars import find_images
 
@@ -35,9 +37,15 @@ class Builder(ImageBuilder):
     HOMEPAGE = "https://github.com/Tencent/tencent-ml-images"
 
     def __init__(
-        self, *, corrections: Path | None = None, allow_shared: bool = False, **kwargs: Any
+        self,
+        *,
+        corrections: Path | None = None,
+        allow_shared: bool = False,
+        image_shards: Sequence[str] = (),
+        **kwargs: Any,
     ):
-        """Takes the arguments of `ImageBuilder`, `corrections` and `allow_shared`, see `build`."""
+        """Takes the arguments of `ImageBuilder`, and those of `build` that it does not have."""
+        self.image_shards = tuple(image_shards)
         self.corrections = corrections
         self.allow_shared = allow_shared
         super().__init__(**kwargs)
@@ -47,7 +55,7 @@ class Builder(ImageBuilder):
         return Path(dl_manager.manual_dir)
 
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
-        files = manual_files.find_manual_files(self._manual_dir(dl_manager))
+        files = manual_files.find_manual_files(self._manual_dir(dl_manager), self.image_shards)
         hierarchy = Hierarchy.from_file(files.class_list)
         lists = {
             split: read_label_list(path, num_classes=len(hierarchy))
@@ -59,7 +67,7 @@ class Builder(ImageBuilder):
         self._check_repeats(files, lists)
         if self.corrections is not None:
             hierarchy = self._corrected(hierarchy, lists)
-        places = find_images(files.images, lists)
+        places = find_in_shards(files.image_shards, lists, find_images(files.images, lists))
         return Content(hierarchy, lists, places, files.missing_labels)
 
     def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
@@ -105,6 +113,7 @@ def build(
     labels: str = "released",
     corrections: Path | None = None,
     allow_shared: bool = False,
+    image_shards: Sequence[str] = (),
     short_side: int | None = 320,
     chroma: Chroma = "444",
     orientation: Orientation = "exif",
@@ -127,6 +136,7 @@ def build(
         corrections: A file of other parents for some classes, see `labels.corrections`; for closed
             labels only. The set's dictionary.txt has these parents.
         allow_shared: Whether images may be in the list of train and in that of val or test.
+        image_shards: Folders of image shards, paths or URLs, beside those in `manual_dir`.
         short_side: In pixels or None, see `Config`.
         chroma: See `Config`.
         orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
@@ -155,7 +165,7 @@ def build(
     """
     if corrections is not None and labels != "closed":
         raise ValueError("corrections change what closing adds: give --labels=closed too")
-    manual_files.find_manual_files(Path(manual_dir))  # before anything is created
+    manual_files.find_manual_files(Path(manual_dir), image_shards)  # before anything is created
     config = Config(labels=labels, short_side=short_side, chroma=chroma, orientation=orientation)
     builder = Builder(
         name=name,
@@ -164,6 +174,7 @@ def build(
         verified=verified,
         corrections=corrections,
         allow_shared=allow_shared,
+        image_shards=image_shards,
         config=Builder.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
     )
