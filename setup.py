@@ -32,7 +32,8 @@ setup(
     ext_modules=[
         Extension(
             "mlimages_jax.data.images._jpeg",
-            ["mlimages_jax/data/images/_jpeg.c"],
+            ["mlimages_jax/data/images/_jpeg.c", "mlimages_jax/data/images/_jpeg_intervals.c"],
+            depends=["mlimages_jax/data/images/_jpeg_intervals.h"],
             libraries=["jpeg"],
             optional=True,
         )

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Two things that libjpeg-turbo can do and no Python package offers: decode a window of an image,
- * and rewrite a progressive file as a sequential one without loss. See _jpeg.pyi and jpeg.py.
+ * and rewrite a file without loss, as a sequential one or in intervals. See _jpeg.pyi and jpeg.py.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -15,24 +15,18 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include "_jpeg_intervals.h"
+
 #if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2000000
 #error "libjpeg-turbo 2.0 or newer is needed (libjpeg62-turbo-dev, libjpeg-turbo8-dev)"
 #endif
 
-/* Smoothing across blocks looks one sample of colour further, at most 4 pixels; with this margin
- * the pixels of a window equal those of the whole image. */
-#define MARGIN 4
 #define ROWS 16 /* a call: one by one, reading takes a fifth longer */
 
 struct failure {
     struct jpeg_error_mgr manager;
     jmp_buf jump;
     char text[JMSG_LENGTH_MAX];
-};
-
-struct window {
-    int denominator;
-    JDIMENSION top, left, height, width;
 };
 
 static void fail(j_common_ptr common)
@@ -68,8 +62,9 @@ static void read_header(struct jpeg_decompress_struct *source, struct failure *f
     }
 }
 
-/* Decodes into rows of `stride` bytes; returns the column where the window begins, -1 on failure. */
-static long decode(const unsigned char *data, size_t length, const struct window *window,
+/* Decodes into rows of `stride` bytes; returns the column where the window begins, -1 on failure.
+ * `window` is changed. */
+static long decode(const unsigned char *data, size_t length, struct window *window,
                    unsigned char *out, size_t stride, struct failure *failure)
 {
     struct jpeg_decompress_struct source;
@@ -81,6 +76,13 @@ static long decode(const unsigned char *data, size_t length, const struct window
     jpeg_create_decompress(&source);
     jpeg_mem_src(&source, data, length);
     read_header(&source, failure);
+    unsigned long cut_length;
+    unsigned char *cut = cut_to_intervals(&source, data, length, window, &cut_length);
+    if (cut) {
+        jpeg_abort_decompress(&source);
+        jpeg_mem_src(&source, cut, cut_length);
+        read_header(&source, failure);
+    }
     source.out_color_space = JCS_RGB;
     source.scale_num = 1;
     source.scale_denom = window->denominator;
@@ -161,10 +163,11 @@ static void copy_markers(j_decompress_ptr source, j_compress_ptr target)
     }
 }
 
-/* Rewrites a progressive file; 1 when done, 0 when it is not progressive, -1 on failure.
+/* Rewrites a file that is progressive, or lacks the intervals asked for; 1 when done, 0 when there is
+ * nothing to do, -1 on failure.
  * `out` and `out_length` come with a buffer. Where it did not suffice, the library puts its own in
  * the place, but only once it is done: after a failure `out` is still the given one. */
-static int rewrite(const unsigned char *data, size_t length, unsigned char **out,
+static int rewrite(const unsigned char *data, size_t length, int in_intervals, unsigned char **out,
                    unsigned long *out_length, struct failure *failure)
 {
     struct jpeg_decompress_struct source;
@@ -182,13 +185,15 @@ static int rewrite(const unsigned char *data, size_t length, unsigned char **out
     for (int i = 0; i < 16; i++)
         jpeg_save_markers(&source, JPEG_APP0 + i, 0xFFFF);
     read_header(&source, failure);
-    int progressive = source.progressive_mode;
-    if (progressive) {
+    unsigned int interval = in_intervals ? missing_interval(&source) : 0;
+    int wanted = source.progressive_mode || interval;
+    if (wanted) {
         jvirt_barray_ptr *coefficients = jpeg_read_coefficients(&source);
         jpeg_create_compress(&target);
         jpeg_mem_dest(&target, out, out_length);
         jpeg_copy_critical_parameters(&source, &target);
         target.optimize_coding = TRUE;
+        target.restart_interval = interval;
         jpeg_write_coefficients(&target, coefficients);
         copy_markers(&source, &target);
         jpeg_finish_compress(&target);
@@ -196,13 +201,14 @@ static int rewrite(const unsigned char *data, size_t length, unsigned char **out
         jpeg_finish_decompress(&source);
     }
     jpeg_destroy_decompress(&source);
-    return progressive != 0;
+    return wanted != 0;
 }
 
-static PyObject *to_sequential(PyObject *module, PyObject *argument)
+static PyObject *rewritten(PyObject *module, PyObject *arguments)
 {
     Py_buffer data;
-    if (PyObject_GetBuffer(argument, &data, PyBUF_SIMPLE))
+    int in_intervals;
+    if (!PyArg_ParseTuple(arguments, "y*p", &data, &in_intervals))
         return NULL;
     unsigned long length = 2 * data.len + (1 << 16);
     unsigned char *given = malloc(length), *out = given;
@@ -213,7 +219,7 @@ static PyObject *to_sequential(PyObject *module, PyObject *argument)
     struct failure failure;
     int done;
     Py_BEGIN_ALLOW_THREADS
-    done = rewrite(data.buf, data.len, &out, &length, &failure);
+    done = rewrite(data.buf, data.len, in_intervals, &out, &length, &failure);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     PyObject *result = NULL;
@@ -231,7 +237,7 @@ static PyObject *to_sequential(PyObject *module, PyObject *argument)
 
 static PyMethodDef methods[] = {
     {"decode_window", decode_window, METH_VARARGS, "See _jpeg.pyi."},
-    {"to_sequential", to_sequential, METH_O, "See _jpeg.pyi."},
+    {"rewritten", rewritten, METH_VARARGS, "See _jpeg.pyi."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -18,6 +18,8 @@ def decode_window(
 ) -> int:
     """Decodes a window of a JPEG of 1 or 3 components to RGB, and no more of it than that takes.
 
+    In files of restart intervals these are blocks around the window, in others all above it too.
+
     The pixels are those of the whole image (accurate DCT, smooth colour), bit by bit.
 
     Args:
@@ -37,8 +39,17 @@ def decode_window(
         ValueError: libjpeg's message, or the window does not lie inside the image.
     """
 
-def to_sequential(data: bytes, /) -> bytes | None:
-    """The same coefficients and markers in a sequential file; None when it is not progressive.
+def rewritten(data: bytes, in_intervals: bool, /) -> bytes | None:
+    """The same coefficients and markers in a sequential file, perhaps in restart intervals.
+
+    Args:
+        data: a file of 1 or 3 components.
+        in_intervals: divide every row of blocks evenly into intervals of about 64 pixels, of which
+            `decode_window` reads those that it needs. Files of a single component that is
+            subsampled stay without.
+
+    Returns:
+        The file; None if the given one is like that.
 
     Raises:
         ValueError: libjpeg's message.
