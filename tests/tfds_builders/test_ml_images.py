@@ -273,6 +273,29 @@ def test_shrunk_images_with_halved_colours(manual_dir, tmp_path):
         ml_images.build(manual_dir, tmp_path, chroma="411")
 
 
+@pytest.mark.skipif(not jpeg.is_compiled(), reason="built without libjpeg-turbo's headers")
+def test_all_files_get_restart_markers(manual_dir, tmp_path):
+    flags = [f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}", "--short_side=16"]
+    for extra in ([], ["--restart_markers"], ["--restart_markers", "--short_side=0"]):
+        command.main([*flags, *extra])
+    plain, marked, original = (
+        [each["image"] for each in records(tmp_path / f"manual/released_{name}/1.0.0", "train")]
+        for name in ("16", "16_restart", "original_restart")
+    )
+    assert len(plain) == len(marked) == len(original) == len(TRAIN)
+    for each, other in zip(plain, marked, strict=True):
+        np.testing.assert_array_equal(decode(each), decode(other))
+    assert not any(b"\xff\xdd" in each for each in plain)
+    for each in marked + original:
+        assert b"\xff\xdd" in each and jpeg.sequential(each, restart_markers=True) is each
+
+
+def test_restart_markers_need_the_compiled_decoder(manual_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(jpeg, "_jpeg", None)
+    with pytest.raises(ValueError, match="the compiled decoder, which writes them, was not built"):
+        ml_images.build(manual_dir, tmp_path / "data", restart_markers=True)
+
+
 def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):
     (manual_dir / "images/b/red.jpg").unlink()
     with pytest.raises(ValueError, match=r"split val: 1 of 1 images are unusable \(1 missing\)"):

@@ -156,6 +156,7 @@ def build(
     name: str = "imagenet",
     short_side: int | None = None,
     chroma: Chroma = "444",
+    restart_markers: bool = False,
     orientation: Orientation | None = None,
     splits: Sequence[str] | None = SPLITS,
     val_fraction: float | None = None,
@@ -175,6 +176,7 @@ def build(
         name: Name of the data set.
         short_side: In pixels or None, see `Config`.
         chroma: See `Config`.
+        restart_markers: See `Config`.
         orientation: See `Config`; None: `stored` for ImageNet, in archives or in folders of WordNet
             ids, and `exif` for folders of other classes. The other choice has its own folder.
         splits: train, val or both; for your own classes, None uses those that exist, also test.
@@ -210,7 +212,9 @@ def build(
     config_class, builder_class = (OwnConfig, OwnBuilder) if own else (Config, Builder)
     options = {"val_fraction": val_fraction} if own else {}
     chosen = {} if orientation is None else {"orientation": orientation}
-    config = config_class(short_side=short_side, chroma=chroma, **chosen)
+    config = config_class(
+        short_side=short_side, chroma=chroma, restart_markers=restart_markers, **chosen
+    )
     builder = builder_class(
         name=name,
         splits=splits or (),

@@ -153,6 +153,11 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         download_dir: str | os.PathLike[str] | None,
     ) -> _Task:
         """Reads and checks the input before anything is written."""
+        if self.builder_config.restart_markers and not jpeg.is_compiled():
+            raise ValueError(
+                "restart_markers: the compiled decoder, which writes them, was not built: install "
+                "gcc and libjpeg-turbo's headers (libjpeg-dev), then this package again"
+            )
         content = self._content(
             self._make_download_manager(download_dir=download_dir, download_config=config)
         )
@@ -251,7 +256,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         # `check` decodes images that are stored as they are, the slowest part of such a build.
         writer = shards.ShardWriter(
             option.short_side, self.num_workers, check=not self.verified, chroma=option.chroma,
-            orientation=option.orientation,
+            orientation=option.orientation, restart_markers=option.restart_markers,
         )  # fmt: skip
         return PartWriter(writer, content, closed=option.labels == "closed")
 
@@ -267,6 +272,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             "verified": str(self.verified),
             "chroma": self.builder_config.chroma,
             "orientation": self.builder_config.orientation,
+            "restart markers": str(self.builder_config.restart_markers),
             "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
             **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
             **{

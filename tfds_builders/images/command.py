@@ -30,6 +30,8 @@ class Shared:
         num_shards: number of files per split; default: by the number of images.
         chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
             makes files a fifth smaller and faster to read.
+        restart_markers: rewrite JPEG files, without loss, such that a crop is decoded without what
+            is above and beside it; for finetuning on images of the original size.
         max_skipped: maximum fraction of unusable images in a split. With the default, five images
             are always allowed.
         num_workers: number of threads; default: one per core.
@@ -41,6 +43,7 @@ class Shared:
     data_dir: Path
     num_shards: Annotated[int | None, command_line.optional("INT")] = None
     chroma: Literal["444", "420"] = "444"
+    restart_markers: bool = False
     max_skipped: float = skipped.MAX_SKIPPED
     num_workers: Annotated[int | None, command_line.optional("INT")] = None
     beam: Annotated[str | None, command_line.optional("STR")] = None
@@ -101,6 +104,7 @@ def run(
             options.data_dir,
             name=name,
             chroma=options.chroma,
+            restart_markers=options.restart_markers,
             num_shards=options.num_shards,
             max_skipped=options.max_skipped,
             num_workers=options.num_workers,

@@ -8,6 +8,8 @@ import tensorflow_datasets as tfds
 
 from mlimages_jax.data.images.decode import Chroma, Orientation
 
+_RESTART = "_restart"
+
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(tfds.core.BuilderConfig):
@@ -19,8 +21,10 @@ class Config(tfds.core.BuilderConfig):
         chroma: Subsampling of re-encoded images: `444`, or `420` for half the colour resolution,
             see `mlimages_jax.data.images.decode.stored_jpeg`.
         orientation: `exif`: images are turned upright by their EXIF data; `stored`: they are not.
+        restart_markers: Whether files are rewritten, without loss, such that a crop is decoded
+            without what is above and beside it, see `mlimages_jax.data.images.jpeg.sequential`.
         name: Derived from the others if empty, e.g. `closed_320`, `released_original`,
-            `released_320_chroma420`, `released_320_stored`.
+            `released_320_chroma420`, `released_320_stored`, `released_original_restart`.
     """
 
     name: str = ""
@@ -29,6 +33,7 @@ class Config(tfds.core.BuilderConfig):
     short_side: int | None = 320
     chroma: Chroma = "444"
     orientation: Orientation = "exif"
+    restart_markers: bool = False
 
     def __post_init__(self) -> None:
         if self.chroma not in get_args(Chroma):
@@ -45,3 +50,5 @@ class Config(tfds.core.BuilderConfig):
         # The default gets no suffix: sets had these names before there was a choice.
         if self.orientation != type(self).orientation and not self.name.endswith(self.orientation):
             self.name += f"_{self.orientation}"
+        if self.restart_markers and not self.name.endswith(_RESTART):
+            self.name += _RESTART

@@ -48,6 +48,8 @@ def of(
         "short side": f"{option.short_side} pixels" if option.short_side else "as the files have",
         "chroma": option.chroma,
         "orientation": option.orientation,
+        # Named only where it was chosen: sets of before there was a choice stay as they are.
+        **({"restart markers": "yes"} if option.restart_markers else {}),
         "missing labels": "unknown" if content.missing_labels < 0 else "absent",
         "classes": _text(f"{len(content.hierarchy):,}", of_classes(content.hierarchy)),
     }

@@ -88,6 +88,7 @@ class ShardWriter:
         check: Whether to decode images that keep their bytes too.
         chroma: Subsampling of re-encoded images, see `stored_jpeg`.
         orientation: Whether images are turned upright, see `stored_jpeg`.
+        restart_markers: Whether files get restart markers, see `stored_jpeg`.
     """
 
     short_side: int | None
@@ -95,6 +96,7 @@ class ShardWriter:
     check: bool = True
     chroma: Chroma = "444"
     orientation: Orientation = "stored"
+    restart_markers: bool = False
 
     def write(self, shard: ShardPlan) -> WrittenShard:
         """Writes one ArrayRecord file with one record per group.
@@ -156,7 +158,8 @@ class ShardWriter:
         try:
             image = stored_jpeg(
                 place.read(), short_side=self.short_side, check=self.check,
-                chroma=self.chroma, sequential=True, orientation=self.orientation,
+                chroma=self.chroma, sequential=True, restart_markers=self.restart_markers,
+                orientation=self.orientation,
             )  # fmt: skip
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             found = f"there is no file {error.filename}" if error.filename else str(error)

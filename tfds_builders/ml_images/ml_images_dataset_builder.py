@@ -116,6 +116,7 @@ def build(
     image_shards: Sequence[str] = (),
     short_side: int | None = 320,
     chroma: Chroma = "444",
+    restart_markers: bool = False,
     orientation: Orientation = "exif",
     num_shards: int | None = None,
     max_skipped: float = 0.01,
@@ -139,6 +140,7 @@ def build(
         image_shards: Folders of image shards, paths or URLs, beside those in `manual_dir`.
         short_side: In pixels or None, see `Config`.
         chroma: See `Config`.
+        restart_markers: See `Config`.
         orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
         num_shards: Number of files of each split; None: a power of two with at most
             `builder.ROWS_PER_SHARD` images each.
@@ -166,7 +168,13 @@ def build(
     if corrections is not None and labels != "closed":
         raise ValueError("corrections change what closing adds: give --labels=closed too")
     manual_files.find_manual_files(Path(manual_dir), image_shards)  # before anything is created
-    config = Config(labels=labels, short_side=short_side, chroma=chroma, orientation=orientation)
+    config = Config(
+        labels=labels,
+        short_side=short_side,
+        chroma=chroma,
+        orientation=orientation,
+        restart_markers=restart_markers,
+    )
     builder = Builder(
         name=name,
         max_skipped=max_skipped,

@@ -222,6 +222,7 @@ def stored_jpeg(
     check: bool = True,
     chroma: Chroma = "444",
     sequential: bool = False,
+    restart_markers: bool = False,
     orientation: Orientation = "stored",
 ) -> StoredImage:
     """Returns the JPEG that a data set stores for an image file.
@@ -244,6 +245,7 @@ def stored_jpeg(
             files a fifth smaller and decoding faster by 3/10, for 2 dB (docs/benchmarks/input.md).
         sequential: Whether to rewrite progressive files that keep their pixels, see
             `jpeg.sequential`.
+        restart_markers: Whether every file gets them, see `jpeg.sequential`.
         orientation: "exif" applies the EXIF orientation, because readers of the result ignore it; a
             re-encoded file has no tag. "stored" keeps pixels and orientation tag, also when
             re-encoding.
@@ -259,14 +261,15 @@ def stored_jpeg(
         raise ValueError(f"chroma={chroma!r} is none of {get_args(Chroma)}")
     return _stored_jpeg(
         data, short_side=short_side, quality=quality, max_pixels=max_pixels, check=check,
-        chroma=chroma, sequential=sequential, orientation=orientation,
+        chroma=chroma, sequential=sequential, restart_markers=restart_markers,
+        orientation=orientation,
     )  # fmt: skip
 
 
 @_own_row
 def _stored_jpeg(
     data: bytes, *, short_side: int | None, quality: int, max_pixels: int, check: bool,
-    chroma: Chroma, sequential: bool, orientation: Orientation,
+    chroma: Chroma, sequential: bool, restart_markers: bool, orientation: Orientation,
 ) -> StoredImage:  # fmt: skip
     header = read_header(data)
     whole_images.check_size(header.width, header.height, max_pixels=max_pixels)
@@ -277,7 +280,9 @@ def _stored_jpeg(
     if plain and tag == 1:
         if check:
             data = _checked_jpeg(data, header, max_pixels=max_pixels)
-        return StoredImage(jpeg.sequential(data) if sequential else data, height, width)
+        if sequential or restart_markers:
+            data = jpeg.sequential(data, restart_markers=restart_markers)
+        return StoredImage(data, height, width)
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
         raise BadImage("too_large", message)
@@ -300,6 +305,8 @@ def _stored_jpeg(
         height, width = pixels.shape[:2]
         del pixels  # joining the pieces takes the memory of the file twice
         stored = b"".join(pieces)
+    if restart_markers:
+        stored = jpeg.sequential(stored, restart_markers=True)
     stored = stored if tag == 1 else with_orientation(stored, tag)
     return StoredImage(stored, height, width)
 

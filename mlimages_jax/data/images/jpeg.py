@@ -214,7 +214,7 @@ def sequential(data: bytes, *, restart_markers: bool = False) -> bytes:
     returned unchanged.
 
     Args:
-        data: Bytes of the file.
+        data: Bytes of a file with 1 or 3 components.
         restart_markers: Whether to rewrite every file such that `decode_window` need not decode
             what is above and beside a window: with a restart marker about every 64 pixels, 1% more
             bytes. Files of more than 16 million pixels stay as they are, since all coefficients

@@ -3,6 +3,8 @@
 
 import concurrent.futures
 import io
+import itertools
+import re
 
 import cv2
 import hypothesis
@@ -57,6 +59,12 @@ FILES = {
     "upright": simplejpeg.encode_jpeg(textured(), quality=90, colorsubsampling="440"),
     "four to one": simplejpeg.encode_jpeg(textured(), quality=90, colorsubsampling="411"),
     "restarts": saved(textured(), restart_marker_blocks=3),
+    # 16 MCUs a row: intervals of whole parts of rows, also with markers that come round again
+    "restarts 4:2:0": saved(textured(), subsampling=2, restart_marker_blocks=4),
+    "restarts 4:4:4": saved(textured(), subsampling=0, restart_marker_blocks=2),
+    "restarts every MCU": saved(textured(), subsampling=1, restart_marker_blocks=1),
+    "restarts every row": saved(textured(), subsampling=2, restart_marker_rows=1),
+    "restarts grey": saved(textured()[:, :, 0], restart_marker_blocks=8, icc_profile=b"kept out"),
     "tiny": saved(textured(12, 9)),
     "RGB": saved(textured(), keep_rgb=True),
 }
@@ -192,6 +200,69 @@ def test_a_damaged_progressive_file_is_not_rewritten():
     with pytest.raises(BadImage) as caught:
         jpeg.sequential(image_files.truncated(data))
     assert caught.value.reason == "truncated"
+
+
+@needs_compiled
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "tiny"])
+def test_files_in_intervals_have_the_same_pixels(kind):
+    data = FILES[kind]
+    found = jpeg.sequential(data, restart_markers=True)
+    header = read_header(found)
+    np.testing.assert_array_equal(decode(found), decode(data))
+    assert jpeg.sequential(found, restart_markers=True) is found
+    with Image.open(io.BytesIO(found)) as image:
+        assert image.info.get("icc_profile") == (b"kept out" if kind == "restarts grey" else None)
+    for factor in (1, 2, 8):
+        whole = jpeg.decode(data, header, factor=factor)
+        top, left = whole.shape[0] // 2, whole.shape[1] // 3
+        window = jpeg.decode_window(found, header, (top, left, 2, 3), factor=factor)
+        np.testing.assert_array_equal(window, whole[top : top + 2, left : left + 3])
+
+
+@needs_compiled
+def test_intervals_are_whole_parts_of_rows_of_about_64_pixels():
+    lengths = {}
+    for width in (8, 64, 250, 464, 500, 1000):  # 1, 4, 16, 29, 32 and 63 MCUs of 16 pixels
+        data = saved(textured(40, width), subsampling=2)
+        found = jpeg.sequential(data, restart_markers=True)
+        at = found.index(b"\xff\xdd\0\4") + 4
+        lengths[width] = int.from_bytes(found[at : at + 2])
+    assert lengths == {8: 1, 64: 4, 250: 4, 464: 1, 500: 4, 1000: 3}
+
+
+@needs_compiled
+def test_what_a_window_does_not_need_is_not_decoded():
+    data = jpeg.sequential(FILES["4:2:0 sequential"], restart_markers=True)
+    header, whole = read_header(data), decode(data)
+    markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    broken = bytearray(data)
+    for first, second in itertools.pairwise(markers[:20]):  # rows of 16 pixels, 4 intervals each
+        broken[first + 2 : second] = b"\1" * (second - first - 2)
+    with pytest.raises(BadImage):
+        jpeg.decode(bytes(broken), header)
+    found = jpeg.decode_window(bytes(broken), header, (120, 70, 40, 60))
+    np.testing.assert_array_equal(found, whole[120:160, 70:130])
+    with pytest.raises(BadImage):
+        jpeg.decode_window(bytes(broken), header, (20, 70, 40, 60))
+
+
+@needs_compiled
+@pytest.mark.parametrize("damage", ["lost", "out of order", "not a marker"])
+def test_markers_that_are_amiss_are_errors_as_without_windows(damage):
+    data = jpeg.sequential(FILES["4:2:0 sequential"], restart_markers=True)
+    markers = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    at = markers[5]
+    instead = {"lost": b"", "out of order": b"\xff\xd2", "not a marker": b"\xff\0"}[damage]
+    broken = data[:at] + instead + data[at + 2 :]
+    for decoder in (jpeg.decode, lambda *file: jpeg.decode_window(*file, (120, 70, 40, 60))):
+        with pytest.raises(BadImage):
+            decoder(broken, read_header(broken))
+
+
+def test_large_files_are_not_rewritten(monkeypatch):
+    data = FILES["4:2:0 sequential"]
+    monkeypatch.setattr(jpeg, "_MOST_REWRITTEN", 173 * 251 - 1)
+    assert jpeg.sequential(data, restart_markers=True) is data
 
 
 @needs_compiled
