@@ -2,12 +2,14 @@
 """Images per second and per CPU second, memory and quality of our input and of its peers.
 
 Compares ours (ArrayRecord, Grain, libjpeg-turbo, OpenCV) with tf.data (TFRecord, fused decode and
-crop) and PyTorch's DataLoader with Pillow (image files, as in timm), on the same JPEG files and
-with the same distribution of crops. The contenders run one after the other, each in a fresh process
-in every round. The last column is quality: PSNR of 200 fixed crops against a float32 resize of the
+crop), PyTorch's DataLoader with Pillow (image files, as in timm), NVIDIA DALI's pipeline on the CPU
+(fused decode and crop) and SPDL (threads over FFmpeg), on the same JPEG files and with the same
+distribution of crops. The contenders run one after the other, each in a fresh process in every
+round. The last column is quality: PSNR of 200 fixed crops against a float32 resize of the
 decoded original with a triangle filter. '320' reads images that were shrunk to this short side when
 the data set was built, with colour in full resolution or halved (4:2:0); the peers read the same
-files. 'whole' is ours without the C extension: it decodes full images.
+files. 'marked' has the restart markers that a builder adds on request. 'whole' is ours without the
+C extension: it decodes full images.
 
 Grain's shuffle draws until the index falls into the set, which costs more per image in a set of
 hundreds than in one of millions. With few images ours therefore looks slower than it is.
@@ -17,8 +19,9 @@ hundreds than in one of millions. With few images ours therefore looks slower th
     python benchmarks/input_pipeline.py --area 0.05 1       # the crops of finetuning
     python benchmarks/input_pipeline.py --quick             # four rows, one round
 
-A peer whose libraries are missing is skipped with a message. TensorFlow may be installed for
-another interpreter (--tensorflow_python). Memory is measured on Linux.
+A peer whose libraries are missing is skipped with a message. Those of tf.data, DALI and SPDL may
+be installed for another interpreter (--peer_python tf_data=PYTHON dali_input=PYTHON). SPDL needs
+the libraries of FFmpeg. Memory is measured on Linux.
 """
 
 import argparse
@@ -48,6 +51,7 @@ NUM_LABELS = 9  # per image; ML-Images has 8.7 on average
 NUM_CLASSES = 11_166
 BASELINE = "tf.data"
 TORCH = "torch DataLoader + Pillow"
+DALI, SPDL = "DALI, CPU", "SPDL, FFmpeg"
 QUICK = ("ours, linear, original", "ours, linear, 320 4:2:0", BASELINE, TORCH)
 COMPARED = 200  # crops whose quality is measured
 ROW = "{:28} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
@@ -104,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="per measurement")
     parser.add_argument("--warm_up", type=float, default=4.0, help="seconds before each")
     parser.add_argument("--only", nargs="+", default=[""], help="text in the rows' names")
-    parser.add_argument("--tensorflow_python", default=sys.executable)
+    parser.add_argument("--peer_python", nargs="*", default=[], metavar="MODULE=PYTHON")
     parser.add_argument("--quick", action="store_true", help="few images, rows and seconds")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -208,6 +212,9 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
     original = store(work, "original", area=arguments.area, short_side=None)
     full = store(work, "320", area=arguments.area, short_side=320)
     half = store(work, "320 4:2:0", area=arguments.area, short_side=320, chroma="420")
+    marked = store(
+        work, "original, marked", area=arguments.area, short_side=None, restart_markers=True
+    )
     result: list[Contender] = []
 
     def add(name: str, module: str, stored: Stored, **own: Any) -> None:
@@ -216,7 +223,7 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
         result.append(Contender(name, module, common | own, stored.in_originals))
 
     for interpolation in ("linear", "area"):
-        for stored in (original, full, half):
+        for stored in (original, marked, full, half):
             name = f"ours, {interpolation}, {stored.title}"
             add(name, "ours_input", stored, interpolation=interpolation)
     add("ours, linear, original, whole", "ours_input", original, interpolation="linear", whole=True)
@@ -225,6 +232,9 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
     add(f"{BASELINE}, 320 4:2:0", "tf_data", half, antialias=False)
     add(TORCH, "torch_loader", original)
     add(f"{TORCH}, 320 4:2:0", "torch_loader", half)
+    for name, module in ((DALI, "dali_input"), (SPDL, "spdl_input")):
+        add(name, module, original)
+        add(f"{name}, 320 4:2:0", module, half)
     if arguments.quick:
         return [row for row in result if row.name in QUICK]
     return [row for row in result if any(part in row.name for part in arguments.only)]
@@ -277,11 +287,12 @@ def main() -> None:
 
 def compare(rows: list[Contender], arguments: argparse.Namespace, images: Path) -> None:
     """Runs the contenders in rounds and prints the table."""
+    pythons = dict(one.split("=", 1) for one in arguments.peer_python)
     results: dict[str, list[Measurement]] = {row.name: [] for row in rows}
     quality: dict[str, float] = {}
     for round_number in range(arguments.rounds):
         for row in list(rows):
-            python = arguments.tensorflow_python if row.module == "tf_data" else sys.executable
+            python = pythons.get(row.module, sys.executable)
             try:
                 measurement, version = measure(row, python)
             except NotInstalledError as error:

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU time of decoding JPEG files: full images, windows, progressive and rewritten files.
+"""CPU time of decoding JPEG files: full images, windows, and files that builders rewrite.
 
 Runs on one thread, with images of 500x375 pixels made from four photographs. Windows are the crops
 of pretraining (70 to 100% of the area) and of finetuning (5 to 100%); the script fails unless they
 equal the same part of the fully decoded image. The peers simplejpeg, OpenCV and Pillow decode full
-images. The second table compares progressive files with the sequential ones that a builder makes
-of them.
+images. `marked` files have restart markers, which a builder adds on request. The second table
+compares progressive files with the sequential ones that a builder makes of them.
 
     python benchmarks/jpeg.py
     python benchmarks/jpeg.py --quick
 """
 
 import argparse
+import functools
 import io
 import statistics
 import tempfile
@@ -119,14 +120,19 @@ def print_windows(files: list[bytes], rounds: int) -> None:
         "OpenCV": each(files, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), 1)),
         "Pillow": each(files, lambda data: np.asarray(Image.open(io.BytesIO(data)))),
     }
+    marked = [jpeg.sequential(data, restart_markers=True) for data in files]
     for name, area in AREAS.items():
         crops = boxes(files, area)
-        check(files, crops)
-        ways[f"ours, windows of {name}"] = windows(files, crops)
+        for title, stored in (("", files), (", marked", marked)):
+            check(stored, crops)
+            ways[f"ours, windows of {name}{title}"] = windows(stored, crops)
+    marking = functools.partial(jpeg.sequential, restart_markers=True)
+    ways["the marking, once"] = each(files, marking)
     results = measure(ways, rounds=rounds, count=len(files))
     print("| decoded | CPU ms | x simplejpeg |\n|:--|---:|---:|")
     for name, value in results.items():
         print(f"| {name} | {value:.3f} | {value / results[BASELINE]:.2f} |")
+    print(f"\nMarked files have {sum(map(len, marked)) / sum(map(len, files)):.3f} of the bytes.")
 
 
 def print_progressive(files: list[bytes], rounds: int) -> None:
