@@ -100,12 +100,12 @@ def make_images(arguments: argparse.Namespace, work: Path) -> str:
 
 def build_ours(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
     """Builds with this repository's builder; returns the folder with the records."""
-    return ml_images.build(work, out, short_side=short_side, num_workers=workers)
+    return ml_images.build(work, out, short_side=short_side, threads=workers)
 
 
 def build_verified(work: Path, out: Path, short_side: int | None, workers: int) -> Path:
     """Builds likewise, from images that `mlimages data` has already verified."""
-    return ml_images.build(work, out, short_side=short_side, num_workers=workers, verified=True)
+    return ml_images.build(work, out, short_side=short_side, threads=workers, verified=True)
 
 
 def build_with_pillow(work: Path, out: Path, short_side: int | None, workers: int) -> Path:

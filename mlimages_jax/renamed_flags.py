@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Renamed flags: the old names are accepted in this release, with a note for each."""
+"""Renamed flags: the old names are accepted in this release, with a note for each.
+
+Of removed flags, a message says what to use now.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,16 +10,26 @@ from collections.abc import Sequence
 # By command: old and new names, without dashes. Empty it with the next release.
 _LABELS = {"unlisted": "missing-labels"}
 _SHARE = {"val-share": "val-fraction"}
+_THREADS = {"num-workers": "threads"}
 RENAMED = {
     "mlimages_jax.prepare.imports.door:import_any": _LABELS | _SHARE,
     "mlimages_jax.prepare.imports.table:import_table": _LABELS,
     "mlimages_jax.prepare.imports.open_images:import_open_images": _LABELS,
     "mlimages_jax.features.evaluate.knn:knn": _LABELS,
     "mlimages_jax.features.evaluate.probe:probe": _LABELS,
-    "tfds_builders.image_folder.command:build_image_folder": _SHARE,
-    "tfds_builders.imagenet.command:build_imagenet": _SHARE,
+    "tfds_builders.image_folder.command:build_image_folder": _SHARE | _THREADS,
+    "tfds_builders.imagenet.command:build_imagenet": _SHARE | _THREADS,
+    "tfds_builders.ml_images.command:build_ml_images": _THREADS,
     "mlimages_jax.prepare.co_occurrence.command:co_occurrence": {"min-pictures": "min-images"},
     "mlimages_jax.plan.__main__:plan": {"pictures": "images", "picture-kb": "image-kb"},
+}
+# By folder of commands: removed flags, and what to do instead.
+REMOVED = {
+    "tfds_builders": {
+        "beam": "builds use no Apache Beam any more. --workers=8 builds with eight processes of "
+        "this machine, --engine=ray on a Ray cluster (pip install -e '.[ray]' in the clone); "
+        "finished files of an interrupted build are reused"
+    }
 }
 
 
@@ -26,7 +39,15 @@ def replaced(words: Sequence[str], *, command: str) -> list[str]:
     Args:
         words: The words that follow the name of the command.
         command: Its function, as "module:function".
+
+    Raises:
+        SystemExit: A flag was removed; the message says what to use now.
     """
+    removed = REMOVED.get(command.partition(".")[0], {})
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag[2:] in removed:
+            sys.exit(f"error: {flag}: {removed[flag[2:]]}")
     return [_replaced(word, RENAMED.get(command, {})) for word in words]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Engines of one machine: this process, or several that it starts."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -53,6 +54,11 @@ class LocalProcesses:
             workers.stop()
 
 
+@dataclasses.dataclass(eq=False)  # hashed by identity: parts may hold arrays
+class _Task:
+    part: Any
+
+
 class _Here:
     """Calls the function in this process when its result is asked for."""
 
@@ -62,14 +68,14 @@ class _Here:
     def capacity(self) -> int:
         return 1
 
-    def submit(self, part: Any) -> tuple[Any]:
-        return (part,)
+    def submit(self, part: Any) -> _Task:
+        return _Task(part)
 
-    def wait(self, tasks: Collection[Any]) -> list[Any]:
+    def wait(self, tasks: Collection[_Task]) -> list[_Task]:
         return list(tasks)
 
-    def result(self, task: tuple[Any]) -> Any:
-        return self._function(*task)
+    def result(self, task: _Task) -> Any:
+        return self._function(task.part)
 
 
 class _Processes:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import traceback
 
+import numpy as np
 import psutil
 import pytest
 
@@ -25,9 +26,12 @@ list(LocalProcesses(2).map_unordered(work, [1, 2]))
 @pytest.mark.parametrize("workers", [None, 0, 2])
 def test_every_part_is_done_once_in_the_processes_asked_for(workers):
     with open_engine("local", workers=workers) as engine:
-        done = dict(engine.map_unordered(jobs.square, range(20)))
-    assert {part: result for part, (result, _) in done.items()} == {n: n * n for n in range(20)}
-    assert (os.getpid() in {pid for _, pid in done.values()}) == (not workers)
+        parts = [np.array([number]) for number in range(20)]  # not hashable
+        done = list(engine.map_unordered(jobs.square, parts))
+    assert sorted((int(part[0]), int(result[0])) for part, (result, _) in done) == [
+        (number, number * number) for number in range(20)
+    ]
+    assert (os.getpid() in {pid for _, (_, pid) in done}) == (not workers)
 
 
 def test_parts_are_taken_as_workers_become_free():

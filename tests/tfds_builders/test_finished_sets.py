@@ -139,7 +139,7 @@ if {function.startswith("replacement.Path")}:  # from the swap on: TFDS renames 
     replacement.swap = swap
 else:
     {function} = armed()
-ml_images.build({str(manual_dir)!r}, {str(data_dir)!r}, overwrite=True, num_workers=1)
+ml_images.build({str(manual_dir)!r}, {str(data_dir)!r}, overwrite=True, threads=1)
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -281,7 +281,7 @@ def test_options_with_a_folder_of_their_own_do_not_meet(manual_dir, tmp_path, fi
 
 
 def test_what_does_not_change_a_set_does_not_matter(manual_dir, tmp_path, finished):
-    options = {"num_workers": 3, "max_skipped": 0.5, "verified": True}
+    options = {"threads": 3, "max_skipped": 0.5, "verified": True}
     assert ml_images.build(manual_dir, tmp_path / "data", **options) == finished
     (tmp_path / "link").symlink_to(manual_dir)
     assert ml_images.build(tmp_path / "link", tmp_path / "data") == finished
@@ -432,7 +432,7 @@ def test_a_home_folder_is_that_of_the_shell(manual_dir, tmp_path, capsys, monkey
     [
         ("--num_shards=0", "num_shards=0 is not a number of files: 1 or more"),
         ("--num_shards=-2", "num_shards=-2 is not a number of files"),
-        ("--num_workers=0", "num_workers=0 is not a number of threads: 1 or more"),
+        ("--threads=0", "threads=0 is not a number of threads: 1 or more"),
         ("--max_skipped=nan", "max_skipped=nan is not between 0 and 1"),
         ("--max_skipped=-0.1", "max_skipped=-0.1 is not between"),
         ("--max_skipped=5", "max_skipped=5 is not between"),

@@ -17,6 +17,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from mlimages_jax.data.images.decode import decode
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
 from tests.support import image_files, imagenet_archives
@@ -369,15 +370,13 @@ def test_the_command(manual_dir, tmp_path, capsys):
         command.main(["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path)])
 
 
-@pytest.mark.parametrize("engine", [None, ["--runner=DirectRunner"]])
+@pytest.mark.parametrize(
+    "engine", [EngineOptions(), pytest.param(EngineOptions(workers=2), marks=pytest.mark.slow)]
+)
 def test_every_byte_is_the_same_again(manual_dir, tmp_path, engine):
-    if engine:
-        pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     options = {"subset": True, "num_shards": 2}
-    one = imagenet.build(manual_dir, tmp_path / "one", num_workers=1, **options)
-    other = imagenet.build(
-        manual_dir, tmp_path / "other", num_workers=5, beam_options=engine, **options
-    )
+    one = imagenet.build(manual_dir, tmp_path / "one", threads=1, **options)
+    other = imagenet.build(manual_dir, tmp_path / "other", threads=5, engine=engine, **options)
     assert [path.read_bytes() for path in sorted(one.iterdir())] == [
         path.read_bytes() for path in sorted(other.iterdir())
     ]
@@ -396,7 +395,7 @@ def test_goes_on_only_with_the_same_archive(manual_dir, tmp_path, monkeypatch):
     def names_written() -> list[str]:
         written.clear()
         with pytest.raises(OSError, match="the cable"):
-            imagenet.build(manual_dir, tmp_path / "data", subset=True, num_workers=1)
+            imagenet.build(manual_dir, tmp_path / "data", subset=True, threads=1)
         return [name.split(".")[0] for name in written]
 
     monkeypatch.setattr(unfinished, "write", write_or_fail)

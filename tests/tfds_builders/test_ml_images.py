@@ -158,11 +158,9 @@ def test_every_byte_is_the_same_again(stamps_dir, tmp_path):
     (tmp_path / "images").symlink_to(stamps_dir / "images")
     for name in ("dictionary.txt", "val_image_list.txt"):
         (tmp_path / name).write_bytes((stamps_dir / name).read_bytes())
-    folder = ml_images.build(
-        tmp_path, tmp_path / "here", short_side=64, num_shards=3, num_workers=1
-    )
+    folder = ml_images.build(tmp_path, tmp_path / "here", short_side=64, num_shards=3, threads=1)
     flags = [f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'there'}", "--short_side=64",
-             "--num_shards=3", "--num_workers=5", "--name=ml_images"]  # fmt: skip
+             "--num_shards=3", "--threads=5", "--name=ml_images"]  # fmt: skip
     module = [sys.executable, "-m", "tfds_builders.ml_images"]
     subprocess.run(module + flags, cwd=REPOSITORY, check=True)
     files = [path for path in folder.iterdir() if path.is_file()]
@@ -420,7 +418,11 @@ def test_the_command(manual_dir, tmp_path, capsys):
         command.main(["--manual_dir", str(tmp_path), "--data_dir", str(tmp_path)])
 
 
-def test_without_beam_the_error_says_what_to_install(manual_dir, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
-    with pytest.raises(ImportError, match=r"pip install -e '\.\[beam\]'"):
-        ml_images.build(manual_dir, tmp_path, beam_options=[])
+def test_beam_is_answered_with_what_to_use_instead(manual_dir, tmp_path):
+    folders = [f"--manual-dir={manual_dir}", f"--data-dir={tmp_path}"]
+    for flag in "--beam", "--beam=runner=DirectRunner":
+        with pytest.raises(SystemExit, match=r"--workers=8 .* --engine=ray"):
+            command.main([*folders, flag])
+    options = tfds.download.DownloadConfig(manual_dir=manual_dir, beam_runner="DirectRunner")
+    with pytest.raises(ValueError, match="EngineOptions"):
+        ml_images.Builder(data_dir=tmp_path).download_and_prepare(download_config=options)

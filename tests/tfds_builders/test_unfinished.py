@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from mlimages_jax.engines.options import EngineOptions
 from tests.support import image_files
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import ml_images
@@ -94,7 +98,7 @@ def kill(*arguments, **options):
     if len(calls) == {call}: os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments, **options)
 {function} = kill
-ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r}, num_shards=4, num_workers=1)
+ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r}, num_shards=4, threads=1)
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -115,7 +119,7 @@ ml_images.build({str(manual_dir)!r}, {str(tmp_path / "data")!r}, num_shards=4, n
 
 
 def test_finished_shards_of_a_failed_build_are_used(manual_dir, tmp_path, half_done):
-    folder = build(manual_dir, tmp_path / "data", max_skipped=0.5, num_workers=3)
+    folder = build(manual_dir, tmp_path / "data", max_skipped=0.5, threads=3)
     assert half_done.items() <= inodes(folder).items()
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
@@ -300,28 +304,59 @@ def test_a_folder_that_cannot_be_written_to(manual_dir, tmp_path):
         build(manual_dir, tmp_path / "file/data")
 
 
-BEAM = {
-    "threads of one process": ["--runner=DirectRunner"],
-    "two processes": [
-        "--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2",
-    ],
-}  # fmt: skip
+ENGINES = {
+    "three processes": EngineOptions("local", workers=3),
+    "ray": EngineOptions("ray", workers=2),
+}
 
 
-@pytest.mark.parametrize("engine", BEAM)
-def test_beam_writes_the_same_bytes(manual_dir, tmp_path, engine):
-    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_write_the_same_bytes(manual_dir, tmp_path, monkeypatch, engine):
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes into the home folder
     (manual_dir / "images/grey.jpg").write_bytes(image_files.HTML)
-    options = {"num_shards": 3, "max_skipped": 0.3}
+    options = {"num_shards": 3, "max_skipped": 0.3, "labels": "closed"}
     here = build(manual_dir, tmp_path / "here", **options)
-    beam = build(manual_dir, tmp_path / "beam", beam_options=BEAM[engine], **options)
-    assert content(here) == content(beam)
-    assert [path.name for path in beam.parent.iterdir()] == ["1.0.0"]
+    there = build(manual_dir, tmp_path / "there", engine=ENGINES[engine], **options)
+    assert content(here) == content(there)
+    assert [path.name for path in there.parent.iterdir()] == ["1.0.0"]
 
 
-def test_beam_goes_on_from_finished_shards(manual_dir, tmp_path, half_done):
-    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-    (tmp_path / f"data/{VERSION}.unfinished/beam").mkdir()  # as a killed attempt leaves it
-    folder = build(manual_dir, tmp_path / "data", beam_options=BEAM["two processes"])
+@pytest.mark.slow
+def test_processes_resume_from_finished_shards(manual_dir, tmp_path, half_done):
+    (tmp_path / f"data/{VERSION}.unfinished/beam").mkdir()  # left by version 0.1
+    folder = build(manual_dir, tmp_path / "data", engine=ENGINES["three processes"])
     assert half_done.items() <= inodes(folder).items()
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
+
+
+@pytest.mark.slow
+def test_the_shard_of_a_killed_worker_is_written_again(manual_dir, tmp_path):
+    fifo = manual_dir / "images/grey.jpg"
+    image = fifo.read_bytes()
+    fifo.unlink()
+    os.mkfifo(fifo)  # reading it waits
+    data_dir = tmp_path / "data"
+
+    def kill_and_go_on():
+        unfinished_files = (data_dir / f"{VERSION}.unfinished").glob
+        while not any(unfinished_files("unfinished-*")):
+            time.sleep(0.01)
+        [reader, *_] = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("unfinished-" in file.path for file in process.open_files())
+        ]
+        fifo.rename(fifo.with_name("fifo"))
+        fifo.write_bytes(image)
+        reader.kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_and_go_on)
+        folder = build(manual_dir, data_dir, engine=EngineOptions("local", workers=1))
+        killed.result()
+    undisturbed = build(manual_dir, tmp_path / "undisturbed")
+    sums = [(each / "checksums.txt").read_text() for each in (folder, undisturbed)]
+    assert sums[0] == sums[1]  # metadata.json has the times of the images too

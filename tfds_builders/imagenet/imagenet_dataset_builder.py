@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from mlimages_jax.data.images.decode import Chroma, Orientation
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelListError
@@ -164,8 +165,8 @@ def build(
     subset: bool = False,
     num_shards: int | None = None,
     max_skipped: float = 0.01,
-    num_workers: int | None = None,
-    beam_options: list[str] | None = None,
+    engine: EngineOptions = EngineOptions(),
+    threads: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Builds a data set from the files described in `manual_files.LAYOUT`.
@@ -185,8 +186,8 @@ def build(
         subset: Whether archives may contain fewer classes and images than ImageNet has.
         num_shards: As for `ml_images.build`.
         max_skipped: As for `ml_images.build`.
-        num_workers: As for `ml_images.build`.
-        beam_options: As for `ml_images.build`.
+        engine: As for `ml_images.build`.
+        threads: As for `ml_images.build`.
         overwrite: As for `ml_images.build`.
 
     Returns:
@@ -220,7 +221,8 @@ def build(
         splits=splits or (),
         subset=subset,
         max_skipped=max_skipped,
-        num_workers=num_workers,
+        engine=engine,
+        threads=threads,
         **options,
         config=builder_class.builder_configs.get(config.name, config),
         data_dir=os.fspath(data_dir),
@@ -229,7 +231,6 @@ def build(
         builder,
         manual_dir,
         num_shards=num_shards,
-        beam_options=beam_options,
         overwrite=overwrite,
     )
 

@@ -20,6 +20,7 @@ from tensorflow_datasets.core import dataset_builder, file_adapters, splits
 from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data.images import jpeg
+from mlimages_jax.engines.options import EngineOptions
 
 from . import (
     checksums,
@@ -58,7 +59,8 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
 
     Attributes:
         max_skipped: Fraction of a split's rows that may lack a usable image, see `skipped.allowed`.
-        num_workers: Number of threads (of each Beam worker).
+        engine: What writes the shards: this process, several, or many machines.
+        threads: Number of threads of each process; None: all cores, divided among the processes.
         verified: Whether images that keep their bytes need not be decoded as a check.
     """
 
@@ -71,7 +73,8 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         *,
         name: str | None = None,
         max_skipped: float = skipped.MAX_SKIPPED,
-        num_workers: int | None = None,
+        engine: EngineOptions = EngineOptions(),
+        threads: int | None = None,
         verified: bool = False,
         **kwargs: Any,
     ):
@@ -81,10 +84,11 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             self.name = name  # TFDS sets it on the class; here every instance has its own
         if not 0 <= max_skipped <= 1:
             raise ValueError(f"max_skipped={max_skipped:g} is not between 0 and 1")
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers={num_workers} is not a number of threads: 1 or more")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads} is not a number of threads: 1 or more")
         self.max_skipped = max_skipped
-        self.num_workers = num_workers or os.cpu_count() or 1
+        self.engine = engine
+        self.threads = threads
         self.verified = verified
         super().__init__(**{"file_format": "array_record"} | kwargs)
 
@@ -116,9 +120,11 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             StaleSetError: The set is finished, but was built from other input or with other
                 options.
             FileExistsError: Its folder contains something else.
-            ValueError: Another file format than array_record is wanted.
+            ValueError: Another file format than array_record is wanted, or Apache Beam.
         """
         config = download_config or tfds.download.DownloadConfig()
+        if config.beam_runner is not None or config.beam_options is not None:
+            raise ValueError("these builders use no Apache Beam: engine=EngineOptions('ray') does")
         if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
             raise ValueError(f"file_format={self.info.file_format}: only array_record is written")
         folder = Path(self.data_path)
@@ -226,9 +232,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         if (time := unfinished.other_images_since(waiting, images)) is not None:
             writer.remove_changed(parts, time)
         unfinished.begin(waiting, self._inputs(content, parts, made_of) | images)
-        written = writer.write(
-            parts, runner=download_config.beam_runner, options=download_config.beam_options
-        )
+        written = writer.write(parts)
         bad = [one for shard in written for one in shard.skipped]
         skipped.check_skipped(
             bad, num_rows, max_skipped=self.max_skipped, path=self._beside(".skipped.tsv")
@@ -255,10 +259,11 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         option = self.builder_config
         # `check` decodes images that are stored as they are, the slowest part of such a build.
         writer = shards.ShardWriter(
-            option.short_side, self.num_workers, check=not self.verified, chroma=option.chroma,
-            orientation=option.orientation, restart_markers=option.restart_markers,
+            option.short_side, content.hierarchy if option.labels == "closed" else None,
+            check=not self.verified, chroma=option.chroma, orientation=option.orientation,
+            restart_markers=option.restart_markers,
         )  # fmt: skip
-        return PartWriter(writer, content, closed=option.labels == "closed")
+        return PartWriter(writer, content, self.engine, self.threads)
 
     def _inputs(
         self, content: Content, parts: Sequence[Part], made_of: Mapping[str, str]

@@ -3,7 +3,6 @@
 
 import dataclasses
 import inspect
-import itertools
 import logging as std_logging
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from absl import logging
 
 from mlimages_jax import command_line
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.escaping import several_lines
 
 from . import skipped
@@ -34,8 +34,8 @@ class Shared:
             is above and beside it; for finetuning on images of the original size.
         max_skipped: maximum fraction of unusable images in a split. With the default, five images
             are always allowed.
-        num_workers: number of threads; default: one per core.
-        beam: use Apache Beam, with options such as runner=DirectRunner,direct_num_workers=8.
+        engine: where the files are written; the result is the same.
+        threads: number of threads of each process; default: one per core in all, with Ray one.
         overwrite: rebuild a finished set; the old one stays until the new one is complete.
     """
 
@@ -45,19 +45,14 @@ class Shared:
     chroma: Literal["444", "420"] = "444"
     restart_markers: bool = False
     max_skipped: float = skipped.MAX_SKIPPED
-    num_workers: Annotated[int | None, command_line.optional("INT")] = None
-    beam: Annotated[str | None, command_line.optional("STR")] = None
+    engine: EngineOptions = EngineOptions()
+    threads: Annotated[int | None, command_line.optional("INT")] = None
     overwrite: bool = False
 
 
 def main(place: str, arguments: Sequence[str] | None, *, program: str) -> None:
-    """Runs the command of a builder, see `command_line.run`; --beam needs no options."""
-    # tyro wants a value for --beam; without one it means the default runner.
-    words = [
-        "--beam=" if word == "--beam" and following.startswith("-") else word
-        for word, following in itertools.pairwise([*(arguments or sys.argv[1:]), "-"])
-    ]
-    command_line.run(place, words, program=program)
+    """Runs the command of a builder, see `command_line.run`."""
+    command_line.run(place, arguments or sys.argv[1:], program=program)
 
 
 def with_layout(command: Callable[..., Path], layout: str) -> str:
@@ -90,7 +85,6 @@ def run(
     """
     logging.set_verbosity(logging.INFO)
     logging.get_absl_logger().addFilter(_is_ours)
-    beam = options.beam
     try:
         named = name or is_published(options.manual_dir)
         name = name or (published_name if named else name_of(options.manual_dir))
@@ -107,10 +101,8 @@ def run(
             restart_markers=options.restart_markers,
             num_shards=options.num_shards,
             max_skipped=options.max_skipped,
-            num_workers=options.num_workers,
-            beam_options=None
-            if beam is None
-            else [f"--{flag}" for flag in beam.split(",") if flag],
+            engine=options.engine,
+            threads=options.threads,
             overwrite=options.overwrite,
             **own,
         )

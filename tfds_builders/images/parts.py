@@ -5,11 +5,14 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mlimages_jax.labels.lists import LabelRow
+import numpy as np
 
-from . import beam, pace, unfinished
+from mlimages_jax.engines.options import EngineOptions
+from mlimages_jax.labels.rows import take_rows
+
+from . import pace, unfinished
 from .content import Content
 from .places import changed_since
 from .shards import ShardPlan, ShardWriter, WrittenShard
@@ -36,42 +39,42 @@ class PartWriter:
     Attributes:
         writer: Writes each part.
         content: The input of the set.
-        closed: Whether labels get all ancestors of every class.
+        engine: What writes the parts: this process, several, or many machines.
+        threads: Number of threads of each process; None: as the engine says.
     """
 
     writer: ShardWriter
     content: Content
-    closed: bool
+    engine: EngineOptions
+    threads: int | None
 
-    def write(self, parts: Sequence[Part], *, runner: Any, options: Any) -> list[WrittenShard]:
+    def write(self, parts: Sequence[Part]) -> list[WrittenShard]:
         """Writes the parts that earlier attempts did not finish.
+
+        A worker is sent the rows of one shard at a time, some 0.5 MB, so neither this process nor a
+        worker holds a second copy of the lists.
 
         Args:
             parts: All parts of the set.
-            runner: As for `beam.write`; Beam does the work if this or `options` is given.
-            options: As for `beam.write`.
 
         Returns:
             All shards, in the order of `parts`.
         """
         finished = {part.path: self._finished(part) for part in parts}
         left = [part for part in parts if finished[part.path] is None]
-        if left and (runner is not None or options is not None):
-            beam.write(
-                functools.partial(unfinished.write, self.writer),
-                (self._shard(part) for part in left),
-                scratch=parts[0].path.with_name("beam"), runner=runner, options=options,
-            )  # fmt: skip
-            finished |= {part.path: unfinished.load(part.path) for part in left}
-        progress = pace.Pace(sum(len(part.rows) for part in left))
-        written = []
-        for part in parts:
-            shard = finished[part.path]
-            if shard is None:
-                shard = unfinished.write(self.writer, self._shard(part))
-                progress.log(part.path.name, len(part.rows), len(shard.skipped))
-            written.append(shard)
-        return written
+        if left:
+            self._write(left, finished)
+        return [shard for shard in map(finished.get, [part.path for part in parts]) if shard]
+
+    def _write(self, parts: Sequence[Part], finished: dict[Path, WrittenShard | None]) -> None:
+        """Writes parts and adds them to `finished`."""
+        progress = pace.Pace(sum(len(part.rows) for part in parts))
+        with self.engine.open() as engine:
+            writer = dataclasses.replace(self.writer, threads=self.threads or engine.threads)
+            write = functools.partial(unfinished.write, writer)
+            for shard, written in engine.map_unordered(write, map(self._shard, parts)):
+                finished[shard.path] = written
+                progress.log(shard.path.name, len(shard.rows), len(written.skipped))
 
     def remove_changed(self, parts: Sequence[Part], time: float) -> None:
         """Removes shards with images that changed since; `write` handles those they skipped."""
@@ -97,10 +100,7 @@ class PartWriter:
         return None if changed else written
 
     def _shard(self, part: Part) -> ShardPlan:
-        rows = [self.content.lists[part.split][i] for i in part.rows]
+        rows = take_rows(self.content.lists[part.split], np.array(part.rows))
         places = self.content.places[part.split]
         where = [places.place(i, row.name) for i, row in zip(part.rows, rows, strict=True)]
-        if self.closed:
-            close = self.content.hierarchy.close
-            rows = [LabelRow(row.name, *close(row.classes, row.confidences)) for row in rows]
         return ShardPlan(part.split, part.path, rows, where)

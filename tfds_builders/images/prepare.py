@@ -7,7 +7,6 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from . import beam
 from .builder import ImageBuilder
 
 _BLOCK_BYTES = 4096
@@ -18,7 +17,6 @@ def prepare(
     manual_dir: str | Path,
     *,
     num_shards: int | None,
-    beam_options: list[str] | None,
     overwrite: bool,
 ) -> Path:
     """Builds the data set unless it exists, as described at `ml_images.build`.
@@ -39,7 +37,6 @@ def prepare(
         download_config=tfds.download.DownloadConfig(
             manual_dir=os.fspath(manual_dir),
             num_shards=num_shards,
-            beam_options=None if beam_options is None else beam.pipeline_options(beam_options),
             try_download_gcs=False,
             download_mode=(
                 tfds.GenerateMode.REUSE_CACHE_IF_EXISTS

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes rows of a label list to one ArrayRecord file: read, verify, shrink, write.
 
-A shard is the unit of work, whether shards are written here one by one or by Apache Beam on many
-machines. It depends on nothing but its rows and their images, so the result is the same for any
-number of threads and machines.
+A shard is the unit of work of an engine. It depends on nothing but its rows and their images, so
+the result is the same for any number of threads, processes and machines.
 """
 
 import collections
@@ -25,7 +24,8 @@ from mlimages_jax.data.images.decode import (
     stored_jpeg,
 )
 from mlimages_jax.files.checksums import sha256
-from mlimages_jax.labels.lists import LabelRow
+from mlimages_jax.labels.hierarchy import Hierarchy
+from mlimages_jax.labels.lists import LabelList, LabelRow
 
 from . import records
 from .places import Place
@@ -44,14 +44,17 @@ class ShardPlan(NamedTuple):
     Attributes:
         split: Name of the split.
         path: The ArrayRecord file.
-        rows: Names and labels.
+        rows: Names and labels, as in the list.
         places: Where the image of each row is stored.
     """
 
     split: str
     path: Path
-    rows: Sequence[LabelRow]
+    rows: LabelList
     places: Sequence[Place]
+
+    def __str__(self) -> str:  # in messages of an engine, without thousands of rows
+        return f"the shard {self.path}"
 
 
 class WrittenShard(NamedTuple):
@@ -84,7 +87,8 @@ class ShardWriter:
 
     Attributes:
         short_side: Shrink images to this short side; None: keep their size.
-        num_workers: Number of threads that read and verify images.
+        closed_over: Hierarchy of which labels get all ancestors; None: they stay as they are.
+        threads: Number of threads that read and verify images.
         check: Whether to decode images that keep their bytes too.
         chroma: Subsampling of re-encoded images, see `stored_jpeg`.
         orientation: Whether images are turned upright, see `stored_jpeg`.
@@ -92,7 +96,8 @@ class ShardWriter:
     """
 
     short_side: int | None
-    num_workers: int
+    closed_over: Hierarchy | None = None
+    threads: int = 1
     check: bool = True
     chroma: Chroma = "444"
     orientation: Orientation = "stored"
@@ -124,7 +129,8 @@ class ShardWriter:
         skipped = []
         num_examples = num_bytes = max_labels = 0
         writer = ArrayRecordWriter(os.fspath(path), _FILE_OPTIONS)
-        for row, record in zip(shard.rows, self._records(shard), strict=True):
+        rows = self._rows(shard)
+        for row, record in zip(rows, self._records(rows, shard.places), strict=True):
             if isinstance(record, BadImage):
                 skipped.append(Skipped(shard.split, row.name, record.reason, str(record)))
                 continue
@@ -138,21 +144,32 @@ class ShardWriter:
             num_examples, num_bytes, max_labels, skipped,
         )  # fmt: skip
 
-    def _records(self, shard: ShardPlan) -> Iterator[bytes | BadImage]:
+    def _rows(self, shard: ShardPlan) -> list[LabelRow]:
+        """Returns the rows with the labels to store."""
+        if self.closed_over is None:
+            return list(shard.rows)
+        close = self.closed_over.close
+        return [LabelRow(row.name, *close(row.classes, row.confidences)) for row in shard.rows]
+
+    def _records(
+        self, rows: Sequence[LabelRow], places: Sequence[Place]
+    ) -> Iterator[bytes | BadImage]:
         """Verifies in threads (the decoders release the GIL), in row order."""
         waiting: collections.deque[concurrent.futures.Future[list[bytes | BadImage]]]
         waiting = collections.deque()
-        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
-            for start in range(0, len(shard.rows), _ROWS_PER_TASK):
-                waiting.append(pool.submit(self._some_records, shard, start))
-                if len(waiting) > 2 * self.num_workers:  # a complete shard may not fit into memory
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(rows), _ROWS_PER_TASK):
+                some = slice(start, start + _ROWS_PER_TASK)
+                waiting.append(pool.submit(self._some_records, rows[some], places[some]))
+                if len(waiting) > 2 * self.threads:  # a complete shard may not fit into memory
                     yield from waiting.popleft().result()
             for task in waiting:
                 yield from task.result()
 
-    def _some_records(self, shard: ShardPlan, start: int) -> list[bytes | BadImage]:
-        some = slice(start, start + _ROWS_PER_TASK)
-        return list(map(self._record, shard.rows[some], shard.places[some]))
+    def _some_records(
+        self, rows: Sequence[LabelRow], places: Sequence[Place]
+    ) -> list[bytes | BadImage]:
+        return list(map(self._record, rows, places))
 
     def _record(self, row: LabelRow, place: Place) -> bytes | BadImage:
         try:

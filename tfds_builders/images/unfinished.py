@@ -92,7 +92,7 @@ def begin(folder: Path, inputs: Inputs) -> None:
     if reason:
         logging.warning("%s: %s. Starting from scratch.", folder, reason)
     for path in folder.iterdir():
-        if path.is_dir():  # left by Beam
+        if path.is_dir():  # left by version 0.2.0 with Beam
             shutil.rmtree(path)
         elif path.name != _LOCK and (reason or path.name.startswith(UNFINISHED)):
             path.unlink()

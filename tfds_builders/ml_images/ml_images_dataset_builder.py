@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from mlimages_jax.data.images.decode import Chroma, Orientation
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.labels.corrections import correct, count_changes, read_corrections
@@ -120,9 +121,9 @@ def build(
     orientation: Orientation = "exif",
     num_shards: int | None = None,
     max_skipped: float = 0.01,
-    num_workers: int | None = None,
+    engine: EngineOptions = EngineOptions(),
+    threads: int | None = None,
     verified: bool = False,
-    beam_options: list[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Builds a data set from the files described in `manual_files.LAYOUT`.
@@ -146,12 +147,13 @@ def build(
             `builder.ROWS_PER_SHARD` images each.
         max_skipped: Fraction of a split's rows that may lack a usable image; with 0.01, up to five
             may even if that is more.
-        num_workers: Number of threads; None: one per core. Does not change the result.
+        engine: What writes the files: this process, several, or the machines of a Ray cluster, see
+            `EngineOptions`. Does not change the result.
+        threads: Number of threads of each process; None: one per core in all, with Ray one per
+            process. Does not change the result.
         verified: The images were decoded as a check before and have not changed since, as after
             `mlimages data download` or `extract`; those that keep their bytes are not decoded
             again, which saves four fifths of the work.
-        beam_options: Flags of an Apache Beam pipeline that does the work, e.g.
-            ["--runner=DirectRunner"]; None: this process does it.
         overwrite: Rebuild a finished set, which stays in place until the new one is complete.
             Otherwise the finished set is returned, if it was built from the same input and options.
 
@@ -178,7 +180,8 @@ def build(
     builder = Builder(
         name=name,
         max_skipped=max_skipped,
-        num_workers=num_workers,
+        engine=engine,
+        threads=threads,
         verified=verified,
         corrections=corrections,
         allow_shared=allow_shared,
@@ -190,6 +193,5 @@ def build(
         builder,
         manual_dir,
         num_shards=num_shards,
-        beam_options=beam_options,
         overwrite=overwrite,
     )
