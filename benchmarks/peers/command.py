@@ -69,21 +69,32 @@ class Command:
             return True
         return False
 
+    @property
+    def pid(self) -> int:
+        """Process id of the command."""
+        return self._process.pid
+
     def finish(self) -> Cost:
         """Waits until the command exits.
 
         Raises:
             RuntimeError: The command failed; the message has the end of its output.
         """
+        cost, lines = self.end()
+        if self._process.returncode:
+            raise RuntimeError(f"{' '.join(self._arguments)} failed:\n{lines}")
+        return cost
+
+    def end(self) -> tuple[Cost, str]:
+        """Waits until the command exits, successful or not; returns also its last lines."""
         # wait4, not Popen.wait: it returns the usage of this child alone, where getrusage adds up
         # all children so far. Popen must then be told the exit code, or it would wait once more.
         _, status, usage = os.wait4(self._process.pid, 0)
         seconds = time.perf_counter() - self._start
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self._memory.stop()
-        if self._process.returncode:
-            raise RuntimeError(f"{' '.join(self._arguments)} failed:\n{self.last_lines()}")
-        return Cost(seconds, usage.ru_utime + usage.ru_stime, self._memory.peak_bytes)
+        cost = Cost(seconds, usage.ru_utime + usage.ru_stime, self._memory.peak_bytes)
+        return cost, self.last_lines()
 
     def last_lines(self, count: int = 30) -> str:
         """Returns the last lines of standard output and standard error."""

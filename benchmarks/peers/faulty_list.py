@@ -56,7 +56,7 @@ class FaultyUrl(NamedTuple):
         return "/" + self.url.split("/", 3)[3].partition("?")[0]
 
 
-def faulty_urls(count: int) -> Iterator[FaultyUrl]:
+def faulty_urls(count: int, *, hosts: int = HOSTS) -> Iterator[FaultyUrl]:
     """Yields URLs: every fifth fails, kinds in turn; of the others every twentieth is unusual."""
     faults = list(FAULTS)
     for i in range(count):
@@ -66,11 +66,11 @@ def faulty_urls(count: int) -> Iterator[FaultyUrl]:
             kind = GOOD[i // 25 % len(GOOD)]
         else:
             kind = "ok"
-        yield FaultyUrl(_url(kind, i), kind)
+        yield FaultyUrl(_url(kind, i, hosts), kind)
 
 
-def _url(kind: str, i: int) -> str:
-    host = f"photos{i % HOSTS}.test"
+def _url(kind: str, i: int, hosts: int) -> str:
+    host = f"photos{i % hosts}.test"
     if kind == "closed":
         return f"http://{CLOSED_HOST}/ok/{i}.jpg"
     if kind == "ftp":

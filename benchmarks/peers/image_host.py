@@ -7,16 +7,19 @@ serving costs a fraction of what any client spends.
 
 import argparse
 import asyncio
+import dataclasses
 import email.utils
 import http
 import itertools
 import json
+import re
 import socket
 import struct
 import sys
 import threading
 import time
 import urllib.parse
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -36,15 +39,39 @@ ZEROS = bytes(2**16)
 LARGE = 2**30  # bytes of /large/, sent as repeated ZEROS
 SLOW_PIECES, SLOW_PAUSE = 10, 0.05  # seconds
 CRAWL_PAUSE = 0.2  # seconds between two bytes
+HOST_HEADER = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 SEND_BUFFER = 2**20  # bytes: an image goes to the kernel in one piece
+
+
+@dataclasses.dataclass
+class Request:
+    """A request in the log.
+
+    Attributes:
+        host: Its Host header.
+        port: Port of the client.
+        start: When it came, in seconds since 1970.
+        end: When it was answered or its connection closed, which for tricks is an upper bound.
+    """
+
+    host: str
+    port: int
+    start: float
+    end: float | None = None
 
 
 class Answers:
     """The complete response to each path, and how often each was requested."""
 
-    def __init__(self, images: Images):
+    def __init__(self, images: Images, *, latency: float = 0):
         self.images = images
         self.requests: Counter[str] = Counter()
+        self.log: list[Request] = []
+        self._latency = latency
+
+    def delay(self, path: str) -> float:
+        """Returns the seconds before the response: half to one and a half times the latency."""
+        return self._latency * (0.5 + zlib.crc32(path.encode()) / 2**32)
 
     def whole(self, kind: str, path: str) -> bytes | None:
         """Returns the full response with headers; None for the tricks of `Connection`."""
@@ -96,6 +123,8 @@ class Answers:
     def _by_name(self, path: str) -> bytes:
         if path == "/-/requests":
             return _answer(200, json.dumps(self.requests).encode())
+        if path == "/-/log":
+            return _answer(200, json.dumps([vars(one) for one in self.log]).encode())
         if path == UNAVAILABLE:
             return _answer(200, self.images.unavailable)
         if path.endswith(".jpg"):
@@ -113,16 +142,21 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._stream: asyncio.Task[None] | None = None
+        self._logged: Request | None = None
+        self._waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._port = transport.get_extra_info("peername")[1]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
-        if self._stream:
-            self._stream.cancel()
+        self._end()
+        for one in self._stream, self._waiting:
+            if one is not None:
+                one.cancel()
 
     def pause_writing(self) -> None:
         """Called by asyncio."""
@@ -150,15 +184,45 @@ class Connection(asyncio.Protocol):
         if not path.startswith("/"):  # proxies get absolute URLs: http://host/path
             path = urllib.parse.urlsplit(path).path
         kind = path[1:].partition("/")[0]
+        once = rest.startswith(b"HTTP/1.0") or b"connection: close" in head.lower()
+        delay = 0.0
         if kind != "-":
             self._answers.requests[path] += 1
+            self._begin(head)
+            delay = self._answers.delay(path)
+        if delay:
+            self._occupied = True
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.call_later(delay, self._respond_late, kind, path, once)
+        else:
+            self._respond(kind, path, once=once)
+
+    def _respond_late(self, kind: str, path: str, once: bool) -> None:
+        self._occupied = False
+        self._respond(kind, path, once=once)
+        self.data_received(b"")  # what came meanwhile
+
+    def _respond(self, kind: str, path: str, *, once: bool) -> None:
         whole = self._answers.whole(kind, path)
         if whole is None:
             self._trick(kind, self._answers.images.jpeg(path))
             return
         self._transport.write(whole)
-        if rest.startswith(b"HTTP/1.0") or b"connection: close" in head.lower():
+        self._end()
+        if once:
             self._transport.close()
+
+    def _begin(self, head: bytes) -> None:
+        self._end()
+        found = HOST_HEADER.search(head)
+        host = found[1].decode("latin-1") if found else ""
+        self._logged = Request(host, self._port, time.time())
+        self._answers.log.append(self._logged)
+
+    def _end(self) -> None:
+        if self._logged is not None:
+            self._logged.end = time.time()
+            self._logged = None
 
     def _trick(self, kind: str, jpeg: bytes) -> None:
         """Starts one of `TRICKS`."""
@@ -247,9 +311,10 @@ def main() -> None:
     parser.add_argument("--bases", type=int, default=8, help="images with distinct pixels")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
+    parser.add_argument("--latency", type=float, default=0, help="mean seconds before a response")
     options = parser.parse_args()
     images = Images(bases=options.bases, width=options.width, height=options.height)
-    asyncio.run(_serve(Answers(images), port=options.port))
+    asyncio.run(_serve(Answers(images, latency=options.latency), port=options.port))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ own: the bytes differ in a comment inside the file, the pixels are those of a fe
     /empty/x            200 with no bytes
     /bomb/x             a few kB of JPEG that claim 65,000 x 65,000 pixels
     /-/requests         the number of requests for each path, as JSON
+    /-/log              all requests: host, port of the client, start and end
 
 To run it by hand, until its standard input is closed:
 
@@ -46,6 +47,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
@@ -58,6 +60,7 @@ class ImageServer:
         bases: Number of images with distinct pixels.
         width: Width in pixels; images of 500 x 375 have 100 kB each.
         height: Height in pixels.
+        latency: Mean seconds before a response.
 
     Attributes:
         port: Port on 127.0.0.1, set on entering.
@@ -65,8 +68,8 @@ class ImageServer:
         pid: Process id of the server.
     """
 
-    def __init__(self, *, bases: int = 8, width: int = 500, height: int = 375):
-        sizes = {"--bases": bases, "--width": width, "--height": height}
+    def __init__(self, *, bases: int = 8, width: int = 500, height: int = 375, latency: float = 0):
+        sizes = {"--bases": bases, "--width": width, "--height": height, "--latency": latency}
         options = itertools.chain.from_iterable(sizes.items())
         self._command = [sys.executable, "-m", "peers.image_host", *map(str, options)]
 
@@ -93,9 +96,16 @@ class ImageServer:
 
     def requests(self) -> dict[str, int]:
         """Returns the number of requests for each path."""
+        return self._get("/-/requests")
+
+    def log(self) -> list[dict[str, Any]]:
+        """Returns all requests, see `image_host.Request`."""
+        return self._get("/-/log")
+
+    def _get(self, path: str) -> Any:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
         try:
-            connection.request("GET", "/-/requests")
+            connection.request("GET", path)
             return json.load(connection.getresponse())
         finally:
             connection.close()

@@ -29,6 +29,9 @@ from mlimages_jax.prepare.shard_sink import ShardSink
 from mlimages_jax.prepare.sink import Kept
 from mlimages_jax.prepare.storing import StorageError
 from tests.prepare.test_download import OUTCOMES, QUICK, ROOT, fails, run
+from tests.support import object_storage
+from tests.support.five_classes import CLASS_LIST
+from tests.tfds_builders.built_set import records
 
 
 def write_list(path, names):
@@ -260,6 +263,32 @@ def test_killed_workers(image_server, tmp_path):
         assert found[f"http://h{i % 40}.test/{name}"].error == OUTCOMES[name.split("/")[0]]
     for data in bytes_of(tmp_path / "set").values():
         verify(data)
+
+
+@pytest.mark.slow
+def test_into_a_bucket_and_out_of_it(image_server, tmp_path):
+    """In processes of their own, as clients of buckets are kept."""
+    with object_storage.serve(tmp_path / "bucket") as storage:
+
+        def data(*words):
+            subprocess.run(
+                [sys.executable, "-m", "mlimages_jax", "data", *map(str, words)],
+                cwd=ROOT, env=storage.environment(), check=True,
+            )  # fmt: skip
+
+        urls = write_list(tmp_path / "urls.txt", [f"ok/bucket{i}.jpg" for i in range(20)])
+        place, manual = "gs://bucket/some/set", tmp_path / "manual"
+        data("download", urls, "--output", place, "--shards=4", "--workers=2",
+             *options(image_server))  # fmt: skip
+        manual.mkdir()
+        (manual / "dictionary.txt").write_text(CLASS_LIST)
+        data("labels", urls, "--manifests", place, "--output", manual / "train_image_list.txt")
+        data("build", "ml-images", f"--manual-dir={manual}", f"--data-dir={tmp_path / 'data'}",
+             "--name=mine", "--image-shards", place)  # fmt: skip
+    names = ObjectFolder(tmp_path / "bucket/some/set").sizes("shards")
+    assert sum(name.endswith(".parquet") for name in names) >= 2
+    (folder,) = (tmp_path / "data/mine").glob("*/1.0.0")
+    assert len(records(folder, "train")) == 20
 
 
 def kill_a_worker(driver, generator):

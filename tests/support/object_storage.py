@@ -132,6 +132,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         query = dict(urllib.parse.parse_qsl(url.query))
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if query.get("uploadType") == "multipart":  # the name and the bytes in one body
+            boundary = self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
+            _, described, content, _ = data.split(b"--" + boundary, 3)
+            query |= {
+                "uploadType": "media",
+                "name": json.loads(described.partition(b"\n\n")[2])["name"],
+            }
+            data = content.partition(b"\n\n")[2].removesuffix(b"\n")
         storage, name = self.server.storage, query.get("name", "")
         with storage.lock:
             found = storage.describe(name)
