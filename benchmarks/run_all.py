@@ -63,6 +63,7 @@ SCRIPTS = {
         ("speed", "faults --kills 20"),
         peers=("img2dataset",),
     ),
+    "download_shards": Form(("--urls 1200 --parts 4 --hosts 16 --latency 0.1 --kills 1",)),
     "evaluation": Form(("--images 1000",)),
     "export": Form(("--count 32 --size 96 --rounds 1",), photographs=True),
     "extract": Form(("--count 800",)),

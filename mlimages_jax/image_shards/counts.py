@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts the outcomes of a folder of image shards, in memory that its largest part decides."""
+"""Counts the outcomes of a folder of image shards, in memory that its largest part decides.
+
+It is 40 bytes a row of it, or of all parts if these are not divided by host.
+"""
 
 import collections
 import itertools
@@ -9,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlimages_jax.image_shards.index import digests, effective_rows
+from mlimages_jax.image_shards.layout import BY_HOST, read_layout
 from mlimages_jax.image_shards.manifest_file import Row
 from mlimages_jax.image_shards.outcome import OK
 from mlimages_jax.image_shards.reader import ImageFolder
@@ -36,8 +40,12 @@ def count_outcomes(folder: ImageFolder) -> Counts:
     """
     outcomes: collections.Counter[Outcome] = collections.Counter()
     received = 0
-    # A name is of one part only, whatever the number of its rows.
-    for _, manifests in itertools.groupby(folder.manifests, key=lambda one: one.part):
+    # A URL is of one part only, whatever the number of its rows; other names may be of several.
+    try:
+        by_host = read_layout(folder.place).by == BY_HOST
+    except FileNotFoundError:  # somebody copied the shards alone
+        by_host = False
+    for _, manifests in itertools.groupby(folder.manifests, lambda one: by_host and one.part):
         rows = (row for manifest in manifests for row in folder.rows(manifest))
         some, num_bytes = _count(rows)
         outcomes += some

@@ -11,6 +11,7 @@ SHARDS = "shards"  # the folder of the files below
 RECORDS = ".array_record"
 MANIFEST = ".parquet"
 LAYOUT = "layout.json"
+BY_HOST, BY_TAR = "host", "tar"
 _FORMAT = 1  # version of all of this
 _MANIFEST_NAME = re.compile(r"[0-9a-z-]{1,80}\.parquet")
 
@@ -24,7 +25,7 @@ class Layout(NamedTuple):
 
     Attributes:
         parts: Number of parts.
-        by: What decides: "host" of the URL, or "name".
+        by: What decides: "host" of the URL, or "tar", the archive that the image is in.
     """
 
     parts: int
@@ -44,17 +45,31 @@ def settle_layout(folder: ObjectFolder, wanted: Layout) -> None:
         ImageShardError: The folder has another layout, or its file is damaged.
     """
     try:
-        data = folder.read(LAYOUT)
+        found = read_layout(folder)
     except FileNotFoundError:
         values = {"format": _FORMAT, **wanted._asdict()}
         folder.write(LAYOUT, json.dumps(values).encode())
         return
-    found = _parse(data, folder.path(LAYOUT))
+    if found.by != wanted.by:
+        raise ImageShardError(
+            f"{folder} has image shards of another command (parts by {found.by}): give another "
+            "--output; the commands that read shards take any number of folders"
+        )
     if found != wanted:
         raise ImageShardError(
             f"{folder} was begun with {found.parts} parts by {found.by}, not {wanted.parts} by "
             f"{wanted.by}: give --shards {found.parts}, or another --output"
         )
+
+
+def read_layout(folder: ObjectFolder) -> Layout:
+    """Reads the layout of a folder.
+
+    Raises:
+        FileNotFoundError: It has none.
+        ImageShardError: Its file is damaged.
+    """
+    return _parse(folder.read(LAYOUT), folder.path(LAYOUT))
 
 
 def manifest_names(folder: ObjectFolder, *, part: str = "") -> list[str]:

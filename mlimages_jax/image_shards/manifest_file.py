@@ -45,12 +45,14 @@ class ShardFile(NamedTuple):
         num_bytes: Its size.
         crc32c: CRC-32C of its bytes.
         num_images: Number of its records.
+        notes: What the job wants to remember with these rows, such as archives that it has read.
     """
 
     file: str
     num_bytes: int
     crc32c: int
     num_images: int
+    notes: Sequence[str] = ()
 
 
 class Row(NamedTuple):
@@ -133,6 +135,8 @@ class ManifestFile:
         shard = ShardFile(**about)
         expected = posixpath.basename(self._name).partition(".")[0] + RECORDS
         numbers = (shard.num_bytes, shard.crc32c, shard.num_images)
+        if not isinstance(shard.notes, list) or not all(isinstance(n, str) for n in shard.notes):
+            raise ValueError("its notes are no texts")
         if shard.file not in ("", expected) or not all(
             isinstance(number, int) and number >= 0 for number in numbers
         ):

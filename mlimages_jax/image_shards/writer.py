@@ -50,6 +50,7 @@ class OpenShard:
         self._manifest = scratch / f"{stem}{MANIFEST}"
         self._writer: ArrayRecordWriter | None = None
         self._rows: dict[str, Row] = {}
+        self._notes: list[str] = []
         self._finished: ShardFile | None = None
         self._num_images = self._num_bytes = 0
 
@@ -75,6 +76,10 @@ class OpenShard:
             self._num_bytes += len(content)
         self._rows[image.name] = Row(image, record)
 
+    def note(self, text: str) -> None:
+        """Adds a note to the manifest, which holds once all rows so far are committed."""
+        self._notes.append(text)
+
     def is_full(self, full: Full) -> bool:
         """Returns whether the next shard should begin."""
         return (
@@ -93,9 +98,10 @@ class OpenShard:
         """
         if self._finished is None:
             self._finished = self._finish()
-        if not self._rows:
+        if not self._rows and not self._notes:
             return
-        manifest_file.write(self._manifest, list(self._rows.values()), self._finished)
+        shard = self._finished._replace(notes=self._notes)
+        manifest_file.write(self._manifest, list(self._rows.values()), shard)
         if self._records.exists():
             folder.put(self._records, f"{SHARDS}/{self._records.name}")
         folder.put(self._manifest, f"{SHARDS}/{self._manifest.name}")

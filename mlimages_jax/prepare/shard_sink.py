@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.safe_paths import UnsafeNameError, check_name
 from mlimages_jax.image_shards import repeated
 from mlimages_jax.image_shards.index import digests, effective_rows, find
 from mlimages_jax.image_shards.layout import manifest_names
@@ -19,7 +20,13 @@ from mlimages_jax.image_shards.manifest_file import ManifestFile
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image, printable
 from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
 from mlimages_jax.prepare.sink import Kept
-from mlimages_jax.prepare.storing import Expected, StorageError, verified, writing
+from mlimages_jax.prepare.storing import (
+    Expected,
+    StorageError,
+    UnwantedFileError,
+    verified,
+    writing,
+)
 
 _COMMIT_SECONDS = 600.0  # at most this much work is repeated after a kill
 _CONTENTS = 65_536  # contents whose copies are counted as they arrive: the latest ones
@@ -59,7 +66,7 @@ class ShardSink:
     ):
         self._folder, self._scratch, self._full = folder, scratch, full
         self._attempt, self._number = new_attempt(part), 0
-        self._done = _done_before(folder, part, is_retried)
+        self._done = done_before(folder, part, is_retried)
         self._copies = _LatestCopies(max_copies)
         self._pool = ThreadPoolExecutor(1)
         self._failed_before = False
@@ -83,6 +90,10 @@ class ShardSink:
         self, unfinished: Path, file: str, *, expected: Expected, short_side: int | None
     ) -> Kept:
         """Verifies an image; its row brings it into the shard, see `Sink`."""
+        try:
+            check_name(file)
+        except UnsafeNameError as error:
+            raise UnwantedFileError("unsafe_name", str(error)) from error
         with writing(unfinished):
             data = unfinished.read_bytes()
         return Kept(*verified(data, expected=expected, short_side=short_side))
@@ -98,6 +109,10 @@ class ShardSink:
         with storing(self._folder):
             self._shard.add(printable(image), content)
         self.pending.add(image.name)
+
+    def note(self, text: str) -> None:
+        """Adds a note to the manifest of the shard, see `OpenShard.note`."""
+        self._shard.note(text)
 
     def fail(self, name: str, error: str, message: str, **fields: Any) -> None:
         """Adds the row of an image that is not available, see `Sink`."""
@@ -165,10 +180,16 @@ class _LatestCopies:
         return repeated.as_failure(image, self._max_copies)
 
 
-def _done_before(
+def done_before(
     folder: ObjectFolder, part: str, is_retried: Callable[[str | None], bool]
 ) -> np.ndarray:
-    """Returns the hashes of the names of a part whose committed row stands: sorted, S16 [N]."""
+    """Returns the hashes of names whose committed row stands: sorted, S16 [N].
+
+    Args:
+        folder: The folder of image shards.
+        part: Name of a part; "" for all of them.
+        is_retried: Returns whether failures with an error do not stand.
+    """
     contents = repeated.read(folder).max_copies
     keys, times, stored, retried = bytearray(), [np.empty(0)], bytearray(), bytearray()
     for name in manifest_names(folder, part=part):

@@ -6,7 +6,7 @@ error instead of raising.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -53,8 +53,15 @@ class UrlPart(NamedTuple):
         return zlib.crc32(url.encode()) % self.parts == self.part
 
 
-def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
+def iter_urls(
+    paths: Sequence[Path], has: Callable[[str], bool] = lambda url: True
+) -> Iterator[UrlRow]:
     """Yields the rows of several lists, one list after the other, without blank lines.
+
+    Args:
+        paths: The lists.
+        has: Returns whether to yield the row of a URL; asked before the URL is checked, which takes
+            most of the time.
 
     Raises:
         TextFileError: A list as a whole cannot be read, such as a UTF-16 file.
@@ -68,9 +75,13 @@ def iter_urls(paths: Sequence[Path]) -> Iterator[UrlRow]:
                     while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                         pass
                     message = f"{path}:{number}: the line has more than {_LONGEST_LINE} bytes"
-                    yield UrlRow(f"{path.name}:{number}", "bad_row", message)
+                    if has(name := f"{path.name}:{number}"):
+                        yield UrlRow(name, "bad_row", message)
                 elif b"\0" in line or WORD.search(line):
-                    yield _parse(line, f"{path}:{number}")
+                    text, is_url = _first(line)
+                    url = text.decode(errors="backslashreplace")
+                    if has(url):
+                        yield _parse(url, text, line, is_url=is_url, where=f"{path}:{number}")
 
 
 def count_rows(paths: Sequence[Path]) -> int:
@@ -85,18 +96,31 @@ def count_rows(paths: Sequence[Path]) -> int:
     return total
 
 
-def _parse(line: bytes, where: str) -> UrlRow:
-    if b"\0" in line:  # it would end the URL, as white space does: another URL than was meant
-        text = line.strip().decode(errors="backslashreplace")
-        return UrlRow(text, "bad_row", f"{where}: {NUL_FOUND}")
+def _first(line: bytes) -> tuple[bytes, bool]:
+    """Returns what a line begins with, and whether it may be a URL; else the line itself."""
     match = (SPACED_NAME if b"\t" in line else WORD).match(line)
-    if match is None:
-        text = line.strip().decode(errors="backslashreplace")
+    if match is None or b"\0" in line:
+        return line.strip(), False
+    return match.group(), True
+
+
+def _parse(url: str, text: bytes, line: bytes, *, is_url: bool, where: str) -> UrlRow:
+    """Returns a row, with what is wrong with it.
+
+    Args:
+        url: The URL, or the line if that begins with none.
+        text: The bytes that it was decoded from.
+        line: The complete line.
+        is_url: Whether the line begins with something that may be a URL.
+        where: File and line.
+    """
+    if b"\0" in line:  # it would end the URL, as white space does: another URL than was meant
+        return UrlRow(url, "bad_row", f"{where}: {NUL_FOUND}")
+    if not is_url:
         message = f"{where}: the row begins with white space; put the URL first"
-        return UrlRow(text, "bad_row", message)
-    url = match.group().decode(errors="backslashreplace")
+        return UrlRow(url, "bad_row", message)
     try:
-        match.group().decode()
+        text.decode()
         parts = urlsplit(url)
         parts.port  # noqa: B018 raises ValueError if the port is not a number
     except ValueError as error:

@@ -18,7 +18,7 @@ from mlimages_jax.data.archives import Archive, Member
 from mlimages_jax.data.images.decode import read_header, stored_jpeg
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.labels.lists import LabelListError
-from mlimages_jax.prepare import PrepareError, storing
+from mlimages_jax.prepare import PrepareError, recorder, storing
 from mlimages_jax.prepare.byte_budget import ByteBudget
 from mlimages_jax.prepare.extract import extraction, selection
 from mlimages_jax.prepare.extract.command import extract
@@ -228,7 +228,7 @@ def test_members_in_memory_are_bounded_in_bytes(tmp_path, monkeypatch):
 
     give = ByteBudget.give
     monkeypatch.setattr(Archive, "read", watched_read)
-    monkeypatch.setattr(extraction, "store", slow_store)
+    monkeypatch.setattr(recorder, "store", slow_store)
     monkeypatch.setattr(
         ByteBudget, "give", lambda self, size: (held.remove(size), give(self, size))
     )
@@ -250,7 +250,7 @@ def test_any_error_of_one_member_is_its_row(tmp_path, monkeypatch):
         return storing.store(unfinished, path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "store", odd_store)
+        patch.setattr(recorder, "store", odd_store)
         extract((archive,), lists=(rows,), output=tmp_path / "out")
     found = rows_of(tmp_path / "out")
     row = found["n01440764/n01440764_18.JPEG"]
@@ -270,7 +270,7 @@ def test_many_internal_errors_end_it(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("always")
 
-    monkeypatch.setattr(extraction, "store", broken)
+    monkeypatch.setattr(recorder, "store", broken)
     with pytest.raises(PrepareError, match=r"100 of them in a row, the last one n1/99\.JPEG: Runt"):
         extract((archive,), everything=True, output=tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 100

@@ -6,34 +6,19 @@ committed shard, so a part whose worker died is simply done again.
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 from mlimages_jax.engines.engine import Engine
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import repeated
-from mlimages_jax.image_shards.layout import (
-    MANIFEST,
-    RECORDS,
-    SHARDS,
-    Layout,
-    manifest_names,
-    settle_layout,
-)
+from mlimages_jax.image_shards.layout import BY_HOST, Layout, manifest_names, settle_layout
 from mlimages_jax.image_shards.writer import FULL, Full
 from mlimages_jax.monitoring.progress_bar import hidden, progress
 from mlimages_jax.prepare.download.hosts import part_of
 from mlimages_jax.prepare.download.plan import DownloadPlan
-from mlimages_jax.prepare.locking import alone
+from mlimages_jax.prepare.shard_scratch import scratch_of
 from mlimages_jax.prepare.shard_sink import ShardSink, storing
-from mlimages_jax.prepare.storing import writing
-
-_BY = "host"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +48,7 @@ class ShardJob:
         """
         self.plan.check()
         with storing(self.folder):
-            settle_layout(self.folder, Layout(self.parts, _BY))
+            settle_layout(self.folder, Layout(self.parts, BY_HOST))
         done: collections.Counter[str] = collections.Counter()
         part = functools.partial(_fetch_part, self, engine.threads)
         with progress(self.parts, what="download", unit=" parts") as bar:
@@ -77,9 +62,9 @@ class ShardJob:
 
     def fetch_part(self, part: int, *, threads: int) -> collections.Counter[str]:
         """Fetches one part; returns the number of rows committed, by status."""
-        name = Layout(self.parts, _BY).part_name(part)
+        name = Layout(self.parts, BY_HOST).part_name(part)
         with (
-            self._scratch(name) as scratch,
+            scratch_of(self.folder, name) as scratch,
             ShardSink(
                 self.folder, name, scratch=scratch, full=self.full,
                 max_copies=self.plan.max_copies, is_retried=self.plan.is_retried,
@@ -97,39 +82,6 @@ class ShardJob:
             )
             return sink.written
 
-    @contextlib.contextmanager
-    def _scratch(self, part: str) -> Iterator[Path]:
-        """Yields an empty local folder for what is not committed; removes it at the end.
-
-        On a disk, what an attempt that died has left of the same part is removed. In a bucket it
-        stays, as an attempt that is believed dead may be about to commit it.
-        """
-        folder = self.folder.local
-        if folder is None:
-            with tempfile.TemporaryDirectory(prefix=f"{part}-") as temporary:
-                yield Path(temporary)
-            return
-        unfinished = folder / "unfinished"
-        with writing(unfinished):
-            unfinished.mkdir(parents=True, exist_ok=True)
-        with alone(unfinished / f"{part}.lock"):
-            _remove_uncommitted(self.folder, part)
-            for left in unfinished.glob(f"{part}-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            with writing(unfinished):
-                made = tempfile.TemporaryDirectory(prefix=f"{part}-", dir=unfinished)
-            with made as scratch:
-                yield Path(scratch)
-
 
 def _fetch_part(job: ShardJob, threads: int, part: int) -> collections.Counter[str]:
     return job.fetch_part(part, threads=threads)
-
-
-def _remove_uncommitted(folder: ObjectFolder, part: str) -> None:
-    """Removes files of records that no manifest commits."""
-    names = folder.sizes(SHARDS)
-    for name in names:
-        stem = name.removesuffix(RECORDS)
-        if name.startswith(f"{part}-") and stem != name and f"{stem}{MANIFEST}" not in names:
-            folder.remove(f"{SHARDS}/{name}")

@@ -52,7 +52,7 @@ class UrlSelection:
         Raises:
             PrepareError: Most rows are no URLs.
         """
-        rows = (row for row in iter_urls(self._lists) if self._has(row.url))
+        rows = iter_urls(self._lists, self._has)
         while block := list(itertools.islice(rows, _BLOCK)):
             chosen = self._choose(block)
             # Rows done earlier go into `initial`: they must not count in the rate.

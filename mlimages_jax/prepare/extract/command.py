@@ -12,12 +12,18 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from mlimages_jax.data.archives import Archive, ArchiveError
-from mlimages_jax.image_shards.outcome import Image
+from mlimages_jax.engines.options import EngineName, open_engine
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.remote import is_remote
+from mlimages_jax.image_shards.counts import count_outcomes
+from mlimages_jax.image_shards.outcome import FAILED, OK, Image
+from mlimages_jax.image_shards.reader import ImageFolder
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.selection import MISSING, Everything, ListedNames, Selection
+from mlimages_jax.prepare.extract.shard_extraction import ShardExtraction
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.recorder import Recorder
@@ -30,11 +36,13 @@ def extract(
     archives: Positional[tuple[Path, ...]],
     /,
     *,
-    output: Path,
+    output: str,
     lists: tuple[Path, ...] = (),
     everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
     short_side: int | None = None,
+    shards: int | None = None,
     workers: int = min(8, os.cpu_count() or 1),
+    engine: EngineName = "local",
 ) -> None:
     r"""Extract the images named in lists from ImageNet's archives.
 
@@ -49,6 +57,10 @@ def extract(
     name. Names in no archive get the error "missing". That is normal: no release of ImageNet
     contains all images of the others.
 
+    With --shards N the images go into image shards instead, also in a bucket, as with `download`:
+    the inner tars (or files) of the archives are divided into N parts, which --workers processes
+    do, on this machine or on a cluster.
+
     Truncated and damaged archives are reported as an error at the end; what could be read of them
     is kept.
 
@@ -57,14 +69,55 @@ def extract(
 
     Args:
         archives: tar files as ImageNet distributes them, also compressed with gzip.
-        output: folder for images/ and manifest.sqlite; created if missing.
+        output: folder for images/ and manifest.sqlite; created if missing. With --shards it may be
+            in a bucket: gs://bucket/name or s3://bucket/name.
         lists: label lists with names such as n04310904/n04310904_8388.JPEG.
         everything: instead of lists: all images, under their names in the archives.
         short_side: shrink larger images to this short side in pixels, as JPEG; 320 is enough for
             training at 224. Images extracted earlier are not changed.
-        workers: number of threads that decode, by default one per core up to 8.
+        shards: write image shards, in this many parts; several for each worker. Every part reads a
+            compressed archive from its beginning.
+        workers: number of threads that decode, by default one per core up to 8; with --shards, of
+            processes.
+        engine: with --shards: local works on this machine; ray on a Ray cluster, the one of
+            RAY_ADDRESS or the one that `ray start` started here.
     """
     _check_arguments(archives, lists, everything=everything, short_side=short_side)
+    if shards is not None:
+        if shards < 1:
+            raise PrepareError(f"--shards {shards}: give a number of parts, such as 64")
+        job = ShardExtraction(
+            archives=archives,
+            lists=lists,
+            folder=ObjectFolder(output),
+            parts=shards,
+            short_side=short_side,
+        )
+        with open_engine(engine, workers=workers) as opened:
+            tallies = job.run(opened)
+        print(*tallies, _counted_shards(output), sep="\n", flush=True)
+        damage = [tally.damage for tally in tallies if tally.damage]
+    elif is_remote(output):
+        raise PrepareError(f"{output}: files and their manifest need a disk; give --shards too")
+    else:
+        damage = _into_files(archives, lists, Path(output), short_side=short_side, workers=workers)
+    if damage:
+        raise PrepareError(
+            f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
+            "could be read is stored and recorded; run the same command on an intact copy to "
+            "extract the rest"
+        )
+
+
+def _into_files(
+    archives: Sequence[Path],
+    lists: Sequence[Path],
+    output: Path,
+    *,
+    short_side: int | None,
+    workers: int,
+) -> list[str]:
+    """Extracts into files and a manifest; returns what is damaged. Without lists, all images."""
     images = output / "images"
     with writing(images):
         images.mkdir(parents=True, exist_ok=True)
@@ -72,17 +125,26 @@ def extract(
         stack.enter_context(alone(output / "manifest.lock"))
         manifest = stack.enter_context(Manifest(output / "manifest.sqlite"))
         selection: Selection
-        if everything:
+        if not lists:
             selection = Everything(manifest, images)
         else:
             selection = stack.enter_context(ListedNames(lists, folder=output))
-        finished = FinishedTars(output / "finished_tars.tsv", fingerprint=selection.fingerprint)
+        recorder = Recorder(manifest, images, max_copies=0)
+        finished = FinishedTars(
+            output / "finished_tars.tsv",
+            fingerprint=selection.fingerprint,
+            flush=recorder.flush,
+        )
         if isinstance(selection, ListedNames) and _recall(selection, manifest, images):
             finished.forget()  # the deleted files may come from any tar
-        recorder = Recorder(manifest, images, max_copies=0)
         extraction = stack.enter_context(
             Extraction(
-                selection, recorder, finished, output=output, short_side=short_side, workers=workers
+                selection,
+                recorder,
+                finished,
+                scratch=output / "extracting",
+                short_side=short_side,
+                workers=workers,
             )
         )
         damage = []
@@ -93,12 +155,7 @@ def extract(
         if isinstance(selection, ListedNames):
             _record_missing(selection, recorder, archives, damage)
             print(_summary(selection, output))
-    if damage:
-        raise PrepareError(
-            f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
-            "could be read is stored and recorded; run the same command on an intact copy to "
-            "extract the rest"
-        )
+    return damage
 
 
 def _check_arguments(
@@ -144,6 +201,17 @@ def _record_missing(
         if len(recorder.pending) >= _ROWS:
             recorder.flush()
     recorder.flush()
+
+
+def _counted_shards(output: str) -> str:
+    outcomes, _ = count_outcomes(ImageFolder(output))
+    counts = {OK: 0, MISSING: 0, FAILED: 0}
+    for (status, _, error), count in outcomes.items():
+        counts[MISSING if error == MISSING else status] += count
+    return (
+        f"{output}: of {outcomes.total():,} names {counts[OK]:,} present, "
+        f"{counts[FAILED]:,} failed, {counts[MISSING]:,} missing"
+    )
 
 
 def _summary(selection: ListedNames, output: Path) -> str:

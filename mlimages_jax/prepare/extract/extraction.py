@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -19,27 +19,19 @@ from mlimages_jax.data.archives import (
     folder_of,
     is_tar,
 )
-from mlimages_jax.files.safe_paths import UnsafeNameError, inside
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.byte_budget import ByteBudget
-from mlimages_jax.prepare.extract.finished_tars import FinishedTars
+from mlimages_jax.prepare.extract.finished_tars import Finished
 from mlimages_jax.prepare.extract.selection import Selection
 from mlimages_jax.prepare.extract.tally import Tally
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
-from mlimages_jax.prepare.recorder import Recorder
-from mlimages_jax.prepare.storing import (
-    Expected,
-    StorageError,
-    UnwantedFileError,
-    store,
-    unless_of_one_name,
-    writing,
-)
+from mlimages_jax.prepare.sink import Kept, Sink
+from mlimages_jax.prepare.storing import Expected, StorageError, UnwantedFileError, writing
 from mlimages_jax.prepare.threads import in_threads
 
-_ROWS = 1000  # maximum number of rows of one write
+_ROWS = 1000  # rows after which they are written, if that is due
 _UNREADABLE = "unreadable"
 _HELD_BYTES = MAX_MEMBER_BYTES  # of members read but not yet stored
 
@@ -52,27 +44,30 @@ class Extraction:
 
     Args:
         selection: Decides which members are extracted.
-        recorder: Recorder of the manifest.
+        sink: Keeps the images and their outcomes.
         finished: Inner tars to skip.
-        output: Folder that contains images/.
+        scratch: Folder for files that are about to be stored.
         short_side: Shrink larger images to this short side in pixels.
         workers: Number of threads that decode.
+        has: Returns whether this job does an entry of an archive, given its name.
     """
 
     def __init__(
         self,
         selection: Selection,
-        recorder: Recorder,
-        finished: FinishedTars,
+        sink: Sink,
+        finished: Finished,
         *,
-        output: Path,
+        scratch: Path,
         short_side: int | None,
         workers: int,
+        has: Callable[[str], bool] = lambda name: True,
     ):
-        self._selection, self._recorder, self._finished = selection, recorder, finished
-        self._images, self._unfinished = output / "images", output / "extracting"
+        self._selection, self._sink, self._finished = selection, sink, finished
+        self._unfinished, self._has = scratch, has
         self._short_side = short_side
         self._workers = workers
+        self._added = 0
         self._budget = ByteBudget(_HELD_BYTES)
         self._internal = InternalErrors(advice="the same command retries these images")
 
@@ -85,7 +80,7 @@ class Extraction:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._unfinished, ignore_errors=True)
         with contextlib.suppress(StorageError):  # must not hide the first error
-            self._recorder.flush()
+            self._sink.flush()
 
     def take(self, path: Path) -> Tally:
         """Extracts the wanted images of one archive.
@@ -101,7 +96,7 @@ class Extraction:
                     self._settle(task, future.result(), tally)
         except ArchiveError as error:
             raise PrepareError(str(error)) from error
-        self._recorder.flush()
+        self._sink.flush()
         tally.seconds = time.monotonic() - start
         return tally
 
@@ -110,7 +105,9 @@ class Extraction:
         with progress(archive.size, what=archive.path.name, unit="B") as bar:
             bar.unit_scale = True
             for entry in archive.entries(on_error=tally.problem):
-                if not is_tar(entry):
+                if not self._has(entry.name):
+                    pass
+                elif not is_tar(entry):
                     yield from self._selected_task(archive, entry, entry.name, tally)
                 elif (archive, entry) in self._finished:
                     tally.finished_before += 1
@@ -146,8 +143,8 @@ class Extraction:
                 task.content = _read(archive, member)
             yield task
 
-    def _do(self, task: "_Store | _Finish") -> Image | None:
-        """Reads, verifies and writes one image; runs in a worker thread.
+    def _do(self, task: "_Store | _Finish") -> "_Done | None":
+        """Reads, verifies and keeps one image; runs in a worker thread.
 
         Raises:
             PrepareError: The disk cannot be written to.
@@ -161,51 +158,49 @@ class Extraction:
         except PrepareError:
             raise
         except Exception as error:  # unexpected: one member must not stop the others
-            return _failure(task, INTERNAL, describe(error))
+            return _Done(_failure(task, INTERNAL, describe(error)))
         finally:
             task.content = None  # free it now: the task still waits for its turn to be recorded
             self._budget.give(task.held_bytes)
 
-    def _stored(self, task: "_Store") -> Image:
+    def _stored(self, task: "_Store") -> "_Done":
         content = task.content if task.archive.compressed else _read(task.archive, task.member)
         assert content is not None
         if isinstance(content, Exception):
-            return _failure(task, _UNREADABLE, str(content))
-        try:
-            path = inside(self._images, task.name)
-        except UnsafeNameError as error:
-            return _failure(task, "unsafe_name", str(error), content)
+            return _Done(_failure(task, _UNREADABLE, str(content)))
         # Offsets are unique within an archive, and names of members need not be valid ones of
         # files.
         unfinished = self._unfinished / str(task.member.offset)
         with writing(unfinished):
             unfinished.write_bytes(content)
         try:
-            stored = store(unfinished, path, expected=Expected(), short_side=self._short_side)
+            kept = self._sink.keep(
+                unfinished, task.name, expected=Expected(), short_side=self._short_side
+            )
         except UnwantedFileError as bad:
+            self._sink.discard(task.name)  # a killed run may have left a file without a row
+            return _Done(_failure(task, bad.reason, str(bad), content))
+        finally:
             with contextlib.suppress(OSError):
-                path.unlink()  # a killed run may have left a file without a row
-            return _failure(task, bad.reason, str(bad), content)
-        except StorageError as error:
-            alone = unless_of_one_name(error, self._images)
-            return _failure(task, alone.reason, str(alone), content)
-        return Image(
+                unfinished.unlink(missing_ok=True)
+        image = Image(
             name=task.name,
             status=OK,
             time=time.time(),
             file=task.name,
             source=task.archive.path.name,
-            **stored._asdict(),
+            **kept.stored._asdict(),
         )
+        return _Done(image, kept)
 
-    def _settle(self, task: "_Store | _Finish", image: Image | None, tally: Tally) -> None:
-        if isinstance(task, _Finish):
-            self._recorder.flush()
-            if not tally.failed[_UNREADABLE]:  # a read error may be temporary, so come back
-                self._finished.add(task.archive, task.tar)
-        if image is None:
+    def _settle(self, task: "_Store | _Finish", done: "_Done | None", tally: Tally) -> None:
+        # A read error may be temporary, so come back.
+        if isinstance(task, _Finish) and not tally.failed[_UNREADABLE]:
+            self._finished.add(task.archive, task.tar)
+        if done is None:
             return
-        self._recorder.add(image)
+        image = done.image
+        self._sink.add(*done)
         if image.error == INTERNAL:
             self._internal.add(image.name, image.message or "")
         else:
@@ -215,8 +210,9 @@ class Extraction:
         else:
             tally.failed[str(image.error)] += 1
             self._selection.failed(image.name)
-        if len(self._recorder.pending) >= _ROWS:
-            self._recorder.flush()
+        self._added += 1
+        if self._added % _ROWS == 0:
+            self._sink.flush(wait=False)
 
 
 @dataclasses.dataclass
@@ -232,6 +228,13 @@ class _Store:
     def held_bytes(self) -> int:
         """Bytes that count against the budget while the image is read and stored."""
         return min(self.member.size, MAX_MEMBER_BYTES)
+
+
+class _Done(NamedTuple):
+    """The outcome of an image, and what its sink needs of it."""
+
+    image: Image
+    kept: Kept | None = None
 
 
 class _Finish(NamedTuple):

@@ -43,6 +43,17 @@ class Tally:
         if isinstance(error, DamagedArchiveError) and self.damage is None:
             self.damage = self.problems[-1]
 
+    def add(self, other: "Tally") -> None:
+        """Adds the counts of another part of the same archive."""
+        self.members += other.members
+        self.inner_tars += other.inner_tars
+        self.finished_before += other.finished_before
+        self.stored += other.stored
+        self.failed += other.failed
+        self.problems = list(dict.fromkeys(self.problems + other.problems))
+        self.damage = self.damage or other.damage
+        self.seconds += other.seconds
+
     def counts(self) -> str:
         """Returns a short text for the progress bar."""
         return f"{self.stored:,} stored, {self.failed.total():,} failed"
