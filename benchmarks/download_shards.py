@@ -43,7 +43,7 @@ from peers.image_server import HOST, ImageServer
 from peers.served_images import Images
 
 from mlimages_jax.image_shards.index import Index
-from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 
 BENCHMARKS = Path(__file__).resolve().parent
 SIZE = {"bases": 8, "width": 160, "height": 120}  # of the images
@@ -225,7 +225,7 @@ def faulty_urls(arguments: argparse.Namespace) -> Iterator[faulty_list.FaultyUrl
 
 def check(output: Path, arguments: argparse.Namespace) -> tuple[int, int]:
     """Returns the numbers of URLs with an unexpected outcome, and of images with wrong bytes."""
-    folder, served = ImageFolder(output), Images(**SIZE)
+    folder, served = ShardFolder(output), Images(**SIZE)
     wrong = 0
     for manifest in folder.manifests:
         path = folder.place.path(manifest.records)

@@ -15,7 +15,7 @@ from mlimages_jax.image_shards.index import digests, effective_rows
 from mlimages_jax.image_shards.layout import BY_HOST, read_layout
 from mlimages_jax.image_shards.manifest_file import Row
 from mlimages_jax.image_shards.outcome import OK
-from mlimages_jax.image_shards.reader import ImageFolder
+from mlimages_jax.image_shards.reader import ShardFolder
 
 Outcome = tuple[Any, ...]  # status, source and error
 
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     received: int
 
 
-def count_outcomes(folder: ImageFolder) -> Counts:
+def count_outcomes(folder: ShardFolder) -> Counts:
     """Counts the names of a folder, each once.
 
     Raises:

@@ -6,6 +6,7 @@
 It may come from an untrusted source: schema, sizes and types are checked before a row is used.
 """
 
+import contextlib
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -161,25 +162,19 @@ class ManifestFile:
             "file again from where it was written"
         )
 
-    def _naming(self) -> "_Naming":
-        return _Naming(self._folder.path(self._name))
-
-
-class _Naming:
-    """Turns what pyarrow and the checks raise into errors that name the file."""
-
-    def __init__(self, path: str):
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # Arrow's OSErrors about what is in a file have no errno; those of the system have one.
-        damaged = isinstance(error, OSError) and error.errno is None
-        expected = isinstance(error, pa.ArrowException | ValueError | TypeError | KeyError)
-        if (damaged or expected) and not isinstance(error, ImageShardError):
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Turns what pyarrow and the checks raise into an error that names the file."""
+        try:
+            yield
+        except ImageShardError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            # Arrow's OSErrors about what is in a file have no errno; those of the system have one.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ImageShardError(
-                f"{self._path}: not the intact manifest of an image shard ({error}): copy it again "
-                "from where it was written; or delete it, and the run that wrote it fetches the "
-                "images of this shard again"
+                f"{self._folder.path(self._name)}: not the intact manifest of an image shard "
+                f"({error}): copy it again from where it was written; or delete it, and the run "
+                "that wrote it fetches the images of this shard again"
             ) from error

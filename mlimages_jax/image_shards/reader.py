@@ -22,7 +22,7 @@ _OPEN = 256  # files of records open at a time; a process may have 1,024 files
 _READ_DIRECTLY = ("gs://",)  # what ArrayRecord reads by itself, beside disks
 
 
-class ImageFolder:
+class ShardFolder:
     """The shards of a folder.
 
     Args:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes image shards: one after the other, each committed by its manifest."""
 
+import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,17 +121,13 @@ def new_attempt(part: str) -> str:
     return f"{part}-{secrets.token_hex(4)}"
 
 
-class _raising:  # noqa: N801
-    """Turns ArrayRecord's RuntimeError into an OSError."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError):
-            raise OSError(f"{self._path}: {error}") from error
+@contextlib.contextmanager
+def _raising(path: Path) -> Iterator[None]:
+    """Turns ArrayRecord's RuntimeError into an OSError that names the file."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def _crc32c(path: Path) -> int:

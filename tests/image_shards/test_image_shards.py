@@ -14,7 +14,7 @@ from mlimages_jax.image_shards import layout, manifest_file, repeated
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError, Layout
 from mlimages_jax.image_shards.outcome import FAILED, OK
-from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
 from tests.support.image_shards import content_of, failed, ok, write
 
@@ -30,7 +30,7 @@ def place(request, tmp_path):
 
 
 def rows(place):
-    folder = ImageFolder(place)
+    folder = ShardFolder(place)
     return [row for manifest in folder.manifests for row in folder.rows(manifest)]
 
 
@@ -41,7 +41,7 @@ def test_what_was_written_is_read(place, tmp_path):
     found = rows(place)
     assert [row.image.name for row in found] == ["1", "\\ud800", "2", "3"]
     assert found[0].image == images[0] and found[1].image.rotation == 90.0
-    folder = ImageFolder(place)
+    folder = ShardFolder(place)
     assert [manifest.shard.file for manifest in folder.manifests] == ["a-0.array_record", ""]
     path = folder.place.path(folder.manifests[0].records)
     for row in found:
@@ -95,13 +95,13 @@ def test_repeated_contents_are_failures_afterwards(place, tmp_path, monkeypatch)
     names = layout.manifest_names(folder)
     assert repeated.judge(folder, names, max_copies=5) == 0  # c counts once
     assert all(row.image.status == OK for row in rows(place))
-    before = ImageFolder(place).fingerprint()
+    before = ShardFolder(place).fingerprint()
     assert repeated.judge(folder, names, max_copies=4) == 1
     statuses = {row.image.name: (row.image.status, row.image.error) for row in rows(place)}
     assert statuses == dict.fromkeys("abcd", (FAILED, "placeholder")) | dict.fromkeys(
         "xyz", (OK, None)
     )
-    assert ImageFolder(place).fingerprint() != before
+    assert ShardFolder(place).fingerprint() != before
     assert repeated.judge(folder, names, max_copies=0) == 0
 
 
@@ -128,7 +128,7 @@ def test_another_number_of_parts_is_refused(place):
 def test_damage_is_named(tmp_path):
     place = tmp_path / "set"
     with pytest.raises(ImageShardError, match="no image shards; give a folder that"):
-        ImageFolder(place)
+        ShardFolder(place)
     images = [ok(str(i), os.urandom(2000)) for i in range(20)]
     write(place, tmp_path, images, contents={str(i): os.urandom(2000) for i in range(20)})
     records, manifest = place / "shards/a-0.array_record", place / "shards/a-0.parquet"
@@ -139,10 +139,10 @@ def test_damage_is_named(tmp_path):
             RecordPlace(str(records), record).read()
     records.write_bytes(intact[:-100])
     with pytest.raises(ImageShardError, match=r"instead of 131,072 bytes: copy it again"):
-        ImageFolder(place)
+        ShardFolder(place)
     records.unlink()
     with pytest.raises(ImageShardError, match=r"a-0.array_record: missing instead of"):
-        ImageFolder(place)
+        ShardFolder(place)
     whole = manifest.read_bytes()
     for data in b"", whole[:-50], whole[:200] + b"\0" * 400 + whole[600:]:
         manifest.write_bytes(data)

@@ -22,7 +22,7 @@ from mlimages_jax.image_shards import layout, writer
 from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
-from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.prepare.download import hosts
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.shard_sink import ShardSink
@@ -47,7 +47,7 @@ def options(image_server, *more):
 
 def shard_rows(place):
     """The rows of all shards by name; one name may have several."""
-    folder = ImageFolder(place)
+    folder = ShardFolder(place)
     found = collections.defaultdict(list)
     for manifest in folder.manifests:
         for row in folder.rows(manifest):
@@ -112,7 +112,7 @@ def test_a_second_run_fetches_nothing_and_failures_on_request(image_server, tmp_
     run(*arguments, "--retry-failed", "http_500")
     assert [len(rows) for rows in shard_rows(place).values()].count(2) == 1
     assert {row.error for row in effective(place).values()} == {None, "http_404"}
-    assert count_outcomes(ImageFolder(place)).outcomes == {
+    assert count_outcomes(ShardFolder(place)).outcomes == {
         (OK, "list", None): 2, (FAILED, None, "http_404"): 1,
     }  # fmt: skip
     requests = image_server.requests()
@@ -173,7 +173,7 @@ def test_two_attempts_at_one_part(tmp_path):
     assert {name: len(rows) for name, rows in shard_rows(place).items()} == {
         "a": 1, "b": 2, "c": 2, "d": 1,
     }  # fmt: skip
-    assert len(effective(place)) == count_outcomes(ImageFolder(place)).outcomes.total() == 4
+    assert len(effective(place)) == count_outcomes(ShardFolder(place)).outcomes.total() == 4
     with sink(place, tmp_path / "c") as third:
         assert third.wanted(["a", "d", "e"]) == ["e"]
 

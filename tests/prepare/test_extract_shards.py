@@ -10,7 +10,7 @@ from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError
 from mlimages_jax.image_shards.outcome import OK
-from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract import extraction
 from mlimages_jax.prepare.extract.command import extract
@@ -32,7 +32,7 @@ def list_of_all(tmp_path):
 
 
 def rows_in(place):
-    folder = ImageFolder(place)
+    folder = ShardFolder(place)
     return [
         (row, folder.place.path(manifest.records))
         for manifest in folder.manifests

@@ -13,7 +13,7 @@ import numpy as np
 from mlimages_jax.image_shards.index import digests, find
 from mlimages_jax.image_shards.manifest_file import Row
 from mlimages_jax.image_shards.outcome import OK
-from mlimages_jax.image_shards.reader import ImageFolder, RecordPlace
+from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.lists import LabelList
 
@@ -113,7 +113,7 @@ def find_in_shards(
     """
     if not folders:
         return dict(elsewhere)
-    opened = [ImageFolder(folder) for folder in folders]
+    opened = [ShardFolder(folder) for folder in folders]
     wanted = {split: _Wanted(rows) for split, rows in lists.items()}
     paths: list[str] = []
     for folder in opened:

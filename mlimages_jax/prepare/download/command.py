@@ -15,7 +15,7 @@ from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.outcome import OK
-from mlimages_jax.image_shards.reader import ImageFolder
+from mlimages_jax.image_shards.reader import ShardFolder
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.engine import Patience
@@ -167,7 +167,7 @@ def _into_shards(plan: DownloadPlan, output: str, parts: int, workers: EngineOpt
     job = ShardJob(plan=plan, folder=ObjectFolder(output), parts=parts)
     with workers.open() as engine:
         job.run(engine)
-    outcomes, received = count_outcomes(ImageFolder(output))
+    outcomes, received = count_outcomes(ShardFolder(output))
     print(_described(outcomes, received, output))
     if outcomes and not any(status == OK for status, _, _ in outcomes):
         raise PrepareError("no image was downloaded; the table above says why")

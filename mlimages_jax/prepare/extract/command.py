@@ -17,7 +17,7 @@ from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
-from mlimages_jax.image_shards.reader import ImageFolder
+from mlimages_jax.image_shards.reader import ShardFolder
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
@@ -204,7 +204,7 @@ def _record_missing(
 
 
 def _counted_shards(output: str) -> str:
-    outcomes, _ = count_outcomes(ImageFolder(output))
+    outcomes, _ = count_outcomes(ShardFolder(output))
     counts = {OK: 0, MISSING: 0, FAILED: 0}
     for (status, _, error), count in outcomes.items():
         counts[MISSING if error == MISSING else status] += count
