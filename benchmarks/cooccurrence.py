@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from peers.fresh_process import measured, run
 
+from mlimages_jax.engines.local import InProcess
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare.co_occurrence.command import PairAdder
 from mlimages_jax.prepare.co_occurrence.prediction_counts import PredictionCounter
@@ -112,7 +113,7 @@ def count_ours(files: Files, hierarchy: Hierarchy, num_model: int) -> int:
         parents = np.full(num_model, -1)
         model = Hierarchy(hierarchy.ids[:num_model], hierarchy.names[:num_model], parents)
     counter = PredictionCounter(hierarchy, model=model, posterior=POSTERIOR)
-    counter.count([files.predictions], [files.labels])
+    counter.count([files.predictions], [files.labels], engine=InProcess())
     pairs = counter.occurrences.pairs()
     return int((pairs.fraction > MIN_FRACTION).sum())
 

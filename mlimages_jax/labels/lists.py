@@ -17,7 +17,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -109,8 +109,8 @@ def read_label_list(path: str | os.PathLike[str], *, num_classes: int) -> LabelL
             or the file is UTF-16. The message has the first bad line.
     """
     columns = _Columns()
-    for line, fraction, chunk in _read_chunks(Path(path)):
-        columns.add(_parse(path, line, chunk, num_classes), fraction=fraction)
+    for block in iter_list_blocks(path):
+        columns.add(block.parse(num_classes), fraction=block.fraction)
     return columns.finish()
 
 
@@ -127,10 +127,62 @@ def iter_label_list(path: str | os.PathLike[str], *, num_classes: int) -> Iterat
     Raises:
         LabelListError: As for `read_label_list`, when the row is reached.
     """
-    for line, _, chunk in _read_chunks(Path(path)):
+    for block in iter_list_blocks(path):
+        yield block.rows(num_classes=num_classes)
+
+
+class ListBlock(NamedTuple):
+    """Some complete lines of a label list, not parsed yet.
+
+    Attributes:
+        path: Path of the list.
+        line: Number of the first line, from 1.
+        fraction: Fraction of the file up to its end.
+        text: The lines, all with a line end.
+    """
+
+    path: Path
+    line: int
+    fraction: float
+    text: bytes
+
+    def rows(self, *, num_classes: int) -> LabelList:
+        """Parses the rows; raises LabelListError like `read_label_list`."""
         columns = _Columns()
-        columns.add(_parse(path, line, chunk, num_classes))
-        yield columns.finish()
+        columns.add(self.parse(num_classes))
+        return columns.finish()
+
+    def parse(self, num_classes: int) -> Chunk:
+        """Parses the rows, as `rows` does, into lists of names."""
+        try:
+            return parse_chunk(self.text, num_classes)
+        except LineError as error:
+            line = self.line + error.line
+            raise LabelListError(f"{self.path}:{line}: {error}") from error
+
+
+def iter_list_blocks(path: str | os.PathLike[str]) -> Iterator[ListBlock]:
+    """Reads a label list in blocks of a megabyte, to be parsed elsewhere.
+
+    Raises:
+        LabelListError: A line is longer than a block, or the file is UTF-16.
+    """
+    path = Path(path)
+    line = 1
+    with _open(path) as file:
+        size = path.stat().st_size
+        while chunk := file.read(_CHUNK_BYTES):
+            chunk += file.readline(_CHUNK_BYTES)  # to the end of the line
+            fraction = min(1, file.tell() / size)
+            first, line = line, line + chunk.count(b"\n")
+            if not chunk.endswith(b"\n"):
+                if file.read(1):
+                    raise LabelListError(
+                        f"{path}:{line}: the line has more than {_CHUNK_BYTES} bytes; "
+                        "is this the right file? A label list is a text file"
+                    )
+                chunk += b"\n"
+            yield ListBlock(path, first, fraction, chunk)
 
 
 def write_label_list(path: str | os.PathLike[str], label_list: LabelList) -> None:
@@ -190,36 +242,10 @@ class _Texts(dict[float, str]):
         return text
 
 
-def _parse(path: str | os.PathLike[str], line: int, chunk: bytes, num_classes: int) -> Chunk:
-    try:
-        return parse_chunk(chunk, num_classes)
-    except LineError as error:
-        raise LabelListError(f"{path}:{line + error.line}: {error}") from error
-
-
 def _shortest(value: float) -> str:
     """Returns the shortest decimal that the reader turns into the same float32."""
     texts = (f"{value:.{digits}g}" for digits in range(1, 10))
     return next(text for text in texts if np.float32(float(text)) == np.float32(value))
-
-
-def _read_chunks(path: Path) -> Iterator[tuple[int, float, bytes]]:
-    """Yields (number of the first line, fraction of the file read so far, some complete lines)."""
-    line = 1
-    with _open(path) as file:
-        size = path.stat().st_size
-        while chunk := file.read(_CHUNK_BYTES):
-            chunk += file.readline(_CHUNK_BYTES)  # to the end of the line
-            fraction = min(1, file.tell() / size)
-            first, line = line, line + chunk.count(b"\n")
-            if not chunk.endswith(b"\n"):
-                if file.read(1):
-                    raise LabelListError(
-                        f"{path}:{line}: the line has more than {_CHUNK_BYTES} bytes; "
-                        "is this the right file? A label list is a text file"
-                    )
-                chunk += b"\n"
-            yield first, fraction, chunk
 
 
 def _open(path: Path) -> BinaryIO:

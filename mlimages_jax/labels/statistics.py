@@ -10,6 +10,7 @@ not change.
 """
 
 import collections
+import copy
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,15 @@ class ListStatistics:
         self.orphans += np.bincount(classes[orphan], minlength=len(self.orphans))
         rows = [np.count_nonzero(np.bincount(row[which])) for which in (orphan, lacking > 0)]
         self.closure += [*rows, lacking.sum()]
+
+    def emptied(self) -> "ListStatistics":
+        """Returns statistics of the same classes without counts; faster than to create them."""
+        empty = copy.copy(self)
+        for name, counts in self.sums().items():
+            if name != "digests":
+                setattr(empty, name, np.zeros_like(counts))
+        empty._digests = []
+        return empty
 
     def sums(self) -> dict[str, np.ndarray]:
         """Returns all counts so far, for `add_sums` in another process."""

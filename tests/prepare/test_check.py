@@ -12,9 +12,10 @@ import tyro
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
-from mlimages_jax.prepare.check.command import _plan, check
+from mlimages_jax.prepare.check.command import _numbers, check
 from mlimages_jax.prepare.check.record import RecordRules
 from tests.support import image_files
 from tests.support.five_classes import CLASS_LIST
@@ -306,15 +307,15 @@ def test_a_sample_is_spread_over_all_shards_and_always_the_same(folder):
     shards = [
         shard._replace(num_records=length) for shard, length in zip(shards, lengths, strict=True)
     ]
-    plan = [(shard.path.name, numbers) for shard, numbers in _plan(shards, 200)]
-    assert plan == [(shard.path.name, numbers) for shard, numbers in _plan(shards, 200)]
+    plan = [(shard.path.name, numbers) for shard, numbers in _numbers(shards, 200)]
+    assert plan == [(shard.path.name, numbers) for shard, numbers in _numbers(shards, 200)]
     (_, first), (_, none), (_, last) = plan
     assert (len(first) + len(last), none) == (200, [])
     assert 30 < len(first) < 70
     for numbers, length in ((first, 500), (last, 1_500)):
         assert sorted(set(numbers)) == numbers
         assert 0 <= numbers[0] <= numbers[-1] < length
-    everything = [numbers for _, numbers in _plan(shards, 10_000)]
+    everything = [numbers for _, numbers in _numbers(shards, 10_000)]
     assert everything == [list(range(500)), [], list(range(1_500))]
 
 
@@ -448,9 +449,20 @@ def test_the_stamps(stamps_dir, tmp_path, capsys):
 
 
 def test_the_command_line(folder, label_list, capsys):
-    arguments = f"{folder} --splits train --list {label_list} --workers 3"
+    arguments = f"{folder} --splits train --list {label_list} --threads 3"
     tyro.cli(check, args=arguments.split())
     assert "6 records of 2 shards: no problems" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_workers_find_the_same(folder, found, label_list, tmp_path):
+    write_shard(folder / TRAIN.format(0), [serialized(f"{i}.jpg") for i in (0, 5, 6)] + [b"bad"])
+    options = {"splits": ("train",), "label_list": label_list}
+    one = found(**options)
+    report = (tmp_path / "report.tsv").read_text()
+    assert len({problem for *_, problem in one}) >= 3
+    assert found(**options, engine=EngineOptions("local", workers=2)) == one
+    assert (tmp_path / "report.tsv").read_text() == report
 
 
 def test_many_shards_leave_no_files_open(folder, found):

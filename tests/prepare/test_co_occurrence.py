@@ -300,3 +300,17 @@ def test_stamps_get_the_labels_that_a_drawn_model_sees(stamps_dir, tmp_path, cap
     for row, old in zip(written, rows, strict=True):
         expected = {*old.classes.tolist(), *([birds] if hats in old.classes else [])}
         assert row.classes.tolist() == sorted(expected)
+
+
+@pytest.mark.slow
+def test_workers_count_the_same(folder, capsys):
+    """An image that was predicted before does not count, whoever reads its rows first."""
+    source = write_list(folder / "list.txt", LIST)
+    path = write_predictions(folder / "p.parquet", PREDICTED)
+    again = write_predictions(folder / "q.parquet", {"h1": {5}, "h2": {0}, "h4": {3}})
+    for file in path, again:
+        pq.write_table(pq.read_table(file), file, row_group_size=2)
+    options = [source, "--predictions", path, again, "--share", "0.1"]
+    one = run(folder, capsys, *options)
+    assert any("predicted before" in line and "3" in line for line in one[2])
+    assert run(folder, capsys, *options, "--workers", "2") == one

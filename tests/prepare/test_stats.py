@@ -11,6 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mlimages_jax.engines.options import EngineOptions
+from mlimages_jax.labels import lists
 from mlimages_jax.labels.hierarchy import HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
@@ -89,6 +91,27 @@ def test_the_table(manual_dir, capsys):
     assert values["depth, maximum"] == ("2", "edges from the root")
     assert values["depth, mean over tags"] == ("0.86", "")  # 6 edges, 7 tags
     assert "records" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_workers_count_the_same(manual_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lists, "_CHUNK_BYTES", 32)  # so that a list has several blocks
+    built = ml_images.build(manual_dir, tmp_path / "data", allow_shared=True, num_shards=3)
+    path = next(built.glob("*train*-00001-*"))
+    path.write_bytes(path.read_bytes()[:-100])
+    capsys.readouterr()
+    told = []
+    for workers in None, 2:
+        engine = EngineOptions("local", workers=workers)
+        of_lists(manual_dir, "train", "val", engine=engine, output_dir=tmp_path / f"lists{workers}")
+        stats(dataset=built, engine=engine, output_dir=tmp_path / f"set{workers}")
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and "unreadable" in told[0]
+    for name in "lists", "set":
+        one, two = (tmp_path / f"{name}{workers}" for workers in (None, 2))
+        assert numbers_of(one) == numbers_of(two)
+        assert (one / "per_class.tsv").read_bytes() == (two / "per_class.tsv").read_bytes()
 
 
 @pytest.mark.usefixtures("undrawn")

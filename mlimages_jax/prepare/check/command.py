@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `check`: reads a built data set back and reports bad files and records."""
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from mlimages_jax.data.dataset import Shard
+from mlimages_jax.engines.options import EngineOptions
+from mlimages_jax.engines.ordered import map_ordered
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, read_checksums, read_skipped
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import RecordRules
-from mlimages_jax.prepare.check.shard import ShardChecker
-from mlimages_jax.prepare.problems import Problem, ProblemList
+from mlimages_jax.prepare.check.shard import CheckPart, ShardChecker
+from mlimages_jax.prepare.problems import ProblemList
 from mlimages_jax.prepare.release_report import Held, release_report
 
 _SEED = 0  # fixed, so that every run samples the same records
@@ -33,7 +33,8 @@ def check(
     hashes: bool = False,
     label_list: Annotated[Path | None, arg(name="list")] = None,
     report: Path | None = None,
-    workers: int | None = None,
+    threads: int | None = None,
+    engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> None:
     """Read a built data set back and check it: files, hashes, records, labels, images.
 
@@ -66,7 +67,8 @@ def check(
         label_list: the list that the split was built from: compare names and labels. Name the split
             with --splits. The list is kept in memory.
         report: file for a tab-separated table of all problems; the first 20 are always printed.
-        workers: number of threads; default: one per core.
+        threads: number of threads of each process; default: one per core in all, with Ray one.
+        engine: where the files are checked; the result is the same.
     """
     if sample is not None and sample < 1:
         raise PrepareError(f"--sample {sample}: give a number of records, or omit it for all")
@@ -81,12 +83,17 @@ def check(
     total = sum(shard.num_records for shard in shards)
     with (
         ProblemList(report) as problems,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        engine.open() as opened,
         progress(min(sample or total, total), what="check", unit=" records") as bar,
     ):
-        checker = ShardChecker(_rules(built), checksums, listed, pool, bar)
-        for problem in _problems(built, checker, _plan(shards, sample)):
+        for problem in built.problems(checksums):
             problems.add(problem)
+        checker = ShardChecker(_rules(built), checksums, threads or opened.threads)
+        # In order, so that the table does not depend on the number of workers.
+        for _, found in map_ordered(opened, checker.check, _plan(shards, sample, listed)):
+            for problem in found.problems:
+                problems.add(problem)
+            bar.update(found.num_records)
         bar.close()  # before the last lines, which would otherwise start behind the bar
         what = f"{bar.n:,} records of {len(shards):,} shards"
         if problems.counts:
@@ -97,16 +104,20 @@ def check(
     print(f"{what}: no problems")
 
 
-_Plan = Iterator[tuple[Shard, Sequence[int] | None]]
+def _plan(
+    shards: list[Shard], sample: int | None, listed: ListedRows | None
+) -> Iterator[CheckPart]:
+    """Yields what to check of every file."""
+    for shard, numbers in _numbers(shards, sample):
+        rows = None
+        if listed is not None and (numbers is None or len(numbers)):
+            rows = listed.of_shard(shard.number)
+        yield CheckPart(shard, numbers, rows)
 
 
-def _problems(built: BuiltSet, checker: ShardChecker, plan: _Plan) -> Iterator[Problem]:
-    yield from built.problems(checker.checksums)
-    for shard, numbers in plan:
-        yield from checker.problems(shard, numbers)
-
-
-def _plan(shards: list[Shard], sample: int | None) -> _Plan:
+def _numbers(
+    shards: list[Shard], sample: int | None
+) -> Iterator[tuple[Shard, Sequence[int] | None]]:
     """Yields every shard and the numbers of the records to check; None: all."""
     if sample is None:
         yield from ((shard, None) for shard in shards)

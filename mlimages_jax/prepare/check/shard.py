@@ -11,13 +11,12 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-
-from tqdm import tqdm
+from typing import NamedTuple
 
 from mlimages_jax.data.dataset import Shard
 from mlimages_jax.data.records import RandomAccess, Records
 from mlimages_jax.files.checksums import sha256
-from mlimages_jax.prepare.check.listed_rows import ListedRows
+from mlimages_jax.prepare.check.listed_rows import ShardRows
 from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules
 from mlimages_jax.prepare.problems import Problem
 from mlimages_jax.prepare.threads import in_threads
@@ -25,31 +24,70 @@ from mlimages_jax.prepare.threads import in_threads
 _ARRAY_RECORD_ERRORS = (RuntimeError, ValueError)
 
 
+class CheckPart(NamedTuple):
+    """What to check of a file.
+
+    Attributes:
+        shard: The file.
+        numbers: Numbers of the records to check; None: all.
+        rows: The rows of the list that the file was built from; None: do not compare.
+    """
+
+    shard: Shard
+    numbers: Sequence[int] | None = None
+    rows: ShardRows | None = None
+
+    def __str__(self) -> str:  # in messages of an engine
+        return str(self.shard.path)
+
+
+class CheckedShard(NamedTuple):
+    """What was found in a file.
+
+    Attributes:
+        problems: The problems, in the order of the records.
+        num_records: Number of records checked, damaged ones included.
+    """
+
+    problems: list[Problem]
+    num_records: int
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardChecker:
-    """Checks shards one after the other.
+    """Checks files, in any process: what it finds depends on nothing but the file and its part.
 
     Attributes:
         rules: Rules for the records.
         checksums: SHA-256 by file name; None: do not check hashes.
-        listed: The list that the set was built from; None: do not compare.
-        pool: Threads that read, decode and hash.
-        bar: Progress bar that counts records.
+        threads: Number of threads that read, decode and hash.
     """
 
     rules: RecordRules
     checksums: dict[str, str] | None
-    listed: ListedRows | None
-    pool: ThreadPoolExecutor
-    bar: tqdm
+    threads: int
 
-    def problems(self, shard: Shard, numbers: Sequence[int] | None = None) -> Iterator[Problem]:
-        """Yields the problems of a file.
+    def check(self, part: CheckPart) -> CheckedShard:
+        """Checks a file."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            run = _Check(self.rules, self.checksums, pool)
+            problems = list(run.problems(part))
+        return CheckedShard(problems, run.num_records)
 
-        Args:
-            shard: The file.
-            numbers: Numbers of the records to check; None: all.
-        """
+
+class _Check:
+    """The check of one file; `num_records` is the number of records checked so far."""
+
+    def __init__(
+        self, rules: RecordRules, checksums: dict[str, str] | None, pool: ThreadPoolExecutor
+    ):
+        self.rules = rules
+        self.checksums = checksums
+        self.pool = pool
+        self.num_records = 0
+
+    def problems(self, part: CheckPart) -> Iterator[Problem]:
+        shard = part.shard
         if not shard.path.exists():
             yield _about(shard, "missing_shard", "no such file: copy it again, or rebuild the set")
             return
@@ -63,23 +101,19 @@ class ShardChecker:
             if len(records) != shard.num_records:
                 message = f"{len(records)} records, but dataset_info.json says {shard.num_records}"
                 yield _about(shard, "count", message)
-            yield from self._record_problems(shard, records, numbers)
+            yield from self._record_problems(part, records)
         if digest is not None:
             yield from self._hash_problems(shard, digest)
 
-    def _record_problems(
-        self, shard: Shard, records: RandomAccess, numbers: Sequence[int] | None
-    ) -> Iterator[Problem]:
-        rows = None
-        if self.listed is not None and (numbers is None or len(numbers)):
-            rows = self.listed.of_shard(shard.number)
+    def _record_problems(self, part: CheckPart, records: RandomAccess) -> Iterator[Problem]:
+        shard, numbers, rows = part
         wanted = range(len(records)) if numbers is None else numbers
         readable = (number for number in wanted if number < len(records))
         check = functools.partial(_check, records, self.rules)
         all_named = True
         for number, future in in_threads(self.pool, check, readable):
             record = future.result()
-            self.bar.update()
+            self.num_records += 1
             found = list(record.found)
             if rows is not None and record.name and (difference := rows.take(record)):
                 found.append(("list", difference))

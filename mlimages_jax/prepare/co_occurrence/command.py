@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.cooccurrence import Pairs, add_pairs, on_common_path
@@ -38,6 +39,7 @@ def co_occurrence(
     prediction_dictionary: Path | None = None,
     confidence: Literal["label", "share"] = "label",
     max_unlisted: float = 0.0,
+    engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> None:
     r"""Add labels of classes that co-occur in a model's predictions, as in the ML-Images paper.
 
@@ -83,6 +85,7 @@ def co_occurrence(
         confidence: confidence of a new label: that of the row's label i, or this times CO(i, j).
             If the row has label j already, it keeps the larger confidence.
         max_unlisted: fraction of the predicted images that may be in none of the lists.
+        engine: where the predictions are read, by row groups; the result is the same.
     """
     if not lists or not predictions:
         raise PrepareError("give at least one list and one file of predictions")
@@ -94,7 +97,8 @@ def co_occurrence(
     hierarchy = Hierarchy.from_file(dictionary)
     model = Hierarchy.from_file(prediction_dictionary) if prediction_dictionary else hierarchy
     counter = PredictionCounter(hierarchy, model=model, posterior=posterior)
-    counter.count(predictions, lists)
+    with engine.open() as opened:
+        counter.count(predictions, lists, engine=opened)
     print(counter.summary())
     counter.check(max_unlisted)
 

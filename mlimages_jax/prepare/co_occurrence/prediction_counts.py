@@ -2,11 +2,15 @@
 """Counts which classes a model predicts in images of each class."""
 
 import collections
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from mlimages_jax.engines.engine import Engine
+from mlimages_jax.engines.ordered import map_ordered
 from mlimages_jax.labels.class_map import map_classes
 from mlimages_jax.labels.cooccurrence import CoOccurrences, single_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
@@ -53,8 +57,11 @@ class PredictionCounter:
         self._predicted = self._without_scores = 0
         self._an_unlisted = ""  # the first name found in no list, and its file
 
-    def count(self, predictions: Sequence[Path], lists: Sequence[Path]) -> None:
+    def count(self, predictions: Sequence[Path], lists: Sequence[Path], *, engine: Engine) -> None:
         """Reads files of predictions, and the lists if a file has no column of labels.
+
+        Workers read the scores, of which few are kept. Names are looked up here, in the order of
+        the files, because only the first prediction of a name counts.
 
         Raises:
             PrepareError: A file of predictions is malformed.
@@ -66,11 +73,13 @@ class PredictionCounter:
             listed = ListedClasses(lists, self._hierarchy)
         total = sum(file.num_rows for file in files)
         with progress(total, what="predictions") as bar:
-            for file in files:
-                for sure in file.sure(self._posterior):
+            groups = (_Group(file, i) for file in files for i in range(len(file.group_rows)))
+            read = functools.partial(_read, self._posterior)
+            for group, pieces in map_ordered(engine, read, groups):
+                for sure in pieces:
                     self._predicted += sure.num_images
                     self._without_scores += sure.without_scores
-                    self._add(sure, self._classes_of(sure, file.path, listed))
+                    self._add(sure, self._classes_of(sure, group.file.path, listed))
                     bar.update(sure.num_images + sure.without_scores)
 
     def _classes_of(
@@ -129,6 +138,20 @@ class PredictionCounter:
             )
         if not self.occurrences.images.any():
             raise PrepareError("none of the predicted images counts; the table above says why")
+
+
+class _Group(NamedTuple):
+    """A row group of a file of predictions."""
+
+    file: PredictionFile
+    number: int
+
+    def __str__(self) -> str:  # in messages of an engine
+        return f"row group {self.number} of {self.file.path}"
+
+
+def _read(posterior: float, group: _Group) -> list[SurePredictions]:
+    return list(group.file.sure(posterior, group=group.number))
 
 
 class ListedClasses:

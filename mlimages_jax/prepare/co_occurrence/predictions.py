@@ -60,6 +60,7 @@ class PredictionFile:
     Attributes:
         path: The same.
         num_rows: Number of rows of the file.
+        group_rows: Number of rows of each row group.
         has_labels: Whether it has a column with the images' own classes.
 
     Raises:
@@ -72,8 +73,11 @@ class PredictionFile:
         try:
             with self._open() as file:
                 types = {field.name: field.type for field in file.schema_arrow}
-                self.num_rows: int = file.metadata.num_rows
-                self._batch_rows = _rows_at_once(file.metadata)
+                metadata = file.metadata
+                self.num_rows: int = metadata.num_rows
+                groups = map(metadata.row_group, range(metadata.num_row_groups))
+                self.group_rows = [group.num_rows for group in groups]
+                self._batch_rows = _rows_at_once(metadata)
         except pa.ArrowException as error:
             raise PrepareError(f"{path}: not a Parquet file ({error})") from error
         self.has_labels = "label" in types
@@ -83,19 +87,26 @@ class PredictionFile:
         for name in self._columns:
             self._check_type(name, types)
 
-    def sure(self, posterior: float) -> Iterator[SurePredictions]:
+    def sure(self, posterior: float, *, group: int | None = None) -> Iterator[SurePredictions]:
         """Reads the file in pieces. A score counts if it is above `posterior`, not equal to it.
 
         Scores are compared as stored: the float32 nearest to 0.95 is not above 0.95.
+
+        Args:
+            posterior: What scores are compared with.
+            group: Number of the row group to read; None: all of them.
 
         Raises:
             PrepareError: A score is NaN or not between 0 and 1, the number of scores or classes is
                 wrong, or a class repeats or is too large; the message names the row, from 0.
         """
-        row = 0
+        row = sum(self.group_rows[:group]) if group is not None else 0
+        groups = None if group is None else [group]
         try:
             with self._open() as file:
-                for batch in file.iter_batches(self._batch_rows, columns=self._columns):
+                for batch in file.iter_batches(
+                    self._batch_rows, row_groups=groups, columns=self._columns
+                ):
                     yield self._sure_of(batch, row, posterior)
                     row += len(batch)
         except (pa.ArrowException, OSError) as error:

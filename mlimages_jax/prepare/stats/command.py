@@ -3,55 +3,31 @@
 
 import functools
 import importlib.util
-import itertools
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from google.protobuf.message import DecodeError
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from mlimages_jax.data.dataset import Shard
-from mlimages_jax.data.records import Records, parse_record
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import sha256
 from mlimages_jax.files.escaping import tsv_row
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.labels.list_rows import check_row
-from mlimages_jax.labels.lists import LabelList, iter_label_list
 from mlimages_jax.labels.statistics import ABSENT, CERTAIN, SOFT, UNKNOWN, ListStatistics
-from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet
-from mlimages_jax.prepare.problems import Problem, ProblemList
+from mlimages_jax.prepare.problems import ProblemList
 from mlimages_jax.prepare.release_report import Held, release_report
+from mlimages_jax.prepare.stats.counting import Source, count, open_data_set, open_lists
 from mlimages_jax.prepare.stats.table import table
-from mlimages_jax.prepare.url_lists import count_rows
 
-_ROWS_AT_A_TIME = 4096  # of a data set; their images are not kept
-_BAD_FILE = (RuntimeError, ValueError)  # raised by ArrayRecord
-_BAD_RECORD = (*_BAD_FILE, DecodeError, LookupError, OverflowError)
 _COLUMNS = (
     "class", "wordnet_id", "name", "depth", "images", "certain", "soft", "absent", "unknown",
     "without_parent",
 )  # fmt: skip
-
-
-class Source(NamedTuple):
-    """Rows to count.
-
-    Attributes:
-        name: Name of the list, or of the data set's split.
-        expected: Approximate number of rows, to estimate the remaining time.
-        parts: The rows, in order.
-    """
-
-    name: str
-    expected: int
-    parts: Iterator[LabelList]
 
 
 def stats(
@@ -64,6 +40,7 @@ def stats(
     output_dir: Path | None = None,
     html: Path | None = None,
     threshold: int = 100,
+    engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> None:
     r"""Show statistics of label lists or a built data set: classes, tags, confidences, closure.
 
@@ -92,16 +69,19 @@ def stats(
         output_dir: folder for the files; created if missing.
         html: file for the page, such as stats.html.
         threshold: a class with more images than this counts as trainable.
+        engine: where the rows are counted, in blocks of a list or files of a data set; the result
+            is the same.
     """
     if threshold < 1:
         raise PrepareError(f"--threshold {threshold}: give a number of images, 1 or more")
     if html is not None:
         _check_page(html)
-    problems = ProblemList(None)
-    hierarchy, sources = _open(lists, dictionary, dataset, split, problems)
+    hierarchy, sources = _open(lists, dictionary, dataset, split)
     if output_dir is not None:
         _check_output(output_dir)
-    statistics, rows = count(hierarchy, sources)
+    with engine.open() as opened:
+        problems = ProblemList(None)
+        statistics, rows = count(hierarchy, sources, engine=opened, problems=problems)
     promised, counted = sum(source.expected for source in sources), sum(rows.values())
     numbers = {
         "sources": rows,
@@ -125,72 +105,6 @@ def stats(
         title = str(dataset) if dataset else " and ".join(path.name for path in lists)
         write_page(html, statistics, numbers, title=title, shards=shards)
         print(f"\n{html}: the page")
-
-
-def open_lists(paths: Sequence[Path], class_list: Path) -> tuple[Hierarchy, list[Source]]:
-    """Opens label lists as sources.
-
-    Raises:
-        OSError: A file cannot be read.
-        HierarchyError: The class list is malformed.
-    """
-    hierarchy = Hierarchy.from_file(class_list)
-    sources = [
-        Source(str(path), count_rows([path]), iter_label_list(path, num_classes=len(hierarchy)))
-        for path in paths
-    ]
-    return hierarchy, sources
-
-
-def open_data_set(
-    folder: Path, *, split: str | None, problems: ProblemList
-) -> tuple[Hierarchy, list[Source]]:
-    """Opens the splits of a built data set as sources.
-
-    Args:
-        folder: The version folder.
-        split: The split to open; None: all.
-        problems: Receives records that cannot be read, while the sources are consumed.
-
-    Raises:
-        FileNotFoundError: The folder is not a data set.
-        PrepareError: Its metadata is damaged, or it has no such split.
-        HierarchyError: Its class list is malformed.
-    """
-    data_set = BuiltSet.open(folder)
-    hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
-    shards = data_set.shards_of([] if split is None else [split])
-    sources = []
-    for name, group in itertools.groupby(shards, key=lambda shard: shard.split):
-        files = list(group)
-        expected = sum(shard.num_records for shard in files)
-        parts = _read_shards(files, num_classes=len(hierarchy), problems=problems)
-        sources.append(Source(name, expected, parts))
-    return hierarchy, sources
-
-
-def count(hierarchy: Hierarchy, sources: Sequence[Source]) -> tuple[ListStatistics, dict[str, int]]:
-    """Counts all rows.
-
-    Returns:
-        The statistics, and the number of rows of each source.
-
-    Raises:
-        PrepareError: There are no rows.
-        LabelListError: A row of a list is malformed, or has a class of another hierarchy.
-    """
-    statistics = ListStatistics(hierarchy)
-    rows = {source.name: 0 for source in sources}
-    expected = sum(source.expected for source in sources)
-    with progress(expected, what="statistics", unit=" rows") as bar:
-        for source in sources:
-            for part in source.parts:
-                statistics.update(part)
-                rows[source.name] += len(part)
-                bar.update(len(part))
-    if not sum(rows.values()):
-        raise PrepareError(f"{', '.join(rows)}: no rows to count; are the files complete?")
-    return statistics, rows
 
 
 def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any]) -> None:
@@ -221,7 +135,6 @@ def _open(
     class_list: Path | None,
     dataset: Path | None,
     split: str | None,
-    problems: ProblemList,
 ) -> tuple[Hierarchy, list[Source]]:
     """Checks which options go together, and opens the files they name."""
     if bool(lists) == (dataset is not None):
@@ -229,46 +142,12 @@ def _open(
     if dataset is not None:
         if class_list is not None:
             raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
-        return open_data_set(dataset, split=split, problems=problems)
+        return open_data_set(dataset, split=split)
     if class_list is None:
         raise PrepareError("label lists need --dictionary FILE, their class list")
     if split is not None:
         raise PrepareError("--split is for data sets: name the split's own label list instead")
     return open_lists(lists, class_list)
-
-
-def _read_shards(
-    shards: Sequence[Shard], *, num_classes: int, problems: ProblemList
-) -> Iterator[LabelList]:
-    rows = itertools.chain.from_iterable(
-        _read_shard(shard, num_classes=num_classes, problems=problems) for shard in shards
-    )
-    while part := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
-        yield LabelList.from_rows(part, num_classes=num_classes)
-
-
-def _read_shard(
-    shard: Shard, *, num_classes: int, problems: ProblemList
-) -> Iterator[tuple[str, list[int], list[float]]]:
-    """Yields the rows of a shard; skips damaged records, or all of it if its index is damaged."""
-    file = shard.path.name
-    try:
-        records = Records([os.fspath(shard.path)])
-    except _BAD_FILE as error:
-        problems.add(Problem(file, None, "", "unreadable", str(error)))
-        return
-    if len(records) != shard.num_records:
-        message = f"{len(records):,} records, but dataset_info.json says {shard.num_records:,}"
-        problems.add(Problem(file, None, "", "count", message))
-    for number in range(len(records)):
-        try:
-            record = parse_record(records[number])
-            labels, confidences = record.labels.tolist(), record.confidences.tolist()
-            check_row(record.name, labels, confidences, num_classes=num_classes)
-        except _BAD_RECORD as error:
-            problems.add(Problem(file, number, "", "unreadable", str(error)))
-        else:
-            yield record.name, labels, confidences
 
 
 def _check_output(folder: Path) -> None:
