@@ -13,7 +13,7 @@ from mlimages_jax.settings.tasks import TABLES
 FREE_TO_CHANGE = (
     "total_steps", "log_every", "evaluate_every", "evaluation", "checkpoint", "early_stopping",
     "input", "sharding", "model.remat", "accumulate", "data.folder", "data.copy_to",
-    "data.allow_change", "data_set", "task", "imported", "profile", "tracking",
+    "data.allow_change", "data_set", "task", "imported", "profile", "tracking", "compile_only",
 )  # fmt: skip
 
 

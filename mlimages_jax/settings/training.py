@@ -328,6 +328,11 @@ class Train:
     sharding: Sharding = Sharding()
     profile: Profile = Profile()
     tracking: Tracking = Tracking()
+    compile_only: bool = setting(
+        Flag(),
+        "Compile the step for every image size, keep the programs for the next start, and exit.",
+        default=False,
+    )
     init_from: str = setting(
         PathText(advice=WHERE_CHECKPOINT),
         "Source of initial weights: a workdir, a checkpoints folder or a step; empty: none.",

@@ -41,7 +41,8 @@ def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None 
     workdir = paths.absolute(workdir)
     with workdir_lock.held(workdir, task="quickstart"):
         train(_with_data(config, workdir), workdir, started=started)
-    print(WHAT_NEXT.format(workdir=workdir))
+    if not config.compile_only:
+        print(WHAT_NEXT.format(workdir=workdir))
 
 
 def _with_data(config: Train, workdir: str) -> Train:

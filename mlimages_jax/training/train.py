@@ -68,7 +68,7 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
         started: Value of time.monotonic() when the program started, for goodput.jsonl.
 
     Returns:
-        The state after the last step.
+        The state after the last step; with `config.compile_only`, that before the first.
 
     Raises:
         FileNotFoundError: The data set or `init_from` is missing.
@@ -146,6 +146,9 @@ def _train(
         # After restoring, which decides from which evaluations on the record is forgotten.
         best = BestCheckpoint(config, checkpoints, start=int(state.step))
         compiled = _compile_all(run, start=int(state.step), ended=best.ends_early(int(state.step)))
+        if config.compile_only:
+            logging.info("compiled; without compile_only the same command finds the programs")
+            return state
         keep_in_workdir(workdir, run.settings, run.data)
         state, results = _loop(run, checkpoints, best, state, compiled)
         best.finish()

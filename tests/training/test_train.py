@@ -176,6 +176,31 @@ def test_a_bias_from_frequencies_by_hand():
 
 
 @pytest.mark.slow
+def test_compiling_alone_leaves_the_workdir_to_the_run(drawn, uninterrupted, tmp_path):
+    state = train.train(small_config(drawn, compile_only=True, total_steps=8), tmp_path)
+    assert int(state.step) == 0
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"goodput.jsonl"}
+    # A workdir with checkpoints accepts it too: nothing of the result depends on it.
+    assert int(train.train(small_config(drawn, compile_only=True), uninterrupted[0]).step) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("children_compile_quickly")
+def test_the_next_start_finds_what_was_compiled_alone(drawn, tmp_path):
+    only = _command(tmp_path, drawn, **{"compile_only": True})
+    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    subprocess.run(only, cwd=ROOT, env=environment, check=True)
+    programs = set((tmp_path / "compilation_cache").iterdir())
+    assert any("train_step" in path.name for path in programs)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    again = _command(tmp_path, drawn, **{"total_steps": 2})
+    subprocess.run(again, cwd=ROOT, env=environment, check=True)
+    new = set((tmp_path / "compilation_cache").iterdir()) - programs
+    assert not any("train_step" in path.name for path in new)
+
+
 def test_what_the_data_set_says_of_missing_labels_reaches_training(drawn, tmp_path):
     """The drawn images list present classes only: without the others there is no negative."""
     folder = shutil.copytree(drawn, tmp_path / "data")
