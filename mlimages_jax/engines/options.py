@@ -29,6 +29,11 @@ class EngineOptions:
     engine: EngineName = "local"
     workers: Annotated[int | None, optional("INT")] = None
 
+    def words(self) -> tuple[str, ...]:
+        """Returns the options of a command line that make this choice."""
+        engine = () if self.engine == "local" else (f"--engine={self.engine}",)
+        return engine if self.workers is None else (*engine, f"--workers={self.workers}")
+
     def open(self) -> contextlib.AbstractContextManager[Engine]:
         """Opens the chosen engine, see `open_engine`."""
         return open_engine(self.engine, workers=self.workers)

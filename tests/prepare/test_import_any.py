@@ -151,7 +151,7 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     text = "Bild;Tags\n" + "".join(f"{i}.jpg;dog|cat\n" for i in range(8)) + "8.jpg;:0.5\n"
     source = _files(tmp_path / "s p", {**_images("fotos/1.jpg", "fotos/3.jpg"), "t.csv": text})
     monkeypatch.chdir(tmp_path)
-    prepare.main(["import", "s p", "--dry-run", "--label-columns", "Tags"])
+    prepare.main(["import", "s p", "--dry-run", "--label-columns", "Tags", "--workers", "2"])
     out = capsys.readouterr().out
     assert "columns between semicolons" in out and "path in 'Bild', labels in 'Tags'" in out
     assert "0.jpg -> dog, cat" in out and "separated by '|'" in out
@@ -159,7 +159,7 @@ def test_a_dry_run_shows_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "looked for 8 images, found 2 in" in out
     assert sorted(tmp_path.iterdir()) == [source]
     again = shlex.split(out.splitlines()[-1])
-    assert again[:3] == ["mlimages", "data", "import"]
+    assert again[:3] == ["mlimages", "data", "import"] and "--workers=2" in again
     prepare.main([*again[2:], "--lists-only"])
     assert "data build ml-images --manual-dir=s_p_lists" in capsys.readouterr().out
 
@@ -179,10 +179,12 @@ def test_an_import_builds_the_set_and_prints_how_to_train(
 ):
     _files(tmp_path / "my photos", files)
     monkeypatch.chdir(tmp_path)
+    options = ["--val-fraction", "0", "--data-dir", "sets", "--workers", "0"]
     for _ in range(2):  # the second time the set is finished
-        prepare.main(["import", "my photos", "--val-fraction", "0", "--data-dir", "sets"])
+        prepare.main(["import", "my photos", *options])
         built = f"sets/my_photos/{folder}/1.0.0"
-        *_, last_of_build, title, train, tag = capsys.readouterr().out.splitlines()
+        *lines, last_of_build, title, train, tag = capsys.readouterr().out.splitlines()
+        assert any("mlimages data build" in line and "--workers=0" in line for line in lines)
         assert last_of_build == built and (tmp_path / built / "dataset_info.json").is_file()
         assert title.startswith("Train a tagger")
         assert f"--config=tagger --data={built} --workdir=workdirs/my_photos" in train

@@ -4,8 +4,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.building import DATA_DIR, train_commands
@@ -73,6 +74,7 @@ def import_any(
     missing_labels: MissingLabels = "absent",
     max_skipped: float = _MAX_SKIPPED,
     set_name: str | None = None,
+    engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> None:
     """Turn a folder or file of images with labels, whatever its format, into a data set.
 
@@ -107,6 +109,7 @@ def import_any(
         missing_labels: meaning of classes that an image does not list.
         max_skipped: fraction of the rows that may be set aside; up to five always may.
         set_name: name of the data set; default: that of the folder or file.
+        engine: where the files of the data set are written; the result is the same.
     """
     if not source.exists():
         raise PrepareError(f"{source}: there is no such file or folder")
@@ -134,19 +137,27 @@ def import_any(
     _print(found, notes)
     output = output or Path(f"{name}_lists")
     if dry_run and (found.write or found.build):
-        said = _options(wish, output, data_dir)
+        said = [*_options(wish, output, data_dir), *engine.words()]
         does = "writes lists and builds" if found.write else "builds"
         print(f"Nothing was written. This command {does} the data set; images are only read:")
         print(f"  {_PREPARE} import {shell_word(source)} {shell_words(said)}")
     else:
-        _write_and_build(found, name, output, data_dir, lists_only=lists_only)
+        _write_and_build(found, name, output, data_dir, engine=engine, lists_only=lists_only)
 
 
 def _write_and_build(
-    found: Found, name: str, output: Path, data_dir: Path, *, lists_only: bool
+    found: Found,
+    name: str,
+    output: Path,
+    data_dir: Path,
+    *,
+    engine: EngineOptions,
+    lists_only: bool,
 ) -> None:
     """Does what is next for what was found, as far as that is possible."""
     build = found.write(output) if found.write else found.build
+    if build:
+        build = build._replace(options=(*build.options, *engine.words()))
     if build and not lists_only:
         print(f"Building, as this command does:\n  {build.command(data_dir)}", flush=True)
         folder = build.run(data_dir)
