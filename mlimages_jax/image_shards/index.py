@@ -52,8 +52,9 @@ def effective_rows(keys: np.ndarray, stored: np.ndarray, times: np.ndarray) -> n
         int64 [number of distinct keys], positions of rows, sorted by key.
     """
     order = np.lexsort((times, stored, keys))
+    ordered = keys[order]
     last = np.ones(len(order), bool)
-    last[:-1] = keys[order[1:]] != keys[order[:-1]]
+    last[:-1] = ordered[1:] != ordered[:-1]
     return order[last]
 
 
@@ -80,7 +81,7 @@ class Index:
         self._file.flush()
         offsets.append(position)
         starts = np.frombuffer(offsets, np.int64)
-        found = np.frombuffer(bytes(keys), _DIGEST)
+        found = np.frombuffer(keys, _DIGEST)
         rows = effective_rows(found, np.frombuffer(stored, np.uint8), np.frombuffer(times))
         self._keys = found[rows]
         self._starts, self._sizes = starts[rows], starts[rows + 1] - starts[rows]
