@@ -70,7 +70,12 @@ class Answers:
         self._latency = latency
 
     def delay(self, path: str) -> float:
-        """Returns the seconds before the response: half to one and a half times the latency."""
+        """Returns the seconds before the response: half to one and a half times the latency.
+
+        Paths of the kind `after` have a time of their own instead.
+        """
+        if path.startswith("/after/"):
+            return int(path.split("/")[2]) / 1000
         return self._latency * (0.5 + zlib.crc32(path.encode()) / 2**32)
 
     def whole(self, kind: str, path: str) -> bytes | None:
@@ -78,7 +83,7 @@ class Answers:
         images = self.images
         again = self.requests[path] > 1
         match kind:
-            case "ok":
+            case "ok" | "after":
                 return _answer(200, images.jpeg(path))
             case "flaky":
                 return _answer(200, images.jpeg(path)) if again else _answer(500, HTML)

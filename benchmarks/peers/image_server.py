@@ -7,6 +7,7 @@ own: the bytes differ in a comment inside the file, the pixels are those of a fe
 
     /ok/7.jpg           a JPEG, as for any path ending in .jpg that is not listed below
     /redirect/7.jpg     301 to /ok/7.jpg
+    /after/250/7.jpg    the JPEG, after 250 milliseconds
     /chunked/7.jpg      the JPEG, chunked, without Content-Length
     /slow/7.jpg         the JPEG, over half a second
     /png/7.png          a PNG

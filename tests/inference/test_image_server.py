@@ -109,6 +109,13 @@ def test_host_and_query_change_nothing_and_a_proxy_may_ask(client):
     assert get(client, "http://farm1.example.test/ok/1.jpg")[1] == body
 
 
+def test_an_answer_after_a_pause_is_complete_and_keeps_its_connection(client):
+    start = time.monotonic()
+    bodies = [get(client, "/after/20/7.jpg")[1] for _ in range(3)]
+    assert len(set(bodies)) == 1 and verify(bodies[0])
+    assert time.monotonic() - start >= 0.06
+
+
 @pytest.mark.parametrize("status", [403, 404, 410, 500])
 def test_status_codes(client, status):
     response, body = get(client, f"/{status}/7.jpg")
