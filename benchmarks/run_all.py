@@ -70,6 +70,11 @@ SCRIPTS = {
     "faults": Form(("--times 1 --only 'SIGTERM to one process'",)),
     "growth": Form(("--quick",)),
     "input_pipeline": Form(("--quick",), peers=("tensorflow", "torch"), photographs=True),
+    "internet_scale": Form(
+        ("plan --list ml-images", "rows --rows 20000", "check --urls 1000"),
+        ("plan", "plan --list ml-images", "rows", "check"),
+        peers=("simpy",),
+    ),
     "jpeg": Form(("--quick",), photographs=True),
     "label_lists": Form(("--rows 100000",)),
     "list_statistics": Form(
@@ -80,6 +85,7 @@ SCRIPTS = {
     "memory": Form(("--side 2048",)),
     "onnx_speed": Form(("--quick",)),
     "read_orders": Form(("--threads 1 8 --rounds 1 --seconds 0.5 --count 256",), photographs=True),
+    "rehearsal": Form(("--images 2000",)),
     "report": Form(("--quick",), peers=("playwright",)),
     "scaling": Form(
         ("--devices 8 --depth 50 --size 32 --images 4 --group_sizes 4 --modes replicated",)

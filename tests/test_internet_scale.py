@@ -165,7 +165,7 @@ def test_silent_hosts_are_given_up_after_so_many_requests(script):
 def test_a_plan_says_what_decides(script, monkeypatch, capsys):
     words = ("plan", "--list", "ml-images", "--parts", "1", "--lifetime", "inf", "--no-vary")
     told = command(script, monkeypatch, capsys, *words)
-    seconds = 6_941_550 * 0.4 / 128 + 5 + 6_941_550 * 8e-6
+    seconds = 6_941_550 * 0.4 / 128 + 5 + 6_941_550 * 3.4e-6
     assert f"| in all | {seconds / 3600:.1f} h |" in told
     assert "| limit `connections`: parts, largest, sum over workers | 1, " in told
 
