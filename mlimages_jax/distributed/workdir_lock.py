@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import logging
 from etils import epath
 
-from mlimages_jax.distributed import collectives
+from mlimages_jax.distributed import collectives, object_lock
 from mlimages_jax.distributed.object_lock import HeldElsewhereError, ObjectLock
 from mlimages_jax.distributed.process_identity import Owner
 from mlimages_jax.files import paths
@@ -92,7 +92,7 @@ def _take(file: str, owner: Owner) -> "FileLock | ObjectLock | None":
         reason = "only gs:// buckets can be locked"
     else:
         try:
-            return ObjectLock(file, owner)
+            return object_lock.take(file, owner)
         except ImportError as error:
             reason = str(error)
     logging.warning("%s: cannot prevent a second program from using it: %s", file, reason)
