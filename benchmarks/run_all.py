@@ -68,6 +68,9 @@ SCRIPTS = {
     "export": Form(("--count 32 --size 96 --rounds 1",), photographs=True),
     "extract": Form(("--count 800",)),
     "faults": Form(("--times 1 --only 'SIGTERM to one process'",)),
+    "features": Form(
+        ("--images 20000 --exact 20000 --queries 200",), ("",), peers=("faiss",)
+    ),
     "growth": Form(("--quick",)),
     "input_pipeline": Form(("--quick",), peers=("tensorflow", "torch"), photographs=True),
     "internet_scale": Form(

@@ -15,6 +15,11 @@ RENAMED = {
     "mlimages_jax.prepare.imports.door:import_any": _LABELS | _SHARE,
     "mlimages_jax.prepare.imports.table:import_table": _LABELS,
     "mlimages_jax.prepare.imports.open_images:import_open_images": _LABELS,
+    "mlimages_jax.features.duplicates.command:duplicates": {
+        "approximate": "index=ivf",
+        "buckets": "lists",
+        "memberships": "probes",
+    },
     "mlimages_jax.features.evaluate.knn:knn": _LABELS,
     "mlimages_jax.features.evaluate.probe:probe": _LABELS,
     "tfds_builders.image_folder.command:build_image_folder": _SHARE | _THREADS,

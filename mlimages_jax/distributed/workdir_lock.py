@@ -23,7 +23,7 @@ from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
 
 NAME = "run.lock"
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # file systems without locks
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # file systems without locks
 _held: dict[str, int] = {}  # lock file held by this process -> thread that holds it
 _descriptors: set[int] = set()
 
@@ -33,7 +33,9 @@ class WorkdirInUseError(RuntimeError):
 
 
 @contextlib.contextmanager
-def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[None]:
+def held(
+    folder: epath.PathLike, *, task: str, name: str = NAME, shared: bool = False
+) -> Iterator[None]:
     """Locks a folder for all processes of this job, which must enter together.
 
     The lock is reentrant within a thread.
@@ -42,6 +44,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
         folder: Folder to lock, created if missing.
         task: What this program does, for the message to a second one.
         name: Name of the lock file, for locking other outputs than a workdir.
+        shared: Whether others may hold it too that say so; on disks only.
 
     Raises:
         WorkdirInUseError: Another program holds the lock; the message says which.
@@ -55,7 +58,7 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
     lock, refusal = None, ""
     if collectives.process_number() == 0:
         try:
-            lock = _take(file, Owner.this(task))
+            lock = _take(file, Owner.this(task), shared=shared)
         except HeldElsewhereError as error:
             refusal = (
                 f"{folder} is in use by {error.owner or 'another process'}: wait until it ends, "
@@ -75,17 +78,19 @@ def held(folder: epath.PathLike, *, task: str, name: str = NAME) -> Iterator[Non
             lock.release()
 
 
-def _take(file: str, owner: Owner) -> "FileLock | ObjectLock | None":
-    """Takes the lock; None if the storage has no locks.
+def _take(file: str, owner: Owner, *, shared: bool) -> "FileLock | ObjectLock | None":
+    """Takes the lock; None if the storage has no locks, or none that can be shared.
 
     Raises:
         HeldElsewhereError: Another process holds it.
     """
+    if is_remote(file) and shared:
+        return None
     if not is_remote(file):
         try:
-            return FileLock(Path(file), owner)
+            return FileLock(Path(file), owner, shared=shared)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             reason = f"its file system has no locks ({error.strerror})"
     elif not file.startswith("gs://"):
@@ -105,14 +110,15 @@ class FileLock:
     Args:
         path: Lock file, which names the holder and is removed on release.
         owner: Description of this process.
+        shared: Whether others may hold it too that say so.
 
     Raises:
         HeldElsewhereError: Another process holds the lock.
         OSError: The file cannot be written, or its file system has no locks.
     """
 
-    def __init__(self, path: Path, owner: Owner):
-        self._path = path
+    def __init__(self, path: Path, owner: Owner, *, shared: bool = False):
+        self._path, self._shared = path, shared
         self._made_folder = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._open()
@@ -127,17 +133,19 @@ class FileLock:
         with contextlib.suppress(OSError):  # the folder was removed
             # While the lock is still held: once it is released, the file may be that of the next
             # program.
-            self._path.unlink()
+            if not self._shared:  # others may still hold it
+                self._path.unlink()
             if self._made_folder:  # leave no trace of a refused start; rmdir fails if not empty
                 self._path.parent.rmdir()
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)
 
     def _open(self) -> int:
+        kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 # The holder may have unlinked the file between our two calls; locking an unlinked
                 # file would exclude nobody.
                 if _is_at(self._path, descriptor):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -100,6 +101,20 @@ class ObjectFolder:
         with complete_file(path) as unfinished:
             unfinished.write_bytes(data)
 
+    @contextlib.contextmanager
+    def creating(self, name: str) -> Iterator[Path]:
+        """Yields a local path; what is written there becomes the file, whole or not at all."""
+        if self._system is None:
+            path = Path(self.place, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with complete_file(path) as unfinished:
+                yield unfinished
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, posixpath.basename(name))
+            yield path
+            self.put(path, name)
+
     def put(self, scratch: Path, name: str) -> None:
         """Moves a finished local file to its place; a disk must have both on one file system."""
         if self._system is not None:
@@ -121,6 +136,17 @@ class ObjectFolder:
             unfinished.open("wb") as file,
         ):
             shutil.copyfileobj(source, file, _BLOCK)
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Yields a path of the file for libraries that need one; of a bucket's a copy."""
+        if self._system is None:
+            yield Path(self.place, name)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, posixpath.basename(name))
+            self.copy_to(name, path)
+            yield path
 
     def remove(self, name: str) -> None:
         """Removes a file, if there is one."""

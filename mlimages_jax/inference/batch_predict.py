@@ -122,7 +122,7 @@ def _compiled(
 
 
 class Predictions:
-    """The outputs of a function for images; iterate over it once.
+    """The outputs of a function for images; iterate over it once, then over `at` other positions.
 
     With several processes, each one reads and yields its own batch_size / process_count
     consecutive rows of every global batch. All processes make the same number of batches, so the
@@ -172,6 +172,7 @@ class Predictions:
         self._first = jax.process_index() * self._rows  # row of a global batch
         self._max_errors, self._num_threads = max_errors, num_threads
         self._errors: dict[int, str] = {}
+        self._found = 0  # errors yielded so far
         self._lock = threading.Lock()
         by_rows = sharding.by_example(mesh)
         black = view.empty
@@ -182,9 +183,14 @@ class Predictions:
         self.speed = Speed(0, 0.0, 0.0, 0.0)
         self._network_seconds, self._logged = 0.0, 0
 
+    def at(self, positions: Sequence[int] | np.ndarray) -> "Predictions":
+        """Returns itself for another pass, at other positions; errors and speed are counted on."""
+        self._order = positions
+        return self
+
     def __iter__(self) -> Iterator[PredictedRows]:
         """Yields the results of one batch at a time, while the next batch is being computed."""
-        begin, found = time.perf_counter(), 0
+        begin, before = time.perf_counter() - self.speed.seconds, self.speed.reading
         batches = DeviceBatches(self._batches(), self._mesh)
         for number, outputs in enumerate(one_behind(self._run(batches))):
             asked = time.perf_counter()
@@ -193,14 +199,14 @@ class Predictions:
             own = range(number * self._rows, (number + 1) * self._rows)
             rows = self._rows_of(np.array([self._position(row) for row in own]), values)
             images = self.speed.images + len(rows.positions)
-            waits = batches.seconds_waited, self._network_seconds
+            waits = before + batches.seconds_waited, self._network_seconds
             self.speed = Speed(images, time.perf_counter() - begin, *waits)
-            found += len(rows.errors)
-            if self._max_errors is not None and found > self._max_errors:
+            self._found += len(rows.errors)
+            if self._max_errors is not None and self._found > self._max_errors:
                 position, error = list(rows.errors.items())[-1]
                 raise TooManyBadImagesError(
-                    f"{found} images cannot be read or decoded (limit {self._max_errors}), the "
-                    f"last one: {self._source.names[position]}: {error}"
+                    f"{self._found} images cannot be read or decoded (limit {self._max_errors}), "
+                    f"the last one: {self._source.names[position]}: {error}"
                 )
             yield rows
             # Again after the caller has used the rows: the time between is its own work, see

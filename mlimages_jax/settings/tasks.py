@@ -265,6 +265,11 @@ class Export(_OnImages):
         "Images per part; a part is computed by one process, and lost if it is killed.",
         default=2_048,
     )
+    elastic: bool = setting(
+        Flag(),
+        "Whether others, each started with this same command, may join in and leave at any time.",
+        default=False,
+    )
     components: int = setting(
         Whole(0, zero="features as they are"),
         "Number of principal components stored instead of the features.",

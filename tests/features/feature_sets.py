@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mlimages_jax.features.export.exported import Exported
-from mlimages_jax.features.export.feature_files import FeatureWriter
 from mlimages_jax.features.export.feature_formats import Layout, Part
+from mlimages_jax.features.export.feature_writer import FeatureWriter
 
 
 def in_memory(array, *, names=None, labels=None) -> Exported:

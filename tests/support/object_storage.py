@@ -97,6 +97,14 @@ def serve(folder: Path) -> Iterator[Storage]:
         thread.join()
 
 
+def _parts(data: bytes, content_type: str) -> tuple[str, bytes]:
+    """Name and content of an upload with its metadata in one request."""
+    boundary = b"--" + content_type.partition('boundary="')[2].rstrip('"').encode()
+    metadata, _, content = data.removeprefix(boundary).partition(b"\n" + boundary)
+    name = json.loads(metadata.partition(b"\n\n")[2])["name"]
+    return name, content.partition(b"\n\n")[2].removesuffix(b"\n" + boundary + b"--")
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -141,6 +149,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             }
             data = content.partition(b"\n\n")[2].removesuffix(b"\n")
         storage, name = self.server.storage, query.get("name", "")
+        if query.get("uploadType") == "multipart":
+            name, data = _parts(data, self.headers["Content-Type"])
         with storage.lock:
             found = storage.describe(name)
             expected = query.get("ifGenerationMatch", found["generation"] if found else "0")
@@ -148,7 +158,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._json(None)
             elif expected != (found["generation"] if found else "0"):
                 self._send(412, b"{}")
-            elif query["uploadType"] == "media":
+            elif query["uploadType"] in ("media", "multipart"):
                 self._json(storage.write(name, data))
             elif query["uploadType"] == "resumable" and "upload_id" not in query:
                 number = str(len(storage.begun))

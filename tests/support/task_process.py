@@ -22,7 +22,12 @@ DEVICES = 8  # of all processes together
 
 @contextlib.contextmanager
 def running(
-    task: str, workdir: Path, values: dict[str, Any], *, count: int
+    task: str,
+    workdir: Path | str,
+    values: dict[str, Any],
+    *,
+    count: int,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes that were started together, each in a session of its own; none survives the block.
 
@@ -31,11 +36,19 @@ def running(
         workdir: of the task.
         values: of its config.
         count: of processes.
+        environment: theirs; default: ours, without settings of JAX.
     """
+    environment = environment or inherited_environment()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [_start(task, workdir, values, port, number, count) for number in range(count)]
+    processes = [
+        _start(
+            [task, str(workdir), json.dumps(values), str(port), str(number), str(count)],
+            environment,
+        )
+        for number in range(count)
+    ]
     try:
         yield processes
     finally:
@@ -45,14 +58,11 @@ def running(
             process.wait()
 
 
-def _start(
-    task: str, workdir: Path, values: dict[str, Any], port: int, number: int, count: int
-) -> subprocess.Popen[str]:
-    arguments = [task, str(workdir), json.dumps(values), str(port), str(number), str(count)]
+def _start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.task_process", *arguments],
         cwd=ROOT,
-        env=inherited_environment(),
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

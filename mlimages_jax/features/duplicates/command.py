@@ -24,6 +24,7 @@ size.
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tyro.conf import Positional
@@ -44,9 +45,9 @@ def duplicates(
     *,
     output: Path,
     threshold: float = 0.95,
-    approximate: bool = False,
-    buckets: int = 0,
-    memberships: int = 2,
+    index: Literal["exact", "ivf"] = "exact",
+    lists: int = 0,
+    probes: int = 16,
     check: int = 4_096,
     width: int = 256,
     features: str = "features",
@@ -75,17 +76,18 @@ def duplicates(
     Comparing all n images takes n x n x (width + 1) operations, on the accelerator if there is
     one. At 50 billion per second, as on two CPU cores, 100,000 images take a minute, a million an
     hour and a half, and all 17.6 million of ML-Images 18 days; at 40,000 billion per second these
-    take half an hour. For them, --approximate takes one or two hours on two cores, plus the time to
-    read the features, and reports the fraction of the pairs that it found.
+    take half an hour. For them there is --index=ivf (extra `index`), which compares an image only
+    with those in the --probes lists, of all --lists, that are nearest to it, and reports the
+    fraction of the pairs that it found: docs/benchmarks/features.md has times, memory and recall.
 
     Args:
         folder: folder of `mlimages export`, best with --format=npy, because single rows are read.
         output: file for the table.
         threshold: minimum similarity.
-        approximate: compare only images that share one of the --buckets.
-        buckets: number of k-means buckets; 0: twice the square root of the number of images.
-        memberships: number of buckets per image; more of them find more pairs.
-        check: number of images compared with all others to measure the recall of --approximate; 0:
+        index: exact compares all images with all, ivf only those in nearby lists.
+        lists: number of lists; 0: twice the square root of the number of images.
+        probes: number of lists that an image is compared with; more of them find more pairs.
+        check: number of images compared with all others to measure the recall of --index=ivf; 0:
             none.
         width: length of the short vectors that are compared first.
         features: name of the export's output to use.
@@ -94,8 +96,8 @@ def duplicates(
     """
     if not 0 < threshold <= 1:
         raise FeaturesError(f"--threshold {threshold}: give a number above 0, up to 1")
-    if min(buckets, check) < 0 or min(memberships, width) < 1:
-        raise FeaturesError("--buckets and --check must be at least 0, --memberships and --width 1")
+    if min(lists, check) < 0 or min(probes, width) < 1:
+        raise FeaturesError("--lists and --check must be at least 0, --probes and --width 1")
     results.check_place(output)
     images = open_exported(folder, output=features)
     with tempfile.TemporaryDirectory(dir=scratch or output.absolute().parent) as temporary:
@@ -103,9 +105,8 @@ def duplicates(
             images, threshold=threshold, scratch=Path(temporary) / "bounds.npy", width=width
         )
         recall = None
-        if approximate:
-            count = buckets or 2 * round(len(images) ** 0.5)
-            search.compare_in_buckets(count, memberships=memberships)
+        if index == "ivf":
+            search.compare_in_lists(lists, probes=probes)
             recall = search.recall(check) if check else None
         else:
             search.compare_all()

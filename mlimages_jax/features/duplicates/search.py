@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from mlimages_jax.features.duplicates.bounds import ROUNDING, bound_vectors, principal_directions
-from mlimages_jax.features.duplicates.buckets import make_centres, nearest_centres, pairs_in_buckets
 from mlimages_jax.features.duplicates.groups import Groups
 from mlimages_jax.features.duplicates.near_pairs import (
     TILE,
@@ -19,6 +18,7 @@ from mlimages_jax.features.duplicates.near_pairs import (
     pairs_between,
 )
 from mlimages_jax.features.export.exported import Exported, unit_vectors
+from mlimages_jax.features.inverted_lists import InvertedLists
 from mlimages_jax.monitoring.progress_bar import progress
 
 _ROWS_AT_ONCE = 4_096
@@ -86,21 +86,18 @@ class DuplicateSearch:
             )
             self._join(found)
 
-    def compare_in_buckets(self, count: int, *, memberships: int) -> None:
-        """Finds most pairs: those of images that share a bucket.
+    def compare_in_lists(self, lists: int, *, probes: int) -> None:
+        """Finds most pairs: those of which one image is in the lists nearest to the other.
 
         Args:
-            count: Number of buckets.
-            memberships: Buckets per image.
+            lists: Number of lists, see `InvertedLists`.
+            probes: Lists that an image is compared with.
         """
-        count = min(count, len(self._bounds))
-        centres = make_centres(self._bounds, count)
-        buckets = nearest_centres(self._bounds, centres, memberships=min(memberships, count))
-        with progress(int(buckets.max()) + 1, what="buckets", unit="") as bar:
-            found = pairs_in_buckets(
-                self._bounds, buckets, least=self._least, tile=self._tile, finished=bar.update
-            )
-            self._join(found)
+        count = len(self._bounds)
+        read = self._bounds.__getitem__
+        index = InvertedLists(read, count, lists=lists, probes=probes)
+        with progress(count, what="comparisons") as bar:
+            self._join(index.pairs(read, count, least=self._least, finished=bar.update))
 
     def recall(self, count: int, *, seed: int = 0) -> Recall:
         """Compares a sample with all images and counts how many of its pairs are in one group."""

@@ -2,13 +2,14 @@
 """The command `knn`: evaluates features by a nearest-neighbour classifier."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import scipy.sparse
 from tyro.conf import arg
 
 from mlimages_jax.features import FeaturesError, results
+from mlimages_jax.features.evaluate.approximate import Approximate
 from mlimages_jax.features.evaluate.labelled import SparseLabels
 from mlimages_jax.features.evaluate.nearest import Neighbours, nearest
 from mlimages_jax.features.evaluate.scorecard import LabelRules
@@ -26,14 +27,18 @@ def knn(
     options: Annotated[SetOptions, arg(name="")],
     k: tuple[int, ...] = (),
     temperature: float = 0.07,
+    index: Literal["exact", "ivf"] = "exact",
+    lists: int = 0,
+    probes: int = 16,
+    check: int = 1_000,
     output: Path | None = None,
 ) -> None:
     """Evaluate features with a k-nearest-neighbour classifier; nothing is trained.
 
-    For every test image, the k training images with the largest cosine similarity s_i are found
-    exactly. Each votes for its classes with the weight exp(s_i / temperature), as in "Unsupervised
-    Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and Lin, 2018,
-    section 3.4). The score of a class is its fraction of the votes.
+    For every test image, the k training images with the largest cosine similarity s_i are found,
+    exactly or by --index=ivf. Each votes for its classes with the weight exp(s_i / temperature), as
+    in "Unsupervised Feature Learning via Non-Parametric Instance Discrimination" (Wu, Xiong, Yu and
+    Lin, 2018, section 3.4). The score of a class is its fraction of the votes.
 
         mlimages features knn --train features_train --test features_val --output knn.json
 
@@ -41,31 +46,52 @@ def knn(
     average precision, and precision, recall and F1 at 5. Neighbours whose label of a class is
     unknown or below the threshold are ignored for this class.
 
+    Comparing m test images with n training images takes m x n x features operations. Where that is
+    too many, --index=ivf (extra `index`) compares a test image only with those in the --probes
+    lists, of all --lists, that are nearest to it, and reports the fraction of the neighbours that
+    it found: docs/benchmarks/features.md has times, memory and recall.
+
     Args:
         options: images and their labels.
         k: numbers of neighbours; default: those of 10, 20, 100 and 200 that do not exceed the
             number of training images.
         temperature: see above; the smaller, the more the nearest neighbours count.
+        index: exact compares with all training images, ivf only with those in nearby lists.
+        lists: number of lists; 0: twice the square root of the number of training images.
+        probes: number of lists that a test image is compared with; more of them find more.
+        check: number of test images for which the neighbours are found exactly too, to measure the
+            recall of --index=ivf; 0: none.
         output: file for all metrics, as JSON.
     """
     if not temperature > 0:
         raise FeaturesError(f"--temperature {temperature}: give a number above 0")
+    if min(lists, check) < 0 or probes < 1:
+        raise FeaturesError("--lists and --check must be at least 0, --probes at least 1")
     results.check_place(output)
     sets = open_sets(options)
     ks = _checked(k, len(sets.train))
     print(sets.summary())
+    approximate = Approximate(sets.train, lists=lists, probes=probes) if index == "ivf" else None
+    found = approximate.nearest if approximate else nearest
     voters = Voters(sets.train_labels, sets.rules, temperature=temperature)
     cards = {one: sets.scorecard() for one in ks}
     with progress(len(sets.test), what="neighbours") as bar:
-        for block in nearest(sets.test, sets.train, k=ks[-1]):
+        for block in found(sets.test, sets.train, k=ks[-1]):
             for part in _parts(block, sets.train_labels.num_classes):
                 for one, card in cards.items():
                     card.update(part.queries, voters.scores(part, k=one))
             bar.update(len(block.queries))
     rows: list[dict[str, Any]] = [{"k": one, **card.compute()} for one, card in cards.items()]
     print(f"\n{results.table(rows)}")
+    searched: dict[str, Any] = {"index": index}
+    if approximate:
+        searched |= approximate.about()
+        if check:
+            recall = approximate.recall(sets.test, sets.train, k=ks[-1], count=check)
+            print(recall)
+            searched |= recall._asdict()
     if output is not None:
-        values = {**sets.about(), **options.about(), "temperature": temperature}
+        values = {**sets.about(), **options.about(), **searched, "temperature": temperature}
         results.write_json(output, {**values, "results": rows})
         print(f"written: {output}")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlimages_jax.features.export.manifest import FeatureFilesError
-from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.features.export import FeatureFilesError
+from mlimages_jax.files.object_folder import ObjectFolder
 
 FILE = "components.npz"
 _ROUNDING = 1e-14  # of a mean in float64, relative
@@ -62,7 +62,7 @@ class Components:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the file atomically."""
-        with complete_file(Path(folder) / FILE) as path, path.open("wb") as file:
+        with ObjectFolder(folder).creating(FILE) as path, path.open("wb") as file:
             np.savez(
                 file, mean=self.mean, axes=self.axes, explained=self.explained,
                 images=np.int64(self.images),
@@ -79,17 +79,19 @@ class Components:
         Raises:
             FeatureFilesError: If the export has none, or the file is damaged or another one.
         """
-        path = Path(folder) / FILE
+        place = ObjectFolder(folder)
+        name = place.path(FILE)
         try:
-            found = cls._read(path)
+            with place.local_copy(FILE) as path:
+                found = cls._read(path)
         except FileNotFoundError as error:
             raise FeatureFilesError(
                 f"{folder} contains no {FILE}: it is not an export with --config.components"
             ) from error
         except Exception as error:  # damage makes zipfile and NumPy raise any type
-            raise FeatureFilesError(f"{path} is damaged ({error}): export again") from error
+            raise FeatureFilesError(f"{name} is damaged ({error}): export again") from error
         if digest not in (None, found.digest):
-            raise FeatureFilesError(f"{path} is not the file that was exported with: restore it")
+            raise FeatureFilesError(f"{name} is not the file that was exported with: restore it")
         return found
 
     @classmethod

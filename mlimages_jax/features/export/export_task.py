@@ -3,9 +3,7 @@
 
 import functools
 import hashlib
-import math
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,25 +15,16 @@ from mlimages_jax.checkpoints import places, saved_model
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.data.images.views import EvaluationView
-from mlimages_jax.distributed import (
-    collectives,
-    preemption,
-    sharding,
-    workdir_lock,
-)
-from mlimages_jax.features.export import find_components
+from mlimages_jax.distributed import collectives, sharding, workdir_lock
+from mlimages_jax.features.export import elastic, find_components
 from mlimages_jax.features.export.components import Components
-from mlimages_jax.features.export.feature_files import FeatureWriter, read_manifest
-from mlimages_jax.features.export.feature_formats import Layout, Part
+from mlimages_jax.features.export.feature_formats import Layout
+from mlimages_jax.features.export.feature_writer import FeatureWriter
+from mlimages_jax.features.export.manifest import read_manifest
+from mlimages_jax.features.export.parts import order_of_parts, write_parts
 from mlimages_jax.files import paths
-from mlimages_jax.files.remote import is_remote
 from mlimages_jax.inference import batch_predict
-from mlimages_jax.inference.batch_predict import (
-    NO_IMAGE,
-    PredictedRows,
-    Predictions,
-    Speed,
-)
+from mlimages_jax.inference.batch_predict import Predictions, Speed
 from mlimages_jax.inference.image_source import ImageSource
 from mlimages_jax.inference.network_outputs import network_outputs, output_widths
 from mlimages_jax.models import architecture
@@ -49,6 +38,7 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """Exports as configured, or resumes an export that stopped.
 
     Every process computes entire parts, so that the files are the same for any number of processes.
+    The processes of an elastic export know nothing of each other, see `elastic`.
 
     Args:
         config: Settings of the task.
@@ -62,13 +52,17 @@ def export(config: Export, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: If a value is invalid, or the network's outputs cannot be stored.
         ImageSourceError, DataSetError: If the input contains no images or is misused.
         FeatureFilesError: If the workdir contains other features.
+        ClaimError: If an elastic export cannot be divided in this workdir.
         TooManyBadImagesError: If there are more than `config.max_errors` errors.
     """
     config = checked(config)
+    if config.elastic and jax.process_count() > 1:
+        raise build.ConfigError(
+            f"elastic=True: {jax.process_count()} processes were started as one job: start each on "
+            "its own, without --coordinator_address and --num_processes"
+        )
     workdir = paths.expanded(workdir)
-    if is_remote(workdir):
-        return _export(config, workdir)  # FeatureWriter refuses it with a message
-    with workdir_lock.held(workdir, task="export_features"):
+    with workdir_lock.held(workdir, task="export_features", shared=config.elastic):
         return _export(config, workdir)
 
 
@@ -82,25 +76,34 @@ def _export(config: Export, workdir: str) -> dict[str, Any]:
     taken = find_components.of_another_export(config, saved, width=model.stage_widths[-1])
     about = _about(config, saved, model, source, view) | _about_components(config, taken)
     writer = FeatureWriter(workdir, layout, config.format, about)
+    predict = functools.partial(_predictions, config, source, view, model, saved, mesh)
+    components = functools.partial(
+        find_components.kept_in, workdir, taken, config,
+        functools.partial(predict, (find_components.OUTPUT,)), images=len(source),
+    )  # fmt: skip
+    batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
+    if config.elastic:
+        own = elastic.export(
+            workdir, writer, layout, source,
+            functools.partial(predict, config.outputs),
+            components if config.components else None,
+            batch_size=batch_size,
+        )  # fmt: skip
+        if own:
+            _log_speed(own)
+        return read_manifest(workdir)
     complete, done = _begin(writer, layout)
     if complete:
         logging.info("%s already contains these features", workdir)
         return read_manifest(workdir)
-    predict = functools.partial(_predictions, config, source, view, model, saved, mesh)
-    components = None
-    if config.components:
-        components = find_components.kept_in(
-            Path(workdir), taken, config, functools.partial(predict, (find_components.OUTPUT,)),
-            images=len(source), started=bool(done.any()),
-        )  # fmt: skip
-    batch_size = batch_predict.fitting_batch(config.batch_size, images=len(source), mesh=mesh)
+    found = components(started=bool(done.any())) if config.components else None
     left = order_of_parts(layout, np.flatnonzero(~done), batch_size=batch_size)
     predictions = predict(config.outputs, left)
-    write_parts(predictions, layout, source, writer, components)
+    write_parts(predictions, layout, source, writer, found)
     collectives.barrier("all parts are stored")
     speed = _log_speed(predictions.speed)
     if jax.process_index() == 0:
-        writer.finish(speed=speed, components=components.digest if components else None)
+        writer.finish(speed=speed, components=found.digest if found else None)
     collectives.barrier("the export is complete")
     return read_manifest(workdir)
 
@@ -126,91 +129,6 @@ def _predictions(
         positions=positions,
         max_errors=None if config.max_errors < 0 else config.max_errors,
         num_threads=config.num_threads,
-    )
-
-
-def order_of_parts(layout: Layout, numbers: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Returns positions, int64 [n], in the order for `Predictions`; parts belong to processes.
-
-    Every part starts with a new batch of its process. The contents of a batch, and so the rounding
-    of its outputs, then do not depend on which parts were already done.
-    """
-    count = jax.process_count()
-    rows = batch_size // count
-    longest = max((len(numbers[i::count]) for i in range(count)), default=0)
-    order = np.full((longest, math.ceil(layout.rows_per_part / rows), count, rows), NO_IMAGE)
-    for i, number in enumerate(numbers.tolist()):
-        positions = layout.positions(number)
-        filled = np.full((order.shape[1], rows), NO_IMAGE)
-        filled.reshape(-1)[: len(positions)] = positions
-        order[i // count, :, i % count] = filled
-    batches = order.reshape(-1, count * rows)
-    return batches[(batches != NO_IMAGE).any(1)].reshape(-1)
-
-
-def write_parts(
-    predictions: Predictions,
-    layout: Layout,
-    source: ImageSource,
-    writer: FeatureWriter,
-    components: Components | None = None,
-) -> None:
-    """Passes each part to the writer once its last row is computed; returns when all are stored."""
-    collected: list[PredictedRows] = []
-    for rows in predictions:
-        if not len(rows.positions):
-            continue  # only other processes have images left
-        collected.append(rows)
-        number = int(rows.positions[0]) // layout.rows_per_part
-        if rows.positions[-1] == layout.positions(number)[-1]:
-            writer.write(_part(number, collected, layout, source, components))
-            collected = []
-            speed = predictions.speed
-            logging.info(
-                "part %d of %d  %.1f images/s  waiting for images %.0f%%",
-                number + 1, layout.parts, speed.images / speed.seconds,
-                100 * speed.reading / speed.seconds,
-            )  # fmt: skip
-        preemption.check()
-    writer.wait()
-
-
-def _part(
-    number: int,
-    collected: list[PredictedRows],
-    layout: Layout,
-    source: ImageSource,
-    components: Components | None,
-) -> Part:
-    """Converts rows to the form in which they are stored.
-
-    Raises:
-        ConfigError: If a number is infinite, or becomes so in the stored dtype.
-    """
-    errors = {position: error for rows in collected for position, error in rows.errors.items()}
-    positions = layout.positions(number)
-    valid = np.array([position not in errors for position in positions])
-    outputs = {}
-    for name in layout.widths:
-        # What float16 cannot hold becomes infinite, which is reported below with the name of the
-        # output.
-        with np.errstate(over="ignore"):
-            values = np.concatenate([rows.outputs[name] for rows in collected])
-            if components and name == find_components.OUTPUT:
-                values = components.project(values)
-            outputs[name] = values.astype(layout.dtype)
-        if not np.isfinite(outputs[name][valid]).all():
-            stored = "" if layout.dtype == "float32" else ": try --config.stored_dtype=float32"
-            raise build.ConfigError(
-                f"{name} of images {positions.start} to {positions.stop - 1} has values that "
-                f"are not finite as {layout.dtype}{stored or ': the checkpoint is damaged'}"
-            )
-    return Part(
-        number,
-        names=[source.names[position] for position in positions],
-        labels=[source.labels(position) for position in positions],
-        errors=[errors.get(position, "") for position in positions],
-        outputs=outputs,
     )
 
 

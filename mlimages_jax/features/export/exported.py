@@ -11,7 +11,7 @@ import numpy as np
 
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.export import feature_files
-from mlimages_jax.features.export.feature_formats import PartedArray
+from mlimages_jax.features.export.parted_array import PartedArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

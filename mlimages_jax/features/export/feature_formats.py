@@ -9,7 +9,6 @@ files of the folder.
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.features.export import FeatureFilesError, reading
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.object_folder import ObjectFolder
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 DTYPES = ("float32", "float16")
@@ -78,7 +78,7 @@ class Part(NamedTuple):
 class Storage(Protocol):
     """One way to store parts in a folder."""
 
-    def __init__(self, folder: Path, layout: Layout, /): ...
+    def __init__(self, folder: ObjectFolder, layout: Layout, /): ...
 
     def prepare(self) -> None:
         """Creates what parts are written into; does nothing if it already exists."""
@@ -101,12 +101,11 @@ class ParquetParts:
     cannot be written by pyarrow before 26, nor read, also by what builds on it.
     """
 
-    def __init__(self, folder: Path, layout: Layout):
-        self._folder, self._layout = folder / "parts", layout
+    def __init__(self, folder: ObjectFolder, layout: Layout):
+        self._folder, self._layout = folder, layout
 
     def prepare(self) -> None:
-        """Creates the folder."""
-        self._folder.mkdir(exist_ok=True)
+        """Has nothing to do."""
 
     def write(self, part: Part) -> None:
         """See `Storage`."""
@@ -121,20 +120,21 @@ class ParquetParts:
         for name, rows in part.outputs.items():
             values = pa.array(np.ascontiguousarray(rows).reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1])
-        with complete_file(self._path(part.number)) as path:
+        with self._folder.creating(self._name(part.number)) as path:
             # Floats hardly ever repeat: dictionary encoding would only cost time.
             pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=["labels"])
 
     def read(self, output: str, number: int) -> np.ndarray:
         """See `Storage`."""
-        with reading(self._path(number)):
-            table = pq.read_table(self._path(number), columns=[output])
+        name = self._name(number)
+        with reading(self._folder.path(name)), self._folder.open(name) as file:
+            table = pq.read_table(file, columns=[output])
             # Null rows, of version 0.1, contain nulls, which become nan.
             values = table[output].combine_chunks().values
             return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{_part_name(number, self._layout)}.parquet"
+    def _name(self, number: int) -> str:
+        return f"{_part_name(number, self._layout)}.parquet"
 
 
 class RecordParts:
@@ -145,16 +145,15 @@ class RecordParts:
     `numpy.frombuffer(value, "<f4")`, or "<f2" for float16.
     """
 
-    def __init__(self, folder: Path, layout: Layout):
-        self._folder, self._layout = folder / "parts", layout
+    def __init__(self, folder: ObjectFolder, layout: Layout):
+        self._folder, self._layout = folder, layout
 
     def prepare(self) -> None:
-        """Creates the folder."""
-        self._folder.mkdir(exist_ok=True)
+        """Has nothing to do."""
 
     def write(self, part: Part) -> None:
         """See `Storage`."""
-        with complete_file(self._path(part.number)) as path:
+        with self._folder.creating(self._name(part.number)) as path:
             # One record per group, as readers want single rows and a group is read as a whole.
             writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
             for row, position in enumerate(self._layout.positions(part.number)):
@@ -168,8 +167,9 @@ class RecordParts:
         shape = len(self._layout.positions(number)), self._layout.widths[output]
         rows = np.full(shape, np.nan, self._layout.dtype)
         stored = _little_endian(self._layout.dtype)
-        with reading(self._path(number)):
-            records = ArrayRecordDataSource([os.fspath(self._path(number))])
+        name = self._name(number)
+        with reading(self._folder.path(name)), self._folder.local_copy(name) as path:
+            records = ArrayRecordDataSource([os.fspath(path)])
             for row, index in zip(rows, range(len(records)), strict=True):
                 feature = tf_example_pb2.Example.FromString(records[index]).features.feature
                 if "error" not in feature:
@@ -190,18 +190,26 @@ class RecordParts:
                 feature[name].bytes_list.value.append(data)
         return example
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{_part_name(number, self._layout)}.array_record"
+    def _name(self, number: int) -> str:
+        return f"{_part_name(number, self._layout)}.array_record"
 
 
 class NumpyArrays:
     """`features.npy`, one array [N, F] per output; every part is written in place.
 
     Rows with an error are nan. Read it with `numpy.load(path, mmap_mode="r")`.
+
+    Raises:
+        FeatureFilesError: If the folder is in a bucket, where nothing can be written in place.
     """
 
-    def __init__(self, folder: Path, layout: Layout):
-        self._folder, self._layout = folder, layout
+    def __init__(self, folder: ObjectFolder, layout: Layout):
+        if folder.local is None:
+            raise FeatureFilesError(
+                f"{folder}: a NumPy array is written in place, which buckets cannot do: give "
+                "--format=parquet or array_record"
+            )
+        self._folder, self._layout = folder.local, layout
 
     def prepare(self) -> None:
         """Creates sparse files of the full size, which use disk space as they are filled."""
@@ -232,12 +240,10 @@ class NumpyArrays:
         """Returns a read-only memory-mapped array, [N, F].
 
         Raises:
-            FeatureFilesError: If the file is missing, damaged or of another export.
+            FeatureFilesError: If the file is missing or damaged.
         """
         with reading(self._path(output)):
-            array = np.load(self._path(output), mmap_mode="r")
-        check_array(self._path(output), array, self._layout, output)
-        return array
+            return np.load(self._path(output), mmap_mode="r")
 
     def remove(self) -> None:
         """Deletes the files."""
@@ -256,85 +262,8 @@ class NumpyArrays:
         return rows * self._layout.widths[output] * np.dtype(self._layout.dtype).itemsize
 
 
-class PartedArray:
-    """An array [N, F] stored in several parts, read on demand.
-
-    Indices are a row, a slice, or an array of rows or booleans; `numpy.asarray` reads everything.
-    The most recently read part is cached.
-    """
-
-    ndim = 2
-
-    def __init__(self, storage: Storage, layout: Layout, output: str):
-        self._storage, self._layout, self._output = storage, layout, output
-        self._last: tuple[int, np.ndarray] | None = None
-        self.shape = layout.images, layout.widths[output]
-        self.dtype = np.dtype(layout.dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        if isinstance(rows, tuple):
-            raise IndexError("only entire rows can be indexed: give one index, then slice the rows")
-        if isinstance(rows, slice | int | np.integer):
-            wanted = np.asarray(range(len(self))[rows], np.int64)
-        else:
-            wanted = np.asarray(rows)
-            if wanted.dtype == bool:
-                if wanted.shape != (len(self),):
-                    raise IndexError(f"{wanted.shape} booleans for {len(self)} rows")
-                (wanted,) = np.nonzero(wanted)
-            wanted = np.where(wanted < 0, wanted + len(self), wanted).astype(np.int64)
-        flat = wanted.reshape(-1)
-        if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
-            raise IndexError(f"rows from {flat.min()} to {flat.max()} of {len(self)}")
-        result = np.empty((len(flat), self.shape[1]), self.dtype)
-        numbers, rows_in_part = np.divmod(flat, self._layout.rows_per_part)
-        by_part = np.argsort(numbers, kind="stable")
-        for chosen in np.split(by_part, np.flatnonzero(np.diff(numbers[by_part])) + 1):
-            if len(chosen):
-                result[chosen] = self._part(int(numbers[chosen[0]]))[rows_in_part[chosen]]
-        return result.reshape(*wanted.shape, self.shape[1])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for number in range(self._layout.parts):
-            yield from self._part(number)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("the rows are stored in several files: a copy cannot be avoided")
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def _part(self, number: int) -> np.ndarray:
-        if self._last is None or self._last[0] != number:
-            rows = self._storage.read(self._output, number)
-            expected = len(self._layout.positions(number)), self.shape[1]
-            if (rows.shape, rows.dtype) != (expected, self.dtype):
-                raise FeatureFilesError(
-                    f"part {number} of {self._output} has {rows.dtype} {rows.shape}, not "
-                    f"{self.dtype} {expected}: files of two exports are mixed"
-                )
-            self._last = number, rows
-        return self._last[1]
-
-
-def check_array(path: Path, array: np.ndarray, layout: Layout, output: str) -> None:
-    """Checks that a file has the array that the manifest promises.
-
-    Raises:
-        FeatureFilesError: If it has another one.
-    """
-    expected = layout.images, layout.widths[output]
-    if (array.shape, array.dtype) != (expected, np.dtype(layout.dtype)):
-        raise FeatureFilesError(
-            f"{path} has {array.dtype} {array.shape}, not {layout.dtype} {expected} as the "
-            "manifest promises: files of two exports are mixed"
-        )
-
-
 def _part_name(number: int, layout: Layout) -> str:
-    return f"features-{number:05d}-of-{layout.parts:05d}"
+    return f"parts/features-{number:05d}-of-{layout.parts:05d}"
 
 
 def _little_endian(dtype: str) -> str:

@@ -5,7 +5,6 @@ All processes of an export call these functions together.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,13 +13,11 @@ from absl import logging
 from mlimages_jax.checkpoints.saved_model import SavedModel
 from mlimages_jax.checkpoints.weights_digest import weights_digest
 from mlimages_jax.distributed import collectives, preemption
+from mlimages_jax.features.export import FeatureFilesError
 from mlimages_jax.features.export.components import FILE, Components, Moments
-from mlimages_jax.features.export.manifest import (
-    COMPONENTS,
-    FeatureFilesError,
-    read_manifest,
-)
+from mlimages_jax.features.export.manifest import COMPONENTS, read_manifest
 from mlimages_jax.files import paths
+from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.inference.batch_predict import Predictions
 from mlimages_jax.settings import Export, build
 
@@ -79,7 +76,7 @@ def of_another_export(config: Export, saved: SavedModel, *, width: int) -> Compo
 
 
 def kept_in(
-    folder: Path,
+    folder: str,
     taken: Components | None,
     config: Export,
     predict: Callable[[np.ndarray], Predictions],
@@ -101,11 +98,12 @@ def kept_in(
         FeatureFilesError: If rows were stored with components that are gone.
         ConfigError: If there are not enough images.
     """
-    if not collectives.of_process_0((folder / FILE).exists()):
+    place = ObjectFolder(folder)
+    if not collectives.of_process_0(FILE in place.sizes()):
         if started:
             raise FeatureFilesError(
-                f"{folder / FILE} is missing, with which the stored parts were computed: restore "
-                "it, or give another --workdir"
+                f"{place.path(FILE)} is missing, with which the stored parts were computed: "
+                "restore it, or give another --workdir"
             )
         if taken is None:
             taken = _found(config, predict, images)

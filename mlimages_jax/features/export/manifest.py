@@ -4,14 +4,13 @@
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from mlimages_jax.features.export import FeatureFilesError, reading
 from mlimages_jax.features.export.feature_formats import DTYPES, FORMATS, Layout
-from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.object_folder import ObjectFolder
 
 MANIFEST = "features.json"
 _FORMER = "pictures"  # key of `images` in version 0.1
@@ -34,22 +33,26 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: If there is none.
         FeatureFilesError: If it is damaged.
     """
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} contains no exported features ({MANIFEST} is missing): create them with "
-            "mlimages export IMAGES --checkpoint=W --output=FOLDER"
-        )
-    with reading(path):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        _check_values(values)
-        return values
+    place = ObjectFolder(folder)
+    with reading(place.path(MANIFEST)):
+        try:
+            text = place.read(MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            text = None
+        if text is not None:
+            values = json.loads(text)
+            _check_values(values)
+            return values
+    raise FileNotFoundError(
+        f"{place} contains no exported features ({MANIFEST} is missing): create them with mlimages "
+        "export IMAGES --checkpoint=W --output=FOLDER"
+    )
 
 
-def write_manifest(folder: Path, values: dict[str, Any]) -> None:
+def write_manifest(folder: ObjectFolder, values: dict[str, Any]) -> None:
     """Writes features.json atomically."""
-    with complete_file(folder / MANIFEST) as unfinished:
-        unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    folder.write(MANIFEST, text.encode())
 
 
 def layout_values(layout: Layout) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def layout_of(manifest: dict[str, Any]) -> Layout:
     return Layout(widths=manifest["outputs"], **{name: manifest[name] for name in names})
 
 
-def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: Path) -> None:
+def check_same(saved: dict[str, Any], wanted: dict[str, Any], *, where: ObjectFolder) -> None:
     """Checks that an export may be resumed with these values.
 
     Args:

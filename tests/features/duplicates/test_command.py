@@ -147,18 +147,19 @@ def test_what_is_left_out_takes_no_part(tmp_path):
     assert found(search) == plain_groups(cosines(rest, rest) >= 0.95)
 
 
-def test_buckets_find_most_and_say_how_many(tmp_path, capsys):
+def test_lists_find_most_and_say_how_many(tmp_path, capsys):
+    pytest.importorskip("faiss", reason="pip install -e '.[index]'")
     features = near_duplicates(300, 24)
     folder = write_export(tmp_path / "f", features)
     exact = run(tmp_path, folder, "--threshold", 0.95)
-    assert "drawn" not in capsys.readouterr().out
-    arguments = ["--threshold", 0.95, "--approximate"]
-    everywhere = run(tmp_path, folder, *arguments, "--buckets", 5, "--memberships", 9)
+    assert "random images" not in capsys.readouterr().out
+    arguments = ["--threshold", 0.95, "--index", "ivf"]
+    everywhere = run(tmp_path, folder, *arguments, "--lists", 5, "--probes", 9)
     assert everywhere == exact
     unique = np.unique(features, axis=0, return_index=True)[1]
     assert f"of {len(unique)} random images compared" in (text := capsys.readouterr().out)
     assert "(100.00%)" in text
-    most = run(tmp_path, folder, *arguments, "--buckets", 60, "--memberships", 1)
+    most = run(tmp_path, folder, *arguments, "--probes", 1)
     assert 0.5 * len(exact) < len(most) < len(exact)
     said = capsys.readouterr().out.splitlines()[-2]
     near = np.triu(cosines(features, features) >= 0.95, 1)
@@ -169,20 +170,22 @@ def test_buckets_find_most_and_say_how_many(tmp_path, capsys):
     # Every pair is seen from both of its images.
     assert f"{2 * together:,} of {2 * len(pairs):,} pairs are in one group" in said
     run(tmp_path, folder, *arguments, "--check", 0)
-    assert "drawn" not in capsys.readouterr().out
+    assert "random images" not in capsys.readouterr().out
 
 
 def test_some_images_are_drawn_for_the_recall(tmp_path):
     """Short vectors of four numbers let many pairs through that are none."""
     features = near_duplicates(200, 24)
     search = DuplicateSearch(in_memory(features), threshold=0.95, scratch=tmp_path / "s", width=3)
-    search.compare_in_buckets(30, memberships=1)
+    near = np.triu(cosines(features, features) >= 0.95, 1)
+    search.groups.join(*(side[::3] for side in np.nonzero(near)))  # a third is found
     whole, part = search.recall(1000), search.recall(60)
     different = features[np.unique(features, axis=0, return_index=True)[1]]
     assert (whole.images, part.images) == (len(different), 60)
     assert whole.pairs == (cosines(different, different) >= 0.95).sum() - len(different)
     assert part.pairs / 60 == pytest.approx(whole.pairs / whole.images, rel=0.5)
     assert part == search.recall(60)
+    assert 0 < whole.found < whole.pairs
     assert whole.found / whole.pairs == pytest.approx(part.found / part.pairs, abs=0.25)
 
 
@@ -195,15 +198,16 @@ def test_the_table_is_written_in_pieces(tmp_path, monkeypatch, pieces):
     assert run(tmp_path, folder) == whole
 
 
-def test_usual_number_of_buckets(tmp_path, monkeypatch):
+def test_former_names_of_the_approximate_search(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        DuplicateSearch, "compare_in_buckets", lambda _, *count, **more: asked.append((count, more))
+        DuplicateSearch, "compare_in_lists", lambda _, *count, **more: asked.append((count, more))
     )
     folder = write_export(tmp_path / "f", random_features(100, 3))
-    run(tmp_path, folder, "--approximate")
-    run(tmp_path, folder, "--approximate", "--buckets", 7, "--memberships", 3)
-    assert asked == [((20,), {"memberships": 2}), ((7,), {"memberships": 3})]
+    run(tmp_path, folder, "--index", "ivf")
+    words = ["duplicates", str(folder), "--output", str(tmp_path / "d.tsv")]
+    main([*words, "--approximate", "--buckets", "7", "--memberships=3"])
+    assert asked == [((0,), {"probes": 16}), ((7,), {"probes": 3})]
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "npz", "array_record"])
@@ -222,7 +226,7 @@ def test_other_formats_give_the_same_table(tmp_path, file_format):
     [
         (["--threshold", "0"], r"--threshold 0\.0"),
         (["--threshold", "1.1"], r"--threshold 1\.1"),
-        (["--memberships", "0"], "--memberships"),
+        (["--probes", "0"], "--probes"),
         (["--check", "-1"], "--check"),
     ],
 )

@@ -149,7 +149,15 @@ def test_the_command_on_many_labels_equals_scikit_learn(tmp_path):
     fractions = np.einsum("mk,mkc->mc", weights, dense[0][nearest_ten]) / weights.sum(1)[:, None]
     expected = average_precision_score(dense[1], np.minimum(fractions.round(9), 1))
     assert rows[10]["mAP"] == pytest.approx(expected, abs=1e-6)
-    assert values["task"] == "multi"
+    assert values["task"] == "multi" and values["index"] == "exact"
+
+    pytest.importorskip("faiss", reason="pip install -e '.[index]'")
+    arguments = "--train", folders[0], "--test", folders[1], "--k", 10, "--index", "ivf"
+    by_index, values = run(tmp_path, *arguments, "--lists", 4, "--probes", 4)
+    assert by_index[10]["mAP"] == pytest.approx(rows[10]["mAP"], abs=0.02)
+    assert values["recall"] > 0.98 and (values["lists"], values["checked"]) == (4, 40)
+    _, values = run(tmp_path, *arguments, "--check", 0)
+    assert "recall" not in values and (values["lists"], values["probes"]) == (2, 16)
 
 
 def test_how_labels_count_can_be_said(tmp_path):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import dataclasses
-import json
 import re
 import shutil
 import signal
@@ -16,77 +15,26 @@ from mlimages_jax.data.images import transforms
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.data.records import parse_record
 from mlimages_jax.distributed import sharding
+from mlimages_jax.features.export import FeatureFilesError
 from mlimages_jax.features.export.components import Components
-from mlimages_jax.features.export.export_task import export, order_of_parts
-from mlimages_jax.features.export.feature_files import (
-    FORMATS,
-    FeatureFilesError,
-    FeatureWriter,
-    open_features,
-)
-from mlimages_jax.features.export.feature_formats import Layout
+from mlimages_jax.features.export.export_task import export
+from mlimages_jax.features.export.feature_files import open_features
+from mlimages_jax.features.export.feature_formats import FORMATS, Layout
+from mlimages_jax.features.export.feature_writer import FeatureWriter
+from mlimages_jax.features.export.parts import order_of_parts
 from mlimages_jax.inference.batch_predict import NO_IMAGE
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import build
 from tests.support import image_files, small_model, task_process, user_folder
-from tests.support.small_run import load_config
+from tests.support.exporting import MODEL, OUTPUTS, config_of, files_of, settings_of
 from tfds_builders import shapes
-
-OUTPUTS = ("features", "logits", "stage0", "stage1")
-MODEL = ResNet(5, stage_sizes=(2, 1), stage_widths=(16, 32), stem_width=8, stem_kernel=3)
-
-
-@pytest.fixture(scope="module")
-def tree():
-    """Drawn weights, He's scale for kernels."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        values = rng.normal(size=leaf.shape)
-        if leaf.ndim > 1:
-            values *= np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        else:
-            values = 0.1 * values + (path[-1].key in ("scale", "var"))
-        return values.astype(np.float32)
-
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tree, tmp_path_factory):
-    return small_model.save(tmp_path_factory.mktemp("run"), {}, tree=tree)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A person's folder; and 30 images of noise in a sub-folder."""
-    folder = tmp_path_factory.mktemp("images")
-    user_folder.write_folder(folder)
-    (folder / "noise").mkdir()
-    for i in range(30):
-        pixels = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
-        large = cv2.resize(pixels, (60, 45), interpolation=cv2.INTER_CUBIC)
-        (folder / "noise" / f"{i:02d}.jpg").write_bytes(image_files.jpeg(large))
-    return folder
 
 
 @pytest.fixture
 def one_device(monkeypatch):
     mesh = sharding.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
-
-
-def _values(workdir, path, **changes):
-    return {
-        "checkpoint": str(workdir), "input": str(path), "outputs": OUTPUTS, "view.size": 32,
-        "batch_size": 8, "rows_per_part": 8, "num_threads": 2,
-    } | changes  # fmt: skip
-
-
-def _config(workdir, path, **changes):
-    return load_config("export_features", **_values(workdir, path, **changes))
 
 
 def _arrays(workdir, outputs=OUTPUTS):
@@ -109,7 +57,7 @@ def _stage(tree, images, stage):
 
 
 def test_a_persons_folder_equals_a_computation_by_hand(folder, checkpoint, tree, tmp_path):
-    manifest = export(_config(checkpoint, folder), tmp_path)
+    manifest = export(config_of(checkpoint, folder), tmp_path)
     features = open_features(tmp_path)
     names = sorted([*user_folder.NAMES, *(f"noise/{i:02d}.jpg" for i in range(30))])
     assert features.names == names
@@ -146,11 +94,11 @@ def test_the_switch_for_exif_and_built_sets(folder, checkpoint, tmp_path):
     """The image that lies on its side, as a file and as a record of a set."""
     turned = folder / "upright.jpg"
     for exif in (True, False):
-        export(_config(checkpoint, turned, exif_orientation=exif), tmp_path / str(exif))
+        export(config_of(checkpoint, turned, exif_orientation=exif), tmp_path / str(exif))
         pixels = decode(turned.read_bytes(), exif_orientation=exif)
         upright = tmp_path / f"{exif}.png"
         cv2.imwrite(str(upright), pixels[..., ::-1])
-        export(_config(checkpoint, upright), tmp_path / f"{exif}_png")
+        export(config_of(checkpoint, upright), tmp_path / f"{exif}_png")
     arrays = {name: _arrays(tmp_path / name)["features"] for name in
               ("True", "False", "True_png", "False_png")}  # fmt: skip
     np.testing.assert_array_equal(arrays["True"], arrays["True_png"])
@@ -160,7 +108,7 @@ def test_the_switch_for_exif_and_built_sets(folder, checkpoint, tmp_path):
 
 def test_a_built_set_keeps_its_names_and_labels(checkpoint, tree, tmp_path):
     built = shapes.build(tmp_path / "data", num_train=2, num_val=9, size=40)
-    manifest = export(_config(checkpoint, built, split="val"), tmp_path / "out")
+    manifest = export(config_of(checkpoint, built, split="val"), tmp_path / "out")
     assert manifest["view"]["exif_orientation"] is False
     assert manifest["input"] == {"path": str(built), "split": "val", "images_root": ""}
     features = open_features(tmp_path / "out")
@@ -183,7 +131,7 @@ def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
     pixels = transforms.short_side_view(decode(image.read_bytes()), 32) / np.float32(127.5) - 1
     for ema, weights in ((True, averages), (False, tree)):
         workdir = tmp_path / str(ema)
-        manifest = export(_config(tmp_path, image, ema=ema), workdir)
+        manifest = export(config_of(tmp_path, image, ema=ema), workdir)
         assert manifest["checkpoint"]["averaged"] is ema
         expected = jax.jit(MODEL.apply)(weights, pixels[None])[0]
         np.testing.assert_allclose(_arrays(workdir)["logits"], expected, atol=1e-5)
@@ -192,7 +140,7 @@ def test_averaged_weights_where_there_are_some(folder, tree, tmp_path):
 def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("noise/01.jpg\t3:1\nnoise/00.jpg\ngone.jpg 7\n")
-    config = _config(checkpoint, path, images_root=str(folder), format="npy")
+    config = config_of(checkpoint, path, images_root=str(folder), format="npy")
     export(config, tmp_path / "out")
     features = open_features(tmp_path / "out")
     assert features.names == ["noise/01.jpg", "noise/00.jpg", "gone.jpg"]
@@ -203,7 +151,7 @@ def test_labels_of_a_list_are_kept(folder, checkpoint, tmp_path):
 @pytest.mark.slow
 def test_ten_crops_are_averaged(folder, checkpoint, tree, tmp_path):
     image = folder / "noise" / "00.jpg"
-    export(_config(checkpoint, image, **{"view.name": "ten_crop"}), tmp_path)
+    export(config_of(checkpoint, image, **{"view.name": "ten_crop"}), tmp_path)
     crops = transforms.ten_crop_views(decode(image.read_bytes()), 32)
     images = (crops / 255 * 2 - 1).astype(np.float32)
     expected = dict(zip(("logits", "features"), jax.jit(MODEL.apply)(tree, images), strict=True))
@@ -244,7 +192,7 @@ def test_a_photograph_equals_the_originals_preprocessing(
 
     for view, rows in (("short_side", slice(0, 1)), ("ten_crop", slice(1, 11))):
         values = {"outputs": ("features", "logits"), "view.size": 224, "view.name": view}
-        export(_config(checkpoint, image, **values), tmp_path / view)
+        export(config_of(checkpoint, image, **values), tmp_path / view)
         for name, expected in (("features", features[rows]), ("logits", logits[rows])):
             (row,) = _arrays(tmp_path / view, (name,))[name]
             np.testing.assert_allclose(row, expected.mean(0), atol=2e-5, err_msg=name)
@@ -254,7 +202,7 @@ def test_a_photograph_equals_the_originals_preprocessing(
 @pytest.mark.slow
 def test_batches_of_1_and_64_are_equal(folder, checkpoint, tmp_path, one_device):
     for size in (1, 64):
-        export(_config(checkpoint, folder, batch_size=size), tmp_path / str(size))
+        export(config_of(checkpoint, folder, batch_size=size), tmp_path / str(size))
     alone, together = (_arrays(tmp_path / str(size)) for size in (1, 64))
     for name, rows in alone.items():
         np.testing.assert_allclose(rows, together[name], atol=1e-5, err_msg=name)
@@ -263,7 +211,7 @@ def test_batches_of_1_and_64_are_equal(folder, checkpoint, tmp_path, one_device)
 @pytest.mark.parametrize("stored_dtype", ["float32", "float16"])
 def test_formats_hold_the_same_numbers(folder, checkpoint, tmp_path, stored_dtype):
     for name in FORMATS:
-        config = _config(checkpoint, folder, format=name, stored_dtype=stored_dtype)
+        config = config_of(checkpoint, folder, format=name, stored_dtype=stored_dtype)
         export(config, tmp_path / name)
     first = _arrays(tmp_path / "npy")
     assert first["features"].dtype == stored_dtype
@@ -272,17 +220,9 @@ def test_formats_hold_the_same_numbers(folder, checkpoint, tmp_path, stored_dtyp
             np.testing.assert_array_equal(rows, first[output])
 
 
-def _files(workdir):
-    """All bytes but the speed."""
-    files = {p.relative_to(workdir): p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-    manifest = json.loads(next(v for k, v in files.items() if k.name == "features.json"))
-    kept = {path: data for path, data in files.items() if path.name != "features.json"}
-    return kept, {key: value for key, value in manifest.items() if key != "speed"}
-
-
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_an_export_goes_on_where_it_stopped(folder, checkpoint, tmp_path, monkeypatch, file_format):
-    config = _config(checkpoint, folder, format=file_format)
+    config = config_of(checkpoint, folder, format=file_format)
     export(config, tmp_path / "whole")
     reads, read, write = [], ImageFiles.read, FeatureWriter.write
 
@@ -301,7 +241,7 @@ def test_an_export_goes_on_where_it_stopped(folder, checkpoint, tmp_path, monkey
     monkeypatch.setattr(ImageFiles, "read", lambda self, i: reads.append(i) or read(self, i))
     export(config, tmp_path / "stopped")
     assert sorted(reads) == list(range(24, 38))
-    assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
     reads.clear()
     manifest = export(config, tmp_path / "stopped")
@@ -310,7 +250,7 @@ def test_an_export_goes_on_where_it_stopped(folder, checkpoint, tmp_path, monkey
 
 
 def test_all_parts_stored_but_not_brought_together(folder, checkpoint, tmp_path, monkeypatch):
-    config = _config(checkpoint, folder)
+    config = config_of(checkpoint, folder)
     export(config, tmp_path / "whole")
 
     def stop(*_, **__):
@@ -321,13 +261,13 @@ def test_all_parts_stored_but_not_brought_together(folder, checkpoint, tmp_path,
         export(config, tmp_path / "stopped")
     monkeypatch.undo()
     export(config, tmp_path / "stopped")
-    assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_faster_arithmetic_is_close(folder, checkpoint, tmp_path):
     for dtype in ("float32", "bfloat16"):
-        manifest = export(_config(checkpoint, folder, dtype=dtype), tmp_path / dtype)
+        manifest = export(config_of(checkpoint, folder, dtype=dtype), tmp_path / dtype)
         assert manifest["model"]["dtype"] == dtype
     exact, fast = (_arrays(tmp_path / dtype) for dtype in ("float32", "bfloat16"))
     for name, rows in exact.items():
@@ -337,9 +277,9 @@ def test_faster_arithmetic_is_close(folder, checkpoint, tmp_path):
 
 
 def test_other_batches_and_parts_give_the_same_rows(folder, checkpoint, tmp_path):
-    export(_config(checkpoint, folder), tmp_path / "first")
+    export(config_of(checkpoint, folder), tmp_path / "first")
     values = {"batch_size": 16, "rows_per_part": 11, "num_threads": 5}
-    export(_config(checkpoint, folder, **values), tmp_path / "second")
+    export(config_of(checkpoint, folder, **values), tmp_path / "second")
     for name, rows in _arrays(tmp_path / "first").items():
         np.testing.assert_allclose(_arrays(tmp_path / "second")[name], rows, atol=1e-5)
 
@@ -354,12 +294,12 @@ def _run(workdir, values, *, count):
 @pytest.mark.parametrize("file_format", ["parquet", "npy"])
 def test_two_processes_equal_one_byte_by_byte(folder, checkpoint, tmp_path, file_format):
     """Eight devices here, and four in each of two processes; the second goes on with a part."""
-    values = _values(checkpoint, folder, format=file_format)
-    export(_config(checkpoint, folder, format=file_format), tmp_path / "one")
+    values = settings_of(checkpoint, folder, format=file_format)
+    export(config_of(checkpoint, folder, format=file_format), tmp_path / "one")
     _run(tmp_path / "two", values, count=2)
     for name, rows in _arrays(tmp_path / "one").items():
         np.testing.assert_allclose(_arrays(tmp_path / "two")[name], rows, atol=1e-5)
-    ones, twos = _files(tmp_path / "one"), _files(tmp_path / "two")
+    ones, twos = files_of(tmp_path / "one"), files_of(tmp_path / "two")
     assert ones == twos
 
 
@@ -373,7 +313,7 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
     names = sorted(folder.glob("noise/*.jpg")) * 40
     path = tmp_path / "list.txt"
     path.write_text("".join(f"{name}\n" for name in names))
-    values = _values(checkpoint, path, rows_per_part=64, format="npy")
+    values = settings_of(checkpoint, path, rows_per_part=64, format="npy")
     _run(tmp_path / "whole", values, count=count)
     kills = 0
     for attempt in range(1, 4):
@@ -389,7 +329,7 @@ def test_killed_at_any_moment_the_export_ends_with_the_same_bytes(
             kills += all(process.wait() == -signal.SIGKILL for process in running)
     assert kills >= 2, "the export was over before it could be killed"
     _run(tmp_path / "killed", values, count=count)
-    assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 def _of(folder):
@@ -398,13 +338,13 @@ def _of(folder):
 
 def test_components_are_those_of_the_features(folder, checkpoint, tmp_path):
     """Found on all 38 images here; a second export takes the first of them."""
-    export(_config(checkpoint, folder), tmp_path / "all")
+    export(config_of(checkpoint, folder), tmp_path / "all")
     features = _of(tmp_path / "all")
     valid = open_features(tmp_path / "all").valid
     centred = features[valid] - features[valid].mean(0)
     axes = np.linalg.svd(centred, full_matrices=False)[2]
 
-    short = _config(checkpoint, folder, components=6)
+    short = config_of(checkpoint, folder, components=6)
     manifest = export(short, tmp_path / "short")
     projected = _of(tmp_path / "short")
     assert projected.shape == (38, 6) and manifest["outputs"]["features"] == 6
@@ -420,19 +360,21 @@ def test_components_are_those_of_the_features(folder, checkpoint, tmp_path):
     assert manifest["components_digest"] == kept.digest
     assert export(short, tmp_path / "short") == manifest, "it is complete"
 
-    few = _config(checkpoint, folder / "noise", components=2, components_of=str(tmp_path / "short"))
+    few = config_of(
+        checkpoint, folder / "noise", components=2, components_of=str(tmp_path / "short")
+    )
     export(few, tmp_path / "few")
     rows = [i for i, n in enumerate(open_features(tmp_path / "all").names) if "noise/" in n]
     np.testing.assert_allclose(_of(tmp_path / "few"), projected[rows, :2], atol=1e-4)
 
 
 def test_components_are_found_on_a_sample(folder, checkpoint, tmp_path):
-    export(_config(checkpoint, folder, components=3, components_images=12), tmp_path)
+    export(config_of(checkpoint, folder, components=3, components_images=12), tmp_path)
     assert 9 <= Components.load(tmp_path).images <= 12  # three of the folder cannot be read
 
 
 def test_an_export_of_components_goes_on_with_the_same(folder, checkpoint, tmp_path, monkeypatch):
-    config = _config(checkpoint, folder, components=4, format="npy")
+    config = config_of(checkpoint, folder, components=4, format="npy")
     export(config, tmp_path / "whole")
     write = FeatureWriter.write
 
@@ -461,30 +403,30 @@ def test_an_export_of_components_goes_on_with_the_same(folder, checkpoint, tmp_p
 def test_settings_of_components_that_cannot_be(folder, checkpoint, tree, tmp_path):
     def refused(match, where="x", **changes):
         with pytest.raises((build.ConfigError, FeatureFilesError), match=match):
-            export(_config(checkpoint, folder, **changes), tmp_path / where)
+            export(config_of(checkpoint, folder, **changes), tmp_path / where)
 
     refused("components=33: the network has 32 features", components=33)
     refused("which is not among", components=3, outputs=("logits",))
     refused("is used with components=K", components_of=str(folder))
     refused("components=32 cannot be found with", "y", components=32, components_images=20)
-    export(_config(checkpoint, folder), tmp_path / "plain")
+    export(config_of(checkpoint, folder), tmp_path / "plain")
     refused("contains no components.npz", components=3, components_of=str(tmp_path / "plain"))
-    export(_config(checkpoint, folder, components=3), tmp_path / "three")
+    export(config_of(checkpoint, folder, components=3), tmp_path / "three")
     refused("has 3 of 32 features", components=4, components_of=str(tmp_path / "three"))
     other = small_model.save(
         tmp_path / "run", {}, tree=jax.tree.map(lambda leaf: leaf * np.float32(1.5), tree)
     )
     with pytest.raises(build.ConfigError, match="has features of another network"):
         export(
-            _config(other, folder, components=3, components_of=str(tmp_path / "three")),
+            config_of(other, folder, components=3, components_of=str(tmp_path / "three")),
             tmp_path / "other",
         )
 
 
 @pytest.mark.slow
 def test_two_processes_find_the_components_of_one(folder, checkpoint, tmp_path):
-    values = _values(checkpoint, folder, components=5)
-    export(_config(checkpoint, folder, components=5), tmp_path / "one")
+    values = settings_of(checkpoint, folder, components=5)
+    export(config_of(checkpoint, folder, components=5), tmp_path / "one")
     _run(tmp_path / "two", values, count=2)
     one, two = (Components.load(tmp_path / name) for name in ("one", "two"))
     assert one.images == two.images == 35
@@ -526,11 +468,11 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
     changes = {"outputs": ("logits",), "stored_dtype": "float16"}
     message = "logits of images 0 to 7 has .* not finite as float16: try .*stored_dtype=float32"
     with pytest.raises(build.ConfigError, match=message):
-        export(_config(tmp_path / "large", folder, **changes), tmp_path / "out")
+        export(config_of(tmp_path / "large", folder, **changes), tmp_path / "out")
     message = "not finite as float32: the checkpoint is damaged"
     with pytest.raises(build.ConfigError, match=message):
-        export(_config(tmp_path / "broken", folder, outputs=("logits",)), tmp_path / "broken_out")
-    export(_config(tmp_path / "large", folder, outputs=("logits",)), tmp_path / "float32")
+        export(config_of(tmp_path / "broken", folder, outputs=("logits",)), tmp_path / "broken_out")
+    export(config_of(tmp_path / "large", folder, outputs=("logits",)), tmp_path / "float32")
 
 
 @pytest.mark.parametrize(
@@ -557,31 +499,31 @@ def test_numbers_that_cannot_be_stored_are_refused(folder, tree, tmp_path):
 )
 def test_what_cannot_be_exported_is_named(folder, checkpoint, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        export(_config(checkpoint, folder, **changes), tmp_path)
+        export(config_of(checkpoint, folder, **changes), tmp_path)
 
 
 def test_a_checkpoint_of_something_else_is_named(folder, tmp_path):
     tree = {"params": {"layer": {"kernel": np.ones(3)}}, "batch_stats": {"mean": np.ones(3)}}
     small_model.save(tmp_path, {}, tree=tree)
     with pytest.raises(build.ConfigError, match=r"checkpoints/7: these are not the parameters"):
-        export(_config(tmp_path, folder), tmp_path / "out")
+        export(config_of(tmp_path, folder), tmp_path / "out")
 
 
 def test_other_images_or_weights_need_another_workdir(folder, checkpoint, tree, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(folder / "noise", images)
-    export(_config(checkpoint, images), tmp_path / "out")
+    export(config_of(checkpoint, images), tmp_path / "out")
     shutil.copytree(images, tmp_path / "moved")
-    export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same images
+    export(config_of(checkpoint, tmp_path / "moved"), tmp_path / "out")  # the same images
     (images / "zz.jpg").write_bytes(image_files.jpeg(image_files.noise()))
     with pytest.raises(FeatureFilesError, match="images: 30 in the folder, 31 now"):
-        export(_config(checkpoint, images), tmp_path / "out")
+        export(config_of(checkpoint, images), tmp_path / "out")
     (images / "00.jpg").unlink()
     with pytest.raises(FeatureFilesError, match="input_digest: "):
-        export(_config(checkpoint, images), tmp_path / "out")
+        export(config_of(checkpoint, images), tmp_path / "out")
     small_model.save(checkpoint, {}, tree=tree, step=9)
     with pytest.raises(FeatureFilesError, match=r"checkpoint: .*checkpoints/7.*checkpoints/9"):
-        export(_config(checkpoint, tmp_path / "moved"), tmp_path / "out")
+        export(config_of(checkpoint, tmp_path / "moved"), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -593,7 +535,7 @@ def test_what_came_to_the_same_path_is_never_told_as_what_was_there(folder, tree
     small_model.save(run, {}, tree=tree)
 
     def asked():
-        return export(_config(run, named, images_root=str(images)), tmp_path / "out")
+        return export(config_of(run, named, images_root=str(images)), tmp_path / "out")
 
     assert asked() == asked()
     before, text = (images / "00.jpg").read_bytes(), named.read_text()

@@ -4,7 +4,7 @@ import pytest
 
 from mlimages_jax.features import FeaturesError
 from mlimages_jax.features.export.exported import name_fractions, open_exported
-from mlimages_jax.features.export.feature_files import FORMATS
+from mlimages_jax.features.export.feature_formats import FORMATS
 from tests.features.feature_sets import in_memory, write_export
 
 NUMBERS = np.arange(36, dtype=np.float32).reshape(9, 4)

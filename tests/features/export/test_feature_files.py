@@ -3,6 +3,7 @@ import dataclasses
 import json
 import threading
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
@@ -11,14 +12,12 @@ import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlimages_jax.features.export.feature_files import (
-    FORMATS,
-    FeatureFilesError,
-    FeatureWriter,
-    open_features,
-    read_manifest,
-)
-from mlimages_jax.features.export.feature_formats import Layout, Part, PartedArray
+from mlimages_jax.features.export import FeatureFilesError
+from mlimages_jax.features.export.feature_files import open_features
+from mlimages_jax.features.export.feature_formats import FORMATS, Layout, Part
+from mlimages_jax.features.export.feature_writer import FeatureWriter
+from mlimages_jax.features.export.manifest import read_manifest
+from mlimages_jax.features.export.parted_array import PartedArray
 
 LAYOUT = Layout(11, 4, {"features": 3, "logits": 2}, "float32", labels=True)
 NAMES = [f"ä\t{i}.jpg" for i in range(11)]
@@ -353,8 +352,10 @@ def test_what_cannot_be_opened_or_written_is_explained(tmp_path):
         open_features(tmp_path)
     with pytest.raises(FeatureFilesError, match="format='csv' is none of parquet, npy, npz"):
         FeatureWriter(tmp_path, LAYOUT, "csv", ABOUT)
-    with pytest.raises(FeatureFilesError, match="gs://bucket/x: features are written to a disk"):
-        FeatureWriter("gs://bucket/x", LAYOUT, "npy", ABOUT)
+    with pytest.raises(
+        FeatureFilesError, match="memory://bucket/x: a NumPy array is written in place"
+    ):
+        FeatureWriter("memory://bucket/x", LAYOUT, "npy", ABOUT)
     with pytest.raises(FeatureFilesError, match="not the folder that process 0 prepared"):
         FeatureWriter(tmp_path / "other machine", LAYOUT, "npy", ABOUT).done()
     _export(tmp_path, "npy").finish(speed={})
@@ -435,3 +436,28 @@ def test_a_part_of_another_export_is_refused(tmp_path, file_format):
     mine.write_bytes(paths[1].read_bytes())
     with pytest.raises(FeatureFilesError, match=r"part 1 of features|is damaged"):
         np.asarray(open_features(tmp_path / "mine").array)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "array_record"])
+def test_a_bucket_has_the_bytes_of_a_disk(tmp_path, file_format):
+    bucket = "memory://bucket/export"
+    system = fsspec.filesystem("memory")
+    try:
+        _export(tmp_path, file_format).finish(speed={})
+        writer = _export(bucket, file_format)
+        assert writer.done().all() and not writer.is_complete()
+        writer.finish(speed={})
+        assert writer.begin() and writer.is_complete()
+        for output, rows in _numbers().items():
+            np.testing.assert_array_equal(open_features(bucket, output=output).array, rows)
+        stored = {name.removeprefix("/bucket/export/"): data for name, data in
+                  system.cat("/bucket/export", recursive=True).items()}  # fmt: skip
+        assert {n: d for n, d in stored.items() if n != "features.json"} == _bytes(tmp_path)
+        # Whoever comes late, with a part or the finish of a process that was thought dead.
+        writer.write(_part(1))
+        writer.wait()
+        assert writer.finish(speed={})["complete"]
+        writer.clean()
+        assert open_features(bucket).names == NAMES
+    finally:
+        system.rm("/bucket", recursive=True)
