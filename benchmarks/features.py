@@ -232,7 +232,8 @@ def main() -> None:
     """Prints the tables."""
     arguments = parse_arguments()
     if arguments.child:
-        child(*arguments.child, probes=arguments.probes)
+        task, folder, index, number = arguments.child
+        child(task, folder, index, number, probes=arguments.probes)
         return
     print(where_and_when())
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:

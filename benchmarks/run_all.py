@@ -69,7 +69,7 @@ SCRIPTS = {
     "extract": Form(("--count 800",)),
     "faults": Form(("--times 1 --only 'SIGTERM to one process'",)),
     "features": Form(
-        ("--images 20000 --exact 20000 --queries 200",), ("",), peers=("faiss",)
+        ("--images 20000 --exact 20000 --queries 200",), ("",)
     ),
     "growth": Form(("--quick",)),
     "input_pipeline": Form(("--quick",), peers=("tensorflow", "torch"), photographs=True),

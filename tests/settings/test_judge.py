@@ -8,7 +8,7 @@ import pytest
 from mlimages_jax import settings
 from mlimages_jax.data.images import transforms, views
 from mlimages_jax.distributed import sharding
-from mlimages_jax.features.export import feature_files
+from mlimages_jax.features.export import feature_formats
 from mlimages_jax.inference import tag_files
 from mlimages_jax.settings import build, build_loss, flatten, losses, tasks, training
 from tests.support.small_run import load_config
@@ -263,4 +263,4 @@ def test_the_names_of_the_tables_are_those_of_the_program():
     for name, names in choices.items():
         assert tasks.TABLES["train"][name].rule.names == names
     assert tasks.TABLES["classify"]["format"].rule.names == (*tag_files.ENDINGS, "")
-    assert tasks.TABLES["export_features"]["format"].rule.names == feature_files.FORMATS
+    assert tasks.TABLES["export_features"]["format"].rule.names == feature_formats.FORMATS
