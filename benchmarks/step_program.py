@@ -1,88 +1,72 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Question: what does the compiled training step contain, and what do loss and augmentation add?
+"""Question: what does the compiled training step contain, and what would each idea change?
 
-The step is compiled but not run: for this CPU, or with --topology for one TPU, which need not exist
-(`pip install libtpu` in the version that `jax[tpu]` requires). Each row is a variant: `plain` is
-sigmoid cross-entropy without augmentation, `weighted` has the loss of ML-Images, `augmented` colour
-and rotation, `full` both. Percentages are relative to `plain`; the goal for `full` is 5%.
+The step is compiled but not run: for this CPU, or for one chip of a TPU topology or one GPU, which
+need not exist (`pip install libtpu` in the version that `jax[tpu]` requires; peers/gpu_target.py).
+Each row is a program, compiled in its own process: `plain` is sigmoid cross-entropy without
+augmentation, `weighted` has the loss of ML-Images, `augmented` colour and rotation, `full` both;
+`--ideas` adds each idea of peers/step_ideas.py to the variants.
 
     python benchmarks/step_program.py                                   # ResNet-101, both dtypes
-    python benchmarks/step_program.py --depth 50 --batch 32 --topology v5e:2x2 --dtypes bfloat16
+    python benchmarks/step_program.py --targets v5e:2x2 v5p:2x2x1 v6e:2x2 --batches 64 128 256 \
+        --variants plain full --dtypes bfloat16 --results programs.jsonl
+    python benchmarks/step_program.py --targets h100 --batches 256 --dtypes bfloat16
     python benchmarks/step_program.py --quick
 
-GFLOP and MB come from `cost_analysis`, divided by the images of the batch. MB is what the
-operations would read and write without any caches; `temp` is the memory used in addition to
-arguments and results. Operations are counted in the entire program, inside fusions too. Below the
-table are the largest float32 arrays of the batch (four or more axes) that the step writes to
-memory: islands in a bfloat16 program. XLA for CPUs computes bfloat16 in float32 throughout, so
-islands are meaningful for TPUs only.
+GFLOP and MB are per image. MB is XLA's count of what the operations would read and write without
+any caches, `HBM` what they read and write in main memory (peers/program_text.py); percentages are
+relative to `plain`, or with an idea to the same variant without it. `temp` is the memory used in
+addition to arguments and results, `GB` is all of it, copies are those of at least 1 MB in the main
+computation, and `moved` is what collectives move for a step. `Mcycles` is the TPU compiler's own
+estimate for a step, and `img/s` follows from it where the clock rate is known.
+
+With --results FILE.jsonl every program's figures are kept in a file, with the number of operations
+of every kind, and what is there is not compiled again; remove the file when the code changes. Below
+the table are the largest float32 arrays of the batch (four or more axes) that the last program
+writes: islands in a bfloat16 program. XLA for CPUs computes bfloat16 in float32 throughout.
 """
 
 import argparse
-import collections
+import itertools
+import json
 import math
-import re
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
-from peers import ours_step
+from peers.process import Peer
 from peers.setting import where_and_when
 
-from mlimages_jax.distributed import sharding
-from mlimages_jax.models.resnet import STAGE_SIZES, ResNet
-from mlimages_jax.plan import compiled
-from mlimages_jax.step import steps
-from mlimages_jax.step.state import abstract_state
+from mlimages_jax.models.depths import STAGE_SIZES
 
 VARIANTS = ("plain", "weighted", "augmented", "full")
-KINDS = {  # column of the table -> operations that it counts
-    "conv": ("convolution",),
-    "dot": ("dot",),
-    "copy": ("copy", "transpose"),
-    "convert": ("convert",),
-    "gather": ("gather", "scatter"),
-    "reduce": ("reduce", "reduce-window"),
-    "all-reduce": ("all-reduce", "all-reduce-start"),
-}
-ROW = "{:22} {:>7} {:>6} {:>7} {:>6} {:>7} " + "{:>8}" * (len(KINDS) - 1) + "{:>12}"
-WRITES_NOTHING = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "iota"}
-_OPERATION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (.*?) ([a-z][\w-]*)\(", re.MULTILINE)
-_FLOAT32 = re.compile(r"f32\[([\d,]+)\]")
-
-
-class Program(NamedTuple):
-    """Figures of a compiled step.
-
-    Attributes:
-        flops: As XLA counts them.
-        traffic: Bytes that its operations read and write.
-        temporary: Bytes in addition to arguments and results.
-        operations: Number of operations by name.
-        islands: (shape, count) of the float32 arrays that it writes, largest first.
-    """
-
-    flops: float
-    traffic: float
-    temporary: int
-    operations: collections.Counter[str]
-    islands: list[tuple[tuple[int, ...], int]]
+# Cycles a second, from the stated peaks: a matrix unit of 128x128 does 2 x 128^2 operations a
+# cycle, and a chip has 4 (v3, v5e) or 8 (v4, v5p). Devices of v3 and v4 programs are cores, of
+# which a chip of v3 has two.
+CLOCKS = {"v3": 0.94e9, "v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9}
+COLUMNS = ("GFLOP", "MB", "HBM MB", "temp MB", "GB", "copies", "moved MB", "Mcycles", "img/s")
+Figures = dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--targets", nargs="+", default=["cpu"], help="cpu, v5e:2x2, h100, ...")
+    parser.add_argument("--whole", action="store_true", help="for all chips of the topology")
     parser.add_argument("--depth", type=int, choices=(50, 101), default=101)
+    parser.add_argument("--stages", type=int, nargs=4, help="blocks of each stage, not --depth")
     parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batches", type=int, nargs="+", default=[4], help="images a chip")
     parser.add_argument("--classes", type=int, default=11_166)
     parser.add_argument("--group_size", type=int, default=32)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--topology", default="", help="compile for a chip of it: v5e:2x2")
+    parser.add_argument("--ideas", nargs="+", default=[], help="of peers/step_ideas.py, one by one")
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--islands", type=int, default=5, help="arrays to list")
+    parser.add_argument("--results", type=Path, help="keep and reuse figures in this file")
     parser.add_argument("--quick", action="store_true", help="ResNet-50 at 64, float32")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -90,108 +74,117 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def abstract_batch(arguments: argparse.Namespace, mesh: Mesh) -> steps.Batch:
-    """Returns the shapes of the batch that `ours_step.random_batch` makes."""
-    count, side = arguments.batch, arguments.size
-
-    def leaf(shape: tuple[int, ...], dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.by_example(mesh))
-
-    return {
-        "image": leaf((count, side, side, 3), jnp.uint8),
-        "labels": leaf((count, ours_step.NUM_LABELS), jnp.int32),
-        "confidences": leaf((count, ours_step.NUM_LABELS), jnp.float32),
-        "mask": leaf((count,), jnp.bool_),
-    }
-
-
-def compile_step(variant: str, dtype: str, arguments: argparse.Namespace, mesh: Mesh) -> Any:
-    """Compiles a variant."""
-    group_size = min(arguments.group_size, arguments.batch)
-    model = ResNet(
-        arguments.classes,
-        stage_sizes=STAGE_SIZES[arguments.depth],
-        group_size=group_size,
-        dtype=jnp.dtype(dtype),
-        remat=arguments.remat,
-    )
-    optimizer = ours_step.make_optimizer(model, arguments.size)
-    groups = arguments.batch // group_size
-    abstract = abstract_state(
-        model, optimizer, mesh=mesh, image_size=arguments.size, count_groups=groups
-    )
-    step = ours_step.make_step(variant, group_size=group_size, model=model, optimizer=optimizer)
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    return jitted.lower(abstract, abstract_batch(arguments, mesh)).compile()
+def programs(arguments: argparse.Namespace) -> Iterator[Figures]:
+    """Yields the settings of every program, those without an idea first."""
+    names = ("size", "classes", "group_size", "remat", "whole")
+    shared = {name: getattr(arguments, name) for name in names}
+    shared["stages"] = list(arguments.stages or STAGE_SIZES[arguments.depth])
+    shared["jax"] = jax.__version__
+    for batch, target, dtype, idea, variant in itertools.product(
+        arguments.batches,
+        arguments.targets,
+        arguments.dtypes,
+        ["", *arguments.ideas],
+        arguments.variants,
+    ):
+        own = {"batch": batch, "target": target, "dtype": dtype, "variant": variant}
+        yield shared | own | {"ideas": [idea] if idea else []}
 
 
-def look_into(program: Any, batch: int) -> Program:
-    """Reads costs and text of a program; islands are [batch, ...] or [groups, batch, ...]."""
-    text, costs = program.as_text(), program.cost_analysis()
-    entry = text[text.index("\nENTRY ") :]
-    islands: collections.Counter[tuple[int, ...]] = collections.Counter()
-    for result, operation in _OPERATION.findall(entry):
-        if operation not in WRITES_NOTHING:
-            shapes = [tuple(map(int, found.split(","))) for found in _FLOAT32.findall(result)]
-            islands.update(each for each in shapes if len(each) >= 4 and batch in each[:2])
-    return Program(
-        costs["flops"],
-        costs["bytes accessed"],
-        program.memory_analysis().temp_size_in_bytes,
-        collections.Counter(operation for _, operation in _OPERATION.findall(text)),
-        sorted(islands.items(), key=lambda item: -math.prod(item[0])),
-    )
+def kept_or_new(settings: Figures, results: Path | None) -> Figures:
+    """Returns the figures of a program, compiled unless they are in the file.
+
+    Raises:
+        RuntimeError: The compiler failed; the message has the end of its output.
+    """
+    if results and results.exists():
+        for line in results.read_text(encoding="utf-8").splitlines():
+            kept = json.loads(line)
+            if kept["settings"] == settings:
+                return kept["figures"]
+    with Peer("compiled_variant", settings) as peer:
+        figures = peer.about
+    if results:
+        with results.open("a", encoding="utf-8") as out:
+            print(json.dumps({"settings": settings, "figures": figures}), file=out)
+    return figures
 
 
-def print_row(name: str, program: Program, base: Program | None, images: int) -> None:
-    """Prints one line; with a base, what the program adds to it."""
-    added = ["-", "-"]
-    if base and base is not program:
-        pairs = (program.flops, base.flops), (program.traffic, base.traffic)
-        added = [f"{mine / other - 1:+.1%}" for mine, other in pairs]
-    figures = f"{program.flops / images / 1e9:.2f}", f"{program.traffic / images / 1e6:.0f}"
-    counts = [sum(program.operations[name] for name in names) for names in KINDS.values()]
-    temporary = f"{program.temporary / 1e6:.0f}"
-    print(ROW.format(name, figures[0], added[0], figures[1], added[1], temporary, *counts))
+def cells(settings: Figures, figures: Figures, base: Figures | None) -> list[str]:
+    """Returns the columns of a program; with a base, also what it adds to that."""
+    if "does_not_fit" in figures:
+        return [figures["does_not_fit"]]
+    images = settings["batch"] * figures["devices"]
+
+    def relative(name: str, scale: float, digits: int) -> str:
+        if figures[name] is None:
+            return "-"
+        text = f"{figures[name] / scale:,.{digits}f}"
+        if not base or base is figures or not base.get(name):
+            return text
+        return f"{text} ({figures[name] / base[name] - 1:+.1%})"
+
+    # XLA counts for one device.
+    return [
+        relative("flops", settings["batch"] * 1e9, 2),
+        relative("accessed", settings["batch"] * 1e6, 0),
+        relative("main", settings["batch"] * 1e6, 0),
+        relative("temporary", 1e6, 0),
+        f"{figures['total'] / 1e9:.2f}",
+        f"{figures['num_copies']}: {figures['copies'] / 1e6:.0f} MB",
+        f"{figures['communicated'] / 1e6:.0f}",
+        relative("cycles", 1e6, 1) if figures["cycles"] else "-",
+        _rate(settings["target"], figures["cycles"], images),
+    ]
 
 
-def print_islands(program: Program, limit: int) -> None:
-    """Prints the largest float32 arrays with four or more axes."""
-    for shape, count in program.islands[:limit]:
-        print(f"    {count:4} x f32{list(shape)}, {4 * math.prod(shape) / 1e6:.1f} MB each")
+def _rate(target: str, cycles: int, images: int) -> str:
+    """Images per second of all devices of a program, by the compiler's estimate."""
+    clock = CLOCKS.get(target.partition(":")[0])
+    return f"{images * clock / cycles:,.0f}" if clock and cycles else "-"
+
+
+def title(settings: Figures) -> str:
+    """Returns the first column: what was compiled."""
+    words = [settings["target"], f"{settings['batch']} a chip", settings["dtype"]]
+    return ", ".join([*words, settings["variant"], *settings["ideas"]])
+
+
+def print_row(name: str, columns: list[str]) -> None:
+    """Prints a line of the table."""
+    print(f"| {name} | " + " | ".join(columns) + " |", flush=True)
 
 
 def main() -> None:
-    """Prints one table for each dtype."""
+    """Prints the table."""
     arguments = parse_arguments()
-    if arguments.topology:
-        # Nothing is run, so no device of this machine is taken.
-        jax.config.update("jax_platforms", "cpu")
-    print(where_and_when())
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    if arguments.topology:
-        try:
-            devices = compiled.tpu_mesh(arguments.topology).devices.flat
-        except (RuntimeError, ValueError) as error:
-            raise SystemExit(
-                f"--topology {arguments.topology}: no compiler; is libtpu installed? {error}"
-            ) from error
-        mesh = sharding.make_mesh([devices[0]])
-    target = arguments.topology or "this CPU"
+    jax.config.update("jax_platforms", "cpu")  # the children compile; this takes no device
+    blocks = arguments.stages or STAGE_SIZES[arguments.depth]
     print(
-        f"ResNet-{arguments.depth} at {arguments.size}, batch {arguments.batch}, "
-        f"{arguments.classes} classes, compiled for {target}{', remat' * arguments.remat}\n"
+        f"{where_and_when()}\n\nBlocks {tuple(blocks)} at {arguments.size} px, "
+        f"{arguments.classes} classes{', remat' * arguments.remat}\n"
     )
-    print(ROW.format("", "GFLOP", "", "MB", "", "temp MB", *KINDS))
-    for dtype in arguments.dtypes:
-        found: dict[str, Program] = {}
-        for variant in arguments.variants:
-            program = compile_step(variant, dtype, arguments, mesh)
-            found[variant] = look_into(program, arguments.batch)
-            row = f"{dtype}, {variant}"
-            print_row(row, found[variant], found.get("plain"), arguments.batch)
-        print_islands(found[arguments.variants[-1]], arguments.islands)
+    print_row("", list(COLUMNS))
+    print("|:--" + "|--:" * len(COLUMNS) + "|")
+    known: dict[str, Figures] = {}
+    failed = False
+    for settings in programs(arguments):
+        try:
+            figures = kept_or_new(settings, arguments.results)
+        except RuntimeError as error:
+            failed = True
+            print(error, file=sys.stderr)
+            print_row(title(settings), ["failed, see the error output"])
+            continue
+        known[title(settings)] = figures
+        bare = settings | {"ideas": []}
+        base = known.get(title(bare if settings["ideas"] else bare | {"variant": "plain"}))
+        print_row(title(settings), cells(settings, figures, base))
+    if known:
+        print(f"\nLargest float32 arrays of {list(known)[-1]}:")
+        for shape, count in list(known.values())[-1].get("islands", [])[: arguments.islands]:
+            print(f"    {count:4} x f32{shape}, {4 * math.prod(shape) / 1e6:.1f} MB each")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Alternative ways to compute the same training step, to be measured before one is adopted.
 
-Each idea replaces a function of the model for the lifetime of the process; `accelerator.py` times
-the step with and without it. An idea that is faster on accelerators moves into the model; the
-others stay here as a record of what was tried.
+Each idea replaces a function of the model for the lifetime of the process. `accelerator.py` times
+the step with and without it, `step_program.py` compiles both. An idea that is faster on
+accelerators moves into the model; the others stay here as a record of what was tried. `no rotation`
+computes another step: it bounds what a cheaper rotation could gain.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
 from mlimages_jax.models import batch_norm, resnet
+from mlimages_jax.step import augment
 
 POSITIONS = (1, 2, 3)  # axes of [G, n, H, W, C] over which statistics are computed
 EXPAND = (slice(None), None, None, None)  # [G, C] -> [G, 1, 1, 1, C]
@@ -90,6 +94,10 @@ def stem_by_blocks(
     return lax.conv_general_dilated(blocks, kernel, (1, 1), [(2, 1), (2, 1)], **settings)
 
 
+def _one_pass() -> None:
+    batch_norm._moments = batch_norm.one_pass_moments
+
+
 def _two_pass() -> None:
     batch_norm._moments = batch_norm.two_pass_moments
 
@@ -117,11 +125,37 @@ def _stem() -> None:
     nn.Conv = conv  # type: ignore[misc,assignment]  # replaces a class
 
 
+def _no_rotation() -> None:
+    augment.pretrain_augment = functools.partial(augment.pretrain_augment, rotation=False)
+
+
+def _keep_convolutions() -> None:
+    """Recomputes what lies between the convolutions; `model.remat` recomputes whole blocks."""
+    convolution = nn.Conv
+
+    def conv(*arguments: Any, **settings: Any) -> Any:
+        compute = settings["conv_general_dilated"] or lax.conv_general_dilated
+
+        def named(*inputs: Any, **options: Any) -> Array:
+            return checkpoint_name(compute(*inputs, **options), "convolution")
+
+        return convolution(*arguments, **settings | {"conv_general_dilated": named})
+
+    nn.Conv = conv  # type: ignore[misc,assignment]  # replaces a class
+    kept = jax.checkpoint_policies.save_only_these_names("convolution")
+    resnet.Bottleneck = nn.remat(  # type: ignore[misc]  # replaces a class
+        resnet.Bottleneck, policy=kept, static_argnums=(2,)
+    )
+
+
 IDEAS: dict[str, Callable[[], None]] = {
+    "one-pass statistics": _one_pass,
     "two-pass statistics": _two_pass,
     "own BatchNorm backward": _own_backward,
     "1x1 as matrix products": _products,
     "stem by blocks": _stem,
+    "convolutions kept": _keep_convolutions,
+    "no rotation": _no_rotation,
 }
 
 
