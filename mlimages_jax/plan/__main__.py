@@ -23,8 +23,9 @@ class Machines:
 
     Attributes:
         devices: number of chips, over all hosts.
-        chip: v4, v5e, v5p, v6e, a100, h100, h200 or b200.
-        mfu: assumed utilisation: the model's arithmetic as a fraction of the chip's peak.
+        chip: v3, v4, v5e, v5p, v6e, a100, h100, h200 or b200.
+        mfu: fraction of the chip's peak that arithmetic reaches; 0: that of the kind of chip, from
+            docs/scaling.md.
         devices_per_host: chips per host; 0: the usual number for the chip.
         price: price of a chip per hour, in any currency; 0: unknown.
         classes: number of classes; 0: that of the built set, or without one 11,166 (1,000 with the
@@ -38,7 +39,7 @@ class Machines:
 
     devices: int
     chip: str
-    mfu: float = 0.2
+    mfu: float = 0.0
     devices_per_host: int = 0
     price: float = 0.0
     classes: int = 0
@@ -53,7 +54,7 @@ class Machines:
         ):  # fmt: skip
             if (value := getattr(self, name)) < minimum:
                 raise ConfigError(f"{name}={value}: at least {minimum}")
-        if not 1e-3 <= self.mfu <= 1:
+        if self.mfu and not 1e-3 <= self.mfu <= 1:
             raise ConfigError(f"mfu={self.mfu}: from 0.001 to 1, a fraction of the chip's peak")
 
 
@@ -102,7 +103,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
             chip=chip,
             devices=asked.devices,
             num_classes=classes,
-            mfu=asked.mfu,
+            utilisation=asked.mfu,
         )
         plan = make_plan(config)
         remedies = {}
@@ -117,7 +118,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
         for changes in () if plan.fits else estimate.REMEDIES:
             remedies[estimate.as_flags(changes)] = make_plan(replaced(config, changes))
         inputs = ReportInputs(
-            mfu=asked.mfu,
+            utilisation=asked.mfu or chip.kind.utilisation,
             host_devices=asked.devices_per_host or chip.host_chips,
             images=images,
             image_bytes=asked.image_kb * 1e3,

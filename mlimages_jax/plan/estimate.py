@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Estimates memory, arithmetic, communication and time of every stage of a training by formulas.
 
-Two inputs are assumptions: the model FLOPs utilisation (`mfu`), and that memory traffic and
-communication overlap with the arithmetic. docs/scaling.md compares the formulas with XLA and
-derives TRAFFIC.
+How a kind of chip works through the network, and what it reaches of its stated figures, is in
+`kinds`; that communication overlaps with the rest is an assumption. docs/scaling.md compares the
+formulas with XLA, and the rates with published ones.
 """
 
 import dataclasses
@@ -26,9 +26,6 @@ FLOPS_A_MAC = 3 * 2  # multiply and add; the backward pass costs twice the forwa
 REMAT_FACTOR = 4 / 3  # a second forward pass
 # Fraction of the memory; the rest is for the compiler, code and fragmentation. An assumption.
 USABLE = 0.9
-# Bytes read and written in a step per activation that would be kept without remat, in bfloat16:
-# XLA's count for a TPU v5p (ResNet-101, 224 px, 64 images: 103 GB, remat or not).
-TRAFFIC = 48
 SUMMING = 3 * 4  # bytes a parameter and part: the sum is read and written, the gradient read
 # Changes to try if a training does not fit, in this order.
 REMEDIES: tuple[dict[str, object], ...] = (
@@ -53,9 +50,10 @@ class StagePlan:
         memory: Bytes on one device, by purpose.
         flops: Model FLOPs per image, forward and backward, without recomputation.
         compute_seconds: Time of a step's arithmetic at the assumed utilisation.
-        traffic_seconds: Time of a step's memory traffic at the stated bandwidth, see TRAFFIC.
+        traffic_seconds: Time of a step's memory traffic, see `kinds.Kind`.
         moved: Bytes moved by collectives in a step, see `chips.collective_seconds`.
         collective_seconds: Time of the collectives; None if a bandwidth is unknown.
+        in_turn: Whether arithmetic and memory traffic take turns, or overlap.
     """
 
     stage: Stage
@@ -65,21 +63,22 @@ class StagePlan:
     traffic_seconds: float
     moved: int
     collective_seconds: float | None
+    in_turn: bool
 
     @property
     def limit(self) -> str:
         """The bottleneck of a step."""
-        seconds = {
-            "arithmetic": self.compute_seconds,
-            "memory traffic": self.traffic_seconds,
-            "communication": self.collective_seconds or 0.0,
-        }
-        return max(seconds, key=seconds.__getitem__)
+        if self.step_seconds == self.collective_seconds:
+            return "communication"
+        arithmetic = self.compute_seconds >= self.traffic_seconds
+        return "arithmetic" if arithmetic else "memory traffic"
 
     @property
     def step_seconds(self) -> float:
-        """The longest of arithmetic, memory traffic and communication."""
-        return max(self.compute_seconds, self.traffic_seconds, self.collective_seconds or 0.0)
+        """The time of arithmetic and memory traffic, or of communication if that takes longer."""
+        parts = self.compute_seconds, self.traffic_seconds
+        own = sum(parts) if self.in_turn else max(parts)
+        return max(own, self.collective_seconds or 0.0)
 
     @property
     def images_per_second(self) -> float:
@@ -122,7 +121,7 @@ class Plan:
 
 
 def make_plan(
-    config: Train, *, chip: chips.Chip, devices: int, num_classes: int, mfu: float
+    config: Train, *, chip: chips.Chip, devices: int, num_classes: int, utilisation: float = 0.0
 ) -> Plan:
     """Plans a configuration of the task `train`.
 
@@ -131,7 +130,8 @@ def make_plan(
         chip: Type of the devices.
         devices: Number of devices.
         num_classes: Number of classes of the data set.
-        mfu: Model FLOPs utilisation, a fraction of the chips' peak in (0, 1].
+        utilisation: Fraction of the chips' peak that arithmetic reaches, in (0, 1]; 0 for that of
+            the kind of chip.
 
     Raises:
         PlanError: Devices or groups do not divide a batch size.
@@ -155,21 +155,24 @@ def make_plan(
     # The sum of gradients is replicated, so every part's own gradients are all-reduced into it.
     moved = parts * _moved(abstract_state, config.sharding.name)
     summing = SUMMING * _elements(abstract_state.params) * parts if parts > 1 else 0
+    kind = chip.kind
+    peak = chip.flops * (utilisation or kind.utilisation)
     plans = []
     for stage in stages:
         flops = FLOPS_A_MAC * layers.forward_macs(network, stage.image_size)
         images = stage.batch_size / devices
         passes = REMAT_FACTOR if network.remat else 1.0
-        read = TRAFFIC * layers.kept_elements(network.clone(remat=False), stage.image_size)
+        read = kind.traffic * layers.kept_elements(network.clone(remat=False), stage.image_size)
         plans.append(
             StagePlan(
                 stage=stage,
                 memory=_memory(abstract_state, network, stage, devices=devices, parts=parts),
                 flops=flops,
-                compute_seconds=passes * images * flops / (chip.flops * mfu),
-                traffic_seconds=(images * read + summing) / chip.bandwidth,
+                compute_seconds=passes * images * flops / peak,
+                traffic_seconds=(images * read + summing) / (chip.bandwidth * kind.reached),
                 moved=moved,
                 collective_seconds=chips.collective_seconds(chip, devices, moved=moved),
+                in_turn=kind.in_turn,
             )
         )
     return Plan(

@@ -16,14 +16,14 @@ class ReportInputs(NamedTuple):
     """Inputs of a report that are not part of the configuration.
 
     Attributes:
-        mfu: Assumed utilisation, see `estimate.make_plan`.
+        utilisation: Fraction of the peak that arithmetic reaches.
         host_devices: Number of devices per host.
         images: Number of images in the training split.
         image_bytes: Average size of a stored JPEG in bytes.
         price: Price of one chip per hour; 0 if unknown.
     """
 
-    mfu: float
+    utilisation: float
     host_devices: int
     images: int
     image_bytes: float
@@ -89,16 +89,19 @@ def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
             "TFLOP"
         )
         arithmetic = _ms(each.compute_seconds)
-        yield f"  arithmetic     {arithmetic} at {inputs.mfu:.0%} of the peak (assumed)"
+        yield f"  arithmetic     {arithmetic} at {inputs.utilisation:.0%} of the peak (assumed)"
         summed = f", {parts} gradients summed" if (parts := config.accumulate) > 1 else ""
-        yield f"  memory traffic {_ms(each.traffic_seconds)} at the stated bandwidth{summed}"
+        traffic, reached = _ms(each.traffic_seconds), plan.chip.kind.reached
+        yield f"  memory traffic {traffic} at {reached:.0%} of the stated bandwidth{summed}"
         yield (
             f"  communication  {_ms(each.collective_seconds)} for {each.moved / 1e6:.0f} MB at the "
             "stated interconnect"
         )
+        how = "the first two take turns, the third overlaps" if each.in_turn else "they overlap"
         yield (
-            f"  so             {_ms(each.step_seconds)} if they overlap (assumed): "
-            f"{each.images_per_second:,.0f} images/s, limited by {each.limit}"
+            f"  so             {_ms(each.step_seconds)} if {how} (assumed): "
+            f"{each.images_per_second:,.0f} images/s, {_mfu(plan, each):.0%} of the peak, limited "
+            f"by {each.limit}"
         )
     images = min(each.stage.batch_size for each in plan.stages) // plan.devices
     group = config.group_size or 0
@@ -109,6 +112,11 @@ def _step(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
             "norm communicates, forward and backward. A --config.group_size that divides "
             f"{images} avoids that, but changes the training."
         )
+
+
+def _mfu(plan: Plan, stage: StagePlan) -> float:
+    """Model FLOPs utilisation: the model's arithmetic as a fraction of the chips' peak."""
+    return stage.images_per_second * stage.flops / (plan.devices * plan.chip.flops)
 
 
 def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:

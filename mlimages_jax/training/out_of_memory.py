@@ -75,7 +75,7 @@ def _planned(config: Train, changes: dict[str, object], num_classes: int, device
     try:
         changed = replaced(config, changes)
         plan = estimate.make_plan(
-            changed, chip=chips.find("h100"), devices=devices, num_classes=num_classes, mfu=0.2
+            changed, chip=chips.find("h100"), devices=devices, num_classes=num_classes
         )  # memory does not depend on the chip
     except (PlanError, ConfigError) as error:
         return f"not possible ({error})"

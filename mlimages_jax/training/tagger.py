@@ -186,7 +186,7 @@ def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:
 
     def plan(changed: Train) -> estimate.Plan:
         return estimate.make_plan(
-            changed, chip=chip, devices=jax.device_count(), num_classes=data.num_classes, mfu=0.5
+            changed, chip=chip, devices=jax.device_count(), num_classes=data.num_classes
         )
 
     found = estimate.smallest_accumulation(config, plan)

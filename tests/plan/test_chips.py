@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 
-from mlimages_jax.plan import PlanError, chips
+from mlimages_jax.plan import PlanError, chips, kinds
 
 CHIP = chips.Chip(
-    "a chip", 1e9, 1e12, 1e12, link=100.0, domain=4, host_chips=2, network=10.0, sources=""
+    "a chip",
+    1e9,
+    1e12,
+    1e12,
+    link=100.0,
+    domain=4,
+    host_chips=2,
+    network=10.0,
+    sources="",
+    kind=kinds.GPU,
 )
 
 
@@ -23,7 +32,7 @@ def test_what_has_no_source_is_not_guessed():
 
 
 def test_an_unknown_chip_is_refused_with_the_known_ones():
-    with pytest.raises(PlanError, match=r"chip='h1000' is none of v4, v5e, .*h100"):
+    with pytest.raises(PlanError, match=r"chip='h1000' is none of v3, v4, v5e, .*h100"):
         chips.find("h1000")
 
 

@@ -53,7 +53,7 @@ def _both(config, classes):
     training = training_step(config, mesh, num_classes=classes)
     program = training.compile(stage, max_labels=compiled.MAX_LABELS)
     chip = chips.find("h100")
-    plan = estimate.make_plan(config, chip=chip, devices=mesh.size, num_classes=classes, mfu=0.2)
+    plan = estimate.make_plan(config, chip=chip, devices=mesh.size, num_classes=classes)
     return program, plan
 
 

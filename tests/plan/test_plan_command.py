@@ -83,7 +83,7 @@ def test_groups_over_several_devices_are_pointed_out(plan):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--devices=8", "--chip=none"), "chip='none' is none of v4"),
+        (("--devices=8", "--chip=none"), "chip='none' is none of v3"),
         (("--devices=100", "--chip=h100"), "batch_size=4096 is not divisible by 100 devices"),
     ],
 )
