@@ -49,7 +49,7 @@ def compile_step(options: Values, mesh: Mesh) -> Any:
     group_size = min(options["group_size"], options["batch"])
     model = ResNet(
         options["classes"],
-        stage_sizes=options["stages"],
+        stage_sizes=tuple(options["stages"]),
         group_size=group_size,
         dtype=jnp.dtype(options["dtype"]),
         remat=options["remat"],
