@@ -86,7 +86,8 @@ def by_idea(settings: Settings) -> Iterator[Section]:
     from peers import step_ideas
 
     wanted = {"as it is": settings.step()}
-    wanted |= {name: settings.step(ideas=[name]) for name in step_ideas.IDEAS}
+    names = [name for name in step_ideas.IDEAS if name != "one-pass statistics"]  # GPUs have them
+    wanted |= {name: settings.step(ideas=[name]) for name in names}
     wanted["BatchNorm's backward, stem and products"] = settings.step(
         ideas=["own BatchNorm backward", "stem by blocks", "1x1 as matrix products"]
     )
