@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 import functools
 import itertools
 import os
