@@ -251,15 +251,19 @@ def asked_together(
     log: Sequence[dict[str, Any]], owners: dict[int, list[tuple[float, int]]]
 ) -> tuple[int, float]:
     """Returns the number of hosts that two workers asked at once, and the unknown fraction."""
+    lifetimes: dict[int, list[float]] = {}
+    for one in log:
+        lifetimes.setdefault(one["connection"], [one["start"], 0.0])[1] = one["end"] or one["start"]
     by_host: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
     unknown = 0
     for one in log:
-        seen = owners.get(one["port"])
-        if seen is None or one["end"] is None:
+        start, end = lifetimes[one["connection"]]
+        # Only looks at this very connection count: another worker may have had the port before.
+        pids = {pid for when, pid in owners.get(one["port"], ()) if start <= when <= end}
+        if len(pids) != 1 or one["end"] is None:
             unknown += 1
             continue
-        _, pid = min(seen, key=lambda sample: abs(sample[0] - one["start"]))
-        by_host[one["host"]] += [(one["start"], 1, pid), (one["end"], -1, pid)]
+        by_host[one["host"]] += [(one["start"], 1, *pids), (one["end"], -1, *pids)]
     together = 0
     for events in by_host.values():
         active: Counter[int] = Counter()

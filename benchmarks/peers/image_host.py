@@ -50,12 +50,14 @@ class Request:
     Attributes:
         host: Its Host header.
         port: Port of the client.
+        connection: Number of the connection; ports are used again.
         start: When it came, in seconds since 1970.
         end: When it was answered or its connection closed, which for tricks is an upper bound.
     """
 
     host: str
     port: int
+    connection: int
     start: float
     end: float | None = None
 
@@ -67,6 +69,7 @@ class Answers:
         self.images = images
         self.requests: Counter[str] = Counter()
         self.log: list[Request] = []
+        self.connections = itertools.count()
         self._latency = latency
 
     def delay(self, path: str) -> float:
@@ -155,6 +158,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._port = transport.get_extra_info("peername")[1]
+        self._number = next(self._answers.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
@@ -221,7 +225,7 @@ class Connection(asyncio.Protocol):
         self._end()
         found = HOST_HEADER.search(head)
         host = found[1].decode("latin-1") if found else ""
-        self._logged = Request(host, self._port, time.time())
+        self._logged = Request(host, self._port, self._number, time.time())
         self._answers.log.append(self._logged)
 
     def _end(self) -> None:

@@ -136,7 +136,8 @@ class ManifestFile:
         shard = ShardFile(**about)
         expected = posixpath.basename(self._name).partition(".")[0] + RECORDS
         numbers = (shard.num_bytes, shard.crc32c, shard.num_images)
-        if not isinstance(shard.notes, list | tuple) or not all(isinstance(n, str) for n in shard.notes):
+        notes = shard.notes
+        if not isinstance(notes, list | tuple) or not all(isinstance(one, str) for one in notes):
             raise ValueError("its notes are no texts")
         if shard.file not in ("", expected) or not all(
             isinstance(number, int) and number >= 0 for number in numbers
