@@ -13,9 +13,7 @@ from mlimages_jax.command_line import optional
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.outcome import OK
-from mlimages_jax.image_shards.reader import ShardFolder
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.engine import Patience
@@ -23,7 +21,6 @@ from mlimages_jax.prepare.download.fetch import Fetcher, Limits
 from mlimages_jax.prepare.download.image_sources import SourceName
 from mlimages_jax.prepare.download.job import DownloadJob
 from mlimages_jax.prepare.download.plan import DownloadPlan
-from mlimages_jax.prepare.download.shard_job import ShardJob
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.url_lists import UrlPart
 
@@ -162,6 +159,11 @@ def _into_files(plan: DownloadPlan, output: str, part: UrlPart) -> None:
 
 
 def _into_shards(plan: DownloadPlan, output: str, parts: int, workers: EngineOptions) -> None:
+    # Half a second that downloads into files need not wait.
+    from mlimages_jax.image_shards.counts import count_outcomes
+    from mlimages_jax.image_shards.reader import ShardFolder
+    from mlimages_jax.prepare.download.shard_job import ShardJob
+
     if parts < 1:
         raise PrepareError(f"--shards {parts}: give a number of parts, such as 64")
     job = ShardJob(plan=plan, folder=ObjectFolder(output), parts=parts)

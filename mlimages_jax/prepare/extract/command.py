@@ -15,15 +15,12 @@ from mlimages_jax.data.archives import Archive, ArchiveError
 from mlimages_jax.engines.options import EngineName, open_engine
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
-from mlimages_jax.image_shards.reader import ShardFolder
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import FinishedTars
 from mlimages_jax.prepare.extract.selection import MISSING, Everything, ListedNames, Selection
-from mlimages_jax.prepare.extract.shard_extraction import ShardExtraction
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.recorder import Recorder
@@ -86,6 +83,9 @@ def extract(
     if shards is not None:
         if shards < 1:
             raise PrepareError(f"--shards {shards}: give a number of parts, such as 64")
+        # Half a second that extractions into files need not wait.
+        from mlimages_jax.prepare.extract.shard_extraction import ShardExtraction
+
         job = ShardExtraction(
             archives=archives,
             lists=lists,
@@ -204,6 +204,9 @@ def _record_missing(
 
 
 def _counted_shards(output: str) -> str:
+    from mlimages_jax.image_shards.counts import count_outcomes
+    from mlimages_jax.image_shards.reader import ShardFolder
+
     outcomes, _ = count_outcomes(ShardFolder(output))
     counts = {OK: 0, MISSING: 0, FAILED: 0}
     for (status, _, error), count in outcomes.items():
