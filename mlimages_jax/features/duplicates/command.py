@@ -47,7 +47,7 @@ def duplicates(
     threshold: float = 0.95,
     index: Literal["exact", "ivf"] = "exact",
     lists: int = 0,
-    probes: int = 16,
+    probes: int = 4,
     check: int = 4_096,
     width: int = 256,
     features: str = "features",

@@ -207,7 +207,7 @@ def test_former_names_of_the_approximate_search(tmp_path, monkeypatch):
     run(tmp_path, folder, "--index", "ivf")
     words = ["duplicates", str(folder), "--output", str(tmp_path / "d.tsv")]
     main([*words, "--approximate", "--buckets", "7", "--memberships=3"])
-    assert asked == [((0,), {"probes": 16}), ((7,), {"probes": 3})]
+    assert asked == [((0,), {"probes": 4}), ((7,), {"probes": 3})]
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "npz", "array_record"])
