@@ -46,7 +46,7 @@ INDEX_BYTES = 24  # of memory for a committed row when a part is resumed: image_
 MANIFEST_BYTES = 70  # a row of a manifest without licence and author: rehearsal.py
 COMPARED = ("limit", "URLs", "predicted, s", "measured, s", "error", "bounds, s")
 PAGE = 1000  # objects that one request lists, in both stores
-MAX_DEATHS = 3  # of workers that tried the same part: engines/engine.py
+MANY_DEATHS = 3  # of workers that tried the same part; at so many early ones the engine gives up
 
 
 Change: TypeAlias = dict[str, Any]  # fields of `Plan` and their new values
@@ -65,9 +65,7 @@ def report(plan: Plan, planned: Planned) -> None:
     print_row("workers occupied", f"{outcome.utilisation(plan.workers):.1%}")
     print_row("workers that died, work lost by them",
               f"{outcome.deaths.total():,}, {outcome.lost / outcome.busy:.2%}")  # fmt: skip
-    print_row(
-        f"parts that lost {MAX_DEATHS} workers, at which the engine gives up", given_up(outcome)
-    )
+    print_row(f"parts that lost {MANY_DEATHS} workers or more", with_many_deaths(outcome))
     print_row("driver occupied", f"{outcome.driver / outcome.seconds:.2%}")
     for index, name in enumerate(BOUNDS):
         bound = parts.bounds[name]
@@ -88,9 +86,9 @@ def report(plan: Plan, planned: Planned) -> None:
     print_row("memory to resume the largest part, MB", f"{largest * INDEX_BYTES / 1e6:,.0f}")
 
 
-def given_up(outcome: Outcome) -> int:
-    """Counts the parts that lost as many workers as make the engine give up."""
-    return sum(deaths >= MAX_DEATHS for deaths in outcome.deaths.values())
+def with_many_deaths(outcome: Outcome) -> int:
+    """Counts the parts that lost many workers."""
+    return sum(deaths >= MANY_DEATHS for deaths in outcome.deaths.values())
 
 
 def vary(plan: Plan) -> None:
@@ -103,7 +101,12 @@ def vary(plan: Plan) -> None:
     changes += [mended | {"lifetime": value} for value in (2 * HOUR, FOREVER)]
     changes += [mended | {"exponent": value} for value in (0.8, 0.95)]
     print_table_head(
-        "changed", "in all", "9 of 10 parts", "workers occupied", "decided by", "parts given up"
+        "changed",
+        "in all",
+        "9 of 10 parts",
+        "workers occupied",
+        "decided by",
+        f"parts that lost {MANY_DEATHS} workers",
     )
     for change in changes:
         varied = dataclasses.replace(plan, **change)
@@ -114,7 +117,7 @@ def vary(plan: Plan) -> None:
             named(change, mended),
             duration(planned.outcome.seconds), duration(ends[len(ends) * 9 // 10]),
             f"{planned.outcome.utilisation(varied.workers):.1%}", longest,
-            given_up(planned.outcome),
+            with_many_deaths(planned.outcome),
         )  # fmt: skip
 
 

@@ -6,10 +6,11 @@ that both engines end alike.
 """
 
 import collections
+import time
 from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from .engine import MAX_DEATHS, PartLostError
+from .engine import EARLY, MAX_DEATHS, MAX_LOST, PartLostError
 
 _MAX_LENGTH = 300  # of a part in a message
 
@@ -45,7 +46,9 @@ class Workers(Protocol):
 
 class _Attempt(NamedTuple):
     part: Any
-    deaths: int = 0  # of workers that tried this part before
+    started: float = 0.0
+    deaths: int = 0  # of workers that tried this part just before, each early
+    lost: int = 0  # workers that tried this part before
 
 
 def dispatch(workers: Workers, parts: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -59,7 +62,7 @@ def dispatch(workers: Workers, parts: Iterable[Any]) -> Iterator[tuple[Any, Any]
             attempt = again.popleft() if again else next(first_attempts, None)
             if attempt is None:
                 break
-            running[workers.submit(attempt.part)] = attempt
+            running[workers.submit(attempt.part)] = attempt._replace(started=time.monotonic())
         # Only now, so that no worker waits for what the caller does with the results.
         yield from finished
         if not running:
@@ -80,14 +83,15 @@ def dispatch(workers: Workers, parts: Iterable[Any]) -> Iterator[tuple[Any, Any]
 
 
 def _next_attempt(attempt: _Attempt, error: WorkerDiedError) -> _Attempt:
-    deaths = attempt.deaths + 1
-    if deaths == MAX_DEATHS:
+    early = time.monotonic() - attempt.started < EARLY
+    deaths, lost = attempt.deaths + 1 if early else 0, attempt.lost + 1
+    if deaths == MAX_DEATHS or lost == MAX_LOST:
         raise PartLostError(
-            f"{_short(attempt.part)}: {deaths} workers died while working on this ({error}). If "
+            f"{_short(attempt.part)}: {lost} workers died while working on this ({error}). If "
             "the system killed them for lack of memory, use fewer --workers; if not, see what this "
             "part has that others do not. Finished parts are kept: run the same command to resume"
         ) from error
-    return attempt._replace(deaths=deaths)
+    return attempt._replace(deaths=deaths, lost=lost)
 
 
 def _short(part: Any) -> str:

@@ -7,11 +7,15 @@ from typing import Protocol, TypeVar
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-MAX_DEATHS = 3  # workers that one part may lose: chance rarely hits the same part three times
+MAX_DEATHS = 3  # workers in a row that one part may lose early: chance rarely hits it three times
+# Seconds; a worker that dies later is no sign against its part: machines live for a day, say, and a
+# download may need several. What it has committed by then is not done again.
+EARLY = 600.0
+MAX_LOST = 30  # workers that one part may lose at all
 
 
 class PartLostError(ChildProcessError):
-    """Every worker process that tried a part died: killed, out of memory, or with its machine."""
+    """Too many workers died while doing a part: killed, out of memory, or with their machines."""
 
 
 class Engine(Protocol):
@@ -42,7 +46,8 @@ class Engine(Protocol):
             parts: Picklable and small; consumed lazily, a few more than there are workers.
 
         Raises:
-            PartLostError: `MAX_DEATHS` workers died while doing the same part.
+            PartLostError: `MAX_DEATHS` workers in a row died within `EARLY` seconds while doing the
+                same part, or `MAX_LOST` at any time.
             Exception: What the function raised, with its traceback and a note that names the part.
                 No further parts are started; those in flight end first.
         """

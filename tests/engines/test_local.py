@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from mlimages_jax.engines import dispatch
 from mlimages_jax.engines.engine import PartLostError
 from mlimages_jax.engines.options import open_engine
 from tests.engines import jobs
@@ -64,6 +65,53 @@ def test_a_part_that_kills_its_workers_is_named():
         list(engine.map_unordered(jobs.die_at_two, range(5)))
     assert str(caught.value).startswith("2: 3 workers died while working on this")
     assert "run the same command to resume" in str(caught.value)
+
+
+class DyingWorkers:
+    """Workers that die after some seconds each, on a clock of their own; the last one does not."""
+
+    def __init__(self, monkeypatch, seconds):
+        self._seconds, self._now, self.tasks = iter(seconds), 0.0, 0
+        monkeypatch.setattr(dispatch.time, "monotonic", lambda: self._now)
+
+    def capacity(self):
+        return 1
+
+    def submit(self, part):
+        self.tasks += 1
+        return self.tasks
+
+    def wait(self, tasks):
+        return list(tasks)
+
+    def result(self, task):
+        lived = next(self._seconds, None)
+        if lived is None:
+            return "done"
+        self._now += lived
+        raise dispatch.WorkerDiedError("killed")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lost"),
+    [
+        ([1, 1], None),
+        ([1, 1, 1], 3),
+        ([1, 1, 3600, 1, 1], None),  # in between a worker was at it for an hour
+        ([1, 3600, 1, 1, 1], 5),
+        ([3600] * 29, None),
+        ([3600] * 30, 30),
+    ],
+)
+def test_a_part_may_lose_many_workers_late_but_few_early(monkeypatch, seconds, lost):
+    workers = DyingWorkers(monkeypatch, seconds)
+    if lost is None:
+        assert list(dispatch.dispatch(workers, ["part"])) == [("part", "done")]
+        assert workers.tasks == len(seconds) + 1
+    else:
+        with pytest.raises(PartLostError, match=f"part: {lost} workers died"):
+            list(dispatch.dispatch(workers, ["part"]))
+        assert workers.tasks == lost
 
 
 @pytest.mark.parametrize("workers", [None, 2])

@@ -46,6 +46,7 @@ def download(
     max_copies: int = 10,
     max_wait: float = 60.0,
     give_up_after: int = 1000,
+    host_give_up_after: int = 50,
     open_images_table: tuple[Path, ...] = (),
     sources: tuple[SourceName, ...] = ("thumbnail", "mirror", "original", "list"),
     user_agent: str = f"mlimages_jax/{mlimages_jax.__version__}",
@@ -100,6 +101,8 @@ def download(
         max_wait: seconds; a server that asks for a longer pause is skipped for this run.
         give_up_after: stop after this many attempts in a row without any answer: the network is
             down. 0: never stop, for a list whose hosts are mostly gone.
+        host_give_up_after: images of a host fail untried, as silent_host, after this many attempts
+            at it in a row without any answer, if others answered meanwhile. 0: try all of them.
         open_images_table: Open Images' CSV files of image URLs; they are indexed once.
         sources: which sources to try, in this order, for images of that table.
         user_agent: identifies you to servers; add an address at which you can be reached.
@@ -129,7 +132,12 @@ def download(
         fetcher=fetcher,
         connections=connections,
         per_host=connections_per_host,
-        patience=Patience(retries=retries, max_wait=max_wait, give_up_after=give_up_after),
+        patience=Patience(
+            retries=retries,
+            max_wait=max_wait,
+            give_up_after=give_up_after,
+            host_give_up_after=host_give_up_after,
+        ),
         short_side=short_side,
         max_copies=max_copies,
         retry_failed=retry_failed,

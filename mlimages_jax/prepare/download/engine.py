@@ -9,7 +9,6 @@ import asyncio
 import collections
 import dataclasses
 import functools
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,12 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError
 from mlimages_jax.prepare.download.host_queues import HostQueues
 from mlimages_jax.prepare.download.pending_image import PendingImage
+from mlimages_jax.prepare.download.silence import Silence
 from mlimages_jax.prepare.internal_errors import INTERNAL, InternalErrors, describe
 from mlimages_jax.prepare.sink import Kept, Sink
 from mlimages_jax.prepare.storing import UnwantedFileError, file_name
 
+SILENT_HOST = "silent_host"  # the error of images that were not tried
 _FLUSH_EVERY = 0.5  # seconds; at most this much work is repeated after a kill
 _ROWS_PER_SLOT = 20  # rows read ahead, so that other hosts have work while one is slow
 _FIRST_PAUSE = 1.0  # seconds before the second attempt; doubles before each further one
@@ -41,11 +42,14 @@ class Patience:
         retries: Further attempts at a source after a temporary failure.
         max_wait: Seconds; a server that asks for a longer pause is skipped until another run.
         give_up_after: The job stops after this many attempts in a row without any answer; 0: never.
+        host_give_up_after: Images of a host fail untried after this many attempts at it in a row
+            without any answer, if other hosts answered meanwhile; 0: never.
     """
 
     retries: int = 2
     max_wait: float = 60.0
     give_up_after: int = 1000
+    host_give_up_after: int = 50
 
 
 class DownloadEngine:
@@ -90,7 +94,9 @@ class DownloadEngine:
         self._open: set[str] = set()
         self._closed = asyncio.Event()
         self._busy_answers: collections.Counter[str] = collections.Counter()
-        self._silence = 0
+        self._silence = Silence(
+            host_limit=patience.host_give_up_after, limit=patience.give_up_after
+        )
         self._internal = InternalErrors(
             advice=f"then run with --retry-failed {INTERNAL} to retry these images"
         )
@@ -150,6 +156,9 @@ class DownloadEngine:
 
     async def _attempt(self, host: str, item: PendingImage, unfinished: Path) -> None:
         try:
+            if why := self._silence.skips(host):
+                self._fail(host, item, SILENT_HOST, why, delay=None)
+                return
             url = item.sources[item.source].url
             await self._fetcher.fetch(url, unfinished)
             item.http_status = 200  # `fetch` accepts no other status
@@ -250,7 +259,7 @@ class DownloadEngine:
         return max(wait, _FIRST_PAUSE * 2**item.attempts) * random.uniform(1, 1.25)
 
     def _heard(self, host: str, error: FetchError | None = None) -> None:
-        """Tracks busy hosts, which get a pause, and a lost network, which stops the job."""
+        """Tracks busy hosts, which get a pause, silent ones, and a lost network."""
         if error is None or not error.is_busy:
             self._busy_answers.pop(host, None)
         else:
@@ -258,10 +267,7 @@ class DownloadEngine:
             if self._busy_answers[host] >= _BUSY_IN_A_ROW:
                 pause = error.retry_after or _FIRST_PAUSE * self._busy_answers[host]
                 self._queues.pause(host, min(pause, self._patience.max_wait))
-        self._silence = self._silence + 1 if error is not None and error.is_network else 0
-        if self._silence >= (self._patience.give_up_after or math.inf):
-            raise PrepareError(
-                f"{self._silence:,} attempts in a row got no answer, the last one from {host}: "
-                f"{error}. Is this machine online? Then run again with --retry-failed "
-                "dns connection timeout"
-            )
+        if error is not None and error.is_network:
+            self._silence.unanswered(host, error)
+        else:
+            self._silence.answered(host)

@@ -17,8 +17,11 @@ from mlimages_jax.image_shards.writer import FULL, Full
 from mlimages_jax.monitoring.progress_bar import hidden, progress
 from mlimages_jax.prepare.download.hosts import part_of
 from mlimages_jax.prepare.download.plan import DownloadPlan
+from mlimages_jax.prepare.download.silence import NoAnswerError
 from mlimages_jax.prepare.shard_scratch import scratch_of
 from mlimages_jax.prepare.shard_sink import ShardSink, storing
+
+_OFFLINE = 3  # parts in a row without an answer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,23 +45,46 @@ class ShardJob:
 
         Raises:
             PrepareError: The lists are empty, another job writes to this folder, it cannot be
-                written to, or no server answers.
+                written to, or no host of a part answers; the other parts are fetched first.
             ImageShardError: The folder has another number of parts, or a damaged file.
             PartLostError: Several workers died while doing the same part.
         """
         self.plan.check()
         with storing(self.folder):
             settle_layout(self.folder, Layout(self.parts, BY_HOST))
-        done: collections.Counter[str] = collections.Counter()
-        part = functools.partial(_fetch_part, self, engine.threads)
-        with progress(self.parts, what="download", unit=" parts") as bar:
-            for _, written in engine.map_unordered(part, range(self.parts)):
-                done.update(written)
-                bar.update()
-                bar.set_postfix(done, refresh=False)
+        unanswered = self._fetch_parts(engine)
         with storing(self.folder):
             names = manifest_names(self.folder)
             repeated.judge(self.folder, names, max_copies=self.plan.max_copies)
+        if unanswered:
+            raise NoAnswerError(
+                f"{len(unanswered)} of {self.parts} parts ended early, all others are done. "
+                f"{unanswered[0]}"
+            )
+
+    def _fetch_parts(self, engine: Engine) -> list[str]:
+        """Fetches all parts; returns why some of them ended early.
+
+        Raises:
+            NoAnswerError: Several in a row did, so it is not their hosts.
+        """
+        done: collections.Counter[str] = collections.Counter()
+        unanswered: list[str] = []
+        in_a_row = 0
+        part = functools.partial(_fetch_part, self, engine.threads)
+        with progress(self.parts, what="download", unit=" parts") as bar:
+            for _, written in engine.map_unordered(part, range(self.parts)):
+                if isinstance(written, str):
+                    unanswered.append(written)
+                    in_a_row += 1
+                    if in_a_row == _OFFLINE:
+                        raise NoAnswerError(written)
+                elif written:  # a part without rows says nothing about the network
+                    done.update(written)
+                    in_a_row = 0
+                bar.update()
+                bar.set_postfix(done, refresh=False)
+        return unanswered
 
     def fetch_part(self, part: int, *, threads: int) -> collections.Counter[str]:
         """Fetches one part; returns the number of rows committed, by status."""
@@ -83,5 +109,9 @@ class ShardJob:
             return sink.written
 
 
-def _fetch_part(job: ShardJob, threads: int, part: int) -> collections.Counter[str]:
-    return job.fetch_part(part, threads=threads)
+def _fetch_part(job: ShardJob, threads: int, part: int) -> collections.Counter[str] | str:
+    """Fetches a part; returns the rows committed, or why it ended early."""
+    try:
+        return job.fetch_part(part, threads=threads)
+    except NoAnswerError as error:  # perhaps the one host of this part is gone: others go on
+        return str(error)
