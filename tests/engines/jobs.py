@@ -25,6 +25,14 @@ def wait_unless_zero(folder, number):
     return number
 
 
+def wait_for_go(folder, number):
+    """Notes this attempt, then waits for the file `go`."""
+    _note(folder, number)
+    while not Path(folder, "go").exists():
+        time.sleep(0.01)
+    return number
+
+
 def wait_for_second_attempt(folder, number):
     """Notes this attempt, then waits until a part is tried again."""
     _note(folder, number)

@@ -129,6 +129,8 @@ def test_the_workers_end_with_their_driver(how, tmp_path):
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, os.fspath(tmp_path)],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts programs in the background with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         started = jobs.wait_for_attempts(tmp_path, count=2)
