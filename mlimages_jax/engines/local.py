@@ -126,16 +126,12 @@ class _Processes:
 
     def result(self, task: futures.Future[Any]) -> Any:
         pool = self._busy.pop(task)
-        try:
-            result = task.result()
-        except BrokenProcessPool as error:
+        error = task.exception()
+        if isinstance(error, BrokenProcessPool):
             pool.shutdown()
             raise WorkerDiedError("the process was killed or crashed") from error
-        except Exception:
-            self._idle.append(pool)
-            raise
         self._idle.append(pool)
-        return result
+        return task.result()
 
     def stop(self) -> None:
         """Ends all workers at once, whatever they are doing."""
