@@ -131,6 +131,10 @@ class Answers:
     def _by_name(self, path: str) -> bytes:
         if path == "/-/requests":
             return _answer(200, json.dumps(self.requests).encode())
+        if path == "/-/forget":
+            self.requests.clear()
+            self.log.clear()
+            return _answer(200, b"null")
         if path == "/-/log":
             return _answer(200, json.dumps([vars(one) for one in self.log]).encode())
         if path == UNAVAILABLE:

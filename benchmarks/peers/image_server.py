@@ -36,6 +36,7 @@ own: the bytes differ in a comment inside the file, the pixels are those of a fe
     /bomb/x             a few kB of JPEG that claim 65,000 x 65,000 pixels
     /-/requests         the number of requests for each path, as JSON
     /-/log              all requests: host, port of the client, start and end
+    /-/forget           empties both, so that every path is requested for the first time again
 
 To run it by hand, until its standard input is closed:
 
@@ -102,6 +103,10 @@ class ImageServer:
     def log(self) -> list[dict[str, Any]]:
         """Returns all requests, see `image_host.Request`."""
         return self._get("/-/log")
+
+    def forget(self) -> None:
+        """Empties the counts and the log: every path is requested for the first time again."""
+        self._get("/-/forget")
 
     def _get(self, path: str) -> Any:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
