@@ -15,7 +15,8 @@ both ways; hierarchical F1. Classes without positives in val are left out.
 A and B have dictionary.txt, the two lists and images/, in the format of ML-Images; B is written by
 peers/clip_art_set.py. Without them, only the drawn set is used. The peers need torch and timm, in
 an environment of their own. With --results FILE.jsonl, every result is kept in a file, and what is
-there is not run again. --ablate also trains our tagger with one ingredient changed at a time.
+there is not run again. --ablate also trains our tagger with one ingredient changed at a time,
+--pretrain on each other set for the same minutes before, as docs/guide/tagger.md advises.
 """
 
 import argparse
@@ -56,6 +57,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "sigmoid loss": ("loss.name=sigmoid",),
     "weighted loss": ("loss.name=weighted",),
 }
+FINETUNING = ("schedule.cosine.learning_rate=5e-4",)  # docs/guide/tagger.md
 CONFIDENCE = 0.7  # from which a label is true, as in training
 ROW = "| {:10} | {:26} | {:>4} | {:>13} | {:>13} | {:>13} | {:>11} | {:>6} |"
 
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
     parser.add_argument("--ablate", action="store_true", help="change one ingredient at a time")
+    parser.add_argument("--pretrain", action="store_true", help="also start from the other sets")
     parser.add_argument("--no-drawn", dest="drawn", action="store_false", help="only --sets")
     parser.add_argument("--quick", action="store_true", help="a minute, one seed, no peers")
     arguments = parser.parse_args()
@@ -97,8 +100,13 @@ def main() -> None:
     print(ROW.format("set", "tagger", "runs", "mAP", "F1", "hier. F1", "minutes", "x mAP"))
     print("|:--|:--|--:|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        for name, folder in sets(Path(temporary), arguments.sets, drawn=arguments.drawn):
-            compare(Contest(name, folder, Path(temporary), arguments))
+        contests = [
+            Contest(name, folder, Path(temporary), arguments)
+            for name, folder in sets(Path(temporary), arguments.sets, drawn=arguments.drawn)
+        ]
+        for contest in contests:
+            others = [one for one in contests if one is not contest and arguments.pretrain]
+            compare(contest, others)
 
 
 def sets(folder: Path, others: list[str], *, drawn: bool) -> Iterator[tuple[str, Path]]:
@@ -150,14 +158,24 @@ class Contest:
     def ours(self, seed: int, changes: tuple[str, ...] = ()) -> Result:
         """Trains by the command, as a user would, and evaluates the model that it leaves."""
         with tempfile.TemporaryDirectory(dir=self._work) as workdir:
-            command = [
-                sys.executable, "-m", "mlimages_jax", "train", "--config=tagger",
-                f"--data={self._folder}", f"--workdir={workdir}",
-                f"--minutes={self.arguments.minutes:g}", f"--config.seed={seed}",
-                *(f"--config.{change}" for change in changes),
-            ]  # fmt: skip
-            took = run(command, "ours")
+            took = self.train_ours(workdir, seed, changes)
             return judge(mli.load(workdir).probabilities(self._val.images), self._val, took)
+
+    def train_ours(self, workdir: str, seed: int, changes: tuple[str, ...]) -> float:
+        """Trains our tagger and returns the minutes that it took."""
+        command = [
+            sys.executable, "-m", "mlimages_jax", "train", "--config=tagger",
+            f"--data={self._folder}", f"--workdir={workdir}",
+            f"--minutes={self.arguments.minutes:g}", f"--config.seed={seed}",
+            *(f"--config.{change}" for change in changes),
+        ]  # fmt: skip
+        return run(command, "ours")
+
+    def pretrained(self, seed: int, other: "Contest") -> Result:
+        """Trains on another set, then on this one, each for all of the minutes."""
+        with tempfile.TemporaryDirectory(dir=self._work) as workdir:
+            other.train_ours(workdir, seed, ())
+            return self.ours(seed, (f"init_from={workdir}", *FINETUNING))
 
     def peer(self, model: str, size: int, seed: int) -> Result:
         """Trains a network of timm for the same time."""
@@ -171,8 +189,13 @@ class Contest:
         return judge(np.load(scores), self._val, took)
 
 
-def compare(contest: Contest) -> None:
-    """Trains our tagger and the peers on a set with every seed, and prints their rows."""
+def compare(contest: Contest, others: list[Contest]) -> None:
+    """Trains our tagger and the peers on a set with every seed, and prints their rows.
+
+    Args:
+        contest: The set.
+        others: Sets to pretrain our tagger on, one at a time.
+    """
     arguments = contest.arguments
     taggers: dict[str, Callable[[int], Result]] = {"ours": contest.ours}
     if arguments.peer_python:
@@ -182,6 +205,8 @@ def compare(contest: Contest) -> None:
     if arguments.ablate:
         for name, changes in ABLATIONS.items():
             taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
+    for other in others:
+        taggers[f"ours, from {other.name}"] = functools.partial(contest.pretrained, other=other)
     ours_map = float("nan")
     for tagger, train in taggers.items():
         results = [contest.result(tagger, seed, train) for seed in range(arguments.seeds)]
