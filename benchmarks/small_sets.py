@@ -50,12 +50,17 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "bias at 0": ("loss.prior_bias=False",),
     "without EMA": ("optimizer.ema_decay=1e-9",),
     "crops of 0.7 to 1": ("crop.area=(0.7,1.0)",),
+    "sigmoid loss": ("loss.name=sigmoid",),
+    "focal loss": ("loss.name=focal",),
+    "two-way loss": ("loss.name=two_way",),
+    "weighted loss": ("loss.name=weighted",),
+    "weighted loss, bias at 0": ("loss.name=weighted", "loss.prior_bias=False"),
+}
+SIZES: dict[str, tuple[str, ...]] = {  # their steps take another time, so minutes decide
     "64 px": ("image_size=64",),
     "32 px": ("image_size=32",),
     "half as wide": ("model.stage_widths=(64,128,256)",),
     "twice as wide": ("model.stage_widths=(256,512,1024)",),
-    "sigmoid loss": ("loss.name=sigmoid",),
-    "weighted loss": ("loss.name=weighted",),
 }
 FINETUNING = ("schedule.cosine.learning_rate=5e-4",)  # docs/guide/tagger.md
 CONFIDENCE = 0.7  # from which a label is true, as in training
@@ -83,6 +88,7 @@ def main() -> None:
     """Trains all contenders and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--epochs", type=int, help="train ours for these, not for minutes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has torch and timm")
     parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS")
@@ -95,8 +101,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.minutes, arguments.seeds, arguments.peer_python = 1, 1, None
+    if arguments.epochs and arguments.peer_python:
+        parser.error("peers are compared by minutes: leave out --epochs or --peer-python")
     cores = len(os.sched_getaffinity(0))
-    print(f"{where_and_when()}; {arguments.minutes:g} minutes on {cores} cores each\n")
+    print(f"{where_and_when()}; {length(arguments)} on {cores} cores each\n")
     print(ROW.format("set", "tagger", "runs", "mAP", "F1", "hier. F1", "minutes", "x mAP"))
     print("|:--|:--|--:|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -107,6 +115,12 @@ def main() -> None:
         for contest in contests:
             others = [one for one in contests if one is not contest and arguments.pretrain]
             compare(contest, others)
+
+
+def length(arguments: argparse.Namespace) -> str:
+    """Returns how long each tagger is trained."""
+    epochs = arguments.epochs
+    return f"{epochs} epochs" if epochs else f"{arguments.minutes:g} minutes"
 
 
 def sets(folder: Path, others: list[str], *, drawn: bool) -> Iterator[tuple[str, Path]]:
@@ -143,7 +157,9 @@ class Contest:
 
     def _kept_or_new(self, tagger: str, seed: int, train: Callable[[int], Result]) -> Result:
         file: Path | None = self.arguments.results
-        key = {"set": self.name, "tagger": tagger, "seed": seed, "minutes": self.arguments.minutes}
+        unit = "epochs" if self.arguments.epochs else "minutes"
+        amount = getattr(self.arguments, unit)
+        key = {"set": self.name, "tagger": tagger, "seed": seed, unit: amount}
         if file and file.exists():
             for line in file.read_text().splitlines():
                 kept = json.loads(line)
@@ -163,10 +179,12 @@ class Contest:
 
     def train_ours(self, workdir: str, seed: int, changes: tuple[str, ...]) -> float:
         """Trains our tagger and returns the minutes that it took."""
+        epochs = self.arguments.epochs
         command = [
             sys.executable, "-m", "mlimages_jax", "train", "--config=tagger",
             f"--data={self._folder}", f"--workdir={workdir}",
-            f"--minutes={self.arguments.minutes:g}", f"--config.seed={seed}",
+            f"--config.seed={seed}",
+            f"--config.epochs={epochs}" if epochs else f"--minutes={self.arguments.minutes:g}",
             *(f"--config.{change}" for change in changes),
         ]  # fmt: skip
         return run(command, "ours")
@@ -203,7 +221,7 @@ def compare(contest: Contest, others: list[Contest]) -> None:
             model, _, size = peer.partition("@")
             taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, int(size))
     if arguments.ablate:
-        for name, changes in ABLATIONS.items():
+        for name, changes in (ABLATIONS if arguments.epochs else ABLATIONS | SIZES).items():
             taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
     for other in others:
         taggers[f"ours, from {other.name}"] = functools.partial(contest.pretrained, other=other)
