@@ -14,18 +14,21 @@ _PLAIN = re.compile(
 
 
 def part_of(url: str, parts: int) -> int:
-    """Returns the part (from 0) that a URL belongs to: by its host, as requests spell it.
+    """Returns the part (from 0) that a URL belongs to, by its host."""
+    return part_of_host(host_of(url), parts)
 
-    What is no URL, so that no host is asked, is divided by its text.
-    """
+
+def host_of(url: str) -> str:
+    """Returns the host of a URL, as requests spell it; what is no URL, so that none is asked."""
     if match := _PLAIN.match(url):
-        return _part_of_text(match[1], parts)
+        return match[1]
     try:
-        return _part_of_text(parse_url(url).raw_host or url, parts)
+        return parse_url(url).raw_host or url
     except BadUrlError:
-        return _part_of_text(url, parts)
+        return url
 
 
 @functools.lru_cache(4096)
-def _part_of_text(text: str, parts: int) -> int:
-    return zlib.crc32(text.encode("utf-8", "backslashreplace")) % parts
+def part_of_host(host: str, parts: int) -> int:
+    """Returns the part (from 0) that a host belongs to, given as `host_of` returns it."""
+    return zlib.crc32(host.encode("utf-8", "backslashreplace")) % parts

@@ -16,6 +16,7 @@ from mlimages_jax.image_shards.layout import BY_HOST, Layout, manifest_names, se
 from mlimages_jax.image_shards.writer import FULL, Full
 from mlimages_jax.monitoring.progress_bar import hidden, progress
 from mlimages_jax.prepare.download.hosts import part_of
+from mlimages_jax.prepare.download.part_order import longest_first
 from mlimages_jax.prepare.download.plan import DownloadPlan
 from mlimages_jax.prepare.download.silence import NoAnswerError
 from mlimages_jax.prepare.shard_scratch import scratch_of
@@ -63,7 +64,7 @@ class ShardJob:
             )
 
     def _fetch_parts(self, engine: Engine) -> list[str]:
-        """Fetches all parts; returns why some of them ended early.
+        """Fetches all parts, long ones first; returns why some of them ended early.
 
         Raises:
             NoAnswerError: Several in a row did, so it is not their hosts.
@@ -72,8 +73,12 @@ class ShardJob:
         unanswered: list[str] = []
         in_a_row = 0
         part = functools.partial(_fetch_part, self, engine.threads)
+        order = longest_first(
+            self.plan.lists, self.parts,
+            connections=self.plan.connections, per_host=self.plan.per_host,
+        )  # fmt: skip
         with progress(self.parts, what="download", unit=" parts") as bar:
-            for _, written in engine.map_unordered(part, range(self.parts)):
+            for _, written in engine.map_unordered(part, order):
                 if isinstance(written, str):
                     unanswered.append(written)
                     in_a_row += 1
