@@ -9,7 +9,7 @@ round. The last column is quality: PSNR of 200 fixed crops against a float32 res
 decoded original with a triangle filter. '320' reads images that were shrunk to this short side when
 the data set was built, with colour in full resolution or halved (4:2:0); the peers read the same
 files. 'marked' has the restart markers that a builder adds on request. 'whole' is ours without the
-C extension: it decodes full images.
+C extension: it decodes full images. 'in workers' reads in worker processes instead of threads.
 
 Grain's shuffle draws until the index falls into the set, which costs more per image in a set of
 hundreds than in one of millions. With few images ours therefore looks slower than it is.
@@ -50,11 +50,12 @@ PORTRAITS = 0.25  # fraction of images in portrait format
 NUM_LABELS = 9  # per image; ML-Images has 8.7 on average
 NUM_CLASSES = 11_166
 BASELINE = "tf.data"
+WORKERS = "ours, linear, original, in workers"
 TORCH = "torch DataLoader + Pillow"
 DALI, SPDL = "DALI, CPU", "SPDL, FFmpeg"
 QUICK = ("ours, linear, original", "ours, linear, 320 4:2:0", BASELINE, TORCH)
 COMPARED = 200  # crops whose quality is measured
-ROW = "{:28} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
+ROW = "{:36} {:>8} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}"
 
 
 class Contender(NamedTuple):
@@ -227,6 +228,7 @@ def contenders(arguments: argparse.Namespace, work: Path) -> list[Contender]:
             name = f"ours, {interpolation}, {stored.title}"
             add(name, "ours_input", stored, interpolation=interpolation)
     add("ours, linear, original, whole", "ours_input", original, interpolation="linear", whole=True)
+    add(WORKERS, "ours_input", original, interpolation="linear", processes=True)
     add(BASELINE, "tf_data", original, antialias=False)
     add(f"{BASELINE}, antialiased", "tf_data", original, antialias=True)
     add(f"{BASELINE}, 320 4:2:0", "tf_data", half, antialias=False)

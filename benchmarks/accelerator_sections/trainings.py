@@ -40,7 +40,10 @@ def quickstart(_: Settings) -> Iterator[Section]:
 
 
 def pretraining(settings: Settings) -> Iterator[Section]:
-    """Runs configs/pretrain.py with the batch of one device, from disk, with intermediate saves."""
+    """Runs configs/pretrain.py with the batch of one device, from disk, with intermediate saves.
+
+    Once each with the input in threads and in worker processes.
+    """
     steps = 10 * settings.steps
     options = [
         "--config.log_every=10", f"--config.total_steps={steps}", "--config.evaluate_every=0",
@@ -57,11 +60,15 @@ def pretraining(settings: Settings) -> Iterator[Section]:
             Path(folder) / "set", classes=settings.classes, shards=SHARDS,
             records=RECORDS_OF_SHARD, images=True,
         )  # fmt: skip
-        workdir = Path(folder) / "W"
-        seconds = train("pretrain.py:released", workdir, f"--config.data.folder={data}", *options)
-        rows, parts = metrics(workdir), goodput(workdir)
-    values = {"seconds": seconds, "goodput": parts} | _rates(rows)
-    yield Section(_as_table("pretraining", values), values)
+        for workers in 0, max(2, (os.cpu_count() or 2) // 2):
+            workdir = Path(folder) / f"W{workers}"
+            seconds = train(
+                "pretrain.py:released", workdir, f"--config.data.folder={data}",
+                f"--config.input.num_workers={workers}", *options,
+            )  # fmt: skip
+            values = {"seconds": seconds, "worker processes": workers, "goodput": goodput(workdir)}
+            values |= _rates(metrics(workdir))
+            yield Section(_as_table(f"pretraining, {workers} workers", values), values)
 
 
 def from_a_cpu(_: Settings) -> Iterator[Section]:

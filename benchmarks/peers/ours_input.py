@@ -38,6 +38,7 @@ def main() -> None:
             max_labels=data.max_labels,
             seed=0,
             num_threads=options["workers"],
+            num_workers=options["workers"] if options.get("processes") else 0,
         ),
         batch_size=options["batch"],
         warm_up=options["warm_up"],

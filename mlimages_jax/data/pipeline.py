@@ -5,15 +5,14 @@ The order of the data is a function of (seed, global batch size, step), see `ord
 batch of a step is the same for any number of processes, and training resumes at any step without
 iterator state.
 
-Threads are used instead of processes: decoding and resizing release the GIL, and threads start in
-0.1 s and end with the program.
+Batches are made by threads or by worker processes, see `read_ahead`. What goes wrong with an image
+travels with its batch, so that it is counted where the batch is used, in one place.
 """
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import cv2
 import grain
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from mlimages_jax.data import NO_LABEL
+from mlimages_jax.data import NO_LABEL, read_ahead
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
@@ -44,8 +43,16 @@ class TooManyBadImagesError(RuntimeError):
     """Raised when more images than allowed cannot be read or decoded."""
 
 
+class Problem(NamedTuple):
+    """Why an image has no row in a batch."""
+
+    name: str
+    reason: str
+    message: str
+
+
 class BadImages:
-    """Counts and lists images that cannot be decoded; thread-safe.
+    """Counts and lists images that cannot be decoded.
 
     Args:
         path: A tab-separated file (name, reason, message) to append to; None only counts. On
@@ -61,28 +68,26 @@ class BadImages:
             self.path = self.path.with_stem(f"{self.path.stem}_{jax.process_index()}")
         self.limit = limit
         self.names: set[str] = set()
-        self._lock = threading.Lock()
 
-    def add(self, name: str, error: BadImage) -> None:
+    def add(self, problem: Problem) -> None:
         """Records an image once.
 
         Raises:
             TooManyBadImagesError: If there are more than `limit` images.
         """
-        with self._lock:
-            if name in self.names:
-                return
-            self.names.add(name)
-            cells = one_line(name), error.reason, one_line(str(error))
-            logging.warning("skipped image %s: %s: %s", *cells)
-            if self.path:
-                append_line(self.path, "\t".join(cells))
-            if len(self.names) > self.limit:
-                raise TooManyBadImagesError(
-                    f"{len(self.names)} images could not be decoded (limit {self.limit}); "
-                    f"see {self.path or 'the log'}; mlimages data check lists all "
-                    "damage in a set: get those files again, or build it again"
-                )
+        if problem.name in self.names:
+            return
+        self.names.add(problem.name)
+        cells = [one_line(cell) for cell in problem]
+        logging.warning("skipped image %s: %s: %s", *cells)
+        if self.path:
+            append_line(self.path, "\t".join(cells))
+        if len(self.names) > self.limit:
+            raise TooManyBadImagesError(
+                f"{len(self.names)} images could not be decoded (limit {self.limit}); "
+                f"see {self.path or 'the log'}; mlimages data check lists all "
+                "damage in a set: get those files again, or build it again"
+            )
 
 
 def training_batches(
@@ -99,6 +104,7 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 4,
+    num_workers: int = 0,
     prefetch: int = 4,
 ) -> Iterator[NumpyBatch]:
     """Yields endless training batches of one process, starting at any step.
@@ -119,9 +125,11 @@ def training_batches(
         process_index: Index of this process.
         process_count: Number of processes.
         num_threads: Number of threads that read and decode, each a full batch at a time.
+        num_workers: Number of worker processes that share the threads; 0: they are in this process.
         prefetch: Number of batches to keep ready, at least one per thread.
 
     Raises:
+        SharedMemoryError: The batches of worker processes do not fit into shared memory.
         ValueError: If the batch size is not divisible by the processes or the streams, a stream is
             empty, or their number differs from `ProcessRows.streams`.
     """
@@ -136,25 +144,22 @@ def training_batches(
         raise ValueError(f"got {len(streams)} streams for {rows.streams} of {num_streams}")
     if not all(map(len, streams)):
         raise ValueError("the training split has no records")
-    bad = bad_images or BadImages()
     if not jpeg.is_compiled():
         logging.info("images are decoded completely, which is slower: see data/images/jpeg.py")
 
     def empty() -> np.ndarray:  # made only for images that cannot be read
         return np.zeros((view.size, view.size, 3), np.uint8)
 
-    def load(record: Record | DamagedRecordError, rng: np.random.Generator) -> NumpyBatch:
-        if isinstance(record, DamagedRecordError):
-            return _empty_row(empty(), max_labels)
-        return _row(
-            record, lambda: view(record.jpeg, rng), empty=empty, max_labels=max_labels, bad=bad
-        )
+    def load(record: Record | Problem, rng: np.random.Generator) -> _Row:
+        if isinstance(record, Problem):
+            return _empty_row(empty(), max_labels, record)
+        return _row(record, lambda: view(record.jpeg, rng), empty=empty, max_labels=max_labels)
 
     shuffled = [
-        grain.MapDataset.source(_Parsed(records, bad))
+        grain.MapDataset.source(_Parsed(records))
         # Shuffled before it is repeated: each image then comes once per epoch, and repeat gives
         # every epoch a seed of its own. The generators of random_map depend on seed and position,
-        # not on threads.
+        # not on threads or workers.
         .seed(seed_of(number, seed))
         .shuffle()
         .repeat()
@@ -163,8 +168,17 @@ def training_batches(
     ]
     # Batched here and not after the conversion to an iterator: then 435 us an image instead of 40
     # would go into passing single images from Grain's threads.
-    dataset = grain.MapDataset.select_from_datasets(shuffled, rows).batch(len(rows.in_batch))
-    return _iterate(dataset, num_threads=num_threads, prefetch=prefetch)
+    dataset = grain.MapDataset.select_from_datasets(shuffled, rows).batch(
+        len(rows.in_batch), batch_fn=_batch
+    )
+    batches = read_ahead.iterate(
+        dataset,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        prefetch=prefetch,
+        element_bytes=len(rows.in_batch) * view.size**2 * 3,
+    )
+    return _counted(batches, bad_images or BadImages())
 
 
 def evaluation_batches(
@@ -178,6 +192,7 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 4,
+    num_workers: int = 0,
     prefetch: int = 4,
 ) -> Iterator[NumpyBatch]:
     """Yields one pass over all records in order; padding of the last batch is not in the mask.
@@ -185,39 +200,41 @@ def evaluation_batches(
     Arguments as for `training_batches`; `relabel` replaces the labels of a record. Every process
     gets the same number of batches.
     """
-    bad = bad_images or BadImages()
-    parsed = _Parsed(records, bad)
+    parsed = _Parsed(records)
 
-    def load(index: int) -> NumpyBatch:
-        if index >= len(records):
-            return _empty_row(view.empty, max_labels)
-        record = parsed[index]
-        if isinstance(record, DamagedRecordError):
-            return _empty_row(view.empty, max_labels)
+    def load(index: int) -> _Row:
+        record = parsed[index] if index < len(records) else None
+        if record is None or isinstance(record, Problem):
+            return _empty_row(view.empty, max_labels, record)
         record = relabel(record) if relabel else record
         return _row(
             record,
             lambda: view(record.jpeg),
             empty=lambda: view.empty,
             max_labels=max_labels,
-            bad=bad,
         )
 
     # All processes must run the same number of evaluation steps, as these are collective programs.
     filled = math.ceil(len(records) / batch_size) * batch_size
+    local = batch_size // process_count
     # Processes take these small batches in turn, so the rows of a global batch are consecutive
     # records.
-    dataset = grain.MapDataset.range(filled).map(load).batch(batch_size // process_count)
-    return _iterate(
-        dataset[process_index::process_count], num_threads=num_threads, prefetch=prefetch
+    dataset = grain.MapDataset.range(filled).map(load).batch(local, batch_fn=_batch)
+    batches = read_ahead.iterate(
+        dataset[process_index::process_count],
+        num_threads=num_threads,
+        num_workers=num_workers,
+        prefetch=prefetch,
+        element_bytes=local * view.empty.nbytes,
     )
+    return _counted(batches, bad_images or BadImages())
 
 
 def abstract_batch(
     image_size: int, *, batch_size: int, max_labels: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes, dtypes and shardings of a global training batch, for compilation."""
-    row = _empty_row(np.zeros((image_size, image_size, 3), np.uint8), max_labels)
+    row = _empty_row(np.zeros((image_size, image_size, 3), np.uint8), max_labels).arrays
     by_rows = sharding.by_example(mesh)
     return {
         name: jax.ShapeDtypeStruct((batch_size, *value.shape), value.dtype, sharding=by_rows)
@@ -225,25 +242,38 @@ def abstract_batch(
     }
 
 
+class _Row(NamedTuple):
+    """A row of a batch, and why it is empty; None if it is not, or is padding."""
+
+    arrays: NumpyBatch
+    problem: Problem | None = None
+
+
+class _Batch(NamedTuple):
+    """The arrays of a batch, and the problems of its rows."""
+
+    arrays: NumpyBatch
+    problems: list[Problem]
+
+
 class _Parsed:
-    """Parsed records by position; a damaged record yields its error, which keeps its position.
+    """Parsed records by position; a damaged record yields its problem, which keeps its position.
 
     Not None: Grain would treat that as a filtered-out element.
     """
 
-    def __init__(self, records: RandomAccess, bad: BadImages):
-        self._records, self._bad = records, bad
+    def __init__(self, records: RandomAccess):
+        self._records = records
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int, /) -> Record | DamagedRecordError:
+    def __getitem__(self, index: int, /) -> Record | Problem:
         try:
             return record_at(self._records, index)
         except DamagedRecordError as error:
             name = getattr(self._records, "name_of", "record {}".format)(index)
-            self._bad.add(name, BadImage("damaged_record", str(error)))
-            return error
+            return Problem(name, "damaged_record", str(error))
 
 
 def _row(
@@ -252,27 +282,33 @@ def _row(
     *,
     empty: Callable[[], np.ndarray],
     max_labels: int,
-    bad: BadImages,
-) -> NumpyBatch:
+) -> _Row:
     try:
         image = read()
     except BadImage as error:
-        bad.add(record.name, error)
-        return _empty_row(empty(), max_labels)
-    return {"image": image, "mask": np.array(True), **padded_labels(record, max_labels=max_labels)}
+        problem = Problem(record.name, error.reason, str(error))
+        return _empty_row(empty(), max_labels, problem)
+    labels = padded_labels(record, max_labels=max_labels)
+    return _Row({"image": image, "mask": np.array(True), **labels})
 
 
-def _empty_row(empty: np.ndarray, max_labels: int) -> NumpyBatch:
-    return {
+def _empty_row(empty: np.ndarray, max_labels: int, problem: Problem | None = None) -> _Row:
+    arrays = {
         "image": empty,
         "mask": np.array(False),
         "labels": np.full(max_labels, NO_LABEL, np.int32),
         "confidences": np.zeros(max_labels, np.float32),
     }
+    return _Row(arrays, problem)
 
 
-def _iterate(dataset: grain.MapDataset, *, num_threads: int, prefetch: int) -> Iterator[NumpyBatch]:
-    cv2.setNumThreads(1)  # our threads decode one image each; more would compete for the cores
-    buffered = max(prefetch, num_threads)  # Grain runs no more threads than its buffer has places
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)
-    return iter(dataset.to_iter_dataset(options))
+def _batch(rows: Sequence[_Row]) -> _Batch:
+    arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
+    return _Batch(arrays, [row.problem for row in rows if row.problem])
+
+
+def _counted(batches: Iterator[_Batch], bad_images: BadImages) -> Iterator[NumpyBatch]:
+    for batch in batches:
+        for problem in batch.problems:
+            bad_images.add(problem)
+        yield batch.arrays

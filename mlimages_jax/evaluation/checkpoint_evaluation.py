@@ -119,4 +119,5 @@ def evaluation_of(
         relabel=relabel,
         bad_images=pipeline.BadImages(workdir / "bad_images.tsv", limit=reading.max_bad_images),
         num_threads=reading.num_threads,
+        num_workers=reading.num_workers,
     )

@@ -48,6 +48,7 @@ class Evaluation:
         relabel: Replaces the labels of a record; None keeps them.
         bad_images: Records images that cannot be decoded, which are left out of the metrics.
         num_threads: Number of threads that read and decode.
+        num_workers: Number of worker processes that share them; 0: none.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Evaluation:
     relabel: Callable[[Record], Record] | None = None
     bad_images: pipeline.BadImages | None = None
     num_threads: int = 4
+    num_workers: int = 0
 
     def run(
         self, weights: Weights, *, check_stop: Callable[[], None] = preemption.check
@@ -111,6 +113,7 @@ class Evaluation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=self.num_threads,
+            num_workers=self.num_workers,
         )
         for batch in DeviceBatches(batches, self.mesh):
             yield self._step(weights["params"], weights["batch_stats"], batch)

@@ -20,6 +20,8 @@ from mlimages_jax.settings.training import (
     THREADS,
     VIEWS,
     WHERE_CHECKPOINT,
+    WORKERS,
+    WORKERS_MEAN,
     Train,
     ViewName,
 )
@@ -81,6 +83,7 @@ class Reading:
     num_threads: int = setting(
         THREADS, "Threads per process, each of which prepares full batches.", default=16
     )
+    num_workers: int = setting(WORKERS, WORKERS_MEAN, default=0)
     max_bad_images: int = setting(
         BAD_IMAGES, "Images that may fail to decode before the task stops.", default=1_000
     )

@@ -42,6 +42,11 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 THREADS = Whole(1, 1_024)
+WORKERS = Whole(0, 256, zero="none")
+WORKERS_MEAN = (
+    "Worker processes that read and decode, sharing the threads; 0: threads of the process itself, "
+    "which end near 3,000 images/s."
+)
 BAD_IMAGES = Whole(0, zero="none")
 SIZES = Several(PIXELS, "'(224, 299)'")
 _CHANNELS = Whole(1, 2**16)
@@ -222,6 +227,7 @@ class Input:
     num_threads: int = setting(
         THREADS, "Threads per process, each of which prepares full batches.", default=16
     )
+    num_workers: int = setting(WORKERS, WORKERS_MEAN, default=0)
     prefetch: int = setting(
         Whole(0), "Batches buffered per process, at least one per thread.", default=4
     )

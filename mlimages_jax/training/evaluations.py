@@ -99,6 +99,7 @@ def make_evaluation(
         mesh=mesh,
         missing_labels=data.missing_labels,
         num_threads=config.input.num_threads,
+        num_workers=config.input.num_workers,
     )
 
 

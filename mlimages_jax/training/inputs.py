@@ -56,6 +56,7 @@ def training_inputs(
             bad_images=bad_images,
             **process,
             num_threads=config.input.num_threads,
+            num_workers=config.input.num_workers,
             prefetch=config.input.prefetch,
         )
         return DeviceBatches(batches, mesh)

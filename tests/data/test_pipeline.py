@@ -9,7 +9,6 @@ import pytest
 from mlimages_jax.data import NO_LABEL, pipeline
 from mlimages_jax.data.device_batches import DeviceBatches
 from mlimages_jax.data.images import views
-from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.distributed import sharding
 from tests.support import bucket
 from tests.support.record_files import image, record
@@ -95,8 +94,8 @@ def test_processes_do_not_list_into_one_object(tmp_path, monkeypatch, count, nam
     monkeypatch.setattr(jax, "process_index", lambda: count // 2)
     with bucket.in_folder(tmp_path) as place:
         bad = pipeline.BadImages(place / "run/bad.tsv")
-        bad.add("a.jpg", BadImage("empty", "no bytes"))
-        bad.add("b.jpg", BadImage("empty", "no bytes"))
+        bad.add(pipeline.Problem("a.jpg", "empty", "no bytes"))
+        bad.add(pipeline.Problem("b.jpg", "empty", "no bytes"))
     assert [file.name for file in (tmp_path / "run").iterdir()] == [name]
     lines = (tmp_path / "run" / name).read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["a.jpg", "b.jpg"]

@@ -98,6 +98,7 @@ REFUSED = {
     "augmentation.magnitude": (11.0,),
     "augmentation.cutmix": (-1.0,),
     "input.num_threads": (0,),
+    "input.num_workers": (-1, 1.0),
     "input.max_bad_images": (-1,),
 }
 

@@ -90,6 +90,14 @@ def test_training_goes_on_with_other_devices_and_another_sharding(
     _assert_equal(jax.device_get(state), uninterrupted[1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_reading_in_worker_processes_changes_no_bit(drawn, uninterrupted, tmp_path):
+    for total_steps, num_workers in ((3, 2), (8, 0)):
+        changes = {"total_steps": total_steps, "input.num_workers": num_workers}
+        state = train.train(small_config(drawn, **changes, **SHORT), tmp_path)
+    _assert_equal(jax.device_get(state), uninterrupted[1])
+
+
 def test_a_run_does_not_go_on_with_images_of_another_orientation(drawn, tmp_path):
     """Nor does one of an earlier release, whose sets were as stored, with a set of this one."""
     folder = shutil.copytree(drawn, tmp_path / "data")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Worker processes: the batches of threads, whatever happens to workers or to their parent."""
+
+import collections
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from mlimages_jax.data import pipeline, read_ahead
+from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.images.views import EvaluationView, TrainingView
+from tests.support import record_files
+
+LENGTHS = (6, 5, 7)
+DAMAGED = 8
+STREAMS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A set of three files with a record that cannot be read."""
+    folder = record_files.write_set(tmp_path_factory.mktemp("sets") / "grey", LENGTHS)
+    (path,) = folder.glob("*array_record-00001-of-*")
+    path.write_bytes(path.read_bytes().replace(f"{DAMAGED}.jpg".encode(), b"9.jpg"))
+    return folder
+
+
+def training(folder, bad=None, **arguments):
+    streams = DataSet.open(folder).streams("train", count=STREAMS, served=range(STREAMS))
+    return pipeline.training_batches(
+        streams, TrainingView(24), batch_size=6, num_streams=STREAMS, max_labels=1, seed=3,
+        bad_images=bad, prefetch=2, **arguments,
+    )  # fmt: skip
+
+
+def evaluation(folder, bad=None, **arguments):
+    return pipeline.evaluation_batches(
+        DataSet.open(folder).records("train"), EvaluationView(24, "central"), batch_size=4,
+        max_labels=1, bad_images=bad, **arguments,
+    )  # fmt: skip
+
+
+def check_equal(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def workers():
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("batches", [training, evaluation])
+def test_workers_make_the_batches_of_threads(folder, tmp_path, batches, num_workers):
+    listed, made = [], []
+    for count in 0, num_workers:
+        bad = pipeline.BadImages(tmp_path / f"{count}.tsv")
+        made.append(list(itertools.islice(batches(folder, bad, num_workers=count), 7)))
+        listed.append((tmp_path / f"{count}.tsv").read_text())
+    check_equal(*made)
+    assert listed[0] == listed[1] and listed[0].count("damaged_record") == 1
+    assert not all(batch["mask"].all() for batch in made[1])
+
+
+@pytest.mark.slow
+def test_workers_go_on_at_any_step_and_end_with_their_batches(folder):
+    before = set(os.listdir("/dev/shm"))  # noqa: PTH208
+    batches = training(folder, num_workers=2, start_step=50)
+    check_equal(itertools.islice(batches, 3), itertools.islice(training(folder, start_step=50), 3))
+    assert len(workers()) == 2
+    batches.close()
+    assert not workers()
+    assert not {name for name in set(os.listdir("/dev/shm")) - before if "psm_" in name}  # noqa: PTH208
+
+
+@pytest.mark.slow
+def test_the_limit_of_bad_images_holds_over_workers(folder):
+    batches = training(folder, pipeline.BadImages(limit=0), num_workers=2)
+    with pytest.raises(pipeline.TooManyBadImagesError, match="limit 0"):
+        collections.deque(batches, maxlen=0)
+    assert not workers()
+
+
+@pytest.mark.slow
+def test_signals_to_the_whole_job_leave_workers_at_work_and_a_killed_one_is_told(folder):
+    batches, expected = training(folder, num_workers=2), training(folder)
+    check_equal(itertools.islice(batches, 2), itertools.islice(expected, 2))
+    for one in workers():
+        one.send_signal(signal.SIGTERM)
+        one.send_signal(signal.SIGINT)
+    check_equal(itertools.islice(batches, 20), itertools.islice(expected, 20))
+    workers()[0].kill()
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        collections.deque(batches, maxlen=0)
+    assert not workers()
+
+
+PROGRAM = """
+import sys
+from tests.data.test_read_ahead import training
+if __name__ == "__main__":
+    batches = training(sys.argv[1], num_workers=2)
+    next(batches)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(folder, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, program, folder], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as parent:  # fmt: skip
+        assert parent.stdout.readline() == b"ready\n"
+        children = psutil.Process(parent.pid).children()
+        assert len(children) >= 2
+        parent.kill()
+        end = time.monotonic() + 60
+        while any(child.is_running() for child in children):
+            assert time.monotonic() < end, "workers are left"
+            time.sleep(0.05)
+
+
+def test_too_little_shared_memory_is_told_before_workers_start(folder, tmp_path, monkeypatch):
+    free = collections.namedtuple("Usage", "free")(5_000)
+    monkeypatch.setattr(read_ahead.shutil, "disk_usage", lambda _: free)
+    batch = 6 * 24 * 24 * 3
+    needed = f"{batch * (3 * 2 + 4) / 1e6:,.0f} MB of shared memory"
+    with pytest.raises(read_ahead.SharedMemoryError, match=needed):
+        training(folder, num_workers=3)
+    monkeypatch.setattr(read_ahead, "SHARED_MEMORY", tmp_path / "absent")
+    monkeypatch.undo()
+    training(folder, num_workers=3)
+    assert not workers()
