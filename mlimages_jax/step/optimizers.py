@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from mlimages_jax.step.gradient_norm import gradient_norm
+
 Schedule = Callable[[Array | int], Array]
 
 
@@ -277,7 +279,14 @@ def adaptive(
 
 
 def _clipping(norm: float) -> list[optax.GradientTransformation]:
-    return [optax.clip_by_global_norm(norm)] if norm else []
+    # optax.clip_by_global_norm, but for the form of the norm, see `gradient_norm`.
+    def clipped(updates: Any, _: Any) -> Any:
+        found = gradient_norm(updates)
+        return jax.tree.map(
+            lambda leaf: jnp.where(found < norm, leaf, leaf / found * norm), updates
+        )
+
+    return [optax.stateless(clipped)] if norm else []
 
 
 def _of_trained_leaves(

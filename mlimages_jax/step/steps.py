@@ -18,6 +18,7 @@ from jax import Array
 from mlimages_jax.step import augment
 from mlimages_jax.step.accumulation import Accumulation, mean_over_parts
 from mlimages_jax.step.draws import Key, RowsKey
+from mlimages_jax.step.gradient_norm import gradient_norm
 from mlimages_jax.step.losses import ClassCounts, Loss
 from mlimages_jax.step.state import TrainState
 
@@ -133,7 +134,7 @@ def train_step(
     metrics = {
         "loss": value,
         "learning_rate": jnp.asarray(learning_rate, jnp.float32),
-        "gradient_norm": optax.tree.norm(grads),
+        "gradient_norm": gradient_norm(grads),
         "images": batch["mask"].sum().astype(jnp.float32),
     }
     state = dataclasses.replace(
