@@ -18,7 +18,7 @@ from mlimages_jax.distributed import collectives
 # Settings that may differ between hosts: paths to read from, numbers of threads and workers.
 OF_A_HOST = (
     "data.folder", "data.copy_to", "input", "input.num_threads", "input.num_workers",
-    "input.prefetch", "images_root", "num_threads",
+    "input.prefetch", "images_root", "num_threads", "num_workers",
 )  # fmt: skip
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LISTED = 20  # differing values listed in an error message

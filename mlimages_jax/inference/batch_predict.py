@@ -4,15 +4,14 @@
 An image that cannot be read or decoded becomes a row with an error; the pass continues.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import grain
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
+from mlimages_jax.data import read_ahead
 from mlimages_jax.data.device_batches import DeviceBatches, one_behind
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.pipeline import TooManyBadImagesError
@@ -121,6 +121,57 @@ def _compiled(
     return lowered.compile(), shapes
 
 
+class _Loaded(NamedTuple):
+    """The view of an image; if there is none, black, and the position and why."""
+
+    image: np.ndarray
+    error: tuple[int, str] | None = None
+
+
+class _Chunk(NamedTuple):
+    """Some rows of a batch: views [n, ...], and positions and messages of the errors."""
+
+    images: np.ndarray
+    errors: list[tuple[int, str]]
+
+
+def _chunk(rows: Sequence[_Loaded]) -> _Chunk:
+    return _Chunk(np.stack([row.image for row in rows]), [row.error for row in rows if row.error])
+
+
+@dataclasses.dataclass(frozen=True)
+class _OwnRows:
+    """Reads this process's rows of the global batches, maybe in worker processes."""
+
+    source: ImageSource
+    view: View
+    order: Sequence[int] | np.ndarray
+    batch_size: int
+    rows: int
+    first: int
+
+    def position(self, row: int) -> int:
+        """Position in the source of one of this process's rows, counted over all batches."""
+        batch, offset = divmod(row, self.rows)
+        index = batch * self.batch_size + self.first + offset
+        return int(self.order[index]) if index < len(self.order) else NO_IMAGE
+
+    def load(self, row: int) -> _Loaded:
+        """Reads and crops an image."""
+        position = self.position(row)
+        if position == NO_IMAGE:
+            return _Loaded(self._black)
+        try:
+            return _Loaded(self.view(self.source.read(position)))
+        except BadImage as error:
+            # Not raised: Grain would end the pass.
+            return _Loaded(self._black, (position, one_line(f"{error.reason}: {error}")))
+
+    @functools.cached_property
+    def _black(self) -> np.ndarray:
+        return self.view.empty
+
+
 class Predictions:
     """The outputs of a function for images; iterate over it once, then over `at` other positions.
 
@@ -141,6 +192,8 @@ class Predictions:
         start: Number of leading entries of `positions` to skip, to resume a pass.
         max_errors: The pass ends with an error when there are more than this; None sets no limit.
         num_threads: Number of threads that read and decode.
+        num_workers: Number of worker processes that share them; 0: none. With them the source
+            must be picklable.
 
     Attributes:
         row_shapes: Shape of one row of every output, by name.
@@ -164,6 +217,7 @@ class Predictions:
         start: int = 0,
         max_errors: int | None = None,
         num_threads: int = 4,
+        num_workers: int = 0,
     ):
         sharding.check_batch(batch_size=batch_size, group_size=None, mesh=mesh)
         self._source, self._view, self._weights, self._mesh = source, view, weights, mesh
@@ -171,9 +225,9 @@ class Predictions:
         self._batch_size, self._rows = batch_size, batch_size // jax.process_count()
         self._first = jax.process_index() * self._rows  # row of a global batch
         self._max_errors, self._num_threads = max_errors, num_threads
+        self._num_workers = num_workers
         self._errors: dict[int, str] = {}
         self._found = 0  # errors yielded so far
-        self._lock = threading.Lock()
         by_rows = sharding.by_example(mesh)
         black = view.empty
         images = jax.ShapeDtypeStruct((batch_size, *black.shape), black.dtype, sharding=by_rows)
@@ -191,13 +245,13 @@ class Predictions:
     def __iter__(self) -> Iterator[PredictedRows]:
         """Yields the results of one batch at a time, while the next batch is being computed."""
         begin, before = time.perf_counter() - self.speed.seconds, self.speed.reading
-        batches = DeviceBatches(self._batches(), self._mesh)
+        batches, own_rows = DeviceBatches(self._batches(), self._mesh), self._own_rows()
         for number, outputs in enumerate(one_behind(self._run(batches))):
             asked = time.perf_counter()
             values = {name: sharding.local_rows(array) for name, array in outputs.items()}
             self._network_seconds += time.perf_counter() - asked
             own = range(number * self._rows, (number + 1) * self._rows)
-            rows = self._rows_of(np.array([self._position(row) for row in own]), values)
+            rows = self._rows_of(np.array([own_rows.position(row) for row in own]), values)
             images = self.speed.images + len(rows.positions)
             waits = before + batches.seconds_waited, self._network_seconds
             self.speed = Speed(images, time.perf_counter() - begin, *waits)
@@ -225,47 +279,35 @@ class Predictions:
         batches = math.ceil(len(self._order) / self._batch_size)
         if not batches:
             return
-        cv2.setNumThreads(1)  # our threads decode one image each; more would compete for the cores
         # Small chunks let the threads share a batch evenly; single images would each pay Grain's
         # cost of passing an element to the iterator.
-        chunk = math.gcd(self._rows, _MAX_CHUNK)
-        dataset = grain.MapDataset.range(batches * self._rows).map(self._load).batch(chunk)
-        chunks_per_batch = self._rows // chunk
-        prefetch = chunks_per_batch + self._num_threads  # one batch, and one chunk in each thread
-        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=prefetch)
-        chunks = iter(dataset.to_iter_dataset(options))
+        size = math.gcd(self._rows, _MAX_CHUNK)
+        rows = grain.MapDataset.range(batches * self._rows).map(self._own_rows().load)
+        chunks_per_batch = self._rows // size
+        chunks = read_ahead.iterate(
+            rows.batch(size, batch_fn=_chunk),
+            num_threads=self._num_threads,
+            num_workers=self._num_workers,
+            prefetch=chunks_per_batch
+            + self._num_threads,  # one batch, and one chunk in each thread
+            element_bytes=size * self._view.empty.nbytes,
+        )
         for _ in range(batches):
-            parts = [part["image"] for part in itertools.islice(chunks, chunks_per_batch)]
-            yield {"image": np.concatenate(parts)}
+            parts = list(itertools.islice(chunks, chunks_per_batch))
+            for part in parts:
+                self._errors.update(part.errors)
+            yield {"image": np.concatenate([part.images for part in parts])}
 
-    def _load(self, row: int) -> dict[str, np.ndarray]:
-        position = self._position(row)
-        if position == NO_IMAGE:
-            return {"image": self._black}
-        try:
-            return {"image": self._view(self._source.read(position))}
-        except BadImage as error:
-            # Not raised: Grain would end the pass. `_rows_of` looks the error up by position.
-            with self._lock:
-                self._errors[position] = one_line(f"{error.reason}: {error}")
-            return {"image": self._black}
-
-    @functools.cached_property
-    def _black(self) -> np.ndarray:
-        return self._view.empty
-
-    def _position(self, row: int) -> int:
-        """Position in the source of one of this process's rows, counted over all batches."""
-        batch, offset = divmod(row, self._rows)
-        index = batch * self._batch_size + self._first + offset
-        return int(self._order[index]) if index < len(self._order) else NO_IMAGE
+    def _own_rows(self) -> "_OwnRows":
+        return _OwnRows(
+            self._source, self._view, self._order, self._batch_size, self._rows, self._first
+        )
 
     def _rows_of(self, positions: np.ndarray, values: dict[str, np.ndarray]) -> PredictedRows:
         """Drops padding rows and fills the rows of errors with nan or 0."""
         kept = positions != NO_IMAGE
         positions = positions[kept]
-        with self._lock:
-            errors = {p: self._errors[p] for p in positions.tolist() if p in self._errors}
+        errors = {p: self._errors[p] for p in positions.tolist() if p in self._errors}
         for position, error in list(errors.items())[: _LOGGED_ERRORS - self._logged]:
             logging.warning("%s: %s", one_line(self._source.names[position]), error)
             self._logged += 1

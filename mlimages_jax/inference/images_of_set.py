@@ -4,6 +4,7 @@
 import collections
 import hashlib
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,13 @@ class ImagesOfSet:
         self._digest = hashlib.sha256(info).hexdigest()
         self._seen: collections.OrderedDict[int, tuple[str, str]] = collections.OrderedDict()
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For worker processes: a lock cannot be sent, and what was seen here is of no use there.
+        return self.__dict__ | {"_lock": None, "_seen": collections.OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_lock": threading.Lock()})
 
     def __len__(self) -> int:
         return len(self._records)

@@ -251,6 +251,7 @@ class Classify(_OnImages):
 class Export(_OnImages):
     """Writes features of images to files."""
 
+    num_workers: int = setting(WORKERS, WORKERS_MEAN, default=0)
     ema: bool = setting(Flag(), _EMA_MEANS, default=True)
     outputs: tuple[str, ...] = setting(
         Several(Text(may_be_empty=False), '\'("features", "logits")\'', minimum=1),

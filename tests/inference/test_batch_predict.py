@@ -14,7 +14,7 @@ from mlimages_jax.distributed import sharding
 from mlimages_jax.inference import batch_predict
 from mlimages_jax.inference.batch_predict import NO_IMAGE, Predictions
 from mlimages_jax.inference.image_source import ImageFiles, open_images
-from tests.support import image_files, user_folder
+from tests.support import image_files, record_files, user_folder
 
 VIEW = EvaluationView(8, "whole")
 COUNT = 21
@@ -79,6 +79,19 @@ def test_every_image_once_in_order_on_any_batch_and_devices(images, devices, bat
     assert outputs["level"][[3, 20]].tolist() == [0, 0]
 
 
+@pytest.mark.slow
+def test_worker_processes_read_the_same(images, tmp_path):
+    built = open_images(record_files.write_set(tmp_path / "grey", (6, 5)), split="train")
+    for source in images, built:
+        threads, workers = (
+            _together(_predictions(source, positions=range(len(source))[::-1], num_workers=count))
+            for count in (0, 2)
+        )
+        np.testing.assert_equal(workers, threads)
+        assert list(workers[2]) == ([20, 3] if source is images else [])
+        assert len(workers[0]) == len(source) and source.names[3]
+
+
 def test_a_persons_folder(tmp_path):
     user_folder.write_folder(tmp_path)
     view = EvaluationView(16, "whole", exif_orientation=True)
@@ -130,7 +143,7 @@ def test_every_process_has_consecutive_rows_of_every_batch(images, monkeypatch):
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         predictions = _predictions(images, devices=1, batch_size=6, start=1)
-        rows = [predictions._position(row) for row in range(8)]
+        rows = [predictions._own_rows().position(row) for row in range(8)]
         first = 1 + 2 * process  # of the first batch
         expected = [first, first + 1, first + 6, first + 7, first + 12, first + 13]
         assert rows[:6] == expected

@@ -129,6 +129,7 @@ def _predictions(
         positions=positions,
         max_errors=None if config.max_errors < 0 else config.max_errors,
         num_threads=config.num_threads,
+        num_workers=config.num_workers,
     )
 
 
