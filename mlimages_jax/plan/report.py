@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Formats a plan as text: figures with units, assumptions, and remedies if it does not fit."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from mlimages_jax.settings import Train
 # Images per second and CPU core with the crops of pretraining, short side 320, by interpolation:
 # docs/benchmarks/input.md, "per CPU s".
 IMAGES_PER_CORE = {"linear": 1181, "area": 675}
+IMAGES_PER_PROCESS = 1_900  # per second, of 16 threads: docs/benchmarks/accelerators.md
 
 
 class ReportInputs(NamedTuple):
@@ -132,6 +134,13 @@ def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
         yield (
             f"  {rate / per_core:,.1f} CPU cores at {per_core} images/s each "
             "(docs/benchmarks/input.md: one core of an AMD EPYC)"
+        )
+    workers = math.ceil(rate / (per_core or IMAGES_PER_PROCESS))
+    if rate > IMAGES_PER_PROCESS and config.input.num_workers < workers:
+        yield (
+            f"  more than the threads of one process read ({IMAGES_PER_PROCESS:,} images/s beside "
+            f"an H200, measured): --config.input.num_workers={workers} "
+            f"--config.input.num_threads={workers}"
         )
 
 

@@ -43,6 +43,16 @@ def test_a_plan_without_data_or_accelerator(plan):
     assert "47.2 GFLOP per image" in text
     assert "steps 1 to 257,955: 224 px, 60.0 epochs" in text
     assert " at 2.0 per hour" in text
+    assert "of one process read" in text and " --config.input.num_workers=" in text
+
+
+@pytest.mark.slow
+def test_enough_worker_processes_are_not_asked_for_again(plan):
+    words = ("--config=configs/pretrain.py", "--devices=8", "--chip=h100")
+    (advice,) = (
+        word for word in plan(*words).stdout.split() if word.startswith("--config.input.num_w")
+    )
+    assert "of one process read" not in plan(*words, advice).stdout
 
 
 @pytest.mark.slow
