@@ -18,7 +18,8 @@ from absl import logging
 
 from mlimages_jax.distributed import object_lock, preemption
 from mlimages_jax.distributed.process_identity import Owner
-from mlimages_jax.distributed.workdir_lock import NO_LOCKS, FileLock, HeldElsewhereError
+from mlimages_jax.distributed.workdir_lock import FileLock, HeldElsewhereError
+from mlimages_jax.files.file_locks import NO_LOCKS
 from mlimages_jax.files.remote import is_remote
 
 SUFFIX = ".claim"  # of the files that are claims

@@ -6,7 +6,6 @@ On a local disk this is a flock, which the kernel releases however the process e
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
@@ -20,10 +19,10 @@ from mlimages_jax.distributed import collectives, object_lock
 from mlimages_jax.distributed.object_lock import HeldElsewhereError, ObjectLock
 from mlimages_jax.distributed.process_identity import Owner
 from mlimages_jax.files import paths
+from mlimages_jax.files.file_locks import NO_LOCKS, is_at
 from mlimages_jax.files.remote import is_remote
 
 NAME = "run.lock"
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # file systems without locks
 _held: dict[str, int] = {}  # lock file held by this process -> thread that holds it
 _descriptors: set[int] = set()
 
@@ -120,7 +119,6 @@ class FileLock:
     def __init__(self, path: Path, owner: Owner, *, shared: bool = False):
         self._path, self._shared = path, shared
         self._made_folder = not path.parent.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._open()
         # Only now, and not by O_TRUNC on opening: until the lock is ours, the file names its
         # holder.
@@ -143,12 +141,18 @@ class FileLock:
     def _open(self) -> int:
         kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                if self._path.is_symlink():  # that leads nowhere
+                    raise
+                continue  # a folder of claims, removed by whoever finished the work
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 # The holder may have unlinked the file between our two calls; locking an unlinked
                 # file would exclude nobody.
-                if _is_at(self._path, descriptor):
+                if is_at(self._path, descriptor):
                     return descriptor
             except BlockingIOError:
                 owner = Owner.read(os.pread(descriptor, 4_096, 0))
@@ -158,14 +162,6 @@ class FileLock:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Returns whether an open file is the one at this path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _leave_to_parent() -> None:

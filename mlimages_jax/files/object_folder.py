@@ -62,10 +62,7 @@ class ObjectFolder:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Returns names and sizes in bytes of the files right in a folder inside of this one."""
         if self._system is None:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                entries = os.scandir(Path(self.place, folder))
-                return {one.name: one.stat().st_size for one in entries if one.is_file()}
-            return {}
+            return _sizes_on_disk(Path(self.place, folder))
         self._system.invalidate_cache()  # other processes write here
         with contextlib.suppress(FileNotFoundError):
             entries = self._system.ls(self._inside(folder), detail=True)
@@ -158,6 +155,17 @@ class ObjectFolder:
 
     def _inside(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+
+def _sizes_on_disk(folder: Path) -> dict[str, int]:
+    sizes = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            # One by one: other processes create, rename and remove files while this one looks.
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file():
+                    sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 def _open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -136,6 +136,7 @@ class ByTag:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         with complete_file(target) as unfinished:
+            unfinished.unlink()  # link(2) makes new names only
             try:
                 # The resolved path, as link(2) does not follow symbolic links.
                 os.link(os.path.realpath(image), unfinished)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Locks an output folder: two jobs that write to the same one would undo each other's work."""
+"""Locks files and folders: two jobs that write to the same one would undo each other's work."""
 
 import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.storing import writing
@@ -20,10 +21,7 @@ def alone(lock: Path) -> Iterator[None]:
     Raises:
         PrepareError: Another job holds the lock, or the folder cannot be written to.
     """
-    # Never deleted: a job that had opened the old file could lock it while another locks a new one.
-    with writing(lock):
-        file = lock.open("w")
-    with file:
+    with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -32,3 +30,25 @@ def alone(lock: Path) -> Iterator[None]:
                 " another --output"
             ) from error
         yield
+
+
+@contextlib.contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Holds an exclusive lock like `alone`, but waits for it.
+
+    Args:
+        lock: As for `alone`.
+
+    Raises:
+        PrepareError: The folder cannot be written to.
+    """
+    with _opened(lock) as file:
+        with contextlib.suppress(OSError):  # without locks all do the work, each for itself
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _opened(lock: Path) -> TextIO:
+    # Never deleted: a job that had opened the old file could lock it while another locks a new one.
+    with writing(lock):
+        return lock.open("w")

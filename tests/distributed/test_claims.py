@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Claims on a disk, and on a storage in memory that behaves as a bucket does."""
 
+import errno
+import os
+import shutil
 import threading
 import time
 
@@ -115,12 +118,27 @@ def test_who_was_replaced_goes_on_and_removes_nothing(bucket):
     assert bucket.objects["gs://bucket/w/x.claim"] == ("77", other.text())
 
 
+def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
+    """Whoever completes the work removes the claims, perhaps just when another looks for some."""
+    opened, times = os.open, []
+
+    def vanishing(path, *arguments, **settings):
+        if os.fspath(path).endswith(".claim") and len(times) < 2:
+            times.append(path)
+            shutil.rmtree(tmp_path / "w")
+        return opened(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", vanishing)
+    claim = Claims(tmp_path / "w", task="a").attempt("x")
+    assert claim and len(times) == 2 and Claims(tmp_path / "w", task="b").attempt("x") is None
+
+
 def test_where_nothing_can_be_claimed_is_named(tmp_path, monkeypatch):
     with pytest.raises(ClaimError, match="s3://bucket/w: work can be divided through gs://"):
         Claims("s3://bucket/w", task="a")
 
     def none(*_):
-        raise OSError(workdir_lock.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(workdir_lock.fcntl, "flock", none)
     with pytest.raises(ClaimError, match=f"{tmp_path}: its file system has no locks"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One program a workdir: on a disk, and in an imitation of a bucket."""
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -131,7 +132,7 @@ def test_a_task_within_a_task_holds_it_once_and_others_do_not(tmp_path):
 
 def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
     def none(*_):
-        raise OSError(workdir_lock.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(workdir_lock.fcntl, "flock", none)
     with held(tmp_path, task="train"):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import base64
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.download import open_images_table
 from mlimages_jax.prepare.download.image_sources import image_sources
 from mlimages_jax.prepare.download.open_images_table import OpenImagesTable, photo_key
 from mlimages_jax.prepare.storing import Expected
@@ -126,3 +129,26 @@ def test_sources_in_the_chosen_order(tmp_path):
     assert mirror.name == "mirror"
     assert image_sources(url, None, ("mirror",)) == [("list", url, Expected())]
     found.close()
+
+
+def test_workers_that_start_together_make_one_index(tmp_path, monkeypatch):
+    table(tmp_path).close()
+    (tmp_path / "index.sqlite").unlink()
+    make, made, both = open_images_table._make, [], threading.Barrier(2)
+
+    def counted(*arguments):
+        made.append(arguments)
+        make(*arguments)
+
+    def length(_):
+        both.wait()
+        found = OpenImagesTable([tmp_path / "images.csv"], tmp_path / "index.sqlite")
+        try:
+            return len(found)
+        finally:
+            found.close()
+
+    monkeypatch.setattr(open_images_table, "_make", counted)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(length, range(2))) == [3, 3]
+    assert len(made) == 1

@@ -22,6 +22,7 @@ import pyarrow.csv
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
+from mlimages_jax.prepare.locking import in_turn
 
 _READ = ("ImageID", "Subset", "OriginalURL", "License", "Author", "OriginalSize", "OriginalMD5",
          "Thumbnail300KURL", "Rotation")  # fmt: skip
@@ -78,7 +79,10 @@ class OpenImagesTable:
     def __init__(self, files: Sequence[Path], index: Path):
         made_of = json.dumps([_identity(path) for path in files])
         if not _is_made_of(index, made_of):
-            _make(files, index, made_of)
+            # The workers of a download into image shards come here at the same time.
+            with in_turn(index.with_name(f"{index.name}.lock")):
+                if not _is_made_of(index, made_of):
+                    _make(files, index, made_of)
         self._index = index
         self._db = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
 
