@@ -20,7 +20,7 @@ from mlimages_jax.files import remote
 from mlimages_jax.files.atomic import complete_file
 
 _BLOCK = 1 << 22  # bytes
-_NOT_INSTALLED = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # what fsspec needs for a scheme
+_NOT_INSTALLED = {"gs": "gcsfs", "az": "adlfs"}  # what fsspec needs for a scheme
 
 
 class ObjectFolderError(OSError):

@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 import fsspec
 from etils import epath
 
+from mlimages_jax.files import s3
 from mlimages_jax.files.atomic import complete_file
 
 _BLOCK = 4_096  # bytes per read when searching backwards for the last line
 
 fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+s3.choose()
 
 
 def is_remote(path: epath.PathLike) -> bool:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""s3:// for fsspec, and so for `epath`, by the S3 client inside of pyarrow.
+
+s3fs is used where it is installed. It is no dependency: its client pins old releases of packages
+that others need new ones of (aiobotocore 3.9 wants wrapt below 2 and multidict below 7).
+
+Credentials, endpoint and region are those of all AWS tools: ~/.aws, AWS_PROFILE, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import fsspec
+from fsspec.implementations.arrow import ArrowFSWrapper
+
+_CONNECT_SECONDS = 10.0  # the SDK's second is too short for a machine that starts many processes
+_REQUEST_SECONDS = 60.0
+
+
+class ArrowS3(ArrowFSWrapper):
+    """Buckets of S3 and of whatever speaks its protocol."""
+
+    protocol = ("s3", "s3a")
+
+    def __init__(self, **kwargs: Any):
+        from pyarrow import fs  # starts threads of the AWS SDK, in processes that need it only
+
+        scheme, _, host = _endpoint().partition("://")
+        client = fs.S3FileSystem(
+            connect_timeout=_CONNECT_SECONDS, request_timeout=_REQUEST_SECONDS,
+            **({"scheme": scheme, "endpoint_override": host} if host else {}),
+        )  # fmt: skip
+        super().__init__(client, **kwargs)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        # Not parsed as a URL, in which "#" and "?" of a name would end it.
+        return os.fspath(path).rpartition("://")[2].strip("/")
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Does nothing: a bucket has no folders, and objects that stand for them confuse others."""
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Does nothing, see `makedirs`."""
+
+
+def _endpoint() -> str:
+    """Returns the URL of another service than Amazon's, such as http://127.0.0.1:9000, or ""."""
+    # pyarrow's constructor ignores these variables, which other AWS tools follow, in this order.
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def choose() -> None:
+    """Makes s3:// known to fsspec unless s3fs is installed, in this process."""
+    if importlib.util.find_spec("s3fs") is None:
+        fsspec.register_implementation("s3", ArrowS3, clobber=True)
