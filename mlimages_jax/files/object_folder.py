@@ -73,6 +73,14 @@ class ObjectFolder:
             }
         return {}
 
+    def size(self, name: str) -> int | None:
+        """Returns the size of a file in bytes; None if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._system is None:
+                return Path(self.place, name).stat().st_size
+            return int(self._system.info(self._inside(name))["size"])
+        return None
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Opens a file to read it, also in pieces; raises FileNotFoundError if there is none."""

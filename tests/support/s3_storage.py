@@ -186,7 +186,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers = {"ETag": _tag(data), "Last-Modified": f"{_time(path):%a, %d %b %Y %T GMT}"}
         return self._bytes(data, headers | {"Accept-Ranges": "bytes"})
 
-    do_HEAD = do_GET
+    def do_HEAD(self):
+        self.do_GET()
 
     def do_PUT(self):
         name, query, data = self._begin()

@@ -21,14 +21,14 @@ def build(
 
     Args:
         manual_dir: Folder that contains them.
-        data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+        data_dir: Folder or URL of data sets; this one goes to data_dir/name/original/1.0.0.
         name: Name of the data set.
         splits: Some of train, val and test; None: those that exist.
         val_fraction: See `own_classes.OwnImages`.
         **options: As for `imagenet.build`.
 
     Returns:
-        The folder of the finished data set.
+        The folder of the finished data set; in a bucket an `epath.Path`.
 
     Raises:
         FileNotFoundError: There are no such folders.

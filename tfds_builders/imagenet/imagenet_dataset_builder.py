@@ -173,7 +173,7 @@ def build(
 
     Args:
         manual_dir: Folder of these files.
-        data_dir: Folder of data sets; this one goes to data_dir/name/original/1.0.0.
+        data_dir: Folder or URL of data sets; this one goes to data_dir/name/original/1.0.0.
         name: Name of the data set.
         short_side: In pixels or None, see `Config`.
         chroma: See `Config`.
@@ -191,7 +191,7 @@ def build(
         overwrite: As for `ml_images.build`.
 
     Returns:
-        The folder of the finished data set.
+        The folder of the finished data set; in a bucket an `epath.Path`.
 
     Raises:
         FileNotFoundError: A file is missing from `manual_dir`.
@@ -201,7 +201,7 @@ def build(
     """
     own = is_own(Path(manual_dir), splits) if own is None else own
     if own:
-        own_classes.check_folders(Path(manual_dir), Path(data_dir))
+        own_classes.check_folders(Path(manual_dir), data_dir)
     else:
         if val_fraction is not None:
             raise ValueError(

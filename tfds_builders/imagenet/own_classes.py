@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import logging
 
 from mlimages_jax.data import image_folders
+from mlimages_jax.files.remote import is_remote
 
 from . import manual_files
 from .content_split import split_by_content
@@ -118,7 +119,7 @@ class OwnImages:
             self.listings = {split: self.listings[split] for split in splits}
 
 
-def check_folders(manual_dir: Path, data_dir: Path) -> None:
+def check_folders(manual_dir: Path, data_dir: str | Path) -> None:
     """Refuses folders from which nothing can be built, before anything is written.
 
     Raises:
@@ -127,10 +128,12 @@ def check_folders(manual_dir: Path, data_dir: Path) -> None:
     """
     if not manual_dir.is_dir() or not any(manual_dir.iterdir()):
         raise _nothing_there(manual_dir)
+    if is_remote(data_dir):
+        return
     splits = manual_files.find_splits(manual_dir)
     folders = [manual_files.find_source(manual_dir, split).path for split in splits]
     for folder in folders or [manual_dir]:
-        if data_dir.resolve().is_relative_to(folder.resolve()):
+        if Path(data_dir).resolve().is_relative_to(folder.resolve()):
             raise ValueError(
                 f"data_dir {data_dir} is in {folder}, where each folder is a class: give another"
             )

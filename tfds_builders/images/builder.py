@@ -10,21 +10,26 @@ even if the list is sorted by class; training shuffles anyway.
 import abc
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core import dataset_builder, file_adapters, splits
+from etils import epath
+from tensorflow_datasets.core import dataset_builder, file_adapters
 from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data.images import jpeg
 from mlimages_jax.engines.options import EngineOptions
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.remote import is_remote
 
 from . import (
     checksums,
     fingerprint,
+    metadata,
     records,
     replacement,
     report,
@@ -32,9 +37,14 @@ from . import (
     skipped,
     unfinished,
 )
+from .bucket import BucketSet
 from .content import Content
-from .parts import Part, PartWriter
+from .parts import Part, PartWriter, ShardStore
 
+_TO_REPLACE = (
+    "A set in a bucket cannot be replaced at once: give another --name to build a second set, or "
+    "delete this one first."
+)
 ROWS_PER_SHARD = 4_096  # maximum: about 0.13 GB at a short side of 320, 0.5 GB at original size
 
 
@@ -56,6 +66,9 @@ class _Task(NamedTuple):
 
 class ImageBuilder(dataset_builder.FileReaderBuilder):
     """Writes ArrayRecord files, `dictionary.txt`, `skipped.tsv` and TFDS's metadata.
+
+    If `data_dir` is a URL of a bucket, TFDS sees a temporary folder, in which it writes the
+    metadata: its own way to object storage renames folders, which costs a copy of every file.
 
     Attributes:
         max_skipped: Fraction of a split's rows that may lack a usable image, see `skipped.allowed`.
@@ -90,7 +103,27 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         self.engine = engine
         self.threads = threads
         self.verified = verified
+        data_dir = kwargs.get("data_dir")
+        self._bucket: ObjectFolder | None = None
+        if data_dir is not None and is_remote(data_dir):
+            self._bucket = ObjectFolder(data_dir)
+            self._scratch = tempfile.TemporaryDirectory(prefix="metadata_")  # until self is gone
+            kwargs["data_dir"] = self._scratch.name
         super().__init__(**{"file_format": "array_record"} | kwargs)
+
+    @property
+    def place(self) -> Path:
+        """The folder of the set; in a bucket an `epath.Path`, which has the same methods."""
+        target = self.in_bucket
+        return Path(self.data_path) if target is None else cast(Path, epath.Path(str(target)))
+
+    @property
+    def in_bucket(self) -> BucketSet | None:
+        """The place of the set, if that is a bucket."""
+        if self._bucket is None:
+            return None
+        name, config = str(self.name), str(self.builder_config.name)
+        return BucketSet(ObjectFolder(self._bucket.path(f"{name}/{config}")), str(self.version))
 
     @abc.abstractmethod
     def _content(self, dl_manager: tfds.download.DownloadManager) -> Content:
@@ -119,14 +152,19 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         Raises:
             StaleSetError: The set is finished, but was built from other input or with other
                 options.
+            OtherBuildError: A bucket has shards of a build with other inputs.
             FileExistsError: Its folder contains something else.
-            ValueError: Another file format than array_record is wanted, or Apache Beam.
+            ValueError: Another file format than array_record is wanted, or Apache Beam; or a set in
+                a bucket should be overwritten.
         """
         config = download_config or tfds.download.DownloadConfig()
         if config.beam_runner is not None or config.beam_options is not None:
             raise ValueError("these builders use no Apache Beam: engine=EngineOptions('ray') does")
         if self.info.file_format != file_adapters.FileFormat.ARRAY_RECORD:
             raise ValueError(f"file_format={self.info.file_format}: only array_record is written")
+        if (target := self.in_bucket) is not None:
+            self._build_in_bucket(target, config, download_dir=download_dir, **kwargs)
+            return
         folder = Path(self.data_path)
         finished = self._is_finished(folder) and not config.download_mode.overwrite_dataset
         if not finished:
@@ -134,7 +172,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             self._build(folder, config, download_dir=download_dir, **kwargs)
             return
         if self.HAS_INPUT:
-            fingerprint.check(folder, self._plan(config, download_dir).made_of)
+            _check(folder, self._plan(config, download_dir).made_of)
         logging.info("%s already exists with this content: nothing to do", folder)
         if (waiting := self._beside(".unfinished")).exists():  # left by a kill at the very end
             with contextlib.suppress(BlockingIOError), unfinished.locked(waiting):
@@ -197,12 +235,35 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             unfinished.remove(waiting)
         logging.info("%s", report.end(folder, self.info))
 
+    def _build_in_bucket(
+        self, target: BucketSet, config: tfds.download.DownloadConfig, **kwargs: Any
+    ) -> None:
+        """Builds shard by shard, unless the set is finished, see `bucket`."""
+        finished = target.is_finished()
+        if finished and config.download_mode.overwrite_dataset:
+            raise ValueError(f"{target} already exists. {_TO_REPLACE}")
+        self._task = task = self._plan(config, kwargs["download_dir"])
+        if finished:
+            if self.HAS_INPUT:
+                text = target.read("metadata.json")
+                fingerprint.check(str(target), text, task.made_of, advice=_TO_REPLACE)
+            logging.info("%s already exists with this content: nothing to do", target)
+            target.tidy()  # left by a kill at the very end
+            return
+        logging.info(
+            "%s", report.beginning(str(target), task.content, task.num_rows, self.builder_config)
+        )
+        super().download_and_prepare(download_config=config, **kwargs)
+        files = {path.name: path for path in Path(self.data_path).iterdir()}
+        target.finish(self._written, files)
+        logging.info("%s", report.end(str(target), self.info))
+
     def _is_finished_by_now(self, folder: Path) -> bool:
         """Returns whether another process finished the set while this one read its input."""
         if not (folder / "dataset_info.json").exists():
             return False
         if self.HAS_INPUT:
-            fingerprint.check(folder, self._task.made_of)
+            _check(folder, self._task.made_of)
         self.info.read_from_directory(folder)
         logging.info("%s is complete: another process has just built it", folder)
         return True
@@ -219,32 +280,51 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         download_config: tfds.download.DownloadConfig,
     ) -> None:
         """Builds in `data_path`, for TFDS a temporary folder, which it renames on success."""
-        content, num_rows, num_shards, made_of = self._task
-        folder, waiting = Path(self.data_path), self._beside(".unfinished")
+        content, num_rows, _, made_of = self._task
+        folder, target = Path(self.data_path), self.in_bucket
+        written = self._written = (
+            self._write_shards(target, Path()) if target else self._shards_on_disk(folder)
+        )
+        bad = [one for shard in written for one in shard.skipped]
+        list_of_skipped = f"{self.version}.skipped.tsv"
+        beside = target.parent if target else ObjectFolder(self._beside("").parent)
+        skipped.check_skipped(
+            bad, num_rows, max_skipped=self.max_skipped, folder=beside, file=list_of_skipped
+        )
+        if not target:
+            paths = [self._beside(".unfinished") / shard.file for shard in written]
+            unfinished.put_into(folder, dict(zip(paths, written, strict=True)))
+        content.hierarchy.to_file(folder / "dictionary.txt")
+        (folder / "skipped.tsv").write_text(skipped.as_table(bad), encoding="utf-8")
+        checksums.write(folder / "checksums.txt", {shard.file: shard.sha256 for shard in written})
+        metadata.fill(
+            self.info, written, content=content, option=self.builder_config, made_of=made_of,
+            templates={split: self._get_filename_template(split) for split in content.lists},
+        )  # fmt: skip
+        beside.remove(list_of_skipped)  # left by an earlier attempt
+
+    def _shards_on_disk(self, folder: Path) -> list[shards.WrittenShard]:
+        """Writes all shards that are not complete, next to TFDS's temporary folder."""
+        waiting = self._beside(".unfinished")
         final = waiting.with_name(str(self.version))
         unfinished.remove_attempts(folder, names=(final.name, replacement.new(final).name))
-        parts = list(self._parts(num_rows, num_shards, waiting))
-        images = {
-            name: value for name, value in made_of.items() if name.startswith(unfinished.IMAGES)
-        }
+        return self._write_shards(unfinished.OnDisk(waiting), waiting)
+
+    def _write_shards(self, store: ShardStore, folder: Path) -> list[shards.WrittenShard]:
+        content, num_rows, num_shards, made_of = self._task
+        parts = list(self._parts(num_rows, num_shards, folder))
+        images = unfinished.of_images(made_of)
         # In this order: a kill before `begin` must leave the earlier time for the next attempt.
-        writer = self._part_writer(content)
-        if (time := unfinished.other_images_since(waiting, images)) is not None:
+        writer = self._part_writer(content, store)
+        if (time := store.other_images_since(images)) is not None:
             writer.remove_changed(parts, time)
-        unfinished.begin(waiting, self._inputs(content, parts, made_of) | images)
-        written = writer.write(parts)
-        bad = [one for shard in written for one in shard.skipped]
-        skipped.check_skipped(
-            bad, num_rows, max_skipped=self.max_skipped, path=self._beside(".skipped.tsv")
-        )
-        unfinished.put_into(
-            folder, {part.path: shard for part, shard in zip(parts, written, strict=True)}
-        )
-        content.hierarchy.to_file(folder / "dictionary.txt")
-        skipped.write_list(folder / "skipped.tsv", bad)
-        checksums.write(folder / "checksums.txt", {shard.file: shard.sha256 for shard in written})
-        self._set_metadata(written, content, made_of)
-        self._beside(".skipped.tsv").unlink(missing_ok=True)  # left by an earlier attempt
+        rows = {part.split: part.rows for part in parts}
+        inputs = fingerprint.of_shards(
+            content, self.builder_config, made_of,
+            version=str(self.version), verified=self.verified, rows=rows,
+        )  # fmt: skip
+        store.begin(inputs | images)
+        return writer.write(parts)
 
     def _parts(
         self, num_rows: Mapping[str, int], num_shards: Mapping[str, int], folder: Path
@@ -255,7 +335,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             for index, path in enumerate(paths):
                 yield Part(split, folder / path.name, range(index, rows, count))
 
-    def _part_writer(self, content: Content) -> PartWriter:
+    def _part_writer(self, content: Content, store: ShardStore) -> PartWriter:
         option = self.builder_config
         # `check` decodes images that are stored as they are, the slowest part of such a build.
         writer = shards.ShardWriter(
@@ -263,71 +343,19 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             check=not self.verified, chroma=option.chroma, orientation=option.orientation,
             restart_markers=option.restart_markers,
         )  # fmt: skip
-        return PartWriter(writer, content, self.engine, self.threads)
-
-    def _inputs(
-        self, content: Content, parts: Sequence[Part], made_of: Mapping[str, str]
-    ) -> dict[str, str]:
-        """Returns everything that the bytes of the shards depend on."""
-        rows = {part.split: part.rows for part in parts}
-        return {
-            "version": str(self.version),
-            "labels": self.builder_config.labels,
-            "short_side": str(self.builder_config.short_side),
-            "verified": str(self.verified),
-            "chroma": self.builder_config.chroma,
-            "orientation": self.builder_config.orientation,
-            "restart markers": str(self.builder_config.restart_markers),
-            "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
-            **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
-            **{
-                f"images of {split}": places.fingerprint()
-                for split, places in content.places.items()
-            },
-            "classes": made_of["classes"],
-            "software": unfinished.software(),
-            **{f"rows of {split}": made_of[f"list of {split}"] for split in content.lists},
-        }
+        return PartWriter(writer, content, store, self.engine, self.threads)
 
     def _beside(self, suffix: str) -> Path:
         """Returns a path outside of the temporary folder, which TFDS deletes if a build fails."""
         return Path(self.data_path).parent / f"{self.version}{suffix}"
 
-    def _set_metadata(
-        self,
-        written: Sequence[shards.WrittenShard],
-        content: Content,
-        made_of: Mapping[str, str],
-    ) -> None:
-        by_split = {split: [s for s in written if s.split == split] for split in content.lists}
-        self.info.set_splits(
-            splits.SplitDict(
-                splits.SplitInfo(
-                    name=split,
-                    shard_lengths=[shard.num_examples for shard in parts],
-                    num_bytes=sum(shard.num_bytes for shard in parts),
-                    filename_template=self._get_filename_template(split),
-                )
-                for split, parts in by_split.items()
-            )
-        )
-        self.info.metadata.clear()  # may contain that of a replaced set
-        self.info.metadata.update(
-            num_classes=len(content.hierarchy),
-            max_labels=max(shard.max_labels for shard in written),
-            labels=self.builder_config.labels,
-            short_side=self.builder_config.short_side,
-            chroma=self.builder_config.chroma,
-            orientation=self.builder_config.orientation,
-            unlisted=content.missing_labels,
-            skipped={
-                split: sum(len(shard.skipped) for shard in parts)
-                for split, parts in by_split.items()
-            },
-            **{fingerprint.KEY: dict(made_of)},
-        )
-
 
 def default_num_shards(num_rows: int) -> int:
     """Returns the smallest power of two with at most `ROWS_PER_SHARD` rows per shard."""
     return 1 << max(0, (num_rows - 1) // ROWS_PER_SHARD).bit_length()
+
+
+def _check(folder: Path, made_of: fingerprint.Fingerprint) -> None:
+    """Refuses a finished set on a disk that was built from something else."""
+    text = (folder / "metadata.json").read_text(encoding="utf-8")
+    fingerprint.check(folder, text, made_of)

@@ -16,6 +16,7 @@ from absl import logging
 from mlimages_jax import command_line
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.escaping import several_lines
+from mlimages_jax.files.remote import is_remote
 
 from . import skipped
 
@@ -26,8 +27,10 @@ class Shared:
 
     Attributes:
         manual_dir: folder with the files described above.
-        data_dir: folder for data sets.
-        num_shards: number of files per split; default: by the number of images.
+        data_dir: folder for data sets, on a disk or in a bucket: gs://bucket/name or
+            s3://bucket/name.
+        num_shards: number of files per split; default: by the number of images. For the order
+            streams, `mlimages plan` says how many.
         chroma: chroma subsampling of shrunk images. 420 halves the resolution of the colours, which
             makes files a fifth smaller and faster to read.
         restart_markers: rewrite JPEG files, without loss, such that a crop is decoded without what
@@ -40,7 +43,7 @@ class Shared:
     """
 
     manual_dir: Path
-    data_dir: Path
+    data_dir: str
     num_shards: Annotated[int | None, command_line.optional("INT")] = None
     chroma: Literal["444", "420"] = "444"
     restart_markers: bool = False
@@ -88,7 +91,8 @@ def run(
     try:
         named = name or is_published(options.manual_dir)
         name = name or (published_name if named else name_of(options.manual_dir))
-        if not named and (earlier := options.data_dir / published_name).exists():
+        earlier = Path(options.data_dir, published_name)
+        if not named and not is_remote(options.data_dir) and earlier.exists():
             logging.info(
                 "the set is named %s, after its folder; %s exists too: --name=%s selects it",
                 name, earlier, published_name,

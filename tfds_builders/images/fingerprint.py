@@ -12,13 +12,14 @@ from pathlib import Path
 
 from absl import logging
 
+from mlimages_jax.data.images import jpeg
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList
 
 from .config import Config
 from .content import Content
 from .places import FilePlace, Places
-from .unfinished import IMAGES
+from .unfinished import IMAGES, software
 
 KEY = "inputs"  # in metadata.json
 # Files examined per split, evenly spread: on a network file system a million of them would take
@@ -26,6 +27,12 @@ KEY = "inputs"  # in metadata.json
 _MAX_FILES = 100_000
 
 Fingerprint = Mapping[str, str]
+
+
+_TO_REPLACE = (
+    "Give --overwrite to replace it, which keeps it until the new set is complete, or another "
+    "--name to build a second set."
+)
 
 
 class StaleSetError(ValueError):
@@ -65,6 +72,42 @@ def of(
     return result
 
 
+def of_shards(
+    content: Content,
+    option: Config,
+    made_of: Fingerprint,
+    *,
+    version: str,
+    verified: bool,
+    rows: Mapping[str, range],
+) -> dict[str, str]:
+    """Returns everything that the bytes of the shards depend on.
+
+    Args:
+        content: The input of the set.
+        option: How it is stored.
+        made_of: What `of` returned.
+        version: Version of the set.
+        verified: Whether images that keep their bytes are not decoded as a check.
+        rows: The rows of one shard of each split.
+    """
+    return {
+        "version": version,
+        "labels": option.labels,
+        "short_side": str(option.short_side),
+        "verified": str(verified),
+        "chroma": option.chroma,
+        "orientation": option.orientation,
+        "restart markers": str(option.restart_markers),
+        "progressive files": "rewritten" if jpeg.is_compiled() else "kept",
+        **{f"shards of {split}": f"{one.step}, {one.stop} rows" for split, one in rows.items()},
+        **{f"images of {split}": places.fingerprint() for split, places in content.places.items()},
+        "classes": made_of["classes"],
+        "software": software(),
+        **{f"rows of {split}": made_of[f"list of {split}"] for split in content.lists},
+    }
+
+
 def of_classes(hierarchy: Hierarchy) -> str:
     """Returns a digest of ids, names and parents."""
     classes = hashlib.sha256(repr((hierarchy.ids, hierarchy.names)).encode())
@@ -100,31 +143,34 @@ def _text(readable: str, digest: str) -> str:
     return f"{readable} [{digest[:16]}]"
 
 
-def check(folder: Path, now: Fingerprint) -> None:
+def check(
+    folder: Path | str, metadata: str, now: Fingerprint, *, advice: str = _TO_REPLACE
+) -> None:
     """Refuses a finished set that was built from something else.
 
     Sets of an earlier release do not state what they were built from, and pass.
 
     Args:
-        folder: The folder of the set.
+        folder: Path or URL of the set.
+        metadata: The text of its metadata.json.
         now: Fingerprint of the requested build.
+        advice: What to do, for the message.
 
     Raises:
         StaleSetError: Something differs; the message says what, and both ways to proceed.
     """
-    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    if KEY not in metadata:
+    found = json.loads(metadata)
+    if KEY not in found:
         logging.warning(
             "%s was built by an earlier release, which did not record its input: it is used as is,"
             " without turning its images by EXIF. --overwrite rebuilds it",
             folder,
         )
-    elif lines := differences(metadata[KEY], now):
+    elif lines := differences(found[KEY], now):
         raise StaleSetError(
             f"{folder} already exists and was built from other input or with other options:\n"
             + "\n".join(f"  {line}" for line in lines)
-            + "\nIt was not changed. Give --overwrite to replace it, which keeps it until the new"
-            " set is complete, or another --name to build a second set."
+            + f"\nIt was not changed. {advice}"
         )
 
 

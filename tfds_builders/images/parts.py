@@ -1,21 +1,48 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Collects the shards of a set: reuses those of earlier attempts and writes the others."""
 
+import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.labels.rows import take_rows
 
-from . import pace, unfinished
+from . import pace
 from .content import Content
 from .places import changed_since
 from .shards import ShardPlan, ShardWriter, WrittenShard
+
+_THREADS = 32  # that look for finished shards: in a bucket, each look waits for two answers
+
+
+class ShardStore(Protocol):
+    """Where the finished shards of a set are kept: `unfinished.OnDisk`, `bucket.BucketSet`."""
+
+    def other_images_since(self, images: Mapping[str, str], /) -> float | None:
+        """Returns when the last attempt began if its image files differ; None if they do not."""
+        ...
+
+    def begin(self, inputs: Mapping[str, str], /) -> None:
+        """States what the shards are made from, after which those of other inputs are not used."""
+        ...
+
+    def write(self, writer: ShardWriter, shard: ShardPlan, /) -> WrittenShard:
+        """Writes a shard, in any process; raises OSError."""
+        ...
+
+    def load(self, path: Path, /) -> WrittenShard | None:
+        """Returns an earlier attempt's shard, or None if it is not complete."""
+        ...
+
+    def discard(self, path: Path, /) -> None:
+        """Removes a shard, which is then written again."""
+        ...
 
 
 class Part(NamedTuple):
@@ -23,7 +50,7 @@ class Part(NamedTuple):
 
     Attributes:
         split: Name of the split.
-        path: Path of the shard in the folder of unfinished ones.
+        path: Path of the shard in the folder of unfinished ones; in a bucket its name.
         rows: Numbers of the rows in the list.
     """
 
@@ -39,12 +66,14 @@ class PartWriter:
     Attributes:
         writer: Writes each part.
         content: The input of the set.
+        store: Where finished shards are kept.
         engine: What writes the parts: this process, several, or many machines.
         threads: Number of threads of each process; None: as the engine says.
     """
 
     writer: ShardWriter
     content: Content
+    store: ShardStore
     engine: EngineOptions
     threads: int | None
 
@@ -60,7 +89,7 @@ class PartWriter:
         Returns:
             All shards, in the order of `parts`.
         """
-        finished = {part.path: self._finished(part) for part in parts}
+        finished = {part.path: self._usable(part, shard) for part, shard in self._loaded(parts)}
         left = [part for part in parts if finished[part.path] is None]
         if left:
             self._write(left, finished)
@@ -71,26 +100,30 @@ class PartWriter:
         progress = pace.Pace(sum(len(part.rows) for part in parts))
         with self.engine.open() as engine:
             writer = dataclasses.replace(self.writer, threads=self.threads or engine.threads)
-            write = functools.partial(unfinished.write, writer)
+            write = functools.partial(self.store.write, writer)
             for shard, written in engine.map_unordered(write, map(self._shard, parts)):
                 finished[shard.path] = written
                 progress.log(shard.path.name, len(shard.rows), len(written.skipped))
 
     def remove_changed(self, parts: Sequence[Part], time: float) -> None:
         """Removes shards with images that changed since; `write` handles those they skipped."""
-        for part in parts:
-            written = unfinished.load(part.path)
+        for part, written in self._loaded(parts):
             if written is None:
                 continue
             names = {bad.name for bad in written.skipped}
             shard = self._shard(part)
             pairs = zip(shard.rows, shard.places, strict=True)
             if any(changed_since(place, time) for row, place in pairs if row.name not in names):
-                part.path.unlink()
+                self.store.discard(part.path)
 
-    def _finished(self, part: Part) -> WrittenShard | None:
+    def _loaded(self, parts: Sequence[Part]) -> Iterator[tuple[Part, WrittenShard | None]]:
+        """Yields every part with its shard of an earlier attempt."""
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            paths = [part.path for part in parts]
+            yield from zip(parts, pool.map(self.store.load, paths), strict=True)
+
+    def _usable(self, part: Part, written: WrittenShard | None) -> WrittenShard | None:
         """Returns an earlier attempt's shard, unless an image it skipped has become usable."""
-        written = unfinished.load(part.path)
         if written is None or not written.skipped:
             return written
         names = {bad.name for bad in written.skipped}

@@ -22,7 +22,7 @@ def prepare(
     """Builds the data set unless it exists, as described at `ml_images.build`.
 
     Returns:
-        The folder of the finished data set.
+        The folder of the finished data set; in a bucket an `epath.Path`.
 
     Raises:
         OSError: The folder of data sets cannot be written to.
@@ -30,8 +30,8 @@ def prepare(
     """
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards={num_shards} is not a number of files: 1 or more")
-    folder = Path(builder.data_path)
-    if overwrite or not folder.exists():
+    folder = builder.place
+    if builder.in_bucket is None and (overwrite or not folder.exists()):
         _check_writable(Path(builder.data_dir_root))
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(

@@ -12,7 +12,9 @@ from .config import Config
 from .content import Content
 
 
-def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], option: Config) -> str:
+def beginning(
+    folder: Path | str, content: Content, num_rows: Mapping[str, int], option: Config
+) -> str:
     """Returns what is built from what, and where."""
     counts = ", ".join(f"{split} {rows:,}" for split, rows in num_rows.items())
     side = f"shrunk to {option.short_side} pixels" if option.short_side else "in their own size"
@@ -21,7 +23,7 @@ def beginning(folder: Path, content: Content, num_rows: Mapping[str, int], optio
     return f"building {folder}: images of {counts}; {classes}; {side}, {turned}"
 
 
-def end(folder: Path, info: tfds.core.DatasetInfo) -> str:
+def end(folder: Path | str, info: tfds.core.DatasetInfo) -> str:
     """Returns the numbers of records and of skipped images."""
     skipped = (info.metadata or {})["skipped"]
     counts = ", ".join(

@@ -43,7 +43,7 @@ class ShardPlan(NamedTuple):
 
     Attributes:
         split: Name of the split.
-        path: The ArrayRecord file.
+        path: The ArrayRecord file; on the way to a bucket its name.
         rows: Names and labels, as in the list.
         places: Where the image of each row is stored.
     """

@@ -3,10 +3,10 @@
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from mlimages_jax.files.escaping import tsv_row
+from mlimages_jax.files.object_folder import ObjectFolder
 
 MAX_SKIPPED = 0.01  # default fraction of a split's images that may be unusable
 A_FEW = 5  # with the default fraction, any split may skip this many images
@@ -28,12 +28,12 @@ class Skipped(NamedTuple):
     message: str
 
 
-def write_list(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Writes the images as tab-separated columns with a header line."""
+def as_table(skipped: Iterable[Skipped]) -> str:
+    """Returns the images as tab-separated columns with a header line."""
     lines = [tsv_row(Skipped._fields)]
     for image in skipped:
         lines.append(tsv_row(image._replace(message=" ".join(image.message.split()))))
-    path.write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)
 
 
 def allowed(num_rows: int, max_skipped: float) -> float:
@@ -51,7 +51,8 @@ def check_skipped(
     num_rows: Mapping[str, int],
     *,
     max_skipped: float,
-    path: Path,
+    folder: ObjectFolder,
+    file: str,
 ) -> None:
     """Refuses a set if too many images of a split are unusable, and writes a list of them.
 
@@ -60,7 +61,8 @@ def check_skipped(
         num_rows: Length of each split's label list.
         max_skipped: Fraction that may be unusable, see `allowed`; at least one image of each split
             must be usable.
-        path: Where to write the list.
+        folder: Where to write the list.
+        file: Its name in there.
 
     Raises:
         ValueError: Too many images are unusable; the message counts them by split and reason.
@@ -71,7 +73,7 @@ def check_skipped(
         for split, rows in num_rows.items()
     ):
         return
-    write_list(path, skipped)
+    folder.write(file, as_table(skipped).encode())
     counts = "; ".join(
         f"split {split}: {len(unusable):,} of {num_rows[split]:,} images are unusable"
         + _reasons(unusable)
@@ -80,8 +82,8 @@ def check_skipped(
     few = f" ({A_FEW} if that is more)" if max_skipped == MAX_SKIPPED else ""
     raise ValueError(
         f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows; at least one image"
-        f" of each split must be usable. {path} lists them all: get them again, drop their rows, or"
-        " raise max_skipped."
+        f" of each split must be usable. {folder.path(file)} lists them all: get them again, drop"
+        " their rows, or raise max_skipped."
     )
 
 

@@ -8,6 +8,7 @@ cannot use them.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -31,6 +32,37 @@ IMAGES = "image files of "  # prefix of inputs that not every shard depends on
 _WRITERS = ("array-record", "opencv-python-headless", "pillow", "simplejpeg")
 
 Inputs = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class OnDisk:
+    """The store of the shards of a set on a disk; may be pickled.
+
+    Attributes:
+        folder: The folder in which they wait.
+    """
+
+    folder: Path
+
+    def other_images_since(self, images: Inputs) -> float | None:
+        """Returns when the last attempt began if its image files differ."""
+        return other_images_since(self.folder, images)
+
+    def begin(self, inputs: Inputs) -> None:
+        """Empties the folder unless an earlier attempt had the same inputs."""
+        begin(self.folder, inputs)
+
+    def write(self, writer: ShardWriter, shard: ShardPlan) -> WrittenShard:
+        """Writes a shard, see `write` of this module."""
+        return write(writer, shard)
+
+    def load(self, path: Path) -> WrittenShard | None:
+        """Returns a finished shard, see `load` of this module."""
+        return load(path)
+
+    def discard(self, path: Path) -> None:
+        """Removes a shard, which is then written again."""
+        path.unlink()
 
 
 @contextlib.contextmanager
@@ -83,6 +115,11 @@ def other_images_since(folder: Path, images: Inputs) -> float | None:
     return None if images.items() <= earlier.items() else began
 
 
+def of_images(made_of: Inputs) -> dict[str, str]:
+    """Returns the digests of image files among all that a set is made of."""
+    return {name: value for name, value in made_of.items() if name.startswith(IMAGES)}
+
+
 def begin(folder: Path, inputs: Inputs) -> None:
     """Prepares the folder: empty, unless an earlier attempt had the same inputs.
 
@@ -123,8 +160,7 @@ def load(path: Path) -> WrittenShard | None:
     was written, so they differ only after a crash of the machine.
     """
     try:
-        noted = json.loads(_note(path).read_bytes())
-        shard = WrittenShard(**noted | {"skipped": [Skipped(*row) for row in noted["skipped"]]})
+        shard = parse_note(_note(path).read_bytes())
         _check(path, shard)
     except FileNotFoundError:
         return None
@@ -132,6 +168,12 @@ def load(path: Path) -> WrittenShard | None:
         logging.warning("%s is damaged (%s) and is written again", path, error)
         return None
     return shard
+
+
+def parse_note(data: bytes) -> WrittenShard:
+    """Returns the shard that a note describes; raises KeyError, TypeError or ValueError."""
+    noted = json.loads(data)
+    return WrittenShard(**noted | {"skipped": [Skipped(*row) for row in noted["skipped"]]})
 
 
 def put_into(folder: Path, shards: Mapping[Path, WrittenShard]) -> None:
@@ -188,15 +230,20 @@ def _why_useless(folder: Path, inputs: Inputs) -> str | None:
         return None if {path.name for path in folder.iterdir()} <= {_LOCK} else "no inputs.json"
     except (TypeError, ValueError):
         return f"{_INPUTS} is damaged"
-    names = sorted(
-        name
-        for name in earlier | dict(inputs)
-        if earlier.get(name) != inputs.get(name) and not name.startswith(IMAGES)
-    )
+    names = differing(earlier, inputs)
     if not names:
         return None
     return (
         f"the earlier attempt had other inputs ({', '.join(names)}), so its shards cannot be reused"
+    )
+
+
+def differing(earlier: Inputs, inputs: Inputs) -> list[str]:
+    """Returns the names of the inputs that differ, without those of image files."""
+    return sorted(
+        name
+        for name in {*earlier, *inputs}
+        if earlier.get(name) != inputs.get(name) and not name.startswith(IMAGES)
     )
 
 

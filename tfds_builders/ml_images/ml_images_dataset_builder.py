@@ -132,7 +132,8 @@ def build(
 
     Args:
         manual_dir: Folder of these files.
-        data_dir: Folder of data sets; this one goes to data_dir/name/<labels>_<short_side>/1.0.0.
+        data_dir: Folder or URL of data sets; this one goes to
+            data_dir/name/<labels>_<short_side>/1.0.0.
         name: Name of the data set.
         labels: `released` or `closed`, see `Config`.
         corrections: A file of other parents for some classes, see `labels.corrections`; for closed
@@ -158,7 +159,7 @@ def build(
             Otherwise the finished set is returned, if it was built from the same input and options.
 
     Returns:
-        The folder of the finished data set.
+        The folder of the finished data set; in a bucket an `epath.Path`.
 
     Raises:
         FileNotFoundError: A file is missing from `manual_dir`.

@@ -9,7 +9,7 @@ from tfds_builders.shapes.shapes_dataset_builder import build
 
 def build_shapes(
     *,
-    data_dir: Path,
+    data_dir: str,
     keep_files: Path | None = None,
     num_train: int = files.NUM_TRAIN,
     num_val: int = files.NUM_VAL,
@@ -23,7 +23,7 @@ def build_shapes(
     It prints the folder of the set, for `mlimages train --data`.
 
     Args:
-        data_dir: folder for data sets.
+        data_dir: folder for data sets, on a disk or in a bucket.
         keep_files: folder for the drawn lists and images; default: they are deleted.
         num_train: number of training images.
         num_val: number of validation images.

@@ -88,7 +88,7 @@ def build(
         keep_files: Folder for the drawn files; None: a temporary one, which is deleted.
 
     Returns:
-        The folder of the finished data set.
+        The folder of the finished data set; in a bucket an `epath.Path`.
 
     Raises:
         ValueError: A number is out of range.
@@ -101,7 +101,7 @@ def build(
             files_dir=files_dir,
         )
         builder.download_and_prepare()
-    return Path(builder.data_path)
+    return builder.place
 
 
 @contextmanager
