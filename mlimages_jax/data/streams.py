@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 from absl import logging
 
+ROWS_PER_FILE = 4_096  # maximum: about 0.13 GB at a short side of 320, 0.5 GB at original size
 _UNEVEN = 1.1  # ratio of longest to shortest stream above which a warning is logged
+
+
+def num_files(num_rows: int, count: int) -> int:
+    """Returns the number of files for `count` streams of equal length.
+
+    It is the smallest multiple of `count` with at most `ROWS_PER_FILE` rows in a file.
+    """
+    return count * max(1, -(-num_rows // (ROWS_PER_FILE * count)))
 
 
 def assign(lengths: Sequence[int], count: int) -> list[list[int]]:

@@ -97,7 +97,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
         jax.config.update("jax_num_cpu_devices", asked.devices)
     try:
         chip = chips.find(asked.chip)
-        classes, images = _of_the_set(config, asked)
+        classes, images, files = _of_the_set(config, asked)
         make_plan = functools.partial(
             estimate.make_plan,
             chip=chip,
@@ -123,6 +123,7 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
             images=images,
             image_bytes=asked.image_kb * 1e3,
             price=asked.price,
+            files=files,
         )
         print(report(config, plan, inputs, remedies))
         if asked.check:
@@ -134,9 +135,12 @@ def _answer(config_name: str, asked: Machines, overrides: Sequence[config_file.O
     sys.exit(0 if plan.fits else 1)
 
 
-def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
-    """Returns the numbers of classes and images: as given, of the built set, or as published."""
-    classes, images = asked.classes, asked.images
+def _of_the_set(config: Train, asked: Machines) -> tuple[int, int, int]:
+    """Returns the numbers of classes and images: as given, of the built set, or as published.
+
+    The third is the number of files of the built set; 0 if it was not needed or there is none.
+    """
+    classes, images, files = asked.classes, asked.images, 0
     if not (classes and images):
         from mlimages_jax.data.dataset import DataSet
 
@@ -144,6 +148,7 @@ def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
             data = DataSet.open(config.data.folder)
             shards = data.shards().get(config.data.train_split, [])
             found = data.num_classes, sum(shard.num_records for shard in shards)
+            files = len(shards)
             print(f"classes and images of {config.data.folder}")
         except FileNotFoundError:
             found = IMAGENET if config.loss.name == "softmax" else ML_IMAGES
@@ -152,7 +157,7 @@ def _of_the_set(config: Train, asked: Machines) -> tuple[int, int]:
                 "images assumed (--classes, --images)"
             )
         classes, images = classes or found[0], images or found[1]
-    return classes, images
+    return classes, images, files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

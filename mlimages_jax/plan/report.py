@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from mlimages_jax.data.streams import num_files
 from mlimages_jax.plan.estimate import USABLE, Plan, StagePlan
 from mlimages_jax.settings import Train
 
@@ -23,6 +24,7 @@ class ReportInputs(NamedTuple):
         images: Number of images in the training split.
         image_bytes: Average size of a stored JPEG in bytes.
         price: Price of one chip per hour; 0 if unknown.
+        files: Number of files of the training split; 0 if it is not built yet.
     """
 
     utilisation: float
@@ -30,6 +32,7 @@ class ReportInputs(NamedTuple):
     images: int
     image_bytes: float
     price: float
+    files: int = 0
 
 
 def report(config: Train, plan: Plan, inputs: ReportInputs, remedies: Mapping[str, Plan]) -> str:
@@ -50,6 +53,7 @@ def report(config: Train, plan: Plan, inputs: ReportInputs, remedies: Mapping[st
         *_memory(config, plan, remedies),
         *_step(config, plan, inputs),
         *_input(config, plan, inputs),
+        *_files(config, inputs),
         *_recipe(plan, inputs),
         *_checkpoints(config, plan),
     ]
@@ -142,6 +146,25 @@ def _input(config: Train, plan: Plan, inputs: ReportInputs) -> Iterator[str]:
             f"an H200, measured): --config.input.num_workers={workers} "
             f"--config.input.num_threads={workers}"
         )
+
+
+def _files(config: Train, inputs: ReportInputs) -> Iterator[str]:
+    """Yields how many files of records the order of the training needs."""
+    streams = config.batch_size // (config.group_size or config.batch_size)
+    if streams == 1:
+        return
+    wanted = num_files(inputs.images, streams)
+    build = f"built with --num-shards={wanted}"
+    if config.data.order != "streams":
+        yield f"  any number of files; --config.data.order=streams would need {streams:,}, {build}"
+        return
+    yield (
+        f"  data.order=streams: {streams:,} streams (batch_size / group_size) need as many files "
+        f"or a multiple, {build}"
+    )
+    if inputs.files and inputs.files % streams:
+        few = "too few" if inputs.files < streams else "so streams differ in length"
+        yield f"  the built set has {inputs.files:,} files, {few}: build it again"
 
 
 def _recipe(plan: Plan, inputs: ReportInputs) -> Iterator[str]:

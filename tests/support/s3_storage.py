@@ -22,13 +22,11 @@ class Storage:
 
     Attributes:
         url: where it listens.
-        fail: called with the method and name of every request; True answers it with an error.
-        requests: method and name of every request.
+        fail: called with method and name of a request; True answers it with an error.
     """
 
     def __init__(self, folder: Path, url: str):
         self.folder, self.url = folder, url
-        self.requests: list[tuple[str, str]] = []
         self.fail = lambda method, name: False
         self.lock = threading.Lock()  # an object is there as a whole or not at all
         self.begun: dict[str, dict[int, bytes]] = {}  # uploads in several parts
@@ -153,7 +151,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         match = re.fullmatch(r"/bucket(?:/(.*))?", urllib.parse.unquote(url.path), re.DOTALL)
         name = (match[1] or "") if match else None
-        self.server.storage.requests.append((self.command, name or ""))
         return name, query, body
 
     def _body(self) -> bytes:

@@ -43,9 +43,9 @@ def inodes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("*.array_record-*[0-9]")}
 
 
-def failing_after(count: int, monkeypatch, error: BaseException) -> None:
+def failing_after(count: int, monkeypatch, error: BaseException, owner=unfinished) -> None:
     """Makes the writing of shards fail after so many, until `monkeypatch.undo()`."""
-    write: Callable = unfinished.write
+    write: Callable = owner.write
     left = [count]
 
     def write_or_fail(*arguments):
@@ -54,7 +54,7 @@ def failing_after(count: int, monkeypatch, error: BaseException) -> None:
         left[0] -= 1
         return write(*arguments)
 
-    monkeypatch.setattr(unfinished, "write", write_or_fail)
+    monkeypatch.setattr(owner, "write", write_or_fail)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tensorflow_datasets.core import dataset_builder, file_adapters
 from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.streams import ROWS_PER_FILE
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
@@ -45,7 +46,6 @@ _TO_REPLACE = (
     "A set in a bucket cannot be replaced at once: give another --name to build a second set, or "
     "delete this one first."
 )
-ROWS_PER_SHARD = 4_096  # maximum: about 0.13 GB at a short side of 320, 0.5 GB at original size
 
 
 class _Task(NamedTuple):
@@ -351,8 +351,8 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
 
 
 def default_num_shards(num_rows: int) -> int:
-    """Returns the smallest power of two with at most `ROWS_PER_SHARD` rows per shard."""
-    return 1 << max(0, (num_rows - 1) // ROWS_PER_SHARD).bit_length()
+    """Returns the smallest power of two with at most `ROWS_PER_FILE` rows per shard."""
+    return 1 << max(0, (num_rows - 1) // ROWS_PER_FILE).bit_length()
 
 
 def _check(folder: Path, made_of: fingerprint.Fingerprint) -> None:

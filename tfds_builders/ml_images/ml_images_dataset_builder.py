@@ -145,7 +145,8 @@ def build(
         restart_markers: See `Config`.
         orientation: See `Config`; other than `exif` has its own folder, `released_320_stored`.
         num_shards: Number of files of each split; None: a power of two with at most
-            `builder.ROWS_PER_SHARD` images each.
+            `data.streams.ROWS_PER_FILE` images each; `mlimages plan` says how many the order
+            `streams` needs.
         max_skipped: Fraction of a split's rows that may lack a usable image; with 0.01, up to five
             may even if that is more.
         engine: What writes the files: this process, several, or the machines of a Ray cluster, see
