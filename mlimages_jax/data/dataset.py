@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
-from mlimages_jax.data.records import DataSetError, Records
+from mlimages_jax.data.records import DataSetError, Records, read_in_place
 from mlimages_jax.data.streams import assign
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.files.text_files import read_text
@@ -31,7 +31,6 @@ and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
 Without any data, `--config=quickstart` draws its own and trains in minutes."""
 
 
-_READABLE = ("", "gs")  # schemes that array_record can read directly
 _OTHER_FILES = 256  # open files other than those of records: libraries, logs, sockets
 _THREADS = 32  # for checking that files exist
 
@@ -210,8 +209,8 @@ class DataSet:
             except (LocalCopyError, FileNotFoundError) as error:
                 raise DataSetError(str(error)) from error
         else:
-            scheme = os.fspath(self.folder).partition("://")[0]
-            if is_remote(self.folder) and scheme not in _READABLE:
+            if not read_in_place(self.folder):
+                scheme = os.fspath(self.folder).partition("://")[0]
                 raise DataSetError(
                     f"{self.folder}: records cannot be read from {scheme}:// directly: set "
                     "config.data.copy_to to a folder on a local disk, to copy them there once"

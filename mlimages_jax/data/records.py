@@ -10,10 +10,12 @@ from typing import Protocol
 
 import numpy as np
 from array_record.python import array_record_data_source
+from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.data import NO_LABEL
+from mlimages_jax.files.remote import is_remote
 
 _PASSING = (  # parts of error messages that do not mean that the file is damaged
     "CANCELLED", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Too many open",
@@ -84,6 +86,11 @@ class Records:
             f"{self.name_of(index)} is damaged: {line}; mlimages data check "
             f"{folder} lists all damaged records"
         )
+
+
+def read_in_place(path: epath.PathLike) -> bool:
+    """Returns whether array_record can read a file where it is: on a disk, or gs://."""
+    return not is_remote(path) or os.fspath(path).startswith("gs://")
 
 
 @dataclasses.dataclass(frozen=True)

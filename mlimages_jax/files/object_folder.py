@@ -176,6 +176,12 @@ def _sizes_on_disk(folder: Path) -> dict[str, int]:
     return sizes
 
 
+def local_copy(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Path]:
+    """Yields a local path of a file; of one in a bucket a copy in `TMPDIR` until the block ends."""
+    folder, _, name = os.fspath(path).rpartition("/")
+    return ObjectFolder(folder).local_copy(name)
+
+
 def _open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     scheme = url.partition("://")[0]
     try:

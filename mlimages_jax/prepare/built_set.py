@@ -6,7 +6,8 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+
+from etils import epath
 
 from mlimages_jax.data.dataset import DataSet, Shard
 from mlimages_jax.files.checksums import sha256
@@ -36,7 +37,7 @@ class BuiltSet:
         skipped: Number of images without a record, by split.
     """
 
-    folder: Path
+    folder: epath.Path
     shards: dict[str, list[Shard]]
     num_classes: int
     max_labels: int
@@ -46,7 +47,7 @@ class BuiltSet:
     skipped: dict[str, int]
 
     @classmethod
-    def open(cls, folder: Path) -> "BuiltSet":
+    def open(cls, folder: epath.Path) -> "BuiltSet":
         """Reads the metadata.
 
         Raises:
@@ -127,19 +128,18 @@ class BuiltSet:
                 yield Problem("metadata.json", None, "", "metadata", message)
 
 
-def read_skipped(folder: Path) -> Iterator[tuple[str, str]]:
+def read_skipped(folder: epath.Path) -> Iterator[tuple[str, str]]:
     """Yields split and name of the skipped images; nothing if there is no such file."""
     path = folder / SKIPPED
     if path.exists():
         # A damaged name must not end a check that looks for damage.
-        with path.open(encoding="utf-8", errors="replace") as file:
-            next(file, None)  # the header
-            for line in file:
-                split, _, rest = line.partition("\t")
-                yield split, rest.partition("\t")[0]
+        text = path.read_bytes().decode("utf-8", "replace")
+        for line in text.splitlines()[1:]:  # without the header
+            split, _, rest = line.partition("\t")
+            yield split, rest.partition("\t")[0]
 
 
-def read_checksums(folder: Path) -> dict[str, str] | None:
+def read_checksums(folder: epath.Path) -> dict[str, str] | None:
     """Returns the SHA-256 of files by name; None if an older builder did not write the file.
 
     Raises:

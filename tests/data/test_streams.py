@@ -12,7 +12,7 @@ from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images import views
 from mlimages_jax.data.order import ProcessRows
 from mlimages_jax.data.records import DataSetError
-from mlimages_jax.data.streams import assign
+from mlimages_jax.data.streams import assign, num_files
 from tests.support import record_files
 
 BATCH, STREAMS = 8, 4
@@ -184,3 +184,12 @@ def test_a_wrong_number_of_streams_is_refused(folder):
         pipeline.training_batches(
             [records], views.TrainingView(16), batch_size=8, num_streams=4, max_labels=1, seed=0
         )
+
+
+@pytest.mark.parametrize(
+    ("rows", "streams", "files"),
+    [(17_609_752, 128, 4_352), (1_281_167, 8, 320), (100, 128, 128), (4_096, 1, 1), (4_097, 1, 2)],
+)
+def test_how_many_files_a_set_should_have(rows, streams, files):
+    assert num_files(rows, streams) == files
+    assert files % streams == 0 and rows <= files * 4_096

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from etils import epath
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from mlimages_jax.data.dataset import Shard
@@ -25,7 +26,7 @@ _SEED = 0  # fixed, so that every run samples the same records
 
 
 def check(
-    folder: Positional[Path],
+    folder: Positional[str],
     /,
     *,
     splits: tuple[str, ...] = (),
@@ -42,6 +43,9 @@ def check(
 
         mlimages data check data/ml_images/released_320/1.0.0
         mlimages data check data/ml_images/released_320/1.0.0 --sample 10000
+
+    Every file of a set in a bucket is copied to TMPDIR while it is checked, one for each worker. A
+    sample of gs:// is read where it is.
 
     Checks that every file exists, with the number of records in dataset_info.json and the SHA-256
     in checksums.txt; that every record can be read and every image decodes to its end, in the size
@@ -60,7 +64,7 @@ def check(
         metadata                      the metadata files do not agree
 
     Args:
-        folder: folder of a built data set, with dataset_info.json.
+        folder: folder or URL of a built data set, with dataset_info.json.
         splits: splits to check; default: all.
         sample: check this many records, the same ones in every run, instead of all.
         hashes: with --sample, check the SHA-256 of all files too.
@@ -72,10 +76,10 @@ def check(
     """
     if sample is not None and sample < 1:
         raise PrepareError(f"--sample {sample}: give a number of records, or omit it for all")
-    built = BuiltSet.open(folder)
+    built = BuiltSet.open(epath.Path(folder))
     shards = built.shards_of(splits)
     listed = None if label_list is None else _listed(built, splits, label_list)
-    checksums = read_checksums(folder) if hashes or sample is None else None
+    checksums = read_checksums(built.folder) if hashes or sample is None else None
     if checksums is None and sample is None:
         print("There is no checksums.txt (older builders wrote none): hashes are not checked.")
     if report_of_release := _beside_the_release(built):

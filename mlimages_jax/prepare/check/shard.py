@@ -14,8 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from mlimages_jax.data.dataset import Shard
-from mlimages_jax.data.records import RandomAccess, Records
+from mlimages_jax.data.records import RandomAccess, Records, read_in_place
 from mlimages_jax.files.checksums import sha256
+from mlimages_jax.files.object_folder import local_copy
 from mlimages_jax.prepare.check.listed_rows import ShardRows
 from mlimages_jax.prepare.check.record import CheckedRecord, RecordRules
 from mlimages_jax.prepare.problems import Problem
@@ -91,10 +92,20 @@ class _Check:
         if not shard.path.exists():
             yield _about(shard, "missing_shard", "no such file: copy it again, or rebuild the set")
             return
-        # Hashed in another thread while the records are decoded.
-        digest = None if self.checksums is None else self.pool.submit(sha256, shard.path)
+        if part.numbers is not None and self.checksums is None and read_in_place(shard.path):
+            yield from self._problems_of(part, os.fspath(shard.path), None)
+            return
+        with local_copy(shard.path) as path:  # in a bucket, every record would be a request
+            # Hashed in another thread while the records are decoded.
+            digest = None if self.checksums is None else self.pool.submit(sha256, path)
+            yield from self._problems_of(part, os.fspath(path), digest)
+
+    def _problems_of(
+        self, part: CheckPart, path: str, digest: "Future[str] | None"
+    ) -> Iterator[Problem]:
+        shard = part.shard
         try:
-            records = Records([os.fspath(shard.path)])
+            records = Records([path])
         except _ARRAY_RECORD_ERRORS as error:
             yield _about(shard, "unreadable", f"truncated, or not an ArrayRecord file: {error}")
         else:

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from tyro.conf import OmitArgPrefixes, Positional
 
+from mlimages_jax.data.dataset import Shard
+from mlimages_jax.data.records import read_in_place
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import sha256
@@ -35,7 +38,7 @@ def stats(
     /,
     *,
     dictionary: Path | None = None,
-    dataset: Path | None = None,
+    dataset: str | None = None,
     split: str | None = None,
     output_dir: Path | None = None,
     html: Path | None = None,
@@ -64,7 +67,7 @@ def stats(
     Args:
         lists: label lists: one image or URL per line, then its labels, class:confidence.
         dictionary: the class list (dictionary.txt) of the label lists.
-        dataset: instead of lists, folder of a built data set.
+        dataset: instead of lists, folder or URL of a built data set.
         split: split of the data set, such as train; default: all of them.
         output_dir: folder for the files; created if missing.
         html: file for the page, such as stats.html.
@@ -101,7 +104,7 @@ def stats(
     if html is not None:
         from mlimages_jax.prepare.stats.page import write_page
 
-        shards = BuiltSet.open(dataset).shards_of([sources[0].name]) if dataset else []
+        shards = _shards_to_show(dataset, sources[0].name) if dataset else []
         title = str(dataset) if dataset else " and ".join(path.name for path in lists)
         write_page(html, statistics, numbers, title=title, shards=shards)
         print(f"\n{html}: the page")
@@ -133,7 +136,7 @@ def write_files(folder: Path, statistics: ListStatistics, numbers: dict[str, Any
 def _open(
     lists: Sequence[Path],
     class_list: Path | None,
-    dataset: Path | None,
+    dataset: str | None,
     split: str | None,
 ) -> tuple[Hierarchy, list[Source]]:
     """Checks which options go together, and opens the files they name."""
@@ -142,12 +145,18 @@ def _open(
     if dataset is not None:
         if class_list is not None:
             raise PrepareError("a built data set has its own dictionary: leave --dictionary out")
-        return open_data_set(dataset, split=split)
+        return open_data_set(epath.Path(dataset), split=split)
     if class_list is None:
         raise PrepareError("label lists need --dictionary FILE, their class list")
     if split is not None:
         raise PrepareError("--split is for data sets: name the split's own label list instead")
     return open_lists(lists, class_list)
+
+
+def _shards_to_show(dataset: str, split: str) -> list[Shard]:
+    """Returns the files of which the page shows images: none if single records cannot be read."""
+    folder = epath.Path(dataset)
+    return BuiltSet.open(folder).shards_of([split]) if read_in_place(folder) else []
 
 
 def _check_output(folder: Path) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from google.protobuf.message import DecodeError
 
 from mlimages_jax.data.dataset import Shard
 from mlimages_jax.data.records import Records, parse_record
 from mlimages_jax.engines.engine import Engine
 from mlimages_jax.engines.ordered import map_ordered
+from mlimages_jax.files.object_folder import local_copy
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelList, ListBlock, iter_list_blocks
@@ -60,7 +62,7 @@ def open_lists(paths: Sequence[Path], class_list: Path) -> tuple[Hierarchy, list
     return hierarchy, sources
 
 
-def open_data_set(folder: Path, *, split: str | None) -> tuple[Hierarchy, list[Source]]:
+def open_data_set(folder: epath.Path, *, split: str | None) -> tuple[Hierarchy, list[Source]]:
     """Opens the splits of a built data set as sources.
 
     Args:
@@ -164,12 +166,19 @@ def _read_shard(
     shard: Shard, *, num_classes: int, problems: list[Problem]
 ) -> Iterator[tuple[str, list[int], list[float]]]:
     """Yields the rows of a shard; skips damaged records, or all of it if its index is damaged."""
+    with local_copy(shard.path) as path:  # in a bucket, every record would be a request
+        try:
+            records = Records([os.fspath(path)])
+        except _BAD_FILE as error:
+            problems.append(Problem(shard.path.name, None, "", "unreadable", str(error)))
+            return
+        yield from _read_records(shard, records, num_classes=num_classes, problems=problems)
+
+
+def _read_records(
+    shard: Shard, records: Records, *, num_classes: int, problems: list[Problem]
+) -> Iterator[tuple[str, list[int], list[float]]]:
     file = shard.path.name
-    try:
-        records = Records([os.fspath(shard.path)])
-    except _BAD_FILE as error:
-        problems.append(Problem(file, None, "", "unreadable", str(error)))
-        return
     if len(records) != shard.num_records:
         message = f"{len(records):,} records, but dataset_info.json says {shard.num_records:,}"
         problems.append(Problem(file, None, "", "count", message))

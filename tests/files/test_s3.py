@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""s3:// by pyarrow, through our folders and through `epath`, against an imitation of S3."""
+
+import os
+import pickle
+
+import fsspec
+import pytest
+from etils import epath
+
+from mlimages_jax.data.local_copies import copy_shards
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.s3 import ArrowS3
+from tests.support import emulated_bucket
+
+pytestmark = pytest.mark.skipif(
+    not issubclass(fsspec.get_filesystem_class("s3"), ArrowS3), reason="s3fs is installed"
+)
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    with emulated_bucket.serve("s3", tmp_path / "bucket", monkeypatch) as storage:
+        yield storage
+
+
+def test_a_folder_of_files(storage, tmp_path):
+    folder = pickle.loads(pickle.dumps(ObjectFolder("s3://bucket/a")))
+    assert folder.sizes() == {} and folder.size("x/one") is None
+    with pytest.raises(FileNotFoundError):
+        folder.read("x/one")
+    folder.write("x/one", b"old")
+    folder.write("x/one", b"new one")
+    folder.write("we ird/#?ä%20.txt", b"")
+    assert folder.read("x/one") == b"new one" and folder.size("x/one") == 7
+    assert folder.sizes("x") == {"one": 7} and folder.sizes("we ird") == {"#?ä%20.txt": 0}
+    folder.remove("x/one")
+    folder.remove("x/one")
+    assert folder.sizes("x") == {}
+
+
+@pytest.mark.slow
+def test_a_file_in_several_parts(storage, tmp_path):
+    content = os.urandom(12 << 20)  # parts have 10 MB
+    (tmp_path / "big").write_bytes(content)
+    folder = ObjectFolder("s3://bucket")
+    folder.put(tmp_path / "big", "big")
+    assert not (tmp_path / "big").exists() and folder.read("big") == content
+    with folder.open("big") as file:
+        file.seek(-10, os.SEEK_END)
+        assert file.read() == content[-10:]
+    copy_shards([epath.Path("s3://bucket/big")], tmp_path / "ssd")
+    assert (tmp_path / "ssd/s3/bucket/big").read_bytes() == content
+
+
+def test_paths(storage):
+    path = epath.Path("s3://bucket/run/lines.txt")
+    assert not path.exists()
+    path.write_text("one")
+    assert path.exists() and path.read_text() == "one" and path.parent.is_dir()
+    assert [each.name for each in path.parent.iterdir()] == ["lines.txt"]
+    assert path.stat().length == 3 and path.stat().mtime
+
+
+def test_a_bucket_that_does_not_exist(storage):
+    with pytest.raises(OSError, match=r"nowhere|NoSuchBucket|not exist"):
+        ObjectFolder("s3://nowhere").write("x", b"1")
