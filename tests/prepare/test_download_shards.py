@@ -16,6 +16,7 @@ import fsspec
 import psutil
 import pytest
 
+from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import verify
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import layout, writer
@@ -29,7 +30,7 @@ from mlimages_jax.prepare.shard_sink import ShardSink
 from mlimages_jax.prepare.sink import Kept
 from mlimages_jax.prepare.storing import StorageError
 from tests.prepare.test_download import OUTCOMES, QUICK, ROOT, fails, run
-from tests.support import object_storage
+from tests.support import emulated_bucket
 from tests.support.five_classes import CLASS_LIST
 from tests.tfds_builders.built_set import records
 
@@ -266,29 +267,37 @@ def test_killed_workers(image_server, tmp_path):
 
 
 @pytest.mark.slow
-def test_into_a_bucket_and_out_of_it(image_server, tmp_path):
-    """In processes of their own, as clients of buckets are kept."""
-    with object_storage.serve(tmp_path / "bucket") as storage:
+@pytest.mark.parametrize("store", emulated_bucket.STORES)
+def test_into_a_bucket_and_out_of_it(image_server, tmp_path, monkeypatch, store):
+    """In processes of their own, as ArrayRecord keeps its client of gs://."""
+    bucket, manual = f"{store}://bucket", tmp_path / "manual"
 
-        def data(*words):
-            subprocess.run(
-                [sys.executable, "-m", "mlimages_jax", "data", *map(str, words)],
-                cwd=ROOT, env=storage.environment(), check=True,
-            )  # fmt: skip
+    def data(*words):
+        command = [sys.executable, "-m", "mlimages_jax", "data", *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
+    with emulated_bucket.serve(store, tmp_path / "bucket", monkeypatch):
         urls = write_list(tmp_path / "urls.txt", [f"ok/bucket{i}.jpg" for i in range(20)])
-        place, manual = "gs://bucket/some/set", tmp_path / "manual"
-        data("download", urls, "--output", place, "--shards=4", "--workers=2",
+        data("download", urls, "--output", f"{bucket}/images", "--shards=4", "--workers=2",
              *options(image_server))  # fmt: skip
         manual.mkdir()
         (manual / "dictionary.txt").write_text(CLASS_LIST)
-        data("labels", urls, "--manifests", place, "--output", manual / "train_image_list.txt")
-        data("build", "ml-images", f"--manual-dir={manual}", f"--data-dir={tmp_path / 'data'}",
-             "--name=mine", "--image-shards", place)  # fmt: skip
-    names = ObjectFolder(tmp_path / "bucket/some/set").sizes("shards")
+        data("labels", urls, "--manifests", f"{bucket}/images",
+             "--output", manual / "train_image_list.txt")  # fmt: skip
+        folder = data("build", "ml-images", f"--manual-dir={manual}", f"--data-dir={bucket}/sets",
+                      "--name=mine", "--num-shards=3", "--image-shards", f"{bucket}/images",
+                      "--workers=2").strip()  # fmt: skip
+        assert folder == f"{bucket}/sets/mine/released_320/1.0.0"
+        assert "20 records of 3 shards: no problems" in data("check", folder, "--workers=2")
+        assert "5 records of 3 shards: no problems" in data("check", folder, "--sample=5")
+        assert "20" in data("stats", "--dataset", folder)
+        (stream,) = DataSet.open(folder, copy_to=str(tmp_path / "ssd")).streams(
+            "train", count=3, served=[1]
+        )
+        assert len(stream) == 7
+    names = ObjectFolder(tmp_path / "bucket/images").sizes("shards")
     assert sum(name.endswith(".parquet") for name in names) >= 2
-    (folder,) = (tmp_path / "data/mine").glob("*/1.0.0")
-    assert len(records(folder, "train")) == 20
+    assert len(records(tmp_path / "bucket/sets/mine/released_320/1.0.0", "train")) == 20
 
 
 def kill_a_worker(driver, generator):

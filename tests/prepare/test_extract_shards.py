@@ -15,7 +15,7 @@ from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.extract import extraction
 from mlimages_jax.prepare.extract.command import extract
 from tests.prepare.test_extract import BAD, COLOUR, GOOD, files_of, names, rows_of, write_list
-from tests.support import imagenet_archives
+from tests.support import emulated_bucket, imagenet_archives
 
 
 @pytest.fixture
@@ -117,6 +117,21 @@ def test_by_processes(archive, tmp_path):
     rows = list_of_all(tmp_path)
     extract((archive,), lists=(rows,), output=tmp_path / "set", shards=4, workers=2)
     assert len(effective(tmp_path / "set")) == 13
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", emulated_bucket.STORES)
+def test_into_a_bucket(archive, tmp_path, monkeypatch, store):
+    rows = list_of_all(tmp_path)
+    extract((archive,), lists=(rows,), output=tmp_path / "disk", shards=2, workers=0)
+    with emulated_bucket.serve(store, tmp_path / "bucket", monkeypatch):
+        for _ in range(2):
+            extract((archive,), lists=(rows,), output=f"{store}://bucket/set", shards=2, workers=2)
+        found = effective(f"{store}://bucket/set")
+    expected = effective(tmp_path / "disk")
+    assert {name: image.sha256 for name, image in found.items()} == {
+        name: image.sha256 for name, image in expected.items()
+    }
 
 
 def test_what_is_refused(archive, tmp_path):
