@@ -3,7 +3,10 @@
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +15,11 @@ from .engine import Part, Result
 
 # Parts in flight for each core: those that wait for a core let a cluster that can grow do so.
 _PER_CORE = 2
+_PATIENCE = 15.0  # seconds without a word while Ray starts: half of it do on an idle machine
+_START_SECONDS = 300  # that its processes may need beside other work; Ray's default is 30
+_STARTING = (
+    f"waiting for Ray to start; on a busy machine this may take {_START_SECONDS // 60} minutes"
+)
 
 
 class RayCluster:
@@ -49,22 +57,48 @@ def open_ray(workers: int | None) -> Iterator[RayCluster]:
         ImportError: Ray is not installed; the message says how to install it.
         ConnectionError: There is no cluster at RAY_ADDRESS.
     """
-    # Ray reports to its makers where it runs unless told not to.
+    # Read by Ray when it is imported. It reports to its makers where it runs unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_SECONDS))
     try:
         import ray
     except ImportError as error:
         message = "Ray is not installed: pip install -e '.[ray]' in the clone, on every machine"
         raise ImportError(message) from error
-    # Logs of workers stay on their machines: Ray would forward those of foreign TPU programs too.
-    ray.init(log_to_driver=False, include_dashboard=False)
+    _initialize(ray)
     try:
         yield RayCluster(ray, workers)
     finally:
         ray.shutdown()
 
 
-def _call(function: Callable[[Any], Any], part: Any) -> Any:
+def _initialize(ray: ModuleType) -> None:
+    """Connects to a cluster or starts one, and says so if that takes long."""
+    notice = threading.Timer(_PATIENCE, print, [_STARTING], {"file": sys.stderr, "flush": True})
+    notice.daemon = True
+    notice.start()
+    try:
+        # Logs of workers stay on their machines: Ray would forward those of foreign TPU programs.
+        ray.init(log_to_driver=False, include_dashboard=False)
+    except ConnectionError:  # there is no cluster at RAY_ADDRESS
+        raise
+    except Exception as error:  # of this class, when a process of Ray's did not start in time
+        if "timed out" not in str(error):
+            raise
+        raise ConnectionError(
+            f"Ray did not start on this machine ({error}). If the machine is busy, try again "
+            "later; or start a cluster with `ray start --head`, which commands then use. If it is "
+            "not, see what /tmp/ray/session_latest/logs/raylet.out says"
+        ) from error
+    finally:
+        notice.cancel()
+
+
+def _call(function: Callable[[Any], Any], folder: Path, part: Any) -> Any:
+    # Ray's workers begin in the folder where somebody started their node; users give paths that are
+    # relative to their own. It need not exist everywhere: paths may be absolute, or of buckets.
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
     return function(part)
 
 
@@ -74,6 +108,7 @@ class _Tasks:
     def __init__(self, ray: ModuleType, function: Callable[[Any], Any], workers: int | None):
         self._ray = ray
         self._workers = workers
+        self._folder = Path.cwd()
         self._function = ray.put(function)  # copied once to every machine
         # Deaths are counted by `dispatch`. Parts are spread, because they read and write much.
         self._call = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_call)
@@ -89,7 +124,7 @@ class _Tasks:
         return self._workers or max(1, _PER_CORE * cores)
 
     def submit(self, part: Any) -> Any:
-        task = self._call.remote(self._function, part)
+        task = self._call.remote(self._function, self._folder, part)
         self._running.add(task)
         return task
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.images import same_software
 from mlimages_jax.data.images.decode import verify
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import layout, writer
@@ -239,6 +240,13 @@ def test_options_that_do_not_go_together(tmp_path):
     fails("give --shards too", urls, "--output", "gs://bucket/set")
     fails("--shards 0", urls, "--output", tmp_path, "--shards=0")
     fails("give --shards alone", urls, "--output", tmp_path, "--shards=2", "--shard=0/2")
+
+
+def test_a_worker_that_would_write_other_bytes_is_refused(tmp_path, monkeypatch):
+    there = {**same_software.installed(), "pillow": "0.1"}
+    monkeypatch.setattr(same_software, "installed", lambda: there)
+    urls = write_list(tmp_path / "urls.txt", ["ok/1.jpg"])
+    fails("would write other bytes", urls, "--output", tmp_path / "set", "--shards=2")
 
 
 @pytest.mark.slow

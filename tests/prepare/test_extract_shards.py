@@ -6,6 +6,7 @@ import dataclasses
 import fsspec
 import pytest
 
+from mlimages_jax.data.images import same_software
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError
@@ -144,6 +145,13 @@ def test_what_is_refused(archive, tmp_path):
     (tmp_path / "set/layout.json").write_text('{"format": 1, "parts": 2, "by": "host"}')
     with pytest.raises(ImageShardError, match="of another command"):
         extract((archive,), lists=(rows,), output=tmp_path / "set", shards=2, workers=0)
+
+
+def test_a_worker_that_would_write_other_bytes_is_refused(archive, tmp_path, monkeypatch):
+    there = {**same_software.installed(), "pillow": "0.1"}
+    monkeypatch.setattr(same_software, "installed", lambda: there)
+    with pytest.raises(same_software.OtherSoftwareError, match="would write other bytes"):
+        extract((archive,), everything=True, output=tmp_path / "set", shards=2, workers=0)
 
 
 def test_a_damaged_archive_is_named_once(archive, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
 
-from mlimages_jax.data.images import jpeg
+from mlimages_jax.data.images import jpeg, same_software
 from mlimages_jax.data.images.decode import decode
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import read_label_list
@@ -292,6 +292,13 @@ def test_restart_markers_need_the_compiled_decoder(manual_dir, tmp_path, monkeyp
     monkeypatch.setattr(jpeg, "_jpeg", None)
     with pytest.raises(ValueError, match="the compiled decoder, which writes them, was not built"):
         ml_images.build(manual_dir, tmp_path / "data", restart_markers=True)
+
+
+def test_a_worker_that_would_write_other_bytes_is_refused(manual_dir, tmp_path, monkeypatch):
+    there = {**same_software.installed(), "pillow": "0.1"}
+    monkeypatch.setattr(same_software, "installed", lambda: there)
+    with pytest.raises(same_software.OtherSoftwareError, match=r"pillow: 0\.1, there "):
+        ml_images.build(manual_dir, tmp_path / "data")
 
 
 def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from mlimages_jax.data.images.same_software import WithSameSoftware
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.labels.rows import take_rows
 
@@ -101,7 +102,8 @@ class PartWriter:
         with self.engine.open() as engine:
             writer = dataclasses.replace(self.writer, threads=self.threads or engine.threads)
             write = functools.partial(self.store.write, writer)
-            for shard, written in engine.map_unordered(write, map(self._shard, parts)):
+            shards = map(self._shard, parts)
+            for shard, written in engine.map_unordered(WithSameSoftware(write), shards):
                 finished[shard.path] = written
                 progress.log(shard.path.name, len(shard.rows), len(written.skipped))
 

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 
+from mlimages_jax.data.images.same_software import WithSameSoftware
 from mlimages_jax.engines.engine import Engine
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import repeated
@@ -72,7 +73,7 @@ class ShardJob:
         done: collections.Counter[str] = collections.Counter()
         unanswered: list[str] = []
         in_a_row = 0
-        part = functools.partial(_fetch_part, self, engine.threads)
+        part = WithSameSoftware(functools.partial(_fetch_part, self, engine.threads))
         order = longest_first(
             self.plan.lists, self.parts,
             connections=self.plan.connections, per_host=self.plan.per_host,

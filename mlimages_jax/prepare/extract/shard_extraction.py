@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mlimages_jax.data.archives import Archive, Member
+from mlimages_jax.data.images.same_software import WithSameSoftware
 from mlimages_jax.engines.engine import Engine
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import repeated
@@ -60,7 +61,7 @@ class ShardExtraction:
         with storing(self.folder):
             settle_layout(self.folder, Layout(self.parts, BY_TAR))
         tallies = [Tally(path) for path in self.archives]
-        part = functools.partial(_extract_part, self, engine.threads)
+        part = WithSameSoftware(functools.partial(_extract_part, self, engine.threads))
         for _, some in engine.map_unordered(part, range(self.parts)):
             for tally, more in zip(tallies, some, strict=True):
                 tally.add(more)
