@@ -131,6 +131,8 @@ class _Processes:
             pool.shutdown()
             raise WorkerDiedError("the process was killed or crashed") from error
         self._idle.append(pool)
+        if isinstance(error, KeyboardInterrupt):  # the worker got SIGTERM while it downloaded
+            raise WorkerDiedError("the process was told to end") from error
         return task.result()
 
     def stop(self) -> None:

@@ -136,6 +136,9 @@ class _Tasks:
         try:
             return self._ray.get(task)
         except self._ray.exceptions.RayTaskError as error:
+            # Ray's word for KeyboardInterrupt, which a download raises at SIGTERM.
+            if isinstance(error.cause, self._ray.exceptions.TaskCancelledError):
+                raise WorkerDiedError("the process was told to end") from error
             raise error.cause from error  # what the function raised, as without Ray
         except self._deaths as error:
             raise WorkerDiedError(str(error).partition("\n")[0]) from error

@@ -6,6 +6,7 @@ neither exists.
 """
 
 import contextlib
+import datetime
 import os
 import posixpath
 import shutil
@@ -80,6 +81,17 @@ class ObjectFolder:
                 return Path(self.place, name).stat().st_size
             return int(self._system.info(self._inside(name))["size"])
         return None
+
+    def modified(self, name: str) -> float:
+        """Returns when a file was written, in seconds since 1970 by the clock of disk or bucket.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        if self._system is None:
+            return Path(self.place, name).stat().st_mtime
+        time = self._system.modified(self._inside(name))
+        return cast(datetime.datetime, time).timestamp()
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:

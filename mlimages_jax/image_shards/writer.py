@@ -3,6 +3,7 @@
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from mlimages_jax.image_shards.record import serialize
 
 _OPTIONS = "group_size:1,uncompressed"  # images are compressed, and are read in any order
 _BLOCK = 1 << 22
+# Records that are not committed by then never are: what cleans up may remove them some time later.
+LATEST_COMMIT = 12 * 3600.0
 
 
 class Full(NamedTuple):
@@ -54,6 +57,7 @@ class OpenShard:
         self._notes: list[str] = []
         self._finished: ShardFile | None = None
         self._num_images = self._num_bytes = 0
+        self._records_put: float | None = None  # when
 
     @property
     def rows(self) -> Mapping[str, Row]:
@@ -95,7 +99,8 @@ class OpenShard:
         If it fails, it may be called again.
 
         Raises:
-            OSError: A file cannot be written.
+            OSError: A file cannot be written, or the machine stood still for so long that the
+                records may have been removed.
         """
         if self._finished is None:
             self._finished = self._finish()
@@ -104,7 +109,10 @@ class OpenShard:
         shard = self._finished._replace(notes=self._notes)
         manifest_file.write(self._manifest, list(self._rows.values()), shard)
         if self._records.exists():
+            self._records_put = time.time()  # which, unlike the monotonic clock, goes on in a sleep
             folder.put(self._records, f"{SHARDS}/{self._records.name}")
+        if self._records_put and time.time() - self._records_put > LATEST_COMMIT:
+            raise OSError(f"{self._records.name} arrived hours ago and may have been removed")
         folder.put(self._manifest, f"{SHARDS}/{self._manifest.name}")
 
     def _finish(self) -> ShardFile:

@@ -41,6 +41,14 @@ def wait_for_second_attempt(folder, number):
     return number
 
 
+def end_at_first_attempt(folder, number):
+    """Ends as a download does at SIGTERM."""
+    if not attempts(folder):
+        _note(folder, number)
+        raise KeyboardInterrupt
+    return number
+
+
 def die_at_two(number):
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
+import types
 
 import numpy as np
 import psutil
 import pytest
 
-from mlimages_jax.engines import dispatch
+from mlimages_jax.engines import dispatch, ray_cluster
 from mlimages_jax.engines.engine import PartLostError
 from mlimages_jax.engines.options import open_engine
 from tests.engines import jobs
@@ -57,6 +59,12 @@ def test_the_part_of_a_killed_worker_is_done_again_and_no_other(tmp_path):
         done = [part for part, _ in engine.map_unordered(work, parts())]
     assert sorted(done) == [1, 2, 3]
     assert sorted(part for part, _ in jobs.attempts(tmp_path)) == [1, 2, 2, 3]
+
+
+def test_the_part_of_a_worker_that_was_told_to_end_is_done_again(tmp_path):
+    work = functools.partial(jobs.end_at_first_attempt, tmp_path)
+    with open_engine("local", workers=1) as engine:
+        assert list(engine.map_unordered(work, [1])) == [(1, 1)]
 
 
 @pytest.mark.slow
@@ -155,4 +163,17 @@ def test_unknown_engines_and_numbers_are_refused():
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"), open_engine("ray"):
+        pass
+
+
+def test_a_slow_start_of_ray_is_said_and_one_that_fails_says_what_to_do(monkeypatch, capsys):
+    def init(**_):
+        while "waiting for Ray" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        raise Exception("The current node timed out during startup")
+
+    fake = types.SimpleNamespace(init=init)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(ray_cluster, "_PATIENCE", 0.0)
+    with pytest.raises(ConnectionError, match="ray start --head"), open_engine("ray"):
         pass

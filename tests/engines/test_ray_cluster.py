@@ -9,24 +9,17 @@ import pytest
 from mlimages_jax.engines.engine import PartLostError
 from mlimages_jax.engines.options import open_engine
 from tests.engines import jobs
+from tests.support import ray_nodes
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """Three nodes on this machine; the first one, of this process, does no work."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        patch.setenv("RAY_ADDRESS", cluster.address)
-        for _ in range(2):
-            cluster.add_node(num_cpus=2)
+    with ray_nodes.cluster(nodes=2) as cluster:
         yield cluster
-        cluster.shutdown()
 
 
 def test_parts_of_killed_workers_and_lost_nodes_are_done_again(cluster, tmp_path):
@@ -46,6 +39,18 @@ def test_parts_of_killed_workers_and_lost_nodes_are_done_again(cluster, tmp_path
     assert sorted(done) == list(range(6))
     again = [part for part, _ in jobs.attempts(tmp_path)]
     assert sorted(set(again)) == list(range(6)) and 2 in again
+
+
+def test_the_part_of_a_worker_that_was_told_to_end_is_done_again(cluster, tmp_path):
+    work = functools.partial(jobs.end_at_first_attempt, tmp_path)
+    with open_engine("ray", workers=1) as engine:
+        assert list(engine.map_unordered(work, [1])) == [(1, 1)]
+
+
+def test_relative_paths_are_those_of_the_command(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_engine("ray", workers=1) as engine:
+        assert list(engine.map_unordered(os.path.realpath, ["a"])) == [("a", f"{tmp_path}/a")]
 
 
 def test_a_part_that_kills_its_workers_is_named(cluster):

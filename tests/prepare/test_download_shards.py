@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import fsspec
@@ -25,6 +26,7 @@ from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
+from mlimages_jax.prepare import PrepareError, shard_scratch
 from mlimages_jax.prepare.download import hosts
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.shard_sink import ShardSink
@@ -233,6 +235,34 @@ def test_hosts_are_spread():
     parts = collections.Counter(hosts.part_of(f"http://host{i}.org/{i}", 4) for i in range(400))
     assert set(parts) == set(range(4)) and min(parts.values()) > 60
     assert hosts.part_of("not a url", 4) in range(4)
+
+
+def test_another_attempt_at_a_part_is_waited_for_but_not_another_command(tmp_path, monkeypatch):
+    place = tmp_path / "set"
+    with shard_scratch.only_run(ObjectFolder(place)):
+        fails("is locked", write_list(tmp_path / "urls.txt", ["ok/1.jpg"]), "--output", place,
+              "--shards=1")  # fmt: skip
+    begun, ended = threading.Event(), []
+
+    def other():
+        with shard_scratch.scratch_of(ObjectFolder(place), "00000-of-00001"):
+            begun.set()
+            time.sleep(0.2)
+            ended.append(True)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait()
+    with shard_scratch.scratch_of(ObjectFolder(place), "00000-of-00001"):
+        assert ended
+    thread.join()
+    monkeypatch.setattr(shard_scratch, "_PATIENCE", 0.0)
+    with (
+        shard_scratch.scratch_of(ObjectFolder(place), "00000-of-00001"),
+        pytest.raises(PrepareError, match="is locked"),
+        shard_scratch.scratch_of(ObjectFolder(place), "00000-of-00001"),
+    ):
+        pass
 
 
 def test_options_that_do_not_go_together(tmp_path):

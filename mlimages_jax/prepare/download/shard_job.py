@@ -20,7 +20,8 @@ from mlimages_jax.prepare.download.hosts import part_of
 from mlimages_jax.prepare.download.part_order import longest_first
 from mlimages_jax.prepare.download.plan import DownloadPlan
 from mlimages_jax.prepare.download.silence import NoAnswerError
-from mlimages_jax.prepare.shard_scratch import scratch_of
+from mlimages_jax.prepare.shard_leftovers import remove_leftovers
+from mlimages_jax.prepare.shard_scratch import only_run, scratch_of
 from mlimages_jax.prepare.shard_sink import ShardSink, storing
 
 _OFFLINE = 3  # parts in a row without an answer
@@ -52,12 +53,14 @@ class ShardJob:
             PartLostError: Several workers died while doing the same part.
         """
         self.plan.check()
-        with storing(self.folder):
-            settle_layout(self.folder, Layout(self.parts, BY_HOST))
-        unanswered = self._fetch_parts(engine)
-        with storing(self.folder):
-            names = manifest_names(self.folder)
-            repeated.judge(self.folder, names, max_copies=self.plan.max_copies)
+        with only_run(self.folder):
+            with storing(self.folder):
+                settle_layout(self.folder, Layout(self.parts, BY_HOST))
+            unanswered = self._fetch_parts(engine)
+            with storing(self.folder):
+                names = manifest_names(self.folder)
+                repeated.judge(self.folder, names, max_copies=self.plan.max_copies)
+                remove_leftovers(self.folder)
         if unanswered:
             raise NoAnswerError(
                 f"{len(unanswered)} of {self.parts} parts ended early, all others are done. "

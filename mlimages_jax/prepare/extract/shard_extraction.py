@@ -22,7 +22,8 @@ from mlimages_jax.prepare.extract.extraction import Extraction
 from mlimages_jax.prepare.extract.finished_tars import line_of
 from mlimages_jax.prepare.extract.selection import MISSING, ListedNames, Selection
 from mlimages_jax.prepare.extract.tally import Tally
-from mlimages_jax.prepare.shard_scratch import scratch_of
+from mlimages_jax.prepare.shard_leftovers import remove_leftovers
+from mlimages_jax.prepare.shard_scratch import only_run, scratch_of
 from mlimages_jax.prepare.shard_sink import ShardSink, done_before, storing
 
 _NAMES = 1000  # names looked up at a time
@@ -54,10 +55,15 @@ class ShardExtraction:
             The counts of each archive.
 
         Raises:
-            PrepareError: An archive or a list cannot be used, or the folder cannot be written to.
+            PrepareError: An archive or a list cannot be used, another command writes to the folder,
+                or it cannot be written to.
             ImageShardError: The folder has another number of parts, or a damaged file.
             PartLostError: Several workers died while doing the same part.
         """
+        with only_run(self.folder):
+            return self._run(engine)
+
+    def _run(self, engine: Engine) -> list[Tally]:
         with storing(self.folder):
             settle_layout(self.folder, Layout(self.parts, BY_TAR))
         tallies = [Tally(path) for path in self.archives]
@@ -69,6 +75,7 @@ class ShardExtraction:
             self._record_missing([tally.damage for tally in tallies if tally.damage])
         with storing(self.folder):
             repeated.judge(self.folder, manifest_names(self.folder), max_copies=0)
+            remove_leftovers(self.folder)
         return tallies
 
     def extract_part(self, part: int, *, threads: int) -> list[Tally]:
