@@ -13,6 +13,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,27 @@ def digests(names: Iterable[str]) -> np.ndarray:
         ),
         _DIGEST,
     )
+
+
+class NameSlice(NamedTuple):
+    """One of several slices of all names, by their hash.
+
+    Attributes:
+        number: From 0.
+        of: Number of slices.
+    """
+
+    number: int
+    of: int
+
+    def mask(self, names: Sequence[str]) -> np.ndarray:
+        """Returns which of some names are in this slice: bool [N]."""
+        if self.of == 1:
+            return np.ones(len(names), bool)
+        return digests(names).view("<u8")[::2] % self.of == self.number
+
+
+ALL_NAMES = NameSlice(0, 1)
 
 
 def find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards.index import ALL_NAMES, NameSlice
 from mlimages_jax.image_shards.layout import RECORDS, ImageShardError
 from mlimages_jax.image_shards.outcome import COLUMNS, FAILED, OK, Image, storable
 
@@ -105,13 +106,15 @@ class ManifestFile:
         """Name of the file of records inside of the folder."""
         return posixpath.join(posixpath.dirname(self._name), self.shard.file)
 
-    def rows(self) -> Iterator[Row]:
-        """Yields all rows.
+    def rows(self, names: NameSlice = ALL_NAMES) -> Iterator[Row]:
+        """Yields all rows, or those of a slice of the names.
 
         Raises:
             ImageShardError: A row is invalid, or the file is damaged.
         """
         for block in self.blocks(_SCHEMA.names):
+            if names != ALL_NAMES:
+                block = block.filter(pa.array(names.mask(block.column("name").to_pylist())))
             for values in block.to_pylist():
                 yield self._row(values)
 

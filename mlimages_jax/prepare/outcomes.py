@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.image_shards import repeated
-from mlimages_jax.image_shards.index import Index
+from mlimages_jax.image_shards.index import ALL_NAMES, Index, NameSlice
 from mlimages_jax.image_shards.layout import MANIFEST, SHARDS, manifest_names
 from mlimages_jax.image_shards.manifest_file import ManifestFile
 from mlimages_jax.image_shards.outcome import Image
@@ -44,7 +44,9 @@ class _Found(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_outcomes(places: Sequence[str | Path]) -> Iterator[list[Outcomes]]:
+def open_outcomes(
+    places: Sequence[str | Path], *, names: NameSlice = ALL_NAMES
+) -> Iterator[list[Outcomes]]:
     """Opens manifests until the block ends.
 
     Memory: 24 bytes a row of image shards, and of SQLite files if there are many; see `Index`.
@@ -52,6 +54,7 @@ def open_outcomes(places: Sequence[str | Path]) -> Iterator[list[Outcomes]]:
     Args:
         places: SQLite files, Parquet manifests of image shards, and folders of either, also as
             URLs such as gs://bucket/ml_images.
+        names: The names that will be asked for; rows of others need no memory.
 
     Raises:
         PrepareError: A place has no manifest.
@@ -65,7 +68,7 @@ def open_outcomes(places: Sequence[str | Path]) -> Iterator[list[Outcomes]]:
         if few:
             opened += [stack.enter_context(Manifest(path, readonly=True)) for path in found.files]
         if found.shards or not few:
-            rows = _rows(found._replace(files=[] if few else found.files))
+            rows = _rows(found._replace(files=[] if few else found.files), names)
             opened.append(stack.enter_context(Index(rows)))
         yield opened
 
@@ -98,15 +101,15 @@ def _folder_of(manifest: str) -> tuple[str, str]:
     return folder or ".", f"{SHARDS}/{name}"
 
 
-def _rows(found: _Found) -> Iterator[Image]:
+def _rows(found: _Found, names: NameSlice) -> Iterator[Image]:
     for path in found.files:
         with Manifest(path, readonly=True) as manifest:
-            yield from manifest
-    for folder, names in found.shards:
+            yield from (image for image in manifest if names.mask([image.name])[0])
+    for folder, manifests in found.shards:
         contents = repeated.read(folder)
-        if names and not contents.judged:
+        if manifests and not contents.judged and names.number == 0:  # said once
             note = "no run here came to its end: placeholders under many names count as images"
             tqdm.write(f"{folder}: {note}", file=sys.stderr)
-        for name in names:
-            for row in ManifestFile(folder, name).rows():
+        for name in manifests:
+            for row in ManifestFile(folder, name).rows(names):
                 yield contents.effective(row.image)

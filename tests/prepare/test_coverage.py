@@ -2,21 +2,26 @@
 """What is there, what is missing and why: against plain Python, for both kinds of manifest."""
 
 import collections
+import contextlib
 import random
 import re
 
+import fsspec
 import numpy as np
 import pytest
 import tyro
 
+from mlimages_jax.engines.local import InProcess
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.labels.lists import LabelListError
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.coverage import NOT_TRIED, ClassCoverage, cover, coverage
+from mlimages_jax.prepare.coverage import coverage
+from mlimages_jax.prepare.covered_rows import NOT_TRIED, ClassCoverage, cover
 from mlimages_jax.prepare.extract.command import extract
 from mlimages_jax.prepare.manifest import Manifest, ManifestError
-from tests.support import image_files, imagenet_archives
+from tests.support import image_files, image_shards, imagenet_archives
 
 URLS = [f"https://farm{i}.staticflickr.com/1/{i}_o.jpg" for i in range(6)]
 CLASSES = Hierarchy(("n1", "n2", "n3"), ("animal", "dog, domestic dog", "rock"), [-1, 0, -1])
@@ -218,6 +223,75 @@ def test_what_is_wrong_is_said(hand_worked, tmp_path):
         with pytest.raises(error, match=message):
             coverage(lists, **({"manifests": (manifest,)} | options))
     assert not report.exists() or not list(report.iterdir())  # no half-written table
+
+
+@pytest.fixture
+def shards_and_files(tmp_path):
+    """Two lists with repeated names and blank lines, a SQLite manifest and shards in a bucket."""
+    draw = random.Random(1)
+    names = [f"n{i % 7}/{i}_größe.JPEG" for i in range(900)]
+    lists = [tmp_path / "train.txt", tmp_path / "val.txt"]
+    for path, count in zip(lists, (6000, 500), strict=True):
+        rows = (f"{draw.choice(names)}\t{draw.randrange(3)}:1\n" for _ in range(count))
+        path.write_text("\n".join(rows))
+    some = draw.sample(names, 500)
+    file = write_manifest(tmp_path / "a.sqlite", *(failed(name, "gone") for name in some[:300]))
+    place = f"memory://{tmp_path.name}"
+    for i in range(3):
+        images = [image_shards.ok(name) for name in some[i * 90 : i * 90 + 60]]
+        images += [failed(name, "timeout") for name in some[i * 90 + 60 : i * 90 + 90]]
+        image_shards.write(place, tmp_path, images, stem=f"a-{i}")
+    CLASSES.to_file(tmp_path / "dictionary.txt")
+    yield lists, (str(file), place)
+    fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+
+
+def report(lists, manifests, folder, capsys, **options):
+    """What the command prints, without the note about placeholders, and what it writes."""
+    coverage(
+        lists, manifests=manifests, dictionary=lists[0].with_name("dictionary.txt"),
+        output_dir=folder, **options,
+    )  # fmt: skip
+    return capsys.readouterr().out, {path.name: path.read_text() for path in folder.iterdir()}
+
+
+class Backwards(InProcess):
+    """An engine that begins with the last part."""
+
+    def map_unordered(self, function, parts):
+        return super().map_unordered(function, list(parts)[::-1])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_report_what_one_process_reports(
+    shards_and_files, tmp_path, capsys, monkeypatch, workers
+):
+    expected = report(*shards_and_files, tmp_path / "one", capsys)
+    assert "from None" in expected[0] and expected[1]["missing.tsv"].count("\n") > 3000
+    monkeypatch.setattr(EngineOptions, "open", lambda _: contextlib.nullcontext(Backwards()))
+    engine = EngineOptions(workers=workers)
+    assert report(*shards_and_files, tmp_path / "many", capsys, engine=engine) == expected
+
+
+@pytest.mark.slow
+def test_processes_report_what_one_process_reports(hand_worked, tmp_path, capsys):
+    listed, manifest, _ = hand_worked
+    found = [
+        report((listed,), (manifest,), tmp_path / str(workers), capsys,
+               engine=EngineOptions(workers=workers))
+        for workers in (0, 2)
+    ]  # fmt: skip
+    assert found[0] == found[1] and found[0][1]["missing.tsv"].count("\n") == 4
+
+
+def test_a_bad_row_is_named_by_workers_too(hand_worked, tmp_path, monkeypatch):
+    listed, manifest, dictionary = hand_worked
+    monkeypatch.setattr(EngineOptions, "open", lambda _: contextlib.nullcontext(Backwards()))
+    listed.write_text(f"{URLS[0]}\t0:1\n{URLS[1]}\t3:1\n")
+    with pytest.raises(LabelListError, match=r"urls\.txt:2"):
+        coverage((listed,), manifests=(manifest,), dictionary=dictionary,
+                 output_dir=tmp_path / "report", engine=EngineOptions(workers=2))  # fmt: skip
+    assert not list((tmp_path / "report").iterdir())
 
 
 def test_command_line(hand_worked, capsys):
